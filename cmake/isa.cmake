@@ -1,0 +1,21 @@
+# One object library per CPU instruction set, all from the same torch-free source; the choice is
+# made at load time (csrc/cpu/isa.cpp).
+set(AMSTEL_ISAS base)
+set(flags_base "")
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  list(APPEND AMSTEL_ISAS avx2 avx512)
+  set(flags_base -march=x86-64-v2)
+  set(flags_avx2 -march=x86-64-v3)
+  set(flags_avx512 -march=x86-64-v4 -mprefer-vector-width=512)
+endif()
+
+foreach(isa ${AMSTEL_ISAS})
+  add_library(amstel_${isa} OBJECT csrc/cpu/kernels/kernels.cpp)
+  target_include_directories(amstel_${isa} PRIVATE csrc)
+  target_compile_definitions(amstel_${isa} PRIVATE AMSTEL_ISA=${isa})
+  # Contraction to FMA is what the kernels mean; errno and traps are not looked at.
+  target_compile_options(amstel_${isa} PRIVATE ${flags_${isa}} -ffp-contract=fast -fno-math-errno -fno-trapping-math)
+  list(APPEND AMSTEL_ISA_OBJECTS $<TARGET_OBJECTS:amstel_${isa}>)
+  string(TOUPPER AMSTEL_HAS_${isa} definition)
+  list(APPEND AMSTEL_ISA_DEFINITIONS ${definition})
+endforeach()

@@ -1,0 +1,197 @@
+// The graph operators on the CPU: check, allocate, run threads. The arithmetic is in
+// kernels/spmm.inl.h, the meaning of the arguments in library.cpp.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <tuple>
+#include <type_traits>
+
+#include "common/spmm_check.h"
+#include "cpu/dispatch.h"
+#include "cpu/isa.h"
+#include "cpu/parallel.h"
+
+namespace amstel::cpu {
+namespace {
+
+DtypeIndex dtype_index(ScalarType t) {
+  return t == ScalarType::Double     ? kDouble
+         : t == ScalarType::Float    ? kFloat
+         : t == ScalarType::BFloat16 ? kBFloat16
+                                     : kHalf;
+}
+
+const void* pointer(const OptionalTensor& t) { return t ? t->const_data_ptr() : nullptr; }
+
+// A matrix or a batch of them, rows of contiguous features.
+struct Rows {
+  Tensor tensor;
+  int64_t stride, batch_stride;
+  explicit Rows(const Tensor& t) : tensor(t) {
+    const int64_t d = t.dim();
+    if (t.size(d - 1) > 1 && t.stride(d - 1) != 1) tensor = torch::stable::contiguous(t);
+    stride = tensor.stride(d - 2);
+    batch_stride = d == 3 ? tensor.stride(0) : 0;
+  }
+  const void* item(int64_t b) const {
+    return static_cast<const char*>(tensor.const_data_ptr()) +
+           b * batch_stride * static_cast<int64_t>(tensor.element_size());
+  }
+};
+
+void* item(const Tensor& t, int64_t b, int64_t count) {
+  return static_cast<char*>(t.mutable_data_ptr()) + b * count * static_cast<int64_t>(t.element_size());
+}
+
+Tensor empty_rows(const Tensor& like, int64_t rows, int64_t features) {
+  return like.dim() == 3 ? torch::stable::new_empty(like, {like.size(0), rows, features})
+                         : torch::stable::new_empty(like, {rows, features});
+}
+
+// f(row_begin, row_end) over the rows of crow, balanced.
+template <class F>
+void over_rows(const Tensor& crow, int64_t edge_work, const F& f) {
+  with_index("spmm", "crow", crow, [&](auto type) {
+    using I = typename decltype(type)::type;
+    parallel_rows(data<I>(crow), crow.size(0) - 1, edge_work, f);
+  });
+}
+
+}  // namespace
+
+Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight, Tensor x,
+            OptionalTensor row_scale, OptionalTensor col_scale, double self_loops,
+            OptionalTensor bias, bool relu, bool check_weight) {
+  const SpmmShape s =
+      check_spmm("spmm", crow, col, edge, weight, "x", x, row_scale, col_scale, self_loops);
+  if (bias) check_vector("spmm", crow, "bias", *bias, s.features, s.dtype);
+  if (weight && check_weight) check_no_nan("spmm", *weight);
+  const Rows in(x);
+  Tensor y = empty_rows(x, s.rows, s.features);
+  const auto kernel =
+      kernels().spmm[dtype_index(s.dtype)][crow.scalar_type() == ScalarType::Long];
+  SpmmArgs args{crow.const_data_ptr(), col.const_data_ptr(), pointer(edge), pointer(weight),
+                pointer(row_scale),    pointer(col_scale),   nullptr,       pointer(bias),
+                nullptr,               in.stride,            s.features,    s.features,
+                self_loops,            relu};
+  over_rows(crow, s.batch * s.features * x.element_size(), [&](int64_t begin, int64_t end) {
+    SpmmArgs a = args;
+    for (int64_t b = 0; b < s.batch; ++b) {
+      a.x = in.item(b);
+      a.y = item(y, b, s.rows * s.features);
+      kernel(a, begin, end);
+    }
+  });
+  return y;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(
+    Tensor crow_t, Tensor col_t, Tensor edge_t, OptionalTensor weight, Tensor grad, Tensor x,
+    OptionalTensor row_scale, OptionalTensor col_scale, double self_loops, bool need_x) {
+  const char* op = "spmm_grad";
+  // The transposed matrix: its rows are the nodes of x, its columns those of grad.
+  const SpmmShape s =
+      check_spmm(op, crow_t, col_t, edge_t, weight, "grad", grad, col_scale, row_scale, self_loops);
+  check_same_device(op, grad, "x", x);
+  AMSTEL_CHECK(x.dim() == grad.dim() && x.scalar_type() == s.dtype &&
+                   x.size(x.dim() - 2) == s.rows && x.size(x.dim() - 1) == s.features &&
+                   (x.dim() == 2 || x.size(0) == s.batch),
+               op, ": `x` must be ", torch::headeronly::toString(s.dtype), " [.., ", s.rows, ", ",
+               s.features, "] like `grad`, got ", describe(x));
+  const Rows g(grad), in(x);
+  Tensor grad_x = need_x ? empty_rows(grad, s.rows, s.features)
+                         : torch::stable::new_empty(grad, {0});
+  Tensor grad_weight = torch::stable::new_empty(grad, {col_t.size(0)}, s.sum);
+  Tensor dot = torch::stable::new_empty(grad, {s.rows}, s.sum);
+  Tensor loop = torch::stable::new_empty(grad, {self_loops != 0 ? s.rows : 0}, s.sum);
+  if (s.batch == 0) {
+    torch::stable::zero_(grad_weight);
+    torch::stable::zero_(dot);
+    torch::stable::zero_(loop);
+  }
+  const auto kernel =
+      kernels().spmm_grad[dtype_index(s.dtype)][crow_t.scalar_type() == ScalarType::Long];
+  SpmmGradArgs args{crow_t.const_data_ptr(),
+                    col_t.const_data_ptr(),
+                    edge_t.const_data_ptr(),
+                    pointer(weight),
+                    pointer(row_scale),
+                    pointer(col_scale),
+                    nullptr,
+                    nullptr,
+                    nullptr,
+                    grad_weight.mutable_data_ptr(),
+                    dot.mutable_data_ptr(),
+                    self_loops != 0 ? loop.mutable_data_ptr() : nullptr,
+                    g.stride,
+                    in.stride,
+                    s.features,
+                    self_loops,
+                    false};
+  over_rows(crow_t, s.batch * s.features * x.element_size(), [&](int64_t begin, int64_t end) {
+    SpmmGradArgs a = args;
+    for (int64_t b = 0; b < s.batch; ++b) {
+      a.grad = g.item(b);
+      a.x = in.item(b);
+      if (need_x) a.grad_x = item(grad_x, b, s.rows * s.features);
+      a.accumulate = b > 0;
+      kernel(a, begin, end);
+    }
+  });
+  return {grad_x, grad_weight, dot, loop};
+}
+
+std::tuple<Tensor, Tensor> epilogue_grad(Tensor grad, OptionalTensor output) {
+  const char* op = "epilogue_grad";
+  AMSTEL_CHECK(grad.dim() >= 1, op, ": `grad` must have at least one dimension, got ", describe(grad));
+  const int64_t features = grad.size(grad.dim() - 1);
+  const int64_t rows = features ? grad.numel() / features : 0;
+  with_float(op, "grad", grad, [](auto) {});
+  if (output) {
+    check_same_device(op, grad, "output", *output);
+    AMSTEL_CHECK(output->sizes().equals(grad.sizes()) && output->scalar_type() == grad.scalar_type(), op,
+                 ": `output` must be like `grad`, ", describe(grad), ", got ", describe(*output));
+  }
+  const Tensor g = torch::stable::contiguous(grad);
+  Tensor grad_in = output ? torch::stable::empty_like(g) : torch::stable::new_empty(g, {0});
+  if (output) output = torch::stable::contiguous(*output);
+  const ScalarType sum = sum_dtype(grad.scalar_type());
+  // Sums over fixed blocks of rows, then over blocks: the same for any number of threads.
+  constexpr int64_t kBlock = 512;
+  const int64_t blocks = (rows + kBlock - 1) / kBlock;
+  Tensor partial = torch::stable::new_empty(g, {blocks, features}, sum);
+  const auto kernel = kernels().epilogue_grad[dtype_index(grad.scalar_type())];
+  EpilogueArgs args{g.const_data_ptr(), pointer(output), output ? grad_in.mutable_data_ptr() : nullptr,
+                    nullptr,            features,        features,
+                    features};
+  const int64_t parts = threads_for(rows * features * static_cast<int64_t>(g.element_size()));
+  parallel_parts(parts, [&](int64_t p) {
+    for (int64_t b = blocks * p / parts; b < blocks * (p + 1) / parts; ++b) {
+      EpilogueArgs a = args;
+      a.sum = item(partial, b, features);
+      kernel(a, b * kBlock, std::min(rows, (b + 1) * kBlock));
+    }
+  });
+  Tensor grad_bias = torch::stable::new_empty(g, {features});
+  with_float(op, "grad", grad, [&](auto type) {
+    using T = typename decltype(type)::type;
+    using S = std::conditional_t<std::is_same_v<T, double>, double, float>;
+    const S* in = data<S>(partial);
+    T* out = mutable_data<T>(grad_bias);
+    for (int64_t f = 0; f < features; ++f) {
+      S total = 0;
+      for (int64_t b = 0; b < blocks; ++b) total += in[b * features + f];
+      out[f] = static_cast<T>(total);
+    }
+  });
+  return {grad_in, grad_bias};
+}
+
+}  // namespace amstel::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(amstel, CPU, m) {
+  m.impl("spmm", TORCH_BOX(&amstel::cpu::spmm));
+  m.impl("spmm_grad", TORCH_BOX(&amstel::cpu::spmm_grad));
+  m.impl("epilogue_grad", TORCH_BOX(&amstel::cpu::epilogue_grad));
+}

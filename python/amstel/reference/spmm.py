@@ -1,0 +1,42 @@
+"""`amstel.ops.spmm` in plain PyTorch: gathers a row an edge and adds it to its target."""
+
+import torch
+from torch import Tensor
+
+from amstel.graph import Graph, factors
+
+
+def spmm(
+    graph: Graph,
+    x: Tensor,
+    edge_weight: Tensor | None = None,
+    *,
+    norm: str = "sym",
+    self_loops: float = 1.0,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """The same values as `amstel.ops.spmm`, with two tensors [E, F] on the way; differentiable any number of times."""
+    (source, target), own = graph.to_edge_index()
+    weight = edge_weight if edge_weight is not None else own
+    weight = x.new_ones(graph.num_edges) if weight is None else weight.to(x.dtype)
+
+    def degree(out: bool) -> Tensor:
+        size, index = (graph.num_cols, source) if out else (graph.num_rows, target)
+        return x.new_zeros(size).index_add(0, index, weight) + self_loops
+
+    row_scale, col_scale = factors(norm, degree)
+    if row_scale is not None:
+        weight = weight * row_scale[target]
+    if col_scale is not None:
+        weight = weight * col_scale[source]
+    messages = weight[:, None] * x[..., source, :]
+    y = x.new_zeros(*x.shape[:-2], graph.num_rows, x.shape[-1]).index_add(-2, target, messages)
+    if self_loops:
+        loop = x.new_full((graph.num_rows,), self_loops)
+        for scale in (row_scale, col_scale):
+            loop = loop if scale is None else loop * scale
+        y = y + loop[:, None] * x
+    if bias is not None:
+        y = y + bias
+    return torch.relu(y) if activation == "relu" else y
