@@ -1,5 +1,8 @@
 // Every operator of amstel, one schema a line. Kernels register in csrc/cpu and csrc/cuda, fake
 // kernels and gradients in python/amstel/ops.
+//
+// The graph operators trust the entries of crow, col and edge: they are checked once, in O(E), when a
+// Graph is made, and every public function takes a Graph. Everything else is checked at every call.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(amstel, m) {

@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "common/spmm_check.h"
+#include "common/stable.h"
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
 
@@ -61,9 +62,9 @@ class Slots {
 
 template <class I>
 Csr empty_csr(const Tensor& like, int64_t rows, int64_t edges) {
-  return {torch::stable::new_empty(like, {rows + 1}, index_type<I>),
-          torch::stable::new_empty(like, {edges}, index_type<I>),
-          torch::stable::new_empty(like, {edges}, index_type<I>)};
+  return {empty(like, {rows + 1}, index_type<I>),
+          empty(like, {edges}, index_type<I>),
+          empty(like, {edges}, index_type<I>)};
 }
 
 template <class In, class I>
@@ -156,6 +157,7 @@ Csr csr_from_coo(Tensor row, Tensor col, int64_t num_rows, int64_t num_cols,
 
 Csr csr_transpose(Tensor crow, Tensor col, OptionalTensor edge, int64_t num_cols) {
   check_csr("csr_transpose", crow, col, edge);
+  check_edges("csr_transpose", crow, col);
   Csr out;
   with_index("csr_transpose", "crow", crow, [&](auto type) {
     out = transpose<typename decltype(type)::type>(crow, col, edge, num_cols);
@@ -193,9 +195,10 @@ Tensor edge_sum(Tensor crow, OptionalTensor edge, Tensor a, OptionalTensor b) {
   const int64_t rows = crow.size(0) - 1;
   check_vector(op, crow, "a", a, a.numel(), a.scalar_type());
   if (edge) check_vector(op, crow, "edge", *edge, a.size(0), crow.scalar_type());
+  check_edges(op, crow, a);
   const ScalarType sum = sum_dtype(a.scalar_type());
   if (b) check_vector(op, crow, "b", *b, a.size(0), sum);
-  Tensor out = torch::stable::new_empty(crow, {rows}, sum);
+  Tensor out = empty(crow, {rows}, sum);
   with_index(op, "crow", crow, [&](auto index) {
     using I = typename decltype(index)::type;
     with_float(op, "a", a, [&](auto type) {
@@ -224,12 +227,13 @@ Tensor edge_add(Tensor crow, Tensor col, OptionalTensor edge, Tensor value, Opti
                 OptionalTensor col_term, ScalarType dtype) {
   const char* op = "edge_add";
   check_csr(op, crow, col, edge);
+  check_edges(op, crow, col);
   const int64_t rows = crow.size(0) - 1;
   const ScalarType sum = sum_dtype(dtype);
   check_vector(op, crow, "value", value, col.size(0), sum);
   if (row_term) check_vector(op, crow, "row_term", *row_term, rows, sum);
   if (col_term) check_vector(op, crow, "col_term", *col_term, col_term->numel(), sum);
-  Tensor out = torch::stable::new_empty(value, {col.size(0)}, dtype);
+  Tensor out = empty(value, {col.size(0)}, dtype);
   with_index(op, "crow", crow, [&](auto index) {
     using I = typename decltype(index)::type;
     with_float(op, "value", out, [&](auto type) {

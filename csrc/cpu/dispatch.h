@@ -54,6 +54,16 @@ T* mutable_data(const Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
 
+// The last entry of crow is the number of edges; on the CPU a look is free.
+inline void check_edges(const char* op, const Tensor& crow, const Tensor& col) {
+  with_index(op, "crow", crow, [&](auto type) {
+    using I = typename decltype(type)::type;
+    const I end = data<I>(crow)[crow.size(0) - 1];
+    AMSTEL_CHECK(end == col.size(0), op, ": `crow` must end at the number of edges, ", col.size(0),
+                 ", got ", end);
+  });
+}
+
 // The position of the first NaN, or -1.
 inline int64_t first_nan(const char* op, const Tensor& weight) {
   int64_t found = -1;

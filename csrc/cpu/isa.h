@@ -15,6 +15,7 @@ struct SpmmArgs {
   int64_t x_stride, y_stride, features;
   double self_loops;
   bool relu;
+  bool prefetch;  // x is larger than a cache that could hold it
 };
 
 // `crow`, `col`, `edge` are those of the transposed matrix; row_scale belongs to the rows of grad.
@@ -24,6 +25,7 @@ struct SpmmGradArgs {
   void *grad_x /*?*/, *grad_weight, *dot, *loop /*?*/;
   int64_t grad_stride, x_stride, features;
   double self_loops;
+  bool prefetch;
   bool accumulate;  // add to grad_weight, dot and loop: a later item of the batch
 };
 

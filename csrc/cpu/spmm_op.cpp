@@ -1,5 +1,8 @@
 // The graph operators on the CPU: check, allocate, run threads. The arithmetic is in
 // kernels/spmm.inl.h, the meaning of the arguments in library.cpp.
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -8,6 +11,7 @@
 #include <type_traits>
 
 #include "common/spmm_check.h"
+#include "common/stable.h"
 #include "cpu/dispatch.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
@@ -44,9 +48,28 @@ void* item(const Tensor& t, int64_t b, int64_t count) {
   return static_cast<char*>(t.mutable_data_ptr()) + b * count * static_cast<int64_t>(t.element_size());
 }
 
+// Half of a usual second-level cache: from there on a gathered row is seldom near.
+bool outgrows_cache(const Tensor& x) {
+  return x.numel() * static_cast<int64_t>(x.element_size()) > (1 << 19);
+}
+
+// Large outputs come fresh from the system, page by page; huge pages save most of the faults. A hint:
+// where it is refused nothing changes.
+void want_huge_pages([[maybe_unused]] const Tensor& t) {
+#ifdef __linux__
+  constexpr uintptr_t kHuge = uintptr_t{1} << 21;
+  const auto begin = reinterpret_cast<uintptr_t>(t.mutable_data_ptr());
+  const uintptr_t end = begin + t.numel() * t.element_size();
+  const uintptr_t first = (begin + kHuge - 1) / kHuge * kHuge;
+  if (end > first + 2 * kHuge) madvise(reinterpret_cast<void*>(first), (end - first) / kHuge * kHuge, MADV_HUGEPAGE);
+#endif
+}
+
 Tensor empty_rows(const Tensor& like, int64_t rows, int64_t features) {
-  return like.dim() == 3 ? torch::stable::new_empty(like, {like.size(0), rows, features})
-                         : torch::stable::new_empty(like, {rows, features});
+  Tensor out = like.dim() == 3 ? empty(like, {like.size(0), rows, features})
+                               : empty(like, {rows, features});
+  want_huge_pages(out);
+  return out;
 }
 
 // f(row_begin, row_end) over the rows of crow, balanced.
@@ -65,6 +88,7 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
             OptionalTensor bias, bool relu, bool check_weight) {
   const SpmmShape s =
       check_spmm("spmm", crow, col, edge, weight, "x", x, row_scale, col_scale, self_loops);
+  check_edges("spmm", crow, col);
   if (bias) check_vector("spmm", crow, "bias", *bias, s.features, s.dtype);
   if (weight && check_weight) check_no_nan("spmm", *weight);
   const Rows in(x);
@@ -74,7 +98,7 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
   SpmmArgs args{crow.const_data_ptr(), col.const_data_ptr(), pointer(edge), pointer(weight),
                 pointer(row_scale),    pointer(col_scale),   nullptr,       pointer(bias),
                 nullptr,               in.stride,            s.features,    s.features,
-                self_loops,            relu};
+                self_loops,            relu,                 outgrows_cache(x)};
   over_rows(crow, s.batch * s.features * x.element_size(), [&](int64_t begin, int64_t end) {
     SpmmArgs a = args;
     for (int64_t b = 0; b < s.batch; ++b) {
@@ -93,6 +117,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(
   // The transposed matrix: its rows are the nodes of x, its columns those of grad.
   const SpmmShape s =
       check_spmm(op, crow_t, col_t, edge_t, weight, "grad", grad, col_scale, row_scale, self_loops);
+  check_edges(op, crow_t, col_t);
   check_same_device(op, grad, "x", x);
   AMSTEL_CHECK(x.dim() == grad.dim() && x.scalar_type() == s.dtype &&
                    x.size(x.dim() - 2) == s.rows && x.size(x.dim() - 1) == s.features &&
@@ -101,10 +126,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(
                s.features, "] like `grad`, got ", describe(x));
   const Rows g(grad), in(x);
   Tensor grad_x = need_x ? empty_rows(grad, s.rows, s.features)
-                         : torch::stable::new_empty(grad, {0});
-  Tensor grad_weight = torch::stable::new_empty(grad, {col_t.size(0)}, s.sum);
-  Tensor dot = torch::stable::new_empty(grad, {s.rows}, s.sum);
-  Tensor loop = torch::stable::new_empty(grad, {self_loops != 0 ? s.rows : 0}, s.sum);
+                         : empty(grad, {0});
+  Tensor grad_weight = empty(grad, {col_t.size(0)}, s.sum);
+  Tensor dot = empty(grad, {s.rows}, s.sum);
+  Tensor loop = empty(grad, {self_loops != 0 ? s.rows : 0}, s.sum);
   if (s.batch == 0) {
     torch::stable::zero_(grad_weight);
     torch::stable::zero_(dot);
@@ -128,6 +153,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(
                     in.stride,
                     s.features,
                     self_loops,
+                    outgrows_cache(grad),
                     false};
   over_rows(crow_t, s.batch * s.features * x.element_size(), [&](int64_t begin, int64_t end) {
     SpmmGradArgs a = args;
@@ -154,13 +180,13 @@ std::tuple<Tensor, Tensor> epilogue_grad(Tensor grad, OptionalTensor output) {
                  ": `output` must be like `grad`, ", describe(grad), ", got ", describe(*output));
   }
   const Tensor g = torch::stable::contiguous(grad);
-  Tensor grad_in = output ? torch::stable::empty_like(g) : torch::stable::new_empty(g, {0});
+  Tensor grad_in = output ? torch::stable::empty_like(g) : empty(g, {0});
   if (output) output = torch::stable::contiguous(*output);
   const ScalarType sum = sum_dtype(grad.scalar_type());
   // Sums over fixed blocks of rows, then over blocks: the same for any number of threads.
   constexpr int64_t kBlock = 512;
   const int64_t blocks = (rows + kBlock - 1) / kBlock;
-  Tensor partial = torch::stable::new_empty(g, {blocks, features}, sum);
+  Tensor partial = empty(g, {blocks, features}, sum);
   const auto kernel = kernels().epilogue_grad[dtype_index(grad.scalar_type())];
   EpilogueArgs args{g.const_data_ptr(), pointer(output), output ? grad_in.mutable_data_ptr() : nullptr,
                     nullptr,            features,        features,
@@ -173,7 +199,7 @@ std::tuple<Tensor, Tensor> epilogue_grad(Tensor grad, OptionalTensor output) {
       kernel(a, b * kBlock, std::min(rows, (b + 1) * kBlock));
     }
   });
-  Tensor grad_bias = torch::stable::new_empty(g, {features});
+  Tensor grad_bias = empty(g, {features});
   with_float(op, "grad", grad, [&](auto type) {
     using T = typename decltype(type)::type;
     using S = std::conditional_t<std::is_same_v<T, double>, double, float>;

@@ -29,11 +29,6 @@ def tensor(argument: str, value: Any, expected: str) -> Tensor:
     return value
 
 
-def choice(argument: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if value not in choices:
-        fail(argument, "one of " + ", ".join(map(repr, choices)), value)
-
-
 def vector(argument: str, value: Any, size: int, like: Tensor) -> Tensor:
     """A vector of `size` elements with the dtype and on the device of `like`."""
     dtype = str(like.dtype).removeprefix("torch.")

@@ -52,6 +52,7 @@ class Graph:
         self.weight = weight
         self.num_rows = crow.shape[0] - 1
         self.num_cols = num_cols
+        self.device = crow.device
         self._transposed: tuple[Tensor, Tensor, Tensor] | None = None
         self._values: dict[Any, Tensor] = {}
         self._degrees: dict[Any, Tensor] = {}
@@ -151,10 +152,6 @@ class Graph:
         return self.col.shape[0]
 
     @property
-    def device(self) -> torch.device:
-        return self.crow.device
-
-    @property
     def is_square(self) -> bool:
         return self.num_rows == self.num_cols
 
@@ -222,6 +219,8 @@ class Graph:
             if not torch.compiler.is_compiling() and self.is_square:
                 if torch.equal(crow, self.crow) and torch.equal(col, self.col):
                     crow, col = self.crow, self.col
+            if not _is_real(crow):
+                return crow, col, edge
             self._transposed = (crow, col, edge)
         return self._transposed
 
@@ -232,7 +231,10 @@ class Graph:
         if key not in self._values:
             edge = self.transposed()[2] if transposed else self.edge
             value = self.weight.to(dtype)
-            self._values[key] = value if edge is None else value[edge.long()]
+            value = value if edge is None else value[edge.long()]
+            if not _is_real(value):
+                return value
+            self._values[key] = value
         return self._values[key]
 
     def degree(self, dtype: torch.dtype, out: bool = False) -> Tensor:
@@ -241,10 +243,12 @@ class Graph:
         if key not in self._degrees:
             crow = self.transposed()[0] if out else self.crow
             if self.weight is None:
-                self._degrees[key] = crow.diff().to(dtype)
+                degree = crow.diff().to(dtype)
             else:
-                values = self.values(dtype, transposed=out)
-                self._degrees[key] = torch.ops.amstel.edge_sum(crow, None, values, None)
+                degree = torch.ops.amstel.edge_sum(crow, None, self.values(dtype, transposed=out), None)
+            if not _is_real(degree):
+                return degree
+            self._degrees[key] = degree
         return self._degrees[key]
 
     def scales(
@@ -253,10 +257,16 @@ class Graph:
         """Factors of the rows and of the columns under `norm`, for sums in `dtype`."""
         key = (norm, self_loops, dtype)
         if key not in self._scales:
-            self._scales[key] = factors(
-                norm, lambda out: self.degree(dtype, out) + self_loops
-            )
+            scales = factors(norm, lambda out: self.degree(dtype, out) + self_loops)
+            if not _is_real(scales[0]):
+                return scales
+            self._scales[key] = scales
         return self._scales[key]
+
+
+def _is_real(value: Tensor | None) -> bool:
+    """Whether a derived tensor may be kept: not if it is the stand-in of a tracer such as torch.export."""
+    return value is None or type(value) is Tensor
 
 
 def factors(norm: str, degree: Any) -> tuple[Tensor | None, Tensor | None]:

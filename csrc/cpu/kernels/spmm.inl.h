@@ -30,6 +30,19 @@ struct Coefficient {
   }
 };
 
+// The rows of this many edges later are fetched ahead where x outgrows the cache.
+constexpr int64_t kAhead = 8;
+
+template <int kBytes, class T>
+inline void prefetch(const T* p) {
+  for (int b = 0; b < kBytes; b += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + b);
+}
+
+template <bool kValue>
+struct Flag {
+  static constexpr bool value = kValue;
+};
+
 template <class T, class I>
 void spmm(const cpu::SpmmArgs& a, int64_t row_begin, int64_t row_end) {
   using S = Sum<T>;
@@ -42,31 +55,40 @@ void spmm(const cpu::SpmmArgs& a, int64_t row_begin, int64_t row_end) {
   const Coefficient<T, I> coefficient{static_cast<const I*>(a.edge), static_cast<const T*>(a.weight),
                                       static_cast<const S*>(a.col_scale)};
   const S self_loops = static_cast<S>(a.self_loops);
+  const int64_t stop = crow[row_end] - kAhead;
 
-  for_tiles<S, kTile>(a.features, [&](auto tile) {
-    constexpr int W = decltype(tile)::width, N = decltype(tile)::vectors;
+  const auto rows = [&](auto tile, auto ahead) {
+    constexpr int E = decltype(tile)::width, N = decltype(tile)::packs;
+    using P = Pack<T, E>;
     for (int64_t i = row_begin; i < row_end; ++i) {
-      Vector<S, W> sum[N] = {};
-      if (self_loops != 0) {
-        const S c = coefficient.scale ? self_loops * coefficient.scale[i] : self_loops;
-        const T* row = x + i * a.x_stride + tile.begin;
-        for (int v = 0; v < N; ++v) sum[v] = c * load<W>(row + tile.offset(v));
-      }
+      P sum[N] = {};
+      const auto gather = [&](S c, int64_t j) {
+        const T* row = x + j * a.x_stride + tile.begin;
+        for (int n = 0; n < N; ++n) sum[n].add(c, P::load(row + tile.offset(n)));
+      };
+      if (self_loops != 0)
+        gather(coefficient.scale ? self_loops * coefficient.scale[i] : self_loops, i);
       const int64_t end = crow[i + 1];
       for (int64_t k = crow[i]; k < end; ++k) {
         const int64_t j = col[k];
-        const S c = coefficient(k, j);
-        const T* row = x + j * a.x_stride + tile.begin;
-        for (int v = 0; v < N; ++v) sum[v] += c * load<W>(row + tile.offset(v));
+        if (ahead.value && k < stop)
+          prefetch<E * N * sizeof(T)>(x + col[k + kAhead] * a.x_stride + tile.begin);
+        gather(coefficient(k, j), j);
       }
       T* out = y + i * a.y_stride + tile.begin;
-      for (int v = 0; v < N; ++v) {
-        auto r = row_scale ? sum[v] * row_scale[i] : sum[v];
-        if (bias) r += load<W>(bias + tile.begin + tile.offset(v));
-        if (a.relu) r = r < 0 ? Vector<S, W>{} : r;
-        store<W>(out + tile.offset(v), r);
+      for (int n = 0; n < N; ++n) {
+        if (row_scale) sum[n].scale(row_scale[i]);
+        if (bias) sum[n].add(P::load(bias + tile.begin + tile.offset(n)));
+        if (a.relu) sum[n].keep_positive(sum[n]);
+        sum[n].store(out + tile.offset(n));
       }
     }
+  };
+  for_tiles<T, kTile>(a.features, [&](auto tile) {
+    if (a.prefetch)
+      rows(tile, Flag<true>{});
+    else
+      rows(tile, Flag<false>{});
   });
 }
 
@@ -88,6 +110,7 @@ void spmm_grad(const cpu::SpmmGradArgs& a, int64_t row_begin, int64_t row_end) {
   auto* loop = static_cast<S*>(a.loop);
   const Coefficient<T, I> coefficient{edge, static_cast<const T*>(a.weight), row_scale};
   const S self_loops = static_cast<S>(a.self_loops);
+  const int64_t stop = crow[row_end] - kAhead;
 
   if (!a.accumulate) {
     for (int64_t j = row_begin; j < row_end; ++j) {
@@ -97,43 +120,41 @@ void spmm_grad(const cpu::SpmmGradArgs& a, int64_t row_begin, int64_t row_end) {
         for (int64_t k = crow[j]; k < crow[j + 1]; ++k) grad_weight[edge[k]] = 0;
     }
   }
-  for_tiles<S, kGradTile>(a.features, [&](auto tile) {
-    constexpr int W = decltype(tile)::width, N = decltype(tile)::vectors;
+  for_tiles<T, kGradTile>(a.features, [&](auto tile) {
+    constexpr int E = decltype(tile)::width, N = decltype(tile)::packs;
+    using P = Pack<T, E>;
     const bool add = a.accumulate || tile.begin > 0;
     for (int64_t j = row_begin; j < row_end; ++j) {
       const S scale_j = col_scale ? col_scale[j] : S(1);
-      Vector<S, W> sum[N] = {}, x_j[N];
-      for (int v = 0; v < N; ++v) x_j[v] = load<W>(x + j * a.x_stride + tile.begin + tile.offset(v));
-      if (tile.repeated) x_j[N - 1] = drop_repeated<S, W>(x_j[N - 1], tile.repeated);
-      const auto inner = [&](const Vector<S, W>* g) {
-        Vector<S, W> d = x_j[0] * g[0];
-        for (int v = 1; v < N; ++v) d += x_j[v] * g[v];
-        return reduce<S, W>(d);
+      P sum[N] = {}, x_j[N], g[N];
+      for (int n = 0; n < N; ++n)
+        x_j[n] = P::load(x + j * a.x_stride + tile.begin + tile.offset(n));
+      if (tile.repeated) x_j[N - 1].drop(tile.repeated);
+      // Adds c grad[i] to the sum and returns <grad[i], x[j]>.
+      const auto gather = [&](S c, int64_t i) {
+        const T* row = grad + i * a.grad_stride + tile.begin;
+        for (int n = 0; n < N; ++n) g[n] = P::load(row + tile.offset(n));
+        for (int n = 0; n < N; ++n) sum[n].add(c, g[n]);
+        return inner<T, E, N>(x_j, g);
       };
-      Vector<S, W> g[N];
       if (self_loops != 0) {
         const S c = row_scale ? self_loops * row_scale[j] : self_loops;
-        for (int v = 0; v < N; ++v)
-          g[v] = load<W>(grad + j * a.grad_stride + tile.begin + tile.offset(v));
-        for (int v = 0; v < N; ++v) sum[v] = c * g[v];
-        loop[j] += c * scale_j * inner(g);
+        loop[j] += c * scale_j * gather(c, j);
       }
       const int64_t end = crow[j + 1];
       for (int64_t k = crow[j]; k < end; ++k) {
         const int64_t i = col[k];
-        const S c = coefficient(k, i);
-        for (int v = 0; v < N; ++v)
-          g[v] = load<W>(grad + i * a.grad_stride + tile.begin + tile.offset(v));
-        for (int v = 0; v < N; ++v) sum[v] += c * g[v];
-        const S d = inner(g) * (row_scale ? row_scale[i] * scale_j : scale_j);
+        if (a.prefetch && k < stop)
+          prefetch<E * N * sizeof(T)>(grad + col[k + kAhead] * a.grad_stride + tile.begin);
+        const S d = gather(coefficient(k, i), i) * (row_scale ? row_scale[i] * scale_j : scale_j);
         S* out = grad_weight + edge[k];
         *out = add ? *out + d : d;
       }
-      for (int v = 0; v < N; ++v) {
-        sum[v] *= scale_j;
-        if (grad_x) store<W>(grad_x + j * a.features + tile.begin + tile.offset(v), sum[v]);
+      for (int n = 0; n < N; ++n) {
+        sum[n].scale(scale_j);
+        if (grad_x) sum[n].store(grad_x + j * a.features + tile.begin + tile.offset(n));
       }
-      dot[j] += inner(sum);
+      dot[j] += inner<T, E, N>(x_j, sum);
     }
   });
 }
@@ -146,21 +167,25 @@ void epilogue_grad(const cpu::EpilogueArgs& a, int64_t begin, int64_t end) {
   const auto* output = static_cast<const T*>(a.output);
   auto* grad_in = static_cast<T*>(a.grad_in);
   auto* total = static_cast<S*>(a.sum);
-  for_tiles<S, 4>(a.features, [&](auto tile) {
-    constexpr int W = decltype(tile)::width, N = decltype(tile)::vectors;
-    Vector<S, W> sum[N] = {};
+  for_tiles<T, 4>(a.features, [&](auto tile) {
+    constexpr int E = decltype(tile)::width, N = decltype(tile)::packs;
+    using P = Pack<T, E>;
+    P sum[N] = {};
     for (int64_t i = begin; i < end; ++i) {
-      for (int v = 0; v < N; ++v) {
-        const int64_t f = tile.begin + tile.offset(v);
-        auto g = load<W>(grad + i * a.grad_stride + f);
+      for (int n = 0; n < N; ++n) {
+        const int64_t f = tile.begin + tile.offset(n);
+        P g = P::load(grad + i * a.grad_stride + f);
         if (output) {
-          g = load<W>(output + i * a.output_stride + f) <= 0 ? Vector<S, W>{} : g;
-          store<W>(grad_in + i * a.features + f, g);
+          g.keep_positive(P::load(output + i * a.output_stride + f));
+          g.store(grad_in + i * a.features + f);
         }
-        sum[v] += g;
+        sum[n].add(g);
       }
     }
-    for (int v = 0; v < N; ++v) store<W>(total + tile.begin + tile.offset(v), sum[v]);
+    for (int n = 0; n < N; ++n)
+      for (int k = 0; k < P::K; ++k)
+        for (int l = 0; l < P::W; ++l)
+          total[tile.begin + tile.offset(n) + l * P::K + k] = sum[n].v[k][l];
   });
 }
 

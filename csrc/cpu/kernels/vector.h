@@ -50,16 +50,24 @@ inline V load_raw(const P* p) {
   return v;
 }
 
+template <class U>
+inline U select(U mask, U yes, U no) {
+  return (mask & yes) | (~mask & no);
+}
+
+// bfloat16 in the upper half of each lane, rounded to nearest even, the lower half zero.
 template <int W>
-inline Vector<float, W> widen(const bfloat16* p) {
+inline Vector<uint32_t, W> round_bfloat16(Vector<float, W> v) {
   using U = Vector<uint32_t, W>;
-  const U bits = __builtin_convertvector(load_raw<Vector<uint16_t, W>>(p), U) << 16;
-  return (Vector<float, W>)bits;
+  const U bits = (U)v;
+  const U rounded = bits + 0x7fff + ((bits >> 16) & 1);
+  return select<U>((U)(v != v), U{} + 0x7fc00000u, rounded) & 0xffff0000u;
 }
 
 template <int W>
 inline Vector<float, W> widen(const float16* p) {
 #if defined(__F16C__)
+  if constexpr (W == 4) return (Vector<float, W>)_mm_cvtph_ps(_mm_loadl_epi64((const __m128i*)p));
   if constexpr (W == 8) return (Vector<float, W>)_mm256_cvtph_ps(load_raw<__m128i>(p));
 #endif
 #if defined(__AVX512F__)
@@ -76,29 +84,15 @@ inline Vector<float, W> widen(const float16* p) {
   return (F)((U)scaled | special | ((h & 0x8000) << 16));
 }
 
-template <int W, class T>
-inline Vector<Sum<T>, W> load(const T* p) {
-  if constexpr (sizeof(T) == 2)
-    return widen<W>(p);
-  else
-    return load_raw<Vector<T, W>>(p);
-}
-
-template <class U>
-inline U select(U mask, U yes, U no) {
-  return (mask & yes) | (~mask & no);
-}
-
 template <int W>
-inline Vector<uint32_t, W> narrow(Vector<float, W> v, bfloat16*) {
-  using U = Vector<uint32_t, W>;
-  const U bits = (U)v;
-  const U rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  return select<U>((U)(v != v), U{} + 0x7fc0u, rounded);
-}
-
-template <int W>
-inline Vector<uint32_t, W> narrow(Vector<float, W> v, float16*) {
+inline void narrow(float16* p, Vector<float, W> v) {
+#if defined(__AVX512F__)
+  if constexpr (W == 16) {
+    const __m256i h = _mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT);
+    __builtin_memcpy(p, &h, sizeof(h));
+    return;
+  }
+#endif
   using U = Vector<uint32_t, W>;
   using F = Vector<float, W>;
   const U sign = (U)v & 0x80000000u;
@@ -109,25 +103,9 @@ inline Vector<uint32_t, W> narrow(Vector<float, W> v, float16*) {
   const U normal = (bits + ((uint32_t)(15 - 127) << 23) + 0xfff + ((bits >> 13) & 1)) >> 13;
   const U large = select<U>((U)(bits > 0x7f800000u), U{} + 0x7e00u, U{} + 0x7c00u);
   const U finite = select<U>((U)(bits < (113u << 23)), small, normal);
-  return select<U>((U)(bits >= ((127u + 16) << 23)), large, finite) | (sign >> 16);
-}
-
-template <int W, class T>
-inline void store(T* p, Vector<Sum<T>, W> v) {
-  if constexpr (sizeof(T) == 2) {
-    const auto bits = __builtin_convertvector(narrow<W>(v, p), Vector<uint16_t, W>);
-    __builtin_memcpy(p, &bits, sizeof(bits));
-  } else {
-    __builtin_memcpy(p, &v, sizeof(v));
-  }
-}
-
-template <class T>
-inline Sum<T> load_one(const T* p) {
-  if constexpr (sizeof(T) == 2)
-    return widen<1>(p)[0];
-  else
-    return *p;
+  const U half = select<U>((U)(bits >= ((127u + 16) << 23)), large, finite) | (sign >> 16);
+  const auto h = __builtin_convertvector(half, Vector<uint16_t, W>);
+  __builtin_memcpy(p, &h, sizeof(h));
 }
 
 // The sum over the lanes, always in the same order.
@@ -143,56 +121,125 @@ inline S reduce(Vector<S, W> v) {
   }
 }
 
-// Calls f(tile, width, vectors) over a row of `features` elements: the widest vector that fits,
-// tiles of at most kMax vectors held in registers. The last vector of a row overlaps the one before
-// where the width does not divide: no masks, no scalar tail.
-template <int W, int N>
-struct Tile {
-  static constexpr int width = W, vectors = N;
-  int64_t begin;   // first feature
-  int64_t last;    // offset of the last vector from begin
-  int repeated;    // lanes at the front of the last vector that the one before has seen
-  int64_t offset(int v) const { return v == N - 1 ? last : int64_t{W} * v; }
+// E consecutive elements of T in registers, as sums. bfloat16 comes as two vectors, the even and the
+// odd elements: widening is then a shift and a mask of 32-bit lanes, and no lane changes place.
+template <class T, int E>
+struct Pack {
+  static constexpr bool kPaired = __is_same(T, bfloat16) && E > 1;
+  static constexpr int K = kPaired ? 2 : 1, W = E / K;
+  using S = Sum<T>;
+  using V = Vector<S, W>;
+  V v[K];
+
+  static Pack load(const T* p) {
+    if constexpr (kPaired) {
+      const auto both = load_raw<Vector<uint32_t, W>>(p);
+      return {{(V)(both << 16), (V)(both & 0xffff0000u)}};
+    } else if constexpr (__is_same(T, bfloat16)) {
+      return {{(V)(Vector<uint32_t, 1>{uint32_t{p->bits} << 16})}};
+    } else if constexpr (__is_same(T, float16)) {
+      return {{widen<W>(p)}};
+    } else {
+      return {{load_raw<V>(p)}};
+    }
+  }
+
+  void store(T* p) const {
+    if constexpr (kPaired) {
+      const auto both = (round_bfloat16<W>(v[0]) >> 16) | round_bfloat16<W>(v[1]);
+      __builtin_memcpy(p, &both, sizeof(both));
+    } else if constexpr (__is_same(T, bfloat16)) {
+      p->bits = static_cast<uint16_t>(round_bfloat16<1>(v[0])[0] >> 16);
+    } else if constexpr (__is_same(T, float16)) {
+      narrow<W>(p, v[0]);
+    } else {
+      __builtin_memcpy(p, &v[0], sizeof(V));
+    }
+  }
+
+  void add(const Pack& o) {
+    for (int k = 0; k < K; ++k) v[k] += o.v[k];
+  }
+  void add(S c, const Pack& o) {
+    for (int k = 0; k < K; ++k) v[k] += c * o.v[k];
+  }
+  void scale(S c) {
+    for (int k = 0; k < K; ++k) v[k] *= c;
+  }
+  // Zero where `sign` is not positive; NaN passes.
+  void keep_positive(const Pack& sign) {
+    for (int k = 0; k < K; ++k) v[k] = sign.v[k] <= 0 ? V{} : v[k];
+  }
+  // Zero in the first `n` elements.
+  void drop(int n) {
+    for (int k = 0; k < K; ++k)
+      for (int l = 0; l < W; ++l) v[k][l] = l * K + k < n ? S(0) : v[k][l];
+  }
 };
 
-template <int W, int N, class F>
+template <class T, int E, int N>
+inline Sum<T> inner(const Pack<T, E>* a, const Pack<T, E>* b) {
+  using P = Pack<T, E>;
+  typename P::V d{};
+  for (int n = 0; n < N; ++n)
+    for (int k = 0; k < P::K; ++k) d += a[n].v[k] * b[n].v[k];
+  return reduce<typename P::S, P::W>(d);
+}
+
+template <class T>
+inline Sum<T> load_one(const T* p) {
+  if constexpr (sizeof(T) == 2)
+    return Pack<T, 1>::load(p).v[0][0];
+  else
+    return *p;
+}
+
+// Calls f(tile) over a row of `features` elements of T: the widest pack that fits, tiles of at most
+// kMax packs held in registers. The last pack of a row overlaps the one before where the width does
+// not divide: no masks, no scalar tail.
+template <int E, int N>
+struct Tile {
+  static constexpr int width = E, packs = N;
+  int64_t begin;  // first feature
+  int64_t last;   // offset of the last pack from begin, negative where a lone pack overlaps
+  int repeated;   // elements at the front of the last pack that the one before has seen
+  int64_t offset(int n) const { return n == N - 1 ? last : int64_t{E} * n; }
+};
+
+template <int E, int N, class F>
 inline int64_t tile(int64_t features, int64_t done, const F& f) {
-  const int64_t begin = done * W, end = begin + int64_t{W} * N;
+  const int64_t begin = done * E, end = begin + int64_t{E} * N;
   const int64_t over = end > features ? end - features : 0;
-  // A tile of one overlapping vector starts early; its offset stays relative to `begin`.
-  f(Tile<W, N>{begin, int64_t{W} * (N - 1) - over, static_cast<int>(over)});
+  f(Tile<E, N>{begin, int64_t{E} * (N - 1) - over, static_cast<int>(over)});
   return done + N;
 }
 
-template <int W, int kMax, class F>
+template <int E, int kMax, class F>
 inline void tiles_of(int64_t features, const F& f) {
-  const int64_t n = (features + W - 1) / W;
+  const int64_t n = (features + E - 1) / E;
   int64_t done = 0;
   if constexpr (kMax >= 16)
-    while (n - done >= 16) done = tile<W, 16>(features, done, f);
+    while (n - done >= 16) done = tile<E, 16>(features, done, f);
   if constexpr (kMax >= 8)
-    while (n - done >= 8) done = tile<W, 8>(features, done, f);
+    while (n - done >= 8) done = tile<E, 8>(features, done, f);
   if constexpr (kMax >= 4)
-    while (n - done >= 4) done = tile<W, 4>(features, done, f);
-  while (n - done >= 2) done = tile<W, 2>(features, done, f);
-  if (n - done == 1) tile<W, 1>(features, done, f);
+    while (n - done >= 4) done = tile<E, 4>(features, done, f);
+  while (n - done >= 2) done = tile<E, 2>(features, done, f);
+  if (n - done == 1) tile<E, 1>(features, done, f);
 }
 
-template <class S, int kMax, int W = kVectorBytes / static_cast<int>(sizeof(S)), class F>
+// The most elements that a Pack of T holds, and how many vectors that takes.
+template <class T>
+constexpr int kPackWidth = kVectorBytes / sizeof(Sum<T>) * (__is_same(T, bfloat16) ? 2 : 1);
+
+// `kVectors` bounds the vectors of a tile.
+template <class T, int kVectors, int E = kPackWidth<T>, class F>
 inline void for_tiles(int64_t features, const F& f) {
-  constexpr bool widest = W == kVectorBytes / static_cast<int>(sizeof(S));
-  if (features >= W) {
-    tiles_of<W, widest ? kMax : 2>(features, f);
-  } else if constexpr (W > 1) {
-    for_tiles<S, kMax, W / 2>(features, f);
+  if (features >= E) {
+    tiles_of<E, E == kPackWidth<T> ? kVectors / Pack<T, E>::K : 2>(features, f);
+  } else if constexpr (E > 1) {
+    for_tiles<T, kVectors, E / 2>(features, f);
   }
-}
-
-// Zero in the lanes that an overlapping vector repeats, so that sums over a row count each once.
-template <class S, int W>
-inline Vector<S, W> drop_repeated(Vector<S, W> v, int repeated) {
-  for (int l = 0; l < W; ++l) v[l] = l < repeated ? S(0) : v[l];
-  return v;
 }
 
 }  // namespace amstel::AMSTEL_ISA

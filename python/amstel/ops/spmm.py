@@ -12,6 +12,7 @@ from amstel.graph import Graph, factors
 NORMS = ("sym", "row", "sym_inout", "none")
 
 _ops = torch.ops.amstel
+_spmm = _ops.spmm.default
 
 
 def spmm(
@@ -79,19 +80,23 @@ def spmm(
     if not isinstance(graph, Graph):
         raise TypeError(f"`graph` must be an amstel.Graph, got {_check.describe(graph)}")
     _check.tensor("x", x, "a tensor [N, F] or [B, N, F]")
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+    if torch.is_autocast_enabled(graph.device.type) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         x = x.to(dtype)
         edge_weight = edge_weight if edge_weight is None else edge_weight.to(dtype)
         bias = bias if bias is None else bias.to(dtype)
     _check_arguments(graph, x, edge_weight, norm, self_loops, bias, activation)
-    self_loops = float(self_loops)
     relu = activation == "relu"
     if torch.is_grad_enabled() and (
         x.requires_grad
         or (edge_weight is not None and edge_weight.requires_grad)
         or (bias is not None and bias.requires_grad)
     ):
+        # Here and not inside, where a tracer allows no change of the Graph.
+        graph.scales(norm, self_loops, _sum_dtype(x.dtype))
+        graph.transposed()
+        if graph.weight is not None and edge_weight is None:
+            graph.values(x.dtype), graph.values(x.dtype, transposed=True)
         return _Spmm.apply(x, edge_weight, bias, graph, norm, self_loops, relu)
     return _forward(graph, x, edge_weight, norm, self_loops, bias, relu)[0]
 
@@ -107,15 +112,18 @@ def _check_arguments(
 ) -> None:
     if x.dtype not in _check.FLOATS or x.layout != torch.strided:
         _check.fail("x", "a dense float64, float32, bfloat16 or float16 tensor", x)
-    if x.dim() not in (2, 3) or x.shape[-2] != graph.num_cols:
+    shape = x.shape
+    if not 2 <= len(shape) <= 3 or shape[-2] != graph.num_cols:
         _check.fail("x", f"[{graph.num_cols}, F] or [B, {graph.num_cols}, F] for {graph!r}", x)
     if x.device != graph.device:
         _check.fail("x", f"on {graph.device} like the graph", x)
-    _check.choice("norm", norm, NORMS)
-    _check.choice("activation", activation, (None, "relu"))
-    if isinstance(self_loops, Tensor) or not math.isfinite(self_loops):
+    if norm not in NORMS:
+        _check.fail("norm", f"one of {NORMS}", norm)
+    if activation is not None and activation != "relu":
+        _check.fail("activation", "None or 'relu'", activation)
+    if not isinstance(self_loops, (int, float)) or not abs(self_loops) < math.inf:
         _check.fail("self_loops", "a finite number", self_loops)
-    if not graph.is_square and (norm not in ("none", "row") or self_loops != 0):
+    if graph.num_rows != graph.num_cols and (norm not in ("none", "row") or self_loops != 0):
         raise ValueError(
             f"a rectangular graph takes norm='none' or 'row' with self_loops=0, "
             f"got norm={norm!r}, self_loops={self_loops} for {graph!r}"
@@ -165,7 +173,7 @@ def _forward(
     elif graph.weight is not None:
         weight, edge = graph.values(x.dtype), None
     bias = bias if bias is None else bias.contiguous()
-    y = _ops.spmm(graph.crow, graph.col, edge, weight, x, row_scale, col_scale, self_loops, bias, relu, given)
+    y = _spmm(graph.crow, graph.col, edge, weight, x, row_scale, col_scale, self_loops, bias, relu, given)
     return y, row_scale, col_scale
 
 
@@ -203,7 +211,7 @@ class _Spmm(torch.autograd.Function):
                 weight = edge_weight.contiguous()
             elif graph.weight is not None:
                 weight, edge = graph.values(ctx.dtype, transposed=True), None
-            grad_x = _ops.spmm(crow, col, edge, weight, grad, col_scale, row_scale, self_loops, None, False, False)
+            grad_x = _spmm(crow, col, edge, weight, grad, col_scale, row_scale, self_loops, None, False, False)
         return (
             grad_x if need_x else None, grad_weight, grad_bias if need_bias else None, None, None, None, None
         )
@@ -262,7 +270,7 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(weight, x)
         ctx.graph, ctx.out = graph, out
         crow, col, edge = graph.transposed() if out else (graph.crow, graph.col, graph.edge)
-        return _ops.spmm(crow, col, edge, weight.contiguous(), x, None, None, 0.0, None, False, False)
+        return _spmm(crow, col, edge, weight.contiguous(), x, None, None, 0.0, None, False, False)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:

@@ -1,0 +1,126 @@
+"""NodeData: a graph with features, labels and a split, the input of the node-classification recipes."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amstel.graph import Graph
+
+
+@dataclass(repr=False, eq=False)
+class NodeData:
+    """One node-classification problem.
+
+    Attributes:
+        name: what to call it.
+        graph: symmetric `Graph` of N nodes.
+        features: torch.sparse_csr or dense [N, F], or None for X = I.
+        labels: int64 [N], -1 where unknown.
+        train, val, test: int64 vectors of node numbers; `val` may be empty.
+        num_classes: number of classes.
+    """
+
+    name: str
+    graph: Graph
+    features: Tensor | None
+    labels: Tensor
+    train: Tensor
+    val: Tensor
+    test: Tensor
+    num_classes: int
+
+    @property
+    def num_nodes(self) -> int:
+        return self.graph.num_nodes
+
+    @property
+    def num_features(self) -> int:
+        """F, which is N without features."""
+        return self.num_nodes if self.features is None else self.features.shape[1]
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.name}, num_nodes={self.num_nodes}, num_edges={self.graph.num_edges}, "
+            f"num_features={self.num_features}, num_classes={self.num_classes})"
+        )
+
+
+def sparse_csr(row: np.ndarray, col: np.ndarray, value: np.ndarray, shape: tuple[int, int]) -> Tensor:
+    """A torch.sparse_csr tensor from triples in any order; those at the same place add up."""
+    index = torch.from_numpy(np.stack([row, col]).astype(np.int64))
+    coo = torch.sparse_coo_tensor(index, torch.from_numpy(value), shape, check_invariants=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return coo.coalesce().to_sparse_csr()
+
+
+def karate_club() -> NodeData:
+    """Zachary's karate club, 34 members, with the four groups of Kipf & Welling's appendix A.1.
+
+    The groups are those that modularity-based clustering finds. One member a group trains, all others
+    test; there are no features. Needs NetworkX, which comes with torch.
+
+    Source: W. W. Zachary, Journal of Anthropological Research 33(4), 1977; groups: U. Brandes et al., On
+    modularity clustering, 2008.
+
+    Example:
+        >>> amstel.data.karate_club()
+        NodeData(karate club, num_nodes=34, num_edges=156, num_features=34, num_classes=4)
+    """
+    import networkx as nx
+
+    club = nx.karate_club_graph()
+    graph = Graph.from_edge_index(Graph.from_networkx(club).to_edge_index()[0], num_nodes=34)
+    # Member 1 and others of the modularity classes as in Perozzi et al., DeepWalk, figure 1.
+    groups = [
+        (0, 1, 2, 3, 7, 11, 12, 13, 17, 19, 21),
+        (4, 5, 6, 10, 16),
+        (8, 9, 14, 15, 18, 20, 22, 26, 29, 30, 32, 33),
+        (23, 24, 25, 27, 28, 31),
+    ]
+    labels = torch.empty(34, dtype=torch.int64)
+    for label, members in enumerate(groups):
+        labels[list(members)] = label
+    train = torch.tensor([0, 4, 33, 24])
+    test = torch.tensor([i for i in range(34) if i not in train.tolist()])
+    return NodeData("karate club", graph, None, labels, train, torch.arange(0), test, 4)
+
+
+def block_model(
+    nodes: int = 1200, classes: int = 4, words: int = 300, degree: float = 4.0, mixing: float = 0.4, seed: int = 0
+) -> NodeData:
+    """A made-up citation graph: a stochastic block model whose nodes carry bags of words.
+
+    Each node cites about `degree` others, a share `mixing` of them from any class, the others from its
+    own, and holds 12 of `words` words, two of them from its class's own tenth. 20 nodes a class train,
+    the next 200 validate, the others test.
+
+    Example:
+        >>> amstel.data.block_model(nodes=400, seed=1).num_classes
+        4
+    """
+    rng = np.random.default_rng(seed)
+    label = rng.integers(classes, size=nodes)
+    label[: 20 * classes] = np.arange(20 * classes) % classes
+    members = [np.flatnonzero(label == c) for c in range(classes)]
+    source = rng.integers(nodes, size=int(nodes * degree / 2))
+    friend = np.array([rng.choice(members[c]) for c in label[source]])
+    target = np.where(rng.random(len(source)) < mixing, rng.integers(nodes, size=len(source)), friend)
+    key = np.concatenate([source * nodes + target, target * nodes + source])
+    key = np.unique(key[key // nodes != key % nodes])
+    graph = Graph.from_edge_index(torch.from_numpy(np.stack([key // nodes, key % nodes])), num_nodes=nodes)
+
+    own = words // 10
+    anyone, topic = rng.integers(words, size=(nodes, 10)), rng.integers(own, size=(nodes, 2))
+    col = np.concatenate([anyone, label[:, None] * own + topic], 1).ravel()
+    features = sparse_csr(np.repeat(np.arange(nodes), 12), col, np.full(nodes * 12, 1 / 12, np.float32), (nodes, words))
+    train, val = 20 * classes, 20 * classes + 200
+    return NodeData(
+        "block model", graph, features, torch.from_numpy(label), torch.arange(train),
+        torch.arange(train, val), torch.arange(val, nodes), classes,
+    )

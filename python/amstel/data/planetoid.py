@@ -1,0 +1,207 @@
+"""Planetoid: reads the raw citation and knowledge-graph files that came with Kipf & Welling's and Yang et al.'s code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amstel.data.nodes import NodeData, sparse_csr
+from amstel.graph import Graph
+
+
+class _Csr:
+    """What SciPy pickles of a csr_matrix, so that reading needs no SciPy and runs none of its code."""
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    data: np.ndarray
+    shape: tuple[int, int]
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict) or not {"indptr", "indices", "data"} <= state.keys():
+            raise pickle.UnpicklingError("a csr_matrix without indptr, indices and data")
+        self.indptr, self.indices, self.data = (state[key] for key in ("indptr", "indices", "data"))
+        self.shape = tuple(state.get("_shape", state.get("shape", ())))
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the seven names that these files use; any other name in a file ends the reading."""
+
+    _allowed: dict[tuple[str, str], Any] = {
+        ("scipy.sparse.csr", "csr_matrix"): _Csr,
+        ("scipy.sparse._csr", "csr_matrix"): _Csr,
+        ("collections", "defaultdict"): defaultdict,
+        ("__builtin__", "list"): list,
+        ("builtins", "list"): list,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self._allowed[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"refused to load {module}.{name}") from None
+
+
+def _load(path: Path, kind: type) -> Any:
+    """The one object in a Python-2 pickle, which must be of `kind`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"Planetoid: {path} is missing")
+    try:
+        with path.open("rb") as file:
+            value = _Unpickler(file, encoding="latin1").load()
+    except Exception as error:  # a broken pickle raises nearly anything
+        raise ValueError(f"Planetoid: {path} is not a file of this data set: {error}") from None
+    arrays = [value.indptr, value.indices, value.data] if isinstance(value, _Csr) else [value]
+    numeric = all(isinstance(a, np.ndarray) and a.dtype.kind in "biuf" for a in arrays)
+    if not isinstance(value, kind) or (kind is not defaultdict and not numeric):
+        raise ValueError(f"Planetoid: {path} holds a {type(value).__name__}, not what belongs there")
+    return value
+
+
+def _rows(matrix: _Csr, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row and column of every non-zero, and its value, checked."""
+    if len(matrix.shape) != 2 or len(matrix.indptr) != matrix.shape[0] + 1:
+        raise ValueError(f"Planetoid: {path} has shape {matrix.shape} but {len(matrix.indptr)} row pointers")
+    try:
+        Graph.from_csr(matrix.indptr, matrix.indices, matrix.data.astype(np.float32), num_cols=matrix.shape[1])
+    except ValueError as error:
+        raise ValueError(f"Planetoid: {path}: {error}") from None
+    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return row, matrix.indices.astype(np.int64), matrix.data.astype(np.float32)
+
+
+class Planetoid(NodeData):
+    """Cora, Citeseer, PubMed or NELL, from the files `ind.<name>.*` of Kipf's and Planetoid's repositories.
+
+    The public split of Yang et al.: the first len(y) nodes train (20 a class in the citation graphs), the
+    next 500 validate, those of `test.index` test. The files are Python-2 pickles, read by an unpickler that
+    knows the arrays in them and refuses everything else.
+
+    As in Kipf's loader, test nodes that are in the graph's numbering but not among the test files
+    (Citeseer has 15) get zero features and no label. In NELL the nodes beyond entities are relations; each
+    gets one feature of its own, which makes 61,278. Without `ally` (NELL is often handed round like
+    that) only training and test labels are known and `val` is empty.
+
+    Args:
+        root: folder that holds the files; default: the folder `planetoid` in the environment's AMSTEL_DATA.
+        name: "cora", "citeseer", "pubmed", "nell" (which reads `ind.nell.0.001.*`) or any other such name.
+        normalize: divide each row of features by its sum, as Kipf does.
+
+    Attributes:
+        graph: symmetric `Graph`; parallel citations count once, loops of the data stay.
+        features: torch.sparse_csr [N, num_features], float32.
+        labels: int64 [N], -1 where unknown.
+        train, val, test: int64 vectors of node numbers.
+        num_classes, num_features, num_nodes: sizes.
+
+    Raises:
+        FileNotFoundError: a file is missing; the message names it.
+        ValueError: a file does not hold what it should, or no root is known.
+
+    Source: Z. Yang, W. Cohen and R. Salakhutdinov, Revisiting Semi-Supervised Learning with Graph
+    Embeddings, ICML 2016; T. N. Kipf and M. Welling, ICLR 2017, section 5.1.
+
+    Example:
+        >>> data = amstel.data.Planetoid("data/planetoid", "cora")          # doctest: +SKIP
+        >>> data                                                            # doctest: +SKIP
+        Planetoid(cora, num_nodes=2708, num_edges=10556, num_features=1433, num_classes=7)
+    """
+
+    def __init__(self, root: str | os.PathLike | None = None, name: str = "cora", normalize: bool = True):
+        if root is None:
+            if "AMSTEL_DATA" not in os.environ:
+                raise ValueError("Planetoid: give `root`, the folder of the ind.* files, or set AMSTEL_DATA")
+            root = Path(os.environ["AMSTEL_DATA"]) / "planetoid"
+        root, name = Path(root), name.lower()
+        if not root.is_dir():
+            raise FileNotFoundError(f"Planetoid: the folder {root} does not exist")
+        stem = "nell.0.001" if name == "nell" else name
+        if not any(root.glob(f"ind.{stem}.*")):
+            known = sorted({p.name.split(".")[1] for p in root.glob("ind.*.*")})
+            raise FileNotFoundError(f"Planetoid: no files ind.{stem}.* in {root}; there are {known or 'none at all'}")
+
+        def path(part: str) -> Path:
+            return root / f"ind.{stem}.{part}"
+
+        neighbours = _load(path("graph"), defaultdict)
+        y, ty = _load(path("y"), np.ndarray), _load(path("ty"), np.ndarray)
+        allx, tx = _load(path("allx"), _Csr), _load(path("tx"), _Csr)
+        if not path("test.index").is_file():
+            raise FileNotFoundError(f"Planetoid: {path('test.index')} is missing")
+        try:
+            test = np.array(path("test.index").read_text().split(), dtype=np.int64)
+        except ValueError:
+            raise ValueError(f"Planetoid: {path('test.index')} must hold one node number a line") from None
+        relations = stem.startswith("nell")
+        ally = None if relations and not path("ally").exists() else _load(path("ally"), np.ndarray)
+
+        known, num_features = allx.shape
+        num_nodes = max(known, len(neighbours), int(test.max(initial=-1)) + 1)
+        parts = [("y", y), ("ty", ty)] + ([] if ally is None else [("ally", ally)])
+        for part, value in parts:
+            if value.ndim != 2 or value.shape[1] != y.shape[-1]:
+                raise ValueError(f"Planetoid: {path(part)} must be [nodes, classes], got {list(value.shape)}")
+        if not len(ty) == tx.shape[0] == len(test):
+            raise ValueError(
+                f"Planetoid: ty, tx and test.index of {stem} must be as long as each other, "
+                f"got {len(ty)}, {tx.shape[0]} and {len(test)}"
+            )
+        if tx.shape[1] != num_features or len(np.unique(test)) != len(test) or (test < known).any():
+            raise ValueError(f"Planetoid: tx or test.index of {stem} does not fit allx {list(allx.shape)}")
+        if len(y) > known or (ally is not None and len(ally) != known):
+            raise ValueError(f"Planetoid: y or ally of {stem} does not fit allx {list(allx.shape)}")
+
+        row, col, value = _rows(allx, path("allx"))
+        row_t, col_t, value_t = _rows(tx, path("tx"))
+        triples = [(row, col, value), (test[row_t], col_t, value_t)]
+        if relations:
+            # Every node that is not an entity is told from the others by a feature of its own.
+            others = np.setdiff1d(np.arange(known, num_nodes), test)
+            triples.append((others, num_features + np.arange(len(others)), np.ones(len(others), np.float32)))
+            num_features += len(others)
+        row, col, value = (np.concatenate(part) for part in zip(*triples, strict=True))
+        if normalize:
+            total = np.bincount(row, weights=value, minlength=num_nodes)[row]
+            value = np.divide(value, total, out=np.zeros_like(value), where=total != 0)
+
+        labels = np.full(num_nodes, -1, dtype=np.int64)
+        for nodes, one_hot in ((np.arange(len(y)), y), (np.arange(known), ally), (test, ty)):
+            if one_hot is not None:
+                labels[nodes] = np.where(one_hot.any(1), one_hot.argmax(1), -1)
+        super().__init__(
+            name=name,
+            graph=_symmetric(neighbours, num_nodes, path("graph")),
+            features=sparse_csr(row, col, value, (num_nodes, num_features)),
+            labels=torch.from_numpy(labels),
+            train=torch.arange(len(y)),
+            val=torch.arange(len(y), min(len(y) + 500, known)) if ally is not None else torch.arange(0),
+            # Kipf's order; the order of the file has no meaning for a score.
+            test=torch.from_numpy(np.sort(test)),
+            num_classes=y.shape[1],
+        )
+
+
+def _symmetric(neighbours: defaultdict, num_nodes: int, path: Path) -> Graph:
+    try:
+        count = [len(near) for near in neighbours.values()]
+        source = np.repeat(np.fromiter(neighbours, np.int64, len(neighbours)), count)
+        target = np.fromiter((j for near in neighbours.values() for j in near), np.int64, sum(count))
+    except (TypeError, ValueError):
+        raise ValueError(f"Planetoid: {path} must map node numbers to lists of node numbers") from None
+    for end in (source, target):
+        if end.size and not 0 <= end.min() <= end.max() < num_nodes:
+            raise ValueError(f"Planetoid: {path} has node numbers outside 0..{num_nodes - 1}")
+    key = np.unique(np.concatenate([source * num_nodes + target, target * num_nodes + source]))
+    index: Tensor = torch.from_numpy(np.stack([key // num_nodes, key % num_nodes]))
+    return Graph.from_edge_index(index, num_nodes=num_nodes)

@@ -1,0 +1,79 @@
+"""`amstel demo`: what this library does, on data that it carries, in under two minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+def _pictures(folder: Path, stem: str, animated: bool, *arguments: object, **options: object) -> None:
+    """An SVG always, a PNG or GIF too where matplotlib and pillow are installed."""
+    from amstel import draw
+
+    written = [draw.svg(folder / f"{stem}.svg", *arguments, **options)]  # type: ignore[arg-type]
+    try:
+        file = folder / f"{stem}.{'gif' if animated else 'png'}"
+        written.append(draw.raster(file, *arguments, **options))  # type: ignore[arg-type]
+    except ImportError as error:
+        print(f"  ({error})")
+    print("  wrote " + ", ".join(str(file) for file in written))
+
+
+def gcn(folder: Path) -> None:
+    """Node classification on a made-up citation graph."""
+    from amstel.data import block_model
+    from amstel.nn import GCN
+    from amstel.recipes.gcn import study
+
+    data = block_model()
+    assert data.features is not None
+    print(f"GCN: {data.num_nodes} documents, {data.graph.num_edges // 2} citations, {len(data.train)} labels")
+    alone = study(data, "mlp", seeds=range(1)).mean
+    torch.manual_seed(0)
+    model = GCN(data.num_features, 16, data.num_classes)
+    first, *others = (layer.parameters() for layer in model.layers)  # type: ignore[union-attr, operator]
+    groups = [{"params": [*first], "weight_decay": 5e-4}, {"params": [p for layer in others for p in layer]}]
+    adam = torch.optim.Adam(groups, lr=0.01)
+    for _ in range(200):
+        adam.zero_grad()
+        logits = model(data.features, data.graph)
+        nn.functional.cross_entropy(logits[data.train], data.labels[data.train]).backward()
+        adam.step()
+    with torch.no_grad():
+        logits = model.eval()(data.features, data.graph)
+    accuracy = (logits.argmax(1) == data.labels)[data.test].float().mean().item()
+    print(f"  accuracy {accuracy:.1%} on the {len(data.test)} test documents; from their words alone {alone:.1%}")
+    centred = logits - logits.mean(0)
+    axes = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
+    _pictures(
+        folder, "gcn_embedding", False, (centred @ axes.T)[None], data.labels,
+        captions=[f"GCN outputs, principal components; test accuracy {accuracy:.1%}"],
+    )
+
+
+def karate(folder: Path) -> None:
+    """The slides' example, animated."""
+    from amstel.recipes.karate import train
+
+    data, embeddings, accuracy = train()
+    print("karate club: a GCN with two outputs a member learns from one label a group")
+    print(f"  accuracy on the other {len(data.test)} members: {accuracy[0]:.0%} untrained, {accuracy[-1]:.0%} trained")
+    every = list(range(0, len(embeddings), 6))
+    _pictures(
+        folder, "karate", True, embeddings[every], data.labels, edges=data.graph.to_edge_index()[0],
+        captions=[f"epoch {t}, accuracy {accuracy[t]:.0%}" for t in every], marked=data.train.tolist(),
+        rescale=True,
+    )
+
+
+#: One function a family; each prints what it found and writes its pictures to the folder.
+DEMOS: list[Callable[[Path], None]] = [gcn, karate]
+
+
+def run(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for demo in DEMOS:
+        demo(folder)

@@ -1,0 +1,53 @@
+"""What this installation is made of: `amstel info` and `python -m amstel.info` print it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+import numpy
+import torch
+
+
+def report() -> list[tuple[str, str]]:
+    """Name and value of every fact, in the order in which they are printed."""
+    import amstel
+    from amstel import _library
+
+    cuda = _library.paths["cuda"]
+    if torch.version.cuda is None:
+        device = "no: this torch is a CPU build"
+    elif not torch.cuda.is_available():
+        device = "no: torch has CUDA but finds no device"
+    else:
+        device = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    if cuda is not None:
+        library = cuda
+    elif torch.version.cuda is None:
+        library = "not loaded: this torch is a CPU build"
+    else:
+        library = "absent: amstel was built without nvcc (AMSTEL_CUDA=ON makes the build insist on it)"
+    wanted = os.environ.get("AMSTEL_CPU_ISA")
+    return [
+        ("amstel", amstel.__version__),
+        ("torch", torch.__version__),
+        ("numpy", numpy.__version__),
+        ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        ("CPU kernels", torch.ops.amstel.cpu_isa() + (f" (AMSTEL_CPU_ISA={wanted})" if wanted else "")),
+        ("threads", str(torch.get_num_threads())),
+        ("build", torch.ops.amstel.build_info()),
+        ("CPU library", str(_library.paths["cpu"])),
+        ("CUDA library", library),
+        ("CUDA device", device),
+    ]
+
+
+def main() -> int:
+    for name, value in report():
+        print(f"{name:13s} {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Drop-in replacements for other libraries' modules and readers of their weights."""

@@ -1,0 +1,1 @@
+"""Published training protocols, end to end."""

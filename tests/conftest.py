@@ -1,0 +1,26 @@
+"""Fixtures and options that all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_configure(config):
+    # Bits must not depend on the number of threads; tests that look at it set their own.
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+def data_root() -> Path:
+    return Path(os.environ.get("AMSTEL_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture
+def data_folder() -> Path:
+    """The folder of real data; where it is absent the test is skipped."""
+    if not data_root().is_dir():
+        pytest.skip(f"no data folder at {data_root()}; set AMSTEL_DATA")
+    return data_root()

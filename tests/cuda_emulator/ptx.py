@@ -1,0 +1,91 @@
+"""Runs the PTX that nvcc really emitted, where the simulator lies beside the checkout: a second opinion.
+
+    kernels = ptx.load("planted_bugs.cu", "80")  # the same names and the same launch() as build.load
+    kernels["block_sum_f32"].launch(blocks, 128, [x, sums, n])
+
+`engines()` lists the ways to run a kernel here, for tests that take any of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from . import build, toolchain
+
+SIMULATOR = toolchain.ROOT.parent / "shared" / "tools" / "ptxsim" / "ptxsim.py"
+
+
+def missing() -> str | None:
+    """Why PTX cannot be run here, or None."""
+    if not SIMULATOR.is_file():
+        return "the PTX simulator (../shared/tools/ptxsim) is not beside the checkout"
+    return toolchain.missing("nvcc")
+
+
+@functools.cache
+def simulator():
+    spec = importlib.util.spec_from_file_location("ptxsim", SIMULATOR)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["ptxsim"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Kernel:
+    """One test instance as PTX."""
+
+    def __init__(self, module, emulated: build.Kernel):
+        self.name = emulated.name
+        self._kernel = module.kernel(emulated.symbol)
+
+    def launch(self, grid, block, arguments: Sequence, shared: int = 0, **options):
+        """As build.Kernel.launch; returns the simulator's run (instructions, memory sectors).
+
+        The simulator runs all threads at once: there is no order."""
+        options = {key: value for key, value in options.items() if key not in ("order", "seed")}
+        arguments = [(a[0].replace("P", "Q"), *a[1:]) if isinstance(a, tuple) else a for a in arguments]
+        return self._kernel.launch(
+            grid, block, [0 if a is None else a for a in arguments], smem=shared, **options
+        )
+
+
+@functools.cache
+def compile_ptx(source: str | Path, architecture: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "kernels.ptx"
+        toolchain.nvcc(
+            "-lineinfo", "-ptx", f"-arch=compute_{architecture}", build.HERE / source, "-o", target
+        )
+        return target.read_text()
+
+
+@functools.cache
+def load(source: str | Path, architecture: str = "80") -> dict[str, Kernel]:
+    """The test instances of one .cu file as PTX for one architecture; skips the test where that cannot be."""
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+    module = simulator().Module(compile_ptx(source, architecture))
+    return {name: Kernel(module, kernel) for name, kernel in build.load(source).items()}
+
+
+def engines() -> list:
+    """Parameters for a fixture or test: functions that load a .cu file, on the emulator and as PTX."""
+    reason = missing()
+    skip = pytest.mark.skipif(reason is not None, reason=reason or "")
+    return [
+        pytest.param(build.load, id="emulator"),
+        *(
+            pytest.param(
+                functools.partial(load, architecture=a), id=f"ptx-{a}", marks=[pytest.mark.nvcc, skip]
+            )
+            for a in ("80", "90")
+        ),
+    ]
