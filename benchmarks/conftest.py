@@ -51,6 +51,11 @@ def machine_info() -> dict:
     }
 
 
+def say(request, line: str) -> None:
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print("\n" + line, flush=True)
+
+
 @pytest.fixture
 def compare(request):
     """compare(group, {name: function}, **facts): time all by turns, keep and print the ratios to the first."""
@@ -68,7 +73,7 @@ def compare(request):
         ratios = {n: t["median"] / times[ours]["median"] for n, t in times.items() if n != ours}
         line = f"{group}: {ours} {times[ours]['median'] * 1e6:.0f} us"
         line += "".join(f", {name} x{ratio:.2f}" for name, ratio in ratios.items())
-        request.config.get_terminal_writer().line("\n" + line)
+        say(request, line)
         return ratios
 
     return run
@@ -80,7 +85,7 @@ def record(request):
 
     def keep(group, implementation, **figures):
         RESULTS.append({"group": group, "implementation": implementation, **figures})
-        request.config.get_terminal_writer().line(f"\n{group}: {implementation} {figures}")
+        say(request, f"{group}: {implementation} {figures}")
 
     return keep
 

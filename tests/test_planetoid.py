@@ -3,11 +3,10 @@
 import pickle
 from collections import defaultdict
 
+import amstel.data
 import numpy as np
 import pytest
 import torch
-
-import amstel.data
 
 
 class _Csr:
@@ -17,8 +16,11 @@ class _Csr:
         row, col = np.nonzero(dense)
         counts = np.bincount(row, minlength=len(dense))
         self.__dict__.update(
-            _shape=dense.shape, indptr=np.r_[0, counts.cumsum()].astype(np.int32), indices=col.astype(np.int32),
-            data=dense[row, col].astype(np.float32), maxprint=50,
+            _shape=dense.shape,
+            indptr=np.r_[0, counts.cumsum()].astype(np.int32),
+            indices=col.astype(np.int32),
+            data=dense[row, col].astype(np.float32),
+            maxprint=50,
         )
 
 
@@ -33,7 +35,7 @@ class _Pickler(pickle._Pickler):  # the Python one does not insist that the name
         else:
             super().save_global(obj, name)
 
-    dispatch = {**pickle._Pickler.dispatch, type: save_global}
+    dispatch = {**pickle._Pickler.dispatch, type: save_global}  # noqa: RUF012
 
 
 def _write(path, value):
@@ -205,7 +207,11 @@ def test_pubmed_lacks_its_features(data_folder):
 
 def test_embedded_data():
     club = amstel.data.karate_club()
-    assert (club.num_nodes, club.graph.num_edges, club.labels.bincount().tolist()) == (34, 156, [11, 5, 12, 6])
+    assert (club.num_nodes, club.graph.num_edges, club.labels.bincount().tolist()) == (
+        34,
+        156,
+        [11, 5, 12, 6],
+    )
     assert club.labels[club.train].tolist() == [0, 1, 2, 3]
     assert not set(club.train.tolist()) & set(club.test.tolist())
     made, again = amstel.data.block_model(), amstel.data.block_model()

@@ -190,14 +190,9 @@ void csr_check(Tensor crow, Tensor col, OptionalTensor weight, int64_t num_cols)
 
 Tensor edge_sum(Tensor crow, OptionalTensor edge, Tensor a, OptionalTensor b) {
   const char* op = "edge_sum";
-  AMSTEL_CHECK(crow.dim() == 1 && crow.size(0) >= 1 && crow.is_contiguous(), op,
-               ": `crow` must be a contiguous [rows + 1], got ", describe(crow));
-  const int64_t rows = crow.size(0) - 1;
-  check_vector(op, crow, "a", a, a.numel(), a.scalar_type());
-  if (edge) check_vector(op, crow, "edge", *edge, a.size(0), crow.scalar_type());
+  const ScalarType sum = check_edge_sum(op, crow, edge, a, b);
   check_edges(op, crow, a);
-  const ScalarType sum = sum_dtype(a.scalar_type());
-  if (b) check_vector(op, crow, "b", *b, a.size(0), sum);
+  const int64_t rows = crow.size(0) - 1;
   Tensor out = empty(crow, {rows}, sum);
   with_index(op, "crow", crow, [&](auto index) {
     using I = typename decltype(index)::type;
@@ -226,13 +221,9 @@ Tensor edge_sum(Tensor crow, OptionalTensor edge, Tensor a, OptionalTensor b) {
 Tensor edge_add(Tensor crow, Tensor col, OptionalTensor edge, Tensor value, OptionalTensor row_term,
                 OptionalTensor col_term, ScalarType dtype) {
   const char* op = "edge_add";
-  check_csr(op, crow, col, edge);
+  check_edge_add(op, crow, col, edge, value, row_term, col_term, dtype);
   check_edges(op, crow, col);
   const int64_t rows = crow.size(0) - 1;
-  const ScalarType sum = sum_dtype(dtype);
-  check_vector(op, crow, "value", value, col.size(0), sum);
-  if (row_term) check_vector(op, crow, "row_term", *row_term, rows, sum);
-  if (col_term) check_vector(op, crow, "col_term", *col_term, col_term->numel(), sum);
   Tensor out = empty(value, {col.size(0)}, dtype);
   with_index(op, "crow", crow, [&](auto index) {
     using I = typename decltype(index)::type;

@@ -7,7 +7,7 @@
 namespace amstel::cpu {
 
 // Below this many bytes of work a second thread costs more than it brings.
-constexpr int64_t kWorkPerThread = 1 << 16;
+constexpr int64_t kWorkPerThread = 1 << 18;
 
 inline int64_t threads_for(int64_t work) {
   if (work < 2 * kWorkPerThread) return 1;

@@ -10,6 +10,7 @@
 #include <tuple>
 #include <type_traits>
 
+#include "common/rows.h"
 #include "common/spmm_check.h"
 #include "common/stable.h"
 #include "cpu/dispatch.h"
@@ -25,24 +26,6 @@ DtypeIndex dtype_index(ScalarType t) {
          : t == ScalarType::BFloat16 ? kBFloat16
                                      : kHalf;
 }
-
-const void* pointer(const OptionalTensor& t) { return t ? t->const_data_ptr() : nullptr; }
-
-// A matrix or a batch of them, rows of contiguous features.
-struct Rows {
-  Tensor tensor;
-  int64_t stride, batch_stride;
-  explicit Rows(const Tensor& t) : tensor(t) {
-    const int64_t d = t.dim();
-    if (t.size(d - 1) > 1 && t.stride(d - 1) != 1) tensor = torch::stable::contiguous(t);
-    stride = tensor.stride(d - 2);
-    batch_stride = d == 3 ? tensor.stride(0) : 0;
-  }
-  const void* item(int64_t b) const {
-    return static_cast<const char*>(tensor.const_data_ptr()) +
-           b * batch_stride * static_cast<int64_t>(tensor.element_size());
-  }
-};
 
 void* item(const Tensor& t, int64_t b, int64_t count) {
   return static_cast<char*>(t.mutable_data_ptr()) + b * count * static_cast<int64_t>(t.element_size());
@@ -118,12 +101,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(
   const SpmmShape s =
       check_spmm(op, crow_t, col_t, edge_t, weight, "grad", grad, col_scale, row_scale, self_loops);
   check_edges(op, crow_t, col_t);
-  check_same_device(op, grad, "x", x);
-  AMSTEL_CHECK(x.dim() == grad.dim() && x.scalar_type() == s.dtype &&
-                   x.size(x.dim() - 2) == s.rows && x.size(x.dim() - 1) == s.features &&
-                   (x.dim() == 2 || x.size(0) == s.batch),
-               op, ": `x` must be ", torch::headeronly::toString(s.dtype), " [.., ", s.rows, ", ",
-               s.features, "] like `grad`, got ", describe(x));
+  check_spmm_grad(op, s, grad, x);
   const Rows g(grad), in(x);
   Tensor grad_x = need_x ? empty_rows(grad, s.rows, s.features)
                          : empty(grad, {0});
@@ -170,15 +148,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(
 
 std::tuple<Tensor, Tensor> epilogue_grad(Tensor grad, OptionalTensor output) {
   const char* op = "epilogue_grad";
-  AMSTEL_CHECK(grad.dim() >= 1, op, ": `grad` must have at least one dimension, got ", describe(grad));
+  check_epilogue(op, grad, output);
   const int64_t features = grad.size(grad.dim() - 1);
   const int64_t rows = features ? grad.numel() / features : 0;
-  with_float(op, "grad", grad, [](auto) {});
-  if (output) {
-    check_same_device(op, grad, "output", *output);
-    AMSTEL_CHECK(output->sizes().equals(grad.sizes()) && output->scalar_type() == grad.scalar_type(), op,
-                 ": `output` must be like `grad`, ", describe(grad), ", got ", describe(*output));
-  }
   const Tensor g = torch::stable::contiguous(grad);
   Tensor grad_in = output ? torch::stable::empty_like(g) : empty(g, {0});
   if (output) output = torch::stable::contiguous(*output);

@@ -1,4 +1,4 @@
-"""`amstel bench`: this library beside PyTorch on this machine, in seconds. The full suites are in benchmarks/."""
+"""`amstel bench`: this library beside PyTorch on this machine. The full suites are in benchmarks/."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def _interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[
 
 
 def random_graph(nodes: int, degree: float, seed: int = 0) -> Graph:
-    """Random symmetric edges with the skew of real graphs: some nodes are far better connected than others."""
+    """Random symmetric edges with the skew of real graphs: some nodes have far more than others."""
     rng = np.random.default_rng(seed)
     ends = (nodes * rng.random((2, int(nodes * degree / 2))) ** 1.5).astype(np.int64)
     return Graph.from_edge_index(torch.from_numpy(np.concatenate([ends, ends[::-1]], 1)), num_nodes=nodes)
@@ -55,11 +56,18 @@ def spmm_rows(nodes: int, degree: float, features: list[int], repeats: int) -> l
         torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-3)
         y = x.clone().requires_grad_()
         grad = torch.randn(nodes, width)
-        passes: dict[str, Callable[[Any], Callable[[], Any]]] = {
-            "forward": lambda f, x=x: lambda: f(x),
-            "forward + backward": lambda f, y=y, grad=grad: lambda: torch.autograd.grad(f(y), y, grad),
+
+        def backward(f: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+            return torch.autograd.grad(f(y), y, grad)  # noqa: B023 (used in this turn only)
+
+        passes: dict[str, dict[str, Callable[[], Any]]] = {
+            "forward": {"amstel": partial(ours, x), "torch.sparse.mm": partial(theirs, x)},
+            "forward + backward": {
+                "amstel": partial(backward, ours),
+                "torch.sparse.mm": partial(backward, theirs),
+            },
         }
-        for name, make in passes.items():
-            found = _interleaved({"amstel": make(ours), "torch.sparse.mm": make(theirs)}, repeats)
+        for name, functions in passes.items():
+            found = _interleaved(functions, repeats)
             rows.append({"operation": "spmm", "pass": name, "features": width, **found})
     return rows

@@ -1,4 +1,4 @@
-"""The command line: `amstel info | demo | bench | gcn`. Bad input ends with status 2 and one line on stderr."""
+"""The command line: `amstel info | demo | bench | gcn`. Bad input: status 2 and one line on stderr."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def _file(text: str) -> Path:
     """A file to write, in a folder that exists: better said before an hour of training than after."""
     path = Path(text)
     if not path.parent.is_dir() or path.is_dir():
-        raise argparse.ArgumentTypeError(f"cannot write {text}: {path.parent} is not a folder, or it is one itself")
+        raise argparse.ArgumentTypeError(
+            f"cannot write {text}: {path.parent} is not a folder, or it is one itself"
+        )
     return path
 
 
@@ -65,7 +67,8 @@ def _bench(args: argparse.Namespace) -> int:
 
     print(f"{args.nodes} nodes, mean degree {args.degree:g}, float32, {torch.get_num_threads()} threads; ms")
     rows = bench.spmm_rows(args.nodes, args.degree, args.features, args.repeats)
-    print(f"{'operation':10s} {'pass':19s} {'features':>8s} {'amstel':>9s} {'torch.sparse.mm':>16s} {'ratio':>6s}")
+    heads = f"{'operation':10s} {'pass':19s} {'features':>8s} {'amstel':>9s}"
+    print(f"{heads} {'torch.sparse.mm':>16s} {'ratio':>6s}")
     for row in rows:
         ratio = row["torch.sparse.mm"] / row["amstel"]
         print(
@@ -114,15 +117,18 @@ def _gcn(args: argparse.Namespace) -> int:
 def _plot(path: Path, result: Any) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     percent = [100 * a for a in result.accuracy]
     axes.hist(percent, bins=min(20, max(5, len(percent) // 5)), color="#0072B2", edgecolor="white")
-    axes.axvline(100 * result.mean, color="#D55E00", label=f"mean {100 * result.mean:.2f} ± {100 * result.std:.2f}")
+    axes.axvline(
+        100 * result.mean, color="#D55E00", label=f"mean {100 * result.mean:.2f} ± {100 * result.std:.2f}"
+    )
     axes.set(xlabel="test accuracy, %", ylabel="seeds", title=f"{result.dataset}, {result.model}")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
     figure.savefig(path, dpi=120)
 
@@ -136,34 +142,69 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
         sub.set_defaults(run=run)
-        sub.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: torch's choice)")
+        sub.add_argument(
+            "--threads", type=_positive, metavar="N", help="CPU threads (default: torch's choice)"
+        )
         return sub
 
     command("info", _info, "versions, instruction set, build and libraries of this installation")
 
     demo = command("demo", _demo, "train on data that comes along, print what it reached, write pictures")
-    demo.add_argument("--output", type=Path, default=Path("amstel_demo"), metavar="DIR",
-                      help="folder of the pictures (default: amstel_demo)")
+    demo.add_argument(
+        "--output",
+        type=Path,
+        default=Path("amstel_demo"),
+        metavar="DIR",
+        help="folder of the pictures (default: amstel_demo)",
+    )
 
     bench = command("bench", _bench, "this library beside PyTorch on this machine")
     bench.add_argument("--nodes", type=_positive, default=20000, metavar="N", help="(default: 20000)")
-    bench.add_argument("--degree", type=float, default=10.0, metavar="D",
-                       help="mean number of neighbours (default: 10)")
-    bench.add_argument("--features", type=_positive, nargs="+", default=[16, 64, 256], metavar="F",
-                       help="widths (default: 16 64 256)")
+    bench.add_argument(
+        "--degree", type=float, default=10.0, metavar="D", help="mean number of neighbours (default: 10)"
+    )
+    bench.add_argument(
+        "--features",
+        type=_positive,
+        nargs="+",
+        default=[16, 64, 256],
+        metavar="F",
+        help="widths (default: 16 64 256)",
+    )
     bench.add_argument("--repeats", type=_positive, default=10, metavar="N", help="(default: 10)")
     bench.add_argument("--json", type=_file, metavar="FILE", help="write the table")
 
     gcn = command("gcn", _gcn, "Kipf and Welling's node classification, all seeds of a study together")
-    gcn.add_argument("--dataset", required=True, help="cora, citeseer, pubmed, nell, or block-model, which needs no file")
-    gcn.add_argument("--root", type=Path, metavar="DIR", help="folder of the ind.* files (default: $AMSTEL_DATA/planetoid)")
-    gcn.add_argument("--model", choices=[*MODELS, "cheb"], default="gcn", metavar="M",
-                     help=f"one of {', '.join(MODELS)} (default: gcn); cheb is cheb2")
-    gcn.add_argument("--seeds", type=_positive, default=100, metavar="N", help="how many seeds (default: 100)")
+    gcn.add_argument(
+        "--dataset", required=True, help="cora, citeseer, pubmed, nell, or block-model, which needs no file"
+    )
+    gcn.add_argument(
+        "--root", type=Path, metavar="DIR", help="folder of the ind.* files (default: $AMSTEL_DATA/planetoid)"
+    )
+    gcn.add_argument(
+        "--model",
+        choices=[*MODELS, "cheb"],
+        default="gcn",
+        metavar="M",
+        help=f"one of {', '.join(MODELS)} (default: gcn); cheb is cheb2",
+    )
+    gcn.add_argument(
+        "--seeds", type=_positive, default=100, metavar="N", help="how many seeds (default: 100)"
+    )
     gcn.add_argument("--first-seed", type=int, default=0, metavar="N", help="the first of them (default: 0)")
-    gcn.add_argument("--early-stopping", choices=STOPPING, default="none",
-                     help="stop on the validation cost (kipf, as his code) or cross-entropy (loss); default: none")
-    for name, kind in (("epochs", int), ("hidden", int), ("dropout", float), ("weight-decay", float), ("learning-rate", float)):
+    gcn.add_argument(
+        "--early-stopping",
+        choices=STOPPING,
+        default="none",
+        help="stop on the validation cost (kipf, as his code) or cross-entropy (loss); default: none",
+    )
+    for name, kind in (
+        ("epochs", int),
+        ("hidden", int),
+        ("dropout", float),
+        ("weight-decay", float),
+        ("learning-rate", float),
+    ):
         gcn.add_argument(f"--{name}", type=kind, metavar="X", help="(default: the paper's)")
     gcn.add_argument("--json", type=_file, metavar="FILE", help="write accuracies and settings")
     gcn.add_argument("--plot", type=_file, metavar="FILE", help="write a histogram of the accuracies")

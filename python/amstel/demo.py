@@ -34,8 +34,8 @@ def gcn(folder: Path) -> None:
     alone = study(data, "mlp", seeds=range(1)).mean
     torch.manual_seed(0)
     model = GCN(data.num_features, 16, data.num_classes)
-    first, *others = (layer.parameters() for layer in model.layers)  # type: ignore[union-attr, operator]
-    groups = [{"params": [*first], "weight_decay": 5e-4}, {"params": [p for layer in others for p in layer]}]
+    first, second = model.parameters()
+    groups: list[dict] = [{"params": [first], "weight_decay": 5e-4}, {"params": [second]}]
     adam = torch.optim.Adam(groups, lr=0.01)
     for _ in range(200):
         adam.zero_grad()
@@ -45,11 +45,18 @@ def gcn(folder: Path) -> None:
     with torch.no_grad():
         logits = model.eval()(data.features, data.graph)
     accuracy = (logits.argmax(1) == data.labels)[data.test].float().mean().item()
-    print(f"  accuracy {accuracy:.1%} on the {len(data.test)} test documents; from their words alone {alone:.1%}")
+    print(
+        f"  accuracy {accuracy:.1%} on the {len(data.test)} test documents; "
+        f"from their words alone {alone:.1%}"
+    )
     centred = logits - logits.mean(0)
     axes = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
     _pictures(
-        folder, "gcn_embedding", False, (centred @ axes.T)[None], data.labels,
+        folder,
+        "gcn_embedding",
+        False,
+        (centred @ axes.T)[None],
+        data.labels,
         captions=[f"GCN outputs, principal components; test accuracy {accuracy:.1%}"],
     )
 
@@ -60,11 +67,18 @@ def karate(folder: Path) -> None:
 
     data, embeddings, accuracy = train()
     print("karate club: a GCN with two outputs a member learns from one label a group")
-    print(f"  accuracy on the other {len(data.test)} members: {accuracy[0]:.0%} untrained, {accuracy[-1]:.0%} trained")
+    before, after = accuracy[0], accuracy[-1]
+    print(f"  accuracy on the other {len(data.test)} members: {before:.0%} untrained, {after:.0%} trained")
     every = list(range(0, len(embeddings), 6))
     _pictures(
-        folder, "karate", True, embeddings[every], data.labels, edges=data.graph.to_edge_index()[0],
-        captions=[f"epoch {t}, accuracy {accuracy[t]:.0%}" for t in every], marked=data.train.tolist(),
+        folder,
+        "karate",
+        True,
+        embeddings[every],
+        data.labels,
+        edges=data.graph.to_edge_index()[0],
+        captions=[f"epoch {t}, accuracy {accuracy[t]:.0%}" for t in every],
+        marked=data.train.tolist(),
         rescale=True,
     )
 

@@ -1,4 +1,4 @@
-"""Pictures of embeddings: SVG, still or animated, by this file alone; PNG and GIF through matplotlib and pillow."""
+"""Pictures of embeddings: SVG, still or animated, by this file alone; PNG and GIF through matplotlib."""
 
 from __future__ import annotations
 
@@ -86,9 +86,12 @@ def svg(
         if i < j:
             ends = [("x1", xy[:, i, 0]), ("y1", xy[:, i, 1]), ("x2", xy[:, j, 0]), ("y2", xy[:, j, 1])]
             lines.append(element("line", 'stroke="#bbb" stroke-width="0.7"', ends))
-    for n, label in enumerate(labels.tolist()):
-        look = 'r="8" stroke="black" stroke-width="2"' if n in marked else 'r="5" stroke="white" stroke-width="0.7"'
-        look += f' fill="{COLOURS[label % len(COLOURS)]}"'
+    classes = labels.tolist()
+    for n in sorted(range(len(classes)), key=lambda n: n in marked):
+        look = 'r="5" stroke="white" stroke-width="0.7"'
+        if n in marked:
+            look = 'r="8" stroke="black" stroke-width="2"'
+        look += f' fill="{COLOURS[classes[n] % len(COLOURS)]}"'
         lines.append(element("circle", look, [("cx", xy[:, n, 0]), ("cy", xy[:, n, 1])]))
     for t, caption in enumerate(captions):
         text = f'<text x="{SIZE / 2}" y="{SIZE + 15}" text-anchor="middle"'
@@ -99,8 +102,9 @@ def svg(
         shown = [str(int(s == t)) for s in range(len(captions))] + [str(int(t == len(captions) - 1))]
         times = ";".join(f"{v:.4f}" for v in np.linspace(0, 0.85, len(captions))) + ";1"
         lines.append(
-            f'{text} opacity="{shown[-1]}">{escape(caption)}<animate attributeName="opacity" calcMode="discrete" '
-            f'values="{";".join(shown)}" keyTimes="{times}" dur="{seconds}s" repeatCount="indefinite"/></text>'
+            f'{text} opacity="{shown[-1]}">{escape(caption)}'
+            f'<animate attributeName="opacity" calcMode="discrete" values="{";".join(shown)}" '
+            f'keyTimes="{times}" dur="{seconds}s" repeatCount="indefinite"/></text>'
         )
     path = Path(path)
     path.write_text("\n".join([*lines, "</svg>"]) + "\n")
@@ -139,15 +143,22 @@ def raster(
     pairs = [] if edges is None else [(i, j) for i, j in edges.T.tolist() if i < j]
     net = LineCollection([], colors="#bbbbbb", linewidths=0.7, zorder=1)
     axes.add_collection(net)
-    large = np.isin(np.arange(len(labels)), list(marked))
+    # The marked ones last, so that nothing hides them.
+    order = sorted(range(len(labels)), key=lambda n: n in marked)
+    large = np.isin(order, list(marked))
     dots = axes.scatter(
-        *xy[0].T, s=np.where(large, 150, 60), c=[COLOURS[c % len(COLOURS)] for c in labels.tolist()],
-        edgecolors=np.where(large, "black", "white"), linewidths=np.where(large, 2, 0.7), zorder=2,
+        xy[0, order, 0],
+        xy[0, order, 1],
+        s=np.where(large, 150, 60),
+        c=[COLOURS[c % len(COLOURS)] for c in labels[order].tolist()],
+        edgecolors=np.where(large, "black", "white").tolist(),
+        linewidths=np.where(large, 2, 0.7).tolist(),
+        zorder=2,
     )
     text = figure.text(0.5, 0.02, "", ha="center", fontsize=11)
 
     def show(t: int) -> None:
-        dots.set_offsets(xy[t])
+        dots.set_offsets(xy[t, order])
         net.set_segments([xy[t, [i, j]] for i, j in pairs])
         text.set_text(captions[min(t, len(captions) - 1)] if captions else "")
 
@@ -156,6 +167,8 @@ def raster(
         show(0)
         figure.savefig(path)
     else:
-        order = [*range(count), *[count - 1] * (count // 6)]
-        FuncAnimation(figure, show, frames=order).save(path, PillowWriter(fps=max(1, round(len(order) / seconds))))
+        shown = [*range(count), *[count - 1] * (count // 6)]
+        FuncAnimation(figure, show, frames=shown).save(
+            path, PillowWriter(fps=max(1, round(len(shown) / seconds)))
+        )
     return path

@@ -167,8 +167,8 @@ class Graph:
         """The same graph on another device (itself if it is there); derived data is made anew."""
         if torch.device(device) == self.device:
             return self
-        moved = [None if t is None else t.to(device) for t in (self.crow, self.col, self.edge, self.weight)]
-        return Graph(*moved, self.num_cols)  # type: ignore[arg-type]
+        edge, weight = (None if t is None else t.to(device) for t in (self.edge, self.weight))
+        return Graph(self.crow.to(device), self.col.to(device), edge, weight, self.num_cols)
 
     def to_edge_index(self) -> tuple[Tensor, Tensor | None]:
         """`edge_index` [2, E] int64 and the weights, in the order in which the edges were given."""

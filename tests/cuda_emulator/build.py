@@ -110,6 +110,7 @@ def build_emulated_library(sources: Sequence[str | Path]) -> Path:
     package = Path(importlib.util.find_spec("torch").submodule_search_locations[0])
     flags = [
         *emulator_flags(),
+        "-fvisibility=hidden",  # as CMake builds them
         "-isystem",
         str(package / "include"),
         "-DTORCH_TARGET_VERSION=0x020d000000000000",

@@ -144,8 +144,12 @@ void spmm_grad(const cpu::SpmmGradArgs& a, int64_t row_begin, int64_t row_end) {
       const int64_t end = crow[j + 1];
       for (int64_t k = crow[j]; k < end; ++k) {
         const int64_t i = col[k];
-        if (a.prefetch && k < stop)
-          prefetch<E * N * sizeof(T)>(grad + col[k + kAhead] * a.grad_stride + tile.begin);
+        // Written all over the place, in the order in which the edges were given.
+        if (k < stop) {
+          __builtin_prefetch(grad_weight + edge[k + kAhead], 1);
+          if (a.prefetch)
+            prefetch<E * N * sizeof(T)>(grad + col[k + kAhead] * a.grad_stride + tile.begin);
+        }
         const S d = gather(coefficient(k, i), i) * (row_scale ? row_scale[i] * scale_j : scale_j);
         S* out = grad_weight + edge[k];
         *out = add ? *out + d : d;

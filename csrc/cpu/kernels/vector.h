@@ -4,6 +4,8 @@
 // compiled for one instruction set, could be the ones that the linker keeps for all.
 #pragma once
 #include <stdint.h>
+
+#include <utility>
 #if defined(__F16C__)
 #include <immintrin.h>
 #endif
@@ -108,16 +110,21 @@ inline void narrow(float16* p, Vector<float, W> v) {
   __builtin_memcpy(p, &h, sizeof(h));
 }
 
+template <int kFrom, class V, int... I>
+inline auto lanes_from(V v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, (kFrom + I)...);
+}
+
 // The sum over the lanes, always in the same order.
 template <class S, int W>
 inline S reduce(Vector<S, W> v) {
   if constexpr (W == 1) {
     return v[0];
+  } else if constexpr (W == 2) {
+    return v[0] + v[1];
   } else {
-    Vector<S, W / 2> low, high;
-    __builtin_memcpy(&low, &v, sizeof(low));
-    __builtin_memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof(low), sizeof(high));
-    return reduce<S, W / 2>(low + high);
+    constexpr std::make_integer_sequence<int, W / 2> half;
+    return reduce<S, W / 2>(lanes_from<0>(v, half) + lanes_from<W / 2>(v, half));
   }
 }
 

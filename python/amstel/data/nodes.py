@@ -45,8 +45,9 @@ class NodeData:
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}({self.name}, num_nodes={self.num_nodes}, num_edges={self.graph.num_edges}, "
-            f"num_features={self.num_features}, num_classes={self.num_classes})"
+            f"{type(self).__name__}({self.name}, num_nodes={self.num_nodes}, "
+            f"num_edges={self.graph.num_edges}, num_features={self.num_features}, "
+            f"num_classes={self.num_classes})"
         )
 
 
@@ -92,7 +93,12 @@ def karate_club() -> NodeData:
 
 
 def block_model(
-    nodes: int = 1200, classes: int = 4, words: int = 300, degree: float = 4.0, mixing: float = 0.4, seed: int = 0
+    nodes: int = 1200,
+    classes: int = 4,
+    words: int = 300,
+    degree: float = 4.0,
+    mixing: float = 0.3,
+    seed: int = 0,
 ) -> NodeData:
     """A made-up citation graph: a stochastic block model whose nodes carry bags of words.
 
@@ -118,9 +124,17 @@ def block_model(
     own = words // 10
     anyone, topic = rng.integers(words, size=(nodes, 10)), rng.integers(own, size=(nodes, 2))
     col = np.concatenate([anyone, label[:, None] * own + topic], 1).ravel()
-    features = sparse_csr(np.repeat(np.arange(nodes), 12), col, np.full(nodes * 12, 1 / 12, np.float32), (nodes, words))
+    features = sparse_csr(
+        np.repeat(np.arange(nodes), 12), col, np.full(nodes * 12, 1 / 12, np.float32), (nodes, words)
+    )
     train, val = 20 * classes, 20 * classes + 200
     return NodeData(
-        "block model", graph, features, torch.from_numpy(label), torch.arange(train),
-        torch.arange(train, val), torch.arange(val, nodes), classes,
+        "block model",
+        graph,
+        features,
+        torch.from_numpy(label),
+        torch.arange(train),
+        torch.arange(train, val),
+        torch.arange(val, nodes),
+        classes,
     )

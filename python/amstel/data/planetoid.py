@@ -1,4 +1,4 @@
-"""Planetoid: reads the raw citation and knowledge-graph files that came with Kipf & Welling's and Yang et al.'s code."""
+"""Planetoid: reads the raw citation and knowledge graphs of Yang et al. and Kipf & Welling."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import pickle
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,13 +28,13 @@ class _Csr:
         if not isinstance(state, dict) or not {"indptr", "indices", "data"} <= state.keys():
             raise pickle.UnpicklingError("a csr_matrix without indptr, indices and data")
         self.indptr, self.indices, self.data = (state[key] for key in ("indptr", "indices", "data"))
-        self.shape = tuple(state.get("_shape", state.get("shape", ())))
+        self.shape = tuple(state.get("_shape") or state.get("shape") or ())
 
 
 class _Unpickler(pickle.Unpickler):
     """Knows the seven names that these files use; any other name in a file ends the reading."""
 
-    _allowed: dict[tuple[str, str], Any] = {
+    _allowed: ClassVar[dict[tuple[str, str], Any]] = {
         ("scipy.sparse.csr", "csr_matrix"): _Csr,
         ("scipy.sparse._csr", "csr_matrix"): _Csr,
         ("collections", "defaultdict"): defaultdict,
@@ -74,7 +74,9 @@ def _rows(matrix: _Csr, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     if len(matrix.shape) != 2 or len(matrix.indptr) != matrix.shape[0] + 1:
         raise ValueError(f"Planetoid: {path} has shape {matrix.shape} but {len(matrix.indptr)} row pointers")
     try:
-        Graph.from_csr(matrix.indptr, matrix.indices, matrix.data.astype(np.float32), num_cols=matrix.shape[1])
+        Graph.from_csr(
+            matrix.indptr, matrix.indices, matrix.data.astype(np.float32), num_cols=matrix.shape[1]
+        )
     except ValueError as error:
         raise ValueError(f"Planetoid: {path}: {error}") from None
     row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
@@ -129,7 +131,9 @@ class Planetoid(NodeData):
         stem = "nell.0.001" if name == "nell" else name
         if not any(root.glob(f"ind.{stem}.*")):
             known = sorted({p.name.split(".")[1] for p in root.glob("ind.*.*")})
-            raise FileNotFoundError(f"Planetoid: no files ind.{stem}.* in {root}; there are {known or 'none at all'}")
+            raise FileNotFoundError(
+                f"Planetoid: no files ind.{stem}.* in {root}; there are {known or 'none at all'}"
+            )
 
         def path(part: str) -> Path:
             return root / f"ind.{stem}.{part}"

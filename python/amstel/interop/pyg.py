@@ -23,14 +23,13 @@ class _Linear(nn.Linear):
 
 
 class _LazyLinear(nn.LazyLinear):
-    cls_to_become = _Linear  # type: ignore[assignment]
-    reset_parameters = _Linear.reset_parameters  # type: ignore[assignment]
+    cls_to_become = _Linear
 
     def initialize_parameters(self, input: Tensor) -> None:
         if self.has_uninitialized_params():
             self.in_features = input.shape[-1]
             self.weight.materialize((self.out_features, self.in_features))
-            self.reset_parameters()
+            _Linear.reset_parameters(self)  # type: ignore[arg-type]
 
 
 class _Loops:
@@ -75,10 +74,10 @@ class GCNConv(nn.Module):
         flow: "source_to_target" or "target_to_source". Of PyG's other options aggr="add" and node_dim=-2
             are accepted at these values.
 
-    forward(x, edge_index, edge_weight=None): x [N, F] or [B, N, F]; edge_index [2, E], or a torch.sparse matrix
-    [N, N] whose rows are targets, or an `amstel.Graph`; edge_weight [E]. An edge_index is converted in every
-    call, so that what is faster is `cached=True` (the first graph is kept, as in PyG) or to pass a Graph, whose
-    preparation is kept with it.
+    forward(x, edge_index, edge_weight=None): x [N, F] or [B, N, F]; edge_index [2, E], or a torch.sparse
+    matrix [N, N] whose rows are targets, or an `amstel.Graph`; edge_weight [E]. An edge_index is converted
+    in every call, so that what is faster is `cached=True` (the first graph is kept, as in PyG) or to pass a
+    Graph, whose preparation is kept with it.
 
     Raises:
         ValueError or TypeError: an argument is not as described.

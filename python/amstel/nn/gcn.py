@@ -60,9 +60,13 @@ def _prepare(x: Tensor | None, graph: Graph | Tensor, in_channels: int) -> Graph
     if isinstance(graph, Tensor):
         graph = Graph.from_edge_index(graph, num_nodes=nodes)
     if not isinstance(graph, Graph):
-        raise TypeError(f"`graph` must be an amstel.Graph or an edge_index [2, E], got {_check.describe(graph)}")
+        raise TypeError(
+            f"`graph` must be an amstel.Graph or an edge_index [2, E], got {_check.describe(graph)}"
+        )
     if graph.num_cols != nodes:
-        what = "without features `in_channels` is the number of nodes" if x is None else f"`x` has {nodes} rows"
+        what = (
+            "without features `in_channels` is the number of nodes" if x is None else f"`x` has {nodes} rows"
+        )
         raise ValueError(f"{what}: got {nodes} for {graph!r}")
     return graph
 
@@ -80,9 +84,10 @@ def _channels(**sizes: Any) -> None:
 
 
 def sparse_dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
-    """Dropout on the non-zeros of a torch.sparse_csr tensor: each is kept with probability 1 - p, times 1 / (1 - p).
+    """Dropout on the non-zeros of a torch.sparse_csr tensor.
 
-    The result shares x's structure; dropped values stay as explicit zeros.
+    Each is kept with probability 1 - p, times 1 / (1 - p). The result shares x's structure;
+    dropped values stay as explicit zeros.
 
     Example:
         >>> x = torch.eye(3).to_sparse_csr()
@@ -186,16 +191,21 @@ class GCNConv(nn.Module):
 
     def extra_repr(self) -> str:
         own = "" if self.weight_self is None else ", self_weight=True"
-        return f"{self.in_channels}, {self.out_channels}, norm={self.norm!r}, self_loops={self.self_loops}{own}"
+        return (
+            f"{self.in_channels}, {self.out_channels}, norm={self.norm!r}, self_loops={self.self_loops}{own}"
+        )
 
 
 class ChebConv(nn.Module):
-    r"""Chebyshev filter ``Y = sum_{k=0..K} T_k(L̃) X W_k + b`` with L̃ = 2 L / λ_max - I, L = I - D^-1/2 A D^-1/2.
+    r"""Chebyshev filter ``Y = sum_{k=0..K} T_k(L̃) X W_k + b`` on the normalised Laplacian.
 
-    K is the highest order, so that there are K + 1 weights, as in the paper and its code. With the default
-    λ_max = 2, the bound for every graph, L̃ = -D^-1/2 A D^-1/2; the published code computes λ_max, and
-    that is 2 for any graph with a bipartite part, such as Cora, Citeseer and NELL.
-    The sum is evaluated by Clenshaw's recurrence on the transformed features: K products of `out_channels` columns.
+    L̃ = 2 L / λ_max - I with L = I - D^-1/2 A D^-1/2. K is the highest order, so that there are K + 1
+    weights, as in the paper and its code. With the default λ_max = 2, the bound for every graph,
+    L̃ = -D^-1/2 A D^-1/2; the published code computes λ_max, and that is 2 for any graph with a bipartite
+    component, such as Cora, Citeseer and NELL.
+
+    The sum is evaluated by Clenshaw's recurrence on the transformed features: K products of `out_channels`
+    columns.
 
     Args:
         in_channels, out_channels: widths F and F'.
@@ -214,7 +224,9 @@ class ChebConv(nn.Module):
         torch.Size([4, 2])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, K: int, bias: bool = True, lambda_max: float = 2.0):
+    def __init__(
+        self, in_channels: int, out_channels: int, K: int, bias: bool = True, lambda_max: float = 2.0
+    ):
         super().__init__()
         _channels(in_channels=in_channels, out_channels=out_channels)
         if not isinstance(K, int) or K < 0:
@@ -273,8 +285,8 @@ def fourier_basis(graph: Graph, modes: int | None = None) -> tuple[Tensor, Tenso
 def graph_fourier(x: Tensor, graph: Graph, modes: int | None = None) -> Tensor:
     """Graph Fourier transform ``U^T x``: [N, F] or [B, N, F] -> [M, F] or [B, M, F], see `fourier_basis`.
 
-    Source: Kipf and Welling, ICLR 2017, section 2.1; D. Shuman et al., The Emerging Field of Signal Processing on
-    Graphs, 2013.
+    Source: Kipf and Welling, ICLR 2017, section 2.1; D. Shuman et al., The Emerging Field of Signal
+    Processing on Graphs, 2013.
 
     Example:
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1], [1, 0]]))
@@ -301,8 +313,8 @@ class SpectralConv(nn.Module):
         modes: number M of eigenvectors.
         bias: whether there is a b, which starts at 0.
 
-    Shapes: x [N, F] or [B, N, F], dense; graph: a symmetric `Graph`, best always the same one, or an edge_index
-    (whose eigenvectors are then computed in every call). Parameters: weight [M, F, F'], bias [F'].
+    Shapes: x [N, F] or [B, N, F], dense; graph: a symmetric `Graph`, best always the same one, or an
+    edge_index (whose eigenvectors are then computed in every call). Parameters: weight [M, F, F'], bias [F'].
 
     Source: J. Bruna, W. Zaremba, A. Szlam and Y. LeCun, Spectral Networks and Locally Connected
     Networks on Graphs, ICLR 2014, equation 3.2; Kipf and Welling, ICLR 2017, equation 3.
@@ -333,7 +345,7 @@ class SpectralConv(nn.Module):
 
 
 class GCN(nn.Module):
-    r"""Kipf & Welling's model: layers ``H' = relu(Â dropout(H) W)``, the last one without ReLU; returns logits.
+    r"""Kipf & Welling's model: layers ``H' = relu(Â dropout(H) W)``, the last one without ReLU.
 
     Args:
         in_channels, hidden_channels, out_channels: widths; without features in_channels is N.
@@ -342,7 +354,7 @@ class GCN(nn.Module):
             non-zeros, and X = I is not dropped out.
         bias: whether the layers have biases; the paper's code has none.
 
-    Shapes: x and graph as `GCNConv`; result [N, out_channels] or [B, N, out_channels].
+    Shapes: x and graph as `GCNConv`; result: logits [N, out_channels] or [B, N, out_channels].
 
     Source: T. N. Kipf and M. Welling, ICLR 2017, equation 9 and section 5.2.
     `amstel.recipes.gcn.study` trains it by the paper's protocol, many seeds at a time.
@@ -366,7 +378,7 @@ class GCN(nn.Module):
         _channels(hidden_channels=hidden_channels, num_layers=num_layers)
         if not 0 <= dropout < 1:
             _check.fail("dropout", "in [0, 1)", dropout)
-        self.dropout = float(dropout)
+        self.in_channels, self.dropout = in_channels, float(dropout)
         widths = [in_channels, *[hidden_channels] * (num_layers - 1), out_channels]
         last = num_layers - 1
         self.layers = nn.ModuleList(
@@ -375,7 +387,7 @@ class GCN(nn.Module):
         )
 
     def forward(self, x: Tensor | None, graph: Graph | Tensor) -> Tensor:
-        graph = _prepare(x, graph, self.layers[0].in_channels)
+        graph = _prepare(x, graph, self.in_channels)
         for layer in self.layers:
             if _is_sparse(x):
                 x = sparse_dropout(x, self.dropout, self.training)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """The fused operators as typed, documented, differentiable functions."""
 
+from amstel.ops import _csr_cuda  # noqa: F401  (registers the graph structure on CUDA)
 from amstel.ops.spmm import spmm
 
 __all__ = ["spmm"]

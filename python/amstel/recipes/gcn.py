@@ -195,7 +195,9 @@ def supports(graph: Graph, model: str) -> list[Tensor]:
         degree = torch.zeros(n).index_add_(0, row, matrix.values())
         scale = torch.where(degree > 0, degree.rsqrt(), 0.0)
         value = matrix.values() * scale[row] * scale[col]
-        return torch.sparse_coo_tensor(matrix.indices(), value, size, is_coalesced=True, check_invariants=False)
+        return torch.sparse_coo_tensor(
+            matrix.indices(), value, size, is_coalesced=True, check_invariants=False
+        )
 
     if model == "gcn":
         return [normalised((adjacency + identity).coalesce())]
@@ -256,7 +258,9 @@ class _Field:
         number = used.cumsum(0) - 1
         index = torch.stack([row, number[col // k] * k + col % k])
         size = (len(nodes), int(used.sum()) * k)
-        return _csr(torch.sparse_coo_tensor(index, part.values(), size, is_coalesced=True, check_invariants=False)), used.nonzero()[:, 0]
+        return _csr(
+            torch.sparse_coo_tensor(index, part.values(), size, is_coalesced=True, check_invariants=False)
+        ), used.nonzero()[:, 0]
 
     def logits(self, w1: Tensor, w2: Tensor) -> Tensor:
         """Without dropout: w1 [S, F, K h], w2 [S, h, K C] -> [S, nodes, C]."""
@@ -296,14 +300,19 @@ class _Problem:
         n = data.num_nodes
         matrices = supports(data.graph, model)
         self.supports = len(matrices)
-        index = [torch.stack([m.indices()[0], m.indices()[1] * len(matrices) + k]) for k, m in enumerate(matrices)]
+        k = len(matrices)
+        index = [torch.stack([m.indices()[0], m.indices()[1] * k + j]) for j, m in enumerate(matrices)]
         self.together = torch.sparse_coo_tensor(
-            torch.cat(index, 1), torch.cat([m.values() for m in matrices]), (n, n * len(matrices)),
+            torch.cat(index, 1),
+            torch.cat([m.values() for m in matrices]),
+            (n, n * len(matrices)),
             check_invariants=False,
         ).coalesce()
         if data.features is None:
             loops = torch.arange(n).expand(2, n)
-            self.features = torch.sparse_coo_tensor(loops, torch.ones(n), (n, n), is_coalesced=True, check_invariants=False)
+            self.features = torch.sparse_coo_tensor(
+                loops, torch.ones(n), (n, n), is_coalesced=True, check_invariants=False
+            )
         elif data.features.layout == torch.strided:
             self.features = data.features.float().to_sparse()
         else:
@@ -338,9 +347,8 @@ class _Problem:
         w1, w2 = (torch.from_numpy(np.stack(w)).requires_grad_() for w in (first, second))
         w1.grad, w2.grad = torch.empty_like(w1), torch.empty_like(w2)
         # The l2_loss of the published code is half the sum of squares, which is what weight_decay means here.
-        adam = torch.optim.Adam(
-            [{"params": [w1], "weight_decay": s.weight_decay}, {"params": [w2]}], lr=s.learning_rate, fused=True
-        )
+        groups: list[dict] = [{"params": [w1], "weight_decay": s.weight_decay}, {"params": [w2]}]
+        adam = torch.optim.Adam(groups, lr=s.learning_rate, fused=True)
         stopping = _EarlyStopping(self, w1, w2)
 
         # One block of features a seed, so that each has its own dropped values.
@@ -377,6 +385,7 @@ class _Problem:
                 grad = torch.bmm(grad, w2.mT).mul_(mask)
                 grad = _times(t1_t, grad).view(count * nodes, -1)
                 w1.grad = _times(x_t, grad, kept).view_as(w1)
+                # TensorFlow adds its epsilon before it corrects the bias of the second moment.
                 for group in adam.param_groups:
                     group["eps"] = 1e-8 / math.sqrt(1 - 0.999 ** (epoch + 1))
                 adam.step()

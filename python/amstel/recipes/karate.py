@@ -1,6 +1,8 @@
-"""The slides' example: a three-layer GCN on Zachary's karate club, before and while it learns one label a class."""
+"""The slides' example: a three-layer GCN on the karate club, before and while it learns one label a class."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +17,15 @@ class KarateGCN(nn.Module):
     def __init__(self, data: NodeData):
         super().__init__()
         widths = [data.num_nodes, 4, 4, 2]
-        self.layers = nn.ModuleList(GCNConv(a, b, bias=False) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(GCNConv(a, b, bias=False) for a, b in pairwise(widths))
         self.classifier = nn.Linear(2, data.num_classes)
 
     def forward(self, graph: object) -> tuple[Tensor, Tensor]:
         """Embedding [N, 2] and logits [N, classes]."""
-        h = None
+        h: Tensor | None = None
         for layer in self.layers:
             h = layer(h, graph).tanh()
+        assert h is not None
         return h, self.classifier(h)
 
 

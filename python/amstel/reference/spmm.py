@@ -18,8 +18,8 @@ def spmm(
 ) -> Tensor:
     """The same values as `amstel.ops.spmm`, with two tensors [E, F] on the way; differentiable any number of times."""
     (source, target), own = graph.to_edge_index()
-    weight = edge_weight if edge_weight is not None else own
-    weight = x.new_ones(graph.num_edges) if weight is None else weight.to(x.dtype)
+    given = edge_weight if edge_weight is not None else own
+    weight = x.new_ones(graph.num_edges) if given is None else given.to(x.dtype)
 
     def degree(out: bool) -> Tensor:
         size, index = (graph.num_cols, source) if out else (graph.num_rows, target)

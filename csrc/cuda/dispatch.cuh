@@ -1,0 +1,59 @@
+// From run-time dtypes, widths and shapes to template arguments and grids, for the launch wrappers.
+#pragma once
+
+#include "common/check.h"
+#include "cuda/kernels/kernel.cuh"
+
+namespace amstel::cuda {
+
+template <class T>
+struct Type {
+  using type = T;
+};
+
+// f(Type<float>{}); the dtype has been checked.
+template <class F>
+void with_float(ScalarType t, const F& f) {
+  switch (t) {
+    case ScalarType::Double:
+      return f(Type<double>{});
+    case ScalarType::Float:
+      return f(Type<float>{});
+    case ScalarType::BFloat16:
+      return f(Type<__nv_bfloat16>{});
+    case ScalarType::Half:
+      return f(Type<__half>{});
+    default:
+      fail("no CUDA kernel for ", torch::headeronly::toString(t));
+  }
+}
+
+// What all the addresses of some accesses are multiples of, in bytes: collect base pointers and the
+// strides between rows.
+class Alignment {
+ public:
+  Alignment& pointer(const void* p) {
+    bits_ |= reinterpret_cast<uintptr_t>(p);
+    return *this;
+  }
+  Alignment& bytes(int64_t n) {
+    bits_ |= static_cast<uintptr_t>(n);
+    return *this;
+  }
+  bool allows(int bytes) const { return bits_ % static_cast<uintptr_t>(bytes) == 0; }
+
+ private:
+  uintptr_t bits_ = 0;
+};
+
+constexpr int64_t kGridX = (int64_t{1} << 31) - 1, kGridYZ = 65535;
+
+inline int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
+
+// One dimension of a grid.
+inline unsigned blocks(const char* op, int64_t n) {
+  AMSTEL_CHECK(n <= kGridX, op, ": needs ", n, " blocks, a grid takes ", kGridX);
+  return static_cast<unsigned>(n);
+}
+
+}  // namespace amstel::cuda

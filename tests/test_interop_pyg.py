@@ -1,0 +1,129 @@
+"""amstel.interop.pyg.GCNConv against PyTorch Geometric's own: values, gradients, state, caching."""
+
+import amstel
+import pytest
+import torch
+from amstel.interop.pyg import GCNConv
+
+N = 20
+
+
+def _index(kind):
+    index = torch.randint(0, N, (2, 60), generator=torch.Generator().manual_seed(0))
+    index = index[:, index[0] != index[1]]
+    if kind == "undirected":
+        return torch.unique(torch.cat([index, index.flip(0)], 1), dim=1)
+    if kind == "loops":  # two at node 3, of which the last one counts, and parallel edges
+        return torch.cat([index, torch.tensor([[3, 5, 3, 1, 1], [3, 5, 3, 2, 2]])], 1)
+    return index
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", ["directed", "undirected", "loops"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"improved": True},
+        {"add_self_loops": False},
+        {"normalize": False},
+        {"flow": "target_to_source"},
+        {"bias": False},
+        {"cached": True},
+        {"improved": True, "cached": True, "flow": "target_to_source"},
+    ],
+    ids=str,
+)
+def test_values_and_gradients(kind, weighted, options):
+    pyg = pytest.importorskip("torch_geometric.nn")
+    theirs, ours = pyg.GCNConv(6, 4, **options), GCNConv(6, 4, **options)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+    index = _index(kind)
+    generator = torch.Generator().manual_seed(1)
+    x, w = torch.randn(N, 6, generator=generator), torch.rand(index.shape[1], generator=generator)
+    found = []
+    for conv in (theirs, ours):
+        inputs = [x.clone().requires_grad_(), *([w.clone().requires_grad_()] if weighted else [])]
+        y = conv(inputs[0], index, *inputs[1:])
+        leaves = [*inputs, *conv.parameters()]
+        found.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", ["directed", "loops"])
+def test_a_graph_in_place_of_edge_index(kind, weighted):
+    index = _index(kind)
+    w = torch.rand(index.shape[1]) if weighted else None
+    conv, x = GCNConv(6, 4, improved=True), torch.randn(N, 6)
+    expected = conv(x, index, w)
+    graph = amstel.Graph.from_edge_index(index, N, w)
+    torch.testing.assert_close(conv(x, graph), expected)
+    torch.testing.assert_close(conv(x, amstel.Graph.from_edge_index(index, N), w), expected)
+    prepared = conv._prepared[graph]
+    conv(x, graph)
+    assert conv._prepared[graph] is prepared
+
+
+def test_sparse_adjacency():
+    index = _index("directed")
+    conv, x = GCNConv(6, 4), torch.randn(N, 6)
+    w = torch.rand(index.shape[1])
+    adjacency = torch.sparse_coo_tensor(index.flip(0), w, (N, N))
+    torch.testing.assert_close(conv(x, adjacency), conv(x, index, w))
+    torch.testing.assert_close(conv(x, adjacency.coalesce().to_sparse_csr()), conv(x, index, w))
+
+
+def test_cached_keeps_the_first_graph_until_reset():
+    conv, x = GCNConv(6, 4, cached=True), torch.randn(N, 6)
+    first = conv(x, _index("directed"))
+    torch.testing.assert_close(conv(x, _index("undirected")), first)
+    state = conv.state_dict()
+    conv.reset_parameters()
+    conv.load_state_dict(state)
+    assert not torch.allclose(conv(x, _index("undirected")), first)
+
+
+def test_lazy_input_width():
+    torch.manual_seed(0)
+    conv = GCNConv(-1, 4)
+    assert conv(torch.randn(N, 6), _index("directed")).shape == (N, 4)
+    assert conv.lin.weight.shape == (4, 6) and type(conv.lin).__name__ == "_Linear"
+    assert conv.lin.weight.abs().max() <= (6 / 10) ** 0.5
+    fresh = GCNConv(6, 4)
+    fresh.load_state_dict(conv.state_dict())
+
+
+def test_batches():
+    conv, x = GCNConv(6, 4), torch.randn(2, N, 6)
+    torch.testing.assert_close(conv(x, _index("loops"))[1], conv(x[1], _index("loops")))
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: GCNConv(6, 4, add_self_loops=True, normalize=False), ValueError, "only with normalize=True"),
+        (lambda: GCNConv(6, 4, aggr="max"), ValueError, "`aggr` must be 'add'"),
+        (lambda: GCNConv(6, 4, flow="both"), ValueError, "`flow` must be"),
+        (lambda: GCNConv(6, 4, heads=2), TypeError, "no options.*heads"),
+        (lambda: GCNConv(6, 4)(torch.randn(N, 6), torch.tensor([[0], [N]])), ValueError, str(N)),
+        (
+            lambda: GCNConv(6, 4)(torch.randn(N, 6), torch.zeros(3, 2).long()),
+            ValueError,
+            "`edge_index` must be",
+        ),
+        (
+            lambda: GCNConv(6, 4)(torch.randn(N, 6), _index("loops"), torch.rand(3)),
+            ValueError,
+            "`edge_weight` must be",
+        ),
+        (lambda: GCNConv(6, 4)((1, 2), _index("loops")), TypeError, "`x` must be"),
+        (lambda: GCNConv(6, 4)(torch.randn(N, 6), [[0], [1]]), TypeError, "`edge_index` must be"),
+    ],
+)
+def test_bad_input_is_explained(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,384 @@
+"""The CUDA side of spmm without a GPU: the kernels on the emulator and as PTX against NumPy, the launch wrappers
+and autograd on the emulator, the graph structure of ops/_csr_cuda.py against the CPU's."""
+
+import contextlib
+import os
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import amstel
+from amstel.ops import _csr_cuda
+from tests import test_spmm
+from tests.cuda_emulator import build, ptx
+from tests.test_spmm import DTYPES, leaf, random_edges
+
+SOURCE = "spmm_instances.cu"
+THREADS = 256  # of every block
+HUB = 256  # a row of more edges takes a block
+
+# ---- The kernels, one by one ----
+
+# dtype, elements an access, lanes a row
+INSTANCES = {
+    "f64": ("f64", 2, 32), "f32": ("f32", 4, 16), "bf16": ("bf16", 8, 8), "f16": ("f16", 8, 4),
+    "f32_wide": ("f32", 4, 32), "f32_odd": ("f32", 1, 8), "f16_even": ("f16", 2, 4),
+}  # fmt: skip
+NUMPY = {"f64": np.float64, "f32": np.float32, "f16": np.float16}
+RELATIVE = {"f64": 1e-13, "f32": 2e-6, "f16": 1e-3, "bf16": 8e-3}
+
+
+@pytest.fixture(params=ptx.engines())
+def kernels(request):
+    """On the emulator in all three thread orders, which must agree to the last bit, and as PTX."""
+    return request.param(SOURCE)
+
+
+def down(x, dtype):
+    """x as the device stores it, and the values that this stands for, in float64."""
+    stored = build.to_bfloat16(x) if dtype == "bf16" else np.ascontiguousarray(x, NUMPY[dtype])
+    return stored, up(stored, dtype)
+
+
+def up(stored, dtype):
+    return (build.from_bfloat16(stored) if dtype == "bf16" else stored).astype(np.float64)
+
+
+def zeros(shape, dtype):
+    return np.zeros(shape, np.uint16 if dtype == "bf16" else NUMPY[dtype])
+
+
+def close(actual, expected, dtype):
+    """Within the dtype's rounding, at the scale of the expected values."""
+    assert np.isfinite(actual).all()
+    np.testing.assert_allclose(actual, expected, rtol=RELATIVE[dtype], atol=RELATIVE[dtype] * max(1, np.abs(expected).max()))
+
+
+class Matrix:
+    """A random square CSR matrix with edges in shuffled order, empty rows and a hub."""
+
+    def __init__(self, rows, index, hub=HUB + 57, seed=0):
+        rng = np.random.default_rng(seed)
+        counts = rng.integers(0, 6, rows)
+        counts[rows // 2] = hub
+        counts[-1] = 0
+        self.rows, self.edges = rows, int(counts.sum())
+        self.row = np.repeat(np.arange(rows), counts)
+        self.crow = np.concatenate([[0], np.cumsum(counts)]).astype(index)
+        self.col = rng.integers(0, rows, self.edges).astype(index)
+        self.edge = rng.permutation(self.edges).astype(index)
+
+    def argument(self):
+        return "PPPqq", self.crow, self.col, self.edge, self.rows, int(self.crow.dtype == np.int64)
+
+    def dense(self, weight):
+        a = np.zeros((self.rows, self.rows))
+        np.add.at(a, (self.row, self.col.astype(np.int64)), weight[self.edge.astype(np.int64)])
+        return a
+
+
+def struct(*parts):
+    """Fields and nested structs as one argument of a launch."""
+    form = "".join(part[0] for part in parts)
+    return (form, *(value for part in parts for value in part[1:]))
+
+
+def sum_type(dtype):
+    return "f64" if dtype == "f64" else "f32"
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+@pytest.mark.parametrize("name", INSTANCES)
+def test_spmm_kernel(kernels, name, index):
+    dtype, width, tile = INSTANCES[name]
+    rng = np.random.default_rng(1)
+    m = Matrix(THREADS // tile + 3, index)  # the second block is not full
+    features, batch = width * (tile + 1), 2  # two parts, the second of one lane
+    x, x_ = down(rng.standard_normal((batch, m.rows, features + width)), dtype)  # rows further apart
+    weight, weight_ = down(rng.random(m.edges), dtype)
+    bias, bias_ = down(rng.standard_normal(features), dtype)
+    row, row_ = down(rng.random(m.rows), sum_type(dtype))
+    col, col_ = down(rng.random(m.rows), sum_type(dtype))
+    y = zeros((batch, m.rows, features), dtype)
+    for given in (True, False):
+        pointers = (weight, row, col, x, bias) if given else (None, None, None, x, None)
+        stride = features + width
+        arguments = struct(
+            m.argument(), ("PPPPPP", *pointers, y),
+            ("qqqqqdq", stride, m.rows * stride, features, m.rows * features, features, 0.5, int(given)),
+        )  # fmt: skip
+        grid = (-(-m.rows * tile // THREADS), 2, batch)
+        kernels[f"spmm_{name}"].launch(grid, THREADS, [arguments])
+        a = m.dense(weight_ if given else np.ones(m.edges)) + 0.5 * np.eye(m.rows)
+        if given:
+            a = row_[:, None] * a * col_
+        expected = a @ x_[:, :, :features]
+        if given:
+            expected = np.maximum(expected + bias_, 0)
+        close(up(y, dtype), expected, dtype)
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+@pytest.mark.parametrize("name", INSTANCES)
+def test_spmm_grad_kernel(kernels, name, index):
+    dtype, width, tile = INSTANCES[name]
+    rng = np.random.default_rng(2)
+    m = Matrix(THREADS // tile + 3, index)
+    features, batch = width * (tile + 1), 2
+    stride = features + width
+    grad, grad_ = down(rng.standard_normal((batch, m.rows, stride)), dtype)
+    x, x_ = down(rng.standard_normal((batch, m.rows, features)), dtype)
+    grad_ = grad_[:, :, :features]
+    weight, weight_ = down(rng.random(m.edges), dtype)
+    row, row_ = down(rng.random(m.rows), sum_type(dtype))
+    col, col_ = down(rng.random(m.rows), sum_type(dtype))
+    for given in (True, False):
+        grad_x = zeros((batch, m.rows, features), dtype)
+        grad_weight, dot, loop = (zeros(n, sum_type(dtype)) for n in (m.edges, m.rows, m.rows))
+        pointers = (weight, row, col) if given else (None, None, None)
+        arguments = struct(
+            m.argument(), ("PPPPP", *pointers, grad, x), ("PPPP", grad_x, grad_weight, dot, loop if given else None),
+            ("qqqqqq", stride, m.rows * stride, features, m.rows * features, batch, features),
+            ("d", 0.5 if given else 0.0),
+        )  # fmt: skip
+        kernels[f"spmm_grad_{name}"].launch(-(-m.rows * tile // THREADS), THREADS, [arguments])
+        # The matrix of the kernel is the transposed one: rows are those of x, columns those of grad.
+        a = m.dense(weight_ if given else np.ones(m.edges)) + (0.5 if given else 0) * np.eye(m.rows)
+        scale = np.outer(col_, row_) if given else np.ones((m.rows, m.rows))
+        expected = (a * scale) @ grad_
+        inner = np.einsum("bjf,bif->ji", x_, grad_) * scale
+        sums = sum_type(dtype)
+        close(up(grad_x, dtype), expected, dtype)
+        by_edge = np.empty(m.edges)
+        by_edge[m.edge] = inner[m.row, m.col]
+        close(up(grad_weight, sums), by_edge, sums)
+        close(up(dot, sums), (x_ * expected).sum((0, 2)), sums)
+        if given:
+            close(up(loop, sums), 0.5 * np.diag(inner), sums)
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+@pytest.mark.parametrize("dtype", ["f64", "f32", "bf16"])
+def test_edge_sum_kernel(kernels, dtype, index):
+    rng = np.random.default_rng(3)
+    m = Matrix(35, index, hub=2 * THREADS + 5)
+    sums = sum_type(dtype)
+    a, a_ = down(rng.random(m.edges), dtype)
+    b, b_ = down(rng.random(m.edges), sums)
+    for second in (b, None):
+        out = zeros(m.rows, sums)
+        kernels[f"edge_sum_{dtype}"].launch(2, THREADS, [m.argument(), a, second, out])
+        terms = a_ if second is None else a_ * b_
+        close(up(out, sums), np.bincount(m.row, terms[m.edge], m.rows), sums)
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+@pytest.mark.parametrize("dtype", ["f64", "f16"])
+def test_edge_add_kernel(kernels, dtype, index):
+    rng = np.random.default_rng(4)
+    m = Matrix(35, index)
+    sums = sum_type(dtype)
+    (value, value_), (by_row, row_), (by_col, col_) = (
+        down(rng.random(n), sums) for n in (m.edges, m.rows, m.rows)
+    )
+    for terms in ((by_row, by_col), (by_row, None), (None, None)):
+        out = zeros(m.edges, dtype)
+        kernels[f"edge_add_{dtype}"].launch(2, THREADS, [m.argument(), value, *terms, out])
+        expected = value_.copy()
+        expected[m.edge] += (terms[0] is not None) * row_[m.row] + (terms[1] is not None) * col_[m.col]
+        close(up(out, dtype), expected, dtype)
+
+
+@pytest.mark.parametrize(
+    "name, dtype, out, width, tile",
+    [("f64", "f64", "f64", 2, 8), ("f32", "f32", "f32", 4, 8), ("f32_odd", "f32", "f32", 1, 32),
+     ("bf16", "bf16", "f32", 8, 8), ("to_bf16", "f32", "bf16", 4, 8)],
+)  # fmt: skip
+def test_column_sum_kernel(kernels, name, dtype, out, width, tile):
+    rng = np.random.default_rng(5)
+    rows, features, per_block = 83, width * (tile + 3), 40
+    x, x_ = down(rng.standard_normal((rows, features)), dtype)
+    output, output_ = down(rng.standard_normal((rows, features)), dtype)
+    for sign in (output, None):
+        masked, sums = zeros((rows, features), dtype), zeros((3, features), out)
+        kernels[f"column_sum_{name}"].launch(
+            (3, 2), THREADS, [x, sign, masked if sign is not None else None, sums, rows, features, per_block]
+        )
+        kept = x_ if sign is None else np.where(output_ > 0, x_, 0)
+        if sign is not None:
+            np.testing.assert_array_equal(up(masked, dtype), kept)
+        close(up(sums, out), np.stack([kept[i : i + per_block].sum(0) for i in (0, 40, 80)]), out)
+
+
+# ---- The launch wrappers and autograd: tests of test_spmm.py over the emulated kernels ----
+
+SANITIZED = bool(os.environ.get(build.SANITIZE))
+
+
+@contextlib.contextmanager
+def emulated(order="random", seed=0):
+    library = build.build_emulated_library(["csrc/cuda/spmm_op.cu"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Overriding a previously registered kernel|.*previously registered")
+        with build.emulated_operators(library, order, seed):
+            yield
+
+
+@pytest.fixture
+def cuda_kernels():
+    """torch's CPU key runs the CUDA launch wrappers, the threads in random order."""
+    with emulated():
+        yield
+
+
+@pytest.mark.parametrize("weighted", ["none", "own", "call"])
+@pytest.mark.parametrize("norm", test_spmm.NORMS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_operators_values_and_gradients(cuda_kernels, dtype, norm, weighted):
+    test_spmm.test_values_and_gradients(dtype, norm, weighted, "cpu")
+
+
+@pytest.mark.parametrize("features", test_spmm.WIDTHS)
+def test_operators_every_width(cuda_kernels, features):
+    for dtype in DTYPES:
+        test_spmm.test_every_width(dtype, features, "cpu")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_operators_alignment(cuda_kernels, dtype):
+    """Strided rows and pointers that are not multiples of 16 bytes take narrower accesses, and round alike."""
+    test_spmm.test_strided_inputs(dtype)
+    test_spmm.test_nan_features_stay_in_their_rows()
+    if dtype in (torch.bfloat16, torch.float16):
+        test_spmm.test_rounding_of_short_types_is_torch_s(dtype)
+
+
+def test_operators_odd_shapes(cuda_kernels):
+    for norm in ("none", "row"):
+        test_spmm.test_rectangular(norm)
+    for nodes in (0, 1, 5):
+        test_spmm.test_no_edges(nodes)
+    test_spmm.test_empty_batch()
+    test_spmm.test_degree_not_positive_gives_zero()
+
+
+def test_operators_int64_indices(cuda_kernels):
+    graph, weight = test_spmm.make("call")
+    graph.crow, graph.col, graph.edge = graph.crow.long(), graph.col.long(), graph.edge.long()
+    test_spmm.compare(graph, leaf(37, 20), weight, torch.float32, norm="sym_inout")
+    assert graph.transposed()[0].dtype == torch.int64
+
+
+def test_operators_errors(cuda_kernels):
+    test_spmm.test_operators_raise_on_what_does_not_fit()
+
+
+@pytest.mark.parametrize("norm", ["sym", "sym_inout"])
+def test_operators_gradcheck(cuda_kernels, norm):
+    test_spmm.test_gradcheck_and_gradgradcheck(norm)
+
+
+def test_operators_more_items_than_a_grid(cuda_kernels):
+    """A batch beyond the limit of a grid goes in several launches."""
+    graph = amstel.Graph.from_edge_index(torch.tensor([[0], [0]]), 1)
+    x = torch.arange(65535 + 70.0).reshape(-1, 1, 1)
+    assert torch.equal(amstel.ops.spmm(graph, x, norm="none"), 2 * x)
+
+
+def test_operators_bits_do_not_depend_on_the_order_of_threads():
+    index, weight = random_edges(400, 3000)
+    index[1, :1000] = 3  # a hub in both directions
+    index[0, 1000:1800] = 5
+    graph = amstel.Graph.from_edge_index(index, 400)
+    results = []
+    for order in build.ORDERS:
+        with emulated(order, seed=7):
+            x, w, b = leaf(400, 24, dtype=torch.float32), weight.float().requires_grad_(), leaf(24, dtype=torch.float32)
+            y = amstel.ops.spmm(graph, x, w, norm="sym_inout", bias=b, activation="relu")
+            grad = torch.linspace(-1, 1, y.numel()).reshape(y.shape)
+            results.append((y, *torch.autograd.grad(y, (x, w, b), grad)))
+    for other in results[1:]:
+        for first, second in zip(results[0], other, strict=True):
+            assert torch.equal(first, second)
+    # And they are the right bits: hubs against the reference.
+    with emulated():
+        test_spmm.compare(graph, leaf(400, 24), weight, torch.float32)
+
+
+def test_sanitized():
+    """The kernels of this file, emulated, under AddressSanitizer and UBSan."""
+    chosen = "kernel and emulator and not sanitized"
+    options = ["-q", "--capture=no", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    result = build.run_sanitized(["-m", "pytest", *options, __file__, "-k", chosen])
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    assert " passed" in result.stdout
+
+
+# ---- Graph structure in PyTorch operations, on CPU tensors ----
+
+
+def outcome(function, *arguments):
+    """What came out, or the error's own words."""
+    try:
+        return function(*arguments)
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+
+
+def check_same(name, *arguments):
+    ours = outcome(getattr(_csr_cuda, name), *arguments)
+    theirs = outcome(getattr(torch.ops.amstel, name), *arguments)
+    assert type(ours) is type(theirs), f"{ours} and {theirs}"
+    if isinstance(theirs, (str, type(None))):
+        assert ours == theirs
+        return ours
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == b.dtype and torch.equal(a, b) and a.is_contiguous()
+    return ours
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("nodes, edges", [(37, 200), (1, 5), (5, 0), (0, 0), (3000, 50)])
+def test_structure_as_on_the_cpu(nodes, edges, dtype):
+    generator = torch.Generator().manual_seed(edges)
+    row, col = torch.randint(0, max(nodes, 1), (2, edges), generator=generator).to(dtype)
+    weight = torch.rand(edges)
+    for more in (0, 4):  # rectangular
+        crow, col_out, edge = check_same("csr_from_coo", row, col, nodes, nodes + more, weight)
+        for e in (edge, None):
+            check_same("csr_transpose", crow, col_out, e, nodes + more)
+            check_same("csr_transpose", crow.long(), col_out.long(), None if e is None else e.long(), nodes + more)
+        assert check_same("csr_check", crow.to(dtype), col_out.to(dtype), weight, nodes + more) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_structure_errors_as_on_the_cpu(dtype):
+    t = lambda *values: torch.tensor(values, dtype=dtype)  # noqa: E731
+    row, col, w = t(0, 2, 1), t(1, 1, 0), torch.ones(3)
+    nan = torch.tensor([0, float("nan"), float("nan")])
+    crow = t(0, 1, 2, 3)
+    cases = [
+        ("csr_from_coo", t(0, 3, -1), col, 3, 3, None), ("csr_from_coo", row, t(0, -7, 9), 3, 3, None),
+        ("csr_from_coo", t(0, 3, 1), t(9, 9, 9), 3, 3, None), ("csr_from_coo", row, col, -1, 3, None),
+        ("csr_from_coo", row, col, 3, 3, nan), ("csr_from_coo", row, col, 3, 3, w[1:]),
+        ("csr_from_coo", row, col[1:], 3, 3, w), ("csr_from_coo", row[None], col, 3, 3, w),
+        ("csr_from_coo", row, col.float(), 3, 3, w), ("csr_from_coo", row.float(), col.float(), 3, 3, w),
+        ("csr_from_coo", row, col, 3, 3, w.to(torch.complex64)), ("csr_from_coo", row, col, 3, 3, w.long()),
+        ("csr_from_coo", t(0, 0, 0, 0)[::2], col[:2], 3, 3, None),
+        ("csr_transpose", t(0, 1, 2, 4), col, None, 3), ("csr_transpose", crow, col, t(0, 1), 3),
+        ("csr_transpose", crow[:0], col, None, 3), ("csr_transpose", crow, col[None], None, 3),
+        ("csr_transpose", crow.bool(), col, None, 3),
+        ("csr_check", t(1, 1, 2, 3), col, None, 3), ("csr_check", t(0, 2, 1, 3), col, None, 3),
+        ("csr_check", t(0, 1, 2, 4), col, None, 3), ("csr_check", crow, t(0, 3, -1), None, 3),
+        ("csr_check", crow, t(0, 1, -1), w, 3), ("csr_check", crow, col, nan, 3), ("csr_check", crow, col, w[1:], 3),
+    ]  # fmt: skip
+    for name, *arguments in cases:
+        message = check_same(name, *arguments)
+        assert isinstance(message, str), (name, arguments)
+
+
+def test_structure_is_registered_for_cuda():
+    for name in ("csr_from_coo", "csr_transpose", "csr_check"):
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"amstel::{name}", "CUDA")
