@@ -19,11 +19,18 @@ def audit(library: Path) -> list[str]:
     dynamic = subprocess.run(["readelf", "-dW", library], capture_output=True, text=True, check=True).stdout
     symbols = subprocess.run(["objdump", "-T", library], capture_output=True, text=True, check=True).stdout
     faults = [f"links {n}" for n in re.findall(r"NEEDED.*\[(.+?)\]", dynamic) if n not in ALLOWED]
-    faults += [f"records a path: {line.strip()}" for line in dynamic.splitlines() if "RPATH" in line or "RUNPATH" in line]
+    faults += [
+        f"records a path: {line.strip()}"
+        for line in dynamic.splitlines()
+        if "RPATH" in line or "RUNPATH" in line
+    ]
     for family, version in set(re.findall(r"\((GLIBC|GLIBCXX|CXXABI)_([0-9.]+)\)", symbols)):
         if tuple(map(int, version.split("."))) > NEWEST[family]:
             faults.append(f"requires {family}_{version}")
-    if not subprocess.run(["torch-abi-audit", "--check", "torch", library], capture_output=True).returncode == 0:
+    if (
+        not subprocess.run(["torch-abi-audit", "--check", "torch", library], capture_output=True).returncode
+        == 0
+    ):
         faults.append("uses torch outside its stable ABI")
     return [f"{library.name}: {fault}" for fault in faults]
 

@@ -48,7 +48,12 @@ def test_layer(compare, name, features):
     a, b = ours(), theirs()
     assert_close(a[0], b[0].double())
     assert_close(a[1], b[1].double())
-    compare(f"gcn-layer-{name}-F{features}", {"amstel": ours, "torch_geometric": theirs}, nodes=nodes, edges=index.shape[1])
+    compare(
+        f"gcn-layer-{name}-F{features}",
+        {"amstel": ours, "torch_geometric": theirs},
+        nodes=nodes,
+        edges=index.shape[1],
+    )
 
 
 MEMORY = """
@@ -106,7 +111,8 @@ def test_cora_training(compare, record):
     def peer():
         net = Net()
         optimizer = torch.optim.Adam(
-            [{"params": net.one.parameters(), "weight_decay": 5e-4}, {"params": net.two.parameters()}], lr=0.01
+            [{"params": net.one.parameters(), "weight_decay": 5e-4}, {"params": net.two.parameters()}],
+            lr=0.01,
         )
         for _ in range(200):
             net.train()
@@ -125,11 +131,15 @@ def test_cora_training(compare, record):
     assert min(accuracy.values()) > 0.78, accuracy
     start = time.perf_counter()
     result = study(cora, "gcn", seeds=range(100))
-    record("gcn-study-cora-100-seeds", "amstel", seconds=round(time.perf_counter() - start, 2), mean=result.mean)
+    record(
+        "gcn-study-cora-100-seeds", "amstel", seconds=round(time.perf_counter() - start, 2), mean=result.mean
+    )
 
 
 def test_results_of_the_studies_are_what_the_table_says(record):
     """The accuracies that `amstel gcn --json` wrote beside this file, one line each."""
     for path in sorted((Path(__file__).parent / "results" / "gcn").glob("*.json")):
         study = json.loads(path.read_text())
-        record(f"gcn-accuracy-{path.stem}", "amstel", mean=study["mean"], std=study["std"], seeds=study["seeds"])
+        record(
+            f"gcn-accuracy-{path.stem}", "amstel", mean=study["mean"], std=study["std"], seeds=study["seeds"]
+        )

@@ -19,7 +19,9 @@ warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta"
 
 def matrix(indptr, indices, values, dtype):
     n = indptr.numel() - 1
-    return torch.sparse_csr_tensor(indptr.to(dtype), indices.to(dtype), values, (n, n), check_invariants=False)
+    return torch.sparse_csr_tensor(
+        indptr.to(dtype), indices.to(dtype), values, (n, n), check_invariants=False
+    )
 
 
 def normalised(indptr, indices):
@@ -38,7 +40,10 @@ def work(indptr, indices, features, size=4):
     """Bytes that must be gathered, read and written, and operations, of one product."""
     nodes = indptr.numel() - 1
     edges = indices.numel() + nodes  # with the loops
-    return {"bytes": edges * (features * size + 4) + nodes * (features * size + 4), "flops": 2 * edges * features}
+    return {
+        "bytes": edges * (features * size + 4) + nodes * (features * size + 4),
+        "flops": 2 * edges * features,
+    }
 
 
 @pytest.mark.parametrize("features", FEATURES)
@@ -105,6 +110,8 @@ def test_construction(compare, nodes, order):
         f"graph-construction-{nodes}-{order}",
         {
             "amstel": lambda: amstel.Graph.from_edge_index(index, nodes),
-            "torch coo -> csr": lambda: torch.sparse_coo_tensor(index.flip(0), ones, (nodes, nodes)).to_sparse_csr(),
+            "torch coo -> csr": lambda: torch.sparse_coo_tensor(
+                index.flip(0), ones, (nodes, nodes)
+            ).to_sparse_csr(),
         },
     )

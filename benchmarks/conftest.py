@@ -1,7 +1,7 @@
 """The `compare` fixture, machine facts, and the JSON that report.py reads.
 
-    pytest benchmarks                                  print the ratios
-    pytest benchmarks/bench_spmm.py --json FILE        and keep them
+pytest benchmarks                                  print the ratios
+pytest benchmarks/bench_spmm.py --json FILE        and keep them
 """
 
 import json
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import amstel
-from benchmarks.timing import take_turns
+from amstel.bench import take_turns
 
 RESULTS: list[dict] = []
 
@@ -33,7 +33,9 @@ def pytest_configure(config):
 
 def machine_info() -> dict:
     """What the machine is and, measured now, what it can do."""
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
+    cpu = next(
+        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), ""
+    )
     source, target = torch.ones(2**25), torch.empty(2**25)
     a = torch.randn(1536, 1536)
     times = take_turns({"copy": lambda: target.copy_(source), "gemm": lambda: a @ a}, seconds=1.0)
@@ -93,4 +95,6 @@ def record(request):
 def pytest_sessionfinish(session):
     if (path := getattr(session.config.option, "bench_json", None)) and RESULTS:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps({"machine_info": machine_info(), "results": RESULTS}, indent=1) + "\n")
+        Path(path).write_text(
+            json.dumps({"machine_info": machine_info(), "results": RESULTS}, indent=1) + "\n"
+        )

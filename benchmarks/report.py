@@ -1,7 +1,7 @@
 """Turns the committed JSON of results/ into the README's table and figure.
 
-    python -m benchmarks.report            print the table
-    python -m benchmarks.report --write    put it into README.md, draw docs/spmm.svg
+python -m benchmarks.report            print the table
+python -m benchmarks.report --write    put it into README.md, draw docs/spmm.svg
 """
 
 import argparse
@@ -18,7 +18,9 @@ BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 def load() -> tuple[list[dict], dict]:
     """All results, and the facts of the machine of the newest file."""
     files = [json.loads(p.read_text()) for p in sorted(RESULTS.glob("*.json"))]
-    return [r for f in files for r in f["results"]], max((f["machine_info"] for f in files), key=lambda m: m["date"])
+    return [r for f in files for r in f["results"]], max(
+        (f["machine_info"] for f in files), key=lambda m: m["date"]
+    )
 
 
 def ratios(results: list[dict], prefix: str, ours: str = "amstel", exclude: str = "") -> dict[str, float]:
@@ -73,10 +75,18 @@ def table() -> str:
         if int(group.rsplit("F", 1)[1]) >= 64:
             short[group] = t["amstel"] / t["amstel bfloat16"]
     rows = [
-        ("SpMM forward, float32, against `torch.sparse` (MKL int32, or `mm(…, \"sum\")`)", forward, "≥ 2.0×, ≥ 1.0× each"),
+        (
+            'SpMM forward, float32, against `torch.sparse` (MKL int32, or `mm(…, "sum")`)',
+            forward,
+            "≥ 2.0×, ≥ 1.0× each",
+        ),
         ("SpMM forward + backward to x and weights", real(ratios(results, "spmm-backward-")), "≥ 3×"),
         ("SpMM bfloat16 against our float32, F ≥ 64", short, "≥ 1.4×"),
-        ("GCN layer forward + backward against PyG `GCNConv(cached=True)`", real(ratios(results, "gcn-layer-")), "≥ 5×"),
+        (
+            "GCN layer forward + backward against PyG `GCNConv(cached=True)`",
+            real(ratios(results, "gcn-layer-")),
+            "≥ 5×",
+        ),
         ("200 epochs of Kipf's GCN on Cora against PyG", ratios(results, "gcn-training-cora"), "≥ 5×"),
         ("CSR from a million edges against `to_sparse_csr`", ratios(results, "graph-construction-"), "≥ 1×"),
     ]
@@ -86,10 +96,14 @@ def table() -> str:
     if len(memory) == 2:
         ours, theirs = memory["amstel"]["peak_MB"], memory["torch_geometric"]["peak_MB"]
         group = memory["amstel"]["group"].removeprefix("gcn-memory-")
-        lines.append(f"| peak memory of that layer, {group} | ≤ 1/10 of PyG's | {ours} MB, 1/{theirs / ours:.0f} of {theirs} MB |")
+        lines.append(
+            f"| peak memory of that layer, {group} | ≤ 1/10 of PyG's | {ours} MB, 1/{theirs / ours:.0f} of {theirs} MB |"
+        )
     for r in results:
         if r["group"] == "gcn-study-cora-100-seeds":
-            lines.append(f"| 100 seeds of 200 epochs on Cora together | ≤ 10 s | {r['seconds']} s, accuracy {100 * r['mean']:.2f} |")
+            lines.append(
+                f"| 100 seeds of 200 epochs on Cora together | ≤ 10 s | {r['seconds']} s, accuracy {100 * r['mean']:.2f} |"
+            )
     return "\n".join(lines + ["", accuracies()])
 
 
@@ -114,7 +128,9 @@ def accuracies() -> str:
             study = json.loads(path.read_text())
             stop = study["settings"]["early_stopping"]
             stop = f"{study['settings']['epochs']} epochs" if stop == "none" else f"{stop} rule"
-            lines.append(f"| {name} | {paper} | {100 * study['mean']:.2f} ± {100 * study['std']:.2f} | {study['seeds']} | {stop} |")
+            lines.append(
+                f"| {name} | {paper} | {100 * study['mean']:.2f} ± {100 * study['std']:.2f} | {study['seeds']} | {stop} |"
+            )
     return "\n".join(lines)
 
 
@@ -135,11 +151,15 @@ def figure(path: Path) -> None:
     for i, width in enumerate(widths):
         at = [k + (i - (len(widths) - 1) / 2) * 0.15 for k in range(len(cells))]
         shade = plt.cm.viridis(0.15 + 0.7 * i / max(1, len(widths) - 1))
-        axis.bar(at, [c.get(width, math.nan) for c in cells.values()], 0.14, label=f"F = {width}", color=shade)
+        axis.bar(
+            at, [c.get(width, math.nan) for c in cells.values()], 0.14, label=f"F = {width}", color=shade
+        )
     axis.axhline(1, color="0.3", linewidth=1)
     axis.set_yscale("log", base=2)
     axis.yaxis.set_major_formatter(lambda v, _: f"{v:g}×")
-    axis.set_xticks(range(len(cells)), [n.removeprefix("generated_") for n in cells], rotation=25, ha="right", fontsize=8)
+    axis.set_xticks(
+        range(len(cells)), [n.removeprefix("generated_") for n in cells], rotation=25, ha="right", fontsize=8
+    )
     axis.set_ylabel("faster than the best of torch.sparse")
     axis.legend(ncols=len(widths), fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.14))
     axis.spines[["top", "right"]].set_visible(False)
@@ -148,7 +168,9 @@ def figure(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--write", action="store_true", help="update README.md and docs/spmm.svg")
     text = table()
     if not parser.parse_args().write:

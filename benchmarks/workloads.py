@@ -33,7 +33,9 @@ def csr(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     if name == "generated_grid":
         n = 150
         id = torch.arange(n * n).reshape(n, n)
-        pairs = torch.cat([torch.stack([id[:, 1:], id[:, :-1]]).flatten(1), torch.stack([id[1:], id[:-1]]).flatten(1)], 1)
+        pairs = torch.cat(
+            [torch.stack([id[:, 1:], id[:, :-1]]).flatten(1), torch.stack([id[1:], id[:-1]]).flatten(1)], 1
+        )
         nodes = n * n
     else:
         nodes, generator = 30_000, torch.Generator().manual_seed(0)

@@ -10,11 +10,12 @@ because a layer averages over neighbours. Then one labelled member of each of th
 
 import sys
 
+import torch
+
 import amstel.data
 import amstel.draw
 import amstel.nn
 import amstel.recipes.karate
-import torch
 
 # A layer is one SpMM: features None stand for X = I, one feature a node.
 data = amstel.data.karate_club()

@@ -7,9 +7,10 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-import amstel
 import pytest
 import torch
+
+import amstel
 from amstel import cli, draw
 
 QUICK = ["gcn", "--dataset", "block-model", "--seeds", "3", "--epochs", "15"]

@@ -3,14 +3,16 @@
 import gc
 import math
 
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
 import amstel
 import amstel.data
 import amstel.nn
 import amstel.recipes.gcn as recipe
 import amstel.recipes.karate
-import numpy as np
-import pytest
-import torch
 from amstel.nn import (
     GCN,
     ChebConv,
@@ -21,7 +23,6 @@ from amstel.nn import (
     inverse_graph_fourier,
 )
 from amstel.nn import gcn as module
-from torch.nn import functional as F
 
 N = 23
 

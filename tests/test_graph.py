@@ -101,7 +101,9 @@ def test_degrees():
         graph = amstel.Graph.from_edge_index(index, 37, own)
         w = torch.ones_like(weight) if own is None else own
         assert torch.allclose(graph.degree(torch.float64), torch.zeros(37).double().index_add(0, index[1], w))
-        assert torch.allclose(graph.degree(torch.float64, out=True), torch.zeros(37).double().index_add(0, index[0], w))
+        assert torch.allclose(
+            graph.degree(torch.float64, out=True), torch.zeros(37).double().index_add(0, index[0], w)
+        )
 
 
 def test_reorder_is_the_same_graph_renumbered():
@@ -143,11 +145,20 @@ NAN = float("nan")
         (r"target index must be in \[0, 3\), got -1 at edge 0", (torch.tensor([[0], [-1]]), 3)),
         (r"source index must be in \[0, 1\), got -7 at edge 0", (torch.tensor([[-7], [0]]), None)),
         (r"`edge_index` must be an int32 or int64 tensor \[2, E\], got int64 \[3, 2\]", (INDEX.T, None)),
-        (r"`edge_index` must be an int32 or int64 tensor \[2, E\], got float32 \[2, 3\]", (INDEX.float(), None)),
+        (
+            r"`edge_index` must be an int32 or int64 tensor \[2, E\], got float32 \[2, 3\]",
+            (INDEX.float(), None),
+        ),
         (r"`num_nodes` must be an integer >= 0, got -1", (INDEX, -1)),
         (r"`num_nodes` must be an integer >= 0, got 2.5", (INDEX, 2.5)),
-        (r"`edge_weight` must be a floating-point tensor \[3\] on cpu, got float32 \[2\]", (INDEX, 3, torch.ones(2))),
-        (r"`edge_weight` must be a floating-point tensor \[3\] on cpu, got int64", (INDEX, 3, torch.ones(3).long())),
+        (
+            r"`edge_weight` must be a floating-point tensor \[3\] on cpu, got float32 \[2\]",
+            (INDEX, 3, torch.ones(2)),
+        ),
+        (
+            r"`edge_weight` must be a floating-point tensor \[3\] on cpu, got int64",
+            (INDEX, 3, torch.ones(3).long()),
+        ),
         (r"`weight` must not be NaN, got NaN at position 1", (INDEX, 3, torch.tensor([1.0, NAN, NAN]))),
     ],
 )
@@ -157,7 +168,9 @@ def test_bad_edge_index(message, arguments):
 
 
 def test_edge_index_of_another_type():
-    with pytest.raises(TypeError, match=r"`edge_index` must be an int32 or int64 tensor \[2, E\], got \[\[0\], \[1\]\]"):
+    with pytest.raises(
+        TypeError, match=r"`edge_index` must be an int32 or int64 tensor \[2, E\], got \[\[0\], \[1\]\]"
+    ):
         amstel.Graph.from_edge_index([[0], [1]])
 
 

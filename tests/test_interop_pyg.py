@@ -1,8 +1,9 @@
 """amstel.interop.pyg.GCNConv against PyTorch Geometric's own: values, gradients, state, caching."""
 
-import amstel
 import pytest
 import torch
+
+import amstel
 from amstel.interop.pyg import GCNConv
 
 N = 20

@@ -3,10 +3,11 @@
 import pickle
 from collections import defaultdict
 
-import amstel.data
 import numpy as np
 import pytest
 import torch
+
+import amstel.data
 
 
 class _Csr:

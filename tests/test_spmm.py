@@ -116,7 +116,13 @@ def test_strided_inputs(dtype):
     graph, weight = make("call")
     wide = torch.randn(37, 64, dtype=torch.float64).to(dtype)
     batch = torch.randn(37, 3, 16, dtype=torch.float64).to(dtype)
-    for x in (wide[:, 5:26], wide[:, ::2], torch.randn(16, 37).to(dtype).T, batch.permute(1, 0, 2), wide[:1].expand(37, 64)):
+    for x in (
+        wide[:, 5:26],
+        wide[:, ::2],
+        torch.randn(16, 37).to(dtype).T,
+        batch.permute(1, 0, 2),
+        wide[:1].expand(37, 64),
+    ):
         strided_weight = torch.stack([weight, weight], 1).to(dtype)[:, 0]
         assert not strided_weight.is_contiguous()
         y = amstel.ops.spmm(graph, x, strided_weight)
@@ -132,12 +138,18 @@ def test_rectangular(norm):
     x = leaf(50, 9)
     y = amstel.ops.spmm(graph, x, norm=norm, self_loops=0)
     degree = np.asarray(A.sum(1))
-    dense = A.toarray() if norm == "none" else np.divide(A.toarray(), degree, where=degree > 0, out=np.zeros(A.shape))
+    dense = (
+        A.toarray()
+        if norm == "none"
+        else np.divide(A.toarray(), degree, where=degree > 0, out=np.zeros(A.shape))
+    )
     assert_close(y, torch.from_numpy(dense) @ x)
     grad = torch.randn_like(y)
     assert_close(torch.autograd.grad(y, x, grad)[0], torch.from_numpy(dense.T.copy()) @ grad)
     for bad in ({"norm": "sym", "self_loops": 0}, {"norm": norm, "self_loops": 1}):
-        with pytest.raises(ValueError, match="rectangular graph takes norm='none' or 'row' with self_loops=0"):
+        with pytest.raises(
+            ValueError, match="rectangular graph takes norm='none' or 'row' with self_loops=0"
+        ):
             amstel.ops.spmm(graph, x, **bad)
 
 
@@ -232,7 +244,11 @@ def test_bits_do_not_depend_on_threads_or_runs():
         for n in (1, 2, 3, 7, 1):
             torch.set_num_threads(n)
             graph = amstel.Graph.from_edge_index(index, nodes)
-            x, w, b = leaf(nodes, 50, dtype=torch.float32), weight.float().requires_grad_(), leaf(50, dtype=torch.float32)
+            x, w, b = (
+                leaf(nodes, 50, dtype=torch.float32),
+                weight.float().requires_grad_(),
+                leaf(50, dtype=torch.float32),
+            )
             y = amstel.ops.spmm(graph, x, w, norm="sym_inout", bias=b, activation="relu")
             grad = torch.linspace(-1, 1, y.numel()).reshape(y.shape)
             results.append((graph.crow, graph.col, graph.edge, y, *torch.autograd.grad(y, (x, w, b), grad)))
@@ -261,7 +277,9 @@ def test_compile_a_graph_never_used_before(weighted, dynamic):
 
     @torch.compile(fullgraph=True, backend="aot_eager", dynamic=dynamic)
     def f(graph, x, weight, bias):
-        return amstel.ops.spmm(graph, torch.sin(x), weight, norm="sym_inout", bias=bias, activation="relu") * 2
+        return (
+            amstel.ops.spmm(graph, torch.sin(x), weight, norm="sym_inout", bias=bias, activation="relu") * 2
+        )
 
     for nodes in (37, 41):
         graph, weight = make(weighted, nodes=nodes)
@@ -269,10 +287,14 @@ def test_compile_a_graph_never_used_before(weighted, dynamic):
         x, bias = leaf(nodes, 7), leaf(7)
         inputs = [t for t in (x, weight, bias) if t is not None]
         y = f(graph, x, weight, bias)
-        expected = reference.spmm(graph, torch.sin(x), weight, norm="sym_inout", bias=bias, activation="relu") * 2
+        expected = (
+            reference.spmm(graph, torch.sin(x), weight, norm="sym_inout", bias=bias, activation="relu") * 2
+        )
         assert_close(y, expected)
         grad = torch.randn_like(expected)
-        for ours, theirs in zip(torch.autograd.grad(y, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True):
+        for ours, theirs in zip(
+            torch.autograd.grad(y, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
+        ):
             assert_close(ours, theirs)
 
 
@@ -280,12 +302,12 @@ def test_compile_with_inductor():
     torch._dynamo.reset()
     graph, _ = make()
     x = leaf(37, 16, dtype=torch.float32)
-    compiled = torch.compile(lambda x: amstel.ops.spmm(graph, x.relu(), activation="relu") + 1, fullgraph=True)
+    compiled = torch.compile(
+        lambda x: amstel.ops.spmm(graph, x.relu(), activation="relu") + 1, fullgraph=True
+    )
     expected = amstel.ops.spmm(graph, x.relu(), activation="relu") + 1
     assert_close(compiled(x), expected)
-    assert_close(
-        torch.autograd.grad(compiled(x).sum(), x)[0], torch.autograd.grad(expected.sum(), x)[0]
-    )
+    assert_close(torch.autograd.grad(compiled(x).sum(), x)[0], torch.autograd.grad(expected.sum(), x)[0])
 
 
 def test_export():
@@ -364,11 +386,26 @@ def bad_calls():
         (ValueError, r"`edge_weight` must be float32 \[200\]", (graph, x, w[1:]), {}),
         (ValueError, r"`edge_weight` must be float32 \[200\].*got float64", (graph, x, w.double()), {}),
         (RuntimeError, "`weight` must not be NaN, got NaN at position 11", (graph, x, nan), {}),
-        (ValueError, r"`bias` must be float32 \[4\].*got float64", (graph, x), {"bias": torch.zeros(4).double()}),
-        (ValueError, r"`bias` must be float32 \[4\].*got float32 \[5\]", (graph, x), {"bias": torch.zeros(5)}),
+        (
+            ValueError,
+            r"`bias` must be float32 \[4\].*got float64",
+            (graph, x),
+            {"bias": torch.zeros(4).double()},
+        ),
+        (
+            ValueError,
+            r"`bias` must be float32 \[4\].*got float32 \[5\]",
+            (graph, x),
+            {"bias": torch.zeros(5)},
+        ),
         (ValueError, "`norm` must be one of .*'sym'.*got 'max'", (graph, x), {"norm": "max"}),
         (ValueError, "`activation` must be None or 'relu', got 'tanh'", (graph, x), {"activation": "tanh"}),
-        (ValueError, "`self_loops` must be a finite number, got nan", (graph, x), {"self_loops": float("nan")}),
+        (
+            ValueError,
+            "`self_loops` must be a finite number, got nan",
+            (graph, x),
+            {"self_loops": float("nan")},
+        ),
         (ValueError, "`self_loops` must be a finite number, got 'yes'", (graph, x), {"self_loops": "yes"}),
     ]
 

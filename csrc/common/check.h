@@ -34,7 +34,8 @@ inline std::string describe(const Tensor& t) {
   return out.str();
 }
 
-inline void check_same_device(const char* op, const Tensor& like, const char* name, const Tensor& t) {
+inline void check_same_device(const char* op, const Tensor& like, const char* name,
+                              const Tensor& t) {
   AMSTEL_CHECK(t.is_cpu() == like.is_cpu() && t.get_device() == like.get_device(), op, ": `", name,
                "` must be on the same device as the others, got ", describe(t));
 }

@@ -1,5 +1,5 @@
-// The checks of the graph operators, the same on every device. All of them O(1): that indices are in
-// range is established once, when a Graph is made.
+// The checks of the graph operators, the same on every device. All of them O(1): that indices are
+// in range is established once, when a Graph is made.
 #pragma once
 #include "common/check.h"
 
@@ -73,9 +73,8 @@ inline void check_epilogue(const char* op, const Tensor& grad, const OptionalTen
   check_float(op, "grad", grad);
   if (!output) return;
   check_same_device(op, grad, "output", *output);
-  AMSTEL_CHECK(
-      output->sizes().equals(grad.sizes()) && output->scalar_type() == grad.scalar_type(), op,
-      ": `output` must be like `grad`, ", describe(grad), ", got ", describe(*output));
+  AMSTEL_CHECK(output->sizes().equals(grad.sizes()) && output->scalar_type() == grad.scalar_type(),
+               op, ": `output` must be like `grad`, ", describe(grad), ", got ", describe(*output));
 }
 
 // Returns the dtype of the sums.

@@ -1,7 +1,8 @@
-// Graph structure on the CPU: edge list to CSR, transpose, validation, sums over the edges of a row.
+// Graph structure on the CPU: edge list to CSR, transpose, validation, sums over the edges of a
+// row.
 //
-// Both sorts are stable counting sorts, O(edges + nodes), whose result does not depend on the number
-// of threads: every thread counts its own run of edges, one prefix sum places them all.
+// Both sorts are stable counting sorts, O(edges + nodes), whose result does not depend on the
+// number of threads: every thread counts its own run of edges, one prefix sum places them all.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -62,8 +63,7 @@ class Slots {
 
 template <class I>
 Csr empty_csr(const Tensor& like, int64_t rows, int64_t edges) {
-  return {empty(like, {rows + 1}, index_type<I>),
-          empty(like, {edges}, index_type<I>),
+  return {empty(like, {rows + 1}, index_type<I>), empty(like, {edges}, index_type<I>),
           empty(like, {edges}, index_type<I>)};
 }
 

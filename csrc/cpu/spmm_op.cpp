@@ -28,7 +28,8 @@ DtypeIndex dtype_index(ScalarType t) {
 }
 
 void* item(const Tensor& t, int64_t b, int64_t count) {
-  return static_cast<char*>(t.mutable_data_ptr()) + b * count * static_cast<int64_t>(t.element_size());
+  return static_cast<char*>(t.mutable_data_ptr()) +
+         b * count * static_cast<int64_t>(t.element_size());
 }
 
 // Half of a usual second-level cache: from there on a gathered row is seldom near.
@@ -36,21 +37,22 @@ bool outgrows_cache(const Tensor& x) {
   return x.numel() * static_cast<int64_t>(x.element_size()) > (1 << 19);
 }
 
-// Large outputs come fresh from the system, page by page; huge pages save most of the faults. A hint:
-// where it is refused nothing changes.
+// Large outputs come fresh from the system, page by page; huge pages save most of the faults. A
+// hint: where it is refused nothing changes.
 void want_huge_pages([[maybe_unused]] const Tensor& t) {
 #ifdef __linux__
   constexpr uintptr_t kHuge = uintptr_t{1} << 21;
   const auto begin = reinterpret_cast<uintptr_t>(t.mutable_data_ptr());
   const uintptr_t end = begin + t.numel() * t.element_size();
   const uintptr_t first = (begin + kHuge - 1) / kHuge * kHuge;
-  if (end > first + 2 * kHuge) madvise(reinterpret_cast<void*>(first), (end - first) / kHuge * kHuge, MADV_HUGEPAGE);
+  if (end > first + 2 * kHuge)
+    madvise(reinterpret_cast<void*>(first), (end - first) / kHuge * kHuge, MADV_HUGEPAGE);
 #endif
 }
 
 Tensor empty_rows(const Tensor& like, int64_t rows, int64_t features) {
-  Tensor out = like.dim() == 3 ? empty(like, {like.size(0), rows, features})
-                               : empty(like, {rows, features});
+  Tensor out =
+      like.dim() == 3 ? empty(like, {like.size(0), rows, features}) : empty(like, {rows, features});
   want_huge_pages(out);
   return out;
 }
@@ -76,12 +78,22 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
   if (weight && check_weight) check_no_nan("spmm", *weight);
   const Rows in(x);
   Tensor y = empty_rows(x, s.rows, s.features);
-  const auto kernel =
-      kernels().spmm[dtype_index(s.dtype)][crow.scalar_type() == ScalarType::Long];
-  SpmmArgs args{crow.const_data_ptr(), col.const_data_ptr(), pointer(edge), pointer(weight),
-                pointer(row_scale),    pointer(col_scale),   nullptr,       pointer(bias),
-                nullptr,               in.stride,            s.features,    s.features,
-                self_loops,            relu,                 outgrows_cache(x)};
+  const auto kernel = kernels().spmm[dtype_index(s.dtype)][crow.scalar_type() == ScalarType::Long];
+  SpmmArgs args{crow.const_data_ptr(),
+                col.const_data_ptr(),
+                pointer(edge),
+                pointer(weight),
+                pointer(row_scale),
+                pointer(col_scale),
+                nullptr,
+                pointer(bias),
+                nullptr,
+                in.stride,
+                s.features,
+                s.features,
+                self_loops,
+                relu,
+                outgrows_cache(x)};
   over_rows(crow, s.batch * s.features * x.element_size(), [&](int64_t begin, int64_t end) {
     SpmmArgs a = args;
     for (int64_t b = 0; b < s.batch; ++b) {
@@ -93,9 +105,11 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
   return y;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(
-    Tensor crow_t, Tensor col_t, Tensor edge_t, OptionalTensor weight, Tensor grad, Tensor x,
-    OptionalTensor row_scale, OptionalTensor col_scale, double self_loops, bool need_x) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(Tensor crow_t, Tensor col_t, Tensor edge_t,
+                                                     OptionalTensor weight, Tensor grad, Tensor x,
+                                                     OptionalTensor row_scale,
+                                                     OptionalTensor col_scale, double self_loops,
+                                                     bool need_x) {
   const char* op = "spmm_grad";
   // The transposed matrix: its rows are the nodes of x, its columns those of grad.
   const SpmmShape s =
@@ -103,8 +117,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(
   check_edges(op, crow_t, col_t);
   check_spmm_grad(op, s, grad, x);
   const Rows g(grad), in(x);
-  Tensor grad_x = need_x ? empty_rows(grad, s.rows, s.features)
-                         : empty(grad, {0});
+  Tensor grad_x = need_x ? empty_rows(grad, s.rows, s.features) : empty(grad, {0});
   Tensor grad_weight = empty(grad, {col_t.size(0)}, s.sum);
   Tensor dot = empty(grad, {s.rows}, s.sum);
   Tensor loop = empty(grad, {self_loops != 0 ? s.rows : 0}, s.sum);
@@ -160,8 +173,12 @@ std::tuple<Tensor, Tensor> epilogue_grad(Tensor grad, OptionalTensor output) {
   const int64_t blocks = (rows + kBlock - 1) / kBlock;
   Tensor partial = empty(g, {blocks, features}, sum);
   const auto kernel = kernels().epilogue_grad[dtype_index(grad.scalar_type())];
-  EpilogueArgs args{g.const_data_ptr(), pointer(output), output ? grad_in.mutable_data_ptr() : nullptr,
-                    nullptr,            features,        features,
+  EpilogueArgs args{g.const_data_ptr(),
+                    pointer(output),
+                    output ? grad_in.mutable_data_ptr() : nullptr,
+                    nullptr,
+                    features,
+                    features,
                     features};
   const int64_t parts = threads_for(rows * features * static_cast<int64_t>(g.element_size()));
   parallel_parts(parts, [&](int64_t p) {

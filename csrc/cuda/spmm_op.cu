@@ -1,9 +1,10 @@
-// The graph operators on CUDA: check, allocate, launch.  The kernels and how their threads share the
-// work are in kernels/spmm.cuh, the meaning of the arguments in library.cpp.
+// The graph operators on CUDA: check, allocate, launch.  The kernels and how their threads share
+// the work are in kernels/spmm.cuh, the meaning of the arguments in library.cpp.
 //
-// Nothing in here looks at device memory or waits, so that all of it can be captured in a CUDA graph.
-// For the same reason `check_weight` is not heeded: the Python function looks for NaN, outside a capture.
-// csr_from_coo, csr_transpose and csr_check are sorts and look-ups that PyTorch has: ops/_csr_cuda.py.
+// Nothing in here looks at device memory or waits, so that all of it can be captured in a CUDA
+// graph. For the same reason `check_weight` is not heeded: the Python function looks for NaN,
+// outside a capture. csr_from_coo, csr_transpose and csr_check are sorts and look-ups that PyTorch
+// has: ops/_csr_cuda.py.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -41,7 +42,8 @@ Csr csr(const Tensor& crow, const Tensor* col, const OptionalTensor& edge) {
 template <int kValue>
 using Int = std::integral_constant<int, kValue>;
 
-// f(Int<N>{}): elements an access.  Two short elements share a 4-byte word at least where F is even.
+// f(Int<N>{}): elements an access.  Two short elements share a 4-byte word at least where F is
+// even.
 template <class T, class F>
 void with_width(const Alignment& alignment, const F& f) {
   if (alignment.allows(16)) return f(Int<kVectorWidth<T>>{});
@@ -66,7 +68,8 @@ Tensor empty_rows(const Tensor& like, int64_t rows, int64_t features) {
 }
 
 void check_features(const char* op, int64_t features) {
-  AMSTEL_CHECK(features < kGridX, op, ": fewer than ", kGridX, " features expected, got ", features);
+  AMSTEL_CHECK(features < kGridX, op, ": fewer than ", kGridX, " features expected, got ",
+               features);
 }
 
 }  // namespace
@@ -93,11 +96,20 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
     with_width<T>(alignment, [&](auto width) {
       with_tile(divide_up(s.features, width), [&](auto tile) {
         constexpr int N = decltype(width)::value, Tile = decltype(tile)::value;
-        SpmmArgs<T> a{csr(crow, &col, edge), data<T>(weight),    data<S>(row_scale),
-                      data<S>(col_scale),    nullptr,            nullptr,
-                      nullptr,               in.stride,          in.batch_stride,
-                      s.features,            s.rows * s.features, 0,
-                      self_loops,            relu};
+        SpmmArgs<T> a{csr(crow, &col, edge),
+                      data<T>(weight),
+                      data<S>(row_scale),
+                      data<S>(col_scale),
+                      nullptr,
+                      nullptr,
+                      nullptr,
+                      in.stride,
+                      in.batch_stride,
+                      s.features,
+                      s.rows * s.features,
+                      0,
+                      self_loops,
+                      relu};
         const unsigned grid_x = blocks(op, divide_up(s.rows, kThreads / Tile));
         // One launch, unless a batch of tiny graphs or enormous rows exceed the grid.
         for (int64_t item = 0; item < s.batch; item += kGridYZ) {
@@ -119,9 +131,11 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
   return y;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(
-    Tensor crow_t, Tensor col_t, Tensor edge_t, OptionalTensor weight, Tensor grad, Tensor x,
-    OptionalTensor row_scale, OptionalTensor col_scale, double self_loops, bool need_x) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(Tensor crow_t, Tensor col_t, Tensor edge_t,
+                                                     OptionalTensor weight, Tensor grad, Tensor x,
+                                                     OptionalTensor row_scale,
+                                                     OptionalTensor col_scale, double self_loops,
+                                                     bool need_x) {
   const char* op = "spmm_grad";
   // The transposed matrix: its rows are the nodes of x, its columns those of grad.
   const SpmmShape s =
@@ -233,7 +247,8 @@ void column_sum(const char* op, cudaStream_t stream, const T* in, const T* outpu
                   output, masked, sums, rows, features, rows_per_block);
     check_launch(op);
   };
-  // Eight lanes with 16 bytes each are a line of the cache, 32 with an element each the least below.
+  // Eight lanes with 16 bytes each are a line of the cache, 32 with an element each the least
+  // below.
   if (alignment.allows(16)) {
     launch(Int<kVectorWidth<T>>{}, Int<8>{});
   } else {

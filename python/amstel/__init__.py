@@ -1,7 +1,13 @@
 """Fused PyTorch operators, CPU and CUDA, for four model families from Amsterdam, and the models on them."""
 
-from amstel import _library  # noqa: F401  (loads the operators)
-from amstel import data, interop, nn, ops, recipes
+from amstel import (
+    _library,  # noqa: F401  (loads the operators)
+    data,
+    interop,
+    nn,
+    ops,
+    recipes,
+)
 from amstel.graph import Graph
 
 __version__ = "0.1.0"

@@ -1,8 +1,8 @@
-"""`amstel bench`: this library beside PyTorch on this machine. The full suites are in benchmarks/."""
+"""`amstel bench`: this library beside PyTorch on this machine, and the fair timing that benchmarks/ uses too."""
 
 from __future__ import annotations
 
-import statistics
+import gc
 import time
 import warnings
 from collections.abc import Callable
@@ -16,15 +16,48 @@ from amstel.graph import Graph
 from amstel.ops import spmm
 
 
-def _interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each function, taken in turns so that a noisy machine is fair to all."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+def take_turns(
+    functions: dict[str, Callable[[], object]],
+    seconds: float = 1.0,
+    min_rounds: int = 5,
+    max_rounds: int = 60,
+) -> dict[str, dict]:
+    """Median and quartiles of the seconds a call takes, per implementation.
+
+    In every round each short function runs once untimed, so that it finds the allocator and the caches as its own
+    last call left them, and then in a timed batch of at least about a millisecond. The order rotates.
+    """
+    names = list(functions)
+    batch, cost = {}, 0.0
+    for name, f in functions.items():
+        f()
+        start = time.perf_counter()
+        f()
+        once = time.perf_counter() - start
+        batch[name] = max(1, min(100, int(1e-3 / max(once, 1e-7))))
+        cost += once * (batch[name] + 1)
+    warm = cost < 1  # a call that takes long needs no other to warm it
+    rounds = int(np.clip(seconds / cost, min_rounds if warm else min(3, min_rounds), max_rounds))
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    gc.collect()
+    gc.disable()
+    try:
+        for r in range(rounds):
+            for name in names[r % len(names) :] + names[: r % len(names)]:
+                f, n = functions[name], batch[name]
+                if warm:
+                    f()
+                start = time.perf_counter()
+                for _ in range(n):
+                    f()
+                samples[name].append((time.perf_counter() - start) / n)
+    finally:
+        gc.enable()
+    return {
+        name: dict(zip(("q1", "median", "q3"), np.quantile(s, [0.25, 0.5, 0.75]).tolist(), strict=True))
+        | {"rounds": rounds, "batch": batch[name]}
+        for name, s in samples.items()
+    }
 
 
 def random_graph(nodes: int, degree: float, seed: int = 0) -> Graph:
@@ -68,6 +101,7 @@ def spmm_rows(nodes: int, degree: float, features: list[int], repeats: int) -> l
             },
         }
         for name, functions in passes.items():
-            found = _interleaved(functions, repeats)
+            times = take_turns(functions, min_rounds=repeats, max_rounds=repeats)
+            found = {implementation: 1e3 * t["median"] for implementation, t in times.items()}
             rows.append({"operation": "spmm", "pass": name, "features": width, **found})
     return rows

@@ -16,7 +16,9 @@ def inverse_or_zero(x: Tensor) -> Tensor:
     return torch.where(x > 0, x.reciprocal(), torch.zeros_like(x))
 
 
-def _csr_from_coo(row: Tensor, col: Tensor, rows: int, cols: int, weight: Tensor | None) -> tuple[Tensor, ...]:
+def _csr_from_coo(
+    row: Tensor, col: Tensor, rows: int, cols: int, weight: Tensor | None
+) -> tuple[Tensor, ...]:
     try:
         return torch.ops.amstel.csr_from_coo(row, col, rows, cols, weight)
     except RuntimeError as error:
@@ -251,9 +253,7 @@ class Graph:
             self._degrees[key] = degree
         return self._degrees[key]
 
-    def scales(
-        self, norm: str, self_loops: float, dtype: torch.dtype
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def scales(self, norm: str, self_loops: float, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
         """Factors of the rows and of the columns under `norm`, for sums in `dtype`."""
         key = (norm, self_loops, dtype)
         if key not in self._scales:

@@ -1,13 +1,12 @@
 // The kernels of csrc/cuda/kernels/spmm.cuh that the tests launch and whose build is inspected: of
 // each dtype the widest accesses, of each tile width one, and the narrow accesses once.
 #include "cuda/kernels/spmm.cuh"
-
 #include "instances.h"
 
 namespace amstel::cuda {
 
-#define AMSTEL_SPMM(name, T, N, Tile)                                    \
-  AMSTEL_TEST_INSTANCE(spmm_##name, spmm_kernel<T, N, Tile>);           \
+#define AMSTEL_SPMM(name, T, N, Tile)                         \
+  AMSTEL_TEST_INSTANCE(spmm_##name, spmm_kernel<T, N, Tile>); \
   AMSTEL_TEST_INSTANCE(spmm_grad_##name, spmm_grad_kernel<T, N, Tile>)
 
 AMSTEL_SPMM(f64, double, 2, 32);

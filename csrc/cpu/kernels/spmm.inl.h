@@ -52,7 +52,8 @@ void spmm(const cpu::SpmmArgs& a, int64_t row_begin, int64_t row_end) {
   const auto* bias = static_cast<const T*>(a.bias);
   const auto* x = static_cast<const T*>(a.x);
   auto* y = static_cast<T*>(a.y);
-  const Coefficient<T, I> coefficient{static_cast<const I*>(a.edge), static_cast<const T*>(a.weight),
+  const Coefficient<T, I> coefficient{static_cast<const I*>(a.edge),
+                                      static_cast<const T*>(a.weight),
                                       static_cast<const S*>(a.col_scale)};
   const S self_loops = static_cast<S>(a.self_loops);
   const int64_t stop = crow[row_end] - kAhead;

@@ -128,8 +128,8 @@ inline S reduce(Vector<S, W> v) {
   }
 }
 
-// E consecutive elements of T in registers, as sums. bfloat16 comes as two vectors, the even and the
-// odd elements: widening is then a shift and a mask of 32-bit lanes, and no lane changes place.
+// E consecutive elements of T in registers, as sums. bfloat16 comes as two vectors, the even and
+// the odd elements: widening is then a shift and a mask of 32-bit lanes, and no lane changes place.
 template <class T, int E>
 struct Pack {
   static constexpr bool kPaired = __is_same(T, bfloat16) && E > 1;

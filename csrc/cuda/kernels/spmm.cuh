@@ -4,34 +4,35 @@
 // bytes where F, strides and pointers allow); wider rows are cut into parts along grid.y, items of
 // a batch along grid.z.  An edge costs 4 or 8 bytes of col once a part, what edge, weight and
 // col_scale it has, and F * sizeof(T) bytes of x; a row costs two entries of crow, and its F *
-// sizeof(T) bytes of y are written once, after scale, bias and ReLU: no buffer of E elements is read
-// or written.  Each lane of a tile fetches one edge (column, coefficient), so that structure is read
-// in coalesced runs, then the tile goes through these edges together, four at a time: the lane
-// that has it hands out the offset and the coefficient by shuffle, and four gathers are in flight.
+// sizeof(T) bytes of y are written once, after scale, bias and ReLU: no buffer of E elements is
+// read or written.  Each lane of a tile fetches one edge (column, coefficient), so that structure
+// is read in coalesced runs, then the tile goes through these edges together, four at a time: the
+// lane that has it hands out the offset and the coefficient by shuffle, and four gathers are in
+// flight.
 //
 // Balance without a plan.  A block owns the next kThreads / Tile rows.  Rows of at most kHub edges
 // are done by their tiles; a longer one, a hub, would leave one tile busy long after all others
-// have ended, so the whole block takes its hubs one after the other: the tiles take runs of edges in
-// turn and their sums meet in shared memory in a tree.  Who adds what is a function of crow alone:
-// row-owned sums in a fixed order, no atomics, the same bits in every run, and no preprocessing that
-// a change of the graph would void.
+// have ended, so the whole block takes its hubs one after the other: the tiles take runs of edges
+// in turn and their sums meet in shared memory in a tree.  Who adds what is a function of crow
+// alone: row-owned sums in a fixed order, no atomics, the same bits in every run, and no
+// preprocessing that a change of the graph would void.
 //
 // The warp goes around together: loops end by vote, and shuffles name all 32 lanes.  A tile that
 // is done first idles either way, and a constant mask spares the warp the synchronisation of
 // tiles that have parted.
 //
-// Offsets are 64-bit throughout.  The width of the indices is looked at where one is read: a uniform
-// branch once an edge, and half as many instances.
+// Offsets are 64-bit throughout.  The width of the indices is looked at where one is read: a
+// uniform branch once an edge, and half as many instances.
 #pragma once
 
 #include "cuda/kernels/kernel.cuh"
 
 namespace amstel::cuda {
 
-constexpr int kThreads = 256;     // of every block
-constexpr int kHub = 256;         // a row of more edges is work for a block
-constexpr int kGroup = 4;         // edges gathered at once
-constexpr int kEdgeTile = 8;      // lanes a row where there are no features
+constexpr int kThreads = 256;  // of every block
+constexpr int kHub = 256;      // a row of more edges is work for a block
+constexpr int kGroup = 4;      // edges gathered at once
+constexpr int kEdgeTile = 8;   // lanes a row where there are no features
 constexpr unsigned kWarp = 0xffffffffu;
 
 // Rows of edges; col and edge may be null where a kernel does not ask for them, edge[k] is then k.
@@ -45,6 +46,20 @@ struct Csr {
   }
   __device__ __forceinline__ int64_t edge_of(int64_t k) const { return edge ? index(edge, k) : k; }
 };
+
+// store_vector for values computed one by one, whose 16 bytes nvcc else stores in four pieces.
+template <typename T, int N>
+__device__ __forceinline__ void store_row(T* pointer, const Vector<T, N>& value) {
+#ifndef AMSTEL_EMULATED
+  if constexpr (sizeof(value) == 16) {
+    uint4 word;
+    memcpy(&word, &value, sizeof(word));
+    __stwb(reinterpret_cast<uint4*>(pointer), word);
+    return;
+  }
+#endif
+  store_vector(pointer, value);
+}
 
 // ---- Rows and their edges ----
 
@@ -63,10 +78,11 @@ struct Share {
   __device__ __forceinline__ int stride() const { return whole ? kThreads : Tile; }
 };
 
-// f(share) for the rows of this block: all tiles at once, then hub by hub.  Every thread of the block
-// comes along each time.
+// f(share) for the rows of this block: all tiles at once, then hub by hub.  Every thread of the
+// block comes along each time.  Arguments of the kernel go by value, here and into f: so they are
+// read where they lie, in constant memory, and their address is never taken.
 template <int Tile, typename F>
-__device__ __forceinline__ void for_rows(const Csr& csr, const F& f) {
+__device__ __forceinline__ void for_rows(const Csr csr, const F& f) {
   const int tile = static_cast<int>(threadIdx.x) / Tile;
   Share<Tile> share{0, 0, tile, false, false, false};
   share.works = share.row() < csr.rows;
@@ -96,8 +112,8 @@ __device__ __forceinline__ void for_rows(const Csr& csr, const F& f) {
   }
 }
 
-// Rows e .. e + 3 of the `count` whose offsets the lanes of the tile hold; zero where there is none, or
-// where the lane has no features.
+// Rows e .. e + 3 of the `count` whose offsets the lanes of the tile hold; zero where there is
+// none, or where the lane has no features.
 template <int Tile, int N, typename T>
 __device__ __forceinline__ void gather(Vector<T, N> (&row)[kGroup], const T* rows,
                                        bool has_features, int64_t offset, int e, int count) {
@@ -116,8 +132,8 @@ __device__ __forceinline__ int held_edges(const Share<Tile>& share, int64_t k, i
   return left < Tile ? static_cast<int>(left) : Tile;
 }
 
-// The sums over a tile of four values, value v in the lanes with lane % 4 == v: each of the first two
-// exchanges halves what a lane still carries.
+// The sums over a tile of four values, value v in the lanes with lane % 4 == v: each of the first
+// two exchanges halves what a lane still carries.
 template <int Tile, typename S>
 __device__ __forceinline__ S tile_sums(const S (&value)[kGroup], int lane) {
   const bool odd = lane & 1, high = lane & 2;
@@ -164,7 +180,8 @@ struct SpmmArgs {
 };
 
 template <typename T, int N, int Tile>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 4) spmm_kernel(const SpmmArgs<T> a) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 4)
+    spmm_kernel(const SpmmArgs<T> a) {
   using S = Accumulate<T>;
   AMSTEL_SHARED(S, partial, kThreads * N);
   const int lane = static_cast<int>(threadIdx.x) % Tile;
@@ -216,26 +233,27 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 4) spmm_kernel(
       const S value = sum[n] * scale + widen(bias[n]);
       y[n] = narrow<T>(a.relu && value <= 0 ? S(0) : value);  // NaN stays
     }
-    store_vector(a.y + blockIdx.z * a.y_batch_stride + share.row() * a.y_stride + feature, y);
+    store_row(a.y + blockIdx.z * a.y_batch_stride + share.row() * a.y_stride + feature, y);
   });
 }
 
 // ---- Both gradients, over the transposed matrix ----
 //
 // Row j holds N features a lane of x[j] and of the sum for grad_x[j] in registers and gathers each
-// grad[i] once for both: grad_x[j] += c grad[i], and an inner product with x[j] that ends in the lane
-// which holds the edge.  That lane alone writes grad_weight of the edge, and adds to it for
+// grad[i] once for both: grad_x[j] += c grad[i], and an inner product with x[j] that ends in the
+// lane which holds the edge.  That lane alone writes grad_weight of the edge, and adds to it for
 // further parts of the features and items of the batch, so these are loops in here and no grid.
 
 template <typename T>
 struct SpmmGradArgs {
-  Csr csr;          // transposed: the rows are those of x
-  const T* weight;  // like the scales, grad_x and loop, may be null
+  Csr csr;                                    // transposed: the rows are those of x
+  const T* weight;                            // like the scales, grad_x and loop, may be null
   const Accumulate<T>*row_scale, *col_scale;  // row_scale belongs to the rows of grad
   const T *grad, *x;
   T* grad_x;
   Accumulate<T>*grad_weight, *dot, *loop;
-  int64_t grad_stride, grad_batch_stride, x_stride, x_batch_stride, batch, features;  // < 2^31 features
+  int64_t grad_stride, grad_batch_stride, x_stride, x_batch_stride, batch,
+      features;  // < 2^31 features
   double self_loops;
 };
 
@@ -320,7 +338,7 @@ __global__ void __launch_bounds__(kThreads, 2) spmm_grad_kernel(const SpmmGradAr
             dot += widen(x[n]) * value;
           }
           if (a.grad_x)
-            store_vector(a.grad_x + (item * a.csr.rows + share.row()) * a.features + feature, grad_x);
+            store_row(a.grad_x + (item * a.csr.rows + share.row()) * a.features + feature, grad_x);
         }
         add = true;
       }
@@ -336,7 +354,8 @@ __global__ void __launch_bounds__(kThreads, 2) spmm_grad_kernel(const SpmmGradAr
 
 // ---- Sums and terms of edges: 4 to 16 bytes an edge, no features ----
 
-// S is spelled as a parameter because compilers disagree on how to mangle Accumulate<T> in a signature.
+// S is spelled as a parameter because compilers disagree on how to mangle Accumulate<T> in a
+// signature.
 
 // out[i] = sum_k a[edge[k]] * b[edge[k]]
 template <typename T, typename S = Accumulate<T>>
@@ -360,8 +379,7 @@ __global__ void __launch_bounds__(kThreads, 6)
 // out[edge[k]] = value[edge[k]] + row_term[i] + col_term[col[k]]
 template <typename T, typename S = Accumulate<T>>
 __global__ void __launch_bounds__(kThreads, 6)
-    edge_add_kernel(const Csr csr, const S* __restrict__ value,
-                    const S* __restrict__ row_term,
+    edge_add_kernel(const Csr csr, const S* __restrict__ value, const S* __restrict__ row_term,
                     const S* __restrict__ col_term, T* __restrict__ out) {
   const int lane = static_cast<int>(threadIdx.x) % kEdgeTile;
   for_rows<kEdgeTile>(csr, [&](const Share<kEdgeTile>& share) {
@@ -376,11 +394,11 @@ __global__ void __launch_bounds__(kThreads, 6)
 
 // ---- Column sums, with a ReLU's mask on the way ----
 //
-// sum[block] = sums over the rows block * rows_per_block ... of in [rows, F], and, where `output` is
-// given, masked = in where output > 0, else 0, which is what is then summed.  Reads F * sizeof(T) bytes
-// a row (twice that with a mask) and writes as much where there is a mask.  Tiles go over the rows in
-// turn and meet in shared memory; a second launch, with one block, sums the sums of the blocks.  How
-// many blocks there are depends on the shape alone.
+// sum[block] = sums over the rows block * rows_per_block ... of in [rows, F], and, where `output`
+// is given, masked = in where output > 0, else 0, which is what is then summed.  Reads F *
+// sizeof(T) bytes a row (twice that with a mask) and writes as much where there is a mask.  Tiles
+// go over the rows in turn and meet in shared memory; a second launch, with one block, sums the
+// sums of the blocks.  How many blocks there are depends on the shape alone.
 template <typename T, typename Out, int N, int Tile>
 __global__ void __launch_bounds__(kThreads, 4)
     column_sum_kernel(const T* __restrict__ in, const T* __restrict__ output,
@@ -414,8 +432,7 @@ __global__ void __launch_bounds__(kThreads, 4)
     sum_tiles<Tile, N, S>(partial, sum);
     if (has_features && tile == 0) {
 #pragma unroll
-      for (int n = 0; n < N; ++n)
-        sums[blockIdx.x * features + feature + n] = narrow<Out>(sum[n]);
+      for (int n = 0; n < N; ++n) sums[blockIdx.x * features + feature + n] = narrow<Out>(sum[n]);
     }
   }
 }

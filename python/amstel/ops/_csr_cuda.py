@@ -11,12 +11,15 @@ from amstel import _library  # noqa: F401  (the schemas)
 
 _INDEX = {torch.int32: "Int", torch.int64: "Long"}
 _FLOAT = {torch.float64: "Double", torch.float32: "Float", torch.bfloat16: "BFloat16", torch.float16: "Half"}
-_NAMES = {**_INDEX, **_FLOAT}
+# As the stable ABI spells them in the errors of the other operators.
+_NAMES = {
+    **_INDEX, **_FLOAT, torch.uint8: "Byte", torch.int8: "Char", torch.int16: "Short", torch.bool: "Bool",
+    torch.complex32: "ComplexHalf", torch.complex64: "ComplexFloat", torch.complex128: "ComplexDouble",
+}  # fmt: skip
 
 
 def _describe(t: Tensor) -> str:
-    name = _NAMES.get(t.dtype, str(t.dtype).removeprefix("torch.").capitalize())
-    return f"{name} {list(t.shape)} on {t.device.type}"
+    return f"{_NAMES.get(t.dtype, t.dtype)} {list(t.shape)} on {t.device.type}"
 
 
 def _check(condition: bool, *message: object) -> None:
@@ -30,7 +33,9 @@ def _check_vector(op: str, like: Tensor, name: str, t: Tensor, size: int, dtype:
         fits, f"{op}: `{name}` must be a contiguous {_NAMES.get(dtype, dtype)} [{size}], got ", _describe(t)
     )
     _check(
-        t.device == like.device, f"{op}: `{name}` must be on the same device as the others, got ", _describe(t)
+        t.device == like.device,
+        f"{op}: `{name}` must be on the same device as the others, got ",
+        _describe(t),
     )
 
 

@@ -133,7 +133,9 @@ def _check_arguments(
         if edge_weight.is_cuda and not torch.compiler.is_compiling():
             # The CPU operator looks as it goes; here a look costs a synchronisation, never under capture.
             if not torch.cuda.is_current_stream_capturing() and bool(edge_weight.isnan().any()):
-                raise ValueError(f"`edge_weight` must not be NaN, got NaN at position {int(edge_weight.isnan().nonzero()[0])}")
+                raise ValueError(
+                    f"`edge_weight` must not be NaN, got NaN at position {int(edge_weight.isnan().nonzero()[0])}"
+                )
     if bias is not None:
         _check.vector("bias", bias, x.shape[-1], x)
 
@@ -179,7 +181,16 @@ def _forward(
 
 class _Spmm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, edge_weight: Any, bias: Any, graph: Graph, norm: str, self_loops: float, relu: bool) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        edge_weight: Any,
+        bias: Any,
+        graph: Graph,
+        norm: str,
+        self_loops: float,
+        relu: bool,
+    ) -> Tensor:
         y, row_scale, col_scale = _forward(graph, x, edge_weight, norm, self_loops, bias, relu)
         ctx.graph, ctx.norm, ctx.self_loops, ctx.relu = graph, norm, self_loops, relu
         ctx.dtype = x.dtype
@@ -211,9 +222,17 @@ class _Spmm(torch.autograd.Function):
                 weight = edge_weight.contiguous()
             elif graph.weight is not None:
                 weight, edge = graph.values(ctx.dtype, transposed=True), None
-            grad_x = _spmm(crow, col, edge, weight, grad, col_scale, row_scale, self_loops, None, False, False)
+            grad_x = _spmm(
+                crow, col, edge, weight, grad, col_scale, row_scale, self_loops, None, False, False
+            )
         return (
-            grad_x if need_x else None, grad_weight, grad_bias if need_bias else None, None, None, None, None
+            grad_x if need_x else None,
+            grad_weight,
+            grad_bias if need_bias else None,
+            None,
+            None,
+            None,
+            None,
         )
 
 
@@ -366,22 +385,41 @@ def _(crow: Tensor, edge: Any, a: Tensor, b: Any) -> Tensor:
 
 
 @torch.library.register_fake("amstel::edge_add")
-def _(crow: Tensor, col: Tensor, edge: Any, value: Tensor, row_term: Any, col_term: Any, dtype: torch.dtype) -> Tensor:
+def _(
+    crow: Tensor, col: Tensor, edge: Any, value: Tensor, row_term: Any, col_term: Any, dtype: torch.dtype
+) -> Tensor:
     return torch.empty_like(value, dtype=dtype)
 
 
 @torch.library.register_fake("amstel::spmm")
 def _(
-    crow: Tensor, col: Tensor, edge: Any, weight: Any, x: Tensor, row_scale: Any, col_scale: Any,
-    self_loops: float, bias: Any, relu: bool, check_weight: bool,
+    crow: Tensor,
+    col: Tensor,
+    edge: Any,
+    weight: Any,
+    x: Tensor,
+    row_scale: Any,
+    col_scale: Any,
+    self_loops: float,
+    bias: Any,
+    relu: bool,
+    check_weight: bool,
 ) -> Tensor:
     return x.new_empty(*x.shape[:-2], crow.shape[0] - 1, x.shape[-1])
 
 
 @torch.library.register_fake("amstel::spmm_grad")
 def _(
-    crow_t: Tensor, col_t: Tensor, edge_t: Tensor, weight: Any, grad: Tensor, x: Tensor, row_scale: Any,
-    col_scale: Any, self_loops: float, need_x: bool,
+    crow_t: Tensor,
+    col_t: Tensor,
+    edge_t: Tensor,
+    weight: Any,
+    grad: Tensor,
+    x: Tensor,
+    row_scale: Any,
+    col_scale: Any,
+    self_loops: float,
+    need_x: bool,
 ) -> Any:
     dtype, rows = _sum_dtype(grad.dtype), crow_t.shape[0] - 1
     return (
