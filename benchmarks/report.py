@@ -104,7 +104,7 @@ def table() -> str:
             lines.append(
                 f"| 100 seeds of 200 epochs on Cora together | ≤ 10 s | {r['seconds']} s, accuracy {100 * r['mean']:.2f} |"
             )
-    return "\n".join(lines + ["", accuracies()])
+    return "\n".join([*lines, "", accuracies()])
 
 
 PAPER = {

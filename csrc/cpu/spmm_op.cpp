@@ -32,21 +32,25 @@ void* item(const Tensor& t, int64_t b, int64_t count) {
          b * count * static_cast<int64_t>(t.element_size());
 }
 
-// Half of a usual second-level cache: from there on a gathered row is seldom near.
+// Whether gathered rows are seldom near: wide ones from half a usual second-level cache on, narrow
+// ones, of which the processor has many under way by itself, only from twice of it.
 bool outgrows_cache(const Tensor& x) {
-  return x.numel() * static_cast<int64_t>(x.element_size()) > (1 << 19);
+  const int64_t size = x.element_size();
+  const bool wide = x.size(x.dim() - 1) * size >= 512;
+  return x.numel() * size > (wide ? 1 << 19 : 1 << 21);
 }
 
-// Large outputs come fresh from the system, page by page; huge pages save most of the faults. A
-// hint: where it is refused nothing changes.
+// From 32 MB on malloc maps fresh pages at every call, and faulting them in one by one costs more
+// than the product; below, it reuses its heap, where huge pages would only cost. A hint: nothing
+// else changes where it is refused.
 void want_huge_pages([[maybe_unused]] const Tensor& t) {
 #ifdef __linux__
   constexpr uintptr_t kHuge = uintptr_t{1} << 21;
-  const auto begin = reinterpret_cast<uintptr_t>(t.mutable_data_ptr());
-  const uintptr_t end = begin + t.numel() * t.element_size();
-  const uintptr_t first = (begin + kHuge - 1) / kHuge * kHuge;
-  if (end > first + 2 * kHuge)
-    madvise(reinterpret_cast<void*>(first), (end - first) / kHuge * kHuge, MADV_HUGEPAGE);
+  const auto bytes = static_cast<uintptr_t>(t.numel()) * t.element_size();
+  if (bytes <= 16 * kHuge) return;
+  const auto first =
+      (reinterpret_cast<uintptr_t>(t.mutable_data_ptr()) + kHuge - 1) / kHuge * kHuge;
+  madvise(reinterpret_cast<void*>(first), (bytes - kHuge) / kHuge * kHuge, MADV_HUGEPAGE);
 #endif
 }
 

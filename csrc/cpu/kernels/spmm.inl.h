@@ -63,7 +63,7 @@ void spmm(const cpu::SpmmArgs& a, int64_t row_begin, int64_t row_end) {
     using P = Pack<T, E>;
     for (int64_t i = row_begin; i < row_end; ++i) {
       P sum[N] = {};
-      const auto gather = [&](S c, int64_t j) {
+      const auto gather = [&](S c, int64_t j) __attribute__((always_inline)) {
         const T* row = x + j * a.x_stride + tile.begin;
         for (int n = 0; n < N; ++n) sum[n].add(c, P::load(row + tile.offset(n)));
       };
@@ -132,7 +132,7 @@ void spmm_grad(const cpu::SpmmGradArgs& a, int64_t row_begin, int64_t row_end) {
         x_j[n] = P::load(x + j * a.x_stride + tile.begin + tile.offset(n));
       if (tile.repeated) x_j[N - 1].drop(tile.repeated);
       // Adds c grad[i] to the sum and returns <grad[i], x[j]>.
-      const auto gather = [&](S c, int64_t i) {
+      const auto gather = [&](S c, int64_t i) __attribute__((always_inline)) {
         const T* row = grad + i * a.grad_stride + tile.begin;
         for (int n = 0; n < N; ++n) g[n] = P::load(row + tile.offset(n));
         for (int n = 0; n < N; ++n) sum[n].add(c, g[n]);

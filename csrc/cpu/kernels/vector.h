@@ -165,20 +165,25 @@ struct Pack {
   }
 
   void add(const Pack& o) {
+#pragma GCC unroll 2
     for (int k = 0; k < K; ++k) v[k] += o.v[k];
   }
   void add(S c, const Pack& o) {
+#pragma GCC unroll 2
     for (int k = 0; k < K; ++k) v[k] += c * o.v[k];
   }
   void scale(S c) {
+#pragma GCC unroll 2
     for (int k = 0; k < K; ++k) v[k] *= c;
   }
   // Zero where `sign` is not positive; NaN passes.
   void keep_positive(const Pack& sign) {
+#pragma GCC unroll 2
     for (int k = 0; k < K; ++k) v[k] = sign.v[k] <= 0 ? V{} : v[k];
   }
   // Zero in the first `n` elements.
   void drop(int n) {
+#pragma GCC unroll 2
     for (int k = 0; k < K; ++k)
       for (int l = 0; l < W; ++l) v[k][l] = l * K + k < n ? S(0) : v[k][l];
   }
@@ -189,6 +194,7 @@ inline Sum<T> inner(const Pack<T, E>* a, const Pack<T, E>* b) {
   using P = Pack<T, E>;
   typename P::V d{};
   for (int n = 0; n < N; ++n)
+#pragma GCC unroll 2
     for (int k = 0; k < P::K; ++k) d += a[n].v[k] * b[n].v[k];
   return reduce<typename P::S, P::W>(d);
 }
