@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from amstel.graph import Graph
-from amstel.ops import spmm
+from amstel.ops.spmm import spmm
 
 
 def take_turns(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel.graph import Graph
-from amstel.ops import spmm
+from amstel.ops.spmm import spmm
 
 
 class _Linear(nn.Linear):

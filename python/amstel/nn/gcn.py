@@ -12,7 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from amstel import _check
 from amstel.graph import Graph
-from amstel.ops import spmm
+from amstel.ops.spmm import spmm
 
 ORDERS = ("auto", "transform_first", "propagate_first")
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from amstel import _check
 from amstel.data.nodes import NodeData
 from amstel.graph import Graph
-from amstel.ops import spmm
+from amstel.ops.spmm import spmm
 
 MODELS = ("gcn", "cheb2", "cheb3", "first_order", "single", "neighbours", "mlp")
 STOPPING = ("none", "kipf", "loss")
