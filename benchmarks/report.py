@@ -160,7 +160,7 @@ def figure(path: Path) -> None:
     axis.set_xticks(
         range(len(cells)), [n.removeprefix("generated_") for n in cells], rotation=25, ha="right", fontsize=8
     )
-    axis.set_ylabel("faster than the best of torch.sparse")
+    axis.set_ylabel("speed-up over torch.sparse")
     axis.legend(ncols=len(widths), fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.14))
     axis.spines[["top", "right"]].set_visible(False)
     plt.rcParams["svg.hashsalt"] = "amstel"
