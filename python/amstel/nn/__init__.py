@@ -1,5 +1,6 @@
 """Modules; each is a thin shell around operators of `amstel.ops`."""
 
+from amstel.nn.conv_lstm import ConvLSTM, ConvLSTMCell
 from amstel.nn.gcn import (
     GCN,
     ChebConv,
@@ -14,6 +15,8 @@ from amstel.nn.gcn import (
 __all__ = [
     "GCN",
     "ChebConv",
+    "ConvLSTM",
+    "ConvLSTMCell",
     "GCNConv",
     "SpectralConv",
     "fourier_basis",

@@ -1,5 +1,6 @@
 """The operators in plain PyTorch: the oracle of the tests, the export path, the explanation."""
 
+from amstel.reference.conv_lstm import conv_lstm, conv_lstm_cell
 from amstel.reference.spmm import spmm
 
-__all__ = ["spmm"]
+__all__ = ["conv_lstm", "conv_lstm_cell", "spmm"]

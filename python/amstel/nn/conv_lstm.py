@@ -1,0 +1,254 @@
+"""ConvLSTM modules on the fused operators of `amstel.ops.conv_lstm`, with the conventions of torch.nn.LSTM."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from amstel import _check
+from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
+from amstel.reference.conv_lstm import same_conv
+
+State = tuple[Tensor, Tensor]
+
+
+def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(v, int) and v >= 1 for v in pair):
+        _check.fail(name, "an integer >= 1 or two of them", value)
+    return pair  # type: ignore[return-value]
+
+
+def _widths(**widths: int) -> None:
+    for name, value in widths.items():
+        if not isinstance(value, int) or value < 1:
+            _check.fail(name, "an integer >= 1", value)
+
+
+class _Gates(nn.Module):
+    """Weights of one direction of one layer: weight_ih [4C, C_in, k, k], weight_hh [4C, C, k, k], bias [4C]."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        kernel_size: int | tuple[int, int],
+        bias: bool,
+        peephole: bool,
+    ):
+        super().__init__()
+        kernel = _pair("kernel_size", kernel_size)
+        self.weight_ih = nn.Parameter(torch.empty(4 * hidden_channels, in_channels, *kernel))
+        self.weight_hh = nn.Parameter(torch.empty(4 * hidden_channels, hidden_channels, *kernel))
+        self.bias = nn.Parameter(torch.empty(4 * hidden_channels)) if bias else None
+        self.peephole = nn.Parameter(torch.empty(3, hidden_channels)) if peephole else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Uniform in ±1/sqrt(fan in) of both convolutions together, biases 0 but 1 for the forget gate, peepholes 0."""
+        fan_in = self.weight_ih[0].numel() + self.weight_hh[0].numel()
+        for weight in (self.weight_ih, self.weight_hh):
+            nn.init.uniform_(weight, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+        if self.peephole is not None:
+            nn.init.zeros_(self.peephole)
+        if self.bias is not None:
+            with torch.no_grad():
+                self.bias.zero_().chunk(4)[1].fill_(1)
+
+
+class ConvLSTMCell(_Gates):
+    r"""One step of a ConvLSTM: gates = W_ih * x + W_hh * h + b, then `amstel.ops.conv_lstm_cell`.
+
+    For whole sequences take `ConvLSTM`, which is faster; this is for loops whose input depends on the state.
+
+    Args:
+        in_channels, hidden_channels: C_in and C.
+        kernel_size: side of both kernels, or (height, width); even kernels pad one more below and to the right.
+        bias: whether there is a b; it starts at 0, at 1 for the forget gate.
+        peephole: whether the gates see the cell state, one weight a channel (starts at 0).
+
+    Shapes: x [N, C_in, H, W]; state None (zeros) or (h, c), each [N, C, H, W]; result (h, c).
+    Parameters: weight_ih [4C, C_in, k, k], weight_hh [4C, C, k, k], bias [4C], peephole [3, C]; gates in the
+    order i, f, g, o, peepholes i, f, o.
+
+    Source: X. Shi et al., Convolutional LSTM Network, NeurIPS 2015, equation 3.
+
+    Example:
+        >>> cell = amstel.nn.ConvLSTMCell(3, 8)
+        >>> h, c = cell(torch.randn(2, 3, 16, 16))
+        >>> h.shape
+        torch.Size([2, 8, 16, 16])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        kernel_size: int | tuple[int, int] = 3,
+        bias: bool = True,
+        peephole: bool = False,
+    ):
+        _widths(in_channels=in_channels, hidden_channels=hidden_channels)
+        super().__init__(in_channels, hidden_channels, kernel_size, bias, peephole)
+        self.in_channels, self.hidden_channels = in_channels, hidden_channels
+
+    def forward(self, x: Tensor, state: State | None = None) -> State:
+        _check.tensor("x", x, "a tensor [N, C_in, H, W]")
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            _check.fail("x", f"[N, {self.in_channels}, H, W]", x)
+        gates = same_conv(x, self.weight_ih, self.bias)
+        shape = (x.shape[0], self.hidden_channels, *x.shape[2:])
+        if state is None:
+            c = gates.new_zeros(shape)
+        else:
+            h, c = state
+            for name, value in (("h", h), ("c", c)):
+                if value.shape != shape:
+                    _check.fail(name, str(list(shape)), value)
+            gates = gates + same_conv(h, self.weight_hh)
+        return conv_lstm_cell(gates, c, self.peephole)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.hidden_channels}, kernel_size={tuple(self.weight_ih.shape[2:])}"
+
+
+class ConvLSTM(nn.Module):
+    r"""Stacked, optionally bidirectional ConvLSTM over a sequence, with the interface of torch.nn.LSTM.
+
+    Args:
+        in_channels, hidden_channels: C_in and C.
+        kernel_size: side of the kernels, or (height, width).
+        num_layers: layers, each on the output of the one below.
+        bias: whether the gates have a bias; it starts at 0, at 1 for the forget gate.
+        batch_first: x and output are [N, T, ...] instead of [T, N, ...].
+        bidirectional: a second direction from the last step to the first; the channels of both are concatenated.
+        dropout: rate of whole channels dropped between layers while training.
+        peephole: whether the gates see the cell state, one weight a channel.
+        dilation: of both convolutions.
+        return_sequences: False returns only the last layer's last output, [N, C, H, W], and stores one frame of it.
+        memory: "store" keeps the activated gates for the backward pass, "recompute" computes them again.
+
+    Shapes: x [T, N, C_in, H, W]; state None (zeros) or (h_0, c_0), each [num_layers * D, N, C, H, W] with D = 2 if
+    bidirectional, else 1, in torch.nn.LSTM's order (layer 0 forward, layer 0 backward, layer 1 forward, ...);
+    lengths None or [N] integers from 1 to T: what lies past the end of a sequence is neither read nor
+    differentiated, the output there is 0 and the state is that of the last step.
+    Returns output [T, N, D * C, H, W] and (h_n, c_n), each [num_layers * D, N, C, H, W].
+
+    Source: X. Shi et al., Convolutional LSTM Network, NeurIPS 2015, equation 3.
+
+    Example:
+        >>> lstm = amstel.nn.ConvLSTM(3, 8, num_layers=2)
+        >>> output, (h_n, c_n) = lstm(torch.randn(5, 2, 3, 16, 16))
+        >>> output.shape, h_n.shape
+        (torch.Size([5, 2, 8, 16, 16]), torch.Size([2, 2, 8, 16, 16]))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        kernel_size: int | tuple[int, int] = 3,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        bidirectional: bool = False,
+        *,
+        dropout: float = 0.0,
+        peephole: bool = False,
+        dilation: int = 1,
+        return_sequences: bool = True,
+        memory: str = "store",
+    ):
+        super().__init__()
+        _widths(
+            in_channels=in_channels,
+            hidden_channels=hidden_channels,
+            num_layers=num_layers,
+            dilation=dilation,
+        )
+        if not 0 <= dropout < 1:
+            _check.fail("dropout", "in [0, 1)", dropout)
+        if memory not in ("store", "recompute"):
+            _check.fail("memory", "'store' or 'recompute'", memory)
+        self.in_channels, self.hidden_channels, self.num_layers = in_channels, hidden_channels, num_layers
+        self.batch_first, self.bidirectional, self.dropout = batch_first, bidirectional, float(dropout)
+        self.dilation, self.return_sequences, self.memory = dilation, return_sequences, memory
+        directions = 2 if bidirectional else 1
+        self.layers = nn.ModuleList(
+            _Gates(
+                in_channels if layer == 0 else directions * hidden_channels,
+                hidden_channels,
+                kernel_size,
+                bias,
+                peephole,
+            )
+            for layer in range(num_layers)
+            for _ in range(directions)
+        )
+
+    def reset_parameters(self) -> None:
+        for layer in self.layers:
+            layer.reset_parameters()  # type: ignore[operator]
+
+    def forward(
+        self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        _check.tensor("x", x, "a tensor [T, N, C_in, H, W]")
+        if x.dim() != 5 or x.shape[2] != self.in_channels:
+            first = "N, T" if self.batch_first else "T, N"
+            _check.fail("x", f"[{first}, {self.in_channels}, H, W]", x)
+        if self.batch_first:
+            x = x.transpose(0, 1)
+        if state is not None:
+            shape = (len(self.layers), x.shape[1], self.hidden_channels, *x.shape[3:])
+            for name, value in zip(("h_0", "c_0"), state, strict=True):
+                if value.shape != shape:
+                    _check.fail(name, str(list(shape)), value)
+        directions = 2 if self.bidirectional else 1
+        last: list[State] = []
+        for k in range(self.num_layers):
+            top = k == self.num_layers - 1
+            if k and self.dropout:
+                x = nn.functional.dropout2d(x.flatten(0, 1), self.dropout, self.training).view_as(x)
+            outputs = []
+            for d in range(directions):
+                n = k * directions + d
+                gates = self.layers[n]
+                output, final = conv_lstm(
+                    _reverse(x, lengths) if d else x,
+                    gates.weight_ih,
+                    gates.weight_hh,
+                    gates.bias,
+                    None if state is None else (state[0][n], state[1][n]),
+                    lengths=lengths,
+                    peephole=gates.peephole,
+                    dilation=self.dilation,
+                    return_sequences=self.return_sequences or not top,
+                    memory=self.memory,
+                )
+                whole = output.dim() == 5
+                outputs.append(_reverse(output, lengths) if d and whole else output)
+                last.append(final)
+            x = outputs[0] if directions == 1 else torch.cat(outputs, -3)
+        if self.batch_first and x.dim() == 5:
+            x = x.transpose(0, 1)
+        return x, (torch.stack([h for h, _ in last]), torch.stack([c for _, c in last]))
+
+    def extra_repr(self) -> str:
+        kernel = tuple(self.layers[0].weight_ih.shape[2:])  # type: ignore[union-attr, operator]
+        return (
+            f"{self.in_channels}, {self.hidden_channels}, kernel_size={kernel}, num_layers={self.num_layers}, "
+            f"bidirectional={self.bidirectional}, memory={self.memory!r}"
+        )
+
+
+def _reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """x [T, N, ...] backwards in time; every sequence from its own end, what lies past it stays."""
+    if lengths is None:
+        return x.flip(0)
+    steps = torch.arange(x.shape[0], device=x.device)[:, None]
+    lengths = lengths.to(x.device)
+    index = torch.where(steps < lengths, lengths - 1 - steps, steps)
+    return x[index, torch.arange(x.shape[1], device=x.device)]

@@ -1,0 +1,77 @@
+"""`amstel.ops.conv_lstm` and `conv_lstm_cell` in plain PyTorch, one step after the other.
+
+The oracle of the tests, what `torch.export` and ONNX see, and the formula to read.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, pad
+
+
+def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The same values as `amstel.ops.conv_lstm_cell`; differentiable any number of times."""
+    # Short types are summed in float32, the type in which the cell state lives.
+    state = torch.promote_types(gates.dtype, torch.float32)
+    i, f, g, o = gates.to(state).chunk(4, 1)
+    old = c.to(state)
+    p = None if peephole is None else peephole.to(state)[..., None, None]
+    i = torch.sigmoid(i if p is None else i + p[0] * old)
+    f = torch.sigmoid(f if p is None else f + p[1] * old)
+    new = f * old + i * torch.tanh(g)
+    o = torch.sigmoid(o if p is None else o + p[2] * new)
+    return (o * torch.tanh(new)).to(gates.dtype), new.to(c.dtype)
+
+
+def same_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
+    """A convolution that keeps height and width; an even kernel pads one more below and to the right."""
+    before, after = [], []
+    for k in weight.shape[2:]:
+        total = dilation * (k - 1)
+        before.append(total // 2)
+        after.append(total - total // 2)
+    if before == after:
+        return conv2d(x, weight, bias, padding=before, dilation=dilation)
+    return conv2d(pad(x, (before[1], after[1], before[0], after[0])), weight, bias, dilation=dilation)
+
+
+def conv_lstm(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor | None = None,
+    state: tuple[Tensor, Tensor] | None = None,
+    *,
+    lengths: Tensor | None = None,
+    peephole: Tensor | None = None,
+    dilation: int = 1,
+    padding: str = "same",
+    return_sequences: bool = True,
+    **_: object,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The same values as `amstel.ops.conv_lstm`, whose choices of memory and algorithm it ignores."""
+    steps = x.shape[0]
+    kept = None
+    if lengths is not None:
+        kept = torch.arange(steps, device=x.device)[:, None] < lengths.to(x.device)
+        kept = kept[:, :, None, None, None]
+        x = torch.where(kept, x, x.new_zeros(()))
+    if padding == "same":
+        gates = same_conv(x.flatten(0, 1), weight_ih, bias, dilation)
+    else:
+        gates = conv2d(x.flatten(0, 1), weight_ih, bias, dilation=dilation)
+    gates = gates.unflatten(0, x.shape[:2])
+    hidden = gates.new_zeros(gates.shape[1], weight_hh.shape[1], *gates.shape[3:])
+    wide = torch.promote_types(x.dtype, torch.float32)
+    h, c = (hidden, hidden) if state is None else state
+    c_dtype, c = c.dtype, c.to(wide)
+    outputs = []
+    for t in range(steps):
+        new_h, new_c = conv_lstm_cell(gates[t] + same_conv(h, weight_hh, None, dilation), c, peephole)
+        if kept is not None:
+            new_h, new_c = torch.where(kept[t], new_h, h), torch.where(kept[t], new_c, c)
+        h, c = new_h, new_c
+        outputs.append(h)
+    output = torch.stack(outputs) if return_sequences else h
+    if kept is not None and return_sequences:
+        output = torch.where(kept, output, output.new_zeros(()))
+    return output, (h, c.to(c_dtype))
