@@ -1,11 +1,20 @@
-// From run-time dtypes to template arguments, for the operators that need no vector kernels.
+// From run-time dtypes to table entries, and to template arguments for what needs no vector kernel.
 #pragma once
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
 #include "common/check.h"
+#include "cpu/isa.h"
 
 namespace amstel::cpu {
+
+// Of the tables of kernels; the dtype has been checked.
+inline DtypeIndex dtype_index(ScalarType t) {
+  return t == ScalarType::Double     ? kDouble
+         : t == ScalarType::Float    ? kFloat
+         : t == ScalarType::BFloat16 ? kBFloat16
+                                     : kHalf;
+}
 
 template <class T>
 struct Type {

@@ -35,12 +35,69 @@ struct EpilogueArgs {
   int64_t grad_stride, output_stride, features;
 };
 
+// Gates of a ConvLSTM: rows of 4 * inner gates and of inner cells. Cell states, peepholes [3, inner]
+// and sums are double for double and float for the rest.
+struct ConvLstmArgs {
+  const void *gates, *more /*?*/, *c, *peephole /*?*/;
+  void *h, *c_out, *activated /*?*/;
+  int64_t inner;
+};
+
+struct ConvLstmGradArgs {
+  const void *activated, *c, *c_out, *peephole /*?*/, *grad_h /*?*/, *grad_h_more /*?*/, *grad_c /*?*/;
+  void *grad_c_out, *grad_gates, *bias_sum /*?*/, *peephole_sum /*?*/;  // [4, inner], [3, inner]
+  int64_t inner;
+};
+
+// 3x3 convolutions by F(4x4, 3x3) of contiguous [items, height, width, channels].
+struct WinogradShape {
+  int64_t items, height, width;
+  int64_t tiles() const { return items * ((height + 3) / 4) * ((width + 3) / 4); }
+};
+
+struct WinogradWeightArgs {
+  const float* weight;  // [outputs, inputs, 3, 3] by the strides given, taps contiguous
+  float* packed;
+  int64_t outputs, inputs, output_stride, input_stride;
+  bool flip;   // the taps, as the transposed convolution has them
+  bool gates;  // a block of columns is the four gates of 16 hidden channels, else 64 channels
+};
+
+struct WinogradArgs {
+  WinogradShape shape;
+  struct {
+    const void* image;
+    int64_t channels;  // 0: none
+  } sources[2];
+  const float *packed, *bias /*?*/;
+  int64_t outputs;
+  void* out;          // [items, height, width, outputs], or
+  ConvLstmArgs lstm;  // where its h is not null; here `gates` may be null
+};
+
+struct WinogradPlanesArgs {
+  WinogradShape shape;
+  const void* image;
+  int64_t channels;
+  float *planes, *scratch;               // 36 of rows of `width` numbers; 36 * (channels + 16)
+  int64_t plane, width, offset, first;  // `first` tile is row 0; channels begin at `offset`
+};
+
 struct Kernels {
   const char* isa;
   // All kernels work on the rows [begin, end); the second index is 1 for int64 indices.
   void (*spmm[kNumDtypes][2])(const SpmmArgs&, int64_t begin, int64_t end);
   void (*spmm_grad[kNumDtypes][2])(const SpmmGradArgs&, int64_t begin, int64_t end);
   void (*epilogue_grad[kNumDtypes])(const EpilogueArgs&, int64_t begin, int64_t end);
+  void (*conv_lstm_gates[kNumDtypes])(const ConvLstmArgs&, int64_t begin, int64_t end);
+  void (*conv_lstm_gates_grad[kNumDtypes])(const ConvLstmGradArgs&, int64_t begin, int64_t end);
+  // Blocks of columns [begin, end).
+  void (*winograd_weight)(const WinogradWeightArgs&, int64_t begin, int64_t end);
+  // Tiles [begin, end) and blocks of columns [first, last); none for double.
+  void (*winograd[kNumDtypes])(const WinogradArgs&, float* workspace, int64_t begin, int64_t end,
+                               int64_t first, int64_t last);
+  // Tiles [begin, end) of an input, or of the gradient of an output.
+  void (*winograd_planes[kNumDtypes][2])(const WinogradPlanesArgs&, int64_t begin, int64_t end);
 };
 
 const Kernels& kernels();

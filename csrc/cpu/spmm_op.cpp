@@ -1,8 +1,5 @@
 // The graph operators on the CPU: check, allocate, run threads. The arithmetic is in
 // kernels/spmm.inl.h, the meaning of the arguments in library.cpp.
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -14,18 +11,12 @@
 #include "common/spmm_check.h"
 #include "common/stable.h"
 #include "cpu/dispatch.h"
+#include "cpu/huge_pages.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 
 namespace amstel::cpu {
 namespace {
-
-DtypeIndex dtype_index(ScalarType t) {
-  return t == ScalarType::Double     ? kDouble
-         : t == ScalarType::Float    ? kFloat
-         : t == ScalarType::BFloat16 ? kBFloat16
-                                     : kHalf;
-}
 
 void* item(const Tensor& t, int64_t b, int64_t count) {
   return static_cast<char*>(t.mutable_data_ptr()) +
@@ -38,20 +29,6 @@ bool outgrows_cache(const Tensor& x) {
   const int64_t size = x.element_size();
   const bool wide = x.size(x.dim() - 1) * size >= 512;
   return x.numel() * size > (wide ? 1 << 19 : 1 << 21);
-}
-
-// From 32 MB on malloc maps fresh pages at every call, and faulting them in one by one costs more
-// than the product; below, it reuses its heap, where huge pages would only cost. A hint: nothing
-// else changes where it is refused.
-void want_huge_pages([[maybe_unused]] const Tensor& t) {
-#ifdef __linux__
-  constexpr uintptr_t kHuge = uintptr_t{1} << 21;
-  const auto bytes = static_cast<uintptr_t>(t.numel()) * t.element_size();
-  if (bytes <= 16 * kHuge) return;
-  const auto first =
-      (reinterpret_cast<uintptr_t>(t.mutable_data_ptr()) + kHuge - 1) / kHuge * kHuge;
-  madvise(reinterpret_cast<void*>(first), (bytes - kHuge) / kHuge * kHuge, MADV_HUGEPAGE);
-#endif
 }
 
 Tensor empty_rows(const Tensor& like, int64_t rows, int64_t features) {

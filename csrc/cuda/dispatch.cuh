@@ -2,14 +2,35 @@
 #pragma once
 
 #include "common/check.h"
+#include "common/rows.h"
 #include "cuda/kernels/kernel.cuh"
 
 namespace amstel::cuda {
 
 template <class T>
+const T* data(const OptionalTensor& t) {
+  return static_cast<const T*>(pointer(t));
+}
+template <class T>
+const T* data(const Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
+template <class T>
+T* mutable_data(const OptionalTensor& t) {
+  return t ? static_cast<T*>(t->mutable_data_ptr()) : nullptr;
+}
+template <class T>
+T* mutable_data(const Tensor& t) {
+  return static_cast<T*>(t.mutable_data_ptr());
+}
+
+template <class T>
 struct Type {
   using type = T;
 };
+
+template <int kValue>
+using Int = std::integral_constant<int, kValue>;
 
 // f(Type<float>{}); the dtype has been checked.
 template <class F>

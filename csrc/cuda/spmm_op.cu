@@ -21,26 +21,10 @@
 namespace amstel::cuda {
 namespace {
 
-template <class T>
-const T* data(const OptionalTensor& t) {
-  return static_cast<const T*>(pointer(t));
-}
-template <class T>
-const T* data(const Tensor& t) {
-  return static_cast<const T*>(t.const_data_ptr());
-}
-template <class T>
-T* mutable_data(const Tensor& t) {
-  return static_cast<T*>(t.mutable_data_ptr());
-}
-
 Csr csr(const Tensor& crow, const Tensor* col, const OptionalTensor& edge) {
   return {crow.const_data_ptr(), col ? col->const_data_ptr() : nullptr, pointer(edge),
           crow.size(0) - 1, crow.scalar_type() == ScalarType::Long};
 }
-
-template <int kValue>
-using Int = std::integral_constant<int, kValue>;
 
 // f(Int<N>{}): elements an access.  Two short elements share a 4-byte word at least where F is
 // even.

@@ -1,5 +1,7 @@
 // The kernels of one instruction set; compiled once for each (cmake/isa.cmake).
+#include "cpu/kernels/conv_lstm.inl.h"
 #include "cpu/kernels/spmm.inl.h"
+#include "cpu/kernels/winograd.inl.h"
 
 #define AMSTEL_STRING_(x) #x
 #define AMSTEL_STRING(x) AMSTEL_STRING_(x)
@@ -18,6 +20,16 @@ const cpu::Kernels kernels = {
      {spmm_grad<bfloat16, int32_t>, spmm_grad<bfloat16, int64_t>},
      {spmm_grad<float16, int32_t>, spmm_grad<float16, int64_t>}},
     {epilogue_grad<double>, epilogue_grad<float>, epilogue_grad<bfloat16>, epilogue_grad<float16>},
+    {conv_lstm_gates<double>, conv_lstm_gates<float>, conv_lstm_gates<bfloat16>,
+     conv_lstm_gates<float16>},
+    {conv_lstm_gates_grad<double>, conv_lstm_gates_grad<float>, conv_lstm_gates_grad<bfloat16>,
+     conv_lstm_gates_grad<float16>},
+    winograd_weight,
+    {nullptr, winograd<float>, winograd<bfloat16>, winograd<float16>},
+    {{nullptr, nullptr},
+     {winograd_planes<float, false>, winograd_planes<float, true>},
+     {winograd_planes<bfloat16, false>, winograd_planes<bfloat16, true>},
+     {winograd_planes<float16, false>, winograd_planes<float16, true>}},
 };
 
 }  // namespace amstel::AMSTEL_ISA

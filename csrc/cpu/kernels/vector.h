@@ -110,6 +110,31 @@ inline void narrow(float16* p, Vector<float, W> v) {
   __builtin_memcpy(p, &h, sizeof(h));
 }
 
+// W consecutive elements as sums, lane by lane.
+template <int W, class T>
+inline Vector<Sum<T>, W> load_wide(const T* p) {
+  if constexpr (__is_same(T, bfloat16)) {
+    using U = Vector<uint32_t, W>;
+    return (Vector<float, W>)(__builtin_convertvector(load_raw<Vector<uint16_t, W>>(p), U) << 16);
+  } else if constexpr (__is_same(T, float16)) {
+    return widen<W>(p);
+  } else {
+    return load_raw<Vector<T, W>>(p);
+  }
+}
+
+template <int W, class T>
+inline void store_wide(T* p, Vector<Sum<T>, W> v) {
+  if constexpr (__is_same(T, bfloat16)) {
+    const auto h = __builtin_convertvector(round_bfloat16<W>(v) >> 16, Vector<uint16_t, W>);
+    __builtin_memcpy(p, &h, sizeof(h));
+  } else if constexpr (__is_same(T, float16)) {
+    narrow<W>(p, v);
+  } else {
+    __builtin_memcpy(p, &v, sizeof(v));
+  }
+}
+
 template <int kFrom, class V, int... I>
 inline auto lanes_from(V v, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(v, v, (kFrom + I)...);

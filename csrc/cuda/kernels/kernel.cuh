@@ -66,6 +66,8 @@ __device__ __forceinline__ U* shared_cast(T* pointer) {
 
 namespace amstel {
 
+constexpr int kThreads = 256;  // of every block
+
 // Sums are formed in Accumulate<T>: float for half, bfloat16 and float, double for double.
 template <typename T>
 using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
@@ -144,6 +146,20 @@ __device__ __forceinline__ void store16(T* pointer, const Vector<T, kVectorWidth
   store_vector(pointer, value);
 }
 
+// store_vector for values computed one by one, whose 16 bytes nvcc else stores in four pieces.
+template <typename T, int N>
+__device__ __forceinline__ void store_row(T* pointer, const Vector<T, N>& value) {
+#ifndef AMSTEL_EMULATED
+  if constexpr (sizeof(value) == 16) {
+    uint4 word;
+    memcpy(&word, &value, sizeof(word));
+    __stwb(reinterpret_cast<uint4*>(pointer), word);
+    return;
+  }
+#endif
+  store_vector(pointer, value);
+}
+
 #ifdef AMSTEL_EMULATED  // under nvcc a shared pointer is a pointer, and the functions above serve
                         // it
 template <int N, typename T>
@@ -187,6 +203,27 @@ __device__ __forceinline__ T tile_sum(T value) {
     value += __shfl_xor_sync(mask, value, step);
   }
   return value;
+}
+
+// Adds up the tiles of a block of kThreads, lane by lane, in a tree; the result is in tile 0.  `tile`
+// is their width, a power of two; `thread` counts the threads of the block.
+template <int N, typename S>
+__device__ __forceinline__ void sum_tiles(SharedPointer<S> partial, int thread, int tile,
+                                          S (&sum)[N]) {
+  __syncthreads();  // who read the last sums has done so
+#pragma unroll
+  for (int n = 0; n < N; ++n) partial[n * kThreads + thread] = sum[n];
+  for (int half = kThreads / 2; half >= tile; half /= 2) {
+    __syncthreads();
+    if (thread < half) {
+#pragma unroll
+      for (int n = 0; n < N; ++n) {
+        const S other = partial[n * kThreads + thread + half];
+        sum[n] += other;
+        partial[n * kThreads + thread] = sum[n];
+      }
+    }
+  }
 }
 
 }  // namespace amstel

@@ -29,7 +29,6 @@
 
 namespace amstel::cuda {
 
-constexpr int kThreads = 256;  // of every block
 constexpr int kHub = 256;      // a row of more edges is work for a block
 constexpr int kGroup = 4;      // edges gathered at once
 constexpr int kEdgeTile = 8;   // lanes a row where there are no features
@@ -46,20 +45,6 @@ struct Csr {
   }
   __device__ __forceinline__ int64_t edge_of(int64_t k) const { return edge ? index(edge, k) : k; }
 };
-
-// store_vector for values computed one by one, whose 16 bytes nvcc else stores in four pieces.
-template <typename T, int N>
-__device__ __forceinline__ void store_row(T* pointer, const Vector<T, N>& value) {
-#ifndef AMSTEL_EMULATED
-  if constexpr (sizeof(value) == 16) {
-    uint4 word;
-    memcpy(&word, &value, sizeof(word));
-    __stwb(reinterpret_cast<uint4*>(pointer), word);
-    return;
-  }
-#endif
-  store_vector(pointer, value);
-}
 
 // ---- Rows and their edges ----
 
@@ -145,25 +130,6 @@ __device__ __forceinline__ S tile_sums(const S (&value)[kGroup], int lane) {
   return sum;
 }
 
-// Adds up the tiles of a block, lane by lane, in a tree; the result is in tile 0.
-template <int Tile, int N, typename S>
-__device__ __forceinline__ void sum_tiles(SharedPointer<S> partial, S (&sum)[N]) {
-  __syncthreads();  // who read the last sums has done so
-#pragma unroll
-  for (int n = 0; n < N; ++n) partial[n * kThreads + threadIdx.x] = sum[n];
-  for (int half = kThreads / 2; half >= Tile; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) {
-#pragma unroll
-      for (int n = 0; n < N; ++n) {
-        const S other = partial[n * kThreads + threadIdx.x + half];
-        sum[n] += other;
-        partial[n * kThreads + threadIdx.x] = sum[n];
-      }
-    }
-  }
-}
-
 // ---- y = act(row_scale (A col_scale x + loops) + bias) ----
 
 template <typename T>
@@ -223,7 +189,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 4)
         }
       }
     }
-    if (share.whole) sum_tiles<Tile, N, S>(partial, sum);
+    if (share.whole) sum_tiles<N, S>(partial, threadIdx.x, Tile, sum);
     if (!writes) return;
     const S scale = a.row_scale ? a.row_scale[share.row()] : S(1);
     Vector<T, N> bias = {}, y;
@@ -328,7 +294,7 @@ __global__ void __launch_bounds__(kThreads, 2) spmm_grad_kernel(const SpmmGradAr
             *out = add ? *out + inner * factor : inner * factor;
           }
         }
-        if (share.whole) sum_tiles<Tile, N, S>(partial, sum);
+        if (share.whole) sum_tiles<N, S>(partial, threadIdx.x, Tile, sum);
         if (has_features && share.leads) {
           Vector<T, N> grad_x;
 #pragma unroll
@@ -370,7 +336,7 @@ __global__ void __launch_bounds__(kThreads, 6)
       const int64_t edge = csr.edge_of(k);
       sum[0] += b ? widen(a[edge]) * b[edge] : widen(a[edge]);
     }
-    if (share.whole) sum_tiles<kEdgeTile, 1, S>(partial, sum);
+    if (share.whole) sum_tiles<1, S>(partial, threadIdx.x, kEdgeTile, sum);
     const S total = tile_sum<kEdgeTile>(sum[0]);
     if (share.leads && lane == 0) out[share.row()] = total;
   });
@@ -429,7 +395,7 @@ __global__ void __launch_bounds__(kThreads, 4)
         for (int n = 0; n < N; ++n) sum[n] += widen(value[n]);
       }
     }
-    sum_tiles<Tile, N, S>(partial, sum);
+    sum_tiles<N, S>(partial, threadIdx.x, Tile, sum);
     if (has_features && tile == 0) {
 #pragma unroll
       for (int n = 0; n < N; ++n) sums[blockIdx.x * features + feature + n] = narrow<Out>(sum[n]);

@@ -1,5 +1,565 @@
-"""ConvLSTM over a whole sequence: public functions, gradients, fake kernels. (Being built.)"""
+"""ConvLSTM over a whole sequence, and its cell: public functions, gradients, fake kernels."""
 
-from amstel.reference.conv_lstm import conv_lstm, conv_lstm_cell
+from __future__ import annotations
 
-__all__ = ["conv_lstm", "conv_lstm_cell"]
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amstel import _check
+from amstel.ops import _conv_lstm
+from amstel.ops._conv_lstm import first, last, sum_dtype
+from amstel.reference import conv_lstm as reference
+
+State = tuple[Tensor, Tensor]
+
+_ops = torch.ops.amstel
+
+
+def conv_lstm(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor | None = None,
+    state: State | None = None,
+    *,
+    lengths: Tensor | None = None,
+    peephole: Tensor | None = None,
+    memory: str = "store",
+    dilation: int = 1,
+    padding: str = "same",
+    return_sequences: bool = True,
+    algorithm: str = "auto",
+) -> tuple[Tensor, State]:
+    r"""A ConvLSTM over a sequence, in one operation. With ``*`` a convolution and ``⊙`` a product of elements,
+
+    .. code-block:: text
+
+        a = W_ih * x_t + W_hh * h + b            in the order i, f, g, o
+        i = σ(a_i + p_i ⊙ c)   f = σ(a_f + p_f ⊙ c)   g = tanh(a_g)
+        c' = f ⊙ c + i ⊙ g     o = σ(a_o + p_o ⊙ c')  h' = o ⊙ tanh(c')
+
+    Args:
+        x: [T, N, C_in, H, W], float64, float32, bfloat16 or float16, T >= 1. channels_last frames are read
+            without a copy. Under autocast, x, the weights and h are cast to its dtype.
+        weight_ih: [4C, C_in, k_h, k_w]; weight_hh: [4C, C, k_h', k_w'], any sizes. Both keep height and
+            width; an even kernel pads one more below and to the right.
+        bias: [4C].
+        state: (h_0, c_0), each [N, C, H, W], or None for zeros. c_0 may be float32 for short types.
+        lengths: [N] integers from 1 to T. What lies past the end of a sequence is not read, the output there
+            is 0 and (h_n, c_n) are those of its last step; no gradient comes from or goes there.
+        peephole: [3, C], the weights p of i, f, o, one a channel.
+        memory: for the gradient, "store" keeps the activated gates, 4C numbers a pixel and step, and both
+            states; "recompute" keeps the states alone and computes the gates again, for a third more time.
+            Both give the same bits.
+        dilation: of both convolutions.
+        padding: "same", or "valid" for an input convolution without padding (the state is then smaller).
+        return_sequences: False returns only the last output, [N, C, H, W], and stores one frame of it.
+        algorithm: "auto"; "plain" for PyTorch's convolutions; "winograd" for F(4x4, 3x3) (3x3 kernels of h on
+            the CPU, dilation 1, not float64), which "auto" takes wherever it can and C >= 8. Its float32 error
+            is about five times that of plain sums, some 1e-6 of the gates.
+
+    Returns:
+        output: [T, N, C, H, W] (or [N, C, H, W]), channels_last frames; and (h_n, c_n), each [N, C, H, W],
+        c_n in the dtype of c_0 if there is one. Short types are summed in float32, where c lives too;
+        sigmoid and tanh are right to 2 units in the last place.
+
+    Differentiable in x, both weights, bias, peephole and state; higher derivatives go through plain PyTorch.
+    Bit-identical from run to run and, on Winograd's algorithm, for any number of threads (elsewhere as
+    PyTorch's convolutions are). torch.compile sees one operation whatever T is; torch.export and ONNX see
+    `amstel.reference.conv_lstm`.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
+    Complexity: 8 T N H W C (C_in k² + C k'²) operations, a quarter of them by Winograd's algorithm.
+    Beside the outputs, the forward pass holds the gates of as many steps as fit 16 MB (at least one).
+
+    Source: X. Shi et al., Convolutional LSTM Network, NeurIPS 2015, equation 3 (with peepholes of one weight
+    a channel); A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016.
+
+    Example:
+        >>> x, w_ih, w_hh = torch.randn(5, 2, 3, 8, 8), torch.randn(32, 3, 3, 3), torch.randn(32, 8, 3, 3)
+        >>> output, (h, c) = amstel.ops.conv_lstm(x, w_ih, w_hh)
+        >>> output.shape, torch.equal(output[-1], h)
+        (torch.Size([5, 2, 8, 8, 8]), True)
+    """
+    _check.tensor("x", x, "a tensor [T, N, C_in, H, W]")
+    _check.tensor("weight_ih", weight_ih, "a tensor [4C, C_in, k, k]")
+    _check.tensor("weight_hh", weight_hh, "a tensor [4C, C, k, k]")
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight_ih, weight_hh = x.to(dtype), weight_ih.to(dtype), weight_hh.to(dtype)
+        bias = bias if bias is None else bias.to(dtype)
+        peephole = peephole if peephole is None else peephole.to(dtype)
+        state = state if state is None else (state[0].to(dtype), state[1])
+    _check_sequence(x, weight_ih, weight_hh, bias, peephole, dilation, padding)
+    _check_choices(weight_hh, x, memory, algorithm, dilation)
+    _check_state(x, weight_ih, weight_hh, state, dilation, padding)
+    mask = None if lengths is None else _mask(x, lengths)
+    if torch.compiler.is_exporting():
+        return reference.conv_lstm(
+            x, weight_ih, weight_hh, bias, state, lengths=lengths, peephole=peephole, dilation=dilation,
+            padding=padding, return_sequences=return_sequences,
+        )  # fmt: skip
+    if mask is not None:
+        x = torch.where(mask[:, :, None, None, None], x, x.new_zeros(()))
+    h, c = (None, None) if state is None else state
+    wide = c if c is None else c.to(sum_dtype(x.dtype))
+    tensors = (x, weight_ih, weight_hh, bias, peephole, h, wide)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        output, h_n, c_n = _ConvLstm.apply(
+            *tensors, mask, dilation, padding, algorithm, memory, return_sequences
+        )
+    else:
+        keep = "output" if return_sequences else "last"
+        history, cells, _ = _ops.conv_lstm(
+            x, weight_ih, weight_hh, bias, h, wide, mask, peephole, dilation, padding, algorithm, keep
+        )
+        h_n, c_n = first(history[-1]), first(cells[-1])
+        output = None
+        if return_sequences:
+            output, h_n = first(history[1:]), h_n.clone()
+    if mask is not None and output is not None:
+        output = torch.where(mask[:, :, None, None, None], output, output.new_zeros(()))
+    c_n = c_n.to(x.dtype if c is None else c.dtype)
+    return h_n if output is None else output, (h_n, c_n)
+
+
+def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> State:
+    r"""What a ConvLSTM does after its convolutions, in one pass: pre-activated gates and c give the new h and c.
+
+    .. code-block:: text
+
+        i = σ(a_i + p_i ⊙ c)   f = σ(a_f + p_f ⊙ c)   g = tanh(a_g)
+        c' = f ⊙ c + i ⊙ g     o = σ(a_o + p_o ⊙ c')  h = o ⊙ tanh(c')
+
+    Args:
+        gates: [N, 4C, H, W] before activation, in the order i, f, g, o; float64, float32, bfloat16 or float16,
+            contiguous or channels_last (other layouts are copied).
+        c: [N, C, H, W] in the dtype of gates, or in float32.
+        peephole: [3, C], the weights p of i, f, o.
+
+    Returns:
+        h in the dtype of gates and c' in that of c, both [N, C, H, W] and laid out as gates.
+
+    Differentiable in all arguments; higher derivatives go through plain PyTorch. Short types are computed in
+    float32, sigmoid and tanh right to 2 units in the last place. Bit-identical for any number of threads.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
+    Complexity: gates and c are read once, h and c' written once (with a gradient: the activated gates too).
+
+    Source: X. Shi et al., Convolutional LSTM Network, NeurIPS 2015, equation 3.
+
+    Example:
+        >>> h, c = amstel.ops.conv_lstm_cell(torch.zeros(1, 8, 4, 4), torch.ones(1, 2, 4, 4))
+        >>> c[0, 0, 0, 0]
+        tensor(0.5000)
+    """
+    _check.tensor("gates", gates, "a tensor [N, 4C, H, W]")
+    _check.tensor("c", c, "a tensor [N, C, H, W]")
+    if gates.dim() != 4 or gates.shape[1] % 4 or gates.dtype not in _check.FLOATS:
+        _check.fail("gates", "floating-point [N, 4C, H, W]", gates)
+    hidden = gates.shape[1] // 4
+    shape = (gates.shape[0], hidden, *gates.shape[2:])
+    if c.shape != shape or c.dtype not in (gates.dtype, sum_dtype(gates.dtype)) or c.device != gates.device:
+        _check.fail("c", f"{_name(gates.dtype)} {list(shape)} on {gates.device}", c)
+    _check_peephole(peephole, hidden, gates)
+    if torch.compiler.is_exporting():
+        return reference.conv_lstm_cell(gates, c, peephole)
+    wide = c.to(sum_dtype(gates.dtype))
+    tensors = (gates, wide, peephole)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        h, c_new = _Cell.apply(*tensors)
+    else:
+        h, c_new, _ = _cell(gates, wide, peephole, False)
+    return h, c_new.to(c.dtype)
+
+
+# ---- Checks ----
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _check_peephole(peephole: Tensor | None, hidden: int, like: Tensor) -> None:
+    if peephole is None:
+        return
+    _check.tensor("peephole", peephole, f"a tensor [3, {hidden}]")
+    if (
+        peephole.shape != (3, hidden)
+        or peephole.dtype not in (like.dtype, sum_dtype(like.dtype))
+        or peephole.device != like.device
+    ):
+        _check.fail("peephole", f"{_name(like.dtype)} [3, {hidden}] on {like.device}", peephole)
+
+
+def _check_sequence(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    peephole: Tensor | None,
+    dilation: int,
+    padding: str,
+) -> None:
+    if x.dim() != 5 or x.dtype not in _check.FLOATS or x.layout != torch.strided:
+        _check.fail("x", "dense floating-point [T, N, C_in, H, W]", x)
+    if x.shape[0] == 0:
+        _check.fail("x", "a sequence of at least one step, [T >= 1, N, C_in, H, W]", x)
+    if weight_hh.dim() != 4 or weight_hh.shape[0] != 4 * weight_hh.shape[1] or 0 in weight_hh.shape:
+        _check.fail("weight_hh", "[4C, C, k, k]", weight_hh)
+    rows, channels = weight_hh.shape[0], x.shape[2]
+    if (
+        weight_ih.dim() != 4
+        or weight_ih.shape[:2] != (rows, channels)
+        or 0 in weight_ih.shape[2:]
+        or channels == 0
+    ):
+        _check.fail("weight_ih", f"[{rows}, {channels}, k, k] for x {list(x.shape)}", weight_ih)
+    for name, t in (("weight_ih", weight_ih), ("weight_hh", weight_hh)):
+        if t.dtype != x.dtype or t.device != x.device:
+            _check.fail(name, f"{_name(x.dtype)} on {x.device} like x", t)
+    if bias is not None:
+        _check.vector("bias", bias, rows, x)
+    _check_peephole(peephole, rows // 4, x)
+    if not isinstance(dilation, int) or dilation < 1:
+        _check.fail("dilation", "an integer >= 1", dilation)
+    if padding not in ("same", "valid"):
+        _check.fail("padding", "'same' or 'valid'", padding)
+    if padding == "valid":
+        least = [dilation * (k - 1) + 1 for k in weight_ih.shape[2:]]
+        if x.shape[3] < least[0] or x.shape[4] < least[1]:
+            _check.fail("x", f"at least {least[0]} high and {least[1]} wide for padding='valid'", x)
+
+
+def _check_choices(weight_hh: Tensor, x: Tensor, memory: str, algorithm: str, dilation: int) -> None:
+    if memory not in ("store", "recompute"):
+        _check.fail("memory", "'store' or 'recompute'", memory)
+    if algorithm not in ("auto", "plain", "winograd"):
+        _check.fail("algorithm", "'auto', 'plain' or 'winograd'", algorithm)
+    three = weight_hh.shape[2:] == (3, 3) and dilation == 1
+    if algorithm == "winograd" and not (x.device.type == "cpu" and three and x.dtype != torch.float64):
+        raise ValueError(
+            "`algorithm` 'winograd' takes a 3x3 weight_hh, dilation 1 and float32, bfloat16 or float16 on the CPU, "
+            f"got weight_hh {_check.describe(weight_hh)}, dilation {dilation}"
+        )
+
+
+def _check_state(
+    x: Tensor, weight_ih: Tensor, weight_hh: Tensor, state: State | None, dilation: int, padding: str
+) -> None:
+    if state is None:
+        return
+    if not isinstance(state, (tuple, list)) or len(state) != 2:
+        raise TypeError(f"`state` must be None or (h_0, c_0), got {_check.describe(state)}")
+    less = [dilation * (k - 1) if padding == "valid" else 0 for k in weight_ih.shape[2:]]
+    shape = (x.shape[1], weight_hh.shape[1], x.shape[3] - less[0], x.shape[4] - less[1])
+    for name, t, dtypes in (
+        ("h_0", state[0], (x.dtype,)),
+        ("c_0", state[1], (x.dtype, sum_dtype(x.dtype))),
+    ):
+        _check.tensor(name, t, f"a tensor {list(shape)}")
+        if t.shape != shape or t.dtype not in dtypes or t.device != x.device:
+            _check.fail(name, f"{_name(x.dtype)} {list(shape)} on {x.device}", t)
+
+
+def _mask(x: Tensor, lengths: Tensor) -> Tensor:
+    """[T, N]: whether the sequence has this step."""
+    steps, items = x.shape[:2]
+    _check.tensor("lengths", lengths, f"an integer tensor [{items}]")
+    if lengths.shape != (items,) or lengths.dtype not in (torch.int32, torch.int64):
+        _check.fail("lengths", f"int64 or int32 [{items}]", lengths)
+    compiling = torch.compiler.is_compiling()
+    # On CUDA a look costs a synchronisation, never under capture.
+    if not compiling and not (lengths.is_cuda and torch.cuda.is_current_stream_capturing()):
+        wrong = ((lengths < 1) | (lengths > steps)).nonzero()
+        if len(wrong):
+            n = int(wrong[0])
+            raise ValueError(f"`lengths` must be from 1 to {steps} (T), got {int(lengths[n])} at position {n}")
+    return torch.arange(steps, device=x.device)[:, None] < lengths.to(x.device)
+
+
+# ---- Gradients of the sequence ----
+
+
+class _ConvLstm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias: Any,
+        peephole: Any,
+        h: Any,
+        c: Any,
+        mask: Any,
+        dilation: int,
+        padding: str,
+        algorithm: str,
+        memory: str,
+        return_sequences: bool,
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
+        keep = "gates" if memory == "store" else "state"
+        history, cells, gates = _ops.conv_lstm(
+            x, weight_ih, weight_hh, bias, h, c, mask, peephole, dilation, padding, algorithm, keep
+        )
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(
+            x, weight_ih, weight_hh, bias, peephole, h, c, mask, history, cells, gates if keep == "gates" else None
+        )
+        ctx.options = (dilation, padding, algorithm)
+        output = first(history[1:]) if return_sequences else None
+        # Copies: a frame that lives on must not hold the history.
+        return output, first(history[-1].clone()), first(cells[-1].clone())
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Any, grad_h: Any, grad_c: Any) -> Any:
+        x, weight_ih, weight_hh, bias, peephole, h, c, mask, history, cells, gates = ctx.saved_tensors
+        dilation, padding, algorithm = ctx.options
+        none = (None,) * 6
+        if grad_output is None and grad_h is None and grad_c is None:
+            return (None,) * 13
+        inputs = (x, weight_ih, weight_hh, bias, peephole, h, c)
+        if torch.is_grad_enabled():
+            return *_differentiable(ctx, inputs, mask, grad_output, grad_h, grad_c), *none
+        needs = list(ctx.needs_input_grad[:7])
+        grads = _ops.conv_lstm_grad(
+            grad_output, grad_h, grad_c, x, weight_ih, weight_hh, bias, mask, peephole, history, cells, gates,
+            dilation, padding, algorithm, needs,
+        )  # fmt: skip
+        return *(g if need else None for g, need in zip(grads, needs, strict=True)), *none
+
+
+def _differentiable(
+    ctx: Any, inputs: tuple, mask: Any, grad_output: Any, grad_h: Any, grad_c: Any
+) -> list[Tensor | None]:
+    """The first gradients as functions that can be differentiated: those of the reference."""
+    x, weight_ih, weight_hh, bias, peephole, h, c = inputs
+    dilation, padding, _ = ctx.options
+    with torch.enable_grad():
+        state = None
+        if h is not None:
+            state = (h, c)
+        lengths = None if mask is None else mask.sum(0)
+        output, (h_n, c_n) = reference.conv_lstm(
+            x, weight_ih, weight_hh, bias, state, lengths=lengths, peephole=peephole, dilation=dilation,
+            padding=padding,
+        )  # fmt: skip
+        pairs = [(y, g) for y, g in ((output, grad_output), (h_n, grad_h), (c_n, grad_c)) if g is not None]
+        wanted = [t for t, need in zip(inputs, ctx.needs_input_grad, strict=False) if need]
+        found = iter(
+            torch.autograd.grad(
+                [y for y, _ in pairs],
+                wanted,
+                [g.to(y.dtype) for y, g in pairs],
+                create_graph=True,
+                allow_unused=True,
+            )
+        )
+        return [next(found) if need else None for need in ctx.needs_input_grad[:7]]
+
+
+# ---- The cell ----
+
+
+def _rows(t: Tensor, inner: int) -> Tensor:
+    return t.reshape(-1, inner)
+
+
+def _cell(gates: Tensor, c: Tensor, peephole: Tensor | None, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """h, the new c, and the activated gates if asked; see csrc/library.cpp for rows and inner."""
+    laid, inner, weights = _layout(gates, peephole)
+    gates, c = gates.contiguous(memory_format=laid), c.contiguous(memory_format=laid)
+    h, c_out = torch.empty_like(c, dtype=gates.dtype), torch.empty_like(c)
+    activated = torch.empty_like(gates) if keep else None
+    flat = [None if t is None else _flat(t, laid) for t in (gates, c, h, c_out, activated)]
+    g, old, new_h, new_c, act = (t if t is None else _rows(t, inner * n) for t, n in zip(flat, (4, 1, 1, 1, 4), strict=True))
+    _ops.conv_lstm_gates(g, None, old, weights, new_h, new_c, act)
+    return h, c_out, activated
+
+
+def _flat(t: Tensor, laid: torch.memory_format) -> Tensor:
+    """A view of the memory in its order."""
+    return t if laid == torch.contiguous_format else t.movedim(1, -1)
+
+
+def _layout(gates: Tensor, peephole: Tensor | None) -> tuple[torch.memory_format, int, Tensor | None]:
+    """Of a contiguous tensor an image is a row, of a channels_last one a pixel; and the peepholes along a row."""
+    hidden = gates.shape[1] // 4
+    if peephole is not None:
+        peephole = peephole.to(sum_dtype(gates.dtype))
+    if not gates.is_contiguous():
+        return torch.channels_last, hidden, peephole if peephole is None else peephole.contiguous()
+    pixels = gates.shape[2] * gates.shape[3]
+    if peephole is not None:
+        peephole = peephole[:, :, None].expand(3, hidden, pixels).reshape(3, -1)
+    return torch.contiguous_format, hidden * pixels, peephole
+
+
+class _Cell(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, c: Tensor, peephole: Any) -> tuple[Tensor, Tensor]:
+        h, c_out, activated = _cell(gates, c, peephole, True)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gates, c, peephole, c_out, activated)
+        return h, c_out
+
+    @staticmethod
+    def backward(ctx: Any, grad_h: Any, grad_c: Any) -> Any:
+        gates, c, peephole, c_out, activated = ctx.saved_tensors
+        if grad_h is None and grad_c is None:
+            return None, None, None
+        if torch.is_grad_enabled():
+            with torch.enable_grad():
+                outputs = reference.conv_lstm_cell(gates, c, peephole)
+                pairs = [(y, g) for y, g in zip(outputs, (grad_h, grad_c), strict=True) if g is not None]
+                wanted = [t for t, need in zip((gates, c, peephole), ctx.needs_input_grad, strict=True) if need]
+                found = iter(
+                    torch.autograd.grad([y for y, _ in pairs], wanted, [g for _, g in pairs], create_graph=True)
+                )
+                return tuple(next(found) if need else None for need in ctx.needs_input_grad)
+        laid, inner, weights = _layout(activated, peephole)
+        tensors = [
+            t if t is None else _rows(_flat(t.contiguous(memory_format=laid), laid), inner * n)
+            for t, n in ((activated, 4), (c, 1), (c_out, 1), (grad_h, 1), (grad_c, 1))
+        ]
+        act, old, new, dh, dc = tensors
+        grad_gates, grad_old = torch.empty_like(activated), torch.empty_like(c_out)
+        sums = _ops.conv_lstm_gates_grad(
+            act, old, new, weights, dh, None, dc,
+            _rows(_flat(grad_old, laid), inner), _rows(_flat(grad_gates, laid), 4 * inner), False,
+        )  # fmt: skip
+        grad_peephole = None
+        if ctx.needs_input_grad[2]:
+            total = _ops.epilogue_grad(sums, None)[1]
+            grad_peephole = total.view(3, peephole.shape[1], -1).sum(-1).to(peephole.dtype)
+        return grad_gates, grad_old, grad_peephole
+
+
+# ---- Fake kernels ----
+
+
+@torch.library.register_fake("amstel::conv_lstm_gates")
+def _(gates: Tensor, more: Any, c: Tensor, peephole: Any, h: Tensor, c_out: Tensor, activated: Any) -> None:
+    return None
+
+
+@torch.library.register_fake("amstel::conv_lstm_gates_grad")
+def _(
+    activated: Tensor,
+    c: Tensor,
+    c_out: Tensor,
+    peephole: Any,
+    grad_h: Any,
+    grad_h_more: Any,
+    grad_c: Any,
+    grad_c_out: Tensor,
+    grad_gates: Tensor,
+    bias: bool,
+) -> Tensor:
+    # The number of blocks is the device's own affair; whoever sums them does not mind.
+    blocks = torch.library.get_ctx().new_dynamic_size(min=0)
+    return c.new_empty(blocks, ((4 if bias else 0) + (0 if peephole is None else 3)) * c.shape[1])
+
+
+@torch.library.register_fake("amstel::conv_lstm")
+def _(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Any,
+    h: Any,
+    c: Any,
+    mask: Any,
+    peephole: Any,
+    dilation: int,
+    padding: str,
+    algorithm: str,
+    keep: str,
+) -> Any:
+    steps, items, _, height, width = x.shape
+    if padding == "valid":
+        height -= dilation * (weight_ih.shape[2] - 1)
+        width -= dilation * (weight_ih.shape[3] - 1)
+    hidden = weight_hh.shape[1]
+
+    def frames(count: int, channels: int, dtype: torch.dtype) -> Tensor:
+        return x.new_empty(count, items, height, width, channels, dtype=dtype)
+
+    return (
+        frames(1 if keep == "last" else steps + 1, hidden, x.dtype),
+        frames(steps + 1 if keep in ("state", "gates") else 1, hidden, sum_dtype(x.dtype)),
+        frames(steps if keep == "gates" else 0, 4 * hidden, x.dtype),
+    )
+
+
+@torch.library.register_fake("amstel::conv_lstm_grad")
+def _(
+    grad_output: Any,
+    grad_h: Any,
+    grad_c: Any,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Any,
+    mask: Any,
+    peephole: Any,
+    h: Tensor,
+    c: Tensor,
+    gates: Any,
+    dilation: int,
+    padding: str,
+    algorithm: str,
+    needs: list[bool],
+) -> list[Tensor]:
+    steps, items, inputs, height, width = x.shape
+    hidden = weight_hh.shape[1]
+    found = [
+        first(x.new_empty(steps, items, height, width, inputs)),
+        torch.empty_like(weight_ih, memory_format=torch.contiguous_format),
+        torch.empty_like(weight_hh, memory_format=torch.contiguous_format),
+        x.new_empty(4 * hidden),
+        x.new_empty(3, hidden),
+        first(x.new_empty(h.shape[1:])),
+        first(c.new_empty(c.shape[1:])),
+    ]
+    return [t if need else x.new_empty(0) for t, need in zip(found, needs, strict=True)]
+
+
+@torch.library.register_fake("amstel::winograd_weight")
+def _(weight: Tensor, transposed: bool, gates: bool) -> Tensor:
+    outputs, inputs = weight.shape[:2] if not transposed else (weight.shape[1], weight.shape[0])
+    blocks = -(-(outputs // 4) // 16) if gates else -(-outputs // 64)
+    return weight.new_empty(blocks * 36 * 64 * inputs)
+
+
+@torch.library.register_fake("amstel::winograd_conv")
+def _(x: Tensor, packed: Tensor, bias: Any, out: Tensor) -> None:
+    return None
+
+
+@torch.library.register_fake("amstel::winograd_lstm")
+def _(
+    h: Tensor,
+    x: Any,
+    packed: Tensor,
+    gates: Any,
+    bias: Any,
+    c: Tensor,
+    peephole: Any,
+    h_out: Tensor,
+    c_out: Tensor,
+    activated: Any,
+) -> None:
+    return None
+
+
+@torch.library.register_fake("amstel::winograd_planes")
+def _(image: Tensor, gradient: bool, first: int, offset: int, out: Tensor) -> None:
+    return None

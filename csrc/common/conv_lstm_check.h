@@ -1,0 +1,36 @@
+// The checks of the ConvLSTM gates, the same on every device.
+#pragma once
+#include "common/check.h"
+
+namespace amstel {
+
+struct GateShape {
+  int64_t rows, inner;
+  ScalarType dtype, sum;
+};
+
+// A contiguous [rows, width] of `dtype` on the device of `like`.
+inline void check_rows(const char* op, const Tensor& like, const char* name, const Tensor& t,
+                       int64_t rows, int64_t width, ScalarType dtype) {
+  AMSTEL_CHECK(t.dim() == 2 && t.size(0) == rows && t.size(1) == width &&
+                   t.scalar_type() == dtype && t.is_contiguous(),
+               op, ": `", name, "` must be a contiguous ", torch::headeronly::toString(dtype), " [",
+               rows, ", ", width, "], got ", describe(t));
+  check_same_device(op, like, name, t);
+}
+
+inline GateShape check_gates(const char* op, const char* name, const Tensor& gates,
+                             const Tensor& c, const OptionalTensor& peephole) {
+  const ScalarType dtype = gates.scalar_type();
+  AMSTEL_CHECK(gates.dim() == 2 && gates.size(1) % 4 == 0 && gates.is_contiguous() &&
+                   (dtype == ScalarType::Double || dtype == ScalarType::Float ||
+                    dtype == ScalarType::BFloat16 || dtype == ScalarType::Half),
+               op, ": `", name, "` must be a contiguous floating-point [rows, 4 * inner], got ",
+               describe(gates));
+  const GateShape s{gates.size(0), gates.size(1) / 4, dtype, sum_dtype(dtype)};
+  check_rows(op, gates, "c", c, s.rows, s.inner, s.sum);
+  if (peephole) check_rows(op, gates, "peephole", *peephole, 3, s.inner, s.sum);
+  return s;
+}
+
+}  // namespace amstel

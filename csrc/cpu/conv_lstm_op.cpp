@@ -1,0 +1,93 @@
+// The ConvLSTM operators on the CPU: check, allocate, run threads. The arithmetic is in
+// kernels/conv_lstm.inl.h, the meaning of the arguments in library.cpp.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include "common/conv_lstm_check.h"
+#include "common/rows.h"
+#include "common/stable.h"
+#include "cpu/dispatch.h"
+#include "cpu/isa.h"
+#include "cpu/parallel.h"
+
+namespace amstel::cpu {
+namespace {
+
+template <class P>
+P offset(P p, int64_t count, int64_t size) {
+  using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<P>>, const char, char>;
+  return p ? static_cast<Byte*>(p) + count * size : nullptr;
+}
+
+void* mutable_pointer(const OptionalTensor& t) { return t ? t->mutable_data_ptr() : nullptr; }
+
+}  // namespace
+
+void conv_lstm_gates(Tensor gates, OptionalTensor more, Tensor c, OptionalTensor peephole, Tensor h,
+                     Tensor c_out, OptionalTensor activated) {
+  const char* op = "conv_lstm_gates";
+  const GateShape s = check_gates(op, "gates", gates, c, peephole);
+  if (more) check_rows(op, gates, "more", *more, s.rows, 4 * s.inner, s.dtype);
+  check_rows(op, gates, "h", h, s.rows, s.inner, s.dtype);
+  check_rows(op, gates, "c_out", c_out, s.rows, s.inner, s.sum);
+  if (activated) check_rows(op, gates, "activated", *activated, s.rows, 4 * s.inner, s.dtype);
+  const ConvLstmArgs args{gates.const_data_ptr(), pointer(more),
+                          c.const_data_ptr(),     pointer(peephole),
+                          h.mutable_data_ptr(),   c_out.mutable_data_ptr(),
+                          mutable_pointer(activated), s.inner};
+  const auto kernel = kernels().conv_lstm_gates[dtype_index(s.dtype)];
+  // The arithmetic of a cell costs about as much as moving 64 bytes.
+  const int64_t parts = threads_for(s.rows * s.inner * 64);
+  parallel_parts(parts, [&](int64_t p) { kernel(args, s.rows * p / parts, s.rows * (p + 1) / parts); });
+}
+
+Tensor conv_lstm_gates_grad(Tensor activated, Tensor c, Tensor c_out, OptionalTensor peephole,
+                            OptionalTensor grad_h, OptionalTensor grad_h_more, OptionalTensor grad_c,
+                            Tensor grad_c_out, Tensor grad_gates, bool bias) {
+  const char* op = "conv_lstm_gates_grad";
+  const GateShape s = check_gates(op, "activated", activated, c, peephole);
+  check_rows(op, c, "c_out", c_out, s.rows, s.inner, s.sum);
+  if (grad_h) check_rows(op, c, "grad_h", *grad_h, s.rows, s.inner, s.dtype);
+  if (grad_h_more) check_rows(op, c, "grad_h_more", *grad_h_more, s.rows, s.inner, s.dtype);
+  if (grad_c) check_rows(op, c, "grad_c", *grad_c, s.rows, s.inner, s.sum);
+  check_rows(op, c, "grad_c_out", grad_c_out, s.rows, s.inner, s.sum);
+  check_rows(op, c, "grad_gates", grad_gates, s.rows, 4 * s.inner, s.dtype);
+  // Blocks of rows are a function of the shape alone: the same sums for any number of threads.
+  constexpr int64_t kBlock = 256;
+  const int64_t blocks = (s.rows + kBlock - 1) / kBlock;
+  const int64_t width = ((bias ? 4 : 0) + (peephole ? 3 : 0)) * s.inner;
+  Tensor sums = empty(c, {blocks, width}, s.sum);
+  if (width) torch::stable::zero_(sums);
+  const ConvLstmGradArgs args{activated.const_data_ptr(),
+                              c.const_data_ptr(),
+                              c_out.const_data_ptr(),
+                              pointer(peephole),
+                              pointer(grad_h),
+                              pointer(grad_h_more),
+                              pointer(grad_c),
+                              grad_c_out.mutable_data_ptr(),
+                              grad_gates.mutable_data_ptr(),
+                              nullptr,
+                              nullptr,
+                              s.inner};
+  const auto kernel = kernels().conv_lstm_gates_grad[dtype_index(s.dtype)];
+  const int64_t size = static_cast<int64_t>(sums.element_size());
+  const int64_t parts = threads_for(s.rows * s.inner * 64);
+  parallel_parts(parts, [&](int64_t p) {
+    for (int64_t b = blocks * p / parts; b < blocks * (p + 1) / parts; ++b) {
+      ConvLstmGradArgs part = args;
+      void* const sum = offset(sums.mutable_data_ptr(), b * width, size);
+      if (bias) part.bias_sum = sum;
+      if (peephole) part.peephole_sum = offset(sum, bias ? 4 * s.inner : 0, size);
+      kernel(part, b * kBlock, std::min(s.rows, (b + 1) * kBlock));
+    }
+  });
+  return sums;
+}
+
+}  // namespace amstel::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(amstel, CPU, m) {
+  m.impl("conv_lstm_gates", TORCH_BOX(&amstel::cpu::conv_lstm_gates));
+  m.impl("conv_lstm_gates_grad", TORCH_BOX(&amstel::cpu::conv_lstm_gates_grad));
+}

@@ -1,0 +1,146 @@
+// The ConvLSTM gates on CUDA: check, allocate, launch.  The kernels and how their threads share the
+// work are in kernels/conv_lstm.cuh, the meaning of the arguments in library.cpp.
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+
+#include "common/conv_lstm_check.h"
+#include "common/stable.h"
+#include "cuda/device.cuh"
+#include "cuda/dispatch.cuh"
+#include "cuda/kernels/conv_lstm.cuh"
+
+namespace amstel::cuda {
+namespace {
+
+// f(Int<N>{}): elements an access of T, at most Widest.  `elements` and `states` are what the arrays
+// of T and of their states are aligned to; every gate of every row begins at a multiple of `inner`.
+template <class T, int Widest, class F>
+void with_width(int64_t inner, const Alignment& elements, const Alignment& states, const F& f) {
+  const auto fits = [&](int n) {
+    const int state = n * static_cast<int>(sizeof(Accumulate<T>));
+    return inner % n == 0 && elements.allows(n * static_cast<int>(sizeof(T))) &&
+           states.allows(std::min(state, 16));
+  };
+  if (fits(Widest)) return f(Int<Widest>{});
+  if constexpr (sizeof(T) == 2) {
+    if (fits(2)) return f(Int<2>{});
+  }
+  f(Int<1>{});
+}
+
+// The fewest lanes that hold a row of `parts` accesses at once; the rest of the block takes further
+// rows.
+dim3 block_for(int64_t parts) {
+  unsigned lanes = 1;
+  while (lanes < parts && lanes < kThreads) lanes *= 2;
+  return dim3(lanes, kThreads / lanes);
+}
+
+unsigned grid_y(int64_t parts, const dim3& block) {
+  return static_cast<unsigned>(std::min(kGridYZ, divide_up(parts, block.x)));
+}
+
+// Rows of a block of the gradient, a function of the shape alone.  Its sums are 4 or 7 numbers for
+// what is at least 8 times as many cells; 4096 cells keep all its threads busy where a row is short.
+int64_t rows_per_block(int64_t inner) { return std::max<int64_t>(8, 4096 / inner); }
+
+}  // namespace
+
+void conv_lstm_gates(Tensor gates, OptionalTensor more, Tensor c, OptionalTensor peephole, Tensor h,
+                     Tensor c_out, OptionalTensor activated) {
+  const char* op = "conv_lstm_gates";
+  const GateShape s = check_gates(op, "gates", gates, c, peephole);
+  if (more) check_rows(op, gates, "more", *more, s.rows, 4 * s.inner, s.dtype);
+  check_rows(op, gates, "h", h, s.rows, s.inner, s.dtype);
+  check_rows(op, gates, "c_out", c_out, s.rows, s.inner, s.sum);
+  if (activated) check_rows(op, gates, "activated", *activated, s.rows, 4 * s.inner, s.dtype);
+  if (s.rows * s.inner == 0) return;
+  const CurrentStream stream(gates);
+  with_float(s.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    using S = Accumulate<T>;
+    const ConvLstmArgs<T> a{data<T>(gates),
+                            data<T>(more),
+                            data<S>(c),
+                            data<S>(peephole),
+                            mutable_data<T>(h),
+                            mutable_data<S>(c_out),
+                            mutable_data<T>(activated),
+                            s.rows,
+                            s.inner};
+    Alignment elements, states;
+    elements.pointer(a.gates).pointer(a.more).pointer(a.h).pointer(a.activated);
+    states.pointer(a.c).pointer(a.peephole).pointer(a.c_out);
+    with_width<T, kVectorWidth<T>>(s.inner, elements, states, [&](auto width) {
+      constexpr int N = decltype(width)::value;
+      const dim3 block = block_for(s.inner / N);
+      const dim3 grid(blocks(op, divide_up(s.rows, block.y)), grid_y(s.inner / N, block));
+      AMSTEL_LAUNCH((conv_lstm_gates_kernel<T, N>), grid, block, 0, stream, a);
+      check_launch(op);
+    });
+  });
+}
+
+Tensor conv_lstm_gates_grad(Tensor activated, Tensor c, Tensor c_out, OptionalTensor peephole,
+                            OptionalTensor grad_h, OptionalTensor grad_h_more,
+                            OptionalTensor grad_c, Tensor grad_c_out, Tensor grad_gates,
+                            bool bias) {
+  const char* op = "conv_lstm_gates_grad";
+  const GateShape s = check_gates(op, "activated", activated, c, peephole);
+  check_rows(op, c, "c_out", c_out, s.rows, s.inner, s.sum);
+  if (grad_h) check_rows(op, c, "grad_h", *grad_h, s.rows, s.inner, s.dtype);
+  if (grad_h_more) check_rows(op, c, "grad_h_more", *grad_h_more, s.rows, s.inner, s.dtype);
+  if (grad_c) check_rows(op, c, "grad_c", *grad_c, s.rows, s.inner, s.sum);
+  check_rows(op, c, "grad_c_out", grad_c_out, s.rows, s.inner, s.sum);
+  check_rows(op, c, "grad_gates", grad_gates, s.rows, 4 * s.inner, s.dtype);
+  const CurrentStream stream(c);
+  const int64_t per_block = rows_per_block(std::max<int64_t>(1, s.inner));
+  const int64_t width = ((bias ? 4 : 0) + (peephole ? 3 : 0)) * s.inner;
+  Tensor sums = empty(c, {divide_up(s.rows, per_block), width}, s.sum);
+  if (s.rows * s.inner == 0) return sums;
+  with_float(s.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    using S = Accumulate<T>;
+    S* const sum = mutable_data<S>(sums);
+    const ConvLstmGradArgs<T> a{data<T>(activated),
+                                data<S>(c),
+                                data<S>(c_out),
+                                data<S>(peephole),
+                                data<T>(grad_h),
+                                data<T>(grad_h_more),
+                                data<S>(grad_c),
+                                mutable_data<S>(grad_c_out),
+                                mutable_data<T>(grad_gates),
+                                bias ? sum : nullptr,
+                                peephole ? sum + (bias ? 4 * s.inner : 0) : nullptr,
+                                width,
+                                s.rows,
+                                per_block,
+                                s.inner};
+    Alignment elements, states;
+    elements.pointer(a.activated).pointer(a.grad_h).pointer(a.grad_h_more).pointer(a.grad_gates);
+    states.pointer(a.c).pointer(a.c_out).pointer(a.peephole).pointer(a.grad_c);
+    states.pointer(a.grad_c_out).pointer(sum);
+    const auto launch = [&](auto width, auto with_peephole) {
+      constexpr int N = decltype(width)::value;
+      constexpr bool kPeephole = decltype(with_peephole)::value;
+      const dim3 block = block_for(s.inner / N);
+      const dim3 grid(blocks(op, divide_up(s.rows, per_block)), grid_y(s.inner / N, block));
+      AMSTEL_LAUNCH((conv_lstm_gates_grad_kernel<T, N, kPeephole>), grid, block, 0, stream, a);
+      check_launch(op);
+    };
+    // As many elements as states fit into 16 bytes: the sums take the registers for more.
+    with_width<T, kVectorWidth<S>>(s.inner, elements, states, [&](auto width) {
+      peephole ? launch(width, std::true_type{}) : launch(width, std::false_type{});
+    });
+  });
+  return sums;
+}
+
+}  // namespace amstel::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(amstel, AMSTEL_CUDA_KEY, m) {
+  m.impl("conv_lstm_gates", TORCH_BOX(&amstel::cuda::conv_lstm_gates));
+  m.impl("conv_lstm_gates_grad", TORCH_BOX(&amstel::cuda::conv_lstm_gates_grad));
+}

@@ -1,0 +1,234 @@
+// Gates of a ConvLSTM, forward and backward, in one pass over the pre-activations; torch-free.
+//
+// Data flow.  A row holds the four gates of `inner` cells one after the other, i f g o: a pixel of a
+// channels_last tensor (inner = C), or a whole image of a contiguous one (inner = C H W).  Everything
+// is read and written once.  With T of t bytes and states of s bytes (4 for the short types), a
+// cell costs forward
+//   4 t (8 t with `more`) + s read, t + s (5 t + s with `activated`) written, and backward
+//   4 t + 2 s + t for each gradient of h + s for that of c read, 4 t + s written,
+// and s / (rows of a block) for each of its sums.  Peepholes [3, inner] come from the cache.
+//
+// A thread takes N neighbouring cells of a row, 16 bytes an access where `inner` and pointers allow.
+// blockDim.x lanes, a power of two, go along a row, so that runs of at least a warp or a row are
+// contiguous, and blockDim.y rows are done at once; further parts of a row follow along grid.y.
+// Forward, grid.x are the rows.  Backward, it is blocks of rows, of a number that depends on the
+// shape alone: a thread keeps the sums of its cells over its rows in registers, the rows of a block
+// meet in shared memory in a tree, and each block writes its own sums.  So no atomics and the same
+// bits in every run.
+//
+// A thread reads all that it needs of a cell before it writes any of it, and nobody else does:
+// outputs may take the place of inputs.  Nothing here is __restrict__ for this reason.
+#pragma once
+
+#include "cuda/kernels/kernel.cuh"
+
+namespace amstel::cuda {
+
+// ---- N neighbouring elements, in accesses of at most 16 bytes ----
+
+template <typename T, int N>
+struct Cells {
+  static constexpr int kWidth = N < kVectorWidth<T> ? N : kVectorWidth<T>;
+  Vector<T, kWidth> part[N / kWidth];
+  __device__ __forceinline__ T& operator[](int n) { return part[n / kWidth][n % kWidth]; }
+  __device__ __forceinline__ const T& operator[](int n) const {
+    return part[n / kWidth][n % kWidth];
+  }
+  __device__ __forceinline__ void load(const T* pointer) {
+#pragma unroll
+    for (int i = 0; i < N / kWidth; ++i) part[i] = load_vector<kWidth>(pointer + i * kWidth);
+  }
+  __device__ __forceinline__ void store(T* pointer) const {
+#pragma unroll
+    for (int i = 0; i < N / kWidth; ++i) store_row(pointer + i * kWidth, part[i]);
+  }
+};
+
+// `Count` of them, `stride` apart; zero without a pointer.
+template <int Count, int N, typename T>
+__device__ __forceinline__ void load_each(Cells<T, N> (&cells)[Count], const T* pointer,
+                                          int64_t at, int64_t stride) {
+#pragma unroll
+  for (int g = 0; g < Count; ++g) cells[g] = {};
+  if (!pointer) return;
+#pragma unroll
+  for (int g = 0; g < Count; ++g) cells[g].load(pointer + at + g * stride);
+}
+
+// ---- Activations, to 2 units in the last place ----
+
+__device__ __forceinline__ float exponential(float x) { return expf(x); }
+__device__ __forceinline__ double exponential(double x) { return exp(x); }
+__device__ __forceinline__ float hyperbolic_tangent(float x) { return tanhf(x); }
+__device__ __forceinline__ double hyperbolic_tangent(double x) { return tanh(x); }
+__device__ __forceinline__ float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+__device__ __forceinline__ double multiply_add(double a, double b, double c) {
+  return fma(a, b, c);
+}
+// 1 / d for d in [1, 2]; to 2 units in the last place will do.
+__device__ __forceinline__ float inverse(float d) { return __fdividef(1.0f, d); }
+__device__ __forceinline__ double inverse(double d) { return 1.0 / d; }
+
+// With e = exp(-|x|), y = 1 / (1 + e) or e / (1 + e).  One Newton step on the residual n - y (1 + e)
+// gives back what the inverse and the rounding of 1 + e lost, so that little but the error of e
+// remains.
+template <typename S>
+__device__ __forceinline__ S sigmoid(S x) {
+  const S e = exponential(x < 0 ? x : -x);
+  const S n = x < 0 ? e : S(1), r = inverse(1 + e), y = n * r;
+  return multiply_add(r, multiply_add(-y, e, n - y), y);
+}
+
+// ---- Forward ----
+
+template <typename T>
+struct ConvLstmArgs {
+  const T *gates, *more;                // more may be null, like peephole and activated
+  const Accumulate<T>*c, *peephole;     // peephole: of i, f, o
+  T* h;
+  Accumulate<T>* c_out;
+  T* activated;
+  int64_t rows, inner;
+};
+
+template <typename T, int N>
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 2 : 3)
+    conv_lstm_gates_kernel(const ConvLstmArgs<T> a) {
+  using S = Accumulate<T>;
+  const int64_t row = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
+  if (row >= a.rows) return;
+  const int64_t step = int64_t{gridDim.y} * blockDim.x * N;
+#pragma unroll 1
+  for (int64_t k = (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * N; k < a.inner; k += step) {
+    const int64_t gate = row * 4 * a.inner + k, state = row * a.inner + k;
+    Cells<T, N> gates[4], more[4], h;
+    Cells<S, N> c, p[3];
+    load_each(gates, a.gates, gate, a.inner);
+    load_each(more, a.more, gate, a.inner);
+    c.load(a.c + state);
+    load_each(p, a.peephole, k, a.inner);
+    S sum[4][N];
+#pragma unroll
+    for (int g = 0; g < 4; ++g) {
+#pragma unroll
+      for (int n = 0; n < N; ++n) sum[g][n] = widen(gates[g][n]) + widen(more[g][n]);
+    }
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+      S v[4] = {sum[0][n], sum[1][n], sum[2][n], sum[3][n]};
+      if (a.peephole) {  // 0 * c would spread a c that is not finite
+        v[0] += p[0][n] * c[n];
+        v[1] += p[1][n] * c[n];
+      }
+      v[0] = sigmoid(v[0]);
+      v[1] = sigmoid(v[1]);
+      v[2] = hyperbolic_tangent(v[2]);
+      c[n] = v[1] * c[n] + v[0] * v[2];
+      if (a.peephole) v[3] += p[2][n] * c[n];
+      v[3] = sigmoid(v[3]);
+      h[n] = narrow<T>(v[3] * hyperbolic_tangent(c[n]));
+#pragma unroll
+      for (int g = 0; g < 4; ++g) gates[g][n] = narrow<T>(v[g]);
+    }
+    c.store(a.c_out + state);
+    h.store(a.h + state);
+    if (a.activated) {
+#pragma unroll
+      for (int g = 0; g < 4; ++g) gates[g].store(a.activated + gate + g * a.inner);
+    }
+  }
+}
+
+// ---- Backward ----
+
+template <typename T>
+struct ConvLstmGradArgs {
+  const T* activated;
+  const Accumulate<T>*c, *c_out, *peephole;
+  const T *grad_h, *grad_h_more;  // may be null, like grad_c
+  const Accumulate<T>* grad_c;
+  Accumulate<T>* grad_c_out;
+  T* grad_gates;
+  Accumulate<T>*bias_sum, *peephole_sum;  // of the first block; bias_sum may be null
+  int64_t sum_stride;                     // from block to block
+  int64_t rows, rows_per_block, inner;
+};
+
+template <typename T, int N, bool Peephole>
+__global__ void __launch_bounds__(kThreads, Peephole || sizeof(T) == 8 ? 2 : 3)
+    conv_lstm_gates_grad_kernel(const ConvLstmGradArgs<T> a) {
+  using S = Accumulate<T>;
+  constexpr int kSums = Peephole ? 7 : 4;
+  AMSTEL_SHARED(S, partial, kThreads * kSums * N);
+  const int64_t first = blockIdx.x * a.rows_per_block + threadIdx.y;
+  const int64_t end = (blockIdx.x + int64_t{1}) * a.rows_per_block;
+  const int64_t last = end < a.rows ? end : a.rows;
+  const int64_t width = int64_t{blockDim.x} * N;
+#pragma unroll 1
+  for (int64_t part = blockIdx.y * width; part < a.inner; part += gridDim.y * width) {
+    const int64_t k = part + int64_t{threadIdx.x} * N;
+    const bool has_cells = k < a.inner;
+    S sum[kSums * N] = {};
+    if (has_cells) {
+      Cells<S, N> p[3];
+      load_each(p, Peephole ? a.peephole : nullptr, k, a.inner);
+#pragma unroll 1
+      for (int64_t row = first; row < last; row += blockDim.y) {
+        const int64_t gate = row * 4 * a.inner + k, state = row * a.inner + k;
+        Cells<T, N> v[4], grad_h[1], more[1];
+        Cells<S, N> c, c_out, grad_c[1];
+        load_each(v, a.activated, gate, a.inner);
+        c.load(a.c + state);
+        c_out.load(a.c_out + state);
+        load_each(grad_h, a.grad_h, state, 0);
+        load_each(more, a.grad_h_more, state, 0);
+        load_each(grad_c, a.grad_c, state, 0);
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+          const S i = widen(v[0][n]), f = widen(v[1][n]), g = widen(v[2][n]), o = widen(v[3][n]);
+          const S dh = widen(grad_h[0][n]) + widen(more[0][n]);
+          const S t = hyperbolic_tangent(c_out[n]);
+          S d[4], dc = grad_c[0][n] + dh * o * (1 - t * t);
+          d[3] = dh * t * (o * (1 - o));
+          if constexpr (Peephole) dc += d[3] * p[2][n];
+          d[0] = dc * g * (i * (1 - i));
+          d[1] = dc * c[n] * (f * (1 - f));
+          d[2] = dc * i * (1 - g * g);
+          dc *= f;
+          if constexpr (Peephole) {
+            dc += d[0] * p[0][n] + d[1] * p[1][n];
+            sum[4 * N + n] += d[0] * c[n];
+            sum[5 * N + n] += d[1] * c[n];
+            sum[6 * N + n] += d[3] * c_out[n];
+          }
+          grad_c[0][n] = dc;
+#pragma unroll
+          for (int k = 0; k < 4; ++k) {
+            v[k][n] = narrow<T>(d[k]);
+            sum[k * N + n] += d[k];
+          }
+        }
+        grad_c[0].store(a.grad_c_out + state);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) v[k].store(a.grad_gates + gate + k * a.inner);
+      }
+    }
+    if (!Peephole && !a.bias_sum) continue;
+    if (blockDim.y > 1) {
+      const int thread = static_cast<int>(threadIdx.y * blockDim.x + threadIdx.x);
+      sum_tiles<kSums * N, S>(partial, thread, static_cast<int>(blockDim.x), sum);
+    }
+    if (!has_cells || threadIdx.y != 0) continue;
+#pragma unroll
+    for (int q = 0; q < kSums; ++q) {
+      S* const sums = q < 4 ? a.bias_sum : a.peephole_sum;
+      if (!sums) continue;
+      Cells<S, N> total;
+#pragma unroll
+      for (int n = 0; n < N; ++n) total[n] = sum[q * N + n];
+      total.store(sums + blockIdx.x * a.sum_stride + (q < 4 ? q : q - 4) * a.inner + k);
+    }
+  }
+}
+
+}  // namespace amstel::cuda
