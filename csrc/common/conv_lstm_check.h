@@ -1,5 +1,7 @@
 // The checks of the ConvLSTM gates, the same on every device.
 #pragma once
+#include <algorithm>
+
 #include "common/check.h"
 
 namespace amstel {
@@ -31,6 +33,14 @@ inline GateShape check_gates(const char* op, const char* name, const Tensor& gat
   check_rows(op, gates, "c", c, s.rows, s.inner, s.sum);
   if (peephole) check_rows(op, gates, "peephole", *peephole, 3, s.inner, s.sum);
   return s;
+}
+
+// Rows whose sums the gradient adds up in one, a function of the shape alone, so that bits are the
+// same for any number of threads (the fake kernel in python/amstel/ops/conv_lstm.py knows it too).
+// The sums are 4 or 7 numbers for at least 8 times as many cells; 4096 cells keep the threads of a
+// block busy where a row is short.
+inline int64_t rows_per_block(int64_t inner) {
+  return std::max<int64_t>(8, 4096 / std::max<int64_t>(1, inner));
 }
 
 }  // namespace amstel

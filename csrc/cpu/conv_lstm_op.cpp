@@ -52,9 +52,7 @@ Tensor conv_lstm_gates_grad(Tensor activated, Tensor c, Tensor c_out, OptionalTe
   if (grad_c) check_rows(op, c, "grad_c", *grad_c, s.rows, s.inner, s.sum);
   check_rows(op, c, "grad_c_out", grad_c_out, s.rows, s.inner, s.sum);
   check_rows(op, c, "grad_gates", grad_gates, s.rows, 4 * s.inner, s.dtype);
-  // Blocks of rows are a function of the shape alone: the same sums for any number of threads.
-  constexpr int64_t kBlock = 256;
-  const int64_t blocks = (s.rows + kBlock - 1) / kBlock;
+  const int64_t block = rows_per_block(s.inner), blocks = (s.rows + block - 1) / block;
   const int64_t width = ((bias ? 4 : 0) + (peephole ? 3 : 0)) * s.inner;
   Tensor sums = empty(c, {blocks, width}, s.sum);
   if (width) torch::stable::zero_(sums);
@@ -79,7 +77,7 @@ Tensor conv_lstm_gates_grad(Tensor activated, Tensor c, Tensor c_out, OptionalTe
       void* const sum = offset(sums.mutable_data_ptr(), b * width, size);
       if (bias) part.bias_sum = sum;
       if (peephole) part.peephole_sum = offset(sum, bias ? 4 * s.inner : 0, size);
-      kernel(part, b * kBlock, std::min(s.rows, (b + 1) * kBlock));
+      kernel(part, b * block, std::min(s.rows, (b + 1) * block));
     }
   });
   return sums;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +128,8 @@ class ConvLSTM(nn.Module):
         dropout: rate of whole channels dropped between layers while training.
         peephole: whether the gates see the cell state, one weight a channel.
         dilation: of both convolutions.
+        padding: "same", or "valid" for input convolutions without padding, in every layer: output and state of
+            a layer are then dilation * (k - 1) smaller than what it reads.
         return_sequences: False returns only the last layer's last output, [N, C, H, W], and stores one frame of it.
         memory: "store" keeps the activated gates for the backward pass, "recompute" computes them again.
 
@@ -134,7 +137,9 @@ class ConvLSTM(nn.Module):
     bidirectional, else 1, in torch.nn.LSTM's order (layer 0 forward, layer 0 backward, layer 1 forward, ...);
     lengths None or [N] integers from 1 to T: what lies past the end of a sequence is neither read nor
     differentiated, the output there is 0 and the state is that of the last step.
-    Returns output [T, N, D * C, H, W] and (h_n, c_n), each [num_layers * D, N, C, H, W].
+    Returns output [T, N, D * C, H, W] and (h_n, c_n), each [num_layers * D, N, C, H, W]. With padding="valid" H and W
+    of output and states are the smaller ones; with several layers, whose sizes then differ, h_0, c_0, h_n and c_n
+    are tuples of num_layers * D tensors [N, C, H_l, W_l] instead.
 
     Source: X. Shi et al., Convolutional LSTM Network, NeurIPS 2015, equation 3.
 
@@ -158,6 +163,7 @@ class ConvLSTM(nn.Module):
         dropout: float = 0.0,
         peephole: bool = False,
         dilation: int = 1,
+        padding: str = "same",
         return_sequences: bool = True,
         memory: str = "store",
     ):
@@ -172,15 +178,18 @@ class ConvLSTM(nn.Module):
             _check.fail("dropout", "in [0, 1)", dropout)
         if memory not in ("store", "recompute"):
             _check.fail("memory", "'store' or 'recompute'", memory)
+        if padding not in ("same", "valid"):
+            _check.fail("padding", "'same' or 'valid'", padding)
         self.in_channels, self.hidden_channels, self.num_layers = in_channels, hidden_channels, num_layers
         self.batch_first, self.bidirectional, self.dropout = batch_first, bidirectional, float(dropout)
-        self.dilation, self.return_sequences, self.memory = dilation, return_sequences, memory
+        self.kernel_size, self.dilation, self.padding = _pair("kernel_size", kernel_size), dilation, padding
+        self.return_sequences, self.memory = return_sequences, memory
         directions = 2 if bidirectional else 1
         self.layers = nn.ModuleList(
             _Gates(
                 in_channels if layer == 0 else directions * hidden_channels,
                 hidden_channels,
-                kernel_size,
+                self.kernel_size,
                 bias,
                 peephole,
             )
@@ -190,7 +199,7 @@ class ConvLSTM(nn.Module):
 
     def reset_parameters(self) -> None:
         for layer in self.layers:
-            layer.reset_parameters()  # type: ignore[operator]
+            cast(_Gates, layer).reset_parameters()
 
     def forward(
         self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
@@ -202,10 +211,15 @@ class ConvLSTM(nn.Module):
         if self.batch_first:
             x = x.transpose(0, 1)
         if state is not None:
-            shape = (len(self.layers), x.shape[1], self.hidden_channels, *x.shape[3:])
+            count = len(self.layers)
+            shape = (count, x.shape[1], self.hidden_channels, *x.shape[3:])
             for name, value in zip(("h_0", "c_0"), state, strict=True):
-                if value.shape != shape:
+                if self.padding == "same" and value.shape != shape:
                     _check.fail(name, str(list(shape)), value)
+                if len(value) != count:  # without padding sizes differ; conv_lstm checks each
+                    raise ValueError(
+                        f"`{name}` must be {count} states, one a layer and direction, got {len(value)}"
+                    )
         directions = 2 if self.bidirectional else 1
         last: list[State] = []
         for k in range(self.num_layers):
@@ -215,7 +229,7 @@ class ConvLSTM(nn.Module):
             outputs = []
             for d in range(directions):
                 n = k * directions + d
-                gates = self.layers[n]
+                gates = cast(_Gates, self.layers[n])
                 output, final = conv_lstm(
                     _reverse(x, lengths) if d else x,
                     gates.weight_ih,
@@ -225,6 +239,7 @@ class ConvLSTM(nn.Module):
                     lengths=lengths,
                     peephole=gates.peephole,
                     dilation=self.dilation,
+                    padding=self.padding,
                     return_sequences=self.return_sequences or not top,
                     memory=self.memory,
                 )
@@ -234,12 +249,14 @@ class ConvLSTM(nn.Module):
             x = outputs[0] if directions == 1 else torch.cat(outputs, -3)
         if self.batch_first and x.dim() == 5:
             x = x.transpose(0, 1)
-        return x, (torch.stack([h for h, _ in last]), torch.stack([c for _, c in last]))
+        h_n, c_n = zip(*last, strict=True)
+        if self.padding == "valid" and self.num_layers > 1:
+            return x, (h_n, c_n)  # type: ignore[return-value]
+        return x, (torch.stack(h_n), torch.stack(c_n))
 
     def extra_repr(self) -> str:
-        kernel = tuple(self.layers[0].weight_ih.shape[2:])  # type: ignore[union-attr, operator]
         return (
-            f"{self.in_channels}, {self.hidden_channels}, kernel_size={kernel}, num_layers={self.num_layers}, "
+            f"{self.in_channels}, {self.hidden_channels}, kernel_size={self.kernel_size}, num_layers={self.num_layers}, "
             f"bidirectional={self.bidirectional}, memory={self.memory!r}"
         )
 

@@ -3,14 +3,14 @@
 Registered as the operators amstel::conv_lstm and amstel::conv_lstm_grad, so that a compiler sees one operation
 whatever T is. Images are channels last throughout, [..., H, W, channels] and contiguous. The convolutions are
 PyTorch's, but for 3x3 kernels on the CPU, which go through Winograd's algorithm (csrc/cpu/kernels/winograd.inl.h)
-with weights transformed once a sequence. Steps are taken in chunks that bound the memory of everything that is not
-an output; chunks are a function of shapes alone, and what is computed again runs through the same kernels on the
-same chunks, so that its bits are those of the first time.
+with weights transformed once a sequence.
+
+Memory is bounded by parts: where a gradient will be asked the batch is cut into groups of items, and every
+group goes through its sequence in chunks of steps. Parts are a function of shapes alone and the same in both
+passes, so that gates that are computed again go through the same kernels on the same shapes, to the same bits.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,10 +19,10 @@ from torch.nn.functional import conv2d, pad
 from amstel import _library  # noqa: F401  (the schemas)
 
 _ops = torch.ops.amstel
-_CHUNK = 1 << 26  # bytes of gates that a chunk holds
-_CHUNK_RECOMPUTE = 1 << 24
-_PLANES = 1 << 24  # bytes of transformed tiles
-
+_PART = {"cpu": 1 << 24, "cuda": 1 << 28}  # bytes of gates that a part holds, if the weights are not larger
+_PLANES = 1 << 26  # bytes of transformed weight gradients that are worth one product for both weights
+_TILES = 128  # in a product of transformed tiles
+CHECKPOINTS = 8  # chunks at most, at whose beginnings c is kept
 
 def last(x: Tensor) -> Tensor:
     """[..., C, H, W] as contiguous [..., H, W, C]; no copy of a channels_last tensor."""
@@ -55,28 +55,24 @@ class _Plain:
         y = conv2d(self._padded(x), self.weight, bias, padding=self.padding, dilation=self.dilation)
         return last(y)
 
-    def backward(
-        self, grad: Tensor, x: Tensor | None, shape: tuple[int, ...], weight: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Gradients of the input, of `shape` [n, H, W, C], and of the weight, for which x is needed."""
+    def backward(self, grad: Tensor, x: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+        """Gradient of the weight, or without x that of the input, of `shape` [n, H, W, C]."""
         n, height, width, channels = shape
-        like = (
-            self._padded(x)
-            if x is not None
-            else first(grad.new_empty(1).expand(n, height + self.odd[0], width + self.odd[1], channels))
-        )
+        if x is None:  # only its shape is looked at
+            like = first(grad.new_empty(1).expand(n, height + self.odd[0], width + self.odd[1], channels))
+        else:
+            like = self._padded(x)
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
             first(grad), like, self.weight, None, [1, 1], self.padding, [self.dilation] * 2, False, [0, 0], 1,
-            [True, weight, False],
+            [x is None, x is not None, False],
         )  # fmt: skip
-        return last(grad_x[:, :, :height, :width]), grad_weight
+        return last(grad_x[:, :, :height, :width]) if x is None else grad_weight
 
 
-def chunks(steps: int, step_bytes: int, limit: int) -> list[tuple[int, int]]:
-    """Ranges of steps of which none holds more than `limit` bytes, unless a single step does."""
-    size = max(1, limit // max(1, step_bytes))
-    count = -(-steps // size)
-    return [(steps * k // count, steps * (k + 1) // count) for k in range(count)]
+def parts(count: int, size: int) -> list[slice]:
+    """Nearly equal ranges of at most `size`, at least one."""
+    pieces = max(1, -(-count // max(1, size)))
+    return [slice(count * k // pieces, count * (k + 1) // pieces) for k in range(pieces)]
 
 
 class _Plan:
@@ -91,6 +87,7 @@ class _Plan:
         dilation: int,
         padding: str,
         algorithm: str,
+        grouped: bool,
     ):
         self.steps, self.items, self.inputs, height, width = x.shape
         self.hidden = weight_hh.shape[1]
@@ -100,60 +97,61 @@ class _Plan:
             width -= dilation * (weight_ih.shape[3] - 1)
         self.size = (height, width)
         self.dtype, self.sum = x.dtype, sum_dtype(x.dtype)
+        self.weight_ih, self.weight_hh = weight_ih, weight_hh
+        self.dilation, self.padding = dilation, padding
+
+        item = height * width * 4 * self.hidden * x.element_size()
+        weights = (weight_ih.numel() + weight_hh.numel()) * x.element_size()
+        limit = max(_PART["cpu" if x.is_cpu else "cuda"], weights)
+        # A group has pixels enough that a step of it is worth its weights.
+        least = -(-1024 // max(1, height * width)) if grouped else self.items
+        self.groups = parts(self.items, max(least, limit // max(1, item * self.steps)))
+        group = -(-self.items // len(self.groups))
+        size = limit // max(1, group * item)
+        self.chunks = parts(self.steps, max(size, -(-self.steps // CHECKPOINTS)) if grouped else size)
+
         three = weight_hh.shape[2:] == (3, 3) and dilation == 1
         self.winograd = algorithm == "winograd" or (
             algorithm == "auto" and x.is_cpu and three and x.dtype != torch.float64 and self.hidden >= 8
         )
+        like_hh = self.winograd and weight_ih.shape[2:] == (3, 3) and padding == "same"
+        # Worth it where the transformed input is used for many outputs.
+        self.winograd_input = like_hh and self.inputs >= 8
         # x joins h in one product over channels, so that gates of the input are never written; with few tiles a
         # step the weights, which then are read at every step, cost more.
-        tiles = self.items * -(-height // 4) * -(-width // 4)
-        self.join = (
-            self.winograd
-            and weight_ih.shape[2:] == (3, 3)
-            and padding == "same"
-            and (tiles >= 64 or 8 * self.inputs <= self.hidden)
-        )
+        tiles = group * -(-height // 4) * -(-width // 4)
+        self.join = like_hh and (tiles >= 64 or 8 * self.inputs <= self.hidden)
         self.bias = bias if bias is None or not self.winograd else bias.float()
-        self.weight_ih, self.weight_hh = weight_ih, weight_hh
-        self.dilation, self.padding = dilation, padding
-        # Worth it where the transformed input is used for many outputs.
-        self.winograd_input = (
-            self.winograd and weight_ih.shape[2:] == (3, 3) and padding == "same" and self.inputs >= 8
-        )
-        self.step_bytes = self.items * height * width * 4 * self.hidden * x.element_size()
+        self.packed: Tensor | None = None
+        self.packed_input: Tensor | None = None
+        self.recurrent = None if self.winograd else _Plain(weight_hh, dilation, "same")
 
     def empty(self, *leading: int, channels: int, dtype: torch.dtype | None = None) -> Tensor:
-        return self.weight_hh.new_empty(*leading, self.items, *self.size, channels, dtype=dtype or self.dtype)
+        return self.weight_hh.new_empty(*leading, *self.size, channels, dtype=dtype or self.dtype)
 
-    def prepare(self) -> None:
-        """Weights as the forward pass wants them."""
-        gates = 4 * self.hidden
-        if self.join:
-            both = torch.cat([self.weight_hh, self.weight_ih], 1).float().contiguous()
-            self.packed = _ops.winograd_weight(both, False, True)
-        elif self.winograd:
-            self.packed = _ops.winograd_weight(self.weight_hh.float().contiguous(), False, True)
-        else:
-            self.recurrent = _Plain(self.weight_hh, self.dilation, "same")
-        if self.join:
-            return
-        if self.winograd_input:
-            packed = _ops.winograd_weight(self.weight_ih.float().contiguous(), False, False)
-
-            def hoisted(x: Tensor) -> Tensor:
-                out = x.new_empty(*x.shape[:3], gates)
-                _ops.winograd_conv(x, packed, self.bias, out)
-                return out
-
-            self.hoisted: Callable[[Tensor], Tensor] = hoisted
-        else:
-            plain = _Plain(self.weight_ih, self.dilation, self.padding)
-            bias = self.bias if self.bias is None else self.bias.to(self.dtype)
-            self.hoisted = lambda x: plain(x, bias)
+    def single(self) -> bool:
+        return len(self.groups) == len(self.chunks) == 1
 
     def input_gates(self, x: Tensor) -> Tensor | None:
-        """The gates of the steps x [k, N, H, W, C_in], all at once; None where each step adds its own."""
-        return None if self.join else self.hoisted(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        """The gates of the steps x [k, n, H, W, C_in], all at once; None where each step adds its own."""
+        if self.join:
+            return None
+        flat = x.flatten(0, 1)
+        if self.winograd_input:
+            if self.packed_input is None:
+                self.packed_input = _ops.winograd_weight(self.weight_ih.float().contiguous(), False, False)
+            out = x.new_empty(*flat.shape[:1], *self.size, 4 * self.hidden)
+            _ops.winograd_conv(flat, self.packed_input, self.bias, out)
+            if self.single():  # four times the weights: gone before those of h come
+                self.packed_input = None
+        else:
+            bias = self.bias if self.bias is None else self.bias.to(self.dtype)
+            out = _Plain(self.weight_ih, self.dilation, self.padding)(flat, bias)
+        return out.unflatten(0, x.shape[:2])
+
+    def release(self) -> None:
+        """No more forward steps: their weights may go."""
+        self.packed = self.packed_input = None
 
     def step(
         self,
@@ -166,19 +164,21 @@ class _Plan:
         c_out: Tensor,
         activated: Tensor | None,
     ) -> None:
-        """One step, or several whose states h and c are known, stacked along the items."""
         if self.winograd:
+            if self.packed is None:
+                weight = torch.cat([self.weight_hh, self.weight_ih], 1) if self.join else self.weight_hh
+                self.packed = _ops.winograd_weight(weight.float().contiguous(), False, True)
             bias = self.bias if gates is None else None
             joined = x if self.join else None
             _ops.winograd_lstm(h, joined, self.packed, gates, bias, c, peephole, h_out, c_out, activated)
             return
-        assert gates is not None
+        assert gates is not None and self.recurrent is not None
         rows = [t if t is None else t.view(-1, t.shape[-1]) for t in (c, h_out, c_out, activated)]
-        more = self.recurrent(h)
-        _ops.conv_lstm_gates(gates.view(-1, 4 * self.hidden), more.view(-1, 4 * self.hidden), rows[0], peephole, *rows[1:])
+        both = [t.view(-1, 4 * self.hidden) for t in (gates, self.recurrent(h))]
+        _ops.conv_lstm_gates(*both, rows[0], peephole, *rows[1:])
 
 
-def _initial(plan: _Plan, state: Tensor | None, out: Tensor) -> None:
+def _initial(state: Tensor | None, out: Tensor) -> None:
     if state is None:
         out.zero_()
     else:
@@ -199,39 +199,47 @@ def conv_lstm(
     algorithm: str,
     keep: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    plan = _Plan(x, weight_ih, weight_hh, bias, dilation, padding, algorithm)
-    plan.prepare()
-    steps = plan.steps
+    kept = keep in ("state", "gates")
+    plan = _Plan(x, weight_ih, weight_hh, bias, dilation, padding, algorithm, kept)
+    steps, items, hidden = plan.steps, plan.items, plan.hidden
     peephole = peephole if peephole is None else peephole.to(plan.sum).contiguous()
     # A state that is not kept alternates between two frames: a step reads the neighbours of what it writes.
-    h = plan.empty(2 if keep == "last" else steps + 1, channels=plan.hidden)
-    c = plan.empty(steps + 1 if keep in ("state", "gates") else 1, channels=plan.hidden, dtype=plan.sum)
-    gates = plan.empty(steps if keep == "gates" else 0, channels=4 * plan.hidden)
-    _initial(plan, h0, h[0])
-    _initial(plan, c0, c[0])
-    for begin, end in chunks(steps, plan.step_bytes, _CHUNK if keep == "gates" else _CHUNK_RECOMPUTE):
-        xs = last(x[begin:end])
-        hoisted = plan.input_gates(xs)
-        for t in range(begin, end):
-            source, target = h[t % len(h)], h[(t + 1) % len(h)]
-            c_source, c_target = c[t % len(c)], c[(t + 1) % len(c)]
-            kept = c_source.clone() if mask is not None and len(c) == 1 else c_source
-            plan.step(
-                xs[t - begin],
-                None if hoisted is None else hoisted[t - begin],
-                source,
-                c_source,
-                peephole,
-                target,
-                c_target,
-                gates[t] if keep == "gates" else None,
-            )
-            if mask is not None:
-                steps_on = mask[t][:, None, None, None]
-                target.copy_(torch.where(steps_on, target, source))
-                c_target.copy_(torch.where(steps_on, c_target, kept))
+    h = plan.empty(2 if keep == "last" else steps + 1, items, channels=hidden)
+    # Of c the gradient needs every step with the gates, else where a chunk begins.
+    frames = {"gates": steps, "state": min(steps, CHECKPOINTS)}.get(keep, 0)
+    c = plan.empty(frames + 1, items, channels=hidden, dtype=plan.sum)
+    gates = plan.empty(steps if keep == "gates" else 0, items, channels=4 * hidden)
+    _initial(h0, h[0])
+    _initial(c0, c[0])
+    for group in plan.groups:
+        for k, chunk in enumerate(plan.chunks):
+            xs = last(x[chunk, group])
+            hoisted = plan.input_gates(xs)
+            if keep == "state":
+                c[k + 1, group] = c[k, group]
+            for t in range(chunk.start, chunk.stop):
+                source, target = h[t % len(h), group], h[(t + 1) % len(h), group]
+                at = (t, t + 1) if keep == "gates" else (k + 1,) * 2 if keep == "state" else (0, 0)
+                c_source, c_target = c[at[0], group], c[at[1], group]
+                on = None if mask is None else mask[t, group, None, None, None]
+                before = c_source.clone() if on is not None else c_source
+                plan.step(
+                    xs[t - chunk.start],
+                    None if hoisted is None else hoisted[t - chunk.start],
+                    source,
+                    c_source,
+                    peephole,
+                    target,
+                    c_target,
+                    gates[t, group] if keep == "gates" else None,
+                )
+                if on is not None:
+                    target.copy_(torch.where(on, target, source))
+                    c_target.copy_(torch.where(on, c_target, before))
     if keep == "last":
         h = h[steps % 2 : steps % 2 + 1].clone()
+    if keep == "state":
+        c[-1] = c[len(plan.chunks)]
     return h, c, gates
 
 
@@ -254,74 +262,83 @@ def conv_lstm_grad(
     needs: list[bool],
 ) -> list[Tensor]:
     need_x, need_ih, need_hh, need_bias, need_peephole, need_h, need_c = needs
-    plan = _Plan(x, weight_ih, weight_hh, bias, dilation, padding, algorithm)
-    if gates is None:
-        plan.prepare()
-    back = _Backward(plan, need_x, need_ih, need_hh)
+    plan = _Plan(x, weight_ih, weight_hh, bias, dilation, padding, algorithm, True)
     hidden = plan.hidden
+    dtype = x.dtype if peephole is None else peephole.dtype
     peephole = peephole if peephole is None else peephole.to(plan.sum).contiguous()
-    dh = None if grad_h is None else last(grad_h)
-    dc = None if grad_c is None else last(grad_c)
-    dc_next = plan.empty(channels=hidden, dtype=plan.sum)
-    grad_x = (
-        x.new_empty(plan.steps, plan.items, *plan.input_size, plan.inputs) if need_x else x.new_empty(0)
-    )
-    sums = []
-    limit = _CHUNK_RECOMPUTE if gates is None else _CHUNK
-    for begin, end in reversed(chunks(plan.steps, plan.step_bytes, limit)):
-        xs = last(x[begin:end]) if need_ih or gates is None else None
-        if gates is None:
-            assert xs is not None
-            activated = _recompute(plan, xs, h[begin:end], c[begin:end], peephole)
-            grad_gates = activated  # nobody reads them after
-        else:
-            activated = gates[begin:end]
-            grad_gates = torch.empty_like(activated)
-        for t in reversed(range(begin, end)):
-            out = None if grad_output is None else last(grad_output[t])
-            passed_h = passed_c = None
-            if mask is not None:
-                # A step that keeps its state hands the gradients on.
-                steps_on = mask[t][:, None, None, None]
-                total = dh if out is None else out if dh is None else out + dh
-                out = None
-                if total is not None:
-                    passed_h, dh = _split(steps_on, total)
-                if dc is not None:
-                    passed_c, dc = _split(steps_on, dc)
-            rows = [
-                s if s is None else s.view(-1, s.shape[-1])
-                for s in (activated[t - begin], c[t], c[t + 1], out, dh, dc, dc_next, grad_gates[t - begin])
-            ]
-            sums.append(_ops.conv_lstm_gates_grad(*rows[:3], peephole, *rows[3:], need_bias))
-            dc, dc_next = dc_next, plan.empty(channels=hidden, dtype=plan.sum) if dc is None else dc
-            if t > 0 or need_h:
-                dh = back.recurrent(grad_gates[t - begin])
-                if passed_h is not None:
-                    dh += passed_h
-            if passed_c is not None:
-                dc += passed_c
-        if need_x:
-            grad_x[begin:end] = back.input(grad_gates)
-        back.add_weights(xs, h[begin:end], grad_gates)
-    grad_ih, grad_hh = back.weights()
+    back = _Backward(plan, need_ih, need_hh)
     none = x.new_empty(0)
+    grad_x = x.new_empty(plan.steps, plan.items, *plan.input_size, plan.inputs) if need_x else none
+    grad_h0 = plan.empty(plan.items, channels=hidden) if need_h else none
+    grad_c0 = plan.empty(plan.items, channels=hidden, dtype=plan.sum) if need_c else none
+    sums = []
+    for group in plan.groups:
+        dh = None if grad_h is None else last(grad_h[group])
+        dc = None if grad_c is None else last(grad_c[group])
+        for k, chunk in reversed(list(enumerate(plan.chunks))):
+            final = group.stop == plan.items and k == 0
+            xs = last(x[chunk, group]) if need_ih or gates is None else None
+            hs = h[chunk, group]
+            if gates is None:
+                assert xs is not None
+                activated, cells = _recompute(plan, xs, hs, c[k, group], mask, group, chunk, peephole)
+                grad_gates = activated  # nobody reads them after
+                if final:
+                    plan.release()
+            else:
+                activated, cells = gates[chunk, group], c[chunk.start : chunk.stop + 1, group]
+                grad_gates = torch.empty_like(activated, memory_format=torch.contiguous_format)
+            for t in reversed(range(len(activated))):
+                out = None if grad_output is None else last(grad_output[chunk.start + t, group])
+                passed_h = passed_c = None
+                if mask is not None:
+                    # A step that keeps its state hands the gradients on.
+                    on = mask[chunk.start + t, group, None, None, None]
+                    total = dh if out is None else out if dh is None else out + dh
+                    out = None
+                    if total is not None:
+                        passed_h, dh = _split(on, total)
+                    if dc is not None:
+                        passed_c, dc = _split(on, dc)
+                dc_next = torch.empty_like(cells[t], memory_format=torch.contiguous_format)
+                rows = [
+                    s if s is None else s.view(-1, s.shape[-1])
+                    for s in (activated[t], cells[t], cells[t + 1], out, dh, dc, dc_next, grad_gates[t])
+                ]
+                sums.append(_ops.conv_lstm_gates_grad(*rows[:3], peephole, *rows[3:], need_bias))
+                dc = dc_next
+                if chunk.start + t > 0 or need_h:
+                    dh = back.recurrent(grad_gates[t])
+                    if passed_h is not None:
+                        dh += passed_h
+                if passed_c is not None:
+                    dc += passed_c
+            if final:
+                back.release("hh")
+            if need_x:
+                grad_x[chunk, group] = back.input(grad_gates)
+            if final:
+                back.release("ih")
+            back.add_weights(xs, hs, grad_gates, final)
+        if need_h:
+            grad_h0[group] = dh
+        if need_c:
+            grad_c0[group] = dc
     columns = torch.cat(sums)
     total = _ops.epilogue_grad(columns, None)[1] if columns.shape[1] else columns
     grad_bias, grad_peephole = none, none
     if need_bias:
         grad_bias, total = total[: 4 * hidden].to(x.dtype), total[4 * hidden :]
     if need_peephole:
-        grad_peephole = total.view(3, hidden).to(x.dtype)
-    assert dc is not None
+        grad_peephole = total.view(3, hidden).to(dtype)
     return [
         first(grad_x) if need_x else none,
-        none if grad_ih is None else grad_ih.to(x.dtype),
-        none if grad_hh is None else grad_hh.to(x.dtype),
+        back.grads["ih"].to(x.dtype).contiguous() if need_ih else none,
+        back.grads["hh"].to(x.dtype).contiguous() if need_hh else none,
         grad_bias,
         grad_peephole,
-        first(dh) if need_h and dh is not None else none,
-        first(dc) if need_c else none,
+        first(grad_h0) if need_h else none,
+        first(grad_c0) if need_c else none,
     ]
 
 
@@ -330,121 +347,114 @@ def _split(steps_on: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(steps_on, zero, grad), torch.where(steps_on, grad, zero)
 
 
-def _recompute(plan: _Plan, xs: Tensor, h: Tensor, c: Tensor, peephole: Tensor | None) -> Tensor:
-    """The activated gates of the steps of a chunk from their states, by the kernels that the forward pass ran."""
+def _recompute(
+    plan: _Plan,
+    xs: Tensor,
+    hs: Tensor,
+    c: Tensor,
+    mask: Tensor | None,
+    group: slice,
+    chunk: slice,
+    peephole: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The activated gates of a chunk, and c before and after each of its steps, as the forward pass had them."""
     gates = plan.input_gates(xs)
-    activated = plan.empty(len(xs), channels=4 * plan.hidden) if gates is None else gates
-    # Winograd's algorithm gives the same bits however many steps it takes at once; others may not.
-    stacked = plan.winograd
-    for t in range(1) if stacked else range(len(xs)):
-        part = slice(None) if stacked else slice(t, t + 1)
-        states = [xs[part].flatten(0, 1), gates, h[part].flatten(0, 1), c[part].flatten(0, 1)]
-        states[1] = gates if gates is None else gates[part].flatten(0, 1)
-        plan.step(
-            *states,  # type: ignore[arg-type]
-            peephole,
-            torch.empty_like(states[2]),
-            torch.empty_like(states[3]),
-            activated[part].flatten(0, 1),
-        )
-    return activated
+    activated = plan.empty(*xs.shape[:2], channels=4 * plan.hidden) if gates is None else gates
+    cells = plan.empty(len(xs) + 1, xs.shape[1], channels=plan.hidden, dtype=plan.sum)
+    cells[0] = c
+    spare = torch.empty_like(hs[0], memory_format=torch.contiguous_format)
+    for t in range(len(xs)):
+        own = None if gates is None else gates[t]
+        plan.step(xs[t], own, hs[t], cells[t], peephole, spare, cells[t + 1], activated[t])
+        if mask is not None:
+            on = mask[chunk.start + t, group, None, None, None]
+            cells[t + 1] = torch.where(on, cells[t + 1], cells[t])
+    return activated, cells
 
 
 class _Backward:
     """The convolutions of the backward pass: of one step to h, of a chunk to x and to the weights."""
 
-    def __init__(self, plan: _Plan, need_x: bool, need_ih: bool, need_hh: bool):
-        self.plan, self.need_x, self.need_ih, self.need_hh = plan, need_x, need_ih, need_hh
-        self.grad_ih: Tensor | None = None
-        self.grad_hh: Tensor | None = None
-        self.planes: Tensor | None = None
-        self.plain_ih = _Plain(plan.weight_ih, plan.dilation, plan.padding)
-        self.plain_hh = _Plain(plan.weight_hh, plan.dilation, "same")
-        if plan.winograd:
-            self.packed = _ops.winograd_weight(plan.weight_hh.float().contiguous(), True, False)
-        if plan.winograd_input and need_x:
-            self.packed_input = _ops.winograd_weight(plan.weight_ih.float().contiguous(), True, False)
+    def __init__(self, plan: _Plan, need_ih: bool, need_hh: bool):
+        self.plan = plan
+        self.needs = {"hh": need_hh, "ih": need_ih}
+        self.winograd = {"hh": plan.winograd, "ih": plan.winograd_input}
+        self.plain = {
+            "hh": _Plain(plan.weight_hh, plan.dilation, "same"),
+            "ih": _Plain(plan.weight_ih, plan.dilation, plan.padding),
+        }
+        self.weights = {"hh": plan.weight_hh, "ih": plan.weight_ih}
+        self.grads: dict[str, Tensor] = {}
+        self.packed: dict[str, Tensor] = {}
+        self.planes: dict[str, Tensor] = {}
 
-    def recurrent(self, grad: Tensor) -> Tensor:
-        """Gradient of h from that of the gates, [N, H, W, 4C]."""
-        shape = (*grad.shape[:3], self.plan.hidden)
-        if not self.plan.winograd:
-            return self.plain_hh.backward(grad, None, shape, False)[0]
+    def release(self, which: str) -> None:
+        """Transformed weights may go before others come."""
+        self.packed.pop(which, None)
+
+    def _transposed(self, which: str, grad: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if not self.winograd[which]:
+            return self.plain[which].backward(grad, None, shape)
+        if which not in self.packed:
+            self.packed[which] = _ops.winograd_weight(self.weights[which].float().contiguous(), True, False)
         out = grad.new_empty(shape)
-        _ops.winograd_conv(grad, self.packed, None, out)
+        _ops.winograd_conv(grad, self.packed[which], None, out)
         return out
 
+    def recurrent(self, grad: Tensor) -> Tensor:
+        """Gradient of h from that of the gates, [n, H, W, 4C]."""
+        return self._transposed("hh", grad, (*grad.shape[:3], self.plan.hidden))
+
     def input(self, grad: Tensor) -> Tensor:
-        """Gradient of x for the steps of a chunk, from that of their gates [k, N, H, W, 4C]."""
-        shape = (len(grad) * self.plan.items, *self.plan.input_size, self.plan.inputs)
-        if self.plan.winograd_input:
-            out = grad.new_empty(shape)
-            _ops.winograd_conv(grad.flatten(0, 1), self.packed_input, None, out)
-        else:
-            out = self.plain_ih.backward(grad.flatten(0, 1), None, shape, False)[0]
-        return out.unflatten(0, grad.shape[:2])
+        """Gradient of x for the steps of a chunk, from that of their gates [k, n, H, W, 4C]."""
+        flat = grad.flatten(0, 1)
+        shape = (len(flat), *self.plan.input_size, self.plan.inputs)
+        return self._transposed("ih", flat, shape).unflatten(0, grad.shape[:2])
 
-    def add_weights(self, xs: Tensor | None, h: Tensor, grad: Tensor) -> None:
+    def add_weights(self, xs: Tensor | None, hs: Tensor, grad: Tensor, final: bool) -> None:
         """The share of a chunk in the gradients of the weights."""
-        plan = self.plan
-        images = []  # those that go through Winograd's algorithm
-        for name, need, image, winograd, plain in (
-            ("grad_hh", self.need_hh, h, plan.winograd, self.plain_hh),
-            ("grad_ih", self.need_ih, xs, plan.winograd_input, self.plain_ih),
-        ):
-            if not need:
-                continue
-            assert image is not None
-            flat = image.flatten(0, 1)
-            if winograd:
-                images.append(flat)
-                continue
-            part = torch.ops.aten.convolution_backward(
-                first(grad.flatten(0, 1)), plain._padded(flat), plain.weight, None, [1, 1], plain.padding,
-                [plan.dilation] * 2, False, [0, 0], 1, [False, True, False],
-            )[1]  # fmt: skip
-            old = getattr(self, name)
-            setattr(self, name, part if old is None else old + part)
-        if images:
-            self._add_planes(images, grad.flatten(0, 1))
+        flat = grad.flatten(0, 1)
+        images = {
+            name: image.flatten(0, 1)
+            for name, image in (("hh", hs), ("ih", xs))
+            if self.needs[name] and image is not None
+        }
+        for name in [name for name in images if not self.winograd[name]]:
+            image = images.pop(name)
+            part = self.plain[name].backward(flat, image, image.shape)
+            self.grads[name] = self.grads[name] + part if name in self.grads else part
+        width = sum(image.shape[-1] for image in images.values())
+        together = 36 * 4 * width * flat.shape[-1] <= _PLANES
+        for names in [list(images)] if together else [[name] for name in images]:
+            self._add_planes(names, [images[name].contiguous() for name in names], flat, final)
 
-    def _add_planes(self, images: list[Tensor], grad: Tensor) -> None:
-        widths = [image.shape[-1] for image in images]
-        outputs = grad.shape[-1]
+    def _add_planes(self, names: list[str], images: list[Tensor], grad: Tensor, final: bool) -> None:
+        if not names:
+            return
+        key = " ".join(names)
+        widths, outputs = [image.shape[-1] for image in images], grad.shape[-1]
         height, width = self.plan.size
         tiles = len(grad) * -(-height // 4) * -(-width // 4)
-        limit = max(256, _PLANES // (36 * 4 * (sum(widths) + outputs)))
-        for begin, end in chunks(tiles, 1, limit):
-            v = grad.new_empty(36, end - begin, sum(widths), dtype=torch.float32)
-            m = grad.new_empty(36, end - begin, outputs, dtype=torch.float32)
+        for part in parts(tiles, _TILES):
+            v = grad.new_empty(36, part.stop - part.start, sum(widths), dtype=torch.float32)
+            m = grad.new_empty(36, part.stop - part.start, outputs, dtype=torch.float32)
             offset = 0
-            for image, channels in zip(images, widths, strict=True):
-                _ops.winograd_planes(image, False, begin, offset, v)
-                offset += channels
-            _ops.winograd_planes(grad, True, begin, 0, m)
-            if self.planes is None:
-                self.planes = torch.bmm(v.mT, m)
+            for image in images:
+                _ops.winograd_planes(image, False, part.start, offset, v)
+                offset += image.shape[-1]
+            _ops.winograd_planes(grad, True, part.start, 0, m)
+            if key in self.planes:
+                self.planes[key].baddbmm_(v.mT, m)
             else:
-                self.planes.baddbmm_(v.mT, m)
-
-    def weights(self) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of weight_ih and weight_hh."""
-        if self.planes is not None:
-            transform = _weight_transform(self.planes.device)
-            # G^T along both axes of the 6x6 planes, [36, inputs, outputs] -> [outputs, inputs, 3, 3]
-            _, inputs, outputs = self.planes.shape
-            half = transform.T @ self.planes.view(6, -1)
-            whole = transform.T @ half.view(3, 6, -1)
-            grad = whole.view(9, inputs, outputs).permute(2, 1, 0).reshape(outputs, inputs, 3, 3)
-            at = 0
-            if self.need_hh:
-                self.grad_hh, at = grad[:, : self.plan.hidden], self.plan.hidden
-            if self.need_ih and self.plan.winograd_input:
-                self.grad_ih = grad[:, at:]
-        return (
-            self.grad_ih if self.need_ih else None,
-            self.grad_hh if self.need_hh else None,
-        )
+                self.planes[key] = torch.bmm(v.mT, m)
+        if not final:
+            return
+        # G^T along both axes of the 6x6 planes, [36, inputs, outputs] -> [outputs, inputs, 3, 3]
+        planes, transform = self.planes.pop(key), _weight_transform(grad.device)
+        whole = transform.T @ (transform.T @ planes.view(6, -1)).view(3, 6, -1)
+        found = whole.view(9, sum(widths), outputs).permute(2, 1, 0)
+        for name, part in zip(names, found.split(widths, 1), strict=True):
+            self.grads[name] = part.reshape(outputs, -1, 3, 3)
 
 
 def _weight_transform(device: torch.device) -> Tensor:

@@ -7,10 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check
-from amstel.ops import _conv_lstm
-from amstel.ops._conv_lstm import first, last, sum_dtype
-from amstel.reference import conv_lstm as reference
+from amstel import _check, reference
+from amstel.ops._conv_lstm import CHECKPOINTS, first, last, sum_dtype
 
 State = tuple[Tensor, Tensor]
 
@@ -51,8 +49,8 @@ def conv_lstm(
             is 0 and (h_n, c_n) are those of its last step; no gradient comes from or goes there.
         peephole: [3, C], the weights p of i, f, o, one a channel.
         memory: for the gradient, "store" keeps the activated gates, 4C numbers a pixel and step, and both
-            states; "recompute" keeps the states alone and computes the gates again, for a third more time.
-            Both give the same bits.
+            states; "recompute" keeps h alone (and c now and then) and computes the rest again, for up to a third
+            more time. Both give the same bits.
         dilation: of both convolutions.
         padding: "same", or "valid" for an input convolution without padding (the state is then smaller).
         return_sequences: False returns only the last output, [N, C, H, W], and stores one frame of it.
@@ -280,7 +278,9 @@ def _mask(x: Tensor, lengths: Tensor) -> Tensor:
         wrong = ((lengths < 1) | (lengths > steps)).nonzero()
         if len(wrong):
             n = int(wrong[0])
-            raise ValueError(f"`lengths` must be from 1 to {steps} (T), got {int(lengths[n])} at position {n}")
+            raise ValueError(
+                f"`lengths` must be from 1 to {steps} (T), got {int(lengths[n])} at position {n}"
+            )
     return torch.arange(steps, device=x.device)[:, None] < lengths.to(x.device)
 
 
@@ -311,7 +311,17 @@ class _ConvLstm(torch.autograd.Function):
         )
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
-            x, weight_ih, weight_hh, bias, peephole, h, c, mask, history, cells, gates if keep == "gates" else None
+            x,
+            weight_ih,
+            weight_hh,
+            bias,
+            peephole,
+            h,
+            c,
+            mask,
+            history,
+            cells,
+            gates if keep == "gates" else None,
         )
         ctx.options = (dilation, padding, algorithm)
         output = first(history[1:]) if return_sequences else None
@@ -372,14 +382,18 @@ def _rows(t: Tensor, inner: int) -> Tensor:
     return t.reshape(-1, inner)
 
 
-def _cell(gates: Tensor, c: Tensor, peephole: Tensor | None, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+def _cell(
+    gates: Tensor, c: Tensor, peephole: Tensor | None, keep: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """h, the new c, and the activated gates if asked; see csrc/library.cpp for rows and inner."""
     laid, inner, weights = _layout(gates, peephole)
     gates, c = gates.contiguous(memory_format=laid), c.contiguous(memory_format=laid)
     h, c_out = torch.empty_like(c, dtype=gates.dtype), torch.empty_like(c)
     activated = torch.empty_like(gates) if keep else None
     flat = [None if t is None else _flat(t, laid) for t in (gates, c, h, c_out, activated)]
-    g, old, new_h, new_c, act = (t if t is None else _rows(t, inner * n) for t, n in zip(flat, (4, 1, 1, 1, 4), strict=True))
+    g, old, new_h, new_c, act = (
+        t if t is None else _rows(t, inner * n) for t, n in zip(flat, (4, 1, 1, 1, 4), strict=True)
+    )
     _ops.conv_lstm_gates(g, None, old, weights, new_h, new_c, act)
     return h, c_out, activated
 
@@ -419,9 +433,13 @@ class _Cell(torch.autograd.Function):
             with torch.enable_grad():
                 outputs = reference.conv_lstm_cell(gates, c, peephole)
                 pairs = [(y, g) for y, g in zip(outputs, (grad_h, grad_c), strict=True) if g is not None]
-                wanted = [t for t, need in zip((gates, c, peephole), ctx.needs_input_grad, strict=True) if need]
+                wanted = [
+                    t for t, need in zip((gates, c, peephole), ctx.needs_input_grad, strict=True) if need
+                ]
                 found = iter(
-                    torch.autograd.grad([y for y, _ in pairs], wanted, [g for _, g in pairs], create_graph=True)
+                    torch.autograd.grad(
+                        [y for y, _ in pairs], wanted, [g for _, g in pairs], create_graph=True
+                    )
                 )
                 return tuple(next(found) if need else None for need in ctx.needs_input_grad)
         laid, inner, weights = _layout(activated, peephole)
@@ -463,8 +481,8 @@ def _(
     grad_gates: Tensor,
     bias: bool,
 ) -> Tensor:
-    # The number of blocks is the device's own affair; whoever sums them does not mind.
-    blocks = torch.library.get_ctx().new_dynamic_size(min=0)
+    rows = torch.sym_max(8, 4096 // torch.sym_max(1, c.shape[1]))  # rows_per_block of csrc/common/conv_lstm_check.h
+    blocks = (c.shape[0] + rows - 1) // rows
     return c.new_empty(blocks, ((4 if bias else 0) + (0 if peephole is None else 3)) * c.shape[1])
 
 
@@ -489,12 +507,13 @@ def _(
         width -= dilation * (weight_ih.shape[3] - 1)
     hidden = weight_hh.shape[1]
 
-    def frames(count: int, channels: int, dtype: torch.dtype) -> Tensor:
+    def frames(count: Any, channels: int, dtype: torch.dtype) -> Tensor:
         return x.new_empty(count, items, height, width, channels, dtype=dtype)
 
+    cells = {"gates": steps, "state": torch.sym_min(steps, CHECKPOINTS)}.get(keep, 0) + 1
     return (
         frames(1 if keep == "last" else steps + 1, hidden, x.dtype),
-        frames(steps + 1 if keep in ("state", "gates") else 1, hidden, sum_dtype(x.dtype)),
+        frames(cells, hidden, sum_dtype(x.dtype)),
         frames(steps if keep == "gates" else 0, 4 * hidden, x.dtype),
     )
 
@@ -525,7 +544,7 @@ def _(
         torch.empty_like(weight_ih, memory_format=torch.contiguous_format),
         torch.empty_like(weight_hh, memory_format=torch.contiguous_format),
         x.new_empty(4 * hidden),
-        x.new_empty(3, hidden),
+        x.new_empty(3, hidden, dtype=x.dtype if peephole is None else peephole.dtype),
         first(x.new_empty(h.shape[1:])),
         first(c.new_empty(c.shape[1:])),
     ]
