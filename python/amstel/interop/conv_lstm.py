@@ -1,0 +1,430 @@
+"""Weights of others' LSTMs and ConvLSTMs as an `amstel.nn.ConvLSTM`, and back.
+
+| source | tensors of a layer | gates |
+|---|---|---|
+| amstel | weight_ih [4C, C_in, k, k], weight_hh [4C, C, k, k], bias [4C] | i, f, g, o |
+| torch.nn.LSTM | weight_ih_l0 [4C, C_in], weight_hh_l0 [4C, C], bias_ih_l0 [4C], bias_hh_l0 [4C] | i, f, g, o |
+| ndrplz/ConvLSTM_pytorch | cell_list.0.conv.weight [4C, C_in + C, k, k], .bias [4C] | i, f, o, g |
+| Keras ConvLSTM2D | kernel [k, k, C_in, 4C], recurrent_kernel [k, k, C, 4C], bias [4C] | i, f, c, o |
+| OpenSTL | cell_list.0.conv_x.0.weight [4C, C_in, k, k], cell_list.0.conv_h.0.weight [4C, C, k, k] | i, f, g, o |
+
+Weights are copied and keep dtype and device. What a ConvLSTM does not compute exactly is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from amstel import _check
+from amstel.nn.conv_lstm import ConvLSTM, _Gates
+
+Layer = tuple[Tensor, Tensor, Tensor | None]  # weight_ih, weight_hh, bias of one direction of one layer
+
+
+# ---- torch.nn.LSTM ----
+
+
+def from_torch_lstm(lstm: nn.LSTM) -> ConvLSTM:
+    r"""torch.nn.LSTM as a ConvLSTM with 1x1 kernels: the same LSTM at every pixel.
+
+    Layers, directions, bias, batch_first, dropout and training mode are carried over, bias_ih + bias_hh is the
+    bias. Features [T, N, F] are maps [T, N, F, 1, 1] here, and states [L, N, C] are [L, N, C, 1, 1]; instead of
+    packed sequences there are `lengths`, which need no sorting. Dropout acts on whole maps, thus as there at 1x1.
+
+    Args:
+        lstm: without projections (proj_size=0).
+
+    Raises:
+        TypeError or ValueError: lstm is something else, or has projections.
+
+    Example:
+        >>> from amstel.interop.conv_lstm import from_torch_lstm
+        >>> theirs, x = torch.nn.LSTM(3, 4, num_layers=2), torch.randn(5, 2, 3)
+        >>> ours = from_torch_lstm(theirs)
+        >>> torch.allclose(ours(x[..., None, None])[0][..., 0, 0], theirs(x)[0], atol=1e-6)
+        True
+    """
+    if not isinstance(lstm, nn.LSTM):
+        _wrong_type("lstm", "a torch.nn.LSTM", lstm)
+    if lstm.proj_size:
+        _check.fail("lstm", "without projections, proj_size=0", f"proj_size={lstm.proj_size}")
+    layers: list[Layer] = []
+    for name in _names(lstm.num_layers, lstm.bidirectional):
+        ih, hh = (getattr(lstm, f"weight_{part}_{name}")[:, :, None, None] for part in ("ih", "hh"))
+        bias = getattr(lstm, f"bias_ih_{name}") + getattr(lstm, f"bias_hh_{name}") if lstm.bias else None
+        layers.append((ih, hh, bias))
+    result = _build(
+        layers, bidirectional=lstm.bidirectional, batch_first=lstm.batch_first, dropout=lstm.dropout
+    )
+    return result.train(lstm.training)
+
+
+def to_torch_lstm(lstm: ConvLSTM) -> nn.LSTM:
+    r"""A ConvLSTM with 1x1 kernels and without peepholes as a torch.nn.LSTM; its bias_hh is 0.
+
+    Args:
+        lstm: kernel_size=1, peephole=False; layers, directions, bias, batch_first, dropout and training mode
+            are carried over.
+
+    Raises:
+        TypeError or ValueError: lstm is not such a ConvLSTM.
+
+    Example:
+        >>> from amstel.interop.conv_lstm import to_torch_lstm
+        >>> to_torch_lstm(amstel.nn.ConvLSTM(3, 4, kernel_size=1, bidirectional=True))
+        LSTM(3, 4, bidirectional=True)
+    """
+    gates = _gates(lstm, bidirectional=(False, True), kernel_size=((1, 1),))
+    first = gates[0].weight_ih
+    result = nn.LSTM(
+        lstm.in_channels,
+        lstm.hidden_channels,
+        lstm.num_layers,
+        bias=gates[0].bias is not None,
+        batch_first=lstm.batch_first,
+        dropout=lstm.dropout,
+        bidirectional=lstm.bidirectional,
+        device=first.device,
+        dtype=first.dtype,
+    )
+    state = {}
+    for name, layer in zip(_names(lstm.num_layers, lstm.bidirectional), gates, strict=True):
+        state[f"weight_ih_{name}"] = layer.weight_ih[..., 0, 0]
+        state[f"weight_hh_{name}"] = layer.weight_hh[..., 0, 0]
+        if layer.bias is not None:
+            state[f"bias_ih_{name}"], state[f"bias_hh_{name}"] = layer.bias, torch.zeros_like(layer.bias)
+    result.load_state_dict(state)
+    return result.train(lstm.training)
+
+
+def _names(num_layers: int, bidirectional: bool) -> list[str]:
+    """What torch.nn.LSTM calls its directions and layers, in the order of ConvLSTM.layers."""
+    directions = ("", "_reverse") if bidirectional else ("",)
+    return [f"l{k}{direction}" for k in range(num_layers) for direction in directions]
+
+
+# ---- ndrplz/ConvLSTM_pytorch ----
+
+
+def from_ndrplz(
+    weights: nn.Module | Mapping[str, Tensor], *, batch_first: bool | None = None, prefix: str = ""
+) -> ConvLSTM:
+    r"""The ConvLSTM of github.com/ndrplz/ConvLSTM_pytorch and its many descendants.
+
+    One convolution of [x, h], input channels first: `cell_list.{l}.conv.weight` [4C, C_in + C, k_h, k_w] and
+    `cell_list.{l}.conv.bias` [4C], gates in the order i, f, o, g, odd kernels padded by k // 2.
+
+    Their output is a list of one tensor [N, T, C, H, W], whatever batch_first is; here it follows batch_first
+    as in torch.nn.LSTM. Their last_state_list [[h, c]] is that of the top layer, here (h_n[-1], c_n[-1]).
+
+    Args:
+        weights: the module or its state_dict; a single cell (`conv.weight`, `conv.bias`) is one layer.
+        batch_first: x is [N, T, C_in, H, W]; None: as in the module, False for a state_dict.
+        prefix: with which the keys begin, "lstm." say. Layers of different widths or kernels, which a ConvLSTM
+            does not have, are converted one by one: prefix="cell_list.0.", prefix="cell_list.1.", ...
+
+    Raises:
+        TypeError or ValueError: a key is missing or unknown, or a shape is not as described.
+
+    Example:
+        >>> from amstel.interop.conv_lstm import from_ndrplz
+        >>> weights = {"cell_list.0.conv.weight": torch.randn(32, 3 + 8, 5, 5), "cell_list.0.conv.bias": torch.zeros(32)}
+        >>> output, (h_n, c_n) = from_ndrplz(weights)(torch.randn(4, 2, 3, 16, 16))
+        >>> output.shape, h_n.shape
+        (torch.Size([4, 2, 8, 16, 16]), torch.Size([1, 2, 8, 16, 16]))
+    """
+    if batch_first is None:
+        batch_first = bool(getattr(weights, "batch_first", False))
+    state = _state(weights)
+    cells = _cells(state, prefix, ["conv.weight"], ["conv.bias"])
+    has_bias = any(f"{cell}conv.bias" in state for cell in cells)
+    layers: list[Layer] = []
+    for cell in cells:
+        weight = _get(state, f"{cell}conv.weight")
+        if weight.dim() != 4 or weight.shape[0] % 4 or weight.shape[1] <= weight.shape[0] // 4:
+            _check.fail(f"{cell}conv.weight", "[4C, C_in + C, k, k] with C_in >= 1", weight)
+        _check_odd(f"{cell}conv.weight", weight)
+        bias = None
+        if has_bias:
+            bias = _check_shape(f"{cell}conv.bias", _get(state, f"{cell}conv.bias"), [weight.shape[0]])
+            bias = _swap(bias)
+        hidden = weight.shape[0] // 4
+        ih, hh = _swap(weight).split([weight.shape[1] - hidden, hidden], 1)
+        layers.append((ih, hh, bias))
+    return _build(layers, batch_first=batch_first)
+
+
+def to_ndrplz(lstm: ConvLSTM) -> dict[str, Tensor]:
+    r"""The state_dict of github.com/ndrplz/ConvLSTM_pytorch's ConvLSTM with the same weights; see `from_ndrplz`.
+
+    Args:
+        lstm: of one direction, odd kernels, without peepholes or dilation, padding "same".
+
+    Raises:
+        TypeError or ValueError: lstm is not such a ConvLSTM.
+
+    Example:
+        >>> from amstel.interop.conv_lstm import to_ndrplz
+        >>> {k: list(v.shape) for k, v in to_ndrplz(amstel.nn.ConvLSTM(3, 8)).items()}
+        {'cell_list.0.conv.weight': [32, 11, 3, 3], 'cell_list.0.conv.bias': [32]}
+    """
+    state = {}
+    for n, layer in enumerate(_gates(lstm, dilation=(1,), padding=("same",))):
+        _check_odd("lstm", layer.weight_ih)
+        weight = torch.cat([layer.weight_ih, layer.weight_hh], 1).detach()
+        state[f"cell_list.{n}.conv.weight"] = _swap(weight)
+        if layer.bias is not None:
+            state[f"cell_list.{n}.conv.bias"] = _swap(layer.bias.detach())
+    return state
+
+
+def _swap(t: Tensor) -> Tensor:
+    """Gates i, f, o, g as i, f, g, o, and the other way round."""
+    i, f, g, o = t.chunk(4)
+    return torch.cat([i, f, o, g])
+
+
+# ---- Keras ----
+
+
+def from_keras(
+    weights: Sequence[Any],
+    *,
+    padding: str = "valid",
+    activation: str = "tanh",
+    recurrent_activation: str = "sigmoid",
+    strides: int | Sequence[int] = 1,
+    dilation_rate: int | Sequence[int] = 1,
+    batch_first: bool = True,
+) -> ConvLSTM:
+    r"""Keras' ConvLSTM2D, one layer or several on top of each other.
+
+    kernel [k_h, k_w, C_in, 4C], recurrent_kernel [k_h, k_w, C, 4C] and, with use_bias, bias [4C]; gates in the order
+    i, f, c, o, with c what is g here. unit_forget_bias is in the bias already. The convolution of the input is padded
+    as asked, that of h always "same"; an even kernel pads one more below and to the right, as here. Maps are
+    [N, T, H, W, C_in] there, or [N, T, C_in, H, W] with data_format="channels_first", and always the latter here:
+    `ours(x.permute(0, 1, 4, 2, 3))`. Keras returns the last output unless return_sequences=True, here output[:, -1].
+    Its dropout, recurrent_dropout and go_backwards are not carried over.
+
+    Args:
+        weights: arrays or tensors as `layer.get_weights()` has them, of several layers one after the other.
+        padding, activation, recurrent_activation, strides, dilation_rate: as in `layer.get_config()`, with Keras'
+            defaults. A ConvLSTM has tanh and sigmoid, and neither strides nor Keras' dilation (of the input alone).
+            **Keras 2, thus tf.keras before TensorFlow 2.16, had recurrent_activation="hard_sigmoid" by default**: pass
+            what the layer says, as the weights do not tell.
+        batch_first: x and output are [N, T, ...], as in Keras.
+
+    Raises:
+        TypeError or ValueError: the layer is none that a ConvLSTM can be, or a shape is not as described.
+
+    Example:
+        >>> from amstel.interop.conv_lstm import from_keras
+        >>> weights = [torch.randn(3, 3, 5, 8), torch.randn(3, 3, 2, 8), torch.zeros(8)]
+        >>> lstm = from_keras(weights, padding="same")
+        >>> lstm(torch.randn(2, 3, 5, 4, 4))[0].shape
+        torch.Size([2, 3, 2, 4, 4])
+    """
+    if activation != "tanh":
+        _check.fail("activation", "'tanh', as in a ConvLSTM", activation)
+    if recurrent_activation != "sigmoid":
+        expected = "'sigmoid', as in a ConvLSTM ('hard_sigmoid', the default of Keras 2, is another function)"
+        _check.fail("recurrent_activation", expected, recurrent_activation)
+    for name, value in (("strides", strides), ("dilation_rate", dilation_rate)):
+        if value not in (1, (1, 1), [1, 1]):
+            _check.fail(name, "1, as in a ConvLSTM", value)
+    if isinstance(weights, (str, bytes)) or not isinstance(weights, Sequence):
+        _wrong_type("weights", "a list of arrays, as layer.get_weights() is", weights)
+    arrays = [w if isinstance(w, Tensor) else torch.from_numpy(np.array(w)) for w in weights if w is not None]
+    size = 3 if any(a.dim() == 1 for a in arrays) else 2
+    if not arrays or len(arrays) % size:
+        expected = "kernel, recurrent_kernel and perhaps bias of every layer"
+        _check.fail("weights", expected, ", ".join(str(list(a.shape)) for a in arrays))
+    layers: list[Layer] = []
+    for n in range(0, len(arrays), size):
+        kernel, recurrent = arrays[n : n + 2]
+        if kernel.dim() != 4 or kernel.shape[3] % 4:
+            _check.fail(f"weights[{n}]", "a kernel [k_h, k_w, C_in, 4C]", kernel)
+        rows = kernel.shape[3]
+        _check_shape(f"weights[{n + 1}]", recurrent, [*kernel.shape[:2], rows // 4, rows])
+        bias = _check_shape(f"weights[{n + 2}]", arrays[n + 2], [rows]) if size == 3 else None
+        layers.append((kernel.permute(3, 2, 0, 1), recurrent.permute(3, 2, 0, 1), bias))
+    return _build(layers, padding=padding, batch_first=batch_first)
+
+
+def to_keras(lstm: ConvLSTM) -> list[np.ndarray]:
+    r"""Kernel, recurrent_kernel and bias of every layer for `set_weights` of Keras' ConvLSTM2D; see `from_keras`.
+
+    Args:
+        lstm: of one direction, without peepholes or dilation. The layer wants its padding too.
+
+    Raises:
+        TypeError or ValueError: lstm is not such a ConvLSTM.
+
+    Example:
+        >>> from amstel.interop.conv_lstm import to_keras
+        >>> [w.shape for w in to_keras(amstel.nn.ConvLSTM(5, 2, padding="valid"))]
+        [(3, 3, 5, 8), (3, 3, 2, 8), (8,)]
+    """
+    weights = []
+    for layer in _gates(lstm, dilation=(1,)):
+        weights += [layer.weight_ih.permute(2, 3, 1, 0), layer.weight_hh.permute(2, 3, 1, 0)]
+        weights += [] if layer.bias is None else [layer.bias]
+    return [w.detach().cpu().numpy().copy() for w in weights]
+
+
+# ---- OpenSTL ----
+
+
+def from_openstl(
+    weights: nn.Module | Mapping[str, Tensor], *, batch_first: bool = True, prefix: str = ""
+) -> ConvLSTM:
+    r"""The ConvLSTM of github.com/chengtan9907/OpenSTL (ConvLSTM_Model, ConvLSTMCell), layer_norm=0.
+
+    `cell_list.{l}.conv_x.0.weight` [4C, C_in, k, k] and `cell_list.{l}.conv_h.0.weight` [4C, C, k, k], odd kernels
+    padded by k // 2, gates in the order i, f, g, o, no bias; the forget bias in its code is never added. The
+    model reads frames [N, T, H, W, C] that are cut into patches already, here [N, T, C, H, W].
+
+    Left out: `conv_o` and `conv_last` of the cells, which OpenSTL never uses, and the model's own `conv_last`, its
+    readout: `torch.nn.functional.conv2d(output[:, t], weights["conv_last.weight"])` is the next frame.
+
+    What the weights do not tell: before the fix of OpenSTL's issue 68, at the end of 2023, h was o ⊙ g in place of
+    o ⊙ tanh(c'). Weights trained with that give other values in a ConvLSTM, as they do in today's OpenSTL.
+
+    Args:
+        weights: the module or its state_dict; a single cell (`conv_x.0.weight`, ...) is one layer.
+        batch_first: x and output are [N, T, ...], as in OpenSTL.
+        prefix: with which the keys begin, "model." say. Layers of different widths, which a ConvLSTM does not
+            have, are converted one by one: prefix="cell_list.0.", prefix="cell_list.1.", ...
+
+    Raises:
+        TypeError or ValueError: a model with layer_norm=1, a key is missing or unknown, or a shape is not as
+            described.
+
+    Example:
+        >>> from amstel.interop.conv_lstm import from_openstl
+        >>> cell = {"conv_x.0.weight": torch.randn(32, 3, 5, 5), "conv_h.0.weight": torch.randn(32, 8, 5, 5)}
+        >>> lstm = from_openstl({f"cell_list.0.{key}": w for key, w in cell.items()})
+        >>> lstm(torch.randn(2, 4, 3, 16, 16))[0].shape
+        torch.Size([2, 4, 8, 16, 16])
+    """
+    state = _state(weights)
+    parts = ("conv_x.1.", "conv_h.1.", "conv_o.1.")
+    norms = [key for key in state if key.startswith(prefix) and any(part in key for part in parts)]
+    if norms:
+        raise ValueError(f"`weights` must be of a model with layer_norm=0, got layer norms: {_some(norms)}")
+    layers: list[Layer] = []
+    for cell in _cells(
+        state, prefix, ["conv_x.0.weight", "conv_h.0.weight"], ["conv_o.0.weight", "conv_last.weight"]
+    ):
+        ih, hh = _get(state, f"{cell}conv_x.0.weight"), _get(state, f"{cell}conv_h.0.weight")
+        if ih.dim() != 4 or ih.shape[0] % 4:
+            _check.fail(f"{cell}conv_x.0.weight", "[4C, C_in, k, k]", ih)
+        _check_odd(f"{cell}conv_x.0.weight", ih)
+        _check_shape(f"{cell}conv_h.0.weight", hh, [ih.shape[0], ih.shape[0] // 4, *ih.shape[2:]])
+        layers.append((ih, hh, None))
+    return _build(layers, batch_first=batch_first)
+
+
+# ---- What they share ----
+
+
+def _wrong_type(argument: str, expected: str, got: Any) -> None:
+    raise TypeError(f"`{argument}` must be {expected}, got {type(got).__name__}")
+
+
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:6]) + (", ..." if len(keys) > 6 else "") if keys else "none"
+
+
+def _state(weights: Any) -> Mapping[str, Tensor]:
+    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    if not isinstance(state, Mapping):
+        _wrong_type("weights", "a module or its state_dict", weights)
+    return state
+
+
+def _get(state: Mapping[str, Tensor], key: str) -> Tensor:
+    if key not in state:
+        raise ValueError(f"`weights` must have the key {key!r}, got the keys {_some(list(state))}")
+    return _check.tensor(key, state[key], "a tensor")
+
+
+def _cells(state: Mapping[str, Tensor], prefix: str, needed: list[str], allowed: list[str]) -> list[str]:
+    """What the keys of each cell begin with, from the bottom up; none may have keys that are not known."""
+    if f"{prefix}{needed[0]}" in state:
+        cells = [prefix]
+    else:
+        many = sum(k.startswith(f"{prefix}cell_list.") and k.endswith(f".{needed[0]}") for k in state)
+        cells = [f"{prefix}cell_list.{n}." for n in range(max(many, 1))]
+    for cell in cells:
+        for key in needed:
+            _get(state, f"{cell}{key}")
+        known = {f"{cell}{key}" for key in (*needed, *allowed)}
+        unknown = [key for key in state if key.startswith(cell) and key not in known]
+        if unknown:
+            raise ValueError(
+                f"`weights` must have no other keys of a cell than {_some(sorted(known))}, got {_some(unknown)}"
+            )
+    return cells
+
+
+def _check_shape(name: str, value: Tensor, shape: list[int]) -> Tensor:
+    if list(value.shape) != shape:
+        _check.fail(name, str(shape), value)
+    return value
+
+
+def _check_odd(name: str, weight: Tensor) -> None:
+    """An even kernel padded by k // 2 on all sides gives a larger map than c, on which the sources fail."""
+    if not all(k % 2 for k in weight.shape[2:]):
+        _check.fail(name, "of odd kernel size", weight)
+
+
+def _build(layers: Sequence[Layer], *, bidirectional: bool = False, **options: Any) -> ConvLSTM:
+    ih, hh, bias = layers[0]
+    directions = 2 if bidirectional else 1
+    for n, (w, u, _) in enumerate(layers):
+        if u.shape != hh.shape or (n >= directions and w.shape[1] != directions * hh.shape[1]):
+            raise ValueError(
+                "`weights` must have one number of hidden channels and one kernel size in all layers (convert others "
+                f"layer by layer), got weight_hh {list(hh.shape)} in layer 0, and weight_ih {list(w.shape)} and "
+                f"weight_hh {list(u.shape)} in layer {n // directions}"
+            )
+    with torch.device("meta"):
+        lstm = ConvLSTM(
+            ih.shape[1],
+            hh.shape[1],
+            (ih.shape[2], ih.shape[3]),
+            num_layers=len(layers) // directions,
+            bias=bias is not None,
+            bidirectional=bidirectional,
+            **options,
+        )
+    state = {}
+    for n, layer in enumerate(layers):
+        for name, t in zip(("weight_ih", "weight_hh", "bias"), layer, strict=True):
+            if t is None:
+                continue
+            if t.dtype not in _check.FLOATS or t.dtype != ih.dtype or t.device != ih.device:
+                _check.fail("weights", "of one floating-point dtype and on one device", t)
+            state[f"layers.{n}.{name}"] = t.detach().clone(memory_format=torch.contiguous_format)
+    lstm.load_state_dict(state, assign=True)
+    return lstm
+
+
+def _gates(lstm: ConvLSTM, **only: Sequence[Any]) -> list[_Gates]:
+    """The layers of lstm, whose options are all among those of the other library."""
+    if not isinstance(lstm, ConvLSTM):
+        _wrong_type("lstm", "an amstel.nn.ConvLSTM", lstm)
+    gates = [cast(_Gates, layer) for layer in lstm.layers]
+    options = {"bidirectional": (False,), "peephole": (False,), **only}
+    for name, values in options.items():
+        value = gates[0].peephole is not None if name == "peephole" else getattr(lstm, name)
+        if value not in values:
+            _check.fail("lstm", f"of {name}={values[0]!r}", f"{name}={value!r}")
+    return gates
