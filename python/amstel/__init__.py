@@ -7,8 +7,9 @@ from amstel import (
     nn,
     ops,
     recipes,
+    video,
 )
 from amstel.graph import Graph
 
 __version__ = "0.1.0"
-__all__ = ["Graph", "data", "interop", "nn", "ops", "recipes"]
+__all__ = ["Graph", "data", "interop", "nn", "ops", "recipes", "video"]
