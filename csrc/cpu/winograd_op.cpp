@@ -184,6 +184,7 @@ void winograd_planes(Tensor image, bool gradient, int64_t first, int64_t offset,
                op, ": `out` must be a contiguous Float [36, tiles, width] within ", shape.tiles(),
                " tiles, got ", describe(out), ", first ", first, ", offset ", offset);
   const int64_t tiles = out.size(1);
+  if (tiles == 0 || channels == 0) return;
   const int64_t parts = std::min(tiles, threads_for(out.numel() * 4));
   Tensor scratch = empty(out, {parts, 36 * (channels + kMaxLanes)});
   const auto kernel = kernels().winograd_planes[dtype_index(image.scalar_type())][gradient];

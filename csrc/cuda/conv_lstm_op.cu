@@ -13,8 +13,9 @@
 namespace amstel::cuda {
 namespace {
 
-// f(Int<N>{}): elements an access of T, at most Widest.  `elements` and `states` are what the arrays
-// of T and of their states are aligned to; every gate of every row begins at a multiple of `inner`.
+// f(Int<N>{}): elements an access of T, at most Widest.  `elements` and `states` are what the
+// arrays of T and of their states are aligned to; every gate of every row begins at a multiple of
+// `inner`.
 template <class T, int Widest, class F>
 void with_width(int64_t inner, const Alignment& elements, const Alignment& states, const F& f) {
   const auto fits = [&](int n) {
@@ -40,10 +41,6 @@ dim3 block_for(int64_t parts) {
 unsigned grid_y(int64_t parts, const dim3& block) {
   return static_cast<unsigned>(std::min(kGridYZ, divide_up(parts, block.x)));
 }
-
-// Rows of a block of the gradient, a function of the shape alone.  Its sums are 4 or 7 numbers for
-// what is at least 8 times as many cells; 4096 cells keep all its threads busy where a row is short.
-int64_t rows_per_block(int64_t inner) { return std::max<int64_t>(8, 4096 / inner); }
 
 }  // namespace
 
@@ -95,7 +92,7 @@ Tensor conv_lstm_gates_grad(Tensor activated, Tensor c, Tensor c_out, OptionalTe
   check_rows(op, c, "grad_c_out", grad_c_out, s.rows, s.inner, s.sum);
   check_rows(op, c, "grad_gates", grad_gates, s.rows, 4 * s.inner, s.dtype);
   const CurrentStream stream(c);
-  const int64_t per_block = rows_per_block(std::max<int64_t>(1, s.inner));
+  const int64_t per_block = rows_per_block(s.inner);
   const int64_t width = ((bias ? 4 : 0) + (peephole ? 3 : 0)) * s.inner;
   Tensor sums = empty(c, {divide_up(s.rows, per_block), width}, s.sum);
   if (s.rows * s.inner == 0) return sums;

@@ -205,8 +205,8 @@ __device__ __forceinline__ T tile_sum(T value) {
   return value;
 }
 
-// Adds up the tiles of a block of kThreads, lane by lane, in a tree; the result is in tile 0.  `tile`
-// is their width, a power of two; `thread` counts the threads of the block.
+// Adds up the tiles of a block of kThreads, lane by lane, in a tree; the result is in tile 0.
+// `tile` is their width, a power of two; `thread` counts the threads of the block.
 template <int N, typename S>
 __device__ __forceinline__ void sum_tiles(SharedPointer<S> partial, int thread, int tile,
                                           S (&sum)[N]) {

@@ -29,9 +29,9 @@
 
 namespace amstel::cuda {
 
-constexpr int kHub = 256;      // a row of more edges is work for a block
-constexpr int kGroup = 4;      // edges gathered at once
-constexpr int kEdgeTile = 8;   // lanes a row where there are no features
+constexpr int kHub = 256;     // a row of more edges is work for a block
+constexpr int kGroup = 4;     // edges gathered at once
+constexpr int kEdgeTile = 8;  // lanes a row where there are no features
 constexpr unsigned kWarp = 0xffffffffu;
 
 // Rows of edges; col and edge may be null where a kernel does not ask for them, edge[k] is then k.
