@@ -75,6 +75,10 @@ def parts(count: int, size: int) -> list[slice]:
     return [slice(count * k // pieces, count * (k + 1) // pieces) for k in range(pieces)]
 
 
+def _weights_bytes(*weights: Tensor) -> int:
+    return sum(w.numel() * w.element_size() for w in weights)
+
+
 class _Plan:
     """How a sequence of these shapes is computed."""
 
@@ -101,8 +105,7 @@ class _Plan:
         self.dilation, self.padding = dilation, padding
 
         item = height * width * 4 * self.hidden * x.element_size()
-        weights = (weight_ih.numel() + weight_hh.numel()) * x.element_size()
-        limit = max(_PART["cpu" if x.is_cpu else "cuda"], weights)
+        limit = max(_PART["cpu" if x.is_cpu else "cuda"], _weights_bytes(weight_ih, weight_hh))
         # A group has pixels enough that a step of it is worth its weights.
         least = -(-1024 // max(1, height * width)) if grouped else self.items
         self.groups = parts(self.items, max(least, limit // max(1, item * self.steps)))
@@ -326,20 +329,16 @@ def conv_lstm_grad(
             grad_c0[group] = dc
     columns = torch.cat(sums)
     total = _ops.epilogue_grad(columns, None)[1] if columns.shape[1] else columns
-    grad_bias, grad_peephole = none, none
-    if need_bias:
-        grad_bias, total = total[: 4 * hidden].to(x.dtype), total[4 * hidden :]
-    if need_peephole:
-        grad_peephole = total.view(3, hidden).to(dtype)
-    return [
-        first(grad_x) if need_x else none,
-        back.grads["ih"].to(x.dtype).contiguous() if need_ih else none,
-        back.grads["hh"].to(x.dtype).contiguous() if need_hh else none,
-        grad_bias,
-        grad_peephole,
-        first(grad_h0) if need_h else none,
-        first(grad_c0) if need_c else none,
+    grads = [
+        first(grad_x) if need_x else None,
+        back.grads["ih"].to(x.dtype).contiguous() if need_ih else None,
+        back.grads["hh"].to(x.dtype).contiguous() if need_hh else None,
+        total[: 4 * hidden].to(x.dtype, copy=True) if need_bias else None,
+        total[-3 * hidden :].view(3, hidden).to(dtype, copy=True) if need_peephole else None,
+        first(grad_h0) if need_h else None,
+        first(grad_c0) if need_c else None,
     ]
+    return [x.new_empty(0) if g is None else g for g in grads]
 
 
 def _split(steps_on: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:

@@ -324,7 +324,8 @@ class _ConvLstm(torch.autograd.Function):
             gates if keep == "gates" else None,
         )
         ctx.options = (dilation, padding, algorithm)
-        output = first(history[1:]) if return_sequences else None
+        # Detached, the output is no view for autograd and may be changed in place, which the backward pass notices.
+        output = first(history[1:]).detach() if return_sequences else None
         # Copies: a frame that lives on must not hold the history.
         return output, first(history[-1].clone()), first(cells[-1].clone())
 
