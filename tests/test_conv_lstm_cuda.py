@@ -10,6 +10,7 @@ import torch
 
 import amstel  # noqa: F401  (the operators)
 from amstel.testing import assert_close
+from tests import test_conv_lstm
 from tests.cuda_emulator import build, ptx
 from tests.test_spmm_cuda import THREADS, close, down, struct, sum_type, up, zeros
 
@@ -332,6 +333,17 @@ def test_operators_errors():
                 for bad in (t[0], torch.zeros(5, 7), t.long(), t.t().contiguous().t()):
                     with pytest.raises(RuntimeError, match=f"{operator}: `{name}` must be a contiguous"):
                         getattr(torch.ops.amstel, operator)(**(arguments | {name: bad}))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_public_functions_over_the_wrappers(dtype):
+    """Checks, autograd and the composition of a sequence, as on a device, with the launch wrappers below."""
+    with emulated():
+        for case in ("plain", "even kernels", "lengths, plain"):
+            inputs, options = test_conv_lstm.make(case)
+            test_conv_lstm.check(inputs, dtype, algorithm="plain", **options)
+        for laid in (torch.contiguous_format, torch.channels_last):
+            test_conv_lstm.test_cell(3, (4, 5), laid, dtype, "cpu")
 
 
 def test_sanitized():

@@ -33,22 +33,24 @@ inline void store_wide(T* p, Vector<Sum<T>, W> v, int64_t n) {
   __builtin_memcpy(p, part, n * sizeof(T));
 }
 
-// The gates of W cells, and what they make of the cell state.
-template <class S, int W>
+// The gates of W cells, and what they make of the cell state; h and gates will be stored as T.
+template <class T, int W>
 struct Cells {
+  using S = Sum<T>;
   using V = Vector<S, W>;
+  static constexpr bool kShort = sizeof(T) == 2;
   V i, f, g, o, c, h;
 
   // i, f, g, o hold the pre-activations, c the old state; p_ are zero without peepholes.
   inline __attribute__((always_inline)) void step(bool peephole, V p_i, V p_f, V p_o) {
     if (peephole) i += p_i * c, f += p_f * c;
-    i = sigmoid<S, W>(i);
-    f = sigmoid<S, W>(f);
-    g = tanh<S, W>(g);
+    i = sigmoid<S, W, kShort>(i);
+    f = sigmoid<S, W, kShort>(f);
+    g = tanh<S, W, kShort>(g);
     c = f * c + i * g;
     if (peephole) o += p_o * c;
-    o = sigmoid<S, W>(o);
-    h = o * tanh<S, W>(c);
+    o = sigmoid<S, W, kShort>(o);
+    h = o * tanh<S, W, kShort>(c);
   }
 };
 
@@ -73,7 +75,7 @@ void conv_lstm_gates(const cpu::ConvLstmArgs& a, int64_t begin, int64_t end) {
         if (more) v += load_wide<T, W>(more + at * inner + k, n);
         return v;
       };
-      Cells<S, W> cells{gate(0), gate(1), gate(2), gate(3), load_wide<S, W>(c_old + k, n), {}};
+      Cells<T, W> cells{gate(0), gate(1), gate(2), gate(3), load_wide<S, W>(c_old + k, n), {}};
       V p_i{}, p_f{}, p_o{};
       if (p) {
         p_i = load_wide<S, W>(p + k, n);
@@ -122,7 +124,7 @@ void conv_lstm_gates_grad(const cpu::ConvLstmGradArgs& a, int64_t begin, int64_t
       if (more) dh += load_wide<T, W>(more + k, n);
       V dc{};
       if (grad_c_in) dc = load_wide<S, W>(grad_c_in + k, n);
-      const V t = tanh<S, W>(now);
+      const V t = tanh<S, W, sizeof(T) == 2>(now);
       const V d_o = dh * t * (o * (1 - o));
       dc += dh * o * (1 - t * t);
       if (p) dc += d_o * load_wide<S, W>(p + 2 * inner + k, n);

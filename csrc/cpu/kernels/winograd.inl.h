@@ -284,7 +284,7 @@ void finish_gates(const cpu::WinogradArgs& a, TileAt at, int64_t block, const fl
     for (int gate = 0; p && gate < 3; ++gate)
       w[gate] = load_wide<float, kLanes>(p + gate * hidden + k, n);
     for_pixels(a.shape, at, [&](int64_t pixel, int r, int c) __attribute__((always_inline)) {
-      Cells<float, kLanes> cells{y[0][r][c] + b[0], y[1][r][c] + b[1], y[2][r][c] + b[2],
+      Cells<T, kLanes> cells{y[0][r][c] + b[0], y[1][r][c] + b[1], y[2][r][c] + b[2],
                                  y[3][r][c] + b[3], {}, {}};
       const int64_t gate = pixel * 4 * hidden + k, cell = pixel * hidden + k;
       if (a.lstm.gates) {

@@ -24,6 +24,7 @@ _PLANES = 1 << 26  # bytes of transformed weight gradients that are worth one pr
 _TILES = 128  # in a product of transformed tiles
 CHECKPOINTS = 8  # chunks at most, at whose beginnings c is kept
 
+
 def last(x: Tensor) -> Tensor:
     """[..., C, H, W] as contiguous [..., H, W, C]; no copy of a channels_last tensor."""
     return x.movedim(-3, -1).contiguous()
@@ -105,7 +106,10 @@ class _Plan:
         self.dilation, self.padding = dilation, padding
 
         item = height * width * 4 * self.hidden * x.element_size()
-        limit = max(_PART["cpu" if x.is_cpu else "cuda"], _weights_bytes(weight_ih, weight_hh))
+        part, weights = _PART["cpu" if x.is_cpu else "cuda"], _weights_bytes(weight_ih, weight_hh)
+        limit = max(part, weights)
+        # Transformed weights, four times as large, are made again for every chunk rather than kept side by side.
+        self.heavy = weights > part
         # A group has pixels enough that a step of it is worth its weights.
         least = -(-1024 // max(1, height * width)) if grouped else self.items
         self.groups = parts(self.items, max(least, limit // max(1, item * self.steps)))
@@ -132,9 +136,6 @@ class _Plan:
     def empty(self, *leading: int, channels: int, dtype: torch.dtype | None = None) -> Tensor:
         return self.weight_hh.new_empty(*leading, *self.size, channels, dtype=dtype or self.dtype)
 
-    def single(self) -> bool:
-        return len(self.groups) == len(self.chunks) == 1
-
     def input_gates(self, x: Tensor) -> Tensor | None:
         """The gates of the steps x [k, n, H, W, C_in], all at once; None where each step adds its own."""
         if self.join:
@@ -145,7 +146,7 @@ class _Plan:
                 self.packed_input = _ops.winograd_weight(self.weight_ih.float().contiguous(), False, False)
             out = x.new_empty(*flat.shape[:1], *self.size, 4 * self.hidden)
             _ops.winograd_conv(flat, self.packed_input, self.bias, out)
-            if self.single():  # four times the weights: gone before those of h come
+            if self.heavy:
                 self.packed_input = None
         else:
             bias = self.bias if self.bias is None else self.bias.to(self.dtype)
@@ -153,8 +154,9 @@ class _Plan:
         return out.unflatten(0, x.shape[:2])
 
     def release(self) -> None:
-        """No more forward steps: their weights may go."""
-        self.packed = self.packed_input = None
+        """The steps of a chunk are done: their weights may go."""
+        if self.heavy:
+            self.packed = None
 
     def step(
         self,
@@ -239,6 +241,7 @@ def conv_lstm(
                 if on is not None:
                     target.copy_(torch.where(on, target, source))
                     c_target.copy_(torch.where(on, c_target, before))
+            plan.release()
     if keep == "last":
         h = h[steps % 2 : steps % 2 + 1].clone()
     if keep == "state":
@@ -286,8 +289,7 @@ def conv_lstm_grad(
                 assert xs is not None
                 activated, cells = _recompute(plan, xs, hs, c[k, group], mask, group, chunk, peephole)
                 grad_gates = activated  # nobody reads them after
-                if final:
-                    plan.release()
+                plan.release()
             else:
                 activated, cells = gates[chunk, group], c[chunk.start : chunk.stop + 1, group]
                 grad_gates = torch.empty_like(activated, memory_format=torch.contiguous_format)
@@ -316,17 +318,15 @@ def conv_lstm_grad(
                         dh += passed_h
                 if passed_c is not None:
                     dc += passed_c
-            if final:
-                back.release("hh")
+            back.release()
             if need_x:
                 grad_x[chunk, group] = back.input(grad_gates)
-            if final:
-                back.release("ih")
+                back.release()
             back.add_weights(xs, hs, grad_gates, final)
         if need_h:
-            grad_h0[group] = dh
+            grad_h0[group] = dh  # type: ignore[assignment]
         if need_c:
-            grad_c0[group] = dc
+            grad_c0[group] = dc  # type: ignore[assignment]
     columns = torch.cat(sums)
     total = _ops.epilogue_grad(columns, None)[1] if columns.shape[1] else columns
     grads = [
@@ -387,9 +387,10 @@ class _Backward:
         self.packed: dict[str, Tensor] = {}
         self.planes: dict[str, Tensor] = {}
 
-    def release(self, which: str) -> None:
+    def release(self) -> None:
         """Transformed weights may go before others come."""
-        self.packed.pop(which, None)
+        if self.plan.heavy:
+            self.packed.clear()
 
     def _transposed(self, which: str, grad: Tensor, shape: tuple[int, ...]) -> Tensor:
         if not self.winograd[which]:

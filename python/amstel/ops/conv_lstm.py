@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, reference
-from amstel.ops._conv_lstm import CHECKPOINTS, first, last, sum_dtype
+from amstel.ops._conv_lstm import CHECKPOINTS, first, sum_dtype
 
 State = tuple[Tensor, Tensor]
 
@@ -482,7 +482,9 @@ def _(
     grad_gates: Tensor,
     bias: bool,
 ) -> Tensor:
-    rows = torch.sym_max(8, 4096 // torch.sym_max(1, c.shape[1]))  # rows_per_block of csrc/common/conv_lstm_check.h
+    rows = torch.sym_max(
+        8, 4096 // torch.sym_max(1, c.shape[1])
+    )  # rows_per_block of csrc/common/conv_lstm_check.h
     blocks = (c.shape[0] + rows - 1) // rows
     return c.new_empty(blocks, ((4 if bias else 0) + (0 if peephole is None else 3)) * c.shape[1])
 
