@@ -25,6 +25,10 @@ int64_t blocks_of(int64_t outputs, bool gates) {
   return gates ? divide_up(outputs / 4, kGateWidth) : divide_up(outputs, kColumns);
 }
 
+int64_t packed_size(int64_t inputs, int64_t outputs, bool gates) {
+  return blocks_of(outputs, gates) * 36 * kColumns * inputs;
+}
+
 void check_image(const char* op, const char* name, const Tensor& t) {
   const auto dtype = t.scalar_type();
   AMSTEL_CHECK(t.dim() == 4 && t.is_contiguous() &&
@@ -45,7 +49,7 @@ void check_like(const char* op, const char* name, const Tensor& t, const Tensor&
 
 void check_packed(const char* op, const Tensor& packed, int64_t inputs, int64_t outputs,
                   bool gates) {
-  const int64_t size = blocks_of(outputs, gates) * 36 * kColumns * inputs;
+  const int64_t size = packed_size(inputs, outputs, gates);
   AMSTEL_CHECK(packed.dim() == 1 && packed.scalar_type() == ScalarType::Float &&
                    packed.is_contiguous() && packed.size(0) == size,
                op, ": `packed` must be the winograd_weight of ", inputs, " to ", outputs,
@@ -60,11 +64,17 @@ void run(const WinogradArgs& args, ScalarType dtype, const Tensor& like, bool ga
   if (tiles == 0 || blocks == 0) return;
   const int64_t work = tiles * blocks * 36 * kColumns * inputs;
   const int64_t threads = work < (1 << 18) ? 1 : torch::stable::get_num_threads();
-  // Many tiles a group read the weights seldom; few let the transformed tiles stay in the cache.
-  const int64_t group = std::min(tiles, inputs <= 160 ? int64_t{32} : int64_t{64});
-  const int64_t groups = divide_up(tiles, group);
+  // Transformed tiles and products of a group stay in a second-level cache; weights that no cache
+  // holds are read seldom, once a group.
+  const bool heavy = packed_size(inputs, args.outputs, gates) > 1 << 22;
+  const int64_t fits = (1 << 20) / (36 * 4 * (inputs + kColumns));
+  const int64_t group = heavy ? 64 : std::clamp<int64_t>(fits, 16, 64);
+  int64_t groups = divide_up(tiles, group);
+  // Threads share the tiles, or where those are few the blocks of columns.
+  if (groups < threads && blocks < 2 * threads) groups = std::min(threads, divide_up(tiles, 8));
+  if (groups > threads && groups < 8 * threads) groups = divide_up(groups, threads) * threads;
   const int64_t shares = groups >= threads ? 1 : std::min(blocks, divide_up(threads, groups));
-  const int64_t rows = group + 8;
+  const int64_t rows = divide_up(tiles, groups) + 8;
   const int64_t size = 36 * (rows * (inputs + kColumns) + kMaxLanes);
   const int64_t parts = std::min(threads, groups * shares);
   Tensor workspace = empty(like, {parts, size}, ScalarType::Float);
@@ -96,7 +106,7 @@ Tensor winograd_weight(Tensor weight, bool transposed, bool gates) {
                ": gates need 4 * hidden output channels and no transposition, got ", o);
   const int64_t outputs = transposed ? i : o, inputs = transposed ? o : i;
   const int64_t blocks = blocks_of(outputs, gates);
-  Tensor packed = empty(weight, {blocks * 36 * kColumns * inputs});
+  Tensor packed = empty(weight, {packed_size(inputs, outputs, gates)});
   want_huge_pages(packed);
   const WinogradWeightArgs args{data<float>(weight),
                                 mutable_data<float>(packed),

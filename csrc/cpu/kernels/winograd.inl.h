@@ -89,11 +89,18 @@ inline void winograd_weight(const cpu::WinogradWeightArgs& a, int64_t begin, int
       for (int64_t k = 0; k < a.inputs; k += kChunk) {
         const int chunk = a.inputs - k < kChunk ? static_cast<int>(a.inputs - k) : kChunk;
         float taps[kChunk][9][kLanes];
-        for (int l = 0; l < kLanes; ++l) {
-          const float* const from = a.weight + output[l] * a.output_stride + k * a.input_stride;
+        const auto gather = [&](int l, int j) __attribute__((always_inline)) {
+          const float* const from =
+              a.weight + output[l] * a.output_stride + (k + j) * a.input_stride;
+          for (int e = 0; e < 9; ++e)
+            taps[j][a.flip ? 8 - e : e][l] = output[l] < 0 ? 0.f : from[e];
+        };
+        if (a.output_stride < a.input_stride) {  // along the memory, either way
           for (int j = 0; j < chunk; ++j)
-            for (int e = 0; e < 9; ++e)
-              taps[j][a.flip ? 8 - e : e][l] = output[l] < 0 ? 0.f : from[j * a.input_stride + e];
+            for (int l = 0; l < kLanes; ++l) gather(l, j);
+        } else {
+          for (int l = 0; l < kLanes; ++l)
+            for (int j = 0; j < chunk; ++j) gather(l, j);
         }
         for (int j = 0; j < chunk; ++j) {
           Floats half[3][6];  // along a row
