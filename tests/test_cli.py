@@ -47,7 +47,7 @@ def test_info(capsys):
     assert "CPU kernels" in module.stdout
 
 
-@pytest.mark.parametrize("command", [[], ["info"], ["demo"], ["bench"], ["gcn"]])
+@pytest.mark.parametrize("command", [[], ["info"], ["demo"], ["bench"], ["gcn"], ["videolstm"]])
 def test_help(capsys, command):
     status, out, _ = _run(capsys, *command, "--help")
     assert status == 0 and out.startswith("usage: amstel")
@@ -155,15 +155,17 @@ def test_bench(capsys, tmp_path):
 
 
 def test_demo_without_extras(capsys, monkeypatch, tmp_path):
-    for name in ("matplotlib", "PIL", "scipy", "tqdm"):
+    for name in ("matplotlib", "matplotlib.animation", "PIL", "PIL.Image", "scipy", "scipy.ndimage", "tqdm"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setitem(sys.modules, "matplotlib.animation", None)
     status, out, err = _run(capsys, "demo", "--output", str(tmp_path / "new"))
     assert status == 0 and err == ""
     assert re.search(
         r"accuracy (\d\d\.\d)% on the 920 test documents; from their words alone (\d\d\.\d)%", out
     )
     assert 'pip install "amstel[cli]"' in out
+    found = re.search(r"accuracy (\d+\.\d)% on 100 new clips; from one frame (\d+\.\d)%", out)
+    assert float(found[1]) > 90 and float(found[2]) < 45
+    assert 'no video_lstm.gif: amstel.video needs scipy.ndimage here: pip install "amstel[video]"' in out
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["gcn_embedding.svg", "karate.svg"]
     for picture in (tmp_path / "new").iterdir():
         ElementTree.parse(picture)

@@ -1,8 +1,9 @@
-"""The command line: `amstel info | demo | bench | gcn`. Bad input: status 2 and one line on stderr."""
+"""The command line: `amstel info | demo | bench | gcn | videolstm`. Bad input: status 2 and one line on stderr."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -133,14 +134,154 @@ def _plot(path: Path, result: Any) -> None:
     figure.savefig(path, dpi=120)
 
 
+def _picture(text: str) -> Path:
+    if Path(text).suffix.lower() not in (".gif", ".mp4"):
+        raise argparse.ArgumentTypeError(f"{text} must end in .gif or .mp4")
+    return _file(text)
+
+
+def _videolstm_train(args: argparse.Namespace) -> int:
+    import os
+
+    from amstel.data import ClipFolder
+    from amstel.recipes import video_lstm
+
+    clips = ClipFolder(args.root)
+    given = {
+        name: value for name in _TRAINING if name != "epochs" and (value := getattr(args, name)) is not None
+    }
+    record = args.out / "training.json"
+    if args.resume:
+        if given or args.backbone or args.hold_out is not None:
+            raise ValueError("--resume goes on with the settings of the checkpoint: give none but --epochs")
+        settings = video_lstm.load(args.out / video_lstm.CHECKPOINT).settings
+        held = json.loads(record.read_text())["held_out"]
+        missing = sorted(set(held) - set(clips.names))
+        if missing:
+            raise ValueError(f"{args.root} lacks {missing[0]}, which was held out when the training began")
+        if args.epochs:
+            settings = dataclasses.replace(settings, epochs=args.epochs)
+    else:
+        given |= {"epochs": args.epochs} if args.epochs else {}
+        if args.backbone == "vgg16":
+            settings = video_lstm.Settings(**{"backbone": "vgg16", "frame_size": 224, **given})
+        else:
+            settings = video_lstm.Settings.from_scratch(**given)
+        fraction = 0.2 if args.hold_out is None else args.hold_out
+        held = [clips.names[i] for i in video_lstm.split(clips.labels, fraction, settings.seed)[1]]
+    test = [i for i, name in enumerate(clips.names) if name in set(held)]
+    train = [i for i in range(len(clips)) if i not in set(test)]
+    weights = None
+    if settings.backbone == "vgg16" and not args.resume:
+        if args.weights is None:
+            raise ValueError("--backbone vgg16 needs --weights FILE, torchvision's vgg16 state_dict")
+        weights = torch.load(args.weights, map_location="cpu", weights_only=True)
+    # Under torchrun every process takes its share of each batch.
+    grouped = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if grouped:
+        torch.distributed.init_process_group()
+    first = not grouped or torch.distributed.get_rank() == 0
+    if first:
+        args.out.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({"held_out": held}) + "\n")
+    update, close = _progress(settings.epochs * len(train) if first else 0, " clips")
+    try:
+        result = video_lstm.train(
+            video_lstm.Subset(clips, train),
+            clips.classes,
+            settings,
+            out=args.out,
+            resume=args.resume,
+            backbone_weights=weights,
+            device=args.device,
+            progress=update if first else None,
+        )
+    finally:
+        close()
+    if grouped:
+        torch.distributed.destroy_process_group()
+    if not first:
+        return 0
+    last = result.history[-1]
+    print(
+        f"{settings.model} ({settings.stream}) on {len(train)} clips of {len(clips.classes)} classes, "
+        f"{len(result.history)} epochs: loss {last['loss']:.3f}, training accuracy {100 * last['accuracy']:.1f} %"
+    )
+    found: dict[str, Any] = {
+        "settings": dataclasses.asdict(settings),
+        "history": result.history,
+        "held_out": held,
+    }
+    if test:
+        evaluation = video_lstm.evaluate(result.network, video_lstm.Subset(clips, test))
+        found["held_out_accuracy"] = evaluation.accuracy
+        print(f"accuracy on {len(test)} clips that were held out: {100 * evaluation.accuracy:.1f} %")
+    record.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"wrote {args.out / video_lstm.CHECKPOINT} and {record}")
+    return 0
+
+
+def _videolstm_predict(args: argparse.Namespace) -> int:
+    from amstel import video
+    from amstel.recipes import video_lstm
+
+    network = video_lstm.load(args.checkpoint).to(args.device)
+    frames = video.read(args.video)
+    found = video_lstm.predict(network, frames)
+    order = found.probabilities.argsort(descending=True).tolist()
+    width = max(map(len, network.classes))
+    for k in order:
+        print(f"{network.classes[k]:{width}s} {100 * found.probabilities[k]:5.1f} %")
+    best = order[0]
+    caption = f"{network.classes[best]}  {100 * found.probabilities[best]:.0f} %"
+    pictures = video.annotate(frames, found.attention, found.boxes, caption=caption)
+    file = args.output or _picture(f"{args.video.stem}_{network.settings.model}.gif")
+    print(f"wrote {video.write(file, pictures)}")
+    return 0
+
+
+def _videolstm_study(args: argparse.Namespace) -> int:
+    from amstel.recipes import video_studies
+
+    found = video_studies.STUDIES[args.study](args.root)
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+#: Options of `videolstm train` that are settings of the recipe, with their types.
+_TRAINING: dict[str, Callable[[str], Any]] = {
+    "stream": str,
+    "motion": str,
+    "frame_size": _positive,
+    "hidden": _positive,
+    "steps": _positive,
+    "stride": _positive,
+    "epochs": _positive,
+    "batch": _positive,
+    "optimizer": str,
+    "learning_rate": float,
+    "dropout": float,
+    "shift": int,
+    "brightness": float,
+    "flip": bool,
+    "model": str,
+    "initial_state": str,
+    "seed": int,
+}
+
+
 def _parser() -> argparse.ArgumentParser:
+    from amstel.recipes import video_lstm, video_studies
     from amstel.recipes.gcn import MODELS, STOPPING
 
     parser = _Parser(prog="amstel", description="Fused PyTorch operators for GCN, VideoLSTM, SINT and RIM.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help, description=help)
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], help: str, among: Any = None
+    ) -> argparse.ArgumentParser:
+        sub = (among or commands).add_parser(name, help=help, description=help)
         sub.set_defaults(run=run)
         sub.add_argument(
             "--threads", type=_positive, metavar="N", help="CPU threads (default: torch's choice)"
@@ -208,7 +349,71 @@ def _parser() -> argparse.ArgumentParser:
         gcn.add_argument(f"--{name}", type=kind, metavar="X", help="(default: the paper's)")
     gcn.add_argument("--json", type=_file, metavar="FILE", help="write accuracies and settings")
     gcn.add_argument("--plot", type=_file, metavar="FILE", help="write a histogram of the accuracies")
+
+    help = "action recognition, and where it happens: train on clips, predict on a video"
+    videos = commands.add_parser("videolstm", help=help, description=help).add_subparsers(
+        dest="action", required=True, metavar="ACTION", parser_class=_Parser
+    )
+    train = command("train", _videolstm_train, "train on a folder of clips, one subfolder a class", videos)
+    train.add_argument("root", type=Path, metavar="ROOT", help="clips: videos, folders of frames, png strips")
+    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the checkpoint")
+    train.add_argument("--resume", action="store_true", help="go on from the checkpoint in DIR")
+    train.add_argument(
+        "--backbone",
+        choices=["small", "vgg16"],
+        help="small: trained from scratch, with the defaults below (default); vgg16: frozen, the paper's settings",
+    )
+    train.add_argument("--weights", type=Path, metavar="FILE", help="torchvision's state_dict, for vgg16")
+    train.add_argument(
+        "--hold-out",
+        type=float,
+        metavar="SHARE",
+        help="share of the clips of every class to test on (default: 0.2)",
+    )
+    choices = {
+        "model": list(video_lstm.MODELS),
+        "stream": video_lstm.STREAMS,
+        "motion": video_lstm.MOTIONS,
+        "optimizer": ("rmsprop", "adam"),
+        "initial_state": ("first", "mean", "zeros"),
+    }
+    default = video_lstm.Settings.from_scratch()
+    for name, convert in _TRAINING.items():
+        option = f"--{name.replace('_', '-')}"
+        if convert is bool:
+            train.add_argument(option, action="store_true", default=None, help="classes look alike mirrored")
+        else:
+            train.add_argument(
+                option,
+                type=convert,
+                choices=choices.get(name),
+                metavar="X",
+                help=_explained(name, choices, default),
+            )
+    predict = command("predict", _videolstm_predict, "classes, attention and box of one video", videos)
+    predict.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint.pt of a training")
+    predict.add_argument("video", type=Path, metavar="VIDEO", help="a video, a folder of frames, a png strip")
+    predict.add_argument(
+        "-o", "--output", type=_picture, metavar="FILE", help=".gif or .mp4 (default: VIDEO_model.gif, here)"
+    )
+    for sub in (train, predict):
+        sub.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, ... (default: cpu)")
+    study = command(
+        "study", _videolstm_study, "the experiments whose results are in benchmarks/results", videos
+    )
+    study.add_argument(
+        "study", choices=list(video_studies.STUDIES), metavar="NAME", help=", ".join(video_studies.STUDIES)
+    )
+    study.add_argument(
+        "--root", type=Path, metavar="DIR", help="folder of the real clips (default: $AMSTEL_DATA/video)"
+    )
+    study.add_argument("--json", type=_file, metavar="FILE", help="write settings and results")
     return parser
+
+
+def _explained(name: str, choices: dict[str, Any], settings: Any) -> str:
+    said = f"one of {', '.join(choices[name])} " if name in choices else ""
+    return f"{said}(default: {getattr(settings, name)})"
 
 
 def main(arguments: list[str] | None = None) -> int:

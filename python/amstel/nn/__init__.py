@@ -1,5 +1,6 @@
 """Modules; each is a thin shell around operators of `amstel.ops`."""
 
+from amstel.nn.backbone import SmallBackbone, VGG16Features
 from amstel.nn.conv_lstm import ConvLSTM, ConvLSTMCell
 from amstel.nn.gcn import (
     GCN,
@@ -11,16 +12,34 @@ from amstel.nn.gcn import (
     inverse_graph_fourier,
     sparse_dropout,
 )
+from amstel.nn.video_lstm import (
+    ALSTM,
+    ConvALSTM,
+    ConvLSTMClassifier,
+    LSTMClassifier,
+    VideoLSTM,
+    fuse,
+    predict,
+)
 
 __all__ = [
+    "ALSTM",
     "GCN",
     "ChebConv",
+    "ConvALSTM",
     "ConvLSTM",
     "ConvLSTMCell",
+    "ConvLSTMClassifier",
     "GCNConv",
+    "LSTMClassifier",
+    "SmallBackbone",
     "SpectralConv",
+    "VGG16Features",
+    "VideoLSTM",
     "fourier_basis",
+    "fuse",
     "graph_fourier",
     "inverse_graph_fourier",
+    "predict",
     "sparse_dropout",
 ]

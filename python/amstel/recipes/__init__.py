@@ -1,5 +1,5 @@
 """Published training protocols, end to end."""
 
-from amstel.recipes import gcn, karate
+from amstel.recipes import gcn, karate, video_lstm
 
-__all__ = ["gcn", "karate"]
+__all__ = ["gcn", "karate", "video_lstm"]

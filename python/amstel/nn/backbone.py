@@ -1,0 +1,130 @@
+"""From frames to feature maps: VGG-16 as the papers use it, and a small network to train from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amstel import _check
+from amstel.nn.conv_lstm import _widths
+
+#: Mean and standard deviation of the RGB channels, in [0, 1], with which torchvision's VGG-16 was trained.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Configuration D of the paper; "M" is a 2x2 max pooling.
+_VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
+
+
+def _frames(x: Tensor, channels: int, least: int) -> Tensor:
+    expected = f"floating-point [..., {channels}, H, W] with H and W at least {least}"
+    _check.tensor("x", x, expected)
+    if x.dim() < 4 or x.shape[-3] != channels or min(x.shape[-2:]) < least or not x.is_floating_point():
+        _check.fail("x", expected, x)
+    return x.flatten(0, -4)
+
+
+class VGG16Features(nn.Module):
+    """The thirteen convolutions of VGG-16 up to pool5: a 224x224 frame becomes 512 channels of 7x7.
+
+    The parameters are named as in torchvision, so that its files load as they are; what they hold of the
+    classifier is left out:
+
+        model = amstel.nn.VGG16Features()
+        model.load_state_dict(torch.load("vgg16-397923af.pth"))
+
+    Args:
+        normalize: take frames in [0, 1] and normalise them with the ImageNet mean and standard deviation inside;
+            False for frames that are normalised already.
+
+    Shapes: x [..., 3, H, W] with any leading dimensions, such as [T, N]; result [..., 512, H // 32, W // 32].
+
+    Source: K. Simonyan and A. Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition,
+    ICLR 2015, table 1, configuration D.
+
+    Example:
+        >>> amstel.nn.VGG16Features()(torch.rand(2, 1, 3, 64, 64)).shape
+        torch.Size([2, 1, 512, 2, 2])
+    """
+
+    mean: Tensor
+    std: Tensor
+    out_channels = 512
+    stride = 32
+
+    def __init__(self, normalize: bool = True):
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for width in _VGG16:
+            if isinstance(width, int):
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+                channels = width
+            else:
+                layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.normalize = normalize
+        for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = _frames(x, 3, self.stride)
+        if self.normalize:
+            flat = (flat - self.mean) / self.std
+        return self.features(flat).unflatten(0, x.shape[:-3])
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        kept = {name: value for name, value in state_dict.items() if not name.startswith("classifier.")}
+        return super().load_state_dict(kept, strict, assign)
+
+
+class SmallBackbone(nn.Module):
+    """A few convolutions of stride 2, each with group normalisation and ReLU, to be trained from scratch.
+
+    With three of them, the default, a 64x64 frame becomes maps of 8x8. The normalisation is over one frame at a
+    time, so that neither other clips nor later frames play a part.
+
+    A 3x3 kernel of stride 2 sees a pixel more before its own two than after them, or the reverse. The last one does the
+    reverse: the middle of what a place of the map sees is then half a pixel from the middle of its square of the
+    frame, and boxes from attention lie on their objects.
+
+    Args:
+        in_channels: 3 for RGB, 2 for flow.
+        channels: width after each convolution.
+        groups: of the normalisation; 0 leaves it out.
+
+    Shapes: x [..., in_channels, H, W] with any leading dimensions, such as [T, N]; result [..., channels[-1],
+    H / s, W / s] with s = 2^len(channels), which should divide H and W.
+
+    Example:
+        >>> amstel.nn.SmallBackbone()(torch.rand(5, 2, 3, 64, 64)).shape
+        torch.Size([5, 2, 32, 8, 8])
+    """
+
+    def __init__(self, in_channels: int = 3, channels: Sequence[int] = (16, 32, 32), groups: int = 4):
+        super().__init__()
+        if not channels or not all(isinstance(c, int) and c >= 1 for c in channels):
+            _check.fail("channels", "one or more integers >= 1", channels)
+        _widths(in_channels=in_channels)
+        if groups < 0 or (groups and any(c % groups for c in channels)):
+            _check.fail("groups", f"0 or a divisor of every one of `channels` = {tuple(channels)}", groups)
+        self.in_channels, self.out_channels, self.stride = in_channels, channels[-1], 2 ** len(channels)
+        layers: list[nn.Module] = []
+        for n, (before, after) in enumerate(zip((in_channels, *channels), channels, strict=False)):
+            last = n == len(channels) - 1
+            if last:
+                layers.append(nn.ZeroPad2d((0, 1, 0, 1)))
+            layers.append(nn.Conv2d(before, after, 3, stride=2, padding=0 if last else 1, bias=not groups))
+            if groups:
+                layers.append(nn.GroupNorm(groups, after))
+            layers.append(nn.ReLU(inplace=True))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = _frames(x, self.in_channels, self.stride)
+        return self.layers(flat).unflatten(0, x.shape[:-3])

@@ -1,0 +1,177 @@
+"""`amstel videolstm`: train, resume, predict; exit status and the one line on bad input; the example."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from amstel import cli, video
+from amstel.data import generate_moving_shapes
+from amstel.recipes import video_lstm, video_studies
+
+pytest.importorskip("PIL", reason="clips are read from PNG strips")
+pytest.importorskip("scipy", reason="boxes need scipy")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Frames this small gain nothing from a second one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+SMALL = ["--frame-size", "32", "--hidden", "4", "--steps", "4", "--motion", "difference", "--shift", "2"]
+
+
+def _run(capsys, *arguments):
+    try:
+        status = cli.main(["videolstm", *map(str, arguments)])
+    except SystemExit as exit:
+        status = exit.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Strips in two class folders."""
+    root = tmp_path_factory.mktemp("clips")
+    for clip in generate_moving_shapes(10, frames=5, size=32, classes=2):
+        folder = root / clip.name.split("_")[0]
+        folder.mkdir(exist_ok=True)
+        video.write(folder / f"{clip.name}.png", clip.frames)
+    return root
+
+
+@pytest.fixture(scope="module")
+def checkpoint(root, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    assert cli.main(["videolstm", "train", str(root), "--out", str(out), "--epochs", "1", *SMALL]) == 0
+    return out / video_lstm.CHECKPOINT
+
+
+def test_train_and_resume(capsys, root, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    status, out, err = _run(
+        capsys, "train", root, "--out", whole, "--epochs", 3, "--optimizer", "rmsprop", *SMALL
+    )
+    assert status == 0 and err == ""
+    assert re.search(r"videolstm \(rgb\) on 8 clips of 2 classes, 3 epochs: loss \d", out)
+    assert re.search(r"accuracy on 2 clips that were held out: \d+\.0 %", out)
+    record = json.loads((whole / "training.json").read_text())
+    assert len(record["history"]) == 3 and record["settings"]["frame_size"] == 32
+    assert sorted({name.split("/")[0] for name in record["held_out"]}) == ["left", "right"]
+
+    assert (
+        _run(capsys, "train", root, "--out", parts, "--epochs", 1, "--optimizer", "rmsprop", *SMALL)[0] == 0
+    )
+    assert _run(capsys, "train", root, "--out", parts, "--epochs", 3, "--resume")[0] == 0
+    resumed = json.loads((parts / "training.json").read_text())
+    assert resumed["held_out"] == record["held_out"] and len(resumed["history"]) == 3
+    # The cosine of the rate knows the number of epochs, so only the first run of another length may differ.
+    again = video_lstm.load(parts / video_lstm.CHECKPOINT)
+    assert again.classes == ["left", "right"] and again.settings.epochs == 3
+
+
+def test_hold_out_nothing(capsys, root, tmp_path):
+    status, out, _ = _run(capsys, "train", root, "--out", tmp_path, "--epochs", 1, "--hold-out", 0, *SMALL)
+    assert status == 0 and "on 10 clips" in out and "held out" not in out
+
+
+@pytest.mark.parametrize("ending", ["gif", "mp4"])
+def test_predict_writes_a_picture(capsys, root, checkpoint, tmp_path, ending):
+    if ending == "mp4":
+        pytest.importorskip("av")
+    clip, file = next((root / "left").iterdir()), tmp_path / f"found.{ending}"
+    status, out, err = _run(capsys, "predict", checkpoint, clip, "-o", file)
+    assert status == 0 and err == ""
+    shares = [float(x) for x in re.findall(r"(?:left|right) +(\d+\.\d) %", out)]
+    assert len(shares) == 2 and shares[0] >= shares[1] and sum(shares) == pytest.approx(100, abs=0.2)
+    frames = video.read(file)
+    assert len(frames) == 5 and min(frames.shape[1:3]) >= 256
+
+
+def test_predict_writes_beside_where_one_stands(capsys, root, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clip = next((root / "left").iterdir())
+    assert _run(capsys, "predict", checkpoint, clip)[0] == 0
+    assert [file.name for file in tmp_path.iterdir()] == [f"{clip.stem}_videolstm.gif"]
+
+
+def test_bad_input_is_one_line_and_status_2(capsys, root, checkpoint, tmp_path):
+    (tmp_path / "no_class").mkdir()
+    (tmp_path / "no_clip" / "left").mkdir(parents=True)
+    (tmp_path / "no_clip" / "left" / "notes.txt").write_text("nothing to see")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing of the kind")
+    (tmp_path / "empty.avi").write_bytes(b"")
+    (tmp_path / "no_frames").mkdir()
+    (tmp_path / "other.pt").write_bytes(b"not a checkpoint")
+    torch.save({"format": "of someone else"}, tmp_path / "else.pt")
+    out, clip = tmp_path / "out", next((root / "left").iterdir())
+    pytest.importorskip("av")
+    for arguments, message in (
+        ([], "ACTION"),
+        (["train"], "required"),
+        (["train", root], "--out"),
+        (["train", tmp_path / "nowhere", "--out", out], "does not exist"),
+        (["train", tmp_path / "no_class", "--out", out], "one folder a class"),
+        (["train", tmp_path / "no_clip", "--out", out], "got none"),
+        (["train", root, "--out", out, "--model", "gcn"], "invalid choice: 'gcn'"),
+        (["train", root, "--out", out, "--epochs", "0"], "invalid integer >= 1 value: '0'"),
+        (["train", root, "--out", out, "--dropout", "1.5"], "`dropout` must be in [0, 1)"),
+        (["train", root, "--out", out, "--hold-out", "1"], "`fraction` must be in [0, 1)"),
+        (["train", root, "--out", out, "--backbone", "vgg16"], "needs --weights"),
+        (["train", root, "--out", out, "--resume"], "does not exist"),
+        (["train", root, "--out", checkpoint.parent, "--resume", "--hidden", "8"], "give none but --epochs"),
+        (["predict", tmp_path / "nowhere.pt", clip], "nowhere.pt does not exist"),
+        (["predict", tmp_path / "other.pt", clip], "is not a checkpoint"),
+        (["predict", tmp_path / "else.pt", clip], "is not a checkpoint"),
+        (["predict", checkpoint, tmp_path / "nowhere.avi"], "nowhere.avi does not exist"),
+        (["predict", checkpoint, tmp_path / "broken.png"], "broken.png"),
+        (["predict", checkpoint, tmp_path / "empty.avi"], "empty.avi"),
+        (["predict", checkpoint, tmp_path / "no_frames"], "at least one frame"),
+        (["predict", checkpoint, clip, "-o", "found.txt"], "must end in .gif or .mp4"),
+        (["predict", checkpoint, clip, "-o", "/nowhere/found.gif"], "cannot write"),
+        (["study", "kinetics"], "invalid choice: 'kinetics'"),
+        (["study", "weizmann", "--root", tmp_path / "nowhere"], "does not exist"),
+    ):
+        status, printed, err = _run(capsys, *arguments)
+        assert status == 2 and printed == "", arguments
+        assert err.count("\n") == 1 and err.startswith("amstel") and message in err, (arguments, err)
+
+
+def test_a_study_says_its_lines_and_writes_them(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(video_studies.STUDIES, "order", lambda root: print("a line") or {"study": "order"})
+    status, out, _ = _run(capsys, "study", "order", "--json", tmp_path / "order.json")
+    assert status == 0 and out == "a line\n"
+    assert json.loads((tmp_path / "order.json").read_text()) == {"study": "order"}
+
+
+def test_no_root_known(capsys, monkeypatch):
+    monkeypatch.delenv("AMSTEL_DATA", raising=False)
+    status, _, err = _run(capsys, "study", "weizmann")
+    assert status == 2 and "AMSTEL_DATA" in err and err.count("\n") == 1
+
+
+def test_help(capsys):
+    for action in ([], ["train"], ["predict"], ["study"]):
+        status, out, _ = _run(capsys, *action, "--help")
+        assert status == 0 and out.startswith("usage: amstel videolstm")
+
+
+def test_example(tmp_path):
+    example = Path(__file__).parent.parent / "examples" / "video_lstm.py"
+    text = example.read_text()
+    assert len(text.splitlines()) < 80
+    short = tmp_path / "short.py"  # the same with less training
+    short.write_text(text.replace("epochs=26", "epochs=1").replace("(400,", "(20,").replace("(100,", "(10,"))
+    file = tmp_path / "found.gif"
+    done = subprocess.run([sys.executable, str(short), str(file)], capture_output=True, text=True, check=True)
+    assert "attention (6, 2, 8, 8)" in done.stdout and f"wrote {file}" in done.stdout
+    assert len(video.read(file)) == 6
