@@ -101,7 +101,11 @@ def table() -> str:
             "≥ 1.8×",
         ),
         ("ConvLSTM inference, bfloat16", ratios(results, "conv_lstm-forward-", "bfloat16"), "≥ 1.5×"),
-        ("ConvLSTM forward + backward, bfloat16", ratios(results, "conv_lstm-backward-", "bfloat16"), "≥ 1.5×"),
+        (
+            "ConvLSTM forward + backward, bfloat16",
+            ratios(results, "conv_lstm-backward-", "bfloat16"),
+            "≥ 1.5×",
+        ),
         (
             "ConvLSTM gates alone, float32, against eager gates",
             ratios(results, "conv_lstm-gates-", "float32"),
@@ -129,7 +133,7 @@ def table() -> str:
                 f"| 100 seeds of 200 epochs on Cora together | ≤ 10 s | {r['seconds']} s, accuracy {100 * r['mean']:.2f} |"
             )
     lines += recompute_memory(results)
-    return "\n".join([*lines, "", accuracies()])
+    return "\n".join([*lines, "", *videos(), "", accuracies()])
 
 
 def recompute_time(results: list[dict]) -> dict[str, float]:
@@ -153,6 +157,46 @@ def recompute_memory(results: list[dict]) -> list[str]:
             lines.append(
                 f"| ConvLSTM {what}, {workload}, recompute | ≤ 1/4 of eager's | "
                 f"{ours} MB, 1/{theirs / ours:.1f} of {theirs} MB (store {store} MB) |"
+            )
+    return lines
+
+
+def videos() -> list[str]:
+    """What `amstel videolstm study` wrote."""
+    lines = ["| VideoLSTM family, from scratch | reach | measured |", "|---|---|---|"]
+
+    def study(name: str) -> dict:
+        path = RESULTS / "video" / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def percent(x: float) -> str:
+        return f"{100 * x:.1f} %"
+
+    for run in study("weizmann").get("runs", []):
+        lines.append(
+            f"| Weizmann, 4 actions, leave one subject out, ConvALSTM on {run['stream']} | ≥ 95 %, < 10 min | "
+            f"{percent(run['accuracy'])} in {run['seconds']:.0f} s |"
+        )
+    for run in study("moving_shapes").get("runs", []):
+        lines.append(
+            f"| direction of motion, frames {run['frames'][0]}-{run['frames'][1]}"
+            f"{', clips displaced at random' if run['displaced_by'] else ''} | ≥ 99 % | {percent(run['network'])}; exact "
+            f"positions allow {percent(run['exact_positions']['drawn_paths'])}, one frame {percent(run['one_frame_at_a_time'])} |"
+        )
+    if runs := study("order").get("runs"):
+        found = ", ".join(f"{r['model']} {100 * r['mean']:.1f} ± {100 * r['std']:.1f}" for r in runs)
+        lines.append(
+            f"| one moving shape among others, 4 directions, {len(runs[0]['accuracy'])} seeds | in this order | {found} % |"
+        )
+    boxes = study("localisation")
+    if boxes:
+        rows = {f"generated clips, {k}": v for k, v in boxes["generated"].items()} | {
+            "UCF101 clip": boxes["ucf101_clip"]
+        }
+        for name, row in rows.items():
+            lines.append(
+                f"| mean IoU of boxes from attention, {name} | ≥ 2× a centre box of the true size | "
+                f"{row['mean_iou']:.3f}, {row['ratio']:.2f}× of {row['centre_box_mean_iou']:.3f} |"
             )
     return lines
 

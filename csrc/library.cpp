@@ -42,12 +42,11 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   // sum over everything but the last dimension.
   m.def("epilogue_grad(Tensor grad, Tensor? output) -> (Tensor grad_in, Tensor grad_bias)");
 
-  // ConvLSTM, on rows: gates [R, 4 I] in the order i, f, g, o, states [R, I], peephole [3, I] in the
-  // order i, f, o. A row is a pixel (I = C) or an image (I = C H W). States, peephole and sums are
-  // float64 for float64 and float32 for the rest.
-  // With a = gates + more: i = s(a_i + p_i c), f = s(a_f + p_f c), c_out = f c + i tanh(a_g),
-  // o = s(a_o + p_o c_out), h = o tanh(c_out); `activated` receives i, f, tanh(a_g), o. c_out may
-  // be c, activated may be gates.
+  // ConvLSTM, on rows: gates [R, 4 I] in the order i, f, g, o, states [R, I], peephole [3, I] in
+  // the order i, f, o. A row is a pixel (I = C) or an image (I = C H W). States, peephole and sums
+  // are float64 for float64 and float32 for the rest. With a = gates + more: i = s(a_i + p_i c), f
+  // = s(a_f + p_f c), c_out = f c + i tanh(a_g), o = s(a_o + p_o c_out), h = o tanh(c_out);
+  // `activated` receives i, f, tanh(a_g), o. c_out may be c, activated may be gates.
   m.def(
       "conv_lstm_gates(Tensor gates, Tensor? more, Tensor c, Tensor? peephole, Tensor(a!) h, "
       "Tensor(b!) c_out, Tensor(c!)? activated) -> ()");
@@ -60,20 +59,22 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "grad_h, Tensor? grad_h_more, Tensor? grad_c, Tensor(a!) grad_c_out, Tensor(b!) grad_gates, "
       "bool bias) -> Tensor sums");
 
-  // ConvLSTM over a sequence x [T, N, C_in, H, W], put together in python/amstel/ops/_conv_lstm.py from
-  // the operators here and PyTorch's convolutions; h, c [N, C, H, W], mask [T, N]: where false a step
-  // keeps its state. Returns the histories of h and c and the activated gates, channels last and with
-  // the initial state first, as long as `keep` asks: "last" [1 step], "output" [h], "state" [h and c],
-  // "gates" [all].
+  // ConvLSTM over a sequence x [T, N, C_in, H, W], put together in python/amstel/ops/_conv_lstm.py
+  // from the operators here and PyTorch's convolutions; h, c [N, C, H, W], mask [T, N]: where false
+  // a step keeps its state. Returns the histories of h and c and the activated gates, channels last
+  // and with the initial state first, as long as `keep` asks: "last" [1 step], "output" [h],
+  // "state" [h and c], "gates" [all].
   m.def(
       "conv_lstm(Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor? bias, Tensor? h, Tensor? c, "
-      "Tensor? mask, Tensor? peephole, int dilation, str padding, str algorithm, str keep) -> (Tensor "
+      "Tensor? mask, Tensor? peephole, int dilation, str padding, str algorithm, str keep) -> "
+      "(Tensor "
       "h, Tensor c, Tensor gates)");
-  // Gradients of x, weight_ih, weight_hh, bias, peephole, h and c, each as far as `needs` says (else
-  // empty), from those of all outputs, of the last h and of the last c; without gates they are
-  // computed again.
+  // Gradients of x, weight_ih, weight_hh, bias, peephole, h and c, each as far as `needs` says
+  // (else empty), from those of all outputs, of the last h and of the last c; without gates they
+  // are computed again.
   m.def(
-      "conv_lstm_grad(Tensor? grad_output, Tensor? grad_h, Tensor? grad_c, Tensor x, Tensor weight_ih, "
+      "conv_lstm_grad(Tensor? grad_output, Tensor? grad_h, Tensor? grad_c, Tensor x, Tensor "
+      "weight_ih, "
       "Tensor weight_hh, Tensor? bias, Tensor? mask, Tensor? peephole, Tensor h, Tensor c, Tensor? "
       "gates, int dilation, str padding, str algorithm, bool[] needs) -> Tensor[]");
 
@@ -87,10 +88,11 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   m.def(
       "winograd_lstm(Tensor h, Tensor? x, Tensor packed, Tensor? gates, Tensor? bias, Tensor c, "
       "Tensor? peephole, Tensor(a!) h_out, Tensor(b!) c_out, Tensor(c!)? activated) -> ()");
-  // The transformed tiles [first, first + out.size(1)) of an image, or of the gradient of an output,
-  // into the columns from `offset` on of out [36, tiles, width], float32: products of the two, summed
-  // over the tiles, are the gradient of the transformed weights.
-  m.def("winograd_planes(Tensor image, bool gradient, int first, int offset, Tensor(a!) out) -> ()");
+  // The transformed tiles [first, first + out.size(1)) of an image, or of the gradient of an
+  // output, into the columns from `offset` on of out [36, tiles, width], float32: products of the
+  // two, summed over the tiles, are the gradient of the transformed weights.
+  m.def(
+      "winograd_planes(Tensor image, bool gradient, int first, int offset, Tensor(a!) out) -> ()");
 
   m.def("cpu_isa() -> str");
   m.def("build_info() -> str");

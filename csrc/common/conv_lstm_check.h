@@ -21,8 +21,8 @@ inline void check_rows(const char* op, const Tensor& like, const char* name, con
   check_same_device(op, like, name, t);
 }
 
-inline GateShape check_gates(const char* op, const char* name, const Tensor& gates,
-                             const Tensor& c, const OptionalTensor& peephole) {
+inline GateShape check_gates(const char* op, const char* name, const Tensor& gates, const Tensor& c,
+                             const OptionalTensor& peephole) {
   const ScalarType dtype = gates.scalar_type();
   AMSTEL_CHECK(gates.dim() == 2 && gates.size(1) % 4 == 0 && gates.is_contiguous() &&
                    (dtype == ScalarType::Double || dtype == ScalarType::Float ||

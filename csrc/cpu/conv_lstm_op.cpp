@@ -31,19 +31,21 @@ void conv_lstm_gates(Tensor gates, OptionalTensor more, Tensor c, OptionalTensor
   check_rows(op, gates, "h", h, s.rows, s.inner, s.dtype);
   check_rows(op, gates, "c_out", c_out, s.rows, s.inner, s.sum);
   if (activated) check_rows(op, gates, "activated", *activated, s.rows, 4 * s.inner, s.dtype);
-  const ConvLstmArgs args{gates.const_data_ptr(), pointer(more),
-                          c.const_data_ptr(),     pointer(peephole),
-                          h.mutable_data_ptr(),   c_out.mutable_data_ptr(),
+  const ConvLstmArgs args{gates.const_data_ptr(),     pointer(more),
+                          c.const_data_ptr(),         pointer(peephole),
+                          h.mutable_data_ptr(),       c_out.mutable_data_ptr(),
                           mutable_pointer(activated), s.inner};
   const auto kernel = kernels().conv_lstm_gates[dtype_index(s.dtype)];
   // The arithmetic of a cell costs about as much as moving 64 bytes.
   const int64_t parts = threads_for(s.rows * s.inner * 64);
-  parallel_parts(parts, [&](int64_t p) { kernel(args, s.rows * p / parts, s.rows * (p + 1) / parts); });
+  parallel_parts(parts,
+                 [&](int64_t p) { kernel(args, s.rows * p / parts, s.rows * (p + 1) / parts); });
 }
 
 Tensor conv_lstm_gates_grad(Tensor activated, Tensor c, Tensor c_out, OptionalTensor peephole,
-                            OptionalTensor grad_h, OptionalTensor grad_h_more, OptionalTensor grad_c,
-                            Tensor grad_c_out, Tensor grad_gates, bool bias) {
+                            OptionalTensor grad_h, OptionalTensor grad_h_more,
+                            OptionalTensor grad_c, Tensor grad_c_out, Tensor grad_gates,
+                            bool bias) {
   const char* op = "conv_lstm_gates_grad";
   const GateShape s = check_gates(op, "activated", activated, c, peephole);
   check_rows(op, c, "c_out", c_out, s.rows, s.inner, s.sum);

@@ -35,8 +35,8 @@ struct EpilogueArgs {
   int64_t grad_stride, output_stride, features;
 };
 
-// Gates of a ConvLSTM: rows of 4 * inner gates and of inner cells. Cell states, peepholes [3, inner]
-// and sums are double for double and float for the rest.
+// Gates of a ConvLSTM: rows of 4 * inner gates and of inner cells. Cell states, peepholes [3,
+// inner] and sums are double for double and float for the rest.
 struct ConvLstmArgs {
   const void *gates, *more /*?*/, *c, *peephole /*?*/;
   void *h, *c_out, *activated /*?*/;
@@ -44,7 +44,8 @@ struct ConvLstmArgs {
 };
 
 struct ConvLstmGradArgs {
-  const void *activated, *c, *c_out, *peephole /*?*/, *grad_h /*?*/, *grad_h_more /*?*/, *grad_c /*?*/;
+  const void *activated, *c, *c_out, *peephole /*?*/, *grad_h /*?*/, *grad_h_more /*?*/,
+      *grad_c /*?*/;
   void *grad_c_out, *grad_gates, *bias_sum /*?*/, *peephole_sum /*?*/;  // [4, inner], [3, inner]
   int64_t inner;
 };
@@ -79,7 +80,7 @@ struct WinogradPlanesArgs {
   WinogradShape shape;
   const void* image;
   int64_t channels;
-  float *planes, *scratch;               // 36 of rows of `width` numbers; 36 * (channels + 16)
+  float *planes, *scratch;              // 36 of rows of `width` numbers; 36 * (channels + 16)
   int64_t plane, width, offset, first;  // `first` tile is row 0; channels begin at `offset`
 };
 

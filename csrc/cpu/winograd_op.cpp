@@ -81,7 +81,8 @@ void run(const WinogradArgs& args, ScalarType dtype, const Tensor& like, bool ga
   float* const memory = mutable_data<float>(workspace);
   const auto kernel = kernels().winograd[dtype_index(dtype)];
   parallel_parts(parts, [&](int64_t p) {
-    for (int64_t task = groups * shares * p / parts; task < groups * shares * (p + 1) / parts; ++task) {
+    for (int64_t task = groups * shares * p / parts; task < groups * shares * (p + 1) / parts;
+         ++task) {
       const int64_t g = task / shares, share = task % shares;
       // Groups of nearly the same size, so that the last is no remnant.
       kernel(args, memory + p * size, tiles * g / groups, tiles * (g + 1) / groups,
@@ -108,14 +109,9 @@ Tensor winograd_weight(Tensor weight, bool transposed, bool gates) {
   const int64_t blocks = blocks_of(outputs, gates);
   Tensor packed = empty(weight, {packed_size(inputs, outputs, gates)});
   want_huge_pages(packed);
-  const WinogradWeightArgs args{data<float>(weight),
-                                mutable_data<float>(packed),
-                                outputs,
-                                inputs,
-                                transposed ? 9 : i * 9,
-                                transposed ? i * 9 : 9,
-                                transposed,
-                                gates};
+  const WinogradWeightArgs args{
+      data<float>(weight),    mutable_data<float>(packed), outputs,    inputs,
+      transposed ? 9 : i * 9, transposed ? i * 9 : 9,      transposed, gates};
   const int64_t parts = std::min(blocks, threads_for(packed.numel() * 4));
   parallel_parts(parts, [&](int64_t p) {
     kernels().winograd_weight(args, blocks * p / parts, blocks * (p + 1) / parts);
@@ -148,12 +144,11 @@ void winograd_lstm(Tensor h, OptionalTensor x, Tensor packed, OptionalTensor gat
   const int64_t hidden = h.size(3);
   check_packed(op, packed, hidden + (x ? x->size(3) : 0), 4 * hidden, true);
   const auto check = [&](const char* name, const Tensor& t, int64_t width, ScalarType dtype) {
-    AMSTEL_CHECK(t.is_contiguous() && t.scalar_type() == dtype && t.dim() == 4 &&
-                     t.size(0) == h.size(0) && t.size(1) == h.size(1) && t.size(2) == h.size(2) &&
-                     t.size(3) == width,
-                 op, ": `", name, "` must be a contiguous ", torch::headeronly::toString(dtype),
-                 " [", h.size(0), ", ", h.size(1), ", ", h.size(2), ", ", width, "], got ",
-                 describe(t));
+    AMSTEL_CHECK(
+        t.is_contiguous() && t.scalar_type() == dtype && t.dim() == 4 && t.size(0) == h.size(0) &&
+            t.size(1) == h.size(1) && t.size(2) == h.size(2) && t.size(3) == width,
+        op, ": `", name, "` must be a contiguous ", torch::headeronly::toString(dtype), " [",
+        h.size(0), ", ", h.size(1), ", ", h.size(2), ", ", width, "], got ", describe(t));
   };
   if (gates) check("gates", *gates, 4 * hidden, h.scalar_type());
   if (bias) check_vector(op, h, "bias", *bias, 4 * hidden, ScalarType::Float);

@@ -1,10 +1,10 @@
 // Logistic function and hyperbolic tangent of vectors of float or double, from one polynomial.
 //
 // Both come from e^z - 1 = s p + (s - 1) with z = n ln 2 + r, |r| <= ln 2 / 2, s = 2^n and
-// p = e^r - 1 by its Taylor series, so that nothing cancels near zero.  The error is at most 2 units
-// in the last place (tests/test_conv_lstm.py); results below the smallest normal number are 0.
-// NaN stays NaN, infinities give the limits.  kShort is for values that go to 16 bits: a relative
-// error of 4e-6, and a third less work.
+// p = e^r - 1 by its Taylor series, so that nothing cancels near zero.  The error is at most 2
+// units in the last place (tests/test_conv_lstm.py); results below the smallest normal number are
+// 0. NaN stays NaN, infinities give the limits.  kShort is for values that go to 16 bits: a
+// relative error of 4e-6, and a third less work.
 #pragma once
 #include "cpu/kernels/vector.h"
 
@@ -19,7 +19,7 @@ struct Exponential<float> {
   static constexpr float kLog2e = 0x1.715476p+0f, kLn2High = 0x1.62e4p-1f,
                          kLn2Low = 0x1.7f7d1cp-20f;
   static constexpr float kSmallest = -87.33654f;  // e^z is a normal number from here on
-  static constexpr float kSaturated = 20.f;   // tanh(z / 2) rounds to 1
+  static constexpr float kSaturated = 20.f;       // tanh(z / 2) rounds to 1
 };
 template <>
 struct Exponential<double> {

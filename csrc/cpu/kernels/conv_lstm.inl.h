@@ -110,7 +110,8 @@ void conv_lstm_gates_grad(const cpu::ConvLstmGradArgs& a, int64_t begin, int64_t
     const S* const c_old = static_cast<const S*>(a.c) + row * inner;
     const S* const c_new = static_cast<const S*>(a.c_out) + row * inner;
     const T* const grad_h = a.grad_h ? static_cast<const T*>(a.grad_h) + row * inner : nullptr;
-    const T* const more = a.grad_h_more ? static_cast<const T*>(a.grad_h_more) + row * inner : nullptr;
+    const T* const more =
+        a.grad_h_more ? static_cast<const T*>(a.grad_h_more) + row * inner : nullptr;
     const S* const grad_c_in = a.grad_c ? static_cast<const S*>(a.grad_c) + row * inner : nullptr;
     S* const grad_c = static_cast<S*>(a.grad_c_out) + row * inner;
     for (int64_t k = 0; k < inner; k += W) {
@@ -141,7 +142,9 @@ void conv_lstm_gates_grad(const cpu::ConvLstmGradArgs& a, int64_t begin, int64_t
       const auto add = [&](S* sum, V v) __attribute__((always_inline)) {
         store_wide<S, W>(sum + k, load_wide<S, W>(sum + k, n) + v, n);
       };
-      if (bias) add(bias, d_i), add(bias + inner, d_f), add(bias + 2 * inner, d_g), add(bias + 3 * inner, d_o);
+      if (bias)
+        add(bias, d_i), add(bias + inner, d_f), add(bias + 2 * inner, d_g),
+            add(bias + 3 * inner, d_o);
       if (peep) add(peep, d_i * c), add(peep + inner, d_f * c), add(peep + 2 * inner, d_o * now);
     }
   }

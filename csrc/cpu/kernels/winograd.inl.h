@@ -2,12 +2,13 @@
 // as one of the things that may follow; torch-free.
 //
 // Data flow.  An output tile of 4x4 pixels comes from 6x6 of the input: V = B^T d B, then for each
-// of the 36 positions a product over channels M = V U with the transformed weights U = G g G^T, then
-// Y = A^T M A: 36 multiplications where the plain sum has 144.  A thread takes up to kTiles tiles:
-// it transforms them (36 numbers written a tile and channel), and for each block of 64 output
-// columns runs the 36 products from cache, transforms back and hands the 4x4 pixels on: to memory,
-// or straight into the gates, so that pre-activations are never written.  A block of columns is 64
-// output channels, or the four gates of 16 hidden channels.  Weights are read once for kTiles tiles.
+// of the 36 positions a product over channels M = V U with the transformed weights U = G g G^T,
+// then Y = A^T M A: 36 multiplications where the plain sum has 144.  A thread takes up to kTiles
+// tiles: it transforms them (36 numbers written a tile and channel), and for each block of 64
+// output columns runs the 36 products from cache, transforms back and hands the 4x4 pixels on: to
+// memory, or straight into the gates, so that pre-activations are never written.  A block of
+// columns is 64 output channels, or the four gates of 16 hidden channels.  Weights are read once
+// for kTiles tiles.
 //
 // The points are 0, +-5/8, +-3/2 and infinity, exact in binary and of all simple pairs tried that
 // with the smallest error: about five times that of the plain sum (tests/test_conv_lstm.py).
@@ -79,8 +80,8 @@ inline void winograd_weight(const cpu::WinogradWeightArgs& a, int64_t begin, int
       int64_t output[kLanes];
       for (int l = 0; l < kLanes; ++l) {
         const int64_t column = first + l;
-        const int64_t channel = a.gates ? block * kGateWidth + column % kGateWidth
-                                        : block * kColumns + column;
+        const int64_t channel =
+            a.gates ? block * kGateWidth + column % kGateWidth : block * kColumns + column;
         const int64_t width = a.gates ? a.outputs / 4 : a.outputs;
         output[l] = channel < width ? channel + (a.gates ? column / kGateWidth * width : 0) : -1;
       }
@@ -291,8 +292,8 @@ void finish_gates(const cpu::WinogradArgs& a, TileAt at, int64_t block, const fl
     for (int gate = 0; p && gate < 3; ++gate)
       w[gate] = load_wide<float, kLanes>(p + gate * hidden + k, n);
     for_pixels(a.shape, at, [&](int64_t pixel, int r, int c) __attribute__((always_inline)) {
-      Cells<T, kLanes> cells{y[0][r][c] + b[0], y[1][r][c] + b[1], y[2][r][c] + b[2],
-                                 y[3][r][c] + b[3], {}, {}};
+      Cells<T, kLanes> cells{
+          y[0][r][c] + b[0], y[1][r][c] + b[1], y[2][r][c] + b[2], y[3][r][c] + b[3], {}, {}};
       const int64_t gate = pixel * 4 * hidden + k, cell = pixel * hidden + k;
       if (a.lstm.gates) {
         const T* const more = static_cast<const T*>(a.lstm.gates) + gate;
