@@ -64,8 +64,8 @@ def conv_lstm(
         sigmoid and tanh are right to 2 units in the last place.
 
     Differentiable in x, both weights, bias, peephole and state; higher derivatives go through plain PyTorch.
-    Bit-identical from run to run and, on Winograd's algorithm, for any number of threads (elsewhere as
-    PyTorch's convolutions are). torch.compile sees one operation whatever T is; torch.export and ONNX see
+    Bit-identical from run to run and, on Winograd's algorithm, for any number of threads as far as PyTorch's
+    batched matrix product is, which sums the gradients of the weights (elsewhere as its convolutions are). torch.compile sees one operation whatever T is; torch.export and ONNX see
     `amstel.reference.conv_lstm`.
 
     Raises:

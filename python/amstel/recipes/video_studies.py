@@ -130,7 +130,7 @@ def _ceiling(window: tuple[int, int], reach: int, real: Tensor, labels: Tensor) 
     def drawn_paths(count: int, seed: int) -> tuple[Tensor, Tensor]:
         generator = _generator(seed)
         paths, label = _Paths.draw(count, generator)
-        moved = torch.randint(-reach, reach + 1, (count, 1, 2), generator=generator)
+        moved = torch.randint(-reach, reach + 1, (len(paths), 1, 2), generator=generator)
         return _Paths.inputs(paths[:, slice(*window)] + moved), label
 
     x, target = drawn_paths(200_000, 0)
