@@ -168,6 +168,19 @@ def test_parts_of_the_batch_and_of_the_sequence(monkeypatch, part, algorithm):
     check(inputs, torch.float32, algorithm=algorithm, lengths=torch.tensor([11, 3, 1, 7, 10]))
 
 
+def test_which_algorithm_is_chosen(monkeypatch):
+    def winograd(dtype, hidden=16, kernel=(3, 3), dilation=1):
+        x, weight_ih, weight_hh, *_ = tensors(2, 1, 3, hidden, 5, 5, kernel=kernel, dtype=dtype)
+        return _conv_lstm._Plan(x, weight_ih, weight_hh, None, dilation, "same", "auto", True).winograd
+
+    monkeypatch.setattr(_conv_lstm, "_AMX", False)
+    assert winograd(torch.float32) and winograd(torch.float16) and winograd(torch.bfloat16)
+    assert not winograd(torch.float64) and not winograd(torch.float32, hidden=7)
+    assert not winograd(torch.float32, kernel=(3, 1)) and not winograd(torch.float32, dilation=2)
+    monkeypatch.setattr(_conv_lstm, "_AMX", True)
+    assert winograd(torch.float32) and not winograd(torch.bfloat16)
+
+
 def test_layouts_of_x_do_not_matter():
     x, weight_ih, weight_hh, *_ = tensors(3, 4, 6, 8, 7, 5, dtype=torch.float32)
     expected = conv_lstm(x, weight_ih, weight_hh)[0]

@@ -23,6 +23,8 @@ _PART = {"cpu": 1 << 24, "cuda": 1 << 28}  # bytes of gates that a part holds, i
 _PLANES = 1 << 26  # bytes of transformed weight gradients that are worth one product for both weights
 _TILES = 128  # in a product of transformed tiles
 CHECKPOINTS = 8  # chunks at most, at whose beginnings c is kept
+# Tiles of bfloat16 in hardware outdo Winograd's algorithm, which here is float32.
+_AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
 
 def last(x: Tensor) -> Tensor:
@@ -119,7 +121,12 @@ class _Plan:
 
         three = weight_hh.shape[2:] == (3, 3) and dilation == 1
         self.winograd = algorithm == "winograd" or (
-            algorithm == "auto" and x.is_cpu and three and x.dtype != torch.float64 and self.hidden >= 8
+            algorithm == "auto"
+            and x.is_cpu
+            and three
+            and self.hidden >= 8
+            and x.dtype != torch.float64
+            and not (_AMX and x.dtype == torch.bfloat16)
         )
         like_hh = self.winograd and weight_ih.shape[2:] == (3, 3) and padding == "same"
         # Worth it where the transformed input is used for many outputs.
