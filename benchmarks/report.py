@@ -180,7 +180,8 @@ def videos() -> list[str]:
     for run in study("moving_shapes").get("runs", []):
         lines.append(
             f"| direction of motion, frames {run['frames'][0]}-{run['frames'][1]}"
-            f"{', clips displaced at random' if run['displaced_by'] else ''} | ≥ 99 % | {percent(run['network'])}; exact "
+            f"{', clips displaced at random' if run['displaced_by'] else ''} | ≥ 99 % | {percent(run['network_last_step'])} after the last "
+            f"frame, {percent(run['network'])} on average over the steps; exact "
             f"positions allow {percent(run['exact_positions']['drawn_paths'])}, one frame {percent(run['one_frame_at_a_time'])} |"
         )
     if runs := study("order").get("runs"):
