@@ -254,6 +254,17 @@ def test_nothing_past_the_end_is_read(memory):
         assert_close(c_n[n : n + 1].detach(), c_1.detach().double())
 
 
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0)])
+def test_raw_operators_take_nothing(shape):
+    for transposed in (False, True):
+        packed = ops.winograd_weight(torch.empty(*shape, 3, 3), transposed, False)
+        x = torch.empty(1, 5, 5, shape[0 if transposed else 1])
+        out = torch.full((1, 5, 5, shape[1 if transposed else 0]), 7.0)
+        ops.winograd_conv(x, packed, None, out)
+        assert packed.numel() == 0 and not out.any()
+    ops.winograd_planes(torch.empty(0, 5, 5, 4), False, 0, 0, torch.empty(36, 0, 4))
+
+
 def test_empty_batch():
     x, weight_ih, weight_hh, *_ = tensors(3, 0, 4, 8, 5, 6, dtype=torch.float32)
     leaves = [t.requires_grad_() for t in (x, weight_ih, weight_hh)]
@@ -311,7 +322,7 @@ def conv_error(inputs, outputs, seed):
 def test_winograd_error_is_as_documented():
     for inputs, outputs in ((16, 64), (64, 130), (300, 64)):
         ours, plain = conv_error(inputs, outputs, seed=inputs)
-        assert ours < 1e-6 and ours < 12 * plain, (inputs, ours, plain)
+        assert ours < 1e-6 and ours < 10 * plain, (inputs, ours, plain)
 
 
 @pytest.mark.parametrize("inputs, outputs", [(1, 1), (3, 64), (16, 65), (17, 3), (40, 130)])

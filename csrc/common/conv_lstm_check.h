@@ -35,6 +35,32 @@ inline GateShape check_gates(const char* op, const char* name, const Tensor& gat
   return s;
 }
 
+inline GateShape check_forward(const char* op, const Tensor& gates, const OptionalTensor& more,
+                               const Tensor& c, const OptionalTensor& peephole, const Tensor& h,
+                               const Tensor& c_out, const OptionalTensor& activated) {
+  const GateShape s = check_gates(op, "gates", gates, c, peephole);
+  if (more) check_rows(op, gates, "more", *more, s.rows, 4 * s.inner, s.dtype);
+  check_rows(op, gates, "h", h, s.rows, s.inner, s.dtype);
+  check_rows(op, gates, "c_out", c_out, s.rows, s.inner, s.sum);
+  if (activated) check_rows(op, gates, "activated", *activated, s.rows, 4 * s.inner, s.dtype);
+  return s;
+}
+
+inline GateShape check_backward(const char* op, const Tensor& activated, const Tensor& c,
+                                const Tensor& c_out, const OptionalTensor& peephole,
+                                const OptionalTensor& grad_h, const OptionalTensor& grad_h_more,
+                                const OptionalTensor& grad_c, const Tensor& grad_c_out,
+                                const Tensor& grad_gates) {
+  const GateShape s = check_gates(op, "activated", activated, c, peephole);
+  check_rows(op, c, "c_out", c_out, s.rows, s.inner, s.sum);
+  if (grad_h) check_rows(op, c, "grad_h", *grad_h, s.rows, s.inner, s.dtype);
+  if (grad_h_more) check_rows(op, c, "grad_h_more", *grad_h_more, s.rows, s.inner, s.dtype);
+  if (grad_c) check_rows(op, c, "grad_c", *grad_c, s.rows, s.inner, s.sum);
+  check_rows(op, c, "grad_c_out", grad_c_out, s.rows, s.inner, s.sum);
+  check_rows(op, c, "grad_gates", grad_gates, s.rows, 4 * s.inner, s.dtype);
+  return s;
+}
+
 // Rows whose sums the gradient adds up in one, a function of the shape alone, so that bits are the
 // same for any number of threads (the fake kernel in python/amstel/ops/conv_lstm.py knows it too).
 // The sums are 4 or 7 numbers for at least 8 times as many cells; 4096 cells keep the threads of a

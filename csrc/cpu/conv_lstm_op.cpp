@@ -26,11 +26,7 @@ void* mutable_pointer(const OptionalTensor& t) { return t ? t->mutable_data_ptr(
 void conv_lstm_gates(Tensor gates, OptionalTensor more, Tensor c, OptionalTensor peephole, Tensor h,
                      Tensor c_out, OptionalTensor activated) {
   const char* op = "conv_lstm_gates";
-  const GateShape s = check_gates(op, "gates", gates, c, peephole);
-  if (more) check_rows(op, gates, "more", *more, s.rows, 4 * s.inner, s.dtype);
-  check_rows(op, gates, "h", h, s.rows, s.inner, s.dtype);
-  check_rows(op, gates, "c_out", c_out, s.rows, s.inner, s.sum);
-  if (activated) check_rows(op, gates, "activated", *activated, s.rows, 4 * s.inner, s.dtype);
+  const GateShape s = check_forward(op, gates, more, c, peephole, h, c_out, activated);
   const ConvLstmArgs args{gates.const_data_ptr(),     pointer(more),
                           c.const_data_ptr(),         pointer(peephole),
                           h.mutable_data_ptr(),       c_out.mutable_data_ptr(),
@@ -47,13 +43,8 @@ Tensor conv_lstm_gates_grad(Tensor activated, Tensor c, Tensor c_out, OptionalTe
                             OptionalTensor grad_c, Tensor grad_c_out, Tensor grad_gates,
                             bool bias) {
   const char* op = "conv_lstm_gates_grad";
-  const GateShape s = check_gates(op, "activated", activated, c, peephole);
-  check_rows(op, c, "c_out", c_out, s.rows, s.inner, s.sum);
-  if (grad_h) check_rows(op, c, "grad_h", *grad_h, s.rows, s.inner, s.dtype);
-  if (grad_h_more) check_rows(op, c, "grad_h_more", *grad_h_more, s.rows, s.inner, s.dtype);
-  if (grad_c) check_rows(op, c, "grad_c", *grad_c, s.rows, s.inner, s.sum);
-  check_rows(op, c, "grad_c_out", grad_c_out, s.rows, s.inner, s.sum);
-  check_rows(op, c, "grad_gates", grad_gates, s.rows, 4 * s.inner, s.dtype);
+  const GateShape s = check_backward(op, activated, c, c_out, peephole, grad_h, grad_h_more, grad_c,
+                                     grad_c_out, grad_gates);
   const int64_t block = rows_per_block(s.inner), blocks = (s.rows + block - 1) / block;
   const int64_t width = ((bias ? 4 : 0) + (peephole ? 3 : 0)) * s.inner;
   Tensor sums = empty(c, {blocks, width}, s.sum);

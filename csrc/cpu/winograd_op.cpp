@@ -109,6 +109,7 @@ Tensor winograd_weight(Tensor weight, bool transposed, bool gates) {
   const int64_t blocks = blocks_of(outputs, gates);
   Tensor packed = empty(weight, {packed_size(inputs, outputs, gates)});
   want_huge_pages(packed);
+  if (packed.numel() == 0) return packed;
   const WinogradWeightArgs args{
       data<float>(weight),    mutable_data<float>(packed), outputs,    inputs,
       transposed ? 9 : i * 9, transposed ? i * 9 : 9,      transposed, gates};

@@ -10,8 +10,8 @@
 // columns is 64 output channels, or the four gates of 16 hidden channels.  Weights are read once
 // for kTiles tiles.
 //
-// The points are 0, +-5/8, +-3/2 and infinity, exact in binary and of all simple pairs tried that
-// with the smallest error: about five times that of the plain sum (tests/test_conv_lstm.py).
+// The points are 0, +-5/8, +-3/2 and infinity, exact in binary and among simple pairs the one with
+// the smallest error: two to seven times that of plain sums from 16 to 300 channels.
 // Short types are widened on load; all arithmetic is float.
 #pragma once
 #include "cpu/kernels/conv_lstm.inl.h"

@@ -56,8 +56,8 @@ def conv_lstm(
         return_sequences: False returns only the last output, [N, C, H, W], and stores one frame of it.
         algorithm: "auto"; "plain" for PyTorch's convolutions; "winograd" for F(4x4, 3x3) (3x3 kernels of h on
             the CPU, dilation 1, not float64), which "auto" takes wherever it can, C >= 8 and the processor has
-            no tiles (AMX) for bfloat16. Its float32 error is about five times that of plain sums, some 1e-6 of
-            the gates.
+            no tiles (AMX) for bfloat16. Its float32 error is two to seven times that of plain sums, below 1e-6 of
+            the gates from 16 to 300 channels.
 
     Returns:
         output: [T, N, C, H, W] (or [N, C, H, W]), channels_last frames; and (h_n, c_n), each [N, C, H, W],
