@@ -24,6 +24,7 @@ namespace cuda_emulator {
 // launch().
 struct Fiber {
   static constexpr size_t kStackBytes = 256 * 1024;  // of address space; pages come with use
+  static constexpr size_t kGuardBytes = 64 * 1024;   // a multiple of any page size
 
 #if !defined(AMSTEL_UCONTEXT)
   void* stack_pointer = nullptr;
@@ -39,7 +40,6 @@ struct Fiber {
   Fiber() = default;
   // Fibers begin at different depths, or all their tops would fall into the same cache sets.
   Fiber(void (*entry)(), [[maybe_unused]] size_t number) {
-    constexpr size_t kGuardBytes = 64 * 1024;  // a multiple of any page size
     stack = static_cast<char*>(mmap(nullptr, kStackBytes + kGuardBytes, PROT_READ | PROT_WRITE,
                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (stack == MAP_FAILED) throw std::bad_alloc();
@@ -61,6 +61,10 @@ struct Fiber {
 #endif
   }
   Fiber(const Fiber&) = delete;
+  // A process may have 65,530 mappings: a library that is unloaded gives its stacks back.
+  ~Fiber() {
+    if (stack != nullptr) munmap(stack, kStackBytes + kGuardBytes);
+  }
 };
 
 #if !defined(AMSTEL_UCONTEXT)
