@@ -94,6 +94,30 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   m.def(
       "winograd_planes(Tensor image, bool gradient, int first, int offset, Tensor(a!) out) -> ()");
 
+  // ROI max pooling of input [N, C, H, W] by rois [K, 5] = image, x1, y1, x2, y2. The output [K, C,
+  // ph, pw] is laid out as the input (channels last where its channels are neighbours), and so is
+  // argmax, int32, the first position h W + w of the maximum or -1; empty without need_argmax.
+  m.def(
+      "roi_pool(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int "
+      "pooled_width, bool need_argmax) -> (Tensor output, Tensor argmax)");
+  // Its gradient, [images, C, height, width]: grad is added where argmax points, in the order of
+  // the rois.
+  m.def(
+      "roi_pool_grad(Tensor grad, Tensor argmax, Tensor rois, float spatial_scale, int images, int "
+      "height, int width, bool channels_last) -> Tensor");
+  // The gradient of that: input where argmax points, 0 where it is -1.
+  m.def("roi_pool_gather(Tensor input, Tensor argmax, Tensor rois) -> Tensor");
+  // With p_k the pooled map of roi k and query [C ph pw]: sums[k] = (<p_k, p_k>, <p_k, query>).
+  m.def(
+      "roi_match(Tensor input, Tensor rois, Tensor query, float spatial_scale, int pooled_height, "
+      "int pooled_width) -> Tensor");
+  // For coefficients (a_k, b_k): the gradient of the input where that of p_k is a_k query + b_k
+  // p_k, and sum_k a_k p_k, the gradient of the query; empty where not needed.
+  m.def(
+      "roi_match_grad(Tensor input, Tensor rois, Tensor query, Tensor coefficients, float "
+      "spatial_scale, int pooled_height, int pooled_width, bool need_input, bool need_query) -> "
+      "(Tensor grad_input, Tensor grad_query)");
+
   m.def("cpu_isa() -> str");
   m.def("build_info() -> str");
 }

@@ -15,7 +15,7 @@ inline void want_huge_pages([[maybe_unused]] const Tensor& t) {
 #ifdef __linux__
   constexpr uintptr_t kHuge = uintptr_t{1} << 21;
   const auto bytes = static_cast<uintptr_t>(t.numel()) * t.element_size();
-  if (bytes <= 16 * kHuge) return;
+  if (bytes < 16 * kHuge) return;
   const auto first =
       (reinterpret_cast<uintptr_t>(t.mutable_data_ptr()) + kHuge - 1) / kHuge * kHuge;
   madvise(reinterpret_cast<void*>(first), (bytes - kHuge) / kHuge * kHuge, MADV_HUGEPAGE);

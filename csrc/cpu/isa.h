@@ -84,6 +84,38 @@ struct WinogradPlanesArgs {
   int64_t plane, width, offset, first;  // `first` tile is row 0; channels begin at `offset`
 };
 
+// ROI pooling. A group is boxes of one image and a window, a rectangle of cells that contains all
+// that they read. Kernels take a tile of channels, from `channel` on, bring its window into
+// `scratch` as [rows, cols, tile] and read all boxes from there.
+struct RoiGroup {
+  int64_t image, row, col, rows, cols;  // row, col: of the first cell
+  const int64_t* boxes;
+  int64_t count;
+  int64_t cells() const { return rows * cols; }
+};
+
+struct RoiStrides {
+  int64_t item, channel, row, col;  // rows and columns are bins where the items are boxes
+};
+
+struct RoiArgs {
+  const void* input /*?*/;
+  RoiStrides in, grad_strides;  // of input and grad_input
+  int64_t channels, height, width, pooled_height, pooled_width;
+  const int32_t* table;  // a box a row, common/roi.h
+  // roi_pool: the results; roi_pool_grad: the gradient and argmax given.
+  void* pooled;
+  int32_t* argmax /*?*/;
+  RoiStrides pooled_strides, argmax_strides;
+  bool* bad_argmax;
+  void* grad_input /*?*/;  // all of the group's image is written
+  // roi_match: query [C, bins], sums [tiles, boxes, 2] of which `tile_sums` a tile;
+  // roi_match_grad: coefficients [box, 2] and grad_query [C, bins], of this group alone.
+  const void *query, *coefficients;
+  void *sums, *grad_query /*?*/;
+  int64_t tile_sums;
+};
+
 struct Kernels {
   const char* isa;
   // All kernels work on the rows [begin, end); the second index is 1 for int64 indices.
@@ -99,6 +131,14 @@ struct Kernels {
                                int64_t first, int64_t last);
   // Tiles [begin, end) of an input, or of the gradient of an output.
   void (*winograd_planes[kNumDtypes][2])(const WinogradPlanesArgs&, int64_t begin, int64_t end);
+  // Channels of a tile: as many as suit the vectors, or one where a window would not fit in memory.
+  struct Roi {
+    int64_t tile;
+    void (*pool)(const RoiArgs&, const RoiGroup&, int64_t channel, void* scratch);
+    void (*pool_grad)(const RoiArgs&, const RoiGroup&, int64_t channel, void* scratch);
+    void (*match)(const RoiArgs&, const RoiGroup&, int64_t channel, void* scratch);
+    void (*match_grad)(const RoiArgs&, const RoiGroup&, int64_t channel, void* scratch);
+  } roi[kNumDtypes][2];
 };
 
 const Kernels& kernels();

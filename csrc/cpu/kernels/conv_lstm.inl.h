@@ -14,25 +14,6 @@
 
 namespace amstel::AMSTEL_ISA {
 
-// The first n elements at p; the rest is zero.
-template <class T, int W>
-inline Vector<Sum<T>, W> load_wide(const T* p, int64_t n) {
-  if (n >= W) [[likely]]
-    return load_wide<W>(p);
-  T part[W] = {};
-  __builtin_memcpy(part, p, n * sizeof(T));
-  return load_wide<W>(part);
-}
-
-template <class T, int W>
-inline void store_wide(T* p, Vector<Sum<T>, W> v, int64_t n) {
-  if (n >= W) [[likely]]
-    return store_wide<W>(p, v);
-  T part[W];
-  store_wide<W>(part, v);
-  __builtin_memcpy(p, part, n * sizeof(T));
-}
-
 // The gates of W cells, and what they make of the cell state; h and gates will be stored as T.
 template <class T, int W>
 struct Cells {

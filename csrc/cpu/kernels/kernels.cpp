@@ -1,5 +1,6 @@
 // The kernels of one instruction set; compiled once for each (cmake/isa.cmake).
 #include "cpu/kernels/conv_lstm.inl.h"
+#include "cpu/kernels/roi_pool.inl.h"
 #include "cpu/kernels/spmm.inl.h"
 #include "cpu/kernels/winograd.inl.h"
 
@@ -30,6 +31,10 @@ const cpu::Kernels kernels = {
      {winograd_planes<float, false>, winograd_planes<float, true>},
      {winograd_planes<bfloat16, false>, winograd_planes<bfloat16, true>},
      {winograd_planes<float16, false>, winograd_planes<float16, true>}},
+    {{kRoi<double, kRoiTile<double>>, kRoi<double, 1>},
+     {kRoi<float, kRoiTile<float>>, kRoi<float, 1>},
+     {kRoi<bfloat16, kRoiTile<bfloat16>>, kRoi<bfloat16, 1>},
+     {kRoi<float16, kRoiTile<float16>>, kRoi<float16, 1>}},
 };
 
 }  // namespace amstel::AMSTEL_ISA

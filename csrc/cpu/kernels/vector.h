@@ -135,6 +135,25 @@ inline void store_wide(T* p, Vector<Sum<T>, W> v) {
   }
 }
 
+// The first n elements at p; the rest is zero.
+template <class T, int W>
+inline Vector<Sum<T>, W> load_wide(const T* p, int64_t n) {
+  if (n >= W) [[likely]]
+    return load_wide<W>(p);
+  T part[W] = {};
+  __builtin_memcpy(part, p, n * sizeof(T));
+  return load_wide<W>(part);
+}
+
+template <class T, int W>
+inline void store_wide(T* p, Vector<Sum<T>, W> v, int64_t n) {
+  if (n >= W) [[likely]]
+    return store_wide<W>(p, v);
+  T part[W];
+  store_wide<W>(part, v);
+  __builtin_memcpy(p, part, n * sizeof(T));
+}
+
 template <int kFrom, class V, int... I>
 inline auto lanes_from(V v, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(v, v, (kFrom + I)...);

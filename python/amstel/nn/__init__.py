@@ -12,6 +12,7 @@ from amstel.nn.gcn import (
     inverse_graph_fourier,
     sparse_dropout,
 )
+from amstel.nn.roi_pool import RoIPool
 from amstel.nn.video_lstm import (
     ALSTM,
     ConvALSTM,
@@ -32,6 +33,7 @@ __all__ = [
     "ConvLSTMClassifier",
     "GCNConv",
     "LSTMClassifier",
+    "RoIPool",
     "SmallBackbone",
     "SpectralConv",
     "VGG16Features",

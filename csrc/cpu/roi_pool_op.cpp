@@ -1,0 +1,390 @@
+// The ROI operators on the CPU: check, find the bins of every box, share boxes out into windows and
+// windows to threads. The arithmetic is in kernels/roi_pool.inl.h, the meaning of the arguments in
+// library.cpp.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <limits>
+#include <new>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include "common/roi_pool_check.h"
+#include "common/stable.h"
+#include "cpu/dispatch.h"
+#include "cpu/huge_pages.h"
+#include "cpu/isa.h"
+#include "cpu/parallel.h"
+
+namespace amstel::cpu {
+namespace {
+
+using roi::Arithmetic;
+
+// A window of more bytes than this is taken one channel at a time.
+constexpr int64_t kMostScratch = int64_t{1} << 27;
+
+template <class F>
+void with_arithmetic(Arithmetic arithmetic, const F& f) {
+  if (arithmetic == Arithmetic::kDouble)
+    f(std::integral_constant<Arithmetic, Arithmetic::kDouble>{});
+  else if (arithmetic == Arithmetic::kFloat)
+    f(std::integral_constant<Arithmetic, Arithmetic::kFloat>{});
+  else
+    f(std::integral_constant<Arithmetic, Arithmetic::kHalf>{});
+}
+
+// The table of bins; raises at the first box that is not valid.
+std::vector<int32_t> bin_table(const char* op, const Tensor& rois, const RoiShape& s,
+                               double spatial_scale) {
+  const int64_t width = roi::table_width(s.pooled_height, s.pooled_width);
+  std::vector<int32_t> table(s.rois * width);
+  with_float(op, "rois", rois, [&](auto type) {
+    using T = typename decltype(type)::type;
+    const T* values = data<T>(rois);
+    const int64_t row = rois.stride(0), column = rois.stride(1);
+    with_arithmetic(s.arithmetic, [&](auto arithmetic) {
+      constexpr Arithmetic kArithmetic = decltype(arithmetic)::value;
+      using C = typename roi::Number<kArithmetic>::type;
+      const C scale = roi::rounded<kArithmetic>(static_cast<C>(spatial_scale));
+      const int64_t parts = threads_for(s.rois * width * 32);
+      parallel_parts(parts, [&](int64_t p) {
+        for (int64_t k = s.rois * p / parts; k < s.rois * (p + 1) / parts; ++k) {
+          C box[5];
+          for (int i = 0; i < 5; ++i) box[i] = static_cast<C>(values[k * row + i * column]);
+          roi::table_row<kArithmetic>(box, scale, s.images, s.height, s.width, s.pooled_height,
+                                      s.pooled_width, table.data() + k * width);
+        }
+      });
+    });
+    for (int64_t k = 0; k < s.rois; ++k) {
+      if (table[k * width] >= 0) continue;
+      double box[5];
+      for (int i = 0; i < 5; ++i) box[i] = static_cast<double>(values[k * row + i * column]);
+      fail_roi(op, k, box, s.images);
+    }
+  });
+  return table;
+}
+
+struct Bounds {
+  int64_t row = std::numeric_limits<int64_t>::max(), row_end = 0, col = row, col_end = 0;
+  void add(const Bounds& o) {
+    if (o.cells() == 0) return;
+    row = std::min(row, o.row), row_end = std::max(row_end, o.row_end);
+    col = std::min(col, o.col), col_end = std::max(col_end, o.col_end);
+  }
+  int64_t cells() const {
+    return row < row_end && col < col_end ? (row_end - row) * (col_end - col) : 0;
+  }
+};
+
+enum class Windows {
+  kPool,   // one for the boxes of an image where they share cells, else one for each box
+  kImage,  // one for each image that has boxes
+  kBand    // the same, in scratch with whole rows
+};
+
+struct Plan {
+  std::vector<int32_t> table;
+  std::vector<int64_t> order;  // the boxes by image, in the order given
+  std::vector<RoiGroup> groups;
+  int64_t cells = 0;  // of the largest window
+
+  Plan(const char* op, const Tensor& rois, const RoiShape& s, double spatial_scale, Windows windows)
+      : table(bin_table(op, rois, s, spatial_scale)), order(s.rois) {
+    const int64_t width = roi::table_width(s.pooled_height, s.pooled_width);
+    std::vector<int64_t> first(s.images + 1);
+    for (int64_t k = 0; k < s.rois; ++k) ++first[table[k * width] + 1];
+    for (int64_t n = 0; n < s.images; ++n) first[n + 1] += first[n];
+    std::vector<int64_t> next(first.begin(), first.end());
+    for (int64_t k = 0; k < s.rois; ++k) order[next[table[k * width]]++] = k;
+
+    const auto bounds = [&](int64_t k) {
+      const int32_t* row = table.data() + k * width + 1;
+      const int32_t* col = row + 2 * s.pooled_height;
+      return Bounds{row[0], row[2 * s.pooled_height - 1], col[0], col[2 * s.pooled_width - 1]};
+    };
+    const auto add = [&](int64_t image, const Bounds& b, int64_t begin, int64_t end) {
+      const bool any = b.cells() > 0;
+      groups.push_back({image, any ? b.row : 0, any ? b.col : 0, any ? b.row_end - b.row : 0,
+                        any ? b.col_end - b.col : 0, order.data() + begin, end - begin});
+      const RoiGroup& g = groups.back();
+      cells = std::max(cells, g.rows * (windows == Windows::kBand ? s.width : g.cols));
+    };
+    for (int64_t n = 0; n < s.images; ++n) {
+      Bounds all;
+      int64_t sum = 0;
+      for (int64_t k = first[n]; k < first[n + 1]; ++k) {
+        const Bounds b = bounds(order[k]);
+        all.add(b);
+        sum += b.cells();
+      }
+      if (windows != Windows::kPool) {
+        if (first[n] < first[n + 1]) add(n, all, first[n], first[n + 1]);
+      } else if (all.cells() <= sum) {
+        // Parts for the threads where the channels are few.
+        const int64_t boxes = first[n + 1] - first[n];
+        const int64_t parts = std::clamp<int64_t>(512 / std::max<int64_t>(1, s.channels), 1,
+                                                  std::max<int64_t>(1, boxes / 32));
+        for (int64_t p = 0; p < parts && boxes > 0; ++p)
+          add(n, all, first[n] + boxes * p / parts, first[n] + boxes * (p + 1) / parts);
+      } else {
+        for (int64_t k = first[n]; k < first[n + 1]; ++k) add(n, bounds(order[k]), k, k + 1);
+      }
+    }
+  }
+};
+
+RoiStrides strides(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; }
+
+struct Scratch {
+  explicit Scratch(int64_t bytes) : memory(::operator new(bytes, kAlignment)) {}
+  ~Scratch() { ::operator delete(memory, kAlignment); }
+  Scratch(const Scratch&) = delete;
+  static constexpr std::align_val_t kAlignment{64};
+  void* const memory;
+};
+
+// How a call runs: scratch of `windows` windows and of `maps` numbers a bin, a tile of channels
+// each.
+struct Launch {
+  const RoiShape& s;
+  const Plan& plan;
+  int64_t windows, maps, size = s.dtype == ScalarType::Double ? 8 : 4;
+  const Kernels::Roi& kernel = choose();
+  int64_t tiles = (s.channels + kernel.tile - 1) / kernel.tile;
+
+  int64_t bytes(const Kernels::Roi& k) const {
+    return (windows * plan.cells + maps * s.bins()) * k.tile * size;
+  }
+  const Kernels::Roi& choose() const {
+    const auto& two = kernels().roi[dtype_index(s.dtype)];
+    return two[bytes(two[0]) > kMostScratch];
+  }
+
+  // The kernel over all groups and tiles; prepare(arguments, group) before each.
+  template <class F>
+  void run(decltype(Kernels::Roi::pool) Kernels::Roi::* which, RoiArgs args,
+           const F& prepare) const {
+    const int64_t items = static_cast<int64_t>(plan.groups.size()) * tiles;
+    const int64_t work = (s.rois * s.bins() + s.images * plan.cells) * s.channels * size;
+    const int64_t parts = std::min(threads_for(work), items);
+    parallel_parts(parts, [&](int64_t p) {
+      if (items == 0) return;
+      const Scratch scratch(bytes(kernel));
+      RoiArgs a = args;
+      for (int64_t i = items * p / parts; i < items * (p + 1) / parts; ++i) {
+        const RoiGroup& group = plan.groups[i / tiles];
+        prepare(a, group);
+        (kernel.*which)(a, group, i % tiles * kernel.tile, scratch.memory);
+      }
+    });
+  }
+  void run(decltype(Kernels::Roi::pool) Kernels::Roi::* which, const RoiArgs& args) const {
+    run(which, args, [](RoiArgs&, const RoiGroup&) {});
+  }
+};
+
+RoiArgs arguments(const RoiShape& s, const Plan& plan) {
+  RoiArgs a{};
+  a.channels = s.channels;
+  a.height = s.height;
+  a.width = s.width;
+  a.pooled_height = s.pooled_height;
+  a.pooled_width = s.pooled_width;
+  a.table = plan.table.data();
+  return a;
+}
+
+// Of a new [N, C, H, W] in the layout of the input.
+RoiStrides image_strides(const RoiShape& s) {
+  const int64_t cells = s.height * s.width;
+  return s.channels_last ? RoiStrides{s.channels * cells, 1, s.width * s.channels, s.channels}
+                         : RoiStrides{s.channels * cells, cells, s.width, 1};
+}
+
+Tensor zero_images(const Tensor& like, const RoiShape& s) {
+  Tensor t = empty(like, {s.images, s.channels, s.height, s.width}, s.dtype, s.channels_last);
+  want_huge_pages(t);
+  torch::stable::zero_(t);
+  return t;
+}
+
+// A pooled map in which the next bin is always as far away as the next column of bins.
+Tensor bins_in_line(const Tensor& t) {
+  const bool in_line = t.stride(2) == t.size(3) * t.stride(3);
+  return in_line ? t : torch::stable::contiguous(t);
+}
+
+Tensor empty_pooled(const Tensor& like, const RoiShape& s, ScalarType dtype) {
+  Tensor t =
+      empty(like, {s.rois, s.channels, s.pooled_height, s.pooled_width}, dtype, s.channels_last);
+  want_huge_pages(t);
+  return t;
+}
+
+// out = the sum over the first dimension of sums, in order, cast to the dtype of `out`.
+void add_up(const Tensor& sums, const Tensor& out) {
+  with_float("roi_match", "query", out, [&](auto type) {
+    using T = typename decltype(type)::type;
+    using S = std::conditional_t<std::is_same_v<T, double>, double, float>;
+    const S* in = data<S>(sums);
+    T* to = mutable_data<T>(out);
+    const int64_t n = out.numel(), rows = sums.size(0);
+    for (int64_t i = 0; i < n; ++i) {
+      S total = 0;
+      for (int64_t r = 0; r < rows; ++r) total += in[r * n + i];
+      to[i] = static_cast<T>(total);
+    }
+  });
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> roi_pool(Tensor input, Tensor rois, double spatial_scale,
+                                    int64_t pooled_height, int64_t pooled_width, bool need_argmax) {
+  const char* op = "roi_pool";
+  const RoiShape s = check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width);
+  const Plan plan(op, rois, s, spatial_scale, Windows::kPool);
+  Tensor output = empty_pooled(input, s, s.dtype);
+  Tensor argmax =
+      need_argmax ? empty_pooled(input, s, ScalarType::Int) : empty(input, {0}, ScalarType::Int);
+  RoiArgs a = arguments(s, plan);
+  a.input = input.const_data_ptr();
+  a.in = strides(input);
+  a.pooled = output.mutable_data_ptr();
+  a.argmax = need_argmax ? mutable_data<int32_t>(argmax) : nullptr;
+  a.pooled_strides = {s.channels * s.bins(), s.channels_last ? 1 : s.bins(), 0,
+                      s.channels_last ? s.channels : 1};
+  Launch{s, plan, 1, 2}.run(&Kernels::Roi::pool, a);
+  return {output, argmax};
+}
+
+Tensor roi_pool_grad(Tensor grad, Tensor argmax, Tensor rois, double spatial_scale, int64_t images,
+                     int64_t height, int64_t width, bool channels_last) {
+  const char* op = "roi_pool_grad";
+  const RoiShape s = check_rois_of_grad(op, grad, argmax, rois, spatial_scale, images, height,
+                                        width, channels_last);
+  grad = bins_in_line(grad);
+  argmax = bins_in_line(argmax);
+  const Plan plan(op, rois, s, spatial_scale, Windows::kBand);
+  Tensor grad_input = zero_images(grad, s);
+  bool bad = false;
+  RoiArgs a = arguments(s, plan);
+  a.grad_strides = image_strides(s);
+  a.pooled = const_cast<void*>(grad.const_data_ptr());
+  a.pooled_strides = strides(grad);
+  a.argmax = const_cast<int32_t*>(data<int32_t>(argmax));
+  a.argmax_strides = strides(argmax);
+  a.grad_input = grad_input.mutable_data_ptr();
+  a.bad_argmax = &bad;
+  Launch{s, plan, 1, 0}.run(&Kernels::Roi::pool_grad, a);
+  AMSTEL_CHECK(!bad, op, ": `argmax` must be -1 or lie in the box of its roi");
+  return grad_input;
+}
+
+Tensor roi_pool_gather(Tensor input, Tensor argmax, Tensor rois) {
+  const char* op = "roi_pool_gather";
+  AMSTEL_CHECK(argmax.dim() == 4, op, ": `argmax` must be an int32 [K, C, ph, pw], got ",
+               describe(argmax));
+  const RoiShape s = check_rois(op, input, rois, 1, argmax.size(2), argmax.size(3));
+  check_pooled(op, "argmax", input, argmax, s, ScalarType::Int);
+  const std::vector<int32_t> table = bin_table(op, rois, s, 1);
+  const int64_t table_width = roi::table_width(s.pooled_height, s.pooled_width);
+  Tensor out = empty_pooled(input, s, s.dtype);
+  const RoiStrides in = strides(input), from = strides(argmax), to = strides(out);
+  const int64_t cells = s.height * s.width;
+  bool bad = false;
+  with_float(op, "input", input, [&](auto type) {
+    using T = typename decltype(type)::type;
+    const int64_t parts = threads_for(out.numel() * 16);
+    parallel_parts(parts, [&](int64_t p) {
+      bool any_bad = false;
+      for (int64_t k = s.rois * p / parts; k < s.rois * (p + 1) / parts; ++k) {
+        for (int64_t c = 0; c < s.channels; ++c) {
+          const T* x = data<T>(input) + table[k * table_width] * in.item + c * in.channel;
+          const int32_t* cell = data<int32_t>(argmax) + k * from.item + c * from.channel;
+          T* y = mutable_data<T>(out) + k * to.item + c * to.channel;
+          for (int64_t i = 0; i < s.pooled_height; ++i) {
+            for (int64_t j = 0; j < s.pooled_width; ++j) {
+              const int64_t at = cell[i * from.row + j * from.col];
+              const bool inside = at >= 0 && at < cells;
+              any_bad |= !inside && at != -1;
+              y[i * to.row + j * to.col] =
+                  inside ? x[at / s.width * in.row + at % s.width * in.col] : T(0);
+            }
+          }
+        }
+      }
+      if (any_bad) bad = true;
+    });
+  });
+  AMSTEL_CHECK(!bad, op, ": `argmax` must be -1 or a cell of the input, from 0 to ", cells - 1);
+  return out;
+}
+
+Tensor roi_match(Tensor input, Tensor rois, Tensor query, double spatial_scale,
+                 int64_t pooled_height, int64_t pooled_width) {
+  const char* op = "roi_match";
+  const RoiShape s = check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width);
+  check_query(op, input, query, s);
+  const Plan plan(op, rois, s, spatial_scale, Windows::kPool);
+  const Launch launch{s, plan, 1, 1};
+  const ScalarType sum = sum_dtype(s.dtype);
+  Tensor sums = empty(input, {launch.tiles, s.rois, 2}, sum);
+  RoiArgs a = arguments(s, plan);
+  a.input = input.const_data_ptr();
+  a.in = strides(input);
+  a.query = query.const_data_ptr();
+  a.sums = sums.mutable_data_ptr();
+  a.tile_sums = 2 * s.rois;
+  launch.run(&Kernels::Roi::match, a);
+  Tensor out = empty(input, {s.rois, 2}, sum);
+  add_up(sums, out);
+  return out;
+}
+
+std::tuple<Tensor, Tensor> roi_match_grad(Tensor input, Tensor rois, Tensor query,
+                                          Tensor coefficients, double spatial_scale,
+                                          int64_t pooled_height, int64_t pooled_width,
+                                          bool need_input, bool need_query) {
+  const char* op = "roi_match_grad";
+  const RoiShape s = check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width);
+  check_query(op, input, query, s);
+  check_coefficients(op, input, coefficients, s);
+  const Plan plan(op, rois, s, spatial_scale, Windows::kImage);
+  Tensor grad_input = need_input ? zero_images(input, s) : empty(input, {0});
+  Tensor grad_query = empty(input, {need_query ? query.numel() : 0});
+  // A row for every image, added up at the end.
+  const ScalarType sum = sum_dtype(s.dtype);
+  Tensor sums = empty(input, {s.images, grad_query.numel()}, sum);
+  RoiArgs a = arguments(s, plan);
+  a.input = input.const_data_ptr();
+  a.in = strides(input);
+  a.query = query.const_data_ptr();
+  a.coefficients = coefficients.const_data_ptr();
+  a.grad_input = need_input ? grad_input.mutable_data_ptr() : nullptr;
+  a.grad_strides = image_strides(s);
+  Launch{s, plan, 2, 2}.run(
+      &Kernels::Roi::match_grad, a, [&](RoiArgs& of_group, const RoiGroup& group) {
+        if (need_query)
+          of_group.grad_query =
+              static_cast<char*>(sums.mutable_data_ptr()) +
+              group.image * sums.size(1) * static_cast<int64_t>(sums.element_size());
+      });
+  add_up(sums, grad_query);
+  return {grad_input, grad_query};
+}
+
+}  // namespace amstel::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(amstel, CPU, m) {
+  m.impl("roi_pool", TORCH_BOX(&amstel::cpu::roi_pool));
+  m.impl("roi_pool_grad", TORCH_BOX(&amstel::cpu::roi_pool_grad));
+  m.impl("roi_pool_gather", TORCH_BOX(&amstel::cpu::roi_pool_gather));
+  m.impl("roi_match", TORCH_BOX(&amstel::cpu::roi_match));
+  m.impl("roi_match_grad", TORCH_BOX(&amstel::cpu::roi_match_grad));
+}

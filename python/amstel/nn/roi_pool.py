@@ -1,0 +1,42 @@
+"""ROI max pooling as a module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from amstel.ops.roi_pool import roi_pool
+
+# A traced graph calls the function instead of looking into it.
+torch.fx.wrap("roi_pool")
+
+
+class RoIPool(nn.Module):
+    """`amstel.ops.roi_pool` with fixed output size and scale, in place of `torchvision.ops.RoIPool`.
+
+    Works under `torch.fx.symbolic_trace`, `torch.compile` and `torch.export`.
+
+    Args:
+        output_size: rows and columns of the pooled maps, or one number for both.
+        spatial_scale: cells of the map a pixel of the boxes.
+
+    Shapes: input [N, C, H, W], boxes [K, 5] or a list of N tensors [L, 4]; result [K, C, *output_size].
+
+    Example:
+        >>> pool = amstel.nn.RoIPool(7, 1 / 16)
+        >>> pool(torch.randn(1, 3, 14, 14), [torch.tensor([[0.0, 0.0, 100.0, 80.0]])]).shape
+        torch.Size([1, 3, 7, 7])
+    """
+
+    def __init__(self, output_size: int | Sequence[int], spatial_scale: float = 1.0):
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+
+    def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
+        return roi_pool(input, boxes, self.output_size, self.spatial_scale)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
