@@ -87,11 +87,21 @@ struct WinogradPlanesArgs {
 // ROI pooling. A group is boxes of one image and a window, a rectangle of cells that contains all
 // that they read. Kernels take a tile of channels, from `channel` on, bring its window into
 // `scratch` as [rows, cols, tile] and read all boxes from there.
+//
+// Overlapping boxes have many bins with the same columns. Those are a strip, whose rows are reduced
+// to their maxima once, [rows, tile] behind the window, wherever that is less work.
+struct RoiStrip {
+  int64_t row, row_end, col, col_end;
+  int64_t first;  // row of the scratch
+};
+
 struct RoiGroup {
   int64_t image, row, col, rows, cols;  // row, col: of the first cell
   const int64_t* boxes;
   int64_t count;
-  int64_t cells() const { return rows * cols; }
+  const RoiStrip* strips /*?*/;
+  const int32_t* strip_of;  // a row of pooled_width numbers a box; -1 of an empty bin
+  int64_t num_strips, strip_rows;
 };
 
 struct RoiStrides {

@@ -5,10 +5,13 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <deque>
 #include <limits>
 #include <new>
 #include <tuple>
 #include <type_traits>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "common/roi_pool_check.h"
@@ -82,16 +85,19 @@ struct Bounds {
 };
 
 enum class Windows {
-  kPool,   // one for the boxes of an image where they share cells, else one for each box
-  kImage,  // one for each image that has boxes
-  kBand    // the same, in scratch with whole rows
+  kPool,    // one for the boxes of an image where they share cells, else one for each box
+  kValues,  // the same, where positions are not asked for: with strips
+  kImage,   // one for each image that has boxes
+  kBand     // the same, in scratch with whole rows
 };
 
 struct Plan {
   std::vector<int32_t> table;
   std::vector<int64_t> order;  // the boxes by image, in the order given
   std::vector<RoiGroup> groups;
-  int64_t cells = 0;  // of the largest window
+  std::deque<std::vector<RoiStrip>> strips;
+  std::deque<std::vector<int32_t>> strip_of;
+  int64_t cells = 0, strip_rows = 0;  // of the largest window, and of all strips of a group
 
   Plan(const char* op, const Tensor& rois, const RoiShape& s, double spatial_scale, Windows windows)
       : table(bin_table(op, rois, s, spatial_scale)), order(s.rois) {
@@ -110,9 +116,11 @@ struct Plan {
     const auto add = [&](int64_t image, const Bounds& b, int64_t begin, int64_t end) {
       const bool any = b.cells() > 0;
       groups.push_back({image, any ? b.row : 0, any ? b.col : 0, any ? b.row_end - b.row : 0,
-                        any ? b.col_end - b.col : 0, order.data() + begin, end - begin});
-      const RoiGroup& g = groups.back();
+                        any ? b.col_end - b.col : 0, order.data() + begin, end - begin, nullptr,
+                        nullptr, 0, 0});
+      RoiGroup& g = groups.back();
       cells = std::max(cells, g.rows * (windows == Windows::kBand ? s.width : g.cols));
+      if (windows == Windows::kValues && g.count > 1) share_strips(g, s);
     };
     for (int64_t n = 0; n < s.images; ++n) {
       Bounds all;
@@ -122,7 +130,7 @@ struct Plan {
         all.add(b);
         sum += b.cells();
       }
-      if (windows != Windows::kPool) {
+      if (windows == Windows::kImage || windows == Windows::kBand) {
         if (first[n] < first[n + 1]) add(n, all, first[n], first[n + 1]);
       } else if (all.cells() <= sum) {
         // Parts for the threads where the channels are few.
@@ -135,6 +143,47 @@ struct Plan {
         for (int64_t k = first[n]; k < first[n + 1]; ++k) add(n, bounds(order[k]), k, k + 1);
       }
     }
+  }
+
+  // Gives the group strips if bins then read fewer cells.
+  void share_strips(RoiGroup& g, const RoiShape& s) {
+    constexpr int64_t kMostRows = 1 << 16;  // 8 MB of scratch
+    const int64_t ph = s.pooled_height, pw = s.pooled_width;
+    std::unordered_map<int64_t, int32_t> numbers;
+    std::vector<RoiStrip> found;
+    std::vector<int32_t> of(g.count * pw, -1);
+    int64_t direct = 0, shared = 0, rows = 0;
+    for (int64_t k = 0; k < g.count; ++k) {
+      const int32_t* row = table.data() + g.boxes[k] * roi::table_width(ph, pw) + 1;
+      const int32_t* col = row + 2 * ph;
+      int64_t bin_rows = 0;
+      for (int64_t i = 0; i < ph; ++i) bin_rows += std::max(0, row[ph + i] - row[i]);
+      if (bin_rows == 0) continue;
+      for (int64_t j = 0; j < pw; ++j) {
+        const int64_t begin = col[j], end = col[pw + j];
+        if (begin >= end) continue;
+        const auto [at, is_new] =
+            numbers.try_emplace(begin * (s.width + 1) + end, static_cast<int32_t>(found.size()));
+        if (is_new) found.push_back({row[0], row[2 * ph - 1], begin, end, 0});
+        RoiStrip& strip = found[at->second];
+        strip.row = std::min<int64_t>(strip.row, row[0]);
+        strip.row_end = std::max<int64_t>(strip.row_end, row[2 * ph - 1]);
+        of[k * pw + j] = at->second;
+        direct += bin_rows * (end - begin);
+        shared += bin_rows;
+      }
+    }
+    for (RoiStrip& strip : found) {
+      strip.first = rows;
+      rows += strip.row_end - strip.row;
+      shared += (strip.row_end - strip.row) * (strip.col_end - strip.col + 1);
+    }
+    if (shared >= direct || rows > kMostRows) return;
+    strip_rows = std::max(strip_rows, rows);
+    g.num_strips = static_cast<int64_t>(found.size());
+    g.strip_rows = rows;
+    g.strips = strips.emplace_back(std::move(found)).data();
+    g.strip_of = strip_of.emplace_back(std::move(of)).data();
   }
 };
 
@@ -158,7 +207,7 @@ struct Launch {
   int64_t tiles = (s.channels + kernel.tile - 1) / kernel.tile;
 
   int64_t bytes(const Kernels::Roi& k) const {
-    return (windows * plan.cells + maps * s.bins()) * k.tile * size;
+    return (windows * plan.cells + plan.strip_rows + maps * s.bins()) * k.tile * size;
   }
   const Kernels::Roi& choose() const {
     const auto& two = kernels().roi[dtype_index(s.dtype)];
@@ -248,7 +297,7 @@ std::tuple<Tensor, Tensor> roi_pool(Tensor input, Tensor rois, double spatial_sc
                                     int64_t pooled_height, int64_t pooled_width, bool need_argmax) {
   const char* op = "roi_pool";
   const RoiShape s = check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width);
-  const Plan plan(op, rois, s, spatial_scale, Windows::kPool);
+  const Plan plan(op, rois, s, spatial_scale, need_argmax ? Windows::kPool : Windows::kValues);
   Tensor output = empty_pooled(input, s, s.dtype);
   Tensor argmax =
       need_argmax ? empty_pooled(input, s, ScalarType::Int) : empty(input, {0}, ScalarType::Int);
@@ -331,7 +380,7 @@ Tensor roi_match(Tensor input, Tensor rois, Tensor query, double spatial_scale,
   const char* op = "roi_match";
   const RoiShape s = check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width);
   check_query(op, input, query, s);
-  const Plan plan(op, rois, s, spatial_scale, Windows::kPool);
+  const Plan plan(op, rois, s, spatial_scale, Windows::kValues);
   const Launch launch{s, plan, 1, 1};
   const ScalarType sum = sum_dtype(s.dtype);
   Tensor sums = empty(input, {launch.tiles, s.rois, 2}, sum);

@@ -3,7 +3,8 @@
 // Data flow.  A call has one image, some of its boxes, and a tile of L channels.  It reads the
 // window of cells that the boxes cover once, from any layout, widens it into scratch as [cell, L],
 // and takes all maxima there: L channels abreast, no layout and no dtype in sight.  SINT's boxes
-// overlap a hundred times, so that nearly all reading is of scratch, in the second-level cache.
+// overlap a hundred times, so that nearly all reading is of scratch, in the second-level cache, and
+// bins of different boxes share the maxima of their rows.
 // roi_pool writes each output once (4 bytes, 8 with argmax); roi_match keeps a sum of squares and
 // an inner product and writes two numbers a box and tile; the gradients add to a window of scratch
 // and write all of grad_input once.  Calls own channels and images, so that sums are the same for
@@ -148,11 +149,47 @@ struct Roi {
     }
   }
 
-  // Scratch: the window; a box as [bin, L] of values and of argmax, to be turned.
+  // The row maxima of all strips, as [row, L]. The first of the largest in a row, then over rows,
+  // is the first of the largest, so that even the sign of a zero is the same on both ways.
+  void take_strips(const S* window, S* rows) const {
+    for (int64_t i = 0; i < g.num_strips; ++i) {
+      const cpu::RoiStrip& s = g.strips[i];
+      for (int64_t r = s.row; r < s.row_end; ++r, rows += L) {
+        const Bin row{r - g.row, r - g.row + 1, s.col - g.col, s.col_end - g.col};
+        const Maximum m = maximum<false>(window, row);
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) store(rows + v * W, m.value[v]);
+      }
+    }
+  }
+
+  // The maximum of the bin in column j of box k of the group.
+  __attribute__((always_inline)) Maximum from_strip(const S* rows, int64_t k, int64_t j,
+                                                    Bin bin) const {
+    const int32_t number = g.strip_of[k * pw + j];
+    Maximum m;
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) m.value[v] = V{} + (bin.empty() ? S(0) : S(kLowest));
+    if (bin.empty()) return m;
+    const cpu::RoiStrip& s = g.strips[number];
+    const S* p = rows + (s.first + bin.row + g.row - s.row) * L;
+    for (int64_t r = bin.row; r < bin.row_end; ++r, p += L) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        const V x = load(p + v * W);
+        m.value[v] = x > m.value[v] ? x : m.value[v];
+      }
+    }
+    return m;
+  }
+
+  // Scratch: the window; strips; a box as [bin, L] of values and of argmax, to be turned.
   template <bool kArgmax>
   void pool(S* window) const {
     pack_input(window);
-    S* const values = window + g.rows * g.cols * L;
+    S* const rows = window + g.rows * g.cols * L;
+    if (g.strips) take_strips(window, rows);
+    S* const values = rows + g.strip_rows * L;
     auto* const cells = reinterpret_cast<int32_t*>(values + bins * L);
     const bool straight = L > 1 && a.pooled_strides.channel == 1;
     for (int64_t k = 0; k < g.count; ++k) {
@@ -160,7 +197,9 @@ struct Roi {
       T* const out = static_cast<T*>(a.pooled) + first;
       int32_t* const argmax = a.argmax + first;
       for_bins(g.boxes[k], [&](int64_t i, int64_t j, Bin bin) __attribute__((always_inline)) {
-        const Maximum m = maximum<kArgmax>(window, bin, g.row * a.width + g.col, a.width);
+        const Maximum m = !kArgmax && g.strips
+                              ? from_strip(rows, k, j, bin)
+                              : maximum<kArgmax>(window, bin, g.row * a.width + g.col, a.width);
         const int64_t b = i * pw + j;
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) {
@@ -260,17 +299,20 @@ struct Roi {
     if (!in_place) write_grad_input(window + g.col * L, a.width);
   }
 
-  // Scratch: the window and the query as [bin, L].
+  // Scratch: the window, strips, and the query as [bin, L].
   void match(S* window) const {
-    S* const query = window + g.rows * g.cols * L;
+    S* const rows = window + g.rows * g.cols * L;
+    S* const query = rows + g.strip_rows * L;
     pack_input(window);
+    if (g.strips) take_strips(window, rows);
     pack_query(query);
     S* const sums = static_cast<S*>(a.sums) + channel / L * a.tile_sums;
     for (int64_t k = 0; k < g.count; ++k) {
       V square[kVectors] = {}, dot[kVectors] = {};
       for_bins(g.boxes[k], [&](int64_t i, int64_t j, Bin bin) __attribute__((always_inline)) {
         if (bin.empty()) return;
-        const Maximum m = maximum<false>(window, bin);
+        const Maximum m = g.strips ? from_strip(rows, k, j, bin) : maximum<false>(window, bin);
+#pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) {
           square[v] += m.value[v] * m.value[v];
           dot[v] += m.value[v] * load(query + (i * pw + j) * L + v * W);
