@@ -7,9 +7,10 @@ from amstel import (
     nn,
     ops,
     recipes,
+    tracking,
     video,
 )
 from amstel.graph import Graph
 
 __version__ = "0.1.0"
-__all__ = ["Graph", "data", "interop", "nn", "ops", "recipes", "video"]
+__all__ = ["Graph", "data", "interop", "nn", "ops", "recipes", "tracking", "video"]

@@ -3,14 +3,21 @@
 from amstel.data.clips import UCF101, Clip, ClipFolder, MovingShapes, Weizmann, generate_moving_shapes
 from amstel.data.nodes import NodeData, block_model, karate_club
 from amstel.data.planetoid import Planetoid
+from amstel.data.tracking import ALOV, OTB, VOT, GOT10k, OTBSequence, TrackingSequence
 
 __all__ = [
+    "ALOV",
+    "OTB",
     "UCF101",
+    "VOT",
     "Clip",
     "ClipFolder",
+    "GOT10k",
     "MovingShapes",
     "NodeData",
+    "OTBSequence",
     "Planetoid",
+    "TrackingSequence",
     "Weizmann",
     "block_model",
     "generate_moving_shapes",

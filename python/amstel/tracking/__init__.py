@@ -1,0 +1,42 @@
+"""Track one object from its first box, and score the tracks."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from amstel.tracking.evaluation import (
+    DatasetEvaluation,
+    Evaluation,
+    evaluate,
+    evaluate_dataset,
+    overlap,
+    plot,
+    read_boxes,
+    write_boxes,
+)
+from amstel.tracking.synthetic import generate_sequence
+
+if TYPE_CHECKING:
+    from amstel.tracking.tracker import Settings, SINTTracker
+
+# The tracker brings the models with it, which reading and scoring boxes does not need.
+_LAZY = {"SINTTracker": "amstel.tracking.tracker", "Settings": "amstel.tracking.tracker"}
+
+__all__ = [
+    "DatasetEvaluation",
+    "Evaluation",
+    "SINTTracker",
+    "Settings",
+    "evaluate",
+    "evaluate_dataset",
+    "generate_sequence",
+    "overlap",
+    "plot",
+    "read_boxes",
+    "write_boxes",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

@@ -1,0 +1,548 @@
+"""Scores of tracks against slow loops written from the documented rules, data sets, plots, and published curves."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+
+import amstel.data
+from amstel.tracking import (
+    evaluate,
+    evaluate_dataset,
+    overlap,
+    plot,
+    read_boxes,
+    write_boxes,
+)
+from amstel.tracking.evaluation import PROTOCOLS, DatasetEvaluation
+
+NAN = math.nan
+
+
+# -------------------------------------------------------------------------------- the rules, frame by frame
+
+
+def has_box(box):
+    return not any(map(math.isnan, box)) and box[2] > 0 and box[3] > 0
+
+
+def slow_iou(a, b):
+    if any(map(math.isnan, a)):
+        return 0
+    w = max(0, min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0]))
+    h = max(0, min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1]))
+    return min(1, w * h / (a[2] * a[3] + b[2] * b[3] - w * h)) if w * h else 0
+
+
+def slow_distance(a, b, unit=(1, 1)):
+    dx = a[0] + (a[2] - 1) / 2 - (b[0] + (b[2] - 1) / 2)
+    dy = a[1] + (a[3] - 1) / 2 - (b[1] + (b[3] - 1) / 2)
+    return math.inf if math.isnan(dx + dy) else math.hypot(dx / unit[0], dy / unit[1])
+
+
+def slow(boxes, truth, protocol):
+    """Success, precision and normalised precision as counts over T."""
+    boxes, success, precision, normalised = [list(box) for box in boxes], [0] * 21, [0] * 51, [0] * 51
+    if protocol == "otb":
+        for t in range(1, len(boxes)):
+            if not has_box(boxes[t]):
+                boxes[t] = boxes[t - 1]
+    boxes[0] = truth[0]
+    for box, true in zip(boxes, truth, strict=True):
+        missing, by_default = not has_box(true), False
+        if protocol == "otb":
+            missing = by_default = missing or true[0] + 1 <= 0 or true[1] + 1 <= 0
+        if protocol == "pysot":
+            centre = [true[k] + 1 + (true[k + 2] - 1) / 2 for k in (0, 1)]
+            by_default = not (centre[0] > 0 and centre[1] > 0)
+        for k in range(21):
+            success[k] += not missing and slow_iou(box, true) > k / 20
+        for k in range(51):
+            near = slow_distance(box, true) <= k
+            precision[k] += by_default or near
+            relative = has_box(true) and slow_distance(box, true, true[2:]) <= k / 100
+            normalised[k] += by_default or relative
+    return [[n / len(boxes) for n in counts] for counts in (success, precision, normalised)]
+
+
+def random_track(seed):
+    """A track of whole and broken numbers near and far from its truth, with every kind of gap on both sides."""
+    g = torch.Generator().manual_seed(seed)
+    truth = torch.randint(-3, 30, (60, 4), generator=g).double()
+    truth[:, 2:] = truth[:, 2:].abs() + 1
+    near = torch.randint(0, 12, (60, 1), generator=g) * torch.randn(60, 4, generator=g).double()
+    boxes = truth + (near if seed % 2 else near.round())
+    gaps = torch.tensor([[NAN] * 4, [0] * 4, [5, 5, 0, 9], [-1] * 4, [3, NAN, 4, 5], [9, 9, 8, -2]])
+    for values in (boxes, truth):
+        places = torch.randperm(60, generator=g)[:12]
+        values[places] = gaps[torch.randint(6, (12,), generator=g)].double()
+    if seed % 3 == 0:
+        boxes[:2] = NAN
+    return boxes, truth
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("seed", range(12))
+def test_against_the_rules(protocol, seed):
+    boxes, truth = random_track(seed)
+    scores = evaluate(boxes, truth, protocol)
+    expected = slow(boxes.tolist(), truth.tolist(), protocol)
+    found = (scores.success, scores.precision_curve, scores.normalized_precision_curve)
+    for curve, values in zip(found, expected, strict=True):
+        torch.testing.assert_close(curve, torch.tensor(values, dtype=torch.float64), rtol=0, atol=1e-15)
+    assert scores.auc == pytest.approx(sum(expected[0]) / 21)
+    assert scores.precision == expected[1][20] and scores.normalized_precision == expected[2][20]
+    assert scores.frames == 60 and scores.protocol == protocol
+    known = ~scores.iou.isnan()
+    assert scores.missing == int((~known).sum()) and scores.mean_iou == pytest.approx(
+        scores.iou[known].mean().item()
+    )
+
+
+def test_protocols_differ():
+    """Not one rule under three names: some of the random tracks tell any two of them apart."""
+    curves = {
+        p: torch.stack([evaluate(*random_track(s), p).precision_curve for s in range(12)]) for p in PROTOCOLS
+    }
+    assert not torch.equal(curves["otb"], curves["got10k"])
+    assert not torch.equal(curves["otb"], curves["pysot"])
+    assert not torch.equal(curves["got10k"], curves["pysot"])
+
+
+# -------------------------------------------------------------------------------------------- made by hand
+
+TRUTH = torch.tensor([[10.0, 10, 40, 30]] * 4)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_perfect_track(protocol):
+    truth = torch.rand(50, 4, generator=torch.Generator().manual_seed(0)).double() * 99 + 1
+    scores = evaluate(truth, truth, protocol)
+    assert scores.success.tolist() == [1] * 20 + [0] and scores.auc == pytest.approx(20 / 21)
+    assert scores.precision_curve.tolist() == scores.normalized_precision_curve.tolist() == [1] * 51
+    assert scores.iou.tolist() == [1] * 50 and scores.error.tolist() == [0] * 50 and scores.missing == 0
+    assert scores.thresholds.tolist() == [k / 20 for k in range(21)]
+    assert repr(scores) == f"Evaluation({protocol}, 50 frames, auc=0.952, precision=1.000)"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_shifted_track(protocol):
+    """20 pixels to the side: exactly at the threshold, and half the box; the first frame is given."""
+    shift = torch.tensor([20.0, 0, 0, 0])
+    scores = evaluate(TRUTH + shift, TRUTH, protocol)
+    assert scores.precision_curve.tolist() == [0.25] * 20 + [1] * 31 and scores.precision == 1
+    assert scores.error.tolist() == [0, 20, 20, 20]
+    assert scores.iou.tolist() == [1, 1 / 3, 1 / 3, 1 / 3]
+    assert scores.success.tolist() == [1] * 7 + [0.25] * 13 + [0]
+    assert scores.normalized_precision == 0.25 and scores.normalized_precision_curve[50] == 1
+    beyond = evaluate(TRUTH + shift * 1.0001, TRUTH, protocol)
+    assert beyond.precision == 0.25 and beyond.precision_curve[21] == 1
+
+
+def test_overlap_at_a_threshold():
+    """An overlap of exactly 0.6 is not above 0.6."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6]])
+    success = evaluate(boxes, torch.tensor([[0.0, 0, 10, 10]] * 2)).success
+    assert success[11] == 1 and success[12] == 0.5
+
+
+def test_missing_ground_truth():
+    truth, boxes = TRUTH.clone(), TRUTH.clone()
+    truth[2] = NAN
+    found = {p: evaluate(boxes, truth, p) for p in PROTOCOLS}
+    assert {p: e.success[0].item() for p, e in found.items()} == {"otb": 0.75, "got10k": 0.75, "pysot": 0.75}
+    assert {p: e.precision_curve[0].item() for p, e in found.items()} == {
+        "otb": 1,
+        "got10k": 0.75,
+        "pysot": 1,
+    }
+    for scores in found.values():
+        assert scores.missing == 1 and scores.frames == 4 and scores.mean_iou == 1
+        assert scores.iou[2].isnan() and scores.error[2].isnan()
+    # Partly out of the picture: missing for OTB's toolkit only.
+    truth[2] = boxes[2] = torch.tensor([-1.0, 5, 40, 30])
+    assert [evaluate(boxes, truth, p).success[0].item() for p in PROTOCOLS] == [0.75, 1, 1]
+    truth[2, 0] = boxes[2, 0] = -0.5
+    assert evaluate(boxes, truth, "otb").success[0] == 1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_skip_missing(protocol):
+    truth, boxes = TRUTH.clone(), TRUTH + torch.tensor([20.0, 0, 0, 0])
+    truth[1] = NAN
+    truth[3, 2] = 0
+    scores = evaluate(boxes, truth, protocol, skip_missing=True)
+    assert scores.frames == 2 and scores.missing == 0 and scores.error.tolist() == [0, 20]
+    # The first frame that is left is not the one in which the box was given.
+    truth[0] = NAN
+    assert evaluate(boxes, truth, protocol, skip_missing=True).error.tolist() == [20]
+    with pytest.raises(ValueError, match="`ground_truth` must hold a box to compare with"):
+        evaluate(boxes, truth * NAN, protocol, skip_missing=True)
+
+
+def test_lost_boxes():
+    boxes = TRUTH.clone()
+    boxes[1] = NAN
+    boxes[2, 2] = 0
+    found = {p: evaluate(boxes, TRUTH, p) for p in PROTOCOLS}
+    assert found["otb"].iou.tolist() == [1, 1, 1, 1]
+    for protocol in ("got10k", "pysot"):
+        scores = found[protocol]
+        assert scores.iou.tolist() == [1, 0, 0, 1] and scores.error.tolist() == [0, math.inf, 20, 0]
+        assert scores.success[0] == 0.5 and scores.precision == 0.75 and scores.precision_curve[19] == 0.5
+
+
+def test_inputs():
+    scores = evaluate(TRUTH.tolist(), TRUTH.numpy())
+    assert scores.auc == pytest.approx(20 / 21)
+    assert evaluate(TRUTH.int(), TRUTH.half()).precision == 1
+    assert evaluate(TRUTH[:1].requires_grad_(), TRUTH[:1]).frames == 1
+    given = TRUTH.clone()
+    evaluate(given + 1, given, "otb")
+    assert torch.equal(given, TRUTH)
+    with pytest.raises(
+        ValueError, match=r"`boxes` must be \[4, 4\], as many as `ground_truth`, got .*\[3, 4\]"
+    ):
+        evaluate(TRUTH[:3], TRUTH)
+    with pytest.raises(ValueError, match=r"`boxes` must be boxes \[T, 4\] with T >= 1"):
+        evaluate(TRUTH[0], TRUTH)
+    with pytest.raises(ValueError, match=r"`ground_truth` must be boxes \[T, 4\]"):
+        evaluate(TRUTH, TRUTH[:, :3])
+    with pytest.raises(ValueError, match=r"`boxes` must be boxes \[T, 4\] with T >= 1"):
+        evaluate(TRUTH[:0], TRUTH[:0])
+    with pytest.raises(ValueError, match="`boxes` must be finite or NaN"):
+        evaluate(TRUTH / 0, TRUTH)
+    with pytest.raises(ValueError, match=r"`protocol` must be .*got 'vot'"):
+        evaluate(TRUTH, TRUTH, "vot")
+
+
+def test_overlap():
+    a = torch.tensor([[0, 0, 4, 2], [0, 0, 4, 2], [0, 0, 4, 2], [0, 0, 0, 0], [1, 1, NAN, 1]]).double()
+    b = torch.tensor([[0, 0, 4, 2], [2, 1, 4, 2], [4, 0, 4, 2], [0, 0, 0, 0], [1, 1, 1, 1]]).double()
+    assert overlap(a, b)[:4].tolist() == [1, 1 / 7, 0, 0] and overlap(a, b)[4].isnan()
+    assert torch.equal(overlap(a[:3, None], b[None, :3])[0], overlap(a[0], b[:3]))
+
+
+# ------------------------------------------------------------------------------------- files and data sets
+
+
+def test_boxes_file(tmp_path):
+    boxes = torch.tensor([[1, 2, 3, 4], [-0.5, 1 / 3, 1e3, 2], [NAN] * 4], dtype=torch.float64)
+    file = write_boxes(tmp_path / "a.txt", boxes)
+    assert file.read_text() == "1,2,3,4\n-0.5,0.3333333333,1000,2\nnan,nan,nan,nan\n"
+    assert torch.allclose(read_boxes(file), boxes, equal_nan=True) and list(tmp_path.iterdir()) == [file]
+    file.write_text("1 2\t3;4\n")
+    assert read_boxes(file).tolist() == [[1, 2, 3, 4]]
+    file.write_text("1,2,3,4\n1,2,3\n")
+    with pytest.raises(ValueError, match=r"a\.txt, line 2"):
+        read_boxes(file)
+    file.write_text("\n")
+    with pytest.raises(ValueError, match=r"a\.txt must hold boxes"):
+        read_boxes(file)
+    with pytest.raises(OSError, match=r"b\.txt must be a text file that can be read"):
+        read_boxes(tmp_path / "b.txt")
+    with pytest.raises(ValueError, match=r"`boxes` must be boxes \[T, 4\]"):
+        write_boxes(file, boxes[:, :2])
+    with pytest.raises(OSError, match="nowhere"):
+        write_boxes(tmp_path / "nowhere" / "a.txt", boxes)
+
+
+@pytest.fixture
+def sequences(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for name, frames in (("Ball", 3), ("Cup", 5)):
+        (tmp_path / "data" / name / "img").mkdir(parents=True)
+        for t in range(1, frames + 1):
+            image.new("RGB", (60, 50), (t, t, t)).save(tmp_path / "data" / name / "img" / f"{t:04d}.png")
+        (tmp_path / "data" / name / "groundtruth_rect.txt").write_text("11,11,20,10\n" * frames)
+    return amstel.data.OTB(tmp_path / "data")
+
+
+class Drift:
+    """A tracker that looks at every frame and goes a third of a pixel to the right in each."""
+
+    def __init__(self):
+        self.tracked = []
+
+    def __call__(self, frames, box):
+        self.tracked.append((frames.name, [int(frame[0, 0, 0]) for frame in frames], box))
+        x, y, w, h = box
+        return [(x + t / 3, y, w, h) for t in range(len(frames))]
+
+
+def test_evaluate_dataset(tmp_path, sequences):
+    drift, done, out = Drift(), [], tmp_path / "results" / "drift"
+    result = evaluate_dataset(drift, sequences, out, progress=done.append)
+    assert drift.tracked == [
+        ("Ball", [1, 2, 3], [10, 10, 20, 10]),
+        ("Cup", [1, 2, 3, 4, 5], [10, 10, 20, 10]),
+    ]
+    assert done == [1, 1] and list(result.sequences) == ["Ball", "Cup"] and result.frames == 8
+    assert read_boxes(out / "Ball.txt")[:, 0].tolist() == pytest.approx([10, 10 + 1 / 3, 10 + 2 / 3])
+    assert {p.name for p in out.iterdir()} == {"Ball.txt", "Ball.seconds", "Cup.txt", "Cup.seconds"}
+    alone = [evaluate(read_boxes(out / f"{s.name}.txt"), s.ground_truth) for s in sequences]
+    for curve in ("success", "precision_curve", "normalized_precision_curve"):
+        mean = (getattr(alone[0], curve) + getattr(alone[1], curve)) / 2
+        torch.testing.assert_close(getattr(result, curve), mean, rtol=0, atol=1e-15)
+    assert result.auc == pytest.approx((alone[0].auc + alone[1].auc) / 2)
+    assert result.mean_iou == pytest.approx((alone[0].mean_iou + alone[1].mean_iou) / 2)
+    assert result.precision == 1 and result.normalized_precision == 1
+    seconds = [float((out / f"{name}.seconds").read_text()) for name in ("Ball", "Cup")]
+    assert result.frames_per_second == pytest.approx(8 / sum(seconds))
+    assert repr(result) == f"DatasetEvaluation(otb, 2 sequences, auc={result.auc:.3f}, precision=1.000)"
+
+    # Only what is not there is tracked again, and the scores are the same.
+    (out / "Cup.txt").unlink()
+    again = evaluate_dataset(drift, sequences, out)
+    assert [name for name, _, _ in drift.tracked[2:]] == ["Cup"] and torch.equal(
+        again.success, result.success
+    )
+    evaluate_dataset(drift, sequences, out, resume=False)
+    assert [name for name, _, _ in drift.tracked[3:]] == ["Ball", "Cup"]
+    scored = evaluate_dataset(None, sequences, out, "pysot")
+    assert scored.protocol == "pysot" and torch.equal(scored.success, result.success)
+
+
+def test_table_and_json(tmp_path, sequences):
+    result = evaluate_dataset(Drift(), sequences, tmp_path / "out")
+    (tmp_path / "out" / "Ball.seconds").write_text("0.5\n")
+    (tmp_path / "out" / "Cup.seconds").unlink()
+    result = evaluate_dataset(None, sequences, tmp_path / "out")
+    assert result.frames_per_second == 6 and math.isnan(result.seconds["Cup"])
+    lines = result.table().splitlines()
+    assert lines[0].split() == ["sequence", "frames", "AUC", "precision", "normalised", "IoU", "frames/s"]
+    ball = result.sequences["Ball"]
+    assert lines[1].split() == [
+        "Ball",
+        "3",
+        f"{ball.auc:.3f}",
+        "1.000",
+        "1.000",
+        f"{ball.mean_iou:.3f}",
+        "6.0",
+    ]
+    assert lines[2].split()[::6] == ["Cup", "-"] and set(lines[3]) == {"-"}
+    assert lines[4].split()[:3] == ["all", "8", f"{result.auc:.3f}"]
+    assert len({len(line) for line in lines}) == 1
+    found = json.loads(result.to_json())
+    assert found["protocol"] == "otb" and found["auc"] == result.auc and found["frames"] == 8
+    assert found["frames_per_second"] == 6 and found["success"] == result.success.tolist()
+    assert list(found["sequences"]) == ["Ball", "Cup"]
+    cup = found["sequences"]["Cup"]
+    assert cup["frames_per_second"] is None and cup["frames"] == 5 and len(cup["precision_curve"]) == 51
+
+
+def test_a_run_that_stops_keeps_what_it_has(tmp_path, sequences):
+    def stops(frames, box):
+        if frames.name == "Cup":
+            raise KeyboardInterrupt
+        return Drift()(frames, box)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_dataset(stops, sequences, tmp_path / "out")
+    drift = Drift()
+    evaluate_dataset(drift, sequences, tmp_path / "out")
+    assert [name for name, _, _ in drift.tracked] == ["Cup"]
+
+
+def test_dataset_errors(tmp_path, sequences):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="`protocol`"):
+        evaluate_dataset(Drift(), sequences, out, "vot")
+    assert not out.exists()
+    with pytest.raises(FileNotFoundError, match=r"Ball\.txt, the boxes of Ball, does not exist"):
+        evaluate_dataset(None, sequences, out)
+    with pytest.raises(ValueError, match="`track` must be a function that returns 3 boxes for Ball, got 2"):
+        evaluate_dataset(lambda frames, box: [box] * 2, sequences, out)
+    assert list(out.iterdir()) == []
+    write_boxes(out / "Ball.txt", TRUTH)
+    with pytest.raises(ValueError, match=r"Ball\.txt must hold 3 boxes, one a frame of Ball, got 4"):
+        evaluate_dataset(Drift(), sequences, out)
+    with pytest.raises(ValueError, match=r"`sequences` must be sequences of different names .* got 'Cup'"):
+        evaluate_dataset(Drift(), [sequences["Cup"]] * 2, out)
+    with pytest.raises(ValueError, match=r"`sequences` must be .* names of files, got '\.\./Cup'"):
+        cup = sequences["Cup"]
+        evaluate_dataset(Drift(), [amstel.data.TrackingSequence("../Cup", cup.frames, cup.ground_truth)], out)
+    with pytest.raises(ValueError, match="`sequences` must hold at least one"):
+        evaluate_dataset(Drift(), [], out)
+    file = tmp_path / "data" / "Cup" / "groundtruth_rect.txt"
+    file.write_text("0,0,0,0\n" + "1,1,5,5\n" * 4)
+    with pytest.raises(ValueError, match="Cup must have a true box in its first frame"):
+        evaluate_dataset(Drift(), [sequences["Cup"]], tmp_path / "new")
+
+
+def test_plot(tmp_path, sequences):
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("matplotlib")
+    one = evaluate(TRUTH + 3, TRUTH)
+    many = evaluate_dataset(Drift(), sequences, tmp_path / "out")
+    file = plot({"worse": one, "better": many}, tmp_path / "plots.png", title="made up")
+    with image.open(file) as picture:
+        assert picture.size == (1200, 504) and len(picture.convert("RGB").getcolors(100000)) > 100
+    text = plot({"worse": one, "better": many}, tmp_path / "plots.svg").read_text()
+    labels = re.findall(r"<!-- ((?:better|worse) \[.*?\]) -->", text)
+    assert labels == [
+        f"better [{many.auc:.3f}]",
+        f"worse [{one.auc:.3f}]",
+        f"worse [{one.precision:.3f}]",
+        f"better [{many.precision:.3f}]",
+    ]
+    plot({f"tracker {k}": one for k in range(11)}, tmp_path / "many.pdf")
+    with pytest.raises(ValueError, match="`evaluations` must hold at least one"):
+        plot({}, tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"`file` must be a name that ends in \.png, \.svg or \.pdf"):
+        plot({"one": one}, tmp_path / "a.docx")
+    with pytest.raises(FileNotFoundError, match="nowhere to write"):
+        plot({"one": one}, tmp_path / "nowhere" / "a.png")
+
+
+# ------------------------------------------------------------------------------------------ published curves
+
+
+class Published:
+    """Boxes and curves that OTB's authors published, and the ground truth of the 100 sequences, 0-based."""
+
+    def __init__(self, folder):
+        self.folder = folder / "tracking" / "_published_results"
+        plain = str.maketrans("", "", "-.")
+        self.truths = {
+            p.stem.lower().translate(plain): p for p in (folder / "tracking" / "_otb_anno").iterdir()
+        }
+        self.plain = plain
+
+    def scores(self, path):
+        return json.loads((self.folder / path).read_text())
+
+    def evaluate(self, name, protocol, path="OPE_full/STRUCK"):
+        offset = torch.tensor([1, 1, 0, 0])
+        (entry,) = json.loads((self.folder / path / f"{name}.json").read_text())
+        truth = read_boxes(self.truths[name.lower().translate(self.plain)]) - offset
+        boxes = torch.tensor(entry["res"], dtype=torch.float64) - offset
+        # ClifBar has more true boxes than the configuration has frames.
+        return evaluate(boxes, truth[: len(boxes)], protocol)
+
+    def dataset(self, names, protocol):
+        return DatasetEvaluation(
+            protocol, {name: self.evaluate(name, protocol) for name in names}, dict.fromkeys(names, NAN)
+        )
+
+
+def furthest(curve, published):
+    return (curve - torch.tensor(published, dtype=torch.float64)).abs().max().item()
+
+
+@pytest.mark.data
+def test_published_tb50(data_folder):
+    """The toolkit's curves to the last bits by "otb"; the others lose the frames without ground truth."""
+    published = Published(data_folder)
+    scores = published.scores("OPE/STRUCK/scores_tb50.json")
+    found = {p: published.dataset(scores["seqs"], p) for p in PROTOCOLS}
+    assert len(scores["seqs"]) == 50
+    for result in found.values():
+        assert furthest(result.success, scores["successRateList"]) < 1e-15
+        assert result.auc == pytest.approx(0.38395, abs=5e-6)
+    assert furthest(found["otb"].precision_curve, scores["precisionList"]) < 1e-15
+    assert found["otb"].precision == pytest.approx(0.54123, abs=5e-6)
+    for protocol in ("got10k", "pysot"):
+        assert 1.0e-3 < furthest(found[protocol].precision_curve, scores["precisionList"]) < 1.1e-3
+        differ = [
+            name
+            for name, e in found[protocol].sequences.items()
+            if not torch.equal(e.precision_curve, found["otb"].sequences[name].precision_curve)
+        ]
+        assert differ == ["Biker", "Crowds"]
+    missing = {name: e.missing for name, e in found["otb"].sequences.items() if e.missing}
+    assert missing == {"Biker": 7, "Crowds": 1}
+
+
+@pytest.mark.data
+def test_published_cvpr13(data_folder):
+    """All but Tiger1: what is left of the published means is a whole number of its 349 frames."""
+    published = Published(data_folder)
+    scores = published.scores("OPE_full/STRUCK/scores_cvpr13.json")
+    result = published.dataset(scores["seqs"], "otb")
+    assert len(scores["seqs"]) == 51
+    for curve, values in (("success", "successRateList"), ("precision_curve", "precisionList")):
+        others = sum(getattr(e, curve) for name, e in result.sequences.items() if name != "Tiger1")
+        left = (51 * torch.tensor(scores[values], dtype=torch.float64) - others) * 349
+        assert (left - left.round()).abs().max() < 1e-10 and 0 <= left.min() and left.max() <= 349
+        assert furthest(getattr(result, curve), scores[values]) < 3e-3
+
+
+@pytest.mark.data
+def test_published_tb100(data_folder):
+    """Mean overlaps, sequence by sequence."""
+    published = Published(data_folder)
+    scores = published.scores("OPE_full/STRUCK/scores_tb100.json")
+    result = published.dataset(scores["seqs"], "otb")
+    known = dict(zip(scores["seqs"], scores["overlapScores"], strict=True))
+    # There the sum is divided by the number of true boxes, which is greater than that of frames.
+    known["ClifBar"] *= 472 / 329
+    differ = {name for name, e in result.sequences.items() if abs(e.mean_iou - known[name]) > 1e-13}
+    assert differ == {"Tiger1", "Board", "Twinnings"}
+    assert result.auc == pytest.approx(0.4625, abs=5e-5)
+    assert furthest(result.success, scores["successRateList"]) < 1.5e-3
+    assert furthest(result.precision_curve, scores["precisionList"]) < 1.5e-3
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("tracker", "expected"),
+    [
+        (
+            "STRUCK",
+            {
+                "Crossing": (0.67, 1.0),
+                "David": (0.25, 0.33),
+                "Football1": (0.66, 1.0),
+                "Freeman1": (0.34, 0.80),
+                "Skiing": (0.04, 0.04),
+                "Man": (0.88, 1.0),
+                "Jumping": (0.61, 1.0),
+                "Jogging-1": (0.17, 0.24),
+            },
+        ),
+        (
+            "MEEM",
+            {
+                "Crossing": (0.70, 1.0),
+                "David": (0.53, 0.99),
+                "Football1": (0.66, 1.0),
+                "Freeman1": (0.22, 0.41),
+                "Skiing": (0.41, 1.0),
+                "Jumping": (0.69, 1.0),
+                "Jogging-1": (0.66, 0.96),
+            },
+        ),
+        (
+            "MUSTer",
+            {
+                "Crossing": (0.78, 1.0),
+                "David": (0.74, 1.0),
+                "Football1": (0.51, 0.95),
+                "Freeman1": (0.54, 0.89),
+                "Skiing": (0.05, 0.09),
+                "Jumping": (0.63, 0.91),
+                "Jogging-1": (0.69, 0.95),
+            },
+        ),
+    ],
+)
+def test_published_boxes(data_folder, tmp_path, tracker, expected):
+    """The sequences that are there with frames, read by `OTB`, under the names that they have there."""
+    published = Published(data_folder)
+    sequences = amstel.data.OTB(data_folder / "tracking")
+    chosen = []
+    for name in expected:
+        (entry,) = published.scores(f"OPE/{tracker}/{name}.json")
+        s = sequences[name.replace("-", "")]
+        write_boxes(tmp_path / f"{s.name}.txt", torch.tensor(entry["res"]) - torch.tensor([1, 1, 0, 0]))
+        chosen.append(s)
+    for protocol in PROTOCOLS:
+        result = evaluate_dataset(None, chosen, tmp_path, protocol)
+        for (name, scores), e in zip(expected.items(), result.sequences.values(), strict=True):
+            assert (e.auc, e.precision) == pytest.approx(scores, abs=0.0051), name
+            # All three agree where no ground truth is missing.
+            assert torch.equal(e.success, published.evaluate(name, "otb", f"OPE/{tracker}").success)
