@@ -141,6 +141,10 @@ def test_values_of_small_and_empty_sizes(images, channels, height, width, k):
         assert out.shape == (k, channels, 2, 3) and grad.shape == x.shape
         score = roi_match([x], boxes, torch.ones(channels * 6, dtype=x.dtype), (2, 3), [0.5])
         assert score.shape == (k,) and torch.autograd.grad(score.sum(), x)[0].shape == x.shape
+        query = torch.ones(channels * 6, dtype=x.dtype, requires_grad=True)
+        score = roi_match([x], boxes, query, (2, 3), [0.5])
+        (of_query,) = torch.autograd.grad(score.sum(), query)
+        assert of_query.abs().sum() == 0 if k * height * width == 0 else of_query.isfinite().all()
 
 
 def strided(x):
@@ -316,7 +320,8 @@ def test_gradients(channels, dtype, layout, device):
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_match_values_and_gradients(dtype, layout, device):
-    shapes, scales = [(2, 5, 11, 9), (2, 33, 6, 5), (2, 1, 3, 3)], [0.5, 0.25, 0.125]
+    # No box is in the last image.
+    shapes, scales = [(3, 5, 11, 9), (3, 33, 6, 5), (3, 1, 3, 3)], [0.5, 0.25, 0.125]
     boxes = boxes_of(40, 2, 11, 9, 0.5).to(device)
     short = [
         normal(*s, seed=i, layout=layout).to(device, dtype).requires_grad_() for i, s in enumerate(shapes)

@@ -410,9 +410,10 @@ std::tuple<Tensor, Tensor> roi_match_grad(Tensor input, Tensor rois, Tensor quer
   const Plan plan(op, rois, s, spatial_scale, Windows::kImage);
   Tensor grad_input = need_input ? zero_images(input, s) : empty(input, {0});
   Tensor grad_query = empty(input, {need_query ? query.numel() : 0});
-  // A row for every image, added up at the end.
+  // A row for every image, added up at the end; an image without boxes writes none.
   const ScalarType sum = sum_dtype(s.dtype);
   Tensor sums = empty(input, {s.images, grad_query.numel()}, sum);
+  torch::stable::zero_(sums);
   RoiArgs a = arguments(s, plan);
   a.input = input.const_data_ptr();
   a.in = strides(input);

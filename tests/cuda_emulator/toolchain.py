@@ -101,7 +101,7 @@ def demangle(symbols: list[str]) -> list[str]:
     names = subprocess.run(
         [filter_], input="\n".join(symbols), capture_output=True, text=True
     ).stdout.splitlines()
-    return [re.sub(r"^void |\(.*\)$", "", name) for name in names]
+    return [re.sub(r"^void |\([^()]*\)$", "", name) for name in names]
 
 
 # ---- What was built ----

@@ -24,27 +24,7 @@
 
 namespace amstel::cuda {
 
-// ---- N neighbouring elements, in accesses of at most 16 bytes ----
-
-template <typename T, int N>
-struct Cells {
-  static constexpr int kWidth = N < kVectorWidth<T> ? N : kVectorWidth<T>;
-  Vector<T, kWidth> part[N / kWidth];
-  __device__ __forceinline__ T& operator[](int n) { return part[n / kWidth][n % kWidth]; }
-  __device__ __forceinline__ const T& operator[](int n) const {
-    return part[n / kWidth][n % kWidth];
-  }
-  __device__ __forceinline__ void load(const T* pointer) {
-#pragma unroll
-    for (int i = 0; i < N / kWidth; ++i) part[i] = load_vector<kWidth>(pointer + i * kWidth);
-  }
-  __device__ __forceinline__ void store(T* pointer) const {
-#pragma unroll
-    for (int i = 0; i < N / kWidth; ++i) store_row(pointer + i * kWidth, part[i]);
-  }
-};
-
-// `Count` of them, `stride` apart; zero without a pointer.
+// `Count` accesses of N cells, `stride` apart; zero without a pointer.
 template <int Count, int N, typename T>
 __device__ __forceinline__ void load_each(Cells<T, N> (&cells)[Count], const T* pointer, int64_t at,
                                           int64_t stride) {

@@ -160,6 +160,25 @@ __device__ __forceinline__ void store_row(T* pointer, const Vector<T, N>& value)
   store_vector(pointer, value);
 }
 
+// N neighbouring elements, in accesses of at most 16 bytes.
+template <typename T, int N>
+struct Cells {
+  static constexpr int kWidth = N < kVectorWidth<T> ? N : kVectorWidth<T>;
+  Vector<T, kWidth> part[N / kWidth];
+  __device__ __forceinline__ T& operator[](int n) { return part[n / kWidth][n % kWidth]; }
+  __device__ __forceinline__ const T& operator[](int n) const {
+    return part[n / kWidth][n % kWidth];
+  }
+  __device__ __forceinline__ void load(const T* pointer) {
+#pragma unroll
+    for (int i = 0; i < N / kWidth; ++i) part[i] = load_vector<kWidth>(pointer + i * kWidth);
+  }
+  __device__ __forceinline__ void store(T* pointer) const {
+#pragma unroll
+    for (int i = 0; i < N / kWidth; ++i) store_row(pointer + i * kWidth, part[i]);
+  }
+};
+
 #ifdef AMSTEL_EMULATED  // under nvcc a shared pointer is a pointer, and the functions above serve
                         // it
 template <int N, typename T>

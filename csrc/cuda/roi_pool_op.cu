@@ -1,0 +1,424 @@
+// The ROI operators on CUDA: check, allocate, launch.  The kernels and how their threads share the
+// work are in kernels/roi_pool.cuh, the meaning of the arguments in library.cpp.
+//
+// Boxes are looked at where they come in: roi_pool and roi_match wait for the table of bins and
+// raise at a box that is not valid, except under CUDA graph capture.  There, and in the gradients,
+// which come with boxes that have been looked at, such a box is pooled to 0 and gets no gradient.
+// An argmax that is not in its bin points nowhere.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <tuple>
+
+#include "common/roi_pool_check.h"
+#include "common/stable.h"
+#include "cuda/device.cuh"
+#include "cuda/dispatch.cuh"
+#include "cuda/kernels/roi_pool.cuh"
+
+namespace amstel::cuda {
+namespace {
+
+using roi::Arithmetic;
+
+// roi_match_grad pools again into this many bytes, or as many as kSliceUnit channels take.
+#ifdef AMSTEL_EMULATED
+constexpr int64_t kMatchScratch = 1 << 14;  // so that the tests meet several slices
+#else
+constexpr int64_t kMatchScratch = 64 << 20;
+#endif
+constexpr int64_t kSliceUnit = 32;
+
+// ---- The table of bins ----
+
+// f(std::integral_constant<Arithmetic, ...>{}), of those that rois in R may have.
+template <class R, class F>
+void with_arithmetic(Arithmetic arithmetic, const F& f) {
+  constexpr bool kDouble = std::is_same_v<R, double> || std::is_same_v<R, __nv_bfloat16>;
+  if constexpr (kDouble) {
+    if (arithmetic == Arithmetic::kDouble)
+      return f(std::integral_constant<Arithmetic, Arithmetic::kDouble>{});
+  }
+  if constexpr (std::is_same_v<R, __half>) {
+    if (arithmetic == Arithmetic::kHalf)
+      return f(std::integral_constant<Arithmetic, Arithmetic::kHalf>{});
+  }
+  if constexpr (!std::is_same_v<R, double>)
+    f(std::integral_constant<Arithmetic, Arithmetic::kFloat>{});
+}
+
+bool is_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  return cudaStreamIsCapturing(stream, &status) == cudaSuccess &&
+         status != cudaStreamCaptureStatusNone;
+}
+
+template <class T>
+T to_host(const char* op, cudaStream_t stream, const T* pointer) {
+  T value;
+  cudaMemcpyAsync(&value, pointer, sizeof(T), cudaMemcpyDeviceToHost, stream);
+  cudaStreamSynchronize(stream);
+  check_launch(op);
+  return value;
+}
+
+Tensor bin_table(const char* op, const Tensor& rois, const RoiShape& s, double spatial_scale,
+                 cudaStream_t stream, bool look) {
+  Tensor table =
+      empty(rois, {s.rois, roi::table_width(s.pooled_height, s.pooled_width)}, ScalarType::Int);
+  if (s.rois == 0) return table;
+  look = look && !is_capturing(stream);
+  const Tensor first_bad = empty(rois, {look ? 1 : 0}, ScalarType::Long);
+  auto* const bad = look ? mutable_data<unsigned long long>(first_bad) : nullptr;
+  if (look) cudaMemsetAsync(bad, 0xff, sizeof(*bad), stream);
+  with_float(rois.scalar_type(), [&](auto type) {
+    using R = typename decltype(type)::type;
+    const RoiTableArgs<R> a{data<R>(rois),
+                            rois.stride(0),
+                            rois.stride(1),
+                            spatial_scale,
+                            s.images,
+                            s.height,
+                            s.width,
+                            s.pooled_height,
+                            s.pooled_width,
+                            s.rois,
+                            mutable_data<int32_t>(table),
+                            bad};
+    with_arithmetic<R>(s.arithmetic, [&](auto arithmetic) {
+      AMSTEL_LAUNCH((roi_table_kernel<R, decltype(arithmetic)::value>),
+                    blocks(op, divide_up(s.rois, kTableThreads)), kTableThreads, 0, stream, a);
+      check_launch(op);
+    });
+    if (!look) return;
+    const unsigned long long k = to_host(op, stream, bad);
+    if (k >= static_cast<unsigned long long>(s.rois)) return;
+    double box[5];
+    for (int i = 0; i < 5; ++i)
+      box[i] = widen(to_host(op, stream, a.rois + static_cast<int64_t>(k) * a.row + i * a.col));
+    fail_roi(op, static_cast<int64_t>(k), box, s.images);
+  });
+  return table;
+}
+
+// ---- Layouts and grids ----
+
+RoiStrides strides(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; }
+
+// Of a new [items, channels, bins], channels last or contiguous.
+PooledStrides pooled_strides(int64_t channels, int64_t bins, bool last) {
+  return {channels * bins, last ? 1 : bins, last ? channels : 1};
+}
+
+RoiStrides strides(const PooledStrides& s, int64_t columns) {
+  return {s.item, s.channel, s.bin * columns, s.bin};
+}
+
+// Up to a warp along channels, or up to 64 bins, shared out evenly.
+Share share_of(int64_t accesses, int64_t bins, bool last) {
+  int64_t lanes = divide_up(bins, divide_up(bins, 64));
+  if (last)
+    for (lanes = 1; lanes < accesses && lanes < 32;) lanes *= 2;
+  return {accesses, bins, lanes, last};
+}
+
+dim3 grid_of(const char* op, int64_t boxes, const Share& s) {
+  const int64_t along = s.last ? s.bins : s.accesses, across = s.last ? s.accesses : s.bins;
+  return dim3(blocks(op, boxes),
+              static_cast<unsigned>(std::min(kGridYZ, divide_up(along, kThreads / s.lanes))),
+              static_cast<unsigned>(std::min(kGridYZ, divide_up(across, s.lanes))));
+}
+
+// f(Int<N>{}): channels an access, the 16 bytes of T or one.
+template <class T, class F>
+void with_width(bool last, int64_t channels, const Alignment& alignment, const F& f) {
+  if (last && channels % kVectorWidth<T> == 0 && alignment.allows(16))
+    return f(Int<kVectorWidth<T>>{});
+  f(Int<1>{});
+}
+
+Alignment alignment_of(const Tensor& input) {
+  const int64_t size = static_cast<int64_t>(input.element_size());
+  Alignment a;
+  a.pointer(input.const_data_ptr()).bytes(input.stride(0) * size);
+  return a.bytes(input.stride(2) * size).bytes(input.stride(3) * size);
+}
+
+Tensor empty_pooled(const Tensor& like, const RoiShape& s, ScalarType dtype) {
+  return empty(like, {s.rois, s.channels, s.pooled_height, s.pooled_width}, dtype, s.channels_last);
+}
+
+// A query [C, bins] as the kernels read it: in the order of the map's channels.
+struct Query {
+  Tensor tensor;
+  PooledStrides strides;
+  Query(const Tensor& query, const RoiShape& s)
+      : tensor(query), strides(pooled_strides(s.channels, s.bins(), s.channels_last)) {
+    if (s.channels_last)
+      tensor = torch::stable::contiguous(
+          torch::stable::transpose(torch::stable::view(query, {s.channels, s.bins()}), 0, 1));
+  }
+};
+
+// ---- Launches ----
+
+// Of `channels` channels from `first` on.
+template <class T>
+void pool(const char* op, cudaStream_t stream, const Tensor& input, const RoiShape& s,
+          const BinTable& table, int64_t first, int64_t channels, T* pooled, int32_t* argmax) {
+  if (s.rois * channels == 0) return;
+  with_width<T>(s.channels_last, channels, alignment_of(input), [&](auto width) {
+    constexpr int N = decltype(width)::value;
+    const Share share = share_of(channels / N, s.bins(), s.channels_last);
+    const RoiPoolArgs<T> a{data<T>(input) + first * input.stride(1),
+                           strides(input),
+                           s.width,
+                           table,
+                           pooled,
+                           argmax,
+                           pooled_strides(channels, s.bins(), s.channels_last),
+                           share};
+    const dim3 grid = grid_of(op, s.rois, share);
+    if (argmax) {
+      AMSTEL_LAUNCH((roi_pool_kernel<T, N, true>), grid, kThreads, 0, stream, a);
+    } else {
+      AMSTEL_LAUNCH((roi_pool_kernel<T, N, false>), grid, kThreads, 0, stream, a);
+    }
+    check_launch(op);
+  });
+}
+
+template <class T>
+void pool_grad(const char* op, cudaStream_t stream, const RoiGradArgs<T>& a) {
+  if (a.images * a.channels * a.height * a.width == 0) return;
+  constexpr int N = kVectorWidth<T>, kArgmaxBytes = N * 4 < 16 ? N * 4 : 16;
+  const RoiStrides& p = a.argmax_strides;
+  Alignment argmax, out;
+  argmax.pointer(a.argmax).bytes(4 * p.item).bytes(4 * p.row).bytes(4 * p.col);
+  out.pointer(a.grad_input);
+  const bool vector = a.last && a.channels % N == 0 && p.channel == 1 &&
+                      argmax.allows(kArgmaxBytes) && out.allows(16) && a.out.channel == 1 &&
+                      a.out.col % N == 0 && a.out.item % N == 0;
+  const auto launch = [&](auto width, auto is_vector) {
+    constexpr int kWidth = decltype(width)::value;
+    const dim3 grid(
+        blocks(op, divide_up(a.width, kTileCols) * divide_up(a.height, kTileRows)),
+        static_cast<unsigned>(std::min(kGridYZ, divide_up(a.channels, kChannelLanes * kWidth))),
+        static_cast<unsigned>(std::min(kGridYZ, a.images)));
+    AMSTEL_LAUNCH((roi_pool_grad_kernel<T, kWidth, decltype(is_vector)::value>), grid, kThreads, 0,
+                  stream, a);
+    check_launch(op);
+  };
+  vector ? launch(Int<N>{}, std::true_type{}) : launch(Int<4>{}, std::false_type{});
+}
+
+template <class T>
+void sum_rows(const char* op, cudaStream_t stream, const SumRowsArgs<T>& a) {
+  if (a.along * a.across == 0) return;
+  const dim3 grid(blocks(op, divide_up(a.across, kThreads)),
+                  static_cast<unsigned>(std::min(kGridYZ, a.along)));
+  AMSTEL_LAUNCH((sum_rows_kernel<T>), grid, kThreads, 0, stream, a);
+  check_launch(op);
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> roi_pool(Tensor input, Tensor rois, double spatial_scale,
+                                    int64_t pooled_height, int64_t pooled_width, bool need_argmax) {
+  const char* op = "roi_pool";
+  const RoiShape s = check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width);
+  const CurrentStream stream(input);
+  const Tensor table = bin_table(op, rois, s, spatial_scale, stream, true);
+  Tensor output = empty_pooled(input, s, s.dtype);
+  Tensor argmax =
+      need_argmax ? empty_pooled(input, s, ScalarType::Int) : empty(input, {0}, ScalarType::Int);
+  with_float(s.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    pool<T>(op, stream, input, s, {data<int32_t>(table), pooled_height, pooled_width}, 0,
+            s.channels, mutable_data<T>(output),
+            need_argmax ? mutable_data<int32_t>(argmax) : nullptr);
+  });
+  return {output, argmax};
+}
+
+Tensor roi_pool_grad(Tensor grad, Tensor argmax, Tensor rois, double spatial_scale, int64_t images,
+                     int64_t height, int64_t width, bool channels_last) {
+  const char* op = "roi_pool_grad";
+  const RoiShape s = check_rois_of_grad(op, grad, argmax, rois, spatial_scale, images, height,
+                                        width, channels_last);
+  const CurrentStream stream(grad);
+  Tensor grad_input = empty(grad, {images, s.channels, height, width}, s.dtype, s.channels_last);
+  const Tensor table = bin_table(op, rois, s, spatial_scale, stream, false);
+  with_float(s.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    pool_grad<T>(op, stream,
+                 {data<T>(grad),
+                  strides(grad),
+                  data<int32_t>(argmax),
+                  strides(argmax),
+                  nullptr,
+                  {},
+                  nullptr,
+                  {data<int32_t>(table), s.pooled_height, s.pooled_width},
+                  s.rois,
+                  mutable_data<T>(grad_input),
+                  strides(grad_input),
+                  images,
+                  s.channels,
+                  height,
+                  width,
+                  s.channels_last});
+  });
+  return grad_input;
+}
+
+Tensor roi_pool_gather(Tensor input, Tensor argmax, Tensor rois) {
+  const char* op = "roi_pool_gather";
+  AMSTEL_CHECK(argmax.dim() == 4, op, ": `argmax` must be an int32 [K, C, ph, pw], got ",
+               describe(argmax));
+  const RoiShape s = check_rois(op, input, rois, 1, argmax.size(2), argmax.size(3));
+  check_pooled(op, "argmax", input, argmax, s, ScalarType::Int);
+  const CurrentStream stream(input);
+  RoiShape one = s;  // only the images are asked for
+  one.pooled_height = one.pooled_width = 1;
+  const Tensor table = bin_table(op, rois, one, 1, stream, false);
+  Tensor out = empty_pooled(input, s, s.dtype);
+  if (out.numel() == 0) return out;
+  // Cells of a map at one distance from each other.
+  if (input.stride(2) != input.stride(3) * s.width) input = torch::stable::contiguous(input);
+  with_float(s.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    const Share share = share_of(s.channels, s.bins(), s.channels_last);
+    const RoiGatherArgs<T> a{data<T>(input),
+                             input.stride(0),
+                             input.stride(1),
+                             input.stride(3),
+                             s.height * s.width,
+                             {data<int32_t>(table), 1, 1},
+                             s.pooled_width,
+                             data<int32_t>(argmax),
+                             strides(argmax),
+                             mutable_data<T>(out),
+                             pooled_strides(s.channels, s.bins(), s.channels_last),
+                             share};
+    AMSTEL_LAUNCH((roi_pool_gather_kernel<T>), grid_of(op, s.rois, share), kThreads, 0, stream, a);
+    check_launch(op);
+  });
+  return out;
+}
+
+Tensor roi_match(Tensor input, Tensor rois, Tensor query, double spatial_scale,
+                 int64_t pooled_height, int64_t pooled_width) {
+  const char* op = "roi_match";
+  const RoiShape s = check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width);
+  check_query(op, input, query, s);
+  const CurrentStream stream(input);
+  const Tensor table = bin_table(op, rois, s, spatial_scale, stream, true);
+  const ScalarType sum = sum_dtype(s.dtype);
+  Tensor out = empty(input, {s.rois, 2}, sum);
+  if (s.rois == 0) return out;
+  const Query q(query, s);
+  Alignment alignment = alignment_of(input);
+  alignment.pointer(q.tensor.const_data_ptr());
+  with_float(s.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    using S = Accumulate<T>;
+    with_width<T>(s.channels_last, s.channels, alignment, [&](auto width) {
+      constexpr int N = decltype(width)::value;
+      const Share share = share_of(s.channels / N, s.bins(), s.channels_last);
+      const int64_t parts = divide_up(share.accesses, match_part(share));
+      const Tensor sums = empty(input, {parts, s.rois, 2}, sum);
+      if (parts > 0) {
+        const RoiMatchArgs<T> a{data<T>(input),
+                                strides(input),
+                                {data<int32_t>(table), pooled_height, pooled_width},
+                                data<T>(q.tensor),
+                                q.strides,
+                                mutable_data<S>(sums),
+                                s.rois,
+                                parts,
+                                share};
+        const dim3 grid(blocks(op, s.rois), static_cast<unsigned>(std::min(kGridYZ, parts)));
+        AMSTEL_LAUNCH((roi_match_kernel<T, N>), grid, kThreads, 0, stream, a);
+        check_launch(op);
+      }
+      sum_rows<S>(op, stream,
+                  {data<S>(sums), parts, nullptr, 0, mutable_data<S>(out), 1, 2 * s.rois, 0, 1});
+    });
+  });
+  return out;
+}
+
+std::tuple<Tensor, Tensor> roi_match_grad(Tensor input, Tensor rois, Tensor query,
+                                          Tensor coefficients, double spatial_scale,
+                                          int64_t pooled_height, int64_t pooled_width,
+                                          bool need_input, bool need_query) {
+  const char* op = "roi_match_grad";
+  const RoiShape s = check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width);
+  check_query(op, input, query, s);
+  check_coefficients(op, input, coefficients, s);
+  const CurrentStream stream(input);
+  const Tensor table = bin_table(op, rois, s, spatial_scale, stream, false);
+  Tensor grad_input =
+      need_input ? empty(input, {s.images, s.channels, s.height, s.width}, s.dtype, s.channels_last)
+                 : empty(input, {0});
+  Tensor grad_query = empty(input, {need_query ? query.numel() : 0});
+  if (s.channels == 0 || !(need_input || need_query)) return {grad_input, grad_query};
+  const Query q(query, s);
+  // Maps of one slice of the channels after the other, so that no sum is cut.
+  const int64_t bins = s.bins(), size = static_cast<int64_t>(input.element_size());
+  const int64_t per_channel = std::max<int64_t>(1, s.rois * bins * (size + (need_input ? 4 : 0)));
+  const int64_t slice = std::min(
+      s.channels, std::max<int64_t>(1, kMatchScratch / per_channel / kSliceUnit) * kSliceUnit);
+  const Tensor pooled = empty(input, {s.rois * slice * bins});
+  const Tensor argmax = empty(input, {need_input ? s.rois * slice * bins : 0}, ScalarType::Int);
+  with_float(s.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    using S = Accumulate<T>;
+    const BinTable bin_table{data<int32_t>(table), pooled_height, pooled_width};
+    for (int64_t first = 0; first < s.channels; first += slice) {
+      const int64_t channels = std::min(slice, s.channels - first);
+      const PooledStrides of_pooled = pooled_strides(channels, bins, s.channels_last);
+      int32_t* const cells = need_input ? mutable_data<int32_t>(argmax) : nullptr;
+      pool<T>(op, stream, input, s, bin_table, first, channels, mutable_data<T>(pooled), cells);
+      if (need_input) {
+        const RoiStrides out = strides(grad_input);
+        pool_grad<T>(
+            op, stream,
+            {data<T>(pooled), strides(of_pooled, pooled_width), cells,
+             strides(of_pooled, pooled_width), data<T>(q.tensor) + first * q.strides.channel,
+             q.strides, data<S>(coefficients), bin_table, s.rois,
+             mutable_data<T>(grad_input) + first * out.channel, out, s.images, channels, s.height,
+             s.width, s.channels_last});
+      }
+      if (need_query) {
+        SumRowsArgs<T> a{data<T>(pooled),
+                         s.rois,
+                         data<S>(coefficients),
+                         2,
+                         mutable_data<T>(grad_query) + first * bins,
+                         1,
+                         channels * bins,
+                         0,
+                         1};
+        if (s.channels_last) {
+          a.along = bins, a.out_along = 1;
+          a.across = channels, a.out_across = bins;
+        }
+        sum_rows(op, stream, a);
+      }
+    }
+  });
+  return {grad_input, grad_query};
+}
+
+}  // namespace amstel::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(amstel, AMSTEL_CUDA_KEY, m) {
+  m.impl("roi_pool", TORCH_BOX(&amstel::cuda::roi_pool));
+  m.impl("roi_pool_grad", TORCH_BOX(&amstel::cuda::roi_pool_grad));
+  m.impl("roi_pool_gather", TORCH_BOX(&amstel::cuda::roi_pool_gather));
+  m.impl("roi_match", TORCH_BOX(&amstel::cuda::roi_match));
+  m.impl("roi_match_grad", TORCH_BOX(&amstel::cuda::roi_match_grad));
+}
