@@ -117,6 +117,24 @@ def table() -> str:
             recompute_time(results),
             "≤ 1.35×",
         ),
+        (
+            "ROI pooling of channels_last input against torchvision's best layout, SINT's shape, one thread each",
+            ratios(results, "roi_pool-forward-sint"),
+            "≥ 30×",
+        ),
+        ("the same, contiguous input", ratios(results, "roi_pool-forward_nchw-sint"), "≥ 15×"),
+        ("ROI pooling, random boxes", ratios(results, "roi_pool-forward-random"), "≥ 10×"),
+        ("the same, contiguous input", ratios(results, "roi_pool-forward_nchw-random"), "≥ 10×"),
+        ("ROI pooling with positions, as for training", ratios(results, "roi_pool-positions-"), "-"),
+        ("a second thread for ROI pooling", threads(results), "≥ 1.7×"),
+        ("ROI pooling backward alone, one thread", ratios(results, "roi_pool-backward1-sint"), "≥ 20×"),
+        ("the same, two threads", ratios(results, "roi_pool-backward2-sint"), "≥ 20×"),
+        (
+            "ROI matching, two layers, against torchvision's pooling, normalisation and product",
+            ratios(results, "roi_match-forward-sint"),
+            "≥ 40×",
+        ),
+        ("the same, forward + backward", ratios(results, "roi_match-backward-sint"), "-"),
     ]
     lines += [summary(name, found, reach) for name, found, reach in rows if found]
     lines += ["", "| what | reach | measured |", "|---|---|---|"]
@@ -133,7 +151,21 @@ def table() -> str:
                 f"| 100 seeds of 200 epochs on Cora together | ≤ 10 s | {r['seconds']} s, accuracy {100 * r['mean']:.2f} |"
             )
     lines += recompute_memory(results)
-    return "\n".join([*lines, "", *videos(), "", accuracies()])
+    lines += match_memory(results)
+    return "\n".join([*lines, "", *videos(), "", *tracking(), "", accuracies()])
+
+
+def threads(results: list[dict]) -> dict[str, float]:
+    times = {r["implementation"]: r["median"] for r in results if r["group"] == "roi_pool-threads-sint"}
+    return {"roi_pool-threads-sint": times["one thread"] / times["amstel"]} if times else {}
+
+
+def match_memory(results: list[dict]) -> list[str]:
+    peak = {r["implementation"]: r["peak_MB"] for r in results if r["group"] == "roi_match-memory-sint"}
+    return [
+        f"| extra memory of that matching, two threads | < 2 MB | {peak['amstel']} MB (torchvision {peak['torchvision']} MB) |"
+        for _ in peak and [0]
+    ]
 
 
 def recompute_time(results: list[dict]) -> dict[str, float]:
@@ -199,6 +231,53 @@ def videos() -> list[str]:
                 f"| mean IoU of boxes from attention, {name} | ≥ 2× a centre box of the true size | "
                 f"{row['mean_iou']:.3f}, {row['ratio']:.2f}× of {row['centre_box_mean_iou']:.3f} |"
             )
+    return lines
+
+
+#: AUC and precision of Struck's and MEEM's published boxes on the same frames (`otb` protocol).
+PUBLISHED = {
+    "Crossing": ("0.667 / 1.000", "0.702 / 1.000"),
+    "David": ("0.249 / 0.329", "0.530 / 0.992"),
+    "Football1": ("0.661 / 1.000", "0.664 / 1.000"),
+    "Freeman1": ("0.343 / 0.801", "0.223 / 0.411"),
+    "Jogging1": ("0.170 / 0.241", "0.659 / 0.964"),
+    "Jumping": ("0.612 / 1.000", "0.695 / 1.000"),
+    "Man": ("0.882 / 1.000", "-"),
+    "Skiing": ("0.035 / 0.037", "0.413 / 1.000"),
+}
+
+
+def tracking() -> list[str]:
+    """What `amstel track eval` wrote: AUC / precision at 20 pixels of each sequence and setting."""
+    found = {p.stem: json.loads(p.read_text()) for p in sorted((RESULTS / "tracking").glob("*.json"))}
+    if not found:
+        return []
+    lines = [
+        "| AUC / precision | Struck | MEEM | " + " | ".join(found) + " |",
+        "|---|---|---|" + "---|" * len(found),
+    ]
+
+    def score(values: list[dict]) -> str:
+        auc, precision = (sum(v[key] for v in values) / len(values) for key in ("auc", "precision"))
+        return f"{auc:.3f} / {precision:.3f}"
+
+    first = next(iter(found.values()))["sequences"]
+    for name in first:
+        ours = " | ".join(score([f["sequences"][name]]) for f in found.values())
+        lines.append(f"| {name} | {' | '.join(PUBLISHED.get(name, ('-', '-')))} | {ours} |")
+    for column, rows in (
+        ("the 8 of Struck", list(PUBLISHED)),
+        ("the 7 of both", [n for n in PUBLISHED if n != "Man"]),
+    ):
+        means = []
+        for k in (0, 1):
+            pairs = [[float(x) for x in PUBLISHED[n][k].split("/")] for n in rows if PUBLISHED[n][k] != "-"]
+            full = len(pairs) == len(rows)
+            means.append(
+                " / ".join(f"{sum(p) / len(rows):.3f}" for p in zip(*pairs, strict=True)) if full else "-"
+            )
+        ours = " | ".join(score([f["sequences"][n] for n in rows]) for f in found.values())
+        lines.append(f"| mean of {column} | {' | '.join(means)} | {ours} |")
     return lines
 
 

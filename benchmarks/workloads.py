@@ -52,3 +52,21 @@ def edge_index(name: str) -> torch.Tensor:
     indptr, indices = csr(name)
     target = torch.repeat_interleave(torch.arange(indptr.numel() - 1), indptr.diff())
     return torch.stack([indices, target])
+
+
+def sint_candidates() -> torch.Tensor:
+    """SINT's 303 candidates [K, 5] around a box of 102x124 in a frame of 512x384 that is resized to 512x512."""
+    from amstel.tracking.candidates import candidates
+
+    box = torch.tensor([205.0, 130.0, 102.0, 124.0], dtype=torch.float64)
+    x, y, w, h = candidates(box, box, 512).unbind(1)
+    corners = torch.stack([x, y, x + w, y + h], 1) * torch.tensor([1, 512 / 384, 1, 512 / 384])
+    return torch.cat([torch.zeros(len(corners), 1), corners.float()], 1)
+
+
+def random_boxes(count: int, height: int, width: int) -> torch.Tensor:
+    """Boxes [K, 5] of image 0 between two uniform corners."""
+    corners = torch.rand(2, count, 2, generator=torch.Generator().manual_seed(1)) * torch.tensor(
+        [width, height]
+    )
+    return torch.cat([torch.zeros(count, 1), corners.amin(0), corners.amax(0)], 1)

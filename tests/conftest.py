@@ -34,3 +34,12 @@ def data_folder() -> Path:
     if not data_root().is_dir():
         pytest.skip(f"no data folder at {data_root()}; set AMSTEL_DATA")
     return data_root()
+
+
+@pytest.fixture
+def one_thread():
+    """For networks and frames so small that threads would mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -17,13 +17,7 @@ pytest.importorskip("PIL", reason="clips are read from PNG strips")
 pytest.importorskip("scipy", reason="boxes need scipy")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Frames this small gain nothing from a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 SMALL = ["--frame-size", "32", "--hidden", "4", "--steps", "4", "--motion", "difference", "--shift", "2"]

@@ -335,13 +335,7 @@ def test_a_place_of_the_small_backbones_maps_sees_its_own_square():
 # --------------------------------------------------------------------------------------------------------- recipe
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Frames this small gain nothing from a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 CLASSES = ["right", "left"]

@@ -1,4 +1,4 @@
-"""The command line: `amstel info | demo | bench | gcn | videolstm`. Bad input: status 2 and one line on stderr."""
+"""The command line: `amstel info | demo | bench | gcn | videolstm | track`. Bad input: status 2 and one line on stderr."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def _progress(total: int, unit: str) -> tuple[Callable[[int], None], Callable[[], None]]:
+def _progress(total: int | None, unit: str) -> tuple[Callable[[int], None], Callable[[], None]]:
     """`update(n)` and `close()` of a progress bar; silent where tqdm is not installed."""
     try:
         from tqdm import tqdm
@@ -48,6 +48,15 @@ def _positive(text: str) -> int:
 
 
 _positive.__name__ = "integer >= 1"  # argparse: "invalid integer >= 1 value: '0'"
+
+
+def _device(text: str) -> str:
+    """A device that is there, as torch names it."""
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise argparse.ArgumentTypeError(f"torch has no device {text} here") from None
+    return text
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -272,6 +281,7 @@ _TRAINING: dict[str, Callable[[str], Any]] = {
 
 
 def _parser() -> argparse.ArgumentParser:
+    from amstel import cli_track
     from amstel.recipes import video_lstm, video_studies
     from amstel.recipes.gcn import MODELS, STOPPING
 
@@ -397,7 +407,9 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", type=_picture, metavar="FILE", help=".gif or .mp4 (default: VIDEO_model.gif, here)"
     )
     for sub in (train, predict):
-        sub.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, ... (default: cpu)")
+        sub.add_argument(
+            "--device", type=_device, default="cpu", metavar="D", help="cpu, cuda, ... (default: cpu)"
+        )
     study = command(
         "study", _videolstm_study, "the experiments whose results are in benchmarks/results", videos
     )
@@ -408,6 +420,8 @@ def _parser() -> argparse.ArgumentParser:
         "--root", type=Path, metavar="DIR", help="folder of the real clips (default: $AMSTEL_DATA/video)"
     )
     study.add_argument("--json", type=_file, metavar="FILE", help="write settings and results")
+
+    cli_track.add(command)
     return parser
 
 
@@ -418,6 +432,10 @@ def _explained(name: str, choices: dict[str, Any], settings: Any) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # Commands of their own, beside `track VIDEO`.
+    if arguments[:2] in (["track", "train"], ["track", "eval"]):
+        arguments[:2] = [" ".join(arguments[:2])]
     args = _parser().parse_args(arguments)
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -127,8 +127,51 @@ def video_lstm(folder: Path) -> None:
         print(f"  (no video_lstm.gif: {error})")
 
 
+def sint(folder: Path) -> None:
+    """One object followed from its first box, through a time in which it is hidden."""
+    from amstel.tracking import SINTTracker, evaluate, generate_sequence
+
+    frames, truth, hidden = generate_sequence()
+    count = int(hidden.sum())
+    print(
+        f"SINT: an object in {len(frames)} frames, known by its box in the first; a pillar hides it in {count}"
+    )
+    try:
+        tracker = SINTTracker(redetect=True)
+    except ImportError as error:
+        print(f"  ({error})")
+        return
+    images = frames.numpy()
+    tracker.init(images[0], truth[0])
+    boxes, captions = [truth[0]], ["frame 1"]
+    for number, image in enumerate(images[1:], start=2):
+        boxes.append(torch.from_numpy(tracker.update(image)))
+        state = (
+            "lost: the whole frame is searched" if tracker.lost else f"similarity {tracker.similarity:.2f}"
+        )
+        captions.append(f"frame {number}   {state}")
+    found = torch.stack(boxes)
+    iou = evaluate(found, truth).iou
+    print(f"  mean IoU {iou[~hidden].mean():.2f} where it is visible", end="; ")
+    back = int(hidden.nonzero().max()) + 1
+    again = (iou[back:] > 0.5).nonzero()
+    print(f"found {int(again[0])} frames after it is back" if len(again) else "it is not found again")
+    try:
+        from amstel import video
+        from amstel.tracking.frames import VideoWriter
+
+        found, truth = (b.view(-1, 2, 2).cumsum(1).view(-1, 4) for b in (found, truth))
+        pictures = video.annotate(frames, None, found, truth, captions, scale=1)
+        with VideoWriter(folder / "sint.gif") as writer:
+            for picture in pictures.numpy():
+                writer.write(picture)
+        print(f"  wrote {writer.path}")
+    except ImportError as error:
+        print(f"  (no sint.gif: {error})")
+
+
 #: One function a family; each prints what it found and writes its pictures to the folder.
-DEMOS: list[Callable[[Path], None]] = [gcn, karate, video_lstm]
+DEMOS: list[Callable[[Path], None]] = [gcn, karate, video_lstm, sint]
 
 
 def run(folder: Path) -> None:

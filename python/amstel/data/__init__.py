@@ -2,6 +2,7 @@
 
 from amstel.data.clips import UCF101, Clip, ClipFolder, MovingShapes, Weizmann, generate_moving_shapes
 from amstel.data.nodes import NodeData, block_model, karate_club
+from amstel.data.pairs import FramePair, SequencePairs, StillPairs
 from amstel.data.planetoid import Planetoid
 from amstel.data.tracking import ALOV, OTB, VOT, GOT10k, OTBSequence, TrackingSequence
 
@@ -12,11 +13,14 @@ __all__ = [
     "VOT",
     "Clip",
     "ClipFolder",
+    "FramePair",
     "GOT10k",
     "MovingShapes",
     "NodeData",
     "OTBSequence",
     "Planetoid",
+    "SequencePairs",
+    "StillPairs",
     "TrackingSequence",
     "Weizmann",
     "block_model",

@@ -2,6 +2,7 @@
 
 from amstel.nn.backbone import SmallBackbone, VGG16Features
 from amstel.nn.conv_lstm import ConvLSTM, ConvLSTMCell
+from amstel.nn.efficientnet import EfficientNetLite
 from amstel.nn.gcn import (
     GCN,
     ChebConv,
@@ -13,6 +14,7 @@ from amstel.nn.gcn import (
     sparse_dropout,
 )
 from amstel.nn.roi_pool import RoIPool
+from amstel.nn.sint import SINT, MarginContrastiveLoss
 from amstel.nn.video_lstm import (
     ALSTM,
     ConvALSTM,
@@ -26,13 +28,16 @@ from amstel.nn.video_lstm import (
 __all__ = [
     "ALSTM",
     "GCN",
+    "SINT",
     "ChebConv",
     "ConvALSTM",
     "ConvLSTM",
     "ConvLSTMCell",
     "ConvLSTMClassifier",
+    "EfficientNetLite",
     "GCNConv",
     "LSTMClassifier",
+    "MarginContrastiveLoss",
     "RoIPool",
     "SmallBackbone",
     "SpectralConv",

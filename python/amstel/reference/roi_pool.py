@@ -79,7 +79,8 @@ def bin_edges(
         steps = torch.arange(bins + 1, device=rois.device).to(dtype) * bin_size[:, None]
         low = steps[:, :-1].floor().double().clamp(max=2.0**53).long()
         high = steps[:, 1:].ceil().double().clamp(max=2.0**53).long()
-        edges.append(tuple((e + first[:, None]).clamp(0, size) for e in (low, high)))
+        begin, end = ((e + first[:, None]).clamp(0, size) for e in (low, high))
+        edges.append((begin, end))
     return edges[0], edges[1]
 
 

@@ -58,7 +58,7 @@ def generate_sequence(
     Example:
         >>> frames, boxes, hidden = amstel.tracking.generate_sequence()
         >>> frames.shape, boxes.shape, int(hidden.sum())
-        (torch.Size([60, 240, 320, 3]), torch.Size([60, 4]), 6)
+        (torch.Size([60, 240, 320, 3]), torch.Size([60, 4]), 9)
     """
     if target < 8 or min(height, width) < 4 * target or frames < 2:
         raise ValueError(
@@ -66,7 +66,8 @@ def generate_sequence(
             f"got {frames}, {target}, {height} and {width}"
         )
     generator = torch.Generator().manual_seed(seed)
-    background = 0.3 + 0.4 * _texture(generator, height, width, (64, 16))
+    background = _texture(generator, height, width, (64, 16))
+    background = 0.25 + 0.4 * torch.lerp(background.mean(0), background, 0.4)
     texture = _texture(generator, 64, 64, (16, 6))
     pillar = slice(width // 2 - round(0.75 * target), width // 2 + round(0.75 * target))
     stone = 0.35 + 0.1 * _texture(generator, height, pillar.stop - pillar.start, (8,)).mean(0)

@@ -1,0 +1,273 @@
+"""SINT: one network for the target of the first frame and for the candidates of later ones, and its training loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amstel import _check, ops
+from amstel.nn.backbone import VGG16Features
+from amstel.nn.efficientnet import EfficientNetLite
+
+#: The weights that ship, see `amstel.weights`.
+WEIGHTS = "sint_light"
+
+#: What trains together: a factor on the learning rate, and parameters.
+Trainable = list[tuple[float, list[nn.Parameter]]]
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Rows of norm 1; a row of zeros stays, and has no gradient."""
+    square = x.square().sum(1, keepdim=True)
+    return torch.where(square > 0, x * torch.where(square > 0, square, 1).rsqrt(), 0)
+
+
+class _VGG16(VGG16Features):
+    """conv4_3 and conv5_3 of VGG-16 with its first two poolings only, so that both have stride 4."""
+
+    channels, strides = (512, 512), (4, 4)
+    receptive_field = 42
+
+    def __init__(self) -> None:
+        super().__init__()
+        # In place of the later poolings, so that the names of torchvision's parameters hold.
+        for pool in (16, 23, 30):
+            self.features[pool] = nn.Identity()
+
+    def forward(self, x: Tensor) -> Any:
+        x = (x - self.mean) / self.std
+        maps = []
+        for number, layer in enumerate(self.features):
+            x = layer(x)
+            if number in (22, 29):  # the ReLUs
+                maps.append(x)
+        return maps
+
+    def trainable(self) -> Trainable:
+        return [(0.01, [p for n in (21, 24, 26, 28) for p in self.features[n].parameters()])]
+
+
+class _Light(nn.Module):
+    """EfficientNet-Lite0 at strides 4, 8 and 16, with a learned projection of each map.
+
+    The projections are signed and have no mean: what all places share would otherwise make all cosines alike.
+    """
+
+    def __init__(self, taps: Sequence[int] = (2, 4, 7), channels: Sequence[int] = (24, 40, 64)):
+        super().__init__()
+        self.trunk = EfficientNetLite(taps)
+        self.channels, self.strides = tuple(channels), self.trunk.strides
+        self.receptive_field = self.trunk.receptive_field
+        self.projections = nn.ModuleList(
+            nn.Conv2d(before, after, 1) for before, after in zip(self.trunk.channels, channels, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [project(m) for project, m in zip(self.projections, self.trunk(x), strict=True)]
+
+    def trainable(self) -> Trainable:
+        return [(0.3, list(self.trunk.parameters())), (1.0, list(self.projections.parameters()))]
+
+
+class SINT(nn.Module):
+    """Describes boxes of an image so that boxes of the same object have a high inner product.
+
+    The two streams of the paper share their parameters, so that they are one module: the same network describes the
+    target of the first frame and the candidates of later ones.
+
+        maps = backbone(image)
+        description(box) = concat over maps of unit(roi_pool(map, box)),    unit(x) = x / |x|, 0 for x = 0
+        score(box) = <description(box), query>
+
+    A pooled map is flattened in the order (C, Ph, Pw). With L layers of unit norm a box's score with itself is L.
+
+    Args:
+        backbone:
+            "light": the first stages of EfficientNet-Lite0 at strides 4, 8 and 16, each map projected to 24, 40 and
+            64 channels: 6,272 numbers a box, 1 MB of weights, and milliseconds for a search window on one core.
+            "vgg16": the paper's. VGG-16 with its first two poolings only, so at stride 4; conv4_3 and conv5_3 are pooled,
+            and fc6 (without ReLU) of the pooled conv5_3 is a third layer: 2 * 25,088 + 4,096 = 54,272 numbers a box.
+            A module: called with images [N, 3, H, W], RGB in [0, 1], it returns a list of maps, and has the attributes
+            `channels` and `strides` (of every map) and `receptive_field` (as below); if it has a method
+            `trainable()`, that says what is trained, as below.
+        output_size: cells a side of a pooled map.
+
+    Attributes:
+        spatial_scales: 1 / stride of every map.
+        receptive_field: pixels of context that a cell of a map sees to either side of its own. A crop that begins at
+            a multiple of the largest stride has, so far from its sides, the maps of the whole image.
+        layers: number of parts of unit norm in a description.
+        size: numbers in a description.
+
+    Differentiable in the parameters and the image, not in the boxes. Every method takes what `amstel.ops.roi_pool` takes
+    as boxes: [K, 5] (index of the image, x1, y1, x2, y2 in pixels, both ends inside), or a list of [L, 4], one an image;
+    and raises what it raises.
+
+    Source: R. Tao, E. Gavves and A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016
+    (arXiv 1605.05863), section 3 and figure 2. The authors' weights took BGR minus the mean pixel; these take RGB in [0, 1],
+    as torchvision's do.
+
+    Example:
+        >>> model = amstel.nn.SINT()
+        >>> boxes = torch.tensor([[0.0, 20, 20, 60, 80], [0, 25, 20, 65, 80]])
+        >>> model(torch.rand(1, 3, 128, 128), boxes).shape
+        torch.Size([2, 6272])
+    """
+
+    def __init__(self, backbone: str | nn.Module = "light", output_size: int = 7):
+        super().__init__()
+        if not isinstance(output_size, int) or isinstance(output_size, bool) or output_size < 1:
+            _check.fail("output_size", "an integer >= 1", output_size)
+        self.output_size = output_size
+        self.fc6: nn.Linear | None = None
+        self.backbone: Any = backbone
+        if isinstance(backbone, nn.Module):
+            for name in ("channels", "strides", "receptive_field"):
+                if not hasattr(backbone, name):
+                    _check.fail("backbone", f"a module with the attribute {name}", type(backbone).__name__)
+        elif backbone == "vgg16":
+            self.backbone = _VGG16()
+            self.fc6 = nn.Linear(512 * output_size**2, 4096)
+        elif backbone == "light":
+            self.backbone = _Light()
+        else:
+            _check.fail("backbone", "'light', 'vgg16' or a module", backbone)
+        self.spatial_scales = tuple(1 / stride for stride in self.backbone.strides)
+        self.receptive_field: int = self.backbone.receptive_field
+
+    @classmethod
+    def pretrained(cls) -> SINT:
+        """The light network with the weights that ship, in evaluation mode; needs the extra [track]."""
+        from amstel import weights
+
+        model = cls("light")
+        model.load_state_dict(weights.load(WEIGHTS))
+        return model.eval()
+
+    @property
+    def layers(self) -> int:
+        return len(self.spatial_scales) + (self.fc6 is not None)
+
+    @property
+    def size(self) -> int:
+        return self._pooled_size + (0 if self.fc6 is None else self.fc6.out_features)
+
+    @property
+    def _pooled_size(self) -> int:
+        return sum(self.backbone.channels) * self.output_size**2
+
+    def trainable(self) -> Trainable:
+        """Parts to train, as (factor on the learning rate, parameters); whatever is in none of them stays as it is.
+
+        "vgg16": 0.01 for conv4_3 to conv5_3 and 1 for fc6; "light": 0.3 for the trunk and 1 for the projections; a module
+        without a `trainable()` of its own: 1 for all of it.
+        """
+        if hasattr(self.backbone, "trainable"):
+            parts = list(self.backbone.trainable())
+        else:
+            parts = [(1.0, list(self.backbone.parameters()))]
+        return parts if self.fc6 is None else [*parts, (1.0, list(self.fc6.parameters()))]
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Maps [N, C_l, H_l, W_l] of images [N, 3, H, W], RGB in [0, 1], of the dtype of the parameters."""
+        expected = "floating-point [N, 3, H, W], RGB in [0, 1]"
+        _check.tensor("image", image, expected)
+        if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point() or not image.numel():
+            _check.fail("image", expected, image)
+        return self.backbone(image)
+
+    def describe(self, features: Sequence[Tensor], boxes: Tensor | Sequence[Tensor]) -> Tensor:
+        """Descriptions [K, size] of boxes, from what `features` returned."""
+        pooled = [
+            ops.roi_pool(x, boxes, self.output_size, scale).flatten(1)
+            for x, scale in zip(features, self.spatial_scales, strict=True)
+        ]
+        parts = [_unit(x) for x in pooled]
+        if self.fc6 is not None:
+            parts.append(_unit(self.fc6(pooled[-1])))
+        return torch.cat(parts, 1)
+
+    def match(self, features: Sequence[Tensor], boxes: Tensor | Sequence[Tensor], query: Tensor) -> Tensor:
+        """Scores [K]: the inner products of the boxes' descriptions with a query [size], as it is given.
+
+        Equal to `describe(features, boxes) @ query` up to rounding, but the descriptions are never written; of the
+        pooled maps only what fc6 eats is.
+        """
+        _check.vector("query", query, self.size, features[0])
+        maps, rest = query.split([self._pooled_size, self.size - self._pooled_size])
+        scores = ops.roi_match(features, boxes, maps, self.output_size, self.spatial_scales)
+        if self.fc6 is not None:
+            pooled = ops.roi_pool(features[-1], boxes, self.output_size, self.spatial_scales[-1])
+            scores = scores + _unit(self.fc6(pooled.flatten(1))) @ rest
+        return scores
+
+    def forward(self, image: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
+        """`describe(features(image), boxes)`."""
+        return self.describe(self.features(image), boxes)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Takes this module's own state_dict and, with "vgg16", torchvision's: `features.*` and `classifier.0.*` (fc6,
+        for output_size 7); what it holds beyond that is left out."""
+        if self.fc6 is not None and "classifier.0.weight" in state_dict:
+            own = {}
+            for name, value in state_dict.items():
+                if name.startswith("features."):
+                    own[f"backbone.{name}"] = value
+                elif name.startswith("classifier.0."):
+                    own[name.replace("classifier.0", "fc6")] = value
+            state_dict = own
+        return super().load_state_dict(state_dict, strict, assign)
+
+
+class MarginContrastiveLoss(nn.Module):
+    """Pulls descriptors of the same target together, and pushes those of others a margin apart.
+
+        L = mean of 1/2 y d² + 1/2 (1 - y) max(0, margin - d²),   d² = |a - b|²
+
+    There is no root in it, so the gradient is finite where a = b. Descriptors are taken as they are: those of `SINT`
+    have norm 1 in each of their L layers, so that d² = 2 L - 2 <a, b> lies in [0, 4 L], and `margin=1.0` leaves
+    others alone once their mean cosine is below 1 - 1 / (2 L); `margin=L` asks for 1/2 whatever the number of layers.
+
+    Args:
+        margin: > 0.
+        reduction: "mean", "sum" or "none" over the pairs.
+
+    Shapes: a, b [..., D], which may broadcast (one query against many candidates); y [...], 1 or True for the same
+    target, 0 for another. Result: a number, or [...]. Differentiable in a and b.
+
+    Raises:
+        ValueError: a and b of other than equal D; y of another shape; a margin or reduction that is not allowed.
+
+    Source: R. Tao, E. Gavves and A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016
+    (arXiv 1605.05863), equation 1.
+
+    Example:
+        >>> a, b = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.8, 0.6]])
+        >>> amstel.nn.MarginContrastiveLoss(reduction="none")(a, b, torch.tensor([1, 0]))
+        tensor([0.0000, 0.3000])
+    """
+
+    def __init__(self, margin: float = 1.0, reduction: str = "mean"):
+        super().__init__()
+        if not 0 < margin < float("inf"):
+            _check.fail("margin", "a finite number > 0", margin)
+        if reduction not in ("mean", "sum", "none"):
+            _check.fail("reduction", "'mean', 'sum' or 'none'", reduction)
+        self.margin, self.reduction = margin, reduction
+
+    def forward(self, a: Tensor, b: Tensor, y: Tensor) -> Tensor:
+        if a.dim() < 1 or b.dim() < 1 or a.shape[-1] != b.shape[-1]:
+            _check.fail("b", f"[..., {a.shape[-1] if a.dim() else 'D'}] as `a`", b)
+        square = (a - b).square().sum(-1)
+        if y.shape != square.shape:
+            _check.fail("y", f"{list(square.shape)}, one number for a pair", y)
+        loss = torch.where(y.bool(), square, (self.margin - square).clamp_min(0)) / 2
+        return loss.mean() if self.reduction == "mean" else loss.sum() if self.reduction == "sum" else loss
+
+    def extra_repr(self) -> str:
+        return f"margin={self.margin}, reduction={self.reduction!r}"

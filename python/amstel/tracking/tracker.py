@@ -1,0 +1,406 @@
+"""SINT's tracker: the first frame's target is looked for in every frame, by a matching function learned beforehand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from amstel import ops
+from amstel._check import describe, fail
+from amstel.tracking.candidates import (
+    SCALES,
+    BoxRegression,
+    around,
+    candidates,
+    regression_samples,
+    targets,
+)
+from amstel.tracking.evaluation import overlap
+from amstel.tracking.frames import Frames, image_array
+
+#: Side of the square to which the whole frame is resized where there is no window (the paper's).
+FRAME_SIZE = 512
+#: No picture goes through the network with a longer side than this; what is larger is shrunk.
+LONGEST_SIDE = 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How `SINTTracker` searches.
+
+    Attributes:
+        object_size: the network sees a window around the last box, resized so that the first box has the area of a
+            square of so many pixels; None: the whole frame at 512x512, as the paper has it.
+        margin: pixels of the resized window beyond the candidates, so that they do not end at its border. The
+            network's `receptive_field` would make the maps those of the whole frame; a part of it is as good.
+        threads: CPU threads while it tracks; None: torch's. A window is so small that a second one gains nothing, and
+            waits for the first at every layer: where another process is busy, many times longer than it works.
+        scales: of the first box, at each of which the candidates come.
+        alpha: of the ridge regression of boxes.
+        normalise: the regression sees features of norm 1, so that `alpha` does not depend on their size (False: as
+            they are, the paper's).
+    """
+
+    object_size: float | None = 64.0
+    margin: int = 24
+    threads: int | None = 1
+    scales: tuple[float, ...] = SCALES
+    alpha: float = 1.0
+    normalise: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("object_size", "margin", "alpha"):
+            value = getattr(self, name)
+            least = 0 if name == "margin" else 1e-9
+            if not (name == "object_size" and value is None) and not least <= value < math.inf:
+                fail(name, "a finite number > 0 (the margin may be 0)", value)
+        if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
+            fail("threads", "an integer >= 1 or None", self.threads)
+        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
+            fail("scales", "one or more finite numbers > 0", self.scales)
+
+    @classmethod
+    def paper(cls) -> Settings:
+        """The paper's, with the constants of the authors' code."""
+        return cls(object_size=None, margin=0, threads=None, normalise=False)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """torch on so many CPU threads for a while; None leaves them as they are."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _View:
+    """Feature maps of a rectangle of a frame, and the way from boxes in the frame's pixels to them.
+
+    Args:
+        corner, extent: of the rectangle in pixels, whole; what lies outside the frame repeats its border.
+        size: (width, height) to which the rectangle is resized.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        frame: np.ndarray,
+        corner: tuple[int, int],
+        extent: tuple[int, int],
+        size: tuple[int, int],
+    ):
+        (x, y), (w, h) = corner, extent
+        self.model = model
+        self.origin = torch.tensor([x, y], dtype=torch.float64)
+        self.zoom = torch.tensor([size[0] / w, size[1] / h], dtype=torch.float64)
+        rows = np.arange(y, y + h).clip(0, frame.shape[0] - 1)
+        columns = np.arange(x, x + w).clip(0, frame.shape[1] - 1)
+        pixels = torch.from_numpy(frame[rows[:, None], columns])[None].permute(0, 3, 1, 2)
+        if size != (w, h):
+            pixels = F.interpolate(pixels, size[::-1], mode="bilinear", antialias=True)
+        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.features = model.features(pixels.to(self.device).float() / 255)
+
+    def _rois(self, boxes: Tensor) -> Tensor:
+        low = (boxes[:, :2] - self.origin) * self.zoom
+        # ROI pooling counts the cell of the far corner in, so this is the last pixel.
+        high = (boxes[:, :2] + boxes[:, 2:] - self.origin) * self.zoom - 1
+        return F.pad(torch.cat([low, high], 1), (1, 0)).float().to(self.device)
+
+    def describe(self, boxes: Tensor) -> Tensor:
+        return self.model.describe(self.features, self._rois(boxes))
+
+    def match(self, boxes: Tensor, query: Tensor) -> Tensor:
+        return self.model.match(self.features, self._rois(boxes), query).cpu().double()
+
+    def pool(self, boxes: Tensor) -> Tensor:
+        """The first layer's pooled features, [K, C * P * P]."""
+        scale = self.model.spatial_scales[0]
+        pooled = ops.roi_pool(self.features[0], self._rois(boxes), self.model.output_size, scale)
+        return pooled.flatten(1).cpu().float()
+
+
+class SINTTracker:
+    """Tracks one object, of which only the first frame's box is known.
+
+    The box's descriptor is the query, and stays it: nothing is learned from later frames. In every frame the network
+    describes the candidates around the last box, and the one with the greatest inner product with the query is
+    the new one. Ridge regression, fitted on the first frame, refines what is reported; the search goes on from the
+    unrefined candidate. Only a window around the last box goes through the network.
+
+    Args:
+        model: an `amstel.nn.SINT`, or any module with its `features`, `describe`, `match`, `spatial_scales` and
+            `output_size`; None: the shipped light network. It is put into evaluation mode, and works on the device
+            where its parameters are.
+        plus: SINT+. Of the 5 best candidates only those count that contain more than 25 % of the last box's pixels,
+            moved by the optical flow between the two frames (DIS; needs opencv). Where there are none, all 5 count.
+        redetect: where the similarity falls below a threshold, the target may be hidden or elsewhere, and the whole
+            frame is searched at all scales; where something there reaches the threshold, the search goes on from it,
+            and else it goes on as before, `lost` being True. The threshold lies half way between the most similar
+            background of the first frame (boxes anywhere that do not touch the target's) and the usual similarity of
+            the target (its mean over the last 20 frames in which it was not lost).
+        settings: how it searches; default: `Settings.paper()` for the network on VGG-16 (the whole frame at 512x512),
+            else `Settings()`.
+
+    Attributes:
+        similarity: of the last candidate with the query, 1 for the query itself: the mean cosine over the layers.
+        lost: with `redetect`, whether it fell below the threshold and nothing else in the frame reached it.
+
+    Images are PIL images, files, or uint8 arrays [H, W, 3] (or [H, W], grey), all of one size. Boxes are x, y, w, h in
+    pixels, 0-based top left corner. Every reported box is finite, has a positive size, and comes from a candidate whose
+    centre is inside the frame; parts of it may lie outside. The same frames give the same boxes bit for bit,
+    whatever the number of threads (with `Settings.threads`).
+
+    Raises:
+        ValueError: in `init`, a box that is not four finite numbers, has no positive size, does not touch the frame or
+            is more than twice as wide or high; in `update`, a frame of another size, or `init` was not called; an
+            image that cannot be read.
+        TypeError: an image of another kind.
+        ImportError: `plus` without opencv.
+
+    Complexity of a frame: the network on a window of about (64 + 2 margin + 2 reach)² pixels, reach being
+    30/512 of the frame's width at the window's scale, and 183 to 363 candidates, pooled and matched.
+
+    Source: R. Tao, E. Gavves, A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016 (arXiv 1605.05863),
+    sections 3.3 (the tracker) and 4 (re-identification), and the authors' code (constants). The window, the
+    normalised features of the regression and the rule for the threshold are ours.
+
+    Example:
+        >>> tracker = amstel.tracking.SINTTracker()                            # doctest: +SKIP
+        >>> boxes = tracker.track("clip.mp4", [120, 80, 40, 60])               # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        plus: bool = False,
+        redetect: bool = False,
+        *,
+        settings: Settings | None = None,
+    ):
+        if model is None:
+            from amstel.nn import SINT
+
+            model = SINT.pretrained()
+        self.model = model.eval()
+        if settings is None:
+            settings = Settings() if getattr(model, "fc6", None) is None else Settings.paper()
+        self.plus, self.redetect, self.settings = plus, redetect, settings
+        self.similarity, self.lost = 1.0, False
+        self._box: Tensor | None = None
+
+    @torch.inference_mode()
+    def init(self, image: Any, box: Any) -> None:
+        """Begin with a frame and the target's box in it."""
+        with _threads(self.settings.threads):
+            self._begin(image, box)
+
+    def _begin(self, image: Any, box: Any) -> None:
+        self._frame = image_array("image", image)
+        self._first = self._box = _target(box, self._frame)
+        self._window = self._plan_window()
+        self.similarity, self.lost = 1.0, False
+        view = self._look()
+        query = view.describe(self._first[None])[0]
+        self._query = query / query.square().sum().clamp(min=1e-12)
+        samples = regression_samples(self._first)
+        self._regression = BoxRegression.fit(
+            self._pool(view, samples), targets(samples, self._first), self.settings.alpha
+        )
+        # The target's usual similarity is not known before the second frame.
+        self._usual, self._seen = 0.0, 0
+        if self.redetect:
+            boxes, similarity = self._search_everywhere()
+            apart = overlap(boxes, self._first) == 0
+            self._background = max(similarity[apart].tolist(), default=0.0)
+
+    @torch.inference_mode()
+    def update(self, image: Any) -> np.ndarray:
+        """The box in the next frame: float64 [4]."""
+        with _threads(self.settings.threads):
+            return self._next(image)
+
+    def _next(self, image: Any) -> np.ndarray:
+        if self._box is None:
+            raise ValueError("`init` must be called with the first frame and box before `update`")
+        frame = image_array("image", image)
+        if frame.shape != self._frame.shape:
+            was, now = (f"{f.shape[1]}x{f.shape[0]}" for f in (self._frame, frame))
+            raise ValueError(f"`image` must be {was} as the first frame, got {now}")
+        before, self._frame = self._frame, frame
+        view = self._look()
+        box, similarity = self._search(view, before)
+        if self.redetect:
+            threshold = (self._background + (self._usual if self._seen else similarity)) / 2
+            if similarity < threshold:
+                boxes, everywhere = self._search_everywhere()
+                best = int(everywhere.argmax())
+                if everywhere[best] >= threshold:
+                    self._box = boxes[best]
+                    there = self._look()
+                    found, again = self._search(there)
+                    if again > similarity:
+                        view, box, similarity = there, found, again
+            self.lost = similarity < threshold
+            if not self.lost:
+                self._seen = min(self._seen + 1, 20)
+                self._usual += (similarity - self._usual) / self._seen
+        self._box, self.similarity = box, similarity
+        return self._regression(box[None], self._pool(view, box[None]))[0].numpy()
+
+    def track(self, frames: Any, box: Any) -> np.ndarray:
+        """All boxes of a video, the given one first: float64 [T, 4].
+
+        Args:
+            frames: a video file, a folder of images, or an iterable of images; read one by one.
+            box: x, y, w, h in the first of them.
+
+        Raises:
+            ValueError: there is no frame; the others as above.
+        """
+        boxes: list[np.ndarray] = []
+        for image in Frames(frames):
+            if not boxes:
+                self.init(image, box)
+                boxes.append(_target(box, image).numpy())
+            else:
+                boxes.append(self.update(image))
+        if not boxes:
+            raise ValueError("`frames` must hold at least one frame, got none")
+        return np.stack(boxes)
+
+    def _plan_window(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Extent of the window in pixels of the frame, and the size to which it is resized."""
+        height, width = self._frame.shape[:2]
+        if self.settings.object_size is None:
+            return (width, height), (FRAME_SIZE, FRAME_SIZE)
+        zoom = self.settings.object_size / self._first[2:].prod().sqrt().item()
+        reach = torch.tensor(width * 30 / 512)
+        inner = self._first[2:] * max(self.settings.scales) + 2 * reach
+        zoom = min(zoom, (LONGEST_SIDE - 2 * self.settings.margin) / inner.max().item())
+        size = self._size(inner + 2 * self.settings.margin / zoom, zoom)
+        return (round(size[0] / zoom), round(size[1] / zoom)), size
+
+    def _size(self, extent: Tensor, zoom: float) -> tuple[int, int]:
+        """An extent at a scale, in whole cells of the coarsest map."""
+        cell = round(1 / min(self.model.spatial_scales))
+        width, height = (max(2, math.ceil(side * zoom / cell)) * cell for side in extent.tolist())
+        return width, height
+
+    def _look(self) -> _View:
+        """The window around the last box."""
+        assert self._box is not None
+        extent, size = self._window
+        corner = (0, 0)
+        if self.settings.object_size is not None:
+            low = self._box[:2] + self._box[2:] / 2 - torch.tensor(extent) / 2
+            corner = (round(low[0].item()), round(low[1].item()))
+        return _View(self.model, self._frame, corner, extent, size)
+
+    def _pool(self, view: _View, boxes: Tensor) -> Tensor:
+        features = view.pool(boxes)
+        return F.normalize(features) if self.settings.normalise else features
+
+    def _search(self, view: _View, before: np.ndarray | None = None) -> tuple[Tensor, float]:
+        """The best candidate around the last box, and its similarity; `before` is the last frame, for its flow."""
+        assert self._box is not None
+        height, width = self._frame.shape[:2]
+        boxes = candidates(self._box, self._first, width, scales=self.settings.scales)
+        # Nothing is looked for beyond the frame: a centre that would leave it stays at its border.
+        centre = (boxes[:, :2] + boxes[:, 2:] / 2).clamp(min=0).minimum(torch.tensor([width, height]))
+        boxes[:, :2] = centre - boxes[:, 2:] / 2
+        similarity = view.match(boxes, self._query)
+        best = int(similarity.argmax())
+        if self.plus and before is not None:
+            top = similarity.topk(min(5, len(boxes))).indices
+            agree = self._flow_share(before, boxes[top]) > 0.25
+            best = int(top[agree][0]) if agree.any() else best
+        return boxes[best], similarity[best].item()
+
+    def _flow_share(self, before: np.ndarray, boxes: Tensor) -> Tensor:
+        """Share of the last box's pixels that the optical flow moves into each of the boxes [K, 4]: [K]."""
+        assert self._box is not None
+        from amstel import video
+
+        height, width = before.shape[:2]
+        # What can move into a candidate, and as much around it for the flow's own context; at least its 16 pixels.
+        reach = width * 30 / 512 + 16
+        x1, y1, x2, y2 = (
+            int(side)
+            for corner in (self._box[:2] - reach, self._box[:2] + self._box[2:] + reach)
+            for side in corner.round().clamp(min=0).minimum(torch.tensor([width, height]))
+        )
+        if min(x2 - x1, y2 - y1) < 16:
+            return torch.ones(len(boxes))
+        pair = np.stack([f[y1:y2, x1:x2] for f in (before, self._frame)])
+        flow = video.flow(torch.from_numpy(pair))[0].double()
+        low = (self._box[:2].round().long() - torch.tensor([x1, y1])).clamp(min=0)
+        high = (self._box[:2] + self._box[2:]).round().long() - torch.tensor([x1, y1])
+        rows = torch.arange(int(low[1]), min(int(high[1]), y2 - y1))
+        columns = torch.arange(int(low[0]), min(int(high[0]), x2 - x1))
+        if not len(rows) or not len(columns):
+            return torch.ones(len(boxes))
+        moved = flow[:, rows[:, None], columns]
+        moved[0] += columns + x1
+        moved[1] += rows[:, None] + y1
+        inside = torch.ones(len(boxes), *moved.shape[1:], dtype=torch.bool)
+        for axis in (0, 1):
+            start, side = boxes[:, axis, None, None], boxes[:, axis + 2, None, None]
+            inside &= (moved[axis] >= start) & (moved[axis] < start + side)
+        return inside.double().mean((1, 2))
+
+    def _search_everywhere(self) -> tuple[Tensor, Tensor]:
+        """Boxes of all scales on a grid over the frame, a quarter of the first box apart, and their similarities."""
+        height, width = self._frame.shape[:2]
+        if self.settings.object_size is None:
+            size = (FRAME_SIZE, FRAME_SIZE)
+        else:
+            zoom = min(self._window[1][0] / self._window[0][0], LONGEST_SIDE / max(height, width))
+            size = self._size(torch.tensor([width, height]), zoom)
+        view = _View(self.model, self._frame, (0, 0), (width, height), size)
+        # No more than 64 positions a side, however small the target.
+        counts = [
+            min(64, math.ceil(4 * side / own))
+            for side, own in zip((width, height), self._first[2:].tolist(), strict=True)
+        ]
+        places = [
+            (torch.arange(n, dtype=torch.float64) + 0.5) * (side / n)
+            for n, side in zip(counts, (width, height), strict=True)
+        ]
+        sizes = self._first[2:] * torch.tensor(self.settings.scales, dtype=torch.float64)[:, None]
+        boxes = around(torch.zeros(4, dtype=torch.float64), torch.cartesian_prod(*places), sizes)
+        return boxes, view.match(boxes, self._query)
+
+
+def _target(box: Any, frame: np.ndarray) -> Tensor:
+    """The first box as a float64 tensor [4], checked against its frame."""
+    expected = "four finite numbers x, y, w, h"
+    try:
+        values = torch.as_tensor(np.asarray(box, dtype=np.float64).copy())
+    except (TypeError, ValueError):
+        raise ValueError(f"`box` must be {expected}, got {describe(box)}") from None
+    if values.shape != (4,) or not values.isfinite().all():
+        raise ValueError(f"`box` must be {expected}, got {values.tolist()}")
+    height, width = frame.shape[:2]
+    size = torch.tensor([width, height])
+    if not (values[2:] > 0).all():
+        raise ValueError(f"`box` must have a positive width and height, got {values.tolist()}")
+    if (values[:2] >= size).any() or (values[:2] + values[2:] <= 0).any():
+        raise ValueError(f"`box` must lie in the frame of {width}x{height} pixels, got {values.tolist()}")
+    if (values[2:] > 2 * size).any():
+        raise ValueError(
+            f"`box` must be at most twice as large as the frame of {width}x{height} pixels, got {values.tolist()}"
+        )
+    return values

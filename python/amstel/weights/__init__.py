@@ -1,0 +1,54 @@
+"""Trained weights that ship: a safetensors file each, and beside it a card that says how it was made."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+FOLDER = Path(__file__).parent
+
+
+def _safetensors(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ImportError('amstel.weights needs safetensors: pip install "amstel[track]"') from None
+
+
+def names() -> list[str]:
+    """What there is."""
+    return sorted(file.stem for file in FOLDER.glob("*.safetensors"))
+
+
+def path(name: str) -> Path:
+    """Where the weights `name` lie; ValueError where there are none of that name."""
+    file = FOLDER / f"{name}.safetensors"
+    if name not in names():
+        raise ValueError(f"`name` must be one of {', '.join(names())}, got {name!r}")
+    return file
+
+
+def load(name: str) -> dict[str, Tensor]:
+    """The tensors of the weights `name`, for a module's `load_state_dict`; needs the extra [track].
+
+    Example:
+        >>> amstel.nn.SINT().load_state_dict(amstel.weights.load("sint_light"))
+        <All keys matched successfully>
+    """
+    return _safetensors("safetensors.torch").load_file(path(name))
+
+
+def save(file: str | Path, state: Mapping[str, Tensor], said: Mapping[str, str]) -> None:
+    """Write a state_dict as a file of this folder: contiguous tensors, and what the file says of itself."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    _safetensors("safetensors.torch").save_file(tensors, file, dict(said))
+
+
+def metadata(name: str) -> dict[str, str]:
+    """What the file says of itself: format, recipe, seed, licence."""
+    with _safetensors("safetensors").safe_open(path(name), "pt") as file:
+        return file.metadata()

@@ -1,0 +1,251 @@
+"""`amstel track`: boxes, videos, evaluation and training; exit status and the one line on bad input; the example."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from amstel import cli, video
+from amstel.tracking import SINTTracker, read_boxes
+from tests.test_tracker import sequence
+
+pytest.importorskip("PIL", reason="frames are read from files")
+pytest.importorskip("safetensors", reason="the shipped weights are in a safetensors file")
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def _run(capsys, *arguments):
+    try:
+        status = cli.main(["track", *map(str, arguments)])
+    except SystemExit as exit:
+        status = exit.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Two short sequences in OTB's layout."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("otb")
+    for name, seed in (("One", 0), ("Two", 1)):
+        images, boxes = sequence(frames=5, seed=seed)
+        (root / name / "img").mkdir(parents=True)
+        for number, image in enumerate(images, start=1):
+            Image.fromarray(image).save(root / name / "img" / f"{number:04d}.png")
+        lines = [",".join(f"{value:g}" for value in box + np.array([1, 1, 0, 0])) for box in boxes]
+        (root / name / "groundtruth_rect.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def _boxes(file):
+    lines = file.read_text().splitlines()
+    assert all(re.fullmatch(r"-?\d+(\.\d+)?(,-?\d+(\.\d+)?){3}", line) for line in lines)
+    return np.array([[float(number) for number in line.split(",")] for line in lines])
+
+
+def test_boxes_file_has_a_line_a_frame_the_first_box_included(capsys, root, tmp_path):
+    file = tmp_path / "boxes.txt"
+    status, out, err = _run(capsys, root / "One" / "img", "--box", "30,50,36,30", "-o", file)
+    assert status == 0 and err == "" and out == f"5 frames\nwrote {file}\n"
+    found = _boxes(file)
+    images, _ = sequence(frames=5)
+    np.testing.assert_array_equal(found[0], [30, 50, 36, 30])  # 0-based, as given
+    np.testing.assert_allclose(found, SINTTracker().track(images, [30, 50, 36, 30]), atol=1e-6)
+
+
+def test_an_otb_sequence_brings_its_box_and_is_scored(capsys, root, tmp_path):
+    file = tmp_path / "boxes.txt"
+    status, out, err = _run(capsys, root / "One", "--redetect", "--plus", "--output", file, "--threads", 1)
+    assert status == 0 and err == ""
+    assert re.match(r"5 frames, lost in \d+; AUC 0\.\d+, precision \d\.\d+, mean IoU 0\.\d+\n", out)
+    np.testing.assert_array_equal(_boxes(file)[0], [30, 50, 36, 30])
+
+
+@pytest.mark.parametrize("ending", ["gif", "mp4"])
+def test_writes_a_picture_that_can_be_read(capsys, root, tmp_path, ending):
+    if ending == "mp4":
+        pytest.importorskip("av")
+    file = tmp_path / f"found.{ending}"
+    status, out, err = _run(capsys, root / "One", "-o", file)
+    assert status == 0 and err == "" and f"wrote {file}" in out
+    frames = video.read(file)
+    assert len(frames) == 5 and min(frames.shape[1:3]) >= 256
+    # The box in its colour lies where the target is: x 30 to 66, y 50 to 80, twice enlarged.
+    blue = (frames[0].int() - torch.tensor(video.FOUND)).abs().sum(2) < 60
+    rows, columns = blue[:320].nonzero().T
+    assert abs(columns.min() - 60) < 6 and abs(columns.max() - 132) < 6
+    assert abs(rows.min() - 100) < 6 and abs(rows.max() - 160) < 6
+
+
+def test_a_video_is_tracked_beside_where_one_stands(capsys, tmp_path, monkeypatch):
+    pytest.importorskip("av")
+    monkeypatch.chdir(tmp_path)
+    images, _ = sequence(frames=5)
+    (tmp_path / "in").mkdir()
+    video.write(tmp_path / "in" / "clip.mp4", torch.from_numpy(images), fps=10)
+    status, out, err = _run(capsys, "in/clip.mp4", "--box", "30,50,36,30")
+    assert status == 0 and err == "" and "wrote clip_sint.mp4" in out
+    assert len(video.read(tmp_path / "clip_sint.mp4")) == 5
+
+
+def test_evaluation_is_resumed_and_written(capsys, root, tmp_path):
+    arguments = ["eval", "--root", root, "--out", tmp_path / "run"]
+    json_file, plot = tmp_path / "scores.json", tmp_path / "plots.png"
+    status, out, err = _run(capsys, *arguments, "--json", json_file, "--plot", plot)
+    assert status == 0 and err == ""
+    assert re.search(r"^One +5 +0\.\d{3}", out, re.M) and re.search(r"^all +10 +0\.\d{3}", out, re.M)
+    scores = json.loads(json_file.read_text())
+    assert scores["protocol"] == "otb" and set(scores["sequences"]) == {"One", "Two"}
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    # A second run takes the boxes that are there: changed ones show.
+    (tmp_path / "run" / "One.txt").write_text("30,50,36,30\n" * 5)
+    again = tmp_path / "again.json"
+    assert _run(capsys, *arguments, "--protocol", "pysot", "--json", again)[0] == 0
+    other = json.loads(again.read_text())
+    assert other["sequences"]["One"]["auc"] != scores["sequences"]["One"]["auc"]
+    assert other["sequences"]["Two"]["auc"] == scores["sequences"]["Two"]["auc"]
+    # Another tracker must not take them for its own.
+    status, out, err = _run(capsys, *arguments, "--plus")
+    assert status == 2 and out == "" and "boxes of another tracker" in err and err.count("\n") == 1
+
+
+SMALL = ["--epochs", "1", "--batch", "2", "--boxes", "8", "--mining", "1", "--seed", "3"]
+
+
+@pytest.mark.parametrize("data", ["images", "otb"])
+def test_train_resume_and_track_with_what_came_out(capsys, root, tmp_path, data):
+    pytest.importorskip("cv2")
+    folder = root / "One" / "img" if data == "images" else root
+    out = tmp_path / "out"
+    status, said, err = _run(capsys, "train", folder, "--data", data, "--out", out, *SMALL)
+    assert status == 0 and err == ""
+    pairs = 5 if data == "images" else 10
+    assert re.search(rf"SINT \(light\) on {pairs} pairs, 1 epochs: loss \d\.\d+", said)
+    status, said, err = _run(capsys, "train", folder, "--data", data, "--out", out, "--resume", "--epochs", 2)
+    assert status == 0 and err == "" and "2 epochs" in said
+    found = tmp_path / "boxes.txt"
+    assert _run(capsys, root / "One", "--weights", out / "checkpoint.pt", "-o", found)[0] == 0
+    assert len(read_boxes(found)) == 5
+
+
+def test_training_in_two_processes(root, tmp_path):
+    pytest.importorskip("cv2")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "amstel",
+    ]
+    arguments = [
+        "track",
+        "train",
+        str(root / "One" / "img"),
+        "--out",
+        str(tmp_path / "out"),
+        *SMALL,
+        "--threads",
+        "1",
+    ]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("1 epochs") == 1 and (tmp_path / "out" / "checkpoint.pt").is_file()
+
+
+def test_bad_input_is_one_line_and_status_2(capsys, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("av")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "otb" / "img").mkdir(parents=True)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "0001.png").write_bytes(b"\x89PNG nothing of the kind")
+    (tmp_path / "broken.mp4").write_bytes(b"nothing of the kind")
+    (tmp_path / "other.pt").write_bytes(b"not a checkpoint")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "else.pt")
+    images, boxes, out = root / "One" / "img", ["--box", "30,50,36,30"], ["--out", tmp_path / "out"]
+    for arguments, message in (
+        ([], "required: VIDEO"),
+        ([images], "--box x,y,w,h is needed"),
+        (["nowhere.mp4"], "nowhere.mp4 does not exist"),
+        (["nowhere.mp4", *boxes], "nowhere.mp4 does not exist"),
+        (["empty", *boxes], "at least one image, got none"),
+        (["otb"], "groundtruth_rect.txt"),
+        (["otb", *boxes], "at least one image, got none"),
+        (["broken", *boxes], "0001.png must be an image"),
+        (["broken.mp4", *boxes], "broken.mp4 must be a video"),
+        ([images, "--box", "1,2,3"], "invalid box x,y,w,h value: '1,2,3'"),
+        ([images, "--box", "a,b,c,d"], "invalid box x,y,w,h value"),
+        ([images, "--box", "30,50,0,30"], "positive width and height"),
+        ([images, "--box", "30,50,nan,30"], "four finite numbers"),
+        ([images, "--box", "300,50,36,30"], "must lie in the frame of 200x160"),
+        ([images, *boxes, "-o", "boxes.csv"], "must end in .mp4, .gif or .txt"),
+        ([images, *boxes, "-o", "/nowhere/boxes.txt"], "cannot write"),
+        ([images, *boxes, "--weights", "nowhere.pt"], "nowhere.pt does not exist"),
+        ([images, *boxes, "--weights", "other.pt"], "is not a checkpoint"),
+        ([images, *boxes, "--device", "abacus"], "no device abacus"),
+        ([images, *boxes, "--threads", "0"], "invalid integer >= 1 value"),
+        (["eval", "--root", "nowhere", *out], "does not exist"),
+        (["eval", "--root", "empty", *out], "empty"),
+        (["eval", "--root", root, *out, "--protocol", "vot"], "invalid choice: 'vot'"),
+        (["eval", "--root", root, *out, "--plot", "plot.txt"], "must end in .png, .svg or .pdf"),
+        (["train"], "required"),
+        (["train", images], "--out"),
+        (["train", "nowhere", *out], "nowhere does not exist"),
+        (["train", "empty", *out], "`images` must be at least one image"),
+        (["train", "broken", *out], "0001.png must be an image"),
+        (["train", images, *out, "--resume"], "does not exist"),
+        (["train", images, *out, "--resume", "--batch", "4"], "give none but --epochs"),
+        (["train", images, *out, "--margin", "-1"], "`margin` must be"),
+        (["train", images, *out, "--weights", "nowhere.pt"], "nowhere.pt do not exist"),
+        (["train", images, *out, "--weights", "other.pt"], "other.pt does not hold weights"),
+        (["train", images, *out, "--weights", "else.pt"], "else.pt does not hold weights"),
+        (["train", images, *out, "--backbone", "vgg16"], "VGG-16"),
+    ):
+        status, printed, err = _run(capsys, *arguments)
+        assert status == 2 and printed == "", (arguments, printed)
+        assert err.count("\n") == 1 and err.startswith("amstel") and message in err, (arguments, err)
+    assert not list(tmp_path.glob("*.mp4.*")) and not (tmp_path / "broken_sint.mp4").exists()
+
+
+def test_no_root_known(capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("AMSTEL_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    status, _, err = _run(capsys, "eval")
+    assert status == 2 and "AMSTEL_DATA" in err and err.count("\n") == 1
+
+
+def test_help(capsys):
+    for action in ([], ["train"], ["eval"]):
+        status, out, _ = _run(capsys, *action, "--help")
+        assert status == 0 and out.startswith(" ".join(["usage: amstel track", *action]))
+
+
+def test_demo(capsys, tmp_path):
+    from amstel import demo
+
+    demo.sint(tmp_path)
+    out = capsys.readouterr().out
+    assert float(re.search(r"mean IoU (\d\.\d+)", out)[1]) > 0.6
+    assert len(video.read(tmp_path / "sint.gif")) >= 20
+
+
+def test_example(tmp_path):
+    example = Path(__file__).parent.parent / "examples" / "sint.py"
+    assert len(example.read_text().splitlines()) < 80
+    file = tmp_path / "found.gif"
+    done = subprocess.run(
+        [sys.executable, str(example), str(file)], capture_output=True, text=True, check=True
+    )
+    assert f"wrote {file}" in done.stdout and float(re.search(r"mean IoU (\d\.\d+)", done.stdout)[1]) > 0.6
+    assert len(video.read(file)) > 5
