@@ -115,7 +115,10 @@ def test_match(compare):
     x, last, boxes, scale = inputs("sint", maps=2)
     query = torch.randn(2 * 512 * 49, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(
-        roi_match(last, boxes, query, SIZE, [scale] * 2), match_by_torchvision(x, boxes, query, scale)
+        roi_match(last, boxes, query, SIZE, [scale] * 2),
+        match_by_torchvision(x, boxes, query, scale),
+        rtol=1e-4,
+        atol=1e-4,
     )
     compare(
         "roi_match-forward-sint",
@@ -143,7 +146,7 @@ def test_match_gradient(compare):
 
 
 MEMORY = """
-import resource, torch
+import torch
 from benchmarks import bench_roi_pool as bench
 torch.set_num_threads(2)
 x, last, boxes, scale = bench.inputs("sint", maps=2)
@@ -152,12 +155,15 @@ run = {{
     "amstel": lambda boxes: bench.roi_match(last, boxes, query, bench.SIZE, [scale] * 2),
     "torchvision": lambda boxes: bench.match_by_torchvision(x, boxes, query, scale),
 }}[{name!r}]
-run(boxes[:2])  # pages of code and threads come in once
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-ballast = torch.ones(100_000_000, dtype=torch.uint8); del ballast
-held = torch.ones(100_000_000, dtype=torch.uint8); before = peak()
-run(boxes)
-print(peak() - before)
+run(boxes)  # pages of code and threads come in once
+peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+peaks = []
+for _ in range(5):
+    open("/proc/self/clear_refs", "w").write("5")  # the peak is now what is held
+    before = peak()
+    run(boxes)
+    peaks.append(peak() - before)
+print(max(peaks))
 """
 
 

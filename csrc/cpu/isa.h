@@ -141,14 +141,15 @@ struct Kernels {
                                int64_t first, int64_t last);
   // Tiles [begin, end) of an input, or of the gradient of an output.
   void (*winograd_planes[kNumDtypes][2])(const WinogradPlanesArgs&, int64_t begin, int64_t end);
-  // Channels of a tile: as many as suit the vectors, or one where a window would not fit in memory.
+  // Tiles of two vectors of channels, of one, and of one channel where windows would not fit in
+  // memory.
   struct Roi {
     int64_t tile;
     void (*pool)(const RoiArgs&, const RoiGroup&, int64_t channel, void* scratch);
     void (*pool_grad)(const RoiArgs&, const RoiGroup&, int64_t channel, void* scratch);
     void (*match)(const RoiArgs&, const RoiGroup&, int64_t channel, void* scratch);
     void (*match_grad)(const RoiArgs&, const RoiGroup&, int64_t channel, void* scratch);
-  } roi[kNumDtypes][2];
+  } roi[kNumDtypes][3];
 };
 
 const Kernels& kernels();

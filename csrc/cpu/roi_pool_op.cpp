@@ -150,7 +150,7 @@ struct Plan {
 
   // Gives the group strips if bins then read fewer cells.
   void share_strips(RoiGroup& g, const RoiShape& s) {
-    constexpr int64_t kMostRows = 1 << 16;  // 8 MB of scratch
+    constexpr int64_t kMostRows = 12 << 10;  // what the second-level cache holds, about
     const int64_t ph = s.pooled_height, pw = s.pooled_width;
     std::unordered_map<int64_t, int32_t> numbers;
     std::vector<RoiStrip> found;
@@ -205,7 +205,9 @@ struct Scratch {
 struct Launch {
   const RoiShape& s;
   const Plan& plan;
-  int64_t windows, maps, size = s.dtype == ScalarType::Double ? 8 : 4;
+  int64_t windows, maps;
+  int widest = 0;  // of the tiles, cpu/isa.h
+  int64_t size = s.dtype == ScalarType::Double ? 8 : 4;
   const Kernels::Roi& kernel = choose();
   int64_t tiles = (s.channels + kernel.tile - 1) / kernel.tile;
 
@@ -213,8 +215,8 @@ struct Launch {
     return (windows * plan.cells + plan.strip_rows + maps * s.bins()) * k.tile * size;
   }
   const Kernels::Roi& choose() const {
-    const auto& two = kernels().roi[dtype_index(s.dtype)];
-    return two[bytes(two[0]) > kMostScratch];
+    const auto& all = kernels().roi[dtype_index(s.dtype)];
+    return all[bytes(all[widest]) > kMostScratch ? 2 : widest];
   }
 
   // The kernel over all groups and tiles; prepare(arguments, group) before each.
@@ -384,7 +386,8 @@ Tensor roi_match(Tensor input, Tensor rois, Tensor query, double spatial_scale,
   const RoiShape s = check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width);
   check_query(op, input, query, s);
   const Plan plan(op, rois, s, spatial_scale, Windows::kValues);
-  const Launch launch{s, plan, 1, 1};
+  // The narrower tile, since memory is what the caller saves.
+  const Launch launch{s, plan, 1, 1, 1};
   const ScalarType sum = sum_dtype(s.dtype);
   Tensor sums = empty(input, {launch.tiles, s.rois, 2}, sum);
   RoiArgs a = arguments(s, plan);

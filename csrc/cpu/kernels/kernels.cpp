@@ -31,10 +31,12 @@ const cpu::Kernels kernels = {
      {winograd_planes<float, false>, winograd_planes<float, true>},
      {winograd_planes<bfloat16, false>, winograd_planes<bfloat16, true>},
      {winograd_planes<float16, false>, winograd_planes<float16, true>}},
-    {{kRoi<double, kRoiTile<double>>, kRoi<double, 1>},
-     {kRoi<float, kRoiTile<float>>, kRoi<float, 1>},
-     {kRoi<bfloat16, kRoiTile<bfloat16>>, kRoi<bfloat16, 1>},
-     {kRoi<float16, kRoiTile<float16>>, kRoi<float16, 1>}},
+    {{kRoi<double, 2 * kRoiVector<double>>, kRoi<double, kRoiVector<double>>, kRoi<double, 1>},
+     {kRoi<float, 2 * kRoiVector<float>>, kRoi<float, kRoiVector<float>>, kRoi<float, 1>},
+     {kRoi<bfloat16, 2 * kRoiVector<bfloat16>>, kRoi<bfloat16, kRoiVector<bfloat16>>,
+      kRoi<bfloat16, 1>},
+     {kRoi<float16, 2 * kRoiVector<float16>>, kRoi<float16, kRoiVector<float16>>,
+      kRoi<float16, 1>}},
 };
 
 }  // namespace amstel::AMSTEL_ISA

@@ -15,9 +15,9 @@
 
 namespace amstel::AMSTEL_ISA {
 
-// Two vectors of sums abreast: 128 bytes a cell with AVX-512.
+// A vector of sums; tiles are of one or two: 64 or 128 bytes a cell with AVX-512.
 template <class T>
-constexpr int kRoiTile = 2 * kVectorBytes / sizeof(Sum<T>);
+constexpr int kRoiVector = kVectorBytes / sizeof(Sum<T>);
 
 // Where a maximum starts, for every dtype, as in torchvision; -inf in the short ones.
 constexpr float kLowest = -__FLT_MAX__;
@@ -25,7 +25,7 @@ constexpr float kLowest = -__FLT_MAX__;
 template <class T, int L>
 struct Roi {
   using S = Sum<T>;
-  static constexpr int kVectors = L == 1 ? 1 : 2, W = L / kVectors;
+  static constexpr int kVectors = L > kRoiVector<T> ? 2 : 1, W = L / kVectors;
   using V = Vector<S, W>;
   using Integer = std::conditional_t<sizeof(S) == 8, int64_t, int32_t>;
   using I = Vector<Integer, W>;
