@@ -163,7 +163,7 @@ def threads(results: list[dict]) -> dict[str, float]:
 def match_memory(results: list[dict]) -> list[str]:
     peak = {r["implementation"]: r["peak_MB"] for r in results if r["group"] == "roi_match-memory-sint"}
     return [
-        f"| extra memory of that matching, two threads | < 2 MB | {peak['amstel']} MB (torchvision {peak['torchvision']} MB) |"
+        f"| extra memory of that matching, one thread | < 2 MB | {peak['amstel']} MB (torchvision {peak['torchvision']} MB) |"
         for _ in peak and [0]
     ]
 

@@ -28,7 +28,9 @@ def take_turns(
     last call left them, and then in a timed batch of at least about a millisecond. The order rotates.
     """
     names = list(functions)
-    batch, cost = {}, 0.0
+    batch: dict[str, int] = {}
+    warm: dict[str, bool] = {}
+    cost = 0.0
     for name, f in functions.items():
         f()
         start = time.perf_counter()
@@ -36,8 +38,8 @@ def take_turns(
         once = time.perf_counter() - start
         batch[name] = max(1, min(100, int(1e-3 / max(once, 1e-7))))
         cost += once * (batch[name] + 1)
-    warm = cost < 1  # a call that takes long needs no other to warm it
-    rounds = int(np.clip(seconds / cost, min_rounds if warm else min(3, min_rounds), max_rounds))
+        warm[name] = once < 0.25  # a call that takes long needs no other to warm it
+    rounds = int(np.clip(seconds / cost, min_rounds if cost < 1 else min(3, min_rounds), max_rounds))
     samples: dict[str, list[float]] = {name: [] for name in names}
     gc.collect()
     gc.disable()
@@ -45,7 +47,7 @@ def take_turns(
         for r in range(rounds):
             for name in names[r % len(names) :] + names[: r % len(names)]:
                 f, n = functions[name], batch[name]
-                if warm:
+                if warm[name]:
                     f()
                 start = time.perf_counter()
                 for _ in range(n):
