@@ -78,6 +78,55 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "Tensor weight_hh, Tensor? bias, Tensor? mask, Tensor? peephole, Tensor h, Tensor c, Tensor? "
       "gates, int dilation, str padding, str algorithm, bool[] needs) -> Tensor[]");
 
+  // ConvGRU, on rows: gates [R, 3 I] in the order r, z, n, state [R, I]; a row is a pixel (I = C)
+  // or an image (I = C H W). r = s(x_r + h_r), z = s(x_z + h_z), n = tanh(x_n + r h_n), h_out = (1
+  // - z) n + z h; activated [R, 4 I] is r, z, n, h_n, empty without `keep`.
+  m.def(
+      "conv_gru_gates(Tensor gates_x, Tensor gates_h, Tensor h, bool keep) -> (Tensor h_out, "
+      "Tensor "
+      "activated)");
+  m.def(
+      "conv_gru_gates_grad(Tensor grad, Tensor activated, Tensor h) -> (Tensor grad_gates_x, "
+      "Tensor "
+      "grad_gates_h, Tensor grad_h)");
+
+  // The input of a recurrent inference machine's network, [eta, factor precision[n] Psi'(eta) g] as
+  // channels last [N, 2 C, H, W] of `dtype`: g is `other`, or mask (Psi(eta) - other) of a
+  // `residual`. Psi is the identity or, `logistic`, the sigmoid. mask may be expanded.
+  m.def(
+      "rim_input(Tensor eta, Tensor other, Tensor? mask, Tensor? precision, float factor, bool "
+      "residual, bool logistic, ScalarType dtype) -> Tensor");
+  m.def(
+      "rim_input_grad(Tensor grad, Tensor eta, Tensor other, Tensor? mask, Tensor? precision, "
+      "float "
+      "factor, bool residual, bool logistic) -> (Tensor grad_eta, Tensor grad_other)");
+  // Antialiased bicubic resampling (a = -0.5, mirrored border) of contiguous [N, C, H, W] to a
+  // `scale`-th of both sides, less `minus`; and its adjoint, to `scale` times both sides.
+  m.def("bicubic_down(Tensor x, Tensor? minus, int scale) -> Tensor");
+  m.def("bicubic_up(Tensor y, int scale) -> Tensor");
+  // rim_input with g = bicubic_up(residual, scale).
+  m.def(
+      "rim_bicubic_input(Tensor eta, Tensor residual, Tensor? precision, float factor, int scale, "
+      "bool logistic, ScalarType dtype) -> Tensor");
+
+  // Multi-coil MRI, complex as real [..., 2]: x [N, H, W, 2], sensitivities [N or 1, coils, H, W,
+  // 2] (one coil of ones without them), mask [W] (columns), [1, H, W] or [N, H, W], scale [N].
+  // Fourier transforms are orthonormal, their origin at index 0. (sum_c conj(S_c) F^-1 mask F (S_c
+  // x) - minus) factor scale, on the CPU; sides without prime factors above 127.
+  m.def(
+      "mri_normal(Tensor x, Tensor mask, Tensor? sensitivities, Tensor? minus, Tensor? scale, "
+      "float "
+      "factor) -> Tensor");
+  // S_c x
+  m.def("coil_expand(Tensor x, Tensor sensitivities) -> Tensor");
+  // (sum_c conj(S_c) images_c - minus) factor scale
+  m.def(
+      "coil_reduce(Tensor images, Tensor sensitivities, Tensor? minus, Tensor? scale, float "
+      "factor) "
+      "-> Tensor");
+  // k = mask (k - minus), 0 where the mask is.
+  m.def("kspace_residual(Tensor(a!) k, Tensor mask, Tensor? minus) -> ()");
+
   // 3x3 convolutions by Winograd's F(4x4, 3x3), on the CPU, in float32 arithmetic; images are
   // contiguous [N, H, W, channels] in float32, bfloat16 or float16.
   // The weight [O, I, 3, 3], float32, transformed and packed; `transposed`: of the transposed

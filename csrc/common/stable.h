@@ -13,7 +13,7 @@ namespace amstel {
 // allocator, where torch::stable::new_empty looks an operator up by its name at every call.
 inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType dtype,
                     bool channels_last = false) {
-  std::array<int64_t, 4> strides;
+  std::array<int64_t, 8> strides;  // no operator has more dimensions
   int64_t stride = 1;
   const auto next = [&](int64_t d) {
     strides[d] = stride;

@@ -50,6 +50,84 @@ struct ConvLstmGradArgs {
   int64_t inner;
 };
 
+// Gates of a ConvGRU: rows of 3 * inner gates and of inner cells.
+struct ConvGruArgs {
+  const void *gates_x, *gates_h, *h;
+  void *h_out, *activated /*?*/;  // [rows, 4, inner]: r, z, n and the n gate of h
+  int64_t inner;
+};
+
+struct ConvGruGradArgs {
+  const void *grad, *activated, *h;
+  void *grad_gates_x, *grad_gates_h, *grad_h;
+  int64_t inner;
+};
+
+constexpr int64_t kRimTile = 256;  // pixels at a time
+
+// A tensor [items, channels, pixels], its strides in elements; broadcast where a stride is 0.
+struct Planes {
+  const void* data;
+  int64_t item, channel, pixel;
+};
+
+// The input of a RIM's network: [eta, factor precision[item] Psi'(eta) g], channels last, with g
+// `other`, or mask (Psi(eta) - other) of a `residual`. Elements of out and grad are those of the
+// table entry, the rest its sums.
+struct RimInputArgs {
+  Planes eta, other, mask /*?*/;
+  const void* precision /*?*/;
+  double factor;
+  bool residual, logistic;
+  int64_t channels, pixels;
+  void* out;
+  // The gradient: `grad` of out, and results with the strides of `result`.
+  const void* grad;
+  Planes result;
+  void *grad_eta, *grad_other;
+};
+
+// Separable resampling between planes of height x width and of `scale` times that.
+constexpr int64_t kMaxScale = 64, kMaxTaps = 4 * kMaxScale;
+struct BicubicArgs {
+  const void *in, *minus /*?*/;  // subtracted from the smaller image
+  void* out;
+  const void* weight;  // [4 scale], of the pixels from scale * i + first on
+  int64_t first, scale, height, width;
+  // Up: row m of the larger image is the sum of rows line[start[m]...] times line_weight.
+  const int64_t *start, *line;
+  const void* line_weight;
+  int64_t block;
+  // Up, as the input of a RIM's network; eta [items, channels, scale height, scale width].
+  const void *eta /*?*/, *precision /*?*/;
+  double factor;
+  bool logistic;
+  int64_t channels;
+};
+
+// Fourier transforms of `size` numbers: the radix of every stage, twiddle factors (interleaved)
+// and, for primes above 5, their cosines and sines. Lengths with larger primes are not for these
+// kernels.
+constexpr int64_t kMaxPrime = 127, kMaxStages = 64;
+struct FftPlan {
+  int64_t size, stages;
+  int64_t radix[kMaxStages];
+  const void* twiddles;
+  const void* table[kMaxStages];
+};
+
+// MRI. Images are complex, interleaved: x and out [items, height, width], sensitivities of all
+// items or [items, coils, height, width]. The result is (norm sum - minus) factor scale[item].
+struct MriArgs {
+  const void *x, *sensitivities /*?*/, *mask, *minus /*?*/, *scale /*?*/;
+  void* out;
+  int64_t coils, height, width;
+  bool shared, columns, shared_mask;
+  double norm, factor;
+  FftPlan along_row, along_column;
+  void *kspace, *sums;  // of one coil, and of one image
+};
+
 // 3x3 convolutions by F(4x4, 3x3) of contiguous [items, height, width, channels].
 struct WinogradShape {
   int64_t items, height, width;
@@ -134,6 +212,24 @@ struct Kernels {
   void (*epilogue_grad[kNumDtypes])(const EpilogueArgs&, int64_t begin, int64_t end);
   void (*conv_lstm_gates[kNumDtypes])(const ConvLstmArgs&, int64_t begin, int64_t end);
   void (*conv_lstm_gates_grad[kNumDtypes])(const ConvLstmGradArgs&, int64_t begin, int64_t end);
+  void (*conv_gru_gates[kNumDtypes])(const ConvGruArgs&, int64_t begin, int64_t end);
+  void (*conv_gru_gates_grad[kNumDtypes])(const ConvGruGradArgs&, int64_t begin, int64_t end);
+  // Tiles of kRimTile pixels.
+  void (*rim_input[kNumDtypes])(const RimInputArgs&, int64_t begin, int64_t end);
+  void (*rim_input_grad[kNumDtypes])(const RimInputArgs&, int64_t begin, int64_t end);
+  // Rows of the smaller images; blocks of rows of the larger.
+  void (*bicubic_down[2])(const BicubicArgs&, void* scratch, int64_t begin, int64_t end);
+  void (*bicubic_up[kNumDtypes])(const BicubicArgs&, void* scratch, int64_t begin, int64_t end);
+  // Double and float: strips of all images; of one image, for one coil; blocks of columns of it.
+  int64_t vector_bytes;
+  void (*mri_columns[2])(const MriArgs&, void* scratch, int64_t begin, int64_t end);
+  void (*mri_strips[2])(const MriArgs&, void* scratch, int64_t item, int64_t coil, int64_t begin,
+                        int64_t end);
+  void (*mri_blocks[2])(const MriArgs&, void* scratch, int64_t item, int64_t begin, int64_t end);
+  // Coil images; rows of images; rows of coil images.
+  void (*coil_expand[2])(const MriArgs&, int64_t begin, int64_t end);
+  void (*coil_reduce[2])(const MriArgs&, int64_t begin, int64_t end);
+  void (*kspace_residual[2])(const MriArgs&, int64_t begin, int64_t end);
   // Blocks of columns [begin, end).
   void (*winograd_weight)(const WinogradWeightArgs&, int64_t begin, int64_t end);
   // Tiles [begin, end) and blocks of columns [first, last); none for double.

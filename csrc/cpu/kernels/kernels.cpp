@@ -1,5 +1,8 @@
 // The kernels of one instruction set; compiled once for each (cmake/isa.cmake).
+#include "cpu/kernels/conv_gru.inl.h"
 #include "cpu/kernels/conv_lstm.inl.h"
+#include "cpu/kernels/mri.inl.h"
+#include "cpu/kernels/rim.inl.h"
 #include "cpu/kernels/roi_pool.inl.h"
 #include "cpu/kernels/spmm.inl.h"
 #include "cpu/kernels/winograd.inl.h"
@@ -25,6 +28,22 @@ const cpu::Kernels kernels = {
      conv_lstm_gates<float16>},
     {conv_lstm_gates_grad<double>, conv_lstm_gates_grad<float>, conv_lstm_gates_grad<bfloat16>,
      conv_lstm_gates_grad<float16>},
+    {conv_gru_gates<double>, conv_gru_gates<float>, conv_gru_gates<bfloat16>,
+     conv_gru_gates<float16>},
+    {conv_gru_gates_grad<double>, conv_gru_gates_grad<float>, conv_gru_gates_grad<bfloat16>,
+     conv_gru_gates_grad<float16>},
+    {rim_input<double>, rim_input<float>, rim_input<bfloat16>, rim_input<float16>},
+    {rim_input_grad<double>, rim_input_grad<float>, rim_input_grad<bfloat16>,
+     rim_input_grad<float16>},
+    {bicubic_down<double>, bicubic_down<float>},
+    {bicubic_up<double>, bicubic_up<float>, bicubic_up<bfloat16>, bicubic_up<float16>},
+    kVectorBytes,
+    {mri_columns<double>, mri_columns<float>},
+    {mri_strips<double>, mri_strips<float>},
+    {mri_blocks<double>, mri_blocks<float>},
+    {coil_expand<double>, coil_expand<float>},
+    {coil_reduce<double>, coil_reduce<float>},
+    {kspace_residual<double>, kspace_residual<float>},
     winograd_weight,
     {nullptr, winograd<float>, winograd<bfloat16>, winograd<float16>},
     {{nullptr, nullptr},

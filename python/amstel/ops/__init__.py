@@ -1,8 +1,31 @@
 """The fused operators as typed, documented, differentiable functions."""
 
 from amstel.ops import _csr_cuda  # noqa: F401  (registers the graph structure on CUDA)
+from amstel.ops.conv_gru import conv_gru_cell
 from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
+from amstel.ops.mri import mri_gradient, mri_normal
+from amstel.ops.rim import (
+    bicubic_down,
+    bicubic_down_adjoint,
+    rim_denoise_input,
+    rim_input,
+    rim_super_resolve_input,
+)
 from amstel.ops.roi_pool import roi_match, roi_pool
 from amstel.ops.spmm import spmm
 
-__all__ = ["conv_lstm", "conv_lstm_cell", "roi_match", "roi_pool", "spmm"]
+__all__ = [
+    "bicubic_down",
+    "bicubic_down_adjoint",
+    "conv_gru_cell",
+    "conv_lstm",
+    "conv_lstm_cell",
+    "mri_gradient",
+    "mri_normal",
+    "rim_denoise_input",
+    "rim_input",
+    "rim_super_resolve_input",
+    "roi_match",
+    "roi_pool",
+    "spmm",
+]

@@ -1,7 +1,31 @@
 """The operators in plain PyTorch: the oracle of the tests, the export path, the explanation."""
 
 from amstel.reference.conv_lstm import conv_lstm, conv_lstm_cell
+from amstel.reference.rim import (
+    bicubic_down,
+    bicubic_down_adjoint,
+    conv_gru_cell,
+    mri_gradient,
+    mri_normal,
+    rim_denoise_input,
+    rim_input,
+    rim_super_resolve_input,
+)
 from amstel.reference.roi_pool import roi_match, roi_pool
 from amstel.reference.spmm import spmm
 
-__all__ = ["conv_lstm", "conv_lstm_cell", "roi_match", "roi_pool", "spmm"]
+__all__ = [
+    "bicubic_down",
+    "bicubic_down_adjoint",
+    "conv_gru_cell",
+    "conv_lstm",
+    "conv_lstm_cell",
+    "mri_gradient",
+    "mri_normal",
+    "rim_denoise_input",
+    "rim_input",
+    "rim_super_resolve_input",
+    "roi_match",
+    "roi_pool",
+    "spmm",
+]

@@ -1,0 +1,219 @@
+// The MRI operators on the CPU: check, allocate, run threads. The arithmetic is in
+// kernels/mri.inl.h, the meaning of the arguments in library.cpp.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <cmath>
+#include <vector>
+
+#include "common/mri_check.h"
+#include "common/rows.h"
+#include "common/stable.h"
+#include "cpu/dispatch.h"
+#include "cpu/isa.h"
+#include "cpu/parallel.h"
+
+namespace amstel::cpu {
+namespace {
+
+// Radices, twiddle factors e^(-2 pi i k / n), and the cosines and sines of the larger primes.
+template <class S>
+struct Plan {
+  std::vector<S> twiddles;
+  std::vector<std::vector<S>> tables;
+  FftPlan plan{};
+
+  // `prime`: the largest allowed.
+  Plan(const char* op, int64_t n) {
+    const double turn = 2 * std::acos(-1.0);
+    plan.size = n;
+    for (int64_t k = 0; k < n; ++k) {
+      const double angle = turn * static_cast<double>(k) / static_cast<double>(n);
+      twiddles.push_back(static_cast<S>(std::cos(angle)));
+      twiddles.push_back(static_cast<S>(-std::sin(angle)));
+    }
+    plan.twiddles = twiddles.data();
+    int64_t left = n;
+    const auto take = [&](int64_t radix) {
+      for (; left % radix == 0; left /= radix) {
+        plan.radix[plan.stages] = radix;
+        std::vector<S> table;
+        if (radix > 5) {
+          const int64_t half = (radix - 1) / 2;
+          for (const bool sine : {false, true})
+            for (int64_t k = 1; k <= half; ++k)
+              for (int64_t j = 1; j <= half; ++j) {
+                const double angle =
+                    turn * static_cast<double>(j * k % radix) / static_cast<double>(radix);
+                table.push_back(static_cast<S>(sine ? std::sin(angle) : std::cos(angle)));
+              }
+        }
+        tables.push_back(std::move(table));
+        plan.table[plan.stages++] = tables.back().data();
+      }
+    };
+    take(4);
+    for (int64_t radix = 2; radix <= kMaxPrime; ++radix) take(radix);
+    AMSTEL_CHECK(left == 1, op, ": the sides of the image must have no prime factor above ",
+                 kMaxPrime, ", got ", n);
+  }
+  Plan(const Plan&) = delete;
+};
+
+MriArgs shape_args(const MriShape& s) {
+  MriArgs a{};
+  a.coils = s.coils;
+  a.height = s.height;
+  a.width = s.width;
+  a.shared = s.shared;
+  a.factor = 1;
+  return a;
+}
+
+template <class S>
+void run_normal(MriArgs a, const Tensor& like, int64_t items, int64_t table) {
+  constexpr int64_t kVector = 64;  // bytes, at the most
+  const int64_t lanes = kernels().vector_bytes / static_cast<int64_t>(sizeof(S));
+  const Plan<S> row("mri_normal", a.width), column("mri_normal", a.columns ? 1 : a.height);
+  a.along_row = row.plan;
+  a.along_column = column.plan;
+  a.norm = 1.0 / static_cast<double>(a.columns ? a.width : a.width * a.height);
+  const int64_t strips = (a.height + lanes - 1) / lanes, blocks = (a.width + lanes - 1) / lanes;
+  const int64_t work = a.coils * a.height * a.width * int64_t{sizeof(S)} * 16;
+  const int64_t room = std::max(10 * a.width, 4 * a.height) * lanes;
+  const auto scratch_of = [&](int64_t parts, int64_t more) {
+    return empty(like, {parts * room + more + kVector}, like.scalar_type());
+  };
+  if (a.columns) {
+    const int64_t all = items * strips, parts = std::min(all, threads_for(items * work));
+    Tensor scratch = scratch_of(parts, 0);
+    S* const rooms = mutable_data<S>(scratch);
+    parallel_parts(parts, [&](int64_t p) {
+      kernels().mri_columns[table](a, rooms + p * room, all * p / parts, all * (p + 1) / parts);
+    });
+    return;
+  }
+  const int64_t parts = std::min({strips, blocks, threads_for(2 * work / a.coils)});
+  const int64_t kspace = blocks * a.height * 2 * lanes, sums = strips * a.width * 2 * lanes;
+  Tensor scratch = scratch_of(parts, kspace + sums);
+  S* const rooms = mutable_data<S>(scratch);
+  a.kspace = rooms + parts * room;
+  a.sums = rooms + parts * room + kspace;
+  for (int64_t item = 0; item < items; ++item)
+    for (int64_t coil = 0; coil <= a.coils; ++coil) {
+      parallel_parts(parts, [&](int64_t p) {
+        kernels().mri_strips[table](a, rooms + p * room, item, coil, strips * p / parts,
+                                    strips * (p + 1) / parts);
+      });
+      if (coil == a.coils) break;
+      parallel_parts(parts, [&](int64_t p) {
+        kernels().mri_blocks[table](a, rooms + p * room, item, blocks * p / parts,
+                                    blocks * (p + 1) / parts);
+      });
+    }
+}
+
+// The kernels for single operations come for double and float.
+template <class Kernel>
+void run(const Kernel* kernel, const MriArgs& a, const Tensor& like, int64_t tasks,
+         int64_t numbers) {
+  const int64_t parts =
+      std::min(tasks, threads_for(numbers * static_cast<int64_t>(like.element_size())));
+  const auto f = kernel[like.scalar_type() == ScalarType::Double ? 0 : 1];
+  if (tasks)
+    parallel_parts(parts, [&](int64_t p) { f(a, tasks * p / parts, tasks * (p + 1) / parts); });
+}
+
+}  // namespace
+
+Tensor mri_normal(Tensor x, Tensor mask, OptionalTensor sensitivities, OptionalTensor minus,
+                  OptionalTensor scale, double factor) {
+  const char* op = "mri_normal";
+  check_complex(op, "x", x, 4);
+  const int64_t items = x.size(0), height = x.size(1), width = x.size(2);
+  const MriShape s = sensitivities ? check_coils(op, x, *sensitivities, items, height, width)
+                                   : MriShape{items, 1, height, width, false};
+  if (minus) check_complex_like(op, "minus", x, *minus, {items, height, width, 2});
+  check_scale(op, x, scale, items);
+  const MaskShape m = check_mask(op, x, mask, s);
+  Tensor out = empty(x, {items, height, width, 2});
+  if (!out.numel()) return out;
+  if (!s.coils) {  // a sum of nothing
+    torch::stable::zero_(out);
+    AMSTEL_CHECK(!minus, op, ": `sensitivities` must have a coil where there is a `minus`");
+    return out;
+  }
+  MriArgs a = shape_args(s);
+  a.x = x.const_data_ptr();
+  a.sensitivities = pointer(sensitivities);
+  a.mask = mask.const_data_ptr();
+  a.minus = pointer(minus);
+  a.scale = pointer(scale);
+  a.factor = factor;
+  a.columns = m.columns;
+  a.shared_mask = m.shared;
+  a.out = out.mutable_data_ptr();
+  if (x.scalar_type() == ScalarType::Double)
+    run_normal<double>(a, x, items, 0);
+  else
+    run_normal<float>(a, x, items, 1);
+  return out;
+}
+
+Tensor coil_expand(Tensor x, Tensor sensitivities) {
+  const char* op = "coil_expand";
+  check_complex(op, "x", x, 4);
+  const MriShape s = check_coils(op, x, sensitivities, x.size(0), x.size(1), x.size(2));
+  Tensor out = empty(x, {s.items, s.coils, s.height, s.width, 2});
+  MriArgs a = shape_args(s);
+  a.x = x.const_data_ptr();
+  a.sensitivities = sensitivities.const_data_ptr();
+  a.out = out.mutable_data_ptr();
+  run(kernels().coil_expand, a, x, s.items * s.coils, out.numel());
+  return out;
+}
+
+Tensor coil_reduce(Tensor images, Tensor sensitivities, OptionalTensor minus, OptionalTensor scale,
+                   double factor) {
+  const char* op = "coil_reduce";
+  check_complex(op, "images", images, 5);
+  const MriShape s =
+      check_coils(op, images, sensitivities, images.size(0), images.size(2), images.size(3));
+  check_complex_like(op, "images", images, images, {s.items, s.coils, s.height, s.width, 2});
+  if (minus) check_complex_like(op, "minus", images, *minus, {s.items, s.height, s.width, 2});
+  check_scale(op, images, scale, s.items);
+  Tensor out = empty(images, {s.items, s.height, s.width, 2});
+  MriArgs a = shape_args(s);
+  a.x = images.const_data_ptr();
+  a.sensitivities = sensitivities.const_data_ptr();
+  a.minus = pointer(minus);
+  a.scale = pointer(scale);
+  a.factor = factor;
+  a.out = out.mutable_data_ptr();
+  run(kernels().coil_reduce, a, images, s.items * s.height, images.numel());
+  return out;
+}
+
+void kspace_residual(Tensor k, Tensor mask, OptionalTensor minus) {
+  const char* op = "kspace_residual";
+  check_complex(op, "k", k, 5);
+  const MriShape s{k.size(0), k.size(1), k.size(2), k.size(3), false};
+  if (minus) check_complex_like(op, "minus", k, *minus, {s.items, s.coils, s.height, s.width, 2});
+  const MaskShape m = check_mask(op, k, mask, s);
+  MriArgs a = shape_args(s);
+  a.minus = pointer(minus);
+  a.mask = mask.const_data_ptr();
+  a.columns = m.columns;
+  a.shared_mask = m.shared;
+  a.out = k.mutable_data_ptr();
+  run(kernels().kspace_residual, a, k, s.items * s.coils * s.height, k.numel());
+}
+
+}  // namespace amstel::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(amstel, CPU, m) {
+  m.impl("mri_normal", TORCH_BOX(&amstel::cpu::mri_normal));
+  m.impl("coil_expand", TORCH_BOX(&amstel::cpu::coil_expand));
+  m.impl("coil_reduce", TORCH_BOX(&amstel::cpu::coil_reduce));
+  m.impl("kspace_residual", TORCH_BOX(&amstel::cpu::kspace_residual));
+}
