@@ -1,0 +1,30 @@
+"""Forward models of inverse problems, y = A x + noise: A, its exact adjoint, and the gradient of the log-likelihood.
+
+| model | A x | images | measurements |
+|---|---|---|---|
+| `Denoising` | x | [N, C, H, W] | [N, C, H, W] |
+| `Inpainting` | mask x | [N, C, H, W] | [N, C, H, W] |
+| `SuperResolution` | antialiased bicubic downsampling | [N, C, H, W] | [N, C, H / s, W / s] |
+| `Deblurring` | circular convolution | [N, C, H, W] | [N, C, H, W] |
+| `RandomProjection` | matrix x | [N, C, H, W] | [N, P] |
+| `MRI` | mask F (sensitivities x) | complex [N, H, W] | complex [N, coils, H, W] |
+
+Any other is a subclass of `ForwardModel`. `Envelope` makes of any of them one with better conditioned gradients.
+"""
+
+from amstel.inverse.envelope import Envelope
+from amstel.inverse.images import Deblurring, Denoising, Inpainting, RandomProjection, SuperResolution
+from amstel.inverse.model import ForwardModel, Prepared
+from amstel.inverse.mri import MRI
+
+__all__ = [
+    "MRI",
+    "Deblurring",
+    "Denoising",
+    "Envelope",
+    "ForwardModel",
+    "Inpainting",
+    "Prepared",
+    "RandomProjection",
+    "SuperResolution",
+]

@@ -1,0 +1,42 @@
+"""Checks that the forward models share."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amstel import _check
+
+WIDE = (torch.float64, torch.float32)
+COMPLEX = (torch.complex128, torch.complex64)
+
+
+def names(*dtypes: torch.dtype) -> str:
+    return " or ".join(str(t).removeprefix("torch.") for t in dtypes)
+
+
+def check_images(name: str, images: Any, dtypes: tuple[torch.dtype, ...] = _check.FLOATS) -> None:
+    expected = f"{'a real' if dtypes is _check.FLOATS else names(*dtypes)} tensor [N, C, H, W]"
+    _check.tensor(name, images, expected)
+    fits = images.dim() == 4 and images.dtype in dtypes and images.layout == torch.strided
+    if not fits or 0 in images.shape[2:]:
+        _check.fail(name, expected, images)
+
+
+def check_like(name: str, given: Any, other: Tensor) -> Tensor:
+    expected = f"{names(other.dtype)} {list(other.shape)} on {other.device}"
+    _check.tensor(name, given, expected)
+    if given.shape != other.shape or given.dtype != other.dtype or given.device != other.device:
+        _check.fail(name, expected, given)
+    return given
+
+
+def check_binary(name: str, mask: Any, expected: str) -> Tensor:
+    """The mask in bool."""
+    _check.tensor(name, mask, expected)
+    if mask.is_complex() or 0 in mask.shape:
+        _check.fail(name, expected, mask)
+    sampled = mask != 0
+    if mask.dtype != torch.bool and not mask.is_meta and not bool(((mask == 1) | ~sampled).all()):
+        raise ValueError(f"`{name}` must be {expected}, got other values in {_check.describe(mask)}")
+    return sampled

@@ -1,0 +1,317 @@
+"""Forward models of real images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amstel import _check, ops
+from amstel.inverse._checks import WIDE, check_binary, check_images
+from amstel.inverse.model import ForwardModel, Fused, Normal, Prepared, Sigma
+
+
+class Denoising(ForwardModel):
+    """A x = x.
+
+    Args:
+        sigma: see `ForwardModel`.
+
+    Shapes: x and y [N, C, H, W], float64, float32, bfloat16 or float16.
+
+    Example:
+        >>> physics = amstel.inverse.Denoising(sigma=25 / 255)
+        >>> physics.gradient(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))[0, 0, 0, 0]
+        tensor(104.0400)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._checked("x", x).clone()  # y += noise must not change x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._checked("y", y).clone()
+
+    def prepare(self, y: Tensor) -> Prepared:
+        sigma = self._sigma(self._checked("y", y))
+        return Fused(self, y, lambda eta, link: ops.rim_denoise_input(eta, y, sigma, link=link))
+
+    def _checked(self, name: str, images: Any) -> Tensor:
+        check_images(name, images)
+        self._check_device(images)
+        return images
+
+
+class Inpainting(ForwardModel):
+    """A x = mask x: only some pixels, or only some of their channels, are seen.
+
+    Args:
+        mask: [H, W], [1, H, W], [C, H, W] or [N, C, H, W] (N and C may be 1), bool, or numbers that are 0 or 1;
+            1: seen. What the measurements hold elsewhere does not matter.
+        sigma: see `ForwardModel`.
+
+    Shapes: x and y [N, C, H, W], float64, float32, bfloat16 or float16.
+
+    Example:
+        >>> physics = amstel.inverse.Inpainting(torch.tensor([[1, 0, 1, 1]]), sigma=0.1)
+        >>> physics(torch.ones(1, 1, 1, 4))
+        tensor([[[[1., 0., 1., 1.]]]])
+    """
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor, sigma: Sigma = 1.0):
+        super().__init__(sigma)
+        expected = "[H, W], [C, H, W] or [N, C, H, W] of 0 and 1"
+        mask = check_binary("mask", mask, expected)
+        if mask.dim() not in (2, 3, 4):
+            _check.fail("mask", expected, mask)
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._mask("x", x) * x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._mask("y", y) * y
+
+    def prepare(self, y: Tensor) -> Prepared:
+        mask, sigma = self._mask("y", y), self._sigma(y)
+        return Fused(self, y, lambda eta, link: ops.rim_denoise_input(eta, y, sigma, mask=mask, link=link))
+
+    def _mask(self, name: str, images: Any) -> Tensor:
+        """In the dtype of the images."""
+        check_images(name, images)
+        self._check_device(images)
+        n, c, h, w = images.shape
+        size = (1,) * (4 - self.mask.dim()) + tuple(self.mask.shape)
+        if size[2:] != (h, w) or size[1] not in (1, c) or size[0] not in (1, n):
+            _check.fail("mask", f"[{h}, {w}], [{c}, {h}, {w}] or [{n}, {c}, {h}, {w}] as `{name}`", self.mask)
+        return self.mask.to(images.dtype)
+
+    def _image_shape(self) -> tuple[int, ...]:
+        n, c, h, w = (1,) * (4 - self.mask.dim()) + tuple(self.mask.shape)
+        return max(n, self._batch()), c, h, w
+
+
+class SuperResolution(ForwardModel):
+    """A x = `amstel.ops.bicubic_down(x, scale)`: the smaller image that MATLAB's imresize makes.
+
+    Keys' cubic with a = -0.5, stretched by the scale against aliasing, the image mirrored at its border. The adjoint
+    is exact, border included.
+
+    Args:
+        scale: s, an integer >= 1; H and W are multiples of it.
+        sigma: see `ForwardModel`.
+
+    Shapes: x [N, C, H, W], y [N, C, H / s, W / s], float64, float32, bfloat16 or float16.
+
+    Source: R. Keys, Cubic Convolution Interpolation for Digital Image Processing, IEEE TASSP 29(6), 1981.
+
+    Example:
+        >>> physics = amstel.inverse.SuperResolution(scale=3, sigma=0.01)
+        >>> physics(torch.rand(1, 1, 12, 15)).shape
+        torch.Size([1, 1, 4, 5])
+    """
+
+    def __init__(self, scale: int, sigma: Sigma = 1.0):
+        super().__init__(sigma)
+        if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
+            _check.fail("scale", "an integer >= 1", scale)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_images("x", x)
+        self._check_device(x)
+        if x.shape[2] % self.scale or x.shape[3] % self.scale:
+            _check.fail("x", f"[N, C, H, W] with H and W multiples of the scale {self.scale}", x)
+        return ops.bicubic_down(x, self.scale)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        check_images("y", y)
+        self._check_device(y)
+        return ops.bicubic_down_adjoint(y, self.scale)
+
+    def prepare(self, y: Tensor) -> Prepared:
+        check_images("y", y)
+        scale, sigma = self.scale, self._sigma(y)
+        return Fused(self, y, lambda eta, link: ops.rim_super_resolve_input(eta, y, scale, sigma, link=link))
+
+    def _image_shape(self) -> tuple[int, ...]:
+        return self._batch(), 1, 5 * self.scale, 4 * self.scale
+
+
+class Deblurring(ForwardModel):
+    r"""A x = kernel * x: circular convolution, every channel with the same kernel.
+
+    .. code-block:: text
+
+        (A x)[i, j] = sum over u, v of  kernel[u, v]  x[(i - u + kh // 2) mod H, (j - v + kw // 2) mod W]
+
+    a true convolution, thus with the kernel mirrored if compared with conv2d, by FFT: O(H W log(H W)) whatever the
+    size of the kernel, which may be larger than the image. Its transfer function is kept for the last image size.
+
+    Args:
+        kernel: [kh, kw], odd sides, float64 or float32.
+        sigma: see `ForwardModel`.
+
+    Shapes: x and y [N, C, H, W], float64 or float32.
+
+    Example:
+        >>> physics = amstel.inverse.Deblurring(torch.full((5, 5), 1 / 25), sigma=0.01)
+        >>> physics(torch.ones(1, 3, 8, 9)).shape
+        torch.Size([1, 3, 8, 9])
+    """
+
+    kernel: Tensor
+
+    def __init__(self, kernel: Tensor, sigma: Sigma = 1.0):
+        super().__init__(sigma)
+        expected = "float32 or float64 [kh, kw] with odd sides"
+        _check.tensor("kernel", kernel, expected)
+        if kernel.dim() != 2 or kernel.dtype not in WIDE or not all(n % 2 for n in kernel.shape):
+            _check.fail("kernel", expected, kernel)
+        self.register_buffer("kernel", kernel, persistent=False)
+        self._known = _Derived()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _filter(x, self._transfer("x", x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return _filter(y, self._transfer("y", y).conj())
+
+    def normal(self, x: Tensor) -> Tensor:
+        transfer = self._transfer("x", x)
+        return _filter(x, transfer.real.square() + transfer.imag.square())
+
+    def prepare(self, y: Tensor) -> Prepared:
+        return Normal(self, y)
+
+    def _transfer(self, name: str, images: Any) -> Tensor:
+        """The kernel's Fourier transform [H, W // 2 + 1]."""
+        check_images(name, images, WIDE)
+        self._check_device(images)
+        h, w = images.shape[2:]
+
+        def compute(kernel: Tensor) -> Tensor:
+            rows = _phases(kernel.shape[0], h, h, images)
+            cols = _phases(kernel.shape[1], w, w // 2 + 1, images)
+            return rows @ kernel.to(rows.dtype) @ cols.T
+
+        return self._known(self.kernel, (h, w, images.dtype), compute)
+
+    def _image_shape(self) -> tuple[int, ...]:
+        return self._batch(), 1, *(n + 4 for n in self.kernel.shape)
+
+
+class RandomProjection(ForwardModel):
+    """A x = matrix x, with x flattened.
+
+    Args:
+        matrix: [P, C H W], any floating-point dtype.
+        sigma: see `ForwardModel`.
+        image_shape: C, H, W. None: square with one channel, or with three where that is the only possibility.
+
+    Shapes: x [N, C, H, W], y [N, P], float64, float32, bfloat16 or float16.
+
+    Complexity: 2 P C H W a gradient and image. `prepare` uses matrix^T matrix, C² H² W², where that is less
+    (and the matrix needs no gradient); it is computed once a model.
+
+    Example:
+        >>> physics = amstel.inverse.RandomProjection(torch.randn(400, 1024) / 20, sigma=0.05)
+        >>> physics(torch.rand(8, 1, 32, 32)).shape
+        torch.Size([8, 400])
+    """
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Tensor, sigma: Sigma = 1.0, *, image_shape: Sequence[int] | None = None):
+        super().__init__(sigma)
+        _check.tensor("matrix", matrix, "a floating-point tensor [P, C * H * W]")
+        if matrix.dim() != 2 or matrix.dtype not in _check.FLOATS or 0 in matrix.shape:
+            _check.fail("matrix", "a floating-point tensor [P, C * H * W]", matrix)
+        pixels = matrix.shape[1]
+        if image_shape is None:
+            channels = 1 if math.isqrt(pixels) ** 2 == pixels else 3
+            side = math.isqrt(pixels // channels)
+            image_shape = (channels, side, side)
+        self.image_shape = tuple(image_shape)
+        if len(self.image_shape) != 3 or math.prod(self.image_shape) != pixels:
+            _check.fail(
+                "image_shape", f"C, H, W of {pixels} elements, as the matrix has columns", image_shape
+            )
+        self.register_buffer("matrix", matrix, persistent=False)
+        self._known = _Derived()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _multiply(self._flat(x), self.matrix.to(x.dtype).T)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        expected = f"a floating-point tensor [N, {self.matrix.shape[0]}]"
+        _check.tensor("y", y, expected)
+        if y.dim() != 2 or y.shape[1] != self.matrix.shape[0] or y.dtype not in _check.FLOATS:
+            _check.fail("y", expected, y)
+        self._check_device(y)
+        return _multiply(y, self.matrix.to(y.dtype)).reshape(-1, *self.image_shape)
+
+    def normal(self, x: Tensor) -> Tensor:
+        rows, pixels = self.matrix.shape
+        if 2 * rows <= pixels or self.matrix.requires_grad or torch.compiler.is_compiling():
+            return super().normal(x)
+        flat = self._flat(x)
+        gram = self._known(self.matrix, (x.dtype,), lambda m: _multiply(m.to(x.dtype).T, m.to(x.dtype)))
+        return _multiply(flat, gram).reshape(x.shape)
+
+    def prepare(self, y: Tensor) -> Prepared:
+        return Normal(self, y)
+
+    def _flat(self, x: Any) -> Tensor:
+        check_images("x", x)
+        self._check_device(x)
+        if tuple(x.shape[1:]) != self.image_shape:
+            _check.fail("x", f"[N, {', '.join(map(str, self.image_shape))}]", x)
+        return x.reshape(x.shape[0], self.matrix.shape[1])
+
+    def _image_shape(self) -> tuple[int, ...]:
+        return self._batch(), *self.image_shape
+
+
+def _filter(x: Tensor, transfer: Tensor) -> Tensor:
+    return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=x.shape[2:])
+
+
+def _phases(taps: int, size: int, frequencies: int, like: Tensor) -> Tensor:
+    """exp(-2 pi i f (u - taps // 2) / size), [frequencies, taps]; products of integers keep large angles exact."""
+    f = torch.arange(frequencies, device=like.device)[:, None]
+    u = torch.arange(taps, device=like.device) - taps // 2
+    angle = (f * u % size).to(torch.float64) * (-2 * math.pi / size)
+    return torch.complex(angle.cos().to(like.dtype), angle.sin().to(like.dtype))
+
+
+def _multiply(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in their own dtype, under autocast too."""
+    if a.device.type == "meta":
+        return a @ b
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
+
+
+class _Derived:
+    """What is computed from a constant tensor once: the transfer function of a kernel, the Gram matrix of a matrix."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Tensor, int, tuple, Tensor] | None = None
+
+    def __call__(self, source: Tensor, key: tuple, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        if source.requires_grad or torch.compiler.is_compiling():
+            return compute(source)
+        known, version = self._known, 0 if source.is_inference() else source._version
+        if known is None or known[0] is not source or known[1:3] != (version, key):
+            # What inference mode made could not be used in training afterwards.
+            with torch.inference_mode(False), torch.no_grad():
+                known = self._known = source, version, key, compute(source)
+        return known[3]
+
+    def __reduce__(self) -> tuple:
+        return _Derived, ()  # copies and files of a model go without it

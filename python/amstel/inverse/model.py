@@ -1,0 +1,240 @@
+"""What all forward models share: the gradient of the log-likelihood, the network's input, the test of the adjoint."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from amstel import _check, ops
+from amstel.inverse._checks import WIDE, check_like
+from amstel.reference.rim import precision, psi
+
+Sigma = float | Tensor
+
+
+class ForwardModel(nn.Module, ABC):
+    r"""A linear model y = A x + n with Gaussian noise of standard deviation sigma.
+
+    A subclass has `forward` and `adjoint`, and `complex_images = True` where images are complex [N, H, W] and not real
+    [N, C, H, W]; the rest follows from them:
+
+    .. code-block:: text
+
+        forward(x)     = A x                      normal(x)      = A^H A x
+        adjoint(y)     = A^H y                    gradient(x, y) = A^H (A x - y) / sigma^2
+
+    the gradient being that of -log p(y | x) = |A x - y|^2 / (2 sigma^2), with respect to real and imaginary part
+    where images are complex. `prepare(y)` is the same gradient for many x, `adjointness_test()` tells how far
+    `adjoint` is from being one.
+
+    Args:
+        sigma: a finite number > 0, or a tensor [N] of such, one an image.
+
+    Masks, kernels and the like are buffers: `.to(device)` moves them. They are taken in the dtype of the images,
+    must not be changed in place, and are not part of the state_dict. Images and measurements are float64 or float32,
+    bfloat16 and float16 where torch computes A in them; MRI: complex128, complex64. Under autocast the models here
+    compute in the dtype of the images.
+
+    Everything is differentiable, any number of times, in x, y, kernel, matrix and sensitivities (not in sigma and
+    masks), and works under `torch.compile(fullgraph=True)`. Values of masks and of sigma are looked at once, by the
+    constructor: nothing else waits for a CUDA device.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
+    Source: P. Putzky and M. Welling, Recurrent Inference Machines for Solving Inverse Problems, arXiv:1706.04008,
+    equation 1.
+
+    Example: a scanner that sees the sum of each row.
+        >>> class RowSums(amstel.inverse.ForwardModel):
+        ...     def __init__(self, width, sigma):
+        ...         super().__init__(sigma)
+        ...         self.width = width
+        ...     def forward(self, x):
+        ...         return x.sum(3)
+        ...     def adjoint(self, y):
+        ...         return y[..., None].expand(-1, -1, -1, self.width)
+        >>> physics = RowSums(16, sigma=0.1)
+        >>> physics.adjointness_test() < 1e-12
+        True
+        >>> x = torch.rand(2, 1, 16, 16)
+        >>> physics.prepare(physics(x)).gradient(torch.zeros_like(x)).shape
+        torch.Size([2, 1, 16, 16])
+    """
+
+    #: Images are complex [N, H, W]; a network sees them as real [N, 2, H, W].
+    complex_images = False
+    sigma: Sigma
+
+    def __init__(self, sigma: Sigma = 1.0):
+        super().__init__()
+        expected = "a finite number > 0, or a floating-point tensor [N] of such"
+        if isinstance(sigma, Tensor):
+            if sigma.dim() > 1 or not sigma.is_floating_point():
+                _check.fail("sigma", expected, sigma)
+            if not sigma.is_meta and not bool(((sigma > 0) & sigma.isfinite()).all()):
+                _check.fail("sigma", expected, sigma.tolist())
+            self.register_buffer("sigma", sigma.detach(), persistent=False)
+        else:
+            if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not 0 < sigma < math.inf:
+                _check.fail("sigma", expected, sigma)
+            self.sigma = float(sigma)
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """A x."""
+
+    @abstractmethod
+    def adjoint(self, y: Tensor) -> Tensor:
+        """A^H y."""
+
+    def normal(self, x: Tensor) -> Tensor:
+        """A^H A x."""
+        return self.adjoint(self(x))
+
+    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """A^H (A x - y) / sigma^2, of the shape and dtype of x."""
+        prediction = self(x)
+        return self.adjoint(prediction - check_like("y", y, prediction)) * self._precision(x)
+
+    def prepare(self, y: Tensor) -> Prepared:
+        """The gradient at these measurements, for many x: what depends on y alone is computed once."""
+        return Prepared(self, y)
+
+    def adjointness_test(self, x: Tensor | None = None, seed: int = 0) -> float:
+        """How far `adjoint` is from the adjoint of `forward`: |<A x, y> - <x, A^H y>| / (|A x| |y|).
+
+        For random x and y, normally distributed. About the rounding error of the dtype if it is right, about one
+        over the root of their size if it is not.
+
+        Args:
+            x: an image whose shape, dtype and device are taken. None: float64 of a size that the model takes; for
+                a subclass that says nothing else (`_image_shape`) this is [1, 1, 16, 16], or complex [1, 16, 16].
+            seed: of the random numbers, which are the same on every device.
+        """
+        if x is None:
+            device = next((t.device for t in (*self.buffers(), *self.parameters())), None)
+            dtype = torch.complex128 if self.complex_images else torch.float64
+            x = torch.empty(self._image_shape(), dtype=dtype, device=device)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            x = _normal_like(_check.tensor("x", x, "an image"), generator)
+            ax = self(x)
+            y = _normal_like(ax, generator)
+            left, right = _inner(ax, y), _inner(x, self.adjoint(y))
+            size = _inner(ax, ax).real.sqrt() * _inner(y, y).real.sqrt()
+        difference = left - right
+        # Where x is real, A^H is the real part of what a complex y comes to.
+        error = (difference if x.is_complex() else difference.real).abs()
+        return float(error / size.clamp(min=torch.finfo(torch.float64).tiny))
+
+    def extra_repr(self) -> str:
+        named = [(name, f"[{', '.join(map(str, t.shape))}]") for name, t in self.named_buffers(recurse=False)]
+        named += [(name, str(value)) for name, value in vars(self).items() if isinstance(value, (int, float))]
+        return ", ".join(f"{name}={value}" for name, value in named if name[0] != "_" and name != "training")
+
+    def _image_shape(self) -> tuple[int, ...]:
+        """Of an image that the model takes."""
+        return (self._batch(), 16, 16) if self.complex_images else (self._batch(), 1, 16, 16)
+
+    def _batch(self) -> int:
+        """How many images sigma is for."""
+        return self.sigma.numel() if isinstance(self.sigma, Tensor) else 1
+
+    def _sigma(self, images: Tensor) -> Sigma:
+        """A number, or [N]."""
+        sigma, n = self.sigma, images.shape[0]
+        if not isinstance(sigma, Tensor):
+            return sigma
+        if sigma.numel() not in (1, n):
+            _check.fail("sigma", f"a number or [{n}], one an image", sigma)
+        return sigma.reshape(-1).expand(n)
+
+    def _precision(self, images: Tensor) -> Sigma:
+        """1 / sigma^2, to be multiplied with images."""
+        return precision(self._sigma(images), images.real)
+
+    def _check_device(self, given: Tensor) -> None:
+        for name, buffer in self.named_buffers(recurse=False):
+            if buffer.device != given.device:
+                _check.fail(name, f"on {given.device} as the images are (`.to` moves a model)", buffer)
+
+
+class Prepared:
+    """The gradient of a forward model at fixed measurements; from `ForwardModel.prepare`.
+
+    `RIM` calls `network_input` in every step.
+    """
+
+    def __init__(self, model: ForwardModel, y: Tensor):
+        self.model, self.y = model, y
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """A^H (A x - y) / sigma^2."""
+        return self.model.gradient(x, self.y)
+
+    def network_input(self, eta: Tensor, link: str = "identity") -> Tensor:
+        """[eta, the gradient with respect to eta at x = Psi(eta)], [N, 2C, H, W] in channels_last.
+
+        In the dtype of eta, or of autocast where that is on (the gradient is computed in that of eta first).
+
+        Args:
+            eta: [N, C, H, W]; where images are complex [N, 2, H, W], real and imaginary part. In channels_last
+                that is the memory of a complex [N, H, W], and nothing is copied.
+            link: Psi, "identity" or "logistic" (the sigmoid; of both parts where images are complex).
+        """
+        if link not in ("identity", "logistic"):
+            _check.fail("link", "'identity' or 'logistic'", link)
+        if not self.model.complex_images:
+            return ops.rim_input(eta, self.gradient(psi(eta, link)), link=link)
+        gradient = torch.view_as_real(self.gradient(_to_complex(psi(eta, link)))).permute(0, 3, 1, 2)
+        return ops.rim_input(eta, gradient, link=link)
+
+
+class Fused(Prepared):
+    """With an operator that goes over the image once for the network's input."""
+
+    def __init__(self, model: ForwardModel, y: Tensor, operator: Callable[[Tensor, str], Tensor]):
+        super().__init__(model, y)
+        self.operator = operator
+
+    def network_input(self, eta: Tensor, link: str = "identity") -> Tensor:
+        return self.operator(eta, link)
+
+
+class Normal(Prepared):
+    """(A^H A x - A^H y) / sigma^2, where A^H A is less work than A and then A^H."""
+
+    def __init__(self, model: ForwardModel, y: Tensor):
+        super().__init__(model, y)
+        self.adjoint_y = model.adjoint(y)
+        self.precision = model._precision(self.adjoint_y)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        return (self.model.normal(check_like("x", x, self.adjoint_y)) - self.adjoint_y) * self.precision
+
+
+def _to_complex(eta: Tensor) -> Tensor:
+    """[N, 2, H, W] as complex [N, H, W], without a copy from channels_last."""
+    expected = "float32 or float64 [N, 2, H, W], real and imaginary part"
+    _check.tensor("eta", eta, expected)
+    if eta.dim() != 4 or eta.shape[1] != 2 or eta.dtype not in WIDE:
+        _check.fail("eta", expected, eta)
+    n, _, h, w = eta.shape
+    # Flat, since the stride of a side of length 1 may be anything.
+    return torch.view_as_complex(eta.permute(0, 2, 3, 1).reshape(-1).view(n, h, w, 2))
+
+
+def _normal_like(like: Tensor, generator: torch.Generator) -> Tensor:
+    dtype = torch.complex128 if like.is_complex() else torch.float64
+    return torch.randn(like.shape, dtype=dtype, generator=generator).to(like)
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """<a, b>, conjugate in a, in double precision."""
+    wide = torch.complex128
+    return torch.vdot(a.reshape(-1).to(wide), b.reshape(-1).to(wide))

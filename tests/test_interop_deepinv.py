@@ -1,0 +1,156 @@
+"""amstel.interop.deepinv: adjointness by deepinv's own test, values of its models, both directions."""
+
+import copy
+import doctest
+import random
+
+import pytest
+import torch
+from torch import nn
+
+import amstel
+from amstel.interop.deepinv import from_deepinv, to_deepinv
+from amstel.inverse import MRI, Deblurring, Denoising, Inpainting, SuperResolution
+from tests.test_inverse import C128, F64, assert_close_, binary, normal, random_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def physics():
+    return pytest.importorskip("deepinv.physics", reason="deepinv (extra `test`) is not installed")
+
+
+class Sums(nn.Module):
+    """What from_deepinv needs of a physics."""
+
+    def __init__(self, noise=None):
+        super().__init__()
+        self.noise_model = noise
+
+    def A(self, x):
+        return x.sum(3)
+
+    def A_adjoint(self, y):
+        return y[..., None].expand(-1, -1, -1, 16)
+
+
+def test_from_anything_with_an_adjoint():
+    model = from_deepinv(Sums(), 0.5)
+    assert model.adjointness_test() < 1e-14
+    x, y = normal(2, 1, 3, 16), normal(2, 1, 3, seed=1)
+    expected = ((x.sum(3) - y) / 0.25)[..., None].expand(x.shape)
+    assert_close_(model.prepare(y).network_input(x), torch.cat([x, expected], 1))
+
+
+def test_adjointness_by_deepinv(physics):
+    r = random.Random(2)
+    for _ in range(10_000):
+        model, shape = random_model(r)
+        x = torch.empty(shape, dtype=C128 if model.complex_images else F64)
+        if not model(x.zero_()).numel() or not any(model(x + 1).flatten().abs() > 0):
+            continue  # nothing is measured: deepinv divides by |A x|
+        theirs = to_deepinv(model)
+        assert theirs.adjointness_test(x, num_samples=shape[0]) < 1e-10, (model, shape)
+
+
+@pytest.mark.parametrize("size", [(8, 10), (7, 9)])
+def test_the_models_that_both_have(physics, size):
+    x = normal(2, 2, *size)
+    mask, maps, kernel = binary(*size), normal(3, *size, dtype=C128), normal(3, 5)
+    real = torch.complex(*x.unbind(1))
+
+    theirs = physics.MultiCoilMRI(mask=mask.double(), coil_maps=maps, img_size=(2, *size))
+    y = theirs.A(x)
+    ours = MRI(mask, maps, 0.1, centered=True)
+    assert_close_(ours(real), torch.complex(*y.unbind(1)))
+    assert_close_(
+        ours.prepare(0 * ours(real)).gradient(real) * 0.01, torch.complex(*theirs.A_adjoint(y).unbind(1))
+    )
+
+    theirs = physics.Inpainting((2, *size), mask=mask.double())
+    assert_close_(Inpainting(mask)(x), theirs.A(x))
+    theirs = physics.BlurFFT((2, *size), kernel[None, None])
+    assert_close_(Deblurring(kernel)(x), theirs.A(x), 1e-5)  # its transfer function is float32 in places
+    assert_close_(Deblurring(kernel).adjoint(x), theirs.A_adjoint(x), 1e-5)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_super_resolution_is_theirs(physics, scale):
+    """Border included: theirs is MATLAB's imresize, written anew."""
+    x = normal(2, 3, 6 * scale, 5 * scale)
+    theirs = physics.DownsamplingMatlab(img_size=tuple(x.shape[1:]), factor=scale)
+    y = theirs.A(x)
+    assert_close_(SuperResolution(scale)(x), y)
+    assert_close_(SuperResolution(scale).adjoint(y), theirs.A_adjoint(y))
+
+
+def test_from_deepinv(physics):
+    noise = physics.GaussianNoise(0.25)
+    theirs = physics.BlurFFT((1, 8, 9), normal(3, 3)[None, None].float(), noise_model=noise)
+    model = from_deepinv(theirs)
+    assert model.sigma == 0.25 and model.adjointness_test(torch.zeros(2, 1, 8, 9)) < 1e-5
+    x = torch.rand(1, 1, 8, 9)
+    y = theirs(x)
+    assert_close_(model.gradient(x, y), theirs.A_adjoint(theirs.A(x) - y) * 16, 1e-5)
+    estimates = amstel.nn.RIM(features=4, steps=2)(y, model)
+    assert len(estimates) == 2 and estimates[-1].shape == x.shape
+    several = physics.Denoising(noise_model=physics.GaussianNoise(torch.tensor([0.1, 0.2])))
+    assert from_deepinv(several).sigma.tolist() == pytest.approx([0.1, 0.2])
+    assert from_deepinv(several, 0.5).sigma == 0.5
+    # Real and imaginary part as two channels.
+    coils = physics.MultiCoilMRI(mask=binary(8, 6).float(), coil_maps=normal(3, 8, 6, dtype=torch.complex64))
+    model = from_deepinv(coils, 0.1)
+    z = torch.rand(1, 2, 8, 6)
+    assert model.adjointness_test(z) < 1e-5
+    assert amstel.nn.RIM(2, features=4, steps=1)(coils.A(z), model)[0].shape == z.shape
+
+
+def test_to_deepinv(physics):
+    theirs = to_deepinv(Deblurring(normal(3, 3).float(), 0.05))
+    x = torch.rand(1, 1, 32, 33)
+    assert_close_(theirs.A(x), theirs.model(x))
+    assert float((theirs(x) - theirs.A(x)).std()) == pytest.approx(0.05, rel=0.2)
+    assert theirs.A_dagger(theirs.A(x)).shape == x.shape
+    assert torch.equal(copy.deepcopy(theirs).A(x), theirs.A(x))
+    assert theirs.to("meta").A(x.to("meta")).shape == x.shape
+    # sigma of each part, theirs of both.
+    coils = to_deepinv(MRI(torch.ones(64), None, 0.05))
+    z = torch.rand(4, 64, 64, dtype=torch.complex64)
+    assert float((coils(z) - coils.A(z)).real.std()) == pytest.approx(0.05, rel=0.05)
+
+
+def test_solver_of_deepinv_on_a_model(physics):
+    """Least squares by deepinv's conjugate gradients, of a model that has a unique solution."""
+    kernel = torch.zeros(3, 3, dtype=F64)
+    kernel[1, 1], kernel[0, 1] = 1, 0.4
+    theirs = to_deepinv(Deblurring(kernel, 0.1))
+    x = torch.rand(1, 1, 8, 9, dtype=F64)
+    assert_close_(theirs.A_dagger(theirs.A(x), solver="CG", max_iter=200, tol=1e-12), x, 1e-6)
+
+
+def test_examples(physics):
+    import deepinv
+
+    from amstel.interop import deepinv as interop
+
+    result = doctest.testmod(interop, extraglobs={"torch": torch, "amstel": amstel, "deepinv": deepinv})
+    assert result.attempted and not result.failed
+
+
+def test_without_deepinv(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "deepinv.physics", None)
+    with pytest.raises(ImportError, match="pip install deepinv"):
+        to_deepinv(Denoising(0.1))
+
+
+@pytest.mark.parametrize("error, message, call", [
+    (TypeError, "`physics` must be a deepinv.physics.LinearPhysics, got 3", lambda: from_deepinv(3)),
+    (TypeError, "`physics` must be", lambda: from_deepinv(nn.Identity(), 0.1)),
+    (ValueError, "`sigma` must be given where physics.noise_model is not a GaussianNoise", lambda: from_deepinv(Sums())),
+    (ValueError, "`sigma` must be a finite number > 0", lambda: from_deepinv(Sums(), 0)),
+    (TypeError, "`model` must be an amstel.inverse.ForwardModel", lambda: to_deepinv(Sums())),
+])  # fmt: skip
+def test_bad_input(error, message, call):
+    with pytest.raises(error, match=message):
+        call()
