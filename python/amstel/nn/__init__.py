@@ -1,6 +1,7 @@
 """Modules; each is a thin shell around operators of `amstel.ops`."""
 
 from amstel.nn.backbone import SmallBackbone, VGG16Features
+from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.conv_lstm import ConvLSTM, ConvLSTMCell
 from amstel.nn.efficientnet import EfficientNetLite
 from amstel.nn.gcn import (
@@ -13,6 +14,7 @@ from amstel.nn.gcn import (
     inverse_graph_fourier,
     sparse_dropout,
 )
+from amstel.nn.rim import RIM
 from amstel.nn.roi_pool import RoIPool
 from amstel.nn.sint import SINT, MarginContrastiveLoss
 from amstel.nn.video_lstm import (
@@ -28,9 +30,11 @@ from amstel.nn.video_lstm import (
 __all__ = [
     "ALSTM",
     "GCN",
+    "RIM",
     "SINT",
     "ChebConv",
     "ConvALSTM",
+    "ConvGRUCell",
     "ConvLSTM",
     "ConvLSTMCell",
     "ConvLSTMClassifier",

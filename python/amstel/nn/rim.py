@@ -1,0 +1,307 @@
+"""Recurrent inference machines (RIM) for any inverse problem y = A x + noise."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, relu
+from torch.utils.checkpoint import checkpoint
+
+from amstel import _check, ops
+from amstel.nn.conv_gru import ConvGRUCell
+from amstel.ops._winograd import conv3x3
+from amstel.reference.rim import psi
+
+State = tuple[Tensor | None, Tensor | None]
+
+
+class RIM(nn.Module):
+    r"""A learned iteration that turns the gradient of the log-likelihood into steps of the estimate.
+
+    .. code-block:: text
+
+        x_t = Ψ(η_t)      g_t = Ψ'(η_t) ⊙ A^H (A x_t - y) / σ²
+        η_{t+1} = η_t + h(g_t, η_t, s_t)      s_{t+1} = h*(g_t, η_t, s_t)
+
+    where h is a small network with two convolutional GRUs: convolution 5x5, ReLU, GRU, convolution 3x3, ReLU, GRU,
+    convolution 3x3. It sees the forward model A through the gradient alone, so that one network serves any.
+
+    Args:
+        channels: C of the images; 2 where they are complex, as their real and imaginary part.
+        features: of the network and its two states.
+        steps: T.
+        link: Ψ, "identity", or "logistic" for images between 0 and 1, Ψ(η) = 1 / (1 + exp(-η)).
+        detach_gradient: stop the gradient of training where it passes through g_t, the forward model. Through η_t and
+            the states it goes on; training needs no gradient of the forward model then.
+        stride: of the first convolution; the last one makes stride² pixels of one. The network is about stride² times
+            as fast, and sees stride times as far.
+        memory: what is kept for the gradient, always with the same bits. "store": everything; "recompute": η and the
+            two states of a step, about an eighth, for a second forward pass; "chunked": those of every sqrt(T)-th
+            step, for a third one; a number k: of every k-th step.
+        use_estimate: whether the network sees η_t, or g_t alone.
+        recurrent: whether there are states; False: two convolutions with ReLU, of as many weights, in place of each GRU.
+        kernel_sizes: of the three convolutions, odd. gru_kernel_size: of those in the GRUs.
+        dilation: of the second convolution.
+        gradient_step: α of a plain step that the network's is added to, η_{t+1} = η_t - α g_t + h(g_t, η_t, s_t).
+        depth: how many of those, each with its ReLU, follow each other between the two GRUs.
+        padding_mode: of the three convolutions, "zeros", "replicate" or "reflect".
+        reset: of the GRUs, see `amstel.nn.ConvGRUCell`.
+        state_relu: whether a GRU's output goes through a ReLU on its way to the next convolution.
+
+    `model(y, physics, steps=None, initial=None)` returns the list of the estimates x_1 ... x_T, the last one being the
+    result; they have the shape and dtype of `physics.adjoint(y)`, images [N, C, H, W], or complex [N, H, W] with C = 2.
+
+    * y: measurements.
+    * physics: anything with `.adjoint(y)` and `.gradient(x, y)`, as the models of `amstel.inverse`, whose
+      `.prepare(y)` is used where there is one.
+    * steps: T of this call.
+    * initial: x_0; None: `physics.adjoint(y)`. With the logistic link it is clamped to [0.01, 0.99] first, so that η_0
+      is finite and Ψ' there is not 0.
+
+    `step(given, state)` is h by itself. Differentiable in y, initial and the parameters; runs under autocast, where η
+    and the physics keep the dtype of `initial`, under torch.compile, and in DistributedDataParallel.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
+    Complexity: with C' features, 50 C C' + 9 C'² + 9 C C' + 12 C'² multiplications a pixel and step.
+
+    Source: P. Putzky, M. Welling, Recurrent Inference Machines for Solving Inverse Problems, arXiv 1706.04008,
+    equations 7-9 and section 4.1.
+
+    Example:
+        >>> physics = amstel.inverse.Denoising(sigma=25 / 255)
+        >>> model = amstel.nn.RIM(channels=1, features=8, steps=3)
+        >>> estimates = model(torch.rand(2, 1, 16, 16), physics)
+        >>> len(estimates), estimates[-1].shape
+        (3, torch.Size([2, 1, 16, 16]))
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,
+        features: int = 64,
+        steps: int = 10,
+        link: str = "identity",
+        detach_gradient: bool = False,
+        *,
+        stride: int = 1,
+        memory: str | int = "store",
+        use_estimate: bool = True,
+        recurrent: bool = True,
+        kernel_sizes: tuple[int, int, int] = (5, 3, 3),
+        gru_kernel_size: int = 1,
+        dilation: int = 1,
+        depth: int = 1,
+        gradient_step: float = 0.0,
+        padding_mode: str = "zeros",
+        reset: str = "after",
+        state_relu: bool = False,
+    ):
+        super().__init__()
+        #: The arguments, from which the model can be built again.
+        self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        for name in ("channels", "features", "steps", "stride", "gru_kernel_size", "dilation", "depth"):
+            _at_least_one(name, self.options[name])
+        if link not in ("identity", "logistic"):
+            _check.fail("link", "'identity' or 'logistic'", link)
+        if memory not in ("store", "recompute", "chunked"):
+            _at_least_one("memory", memory, "'store', 'recompute', 'chunked' or ")
+        self.options["kernel_sizes"] = sizes = tuple(kernel_sizes)
+        if len(sizes) != 3 or not all(isinstance(k, int) and k > 0 and k % 2 for k in sizes):
+            _check.fail("kernel_sizes", "three odd numbers", kernel_sizes)
+        if padding_mode not in ("zeros", "replicate", "reflect"):
+            _check.fail("padding_mode", "'zeros', 'replicate' or 'reflect'", padding_mode)
+        self.channels, self.features, self.steps, self.link = channels, features, steps, link
+        self.detach_gradient, self.stride, self.memory = bool(detach_gradient), stride, memory
+        if isinstance(gradient_step, bool) or not isinstance(gradient_step, (int, float)):
+            _check.fail("gradient_step", "a number", gradient_step)
+        self.gradient_step = float(gradient_step)
+        self.use_estimate, self.recurrent, self.state_relu = (
+            bool(use_estimate),
+            bool(recurrent),
+            bool(state_relu),
+        )
+
+        def conv(inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+            padding = dilation * (size // 2)
+            options: Any = {"padding_mode": padding_mode}
+            return nn.Conv2d(inputs, outputs, size, stride, padding, dilation, **options)
+
+        def unit() -> nn.Module:
+            if recurrent:
+                return ConvGRUCell(features, features, gru_kernel_size, reset=reset)
+            size: Any = {"kernel_size": gru_kernel_size, "padding": "same"}
+            return nn.Sequential(
+                nn.Conv2d(features, 3 * features, **size),
+                nn.ReLU(),
+                nn.Conv2d(3 * features, features, **size),
+                nn.ReLU(),
+            )
+
+        self.conv1 = conv(2 * channels if use_estimate else channels, features, sizes[0], stride)
+        self.gru1 = unit()
+        self.conv2 = conv(features, features, sizes[1], dilation=dilation)
+        self.deep = nn.ModuleList(
+            conv(features, features, sizes[1], dilation=dilation) for _ in range(depth - 1)
+        )
+        self.gru2 = unit()
+        self.conv3 = conv(features, channels * stride**2, sizes[2])
+        # Gradients are a few times larger than images, and a first step of the size of the image would be far too long.
+        with torch.no_grad():
+            self.conv1.weight[:, -channels:] *= 0.1
+            self.conv3.weight.mul_(0.1)
+            self.conv3.bias.zero_()  # type: ignore[union-attr]
+
+    @classmethod
+    def pretrained(cls, name: str) -> RIM:
+        """The network with weights that ship, "grey", "colour", "sr" or "mri", in evaluation mode.
+
+        "grey" and "colour" are denoisers, "sr" enlarges the grey image 2, 3 or 4 times, "mri" takes complex images of
+        several coils; see the cards beside the files. Needs the extra [restore].
+        """
+        from amstel import weights
+
+        file = f"rim_{name}"
+        options = json.loads(weights.metadata(file)["options"])
+        model = cls(**options)
+        model.load_state_dict(weights.load(file))
+        return model.eval()
+
+    def step(self, given: Tensor, state: State = (None, None)) -> tuple[Tensor, State]:
+        """The update of η from the network's input, [η_t, g_t] or g_t alone, and the next state."""
+        height, width = given.shape[2:]
+        h1 = self._unit(self.gru1, relu(self.conv1(given), inplace=True), state[0])
+        x = self._passed(h1)
+        for conv in (self.conv2, *self.deep):
+            x = relu(self._conv2(conv, x), inplace=True)
+        h2 = self._unit(self.gru2, x, state[1])
+        update = self.conv3(self._passed(h2))
+        if self.stride > 1:
+            update = pixel_shuffle(update, self.stride)[:, :, :height, :width]
+        return update, (h1, h2) if self.recurrent else (None, None)
+
+    def _unit(self, unit: nn.Module, x: Tensor, h: Tensor | None) -> Tensor:
+        return unit(x, h) if self.recurrent else unit(x)
+
+    def _passed(self, h: Tensor) -> Tensor:
+        return relu(h) if self.state_relu else h
+
+    def _conv2(self, c: Any, x: Tensor) -> Tensor:
+        if c.kernel_size == (3, 3) and c.dilation == (1, 1) and c.padding_mode == "zeros":
+            return conv3x3(x, c.weight, c.bias)
+        return c(x)
+
+    def forward(
+        self, y: Tensor, physics: Any, steps: int | None = None, initial: Tensor | None = None
+    ) -> list[Tensor]:
+        steps = self.steps if steps is None else steps
+        _at_least_one("steps", steps)
+        if not (hasattr(physics, "adjoint") and hasattr(physics, "gradient")):
+            raise TypeError(f"`physics` must have .adjoint and .gradient, got {_check.describe(physics)}")
+        name = "initial" if initial is not None else "physics.adjoint(y)"
+        x = self._images(name, physics.adjoint(y) if initial is None else initial)
+        complex_ = x.is_complex()
+        eta = torch.view_as_real(x).permute(0, 3, 1, 2) if complex_ else x
+        if self.link == "logistic":
+            eta = torch.logit(eta, 0.01)
+        run = self._run(_likelihood(y, physics, complex_))
+        etas = run(eta, None, None, steps)[:-2]
+        estimates = [psi(e, self.link) for e in etas]
+        if complex_:
+            return [torch.view_as_complex(e.permute(0, 2, 3, 1).contiguous()) for e in estimates]
+        return estimates
+
+    def _run(self, network_input: Callable[[Tensor, str], Tensor]) -> Callable[..., Any]:
+        """(η, h1, h2, k) -> k times the next η, and the states after them."""
+
+        def once(eta: Tensor, h1: Tensor | None, h2: Tensor | None) -> tuple:
+            given = self._given(eta, network_input)
+            update, state = self.step(given, (h1, h2))
+            update = update.to(eta.dtype)
+            if self.gradient_step:
+                update = update - self.gradient_step * given[:, -self.channels :].to(eta.dtype)
+            return eta + update, *state
+
+        def store(eta: Tensor, h1: Any, h2: Any, steps: int, kept: bool = True) -> tuple:
+            etas = []
+            for _ in range(steps):
+                eta, h1, h2 = once(eta, h1, h2) if kept else _again(once, eta, h1, h2)
+                etas.append(eta)
+            return *etas, h1, h2
+
+        def chunked(eta: Tensor, h1: Any, h2: Any, steps: int) -> tuple:
+            size = self.memory if isinstance(self.memory, int) else math.isqrt(steps - 1) + 1
+            etas: list[Tensor] = []
+            for first in range(0, steps, size):
+                count = min(size, steps - first)
+                *found, h1, h2 = _again(store, eta, h1, h2, count, False)
+                etas += found
+                eta = etas[-1]
+            return *etas, h1, h2
+
+        if self.memory == "store" or not torch.is_grad_enabled() or torch.compiler.is_exporting():
+            return store
+        return chunked if self.memory != "recompute" else partial(store, kept=False)
+
+    def _given(self, eta: Tensor, network_input: Callable[[Tensor, str], Tensor]) -> Tensor:
+        """The network's input."""
+        c = self.channels
+        if not self.detach_gradient:
+            given = network_input(eta, self.link)
+            return given if self.use_estimate else given[:, c:]
+        with torch.no_grad():
+            gradient = network_input(eta, self.link)[:, c:]
+        if not self.use_estimate:
+            return gradient
+        return torch.cat([eta, gradient], 1).contiguous(memory_format=torch.channels_last)
+
+    def _images(self, name: str, x: Tensor) -> Tensor:
+        expected = f"floating-point [N, {self.channels}, H, W]" + (
+            ", or complex [N, H, W]" if self.channels == 2 else ""
+        )
+        _check.tensor(name, x, expected)
+        if x.is_complex():
+            fits = x.dim() == 3 and self.channels == 2
+        else:
+            fits = x.dim() == 4 and x.shape[1] == self.channels and x.is_floating_point()
+        if not fits:
+            _check.fail(name, f"{expected} in this RIM of {self.channels} channels", x)
+        return x
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+
+
+def _at_least_one(name: str, value: Any, other: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        _check.fail(name, f"{other}an integer >= 1", value)
+
+
+def _again(function: Callable[..., tuple], *given: Any) -> tuple:
+    """function(*given), which keeps `given` alone for the gradient."""
+    return checkpoint(function, *given, use_reentrant=False, preserve_rng_state=False)
+
+
+def _likelihood(y: Tensor, physics: Any, complex_: bool) -> Callable[[Tensor, str], Tensor]:
+    """(η, link) -> [η, g]: the physics' own where it has one, or made of its gradient."""
+    prepared: Any = physics.prepare(y) if hasattr(physics, "prepare") else None
+    if hasattr(prepared, "network_input"):
+        return prepared.network_input
+
+    def network_input(eta: Tensor, link: str) -> Tensor:
+        x = psi(eta, link)
+        if complex_:
+            x = torch.view_as_complex(x.permute(0, 2, 3, 1).contiguous())
+        gradient = prepared.gradient(x) if prepared is not None else physics.gradient(x, y)
+        if complex_:
+            gradient = torch.view_as_real(gradient).permute(0, 3, 1, 2)
+        return ops.rim_input(eta, gradient, link=link)
+
+    return network_input
