@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from amstel import inverse
 from amstel.inverse import (
     MRI,
     Deblurring,
@@ -712,3 +713,55 @@ SENS = torch.zeros(3, 4, 4, dtype=torch.complex64)
 def test_bad_input(error, message, call):
     with pytest.raises(error, match=message):
         call()
+
+
+# -------------------------------------------------------------------------------------------- envelopes
+
+
+@pytest.mark.parametrize("complex_images", [False, True])
+def test_envelope_is_the_proximal_step(complex_images):
+    torch.manual_seed(0)
+    if complex_images:
+        model = inverse.MRI(torch.rand(4, 6) < 0.6, torch.randn(3, 4, 6, dtype=torch.complex128), sigma=0.7)
+        x, y = torch.randn(2, 4, 6, dtype=torch.complex128), torch.randn(2, 3, 4, 6, dtype=torch.complex128)
+    else:
+        model = inverse.SuperResolution(2, 0.3)
+        x, y = torch.randn(2, 1, 4, 6, dtype=torch.float64), torch.randn(2, 1, 2, 3, dtype=torch.float64)
+    weight = 0.8
+    found = inverse.Envelope(model, weight, iterations=40).gradient(x, y)
+    # At p = x - gradient the derivative of f / weight + |p - x|^2 / 2 is 0.
+    p = x - found
+    torch.testing.assert_close(model.gradient(p, y) / weight, x - p, rtol=1e-8, atol=1e-8)
+    prepared = inverse.Envelope(model, weight, iterations=40).prepare(y)
+    assert torch.equal(prepared.gradient(x), found)
+    eta = torch.view_as_real(x).permute(0, 3, 1, 2) if complex_images else x
+    shown = torch.view_as_real(found).permute(0, 3, 1, 2) if complex_images else found
+    torch.testing.assert_close(prepared.network_input(eta)[:, eta.shape[1] :], shown)
+    assert inverse.Envelope(model, weight).adjointness_test(x) < 1e-12
+
+
+def test_envelope_of_one_iteration_is_along_the_gradient_and_nothing_is_divided_by_nothing():
+    model = inverse.Denoising(0.5)
+    x, y = torch.rand(1, 1, 3, 3), torch.rand(1, 1, 3, 3)
+    one = inverse.Envelope(model, 2.0, iterations=1).gradient(x, y)
+    torch.testing.assert_close(one, (x - y) * 4 / (4 + 2))
+    assert torch.equal(inverse.Envelope(model, 2.0).gradient(y, y), torch.zeros_like(y))
+
+
+def test_envelope_can_be_differentiated():
+    model = inverse.Envelope(
+        inverse.Deblurring(torch.rand(3, 3, dtype=torch.float64), 0.9), 0.5, iterations=5
+    )
+    x, y = (torch.rand(1, 1, 3, 4, dtype=torch.float64, requires_grad=True) for _ in "xy")
+    assert torch.autograd.gradcheck(model.gradient, (x, y))
+
+
+def test_envelope_says_what_is_wrong():
+    with pytest.raises(TypeError, match="`model` must be a ForwardModel"):
+        inverse.Envelope(torch.nn.Identity(), 1.0)
+    for weight in (0, -1.0, float("inf"), True, "1"):
+        with pytest.raises(ValueError, match="`weight` must be a finite number > 0"):
+            inverse.Envelope(inverse.Denoising(1.0), weight)
+    for iterations in (0, 1.5, True):
+        with pytest.raises(ValueError, match="`iterations` must be an integer >= 1"):
+            inverse.Envelope(inverse.Denoising(1.0), 1.0, iterations)

@@ -417,3 +417,31 @@ def test_bad_input(error, message, call):
 
 def test_one_cell_type():
     assert isinstance(RIM().gru1, ConvGRUCell) and amstel.nn.RIM is RIM
+
+
+def test_a_plain_step_is_taken_beside_the_networks():
+    torch.manual_seed(0)
+    physics, y = inverse.Denoising(0.5), torch.rand(1, 1, 6, 6)
+    model = RIM(1, 8, 1, gradient_step=0.25)
+    start = torch.rand(1, 1, 6, 6)
+    without = RIM(1, 8, 1)
+    without.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        (found,), (plain,) = (m(y, physics, initial=start) for m in (model, without))
+    torch.testing.assert_close(found, plain - 0.25 * physics.gradient(start, y))
+    with pytest.raises(ValueError, match="`gradient_step` must be a number"):
+        RIM(gradient_step="1")
+
+
+def test_depth_adds_convolutions_between_the_grus():
+    shallow, deep = RIM(1, 8, 1), RIM(1, 8, 1, depth=3)
+    deep.load_state_dict(shallow.state_dict(), strict=False)
+    for conv in deep.deep:
+        torch.nn.init.dirac_(conv.weight)
+        torch.nn.init.zeros_(conv.bias)
+    y = torch.rand(1, 1, 6, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(deep(y, inverse.Denoising(0.5))[0], shallow(y, inverse.Denoising(0.5))[0])
+    assert len(deep.deep) == 2
+    with pytest.raises(ValueError, match="`depth` must be an integer >= 1"):
+        RIM(depth=0)

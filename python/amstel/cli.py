@@ -1,4 +1,4 @@
-"""The command line: `amstel info | demo | bench | gcn | videolstm | track`. Bad input: status 2 and one line on stderr."""
+"""The command line: `amstel info | demo | bench | gcn | videolstm | track | restore`. Bad input: status 2 and one line on stderr."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ _TRAINING: dict[str, Callable[[str], Any]] = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    from amstel import cli_track
+    from amstel import cli_restore, cli_track
     from amstel.recipes import video_lstm, video_studies
     from amstel.recipes.gcn import MODELS, STOPPING
 
@@ -422,6 +422,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--json", type=_file, metavar="FILE", help="write settings and results")
 
     cli_track.add(command)
+    cli_restore.add(command)
     return parser
 
 
@@ -433,8 +434,8 @@ def _explained(name: str, choices: dict[str, Any], settings: Any) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # Commands of their own, beside `track VIDEO`.
-    if arguments[:2] in (["track", "train"], ["track", "eval"]):
+    # Commands of their own, beside `track VIDEO` and `restore INPUT`.
+    if arguments[:1] in (["track"], ["restore"]) and arguments[1:2] in (["train"], ["eval"]):
         arguments[:2] = [" ".join(arguments[:2])]
     args = _parser().parse_args(arguments)
     if args.threads:

@@ -170,8 +170,24 @@ def sint(folder: Path) -> None:
         print(f"  (no sint.gif: {error})")
 
 
+def rim(folder: Path) -> None:
+    """A photograph denoised, one enlarged, and an image reconstructed from a quarter of its k-space."""
+    print("RIM: an image is refined step by step, from what was measured of it and a recurrent network")
+    try:
+        from amstel.restoration import demonstration
+
+        for example in demonstration.examples():
+            print("  " + example.said())
+            try:
+                print(f"  wrote {example.draw(folder / f'rim_{example.name}.png')}")
+            except ImportError as error:
+                print(f"  ({error})")
+    except ImportError as error:
+        print(f"  ({error})")
+
+
 #: One function a family; each prints what it found and writes its pictures to the folder.
-DEMOS: list[Callable[[Path], None]] = [gcn, karate, video_lstm, sint]
+DEMOS: list[Callable[[Path], None]] = [gcn, karate, video_lstm, sint, rim]
 
 
 def run(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Readers of the field's data formats, and small data sets that need no file."""
 
 from amstel.data.clips import UCF101, Clip, ClipFolder, MovingShapes, Weizmann, generate_moving_shapes
+from amstel.data.images import ImageFolder
 from amstel.data.nodes import NodeData, block_model, karate_club
 from amstel.data.pairs import FramePair, SequencePairs, StillPairs
 from amstel.data.planetoid import Planetoid
@@ -15,6 +16,7 @@ __all__ = [
     "ClipFolder",
     "FramePair",
     "GOT10k",
+    "ImageFolder",
     "MovingShapes",
     "NodeData",
     "OTBSequence",

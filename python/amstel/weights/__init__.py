@@ -16,7 +16,7 @@ def _safetensors(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise ImportError('amstel.weights needs safetensors: pip install "amstel[track]"') from None
+        raise ImportError('amstel.weights needs safetensors: pip install "amstel[restore]"') from None
 
 
 def names() -> list[str]:

@@ -1,0 +1,79 @@
+"""Folders of images, and random patches of them for training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amstel import _check
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError('amstel.data.ImageFolder needs pillow: pip install "amstel[restore]"') from None
+    return Image
+
+
+class ImageFolder:
+    """The images of a folder in the order of their names, read when asked for.
+
+    Args:
+        root: a folder, or several, one after the other; folders inside them are not looked into.
+        mode: "L" for grey [H, W] (the luma of ITU-R 601 of colour images), "RGB" for [H, W, 3].
+
+    `folder[i]` is a uint8 array, `folder.paths[i]` its file, `len(folder)` their number.
+
+    Raises:
+        ValueError: a mode of neither kind, or a folder without images; FileNotFoundError: no such folder;
+        OSError: an image cannot be read.
+
+    Example:
+        >>> images = amstel.data.ImageFolder("photographs", mode="L")
+        >>> images[0].shape
+        (321, 481)
+    """
+
+    def __init__(self, root: str | Path | Sequence[str | Path], mode: str = "RGB"):
+        if mode not in ("L", "RGB"):
+            _check.fail("mode", "'L' or 'RGB'", mode)
+        self.mode = mode
+        self.paths: list[Path] = []
+        for folder in [root] if isinstance(root, (str, Path)) else root:
+            if not Path(folder).is_dir():
+                raise FileNotFoundError(f"`root`: the folder {folder} does not exist")
+            found = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES)
+            if not found:
+                raise ValueError(f"`root`: there is no image in {folder} ({', '.join(SUFFIXES)})")
+            self.paths += found
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        path = self.paths[index]
+        try:
+            with _pillow().open(path) as image:
+                return np.asarray(image.convert(self.mode))
+        except OSError as error:
+            raise OSError(f"{path} cannot be read as an image: {error}") from error
+
+
+def patches(images: Sequence[np.ndarray], count: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` random squares [count, C, size, size] of uint8 images, each in one of its eight orientations."""
+    out = []
+    for index in rng.integers(len(images), size=count):
+        image = images[index]
+        if min(image.shape[:2]) < size:
+            _check.fail("size", f"at most the {min(image.shape[:2])} pixels of image {index}", size)
+        top, left = (int(rng.integers(side - size + 1)) for side in image.shape[:2])
+        patch = np.rot90(image[top : top + size, left : left + size], int(rng.integers(4)))
+        patch = patch[:, ::-1] if rng.integers(2) else patch
+        out.append(patch[None] if patch.ndim == 2 else patch.transpose(2, 0, 1))
+    return np.stack(out)

@@ -1,0 +1,188 @@
+"""Multi-coil k-space made from magnitude images, to train a reconstruction on."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from amstel._check import fail
+from amstel.data.mri.masks import cartesian_mask, poisson_disc_mask, radial_mask, sides
+from amstel.data.mri.readers import read_admmnet
+from amstel.data.mri.sensitivities import estimate_sensitivities, loop_sensitivities
+from amstel.inverse import MRI
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+
+def smooth_phase(shape: Sequence[int], rng: np.random.Generator, spread: float = 0.6) -> Tensor:
+    """A slowly varying phase in radians, float32 [H, W]: a random field of 5 x 5 nodes, and a ramp."""
+    nodes = rng.normal(0, spread, (5, 5)) + np.add.outer(
+        *(np.linspace(-2, 2, 5) * rng.normal(0, spread, (2, 1)))
+    )
+    field = torch.from_numpy(nodes.astype(np.float32))[None, None]
+    return F.interpolate(field, sides(shape), mode="bicubic", align_corners=True)[0, 0]
+
+
+class CoilImages:
+    """Undersampled multi-coil k-space made from magnitude images, to train a reconstruction on.
+
+    1. An image is cropped, resized, flipped, turned and given another contrast; half of the images are cut to an ellipse,
+       as a head lies in its field of view, half of these in a dark and a bright ring, as bone and fat are.
+    2. It gets a smooth phase and the sensitivities of `loop_sensitivities`; k-space gets noise, and a mask, one for a
+       batch, of columns, a Poisson disc or radial lines, with a centre of 10 to 18 samples a side.
+    3. Sensitivities S are estimated from that centre, as they are of real data; the network is to find what they make of
+       the coil images m_c without noise and fully sampled, x = sum conj(S_c) m_c.
+    4. x and y are divided by the largest magnitude of the zero-filled reconstruction A^H y.
+
+    Args:
+        root: the folder of ADMM-Net's images (`read_admmnet`), or images float [count, H, W] in [0, 1].
+        size: side, or (H, W), of what is made; default: that of the images.
+        photographs: a folder of pictures (with pillow) that take the place of half of the images, for more variety.
+        coils: least and greatest number of coils.
+        noise: least and greatest standard deviation of the noise in the real and in the imaginary part of k-space,
+            log-uniform, for an image with a largest magnitude of 1.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: images of another kind, a size below 32, a folder without pictures.
+
+    Example:
+        >>> images = amstel.data.mri.CoilImages(torch.rand(3, 64, 64), size=48)
+        >>> x, physics, y = images.batch(2, np.random.default_rng(0))
+        >>> x.shape, x.dtype, y.shape[2:]
+        (torch.Size([2, 48, 48]), torch.complex64, torch.Size([48, 48]))
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike | Tensor,
+        size: int | tuple[int, int] | None = None,
+        *,
+        photographs: str | os.PathLike | None = None,
+        coils: tuple[int, int] = (4, 12),
+        noise: tuple[float, float] = (0.001, 0.02),
+    ):
+        images = root if isinstance(root, Tensor) else read_admmnet(root)
+        if images.dim() != 3 or not images.is_floating_point() or not images.numel():
+            fail("root", "a folder, or a real tensor [count, H, W]", images)
+        size = (images.shape[1], images.shape[2]) if size is None else size
+        self.size = sides((size, size) if isinstance(size, int) else size)
+        if min(self.size) < 32:
+            fail("size", "at least 32 a side", size)
+        if not 1 <= coils[0] <= coils[1]:
+            fail("coils", "two numbers >= 1 in ascending order", coils)
+        if not 0 < noise[0] <= noise[1] < math.inf:
+            fail("noise", "two positive numbers in ascending order", noise)
+        self.coils, self.noise = coils, noise
+        self._images = images.float()
+        self._photographs: list[Path] = []
+        if photographs is not None:
+            if not Path(photographs).is_dir():
+                raise FileNotFoundError(f"the folder {photographs} does not exist")
+            self._photographs = sorted(
+                p for p in Path(photographs).rglob("*") if p.suffix.lower() in PICTURES
+            )
+            if not self._photographs:
+                fail("photographs", f"a folder of pictures ({', '.join(PICTURES)})", str(photographs))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def _magnitude(self, rng: np.random.Generator) -> Tensor:
+        """An image [H, W] with a largest value of 1."""
+        if self._photographs and rng.random() < 0.5:
+            image = _grey(self._photographs[int(rng.integers(len(self._photographs)))])
+        else:
+            image = self._images[int(rng.integers(len(self)))]
+        if rng.random() < 0.5:
+            image = image.T
+        height, width = self.size
+        # A window of so many pixels of the image for each one that is made.
+        limit = min(image.shape[0] / height, image.shape[1] / width)
+        zoom = min(0.8, limit) * max(1.0, limit / 0.8) ** rng.random()
+        for _ in range(8):  # a window that is not just background
+            h, w = int(height * zoom), int(width * zoom)
+            i, j = int(rng.integers(image.shape[0] - h + 1)), int(rng.integers(image.shape[1] - w + 1))
+            window = image[i : i + h, j : j + w]
+            if window.mean() > 0.05:
+                break
+        flips = [axis for axis in (0, 1) if rng.random() < 0.5]
+        x = F.interpolate(window.flip(flips)[None, None], self.size, mode="bicubic", antialias=True)[0, 0]
+        x = (x.clamp_min(0) / x.max().clamp_min(1e-3)).pow(math.exp(rng.uniform(-0.5, 0.3)))
+        if rng.random() < 0.5:
+            x = _head(x, rng)
+        return x / x.max().clamp_min(1e-3)
+
+    def _mask(self, rng: np.random.Generator) -> Tensor:
+        width = self.size[1]
+        kind, center = rng.random(), rng.uniform(10, 18)
+        if kind < 0.6:
+            # One of 2.5 to 7 columns outside of the centre, whatever the width.
+            sampled = (center + (width - center) / rng.uniform(2.5, 7)) / width
+            return cartesian_mask(width, 1 / sampled, center / width, rng, equispaced=rng.random() < 0.5)
+        if kind < 0.7:
+            return radial_mask(self.size, rng.uniform(3, 8), center / 2, rng)
+        mask = poisson_disc_mask(self.size, rng.uniform(4, 16), center, rng)
+        if rng.random() < 0.5:  # k-space is nearly symmetric, so that a part of one side is often left out
+            mask[:, int(width * rng.uniform(0.8, 1)) :] = False
+        return mask
+
+    def batch(self, count: int, rng: np.random.Generator) -> tuple[Tensor, MRI, Tensor]:
+        """Images, their forward model and their k-space.
+
+        Returns:
+            x: complex64 [N, H, W], N = `count`.
+            physics: `amstel.inverse.MRI`, centred, with sigma = 1, so that its gradient is A^H (A x - y).
+            y: complex64 [N, coils, H, W], noisy where the mask of the batch samples it and 0 elsewhere.
+
+        All follows from the state of `rng`.
+        """
+        coils = int(rng.integers(self.coils[0], self.coils[1] + 1))
+        x = torch.stack(
+            [torch.polar(self._magnitude(rng), smooth_phase(self.size, rng)) for _ in range(count)]
+        )
+        made = torch.stack([loop_sensitivities(coils, self.size, rng) for _ in range(count)])
+        mask = self._mask(rng)
+        low, high = np.log(self.noise)
+        sigma = np.exp(rng.uniform(low, high, (count, 1, 1, 1))).astype(np.float32)
+        noise = torch.from_numpy(sigma[..., None] * rng.standard_normal((*made.shape, 2), dtype=np.float32))
+        y = MRI(mask, made, centered=True)(x) + mask * torch.view_as_complex(noise)
+        estimated = estimate_sensitivities(y, mask)
+        physics = MRI(mask, estimated, centered=True)
+        x = (estimated.conj() * made).sum(1) * x
+        peak = physics.adjoint(y).abs().amax((1, 2)).clamp_min(1e-6)[:, None, None]
+        return x / peak, physics, y / peak[:, None]
+
+
+def _grey(path: Path) -> Tensor:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError('photographs are read with pillow: pip install "amstel[restore]"') from error
+    with Image.open(path) as image:
+        return torch.from_numpy(np.asarray(image.convert("L"), np.float32) / 255)
+
+
+def _head(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """`x` cut to an ellipse with a soft edge, sometimes in a dark and a bright ring (bone and fat)."""
+    height, width = x.shape
+    centre, half = rng.uniform(-0.08, 0.08, 2), rng.uniform(0.65, 0.95, 2)
+    y = (torch.linspace(-1, 1, height)[:, None] - centre[0]) / half[0]
+    radius = (y.square() + ((torch.linspace(-1, 1, width) - centre[1]) / half[1]).square()).sqrt()
+    soft = 2 / min(height, width)
+
+    def inside(limit: float) -> Tensor:
+        return ((limit - radius) / soft).clamp(0, 1)
+
+    if rng.random() < 0.5:
+        return x * inside(1)
+    fat = rng.uniform(0.03, 0.1)
+    bone = fat + rng.uniform(0.03, 0.08)
+    return x * inside(1 - bone) + rng.uniform(0.4, 1.2) * (inside(1) - inside(1 - fat)) * (0.7 + 0.3 * x)

@@ -1,0 +1,131 @@
+"""Sampling masks of k-space: columns, Poisson discs, radial lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amstel._check import fail
+
+
+def _acceleration(acceleration: float) -> None:
+    if not 1 <= acceleration < math.inf:
+        fail("acceleration", "a finite number >= 1", acceleration)
+
+
+def sides(shape: Sequence[int]) -> tuple[int, int]:
+    """(H, W), checked."""
+    if len(shape) != 2 or any(not isinstance(n, int) or n < 1 for n in shape):
+        fail("shape", "two positive integers (H, W)", shape)
+    return shape[0], shape[1]
+
+
+def cartesian_mask(
+    width: int,
+    acceleration: float,
+    center_fraction: float = 0.08,
+    rng: np.random.Generator | None = None,
+    *,
+    equispaced: bool = False,
+) -> Tensor:
+    """Whole columns of k-space: bool [width], the central ones and some of the others.
+
+    round(center_fraction * width) central columns are sampled, and of the others so many that one of `acceleration` is
+    sampled in all: drawn without replacement, or evenly spaced from a random offset.
+    Source: Zbontar et al., "fastMRI: an open dataset and benchmarks for accelerated MRI", 2018, section 4.9.
+
+    Raises:
+        ValueError: an acceleration below 1, a fraction outside (0, 1], more in the centre than are sampled at all.
+    """
+    if not isinstance(width, int) or width < 1:
+        fail("width", "an integer >= 1", width)
+    _acceleration(acceleration)
+    if not 0 < center_fraction <= 1:
+        fail("center_fraction", "a number in (0, 1]", center_fraction)
+    rng = np.random.default_rng(0) if rng is None else rng
+    center, total = max(1, round(center_fraction * width)), round(width / acceleration)
+    if center > total:
+        fail("center_fraction", f"at most 1 / acceleration = {1 / acceleration:.3g}", center_fraction)
+    mask = torch.zeros(width, dtype=torch.bool)
+    first = width // 2 - center // 2
+    mask[first : first + center] = True
+    others = np.flatnonzero(~mask.numpy())
+    count = total - center
+    if equispaced and count:
+        chosen = others[((np.arange(count) + rng.random()) * (len(others) / count)).astype(int)]
+    else:
+        chosen = rng.choice(others, count, replace=False)
+    mask[torch.from_numpy(chosen)] = True
+    return mask
+
+
+def poisson_disc_mask(
+    shape: Sequence[int], acceleration: float, calibration: float = 16, rng: np.random.Generator | None = None
+) -> Tensor:
+    """Points of k-space that keep a distance from each other, and a full disc in the centre: bool [H, W].
+
+    Points are drawn one after the other and accepted where none lies nearer than 0.61 sqrt(acceleration), until one of
+    `acceleration` is; then the disc is added. That distance is about 3/4 of what leaves room for so many.
+    Source: Cook, "Stochastic sampling in computer graphics", ACM TOG 5, 1986.
+
+    Args:
+        shape: (H, W).
+        acceleration: points for each one that is sampled outside of the disc.
+        calibration: radius of the central disc in samples.
+    """
+    height, width = sides(shape)
+    _acceleration(acceleration)
+    rng = np.random.default_rng(0) if rng is None else rng
+    radius, left = 0.61 * math.sqrt(acceleration), round(height * width / acceleration)
+    reach = math.ceil(radius)
+    near = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1]) < radius
+    blocked = np.zeros((height + 2 * reach, width + 2 * reach), bool)
+    mask = np.zeros((height, width), bool)
+    for place in rng.permutation(height * width).tolist():
+        i, j = divmod(place, width)
+        if not blocked[i + reach, j + reach]:
+            mask[i, j] = True
+            blocked[i : i + 2 * reach + 1, j : j + 2 * reach + 1] |= near
+            left -= 1
+            if not left:
+                break
+    return torch.from_numpy(mask | _disc(height, width, calibration))
+
+
+def radial_mask(
+    shape: Sequence[int], acceleration: float, calibration: float = 8, rng: np.random.Generator | None = None
+) -> Tensor:
+    """Straight lines through the centre, on the grid, and a full disc there: bool [H, W].
+
+    The lines stand at golden angles from a random one and end at the border; one more is added until one point of
+    `acceleration` is sampled.
+    Source: Winkelmann et al., "An optimal radial profile order based on the golden ratio", IEEE TMI 26, 2007.
+
+    Args:
+        shape: (H, W).
+        acceleration: points for each one that is sampled.
+        calibration: radius of the central disc in samples.
+    """
+    height, width = sides(shape)
+    _acceleration(acceleration)
+    rng = np.random.default_rng(0) if rng is None else rng
+    mask = _disc(height, width, calibration)
+    along = np.linspace(-1, 1, 2 * max(height, width) + 1)
+    angle = rng.uniform(0, math.pi)
+    while mask.sum() < mask.size / acceleration:
+        dy, dx = math.sin(angle), math.cos(angle)
+        far = min(height / 2 / max(abs(dy), 1e-9), width / 2 / max(abs(dx), 1e-9))
+        i = np.rint(height // 2 + along * far * dy).astype(int).clip(0, height - 1)
+        j = np.rint(width // 2 + along * far * dx).astype(int).clip(0, width - 1)
+        mask[i, j] = True
+        angle += math.pi * 2 / (1 + math.sqrt(5))
+    return torch.from_numpy(mask)
+
+
+def _disc(height: int, width: int, radius: float) -> np.ndarray:
+    y, x = np.ogrid[:height, :width]
+    return np.hypot(y - height // 2, x - width // 2) < radius

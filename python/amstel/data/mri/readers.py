@@ -1,0 +1,102 @@
+"""Readers of k-space, sampling masks and ADMM-Net's images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amstel._check import fail
+
+
+def _load(path: str | os.PathLike, what: str) -> np.ndarray:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"the {what} {path} does not exist")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} must be a .npy file without pickled objects") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} must be a .npy file of one array, got an archive")
+    return array
+
+
+def _describe(array: np.ndarray) -> str:
+    return f"{array.dtype} {list(array.shape)}"
+
+
+def read_kspace(path: str | os.PathLike) -> Tensor:
+    """Centred k-space of one slice from a .npy file: complex64 [coils, H, W].
+
+    The file holds complex numbers, [coils, H, W] or [H, W] (one coil).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a .npy file, real numbers, another rank, no sample at all, NaN or infinity.
+
+    Example:
+        >>> kspace = amstel.data.mri.read_kspace("full_kspace_8x230x180.npy")   # doctest: +SKIP
+        >>> kspace.shape                                                        # doctest: +SKIP
+        torch.Size([8, 230, 180])
+    """
+    array = _load(path, "k-space")
+    if not np.iscomplexobj(array) or array.ndim not in (2, 3) or not array.size:
+        raise ValueError(f"{path} must hold complex k-space [coils, H, W] or [H, W], got {_describe(array)}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{path} must hold finite numbers, got NaN or infinity")
+    return torch.from_numpy(array.astype(np.complex64).reshape(-1, *array.shape[-2:]))
+
+
+def read_mask(path: str | os.PathLike, index: int = 0) -> Tensor:
+    """A centred sampling mask from a .npy file: bool [H, W], or bool [W] of whole columns.
+
+    Args:
+        path: the file holds [W], [H, W], or a stack of masks [count, H, W]: booleans, or numbers that are 0 or 1.
+        index: which mask of a stack.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a .npy file, another rank, values other than 0 and 1, nothing sampled, no such index.
+    """
+    array = _load(path, "mask")
+    if array.ndim not in (1, 2, 3) or not array.size or not np.isin(array, (0, 1)).all():
+        raise ValueError(
+            f"{path} must hold a mask [W], [H, W] or [count, H, W] of zeros and ones, got {_describe(array)}"
+        )
+    if array.ndim == 3:
+        if not 0 <= index < len(array):
+            fail("index", f"the number of a mask of {path}, from 0 to {len(array) - 1}", index)
+        array = array[index]
+    mask = torch.from_numpy(array.astype(bool))
+    if not mask.any():
+        raise ValueError(f"{path} must sample something, got a mask of zeros")
+    return mask
+
+
+def read_admmnet(root: str | os.PathLike) -> Tensor:
+    """The magnitude images of ADMM-Net's training set from `chest_train_100.npy`: float32 [100, H, W] in [0, 1].
+
+    Source: Yang, Sun, Li and Xu, "Deep ADMM-Net for compressive sensing MRI", NIPS 2016.
+
+    Args:
+        root: the file, or its folder.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file of something else.
+    """
+    path = Path(root)
+    path = path / "chest_train_100.npy" if path.is_dir() else path
+    array = _load(path, "file of images")
+    if (
+        array.ndim != 3
+        or array.dtype.kind != "f"
+        or not array.size
+        or not ((array >= 0) & (array <= 1)).all()
+    ):
+        raise ValueError(f"{path} must hold real images [count, H, W] in [0, 1], got {_describe(array)}")
+    return torch.from_numpy(array.astype(np.float32))

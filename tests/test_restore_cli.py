@@ -1,0 +1,320 @@
+"""`amstel restore`: pictures, folders, k-space, evaluation and training; exit status and the one line on bad input; the demo."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import amstel
+from amstel import cli, demo
+from amstel.recipes import restore as recipe
+from amstel.restoration import Picture, evaluation, files
+
+pytest.importorskip("PIL", reason="images are read from files")
+pytest.importorskip("skimage", reason="structural similarity is scikit-image's")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SMALL = ["--features", "8", "--steps", "2", "--batch", "8", "--size", "16", "--learning-rate", "0.04"]
+
+
+def _run(capsys, *arguments):
+    try:
+        status = cli.main(["restore", *map(str, arguments)])
+    except SystemExit as exit:
+        status = exit.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def waves(height, width, channels=1, seed=0):
+    """A smooth image, quick to learn, as 8 bits hold it."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 9
+    values = [np.sin(a * x + b * y + c) for a, b, c in rng.uniform(0, 2, (channels, 3))]
+    return evaluation.rounded((0.5 + 0.4 * np.stack(values, 2)).astype(np.float32).squeeze())
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder of two grey images, one of a colour image, and a network trained for a moment on each."""
+    root, threads = tmp_path_factory.mktemp("restore"), torch.get_num_threads()
+    for name, channels, count in (("grey", 1, 2), ("colour", 3, 1)):
+        (root / name).mkdir()
+        for number in range(count):
+            files.write(root / name / f"{number}.png", Picture(waves(40, 52, channels, number)))
+        arguments = ["train", root / name, "--task", name, "--out", root / f"{name}_out", *SMALL]
+        arguments += ["--iterations", 120 if channels == 1 else 20, "--threads", 1]
+        assert cli.main(["restore", *map(str, arguments)]) == 0
+    torch.set_num_threads(threads)
+    return root
+
+
+@pytest.fixture
+def weights(root):
+    return ["--weights", root / "grey_out" / "checkpoint.pt"]
+
+
+def test_an_image_is_denoised(capsys, root, weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = root / "grey" / "0.png"
+    record = tmp_path / "done.json"
+    options = [*weights, "--add-noise", 25, "--seed", 7, "--json", record]
+    status, out, err = _run(capsys, source, *options)
+    assert status == 0 and err == ""
+    found = re.fullmatch(
+        r"wrote 0_denoise.png: PSNR (\d+\.\d\d) dB with noise, (\d+\.\d\d) dB restored\n", out
+    )
+    assert float(found[2]) > float(found[1]) + 0.1
+    noise = np.random.default_rng([7, 0]).standard_normal((40, 52))
+    y = (waves(40, 52) + 25 / 255 * noise).astype(np.float32)
+    model = recipe.load(root / "grey_out" / "checkpoint.pt")
+    x = amstel.restore(y, sigma=25 / 255, model=model)
+    np.testing.assert_array_equal(files.read(tmp_path / "0_denoise.png").pixels, evaluation.rounded(x))
+    done = json.loads(record.read_text())
+    assert done["task"] == "denoise" and len(done["images"]) == 1 and done["seconds"] > 0
+    entry = done["images"][0]
+    assert entry["output"] == "0_denoise.png" and (entry["width"], entry["height"]) == (52, 40)
+    assert abs(entry["psnr"] - float(found[2])) < 0.006 and abs(entry["sigma"] - 25 / 255) < 1e-12
+    # Nothing is overwritten, not even the record, unless asked for.
+    before = (tmp_path / "0_denoise.png").stat().st_mtime_ns
+    status, out, err = _run(capsys, source, *weights)
+    assert status == 2 and out == "" and "0_denoise.png exists; --force overwrites it" in err
+    status, out, err = _run(capsys, source, *options, "-o", "other.png")
+    assert status == 2 and "done.json exists" in err and not Path("other.png").exists()
+    assert _run(capsys, source, *options, "--force")[0] == 0
+    assert (tmp_path / "0_denoise.png").stat().st_mtime_ns > before
+
+
+def test_a_folder_is_denoised(capsys, root, weights, tmp_path):
+    out = tmp_path / "new" / "out"
+    status, said, err = _run(capsys, root / "grey", "--sigma", 15, *weights, "-o", out)
+    assert status == 0 and err == "" and said == f"wrote {out / '0.png'}\nwrote {out / '1.png'}\n"
+    model = recipe.load(root / "grey_out" / "checkpoint.pt")
+    for number in range(2):
+        x = amstel.restore(waves(40, 52, 1, number), sigma=15 / 255, model=model)
+        np.testing.assert_array_equal(files.read(out / f"{number}.png").pixels, evaluation.rounded(x))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_colour_alpha_and_depth_are_kept(capsys, root, tmp_path, bits):
+    if bits == 16:
+        pytest.importorskip("cv2")
+    alpha = (np.arange(40 * 52).reshape(40, 52) % 256 / 255).astype(np.float32)
+    files.write(tmp_path / "in.png", Picture(waves(40, 52, 3), alpha, bits))
+    model = ["--weights", root / "colour_out" / "checkpoint.pt"]
+    out = tmp_path / "out.png"
+    status, _, err = _run(capsys, tmp_path / "in.png", *model, "-o", out)
+    assert status == 0 and err == ""
+    found = files.read(out)
+    assert found.bits == bits and found.pixels.shape == (40, 52, 3)
+    np.testing.assert_array_equal(found.alpha, files.read(tmp_path / "in.png").alpha)
+
+
+def test_super_resolution_enlarges_alpha_too(capsys, root, weights, tmp_path):
+    files.write(tmp_path / "in.png", Picture(waves(20, 26, 3), np.ones((20, 26), np.float32)))
+    out = tmp_path / "out.png"
+    status, _, err = _run(capsys, tmp_path / "in.png", "--task", "sr", "--scale", 3, *weights, "-o", out)
+    assert status == 0 and err == ""
+    found = files.read(out)
+    assert found.pixels.shape == (60, 78, 3) and (found.alpha == 1).all()
+
+
+def test_inpainting(capsys, root, weights, tmp_path):
+    known = np.ones((40, 52), np.float32)
+    known[10:16, 20:28] = 0
+    files.write(tmp_path / "mask.png", Picture(known))
+    image = waves(40, 52)
+    files.write(tmp_path / "in.png", Picture(image * known))
+    out = tmp_path / "out.png"
+    options = ["--task", "inpaint", "--mask", tmp_path / "mask.png", *weights, "-o", out]
+    status, _, err = _run(capsys, tmp_path / "in.png", *options)
+    assert status == 0 and err == ""
+    hole = known == 0
+    assert abs(files.read(out).pixels - image)[hole].mean() < 0.5 * image[hole].mean()
+    files.write(tmp_path / "mask.png", Picture(known[1:]))
+    status, _, err = _run(capsys, tmp_path / "in.png", *options, "--force")
+    assert status == 2 and "mask.png has 52 x 39 pixels, but the image" in err and "52 x 40" in err
+
+
+def test_kspace(capsys, tmp_path):
+    from amstel.data.mri import cartesian_mask, loop_sensitivities
+    from amstel.inverse import MRI
+
+    settings = recipe.Settings(task="mri", features=8, steps=2)
+    model = recipe.network(settings)
+    file = tmp_path / "checkpoint.pt"
+    recipe.save(file, recipe.Checkpoint(model, settings, {}, 0, []))
+    rng = np.random.default_rng(0)
+    mask, maps = cartesian_mask(48, 3, 0.2, rng), loop_sensitivities(4, (40, 48), rng)
+    image = torch.from_numpy(waves(40, 48)).to(torch.complex64)[None]
+    kspace = MRI(mask, maps, centered=True)(image)[0]
+    np.save(tmp_path / "kspace.npy", kspace)
+    np.save(tmp_path / "mask.npy", mask)
+    np.save(tmp_path / "maps.npy", maps)
+    options = ["--task", "mri", "--mask", tmp_path / "mask.npy", "--weights", file]
+    out, record = tmp_path / "out.png", tmp_path / "done.json"
+    status, said, err = _run(capsys, tmp_path / "kspace.npy", *options, "-o", out, "--json", record)
+    assert status == 0 and err == "" and f"wrote {out} and {tmp_path / 'out.npy'}" in said
+    found = np.load(tmp_path / "out.npy")
+    np.testing.assert_array_equal(found, amstel.restore(kspace.numpy(), "mri", mask=mask, model=model.eval()))
+    magnitude = abs(found) / abs(found).max()
+    np.testing.assert_array_equal(files.read(out).pixels, evaluation.rounded(magnitude))
+    assert json.loads(record.read_text())["images"][0]["coils"] == 4
+    given = ["--sensitivities", tmp_path / "maps.npy", "-o", tmp_path / "given.png"]
+    assert _run(capsys, tmp_path / "kspace.npy", *options, *given)[0] == 0
+    assert abs(np.load(tmp_path / "given.npy") - found).max() > 0
+    (tmp_path / "out.png").unlink()  # the numbers are there yet
+    status, _, err = _run(capsys, tmp_path / "kspace.npy", *options, "-o", out)
+    assert status == 2 and "out.npy exists" in err
+    np.save(tmp_path / "flat.npy", kspace.reshape(-1))
+    np.save(tmp_path / "real.npy", kspace.abs())
+    np.save(tmp_path / "narrow.npy", mask[1:])
+    for arguments, message in (
+        ([tmp_path / "flat.npy", *options], "flat.npy must hold complex k-space [coils, H, W]"),
+        ([tmp_path / "real.npy", *options], "real.npy must hold complex k-space"),
+        (
+            [tmp_path / "kspace.npy", *options, "--mask", tmp_path / "narrow.npy", "-o", tmp_path / "n.png"],
+            "`mask`",
+        ),
+        ([tmp_path / "kspace.npy", "--task", "mri"], "--task mri needs --mask"),
+    ):
+        status, said, err = _run(capsys, *arguments)
+        assert status == 2 and said == "" and message in err and err.count("\n") == 1, (arguments, err)
+
+
+def test_evaluation(capsys, root, weights, tmp_path):
+    record = tmp_path / "scores.json"
+    options = ["eval", "--root", root / "grey", *weights, "--json", record]
+    status, out, err = _run(capsys, *options, "--sigma", 15, 25, "--seeds", 2)
+    assert status == 0 and err == ""
+    assert (
+        re.search(r"^ +15 +2\d\.\d\d( +\d\d\.\d\d){2} +0\.\d{4}$", out, re.M) and "2 images, 2 seeds" in out
+    )
+    scores = json.loads(record.read_text())
+    assert scores["task"] == "denoise" and [row["sigma"] for row in scores["rows"]] == [15, 25]
+    assert all(row["psnr"] > row["noisy"] + 0.1 for row in scores["rows"])
+    status, _, err = _run(capsys, *options)
+    assert status == 2 and "scores.json exists" in err
+    status, out, err = _run(capsys, *options, "--task", "sr", "--scale", 2, "--force")
+    assert status == 0 and err == ""
+    assert re.search(r"^ +2( +\d\d\.\d\d +[01]\.\d{4}| +\d\d\.\d\d){3}$", out, re.M) and "2 images" in out
+    assert json.loads(record.read_text())["rows"][0]["bicubic"]["ssim"] > 0.5
+
+
+@pytest.mark.parametrize("task", ["grey", "sr"])
+def test_training_is_resumed(capsys, root, tmp_path, task):
+    arguments = ["train", root / "grey", "--out", tmp_path / "out"]
+    small = ["--features", 4, "--steps", 2, "--batch", 2, "--size", 12, "--task", task]
+    status, said, err = _run(capsys, *arguments, *small, "--iterations", 50)
+    assert status == 0 and err == ""
+    assert re.match(r"50 batches: loss \S+, PSNR \d+\.\d\d dB\nwrote .*checkpoint.pt\n", said)
+    status, _, err = _run(capsys, *arguments, *small, "--iterations", 50)
+    assert status == 2 and "checkpoint.pt exists; --force" in err
+    status, said, err = _run(capsys, *arguments, "--resume", "--iterations", 60)
+    assert status == 0 and err == "" and said.startswith("60 batches")
+    assert recipe.read(tmp_path / "out" / "checkpoint.pt").iteration == 60
+
+
+def test_training_in_two_processes(root, tmp_path):
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "amstel", "restore"]
+    arguments = ["train", root / "grey", "--out", tmp_path / "out", *SMALL, "--iterations", 10]
+    done = subprocess.run([sys.executable, *map(str, [*command, *arguments])], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("10 batches") == 1 and (tmp_path / "out" / "checkpoint.pt").is_file()
+
+
+def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "double").mkdir()
+    files.write("double/a.png", Picture(waves(8, 8)))
+    files.write("double/a.bmp", Picture(waves(8, 8)))
+    files.write("alpha.png", Picture(waves(8, 8), np.ones((8, 8), np.float32)))
+    Path("broken.png").write_bytes(b"\x89PNG nothing of the kind")
+    Path("other.pt").write_bytes(b"not a checkpoint")
+    (tmp_path / "mixed").mkdir()
+    files.write("mixed/a.png", Picture(waves(8, 8)))
+    Path("mixed/b.png").write_bytes(b"nothing of the kind")
+    image, colour = root / "grey" / "0.png", root / "colour" / "0.png"
+    eval_, train = ["eval", "--root", root / "grey"], ["train", root / "grey", "--out", tmp_path / "out"]
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, message in (
+        ([], "required: INPUT"),
+        (["nowhere.png"], "nowhere.png does not exist"),
+        (["empty"], "empty must hold at least one image"),
+        (["broken.png", *weights], "broken.png is not an image that can be read"),
+        (["mixed", *weights], "b.png is not an image that can be read"),
+        (["double", *weights], "double holds more than one image of the name a"),
+        ([image, "--sigma", "0"], "invalid number > 0 value: '0'"),
+        ([image, "--sigma", "-3"], "--sigma"),
+        ([image, "--sigma", "nan"], "invalid number > 0 value"),
+        ([image, "--add-noise", "x"], "invalid number > 0 value"),
+        ([image, "--task", "sr", "--scale", "1"], "invalid integer >= 2 value: '1'"),
+        ([image, "--task", "blur"], "invalid choice: 'blur'"),
+        ([image, "--scale", "2"], "--scale is for --task sr"),
+        ([image, "--task", "sr", "--sigma", "2"], "--sigma is for --task denoise and inpaint"),
+        ([image, "--mask", image], "--mask is for --task inpaint and mri"),
+        ([image, "--task", "inpaint"], "--task inpaint needs --mask FILE"),
+        ([image, "--task", "inpaint", "--mask", "nowhere.png", *weights], "nowhere.png does not exist"),
+        ([image, *weights, "-o", "/nowhere/out.png"], "cannot write"),
+        ([image, *weights, "-o", "out.gif"], "out.gif must end in one of .png"),
+        (["alpha.png", *weights, "-o", "out.jpg"], "alpha channel"),
+        ([root / "grey", *weights, "-o", "alpha.png"], "must be a folder"),
+        ([colour, *weights], "network of 3 channels, got one of 1"),
+        ([image, "--weights", "nowhere.pt"], "nowhere.pt does not exist"),
+        ([image, "--weights", "other.pt"], "other.pt is not a checkpoint"),
+        ([image, "--device", "abacus"], "no device abacus"),
+        ([image, "--steps", "0"], "invalid integer >= 1 value"),
+        ([image, "--json", "/nowhere/x.json"], "cannot write"),
+        (["eval"], "--root"),
+        (["eval", "--root", "nowhere"], "nowhere does not exist"),
+        (["eval", "--root", "empty"], "empty must hold at least one image"),
+        (["eval", "--root", "empty", "--task", "mri"], "does not exist"),
+        ([*eval_, "--scale", "2"], "--scale is for --task sr"),
+        ([*eval_, "--task", "sr", "--seeds", "2"], "--seeds is for --task denoise and mri"),
+        ([*eval_, "--task", "inpaint"], "invalid choice: 'inpaint'"),
+        (["train", root / "grey"], "--out"),
+        (["train", "nowhere", "--out", "out"], "nowhere does not exist"),
+        (["train", "empty", "--out", "out"], "empty"),
+        ([*train, "--resume"], "does not exist"),
+        ([*train, "--size", "64"], "`size` must be at most the 40 pixels"),
+        ([*train, "--learning-rate", "-1"], "`learning_rate` must be"),
+        ([*train, "--weights", "other.pt"], "other.pt is not a checkpoint"),
+    ):
+        status, said, err = _run(capsys, *arguments)
+        assert status == 2 and said == "", (arguments, said)
+        assert err.count("\n") == 1 and err.startswith("amstel") and message in err, (arguments, err)
+    made = set(tmp_path.rglob("*")) - set(before) - {tmp_path / "out"}
+    assert not [path for path in made if path.is_file()], made
+
+
+def test_help(capsys):
+    for action in ([], ["train"], ["eval"]):
+        status, out, _ = _run(capsys, *action, "--help")
+        assert status == 0 and out.startswith(" ".join(["usage: amstel restore", *action]))
+
+
+def test_demo(capsys, tmp_path):
+    demo.rim(tmp_path)
+    out = capsys.readouterr().out
+    for name in ("denoise", "sr", "mri"):
+        assert f"wrote {tmp_path / f'rim_{name}.png'}" in out
+        assert files.read(tmp_path / f"rim_{name}.png").pixels.shape[1] > 600
+    first, *steps = (float(n) for n in re.findall(r"\d+\.\d\b", out.splitlines()[1]))
+    assert len(steps) >= 2 and steps[-1] > first + 10
+
+
+def test_example(tmp_path):
+    example = Path(__file__).parent.parent / "examples" / "restore.py"
+    assert len(example.read_text().splitlines()) < 80
+    file = tmp_path / "restored.png"
+    done = subprocess.run(
+        [sys.executable, str(example), str(file)], capture_output=True, text=True, check=True
+    )
+    assert f"wrote {file}" in done.stdout and files.read(file).pixels.ndim == 3
