@@ -254,7 +254,11 @@ def restoration() -> list[str]:
         kinds = list(dict.fromkeys(r["mask"] for r in mri["rows"]))
         scores = {(r["mask"], r["method"]): f"{r['psnr']:.2f} / {r['ssim']:.3f}" for r in mri["rows"]}
         methods = ("zero-filled", "total variation", "RIM")
-        lines += ["", f"| MRI, 8-coil brain slice, PSNR / SSIM | {' | '.join(methods)} |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"| MRI, 8-coil brain slice, PSNR / SSIM | {' | '.join(methods)} |",
+            "|---|---|---|---|",
+        ]
         lines += [f"| {kind} | {' | '.join(scores[kind, m] for m in methods)} |" for kind in kinds]
     return lines
 
