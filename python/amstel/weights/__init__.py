@@ -16,7 +16,9 @@ def _safetensors(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise ImportError('amstel.weights needs safetensors: pip install "amstel[restore]"') from None
+        raise ImportError(
+            'amstel.weights needs safetensors: pip install "amstel[track]" or "amstel[restore]"'
+        ) from None
 
 
 def names() -> list[str]:
@@ -33,7 +35,7 @@ def path(name: str) -> Path:
 
 
 def load(name: str) -> dict[str, Tensor]:
-    """The tensors of the weights `name`, for a module's `load_state_dict`; needs the extra [track].
+    """The tensors of the weights `name`, for a module's `load_state_dict`; needs safetensors, which the extras [track] and [restore] bring.
 
     Example:
         >>> amstel.nn.SINT().load_state_dict(amstel.weights.load("sint_light"))
