@@ -48,7 +48,7 @@ def denoise_work(at, shape, step):
     return Work({k: p[step] for k, p in found.items()}, bytes=factor * eta.numel() * 4)
 
 
-PEERS = (Implementation("amstel"), Implementation("eager"), Implementation("compiled"))
+PEERS = (Implementation("amstel"), Implementation("eager"), Implementation("compiled", most=True))
 
 
 @suite("rim_denoise", "forward", IMAGES, *PEERS)
@@ -110,10 +110,10 @@ def super_resolution(at, scale, shape):
 
 @suite(
     "rim_super_resolve", "forward", SCALED, Implementation("amstel"), Implementation("matrices"),
-    Implementation("matrices compiled"), Implementation("interpolate and autograd"), *DEEPINV,
+    Implementation("matrices compiled", most=True), Implementation("interpolate and autograd"), *DEEPINV,
 )  # fmt: skip
 def test_super_resolve_forward(at, scale, *shape):
-    eta, y, runs = super_resolution(at, scale, shape)
+    eta, _, runs = super_resolution(at, scale, shape)
 
     def inside(found):
         """`interpolate` and deepinv have other borders."""
@@ -129,7 +129,7 @@ def test_super_resolve_forward(at, scale, *shape):
 
 @suite(
     "rim_super_resolve", "both", SCALED, Implementation("amstel"), Implementation("matrices"),
-    Implementation("matrices compiled"),
+    Implementation("matrices compiled", most=True),
 )  # fmt: skip
 def test_super_resolve_both(at, scale, *shape):
     eta, y, runs = super_resolution(at, scale, shape)
@@ -143,14 +143,14 @@ def test_super_resolve_both(at, scale, *shape):
 GATES = {
     "16x64x32x32": Shape((16, 64, 32, 32), (1, 8, 4, 6)),
     "1x64x240x160": Shape((1, 64, 240, 160), (1, 8, 4, 6)),
-    "4x96x64x64": Shape((4, 96, 64, 64), (1, 8, 4, 6)),
+    "4x96x64x64": Shape((4, 96, 64, 64), (1, 8, 4, 6), large=True),
     "16x64x256x256": Shape((16, 64, 256, 256), (1, 8, 4, 6), ("cuda",)),
 }
 GRU_PEERS = (
     Implementation("amstel", SHORT),
     Implementation("eager", SHORT),
     Implementation("eager channels_last", SHORT),
-    Implementation("compiled", SHORT),
+    Implementation("compiled", SHORT, most=True),
 )
 
 

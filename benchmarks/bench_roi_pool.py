@@ -80,7 +80,7 @@ def test_positions(at, channels, height, width, scale, boxes):
 @suite("roi_pool", "backward", MAPS, *OURS, Implementation("torchvision", single=True))
 def test_backward(at, channels, height, width, scale, boxes):
     """The gradient alone. torchvision's on CUDA is not the same from run to run."""
-    x, last, rois, read, written, _ = inputs(at, channels, height, width, scale, boxes)
+    x, _, rois, read, written, _ = inputs(at, channels, height, width, scale, boxes)
     output, argmax = torch.ops.torchvision.roi_pool(x, rois, scale, *SIZE)
     grad = at.randn(*output.shape)
     grad_last, argmax_last = (t.contiguous(memory_format=torch.channels_last) for t in (grad, argmax))

@@ -58,7 +58,7 @@ def amounts(nodes, edges, features, size):
     Implementation(MM, devices=("cpu",)),
     *INSPECTED,
     Implementation("cuSPARSE", SHORT, devices=("cuda",)),
-    Implementation("compiled formula"),
+    Implementation("compiled formula", most=True),
 )  # fmt: skip
 def test_forward(at, name, features):
     graph = graph_of(name, at.device)
@@ -124,7 +124,11 @@ def gradients(at, name, features, step):
     )
 
 
-PEERS = (Implementation("amstel"), Implementation(MM, devices=("cpu",)), Implementation("compiled formula"))
+PEERS = (
+    Implementation("amstel"),
+    Implementation(MM, devices=("cpu",)),
+    Implementation("compiled formula", most=True),
+)
 
 
 @suite("spmm", "backward", GRADIENT, *PEERS)

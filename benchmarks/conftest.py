@@ -58,7 +58,7 @@ def pytest_configure(config):
             0.2  # a benchmark; its group takes as many times that as it has members
         )
     functorch_config.donated_buffer = False  # a backward pass is repeated on a kept forward pass
-    dynamo_config.recompile_limit = 64
+    dynamo_config.recompile_limit = 64  # a compilation for each dtype and number of threads
 
 
 def dry(config) -> bool:
@@ -167,6 +167,7 @@ def run_group(session, suite, workload, device, benchmark) -> dict:
         try:
             return measure_group(session.config, suite, workload, device, members, benchmark)
         finally:
+            torch._dynamo.reset()  # compiled code of other groups would be tried first
             gc.collect()
             if not without_device:
                 torch.cuda.synchronize()

@@ -53,6 +53,26 @@ def events(f: Callable[[], object], rounds: int) -> float:
     return sorted(a.elapsed_time(b) for a, b in pairs)[rounds // 2] / 1e3
 
 
+def cuda_copy(numbers: int) -> float:
+    """GB/s, read and written."""
+    a, b = torch.ones(numbers, device="cuda"), torch.empty(numbers, device="cuda")
+    return 8 * numbers / events(lambda: b.copy_(a), 20) / 1e9
+
+
+def cuda_cache(size: int) -> float:
+    """GB/s of reading a quarter of the L2 again and again."""
+    numbers = max(size // 16, MEGA)
+    a, out = torch.ones(numbers, device="cuda"), torch.empty((), device="cuda")
+    torch.sum(a, 0, out=out)
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph, stream=torch.cuda.Stream()):
+        for _ in range(20):
+            torch.sum(a, 0, out=out)
+    graph.replay()
+    return 20 * 4 * numbers / events(graph.replay, 20) / 1e9
+
+
 @cache
 def cuda(dry: bool = False) -> dict:
     """The same of the GPU: its memory, its L2, and products in float32, TF32 and bfloat16."""
@@ -61,21 +81,9 @@ def cuda(dry: bool = False) -> dict:
     found: dict = {"GBps": {}, "GFLOPps": {}}
     properties = torch.cuda.get_device_properties(0)
     found["L2_bytes"] = properties.L2_cache_size
-    a, b = torch.ones(2**28, device="cuda"), torch.empty(2**28, device="cuda")
-    found["copy_GBps"] = round(8 * a.numel() / events(lambda: b.copy_(a), 20) / 1e9, 1)
-    small = max(properties.L2_cache_size // 16, MEGA)  # numbers; a quarter of the cache in bytes
-    a, out = torch.ones(small, device="cuda"), torch.empty((), device="cuda")
-    torch.sum(a, 0, out=out)
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-    with torch.cuda.graph(graph, stream=stream):
-        for _ in range(20):
-            torch.sum(a, 0, out=out)
-    graph.replay()
-    found["GBps"] = {
-        properties.L2_cache_size: round(20 * 4 * small / events(graph.replay, 20) / 1e9, 1),
-        2**31: found["copy_GBps"],
-    }
-    del a, b
+    found["copy_GBps"] = round(cuda_copy(2**28), 1)
+    found["GBps"] = {properties.L2_cache_size: round(cuda_cache(properties.L2_cache_size), 1)}
+    found["GBps"][2**31] = found["copy_GBps"]
     before = torch.backends.cuda.matmul.allow_tf32
     try:
         for name, dtype, tf32 in (

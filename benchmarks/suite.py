@@ -30,12 +30,17 @@ class Shape:
 
 @dataclass(frozen=True)
 class Implementation:
-    """Ours or a peer: in which dtypes and where. `single`: it knows no more than one thread."""
+    """Ours or a peer: in which dtypes and where.
+
+    `single`: it knows no more than one thread. `most`: only with the largest number of threads, because it is
+    compiled for that number, which takes seconds.
+    """
 
     name: str
     dtypes: tuple[str, ...] = ("float32",)
     devices: tuple[str, ...] = ("cpu", "cuda")
     single: bool = False
+    most: bool = False
 
 
 @dataclass
@@ -82,8 +87,8 @@ class At:
         return channels_last(x) if last else x
 
     def compile(self, f: Callable, **options: Any) -> Callable:
-        """torch.compile; in a dry run without a compiler behind it, which would take most of the time."""
-        return torch.compile(f, backend="eager" if self.dry else "inductor", **options)
+        """torch.compile for these shapes; in a dry run without a compiler behind it, which would take most of the time."""
+        return torch.compile(f, backend="eager" if self.dry else "inductor", **({"dynamic": False} | options))
 
 
 def channels_last(x: torch.Tensor) -> torch.Tensor:
@@ -115,7 +120,7 @@ class Suite:
                         continue
                     one = device == "cuda" or i.single
                     for dtype in i.dtypes:
-                        for n in [1] if one else threads:
+                        for n in [1] if one else [max(threads)] if i.most else threads:
                             yield workload, i.name, device, n, dtype
 
 
