@@ -13,12 +13,12 @@ from benchmarks.suite import SHORT, Implementation, Shape, Work, passes, suite
 TINY = (2, 1, 4, 8, 6)
 # T, N, C_in, C, H = W: a mid-size encoder, the first layer of moving MNIST, VideoLSTM on VGG's last map.
 SEQUENCES = {
-    "encoder": Shape((10, 8, 64, 64, 32), TINY, large=True),
+    "encoder": Shape((10, 8, 64, 64, 32), TINY, large="cpu"),
     "encoder2": Shape((10, 2, 64, 64, 32), TINY),
     "mnist": Shape((10, 4, 1, 64, 64), TINY),
     "mnist16": Shape((10, 16, 64, 64, 16), TINY, ("cuda",)),
     "vgg1": Shape((8, 1, 512, 512, 7), TINY, ("cpu",)),
-    "vgg": Shape((30, 4, 512, 512, 7), TINY, large=True),
+    "vgg": Shape((30, 4, 512, 512, 7), TINY, large="cpu"),
     "vgg128": Shape((30, 128, 512, 512, 7), TINY, ("cuda",)),
 }
 #: The gradients alone: on the CPU of one of them.
@@ -134,7 +134,7 @@ def test_both(at, *shape):
 GATES = {
     "encoder": Shape((8, 64, 32), (1, 8, 4)),
     "vgg": Shape((4, 512, 7), (1, 8, 4)),
-    "mnist": Shape((16, 64, 64), (1, 8, 4), large=True),
+    "mnist": Shape((16, 64, 64), (1, 8, 4), large="cpu"),
     "wide": Shape((16, 64, 256), (1, 8, 4), ("cuda",)),
 }
 GATE_PEERS = (

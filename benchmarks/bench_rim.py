@@ -143,7 +143,7 @@ def test_super_resolve_both(at, scale, *shape):
 GATES = {
     "16x64x32x32": Shape((16, 64, 32, 32), (1, 8, 4, 6)),
     "1x64x240x160": Shape((1, 64, 240, 160), (1, 8, 4, 6)),
-    "4x96x64x64": Shape((4, 96, 64, 64), (1, 8, 4, 6), large=True),
+    "4x96x64x64": Shape((4, 96, 64, 64), (1, 8, 4, 6), large="cpu"),
     "16x64x256x256": Shape((16, 64, 256, 256), (1, 8, 4, 6), ("cuda",)),
 }
 GRU_PEERS = (
@@ -235,7 +235,7 @@ class EagerRIM(nn.Module):
 
 
 TRAININGS = {
-    "16x32x32_T10": Shape((16, 32, 10), (2, 8, 2), large=True),
+    "16x32x32_T10": Shape((16, 32, 10), (2, 8, 2), large="cpu"),
     "4x32x32_T10": Shape((4, 32, 10), (2, 8, 2), ("cpu",)),
     "16x256x256_T10": Shape((16, 256, 10), (2, 8, 2), ("cuda",)),
 }

@@ -81,7 +81,7 @@ def pytest_generate_tests(metafunc):
 def marks(found: Suite, row) -> list:
     workload, _, device, _, _ = row
     chosen = [pytest.mark.cuda] if device == "cuda" else []
-    return [*chosen, pytest.mark.large] if found.shapes[workload].large else chosen
+    return [*chosen, pytest.mark.large] if found.shapes[workload].large in (True, device) else chosen
 
 
 @pytest.hookimpl(trylast=True)

@@ -20,12 +20,12 @@ NAMES = "workload, implementation, device, threads, dtype"
 
 @dataclass(frozen=True)
 class Shape:
-    """A workload: its arguments, those of a dry run, where it runs, and whether only with `-m large`."""
+    """A workload: its arguments, those of a dry run, where it runs, and where only with `-m large` (True: anywhere)."""
 
     full: tuple
     tiny: tuple
     devices: tuple[str, ...] = ("cpu", "cuda")
-    large: bool = False
+    large: bool | str = False
 
 
 @dataclass(frozen=True)
