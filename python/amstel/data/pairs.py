@@ -45,7 +45,7 @@ class FramePair:
 
 
 class Pairs(Protocol):
-    """What `amstel.recipes.sint.train` takes: as many samples an epoch as `len`, made when they are asked for."""
+    """What `amstel.apps.tracking.train.train` takes: as many samples an epoch as `len`, made when they are asked for."""
 
     def __len__(self) -> int: ...
 
