@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from amstel import _check
-from amstel.graph import Graph, factors
+from amstel._derived import factors
+from amstel.graph import Graph
 
 NORMS = ("sym", "row", "sym_inout", "none")
 
@@ -93,10 +94,10 @@ def spmm(
         or (bias is not None and bias.requires_grad)
     ):
         # Here and not inside, where a tracer allows no change of the Graph.
-        graph.scales(norm, self_loops, _sum_dtype(x.dtype))
-        graph.transposed()
-        if graph.weight is not None and edge_weight is None:
-            graph.values(x.dtype), graph.values(x.dtype, transposed=True)
+        graph._scales(norm, self_loops, _sum_dtype(x.dtype))
+        graph._transpose()
+        if graph._weight is not None and edge_weight is None:
+            graph._values(x.dtype), graph._values(x.dtype, transposed=True)
         return _Spmm.apply(x, edge_weight, bias, graph, norm, self_loops, relu)
     return _forward(graph, x, edge_weight, norm, self_loops, bias, relu)[0]
 
@@ -148,12 +149,12 @@ def _scales(
     graph: Graph, dtype: torch.dtype, edge_weight: Tensor | None, norm: str, self_loops: float
 ) -> tuple[Tensor | None, Tensor | None]:
     if edge_weight is None or norm == "none":
-        return graph.scales(norm, self_loops, _sum_dtype(dtype))
+        return graph._scales(norm, self_loops, _sum_dtype(dtype))
     return factors(norm, lambda out: _degree(graph, edge_weight, out) + self_loops)
 
 
 def _degree(graph: Graph, edge_weight: Tensor, out: bool) -> Tensor:
-    crow, _, edge = graph.transposed() if out else (graph.crow, graph.col, graph.edge)
+    crow, _, edge = graph._transpose() if out else (graph._crow, graph._col, graph._edge)
     return _ops.edge_sum(crow, edge, edge_weight.contiguous(), None)
 
 
@@ -169,13 +170,13 @@ def _forward(
     """y and the row and column factors that it used."""
     row_scale, col_scale = _scales(graph, x.dtype, edge_weight, norm, self_loops)
     given = edge_weight is not None
-    weight, edge = edge_weight, graph.edge
+    weight, edge = edge_weight, graph._edge
     if edge_weight is not None:
         weight = edge_weight.contiguous()
-    elif graph.weight is not None:
-        weight, edge = graph.values(x.dtype), None
+    elif graph._weight is not None:
+        weight, edge = graph._values(x.dtype), None
     bias = bias if bias is None else bias.contiguous()
-    y = _spmm(graph.crow, graph.col, edge, weight, x, row_scale, col_scale, self_loops, bias, relu, given)
+    y = _spmm(graph._crow, graph._col, edge, weight, x, row_scale, col_scale, self_loops, bias, relu, given)
     return y, row_scale, col_scale
 
 
@@ -216,12 +217,12 @@ class _Spmm(torch.autograd.Function):
                 graph, edge_weight, grad, x, row_scale, col_scale, ctx.norm, self_loops, need_x
             )
         elif need_x:
-            crow, col, edge = graph.transposed()
+            crow, col, edge = graph._transpose()
             weight = edge_weight
             if edge_weight is not None:
                 weight = edge_weight.contiguous()
-            elif graph.weight is not None:
-                weight, edge = graph.values(ctx.dtype, transposed=True), None
+            elif graph._weight is not None:
+                weight, edge = graph._values(ctx.dtype, transposed=True), None
             grad_x = _spmm(
                 crow, col, edge, weight, grad, col_scale, row_scale, self_loops, None, False, False
             )
@@ -252,14 +253,14 @@ def _weight_grad(
     With y = R z and z = (A + λI) C x, a factor f = d^-p has d f / d d = -p f / d, so that a degree
     collects -p / d times <grad_i, y_i> where it scales a row and <x_j, grad_x_j> where a column.
     """
-    crow_t, col_t, edge_t = graph.transposed()
+    crow_t, col_t, edge_t = graph._transpose()
     weight = edge_weight.contiguous()
     grad_x, raw, by_col, loop = _ops.spmm_grad(
         crow_t, col_t, edge_t, weight, grad, x, row_scale, col_scale, self_loops, need_x
     )
     if norm == "none":
         return grad_x, raw.to(weight.dtype)
-    by_row = _ops.edge_sum(graph.crow, graph.edge, weight, raw)
+    by_row = _ops.edge_sum(graph._crow, graph._edge, weight, raw)
     if self_loops != 0:
         by_row = by_row + loop
     # 1 / d from the factor itself: it is 0 where the degree was not positive.
@@ -273,7 +274,7 @@ def _weight_grad(
         assert col_scale is not None
         row_term = -0.5 * by_row * row_scale.square()
         col_term = -0.5 * by_col * col_scale.square()
-    grad_weight = _ops.edge_add(graph.crow, graph.col, graph.edge, raw, row_term, col_term, weight.dtype)
+    grad_weight = _ops.edge_add(graph._crow, graph._col, graph._edge, raw, row_term, col_term, weight.dtype)
     return grad_x, grad_weight
 
 
@@ -288,7 +289,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, x: Tensor, graph: Graph, out: bool) -> Tensor:
         ctx.save_for_backward(weight, x)
         ctx.graph, ctx.out = graph, out
-        crow, col, edge = graph.transposed() if out else (graph.crow, graph.col, graph.edge)
+        crow, col, edge = graph._transpose() if out else (graph._crow, graph._col, graph._edge)
         return _spmm(crow, col, edge, weight.contiguous(), x, None, None, 0.0, None, False, False)
 
     @staticmethod
@@ -307,7 +308,7 @@ class _EdgeDot(torch.autograd.Function):
     def forward(ctx: Any, target: Tensor, source: Tensor, graph: Graph) -> Tensor:
         ctx.save_for_backward(target, source)
         ctx.graph = graph
-        dots = _ops.spmm_grad(*graph.transposed(), None, target, source, None, None, 0.0, False)[1]
+        dots = _ops.spmm_grad(*graph._transpose(), None, target, source, None, None, 0.0, False)[1]
         return dots.to(source.dtype)
 
     @staticmethod
@@ -327,7 +328,7 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
     grad_bias = grad.sum(tuple(range(grad.dim() - 1))) if need_bias else None
     weight = edge_weight
     if weight is None:
-        weight = grad.new_ones(graph.num_edges) if graph.weight is None else graph.weight.to(dtype)
+        weight = grad.new_ones(graph.num_edges) if graph._weight is None else graph._weight.to(dtype)
 
     def degree(out: bool) -> Tensor:
         ones = weight.new_ones(graph.num_rows if out else graph.num_cols, 1)
