@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel import _check, _library  # noqa: F401  (loads torch.ops.amstel)
+from amstel import _check, _library
 
 
 def inverse_or_zero(x: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def _csr_from_coo(
     row: Tensor, col: Tensor, rows: int, cols: int, weight: Tensor | None
 ) -> tuple[Tensor, ...]:
     try:
-        return torch.ops.amstel.csr_from_coo(row, col, rows, cols, weight)
+        return _library.operators.csr_from_coo(row, col, rows, cols, weight)
     except RuntimeError as error:
         raise ValueError(f"Graph: {error}") from None
 
@@ -112,7 +112,7 @@ class Graph:
             indptr = indptr.long()
             indices = indices.long()
         try:
-            torch.ops.amstel.csr_check(indptr.contiguous(), indices.contiguous(), weight, int(num_cols))
+            _library.operators.csr_check(indptr.contiguous(), indices.contiguous(), weight, int(num_cols))
         except RuntimeError as error:
             raise ValueError(f"Graph: {error}") from None
         dtype = torch.int32 if max(rows, int(num_cols), edges) < 2**31 - 1 else torch.int64
@@ -216,7 +216,7 @@ class Graph:
     def transposed(self) -> tuple[Tensor, Tensor, Tensor]:
         """crow, col and edge of the transposed matrix; a symmetric graph shares its own crow and col."""
         if self._transposed is None:
-            crow, col, edge = torch.ops.amstel.csr_transpose(self.crow, self.col, self.edge, self.num_cols)
+            crow, col, edge = _library.operators.csr_transpose(self.crow, self.col, self.edge, self.num_cols)
             # A data-dependent choice, so not while tracing; there it only costs memory.
             if not torch.compiler.is_compiling() and self.is_square:
                 if torch.equal(crow, self.crow) and torch.equal(col, self.col):
@@ -247,7 +247,7 @@ class Graph:
             if self.weight is None:
                 degree = crow.diff().to(dtype)
             else:
-                degree = torch.ops.amstel.edge_sum(crow, None, self.values(dtype, transposed=out), None)
+                degree = _library.operators.edge_sum(crow, None, self.values(dtype, transposed=out), None)
             if not _is_real(degree):
                 return degree
             self._degrees[key] = degree

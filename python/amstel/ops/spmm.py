@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check
+from amstel import _check, _library
 from amstel.graph import Graph, factors
 
 NORMS = ("sym", "row", "sym_inout", "none")
 
-_ops = torch.ops.amstel
+_ops = _library.operators
 _spmm = _ops.spmm.default
 
 
