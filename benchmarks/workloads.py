@@ -16,7 +16,7 @@ FEATURES = [16, 32, 64, 128, 256]
 
 
 def data_root() -> Path:
-    return Path(os.environ.get("AMSTEL_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
+    return Path(os.environ.get("AMSTEL_DATA") or Path(__file__).parent / "no-data")
 
 
 def graphs() -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from amstel import _check, _library  # noqa: F401  (loads torch.ops.amstel)
+from amstel import _check, _library
 
 if TYPE_CHECKING:
     from amstel.graph import Graph
@@ -80,18 +80,18 @@ def _as_value_error(run: Callable[..., Any], *arguments: Any) -> Any:
     """Errors of the structure operators, which name the first bad position, as ValueErrors; memory as itself."""
     try:
         return run(*arguments)
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, OverflowError) as error:
-        if "alloc" in str(error):
-            raise torch.OutOfMemoryError(f"Graph: {error}") from None
         raise ValueError(f"Graph: {error}") from None
 
 
 def csr_from_coo(row: Tensor, col: Tensor, rows: int, cols: int, weight: Tensor | None) -> Csr:
-    return _as_value_error(torch.ops.amstel.csr_from_coo, row, col, rows, cols, weight)
+    return _as_value_error(_library.operators.csr_from_coo, row, col, rows, cols, weight)
 
 
 def csr_check(crow: Tensor, col: Tensor, weight: Tensor | None, cols: int) -> None:
-    _as_value_error(torch.ops.amstel.csr_check, crow, col, weight, cols)
+    _as_value_error(_library.operators.csr_check, crow, col, weight, cols)
 
 
 def check_parts(crow: Any, col: Any, edge: Any, weight: Any, num_cols: Any) -> int:
@@ -191,7 +191,7 @@ def register(graph: Graph) -> None:
 
 def transpose(crow: Tensor, col: Tensor, edge: Tensor | None, num_cols: int) -> Csr:
     """crow, col and edge of the transposed matrix; a symmetric matrix shares its own crow and col."""
-    crow_t, col_t, edge_t = torch.ops.amstel.csr_transpose(crow, col, edge, num_cols)
+    crow_t, col_t, edge_t = _library.operators.csr_transpose(crow, col, edge, num_cols)
     if crow_t.shape == crow.shape and is_plain(crow, crow_t) and crow.device.type != "meta":
         if torch.equal(crow_t, crow) and torch.equal(col_t, col):
             crow_t, col_t = crow, col
@@ -207,7 +207,7 @@ def graph_transpose(crow: Tensor, col: Tensor, edge: Tensor | None, num_cols: in
     """csr_transpose as a copy of what the Graph of these arrays keeps; sorts only once a Graph."""
     graph = _alive.get((crow.data_ptr(), col.data_ptr()))
     if graph is None or (len(crow), len(col), num_cols) != (graph.num_rows + 1, graph.num_edges, graph.num_cols):
-        return torch.ops.amstel.csr_transpose(crow, col, edge, num_cols)
+        return _library.operators.csr_transpose(crow, col, edge, num_cols)
     return tuple(t.clone() for t in graph._transpose())  # type: ignore[return-value]
 
 

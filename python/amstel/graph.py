@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel import _check, _derived
+from amstel import _check, _derived, _library
 from amstel._derived import factors, is_plain, keep, plainly
 
 _STATE = ("crow", "col", "edge", "weight")
@@ -410,7 +410,7 @@ class Graph:
             crow = self._transpose()[0] if out else self._crow
             if self._weight is None:
                 return crow.diff().to(dtype)
-            return torch.ops.amstel.edge_sum(crow, None, self._values(dtype, out), None)
+            return _library.operators.edge_sum(crow, None, self._values(dtype, out), None)
 
         if torch.compiler.is_dynamo_compiling():
             return make()

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from amstel import _library
 from amstel.ops._conv_lstm import _AMX, _TILES, _weight_transform, last, parts
 
-_ops = torch.ops.amstel
+_ops = _library.operators
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from amstel import _check, reference
+from amstel import _check, _library, reference
 
-_ops = torch.ops.amstel
+_ops = _library.operators
 
 
 def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = "store") -> Tensor:

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check, reference
+from amstel import _check, _library, reference
 from amstel.ops._conv_lstm import CHECKPOINTS, first, sum_dtype
 
 State = tuple[Tensor, Tensor]
 
-_ops = torch.ops.amstel
+_ops = _library.operators
 
 
 def conv_lstm(

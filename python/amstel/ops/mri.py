@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check, reference
+from amstel import _check, _library, reference
 
-_ops = torch.ops.amstel
+_ops = _library.operators
 
 LARGEST_PRIME = 127  # of the sides of an image for the fused CPU kernel, as in csrc/cpu/isa.h
 

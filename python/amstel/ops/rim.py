@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check, reference
+from amstel import _check, _library, reference
 
-_ops = torch.ops.amstel
+_ops = _library.operators
 
 LARGEST_SCALE = 64  # of the fused resampling, as in csrc/common/rim_check.h
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check, reference
+from amstel import _check, _library, reference
 from amstel.reference.roi_pool import boxes_to_rois
 
-_ops = torch.ops.amstel
+_ops = _library.operators
 
 
 def roi_pool(

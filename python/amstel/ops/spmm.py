@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check
+from amstel import _check, _library
 from amstel._derived import factors
 from amstel.graph import Graph
 
 NORMS = ("sym", "row", "sym_inout", "none")
 
-_ops = torch.ops.amstel
+_ops = _library.operators
 _spmm = _ops.spmm.default
 
 
