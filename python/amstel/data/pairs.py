@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,27 +16,25 @@ import torch
 from torch import Tensor
 
 from amstel._check import fail
-from amstel._optional import need
+from amstel.data._pair import FramePair, check_geometry, cv2, frame_pair
+from amstel.data.stills import StillPairs
 from amstel.media import _arguments
 from amstel.media.boxes import iou
 
+__all__ = [
+    "OTHER",
+    "SAME",
+    "FramePair",
+    "Pairs",
+    "SequencePairs",
+    "StillPairs",
+    "box_pairs",
+    "overlaps",
+    "polar_boxes",
+]
+
 #: IoU with the target above which a box is the same, and below which it is another.
 SAME, OTHER = 0.7, 0.5
-
-
-@dataclass(eq=False)
-class FramePair:
-    """Two frames of one target.
-
-    Attributes:
-        frames: uint8 [2, 3, S, S], RGB.
-        boxes: float32 [2, 4], the target in each: x1, y1, x2, y2 in pixels, x2 and y2 just past the last one.
-        others: for each frame, float32 [M, 4]: boxes of things that look like the target.
-    """
-
-    frames: Tensor
-    boxes: Tensor
-    others: tuple[Tensor, Tensor]
 
 
 class Pairs(Protocol):
@@ -46,10 +43,6 @@ class Pairs(Protocol):
     def __len__(self) -> int: ...
 
     def sample(self, index: int, rng: np.random.Generator) -> FramePair: ...
-
-
-def cv2() -> Any:
-    return need("cv2", extra="track", purpose="amstel.data.pairs")
 
 
 # ------------------------------------------------------------------------------------------------- boxes
@@ -141,14 +134,6 @@ def _crop(
     return crop, np.concatenate([corner, corner + zoom * box[2:]])
 
 
-def check_geometry(size: int, target: float) -> int:
-    """The side of the crops, once it and the target's are in their range."""
-    size = _arguments.integer("size", size, 16)
-    if not 4 <= target <= size / 2:
-        fail("target", f"a number from 4 to half of `size` = {size}", target)
-    return size
-
-
 class SequencePairs:
     """Two frames of a tracking sequence, at most `gap` apart, cropped around the target.
 
@@ -192,23 +177,3 @@ class SequencePairs:
             frames.append(crop)
             boxes.append(found)
         return frame_pair(frames, boxes, [[], []])
-
-
-def frame_pair(
-    frames: list[np.ndarray], boxes: list[np.ndarray], others: list[list[np.ndarray]]
-) -> FramePair:
-    """The pair of crops [S, S, 3], boxes [4] and lists of other boxes, as tensors."""
-
-    def tensor(found: list[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.array(found, np.float32).reshape(-1, 4))
-
-    pixels = torch.from_numpy(np.stack([np.ascontiguousarray(f.transpose(2, 0, 1)) for f in frames]))
-    return FramePair(pixels, tensor(boxes), (tensor(others[0]), tensor(others[1])))
-
-
-def __getattr__(name: str) -> Any:
-    if name == "StillPairs":  # its own module imports this one
-        from amstel.data.stills import StillPairs
-
-        return StillPairs
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from amstel._check import fail
-from amstel.data.pairs import FramePair, check_geometry, frame_pair
-from amstel.data.pairs import cv2 as _cv2
+from amstel.data._pair import FramePair, check_geometry, frame_pair
+from amstel.data._pair import cv2 as _cv2
 from amstel.media.formats import IMAGES, visible
 from amstel.media.images import read
 

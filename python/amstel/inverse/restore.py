@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from amstel import _check, inverse, ops
-from amstel.data.mri import estimate_sensitivities
+from amstel.inverse.sensitivities import estimate_sensitivities
 from amstel.nn.rim import RIM
 
 TASKS = ("denoise", "inpaint", "sr", "mri")
