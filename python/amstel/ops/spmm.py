@@ -6,14 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check, _library
+from amstel import _check
 from amstel._derived import factors
 from amstel.graph import Graph
+from amstel.ops._raw import batched, operators, transformed
 
 NORMS = ("sym", "row", "sym_inout", "none")
 
-_ops = _library.operators
-_spmm = _ops.spmm.default
+_ops = operators
+_spmm = operators.spmm
 
 
 def spmm(
@@ -88,6 +89,8 @@ def spmm(
         bias = bias if bias is None else bias.to(dtype)
     _check_arguments(graph, x, edge_weight, norm, self_loops, bias, activation)
     relu = activation == "relu"
+    if transformed() or torch.compiler.is_exporting() or torch._C._is_tracing():
+        return _transformed(graph, x, edge_weight, norm, self_loops, bias, relu)
     if torch.is_grad_enabled() and (
         x.requires_grad
         or (edge_weight is not None and edge_weight.requires_grad)
@@ -133,7 +136,8 @@ def _check_arguments(
         _check.vector("edge_weight", edge_weight, graph.num_edges, x)
         if edge_weight.is_cuda and not torch.compiler.is_compiling():
             # The CPU operator looks as it goes; here a look costs a synchronisation, never under capture.
-            if not torch.cuda.is_current_stream_capturing() and bool(edge_weight.isnan().any()):
+            hidden = torch.cuda.is_current_stream_capturing() or batched(edge_weight)
+            if not hidden and bool(edge_weight.isnan().any()):
                 raise ValueError(
                     f"`edge_weight` must not be NaN, got NaN at position {int(edge_weight.isnan().nonzero()[0])}"
                 )
@@ -180,6 +184,50 @@ def _forward(
     return y, row_scale, col_scale
 
 
+def _transformed(
+    graph: Graph,
+    x: Tensor,
+    edge_weight: Tensor | None,
+    norm: str,
+    self_loops: float,
+    bias: Tensor | None,
+    relu: bool,
+) -> Tensor:
+    """The same of operators that have every derivative."""
+    dtype = _sum_dtype(x.dtype)
+    if edge_weight is None:
+        # What the graph keeps belongs to no transform.
+        with torch._C._DisableFuncTorch(), torch.no_grad():
+            row_scale, col_scale = graph._scales(norm, self_loops, dtype)
+            weight = None if graph._weight is None else graph._values(x.dtype)
+        return _spmm(
+            graph._crow, graph._col, graph._edge if weight is None else None, weight, x, row_scale, col_scale,
+            self_loops, bias, relu, False,
+        )  # fmt: skip
+    with torch._C._DisableFuncTorch(), torch.no_grad():
+        graph._transpose()
+    row_scale, col_scale = _factors(norm, lambda out: _degree(graph, edge_weight, out) + self_loops)
+    return _spmm(
+        graph._crow, graph._col, graph._edge, edge_weight.contiguous(), x, row_scale, col_scale, self_loops, bias, relu, True
+    )  # fmt: skip
+
+
+def _factors(norm: str, degree: Any) -> tuple[Tensor | None, Tensor | None]:
+    """`amstel.graph.factors` with derivatives that are finite where a degree is 0."""
+
+    def power(degree: Tensor, root: bool) -> Tensor:
+        on = degree > 0
+        safe = torch.where(on, degree, 1)
+        return torch.where(on, (safe.sqrt() if root else safe).reciprocal(), 0)
+
+    if norm == "none":
+        return None, None
+    if norm == "row":
+        return power(degree(False), False), None
+    row = power(degree(False), True)
+    return row, row if norm == "sym" else power(degree(True), True)
+
+
 class _Spmm(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -206,7 +254,7 @@ class _Spmm(torch.autograd.Function):
         x, edge_weight, y, row_scale, col_scale = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
         graph, self_loops = ctx.graph, ctx.self_loops
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or transformed():
             return *_differentiable_backward(ctx, grad), None, None, None, None
         grad_x = grad_weight = grad_bias = None
         if need_bias or y is not None:
@@ -285,12 +333,24 @@ def _weight_grad(
 class _Product(torch.autograd.Function):
     """y[i] = sum over the edges j -> i of weight * x[j] (j -> i reversed with `out`)."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, x: Tensor, graph: Graph, out: bool) -> Tensor:
-        ctx.save_for_backward(weight, x)
-        ctx.graph, ctx.out = graph, out
+    def forward(weight: Tensor, x: Tensor, graph: Graph, out: bool) -> Tensor:
         crow, col, edge = graph._transpose() if out else (graph._crow, graph._col, graph._edge)
         return _spmm(crow, col, edge, weight.contiguous(), x, None, None, 0.0, None, False, False)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.save_for_forward(*inputs[:2])
+        ctx.graph, ctx.out = inputs[2:]
+
+    @staticmethod
+    def jvp(ctx: Any, weight_t: Tensor, x_t: Tensor, *_: Any) -> Tensor:
+        weight, x = ctx.saved_tensors
+        rest = ctx.graph, ctx.out
+        return _Product.apply(weight_t, x, *rest) + _Product.apply(weight, x_t, *rest)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -304,12 +364,23 @@ class _Product(torch.autograd.Function):
 class _EdgeDot(torch.autograd.Function):
     """<target[i], source[j]> for every edge j -> i, in the order in which the edges were given."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, target: Tensor, source: Tensor, graph: Graph) -> Tensor:
-        ctx.save_for_backward(target, source)
-        ctx.graph = graph
+    def forward(target: Tensor, source: Tensor, graph: Graph) -> Tensor:
         dots = _ops.spmm_grad(*graph._transpose(), None, target, source, None, None, 0.0, False)[1]
         return dots.to(source.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.save_for_forward(*inputs[:2])
+        ctx.graph = inputs[2]
+
+    @staticmethod
+    def jvp(ctx: Any, target_t: Tensor, source_t: Tensor, *_: Any) -> Tensor:
+        target, source = ctx.saved_tensors
+        return _EdgeDot.apply(target_t, source, ctx.graph) + _EdgeDot.apply(target, source_t, ctx.graph)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -345,13 +416,13 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
     with torch.enable_grad():
         if need_weight:
             # The whole product again, so that the degrees take part.
-            row_scale, col_scale = factors(ctx.norm, degree)
+            row_scale, col_scale = _factors(ctx.norm, degree)
             product = apply(weight, x, False, row_scale, col_scale)
             inputs = [edge_weight, x] if need_x else [edge_weight]
             grad_weight, *rest = torch.autograd.grad(product, inputs, grad, create_graph=True)
             grad_x = rest[0] if need_x else None
         elif need_x:
-            row_scale, col_scale = factors(ctx.norm, degree)
+            row_scale, col_scale = _factors(ctx.norm, degree)
             grad_x = apply(weight, grad, True, col_scale, row_scale)
     return grad_x, grad_weight, grad_bias
 
