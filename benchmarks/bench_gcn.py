@@ -86,8 +86,8 @@ def test_memory(record):
 @pytest.mark.data
 def test_cora_training(compare, record):
     """200 epochs of Kipf's protocol, one seed, end to end; then 100 seeds together."""
+    from amstel.apps.graphs.train import study
     from amstel.data import Planetoid
-    from amstel.recipes.gcn import study
 
     if not (data_root() / "planetoid" / "ind.cora.x").exists():
         pytest.skip("no Planetoid files")

@@ -1,5 +1,7 @@
-# One object library per CPU instruction set, all from the same torch-free source; the choice is
-# made at load time (csrc/cpu/isa.cpp).
+# One object library per CPU instruction set, all from the same torch-free sources, a file a stem;
+# the choice is made at load time (csrc/cpu/isa.cpp).
+set(AMSTEL_STEMS spmm conv_lstm conv_gru roi_pool rim mri winograd)
+list(TRANSFORM AMSTEL_STEMS REPLACE "(.+)" "csrc/cpu/kernels/\\1.cpp" OUTPUT_VARIABLE kernel_sources)
 set(AMSTEL_ISAS base)
 set(flags_base "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
@@ -10,7 +12,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
 endif()
 
 foreach(isa ${AMSTEL_ISAS})
-  add_library(amstel_${isa} OBJECT csrc/cpu/kernels/kernels.cpp)
+  add_library(amstel_${isa} OBJECT csrc/cpu/kernels/kernels.cpp ${kernel_sources})
   target_include_directories(amstel_${isa} PRIVATE csrc)
   target_compile_definitions(amstel_${isa} PRIVATE AMSTEL_ISA=${isa})
   # Contraction to FMA is what the kernels mean; errno and traps are not looked at.

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import amstel
+from amstel.apps.restoration import mri as recipe
 from amstel.data import mri
 from amstel.data.mri import images as coil_images
 from amstel.data.mri import sensitivities
 from amstel.inverse import MRI
 from amstel.nn.rim import RIM
-from amstel.recipes import mri as recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -358,7 +358,7 @@ class GCN(nn.Module):
     Shapes: x and graph as `GCNConv`; result: logits [N, out_channels] or [B, N, out_channels].
 
     Source: T. N. Kipf and M. Welling, ICLR 2017, equation 9 and section 5.2.
-    `amstel.recipes.gcn.study` trains it by the paper's protocol, many seeds at a time.
+    `amstel.apps.graphs.train.study` trains it by the paper's protocol, many seeds at a time.
 
     Example:
         >>> model = amstel.nn.GCN(3, 16, 2).eval()
