@@ -202,7 +202,7 @@ def transpose(crow: Tensor, col: Tensor, edge: Tensor | None, num_cols: int) -> 
 @torch.library.custom_op(
     "amstel::graph_transpose",
     mutates_args=(),
-    schema="(Tensor crow, Tensor col, Tensor? edge, int num_cols) -> (Tensor, Tensor, Tensor)",
+    schema="(Tensor crow, Tensor col, Tensor? edge, SymInt num_cols) -> (Tensor, Tensor, Tensor)",
 )
 def graph_transpose(crow: Tensor, col: Tensor, edge: Tensor | None, num_cols: int) -> Csr:
     """csr_transpose as a copy of what the Graph of these arrays keeps; sorts only once a Graph."""
