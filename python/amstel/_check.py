@@ -111,7 +111,9 @@ def number(
         value = _scalar(value)
         if isinstance(value, (torch.SymInt, torch.SymFloat)):
             return value  # type: ignore[return-value]
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        if isinstance(value, (bool, np.bool_)) or not isinstance(
+            value, (int, float, np.integer, np.floating)
+        ):
             raise NumberTypeError(f"`{argument}` must be {expected}, got {describe(value)}")
         value = int(value) if isinstance(value, (int, np.integer)) else float(value)
     if (
@@ -128,7 +130,9 @@ def choice(argument: str, value: Any, allowed: Sequence[Any]) -> Any:
     """One of a few strings (or None)."""
     # A comparison with an array or a tensor is no bool.
     if not any(value is one or (isinstance(value, str) and value == one) for one in allowed):
-        expected = " or ".join(map(repr, allowed)) if len(allowed) < 3 else "one of " + ", ".join(map(repr, allowed))
+        expected = (
+            " or ".join(map(repr, allowed)) if len(allowed) < 3 else "one of " + ", ".join(map(repr, allowed))
+        )
         if value is None or isinstance(value, str):
             fail(argument, expected, value)
         raise NumberTypeError(f"`{argument}` must be {expected}, got {describe(value)}")

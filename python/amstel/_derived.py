@@ -38,39 +38,40 @@ def keep(store: dict[Any, Any], key: Any, value: Any, limit: int = KEPT) -> Any:
 def is_plain(*values: Tensor | None) -> bool:
     """Whether all may be kept: not the stand-ins of a tracer (torch.export), nor torch.func's wrappers."""
     return all(
-        value is None or (type(value) is Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(value))
+        value is None
+        or (type(value) is Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(value))
         for value in values
     )
 
 
 def plainly(make: Callable[[], Any]) -> Any:
-    """make(), in no inference mode, in no transform of torch.func, without autograd."""
+    """make(), in no inference mode and in no transform of torch.func; what it uses must not require a gradient."""
     if torch._C._functorch.peek_interpreter_stack() is not None:
         from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
         with temporarily_clear_interpreter_stack():
             return plainly(make)
-    with torch.inference_mode(False), torch.no_grad():
-        return make()
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(False):
+            return make()
+    return make()
 
 
-class Copies:
-    """Copies of private tensors for users: the same object as long as somebody holds it and did not change it."""
+Given = dict[int, tuple["weakref.ref[Tensor]", "weakref.ref[Tensor]"]]
 
-    def __init__(self) -> None:
-        self._given: dict[int, tuple[weakref.ref[Tensor], weakref.ref[Tensor]]] = {}
 
-    def of(self, private: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() or not is_plain(private):
-            return private.clone()
-        source, copy = self._given.get(id(private), (None, None))
-        if source is not None and copy is not None and source() is private:
-            held = copy()
-            if held is not None and held._version == 0:
-                return held
-        made = plainly(private.clone)
-        keep(self._given, id(private), (weakref.ref(private), weakref.ref(made)), 2 * KEPT)
-        return made
+def copy_of(private: Tensor, given: Given) -> Tensor:
+    """A copy for users: the same object as long as somebody holds it and did not change it."""
+    if torch.compiler.is_compiling() or not is_plain(private):
+        return private.clone()
+    source, copy = given.get(id(private), (None, None))
+    if source is not None and copy is not None and source() is private:
+        held = copy()
+        if held is not None and held._version == 0:
+            return held
+    made = plainly(private.clone)
+    keep(given, id(private), (weakref.ref(private), weakref.ref(made)), 2 * KEPT)
+    return made
 
 
 # ---- Checks ----
@@ -185,7 +186,7 @@ _alive: weakref.WeakValueDictionary[tuple[int, int], Graph] = weakref.WeakValueD
 
 
 def register(graph: Graph) -> None:
-    if is_plain(graph._crow, graph._col) and graph._crow.device.type != "meta":
+    if type(graph._crow) is Tensor and graph._device.type != "meta":
         _alive[graph._crow.data_ptr(), graph._col.data_ptr()] = graph
 
 
@@ -201,12 +202,16 @@ def transpose(crow: Tensor, col: Tensor, edge: Tensor | None, num_cols: int) -> 
 @torch.library.custom_op(
     "amstel::graph_transpose",
     mutates_args=(),
-    schema="(Tensor crow, Tensor col, Tensor? edge, int num_cols) -> (Tensor, Tensor, Tensor)",
+    schema="(Tensor crow, Tensor col, Tensor? edge, SymInt num_cols) -> (Tensor, Tensor, Tensor)",
 )
 def graph_transpose(crow: Tensor, col: Tensor, edge: Tensor | None, num_cols: int) -> Csr:
     """csr_transpose as a copy of what the Graph of these arrays keeps; sorts only once a Graph."""
     graph = _alive.get((crow.data_ptr(), col.data_ptr()))
-    if graph is None or (len(crow), len(col), num_cols) != (graph.num_rows + 1, graph.num_edges, graph.num_cols):
+    if graph is None or (len(crow), len(col), num_cols) != (
+        graph.num_rows + 1,
+        graph.num_edges,
+        graph.num_cols,
+    ):
         return _library.operators.csr_transpose(crow, col, edge, num_cols)
     return tuple(t.clone() for t in graph._transpose())  # type: ignore[return-value]
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
-from amstel import _check, _derived, _library
-from amstel._derived import factors, is_plain, keep, plainly
+from amstel import _check, _convert, _derived, _library
+from amstel._derived import copy_of, factors, is_plain, keep, plainly
 
 _STATE = ("crow", "col", "edge", "weight")
 
@@ -72,8 +71,10 @@ class Graph:
         self._crow, self._col, self._edge, self._weight = crow, col, edge, weight
         self._num_cols = num_cols
         self._device = crow.device
-        self._copies = _derived.Copies()
+        self._is_square = crow.shape[0] - 1 == num_cols
+        self._given: _derived.Given = {}
         self._transposed: _derived.Csr | None = None
+        self._half: bool | None = None
         self._kept_values: dict[Any, Tensor] = {}
         self._kept_degrees: dict[Any, Tensor] = {}
         self._kept_scales: dict[Any, tuple[Tensor | None, Tensor | None]] = {}
@@ -155,12 +156,7 @@ class Graph:
         float32 and float64 values stay what they are. Others become float32 or else float64, whichever holds all of
         them exactly; complex ones, and those that float64 does not hold, are refused.
         """
-        if not hasattr(A, "tocsr") or not hasattr(A, "shape"):
-            _check.fail_type("A", "a SciPy sparse matrix", A)
-        if len(A.shape) != 2:
-            _check.fail("A", "a matrix", A)
-        csr = A.tocsr()
-        return cls.from_csr(csr.indptr, csr.indices, _exact("A", csr.data), num_cols=csr.shape[1])
+        return cls.from_csr(*_convert.from_scipy(A))
 
     @classmethod
     def from_networkx(cls, G: Any) -> Graph:
@@ -169,40 +165,29 @@ class Graph:
         An undirected graph gives both directions of every edge, a multigraph every parallel edge. The weights are
         float32 where that holds all of them exactly, else float64.
         """
-        if not hasattr(G, "edges") or not hasattr(G, "is_directed"):
-            _check.fail_type("G", "a NetworkX graph", G)
-        number = {node: i for i, node in enumerate(G.nodes)}
-        edges = [(number[u], number[v], data.get("weight")) for u, v, data in G.edges(data=True)]
-        if not G.is_directed():
-            edges += [(v, u, w) for u, v, w in edges if u != v]
-        index = torch.tensor([e[:2] for e in edges], dtype=torch.int64).reshape(-1, 2).T
-        weight = None
-        if any(w is not None for _, _, w in edges):
-            given = [1 if w is None else _weight_of_edge(w) for _, _, w in edges]
-            weight = torch.from_numpy(_exact("weight", np.array(given, object)))
-        return cls.from_edge_index(index, num_nodes=len(number), edge_weight=weight)
+        return cls.from_edge_index(*_convert.from_networkx(G))
 
     # Facts
 
     @property
     def crow(self) -> Tensor:
         """Starts of the rows [num_rows + 1], a copy."""
-        return self._copies.of(self._crow)
+        return copy_of(self._crow, self._given)
 
     @property
     def col(self) -> Tensor:
         """Sources of the slots [E], a copy."""
-        return self._copies.of(self._col)
+        return copy_of(self._col, self._given)
 
     @property
     def edge(self) -> Tensor | None:
         """Positions of the slots' edges in the list that was given [E], a copy, or None if the same."""
-        return None if self._edge is None else self._copies.of(self._edge)
+        return None if self._edge is None else copy_of(self._edge, self._given)
 
     @property
     def weight(self) -> Tensor | None:
         """Weights in the order given [E], a copy, or None."""
-        return None if self._weight is None else self._copies.of(self._weight)
+        return None if self._weight is None else copy_of(self._weight, self._given)
 
     @property
     def has_weight(self) -> bool:
@@ -233,7 +218,7 @@ class Graph:
 
     @property
     def is_square(self) -> bool:
-        return self.num_rows == self._num_cols
+        return self._is_square
 
     def __repr__(self) -> str:
         sources = "" if self.is_square else f", num_sources={self.num_cols}"
@@ -321,13 +306,7 @@ class Graph:
 
     def to_scipy(self) -> Any:
         """The matrix A[target, source] as a SciPy CSR array; weights default to 1, parallel edges stay."""
-        import scipy.sparse
-
-        value = torch.ones(self.num_edges) if self._weight is None else self.values(self._weight.dtype)
-        if value.dtype not in (torch.float32, torch.float64):
-            value = value.float()
-        arrays = [t.cpu().numpy() for t in (value, self.col, self.crow)]
-        return scipy.sparse.csr_array(tuple(arrays), shape=(self.num_rows, self.num_cols))
+        return _convert.to_scipy(self)
 
     def reorder(self) -> tuple[Graph, Tensor]:
         """Renumber the nodes for locality (reverse Cuthill-McKee, SciPy).
@@ -335,15 +314,9 @@ class Graph:
         Returns the new graph and `order` [N]: node i of the new graph is node order[i] of this one,
         so that features become `x[order]`. Edges keep the order in which they were given.
         """
-        import scipy.sparse.csgraph
-
         if not self.is_square:
             raise ValueError(f"`reorder` needs as many sources as targets, got {self!r}")
-        pattern = self.to_scipy()
-        order = scipy.sparse.csgraph.reverse_cuthill_mckee(scipy.sparse.csr_matrix(pattern))
-        order = torch.as_tensor(order.astype(np.int64), device=self.device)
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(order.numel(), device=self.device)
+        order, rank = _convert.cuthill_mckee(self)
         index, weight = self.to_edge_index()
         return Graph.from_edge_index(rank[index], self.num_rows, weight), order
 
@@ -352,30 +325,29 @@ class Graph:
     def transposed(self) -> tuple[Tensor, Tensor, Tensor]:
         """crow, col and edge of the transposed matrix, copies."""
         crow, col, edge = self._transpose()
-        return self._copies.of(crow), self._copies.of(col), self._copies.of(edge)
+        return copy_of(crow, self._given), copy_of(col, self._given), copy_of(edge, self._given)
 
     def values(self, dtype: torch.dtype, transposed: bool = False) -> Tensor:
         """The own weights as `dtype`, in the order of the slots (of the transposed matrix), a copy."""
         if self._weight is None:
             raise ValueError(f"`values` needs a Graph with weights, got {self!r}")
-        return self._copies.of(self._values(dtype, transposed))
+        return copy_of(self._values(dtype, transposed), self._given)
 
     def degree(self, dtype: torch.dtype, out: bool = False) -> Tensor:
         """Sum of the own weights (the number of edges without) into each target, or out of each source; a copy."""
-        return self._copies.of(self._degree(dtype, out))
+        return copy_of(self._degree(dtype, out), self._given)
 
     def scales(self, norm: str, self_loops: float, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
         """Factors of the rows and of the columns under `norm`, for sums in `dtype`, copies."""
         _check.choice("norm", norm, ("sym", "row", "sym_inout", "none"))
         row, col = self._scales(norm, _check.number("self_loops", self_loops), dtype)
-        of = self._copies.of
-        return None if row is None else of(row), None if col is None else of(col)
+        return tuple(None if t is None else copy_of(t, self._given) for t in (row, col))  # type: ignore[return-value]
 
     # Derived data, for the operators: made once and kept, so not to be changed. Dynamo neither reads nor fills what
     # is kept, so that its guards are the same for a fresh Graph and a used one.
 
     def _transpose(self) -> _derived.Csr:
-        if torch.compiler.is_dynamo_compiling():
+        if is_dynamo_compiling():
             return torch.ops.amstel.graph_transpose(self._crow, self._col, self._edge, self._num_cols)
         kept = self._transposed
         if kept is None:
@@ -401,9 +373,26 @@ class Graph:
             value = weight.to(dtype)
             return value if edge is None else value[edge.long()]
 
-        if torch.compiler.is_dynamo_compiling():
+        if is_dynamo_compiling():
             return make()
         return self._kept(self._kept_values, (dtype, transposed), make)
+
+    def _fits_half(self) -> bool:
+        """Whether float16 holds the own weights: none beyond its range, none so small that digits are lost."""
+        weight = self._weight
+        if weight is None or weight.dtype == torch.float16:
+            return True
+        if is_dynamo_compiling():
+            return False  # not known there
+        if self._half is None:
+
+            def look() -> bool:
+                size = weight.abs()
+                limits = torch.finfo(torch.float16)
+                return bool(((size <= limits.max) & (size >= limits.tiny) | (size == 0)).all())
+
+            self._half = plainly(look)
+        return self._half
 
     def _degree(self, dtype: torch.dtype, out: bool = False) -> Tensor:
         def make() -> Tensor:
@@ -412,50 +401,28 @@ class Graph:
                 return crow.diff().to(dtype)
             return _library.operators.edge_sum(crow, None, self._values(dtype, out), None)
 
-        if torch.compiler.is_dynamo_compiling():
+        if is_dynamo_compiling():
             return make()
         return self._kept(self._kept_degrees, (dtype, out), make)
 
     def _scales(
         self, norm: str, self_loops: float, dtype: torch.dtype
     ) -> tuple[Tensor | None, Tensor | None]:
-        if torch.compiler.is_dynamo_compiling():
+        if is_dynamo_compiling():
             return factors(norm, lambda out: self._degree(dtype, out) + self_loops)
         key = (norm, self_loops, dtype)
         found = self._kept_scales.get(key)
         if found is None:
             return self._kept(
-                self._kept_scales, key, lambda: factors(norm, lambda out: self._degree(dtype, out) + self_loops)
+                self._kept_scales,
+                key,
+                lambda: factors(norm, lambda out: self._degree(dtype, out) + self_loops),
             )
         return found
 
 
 def _make(make: Callable[[], Graph]) -> Graph:
     return make() if torch.compiler.is_compiling() else plainly(make)
-
-
-def _weight_of_edge(value: Any) -> Any:
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    if isinstance(value, (float, np.floating)) and math.isnan(value):
-        _check.fail("weight", "a number, not NaN, in the edge data", value)
-    return value if isinstance(value, (float, np.floating)) else _check.integer("weight", value, expected="a number")
-
-
-def _exact(name: str, values: np.ndarray) -> np.ndarray:
-    """The numbers as float32, or else as float64, whichever is exact; ValueError where neither is."""
-    if values.dtype in (np.float32, np.float64):
-        return np.asarray(values, values.dtype.newbyteorder("="))
-    if values.dtype.kind not in "biufO":
-        _check.fail(name, "of real numbers", f"dtype {values.dtype}")
-    wide = values.astype(np.float64)
-    for k, (value, kept) in enumerate(zip(values.tolist() if values.dtype == object else values, wide, strict=True)):
-        if value != kept and value == value:
-            raise ValueError(
-                f"`{name}` must hold numbers that float64 holds exactly, got {value!r} ({values.dtype}) at position {k}"
-            )
-    narrow = wide.astype(np.float32)
-    return narrow if np.array_equal(narrow, wide, equal_nan=True) else wide
 
 
 # torch.load(weights_only=True) may make a Graph: __setstate__ checks what it is given.

@@ -50,7 +50,8 @@ def spmm(
             strides. bfloat16 and float16 are summed in float32. Under autocast, x, edge_weight and bias
             are cast to its dtype.
         edge_weight: [E] in the order in which the edges were given, dtype of x; replaces the graph's
-            own weights (which are cast to the dtype of x) for this call. NaN raises.
+            own weights for this call. NaN raises. Degrees are sums of the weights as they were given; own
+            weights that float16 does not hold, and wider weights under autocast, make a product in float32.
         norm: one of the table above.
         self_loops: λ, the weight of the loops added to whatever loops there are; 0 adds none.
         bias: [F], dtype of x.
@@ -82,13 +83,46 @@ def spmm(
     if not isinstance(graph, Graph):
         raise TypeError(f"`graph` must be an amstel.Graph, got {_check.describe(graph)}")
     _check.tensor("x", x, "a tensor [N, F] or [B, N, F]")
-    if torch.is_autocast_enabled(graph.device.type) and x.dtype != torch.float64:
+    dtype, wide = x.dtype, False
+    if torch.is_autocast_enabled(graph._device.type) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
-        x = x.to(dtype)
-        edge_weight = edge_weight if edge_weight is None else edge_weight.to(dtype)
-        bias = bias if bias is None else bias.to(dtype)
-    _check_arguments(graph, x, edge_weight, norm, self_loops, bias, activation)
+        for name, value in (("edge_weight", edge_weight), ("bias", bias)):
+            if value is not None:
+                _check.tensor(name, value, "a tensor")
+        wide = edge_weight is not None and edge_weight.dtype != dtype
+        if not wide:
+            x = x.to(dtype)
+            bias = bias if bias is None else bias.to(dtype)
+    if wide or (dtype == torch.float16 and edge_weight is None and not graph._fits_half()):
+        # Rounded to a short type before they are summed and normalized, weights would be others, or infinite.
+        with torch.autocast(x.device.type, enabled=False):
+            floats = (t if t is None else t.float() for t in (edge_weight, bias))
+            weight, bias = floats
+            y = spmm(
+                graph, x.float(), weight, norm=norm, self_loops=self_loops, bias=bias, activation=activation
+            )
+        return y.to(dtype)
+    self_loops = _check_arguments(graph, x, edge_weight, norm, self_loops, bias, activation)
     relu = activation == "relu"
+    if edge_weight is None:
+        return _run(graph, x, None, norm, self_loops, bias, relu)
+    try:
+        return _run(graph, x, edge_weight, norm, self_loops, bias, relu)
+    except RuntimeError as error:  # the CPU operator looks for NaN as it goes
+        if "must not be NaN" in str(error):
+            raise ValueError(str(error).split(": ")[-1].replace("`weight`", "`edge_weight`")) from None
+        raise
+
+
+def _run(
+    graph: Graph,
+    x: Tensor,
+    edge_weight: Tensor | None,
+    norm: str,
+    self_loops: float,
+    bias: Tensor | None,
+    relu: bool,
+) -> Tensor:
     if transformed() or torch.compiler.is_exporting() or torch._C._is_tracing():
         return _transformed(graph, x, edge_weight, norm, self_loops, bias, relu)
     if torch.is_grad_enabled() and (
@@ -113,36 +147,38 @@ def _check_arguments(
     self_loops: float,
     bias: Tensor | None,
     activation: str | None,
-) -> None:
+) -> float:
+    """Checks everything but the values; returns λ as a Python number."""
     if x.dtype not in _check.FLOATS or x.layout != torch.strided:
         _check.fail("x", "a dense float64, float32, bfloat16 or float16 tensor", x)
-    shape = x.shape
-    if not 2 <= len(shape) <= 3 or shape[-2] != graph.num_cols:
-        _check.fail("x", f"[{graph.num_cols}, F] or [B, {graph.num_cols}, F] for {graph!r}", x)
-    if x.device != graph.device:
-        _check.fail("x", f"on {graph.device} like the graph", x)
-    if norm not in NORMS:
-        _check.fail("norm", f"one of {NORMS}", norm)
-    if activation is not None and activation != "relu":
-        _check.fail("activation", "None or 'relu'", activation)
-    if not isinstance(self_loops, (int, float)) or not abs(self_loops) < math.inf:
-        _check.fail("self_loops", "a finite number", self_loops)
-    if graph.num_rows != graph.num_cols and (norm not in ("none", "row") or self_loops != 0):
+    shape, columns = x.shape, graph._num_cols
+    if not 2 <= len(shape) <= 3 or shape[-2] != columns:
+        _check.fail("x", f"[{columns}, F] or [B, {columns}, F] for {graph!r}", x)
+    if x.device != graph._device:
+        _check.fail("x", f"on {graph._device} like the graph", x)
+    if type(norm) is not str or norm not in NORMS:
+        _check.choice("norm", norm, NORMS)
+    if activation is not None and not (type(activation) is str and activation == "relu"):
+        _check.choice("activation", activation, (None, "relu"))
+    if type(self_loops) is not float or not abs(self_loops) < math.inf:
+        self_loops = _check.number("self_loops", self_loops)
+    if not graph._is_square and (norm not in ("none", "row") or self_loops != 0):
         raise ValueError(
-            f"a rectangular graph takes norm='none' or 'row' with self_loops=0, "
+            f"a rectangular graph takes `norm` 'none' or 'row' with `self_loops` 0, "
             f"got norm={norm!r}, self_loops={self_loops} for {graph!r}"
         )
     if edge_weight is not None:
         _check.vector("edge_weight", edge_weight, graph.num_edges, x)
         if edge_weight.is_cuda and not torch.compiler.is_compiling():
-            # The CPU operator looks as it goes; here a look costs a synchronisation, never under capture.
+            # The CPU operator looks as it goes; here a look costs a synchronization, never under capture.
             hidden = torch.cuda.is_current_stream_capturing() or batched(edge_weight)
             if not hidden and bool(edge_weight.isnan().any()):
                 raise ValueError(
                     f"`edge_weight` must not be NaN, got NaN at position {int(edge_weight.isnan().nonzero()[0])}"
                 )
     if bias is not None:
-        _check.vector("bias", bias, x.shape[-1], x)
+        _check.vector("bias", bias, shape[-1], x)
+    return self_loops
 
 
 def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
