@@ -21,7 +21,7 @@ RANDOM = {"random-1M": (1_000_000, 20), "random-2.4M": (2_400_000, 26)}
 
 
 def data_root() -> Path:
-    return Path(os.environ.get("AMSTEL_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
+    return Path(os.environ.get("AMSTEL_DATA") or Path(__file__).parent / "no-data")
 
 
 def graph_shapes(widths: dict[int, bool], random: tuple[int, ...] = ()) -> dict[str, Shape]:

@@ -5,46 +5,54 @@
 
 #include <cstdlib>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "common/check.h"
 
 namespace amstel {
 namespace base {
-extern const cpu::Kernels kernels;
+const cpu::Kernels& kernels();
 }
 #ifdef AMSTEL_HAS_AVX2
 namespace avx2 {
-extern const cpu::Kernels kernels;
+const cpu::Kernels& kernels();
 }
 #endif
 #ifdef AMSTEL_HAS_AVX512
 namespace avx512 {
-extern const cpu::Kernels kernels;
+const cpu::Kernels& kernels();
 }
 #endif
 
 namespace cpu {
 namespace {
 
-struct Choice {
-  const Kernels* kernels;
+// All that were built, the widest first. A table is looked at only where the machine runs its code.
+struct Isa {
+  const char* name;
+  const Kernels& (*kernels)();
   bool runs;
 };
 
-const Kernels& choose() {
-  const Choice choices[] = {
+std::vector<Isa> isas() {
+  return {
 #ifdef AMSTEL_HAS_AVX512
-      {&avx512::kernels, __builtin_cpu_supports("x86-64-v4") != 0},
+      {"avx512", avx512::kernels, __builtin_cpu_supports("x86-64-v4") != 0},
 #endif
 #ifdef AMSTEL_HAS_AVX2
-      {&avx2::kernels, __builtin_cpu_supports("x86-64-v3") != 0},
+      {"avx2", avx2::kernels, __builtin_cpu_supports("x86-64-v3") != 0},
 #endif
-      {&base::kernels, true}};
+      {"base", base::kernels, true}};
+}
+
+const Kernels& choose() {
   const char* wanted = std::getenv("AMSTEL_CPU_ISA");
   std::string known;
-  for (const auto& [kernels, runs] : choices) {
-    if (wanted ? runs && std::string(wanted) == kernels->isa : runs) return *kernels;
-    if (runs) known += std::string(known.empty() ? "" : ", ") + kernels->isa;
+  for (const Isa& isa : isas()) {
+    if (!isa.runs) continue;
+    if (!wanted || std::string_view(wanted) == isa.name) return isa.kernels();
+    known += std::string(known.empty() ? "" : ", ") + isa.name;
   }
   fail("AMSTEL_CPU_ISA must be one of ", known, " on this machine, got '", wanted, "'");
 }
