@@ -300,6 +300,8 @@ def _target(box: Any, frame: np.ndarray) -> Tensor:
     """The first box as a float64 tensor [4], checked against its frame."""
     expected = "four finite numbers x, y, w, h"
     try:
+        if isinstance(box, Tensor):
+            box = box.detach().double().cpu().numpy()
         values = torch.as_tensor(np.asarray(box, dtype=np.float64).copy())
     except (TypeError, ValueError):
         raise ValueError(f"`box` must be {expected}, got {describe(box)}") from None
