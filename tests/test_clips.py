@@ -9,7 +9,7 @@ import torch
 
 import amstel.data
 from amstel import video
-from amstel.data.clips import DIRECTIONS
+from amstel.data.shapes import DIRECTIONS
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -344,7 +344,7 @@ def test_generator_explains_itself(options, message):
         amstel.data.generate_moving_shapes(**{"count": 1, **options})
 
 
-def test_localise_on_generated_clips():
+def test_localize_on_generated_clips():
     """Attention that is high on the shape gives boxes that overlap it, also where it comes in again."""
     pytest.importorskip("scipy.ndimage")
     clips = amstel.data.generate_moving_shapes(12, frames=16, size=64, seed=4)
@@ -353,7 +353,7 @@ def test_localise_on_generated_clips():
     for clip in clips:
         centre = (clip.boxes[:, :2] + clip.boxes[:, 2:]) / 2
         near = (grid - centre[:, :1]).square()[:, None, :] + (grid - centre[:, 1:]).square()[:, :, None]
-        boxes = video.localise(torch.exp(-near / 40), (64, 64))
+        boxes = video.localize(torch.exp(-near / 40), (64, 64))
         found.append(video.box_iou(boxes, clip.boxes))
         half = (clip.boxes[:, 2:] - clip.boxes[:, :2]) / 2
         centred.append(video.box_iou(torch.cat([32 - half, 32 + half], 1), clip.boxes))

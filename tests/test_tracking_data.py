@@ -256,8 +256,11 @@ def test_vot(tmp_path):
     with pytest.raises(ValueError, match='`polygon` must be "area" or "bounds", got \'hull\''):
         amstel.data.VOT(tmp_path, polygon="hull")
     file = tmp_path / "ball" / "groundtruth.txt"
-    file.write_text("1,1,2,2\n" + square)
-    with pytest.raises(ValueError, match=r"groundtruth\.txt, line 2: .* 4 numbers as the lines above"):
+    file.write_text("1,1,2,2\n" + square + turned)
+    mixed = torch.cat([torch.tensor([[1.0, 1, 2, 2]]).double(), expected])
+    torch.testing.assert_close(amstel.data.VOT(tmp_path)["ball"].ground_truth, mixed)
+    file.write_text("1,1,2,2\n1,1,2,2,3\n")
+    with pytest.raises(ValueError, match=r"groundtruth\.txt, line 2: .* 4 or 8 numbers, got '1,1,2,2,3'"):
         amstel.data.VOT(tmp_path)["ball"]
     file.write_text("m0,0,3,3,1,2\n")
     with pytest.raises(ValueError, match=r"line 1: a line must hold 4 or 8 numbers, got 'm0,0,3,3,1,2'"):

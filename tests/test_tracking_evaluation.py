@@ -312,7 +312,7 @@ def test_table_and_json(tmp_path, sequences):
     result = evaluate_dataset(None, sequences, tmp_path / "out")
     assert result.frames_per_second == 6 and math.isnan(result.seconds["Cup"])
     lines = result.table().splitlines()
-    assert lines[0].split() == ["sequence", "frames", "AUC", "precision", "normalised", "IoU", "frames/s"]
+    assert lines[0].split() == ["sequence", "frames", "AUC", "precision", "normalized", "IoU", "frames/s"]
     ball = result.sequences["Ball"]
     assert lines[1].split() == [
         "Ball",

@@ -7,13 +7,11 @@ from amstel import (
     inverse,
     nn,
     ops,
-    recipes,
-    restoration,
     tracking,
     video,
 )
 from amstel.graph import Graph
-from amstel.restoration import restore
+from amstel.inverse.restore import restore
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,9 +21,16 @@ __all__ = [
     "inverse",
     "nn",
     "ops",
-    "recipes",
-    "restoration",
     "restore",
     "tracking",
     "video",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Names of the last release, which import when they are used."""
+    if name in ("recipes", "restoration"):
+        import importlib
+
+        return importlib.import_module(f"amstel.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -48,16 +48,17 @@ paths = load()
 _SHORT = ("out of memory", "can't allocate memory", "not enough memory")
 
 
+def short_of_memory(error: BaseException) -> bool:
+    """Whether the error of an operator means a failed allocation."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _SHORT)
+
+
 def _reporting(op: Callable) -> Callable:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return op(*args, **kwargs)
-        except MemoryError as error:
-            raise torch.OutOfMemoryError(str(error)) from error
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            if any(sign in str(error) for sign in _SHORT):
+        except (MemoryError, RuntimeError) as error:
+            if short_of_memory(error) and not isinstance(error, torch.OutOfMemoryError):
                 raise torch.OutOfMemoryError(str(error)) from error
             raise
 

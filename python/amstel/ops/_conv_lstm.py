@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
-from amstel import _library
+from amstel.ops._raw import operators
 
-_ops = _library.operators
+_ops = operators
 _PART = {"cpu": 1 << 24, "cuda": 1 << 28}  # bytes of gates that a part holds, if the weights are not larger
 _PLANES = 1 << 26  # bytes of transformed weight gradients that are worth one product for both weights
 _TILES = 128  # in a product of transformed tiles

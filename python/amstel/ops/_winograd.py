@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from amstel import _library
 from amstel.ops._conv_lstm import _AMX, _TILES, _weight_transform, last, parts
+from amstel.ops._raw import operators, transformed, watched
 
-_ops = _library.operators
+_ops = operators
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if torch.is_autocast_enabled(x.device.type) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
     plain = not x.is_cpu or dtype == torch.float64 or min(weight.shape[:2]) < 8
-    if plain or (_AMX and dtype == torch.bfloat16) or torch.compiler.is_compiling():
+    if plain or (_AMX and dtype == torch.bfloat16) or torch.compiler.is_compiling() or transformed():
         return conv2d(x, weight, bias, padding=1)
     return _Conv.apply(dtype, x, weight, bias)
 
@@ -39,7 +39,7 @@ class _Conv(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight, bias = inputs = ctx.saved_tensors
         need = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or watched(grad):
             with torch.enable_grad():
                 out = conv2d(x.to(grad.dtype), weight.to(grad.dtype), bias.to(grad.dtype), padding=1)
                 wanted = [t for t, n in zip(inputs, need, strict=True) if n]

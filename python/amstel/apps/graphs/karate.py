@@ -39,7 +39,7 @@ def train(epochs: int = 300, seed: int = 6) -> tuple[NodeData, Tensor, list[floa
     Source: T. N. Kipf and M. Welling, ICLR 2017, appendix A.1.
 
     Example:
-        >>> data, embeddings, accuracy = amstel.recipes.karate.train(epochs=5)
+        >>> data, embeddings, accuracy = amstel.apps.graphs.karate.train(epochs=5)
         >>> embeddings.shape
         torch.Size([6, 34, 2])
     """

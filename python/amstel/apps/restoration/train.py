@@ -19,6 +19,7 @@ from torch import Tensor, distributed, nn
 
 from amstel import _check, inverse
 from amstel.data.images import ImageFolder, patches
+from amstel.inverse.restore import mri_physics, sr_sigma
 from amstel.nn.rim import RIM
 
 CHECKPOINT = "checkpoint.pt"
@@ -96,16 +97,6 @@ class Sample(NamedTuple):
     physics: Any
     initial: Tensor | None
     weight: Tensor
-
-
-def sr_sigma(scale: int) -> float:
-    """The sigma of super-resolution's physics, which has no noise but rounding: it keeps the gradient near 1."""
-    return 0.1 / scale
-
-
-def mri_physics(mri: inverse.MRI) -> inverse.Envelope:
-    """The gradient that the MRI network sees: of the Moreau envelope, since coils are badly conditioned."""
-    return inverse.Envelope(mri, 0.05, 8)
 
 
 def sample(source: Any, settings: Settings, count: int, rng: np.random.Generator) -> Sample:

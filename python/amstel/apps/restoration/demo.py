@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from amstel import inverse
+from amstel.apps.restoration import evaluate as evaluation
+from amstel.apps.restoration import files
+from amstel.apps.restoration.train import mri_physics, sr_sigma
 from amstel.data import mri
 from amstel.data.mri.images import smooth_phase
 from amstel.nn.rim import RIM
-from amstel.recipes.restore import mri_physics, sr_sigma
-from amstel.restoration import evaluation, files
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ def _pictures(folder: Path, stem: str, animated: bool, *arguments: object, **opt
 
 def gcn(folder: Path) -> None:
     """Node classification on a made-up citation graph."""
+    from amstel.apps.graphs.train import study
     from amstel.data import block_model
     from amstel.nn import GCN
-    from amstel.recipes.gcn import study
 
     data = block_model()
     assert data.features is not None
@@ -63,7 +63,7 @@ def gcn(folder: Path) -> None:
 
 def karate(folder: Path) -> None:
     """The slides' example, animated."""
-    from amstel.recipes.karate import train
+    from amstel.apps.graphs.karate import train
 
     data, embeddings, accuracy = train()
     print("karate club: a GCN with two outputs a member learns from one label a group")
@@ -85,8 +85,8 @@ def karate(folder: Path) -> None:
 
 def video_lstm(folder: Path) -> None:
     """Which way a shape goes among others, and where the network looked to find out."""
+    from amstel.apps.video.train import Settings, evaluate, predict, train
     from amstel.data import generate_moving_shapes
-    from amstel.recipes.video_lstm import Settings, evaluate, predict, train
 
     classes = ["right", "up", "left", "down"]
     task: dict = {"frames": 6, "size": 32, "distractors": 2, "speed": (2.0, 4.0), "noise": 0.02}
@@ -174,7 +174,7 @@ def rim(folder: Path) -> None:
     """A photograph denoised, one enlarged, and an image reconstructed from a quarter of its k-space."""
     print("RIM: an image is refined step by step, from what was measured of it and a recurrent network")
     try:
-        from amstel.restoration import demonstration
+        from amstel.apps.restoration import demo as demonstration
 
         for example in demonstration.examples():
             print("  " + example.said())

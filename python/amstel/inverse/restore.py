@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from amstel import _check, inverse, ops
-from amstel.data.mri import estimate_sensitivities
+from amstel.inverse.sensitivities import estimate_sensitivities
 from amstel.nn.rim import RIM
-from amstel.recipes.restore import mri_physics, sr_sigma
 
 TASKS = ("denoise", "inpaint", "sr", "mri")
 #: Noise that is assumed where none is given.
@@ -124,6 +123,16 @@ def restore(
     else:
         x = run(y, y, lambda part: inverse.Denoising(noise[part[0]]), progress=progress)
     return back(x)
+
+
+def sr_sigma(scale: int) -> float:
+    """The sigma of super-resolution's physics, which has no noise but rounding: it keeps the gradient near 1."""
+    return 0.1 / scale
+
+
+def mri_physics(mri: inverse.MRI) -> inverse.Envelope:
+    """The gradient that the MRI network sees: of the Moreau envelope, since coils are badly conditioned."""
+    return inverse.Envelope(mri, 0.05, 8)
 
 
 def _inpaint(

@@ -27,9 +27,9 @@ import torch
 
 from amstel import ops
 from amstel._check import fail
+from amstel.apps.restoration import files
+from amstel.inverse.restore import restore, to_ycbcr
 from amstel.nn.rim import RIM
-from amstel.restoration import files
-from amstel.restoration.restoring import restore, to_ycbcr
 
 Row = dict[str, Any]
 

@@ -24,7 +24,7 @@ def module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise ImportError(f'amstel.restoration needs {name} here: pip install "amstel[restore]"') from None
+        raise ImportError(f'{name} is missing: pip install "amstel[restore]"') from None
 
 
 @dataclass(frozen=True, eq=False)

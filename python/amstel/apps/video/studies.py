@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amstel import video
+from amstel.apps.video.train import Network, Settings, Subset, _generator, _Video, evaluate, predict, train
 from amstel.data import UCF101, Clip, MovingShapes, Weizmann, generate_moving_shapes
 from amstel.data.clips import DIRECTIONS
-from amstel.recipes.video_lstm import Network, Settings, Subset, _generator, _Video, evaluate, predict, train
 
 Say = Callable[[str], None]
 #: A coloured shape among two grey ones, of which each rests or goes its own way.
@@ -383,7 +383,7 @@ def flow_video(flow: Tensor, side: int, frames: int) -> _Video:
 
 def localise_flow(network: Network, flow: Tensor, frame_size: Sequence[int], frames: int) -> Tensor:
     """Boxes of a video of which only the flow is known, by a network with a flow stream."""
-    from amstel.recipes.video_lstm import _segments
+    from amstel.apps.video.train import _segments
 
     _, attention = _segments(network, flow_video(flow, network.settings.frame_size, frames), 25)
     assert attention is not None

@@ -156,7 +156,7 @@ def study(
 
     Example:
         >>> data = amstel.data.block_model(nodes=400)
-        >>> result = amstel.recipes.gcn.study(data, seeds=range(4))
+        >>> result = amstel.apps.graphs.train.study(data, seeds=range(4))
         >>> len(result.accuracy), result.mean > 0.5
         (4, True)
     """
