@@ -139,18 +139,18 @@ def check_boxes(argument: str, value: Any) -> Tensor:
 def _hint_at_origin(boxes: Tensor, truth: Tensor) -> None:
     """A warning where the boxes count pixels from another number than the ground truth.
 
-    A tracker gives the first box as it got it, so that a first box that is off by exactly one in x and y, and of the
-    right size, was counted from 1 where the other was from 0.
+    A tracker gives the first box as it got it. So where that is off by exactly one in x and y, and of the right size,
+    or all the others are, pixels were counted from 1 in one of the two.
     """
-    shift = boxes[0] - truth[0]
-    for step, origin in (
-        (1.0, "from 1 and the ground truth from 0: read them with origin=1"),
-        (-1.0, "from 0 twice"),
+    shift = (boxes - truth)[~(boxes - truth).isnan().any(1)]
+    for step, reason in (
+        (1.0, "the boxes count from 1: read them with origin=1"),
+        (-1.0, "the ground truth does"),
     ):
-        if torch.allclose(shift, shift.new_tensor([step, step, 0, 0]), rtol=0, atol=1e-3):
+        off = (shift - shift.new_tensor([step, step, 0, 0])).abs().amax(1) < 1e-3
+        if len(off) and (off[0] or (len(off) > 2 and off[1:].all())):
             warnings.warn(
-                f"every box may be off by one: the first is ({step:+g}, {step:+g}) pixels from the true one and as "
-                f"large, as if pixels were counted {origin}",
+                f"every box may be off by one: ({step:+g}, {step:+g}) pixels and of the true size, as if {reason}",
                 stacklevel=3,
             )
 
