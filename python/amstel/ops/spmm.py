@@ -8,7 +8,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel.graph import Graph, factors
-from amstel.ops._raw import batched, operators, transformed
+from amstel.ops._raw import batched, exported, operators, transformed
 
 NORMS = ("sym", "row", "sym_inout", "none")
 
@@ -88,7 +88,7 @@ def spmm(
         bias = bias if bias is None else bias.to(dtype)
     _check_arguments(graph, x, edge_weight, norm, self_loops, bias, activation)
     relu = activation == "relu"
-    if transformed() or torch.compiler.is_exporting() or torch._C._is_tracing():
+    if transformed() or exported():
         return _transformed(graph, x, edge_weight, norm, self_loops, bias, relu)
     if torch.is_grad_enabled() and (
         x.requires_grad
@@ -96,10 +96,7 @@ def spmm(
         or (bias is not None and bias.requires_grad)
     ):
         # Here and not inside, where a tracer allows no change of the Graph.
-        graph.scales(norm, self_loops, _sum_dtype(x.dtype))
-        graph.transposed()
-        if graph.weight is not None and edge_weight is None:
-            graph.values(x.dtype), graph.values(x.dtype, transposed=True)
+        _prepare(graph, norm, self_loops, x.dtype)
         return _Spmm.apply(x, edge_weight, bias, graph, norm, self_loops, relu)
     return _forward(graph, x, edge_weight, norm, self_loops, bias, relu)[0]
 
@@ -183,6 +180,14 @@ def _forward(
     return y, row_scale, col_scale
 
 
+def _prepare(graph: Graph, norm: str, self_loops: float, dtype: torch.dtype) -> None:
+    """Have the graph keep whatever the product and its gradient will ask for."""
+    graph.scales(norm, self_loops, _sum_dtype(dtype))
+    graph.transposed()
+    if graph.weight is not None:
+        graph.values(dtype), graph.values(dtype, transposed=True)
+
+
 def _transformed(
     graph: Graph,
     x: Tensor,
@@ -194,17 +199,17 @@ def _transformed(
 ) -> Tensor:
     """The same of operators that have every derivative."""
     dtype = _sum_dtype(x.dtype)
-    if edge_weight is None:
+    if not torch.compiler.is_compiling():
         # What the graph keeps belongs to no transform.
         with torch._C._DisableFuncTorch(), torch.no_grad():
-            row_scale, col_scale = graph.scales(norm, self_loops, dtype)
-            weight = None if graph.weight is None else graph.values(x.dtype)
+            _prepare(graph, norm, self_loops, x.dtype)
+    if edge_weight is None:
+        row_scale, col_scale = graph.scales(norm, self_loops, dtype)
+        weight = None if graph.weight is None else graph.values(x.dtype)
         return _spmm(
             graph.crow, graph.col, graph.edge if weight is None else None, weight, x, row_scale, col_scale,
             self_loops, bias, relu, False,
         )  # fmt: skip
-    with torch._C._DisableFuncTorch(), torch.no_grad():
-        graph.transposed()
     row_scale, col_scale = _factors(norm, lambda out: _degree(graph, edge_weight, out) + self_loops)
     return _spmm(
         graph.crow, graph.col, graph.edge, edge_weight.contiguous(), x, row_scale, col_scale, self_loops, bias, relu, True
