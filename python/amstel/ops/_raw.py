@@ -35,9 +35,11 @@ _below_autograd = torch._C._AutoDispatchBelowAutograd
 
 def transformed() -> bool:
     """Whether a transform of torch.func or forward-mode AD looks at what is computed now."""
-    if torch.compiler.is_compiling():
-        return torch._C._functorch.maybe_current_level() is not None
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+# What torch.compiler.assume_constant_result does, which would import the whole compiler for it.
+transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def tracked(*tensors: Any) -> bool:
@@ -54,12 +56,14 @@ def watched(*grads: Tensor | None) -> bool:
 
 def own_gradient(*tensors: Any) -> bool:
     """Whether a public function shall record its own gradient: where reverse mode asks and nobody else looks."""
-    return (
-        tracked(*tensors)
-        and not torch.compiler.is_exporting()
-        and not torch._C._is_tracing()
-        and not transformed()
-    )
+    return tracked(*tensors) and not exported() and not transformed()
+
+
+def exported() -> bool:
+    """Whether a program is written down, which shall hold the operators themselves."""
+    if torch.compiler.is_compiling():
+        return torch.compiler.is_exporting()
+    return torch._C._is_tracing()
 
 
 def batched(t: Tensor) -> bool:
@@ -71,8 +75,15 @@ def batched(t: Tensor) -> bool:
     return False
 
 
-def _beneath(op: Any) -> Callable:
+def _call(op: Any, plain: Callable | None) -> Callable:
     def call(*args: Any) -> Any:
+        if exported() and torch.onnx.is_in_onnx_export():  # which knows no other operators than its own
+            if not torch.compiler.is_exporting():
+                raise ValueError(
+                    "the operators of amstel cannot be exported to ONNX with dynamo=False, pass dynamo=True"
+                )
+            if plain is not None:
+                return plain(*args)
         if torch.compiler.is_compiling() or transformed():
             return op(*args)
         try:
@@ -86,27 +97,17 @@ def _beneath(op: Any) -> Callable:
     return call
 
 
-def _plain_in_onnx(op: Any, plain: Callable) -> Callable:
-    beneath = _beneath(op)
-
-    def call(*args: Any) -> Any:
-        if torch.jit.is_tracing() or torch.compiler.is_exporting():
-            if torch.onnx.is_in_onnx_export():
-                return plain(*args)
-        return beneath(*args)
-
-    return call
-
-
 def _has_tangent(t: Any) -> bool:
-    return isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None
+    return isinstance(t, Tensor) and torch._VF._unpack_dual(t, level=0)[1] is not None
 
 
 def _derive(op: Any, plain: Callable) -> Callable:
     """The kernel of the Autograd key: the operator itself where nobody asks for a derivative, else its plain form."""
 
     def kernel(keyset: Any, *args: Any) -> Any:
-        forward = forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled()
+        # A compiled torch.func.jvp enters its level behind the back of forward_ad.
+        level = forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
+        forward = level and torch._C._is_fwd_grad_enabled()
         if tracked(*args) or (forward and any(map(_has_tangent, args))):
             return plain(*args)
         with _below_autograd():
@@ -178,7 +179,7 @@ def _register() -> SimpleNamespace:
     for name in (*_plain.PLAIN, *_WITHOUT):
         op = getattr(torch.ops.amstel, name).default
         plain = _plain.PLAIN.get(name)
-        calls[name] = _beneath(op) if plain is None else _plain_in_onnx(op, plain)
+        calls[name] = _call(op, plain)
         kernel = _derive(op, _RULES.get(name) or plain or _refuse(name))
         _fragment.impl(name, kernel, "Autograd", with_keyset=True)
         if not op._schema.is_mutable:
