@@ -577,6 +577,40 @@ def test_pictures_are_written_whole(tmp_path):
     assert os.listdir(tmp_path) == ["a.png"]
 
 
+def test_pictures_of_points_and_curves_keep_the_old_file(tmp_path):
+    pytest.importorskip("matplotlib")
+    from amstel import draw, tracking
+
+    points, labels = torch.rand(3, 9, 2), torch.zeros(9).long()
+    scores = {"a": tracking.evaluate([[1, 2, 3, 4.0]] * 3, [[1, 2, 3, 4.0]] * 3)}
+
+    def fails(name, *jobs):
+        path = tmp_path / name
+        path.write_text("precious")
+        for job in jobs:
+            with pytest.raises(Exception):  # noqa: B017  (whatever it is)
+                job(path)
+        assert path.read_text() == "precious" and os.listdir(tmp_path) == [name]
+        path.unlink()
+
+    fails(
+        "a.svg",
+        lambda p: draw.svg(p, points, labels[1:]),
+        lambda p: draw.svg(p, points, labels, captions=[3]),
+    )
+    fails("a.gif", lambda p: draw.raster(p, points, labels, torch.tensor([[0], [99]])))
+    fails("a.nothing", lambda p: draw.raster(p, points[:1], labels), lambda p: tracking.plot(scores, p))
+    fails("a.png", lambda p: tracking.plot({}, p), lambda p: tracking.plot({"a": None}, p))
+    for name, job in (
+        ("a.svg", lambda p: draw.svg(p, points, labels)),
+        ("a.gif", lambda p: draw.raster(p, points, labels)),
+        ("a.png", lambda p: draw.raster(p, points[:1], labels)),
+        ("b.png", lambda p: tracking.plot(scores, p)),
+    ):
+        assert job(tmp_path / name) == tmp_path / name and (tmp_path / name).stat().st_size > 500
+    assert sorted(os.listdir(tmp_path)) == ["a.gif", "a.png", "a.svg", "b.png"]
+
+
 # ------------------------------------------------------------------------------------------------- drawing
 
 
