@@ -51,7 +51,8 @@ def conv_lstm(
         peephole: [3, C], the weights p of i, f, o, one a channel.
         memory: for the gradient, "store" keeps the activated gates, 4C numbers a pixel and step, and both
             states; "recompute" keeps h alone (and c now and then) and computes the rest again, for up to a third
-            more time. Both give the same bits.
+            more time. Both give the same bits; on CUDA, whose convolutions are cuDNN's, where
+            torch.backends.cudnn.deterministic is set, and else the same values to rounding.
         dilation: of both convolutions.
         padding: "same", or "valid" for an input convolution without padding (the state is then smaller).
         return_sequences: False returns only the last output, [N, C, H, W], and stores one frame of it.
@@ -67,8 +68,10 @@ def conv_lstm(
 
     Differentiable in x, both weights, bias, peephole and state; higher derivatives go through plain PyTorch.
     Bit-identical from run to run and, on Winograd's algorithm, for any number of threads as far as PyTorch's
-    batched matrix product is, which sums the gradients of the weights (elsewhere as its convolutions are). torch.compile sees one operation whatever T is; torch.export and ONNX see
-    `amstel.reference.conv_lstm`.
+    batched matrix product is, which sums the gradients of the weights (elsewhere as its convolutions are).
+    float32 convolutions on CUDA follow torch.backends.cudnn.allow_tf32, which torch sets by default: with it results
+    are right to about 1e-3, TF32's 10 bits, and without it to float32's. torch.compile sees one operation whatever T
+    is; torch.export and ONNX see `amstel.reference.conv_lstm`.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
