@@ -49,9 +49,9 @@ def tracked(*tensors: Any) -> bool:
 
 def watched(*grads: Tensor | None) -> bool:
     """Whether a backward pass is itself transformed; torch.autograd.grad(is_grads_batched=True) has its own vmap."""
-    return transformed() or any(
-        g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads
-    )
+    if torch.compiler.is_compiling() or transformed():
+        return transformed()
+    return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
 
 
 def own_gradient(*tensors: Any) -> bool:
