@@ -12,10 +12,10 @@ import sys
 
 import torch
 
+import amstel.apps.graphs.karate
 import amstel.data
 import amstel.draw
 import amstel.nn
-import amstel.recipes.karate
 
 # A layer is one SpMM: features None stand for X = I, one feature a node.
 data = amstel.data.karate_club()
@@ -23,8 +23,8 @@ layer = amstel.nn.GCNConv(data.num_nodes, 2, bias=False)
 with torch.no_grad():
     print("an untrained layer places member 0 at", layer(None, data.graph)[0].tolist())
 
-# Three of them, then training with one label a class: recipes/karate.py, 15 lines.
-data, embeddings, accuracy = amstel.recipes.karate.train(epochs=300)
+# Three of them, then training with one label a class: apps/graphs/karate.py, 15 lines.
+data, embeddings, accuracy = amstel.apps.graphs.karate.train(epochs=300)
 print(f"accuracy on the other 30 members: {accuracy[0]:.0%} untrained, {accuracy[-1]:.0%} trained")
 
 file = sys.argv[1] if len(sys.argv) > 1 else "karate.gif"

@@ -14,7 +14,9 @@ import torch
 from skimage import data
 
 import amstel
-from amstel.restoration import Picture, evaluation, files
+from amstel.apps.restoration import evaluate as evaluation
+from amstel.apps.restoration import files
+from amstel.apps.restoration.files import Picture
 
 clean = data.astronaut()[:256, 96:352] / np.float32(255)
 noisy = clean + 0.1 * np.random.default_rng(0).standard_normal(clean.shape, np.float32)

@@ -13,8 +13,8 @@ import torch
 
 import amstel.nn
 from amstel import video
+from amstel.apps.video.train import Settings, evaluate, predict, train
 from amstel.data import generate_moving_shapes
-from amstel.recipes.video_lstm import Settings, evaluate, predict, train
 
 # A model takes feature maps of an RGB and a flow backbone, and gives scores and attention after every step.
 model = amstel.nn.VideoLSTM(16, 8, num_classes=4, feature_size=8)

@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional as F
 
 import amstel
+import amstel.apps.graphs.karate
+import amstel.apps.graphs.train as recipe
 import amstel.data
 import amstel.nn
-import amstel.recipes.gcn as recipe
-import amstel.recipes.karate
 from amstel.nn import (
     GCN,
     ChebConv,
@@ -376,7 +376,7 @@ def test_recipe_explains_bad_input(data, call, message):
 
 
 def test_karate_learns():
-    _, embeddings, accuracy = amstel.recipes.karate.train(epochs=200)
+    _, embeddings, accuracy = amstel.apps.graphs.karate.train(epochs=200)
     assert embeddings.shape == (201, 34, 2) and len(accuracy) == 201
     assert accuracy[-1] > 0.85 > accuracy[0]
 

@@ -1,18 +1,19 @@
 """Data, coil sensitivities, masks, the total-variation baseline and the evaluation of MRI, on made-up and on real k-space."""
 
 import doctest
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
 
 import amstel
+from amstel.apps.restoration import mri as recipe
 from amstel.data import mri
 from amstel.data.mri import images as coil_images
 from amstel.data.mri import sensitivities
 from amstel.inverse import MRI
 from amstel.nn.rim import RIM
-from amstel.recipes import mri as recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -424,6 +425,7 @@ def test_the_files(data_folder):
 
 
 def test_examples():
-    for module in (coil_images, sensitivities, recipe):
+    made = [import_module(f"amstel.inverse.{name}") for name in ("sensitivities", "total_variation")]
+    for module in (coil_images, sensitivities, *made):
         result = doctest.testmod(module, extraglobs={"amstel": amstel, "np": np, "torch": torch})
         assert result.attempted and not result.failed

@@ -6,10 +6,13 @@ import torch
 
 import amstel
 from amstel import inverse, ops
+from amstel.apps.restoration import demo as demonstration
+from amstel.apps.restoration import evaluate as evaluation
+from amstel.apps.restoration import files
+from amstel.apps.restoration.files import Picture
+from amstel.apps.restoration.train import sr_sigma
+from amstel.inverse.restore import fill, from_ycbcr, to_ycbcr
 from amstel.nn import RIM
-from amstel.recipes.restore import sr_sigma
-from amstel.restoration import Picture, demonstration, evaluation, files
-from amstel.restoration.restoring import fill, from_ycbcr, to_ycbcr
 from amstel.testing import assert_close
 
 Image = pytest.importorskip("PIL.Image")
@@ -146,8 +149,8 @@ def test_holes_are_filled_smoothly():
 
 
 def test_mri_has_the_scale_of_its_kspace():
+    from amstel.apps.restoration.train import mri_physics
     from amstel.data.mri import cartesian_mask, estimate_sensitivities
-    from amstel.recipes.restore import mri_physics
 
     rng = np.random.default_rng(0)
     mask = cartesian_mask(40, 2, 0.2, rng)

@@ -11,9 +11,12 @@ import pytest
 import torch
 
 import amstel
-from amstel import cli, demo
-from amstel.recipes import restore as recipe
-from amstel.restoration import Picture, evaluation, files
+from amstel import cli
+from amstel.apps import demo
+from amstel.apps.restoration import evaluate as evaluation
+from amstel.apps.restoration import files
+from amstel.apps.restoration import train as recipe
+from amstel.apps.restoration.files import Picture
 
 pytest.importorskip("PIL", reason="images are read from files")
 pytest.importorskip("skimage", reason="structural similarity is scikit-image's")

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 import amstel
 from amstel import weights
+from amstel.apps.tracking import train as recipe
 from amstel.data.pairs import FramePair, overlaps
 from amstel.nn import SINT, EfficientNetLite, MarginContrastiveLoss
-from amstel.recipes import sint as recipe
 
 BOXES = torch.tensor([[0.0, 10, 12, 50, 60], [0, 14, 9, 57, 50], [0, 0, 0, 63, 63], [0, 40, 30, 60, 80]])
 
@@ -576,7 +576,7 @@ def test_importing_the_models_needs_no_extra():
     code = (
         "import sys\n"
         "for name in ('cv2', 'safetensors', 'PIL', 'scipy', 'av'): sys.modules[name] = None\n"
-        "import amstel, amstel.nn, amstel.weights, amstel.data.pairs, amstel.recipes.sint\n"
+        "import amstel, amstel.nn, amstel.weights, amstel.data.pairs, amstel.apps.tracking.train\n"
         "try: amstel.nn.SINT.pretrained()\n"
         "except ImportError as error: assert 'amstel[track]' in str(error)\n"
         "else: raise SystemExit('no error')\n"

@@ -232,7 +232,7 @@ def test_help(capsys):
 
 
 def test_demo(capsys, tmp_path):
-    from amstel import demo
+    from amstel.apps import demo
 
     demo.sint(tmp_path)
     out = capsys.readouterr().out

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from amstel import cli, video
+from amstel.apps.video import studies as video_studies
+from amstel.apps.video import train as video_lstm
 from amstel.data import generate_moving_shapes
-from amstel.recipes import video_lstm, video_studies
 
 pytest.importorskip("PIL", reason="clips are read from PNG strips")
 pytest.importorskip("scipy", reason="boxes need scipy")

@@ -9,6 +9,7 @@ from torch import distributed
 from torch.nn import functional as F
 
 import amstel.nn
+from amstel.apps.video import train as recipe
 from amstel.data import generate_moving_shapes
 from amstel.nn import (
     ALSTM,
@@ -19,7 +20,6 @@ from amstel.nn import (
     VGG16Features,
     VideoLSTM,
 )
-from amstel.recipes import video_lstm as recipe
 
 T, N, C, SIDE, K = 5, 3, 6, 4, 3
 ATTENTIVE = [ALSTM, ConvALSTM, VideoLSTM]

@@ -66,7 +66,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from amstel import demo
+    from amstel.apps import demo
 
     demo.run(args.output)
     return 0
@@ -91,8 +91,8 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _gcn(args: argparse.Namespace) -> int:
+    from amstel.apps.graphs import train as gcn
     from amstel.data import Planetoid, block_model
-    from amstel.recipes import gcn
 
     if args.plot:
         try:
@@ -152,8 +152,8 @@ def _picture(text: str) -> Path:
 def _videolstm_train(args: argparse.Namespace) -> int:
     import os
 
+    from amstel.apps.video import train as video_lstm
     from amstel.data import ClipFolder
-    from amstel.recipes import video_lstm
 
     clips = ClipFolder(args.root)
     given = {
@@ -232,7 +232,7 @@ def _videolstm_train(args: argparse.Namespace) -> int:
 
 def _videolstm_predict(args: argparse.Namespace) -> int:
     from amstel import video
-    from amstel.recipes import video_lstm
+    from amstel.apps.video import train as video_lstm
 
     network = video_lstm.load(args.checkpoint).to(args.device)
     frames = video.read(args.video)
@@ -250,7 +250,7 @@ def _videolstm_predict(args: argparse.Namespace) -> int:
 
 
 def _videolstm_study(args: argparse.Namespace) -> int:
-    from amstel.recipes import video_studies
+    from amstel.apps.video import studies as video_studies
 
     found = video_studies.STUDIES[args.study](args.root)
     if args.json:
@@ -282,8 +282,9 @@ _TRAINING: dict[str, Callable[[str], Any]] = {
 
 def _parser() -> argparse.ArgumentParser:
     from amstel import cli_restore, cli_track
-    from amstel.recipes import video_lstm, video_studies
-    from amstel.recipes.gcn import MODELS, STOPPING
+    from amstel.apps.graphs.train import MODELS, STOPPING
+    from amstel.apps.video import studies as video_studies
+    from amstel.apps.video import train as video_lstm
 
     parser = _Parser(prog="amstel", description="Fused PyTorch operators for GCN, VideoLSTM, SINT and RIM.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)

@@ -61,7 +61,7 @@ def _only(args: argparse.Namespace, **tasks: tuple[str, ...]) -> None:
 
 
 def _model(args: argparse.Namespace) -> RIM | None:
-    from amstel.recipes import restore
+    from amstel.apps.restoration import train as restore
 
     return None if args.weights is None else restore.load(args.weights).to(args.device)
 
@@ -88,8 +88,10 @@ def _restore(args: argparse.Namespace) -> int:
 
 
 def _images(args: argparse.Namespace) -> list[dict[str, Any]]:
-    from amstel.restoration import evaluation, files, restore
-    from amstel.restoration.restoring import SIGMA
+    from amstel import restore
+    from amstel.apps.restoration import evaluate as evaluation
+    from amstel.apps.restoration import files
+    from amstel.inverse.restore import SIGMA
 
     sources = files.find(args.input)
     if args.input.is_dir():
@@ -160,8 +162,9 @@ def _images(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _kspace(args: argparse.Namespace) -> list[dict[str, Any]]:
+    from amstel import restore
+    from amstel.apps.restoration import files
     from amstel.data import mri
-    from amstel.restoration import files, restore
 
     target = args.output or Path(f"{args.input.stem}_mri.png")
     files.check_writable(target)
@@ -201,8 +204,8 @@ def _kspace(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from amstel.recipes import mri
-    from amstel.restoration import evaluation, files
+    from amstel.apps.restoration import evaluate as evaluation
+    from amstel.apps.restoration import files, mri
 
     _only(args, sigma=("denoise",), seeds=("denoise", "mri"), scale=("sr",))
     if args.json:
@@ -232,7 +235,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from amstel.recipes import restore
+    from amstel.apps.restoration import train as restore
 
     given = {name: value for name in _TRAINING if (value := getattr(args, name)) is not None}
     if args.sigma is not None:
@@ -306,7 +309,7 @@ _TRAINING: dict[str, Callable[[str], Any]] = {
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Register the three; `command(name, run, help)` makes a parser."""
-    from amstel.recipes import restore as recipe
+    from amstel.apps.restoration import train as recipe
 
     restore = command("restore", _restore, "denoise, inpaint or enlarge images, or reconstruct MRI (RIM)")
     restore.epilog = (

@@ -48,8 +48,8 @@ def _picture(text: str) -> Path:
 
 
 def _tracker(args: argparse.Namespace) -> SINTTracker:
+    from amstel.apps.tracking import train as sint
     from amstel.nn import SINT
-    from amstel.recipes import sint
     from amstel.tracking import SINTTracker
 
     model = SINT.pretrained() if args.weights is None else sint.load(args.weights)
@@ -144,7 +144,7 @@ def _initial(given: str | None, settings: Any) -> Any:
 
 def _train(args: argparse.Namespace) -> int:
     from amstel import data
-    from amstel.recipes import sint
+    from amstel.apps.tracking import train as sint
 
     given = {name: value for name in _TRAINING if (value := getattr(args, name)) is not None}
     if args.resume:
@@ -242,7 +242,7 @@ _TRAINING: dict[str, Callable[[str], Any]] = {
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Register the three; `command(name, run, help)` makes a parser."""
-    from amstel.recipes import sint
+    from amstel.apps.tracking import train as sint
 
     track = command("track", _track, "track an object in a video from its first box (SINT)")
     track.epilog = (

@@ -16,6 +16,7 @@ from amstel.inverse.envelope import Envelope
 from amstel.inverse.images import Deblurring, Denoising, Inpainting, RandomProjection, SuperResolution
 from amstel.inverse.model import ForwardModel, Prepared
 from amstel.inverse.mri import MRI
+from amstel.inverse.total_variation import total_variation
 
 __all__ = [
     "MRI",
@@ -27,4 +28,5 @@ __all__ = [
     "Prepared",
     "RandomProjection",
     "SuperResolution",
+    "total_variation",
 ]

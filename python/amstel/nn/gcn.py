@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from amstel import _check
+from amstel._derived import keep
 from amstel.graph import Graph
 from amstel.ops.spmm import spmm
 
@@ -278,7 +279,7 @@ def fourier_basis(graph: Graph, modes: int | None = None) -> tuple[Tensor, Tenso
         if not torch.allclose(laplacian, laplacian.T, atol=1e-10):
             raise ValueError(f"a graph Fourier transform needs a symmetric graph, got a directed {graph!r}")
         values, vectors = torch.linalg.eigh(laplacian)
-        kept[modes] = values[:modes].float(), vectors[:, :modes].float().contiguous()
+        return keep(kept, modes, (values[:modes].float(), vectors[:, :modes].float().contiguous()))
     return kept[modes]
 
 
@@ -357,7 +358,7 @@ class GCN(nn.Module):
     Shapes: x and graph as `GCNConv`; result: logits [N, out_channels] or [B, N, out_channels].
 
     Source: T. N. Kipf and M. Welling, ICLR 2017, equation 9 and section 5.2.
-    `amstel.recipes.gcn.study` trains it by the paper's protocol, many seeds at a time.
+    `amstel.apps.graphs.train.study` trains it by the paper's protocol, many seeds at a time.
 
     Example:
         >>> model = amstel.nn.GCN(3, 16, 2).eval()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from amstel import _library  # noqa: F401  (the schemas)
+from amstel import _library
 from amstel.ops import _plain
 
 # Defined here and not in csrc, as it is put together from others in ops/conv_lstm.py.
@@ -86,8 +86,13 @@ def _call(op: Any, plain: Callable | None) -> Callable:
                 return plain(*args)
         if torch.compiler.is_compiling() or transformed():
             return op(*args)
-        with _below_autograd():
-            return op(*args)
+        try:
+            with _below_autograd():
+                return op(*args)
+        except (MemoryError, RuntimeError) as error:
+            if _library.short_of_memory(error) and not isinstance(error, torch.OutOfMemoryError):
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
 
     return call
 

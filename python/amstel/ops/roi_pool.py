@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check, reference
+from amstel import _check
 from amstel.ops._raw import operators, own_gradient, transformed
 from amstel.reference.roi_pool import boxes_to_rois
 

@@ -1,6 +1,28 @@
-"""Restoring images with the networks that ship, and how well they do by the field's protocols."""
+"""Where restoring images was until 0.1: `amstel.restore`, and `amstel.apps.restoration`. This name goes with the next release."""
 
-from amstel.restoration.files import Picture
-from amstel.restoration.restoring import restore
+from typing import Any
 
-__all__ = ["Picture", "restore"]
+from amstel import _moved
+from amstel.inverse.restore import restore as restore
+
+_moved.modules(
+    __name__,
+    {
+        "demonstration": "amstel.apps.restoration.demo",
+        "evaluation": "amstel.apps.restoration.evaluate",
+        "files": "amstel.apps.restoration.files",
+        "restoring": "amstel.inverse.restore",
+    },
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Picture":
+        import warnings
+
+        from amstel.apps.restoration.files import Picture
+
+        said = "amstel.restoration.Picture is now amstel.apps.restoration.files.Picture"
+        warnings.warn(said, DeprecationWarning, stacklevel=2)
+        return Picture
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

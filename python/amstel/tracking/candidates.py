@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from amstel._check import fail, tensor
-from amstel.tracking.evaluation import overlap
+from amstel.media.boxes import iou_xywh as overlap
 
 #: SINT's scales, the unchanged one first: of equal scores the first wins.
 SCALES = (1.0, math.sqrt(0.5), math.sqrt(2.0))

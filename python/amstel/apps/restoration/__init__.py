@@ -1,0 +1,1 @@
+"""Restoring images and MRI with recurrent inference machines."""

@@ -1,0 +1,164 @@
+"""Evaluation of multi-coil MRI reconstruction beside zero filling and total variation, on retrospectively undersampled data.
+
+Protocol. k-space is fully sampled and centred; a mask [H, W] that is smaller than it takes its centre, at lower resolution.
+Methods see the samples of the mask only, also to estimate the coil sensitivities (`estimate_sensitivities`). The truth comes
+from all of k-space, in two forms: the magnitude of the combination sum conj(S_c) m_c of the coil images with sensitivities
+from its own centre, and their root sum of squares, as in the literature, which adds up the noise of all coils where there
+is no object. Magnitudes are compared: PSNR with the largest value of the truth as peak, and SSIM with it as data range,
+Gaussian weights of sigma = 1.5 and without the sample covariance, on the whole field of view.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amstel._check import fail, tensor
+from amstel.apps.restoration.evaluate import psnr, ssim
+from amstel.data.mri import cartesian_mask, estimate_sensitivities, read_kspace, read_mask
+from amstel.inverse import MRI, total_variation
+from amstel.inverse.restore import mri_physics
+from amstel.nn.rim import RIM
+from amstel.reference.rim import ifft2
+
+Row = dict[str, Any]
+
+#: Weights of total variation among which the baseline is given the best.
+TV_WEIGHTS = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005)
+
+
+def _central(kspace: Tensor, mask: Tensor) -> Tensor:
+    """The centre of k-space that has the size of the mask."""
+    height, width = kspace.shape[-2:]
+    h, w = mask.shape if mask.dim() == 2 else (height, width)
+    if mask.dim() not in (1, 2) or mask.shape[-1] != w or h > height or w > width:
+        fail("mask", f"[{width}], or [h, w] with h <= {height} and w <= {width}", mask)
+    i, j = height // 2 - h // 2, width // 2 - w // 2
+    return kspace[..., i : i + h, j : j + w]
+
+
+@torch.no_grad()
+def evaluate(
+    kspace: Tensor,
+    mask: Tensor,
+    model: RIM | None = None,
+    *,
+    steps: int | None = None,
+    device: str | torch.device = "cpu",
+    weights: Sequence[float] = TV_WEIGHTS,
+) -> list[Row]:
+    """Scores of zero filling, total variation and a RIM on one slice, by the protocol of this module.
+
+    Args:
+        kspace: fully sampled and centred, complex [coils, H, W].
+        mask: [W], or [h, w] at most as large as k-space.
+        model: default: the weights that ship.
+        steps: of the RIM; default: as it was trained.
+        device: where to reconstruct.
+        weights: of total variation; the one with the best PSNR on this very slice counts, in favour of the baseline.
+
+    Returns:
+        A row for each method: `method`, `psnr` and `ssim` to the combination of the coils, `psnr_rss` and `ssim_rss`
+        to their root sum of squares, and `weight` of total variation.
+
+    Raises:
+        ValueError: k-space that is not complex [coils, H, W], a mask that is larger or does not sample the centre.
+    """
+    if tensor("kspace", kspace, "complex [coils, H, W]").dim() != 3 or not kspace.is_complex():
+        fail("kspace", "complex [coils, H, W]", kspace)
+    model = (RIM.pretrained("mri") if model is None else model).to(device).eval()
+    mask = tensor("mask", mask, "a tensor [W] or [H, W]").to(device)
+    full = _central(kspace.to(device), mask)
+    y = mask * full
+    physics = MRI(mask, estimate_sensitivities(y, mask), centered=True)
+    peak = physics.adjoint(y[None]).abs().max()
+    y, full = y[None] / peak, full / peak
+
+    images = ifft2(full, centered=True)
+    combined = (estimate_sensitivities(full).conj() * images).sum(0).abs()
+    truths = {"": combined, "_rss": images.abs().square().sum(0).sqrt()}
+
+    def row(method: str, x: Tensor, **more: float) -> Row:
+        scores: Row = {"method": method}
+        for name, truth in truths.items():
+            found, expected = ((t / truth.max()).cpu().numpy() for t in (x[0].abs(), truth))
+            scores |= {f"psnr{name}": psnr(found, expected), f"ssim{name}": ssim(found, expected)}
+        return scores | more
+
+    tv = [row("total variation", total_variation(y, physics, w), weight=w) for w in weights]
+    return [
+        row("zero-filled", physics.adjoint(y)),
+        *([max(tv, key=lambda r: r["psnr"])] if tv else []),
+        row("RIM", model(y, mri_physics(physics), steps)[-1]),
+    ]
+
+
+def evaluate_folder(
+    root: str | os.PathLike,
+    model: RIM | None = None,
+    *,
+    seeds: int = 3,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> list[Row]:
+    """`evaluate` on the 8-coil brain slice of the ESPIRiT examples, with three kinds of masks.
+
+    - "columns 4x": a quarter of the columns, 8 % of them in the centre, the others at random (`cartesian_mask` with
+      numpy.random.default_rng(seed));
+    - "Poisson disc R5" and "R10": the first masks of those for the Calgary-Campinas data, 218 x 170 (Souza et al.).
+
+    Args:
+        root: the folder that holds `espirit_brain_8ch/full_kspace_8x230x180.npy` and `cc359_masks/R*_218x170.npy`.
+        seeds: how many masks of each kind; scores are means over them.
+        progress: called with 1 after every mask (3 times `seeds` in all).
+        options: for `evaluate`.
+
+    Returns:
+        The rows of `evaluate` with `mask`, its kind, and `sampled`, the share of k-space.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
+    if not isinstance(seeds, int) or seeds < 1:
+        fail("seeds", "an integer >= 1", seeds)
+    root = Path(root)
+    kspace = read_kspace(root / "espirit_brain_8ch" / "full_kspace_8x230x180.npy")
+    kinds = {
+        "columns 4x": [
+            cartesian_mask(kspace.shape[-1], 4, 0.08, np.random.default_rng(seed)) for seed in range(seeds)
+        ]
+    }
+    for name in ("R5", "R10"):
+        path = root / "cc359_masks" / f"{name}_218x170.npy"
+        kinds[f"Poisson disc {name}"] = [read_mask(path, index) for index in range(seeds)]
+    rows = []
+    for kind, masks in kinds.items():
+        found = []
+        for mask in masks:
+            found.append(evaluate(kspace, mask, model, **options))
+            if progress is not None:
+                progress(1)
+        sampled = float(np.mean([mask.float().mean().item() for mask in masks]))
+        for same in zip(*found, strict=True):
+            means = {name: float(np.mean([r[name] for r in same])) for name in same[0] if name != "method"}
+            rows.append({"mask": kind, "sampled": sampled, "method": same[0]["method"], **means})
+    return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Rows of `evaluate_folder` to print."""
+    lines = [
+        f"{'mask':<17}{'sampled':>8}  {'method':<16}{'PSNR':>7}{'SSIM':>8}{'PSNR (RSS)':>13}{'SSIM (RSS)':>12}"
+    ]
+    lines += [
+        f"{r['mask']:<17}{r['sampled']:>8.1%}  {r['method']:<16}{r['psnr']:>7.2f}{r['ssim']:>8.4f}"
+        f"{r['psnr_rss']:>13.2f}{r['ssim_rss']:>12.4f}"
+        for r in rows
+    ]
+    return "\n".join(lines)

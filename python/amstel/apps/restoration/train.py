@@ -1,0 +1,317 @@
+"""Training of recurrent inference machines on patches of images: denoising, super-resolution, multi-coil MRI.
+
+Everything random of an iteration follows from (seed, iteration), so that a resumed run repeats the uninterrupted one,
+and a process of a distributed run sees the patches that it would have seen alone.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+
+from amstel import _check, inverse
+from amstel.data.images import ImageFolder, patches
+from amstel.inverse.restore import mri_physics, sr_sigma
+from amstel.nn.rim import RIM
+
+CHECKPOINT = "checkpoint.pt"
+TASKS = {"grey": 1, "colour": 3, "sr": 1, "mri": 2}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; the defaults are those of the weights that ship, but for the number of iterations.
+
+    Attributes:
+        task: "grey" or "colour" (denoising), "sr" (super-resolution of a grey image), "mri" (multi-coil).
+        features, steps, stride, depth: of the network, see `amstel.nn.RIM`.
+        sigma: lowest and highest standard deviation of the noise, 0..255; a patch draws its own (denoising).
+        scales: of super-resolution; a batch draws its own.
+        iterations, batch, size: batches, patches a batch (over all processes), pixels a side of a patch.
+        learning_rate: of Adam, reached after `warmup` iterations, then falling to zero along a half cosine.
+        clip_gradient: largest norm of the gradient; 0 does not clip.
+        bfloat16: run the network under autocast; the physics stays float32.
+        seed: of everything random.
+    """
+
+    task: str = "grey"
+    features: int = 64
+    steps: int = 3
+    stride: int = 2
+    depth: int = 4
+    sigma: tuple[float, float] = (5.0, 55.0)
+    scales: tuple[int, ...] = (2, 3, 4)
+    iterations: int = 20000
+    batch: int = 8
+    size: int = 64
+    learning_rate: float = 2e-3
+    warmup: int = 200
+    clip_gradient: float = 1.0
+    bfloat16: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            _check.fail("task", f"one of {', '.join(TASKS)}", self.task)
+        for name in ("features", "steps", "stride", "depth", "iterations", "batch", "size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                _check.fail(name, "an integer >= 1", value)
+        if len(self.sigma) != 2 or not 0 < self.sigma[0] <= self.sigma[1] < math.inf:
+            _check.fail("sigma", "two numbers, 0 < lowest <= highest", self.sigma)
+        if not self.scales or any(not isinstance(s, int) or s < 2 for s in self.scales):
+            _check.fail("scales", "integers >= 2", self.scales)
+        for name in ("learning_rate", "warmup", "clip_gradient"):
+            if not 0 <= getattr(self, name) < math.inf:
+                _check.fail(name, "a finite number >= 0", getattr(self, name))
+
+
+@dataclass
+class Result:
+    """What `train` returns: the model in evaluation mode, and the loss and PSNR (dB) of training patches, a mean over
+    every `EVERY` iterations."""
+
+    model: RIM
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+EVERY = 50
+
+
+# ---------------------------------------------------------------------------------------------- the tasks
+
+
+class Sample(NamedTuple):
+    """A batch of one inverse problem: the images, the measurement of them, where to start, the weights of the loss."""
+
+    x: Tensor
+    y: Tensor
+    physics: Any
+    initial: Tensor | None
+    weight: Tensor
+
+
+def sample(source: Any, settings: Settings, count: int, rng: np.random.Generator) -> Sample:
+    """A batch of the task; `source` are images as uint8 arrays, for "mri" an `amstel.data.mri.CoilImages`."""
+    if settings.task == "mri":
+        x, physics, y = source.batch(count, rng)
+        return Sample(x, y, mri_physics(physics), None, torch.ones(count))
+    if settings.task == "sr":
+        scale = int(settings.scales[int(rng.integers(len(settings.scales)))])
+        size = settings.size - settings.size % scale
+        x = torch.from_numpy(patches(source, count, size, rng)).float() / 255
+        model = inverse.SuperResolution(scale, sr_sigma(scale))
+        y = (model(x) * 255).round().clamp(0, 255) / 255
+        return Sample(x, y, model, model.adjoint(y) * scale**2, torch.full((count,), 1 / scale))
+    x = torch.from_numpy(patches(source, count, settings.size, rng)).float() / 255
+    sigma = torch.from_numpy(rng.uniform(*settings.sigma, count).astype(np.float32)) / 255
+    noise = torch.from_numpy(rng.standard_normal(x.shape, np.float32))
+    y = x + sigma[:, None, None, None] * noise
+    # The error that is left grows about as sigma does.
+    return Sample(x, y, inverse.Denoising(sigma), None, 0.1 / sigma)
+
+
+class _Loss(nn.Module):
+    """A batch -> mean over the steps of the weighted squared error, and the last step's PSNR.
+
+    It is a module so that DistributedDataParallel sees one forward.
+    """
+
+    def __init__(self, model: RIM, bfloat16: bool):
+        super().__init__()
+        self.model, self.short = model, bfloat16
+
+    def forward(self, s: Sample) -> tuple[Tensor, Tensor]:
+        with torch.autocast(s.x.device.type, torch.bfloat16, enabled=self.short):
+            estimates = self.model(s.y, s.physics, initial=s.initial)
+        errors = torch.stack([(e - s.x).abs().square().flatten(1).mean(1) for e in estimates])
+        psnr = -10 * errors[-1].detach().log10().mean()
+        return (errors * s.weight).mean(), psnr
+
+
+# ---------------------------------------------------------------------------------------------- training
+
+
+def network(settings: Settings) -> RIM:
+    """The network of the settings, with random weights."""
+    s = settings
+    # The step to the measurements is given, and training does not go through its conjugate gradients.
+    mri: dict[str, Any] = {"gradient_step": 1.0, "detach_gradient": True} if s.task == "mri" else {}
+    return RIM(TASKS[s.task], s.features, s.steps, stride=s.stride, depth=s.depth, **mri)
+
+
+def adapt(state: Mapping[str, Tensor], model: RIM) -> dict[str, Tensor]:
+    """The weights of a smaller network for `model`, which then does as that one did: one of grey images treats more
+    channels all alike, and layers that it lacks between its GRUs hand on what they get."""
+    state = dict(state)
+    channels = model.channels
+    first, last, bias = (state[key] for key in ("conv1.weight", "conv3.weight", "conv3.bias"))
+    if first.shape[1] == 2 and channels > 1:
+        # The fresh weights tell the channels apart, which training could not do where all are alike.
+        state["conv1.weight"] = first.repeat_interleave(channels, 1) / channels + model.conv1.weight.detach()
+        state["conv3.weight"] = last.repeat(channels, 1, 1, 1) + model.conv3.weight.detach()
+        state["conv3.bias"] = bias.repeat(channels)
+    for key, value in model.state_dict().items():
+        if key.startswith("deep.") and key not in state:
+            # Not quite the identity, so that its weights do not stay alike.
+            fresh = 0.1 * value if value.dim() == 4 else torch.zeros_like(value)
+            state[key] = nn.init.dirac_(torch.empty_like(value)) + fresh if value.dim() == 4 else fresh
+    return state
+
+
+class Checkpoint(NamedTuple):
+    """What `train` writes: the model, how it is trained, the optimiser's state and the history so far."""
+
+    model: RIM
+    settings: Settings
+    optimizer: dict[str, Any]
+    iteration: int
+    history: list[dict[str, float]]
+
+
+def save(path: Path, c: Checkpoint) -> None:
+    """A checkpoint that torch.load(weights_only=True) reads; a half-written one never replaces a whole one."""
+    state = {
+        "format": "amstel restore 1",
+        "settings": asdict(c.settings),
+        "model": c.model.state_dict(),
+        "optimizer": c.optimizer,
+        "iteration": c.iteration,
+        "history": c.history,
+    }
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def read(path: str | Path) -> Checkpoint:
+    """The checkpoint in a file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"the checkpoint {path} does not exist")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not state["format"].startswith("amstel restore"):
+            raise ValueError("another format")
+        settings = Settings(**state["settings"])
+        model = network(settings)
+        model.load_state_dict(state["model"])
+        return Checkpoint(model, settings, state["optimizer"], state["iteration"], state["history"])
+    except Exception as error:
+        raise ValueError(f"{path} is not a checkpoint of `amstel restore train`") from error
+
+
+def load(path: str | Path) -> RIM:
+    """The model of a checkpoint, in evaluation mode."""
+    return read(path).model.eval()
+
+
+def train(
+    source: Any,
+    settings: Settings | None = None,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    initial: Mapping[str, Tensor] | None = None,
+    device: str | torch.device = "cpu",
+    progress: Callable[[dict[str, float]], None] | None = None,
+    checkpoint_every: int = 500,
+) -> Result:
+    """Train a RIM: the mean over its steps of the squared error.
+
+    In a process group (torch.distributed) every process takes its share of each batch and the gradients are those of
+    the whole batch; all processes end with equal weights, process 0 writes.
+
+    Args:
+        source: folders of images, or images as uint8 arrays ([H, W] or [H, W, 3] as the task is); for the task "mri"
+            an `amstel.data.mri.CoilImages`.
+        settings: default: `Settings()`.
+        out: a folder for `checkpoint.pt`.
+        resume: go on from the checkpoint in `out`, with its settings except for the number of iterations.
+        initial: a state_dict to start from; one of a grey network serves any task.
+        device: where to train.
+        progress: called with the latest entry of the history, every `EVERY` iterations.
+        checkpoint_every: iterations between checkpoints.
+
+    Raises:
+        ValueError: no image, or images smaller than a patch; a checkpoint of something else.
+        FileNotFoundError: nothing to resume from.
+    """
+    settings = settings or Settings()
+    begin, history, state = 0, [], None  # type: ignore[var-annotated]
+    if resume:
+        if out is None:
+            _check.fail("out", "the folder of the checkpoint to resume from", None)
+        model, saved, state, begin, history = read(Path(out) / CHECKPOINT)  # type: ignore[arg-type]
+        settings = replace(saved, iterations=settings.iterations)
+    else:
+        torch.manual_seed(settings.seed)
+        model = network(settings)
+        if initial is not None:
+            model.load_state_dict(adapt(initial, model))
+    source = _source(source, settings)
+    device = torch.device(device)
+    grouped = distributed.is_available() and distributed.is_initialized()
+    rank, world = (distributed.get_rank(), distributed.get_world_size()) if grouped else (0, 1)
+    if settings.batch % world:
+        _check.fail("batch", f"a multiple of the {world} processes", settings.batch)
+    model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, (0.9, 0.99))
+    if state is not None:
+        optimizer.load_state_dict(state)
+    loss_of: nn.Module = _Loss(model, settings.bfloat16)
+    if grouped:
+        loss_of = nn.parallel.DistributedDataParallel(loss_of)
+    total = torch.zeros(2, dtype=torch.float64)
+    for iteration in range(begin, settings.iterations):
+        rng = np.random.default_rng([settings.seed, iteration, rank])
+        batch = _to(sample(source, settings, settings.batch // world, rng), device)
+        warm = min(1.0, (iteration + 1) / max(1, settings.warmup))
+        rate = settings.learning_rate * (1 + math.cos(math.pi * iteration / settings.iterations)) / 2
+        for group in optimizer.param_groups:
+            group["lr"] = warm * rate
+        optimizer.zero_grad()
+        loss, psnr = loss_of(batch)
+        loss.backward()
+        if settings.clip_gradient:
+            nn.utils.clip_grad_norm_(model.parameters(), settings.clip_gradient)
+        optimizer.step()
+        total += torch.stack([loss.detach(), psnr]).double().cpu()
+        done = iteration + 1
+        if done % EVERY == 0:
+            mean = (total / EVERY).tolist()
+            total.zero_()
+            history.append({"iteration": done, "loss": mean[0], "psnr": mean[1]})
+            if progress is not None:
+                progress(history[-1])
+        if out is not None and rank == 0 and (done % checkpoint_every == 0 or done == settings.iterations):
+            Path(out).mkdir(parents=True, exist_ok=True)
+            save(Path(out) / CHECKPOINT, Checkpoint(model, settings, optimizer.state_dict(), done, history))
+    return Result(model.eval(), history)
+
+
+def _source(source: Any, settings: Settings) -> Any:
+    """Everything in memory: reading a file for every patch would take longer than the patch."""
+    if settings.task == "mri":
+        return source
+    if isinstance(source, (str, Path)) or (len(source) and isinstance(source[0], (str, Path))):
+        source = ImageFolder(source, "RGB" if settings.task == "colour" else "L")
+    images: Sequence[np.ndarray] = [np.asarray(image) for image in source]
+    if not images:
+        _check.fail("source", "at least one image", "none")
+    return images
+
+
+def _to(s: Sample, device: torch.device) -> Sample:
+    if device.type == "cpu":
+        return s
+    initial = None if s.initial is None else s.initial.to(device)
+    return Sample(s.x.to(device), s.y.to(device), s.physics.to(device), initial, s.weight.to(device))

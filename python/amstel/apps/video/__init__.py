@@ -1,0 +1,1 @@
+"""Action recognition in videos, and where in them it happens."""

@@ -1,0 +1,399 @@
+"""The experiments on VideoLSTM behind benchmarks/results/video: `amstel videolstm study NAME --json FILE`.
+
+Settings are written down here and the same for every fold, seed and model that is compared.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from amstel import video
+from amstel.apps.video.train import Network, Settings, Subset, _generator, _Video, evaluate, predict, train
+from amstel.data import UCF101, Clip, MovingShapes, Weizmann, generate_moving_shapes
+from amstel.data.clips import DIRECTIONS
+
+Say = Callable[[str], None]
+#: A coloured shape among two grey ones, of which each rests or goes its own way.
+AMONG: dict[str, Any] = {"frames": 6, "size": 32, "distractors": 2, "speed": (2.0, 4.0), "noise": 0.02}
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
+
+
+def _root(root: Path | None, name: str) -> Path:
+    if root is None and "AMSTEL_DATA" not in os.environ:
+        raise ValueError("give --root, the folder of the real clips, or set AMSTEL_DATA")
+    folder = Path(os.environ["AMSTEL_DATA"]) / "video" if root is None else root
+    return folder / name
+
+
+def _mean_std(values: Sequence[float]) -> tuple[float, float]:
+    v = torch.tensor(values, dtype=torch.float64)
+    return v.mean().item(), v.std(correction=0).item()
+
+
+def _small(model: str, **changes: Any) -> Settings:
+    """For generated clips of 32x32 pixels: maps of 8x8."""
+    common = {"frame_size": 32, "channels": (16, 32), "hidden": 16, "steps": 6, "epochs": 30}
+    return Settings.from_scratch(
+        model=model,
+        motion="difference",
+        learning_rate=3e-3,
+        dropout=0.2,
+        shift=2,
+        brightness=0.1,
+        **{**common, **changes},
+    )
+
+
+def weizmann(root: Path | None = None, say: Say = print) -> dict[str, Any]:
+    """Four actions of six people, leave one subject out, from scratch; 25 segments a test clip.
+
+    ConvALSTM on optical flow, which sees neither the wall nor the clothes; on RGB beside it.
+    """
+    data = Weizmann(_root(root, "weizmann4"))
+    clips = [data[i] for i in range(len(data))]
+    found: dict[str, Any] = {"study": "weizmann", "clips": len(clips), "classes": data.classes, "runs": []}
+    for stream in ("flow", "rgb"):
+        settings = Settings.from_scratch(
+            model="convalstm", stream=stream, steps=12, stride=2, epochs=100, batch=10, shift=6, brightness=0.3, flip=True
+        )  # fmt: skip
+        start, right, wrong = time.perf_counter(), [], []
+        for subject in sorted(set(data.subjects)):
+            known, new = data.leave_out(subject)
+            network = train(Subset(clips, known), data.classes, settings).network
+            result = evaluate(network, Subset(clips, new))
+            answers = result.probabilities.argmax(1)
+            right.append(int((answers == result.labels).sum()))
+            wrong += [
+                [name, data.classes[k]] for name, k in zip(result.names, answers.tolist(), strict=True)
+                if name.split("/")[0] != data.classes[k]
+            ]  # fmt: skip
+        seconds = time.perf_counter() - start
+        accuracy = sum(right) / len(clips)
+        say(
+            f"Weizmann, ConvALSTM on {stream}: {accuracy:.1%} of {len(clips)} clips, {seconds:.0f} s; wrong: {wrong}"
+        )
+        found["runs"].append(
+            {
+                "stream": stream,
+                "accuracy": accuracy,
+                "right_per_subject": right,
+                "wrong": wrong,
+                "seconds": seconds,
+                "threads": torch.get_num_threads(),
+                "settings": asdict(settings),
+            }
+        )
+    return found
+
+
+class _Paths:
+    """Paths as in the moving shapes: curves of order four from the bottom to the top, or from right to left."""
+
+    @staticmethod
+    def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """[count, 32, 2] in whole pixels and classes [count]."""
+        radius = torch.randint(4, 8, (count,), generator=generator).float()[:, None]
+        points = radius[..., None] + torch.rand(count, 5, 2, generator=generator) * (
+            61.5 - 2 * radius[..., None]
+        )
+        points[:, 4, 0] = points[:, 0, 0]
+        points[:, 0, 1], points[:, 4, 1] = 61.5 - radius[:, 0], radius[:, 0]
+        label = torch.arange(count) % 2
+        points[label == 1] = points[label == 1].flip(-1)
+        t = torch.linspace(0, 1, 32)
+        basis = torch.stack([math.comb(4, k) * t**k * (1 - t) ** (4 - k) for k in range(5)], 1)
+        return (basis @ points).round(), label
+
+    @staticmethod
+    def inputs(paths: Tensor) -> Tensor:
+        if paths.shape[1] < 3:
+            return ((paths - 30) / 16).flatten(1)
+        step = paths[:, 2:] - paths[:, :-2]
+        return torch.cat([(paths - 30) / 16, step / 2], 1).flatten(1)
+
+
+def _ceiling(window: tuple[int, int], reach: int, real: Tensor, labels: Tensor) -> tuple[float, float]:
+    """What exact positions in the window tell of the class, if the clips are displaced by up to `reach` pixels:
+    accuracy on drawn paths and on the real ones [clips, frames of the window, 2] of a classifier trained on 200,000
+    drawn ones, far more than any data set has."""
+
+    def drawn_paths(count: int, seed: int) -> tuple[Tensor, Tensor]:
+        generator = _generator(seed)
+        paths, label = _Paths.draw(count, generator)
+        moved = torch.randint(-reach, reach + 1, (len(paths), 1, 2), generator=generator)
+        return _Paths.inputs(paths[:, slice(*window)] + moved), label
+
+    x, target = drawn_paths(200_000, 0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Linear(x.shape[1], 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 2)
+        )
+        epochs = 8 if real.shape[1] > 1 else 2
+        adam = torch.optim.Adam(net.parameters(), 2e-3)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, epochs * math.ceil(len(x) / 1000))
+        for _ in range(epochs):
+            for rows in torch.randperm(len(x)).split(1000):
+                adam.zero_grad()
+                F.cross_entropy(net(x[rows]), target[rows]).backward()
+                adam.step()
+                schedule.step()
+    with torch.no_grad():
+        fresh, answers = drawn_paths(50_000, 1)
+        drawn = (net(fresh).argmax(1) == answers).double().mean().item()
+        own = (net(_Paths.inputs(real)).argmax(1) == labels).double().mean().item()
+    return drawn, own
+
+
+def _centres(frames: Tensor) -> Tensor:
+    """Centre of what is not black, [T, 2]."""
+    light = frames.double().sum(-1)
+    x, y = torch.arange(light.shape[2]).double(), torch.arange(light.shape[1]).double()
+    total = light.sum((1, 2)).clamp_min(1)
+    return torch.stack([light.sum(1) @ x / total, light.sum(2) @ y / total], 1)
+
+
+def _displaced(clip: Clip, reach: int, index: int) -> Clip:
+    """The whole clip moved by up to `reach` pixels, black where nothing was."""
+    dx, dy = torch.randint(-reach, reach + 1, (2,), generator=_generator(5, index)).tolist()
+    big = F.pad(clip.frames, (0, 0, reach, reach, reach, reach))
+    height, width = clip.frames.shape[1:3]
+    frames = big[:, reach - dy : reach - dy + height, reach - dx : reach - dx + width]
+    return Clip(frames.contiguous(), clip.label, clip.name)
+
+
+def moving_shapes(root: Path | None = None, say: Say = print) -> dict[str, Any]:
+    """991 clips whose class is the direction of motion, on windows of their frames; one in five held out.
+
+    Beside the network stand a network that sees one frame at a time, and what exact positions tell (`_ceiling`).
+    In the longest window the clips are displaced at random, for its first and last frames hint at the class.
+    """
+    data = MovingShapes(_root(root, "moving_shapes"), window=None)
+    clips = [data[i] for i in range(len(data))]
+    order = torch.randperm(len(clips), generator=_generator(0)).tolist()
+    count = len(clips) // 5
+    labels = torch.tensor(data.labels)
+    found: dict[str, Any] = {"study": "moving_shapes", "train": len(clips) - count, "test": count, "runs": []}
+    for window, reach in (((12, 20), 0), ((8, 24), 12)):
+        cut = [Clip(c.frames[window[0] : window[1]], c.label, c.name) for c in clips]
+        if reach:
+            cut = [_displaced(clip, reach, i) for i, clip in enumerate(cut)]
+        known, new = Subset(cut, order[count:]), Subset(cut, order[:count])
+        steps = window[1] - window[0]
+        where = torch.stack([_centres(c.frames) for c in cut]).float()
+        drawn, own = _ceiling(window, reach, where, labels)
+        single = {}
+        for t in (window[0], sum(window) // 2, window[1] - 1):
+            only = where[:, t - window[0]][:, None]
+            single[t] = _ceiling((t, t + 1), reach, only, labels)[1]
+        run: dict[str, Any] = {
+            "frames": [window[0], window[1] - 1],
+            "displaced_by": reach,
+            "exact_positions": {"drawn_paths": drawn, "these_clips": own},
+            "exact_position_in_one_frame": single,
+        }
+        for name, settings in (
+            ("network", Settings.from_scratch(
+                model="convalstm", stream="flow", channels=(8, 16, 32), hidden=16, steps=steps, epochs=20, batch=16,
+                shift=8, dropout=0.2,
+            )),
+            ("one_frame", Settings.from_scratch(model="convlstm", steps=1, epochs=15, batch=32, shift=4, dropout=0.2)),
+        ):  # fmt: skip
+            start = time.perf_counter()
+            network = train(known, data.classes, settings).network
+            accuracy = evaluate(network, new, segments=steps if name == "one_frame" else 25).accuracy
+            if name == "network":
+                run["network_last_step"] = evaluate(network, new, vote="last").accuracy
+            if name == "one_frame":  # every frame on its own, not their vote
+                alone = [
+                    Clip(cut[i].frames[t : t + 1], cut[i].label, cut[i].name)
+                    for i in order[:count]
+                    for t in range(steps)
+                ]
+                run["one_frame_at_a_time"] = evaluate(network, alone, 1).accuracy
+            run[name] = accuracy
+            run[f"{name}_settings"] = asdict(settings)
+            run[f"{name}_seconds"] = time.perf_counter() - start
+        say(
+            f"moving shapes, frames {window[0]}-{window[1] - 1}: {run['network']:.1%} of {count} held-out clips, "
+            f"{run['network_last_step']:.1%} by the last step alone; exact positions allow {drawn:.1%}, those of one "
+            f"frame {', '.join(f'{v:.0%} ({t})' for t, v in single.items())}; a network that sees one frame "
+            f"{run['one_frame_at_a_time']:.1%}"
+        )
+        found["runs"].append(run)
+    return found
+
+
+def order(root: Path | None = None, say: Say = print, seeds: int = 3) -> dict[str, Any]:
+    """LSTM, ConvLSTM and ConvALSTM on generated clips: which way the coloured shape goes, among grey ones.
+
+    The same clips, backbone, widths, epochs and rates for all three; new clips and weights for every seed.
+    """
+    classes = list(DIRECTIONS[4])
+    found: dict[str, Any] = {"study": "order", "task": AMONG, "train": 400, "test": 400, "runs": []}
+    for model in ("convalstm", "convlstm", "lstm"):
+        accuracy, fitted, start = [], [], time.perf_counter()
+        for seed in range(seeds):
+            known = generate_moving_shapes(400, seed=seed, **AMONG)
+            done = train(known, classes, _small(model, seed=seed))
+            new = generate_moving_shapes(400, seed=1000 + seed, **AMONG)
+            accuracy.append(evaluate(done.network, new, segments=1).accuracy)
+            fitted.append(done.history[-1]["accuracy"])
+        mean, std = _mean_std(accuracy)
+        say(f"{model}: {100 * mean:.1f} ± {100 * std:.1f} % over {seeds} seeds (chance 25 %)")
+        found["runs"].append(
+            {
+                "model": model,
+                "accuracy": accuracy,
+                "mean": mean,
+                "std": std,
+                "training_accuracy": fitted,
+                "seconds": time.perf_counter() - start,
+                "settings": asdict(_small(model)),
+            }
+        )
+    return found
+
+
+def _centre_boxes(truth: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes as large as the true ones in the middle of the frame (height, width)."""
+    half = (truth[:, 2:] - truth[:, :2]) / 2
+    middle = torch.tensor([size[1] / 2, size[0] / 2])
+    return torch.cat([middle - half, middle + half], 1)
+
+
+def _scores(iou: Tensor, centre: Tensor) -> dict[str, Any]:
+    return {
+        "mean_iou": iou.mean().item(),
+        "centre_box_mean_iou": centre.mean().item(),
+        "ratio": (iou.mean() / centre.mean()).item(),
+        "thresholds": list(THRESHOLDS),
+        "recall": video.recall(iou, THRESHOLDS).tolist(),
+        "centre_box_recall": video.recall(centre, THRESHOLDS).tolist(),
+    }
+
+
+def _panned(clip: Clip, index: int) -> Clip:
+    """The clip through a camera that moves: every frame rolled on by the camera's way so far."""
+    generator = _generator(9, index)
+    velocity = torch.randn(2, generator=generator) * 1.5
+    frames, way = [], torch.zeros(2)
+    for frame in clip.frames:
+        dy, dx = way.round().int().tolist()
+        frames.append(frame.roll((dy, dx), (0, 1)))
+        way = way + velocity + 0.3 * torch.randn(2, generator=generator)
+    return Clip(torch.stack(frames), clip.label, clip.name)
+
+
+def localisation(root: Path | None = None, say: Say = print) -> dict[str, Any]:
+    """Boxes from attention, which has never seen a box, against boxes of the true size in the middle of the frame.
+
+    On generated clips: ConvALSTM and VideoLSTM, trained to name the direction. On the clip of UCF101: ConvALSTM on
+    the flow stream, trained on generated clips through a moving camera, reads the TV-L1 flow that comes with the clip; it has
+    seen no real video, and this clip only in the test.
+    """
+    classes = list(DIRECTIONS[4])
+    found: dict[str, Any] = {"study": "localisation", "task": AMONG, "generated": {}}
+    new = generate_moving_shapes(200, seed=1000, **AMONG)
+    labels = torch.tensor([clip.label for clip in new])
+    for model in ("convalstm", "videolstm"):
+        start = time.perf_counter()
+        network = train(generate_moving_shapes(400, seed=0, **AMONG), classes, _small(model)).network
+        iou, centre, tubes, probability = [], [], torch.zeros(len(new), len(new)), []
+        for i, clip in enumerate(new):
+            assert clip.boxes is not None
+            result = predict(network, clip.frames, segments=1)
+            assert result.boxes is not None
+            probability.append(result.probabilities)
+            iou.append(video.box_iou(result.boxes, clip.boxes))
+            centre.append(video.box_iou(_centre_boxes(clip.boxes, (32, 32)), clip.boxes))
+            tubes[i, i] = video.tube_iou(result.boxes, clip.boxes)
+        score, answer = torch.stack(probability).max(1)
+        one = found["generated"][model] = _scores(torch.cat(iou), torch.cat(centre)) | {
+            "clips": len(new),
+            "accuracy": (answer == labels).double().mean().item(),
+            "map": video.mean_average_precision(score, answer, tubes, labels, THRESHOLDS).tolist(),
+            "settings": asdict(network.settings),
+            "seconds": time.perf_counter() - start,
+        }
+        say(
+            f"generated clips, {model}: mean IoU {one['mean_iou']:.3f}, centre box {one['centre_box_mean_iou']:.3f} "
+            f"({one['ratio']:.1f}x); recall {_list(one['recall'])}, mAP {_list(one['map'])} at IoU {THRESHOLDS}"
+        )
+
+    folder = _root(root, "ucf101_clip")
+    clip = UCF101(folder)[0]
+    assert clip.boxes is not None
+    seen = generate_moving_shapes(400, seed=2, frames=6, speed=(2.0, 4.0), noise=0.02)
+    known = [_panned(c, i) for i, c in enumerate(seen)]
+    settings = Settings.from_scratch(
+        model="convalstm",
+        stream="flow",
+        channels=(16, 16),
+        hidden=16,
+        steps=6,
+        epochs=12,
+        learning_rate=3e-3,
+        dropout=0.2,
+    )
+    network = train(known, classes, settings).network
+    boxes = localise_flow(
+        network, video.read_flow_images(folder / "tvl1_gpu"), clip.frames.shape[1:3], len(clip)
+    )
+    true = ~clip.boxes.isnan().any(1)
+    truth = clip.boxes[true]
+    real = _scores(
+        video.box_iou(boxes[true], truth),
+        video.box_iou(_centre_boxes(truth, tuple(clip.frames.shape[1:3])), truth),  # type: ignore[arg-type]
+    ) | {
+        "frames": int(true.sum()),
+        "tube_iou": video.tube_iou(boxes[true], truth).item(),
+        "settings": asdict(settings),
+    }
+    say(
+        f"UCF101 clip: mean IoU {real['mean_iou']:.3f}, centre box {real['centre_box_mean_iou']:.3f} "
+        f"({real['ratio']:.2f}x); recall {_list(real['recall'])}"
+    )
+    found["ucf101_clip"] = real
+    return found
+
+
+def _list(values: Sequence[float]) -> str:
+    return "[" + ", ".join(f"{v:.2f}" for v in values) + "]"
+
+
+def flow_video(flow: Tensor, side: int, frames: int) -> _Video:
+    """Flow in pixels [T, 2, H, W] as the flow stream of a network reads it; the last one repeated up to `frames`."""
+    height, width = flow.shape[2:]
+    small = F.interpolate(flow, (side, side), mode="bilinear", antialias=True)
+    small = small * (16 / torch.tensor([float(width), float(height)]))[:, None, None]
+    small = torch.cat([small, small[-1:].expand(max(0, frames - len(small)), -1, -1, -1)])[:frames]
+    return _Video(torch.zeros(len(small), 3, side, side, dtype=torch.uint8), small)
+
+
+def localise_flow(network: Network, flow: Tensor, frame_size: Sequence[int], frames: int) -> Tensor:
+    """Boxes of a video of which only the flow is known, by a network with a flow stream."""
+    from amstel.apps.video.train import _segments
+
+    _, attention = _segments(network, flow_video(flow, network.settings.frame_size, frames), 25)
+    assert attention is not None
+    return video.localise(attention, frame_size)
+
+
+#: Each takes the folder of the real clips and a function that says a line.
+STUDIES: dict[str, Callable[..., dict[str, Any]]] = {
+    "weizmann": weizmann,
+    "moving-shapes": moving_shapes,
+    "order": order,
+    "localisation": localisation,
+}
