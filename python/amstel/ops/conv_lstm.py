@@ -9,7 +9,7 @@ from torch import Tensor
 
 from amstel import _check, reference
 from amstel.ops._conv_lstm import CHECKPOINTS, first, sum_dtype
-from amstel.ops._raw import batched, exported, operators, own_gradient, transformed, watched
+from amstel.ops._raw import batched, dispatched, operators, own_gradient, watched
 
 State = tuple[Tensor, Tensor]
 
@@ -170,7 +170,7 @@ def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> 
     tensors = (gates, wide, peephole)
     if own_gradient(*tensors):
         h, c_new = _Cell.apply(*tensors)
-    elif torch.compiler.is_compiling() or exported() or transformed():
+    elif torch.compiler.is_compiling() or dispatched():
         h, c_new = _ops.conv_lstm_cell(*tensors)
     else:
         h, c_new, _ = _cell(gates, wide, peephole, False)
@@ -272,7 +272,7 @@ def _mask(x: Tensor, lengths: Tensor) -> Tensor:
     _check.tensor("lengths", lengths, f"an integer tensor [{items}]")
     if lengths.shape != (items,) or lengths.dtype not in (torch.int32, torch.int64):
         _check.fail("lengths", f"int64 or int32 [{items}]", lengths)
-    hidden = torch.compiler.is_compiling() or exported() or batched(lengths)
+    hidden = torch.compiler.is_compiling() or torch._C._is_tracing() or batched(lengths)
     # On CUDA a look costs a synchronisation, never under capture.
     if not hidden and not (lengths.is_cuda and torch.cuda.is_current_stream_capturing()):
         wrong = ((lengths < 1) | (lengths > steps)).nonzero()

@@ -299,7 +299,7 @@ def _input(
         if mask.shape[2] > 1 and mask.shape[3] > 1 and mask.stride(2) != mask.shape[3] * mask.stride(3):
             mask = mask.contiguous()
     # sigma and the mask have a gradient too, which the operator's plain form knows.
-    if tracked(mask, precision):
+    if (mask is not None or precision is not None) and tracked(mask, precision):
         return torch.ops.amstel.rim_input(eta, other, mask, precision, factor, residual, logistic, dtype)
     if not own_gradient(eta, other):
         return _ops.rim_input(eta, other, mask, precision, factor, residual, logistic, dtype)
