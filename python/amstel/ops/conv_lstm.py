@@ -59,7 +59,8 @@ def conv_lstm(
         algorithm: "auto"; "plain" for PyTorch's convolutions; "winograd" for F(4x4, 3x3) (3x3 kernels of h on
             the CPU, dilation 1, not float64), which "auto" takes wherever it can, C >= 8 and the processor has
             no tiles (AMX) for bfloat16. Its float32 error is two to seven times that of plain sums, below 1e-6 of
-            the gates from 16 to 300 channels.
+            the gates from 16 to 300 channels. "auto" gives an x beyond ±16 to PyTorch's convolutions, and with a NaN
+            or an infinity in x or the state the whole sequence, so that no value reaches past its 3x3 window.
 
     Returns:
         output: [T, N, C, H, W] (or [N, C, H, W]), channels_last frames; and (h_n, c_n), each [N, C, H, W],
