@@ -30,7 +30,7 @@ __all__ = [
 
 # Imported when they are first named, so that `import amstel` stays quick; the last two are of the last release.
 _LAZY = (
-    *("data", "interop", "inverse", "media", "nn", "tracking", "video", "weights"),
+    *("data", "draw", "interop", "inverse", "media", "nn", "tracking", "video", "weights"),
     *("recipes", "restoration"),
 )
 
