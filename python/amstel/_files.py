@@ -1,0 +1,118 @@
+"""Files written whole or not at all: beside their place, then renamed, so that an error never costs the old file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+Name = str | os.PathLike
+
+
+def distinct(path: Name, *inputs: Name, argument: str = "path") -> None:
+    """ValueError where `path`, to be written, is one of the inputs (by whatever name) or lies inside an input folder."""
+    # realpath resolves links of parts that exist and keeps the rest, so this works before the file is there.
+    target = Path(os.path.realpath(path))
+    for name in inputs:
+        source = Path(os.path.realpath(name))
+        same = target == source or (target.exists() and source.exists() and target.samefile(source))
+        if same:
+            raise ValueError(
+                f"`{argument}` must be another file than the input, got {os.fspath(path)} for both"
+            )
+        if source.is_dir() and source in target.parents:
+            raise ValueError(
+                f"`{argument}` must lie outside the input folder {os.fspath(name)}, got {os.fspath(path)}"
+            )
+
+
+def writable(path: Name) -> Path:
+    """Where the file will be, links followed, or the error that writing would end in; nothing is touched.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        NotADirectoryError, IsADirectoryError: the folder is a file, or the file a folder.
+        PermissionError: the folder, or the file that is there, cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(f"{os.fspath(path)} is a folder; it should be the file to write")
+    if not target.parent.exists():
+        raise FileNotFoundError(f"the folder {target.parent} to write {target.name} in does not exist")
+    if not target.parent.is_dir():
+        raise NotADirectoryError(f"{target.parent}, to write {target.name} in, is no folder")
+    special = target.exists() and not target.is_file()
+    for place in [target] if special else [target.parent, *([target] if target.exists() else [])]:
+        if not os.access(place, os.W_OK):
+            raise PermissionError(f"{place} cannot be written: permission denied")
+    return target
+
+
+@contextlib.contextmanager
+def replacing(path: Name, inputs: Iterable[Name] = (), argument: str = "path") -> Iterator[Path]:
+    """A name beside `path`, with its ending, to write to; at the end of the `with` it takes the place of `path`.
+
+    After any exception, Ctrl-C included, what was at `path` is as it was and the new file is gone. Links are
+    followed, permissions of the old file kept. A pipe or device (/dev/stdout) is written directly.
+
+    Args:
+        path: the file to write.
+        inputs: files and folders that are being read: `path` must be none of them, nor lie in one.
+        argument: what errors call `path`.
+
+    Raises:
+        ValueError: `path` is an input.
+        OSError: it cannot be written; found before the body runs.
+
+    Example:
+        >>> with replacing("scores.txt") as temporary:                         # doctest: +SKIP
+        ...     temporary.write_text("0.5")
+    """
+    distinct(path, *inputs, argument=argument)
+    target = writable(path)
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    # Hidden, so that readers of folders pass it over while it grows; its own name for every writer.
+    suffix = target.suffix
+    temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}.partial{suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Name, text: str, inputs: Iterable[Name] = ()) -> Path:
+    """Write text, UTF-8, all of it or nothing."""
+    return write_bytes(path, text.encode(), inputs)
+
+
+def write_bytes(path: Name, data: bytes, inputs: Iterable[Name] = ()) -> Path:
+    """Write bytes, all of them or nothing."""
+    with replacing(path, inputs) as temporary:
+        temporary.write_bytes(data)
+    return Path(path)
+
+
+def write_json(path: Name, value: Any, inputs: Iterable[Name] = (), indent: int | None = 1) -> Path:
+    """Write a value as JSON with a line end; a value that JSON cannot hold is found before anything is written."""
+    return write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n", inputs)
+
+
+def torch_save(path: Name, state: Any) -> Path:
+    """`torch.save`, all of it or nothing."""
+    import torch
+
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+    return Path(path)

@@ -1,0 +1,148 @@
+"""Writing files and importing optional packages: what was there survives every error, what is missing is named."""
+
+import json
+import os
+import stat
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from amstel import _files, _optional
+
+
+def hidden(folder):
+    return [p.name for p in folder.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt, SystemExit, MemoryError])
+def test_the_old_file_survives_every_error(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), _files.replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise error
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_new_file_has_the_ending_and_no_trace_is_left(tmp_path):
+    path = tmp_path / "clip.final.mp4"
+    with _files.replacing(path) as temporary:
+        assert temporary.suffix == ".mp4" and temporary.parent == tmp_path and temporary.name.startswith(".")
+        temporary.write_bytes(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new" and not hidden(tmp_path)
+
+
+def test_a_body_that_writes_nothing_does_not_empty_the_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(FileNotFoundError), _files.replacing(path):
+        pass
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    "name", ["é" * 120 + ".txt", "a:b.txt", "日本語.txt", "noending", ".hidden", "a b%03d.txt"]
+)
+def test_names(tmp_path, name):
+    assert _files.write_text(tmp_path / name, "ü").read_bytes() == "ü".encode()
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_permissions_are_kept_and_new_files_follow_the_mask(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    path.chmod(0o640)
+    _files.write_text(path, "new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    mask = os.umask(0o027)
+    try:
+        other = _files.write_text(tmp_path / "b.txt", "new")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(other.stat().st_mode) == 0o640
+
+
+def test_links_are_followed(tmp_path):
+    (tmp_path / "real").mkdir()
+    real, link = tmp_path / "real" / "a.txt", tmp_path / "link.txt"
+    real.write_text("old")
+    link.symlink_to(real)
+    _files.write_text(link, "new")
+    assert link.is_symlink() and real.read_text() == "new"
+
+
+def test_a_device_or_pipe_is_not_replaced(tmp_path):
+    _files.write_text("/dev/null", "gone")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_output_must_not_be_input(tmp_path):
+    path, link, hard = tmp_path / "a.mp4", tmp_path / "l.mp4", tmp_path / "h.mp4"
+    path.write_bytes(b"film")
+    link.symlink_to(path)
+    os.link(path, hard)
+    for output in (path, link, hard, tmp_path / "x" / ".." / "a.mp4", os.path.relpath(path)):
+        with pytest.raises(ValueError, match="another file than the input"), _files.replacing(output, [path]):
+            raise AssertionError("the body must not run")
+    assert path.read_bytes() == b"film"
+    for inside in (tmp_path / "new.mp4", tmp_path / "deep" / "new.mp4"):
+        with pytest.raises(ValueError, match="outside the input folder"):
+            _files.distinct(inside, tmp_path)
+    _files.distinct(tmp_path.parent / f"{tmp_path.name}-out" / "new.mp4", tmp_path)
+
+
+def test_what_cannot_be_written_is_found_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    cases = [
+        (tmp_path, IsADirectoryError),
+        (tmp_path / "no" / "a.txt", FileNotFoundError),
+        (tmp_path / "file" / "a.txt", NotADirectoryError),
+    ]
+    for path, error in cases:
+        with pytest.raises(error), _files.replacing(path):
+            raise AssertionError("the body must not run")
+
+
+def test_json_that_cannot_be_written_leaves_the_old(tmp_path):
+    path = _files.write_json(tmp_path / "a.json", {"ä": [1, 2.5]})
+    assert json.loads(path.read_text()) == {"ä": [1, 2.5]} and path.read_text().endswith("\n")
+    with pytest.raises(TypeError):
+        _files.write_json(path, {"x": object()})
+    assert json.loads(path.read_text()) == {"ä": [1, 2.5]}
+
+
+def test_checkpoints(tmp_path):
+    path = _files.torch_save(tmp_path / "a.pt", {"w": torch.arange(3)})
+    with pytest.raises(Exception, match="pickle"):
+        _files.torch_save(path, {"w": torch.arange(4), "f": lambda: 0})
+    assert torch.load(path)["w"].tolist() == [0, 1, 2] and not hidden(tmp_path)
+    with _files.replacing(tmp_path / "a.npz") as temporary:
+        np.savez(temporary, x=np.arange(2))
+    assert np.load(tmp_path / "a.npz")["x"].tolist() == [0, 1]
+
+
+def test_a_missing_package_is_named_with_its_command(monkeypatch):
+    assert _optional.need("json", extra="video") is json
+    for name in ("nosuch_package", "nosuch_package.part"):
+        with pytest.raises(ImportError) as error:
+            _optional.need(name, extra=("track", "video"), purpose="amstel.video")
+        assert (
+            str(error.value)
+            == 'amstel.video needs nosuch_package: pip install "amstel[track]" or pip install "amstel[video]"'
+        )
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ImportError, match=r'needs cv2: pip install "amstel\[video\]"$'):
+        _optional.need("cv2", extra="video")
+    assert _optional.have("json") and not _optional.have("nosuch_package.part") and not _optional.have("cv2")
+
+
+def test_a_broken_package_says_why(tmp_path, monkeypatch):
+    (tmp_path / "broken_package.py").write_text("import nosuch_dependency")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match="importing it failed: No module named 'nosuch_dependency'"):
+        _optional.need("broken_package", extra="video")
+    assert isinstance(sys.modules.get("json"), types.ModuleType)
