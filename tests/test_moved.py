@@ -47,7 +47,7 @@ def test_names_that_do_not_exist_say_so():
 def test_settings_pickled_under_the_old_name_load():
     from amstel.apps.graphs.train import Settings
 
-    old = pickle.dumps(Settings(), 0).replace(b"amstel.apps.graphs.train", b"amstel.recipes.gcn")
+    old = pickle.dumps(Settings(), 0).replace(b"amstel.apps.graphs.settings", b"amstel.recipes.gcn")
     with pytest.warns(DeprecationWarning):
         assert pickle.loads(old) == Settings()
 
