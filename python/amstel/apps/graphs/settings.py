@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from amstel.apps import checks
+
 MODELS = ("gcn", "cheb2", "cheb3", "first_order", "single", "neighbours", "mlp")
 STOPPING = ("none", "kipf", "loss")
 
@@ -37,18 +39,16 @@ class Settings:
     patience: int = 10
 
     def __post_init__(self) -> None:
-        from amstel import _check
-
         if self.early_stopping not in STOPPING:
-            _check.fail("early_stopping", f"one of {', '.join(STOPPING)}", self.early_stopping)
+            checks.fail("early_stopping", f"one of {', '.join(STOPPING)}", self.early_stopping)
         for name in ("hidden", "epochs", "patience"):
             if getattr(self, name) < 1:
-                _check.fail(name, "an integer >= 1", getattr(self, name))
+                checks.fail(name, "an integer >= 1", getattr(self, name))
         if not 0 <= self.dropout < 1:
-            _check.fail("dropout", "in [0, 1)", self.dropout)
+            checks.fail("dropout", "in [0, 1)", self.dropout)
         for name in ("weight_decay", "learning_rate"):
             if not 0 <= getattr(self, name) < math.inf:
-                _check.fail(name, "a finite number >= 0", getattr(self, name))
+                checks.fail(name, "a finite number >= 0", getattr(self, name))
 
     @classmethod
     def for_data(cls, name: str, **changes: object) -> Settings:

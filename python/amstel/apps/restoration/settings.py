@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from amstel.apps import checks
+
 #: The tasks, and the channels of their images.
 TASKS = {"grey": 1, "colour": 3, "sr": 1, "mri": 2}
 
@@ -45,18 +47,16 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        from amstel import _check
-
         if self.task not in TASKS:
-            _check.fail("task", f"one of {', '.join(TASKS)}", self.task)
+            checks.fail("task", f"one of {', '.join(TASKS)}", self.task)
         for name in ("features", "steps", "stride", "depth", "iterations", "batch", "size"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                _check.fail(name, "an integer >= 1", value)
+                checks.fail(name, "an integer >= 1", value)
         if len(self.sigma) != 2 or not 0 < self.sigma[0] <= self.sigma[1] < math.inf:
-            _check.fail("sigma", "two numbers, 0 < lowest <= highest", self.sigma)
+            checks.fail("sigma", "two numbers, 0 < lowest <= highest", self.sigma)
         if not self.scales or any(not isinstance(s, int) or s < 2 for s in self.scales):
-            _check.fail("scales", "integers >= 2", self.scales)
+            checks.fail("scales", "integers >= 2", self.scales)
         for name in ("learning_rate", "warmup", "clip_gradient"):
             if not 0 <= getattr(self, name) < math.inf:
-                _check.fail(name, "a finite number >= 0", getattr(self, name))
+                checks.fail(name, "a finite number >= 0", getattr(self, name))

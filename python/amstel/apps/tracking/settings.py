@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from amstel.apps import checks
+
 BACKBONES = ("light", "vgg16")
 LOSSES = ("ranking", "margin")
 OPTIMIZERS = ("adam", "sgd")
@@ -49,19 +51,17 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        from amstel import _check
-
         for name, allowed in (
             ("backbone", BACKBONES),
             ("loss", LOSSES),
             ("optimizer", OPTIMIZERS),
         ):
             if getattr(self, name) not in allowed:
-                _check.fail(name, f"one of {', '.join(allowed)}", getattr(self, name))
+                checks.fail(name, f"one of {', '.join(allowed)}", getattr(self, name))
         for name, least in (("output_size", 1), ("boxes", 4), ("mining", 1), ("epochs", 1), ("batch", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                _check.fail(name, f"an integer >= {least}", value)
+                checks.fail(name, f"an integer >= {least}", value)
         for name in ("margin", "learning_rate", "weight_decay", "clip_gradient"):
             if not 0 <= getattr(self, name) < math.inf:
-                _check.fail(name, "a finite number >= 0", getattr(self, name))
+                checks.fail(name, "a finite number >= 0", getattr(self, name))

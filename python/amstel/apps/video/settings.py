@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from amstel.apps import checks
+
 MODELS = ("lstm", "alstm", "convlstm", "convalstm", "videolstm")
 STREAMS = ("rgb", "flow", "both")
 MOTIONS = ("dis", "farneback", "difference")
@@ -69,8 +71,6 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        from amstel import _check
-
         for name, allowed in (
             ("model", MODELS),
             ("stream", STREAMS),
@@ -81,19 +81,19 @@ class Settings:
             ("schedule", SCHEDULES),
         ):
             if getattr(self, name) not in allowed:
-                _check.fail(name, f"one of {', '.join(allowed)}", getattr(self, name))
+                checks.fail(name, f"one of {', '.join(allowed)}", getattr(self, name))
         for name in ("frame_size", "hidden", "head", "steps", "stride", "epochs", "batch"):
             if getattr(self, name) < 1:
-                _check.fail(name, "an integer >= 1", getattr(self, name))
+                checks.fail(name, "an integer >= 1", getattr(self, name))
         least = 32 if self.backbone == "vgg16" else 2 ** len(self.channels)
         if self.frame_size % least:
-            _check.fail("frame_size", f"a multiple of {least} for this backbone", self.frame_size)
+            checks.fail("frame_size", f"a multiple of {least} for this backbone", self.frame_size)
         for name in ("dropout", "brightness"):
             if not 0 <= getattr(self, name) < 1:
-                _check.fail(name, "in [0, 1)", getattr(self, name))
+                checks.fail(name, "in [0, 1)", getattr(self, name))
         for name in ("learning_rate", "clip_gradient", "shift"):
             if not 0 <= getattr(self, name) < math.inf:
-                _check.fail(name, "a finite number >= 0", getattr(self, name))
+                checks.fail(name, "a finite number >= 0", getattr(self, name))
 
     @classmethod
     def from_scratch(cls, **changes: Any) -> Settings:
