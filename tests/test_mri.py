@@ -1,6 +1,7 @@
 """Data, coil sensitivities, masks, the total-variation baseline and the evaluation of MRI, on made-up and on real k-space."""
 
 import doctest
+import importlib
 
 import numpy as np
 import pytest
@@ -424,6 +425,7 @@ def test_the_files(data_folder):
 
 
 def test_examples():
-    for module in (coil_images, sensitivities, recipe):
+    variation = importlib.import_module("amstel.inverse.total_variation")
+    for module in (coil_images, sensitivities, variation):
         result = doctest.testmod(module, extraglobs={"amstel": amstel, "np": np, "torch": torch})
         assert result.attempted and not result.failed
