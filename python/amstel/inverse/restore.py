@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from amstel import _check, inverse, ops
-from amstel.data.mri import estimate_sensitivities
 from amstel.inverse.canonical import canonical, sampled, unit
 from amstel.inverse.noise import blend, estimate_sigma
+from amstel.inverse.sensitivities import estimate_sensitivities
 from amstel.inverse.tiles import OVERLAP, TILE, tiled
 from amstel.nn.rim import RIM
 

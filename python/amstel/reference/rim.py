@@ -35,7 +35,8 @@ def rim_input(eta: Tensor, gradient: Tensor, *, link: str = "identity") -> Tenso
     if link == "logistic":
         x = psi(eta, link)
         gradient = x * (1 - x) * gradient
-    return torch.cat([eta, gradient], 1).contiguous(memory_format=torch.channels_last)
+    rows = torch.cat([eta, gradient], 1).movedim(1, -1).contiguous()
+    return rows.movedim(-1, 1)  # channels_last, also under torch.vmap
 
 
 def precision(sigma: Sigma, like: Tensor) -> float | Tensor:
@@ -132,7 +133,7 @@ def mri_adjoint(y: Tensor, mask: Tensor, sensitivities: Tensor | None, *, center
     """A^H y = sum_c conj(S_c) F^H M y_c: [N, coils, H, W] to [N, H, W]."""
     # Filled first: 0 times NaN, which may stand for what was not measured, would not be 0.
     images = ifft2(mask.to(y.real.dtype) * y.masked_fill(mask == 0, 0), centered)
-    return images[:, 0] if sensitivities is None else (sensitivities.conj() * images).sum(1)
+    return images[:, 0] if sensitivities is None else (sensitivities.conj_physical() * images).sum(1)
 
 
 def mri_normal(
