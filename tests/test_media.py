@@ -415,6 +415,54 @@ def test_natural_order_is_total(tmp_path):
     ] or [p.name for p in ordered][-1] == "f10.png"
 
 
+def test_transparent_videos_lie_on_black(tmp_path):
+    rgba = np.full((16, 16, 4), 200, np.uint8)
+    rgba[:8, :, 3], rgba[8:, :, 3] = 0, 255
+    with av.open(str(tmp_path / "a.mov"), "w") as file:
+        stream = file.add_stream("png", rate=10)
+        stream.height = stream.width = 16
+        stream.pix_fmt = "rgba"
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(rgba, format="rgba")))
+        file.mux(stream.encode(None))
+    found = video.read(tmp_path / "a.mov")[0]
+    assert (found[:8] == 0).all() and (found[8:] == 200).all()
+
+
+def test_pixels_that_are_not_square_are_said(tmp_path):
+    def prepare(stream):
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+
+    path = encode(tmp_path / "a.mkv", codec="libx264", prepare=prepare)
+    with pytest.warns(UserWarning, match=r"a\.mkv has pixels that are 1\.33 times as wide as high"):
+        assert video.read(path).shape == (6, 32, 48, 3)
+
+
+def test_a_clock_that_goes_back_ends_nothing(tmp_path, monkeypatch):
+    from amstel.media import reading
+
+    class Video:
+        count = rate = None
+
+        def __init__(self, path):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def __iter__(self):
+            return iter([(scene(), t) for t in (5.0, 5.1, 5.1, 4.0, None, 6.0)])
+
+    monkeypatch.setattr(reading, "Video", Video)
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    frames = Frames(tmp_path / "a.mp4")
+    times = [frames.time for _ in frames]
+    assert times[:2] == pytest.approx([0, 0.1]) and times[4] is None and times[5] == pytest.approx(1)
+    assert times[1] < times[2] < times[3] < times[5]
+
+
 @pytest.mark.parametrize("transfer, page", [(16, 0.5807), (18, 0.75)])
 def test_hdr_is_not_washed_out(tmp_path, transfer, page):
     """PQ and HLG, 10 bits, BT.2020: black stays black, a page of 203 cd/m2 is light gray, what is brighter is white."""

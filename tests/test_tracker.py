@@ -310,6 +310,39 @@ def test_a_buffer_that_is_used_again_changes_nothing(plus):
     np.testing.assert_array_equal(np.stack(found), expected[1:])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_networks_of_every_precision(dtype):
+    from amstel import nn, weights
+
+    def made(dtype):
+        model = nn.SINT()
+        model.load_state_dict(weights.load("sint_light"))
+        return SINTTracker(model.to(dtype), redetect=True)
+
+    images, truth = sequence(frames=3)
+    expected = made(torch.float32).track(images, truth[0])
+    assert np.abs(made(dtype).track(images, truth[0]) - expected).max() < (
+        1e-3 if dtype == torch.float64 else 2
+    )
+
+
+def test_the_first_box_in_any_form():
+    images, truth = sequence(frames=2)
+    plain = [int(side) for side in truth[0]]
+    expected = SINTTracker(Colours()).track(images, plain)
+    forms = (
+        tuple(plain),
+        np.array(plain, np.int16),
+        [np.int64(side) for side in plain],
+        torch.tensor(plain),
+        torch.tensor(plain, dtype=torch.bfloat16).requires_grad_(),
+        [torch.tensor(side) for side in plain],
+    )
+    for box in forms:
+        found = SINTTracker(Colours()).track(images, box)
+        assert found.shape == expected.shape and np.abs(found - expected).max() < 2
+
+
 def test_settings_take_numpys_numbers_and_the_old_name():
     settings = Settings(object_size=np.float32(64), margin=np.int64(24), threads=np.int32(1))
     assert settings == Settings()

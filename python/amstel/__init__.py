@@ -1,13 +1,24 @@
 """Fused PyTorch operators, CPU and CUDA, for four model families from Amsterdam, and the models on them."""
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from amstel import (
-    _library,  # noqa: F401  (loads the operators)
-    ops,
-)
-from amstel.graph import Graph
+
+def _is_command() -> bool:
+    """Whether this process is the command `amstel` or `python -m amstel`, which answers --help before it loads PyTorch."""
+    if sys.argv[:1] == ["-m"]:  # so it is while Python looks for the module to run
+        return "amstel" in sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1]
+    return bool(sys.argv) and os.path.basename(sys.argv[0]) in ("amstel", "amstel.exe")
+
+
+if TYPE_CHECKING or not _is_command():
+    from amstel import (
+        _library,  # noqa: F401  (loads the operators)
+        ops,
+    )
+    from amstel.graph import Graph
 
 if TYPE_CHECKING:
     from amstel import data, interop, inverse, media, nn, tracking, video, weights
@@ -30,16 +41,15 @@ __all__ = [
 
 # Imported when they are first named, so that `import amstel` stays quick; the last two are of the last release.
 _LAZY = (
-    *("data", "interop", "inverse", "media", "nn", "tracking", "video", "weights"),
+    *("data", "draw", "interop", "inverse", "media", "nn", "ops", "tracking", "video", "weights"),
     *("recipes", "restoration"),
 )
+_ELSEWHERE = {"Graph": "amstel.graph", "restore": "amstel.inverse.restore"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "restore":
-        from amstel.inverse.restore import restore
-
-        return restore
+    if name in _ELSEWHERE:
+        return getattr(import_module(_ELSEWHERE[name]), name)
     if name in _LAZY:
         return import_module(f"amstel.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

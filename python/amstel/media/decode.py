@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from amstel._optional import need
+from amstel.media.images import on_black
 
 _PQ, _HLG = 16, 18  # transfer functions of HDR, in FFmpeg's numbers
 
@@ -68,6 +69,13 @@ class Video:
         Packets that are damaged are left out, and so is the end of a file that was cut: a warning says so, with the
         number of the frame that was reached.
         """
+        shape = self._stream.sample_aspect_ratio
+        if shape and shape != 1:
+            warnings.warn(
+                f"{self.path} has pixels that are {float(shape):.3g} times as wide as high; a player stretches them, "
+                "here they and all boxes are as they are stored",
+                stacklevel=2,
+            )
         packets, damaged, time = 0, 0, None
         turn = _Turn(self.path)
         source = self._container.demux(self._stream)
@@ -134,6 +142,8 @@ class _Turn:
             from amstel.media import hdr
 
             array = hdr.tone_map(frame)
+        elif frame.format.name != "pal8" and any(part.is_alpha for part in frame.format.components):
+            array = on_black(frame.to_ndarray(format="rgba"))
         else:
             array = frame.to_ndarray(format="rgb24")
         # The matrix maps (x, y) of the file to (a x + c y, b x + d y) on the screen, all in units of 2^16.

@@ -70,9 +70,14 @@ def rgb(image: Any) -> np.ndarray:
             raise ValueError(f"32 bits in [{values.min()}, {values.max()}], whose white is not known")
         return _gray(((values + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
-        with_alpha = np.asarray(image.convert("RGBA")).astype(np.uint16)
-        return ((with_alpha[..., :3] * with_alpha[..., 3:] + 127) // 255).astype(np.uint8)
+        return on_black(np.asarray(image.convert("RGBA")))
     return np.asarray(image.convert("RGB"))
+
+
+def on_black(rgba: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 4] with its alpha laid on black: [H, W, 3]."""
+    wide = rgba.astype(np.uint16)
+    return ((wide[..., :3] * wide[..., 3:] + 127) // 255).astype(np.uint8)
 
 
 def _gray(values: np.ndarray) -> np.ndarray:

@@ -134,6 +134,8 @@ class RIM(nn.Module):
         super().__init__()
         #: The most steps that forward takes; None: any number.
         self.trained_steps: int | None = None
+        #: Lowest and highest standard deviation of the noise that the weights were trained with, where that is known.
+        self.trained_sigma: tuple[float, float] | None = None
         if network not in WIDTHS:
             _check.fail("network", " or ".join(map(repr, WIDTHS)), network)
         features = WIDTHS[network] if features is None else features
@@ -215,7 +217,10 @@ class RIM(nn.Module):
         options = json.loads(weights.metadata(file)["options"])
         model = cls(**options)
         model.load_state_dict(weights.load(file))
-        model.trained_steps = int(weights.metadata(file).get("trained_steps", model.steps))
+        said = weights.metadata(file)
+        model.trained_steps = int(said.get("trained_steps", model.steps))
+        if "trained_sigma" in said:
+            model.trained_sigma = tuple(level / 255 for level in json.loads(said["trained_sigma"]))
         return model.eval()
 
     def step(

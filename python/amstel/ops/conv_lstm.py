@@ -9,7 +9,7 @@ from torch import Tensor
 
 from amstel import _check, reference
 from amstel.ops._conv_lstm import CHECKPOINTS, first, sum_dtype
-from amstel.ops._raw import batched, exported, operators, own_gradient, transformed, watched
+from amstel.ops._raw import batched, dispatched, operators, own_gradient, watched
 
 State = tuple[Tensor, Tensor]
 
@@ -52,7 +52,8 @@ def conv_lstm(
         peephole: [3, C], the weights p of i, f, o, one a channel.
         memory: for the gradient, "store" keeps the activated gates, 4C numbers a pixel and step, and both
             states; "recompute" keeps h alone (and c now and then) and computes the rest again, for up to a third
-            more time. Both give the same bits.
+            more time. Both give the same bits; on CUDA, whose convolutions are cuDNN's, where
+            torch.backends.cudnn.deterministic is set, and else the same values to rounding.
         dilation: of both convolutions.
         padding: "same", or "valid" for an input convolution without padding (the state is then smaller).
         return_sequences: False returns only the last output, [N, C, H, W], and stores one frame of it.
@@ -71,8 +72,10 @@ def conv_lstm(
 
     Differentiable in x, both weights, bias, peephole and state; higher derivatives go through plain PyTorch.
     Bit-identical from run to run and, on Winograd's algorithm, for any number of threads as far as PyTorch's
-    batched matrix product is, which sums the gradients of the weights (elsewhere as its convolutions are). torch.compile sees one operation whatever T is; torch.export and ONNX see
-    `amstel.reference.conv_lstm`.
+    batched matrix product is, which sums the gradients of the weights (elsewhere as its convolutions are).
+    float32 convolutions on CUDA follow torch.backends.cudnn.allow_tf32, which torch sets by default: with it results
+    are right to about 1e-3, TF32's 10 bits, and without it to float32's. torch.compile sees one operation whatever T
+    is; torch.export and ONNX see `amstel.reference.conv_lstm`.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -176,7 +179,7 @@ def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> 
     tensors = (gates, wide, peephole)
     if own_gradient(*tensors):
         h, c_new = _Cell.apply(*tensors)
-    elif torch.compiler.is_compiling() or exported() or transformed():
+    elif torch.compiler.is_compiling() or dispatched():
         h, c_new = _ops.conv_lstm_cell(*tensors)
     else:
         h, c_new, _ = _cell(gates, wide, peephole, False)
@@ -274,7 +277,7 @@ def _mask(x: Tensor, lengths: Tensor) -> Tensor:
     _check.tensor("lengths", lengths, f"an integer tensor [{items}]")
     if lengths.shape != (items,) or lengths.dtype not in (torch.int32, torch.int64):
         _check.fail("lengths", f"int64 or int32 [{items}]", lengths)
-    hidden = torch.compiler.is_compiling() or exported() or batched(lengths)
+    hidden = torch.compiler.is_compiling() or torch._C._is_tracing() or batched(lengths)
     # On CUDA a look costs a synchronisation, never under capture.
     if not hidden and not (lengths.is_cuda and torch.cuda.is_current_stream_capturing()):
         wrong = ((lengths < 1) | (lengths > steps)).nonzero()

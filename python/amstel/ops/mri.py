@@ -65,7 +65,7 @@ def mri_gradient(
     if y.shape != shape or y.dtype != x.dtype or y.device != x.device:
         _check.fail("y", f"{_name(x.dtype)} {list(shape)} on {x.device}", y)
     scale = _precision(sigma, x)
-    if tracked(mask, sensitivities, sigma) or transformed():
+    if transformed() or tracked(mask, sensitivities, sigma):
         y = y.masked_fill(mask == 0, 0)  # 0 times NaN would not be 0
         return reference.mri_gradient(x, y, mask, sensitivities, sigma, centered=centered)
     weights = _weights(mask, x)
@@ -131,7 +131,7 @@ def mri_normal(
         scales = scale.to(x.real.dtype).contiguous()
     else:
         _check.fail("scale", f"a number or a real tensor [{x.shape[0]}] on {x.device}", scale)
-    if tracked(mask, sensitivities, scale) or transformed():
+    if transformed() or tracked(mask, sensitivities, scale):
         return reference.mri_normal(x, mask, sensitivities, adjoint_y, scale, centered=centered)
     return _Normal.call(x, adjoint_y, _origin(_weights(mask, x), centered), maps, scales, factor)
 

@@ -57,7 +57,8 @@ def rim_denoise_input(
         eta: the estimate [N, C, H, W], as for `rim_input`.
         y: the measurement, like eta.
         sigma: standard deviation of the noise, > 0, a number or a tensor [N].
-        mask: 1 where a pixel was measured and 0 elsewhere, broadcast to eta; boolean or of its dtype.
+        mask: 1 where a pixel was measured and 0 elsewhere, broadcast to eta; boolean or of its dtype. What y holds where
+            it is 0 does not matter.
         link: Psi, "identity" or "logistic".
 
     Returns:
@@ -88,6 +89,8 @@ def rim_denoise_input(
             mask = mask.to(eta.dtype).expand_as(eta)
         except RuntimeError:
             _check.fail("mask", f"broadcast to {list(eta.shape)}", mask)
+    if mask is not None:
+        y = y.masked_fill(mask == 0, 0)  # 0 times NaN, which may stand for what was not measured, would not be 0
     return _input(eta, y, mask, precision, factor, True, link)
 
 
@@ -299,7 +302,7 @@ def _input(
         if mask.shape[2] > 1 and mask.shape[3] > 1 and mask.stride(2) != mask.shape[3] * mask.stride(3):
             mask = mask.contiguous()
     # sigma and the mask have a gradient too, which the operator's plain form knows.
-    if tracked(mask, precision):
+    if (mask is not None or precision is not None) and tracked(mask, precision):
         return torch.ops.amstel.rim_input(eta, other, mask, precision, factor, residual, logistic, dtype)
     if not own_gradient(eta, other):
         return _ops.rim_input(eta, other, mask, precision, factor, residual, logistic, dtype)

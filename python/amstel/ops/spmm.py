@@ -9,7 +9,7 @@ from torch import Tensor
 from amstel import _check
 from amstel._derived import factors
 from amstel.graph import Graph
-from amstel.ops._raw import batched, exported, operators, transformed
+from amstel.ops._raw import batched, dispatched, operators, transformed
 
 NORMS = ("sym", "row", "sym_inout", "none")
 
@@ -123,7 +123,7 @@ def _run(
     bias: Tensor | None,
     relu: bool,
 ) -> Tensor:
-    if transformed() or exported():
+    if dispatched():
         return _transformed(graph, x, edge_weight, norm, self_loops, bias, relu)
     if torch.is_grad_enabled() and (
         x.requires_grad

@@ -50,6 +50,6 @@ def save(file: str | Path, state: Mapping[str, Tensor], said: Mapping[str, str])
 
 
 def metadata(name: str) -> dict[str, str]:
-    """What the file says of itself: format, recipe, seed, licence."""
+    """What the file says of itself: format, recipe, seed, license."""
     with _safetensors("safetensors").safe_open(path(name), "pt") as file:
         return file.metadata()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from amstel import _files
 from amstel._check import fail
 from amstel.data.images import SUFFIXES
 
@@ -165,11 +166,12 @@ def write(path: str | os.PathLike, picture: Picture) -> None:
         coded, found = cv2.imencode(path.suffix, data)
         if not coded:
             raise OSError(f"{path} cannot be written")
-        path.write_bytes(found.tobytes())
+        _files.write_bytes(path, found.tobytes())
         return
-    module("PIL.Image").fromarray(data).save(
-        path, **{"quality": 95} if path.suffix in (".jpg", ".jpeg") else {}
-    )
+    with _files.replacing(path) as temporary:
+        module("PIL.Image").fromarray(data).save(
+            temporary, **{"quality": 95} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+        )
 
 
 def quantise(values: np.ndarray, bits: int = 8) -> np.ndarray:
