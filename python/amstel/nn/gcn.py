@@ -64,7 +64,7 @@ class _Convolution(nn.Module):
 
     def _widths(self, in_channels: int, out_channels: int) -> None:
         if not isinstance(self, LazyModuleMixin):
-            in_channels = _check.integer("in_channels", in_channels, 1, "an integer >= 1, or -1")
+            in_channels = _check.integer("in_channels", in_channels, 1)
         self.in_channels, self.out_channels = (
             int(in_channels),
             _check.integer("out_channels", out_channels, 1),
@@ -164,7 +164,9 @@ class GCNConv(_Convolution):
         self._widths(in_channels, out_channels)
         self.norm = _check.choice("norm", norm, NORMS)
         self.self_loops = _check.number("self_loops", self_loops)
-        self.activation = _check.choice("activation", activation, (None, "relu"))
+        if activation is not None and activation != "relu":
+            _check.fail("activation", "one of None, 'relu'", activation)
+        self.activation = activation
         self.order = _check.choice("order", order, ORDERS)
         own, biased = _check.flag("self_weight", self_weight), _check.flag("bias", bias)
         shape = self._shape("weight")
