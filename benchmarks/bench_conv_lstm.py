@@ -1,22 +1,37 @@
 """ConvLSTM against what its users write: a cell that concatenates, convolves once and splits, in a loop over T.
 
-The peer runs in NCHW, in channels_last and compiled; all get the same weights, and their results are compared first.
+The peer runs in NCHW, in channels_last and compiled; on CUDA its convolutions are cuDNN's. All get the same weights.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import pytest
 import torch
 from torch import nn
 
+import amstel
 from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
+from benchmarks.suite import SHORT, Implementation, Shape, Work, passes, suite
 
-# T, N, C_in, C, H = W: a mid-size encoder, VideoLSTM on VGG's last map, the first layer of moving MNIST.
-WORKLOADS = {"encoder": (10, 8, 64, 64, 32), "vgg": (30, 4, 512, 512, 7), "mnist": (10, 16, 1, 64, 64)}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TINY = (2, 1, 4, 8, 6)
+# T, N, C_in, C, H = W: a mid-size encoder, the first layer of moving MNIST, VideoLSTM on VGG's last map.
+SEQUENCES = {
+    "encoder": Shape((10, 8, 64, 64, 32), TINY, large="cpu"),
+    "encoder2": Shape((10, 2, 64, 64, 32), TINY),
+    "mnist": Shape((10, 4, 1, 64, 64), TINY),
+    "mnist16": Shape((10, 16, 64, 64, 16), TINY, ("cuda",)),
+    "vgg1": Shape((8, 1, 512, 512, 7), TINY, ("cpu",)),
+    "vgg": Shape((30, 4, 512, 512, 7), TINY, large="cpu"),
+    "vgg128": Shape((30, 128, 512, 512, 7), TINY, ("cuda",)),
+}
+#: The gradients alone: on the CPU of one of them.
+BACKWARD = {
+    name: s if name == "mnist" else Shape(s.full, s.tiny, ("cuda",))
+    for name, s in SEQUENCES.items()
+    if "cuda" in s.devices
+}
+EAGER = (
+    Implementation("eager", SHORT),
+    Implementation("eager channels_last", SHORT),
+    Implementation("compiled cell", SHORT, most=True),
+)
 
 
 class Cell(nn.Module):
@@ -27,181 +42,160 @@ class Cell(nn.Module):
         self.conv = nn.Conv2d(inputs + hidden, 4 * hidden, 3, padding=1)
 
     def forward(self, x, h, c):
-        i, f, g, o = self.conv(torch.cat([x, h], 1)).chunk(4, 1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c
+        return plain_gates(self.conv(torch.cat([x, h], 1)), c)
+
+
+def plain_gates(gates, c):
+    i, f, g, o = gates.chunk(4, 1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
 
 
 def unroll(cell, x, hidden, laid):
     n, (height, width) = x.shape[1], x.shape[3:]
-    h = x.new_zeros(n, hidden, height, width).to(memory_format=laid)
+    h = x.new_zeros(n, hidden, height, width).contiguous(memory_format=laid)
     c, outputs = h, []
     for frame in x:
         h, c = cell(frame, h, c)
         outputs.append(h)
-    return torch.stack(outputs), (h, c)
+    return torch.stack(outputs)
 
 
-def implementations(workload, dtype=torch.float32, compiled=True):
-    """Functions of x for each implementation, with the tensors whose gradients are wanted."""
-    steps, items, inputs, hidden, size = WORKLOADS[workload]
+def sequences(at, shape, step):
+    """Ours and the peers; results are the output, or the gradients of x, of both weights and of the bias."""
+    steps, items, inputs, hidden, size = shape
     torch.manual_seed(0)
-    cell = Cell(inputs, hidden).to(dtype)
-    x = torch.randn(steps, items, inputs, size, size).to(dtype)
-    weight, bias = cell.conv.weight.detach(), cell.conv.bias.detach()
-    ours = [w.clone() for w in (weight[:, :inputs], weight[:, inputs:], bias)]
-    frames = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).view_as(x)
-    last = Cell(inputs, hidden).to(dtype)
+    cell = Cell(inputs, hidden).to(at.device, at.dtype)
+    last = Cell(inputs, hidden).to(at.device, at.dtype)
     last.load_state_dict(cell.state_dict())
     last = last.to(memory_format=torch.channels_last)
-    found = {
-        "amstel": (lambda x: conv_lstm(x, *ours), frames, ours),
+    weight, bias = cell.conv.weight.detach(), cell.conv.bias.detach()
+    ours = [w.clone().requires_grad_() for w in (weight[:, :inputs], weight[:, inputs:], bias)]
+    frames = at.randn(steps, items, inputs, size, size, last=True).requires_grad_()
+    plain = frames.detach().contiguous().requires_grad_()
+    grad = at.randn(steps, items, hidden, size, size, last=True)
+    # Which layout suits the compiled cell is the device's matter.
+    fused, given, laid = (
+        (at.compile(last), frames, torch.channels_last)
+        if at.device == "cuda"
+        else (at.compile(cell), plain, torch.contiguous_format)
+    )
+    model = last if at.device == "cuda" else cell
+    runs = {
+        "amstel": (lambda: conv_lstm(frames, *ours)[0], [frames, *ours]),
+        "amstel recompute": (lambda: conv_lstm(frames, *ours, memory="recompute")[0], [frames, *ours]),
         "eager": (
-            lambda x: unroll(cell, x, hidden, torch.contiguous_format),
-            x,
-            list(cell.parameters()),
+            lambda: unroll(cell, plain, hidden, torch.contiguous_format), [plain, *cell.parameters()],
         ),
         "eager channels_last": (
-            lambda x: unroll(last, x, hidden, torch.channels_last),
-            frames,
-            list(last.parameters()),
+            lambda: unroll(last, frames, hidden, torch.channels_last), [frames, *last.parameters()],
         ),
-    }
-    if compiled:
-        fused = torch.compile(cell)
-        found["compiled cell"] = (
-            lambda x: unroll(fused, x, hidden, torch.contiguous_format),
-            x,
-            list(cell.parameters()),
-        )
-    return found
+        "compiled cell": (lambda: unroll(fused, given, hidden, laid), [given, *model.parameters()]),
+    }  # fmt: skip
+    found = {name: passes(f, leaves, grad) for name, (f, leaves) in runs.items()}
+
+    def split(gradient):
+        x, weight, bias = gradient
+        return x, weight[:, :inputs], weight[:, inputs:], bias
+
+    flops = 2 * steps * items * size**2 * 4 * hidden * (inputs + hidden) * 9
+    forward = step == "forward"
+    return Work(
+        {name: p[step] for name, p in found.items()},
+        flops=flops * {"forward": 1, "backward": 2, "both": 3}[step],
+        # Sums over all pixels and steps, added up in other orders; on CUDA with TF32 where torch has it on.
+        tolerance=(6e-2 if at.dtype == torch.bfloat16 else 2e-2 if at.device == "cuda" else 1e-3),
+        read={} if forward else {name: split for name in runs if not name.startswith("amstel")},
+        holds={} if forward else {name: p["hold"] for name, p in found.items()},
+        facts={"tf32": torch.backends.cudnn.allow_tf32} if at.device == "cuda" else {},
+    )
 
 
-def flops(workload):
-    steps, items, inputs, hidden, size = WORKLOADS[workload]
-    return 2 * steps * items * size**2 * 4 * hidden * (inputs + hidden) * 9
+@suite("conv_lstm", "forward", SEQUENCES, Implementation("amstel", SHORT), *EAGER)
+def test_forward(at, *shape):
+    return sequences(at, shape, "forward")
 
 
-def agree(a, b, dtype):
-    tolerance = 1e-4 if dtype == torch.float32 else 5e-2
-    torch.testing.assert_close(a.float(), b.float(), rtol=tolerance, atol=tolerance)
+OURS = (Implementation("amstel", SHORT), Implementation("amstel recompute", SHORT))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("workload", WORKLOADS)
-def test_forward(compare, workload, dtype):
-    found = implementations(workload, DTYPES[dtype])
-    with torch.no_grad():
-        first = found["amstel"][0](found["amstel"][1])[0]
-        for run, x, _ in found.values():
-            agree(run(x)[0], first, DTYPES[dtype])
-
-        def call(run, x):
-            with torch.no_grad():
-                return run(x)
-
-        compare(
-            f"conv_lstm-forward-{workload}-{dtype}",
-            {name: lambda run=run, x=x: call(run, x) for name, (run, x, _) in found.items()},
-            flops=flops(workload),
-        )
+@suite("conv_lstm", "backward", BACKWARD, *OURS, *EAGER)
+def test_backward(at, *shape):
+    """The gradients alone, of a forward pass that is kept."""
+    return sequences(at, shape, "backward")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("workload", WORKLOADS)
-def test_backward(compare, workload, dtype):
-    """Forward, and the gradients of x and of all weights; and what computing the gates again costs."""
-    found = implementations(workload, DTYPES[dtype])
-    ours = found["amstel"]
-    found["amstel recompute"] = (lambda x: conv_lstm(x, *ours[2], memory="recompute"), *ours[1:])
-    calls, results = {}, {}
-    for name, (run, x, weights) in found.items():
-        leaves = [t.detach().requires_grad_() if not t.requires_grad else t for t in weights]
-        if name.startswith("amstel"):
-            weights[:] = leaves
-        x = x.detach().requires_grad_()
-
-        def call(run=run, x=x, leaves=leaves):
-            output = run(x)[0]
-            return torch.autograd.grad(output, [x, *leaves], torch.ones_like(output))
-
-        calls[name], results[name] = call, call()
-    a, b = results["amstel"], results["eager"]
-    scale = b[0].abs().max().float()
-    agree(a[0] / scale, b[0] / scale, DTYPES[dtype])
-    for one, other in zip(a[1:], results["amstel recompute"][1:], strict=True):
-        assert torch.equal(one, other)
-    compare(f"conv_lstm-backward-{workload}-{dtype}", calls, flops=3 * flops(workload))
+@suite("conv_lstm", "both", SEQUENCES, *OURS, *EAGER)
+def test_both(at, *shape):
+    return sequences(at, shape, "both")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("workload", WORKLOADS)
-def test_gates(compare, workload, dtype):
+# N, C, H = W
+GATES = {
+    "encoder": Shape((8, 64, 32), (1, 8, 4)),
+    "vgg": Shape((4, 512, 7), (1, 8, 4)),
+    "mnist": Shape((16, 64, 64), (1, 8, 4), large="cpu"),
+    "wide": Shape((16, 64, 256), (1, 8, 4), ("cuda",)),
+}
+GATE_PEERS = (
+    Implementation("amstel", SHORT),
+    Implementation("eager", SHORT),
+    Implementation("compiled", SHORT, most=True),
+)
+
+
+def gate_work(at, shape, step):
     """What follows the convolution, alone."""
-    _, items, _, hidden, size = WORKLOADS[workload]
-    gates = torch.randn(items, 4 * hidden, size, size).to(DTYPES[dtype])
-    gates = gates.contiguous(memory_format=torch.channels_last)
-    c = torch.randn(items, hidden, size, size).to(DTYPES[dtype])
-    c = c.contiguous(memory_format=torch.channels_last)
-
-    def eager(gates, c):
-        i, f, g, o = gates.chunk(4, 1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c
-
-    agree(conv_lstm_cell(gates, c)[0], eager(gates, c)[0], DTYPES[dtype])
-    compare(
-        f"conv_lstm-gates-{workload}-{dtype}",
-        {"amstel": lambda: conv_lstm_cell(gates, c), "eager": lambda: eager(gates, c)},
-        bytes=7 * c.numel() * c.element_size(),
-    )
-    leaves = gates.detach().requires_grad_(), c.detach().requires_grad_()
-
-    def gradient(f):
-        h, new = f(*leaves)
-        return torch.autograd.grad([h, new], leaves, [c, c])
-
-    compare(
-        f"conv_lstm-gates_backward-{workload}-{dtype}",
-        {"amstel": lambda: gradient(conv_lstm_cell), "eager": lambda: gradient(eager)},
+    items, hidden, size = shape
+    leaves = [at.randn(items, k * hidden, size, size, last=True).requires_grad_() for k in (4, 1)]
+    grad = [at.randn(items, hidden, size, size, last=True) for _ in range(2)]
+    compiled = at.compile(plain_gates)
+    found = {
+        "amstel": passes(lambda: conv_lstm_cell(*leaves), leaves, grad),
+        "eager": passes(lambda: plain_gates(*leaves), leaves, grad),
+        "compiled": passes(lambda: compiled(*leaves), leaves, grad),
+    }
+    one = leaves[1].numel() * leaves[1].element_size()
+    return Work(
+        {name: p[step] for name, p in found.items()},
+        # gates, c -> h, c; and back: activated gates, two c, two gradients -> gradients of gates and c.
+        bytes={"forward": 7 * one, "backward": 13 * one, "both": 24 * one}[step],
+        tolerance=6e-2 if at.dtype == torch.bfloat16 else None,
     )
 
 
-MEMORY = """
-import sys, torch
-from benchmarks import bench_conv_lstm as bench
-from amstel.ops.conv_lstm import conv_lstm
-name, workload = sys.argv[1:]
-torch.set_num_threads(2)
-found = bench.implementations(workload, compiled=False)
-run, x, weights = found["amstel" if name.startswith("amstel") else name]
-if name == "amstel recompute":
-    run = lambda x: conv_lstm(x, *weights, memory="recompute")
-weights[:] = [w.detach().requires_grad_() if not w.requires_grad else w for w in weights]
-status = lambda key: next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(key))
-torch.autograd.grad(run(x[:1, :1])[0].sum(), weights)  # what is made once is made
-before = status("VmRSS")
-open("/proc/self/clear_refs", "w").write("5")
-output = run(x)[0]
-held = status("VmRSS")
-gradients = torch.autograd.grad(output.sum(), weights)
-print(held - before, status("VmHWM") - before)
-"""
+@suite("conv_lstm_gates", "forward", GATES, *GATE_PEERS)
+def test_gates_forward(at, *shape):
+    return gate_work(at, shape, "forward")
 
 
-@pytest.mark.parametrize("workload", WORKLOADS)
-def test_memory(record, workload):
-    """Resident memory over what lay there before: held between the passes, and at the peak of both.
+@suite("conv_lstm_gates", "backward", GATES, *GATE_PEERS)
+def test_gates_backward(at, *shape):
+    return gate_work(at, shape, "backward")
 
-    The peak includes what is no activation: weights transformed for the convolutions, and their gradients.
-    """
-    root = Path(__file__).parent.parent
-    # So that memory that is freed does not stay in the heap, and is not counted where it is not used.
-    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    for name in ("amstel", "amstel recompute", "eager", "eager channels_last"):
-        run = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", MEMORY, name, workload],
-            cwd=root, env=env, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        held, peak = (round(int(kilobytes) / 1024, 1) for kilobytes in run.stdout.split())
-        record(f"conv_lstm-memory-{workload}", name, held_MB=held, peak_MB=peak)
+
+@suite("conv_lstm_gates", "both", GATES, *GATE_PEERS)
+def test_gates_both(at, *shape):
+    return gate_work(at, shape, "both")
+
+
+LSTM = {"T100_N64_C512": Shape((100, 64, 512), (3, 2, 8), ("cuda",))}
+
+
+@suite("conv_lstm", "lstm", LSTM, Implementation("amstel 1x1"), Implementation("cuDNN LSTM"))
+def test_against_cudnn(at, steps, items, channels):
+    """An LSTM is a ConvLSTM on maps of one pixel: cuDNN's persistent kernels as a measure of the loop over T."""
+    peer = nn.LSTM(channels, channels).to(at.device)
+    ours = amstel.nn.ConvLSTM(channels, channels, kernel_size=1).to(at.device)
+    x = at.randn(steps, items, channels)
+    return Work(
+        {
+            "amstel 1x1": passes(lambda: ours(x[..., None, None])[0], [])["forward"],
+            "cuDNN LSTM": passes(lambda: peer(x)[0], [])["forward"],
+        },
+        read={
+            "amstel 1x1": lambda _: x,
+            "cuDNN LSTM": lambda _: x,
+        },  # their weights differ; the work is the same
+        flops=2 * steps * items * 4 * channels * 2 * channels,
+    )

@@ -1,145 +1,176 @@
-"""GCN layers and trainings against torch_geometric: time, memory, and a whole study of seeds.
+"""GCN layers and a training step against torch_geometric, used as its users use it: `GCNConv(cached=True)`, dense features.
 
-PyG is used as its users use it: `GCNConv(cached=True)` on an `edge_index`, dense features.
+PyG stands there as it is and compiled.
 """
-
-import json
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 
 import amstel
-from amstel.testing import assert_close
-from benchmarks.workloads import FEATURES, data_root, edge_index, graphs
+from benchmarks.suite import Implementation, Shape, Work, passes, suite
+from benchmarks.workloads import data_root, edge_index, graph_of, graph_shapes
 
-torch_geometric = pytest.importorskip("torch_geometric", reason="the peer of this file is torch_geometric")
-from torch_geometric.nn import GCNConv  # noqa: E402
+pytest.importorskip(
+    "torch_geometric", reason='the peer of this file is torch_geometric: pip install "amstel[bench]"'
+)
+from torch_geometric.nn import GCNConv
 
-LARGEST = "fb100_Cornell5"
+SHAPES = graph_shapes({16: False, 32: True, 64: True, 128: False, 256: True}, random=(64,))
+PEERS = (Implementation("amstel"), Implementation("PyG"), Implementation("PyG compiled", most=True))
 
 
-def layers(index, nodes, features):
-    """Our layer and PyG's with the same weights, as functions of nothing that return output and gradients."""
+def index_of(name, device):
+    if name.startswith("random"):
+        return graph_of(name, device).to_edge_index()[0]
+    return edge_index(name).to(device)
+
+
+def layers(at, name, features, step):
+    """Our layer and PyG's with the same weights."""
+    index = index_of(name, at.device)
+    nodes = int(index.max()) + 1
     graph = amstel.Graph.from_edge_index(index, nodes)
-    x = torch.randn(nodes, features, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    ours = amstel.nn.GCNConv(features, features)
-    theirs = GCNConv(features, features, cached=True)
+    x = at.randn(nodes, features).requires_grad_()
+    ours = amstel.nn.GCNConv(features, features).to(at.device)
+    theirs = GCNConv(features, features, cached=True).to(at.device)
     with torch.no_grad():
         theirs.lin.weight.copy_(ours.weight.T)
-    grad = torch.randn(nodes, features)
+    theirs(x, index)  # what is cached is cached
+    compiled = at.compile(theirs)
+    grad = at.randn(nodes, features)
+    own, leaves = [x, *ours.parameters()], [x, *theirs.parameters()]
+    found = {
+        "amstel": passes(lambda: ours(x, graph), own, grad),
+        "PyG": passes(lambda: theirs(x, index), leaves, grad),
+        "PyG compiled": passes(lambda: compiled(x, index), leaves, grad),
+    }
 
-    def run(layer, structure):
-        y = layer(x, structure)
-        return y, *torch.autograd.grad(y, (x, *layer.parameters()), grad)
+    def same_order(gradient):
+        """PyG's parameters are bias and the transposed weight."""
+        by_shape = sorted(gradient[1:], key=lambda t: t.dim())
+        return gradient[0], by_shape[0], by_shape[1].T
 
-    return lambda: run(ours, graph), lambda: run(theirs, index)
+    def ours_in_order(gradient):
+        by_shape = sorted(gradient[1:], key=lambda t: t.dim())
+        return gradient[0], by_shape[0], by_shape[1]
 
-
-@pytest.mark.parametrize("features", FEATURES)
-@pytest.mark.parametrize("name", graphs())
-def test_layer(compare, name, features):
-    index = edge_index(name)
-    nodes = int(index.max()) + 1
-    ours, theirs = layers(index, nodes, features)
-    a, b = ours(), theirs()
-    assert_close(a[0], b[0].double())
-    assert_close(a[1], b[1].double())
-    compare(
-        f"gcn-layer-{name}-F{features}",
-        {"amstel": ours, "torch_geometric": theirs},
-        nodes=nodes,
-        edges=index.shape[1],
+    edges = index.shape[1] + nodes
+    factor = 1 if step == "forward" else 3
+    return Work(
+        {k: p[step] for k, p in found.items()},
+        bytes=factor * (2 * nodes * features * 4 + 8 * edges),
+        gathered=(factor + 1) // 2 * edges * features * 4,
+        flops=factor * 2 * nodes * features**2 + (factor + 1) // 2 * 2 * edges * features,
+        read={}
+        if step == "forward"
+        else {"amstel": ours_in_order, "PyG": same_order, "PyG compiled": same_order},
+        holds={} if step == "forward" else {k: p["hold"] for k, p in found.items()},
+        facts={"nodes": nodes, "edges": index.shape[1]},
     )
 
 
-MEMORY = """
-import sys, torch
-from benchmarks import bench_gcn, workloads
-index = workloads.edge_index(sys.argv[2])
-ours, theirs = bench_gcn.layers(index, int(index.max()) + 1, int(sys.argv[3]))
-step = ours if sys.argv[1] == "amstel" else theirs
-step()  # what is cached is cached
-open("/proc/self/clear_refs", "w").write("5")
-status = lambda key: next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(key))
-before = status("VmRSS")
-step()
-print(status("VmHWM") - before)
-"""
+@suite("gcn", "forward", SHAPES, *PEERS)
+def test_forward(at, name, features):
+    return layers(at, name, features, "forward")
 
 
-def test_memory(record):
-    """Peak resident memory of one forward and backward over what lay there before."""
-    name = LARGEST if LARGEST in graphs() else "generated_powerlaw"
-    root = Path(__file__).parent.parent
-    for implementation in ("amstel", "torch_geometric"):
-        run = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", MEMORY, implementation, name, "128"],
-            cwd=root, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        record(f"gcn-memory-{name}-F128", implementation, peak_MB=round(int(run.stdout) / 1024, 1))
+@suite("gcn", "both", SHAPES, *PEERS)
+def test_both(at, name, features):
+    """Forward, and the gradients of x, weight and bias."""
+    return layers(at, name, features, "both")
 
 
-@pytest.mark.data
-def test_cora_training(compare, record):
-    """200 epochs of Kipf's protocol, one seed, end to end; then 100 seeds together."""
-    from amstel.apps.graphs.train import study
-    from amstel.data import Planetoid
+# nodes, edges, features, classes: Cora's figures
+STEPS = {"cora_like": Shape((2708, 10556, 1433, 7), (60, 200, 12, 3))}
 
-    if not (data_root() / "planetoid" / "ind.cora.x").exists():
-        pytest.skip("no Planetoid files")
-    cora = Planetoid(data_root() / "planetoid", "cora")
-    dense = cora.features.to_dense()
-    index = cora.graph.to_edge_index()[0]
-    train, test = cora.train, cora.test
-    accuracy = {}
 
-    class Net(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.one = GCNConv(dense.shape[1], 16, cached=True, bias=False)
-            self.two = GCNConv(16, cora.num_classes, cached=True, bias=False)
+@suite("gcn", "step", STEPS, *PEERS)
+def test_step(at, nodes, edges, features, classes):
+    """Loss and gradients of Kipf's two layers on dense features of Cora's size, without dropout."""
+    index = torch.randint(0, nodes, (2, edges), generator=at.generator, device=at.device)
+    index = index[:, index[0] != index[1]]
+    graph = amstel.Graph.from_edge_index(index, nodes)
+    x = at.randn(nodes, features)
+    labels = torch.randint(0, classes, (nodes,), generator=at.generator, device=at.device)
+    ours = amstel.nn.GCN(features, 16, classes, dropout=0.0).to(at.device)
+    one, two = (GCNConv(i, o, cached=True).to(at.device) for i, o in ((features, 16), (16, classes)))
+    with torch.no_grad():
+        for mine, theirs in zip([p for p in ours.parameters() if p.dim() == 2], (one, two), strict=True):
+            theirs.lin.weight.copy_(mine.T)
 
-        def forward(self, x):
-            x = torch.nn.functional.dropout(x, 0.5, self.training)
-            x = torch.nn.functional.dropout(self.one(x, index).relu(), 0.5, self.training)
-            return self.two(x, index)
+    def peer(x, index):
+        return two(one(x, index).relu(), index)
 
-    def peer():
-        net = Net()
-        optimizer = torch.optim.Adam(
-            [{"params": net.one.parameters(), "weight_decay": 5e-4}, {"params": net.two.parameters()}],
-            lr=0.01,
-        )
-        for _ in range(200):
-            net.train()
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(net(dense)[train], cora.labels[train]).backward()
-            optimizer.step()
-        net.eval()
-        with torch.no_grad():
-            predicted = net(dense).argmax(1)
-        accuracy["torch_geometric"] = float((predicted[test] == cora.labels[test]).float().mean())
+    peer(x, index)
+    compiled = at.compile(peer)
+    parameters = [*ours.parameters()], [one.lin.weight, one.bias, two.lin.weight, two.bias]
 
-    def ours():
-        accuracy["amstel"] = study(cora, "gcn", seeds=[0]).mean
+    def step(forward, weights):
+        def run():
+            loss = torch.nn.functional.cross_entropy(forward(), labels)
+            return loss, *torch.autograd.grad(loss, weights)
 
-    compare("gcn-training-cora", {"amstel": ours, "torch_geometric": peer})
-    assert min(accuracy.values()) > 0.78, accuracy
-    start = time.perf_counter()
-    result = study(cora, "gcn", seeds=range(100))
-    record(
-        "gcn-study-cora-100-seeds", "amstel", seconds=round(time.perf_counter() - start, 2), mean=result.mean
+        return run
+
+    loss_alone = {k: lambda found: found[0] for k in ("amstel", "PyG", "PyG compiled")}
+    return Work(
+        {
+            "amstel": step(lambda: ours(x, graph), parameters[0]),
+            "PyG": step(lambda: peer(x, index), parameters[1]),
+            "PyG compiled": step(lambda: compiled(x, index), parameters[1]),
+        },
+        read=loss_alone,
+        flops=2 * 2 * nodes * features * 16,
     )
 
 
-def test_results_of_the_studies_are_what_the_table_says(record):
-    """The accuracies that `amstel gcn --json` wrote beside this file, one line each."""
-    for path in sorted((Path(__file__).parent / "results" / "gcn").glob("*.json")):
-        study = json.loads(path.read_text())
-        record(
-            f"gcn-accuracy-{path.stem}", "amstel", mean=study["mean"], std=study["std"], seeds=study["seeds"]
-        )
+if (data_root() / "planetoid" / "ind.cora.x").exists():
+
+    @suite(
+        "gcn",
+        "training",
+        {"cora": Shape((200,), (2,), ("cpu",))},
+        Implementation("amstel"),
+        Implementation("PyG"),
+    )
+    def test_training(at, epochs):
+        """Kipf's protocol on Cora, one seed, end to end."""
+        from amstel.apps.graphs.train import Settings, study
+        from amstel.data import Planetoid
+
+        cora = Planetoid(data_root() / "planetoid", "cora")
+        dense, index = cora.features.to_dense(), cora.graph.to_edge_index()[0]
+        cross_entropy, dropout = torch.nn.functional.cross_entropy, torch.nn.functional.dropout
+        accuracy = {}
+
+        def peer():
+            torch.manual_seed(0)
+            one = GCNConv(dense.shape[1], 16, cached=True, bias=False)
+            two = GCNConv(16, cora.num_classes, cached=True, bias=False)
+
+            def net(training):
+                hidden = one(dropout(dense, 0.5, training), index).relu()
+                return two(dropout(hidden, 0.5, training), index)
+
+            optimizer = torch.optim.Adam(
+                [{"params": one.parameters(), "weight_decay": 5e-4}, {"params": two.parameters()}], lr=0.01
+            )
+            for _ in range(epochs):
+                optimizer.zero_grad()
+                cross_entropy(net(True)[cora.train], cora.labels[cora.train]).backward()
+                optimizer.step()
+            with torch.no_grad():
+                found = net(False).argmax(1)
+            accuracy["PyG"] = float((found[cora.test] == cora.labels[cora.test]).float().mean())
+
+        settings = Settings.for_data("cora", epochs=epochs)
+
+        def ours():
+            accuracy["amstel"] = study(cora, "gcn", seeds=[0], settings=settings).mean
+
+        def learned(_):
+            """Both reach the accuracy that the paper's protocol does."""
+            assert epochs < 200 or min(accuracy.values()) > 0.78, accuracy
+            return torch.zeros(0)
+
+        return Work({"amstel": ours, "PyG": peer}, read={"amstel": learned, "PyG": learned})

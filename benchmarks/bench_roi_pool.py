@@ -1,109 +1,124 @@
-"""ROI pooling and matching against torchvision, one thread each: torchvision's kernel has no more.
+"""ROI pooling and matching against torchvision; its CPU kernel knows one thread, and its CUDA backward adds by atomics.
 
-torchvision runs on contiguous and on channels_last input and is taken at its faster; results are compared bit for bit
-before they are timed. In the groups `nchw` ours reads contiguous input too.
+torchvision runs on contiguous and on channels_last input; results are compared bit for bit. `amstel NCHW`
+reads contiguous input too.
 """
-
-import math
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from amstel.ops.roi_pool import roi_match, roi_pool
+from benchmarks.suite import Implementation, Shape, Work, suite
 from benchmarks.workloads import random_boxes, sint_candidates
 
-tv = pytest.importorskip("torchvision").ops
+tv = pytest.importorskip(
+    "torchvision", reason='the peer of this file is torchvision: pip install "amstel[bench]"'
+).ops
 ops = torch.ops.amstel
-
-# channels, height, width, cells a pixel, boxes
-WORKLOADS = {
-    "sint": (512, 128, 128, 1 / 4, lambda: sint_candidates()),
-    "random300": (512, 38, 50, 1 / 16, lambda: random_boxes(300, 38 * 16, 50 * 16)),
-    "random1000": (512, 64, 64, 1 / 16, lambda: random_boxes(1000, 64 * 16, 64 * 16)),
-}
 SIZE = (7, 7)
 
-
-def inputs(workload, maps=1):
-    channels, height, width, scale, boxes = WORKLOADS[workload]
-    g = torch.Generator().manual_seed(0)
-    x = [torch.randn(1, channels, height, width, generator=g) for _ in range(maps)]
-    return x, [m.contiguous(memory_format=torch.channels_last) for m in x], boxes(), scale
-
-
-def on(threads, function):
-    def run():
-        torch.set_num_threads(threads)
-        return function()
-
-    return run
-
-
-@pytest.fixture(autouse=True)
-def restore_threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+TINY = (8, 12, 16, 1 / 4, "random6")
+# channels, height, width, cells a pixel, boxes
+MAPS = {
+    "sint": Shape((512, 128, 128, 1 / 4, "sint"), TINY),
+    "random300": Shape((512, 38, 50, 1 / 16, "random300"), TINY),
+    "random1000": Shape((512, 64, 64, 1 / 16, "random1000"), TINY),
+    "detection": Shape((256, 200, 304, 1 / 4, "random1000"), TINY, ("cuda",)),
+}
+OURS = (Implementation("amstel"), Implementation("amstel NCHW"))
+THEIRS = (
+    Implementation("torchvision", single=True),
+    Implementation("torchvision channels_last", single=True),
+)
 
 
-@pytest.mark.parametrize("workload", WORKLOADS)
-def test_forward(compare, workload):
-    (x,), (last,), boxes, scale = inputs(workload)
-    expected = tv.roi_pool(x, boxes, SIZE, scale)
-    assert torch.equal(roi_pool(x, boxes, SIZE, scale), expected)
-    assert torch.equal(roi_pool(last, boxes, SIZE, scale), expected)
-    peers = {
-        "torchvision": on(1, lambda: tv.roi_pool(x, boxes, SIZE, scale)),
-        "torchvision channels_last": on(1, lambda: tv.roi_pool(last, boxes, SIZE, scale)),
-    }
-    written = expected.numel() * 4
-    for layout, given in (("", last), ("_nchw", x)):
-        ours = on(1, lambda given=given: roi_pool(given, boxes, SIZE, scale))
-        compare(f"roi_pool-forward{layout}-{workload}", {"amstel": ours, **peers}, bytes=written)
-    # What a training step takes: with the positions of the maxima.
-    training = {
-        "amstel": on(1, lambda: ops.roi_pool(last, boxes, scale, *SIZE, True)),
-        "torchvision": on(1, lambda: torch.ops.torchvision.roi_pool(x, boxes, scale, *SIZE)),
-    }
-    compare(f"roi_pool-positions-{workload}", training, bytes=2 * written)
-
-
-def test_threads(compare):
-    _, (last,), boxes, scale = inputs("sint")
-    one, two = (on(n, lambda: roi_pool(last, boxes, SIZE, scale)) for n in (1, 2))
-    compare("roi_pool-threads-sint", {"amstel": two, "one thread": one})
-
-
-@pytest.mark.parametrize("workload", WORKLOADS)
-@pytest.mark.parametrize("threads", [1, 2])
-def test_backward(compare, workload, threads):
-    (x,), _, boxes, scale = inputs(workload)
-    output, argmax = torch.ops.torchvision.roi_pool(x, boxes, scale, *SIZE)
-    grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
-    grad_last, argmax_last = (t.contiguous(memory_format=torch.channels_last) for t in (grad, argmax))
-    n, channels, height, width = x.shape
-
-    def ours():
-        return ops.roi_pool_grad(grad, argmax, boxes, scale, n, height, width, False)
-
-    def ours_last():
-        return ops.roi_pool_grad(grad_last, argmax_last, boxes, scale, n, height, width, True)
-
-    def theirs():
-        return torch.ops.torchvision._roi_pool_backward(
-            grad, boxes, argmax, scale, *SIZE, n, channels, height, width
-        )
-
-    assert torch.equal(ours(), theirs()) and torch.equal(ours_last(), theirs())
-    functions = {"amstel": ours, "amstel channels_last": ours_last, "torchvision": theirs}
-    moved = 4 * (2 * grad.numel() + x.numel())
-    compare(
-        f"roi_pool-backward{threads}-{workload}",
-        {k: on(threads, f) for k, f in functions.items()},
-        bytes=moved,
+def inputs(at, channels, height, width, scale, boxes):
+    """The map in both layouts, boxes, and the amounts: cells of all boxes, map, output."""
+    x = at.randn(1, channels, height, width)
+    last = x.contiguous(memory_format=torch.channels_last)
+    count = boxes.removeprefix("random")
+    rois = (
+        sint_candidates()
+        if boxes == "sint"
+        else random_boxes(int(count), round(height / scale), round(width / scale))
     )
+    cells = ((rois[:, 3] - rois[:, 1]) * scale + 1) * ((rois[:, 4] - rois[:, 2]) * scale + 1)
+    output = 4 * len(rois) * channels * SIZE[0] * SIZE[1]
+    return x, last, rois.to(at.device), 4 * x.numel(), output, round(4 * channels * float(cells.sum()))
+
+
+@suite("roi_pool", "forward", MAPS, *OURS, *THEIRS)
+def test_forward(at, channels, height, width, scale, boxes):
+    x, last, rois, read, written, gathered = inputs(at, channels, height, width, scale, boxes)
+    return Work(
+        {
+            "amstel": lambda: roi_pool(last, rois, SIZE, scale),
+            "amstel NCHW": lambda: roi_pool(x, rois, SIZE, scale),
+            "torchvision": lambda: tv.roi_pool(x, rois, SIZE, scale),
+            "torchvision channels_last": lambda: tv.roi_pool(last, rois, SIZE, scale),
+        },
+        bytes=read + written, gathered=gathered, tolerance=0,
+    )  # fmt: skip
+
+
+@suite("roi_pool", "positions", MAPS, *OURS, *THEIRS)
+def test_positions(at, channels, height, width, scale, boxes):
+    """The forward pass of a training step: with the positions of the maxima."""
+    x, last, rois, read, written, gathered = inputs(at, channels, height, width, scale, boxes)
+    peer = torch.ops.torchvision.roi_pool
+    return Work(
+        {
+            "amstel": lambda: ops.roi_pool(last, rois, scale, *SIZE, True),
+            "amstel NCHW": lambda: ops.roi_pool(x, rois, scale, *SIZE, True),
+            "torchvision": lambda: peer(x, rois, scale, *SIZE),
+            "torchvision channels_last": lambda: peer(last, rois, scale, *SIZE),
+        },
+        bytes=read + 2 * written, gathered=gathered, tolerance=0,
+    )  # fmt: skip
+
+
+@suite("roi_pool", "backward", MAPS, *OURS, Implementation("torchvision", single=True))
+def test_backward(at, channels, height, width, scale, boxes):
+    """The gradient alone. torchvision's on CUDA is not the same from run to run."""
+    x, _, rois, read, written, _ = inputs(at, channels, height, width, scale, boxes)
+    output, argmax = torch.ops.torchvision.roi_pool(x, rois, scale, *SIZE)
+    grad = at.randn(*output.shape)
+    grad_last, argmax_last = (t.contiguous(memory_format=torch.channels_last) for t in (grad, argmax))
+    return Work(
+        {
+            "amstel": lambda: ops.roi_pool_grad(grad_last, argmax_last, rois, scale, 1, height, width, True),
+            "amstel NCHW": lambda: ops.roi_pool_grad(grad, argmax, rois, scale, 1, height, width, False),
+            "torchvision": lambda: torch.ops.torchvision._roi_pool_backward(
+                grad, rois, argmax, scale, *SIZE, 1, channels, height, width
+            ),
+        },
+        bytes=read + 2 * written,
+        tolerance=1e-5 if at.device == "cuda" else 0,
+    )
+
+
+@suite("roi_pool", "both", MAPS, *OURS, *THEIRS)
+def test_both(at, channels, height, width, scale, boxes):
+    x, last, rois, read, written, gathered = inputs(at, channels, height, width, scale, boxes)
+
+    def both(f, given):
+        given = given.detach().requires_grad_()
+
+        def run():
+            out = f(given, rois, SIZE, scale)
+            return torch.autograd.grad(out, given, out.detach())
+
+        return run
+
+    return Work(
+        {
+            "amstel": both(roi_pool, last),
+            "amstel NCHW": both(roi_pool, x),
+            "torchvision": both(tv.roi_pool, x),
+            "torchvision channels_last": both(tv.roi_pool, last),
+        },
+        bytes=2 * read + 4 * written, gathered=gathered, tolerance=1e-5,
+    )  # fmt: skip
 
 
 def match_by_torchvision(maps, boxes, query, scale):
@@ -111,66 +126,38 @@ def match_by_torchvision(maps, boxes, query, scale):
     return torch.cat([torch.nn.functional.normalize(p, dim=1) for p in pooled], 1) @ query
 
 
-def test_match(compare):
-    x, last, boxes, scale = inputs("sint", maps=2)
-    query = torch.randn(2 * 512 * 49, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(
-        roi_match(last, boxes, query, SIZE, [scale] * 2),
-        match_by_torchvision(x, boxes, query, scale),
-        rtol=1e-4,
-        atol=1e-4,
-    )
-    compare(
-        "roi_match-forward-sint",
-        {
-            "amstel": on(1, lambda: roi_match(last, boxes, query, SIZE, [scale] * 2)),
-            "amstel NCHW": on(1, lambda: roi_match(x, boxes, query, SIZE, [scale] * 2)),
-            "torchvision": on(1, lambda: match_by_torchvision(x, boxes, query, scale)),
-        },
-    )
+MATCH = {name: MAPS[name] for name in ("sint",)}
 
 
-def test_match_gradient(compare):
-    x, last, boxes, scale = inputs("sint", maps=2)
-    query = torch.randn(2 * 512 * 49, generator=torch.Generator().manual_seed(1))
+def matching(at, channels, height, width, scale, boxes, step):
+    """Two layers of SINT: pool, normalize, and the product with the query."""
+    x, last, rois, read, _, gathered = inputs(at, channels, height, width, scale, boxes)
+    xs, lasts = [x, at.randn(*x.shape)], [last]
+    lasts.append(xs[1].contiguous(memory_format=torch.channels_last))
+    query = at.randn(2 * channels * SIZE[0] * SIZE[1])
+    functions = {
+        "amstel": (lambda maps: roi_match(maps, rois, query, SIZE, [scale] * 2), lasts),
+        "amstel NCHW": (lambda maps: roi_match(maps, rois, query, SIZE, [scale] * 2), xs),
+        "torchvision": (lambda maps: match_by_torchvision(maps, rois, query, scale), xs),
+    }
 
-    def step(function, maps):
-        leaves = [m.requires_grad_() for m in maps]
-        return torch.autograd.grad(function(leaves).sum(), leaves)
+    def run(f, maps):
+        if step == "forward":
+            return lambda: f(maps)
+        leaves = [m.detach().requires_grad_() for m in maps]
+        return lambda: torch.autograd.grad(f(leaves).sum(), leaves)
 
-    ours = on(1, lambda: step(lambda maps: roi_match(maps, boxes, query, SIZE, [scale] * 2), last))
-    theirs = on(1, lambda: step(lambda maps: match_by_torchvision(maps, boxes, query, scale), x))
-    for got, expected in zip(ours(), theirs(), strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-    compare("roi_match-backward-sint", {"amstel": ours, "torchvision": theirs})
-
-
-MEMORY = """
-import torch
-from benchmarks import bench_roi_pool as bench
-torch.set_num_threads(1)
-x, last, boxes, scale = bench.inputs("sint", maps=2)
-query = torch.randn(2 * 512 * 49)
-run = {{
-    "amstel": lambda boxes: bench.roi_match(last, boxes, query, bench.SIZE, [scale] * 2),
-    "torchvision": lambda boxes: bench.match_by_torchvision(x, boxes, query, scale),
-}}[{name!r}]
-run(boxes[:2])  # pages of code come in once
-peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
-open("/proc/self/clear_refs", "w").write("5")  # the peak is now what is held
-before = peak()
-run(boxes)
-print(peak() - before)
-"""
+    return Work(
+        {name: run(f, maps) for name, (f, maps) in functions.items()},
+        bytes=2 * read * (1 if step == "forward" else 2), gathered=2 * gathered, tolerance=2e-4,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["amstel", "torchvision"])
-def test_match_memory(record, name):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", MEMORY.format(name=name)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    record("roi_match-memory-sint", name, peak_MB=round(int(done.stdout) * 1024 / 1e6, 2))
-    assert math.isfinite(int(done.stdout))
+@suite("roi_match", "forward", MATCH, *OURS, Implementation("torchvision", single=True))
+def test_match(at, *shape):
+    return matching(at, *shape, "forward")
+
+
+@suite("roi_match", "both", MATCH, *OURS, Implementation("torchvision", single=True))
+def test_match_gradient(at, *shape):
+    return matching(at, *shape, "both")

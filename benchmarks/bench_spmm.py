@@ -1,117 +1,171 @@
-"""The graph operator against torch.sparse: forward, forward and backward, bfloat16, construction.
+"""The graph operator against torch.sparse, MKL and compiled code: forward, backward, both, and construction.
 
-The peers get the normalised matrix, loops included, ready made, as their users cache it. Their ways: `A @ x` with int32 CSR
-(MKL) and `torch.sparse.mm(A, x, "sum")` with int64. For gradients to the weights only the latter is a peer: the
-former makes a dense N x N matrix.
+The peers of the forward product get the normalized matrix, loops included, ready made, as their users cache it: `A @ x` with
+int32 CSR (MKL on the CPU, cuSPARSE on CUDA), `torch.sparse.mm(A, x, "sum")` with int64, MKL's inspected matrix,
+and the plain formula compiled. For gradients to x and the weights only `torch.sparse.mm` (on the CPU) and the
+compiled formula are peers: the weight gradient of `A @ x` is a dense N x N matrix on its way.
 """
 
-import warnings
-
-import pytest
 import torch
 
 import amstel
-from amstel.testing import assert_close
-from benchmarks.workloads import FEATURES, csr, graphs
+from benchmarks import mkl
+from benchmarks.suite import SHORT, Implementation, Shape, Work, passes, suite
+from benchmarks.workloads import graph_of, graph_shapes
 
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-
-
-def matrix(indptr, indices, values, dtype):
-    n = indptr.numel() - 1
-    return torch.sparse_csr_tensor(
-        indptr.to(dtype), indices.to(dtype), values, (n, n), check_invariants=False
-    )
+FORWARD = graph_shapes({16: False, 32: True, 64: False, 128: True, 256: False}, random=(16, 64, 256))
+GRADIENT = graph_shapes({16: False, 32: True, 64: False, 128: True, 256: True}, random=(64,))
+INSPECTED = [Implementation("MKL inspected", devices=("cpu",))] if mkl.available() else []
+MM = "torch.sparse.mm sum"
 
 
-def normalised(indptr, indices):
-    """indptr, indices and values of D^-1/2 (A + I) D^-1/2: what users of the peers make once and keep."""
-    nodes = indptr.numel() - 1
-    everyone = torch.arange(nodes)
-    target = torch.cat([torch.repeat_interleave(everyone, indptr.diff()), everyone])
-    order = torch.argsort(target * nodes + torch.cat([indices, everyone]))
-    target, source = target[order], torch.cat([indices, everyone])[order]
+def sparse(crow, col, values, columns, index=torch.int64):
+    size = (crow.numel() - 1, columns)
+    return torch.sparse_csr_tensor(crow.to(index), col.to(index), values, size, check_invariants=False)
+
+
+def normalized(graph):
+    """crow, col and values of D^-1/2 (A + I) D^-1/2: what users of the peers make once and keep."""
+    crow, col, nodes = graph.crow.long(), graph.col.long(), graph.num_nodes
+    everyone = torch.arange(nodes, device=col.device)
+    target = torch.cat([torch.repeat_interleave(everyone, crow.diff()), everyone])
+    source = torch.cat([col, everyone])
+    order = torch.argsort(target * nodes + source)
+    target, source = target[order], source[order]
     degree = torch.bincount(target, minlength=nodes)
-    values = degree.float().rsqrt()[target] * degree.float().rsqrt()[source]
-    return torch.cat([degree.new_zeros(1), degree.cumsum(0)]), source, values
+    scale = degree.float().rsqrt()
+    return torch.cat([degree.new_zeros(1), degree.cumsum(0)]), source, scale[target] * scale[source], target
 
 
-def work(indptr, indices, features, size=4):
-    """Bytes that must be gathered, read and written, and operations, of one product."""
-    nodes = indptr.numel() - 1
-    edges = indices.numel() + nodes  # with the loops
+def plain(x, source, target, values):
+    """The formula as PyTorch has it: gather, scale, scatter."""
+    out = torch.zeros_like(x)
+    return out.index_add(0, target, values.to(x.dtype)[:, None] * x[source])
+
+
+def amounts(nodes, edges, features, size):
     return {
-        "bytes": edges * (features * size + 4) + nodes * (features * size + 4),
+        "bytes": 2 * nodes * features * size + 8 * edges + 4 * nodes,
+        "gathered": edges * features * size,
         "flops": 2 * edges * features,
     }
 
 
-@pytest.mark.parametrize("features", FEATURES)
-@pytest.mark.parametrize("name", graphs())
-def test_forward(compare, name, features):
-    indptr, indices = csr(name)
-    graph = amstel.Graph.from_csr(indptr, indices)
-    x = torch.randn(graph.num_nodes, features)
-    A32, A64 = (matrix(*normalised(indptr, indices), dtype) for dtype in (torch.int32, torch.int64))
-    assert_close(amstel.ops.spmm(graph, x), torch.sparse.mm(A64, x, "sum").double())
-    short = x.bfloat16()
-    compare(
-        f"spmm-forward-{name}-F{features}",
-        {
-            "amstel": lambda: amstel.ops.spmm(graph, x),
-            "torch CSR int32 (MKL)": lambda: A32 @ x,
-            "torch.sparse.mm sum": lambda: torch.sparse.mm(A64, x, "sum"),
-            "amstel bfloat16": lambda: amstel.ops.spmm(graph, short),
-        },
-        nodes=graph.num_nodes,
-        edges=graph.num_edges,
-        **work(indptr, indices, features),
+@suite(
+    "spmm", "forward", FORWARD,
+    Implementation("amstel", SHORT),
+    Implementation("torch CSR int32", devices=("cpu",)),
+    Implementation(MM, devices=("cpu",)),
+    *INSPECTED,
+    Implementation("cuSPARSE", SHORT, devices=("cuda",)),
+    Implementation("compiled formula", most=True),
+)  # fmt: skip
+def test_forward(at, name, features):
+    graph = graph_of(name, at.device)
+    x = at.randn(graph.num_nodes, features)
+    crow, source, values, target = normalized(graph)
+    n = graph.num_nodes
+    functions = {"amstel": lambda: amstel.ops.spmm(graph, x)}
+    if at.dtype == torch.float32:
+        narrow, wide = sparse(crow, source, values, n, torch.int32), sparse(crow, source, values, n)
+        formula = at.compile(plain, dynamic=True)
+        functions |= {
+            "torch CSR int32": lambda: narrow @ x,
+            MM: lambda: torch.sparse.mm(wide, x, "sum"),
+            "compiled formula": lambda: formula(x, source, target, values),
+        }
+        if INSPECTED and at.device == "cpu":
+            product = mkl.Product(crow, source, values, features)
+            functions["MKL inspected"] = lambda: product(x)
+    cached = sparse(crow, source, values.to(at.dtype), n, torch.int32)
+    # A dry run has no bfloat16 product on the CPU.
+    functions["cuSPARSE"] = lambda: (
+        cached @ x if at.device == "cuda" else (cached.float() @ x.float()).to(x.dtype)
+    )
+    facts = {"nodes": n, "edges": graph.num_edges}
+    return Work(functions, **amounts(n, source.numel(), features, x.element_size()), facts=facts)
+
+
+def gradients(at, name, features, step):
+    """y = A x with plain weights, and the gradients of x and of the weights."""
+    graph = graph_of(name, at.device)
+    n, crow, source = graph.num_nodes, graph.crow.long(), graph.col.long()
+    target = torch.repeat_interleave(torch.arange(n, device=source.device), crow.diff())
+    x, grad = at.randn(n, features), at.randn(n, features)
+    values = at.rand(source.numel())
+    # The weights in the order of the slots; a graph from edges holds them in that of the edges.
+    weight = values.clone()
+    if graph.edge is not None:
+        weight[graph.edge.long()] = values
+    ours = [x.clone().requires_grad_(), weight.requires_grad_()]
+    theirs = [x.clone().requires_grad_(), values.clone().requires_grad_()]
+    # A leaf: through the constructor of a sparse tensor the peer would make a dense N x N gradient.
+    matrix = sparse(crow, source, values, n).requires_grad_()
+    formula = at.compile(plain, dynamic=True)
+    found = {
+        "amstel": passes(
+            lambda: amstel.ops.spmm(graph, ours[0], ours[1], norm="none", self_loops=0), ours, grad
+        ),
+        MM: passes(lambda: torch.sparse.mm(matrix, theirs[0], "sum"), [theirs[0], matrix], grad),
+        "compiled formula": passes(lambda: formula(theirs[0], source, target, theirs[1]), theirs, grad),
+    }
+
+    def in_slots(gradient):
+        return gradient[0], gradient[1] if graph.edge is None else gradient[1][graph.edge.long()]
+
+    work = amounts(n, source.numel(), features, x.element_size())
+    factor = 2 if step == "backward" else 3  # the products that a pass consists of
+    return Work(
+        {k: p[step] for k, p in found.items()},
+        **{k: factor * v for k, v in work.items()},
+        read={"amstel": in_slots, MM: lambda g: (g[0], g[1].values())},
+        holds={k: p["hold"] for k, p in found.items()},
+        facts={"nodes": n, "edges": graph.num_edges},
     )
 
 
-@pytest.mark.parametrize("features", FEATURES)
-@pytest.mark.parametrize("name", graphs())
-def test_forward_backward(compare, name, features):
-    indptr, indices = csr(name)
-    graph = amstel.Graph.from_csr(indptr, indices)
-    values = torch.rand(indices.numel(), generator=torch.Generator().manual_seed(1))
-    x = torch.randn(graph.num_nodes, features, requires_grad=True)
-    w = values.clone().requires_grad_()
-    # A leaf: through the constructor of a sparse tensor the peer would make a dense N x N gradient.
-    A = matrix(indptr, indices, values, torch.int64).requires_grad_()
-    grad = torch.randn(graph.num_nodes, features)
+PEERS = (
+    Implementation("amstel"),
+    Implementation(MM, devices=("cpu",)),
+    Implementation("compiled formula", most=True),
+)
 
-    def ours():
-        return torch.autograd.grad(amstel.ops.spmm(graph, x, w, norm="none", self_loops=0), (x, w), grad)
+
+@suite("spmm", "backward", GRADIENT, *PEERS)
+def test_backward(at, name, features):
+    """The gradients alone, of a forward pass that is kept."""
+    return gradients(at, name, features, "backward")
+
+
+@suite("spmm", "both", GRADIENT, *PEERS)
+def test_both(at, name, features):
+    return gradients(at, name, features, "both")
+
+
+EDGES = {
+    f"{nodes}_{order}": Shape((nodes, 1_000_000, order), (50, 300, order), large=nodes == 50_000)
+    for nodes in (1000, 50_000, 1_000_000)
+    for order in ("random", "sorted")
+}
+
+
+@suite("graph", "construction", EDGES, Implementation("amstel"), Implementation("torch coo to csr"))
+def test_construction(at, nodes, edges, order):
+    """A CSR matrix from a list of edges."""
+    index = torch.randint(0, nodes, (2, edges), generator=at.generator, device=at.device)
+    if order == "sorted":
+        key = torch.sort(index[1] * nodes + index[0]).values
+        index = torch.stack([key % nodes, key // nodes])
+    ones = torch.ones(edges, device=at.device)
 
     def peer():
-        return torch.autograd.grad(torch.sparse.mm(A, x, "sum"), (x, A), grad)
+        return torch.sparse_coo_tensor(index.flip(0), ones, (nodes, nodes)).to_sparse_csr()
 
-    (a, b), (c, d) = ours(), peer()
-    assert_close(a, c.double())
-    assert_close(b, d.values().double())
-    compare(
-        f"spmm-backward-{name}-F{features}",
-        {"amstel": ours, "torch.sparse.mm sum": peer},
-        nodes=graph.num_nodes,
-        edges=graph.num_edges,
-    )
+    def degrees(crow):
+        return crow.long().diff().bool().float()  # the peer merges parallel edges; empty rows agree
 
-
-@pytest.mark.parametrize("order", ["random", "sorted"])
-@pytest.mark.parametrize("nodes", [1000, 50_000, 1_000_000])
-def test_construction(compare, nodes, order):
-    index = torch.randint(0, nodes, (2, 1_000_000), generator=torch.Generator().manual_seed(0))
-    if order == "sorted":
-        key = torch.sort(index[0] * nodes + index[1]).values
-        index = torch.stack([key // nodes, key % nodes])
-    ones = torch.ones(index.shape[1])
-    compare(
-        f"graph-construction-{nodes}-{order}",
-        {
-            "amstel": lambda: amstel.Graph.from_edge_index(index, nodes),
-            "torch coo -> csr": lambda: torch.sparse_coo_tensor(
-                index.flip(0), ones, (nodes, nodes)
-            ).to_sparse_csr(),
-        },
+    return Work(
+        {"amstel": lambda: amstel.Graph.from_edge_index(index, nodes), "torch coo to csr": peer},
+        read={"amstel": lambda g: degrees(g.crow), "torch coo to csr": lambda a: degrees(a.crow_indices())},
+        bytes=16 * edges + 8 * edges,
     )

@@ -1,5 +1,8 @@
-# One object library per CPU instruction set, all from the same torch-free source; the choice is
-# made at load time (csrc/cpu/isa.cpp).
+# One object library per CPU instruction set, all from the same torch-free sources, a file a stem;
+# the choice is made at load time (csrc/cpu/isa.cpp).
+set(AMSTEL_STEMS spmm conv_lstm conv_gru roi_pool rim mri winograd)
+list(TRANSFORM AMSTEL_STEMS REPLACE "(.+)" "csrc/cpu/kernels/\\1.cpp" OUTPUT_VARIABLE kernel_sources)
+set(AMSTEL_ONLY_ISAS "" CACHE STRING "Leave out instruction sets beside base that are not in this list; empty: all")
 set(AMSTEL_ISAS base)
 set(flags_base "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
@@ -10,7 +13,11 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
 endif()
 
 foreach(isa ${AMSTEL_ISAS})
-  add_library(amstel_${isa} OBJECT csrc/cpu/kernels/kernels.cpp)
+  if(AMSTEL_ONLY_ISAS AND NOT isa STREQUAL "base" AND NOT isa IN_LIST AMSTEL_ONLY_ISAS)
+    list(REMOVE_ITEM AMSTEL_ISAS ${isa})
+    continue()
+  endif()
+  add_library(amstel_${isa} OBJECT csrc/cpu/kernels/kernels.cpp ${kernel_sources})
   target_include_directories(amstel_${isa} PRIVATE csrc)
   target_compile_definitions(amstel_${isa} PRIVATE AMSTEL_ISA=${isa})
   # Contraction to FMA is what the kernels mean; errno and traps are not looked at.

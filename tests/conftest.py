@@ -31,14 +31,17 @@ def pytest_collection_modifyitems(config, items):
 
 
 def data_root() -> Path:
-    return Path(os.environ.get("AMSTEL_DATA", ROOT.parent / "shared" / "data"))
+    """The folder of real data, named by AMSTEL_DATA; without that a path where nothing is."""
+    return Path(os.environ.get("AMSTEL_DATA") or ROOT / "tests" / "no-data")
 
 
 @pytest.fixture
 def data_folder() -> Path:
-    """The folder of real data; where it is absent the test is skipped."""
+    """The folder of real data; without one the test is skipped."""
+    if not os.environ.get("AMSTEL_DATA"):
+        pytest.skip("needs real data: AMSTEL_DATA names the folder")
     if not data_root().is_dir():
-        pytest.skip(f"no data folder at {data_root()}; set AMSTEL_DATA")
+        pytest.fail(f"AMSTEL_DATA names {data_root()}, which is no folder")
     return data_root()
 
 

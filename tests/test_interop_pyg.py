@@ -1,9 +1,15 @@
 """amstel.interop.pyg.GCNConv against PyTorch Geometric's own: values, gradients, state, caching."""
 
+import copy
+import gc
+import pickle
+import weakref
+
 import pytest
 import torch
 
 import amstel
+from amstel.interop import pyg
 from amstel.interop.pyg import GCNConv
 
 N = 20
@@ -36,8 +42,8 @@ def _index(kind):
     ids=str,
 )
 def test_values_and_gradients(kind, weighted, options):
-    pyg = pytest.importorskip("torch_geometric.nn")
-    theirs, ours = pyg.GCNConv(6, 4, **options), GCNConv(6, 4, **options)
+    torch_geometric = pytest.importorskip("torch_geometric.nn")
+    theirs, ours = torch_geometric.GCNConv(6, 4, **options), GCNConv(6, 4, **options)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     ours.load_state_dict(theirs.state_dict())
     theirs.load_state_dict(ours.state_dict())
@@ -64,9 +70,11 @@ def test_a_graph_in_place_of_edge_index(kind, weighted):
     graph = amstel.Graph.from_edge_index(index, N, w)
     torch.testing.assert_close(conv(x, graph), expected)
     torch.testing.assert_close(conv(x, amstel.Graph.from_edge_index(index, N), w), expected)
-    prepared = conv._prepared[graph]
-    conv(x, graph)
-    assert conv._prepared[graph] is prepared
+    prepared = pyg._prepared[graph]["source_to_target", True]
+    GCNConv(6, 4)(x, graph)
+    assert pyg._prepared[graph] == {("source_to_target", True): prepared}
+    if kind == "directed":  # nothing to add: the layers share the Graph itself
+        assert prepared.graph is None
 
 
 def test_sparse_adjacency():
@@ -76,6 +84,39 @@ def test_sparse_adjacency():
     adjacency = torch.sparse_coo_tensor(index.flip(0), w, (N, N))
     torch.testing.assert_close(conv(x, adjacency), conv(x, index, w))
     torch.testing.assert_close(conv(x, adjacency.coalesce().to_sparse_csr()), conv(x, index, w))
+
+
+@pytest.mark.parametrize("improved", [False, True])
+@pytest.mark.parametrize("layout", ["coo", "csr"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_sparse_adjacency_with_loops_is_counted_as_pyg_counts(layout, improved, normalize):
+    torch_geometric = pytest.importorskip("torch_geometric.nn")
+    index = _index("loops")
+    w = torch.rand(index.shape[1], generator=torch.Generator().manual_seed(2))
+    adjacency = torch.sparse_coo_tensor(index.flip(0), w, (N, N)).coalesce()
+    adjacency = adjacency if layout == "coo" else adjacency.to_sparse_csr()
+    x = torch.randn(N, 6, generator=torch.Generator().manual_seed(3))
+    options = {"improved": improved, "normalize": normalize}
+    theirs, ours = torch_geometric.GCNConv(6, 4, **options), GCNConv(6, 4, **options)
+    ours.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(ours(x, adjacency), theirs(x, adjacency), rtol=1e-4, atol=1e-5)
+
+
+def test_a_used_layer_pickles_and_copies_and_frees_its_graph():
+    graph = amstel.Graph.from_edge_index(_index("loops"), N)
+    x = torch.randn(N, 6)
+    for conv in (GCNConv(6, 4), GCNConv(6, 4, cached=True), GCNConv(6, 4, flow="target_to_source")):
+        expected = conv(x, graph)
+        for other in (pickle.loads(pickle.dumps(conv)), copy.deepcopy(conv)):
+            torch.testing.assert_close(other(x, graph), expected)
+    for layer in (GCNConv(6, 4), GCNConv(6, 4, add_self_loops=False)):
+        for kind in ("directed", "loops"):
+            held = amstel.Graph.from_edge_index(_index(kind), N)
+            layer(x, held)
+            seen = weakref.ref(held)
+            del held
+            gc.collect()
+            assert seen() is None
 
 
 def test_cached_keeps_the_first_graph_until_reset():

@@ -1,7 +1,7 @@
 """Data, coil sensitivities, masks, the total-variation baseline and the evaluation of MRI, on made-up and on real k-space."""
 
 import doctest
-import importlib
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -425,7 +425,7 @@ def test_the_files(data_folder):
 
 
 def test_examples():
-    variation = importlib.import_module("amstel.inverse.total_variation")
-    for module in (coil_images, sensitivities, variation):
+    made = [import_module(f"amstel.inverse.{name}") for name in ("sensitivities", "total_variation")]
+    for module in (coil_images, sensitivities, *made):
         result = doctest.testmod(module, extraglobs={"amstel": amstel, "np": np, "torch": torch})
         assert result.attempted and not result.failed

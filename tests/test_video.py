@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from amstel import video
+from amstel.media.localize import _smooth
 
 pytest.importorskip("cv2")
 pytest.importorskip("av")
@@ -156,7 +157,7 @@ def test_import_needs_none_of_the_extra():
         for call in (
             lambda: amstel.video.read(__import__("os").__file__),
             lambda: amstel.video.flow(torch.zeros(2, 16, 16, 3, dtype=torch.uint8)),
-            lambda: amstel.video.localise(torch.rand(1, 7, 7), (70, 70)),
+            lambda: amstel.video.localize(torch.rand(1, 7, 7), (70, 70)),
             lambda: amstel.video.annotate(torch.zeros(2, 16, 16, 3, dtype=torch.uint8)),
         ):
             try:
@@ -251,26 +252,26 @@ def test_read_flow_images(tmp_path):
 # -------------------------------------------------------------------------------- attention maps to boxes
 
 
-def test_localise_finds_a_blob():
+def test_localize_finds_a_blob():
     """A Gaussian at half its height: a disc of radius sigma sqrt(2 ln 2)."""
-    box = video.localise(blobs(60, 80, (50, 20, 3.0), sigma=5)[None], (60, 80), sigma=0)[0]
+    box = video.localize(blobs(60, 80, (50, 20, 3.0), sigma=5)[None], (60, 80), sigma=0)[0]
     radius = 5 * math.sqrt(2 * math.log(2))
     expected = torch.tensor([50 - radius, 20 - radius, 50 + radius, 20 + radius])
     assert (box - expected).abs().max() <= 1
     # Twice as large a frame, twice as large a box; more smoothing, a larger box.
-    double = video.localise(blobs(60, 80, (50, 20, 3.0), sigma=5)[None], (120, 160), sigma=0)[0]
+    double = video.localize(blobs(60, 80, (50, 20, 3.0), sigma=5)[None], (120, 160), sigma=0)[0]
     assert (double - 2 * expected).abs().max() <= 2
-    wide = video.localise(blobs(60, 80, (50, 20, 3.0), sigma=5)[None], (60, 80), sigma=5)[0]
+    wide = video.localize(blobs(60, 80, (50, 20, 3.0), sigma=5)[None], (60, 80), sigma=5)[0]
     assert (wide - torch.tensor([50, 20, 50, 20])).abs().min() > radius + 1
     # The scale of the attention has no meaning, down to what a softmax leaves.
     for scale in (1e-30, 1e30):
-        again = video.localise(
+        again = video.localize(
             blobs(60, 80, (50, 20, 3.0), sigma=5).double()[None] * scale, (60, 80), sigma=0
         )
         assert torch.equal(again[0], box)
 
 
-def test_localise_follows_the_right_blob():
+def test_localize_follows_the_right_blob():
     """The first frame takes the heavier blob; later the other grows heavier but overlaps nothing."""
     maps = torch.stack(
         [
@@ -278,52 +279,52 @@ def test_localise_follows_the_right_blob():
             for t in range(9)
         ]
     )
-    boxes = video.localise(maps, (140, 140), threshold=0.6)
+    boxes = video.localize(maps, (140, 140), threshold=0.6)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     expected = torch.stack([30 + 5 * torch.arange(9.0), torch.full((9,), 30.0)], 1)
     assert (centre - expected).abs().max() < 3
     # Told where to begin, it follows the other.
-    other = video.localise(maps, (140, 140), threshold=0.6, initial=(95, 95, 115, 115))
+    other = video.localize(maps, (140, 140), threshold=0.6, initial=(95, 95, 115, 115))
     assert ((other[:, :2] + other[:, 2:]) / 2 - 105).abs().max() < 3
     # Begun with the third frame it takes the one that is heavier there.
-    late = video.localise(maps[2:], (140, 140), threshold=0.6)
+    late = video.localize(maps[2:], (140, 140), threshold=0.6)
     assert ((late[:, :2] + late[:, 2:]) / 2 - 105).abs().max() < 3
 
 
-def test_localise_weighs_by_mass_not_by_peak():
+def test_localize_weighs_by_mass_not_by_peak():
     maps = torch.zeros(1, 10, 10)
     maps[0, 1, 1] = 1.0
     maps[0, 5:8, 5:8] = 0.8
-    assert video.localise(maps, (10, 10), sigma=0).tolist() == [[5, 5, 8, 8]]
+    assert video.localize(maps, (10, 10), sigma=0).tolist() == [[5, 5, 8, 8]]
 
 
-def test_localise_joins_diagonal_neighbours():
+def test_localize_joins_diagonal_neighbours():
     maps = torch.zeros(1, 8, 8)
     maps[0, 2, 2] = maps[0, 3, 3] = 1
-    assert video.localise(maps, (8, 8), sigma=0).tolist() == [[2, 2, 4, 4]]
+    assert video.localize(maps, (8, 8), sigma=0).tolist() == [[2, 2, 4, 4]]
 
 
-def test_localise_threshold():
+def test_localize_threshold():
     maps = torch.tensor([[[0.0, 0.2, 0.4, 0.6, 0.8, 1.0]]])
     for threshold, left in ((0, 0), (0.39, 2), (0.5, 3), (1, 5)):
-        box = video.localise(maps, (1, 6), sigma=0, threshold=threshold)
+        box = video.localize(maps, (1, 6), sigma=0, threshold=threshold)
         assert box.tolist() == [[left, 0, 6, 1]]
     # Of the range, not of the largest value.
-    assert video.localise(maps + 10, (1, 6), sigma=0).tolist() == [[3, 0, 6, 1]]
+    assert video.localize(maps + 10, (1, 6), sigma=0).tolist() == [[3, 0, 6, 1]]
 
 
 @pytest.mark.parametrize("value", [0.0, 1 / 49, 1e6])
 def test_constant_maps_give_the_whole_frame(value):
     maps = torch.full((3, 7, 7), value)
     maps[1] += 1e-6 * value * torch.rand(7, 7)
-    assert video.localise(maps, (30, 40)).tolist() == [[0, 0, 40, 30]] * 3
+    assert video.localize(maps, (30, 40)).tolist() == [[0, 0, 40, 30]] * 3
 
 
 def test_a_constant_map_does_not_lose_the_track():
     maps = torch.stack([blobs(14, 14, (3, 3, 1.0), (10, 10, 0.9))] * 3)
     maps[1] = 1
     maps[2] = blobs(14, 14, (3, 3, 0.9), (10, 10, 1.0))
-    boxes = video.localise(maps, (14, 14), span=1)
+    boxes = video.localize(maps, (14, 14), span=1)
     assert boxes[1].tolist() == [0, 0, 14, 14]
     assert torch.equal(boxes[0, :2] < 4, torch.tensor([True, True])) and (boxes[2, 2:] < 6).all()
 
@@ -331,41 +332,41 @@ def test_a_constant_map_does_not_lose_the_track():
 def test_smoothing_keeps_straight_motion_and_damps_the_rest():
     straight = torch.arange(12.0)[:, None] * torch.tensor([1.0, -2.0]) + 5
     for span in (2, 5, 6, 12, 99):
-        torch.testing.assert_close(video._smooth(straight.double(), span), straight.double())
+        torch.testing.assert_close(_smooth(straight.double(), span), straight.double())
     rough = straight.double() + torch.tensor([1.0, -1.0]).double().repeat(6)[:, None]
-    assert (video._smooth(rough, 9) - straight)[3:-3].abs().max() < 0.25
-    assert torch.equal(video._smooth(rough, 1), rough)
+    assert (_smooth(rough, 9) - straight)[3:-3].abs().max() < 0.25
+    assert torch.equal(_smooth(rough, 1), rough)
     # Against a least-squares line by NumPy at one frame.
     values = np.random.default_rng(0).standard_normal(12)
     d = np.arange(3, 8) - 5
     weight = (1 - (abs(d) / 3) ** 3) ** 3
     slope_and_value = np.polyfit(d, values[3:8], 1, w=np.sqrt(weight))
-    assert np.isclose(video._smooth(torch.from_numpy(values)[:, None], 5)[5, 0], slope_and_value[1])
+    assert np.isclose(_smooth(torch.from_numpy(values)[:, None], 5)[5, 0], slope_and_value[1])
 
 
 def test_tracks_are_smoothed_apart():
     maps = torch.stack([blobs(14, 14, (3, 3, 1.0))] * 5 + [blobs(14, 14, (11, 11, 1.0))] * 5)
-    raw = video.localise(maps, (14, 14), span=1)
-    torch.testing.assert_close(video.localise(maps, (14, 14)), raw)
-    assert (video.localise(maps, (14, 14), split=False) - raw)[4:6].abs().max() > 1
+    raw = video.localize(maps, (14, 14), span=1)
+    torch.testing.assert_close(video.localize(maps, (14, 14)), raw)
+    assert (video.localize(maps, (14, 14), split=False) - raw)[4:6].abs().max() > 1
 
 
 def test_boxes_stay_inside_and_are_never_empty():
     # A blob that leaves fast: the regression alone would run out of the frame.
     maps = torch.stack([blobs(7, 7, (6.9 - 1.5 * max(0, 4 - t), 3.5, 1.0), sigma=0.7) for t in range(8)])
     for threshold in (0.3, 0.5, 1.0):
-        boxes = video.localise(maps, (21, 35), threshold=threshold)
+        boxes = video.localize(maps, (21, 35), threshold=threshold)
         assert (boxes[:, :2] >= 0).all() and (boxes[:, 2] <= 35).all() and (boxes[:, 3] <= 21).all()
         assert (boxes[:, 2:] - boxes[:, :2] >= 1).all()
     torch.manual_seed(0)
-    boxes = video.localise(torch.rand(20, 7, 7).bfloat16(), (5, 3))
+    boxes = video.localize(torch.rand(20, 7, 7).bfloat16(), (5, 3))
     assert boxes.dtype == torch.float32
     assert (boxes[:, 2:] - boxes[:, :2] >= 1).all() and (boxes >= 0).all()
 
 
-def test_localise_takes_gradient_and_any_layout():
+def test_localize_takes_gradient_and_any_layout():
     maps = torch.rand(7, 7, 4, requires_grad=True).permute(2, 0, 1)
-    assert torch.equal(video.localise(maps, (28, 28)), video.localise(maps.detach().contiguous(), (28, 28)))
+    assert torch.equal(video.localize(maps, (28, 28)), video.localize(maps.detach().contiguous(), (28, 28)))
 
 
 @pytest.mark.parametrize(
@@ -392,14 +393,14 @@ def test_localise_takes_gradient_and_any_layout():
         (torch.rand(1, 7, 7), (28, 28), {"initial": (1, 2, 3, NAN)}, "`initial` must be"),
     ],
 )
-def test_localise_explains_itself(maps, size, options, message):
+def test_localize_explains_itself(maps, size, options, message):
     with pytest.raises(ValueError, match=message):
-        video.localise(maps, size, **options)
+        video.localize(maps, size, **options)
 
 
-def test_localise_wants_a_tensor():
+def test_localize_wants_a_tensor():
     with pytest.raises(TypeError, match="`attention` must be"):
-        video.localise(np.ones((1, 7, 7)), (28, 28))
+        video.localize(np.ones((1, 7, 7)), (28, 28))
 
 
 # ------------------------------------------------------------------------------------------------- scores

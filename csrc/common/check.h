@@ -49,6 +49,11 @@ inline void check_vector(const char* op, const Tensor& like, const char* name, c
   check_same_device(op, like, name, t);
 }
 
+inline bool is_float(ScalarType t) {
+  return t == ScalarType::Double || t == ScalarType::Float || t == ScalarType::BFloat16 ||
+         t == ScalarType::Half;
+}
+
 // The dtype in which sums are kept: double for double, float for everything else.
 inline ScalarType sum_dtype(ScalarType t) {
   return t == ScalarType::Double ? ScalarType::Double : ScalarType::Float;

@@ -7,10 +7,8 @@ namespace amstel {
 // h [rows, inner] and gates [rows, 3 inner], contiguous and of one dtype.
 inline GateShape check_gru(const char* op, const Tensor& h) {
   const ScalarType dtype = h.scalar_type();
-  AMSTEL_CHECK(h.dim() == 2 && h.is_contiguous() &&
-                   (dtype == ScalarType::Double || dtype == ScalarType::Float ||
-                    dtype == ScalarType::BFloat16 || dtype == ScalarType::Half),
-               op, ": `h` must be a contiguous floating-point [rows, inner], got ", describe(h));
+  AMSTEL_CHECK(h.dim() == 2 && h.is_contiguous() && is_float(dtype), op,
+               ": `h` must be a contiguous floating-point [rows, inner], got ", describe(h));
   return {h.size(0), h.size(1), dtype, sum_dtype(dtype)};
 }
 

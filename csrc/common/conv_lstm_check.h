@@ -24,11 +24,10 @@ inline void check_rows(const char* op, const Tensor& like, const char* name, con
 inline GateShape check_gates(const char* op, const char* name, const Tensor& gates, const Tensor& c,
                              const OptionalTensor& peephole) {
   const ScalarType dtype = gates.scalar_type();
-  AMSTEL_CHECK(gates.dim() == 2 && gates.size(1) % 4 == 0 && gates.is_contiguous() &&
-                   (dtype == ScalarType::Double || dtype == ScalarType::Float ||
-                    dtype == ScalarType::BFloat16 || dtype == ScalarType::Half),
-               op, ": `", name, "` must be a contiguous floating-point [rows, 4 * inner], got ",
-               describe(gates));
+  AMSTEL_CHECK(
+      gates.dim() == 2 && gates.size(1) % 4 == 0 && gates.is_contiguous() && is_float(dtype), op,
+      ": `", name, "` must be a contiguous floating-point [rows, 4 * inner], got ",
+      describe(gates));
   const GateShape s{gates.size(0), gates.size(1) / 4, dtype, sum_dtype(dtype)};
   check_rows(op, gates, "c", c, s.rows, s.inner, s.sum);
   if (peephole) check_rows(op, gates, "peephole", *peephole, 3, s.inner, s.sum);

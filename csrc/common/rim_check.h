@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "common/numbers.h"
 
 namespace amstel {
 
@@ -48,10 +49,8 @@ inline void check_precision(const char* op, const Tensor& eta, const OptionalTen
 
 // The dtype of the network's input goes with that of eta.
 inline void check_output(const char* op, const Tensor& eta, ScalarType dtype) {
-  AMSTEL_CHECK((dtype == ScalarType::Double || dtype == ScalarType::Float ||
-                dtype == ScalarType::BFloat16 || dtype == ScalarType::Half) &&
-                   sum_dtype(dtype) == eta.scalar_type(),
-               op, ": `dtype` must be float64 for float64, else float32, bfloat16 or float16, got ",
+  AMSTEL_CHECK(is_float(dtype) && sum_dtype(dtype) == eta.scalar_type(), op,
+               ": `dtype` must be float64 for float64, else float32, bfloat16 or float16, got ",
                torch::headeronly::toString(dtype));
 }
 
@@ -120,12 +119,6 @@ struct BicubicWeights {
   }
 };
 
-// The image is mirrored at its border, the outermost pixel repeated.
-inline int64_t mirrored_index(int64_t i, int64_t n) {
-  const int64_t m = i % (2 * n), k = m < 0 ? m + 2 * n : m;
-  return k < n ? k : 2 * n - 1 - k;
-}
-
 // The adjoint, by pixels m of the larger image of `size * scale`: line[start[m]...start[m + 1]] are
 // those of the smaller one that it goes into, and with which weight.
 struct BicubicAdjoint {
@@ -137,7 +130,7 @@ struct BicubicAdjoint {
     for (int64_t i = 0; i < size; ++i)
       for (int64_t k = 0; k < 4 * scale; ++k) {
         if (down.weight[k] == 0) continue;
-        auto& of = found[mirrored_index(i * scale + down.first + k, size * scale)];
+        auto& of = found[mirrored(i * scale + down.first + k, size * scale)];
         if (!of.empty() && of.back().first == i)
           of.back().second += down.weight[k];
         else

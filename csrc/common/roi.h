@@ -5,11 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__CUDACC__)
-#define AMSTEL_HOST_DEVICE __host__ __device__
-#else
-#define AMSTEL_HOST_DEVICE
-#endif
+#include "numbers.h"
 
 namespace amstel::roi {
 
@@ -100,13 +96,9 @@ AMSTEL_HOST_DEVICE inline void bins_of(C first, C last, C scale, int64_t bins, i
   }
 }
 
-// A row of the table of bins: the image, or -1 where the box is not valid (a coordinate that is not
-// finite, an image that is not one of `images`); begin and end of the ph rows of bins; begin and
-// end of the pw columns of bins.
-AMSTEL_HOST_DEVICE inline int64_t table_width(int64_t ph, int64_t pw) {
-  return 1 + 2 * ph + 2 * pw;
-}
-
+// A row of the table of bins (table_width numbers): the image, or -1 where the box is not valid (a
+// coordinate that is not finite, an image that is not one of `images`); begin and end of the ph
+// rows of bins; begin and end of the pw columns of bins.
 template <Arithmetic kArithmetic, class C = typename Number<kArithmetic>::type>
 AMSTEL_HOST_DEVICE inline void table_row(const C* box, C scale, int64_t images, int64_t height,
                                          int64_t width, int64_t ph, int64_t pw, int32_t* row) {

@@ -16,11 +16,6 @@ struct RoiShape {
   int64_t bins() const { return pooled_height * pooled_width; }
 };
 
-inline bool is_float(ScalarType t) {
-  return t == ScalarType::Double || t == ScalarType::Float || t == ScalarType::BFloat16 ||
-         t == ScalarType::Half;
-}
-
 // In the dtype of input and boxes (bfloat16, which torchvision does not know, in float64); in that
 // of the boxes, at least float32, where they differ.
 inline roi::Arithmetic arithmetic_of(ScalarType input, ScalarType rois) {

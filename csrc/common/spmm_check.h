@@ -16,11 +16,6 @@ inline void check_csr(const char* op, const Tensor& crow, const Tensor& col,
   if (edge) check_vector(op, crow, "edge", *edge, col.size(0), dtype);
 }
 
-inline bool is_float(ScalarType t) {
-  return t == ScalarType::Double || t == ScalarType::Float || t == ScalarType::BFloat16 ||
-         t == ScalarType::Half;
-}
-
 inline void check_float(const char* op, const char* name, const Tensor& t) {
   AMSTEL_CHECK(is_float(t.scalar_type()), op, ": `", name,
                "` must be float64, float32, bfloat16 or float16, got ", describe(t));

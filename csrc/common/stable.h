@@ -6,10 +6,22 @@
 #include <initializer_list>
 
 #include "common/check.h"
+#include "common/torch_error.h"
 
 namespace amstel {
 
-// An uninitialised tensor on the device of `like`, contiguous or channels last: straight to the
+// "out of memory: could not allocate Float [3, 4]", and what torch has to say about it
+__attribute__((noinline, cold)) inline std::string out_of_memory_text(
+    std::initializer_list<int64_t> sizes, ScalarType dtype) {
+  std::ostringstream out;
+  out << "out of memory: could not allocate " << torch::headeronly::toString(dtype) << " [";
+  for (const int64_t& size : sizes) out << (&size != sizes.begin() ? ", " : "") << size;
+  out << "]";
+  if (const auto text = torch_error_text(); !text.empty()) out << ": " << text;
+  return out.str();
+}
+
+// An uninitialized tensor on the device of `like`, contiguous or channels last: straight to the
 // allocator, where torch::stable::new_empty looks an operator up by its name at every call.
 inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType dtype,
                     bool channels_last = false) {
@@ -26,10 +38,12 @@ inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes, Sc
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+  const auto failed = aoti_torch_empty_strided(
       sizes.size(), sizes.begin(), strides.data(),
       torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)), device_type,
-      device_index, &handle));
+      device_index, &handle);
+  // Sizes come from tensors that exist: only memory can be short, whether torch says so or not.
+  if (failed != TORCH_SUCCESS) throw OutOfMemory(out_of_memory_text(sizes, dtype));
   return Tensor(handle);
 }
 

@@ -35,13 +35,13 @@ std::tuple<Tensor, Tensor, Tensor> conv_gru_gates_grad(Tensor grad, Tensor activ
   const GateShape s = check_gru_backward("conv_gru_gates_grad", grad, activated, h);
   Tensor grad_x = empty(h, {s.rows, 3 * s.inner}), grad_g = empty(h, {s.rows, 3 * s.inner});
   Tensor grad_h = empty(h, {s.rows, s.inner});
-  const ConvGruGradArgs args{grad.const_data_ptr(),
-                             activated.const_data_ptr(),
-                             h.const_data_ptr(),
-                             grad_x.mutable_data_ptr(),
-                             grad_g.mutable_data_ptr(),
-                             grad_h.mutable_data_ptr(),
-                             s.inner};
+  const ConvGruGradArgs args{.grad = grad.const_data_ptr(),
+                             .activated = activated.const_data_ptr(),
+                             .h = h.const_data_ptr(),
+                             .grad_gates_x = grad_x.mutable_data_ptr(),
+                             .grad_gates_h = grad_g.mutable_data_ptr(),
+                             .grad_h = grad_h.mutable_data_ptr(),
+                             .inner = s.inner};
   const auto kernel = kernels().conv_gru_gates_grad[dtype_index(s.dtype)];
   const int64_t parts = threads_for(s.rows * s.inner * 64);
   parallel_parts(parts,

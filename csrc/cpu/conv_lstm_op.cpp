@@ -27,10 +27,14 @@ void conv_lstm_gates(Tensor gates, OptionalTensor more, Tensor c, OptionalTensor
                      Tensor c_out, OptionalTensor activated) {
   const char* op = "conv_lstm_gates";
   const GateShape s = check_forward(op, gates, more, c, peephole, h, c_out, activated);
-  const ConvLstmArgs args{gates.const_data_ptr(),     pointer(more),
-                          c.const_data_ptr(),         pointer(peephole),
-                          h.mutable_data_ptr(),       c_out.mutable_data_ptr(),
-                          mutable_pointer(activated), s.inner};
+  const ConvLstmArgs args{.gates = gates.const_data_ptr(),
+                          .more = pointer(more),
+                          .c = c.const_data_ptr(),
+                          .peephole = pointer(peephole),
+                          .h = h.mutable_data_ptr(),
+                          .c_out = c_out.mutable_data_ptr(),
+                          .activated = mutable_pointer(activated),
+                          .inner = s.inner};
   const auto kernel = kernels().conv_lstm_gates[dtype_index(s.dtype)];
   // The arithmetic of a cell costs about as much as moving 64 bytes.
   const int64_t parts = threads_for(s.rows * s.inner * 64);
@@ -45,22 +49,20 @@ Tensor conv_lstm_gates_grad(Tensor activated, Tensor c, Tensor c_out, OptionalTe
   const char* op = "conv_lstm_gates_grad";
   const GateShape s = check_backward(op, activated, c, c_out, peephole, grad_h, grad_h_more, grad_c,
                                      grad_c_out, grad_gates);
-  const int64_t block = rows_per_block(s.inner), blocks = (s.rows + block - 1) / block;
+  const int64_t block = rows_per_block(s.inner), blocks = divide_up(s.rows, block);
   const int64_t width = ((bias ? 4 : 0) + (peephole ? 3 : 0)) * s.inner;
   Tensor sums = empty(c, {blocks, width}, s.sum);
   if (width) torch::stable::zero_(sums);
-  const ConvLstmGradArgs args{activated.const_data_ptr(),
-                              c.const_data_ptr(),
-                              c_out.const_data_ptr(),
-                              pointer(peephole),
-                              pointer(grad_h),
-                              pointer(grad_h_more),
-                              pointer(grad_c),
-                              grad_c_out.mutable_data_ptr(),
-                              grad_gates.mutable_data_ptr(),
-                              nullptr,
-                              nullptr,
-                              s.inner};
+  const ConvLstmGradArgs args{.activated = activated.const_data_ptr(),
+                              .c = c.const_data_ptr(),
+                              .c_out = c_out.const_data_ptr(),
+                              .peephole = pointer(peephole),
+                              .grad_h = pointer(grad_h),
+                              .grad_h_more = pointer(grad_h_more),
+                              .grad_c = pointer(grad_c),
+                              .grad_c_out = grad_c_out.mutable_data_ptr(),
+                              .grad_gates = grad_gates.mutable_data_ptr(),
+                              .inner = s.inner};
   const auto kernel = kernels().conv_lstm_gates_grad[dtype_index(s.dtype)];
   const int64_t size = static_cast<int64_t>(sums.element_size());
   const int64_t parts = threads_for(s.rows * s.inner * 64);

@@ -5,46 +5,22 @@
 
 #include <cstdlib>
 #include <string>
+#include <string_view>
 
 #include "common/check.h"
+#include "cpu/isas.h"
 
 namespace amstel {
-namespace base {
-extern const cpu::Kernels kernels;
-}
-#ifdef AMSTEL_HAS_AVX2
-namespace avx2 {
-extern const cpu::Kernels kernels;
-}
-#endif
-#ifdef AMSTEL_HAS_AVX512
-namespace avx512 {
-extern const cpu::Kernels kernels;
-}
-#endif
-
 namespace cpu {
 namespace {
 
-struct Choice {
-  const Kernels* kernels;
-  bool runs;
-};
-
 const Kernels& choose() {
-  const Choice choices[] = {
-#ifdef AMSTEL_HAS_AVX512
-      {&avx512::kernels, __builtin_cpu_supports("x86-64-v4") != 0},
-#endif
-#ifdef AMSTEL_HAS_AVX2
-      {&avx2::kernels, __builtin_cpu_supports("x86-64-v3") != 0},
-#endif
-      {&base::kernels, true}};
   const char* wanted = std::getenv("AMSTEL_CPU_ISA");
   std::string known;
-  for (const auto& [kernels, runs] : choices) {
-    if (wanted ? runs && std::string(wanted) == kernels->isa : runs) return *kernels;
-    if (runs) known += std::string(known.empty() ? "" : ", ") + kernels->isa;
+  for (const Isa& isa : isas()) {
+    if (!isa.runs) continue;
+    if (!wanted || std::string_view(wanted) == isa.name) return isa.kernels();
+    known += std::string(known.empty() ? "" : ", ") + isa.name;
   }
   fail("AMSTEL_CPU_ISA must be one of ", known, " on this machine, got '", wanted, "'");
 }

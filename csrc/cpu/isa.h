@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "../common/numbers.h"
+
 namespace amstel::cpu {
 
 enum DtypeIndex { kDouble, kFloat, kBFloat16, kHalf, kNumDtypes };
@@ -89,6 +91,8 @@ struct RimInputArgs {
 
 // Separable resampling between planes of height x width and of `scale` times that.
 constexpr int64_t kMaxScale = 64, kMaxTaps = 4 * kMaxScale;
+// Numbers of a phase of a row: width + 3 that are used and room to read on.
+AMSTEL_EVERYWHERE constexpr int64_t bicubic_phase(int64_t width) { return (width + 34) / 16 * 16; }
 struct BicubicArgs {
   const void *in, *minus /*?*/;  // subtracted from the smaller image
   void* out;
@@ -128,10 +132,19 @@ struct MriArgs {
   void *kspace, *sums;  // of one coil, and of one image
 };
 
-// 3x3 convolutions by F(4x4, 3x3) of contiguous [items, height, width, channels].
+// 3x3 convolutions by F(4x4, 3x3): a tile of 4x4 pixels comes from 36 planes; a block of columns is
+// 64 output channels, or the four gates of 16 hidden ones. (python/amstel/ops/_winograd.py knows
+// tile and planes too.)
+constexpr int64_t kWinogradTile = 4, kWinogradPlanes = 36;
+constexpr int64_t kWinogradColumns = 64, kWinogradGates = 16;
+constexpr int64_t kWinogradLanes = 16;  // of the widest vector
+
+// Of contiguous [items, height, width, channels].
 struct WinogradShape {
   int64_t items, height, width;
-  int64_t tiles() const { return items * ((height + 3) / 4) * ((width + 3) / 4); }
+  AMSTEL_EVERYWHERE int64_t across() const { return divide_up(width, kWinogradTile); }
+  AMSTEL_EVERYWHERE int64_t down() const { return divide_up(height, kWinogradTile); }
+  AMSTEL_EVERYWHERE int64_t tiles() const { return items * down() * across(); }
 };
 
 struct WinogradWeightArgs {
@@ -182,9 +195,7 @@ struct RoiGroup {
   int64_t num_strips, strip_rows;
 };
 
-struct RoiStrides {
-  int64_t item, channel, row, col;  // rows and columns are bins where the items are boxes
-};
+using RoiStrides = roi::Strides;
 
 struct RoiArgs {
   const void* input /*?*/;
@@ -195,7 +206,7 @@ struct RoiArgs {
   void* pooled;
   int32_t* argmax /*?*/;
   RoiStrides pooled_strides, argmax_strides;
-  bool* bad_argmax;
+  bool* bad_argmax;        // set by any thread, atomically
   void* grad_input /*?*/;  // all of the group's image is written
   // roi_match: query [C, bins], sums [tiles, boxes, 2] of which `tile_sums` a tile;
   // roi_match_grad: coefficients [box, 2] and grad_query [C, bins], of this group alone.
@@ -248,6 +259,7 @@ struct Kernels {
   } roi[kNumDtypes][3];
 };
 
-const Kernels& kernels();
+// The choice of this process. (A name that a program which links the library may use.)
+__attribute__((visibility("default"))) const Kernels& kernels();
 
 }  // namespace amstel::cpu

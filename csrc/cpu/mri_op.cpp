@@ -78,7 +78,7 @@ void run_normal(MriArgs a, const Tensor& like, int64_t items, int64_t table) {
   a.along_row = row.plan;
   a.along_column = column.plan;
   a.norm = 1.0 / static_cast<double>(a.columns ? a.width : a.width * a.height);
-  const int64_t strips = (a.height + lanes - 1) / lanes, blocks = (a.width + lanes - 1) / lanes;
+  const int64_t strips = divide_up(a.height, lanes), blocks = divide_up(a.width, lanes);
   const int64_t work = a.coils * a.height * a.width * int64_t{sizeof(S)} * 16;
   const int64_t room = std::max(10 * a.width, 4 * a.height) * lanes;
   const auto scratch_of = [&](int64_t parts, int64_t more) {

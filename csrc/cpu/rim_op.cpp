@@ -39,10 +39,12 @@ RimInputArgs input_args(const char* op, const Tensor& eta, const Tensor& other,
 
 template <class Kernel>
 void run_tiles(Kernel kernel, const RimInputArgs& a, int64_t items) {
-  const int64_t tiles = items * ((a.pixels + kRimTile - 1) / kRimTile);
+  const int64_t tiles = items * divide_up(a.pixels, kRimTile);
   const int64_t parts = threads_for(items * a.channels * a.pixels * (a.logistic ? 64 : 16));
   parallel_parts(parts, [&](int64_t p) { kernel(a, tiles * p / parts, tiles * (p + 1) / parts); });
 }
+
+static_assert(kMaxBicubicScale == kMaxScale);
 
 // The weights of resampling in the dtype of the image.
 template <class S>
@@ -60,9 +62,6 @@ BicubicArgs bicubic_args(const Tensor& in, int64_t scale, int64_t height, int64_
   return a;
 }
 
-// Room of a thread: phases, rows and the lines of a block (kernels/rim.inl.h).
-int64_t row_length(int64_t width) { return (width + 34) / 16 * 16 + 32; }
-
 // Runs the kernel of the dtype of `in`, of type S, on every row or block of rows.
 template <class S, class F>
 void run_bicubic(BicubicArgs a, const Tensor& like, int64_t planes, bool up, const F& kernel) {
@@ -76,7 +75,7 @@ void run_bicubic(BicubicArgs a, const Tensor& like, int64_t planes, bool up, con
   if (up) {
     // A block of rows of the larger image repeats the work of its few neighbours in the smaller.
     a.block = a.scale * std::max<int64_t>(1, 32 / a.scale);
-    tasks = planes * ((a.height * a.scale + a.block - 1) / a.block);
+    tasks = planes * divide_up(a.height * a.scale, a.block);
     lines = a.block / a.scale + 8;
     line_weight = cast<S>(adjoint.weight);
     a.start = adjoint.start.data();
@@ -84,7 +83,9 @@ void run_bicubic(BicubicArgs a, const Tensor& like, int64_t planes, bool up, con
     a.line_weight = line_weight.data();
   }
   const int64_t large = a.width * a.scale;
-  const int64_t room = (a.scale + 1) * row_length(a.width) + (lines + 1) * (large + 16);
+  // Room of a thread: phases, rows and the lines of a block (kernels/rim.inl.h), with room for
+  // vectors that run over.
+  const int64_t room = (a.scale + 1) * (bicubic_phase(a.width) + 32) + (lines + 1) * (large + 16);
   const int64_t parts =
       std::min(tasks, threads_for(planes * a.height * a.scale * large * 4 * int64_t{sizeof(S)}));
   if (!parts) return;
@@ -113,10 +114,7 @@ std::tuple<Tensor, Tensor> rim_input_grad(Tensor grad, Tensor eta, Tensor other,
   const char* op = "rim_input_grad";
   RimInputArgs a = input_args(op, eta, other, mask, precision, factor, residual, logistic);
   check_output(op, eta, grad.scalar_type());
-  AMSTEL_CHECK(grad.dim() == 4 && grad.size(0) == eta.size(0) && grad.size(1) == 2 * eta.size(1) &&
-                   grad.size(2) == eta.size(2) && grad.size(3) == eta.size(3),
-               op, ": `grad` must be [N, 2 C, H, W] for `eta`, ", describe(eta), ", got ",
-               describe(grad));
+  check_rim_grad(op, eta, grad);
   Tensor rows = torch::stable::contiguous(grad, torch::headeronly::MemoryFormat::ChannelsLast);
   const bool last = a.eta.pixel != 1 && a.eta.pixel == eta.size(1);
   const auto result = [&] {
@@ -174,16 +172,7 @@ Tensor bicubic_up(Tensor y, int64_t scale) {
 Tensor rim_bicubic_input(Tensor eta, Tensor residual, OptionalTensor precision, double factor,
                          int64_t scale, bool logistic, ScalarType dtype) {
   const char* op = "rim_bicubic_input";
-  check_bicubic(op, "eta", eta, scale);
-  check_bicubic(op, "residual", residual, scale);
-  check_output(op, eta, dtype);
-  check_precision(op, eta, precision);
-  check_same_device(op, eta, "residual", residual);
-  AMSTEL_CHECK(residual.scalar_type() == eta.scalar_type() && residual.size(0) == eta.size(0) &&
-                   residual.size(1) == eta.size(1) && residual.size(2) * scale == eta.size(2) &&
-                   residual.size(3) * scale == eta.size(3),
-               op, ": `residual` must be `eta` made smaller by ", scale, ", ", describe(eta),
-               ", got ", describe(residual));
+  check_rim_bicubic(op, eta, residual, precision, scale, dtype);
   Tensor out = empty(eta, {eta.size(0), 2 * eta.size(1), eta.size(2), eta.size(3)}, dtype, true);
   if (!out.numel()) return out;
   BicubicArgs a = bicubic_args(residual, scale, residual.size(2), residual.size(3));

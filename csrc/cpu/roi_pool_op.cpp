@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <limits>
 #include <new>
@@ -136,10 +137,10 @@ struct Plan {
         // Parts for all threads where the channels are few; they change no bit of any box.
         const int64_t boxes = first[n + 1] - first[n];
         const int64_t tile = kernels().roi[dtype_index(s.dtype)][0].tile;
-        const int64_t tiles = std::max<int64_t>(1, (s.channels + tile - 1) / tile);
+        const int64_t tiles = std::max<int64_t>(1, divide_up(s.channels, tile));
         const int64_t threads = torch::stable::get_num_threads();
         const int64_t parts =
-            std::clamp<int64_t>((threads + tiles - 1) / tiles, 1, std::max<int64_t>(1, boxes / 32));
+            std::clamp<int64_t>(divide_up(threads, tiles), 1, std::max<int64_t>(1, boxes / 32));
         for (int64_t p = 0; p < parts && boxes > 0; ++p)
           add(n, all, first[n] + boxes * p / parts, first[n] + boxes * (p + 1) / parts);
       } else {
@@ -209,7 +210,7 @@ struct Launch {
   int widest = 0;  // of the tiles, cpu/isa.h
   int64_t size = s.dtype == ScalarType::Double ? 8 : 4;
   const Kernels::Roi& kernel = choose();
-  int64_t tiles = (s.channels + kernel.tile - 1) / kernel.tile;
+  int64_t tiles = divide_up(s.channels, kernel.tile);
 
   int64_t bytes(const Kernels::Roi& k) const {
     return (windows * plan.cells + plan.strip_rows + maps * s.bins()) * k.tile * size;
@@ -373,7 +374,7 @@ Tensor roi_pool_gather(Tensor input, Tensor argmax, Tensor rois) {
           }
         }
       }
-      if (any_bad) bad = true;
+      if (any_bad) std::atomic_ref<bool>(bad).store(true, std::memory_order_relaxed);
     });
   });
   AMSTEL_CHECK(!bad, op, ": `argmax` must be -1 or a cell of the input, from 0 to ", cells - 1);

@@ -60,21 +60,19 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
   const Rows in(x);
   Tensor y = empty_rows(x, s.rows, s.features);
   const auto kernel = kernels().spmm[dtype_index(s.dtype)][crow.scalar_type() == ScalarType::Long];
-  SpmmArgs args{crow.const_data_ptr(),
-                col.const_data_ptr(),
-                pointer(edge),
-                pointer(weight),
-                pointer(row_scale),
-                pointer(col_scale),
-                nullptr,
-                pointer(bias),
-                nullptr,
-                in.stride,
-                s.features,
-                s.features,
-                self_loops,
-                relu,
-                outgrows_cache(x)};
+  SpmmArgs args{.crow = crow.const_data_ptr(),
+                .col = col.const_data_ptr(),
+                .edge = pointer(edge),
+                .weight = pointer(weight),
+                .row_scale = pointer(row_scale),
+                .col_scale = pointer(col_scale),
+                .bias = pointer(bias),
+                .x_stride = in.stride,
+                .y_stride = s.features,
+                .features = s.features,
+                .self_loops = self_loops,
+                .relu = relu,
+                .prefetch = outgrows_cache(x)};
   over_rows(crow, s.batch * s.features * x.element_size(), [&](int64_t begin, int64_t end) {
     SpmmArgs a = args;
     for (int64_t b = 0; b < s.batch; ++b) {
@@ -109,24 +107,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(Tensor crow_t, Tensor col_t
   }
   const auto kernel =
       kernels().spmm_grad[dtype_index(s.dtype)][crow_t.scalar_type() == ScalarType::Long];
-  SpmmGradArgs args{crow_t.const_data_ptr(),
-                    col_t.const_data_ptr(),
-                    edge_t.const_data_ptr(),
-                    pointer(weight),
-                    pointer(row_scale),
-                    pointer(col_scale),
-                    nullptr,
-                    nullptr,
-                    nullptr,
-                    grad_weight.mutable_data_ptr(),
-                    dot.mutable_data_ptr(),
-                    self_loops != 0 ? loop.mutable_data_ptr() : nullptr,
-                    g.stride,
-                    in.stride,
-                    s.features,
-                    self_loops,
-                    outgrows_cache(grad),
-                    false};
+  SpmmGradArgs args{.crow = crow_t.const_data_ptr(),
+                    .col = col_t.const_data_ptr(),
+                    .edge = edge_t.const_data_ptr(),
+                    .weight = pointer(weight),
+                    .row_scale = pointer(row_scale),
+                    .col_scale = pointer(col_scale),
+                    .grad_weight = grad_weight.mutable_data_ptr(),
+                    .dot = dot.mutable_data_ptr(),
+                    .loop = self_loops != 0 ? loop.mutable_data_ptr() : nullptr,
+                    .grad_stride = g.stride,
+                    .x_stride = in.stride,
+                    .features = s.features,
+                    .self_loops = self_loops,
+                    .prefetch = outgrows_cache(grad),
+                    .accumulate = false};
   over_rows(crow_t, s.batch * s.features * x.element_size(), [&](int64_t begin, int64_t end) {
     SpmmGradArgs a = args;
     for (int64_t b = 0; b < s.batch; ++b) {
@@ -151,16 +146,15 @@ std::tuple<Tensor, Tensor> epilogue_grad(Tensor grad, OptionalTensor output) {
   const ScalarType sum = sum_dtype(grad.scalar_type());
   // Sums over fixed blocks of rows, then over blocks: the same for any number of threads.
   constexpr int64_t kBlock = 512;
-  const int64_t blocks = (rows + kBlock - 1) / kBlock;
+  const int64_t blocks = divide_up(rows, kBlock);
   Tensor partial = empty(g, {blocks, features}, sum);
   const auto kernel = kernels().epilogue_grad[dtype_index(grad.scalar_type())];
-  EpilogueArgs args{g.const_data_ptr(),
-                    pointer(output),
-                    output ? grad_in.mutable_data_ptr() : nullptr,
-                    nullptr,
-                    features,
-                    features,
-                    features};
+  EpilogueArgs args{.grad = g.const_data_ptr(),
+                    .output = pointer(output),
+                    .grad_in = output ? grad_in.mutable_data_ptr() : nullptr,
+                    .grad_stride = features,
+                    .output_stride = features,
+                    .features = features};
   const int64_t parts = threads_for(rows * features * static_cast<int64_t>(g.element_size()));
   parallel_parts(parts, [&](int64_t p) {
     for (int64_t b = blocks * p / parts; b < blocks * (p + 1) / parts; ++b) {

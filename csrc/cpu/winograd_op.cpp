@@ -16,17 +16,15 @@
 namespace amstel::cpu {
 namespace {
 
-constexpr int64_t kColumns = 64, kGateWidth = 16, kMaxLanes = 16;
-
-int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
+constexpr int64_t kColumns = kWinogradColumns, kPlanes = kWinogradPlanes;
 
 // Blocks of columns for `outputs` channels.
 int64_t blocks_of(int64_t outputs, bool gates) {
-  return gates ? divide_up(outputs / 4, kGateWidth) : divide_up(outputs, kColumns);
+  return gates ? divide_up(outputs / 4, kWinogradGates) : divide_up(outputs, kColumns);
 }
 
 int64_t packed_size(int64_t inputs, int64_t outputs, bool gates) {
-  return blocks_of(outputs, gates) * 36 * kColumns * inputs;
+  return blocks_of(outputs, gates) * kPlanes * kColumns * inputs;
 }
 
 void check_image(const char* op, const char* name, const Tensor& t) {
@@ -62,12 +60,12 @@ void run(const WinogradArgs& args, ScalarType dtype, const Tensor& like, bool ga
   const int64_t inputs = args.sources[0].channels + args.sources[1].channels;
   const int64_t tiles = args.shape.tiles(), blocks = blocks_of(args.outputs, gates);
   if (tiles == 0 || blocks == 0) return;
-  const int64_t work = tiles * blocks * 36 * kColumns * inputs;
+  const int64_t work = tiles * blocks * kPlanes * kColumns * inputs;
   const int64_t threads = work < (1 << 18) ? 1 : torch::stable::get_num_threads();
   // Transformed tiles and products of a group stay in a second-level cache; weights that no cache
   // holds are read seldom, once a group.
   const bool heavy = packed_size(inputs, args.outputs, gates) > 1 << 22;
-  const int64_t fits = (1 << 20) / (36 * 4 * (inputs + kColumns));
+  const int64_t fits = (1 << 20) / (kPlanes * 4 * (inputs + kColumns));
   const int64_t group = heavy ? 64 : std::clamp<int64_t>(fits, 16, 64);
   int64_t groups = divide_up(tiles, group);
   // Threads share the tiles, or where those are few the blocks of columns.
@@ -75,7 +73,7 @@ void run(const WinogradArgs& args, ScalarType dtype, const Tensor& like, bool ga
   if (groups > threads && groups < 8 * threads) groups = divide_up(groups, threads) * threads;
   const int64_t shares = groups >= threads ? 1 : std::min(blocks, divide_up(threads, groups));
   const int64_t rows = divide_up(tiles, groups) + 8;
-  const int64_t size = 36 * (rows * (inputs + kColumns) + kMaxLanes);
+  const int64_t size = kPlanes * (rows * (inputs + kColumns) + kWinogradLanes);
   const int64_t parts = std::min(threads, groups * shares);
   Tensor workspace = empty(like, {parts, size}, ScalarType::Float);
   float* const memory = mutable_data<float>(workspace);
@@ -110,9 +108,14 @@ Tensor winograd_weight(Tensor weight, bool transposed, bool gates) {
   Tensor packed = empty(weight, {packed_size(inputs, outputs, gates)});
   want_huge_pages(packed);
   if (packed.numel() == 0) return packed;
-  const WinogradWeightArgs args{
-      data<float>(weight),    mutable_data<float>(packed), outputs,    inputs,
-      transposed ? 9 : i * 9, transposed ? i * 9 : 9,      transposed, gates};
+  const WinogradWeightArgs args{.weight = data<float>(weight),
+                                .packed = mutable_data<float>(packed),
+                                .outputs = outputs,
+                                .inputs = inputs,
+                                .output_stride = transposed ? 9 : i * 9,
+                                .input_stride = transposed ? i * 9 : 9,
+                                .flip = transposed,
+                                .gates = gates};
   const int64_t parts = std::min(blocks, threads_for(packed.numel() * 4));
   parallel_parts(parts, [&](int64_t p) {
     kernels().winograd_weight(args, blocks * p / parts, blocks * (p + 1) / parts);
@@ -183,7 +186,7 @@ void winograd_planes(Tensor image, bool gradient, int64_t first, int64_t offset,
   check_image(op, "image", image);
   const WinogradShape shape = shape_of(image);
   const int64_t channels = image.size(3);
-  AMSTEL_CHECK(out.dim() == 3 && out.size(0) == 36 && out.is_contiguous() &&
+  AMSTEL_CHECK(out.dim() == 3 && out.size(0) == kPlanes && out.is_contiguous() &&
                    out.scalar_type() == ScalarType::Float && offset >= 0 &&
                    offset + channels <= out.size(2) && first >= 0 &&
                    first + out.size(1) <= shape.tiles(),
@@ -192,18 +195,19 @@ void winograd_planes(Tensor image, bool gradient, int64_t first, int64_t offset,
   const int64_t tiles = out.size(1);
   if (tiles == 0 || channels == 0) return;
   const int64_t parts = std::min(tiles, threads_for(out.numel() * 4));
-  Tensor scratch = empty(out, {parts, 36 * (channels + kMaxLanes)});
+  Tensor scratch = empty(out, {parts, kPlanes * (channels + kWinogradLanes)});
   const auto kernel = kernels().winograd_planes[dtype_index(image.scalar_type())][gradient];
   parallel_parts(parts, [&](int64_t p) {
-    const WinogradPlanesArgs args{shape,
-                                  image.const_data_ptr(),
-                                  channels,
-                                  mutable_data<float>(out),
-                                  mutable_data<float>(scratch) + p * 36 * (channels + kMaxLanes),
-                                  tiles * out.size(2),
-                                  out.size(2),
-                                  offset,
-                                  first};
+    const WinogradPlanesArgs args{
+        .shape = shape,
+        .image = image.const_data_ptr(),
+        .channels = channels,
+        .planes = mutable_data<float>(out),
+        .scratch = mutable_data<float>(scratch) + p * kPlanes * (channels + kWinogradLanes),
+        .plane = tiles * out.size(2),
+        .width = out.size(2),
+        .offset = offset,
+        .first = first};
     kernel(args, tiles * p / parts, tiles * (p + 1) / parts);
   });
 }

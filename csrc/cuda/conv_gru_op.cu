@@ -23,8 +23,7 @@ void launch(const char* op, const GateShape& s, const Alignment& alignment, cons
     unsigned lanes = 1;
     while (lanes < parts && lanes < kThreads) lanes *= 2;
     const dim3 block(lanes, kThreads / lanes);
-    const dim3 grid(blocks(op, divide_up(s.rows, block.y)),
-                    static_cast<unsigned>(std::min(kGridYZ, divide_up(parts, lanes))));
+    const dim3 grid(blocks(op, divide_up(s.rows, block.y)), grid_yz(divide_up(parts, lanes)));
     f(width, grid, block);
     check_launch(op);
   };
@@ -49,13 +48,13 @@ std::tuple<Tensor, Tensor> conv_gru_gates(Tensor gates_x, Tensor gates_h, Tensor
   if (s.rows * s.inner == 0) return {h_out, activated};
   with_float(s.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const ConvGruArgs<T> a{data<T>(gates_x),
-                           data<T>(gates_h),
-                           data<T>(h),
-                           mutable_data<T>(h_out),
-                           keep ? mutable_data<T>(activated) : nullptr,
-                           s.rows,
-                           s.inner};
+    const ConvGruArgs<T> a{.gates_x = data<T>(gates_x),
+                           .gates_h = data<T>(gates_h),
+                           .h = data<T>(h),
+                           .h_out = mutable_data<T>(h_out),
+                           .activated = keep ? mutable_data<T>(activated) : nullptr,
+                           .rows = s.rows,
+                           .inner = s.inner};
     Alignment alignment;
     alignment.pointer(a.gates_x).pointer(a.gates_h).pointer(a.h);
     alignment.pointer(a.h_out).pointer(a.activated);
@@ -75,9 +74,14 @@ std::tuple<Tensor, Tensor, Tensor> conv_gru_gates_grad(Tensor grad, Tensor activ
   if (s.rows * s.inner == 0) return {grad_x, grad_g, grad_h};
   with_float(s.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    const ConvGruGradArgs<T> a{
-        data<T>(grad),           data<T>(activated),      data<T>(h), mutable_data<T>(grad_x),
-        mutable_data<T>(grad_g), mutable_data<T>(grad_h), s.rows,     s.inner};
+    const ConvGruGradArgs<T> a{.grad = data<T>(grad),
+                               .activated = data<T>(activated),
+                               .h = data<T>(h),
+                               .grad_gates_x = mutable_data<T>(grad_x),
+                               .grad_gates_h = mutable_data<T>(grad_g),
+                               .grad_h = mutable_data<T>(grad_h),
+                               .rows = s.rows,
+                               .inner = s.inner};
     Alignment alignment;
     alignment.pointer(a.grad).pointer(a.activated).pointer(a.h);
     alignment.pointer(a.grad_gates_x).pointer(a.grad_gates_h).pointer(a.grad_h);

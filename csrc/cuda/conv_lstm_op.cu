@@ -38,9 +38,7 @@ dim3 block_for(int64_t parts) {
   return dim3(lanes, kThreads / lanes);
 }
 
-unsigned grid_y(int64_t parts, const dim3& block) {
-  return static_cast<unsigned>(std::min(kGridYZ, divide_up(parts, block.x)));
-}
+unsigned grid_y(int64_t parts, const dim3& block) { return grid_yz(divide_up(parts, block.x)); }
 
 }  // namespace
 
@@ -53,15 +51,15 @@ void conv_lstm_gates(Tensor gates, OptionalTensor more, Tensor c, OptionalTensor
   with_float(s.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     using S = Accumulate<T>;
-    const ConvLstmArgs<T> a{data<T>(gates),
-                            data<T>(more),
-                            data<S>(c),
-                            data<S>(peephole),
-                            mutable_data<T>(h),
-                            mutable_data<S>(c_out),
-                            mutable_data<T>(activated),
-                            s.rows,
-                            s.inner};
+    const ConvLstmArgs<T> a{.gates = data<T>(gates),
+                            .more = data<T>(more),
+                            .c = data<S>(c),
+                            .peephole = data<S>(peephole),
+                            .h = mutable_data<T>(h),
+                            .c_out = mutable_data<S>(c_out),
+                            .activated = mutable_data<T>(activated),
+                            .rows = s.rows,
+                            .inner = s.inner};
     Alignment elements, states;
     elements.pointer(a.gates).pointer(a.more).pointer(a.h).pointer(a.activated);
     states.pointer(a.c).pointer(a.peephole).pointer(a.c_out);
@@ -91,21 +89,21 @@ Tensor conv_lstm_gates_grad(Tensor activated, Tensor c, Tensor c_out, OptionalTe
     using T = typename decltype(type)::type;
     using S = Accumulate<T>;
     S* const sum = mutable_data<S>(sums);
-    const ConvLstmGradArgs<T> a{data<T>(activated),
-                                data<S>(c),
-                                data<S>(c_out),
-                                data<S>(peephole),
-                                data<T>(grad_h),
-                                data<T>(grad_h_more),
-                                data<S>(grad_c),
-                                mutable_data<S>(grad_c_out),
-                                mutable_data<T>(grad_gates),
-                                bias ? sum : nullptr,
-                                peephole ? sum + (bias ? 4 * s.inner : 0) : nullptr,
-                                width,
-                                s.rows,
-                                per_block,
-                                s.inner};
+    const ConvLstmGradArgs<T> a{.activated = data<T>(activated),
+                                .c = data<S>(c),
+                                .c_out = data<S>(c_out),
+                                .peephole = data<S>(peephole),
+                                .grad_h = data<T>(grad_h),
+                                .grad_h_more = data<T>(grad_h_more),
+                                .grad_c = data<S>(grad_c),
+                                .grad_c_out = mutable_data<S>(grad_c_out),
+                                .grad_gates = mutable_data<T>(grad_gates),
+                                .bias_sum = bias ? sum : nullptr,
+                                .peephole_sum = peephole ? sum + (bias ? 4 * s.inner : 0) : nullptr,
+                                .sum_stride = width,
+                                .rows = s.rows,
+                                .rows_per_block = per_block,
+                                .inner = s.inner};
     Alignment elements, states;
     elements.pointer(a.activated).pointer(a.grad_h).pointer(a.grad_h_more).pointer(a.grad_gates);
     states.pointer(a.c).pointer(a.c_out).pointer(a.peephole).pointer(a.grad_c);

@@ -3,12 +3,14 @@
 // emulator, the wrappers serve the CPU key.
 #pragma once
 
+#include <dlfcn.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <stdexcept>
 #include <string>
 
+#include "common/torch_error.h"
 #include "cuda/kernels/kernel.cuh"
 
 // STABLE_TORCH_LIBRARY_IMPL(amstel, AMSTEL_CUDA_KEY, m) { ... }
@@ -20,6 +22,24 @@
 
 namespace amstel {
 
+#ifndef AMSTEL_EMULATED
+// The stream of torch on a device. Stream::nativeHandle() is past the floor of this library, and
+// this library does not need libtorch_cuda, which torch has loaded long since where it has CUDA.
+inline cudaStream_t current_stream(int32_t device) {
+  using Get = AOTITorchError (*)(int32_t, void**);
+  static const auto get = [] {
+    void* const library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
+    return reinterpret_cast<Get>(library ? dlsym(library, "aoti_torch_get_current_cuda_stream")
+                                         : nullptr);
+  }();
+  if (!get)
+    throw std::runtime_error("amstel: this torch has no aoti_torch_get_current_cuda_stream");
+  void* stream = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(get(device, &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+#endif
+
 // Makes the device of a tensor current while it lives, and is that device's current stream.
 class CurrentStream {
  public:
@@ -28,25 +48,24 @@ class CurrentStream {
   operator cudaStream_t() const { return nullptr; }  // NOLINT
 #else
   explicit CurrentStream(const torch::stable::Tensor& tensor)
-      : guard_(tensor.get_device_index()),
-        stream_(torch::stable::accelerator::getCurrentStream(tensor.get_device_index())) {}
-  operator cudaStream_t() const {
-    return static_cast<cudaStream_t>(stream_.nativeHandle());
-  }  // NOLINT
+      : guard_(tensor.get_device_index()), stream_(current_stream(tensor.get_device_index())) {}
+  operator cudaStream_t() const { return stream_; }  // NOLINT
 
  private:
   torch::stable::accelerator::DeviceGuard guard_;
-  torch::stable::accelerator::Stream stream_;
+  cudaStream_t stream_;
 #endif
 };
 
 // Right after a launch: throws where it was refused.
 inline void check_launch(const char* op) {
   const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) {
-    throw std::runtime_error(std::string(op) +
-                             ": CUDA launch failed: " + cudaGetErrorString(error));
-  }
+  if (error == cudaSuccess) return;
+  const std::string text = std::string(op) + ": CUDA launch failed: " + cudaGetErrorString(error);
+  if (error == cudaErrorMemoryAllocation) throw OutOfMemory(text);
+  if (error == cudaErrorNoKernelImageForDevice)
+    throw std::runtime_error(text + " (the wheel was built for other architectures: amstel info)");
+  throw std::runtime_error(text);
 }
 
 }  // namespace amstel

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/check.h"
+#include "common/numbers.h"
 #include "common/rows.h"
 #include "cuda/kernels/kernel.cuh"
 
@@ -74,9 +75,10 @@ constexpr int64_t kGridYZ = 3;  // so that the tests meet launches that exceed i
 constexpr int64_t kGridYZ = 65535;
 #endif
 
-inline int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
+// What the second and third dimension of a grid take of n; kernels stride over the rest.
+inline unsigned grid_yz(int64_t n) { return static_cast<unsigned>(n < kGridYZ ? n : kGridYZ); }
 
-// One dimension of a grid.
+// The first dimension of a grid.
 inline unsigned blocks(const char* op, int64_t n) {
   AMSTEL_CHECK(n <= kGridX, op, ": needs ", n, " blocks, a grid takes ", kGridX);
   return static_cast<unsigned>(n);

@@ -23,8 +23,6 @@ void with_access(const Tensor& t, int64_t run, const Alignment& alignment, const
   alignment.allows(8) ? f(Type<float>{}, Int<2>{}) : f(Type<float>{}, Int<1>{});
 }
 
-unsigned grid_yz(int64_t n) { return static_cast<unsigned>(std::min(kGridYZ, n)); }
-
 template <class S>
 CoilArgs<S> coil_args(const MriShape& s, const Tensor& x, const Tensor& sensitivities,
                       const Tensor& out) {
@@ -108,15 +106,15 @@ void kspace_residual(Tensor k, Tensor mask, OptionalTensor minus) {
   with_access(k, s.width, alignment, [&](auto type, auto width) {
     using S = typename decltype(type)::type;
     constexpr int N = decltype(width)::value;
-    const KspaceArgs<S> a{mutable_data<S>(k),
-                          data<S>(minus),
-                          data<S>(mask),
-                          s.items,
-                          s.coils,
-                          s.height,
-                          s.width,
-                          m.shared ? 0 : s.height * s.width,
-                          m.columns ? 0 : s.width};
+    const KspaceArgs<S> a{.k = mutable_data<S>(k),
+                          .minus = data<S>(minus),
+                          .mask = data<S>(mask),
+                          .items = s.items,
+                          .coils = s.coils,
+                          .height = s.height,
+                          .width = s.width,
+                          .of_item = m.shared ? 0 : s.height * s.width,
+                          .of_row = m.columns ? 0 : s.width};
     unsigned lanes = 1;
     while (lanes * Complexes<S, N>::kCount < s.width && lanes < 32) lanes *= 2;
     const dim3 block(lanes, kThreads / lanes);

@@ -18,8 +18,6 @@ namespace {
 
 static_assert(kLargestScale == kMaxBicubicScale && 4 * kLargestScale <= kThreads);
 
-unsigned grid_yz(int64_t n) { return static_cast<unsigned>(std::min(kGridYZ, n)); }
-
 template <class S>
 Planes<const S> planes(const char* op, const char* name, const Tensor& t) {
   const PlaneStrides s = plane_strides(op, name, t);

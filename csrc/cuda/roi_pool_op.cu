@@ -74,18 +74,18 @@ Tensor bin_table(const char* op, const Tensor& rois, const RoiShape& s, double s
   if (look) cudaMemsetAsync(bad, 0xff, sizeof(*bad), stream);
   with_float(rois.scalar_type(), [&](auto type) {
     using R = typename decltype(type)::type;
-    const RoiTableArgs<R> a{data<R>(rois),
-                            rois.stride(0),
-                            rois.stride(1),
-                            spatial_scale,
-                            s.images,
-                            s.height,
-                            s.width,
-                            s.pooled_height,
-                            s.pooled_width,
-                            s.rois,
-                            mutable_data<int32_t>(table),
-                            bad};
+    const RoiTableArgs<R> a{.rois = data<R>(rois),
+                            .row = rois.stride(0),
+                            .col = rois.stride(1),
+                            .scale = spatial_scale,
+                            .images = s.images,
+                            .height = s.height,
+                            .width = s.width,
+                            .pooled_height = s.pooled_height,
+                            .pooled_width = s.pooled_width,
+                            .count = s.rois,
+                            .table = mutable_data<int32_t>(table),
+                            .first_bad = bad};
     with_arithmetic<R>(s.arithmetic, [&](auto arithmetic) {
       AMSTEL_LAUNCH((roi_table_kernel<R, decltype(arithmetic)::value>),
                     blocks(op, divide_up(s.rois, kTableThreads)), kTableThreads, 0, stream, a);
@@ -125,9 +125,8 @@ Share share_of(int64_t accesses, int64_t bins, bool last) {
 
 dim3 grid_of(const char* op, int64_t boxes, const Share& s) {
   const int64_t along = s.last ? s.bins : s.accesses, across = s.last ? s.accesses : s.bins;
-  return dim3(blocks(op, boxes),
-              static_cast<unsigned>(std::min(kGridYZ, divide_up(along, kThreads / s.lanes))),
-              static_cast<unsigned>(std::min(kGridYZ, divide_up(across, s.lanes))));
+  return dim3(blocks(op, boxes), grid_yz(divide_up(along, kThreads / s.lanes)),
+              grid_yz(divide_up(across, s.lanes)));
 }
 
 // f(Int<N>{}): channels an access, the 16 bytes of T or one.
@@ -171,14 +170,14 @@ void pool(const char* op, cudaStream_t stream, const Tensor& input, const RoiSha
   with_width<T>(s.channels_last, channels, alignment_of(input), [&](auto width) {
     constexpr int N = decltype(width)::value;
     const Share share = share_of(channels / N, s.bins(), s.channels_last);
-    const RoiPoolArgs<T> a{data<T>(input) + first * input.stride(1),
-                           strides(input),
-                           s.width,
-                           table,
-                           pooled,
-                           argmax,
-                           pooled_strides(channels, s.bins(), s.channels_last),
-                           share};
+    const RoiPoolArgs<T> a{.input = data<T>(input) + first * input.stride(1),
+                           .in = strides(input),
+                           .width = s.width,
+                           .table = table,
+                           .pooled = pooled,
+                           .argmax = argmax,
+                           .out = pooled_strides(channels, s.bins(), s.channels_last),
+                           .share = share};
     const dim3 grid = grid_of(op, s.rois, share);
     if (argmax) {
       AMSTEL_LAUNCH((roi_pool_kernel<T, N, true>), grid, kThreads, 0, stream, a);
@@ -202,10 +201,8 @@ void pool_grad(const char* op, cudaStream_t stream, const RoiGradArgs<T>& a) {
                       a.out.col % N == 0 && a.out.item % N == 0;
   const auto launch = [&](auto width, auto is_vector) {
     constexpr int kWidth = decltype(width)::value;
-    const dim3 grid(
-        blocks(op, divide_up(a.width, kTileCols) * divide_up(a.height, kTileRows)),
-        static_cast<unsigned>(std::min(kGridYZ, divide_up(a.channels, kChannelLanes * kWidth))),
-        static_cast<unsigned>(std::min(kGridYZ, a.images)));
+    const dim3 grid(blocks(op, divide_up(a.width, kTileCols) * divide_up(a.height, kTileRows)),
+                    grid_yz(divide_up(a.channels, kChannelLanes * kWidth)), grid_yz(a.images));
     AMSTEL_LAUNCH((roi_pool_grad_kernel<T, kWidth, decltype(is_vector)::value>), grid, kThreads, 0,
                   stream, a);
     check_launch(op);
@@ -216,8 +213,7 @@ void pool_grad(const char* op, cudaStream_t stream, const RoiGradArgs<T>& a) {
 template <class T>
 void sum_rows(const char* op, cudaStream_t stream, const SumRowsArgs<T>& a) {
   if (a.along * a.across == 0) return;
-  const dim3 grid(blocks(op, divide_up(a.across, kThreads)),
-                  static_cast<unsigned>(std::min(kGridYZ, a.along)));
+  const dim3 grid(blocks(op, divide_up(a.across, kThreads)), grid_yz(a.along));
   AMSTEL_LAUNCH((sum_rows_kernel<T>), grid, kThreads, 0, stream, a);
   check_launch(op);
 }
@@ -290,18 +286,18 @@ Tensor roi_pool_gather(Tensor input, Tensor argmax, Tensor rois) {
   with_float(s.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const Share share = share_of(s.channels, s.bins(), s.channels_last);
-    const RoiGatherArgs<T> a{data<T>(input),
-                             input.stride(0),
-                             input.stride(1),
-                             input.stride(3),
-                             s.height * s.width,
-                             {data<int32_t>(table), 1, 1},
-                             s.pooled_width,
-                             data<int32_t>(argmax),
-                             strides(argmax),
-                             mutable_data<T>(out),
-                             pooled_strides(s.channels, s.bins(), s.channels_last),
-                             share};
+    const RoiGatherArgs<T> a{.input = data<T>(input),
+                             .item = input.stride(0),
+                             .channel = input.stride(1),
+                             .cell = input.stride(3),
+                             .cells = s.height * s.width,
+                             .table = {data<int32_t>(table), 1, 1},
+                             .pooled_width = s.pooled_width,
+                             .argmax = data<int32_t>(argmax),
+                             .from = strides(argmax),
+                             .pooled = mutable_data<T>(out),
+                             .out = pooled_strides(s.channels, s.bins(), s.channels_last),
+                             .share = share};
     AMSTEL_LAUNCH((roi_pool_gather_kernel<T>), grid_of(op, s.rois, share), kThreads, 0, stream, a);
     check_launch(op);
   });
@@ -330,16 +326,16 @@ Tensor roi_match(Tensor input, Tensor rois, Tensor query, double spatial_scale,
       const int64_t parts = divide_up(share.accesses, match_part(share));
       const Tensor sums = empty(input, {parts, s.rois, 2}, sum);
       if (parts > 0) {
-        const RoiMatchArgs<T> a{data<T>(input),
-                                strides(input),
-                                {data<int32_t>(table), pooled_height, pooled_width},
-                                data<T>(q.tensor),
-                                q.strides,
-                                mutable_data<S>(sums),
-                                s.rois,
-                                parts,
-                                share};
-        const dim3 grid(blocks(op, s.rois), static_cast<unsigned>(std::min(kGridYZ, parts)));
+        const RoiMatchArgs<T> a{.input = data<T>(input),
+                                .in = strides(input),
+                                .table = {data<int32_t>(table), pooled_height, pooled_width},
+                                .query = data<T>(q.tensor),
+                                .of_query = q.strides,
+                                .sums = mutable_data<S>(sums),
+                                .boxes = s.rois,
+                                .parts = parts,
+                                .share = share};
+        const dim3 grid(blocks(op, s.rois), grid_yz(parts));
         AMSTEL_LAUNCH((roi_match_kernel<T, N>), grid, kThreads, 0, stream, a);
         check_launch(op);
       }
@@ -393,15 +389,15 @@ std::tuple<Tensor, Tensor> roi_match_grad(Tensor input, Tensor rois, Tensor quer
              s.width, s.channels_last});
       }
       if (need_query) {
-        SumRowsArgs<T> a{data<T>(pooled),
-                         s.rois,
-                         data<S>(coefficients),
-                         2,
-                         mutable_data<T>(grad_query) + first * bins,
-                         1,
-                         channels * bins,
-                         0,
-                         1};
+        SumRowsArgs<T> a{.rows = data<T>(pooled),
+                         .count = s.rois,
+                         .weight = data<S>(coefficients),
+                         .weight_stride = 2,
+                         .out = mutable_data<T>(grad_query) + first * bins,
+                         .along = 1,
+                         .across = channels * bins,
+                         .out_along = 0,
+                         .out_across = 1};
         if (s.channels_last) {
           a.along = bins, a.out_along = 1;
           a.across = channels, a.out_across = bins;

@@ -80,20 +80,17 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
     with_width<T>(alignment, [&](auto width) {
       with_tile(divide_up(s.features, width), [&](auto tile) {
         constexpr int N = decltype(width)::value, Tile = decltype(tile)::value;
-        SpmmArgs<T> a{csr(crow, &col, edge),
-                      data<T>(weight),
-                      data<S>(row_scale),
-                      data<S>(col_scale),
-                      nullptr,
-                      nullptr,
-                      nullptr,
-                      in.stride,
-                      in.batch_stride,
-                      s.features,
-                      s.rows * s.features,
-                      0,
-                      self_loops,
-                      relu};
+        SpmmArgs<T> a{.csr = csr(crow, &col, edge),
+                      .weight = data<T>(weight),
+                      .row_scale = data<S>(row_scale),
+                      .col_scale = data<S>(col_scale),
+                      .x_stride = in.stride,
+                      .x_batch_stride = in.batch_stride,
+                      .y_stride = s.features,
+                      .y_batch_stride = s.rows * s.features,
+                      .features = 0,
+                      .self_loops = self_loops,
+                      .relu = relu};
         const unsigned grid_x = blocks(op, divide_up(s.rows, kThreads / Tile));
         // One launch, unless a batch of tiny graphs or enormous rows exceed the grid.
         for (int64_t item = 0; item < s.batch; item += kGridYZ) {
@@ -103,8 +100,7 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
             a.y = mutable_data<T>(y) + item * a.y_batch_stride + part;
             a.bias = bias ? data<T>(*bias) + part : nullptr;
             const int64_t parts = std::min(kGridYZ, divide_up(a.features, Tile * N));
-            const dim3 grid(grid_x, static_cast<unsigned>(parts),
-                            static_cast<unsigned>(std::min(kGridYZ, s.batch - item)));
+            const dim3 grid(grid_x, static_cast<unsigned>(parts), grid_yz(s.batch - item));
             AMSTEL_LAUNCH((spmm_kernel<T, N, Tile>), grid, kThreads, 0, stream, a);
             check_launch(op);
           }
@@ -150,23 +146,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(Tensor crow_t, Tensor col_t
     with_width<T>(alignment, [&](auto width) {
       with_tile(divide_up(s.features, width), [&](auto tile) {
         constexpr int N = decltype(width)::value, Tile = decltype(tile)::value;
-        const SpmmGradArgs<T> a{csr(crow_t, &col_t, edge_t),
-                                data<T>(weight),
-                                data<S>(row_scale),
-                                data<S>(col_scale),
-                                static_cast<const T*>(g.item(0)),
-                                static_cast<const T*>(in.item(0)),
-                                need_x ? mutable_data<T>(grad_x) : nullptr,
-                                mutable_data<S>(grad_weight),
-                                mutable_data<S>(dot),
-                                self_loops != 0 ? mutable_data<S>(loop) : nullptr,
-                                g.stride,
-                                g.batch_stride,
-                                in.stride,
-                                in.batch_stride,
-                                s.batch,
-                                s.features,
-                                self_loops};
+        const SpmmGradArgs<T> a{.csr = csr(crow_t, &col_t, edge_t),
+                                .weight = data<T>(weight),
+                                .row_scale = data<S>(row_scale),
+                                .col_scale = data<S>(col_scale),
+                                .grad = static_cast<const T*>(g.item(0)),
+                                .x = static_cast<const T*>(in.item(0)),
+                                .grad_x = need_x ? mutable_data<T>(grad_x) : nullptr,
+                                .grad_weight = mutable_data<S>(grad_weight),
+                                .dot = mutable_data<S>(dot),
+                                .loop = self_loops != 0 ? mutable_data<S>(loop) : nullptr,
+                                .grad_stride = g.stride,
+                                .grad_batch_stride = g.batch_stride,
+                                .x_stride = in.stride,
+                                .x_batch_stride = in.batch_stride,
+                                .batch = s.batch,
+                                .features = s.features,
+                                .self_loops = self_loops};
         AMSTEL_LAUNCH((spmm_grad_kernel<T, N, Tile>),
                       blocks(op, divide_up(s.rows, kThreads / Tile)), kThreads, 0, stream, a);
         check_launch(op);

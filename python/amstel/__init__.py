@@ -2,7 +2,8 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 
 def _is_command() -> bool:
@@ -12,20 +13,15 @@ def _is_command() -> bool:
     return bool(sys.argv) and os.path.basename(sys.argv[0]) in ("amstel", "amstel.exe")
 
 
-_COMMAND = _is_command()
-
-if TYPE_CHECKING or not _COMMAND:
+if TYPE_CHECKING or not _is_command():
     from amstel import (
         _library,  # noqa: F401  (loads the operators)
-        data,
-        interop,
-        inverse,
-        nn,
         ops,
-        tracking,
-        video,
     )
     from amstel.graph import Graph
+
+if TYPE_CHECKING:
+    from amstel import data, interop, inverse, media, nn, tracking, video, weights
     from amstel.inverse.restore import restore
 
 __version__ = "0.1.0"
@@ -34,25 +30,30 @@ __all__ = [
     "data",
     "interop",
     "inverse",
+    "media",
     "nn",
     "ops",
     "restore",
     "tracking",
     "video",
+    "weights",
 ]
 
+# Imported when they are first named, so that `import amstel` stays quick; the last two are of the last release.
+_LAZY = (
+    *("data", "draw", "interop", "inverse", "media", "nn", "ops", "tracking", "video", "weights"),
+    *("recipes", "restoration"),
+)
+_ELSEWHERE = {"Graph": "amstel.graph", "restore": "amstel.inverse.restore"}
 
-def __getattr__(name: str) -> object:
-    """Names of the last release; and under the command `amstel` all names: they import when they are used."""
-    import importlib
 
-    if name in ("recipes", "restoration"):
-        return importlib.import_module(f"amstel.{name}")
-    if _COMMAND and name in __all__:
-        importlib.import_module("amstel._library")
-        if name == "Graph":
-            return importlib.import_module("amstel.graph").Graph
-        if name == "restore":
-            return importlib.import_module("amstel.inverse.restore").restore
-        return importlib.import_module(f"amstel.{name}")
+def __getattr__(name: str) -> Any:
+    if name in _ELSEWHERE:
+        return getattr(import_module(_ELSEWHERE[name]), name)
+    if name in _LAZY:
+        return import_module(f"amstel.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,11 +1,38 @@
-"""Argument checks whose errors name the argument, what was expected and what came."""
+"""Argument checks. The rules of every error that a user of the library can cause:
 
+1. A value that is not allowed (a shape, a dtype, a size, a choice, NaN where there must be a number) raises
+   ValueError, and so does a tensor of the wrong dtype, layout or device: a tensor is the right type of thing.
+2. A thing of the wrong type (a list for a tensor, a string or a bool for a number, no tuple for a state) raises
+   TypeError. Where a number is meant, the error is a `NumberTypeError`, which is a ValueError too: versions before
+   raised that.
+3. RuntimeError is left for trouble of the device, torch.OutOfMemoryError for memory. A raw IndexError, KeyError,
+   OverflowError or AttributeError is a fault of the library.
+4. The message names the argument in backquotes, what was expected and what came:
+   "`norm` must be one of 'sym', 'row', got 'left'".
+5. NumPy scalars and 0-dimensional NumPy arrays are numbers, and integers where they are integers; True and False
+   are not, in any place where a number is meant. A float is an integer nowhere, not even 2.0.
+6. A NaN or an infinity is refused where a number configures something (sigma, scale, dropout, self_loops). In data
+   it is let through and does what IEEE arithmetic does, except for edge weights, where NaN is refused.
+7. The same call raises the same class on every device. What is wrong with arguments is found before anything is
+   computed, written or changed.
+8. Constructors check what they are given; a module that was built fails in forward only because of its input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+class NumberTypeError(TypeError, ValueError):
+    """Something that is not a number where one is meant."""
 
 
 def describe(value: Any) -> str:
@@ -16,11 +43,16 @@ def describe(value: Any) -> str:
         return f"{layout}{dtype} {list(value.shape)} on {value.device}"
     if isinstance(value, str):
         return repr(value)
-    return f"{value!r} ({type(value).__name__})"
+    text = repr(value)
+    return f"{text if len(text) <= 200 else text[:200] + '...'} ({type(value).__name__})"
 
 
 def fail(argument: str, expected: str, got: Any) -> None:
     raise ValueError(f"`{argument}` must be {expected}, got {describe(got)}")
+
+
+def fail_type(argument: str, expected: str, got: Any) -> None:
+    raise TypeError(f"`{argument}` must be {expected}, got {describe(got)}")
 
 
 def tensor(argument: str, value: Any, expected: str) -> Tensor:
@@ -30,9 +62,97 @@ def tensor(argument: str, value: Any, expected: str) -> Tensor:
 
 
 def vector(argument: str, value: Any, size: int, like: Tensor) -> Tensor:
-    """A vector of `size` elements with the dtype and on the device of `like`."""
-    dtype = str(like.dtype).removeprefix("torch.")
-    tensor(argument, value, f"a {dtype} tensor [{size}]")
-    if value.shape != (size,) or value.dtype != like.dtype or value.device != like.device:
-        fail(argument, f"{dtype} [{size}] on {like.device}", value)
+    """A dense vector of `size` elements with the dtype and on the device of `like`."""
+    if not isinstance(value, Tensor):
+        dtype = str(like.dtype).removeprefix("torch.")
+        fail_type(argument, f"a {dtype} tensor [{size}]", value)
+    if (
+        value.shape != (size,)
+        or value.dtype != like.dtype
+        or value.device != like.device
+        or value.layout != torch.strided
+    ):
+        fail(argument, f"{str(like.dtype).removeprefix('torch.')} [{size}] on {like.device}", value)
     return value
+
+
+def _scalar(value: Any) -> Any:
+    """A 0-dimensional NumPy array as the NumPy scalar in it."""
+    return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
+
+
+def integer(argument: str, value: Any, least: int | None = None, expected: str | None = None) -> int:
+    """An int, a torch.SymInt or a NumPy integer, >= least; returned as an int (or SymInt)."""
+    if type(value) is not int:
+        value = _scalar(value)
+        if isinstance(value, torch.SymInt):
+            pass
+        elif isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            expected = expected or ("an integer" if least is None else f"an integer >= {least}")
+            raise NumberTypeError(f"`{argument}` must be {expected}, got {describe(value)}")
+        else:
+            value = int(value)
+    if least is not None and value < least:
+        fail(argument, expected or f"an integer >= {least}", value)
+    return value
+
+
+def number(
+    argument: str,
+    value: Any,
+    expected: str = "a finite number",
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+) -> float:
+    """A finite float or int, NumPy's too, in the bounds that are given; returned as a Python number."""
+    if type(value) is not float and type(value) is not int:
+        value = _scalar(value)
+        if isinstance(value, (torch.SymInt, torch.SymFloat)):
+            return value  # type: ignore[return-value]
+        if isinstance(value, (bool, np.bool_)) or not isinstance(
+            value, (int, float, np.integer, np.floating)
+        ):
+            raise NumberTypeError(f"`{argument}` must be {expected}, got {describe(value)}")
+        value = int(value) if isinstance(value, (int, np.integer)) else float(value)
+    if (
+        not abs(value) < math.inf
+        or (above is not None and not value > above)
+        or (least is not None and not value >= least)
+        or (below is not None and not value < below)
+    ):
+        fail(argument, expected, value)
+    return value
+
+
+def choice(argument: str, value: Any, allowed: Sequence[Any]) -> Any:
+    """One of a few strings (or None)."""
+    # A comparison with an array or a tensor is no bool.
+    if not any(value is one or (isinstance(value, str) and value == one) for one in allowed):
+        expected = (
+            " or ".join(map(repr, allowed)) if len(allowed) < 3 else "one of " + ", ".join(map(repr, allowed))
+        )
+        if value is None or isinstance(value, str):
+            fail(argument, expected, value)
+        raise NumberTypeError(f"`{argument}` must be {expected}, got {describe(value)}")
+    return value
+
+
+def flag(argument: str, value: Any) -> bool:
+    """True or False, NumPy's too."""
+    if not isinstance(value, (bool, np.bool_)):
+        fail_type(argument, "True or False", value)
+    return bool(value)
+
+
+def pair(argument: str, value: Any, least: int = 1) -> tuple[int, int]:
+    """An integer >= least, which stands for two of it, or a tuple or list of two."""
+    expected = f"an integer >= {least} or two of them"
+    if isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim == 1):
+        if len(value) != 2:
+            fail(argument, expected, value)
+        first, second = (integer(argument, v, least, expected) for v in value)
+        return first, second
+    size = integer(argument, value, least, expected)
+    return size, size

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -80,7 +79,7 @@ def replacing(path: Name, inputs: Iterable[Name] = (), argument: str = "path") -
         return
     # Hidden, so that readers of folders pass it over while it grows; its own name for every writer.
     suffix = target.suffix
-    temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}.partial{suffix}")
+    temporary = target.with_name(f".{target.stem[:40]}.{os.urandom(4).hex()}.partial{suffix}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:

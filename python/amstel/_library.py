@@ -1,8 +1,13 @@
-"""Loads the compiled operators. Importing it makes `torch.ops.amstel` complete or raises."""
+"""Loads the compiled operators. Importing it makes `torch.ops.amstel` complete or raises; `operators` is the same
+with memory that is short reported as everywhere in torch."""
+
+from __future__ import annotations
 
 import importlib.metadata
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,3 +43,40 @@ def load() -> dict[str, str | None]:
 
 
 paths = load()
+
+# Of torch's own errors, where an operator is put together in Python; those of C++ are MemoryErrors.
+_SHORT = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def short_of_memory(error: BaseException) -> bool:
+    """Whether the error of an operator means a failed allocation."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _SHORT)
+
+
+def _reporting(op: Callable) -> Callable:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return op(*args, **kwargs)
+        except (MemoryError, RuntimeError) as error:
+            if short_of_memory(error) and not isinstance(error, torch.OutOfMemoryError):
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
+
+    return call
+
+
+class Operators:
+    """`torch.ops.amstel` for the functions of this package: a failed allocation is a torch.OutOfMemoryError on every
+    device. That class is not in the stable ABI, so that the compiled code cannot throw it."""
+
+    def __getattr__(self, name: str) -> Callable:
+        packet = getattr(torch.ops.amstel, name)
+        if torch.compiler.is_compiling():
+            return packet
+        call = _reporting(packet)
+        call.default = _reporting(packet.default)  # type: ignore[attr-defined]
+        setattr(self, name, call)  # found without this function from now on
+        return call
+
+
+operators = Operators()

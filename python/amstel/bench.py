@@ -6,6 +6,7 @@ import gc
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,30 +17,51 @@ from amstel.graph import Graph
 from amstel.ops.spmm import spmm
 
 
+@dataclass
+class Timing:
+    """Seconds of a call, one sample a turn; each the mean of `batch` calls in a row."""
+
+    samples: list[float]
+    batch: int
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.samples))
+
+
 def take_turns(
     functions: dict[str, Callable[[], object]],
     seconds: float = 1.0,
     min_rounds: int = 5,
     max_rounds: int = 60,
-) -> dict[str, dict]:
-    """Median and quartiles of the seconds a call takes, per implementation.
+    before: dict[str, Callable[[], object]] | None = None,
+) -> dict[str, Timing]:
+    """Time all functions by turns, so that whatever slows the machine down for a while slows all of them down.
 
     In every round each short function runs once untimed, so that it finds the allocator and the caches as its own
-    last call left them, and then in a timed batch of at least about a millisecond. The order rotates.
+    last call left them, and then in a timed batch of at least about a millisecond. A function that is much faster
+    than the slowest takes up to four turns a round. The order rotates. `before[name]` is called, untimed, before
+    each turn: to set the number of threads.
     """
     names = list(functions)
+    prepare = before or {}
     batch: dict[str, int] = {}
     warm: dict[str, bool] = {}
-    cost = 0.0
+    turn: dict[str, float] = {}
     for name, f in functions.items():
+        prepare.get(name, f)()
         f()
         start = time.perf_counter()
         f()
         once = time.perf_counter() - start
         batch[name] = max(1, min(100, int(1e-3 / max(once, 1e-7))))
-        cost += once * (batch[name] + 1)
         warm[name] = once < 0.25  # a call that takes long needs no other to warm it
-    rounds = int(np.clip(seconds / cost, min_rounds if cost < 1 else min(3, min_rounds), max_rounds))
+        turn[name] = once * (batch[name] + warm[name])
+    slowest = max(turn.values())
+    turns = {name: int(np.clip(slowest / turn[name], 1, 4)) for name in names}
+    cost = sum(turn[name] * turns[name] for name in names)
+    least = min_rounds if cost < 1 else min(3, min_rounds)
+    rounds = int(np.clip(seconds / cost, least, max(least, max_rounds)))
     samples: dict[str, list[float]] = {name: [] for name in names}
     gc.collect()
     gc.disable()
@@ -47,19 +69,18 @@ def take_turns(
         for r in range(rounds):
             for name in names[r % len(names) :] + names[: r % len(names)]:
                 f, n = functions[name], batch[name]
-                if warm[name]:
-                    f()
-                start = time.perf_counter()
-                for _ in range(n):
-                    f()
-                samples[name].append((time.perf_counter() - start) / n)
+                if name in prepare:
+                    prepare[name]()
+                for _ in range(turns[name]):
+                    if warm[name]:
+                        f()
+                    start = time.perf_counter()
+                    for _ in range(n):
+                        f()
+                    samples[name].append((time.perf_counter() - start) / n)
     finally:
         gc.enable()
-    return {
-        name: dict(zip(("q1", "median", "q3"), np.quantile(s, [0.25, 0.5, 0.75]).tolist(), strict=True))
-        | {"rounds": rounds, "batch": batch[name]}
-        for name, s in samples.items()
-    }
+    return {name: Timing(samples[name], batch[name]) for name in names}
 
 
 def random_graph(nodes: int, degree: float, seed: int = 0) -> Graph:
@@ -104,6 +125,6 @@ def spmm_rows(nodes: int, degree: float, features: list[int], repeats: int) -> l
         }
         for name, functions in passes.items():
             times = take_turns(functions, min_rounds=repeats, max_rounds=repeats)
-            found = {implementation: 1e3 * t["median"] for implementation, t in times.items()}
+            found = {implementation: 1e3 * t.median for implementation, t in times.items()}
             rows.append({"operation": "spmm", "pass": name, "features": width, **found})
     return rows

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
-from amstel import _check, _library  # noqa: F401  (loads torch.ops.amstel)
+from amstel import _check, _convert, _derived, _library
+from amstel._derived import copy_of, factors, is_plain, keep, plainly
 
-
-def inverse_or_zero(x: Tensor) -> Tensor:
-    """1 / x where x > 0, else 0."""
-    return torch.where(x > 0, x.reciprocal(), torch.zeros_like(x))
-
-
-def _csr_from_coo(
-    row: Tensor, col: Tensor, rows: int, cols: int, weight: Tensor | None
-) -> tuple[Tensor, ...]:
-    try:
-        return torch.ops.amstel.csr_from_coo(row, col, rows, cols, weight)
-    except RuntimeError as error:
-        raise ValueError(f"Graph: {error}") from None
+_STATE = ("crow", "col", "edge", "weight")
 
 
 class Graph:
@@ -30,8 +20,16 @@ class Graph:
 
     Make one with `from_edge_index`, `from_csr`, `from_scipy` or `from_networkx`; all of them check
     their input in O(E) and raise a ValueError that shows the first bad position. A Graph never
-    changes. Its transpose, degrees and normalisation factors are computed at the first use and kept,
+    changes. Its transpose, degrees and normalization factors are computed at the first use and kept,
     so one Graph should serve all layers and all epochs. Parallel edges add up and are not merged.
+
+    The kernels trust the arrays of a Graph without looking at them again, so that they are private. Every public
+    access (`crow`, `col`, `edge`, `weight`, `transposed()`, `values()`, `degree()`, `scales()`) hands out a copy,
+    in O(E) unless an earlier one is still held unchanged: what is done to it changes no Graph. Pickles hold the four arrays, whether the Graph was used or
+    not, and are checked like any other input when they are read, by torch.load(weights_only=True) as well.
+
+    A Graph is a constant: weights that learn go into the call, `spmm(graph, x, edge_weight)`; a Graph refuses them.
+    Under torch.compile graphs of different size share their compiled code.
 
     Attributes:
         crow, col: the CSR structure, int32 where it fits, else int64; slots of a row keep the order
@@ -46,19 +44,42 @@ class Graph:
         Graph(num_nodes=3, num_edges=3)
     """
 
+    _crow: Tensor
+    _col: Tensor
+    _edge: Tensor | None
+    _weight: Tensor | None
+    _num_cols: int
+
     def __init__(self, crow: Tensor, col: Tensor, edge: Tensor | None, weight: Tensor | None, num_cols: int):
-        # Not for users: takes what the constructors below have checked.
-        self.crow = crow
-        self.col = col
-        self.edge = edge
-        self.weight = weight
-        self.num_rows = crow.shape[0] - 1
-        self.num_cols = num_cols
-        self.device = crow.device
-        self._transposed: tuple[Tensor, Tensor, Tensor] | None = None
-        self._values: dict[Any, Tensor] = {}
-        self._degrees: dict[Any, Tensor] = {}
-        self._scales: dict[Any, tuple[Tensor | None, Tensor | None]] = {}
+        """From the arrays themselves, which are checked and copied; `from_csr` is the constructor for users."""
+        num_cols = _derived.check_parts(crow, col, edge, weight, num_cols)
+        weight = _derived.own_weight("weight", weight, col.shape[0], col.device)
+        self._set(crow.clone(), col.clone(), edge if edge is None else edge.clone(), weight, num_cols)
+
+    @classmethod
+    def _trusted(
+        cls, crow: Tensor, col: Tensor, edge: Tensor | None, weight: Tensor | None, num_cols: int
+    ) -> Graph:
+        """A Graph of arrays that were checked, or made, and that nobody else holds."""
+        graph = cls.__new__(cls)
+        graph._set(crow, col, edge, weight, num_cols)
+        return graph
+
+    def _set(
+        self, crow: Tensor, col: Tensor, edge: Tensor | None, weight: Tensor | None, num_cols: int
+    ) -> None:
+        self._crow, self._col, self._edge, self._weight = crow, col, edge, weight
+        self._num_cols = num_cols
+        self._device = crow.device
+        self._is_square = crow.shape[0] - 1 == num_cols
+        self._given: _derived.Given = {}
+        self._transposed: _derived.Csr | None = None
+        self._half: bool | None = None
+        self._kept_values: dict[Any, Tensor] = {}
+        self._kept_degrees: dict[Any, Tensor] = {}
+        self._kept_scales: dict[Any, tuple[Tensor | None, Tensor | None]] = {}
+        if not torch.compiler.is_compiling():
+            _derived.register(self)
 
     # Constructors
 
@@ -72,20 +93,28 @@ class Graph:
         """
         expected = "an int32 or int64 tensor [2, E]"
         _check.tensor("edge_index", edge_index, expected)
+        if type(edge_index) is not Tensor and hasattr(edge_index, "as_tensor"):
+            edge_index = edge_index.as_tensor()  # PyG's EdgeIndex
         if (
             edge_index.dim() != 2
             or edge_index.shape[0] != 2
             or edge_index.dtype not in (torch.int32, torch.int64)
+            or edge_index.layout != torch.strided
         ):
             _check.fail("edge_index", expected, edge_index)
         if num_nodes is None:
             num_nodes = int(edge_index.max()) + 1 if edge_index.numel() else 0
-        elif not isinstance(num_nodes, (int, np.integer, torch.SymInt)) or num_nodes < 0:
-            _check.fail("num_nodes", "an integer >= 0", num_nodes)
-        weight = _own_weight(edge_weight, edge_index.shape[1], edge_index.device)
-        source, target = edge_index[0].contiguous(), edge_index[1].contiguous()
-        crow, col, edge = _csr_from_coo(target, source, max(num_nodes, 0), max(num_nodes, 0), weight)
-        return cls(crow, col, edge, weight, num_nodes)
+            num_nodes = max(num_nodes, 0)
+        else:
+            num_nodes = _check.integer("num_nodes", num_nodes, 0)
+
+        def make() -> Graph:
+            weight = _derived.own_weight("edge_weight", edge_weight, edge_index.shape[1], edge_index.device)
+            source, target = edge_index[0].contiguous(), edge_index[1].contiguous()
+            crow, col, edge = _derived.csr_from_coo(target, source, num_nodes, num_nodes, weight)
+            return cls._trusted(crow, col, edge, weight, num_nodes)
+
+        return _make(make)
 
     @classmethod
     def from_csr(cls, indptr: Any, indices: Any, weight: Any = None, num_cols: int | None = None) -> Graph:
@@ -93,105 +122,191 @@ class Graph:
 
         `num_cols` defaults to the number of rows; give it for a rectangular (bipartite) graph.
         """
-        indptr, indices = torch.as_tensor(indptr), torch.as_tensor(indices)
+        indptr, indices = _derived.as_tensor("indptr", indptr), _derived.as_tensor("indices", indices)
         for name, value in (("indptr", indptr), ("indices", indices)):
-            if value.dim() != 1 or value.dtype not in (torch.int32, torch.int64):
+            if (
+                value.dim() != 1
+                or value.dtype not in (torch.int32, torch.int64)
+                or value.layout != torch.strided
+            ):
                 _check.fail(name, "a vector of int32 or int64", value)
         if indptr.numel() == 0:
             _check.fail("indptr", "[rows + 1], at least [0]", indptr)
         if indices.device != indptr.device:
             _check.fail("indices", f"on {indptr.device} like indptr", indices)
         rows, edges = indptr.numel() - 1, indices.numel()
-        if num_cols is None:
-            num_cols = rows
-        elif not isinstance(num_cols, (int, np.integer)) or num_cols < 0:
-            _check.fail("num_cols", "an integer >= 0", num_cols)
-        weight = _own_weight(weight, edges, indptr.device)
-        # Copies, so that nobody can change a checked index afterwards.
-        if indptr.dtype != indices.dtype:
-            indptr = indptr.long()
-            indices = indices.long()
-        try:
-            torch.ops.amstel.csr_check(indptr.contiguous(), indices.contiguous(), weight, int(num_cols))
-        except RuntimeError as error:
-            raise ValueError(f"Graph: {error}") from None
-        dtype = torch.int32 if max(rows, int(num_cols), edges) < 2**31 - 1 else torch.int64
-        crow, col = (t.to(dtype, copy=True).contiguous() for t in (indptr, indices))
-        return cls(crow, col, None, weight, int(num_cols))
+        columns = rows if num_cols is None else _check.integer("num_cols", num_cols, 0)
+
+        def make() -> Graph:
+            own = _derived.own_weight("weight", weight, edges, indptr.device)
+            same = indptr.dtype == indices.dtype
+            crow, col = (t.contiguous() if same else t.long().contiguous() for t in (indptr, indices))
+            _derived.csr_check(crow, col, own, columns)
+            # Copies, so that nobody can change a checked index afterwards.
+            dtype = torch.int32 if max(rows, columns, edges) < 2**31 - 1 else torch.int64
+            crow, col = (t.to(dtype, copy=True) for t in (crow, col))
+            return cls._trusted(crow, col, None, own, columns)
+
+        return _make(make)
 
     @classmethod
     def from_scipy(cls, A: Any) -> Graph:
-        """From a SciPy sparse matrix or array with A[target, source]; its values are the weights."""
-        csr = A.tocsr()
-        values = csr.data if csr.data.dtype in (np.float32, np.float64) else csr.data.astype(np.float32)
-        return cls.from_csr(csr.indptr, csr.indices, values, num_cols=csr.shape[1])
+        """From a SciPy sparse matrix or array with A[target, source]; its values are the weights.
+
+        float32 and float64 values stay what they are. Others become float32 or else float64, whichever holds all of
+        them exactly; complex ones, and those that float64 does not hold, are refused.
+        """
+        return cls.from_csr(*_convert.from_scipy(A))
 
     @classmethod
     def from_networkx(cls, G: Any) -> Graph:
-        """From a NetworkX graph, nodes in its own order; the edge attribute "weight" where there is one.
+        """From a NetworkX graph, nodes in its own order; the edge attribute "weight" where there is one, else 1.
 
-        An undirected graph gives both directions of every edge.
+        An undirected graph gives both directions of every edge, a multigraph every parallel edge. The weights are
+        float32 where that holds all of them exactly, else float64.
         """
-        number = {node: i for i, node in enumerate(G.nodes)}
-        edges = [(number[u], number[v], data.get("weight")) for u, v, data in G.edges(data=True)]
-        if not G.is_directed():
-            edges += [(v, u, w) for u, v, w in edges if u != v]
-        index = torch.tensor([e[:2] for e in edges], dtype=torch.int64).reshape(-1, 2).T
-        weight = None
-        if any(w is not None for _, _, w in edges):
-            weight = torch.tensor([1.0 if w is None else float(w) for _, _, w in edges])
-        return cls.from_edge_index(index, num_nodes=len(number), edge_weight=weight)
+        return cls.from_edge_index(*_convert.from_networkx(G))
 
     # Facts
 
     @property
+    def crow(self) -> Tensor:
+        """Starts of the rows [num_rows + 1], a copy."""
+        return copy_of(self._crow, self._given)
+
+    @property
+    def col(self) -> Tensor:
+        """Sources of the slots [E], a copy."""
+        return copy_of(self._col, self._given)
+
+    @property
+    def edge(self) -> Tensor | None:
+        """Positions of the slots' edges in the list that was given [E], a copy, or None if the same."""
+        return None if self._edge is None else copy_of(self._edge, self._given)
+
+    @property
+    def weight(self) -> Tensor | None:
+        """Weights in the order given [E], a copy, or None."""
+        return None if self._weight is None else copy_of(self._weight, self._given)
+
+    @property
+    def has_weight(self) -> bool:
+        return self._weight is not None
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @property
+    def num_rows(self) -> int:
+        """Number of targets."""
+        return self._crow.shape[0] - 1
+
+    @property
+    def num_cols(self) -> int:
+        """Number of sources."""
+        return self._num_cols
+
+    @property
     def num_nodes(self) -> int:
         """Number of target nodes (rows)."""
-        return self.num_rows
+        return self._crow.shape[0] - 1
 
     @property
     def num_edges(self) -> int:
-        return self.col.shape[0]
+        return self._col.shape[0]
 
     @property
     def is_square(self) -> bool:
-        return self.num_rows == self.num_cols
+        return self._is_square
 
     def __repr__(self) -> str:
         sources = "" if self.is_square else f", num_sources={self.num_cols}"
-        weight = "" if self.weight is None else ", weighted"
+        weight = "" if self._weight is None else ", weighted"
         device = "" if self.device.type == "cpu" else f", device={self.device}"
         return f"Graph(num_nodes={self.num_rows}{sources}, num_edges={self.num_edges}{weight}{device})"
 
+    # Pickles and copies
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, "_" + name) for name in _STATE} | {"num_cols": self._num_cols}
+
+    def __setstate__(self, state: Any) -> None:
+        missing = {*_STATE, "num_cols"} - (state.keys() if isinstance(state, dict) else set())
+        if missing:
+            raise ValueError(f"Graph: a pickled Graph must hold {sorted(missing)}")
+        parts = [state[name] for name in _STATE]
+        try:
+            num_cols = _derived.check_parts(*parts, state["num_cols"])
+        except TypeError as error:
+            raise ValueError(f"Graph: a pickled Graph is damaged: {error}") from None
+        self._set(*parts, num_cols)
+
+    def __copy__(self) -> Graph:
+        return self._map(lambda t: t)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
+        memo[id(self)] = copied = self._map(Tensor.clone)
+        return copied
+
+    def _map(self, f: Callable[[Tensor], Tensor]) -> Graph:
+        parts = (None if (t := getattr(self, "_" + name)) is None else f(t) for name in _STATE)
+        return type(self)._trusted(*parts, self._num_cols)
+
     # Conversions
 
-    def to(self, device: Any) -> Graph:
+    def to(self, device: Any, non_blocking: bool = False) -> Graph:
         """The same graph on another device (itself if it is there); derived data is made anew."""
-        if torch.device(device) == self.device:
+        try:
+            device = torch.device(device)
+        except TypeError:
+            _check.fail_type("device", "a torch.device, or what stands for one", device)
+        if device == self.device:
             return self
-        edge, weight = (None if t is None else t.to(device) for t in (self.edge, self.weight))
-        return Graph(self.crow.to(device), self.col.to(device), edge, weight, self.num_cols)
+        moved = plainly(lambda: self._map(lambda t: t.to(device, non_blocking=non_blocking)))
+        return self if moved.device == self.device else moved  # "cuda" is the current one
+
+    def cpu(self) -> Graph:
+        return self.to("cpu")
+
+    def cuda(self, device: Any = None, non_blocking: bool = False) -> Graph:
+        """The same graph on a GPU, the current one by default."""
+        if isinstance(device, int) and not isinstance(device, bool):
+            device = torch.device("cuda", device)
+        return self.to("cuda" if device is None else device, non_blocking)
+
+    def pin_memory(self) -> Graph:
+        """The same graph in page-locked memory, from which copies to a GPU need not wait; a DataLoader calls it."""
+        return plainly(lambda: self._map(Tensor.pin_memory))
+
+    def is_pinned(self) -> bool:
+        return self._col.is_pinned()
+
+    def share_memory_(self) -> Graph:
+        """Moves the arrays to shared memory, where other processes find them without a copy; returns itself."""
+        for name in _STATE:
+            if (t := getattr(self, "_" + name)) is not None:
+                t.share_memory_()
+        _derived.register(self)
+        return self
+
+    def is_shared(self) -> bool:
+        return self._col.is_shared()
 
     def to_edge_index(self) -> tuple[Tensor, Tensor | None]:
         """`edge_index` [2, E] int64 and the weights, in the order in which the edges were given."""
-        counts = self.crow.diff().long()
+        counts = self._crow.diff().long()
         target = torch.repeat_interleave(torch.arange(self.num_rows, device=self.device), counts)
-        index = torch.stack([self.col.long(), target])
-        if self.edge is not None:
+        index = torch.stack([self._col.long(), target])
+        if self._edge is not None:
             ordered = torch.empty_like(index)
-            ordered[:, self.edge.long()] = index
+            ordered[:, self._edge.long()] = index
             index = ordered
         return index, self.weight
 
     def to_scipy(self) -> Any:
         """The matrix A[target, source] as a SciPy CSR array; weights default to 1, parallel edges stay."""
-        import scipy.sparse
-
-        value = torch.ones(self.num_edges) if self.weight is None else self.values(self.weight.dtype)
-        if value.dtype not in (torch.float32, torch.float64):
-            value = value.float()
-        arrays = [t.cpu().numpy() for t in (value, self.col, self.crow)]
-        return scipy.sparse.csr_array(tuple(arrays), shape=(self.num_rows, self.num_cols))
+        return _convert.to_scipy(self)
 
     def reorder(self) -> tuple[Graph, Tensor]:
         """Renumber the nodes for locality (reverse Cuthill-McKee, SciPy).
@@ -199,95 +314,116 @@ class Graph:
         Returns the new graph and `order` [N]: node i of the new graph is node order[i] of this one,
         so that features become `x[order]`. Edges keep the order in which they were given.
         """
-        import scipy.sparse.csgraph
-
         if not self.is_square:
             raise ValueError(f"`reorder` needs as many sources as targets, got {self!r}")
-        pattern = self.to_scipy()
-        order = scipy.sparse.csgraph.reverse_cuthill_mckee(scipy.sparse.csr_matrix(pattern))
-        order = torch.as_tensor(order.astype(np.int64), device=self.device)
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(order.numel(), device=self.device)
+        order, rank = _convert.cuthill_mckee(self)
         index, weight = self.to_edge_index()
         return Graph.from_edge_index(rank[index], self.num_rows, weight), order
 
-    # Derived, computed once
+    # Derived data, for users
 
     def transposed(self) -> tuple[Tensor, Tensor, Tensor]:
-        """crow, col and edge of the transposed matrix; a symmetric graph shares its own crow and col."""
-        if self._transposed is None:
-            crow, col, edge = torch.ops.amstel.csr_transpose(self.crow, self.col, self.edge, self.num_cols)
-            # A data-dependent choice, so not while tracing; there it only costs memory.
-            if not torch.compiler.is_compiling() and self.is_square:
-                if torch.equal(crow, self.crow) and torch.equal(col, self.col):
-                    crow, col = self.crow, self.col
-            if not _is_real(crow):
-                return crow, col, edge
-            self._transposed = (crow, col, edge)
-        return self._transposed
+        """crow, col and edge of the transposed matrix, copies."""
+        crow, col, edge = self._transpose()
+        return copy_of(crow, self._given), copy_of(col, self._given), copy_of(edge, self._given)
 
     def values(self, dtype: torch.dtype, transposed: bool = False) -> Tensor:
-        """The own weights as `dtype`, in the order of the slots."""
-        assert self.weight is not None
-        key = (dtype, transposed)
-        if key not in self._values:
-            edge = self.transposed()[2] if transposed else self.edge
-            value = self.weight.to(dtype)
-            value = value if edge is None else value[edge.long()]
-            if not _is_real(value):
-                return value
-            self._values[key] = value
-        return self._values[key]
+        """The own weights as `dtype`, in the order of the slots (of the transposed matrix), a copy."""
+        if self._weight is None:
+            raise ValueError(f"`values` needs a Graph with weights, got {self!r}")
+        return copy_of(self._values(dtype, transposed), self._given)
 
     def degree(self, dtype: torch.dtype, out: bool = False) -> Tensor:
-        """Sum of the own weights (the number of edges without) into each target, or out of each source."""
-        key = (dtype, out)
-        if key not in self._degrees:
-            crow = self.transposed()[0] if out else self.crow
-            if self.weight is None:
-                degree = crow.diff().to(dtype)
-            else:
-                degree = torch.ops.amstel.edge_sum(crow, None, self.values(dtype, transposed=out), None)
-            if not _is_real(degree):
-                return degree
-            self._degrees[key] = degree
-        return self._degrees[key]
+        """Sum of the own weights (the number of edges without) into each target, or out of each source; a copy."""
+        return copy_of(self._degree(dtype, out), self._given)
 
     def scales(self, norm: str, self_loops: float, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
-        """Factors of the rows and of the columns under `norm`, for sums in `dtype`."""
+        """Factors of the rows and of the columns under `norm`, for sums in `dtype`, copies."""
+        _check.choice("norm", norm, ("sym", "row", "sym_inout", "none"))
+        row, col = self._scales(norm, _check.number("self_loops", self_loops), dtype)
+        return tuple(None if t is None else copy_of(t, self._given) for t in (row, col))  # type: ignore[return-value]
+
+    # Derived data, for the operators: made once and kept, so not to be changed. Dynamo neither reads nor fills what
+    # is kept, so that its guards are the same for a fresh Graph and a used one.
+
+    def _transpose(self) -> _derived.Csr:
+        if is_dynamo_compiling():
+            return torch.ops.amstel.graph_transpose(self._crow, self._col, self._edge, self._num_cols)
+        kept = self._transposed
+        if kept is None:
+            kept = plainly(lambda: _derived.transpose(self._crow, self._col, self._edge, self._num_cols))
+            if is_plain(*kept):
+                self._transposed = kept
+        return kept
+
+    def _kept(self, store: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+        found = store.get(key)
+        if found is None:
+            found = plainly(make)
+            if is_plain(*found) if isinstance(found, tuple) else is_plain(found):
+                keep(store, key, found)
+        return found
+
+    def _values(self, dtype: torch.dtype, transposed: bool = False) -> Tensor:
+        weight = self._weight
+        assert weight is not None
+
+        def make() -> Tensor:
+            edge = self._transpose()[2] if transposed else self._edge
+            value = weight.to(dtype)
+            return value if edge is None else value[edge.long()]
+
+        if is_dynamo_compiling():
+            return make()
+        return self._kept(self._kept_values, (dtype, transposed), make)
+
+    def _fits_half(self) -> bool:
+        """Whether float16 holds the own weights: none beyond its range, none so small that digits are lost."""
+        weight = self._weight
+        if weight is None or weight.dtype == torch.float16:
+            return True
+        if is_dynamo_compiling():
+            return False  # not known there
+        if self._half is None:
+
+            def look() -> bool:
+                size = weight.abs()
+                limits = torch.finfo(torch.float16)
+                return bool(((size <= limits.max) & (size >= limits.tiny) | (size == 0)).all())
+
+            self._half = plainly(look)
+        return self._half
+
+    def _degree(self, dtype: torch.dtype, out: bool = False) -> Tensor:
+        def make() -> Tensor:
+            crow = self._transpose()[0] if out else self._crow
+            if self._weight is None:
+                return crow.diff().to(dtype)
+            return _library.operators.edge_sum(crow, None, self._values(dtype, out), None)
+
+        if is_dynamo_compiling():
+            return make()
+        return self._kept(self._kept_degrees, (dtype, out), make)
+
+    def _scales(
+        self, norm: str, self_loops: float, dtype: torch.dtype
+    ) -> tuple[Tensor | None, Tensor | None]:
+        if is_dynamo_compiling():
+            return factors(norm, lambda out: self._degree(dtype, out) + self_loops)
         key = (norm, self_loops, dtype)
-        if key not in self._scales:
-            scales = factors(norm, lambda out: self.degree(dtype, out) + self_loops)
-            if not _is_real(scales[0]):
-                return scales
-            self._scales[key] = scales
-        return self._scales[key]
+        found = self._kept_scales.get(key)
+        if found is None:
+            return self._kept(
+                self._kept_scales,
+                key,
+                lambda: factors(norm, lambda out: self._degree(dtype, out) + self_loops),
+            )
+        return found
 
 
-def _is_real(value: Tensor | None) -> bool:
-    """Whether a derived tensor may be kept: not if it is the stand-in of a tracer such as torch.export."""
-    return value is None or type(value) is Tensor
+def _make(make: Callable[[], Graph]) -> Graph:
+    return make() if torch.compiler.is_compiling() else plainly(make)
 
 
-def factors(norm: str, degree: Any) -> tuple[Tensor | None, Tensor | None]:
-    """Row and column factors of a normalisation from `degree(out)`; degree <= 0 gives 0.
-
-    Square root and division are exactly rounded, so the bits never depend on the number of threads.
-    """
-    if norm == "none":
-        return None, None
-    if norm == "row":
-        return inverse_or_zero(degree(False)), None
-    row = inverse_or_zero(degree(False).clamp(min=0).sqrt())
-    if norm == "sym":
-        return row, row
-    return row, inverse_or_zero(degree(True).clamp(min=0).sqrt())
-
-
-def _own_weight(weight: Any, edges: int, device: torch.device) -> Tensor | None:
-    if weight is None:
-        return None
-    weight = torch.as_tensor(weight)
-    if weight.shape != (edges,) or weight.dtype not in _check.FLOATS or weight.device != device:
-        _check.fail("edge_weight", f"a floating-point tensor [{edges}] on {device}", weight)
-    return weight.detach().clone().contiguous()
+# torch.load(weights_only=True) may make a Graph: __setstate__ checks what it is given.
+torch.serialization.add_safe_globals([Graph])

@@ -1,10 +1,15 @@
-"""What this installation is made of: `amstel info` and `python -m amstel.info` print it."""
+"""What this installation is made of: `amstel info` and `python -m amstel.info` print it.
+
+`python -m amstel.info --cmake-prefix` prints the folder for CMAKE_PREFIX_PATH, where find_package(amstel) looks.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy
 import torch
@@ -43,11 +48,19 @@ def report() -> list[tuple[str, str]]:
     ]
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
+    from amstel import _library
+
+    if list(arguments) == ["--cmake-prefix"]:
+        print(Path(_library.paths["cpu"]).parent)
+        return 0
+    if arguments:
+        print(f"amstel.info: expected --cmake-prefix or nothing, got {' '.join(arguments)}", file=sys.stderr)
+        return 2
     for name, value in report():
         print(f"{name:13s} {value}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -113,7 +113,7 @@ def build_emulated_library(sources: Sequence[str | Path]) -> Path:
         "-fvisibility=hidden",  # as CMake builds them
         "-isystem",
         str(package / "include"),
-        "-DTORCH_TARGET_VERSION=0x020d000000000000",
+        "-DTORCH_TARGET_VERSION=0x020b000000000000",
     ]
     libraries = [f"-L{package / 'lib'}", f"-Wl,-rpath,{package / 'lib'}", "-Wl,--no-as-needed", "-ltorch_cpu"]
     return compile_cached([ROOT / source for source in sources], [*flags, *libraries, "-x", "c++"])

@@ -1,4 +1,4 @@
-"""Runs the PTX that nvcc really emitted, where the simulator lies beside the checkout: a second opinion.
+"""Runs the PTX that nvcc really emitted, where AMSTEL_PTXSIM names a simulator of PTX (ptxsim.py): a second opinion.
 
     kernels = ptx.load("planted_bugs.cu", "80")  # the same names and the same launch() as build.load
     kernels["block_sum_f32"].launch(blocks, 128, [x, sums, n])
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import re
 import sys
 import tempfile
@@ -20,19 +21,22 @@ import pytest
 
 from . import build, toolchain
 
-SIMULATOR = toolchain.ROOT.parent / "shared" / "tools" / "ptxsim" / "ptxsim.py"
+SIMULATOR = "AMSTEL_PTXSIM"  # environment variable
 
 
 def missing() -> str | None:
     """Why PTX cannot be run here, or None."""
-    if not SIMULATOR.is_file():
-        return "the PTX simulator (../shared/tools/ptxsim) is not beside the checkout"
+    path = os.environ.get(SIMULATOR)
+    if not path:
+        return f"no simulator of PTX: {SIMULATOR} names its ptxsim.py"
+    if not Path(path).is_file():
+        raise toolchain.ToolchainError(f"{SIMULATOR} names {path}, which is no file")
     return toolchain.missing("nvcc")
 
 
 @functools.cache
 def simulator():
-    spec = importlib.util.spec_from_file_location("ptxsim", SIMULATOR)
+    spec = importlib.util.spec_from_file_location("ptxsim", os.environ[SIMULATOR])
     module = importlib.util.module_from_spec(spec)
     sys.modules["ptxsim"] = module
     spec.loader.exec_module(module)

@@ -65,7 +65,7 @@ template <class T>
 void rim_input(const cpu::RimInputArgs& a, int64_t begin, int64_t end) {
   using S = Sum<T>;
   constexpr int W = kVectorBytes / sizeof(S);
-  const int64_t tiles = (a.pixels + kRimTile - 1) / kRimTile;
+  const int64_t tiles = divide_up(a.pixels, kRimTile);
   S eta[kRimTile], other[kRimTile], mask[kRimTile], residual[kRimTile];
   for (int64_t t = begin; t < end; ++t) {
     const int64_t item = t / tiles, pixel = t % tiles * kRimTile;
@@ -97,7 +97,7 @@ template <class T>
 void rim_input_grad(const cpu::RimInputArgs& a, int64_t begin, int64_t end) {
   using S = Sum<T>;
   constexpr int W = kVectorBytes / sizeof(S);
-  const int64_t tiles = (a.pixels + kRimTile - 1) / kRimTile;
+  const int64_t tiles = divide_up(a.pixels, kRimTile);
   S eta[kRimTile], other[kRimTile], mask[kRimTile];
   T first[kRimTile], second[kRimTile];
   for (int64_t t = begin; t < end; ++t) {
@@ -148,18 +148,6 @@ void rim_input_grad(const cpu::RimInputArgs& a, int64_t begin, int64_t end) {
 
 // ------------------------------------------------------------------------------------- resampling
 
-// Where index i of a row of n lies when the row is mirrored at its ends, again and again.
-inline int64_t mirrored(int64_t i, int64_t n) {
-  const int64_t m = i % (2 * n), k = m < 0 ? m + 2 * n : m;
-  return k < n ? k : 2 * n - 1 - k;
-}
-
-// A row of one phase: w + 3 numbers that are used and room to read on.
-template <class S>
-constexpr int64_t phase_length(int64_t w) {
-  return (w + 3 + 16 + 15) / 16 * 16;
-}
-
 // out[c] = sum_k weight[k] rows[k][c]
 template <class S>
 inline void combine(const S* const* rows, const S* weight, int64_t count, int64_t n, S* out) {
@@ -175,7 +163,7 @@ inline void combine(const S* const* rows, const S* weight, int64_t count, int64_
 template <class S>
 void bicubic_down(const cpu::BicubicArgs& a, void* scratch, int64_t begin, int64_t end) {
   constexpr int W = kVectorBytes / sizeof(S);
-  const int64_t s = a.scale, h = a.height, w = a.width, length = phase_length<S>(w);
+  const int64_t s = a.scale, h = a.height, w = a.width, length = cpu::bicubic_phase(w);
   const S* const weight = static_cast<const S*>(a.weight);
   S* const phases = static_cast<S*>(scratch);
   S* const row = phases + s * length;
@@ -210,7 +198,7 @@ void bicubic_down(const cpu::BicubicArgs& a, void* scratch, int64_t begin, int64
 template <class S>
 inline void spread(const cpu::BicubicArgs& a, const S* from, S* to, S* phases, S* padded) {
   constexpr int W = kVectorBytes / sizeof(S);
-  const int64_t s = a.scale, w = a.width, length = phase_length<S>(w);
+  const int64_t s = a.scale, w = a.width, length = cpu::bicubic_phase(w);
   const S* const weight = static_cast<const S*>(a.weight);
   // `padded` has 3 zeros before the row and zeros behind it.
   for (int64_t j = 0; j < 3; ++j) padded[j] = 0;
@@ -242,7 +230,7 @@ inline void spread(const cpu::BicubicArgs& a, const S* from, S* to, S* phases, S
 template <class T>
 void bicubic_up(const cpu::BicubicArgs& a, void* scratch, int64_t begin, int64_t end) {
   using S = Sum<T>;
-  const int64_t s = a.scale, h = a.height, w = a.width, length = phase_length<S>(w);
+  const int64_t s = a.scale, h = a.height, w = a.width, length = cpu::bicubic_phase(w);
   S* const phases = static_cast<S*>(scratch);
   S* const padded = phases + s * length;
   S* const result = padded + length + 16;

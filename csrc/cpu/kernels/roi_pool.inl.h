@@ -78,7 +78,7 @@ struct Roi {
   // f(row and column of the bin, its boundaries) over the bins of a box.
   template <class F>
   void for_bins(int64_t box, const F& f) const {
-    const int32_t* row = a.table + box * (1 + 2 * ph + 2 * pw) + 1;
+    const int32_t* row = a.table + box * roi::table_width(ph, pw) + 1;
     const int32_t* col = row + 2 * ph;
     for (int64_t i = 0; i < ph; ++i)
       for (int64_t j = 0; j < pw; ++j)
@@ -195,7 +195,7 @@ struct Roi {
     for (int64_t k = 0; k < g.count; ++k) {
       const int64_t first = g.boxes[k] * a.pooled_strides.item + channel * a.pooled_strides.channel;
       T* const out = static_cast<T*>(a.pooled) + first;
-      int32_t* const argmax = a.argmax + first;
+      int32_t* const argmax = kArgmax ? a.argmax + first : nullptr;
       for_bins(g.boxes[k], [&](int64_t i, int64_t j, Bin bin) __attribute__((always_inline)) {
         const Maximum m = !kArgmax && g.strips
                               ? from_strip(rows, k, j, bin)
@@ -295,7 +295,7 @@ struct Roi {
         }
       }
     }
-    if (bad) *a.bad_argmax = true;
+    if (bad) __atomic_store_n(a.bad_argmax, true, __ATOMIC_RELAXED);
     if (!in_place) write_grad_input(window + g.col * L, a.width);
   }
 

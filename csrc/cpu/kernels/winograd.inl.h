@@ -18,8 +18,9 @@
 
 namespace amstel::AMSTEL_ISA {
 
-constexpr int kColumns = 64, kGateWidth = 16;  // of a block
+constexpr int kColumns = cpu::kWinogradColumns, kGateWidth = cpu::kWinogradGates;  // of a block
 constexpr int kLanes = kVectorBytes / sizeof(float);
+static_assert(kLanes <= cpu::kWinogradLanes);
 constexpr int kPanel = 2 * kLanes;  // columns that a product keeps in registers, times kRows tiles
 constexpr int kRows = kVectorBytes == 64 ? 8 : kVectorBytes == 32 ? 6 : 4;
 using Floats = Vector<float, kLanes>;
@@ -131,7 +132,7 @@ struct TileAt {
 };
 
 inline TileAt tile_at(const cpu::WinogradShape& s, int64_t tile) {
-  const int64_t across = (s.width + 3) / 4, down = (s.height + 3) / 4;
+  const int64_t across = s.across(), down = s.down();
   return {tile / (across * down), tile / across % down * 4, tile % across * 4};
 }
 

@@ -23,6 +23,7 @@
 // added to memory, so the bits do not depend on the order of the threads.
 #pragma once
 
+#include "common/numbers.h"
 #include "cuda/kernels/conv_lstm.cuh"  // sigmoid
 
 namespace amstel::cuda {
@@ -238,13 +239,6 @@ __host__ __device__ inline double cubic_weight(int64_t first, int64_t scale, int
 template <typename S>
 __device__ __forceinline__ S bicubic_weight(const BicubicArgs<S>& a, int64_t k) {
   return static_cast<S>(cubic_weight(a.first, a.scale, k) / a.sum);
-}
-
-// The image is mirrored at its border, the outermost pixel repeated.
-__device__ __forceinline__ int64_t mirrored(int64_t i, int64_t n) {
-  if (i >= 0 && i < n) return i;
-  const int64_t m = i % (2 * n), k = m < 0 ? m + 2 * n : m;
-  return k < n ? k : 2 * n - 1 - k;
 }
 
 template <typename S>

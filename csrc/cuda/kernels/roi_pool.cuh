@@ -84,9 +84,7 @@ struct BinTable {
 
 // ---- Threads over the channels and bins of a box ----
 
-struct RoiStrides {
-  int64_t item, channel, row, col;
-};
+using RoiStrides = roi::Strides;
 
 // Of [K, C, ph, pw], and of a query [C, ph, pw].
 struct PooledStrides {
@@ -374,7 +372,7 @@ __global__ void __launch_bounds__(kThreads, 3) roi_pool_grad_kernel(const RoiGra
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
   const int lane = a.last ? thread % kChannelLanes : thread / kTileCells;
   const int at = a.last ? thread / kChannelLanes : thread % kTileCells;
-  const int64_t tiles = (a.width + kTileCols - 1) / kTileCols;
+  const int64_t tiles = divide_up(a.width, kTileCols);
   const int64_t top = blockIdx.x / tiles * kTileRows, left = blockIdx.x % tiles * kTileCols;
   const int64_t h = top + at / kTileCols, w = left + at % kTileCols;
   const bool inside = h < a.height && w < a.width;

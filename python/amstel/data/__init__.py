@@ -1,10 +1,13 @@
 """Readers of the field's data formats, and small data sets that need no file."""
 
-from amstel.data.clips import UCF101, Clip, ClipFolder, MovingShapes, Weizmann, generate_moving_shapes
+from amstel.data import mri
+from amstel.data.clips import UCF101, Clip, ClipFolder, MovingShapes, Weizmann
 from amstel.data.images import ImageFolder
 from amstel.data.nodes import NodeData, block_model, karate_club
-from amstel.data.pairs import FramePair, SequencePairs, StillPairs
+from amstel.data.pairs import FramePair, SequencePairs
 from amstel.data.planetoid import Planetoid
+from amstel.data.shapes import generate_moving_shapes
+from amstel.data.stills import StillPairs
 from amstel.data.tracking import ALOV, OTB, VOT, GOT10k, OTBSequence, TrackingSequence
 
 __all__ = [
@@ -28,4 +31,5 @@ __all__ = [
     "block_model",
     "generate_moving_shapes",
     "karate_club",
+    "mri",
 ]

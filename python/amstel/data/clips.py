@@ -1,67 +1,51 @@
-"""Clips of actions: readers of folders, Weizmann, moving shapes and UCF101, and a generator of moving shapes."""
+"""Clips of actions: readers of folders, Weizmann, moving shapes and UCF101."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from amstel._check import describe, fail
-from amstel.video import IMAGES, VIDEOS, natural, read
+from amstel._check import fail
+from amstel.data._clip import Clip
+from amstel.data._folders import data_folder
+from amstel.data.shapes import DIRECTIONS, generate_moving_shapes
+from amstel.media import _arguments
+from amstel.media.formats import IMAGES, VIDEOS, natural, visible
+from amstel.media.reading import Frames, read
 
-
-@dataclass(repr=False, eq=False)
-class Clip:
-    """One labelled video.
-
-    Attributes:
-        frames: uint8 [T, H, W, 3], RGB.
-        label: number of its class.
-        name: what to call it.
-        boxes: float32 [T, 4], x1, y1, x2, y2 in pixels, NaN in frames without a box; None where none is known.
-    """
-
-    frames: Tensor
-    label: int
-    name: str
-    boxes: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __repr__(self) -> str:
-        boxes = "" if self.boxes is None else ", boxes"
-        return f"Clip({self.name}, label={self.label}, frames={list(self.frames.shape)}{boxes})"
+__all__ = [
+    "DIRECTIONS",
+    "UCF101",
+    "Clip",
+    "ClipFolder",
+    "MovingShapes",
+    "Weizmann",
+    "generate_moving_shapes",
+]
 
 
-def _folder(root: str | os.PathLike | None, name: str, owner: str) -> Path:
-    """`root`, or the folder `name` in the environment's AMSTEL_DATA."""
-    if root is None:
-        if "AMSTEL_DATA" not in os.environ:
-            raise ValueError(f"{owner}: give `root`, the folder of the clips, or set AMSTEL_DATA")
-        root = Path(os.environ["AMSTEL_DATA"]) / name
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(f"{owner}: the folder {root} does not exist")
-    return root
+def _names(root: Path, paths: list[Path]) -> list[str]:
+    def relative(path: Path) -> Path:
+        return path.relative_to(root) if path.is_relative_to(root) else Path(path.parent.name, path.name)
 
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=natural)
+    # The dots of a folder's name begin no ending.
+    whole = [relative(path) for path in paths]
+    short = [p if path.is_dir() else p.with_suffix("") for p, path in zip(whole, paths, strict=True)]
+    often = Counter(short)
+    return [(s if often[s] == 1 else w).as_posix() for s, w in zip(short, whole, strict=True)]
 
 
 class ClipFolder:
     """A folder with one subfolder a class, and the clips of the class in it.
 
     A clip is a video file, a folder of frames (in natural order), or an image that is a strip of square frames
-    side by side; `amstel.video.read` reads it when it is asked for. Classes are in the order of their names.
+    side by side (or an animation); `amstel.video.read` reads it when it is asked for. Classes are in the order of their names.
     Other files are passed over, and so is whatever begins with a dot.
 
     Args:
@@ -70,7 +54,7 @@ class ClipFolder:
     Attributes:
         classes: names of the classes.
         labels: class of each clip.
-        names: "class/clip" of each clip.
+        names: "class/clip" of each clip, no two alike.
         paths: where each clip is.
 
     Raises:
@@ -85,15 +69,15 @@ class ClipFolder:
     """
 
     def __init__(self, root: str | os.PathLike):
-        self.root = _folder(root, "", type(self).__name__)
-        folders = [p for p in _visible(self.root) if p.is_dir()]
+        self.root = data_folder(root, "", type(self).__name__)
+        folders = [p for p in visible(self.root) if p.is_dir()]
         if not folders:
             raise ValueError(f"{self.root} must hold one folder a class, got none")
         self.classes = [p.name for p in folders]
         self.labels: list[int] = []
         self.paths: list[Path] = []
         for label, folder in enumerate(folders):
-            clips = [p for p in _visible(folder) if p.is_dir() or p.suffix.lower() in IMAGES + VIDEOS]
+            clips = [p for p in visible(folder) if p.is_dir() or p.suffix.lower() in IMAGES + VIDEOS]
             if not clips:
                 raise ValueError(
                     f"the class folder {folder} must hold clips (video files, folders of frames or strips), got none"
@@ -103,7 +87,46 @@ class ClipFolder:
 
     @property
     def names(self) -> list[str]:
-        return [f"{path.parent.name}/{path.stem}" for path in self.paths]
+        """The path from the root without its ending, which stays where two clips differ in nothing else."""
+        return _names(self.root, self.paths)
+
+    def check(self, strict: bool = False) -> list[tuple[str, str]]:
+        """Leave out the clips that cannot be read, by their first frames, so that no epoch ends at one.
+
+        Args:
+            strict: raise at the first one instead.
+
+        Returns:
+            (name, reason) of each clip that was left out; a warning counts and names them.
+
+        Raises:
+            ValueError: with `strict`, for a clip; else where none is left of a class.
+        """
+        bad, good = [], []
+        for index, (name, path) in enumerate(zip(self.names, self.paths, strict=True)):
+            try:
+                next(iter(Frames(path, strip=True)))
+                good.append(index)
+            except (ValueError, OSError) as error:
+                if strict:
+                    raise
+                bad.append((name, str(error)))
+        if bad:
+            gone = {self.labels[k] for k in range(len(self))} - {self.labels[k] for k in good}
+            if gone:
+                classes = ", ".join(self.classes[label] for label in sorted(gone))
+                raise ValueError(f"{self.root}: no clip of {classes} can be read; the first: {bad[0][1]}")
+            self._keep(good)
+            shown = "; ".join(reason for _, reason in bad[:5]) + ("; ..." if len(bad) > 5 else "")
+            warnings.warn(
+                f"{len(bad)} of {len(bad) + len(good)} clips cannot be read and are left out: {shown}",
+                stacklevel=2,
+            )
+        return bad
+
+    def _keep(self, indices: list[int]) -> None:
+        self.labels = [self.labels[k] for k in indices]
+        self.paths = [self.paths[k] for k in indices]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -111,7 +134,7 @@ class ClipFolder:
     def __getitem__(self, index: int) -> Clip:
         if not -len(self) <= index < len(self):
             raise IndexError(f"`index` must be below {len(self)}, got {index}")
-        return Clip(read(self.paths[index]), self.labels[index], self.names[index])
+        return Clip(read(self.paths[index], strip=True), self.labels[index], self.names[index])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} clips, classes={self.classes})"
@@ -144,14 +167,14 @@ class Weizmann(ClipFolder):
     subjects: list[int]
 
     def __init__(self, root: str | os.PathLike | None = None):
-        root = _folder(root, "video/weizmann4", "Weizmann")
+        root = data_folder(root, "video/weizmann4", "Weizmann")
         manifest = root / "manifest.json"
         if manifest.is_file():
             self.root = root
             self._read_manifest(manifest)
         else:
             super().__init__(root)
-            people = [path.stem.split("_")[0] for path in self.paths]
+            people = [(p.name if p.is_dir() else p.stem).split("_")[0] for p in self.paths]
             numbers = {name: k for k, name in enumerate(sorted(set(people), key=lambda n: natural(Path(n))))}
             self.subjects = [numbers[name] for name in people]
 
@@ -179,6 +202,10 @@ class Weizmann(ClipFolder):
                     f"{manifest} lists {file}, which is neither in its folder nor beside it"
                 )
             self.paths.append(path)
+
+    def _keep(self, indices: list[int]) -> None:
+        super()._keep(indices)
+        self.subjects = [self.subjects[k] for k in indices]
 
     def leave_out(self, subject: int) -> tuple[list[int], list[int]]:
         """Numbers of the clips of all others, and of those of `subject`: one fold of leave one subject out."""
@@ -209,9 +236,11 @@ class MovingShapes(ClipFolder):
     """
 
     def __init__(self, root: str | os.PathLike | None = None, window: tuple[int, int] | None = (12, 20)):
-        if window is not None and not 0 <= window[0] < window[1]:
-            fail("window", "(first, end) with 0 <= first < end, or None", window)
-        super().__init__(_folder(root, "video/moving_shapes", "MovingShapes"))
+        if window is not None:
+            window = (_arguments.integer("window", window[0], 0), _arguments.integer("window", window[1]))
+            if window[0] >= window[1]:
+                fail("window", "(first, end) with 0 <= first < end, or None", window)
+        super().__init__(data_folder(root, "video/moving_shapes", "MovingShapes"))
         self.window = window
 
     def __getitem__(self, index: int) -> Clip:
@@ -248,8 +277,8 @@ class UCF101(ClipFolder):
     """
 
     def __init__(self, root: str | os.PathLike | None = None):
-        self.root = _folder(root, "video/ucf101_clip", "UCF101")
-        files = sorted(self.root.glob("*.json"))
+        self.root = data_folder(root, "video/ucf101_clip", "UCF101")
+        files = visible(self.root, (".json",))
         if not files:
             raise FileNotFoundError(f"{self.root} must hold a JSON file with the boxes, got none")
         self._file = files[0]
@@ -269,19 +298,27 @@ class UCF101(ClipFolder):
             raise ValueError(
                 f"{self._file} must hold the boxes of UCF101's clips, got {type(error).__name__}: {error}"
             ) from None
-        videos = {path.stem: path for path in sorted(self.root.rglob("*.avi"))}
-        self._names = sorted(name for name in self._tubes if name.split("/")[-1] in videos)
+        videos: dict[str, list[Path]] = {}
+        for path in sorted(self.root.rglob("*.avi"), key=natural):
+            if not path.name.startswith("."):
+                videos.setdefault(path.stem, []).append(path)
+        found = {name: _of_class(name, videos.get(name.split("/")[-1], [])) for name in sorted(self._tubes)}
+        self._names = [name for name, path in found.items() if path is not None]
         if not self._names:
             raise FileNotFoundError(
                 f"{self.root} must hold videos named in {self._file.name}, got none of them"
             )
         self.classes = sorted({name.split("/")[0] for name in self._names})
         self.labels = [self.classes.index(name.split("/")[0]) for name in self._names]
-        self.paths = [videos[name.split("/")[-1]] for name in self._names]
+        self.paths = [path for path in found.values() if path is not None]
 
     @property
     def names(self) -> list[str]:
         return list(self._names)
+
+    def _keep(self, indices: list[int]) -> None:
+        super()._keep(indices)
+        self._names = [self._names[k] for k in indices]
 
     def __getitem__(self, index: int) -> Clip:
         clip = super().__getitem__(index)
@@ -299,168 +336,11 @@ class UCF101(ClipFolder):
         return clip
 
 
-# --------------------------------------------------------------------------------------- generated clips
-
-# Counter-clockwise, as angles are.
-DIRECTIONS = {
-    2: ("right", "left"),
-    4: ("right", "up", "left", "down"),
-    8: ("right", "up right", "up", "up left", "left", "down left", "down", "down right"),
-}
-SHAPES = ("disc", "square", "triangle", "cross")
-
-
-def _coverage(shape: str, radius: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How much of each pixel the shape covers, 0..1; x and y are the pixels' places seen from its centre."""
-    if shape == "disc":
-        outside = np.hypot(x, y) - radius
-    elif shape == "square":
-        outside = np.maximum(abs(x), abs(y)) - radius
-    elif shape == "triangle":
-        outside = np.maximum((2 * abs(x) - y - radius) / math.sqrt(5), y - radius)
-    else:
-        long, wide = np.maximum(abs(x), abs(y)), np.minimum(abs(x), abs(y))
-        outside = np.maximum(long - radius, wide - radius / 3)
-    return np.clip(0.5 - outside, 0, 1)
-
-
-def _colour(rng: np.random.Generator) -> np.ndarray:
-    """A strong, light colour [3, 1, 1]."""
-    hue = rng.uniform(0, 6)
-    rgb = np.clip(abs((hue + np.array([0, 4, 2])) % 6 - 3) - 1, 0.05, 1) * rng.uniform(0.8, 1)
-    return rgb.astype(np.float32)[:, None, None]
-
-
-def generate_moving_shapes(
-    count: int,
-    frames: int = 16,
-    size: int = 64,
-    seed: int = 0,
-    classes: int = 4,
-    distractors: int = 0,
-    speed: float | tuple[float, float] = (1.0, 2.0),
-    noise: float = 0.03,
-    wrap: bool = True,
-) -> list[Clip]:
-    """Made-up clips: a coloured shape moves over a textured background; the class is the direction of its motion.
-
-    The shape is a disc, square, triangle or cross of random colour and size. Its position in the first frame is
-    uniform over the places where all of it is in the picture, and where it would leave the picture it comes in
-    again at the other side, whole. So its position is uniform in every frame, whatever the class, and its look
-    does not depend on the class either: **no single frame says anything about the class**. (Without coming in
-    again that cannot be: a steady motion to the right makes the mean position of the last frame differ from
-    that of the first, and a motion to the left makes it differ the other way.) With `wrap=False` the shape goes
-    straight along a path placed at random: its track is one piece, but the first and last frames hint at the
-    class, the more the longer the path.
-
-    Clip i depends on `seed` and i only, and its class is i modulo `classes`.
-
-    Args:
-        count: number of clips.
-        frames: T.
-        size: height and width in pixels, at least 16.
-        seed: the same seed gives the same clips.
-        classes: 2 (right, left), 4 (right, up, left, down) or 8 (with the diagonals); see `DIRECTIONS`.
-        distractors: number of grey shapes, which do not matter; each rests or moves in a direction of its own.
-        speed: pixels a frame, or the range from which each clip's is drawn.
-        noise: standard deviation of the pixels' noise, new in each frame; the picture's range is 0..1.
-        wrap: come in again at the other side.
-
-    Returns:
-        list of `Clip`, with true boxes [T, 4].
-
-    Raises:
-        ValueError: an argument out of its range; a speed at which the direction is no longer defined (half the
-            way that the shape has) or, with `wrap=False`, at which the path does not fit.
-
-    Example:
-        >>> clips = amstel.data.generate_moving_shapes(8, frames=12, classes=2)
-        >>> clips[1]
-        Clip(left_00001, label=1, frames=[12, 64, 64, 3], boxes)
-    """
-    for argument, value, least in (
-        ("count", count, 0),
-        ("frames", frames, 1),
-        ("size", size, 16),
-        ("seed", seed, 0),
-        ("distractors", distractors, 0),
-    ):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            fail(argument, f"an integer >= {least}", value)
-    if classes not in DIRECTIONS:
-        fail("classes", "2, 4 or 8", classes)
-    if not 0 <= noise <= 1:
-        fail("noise", "in [0, 1]", noise)
-    try:
-        low, high = speed if isinstance(speed, Sequence) else (speed, speed)
-    except ValueError:
-        fail("speed", "a number or (least, greatest)", speed)
-    room = size - 2 * _radii(size)[1]
-    limit = room / 2 if wrap else room / max(1, frames - 1)
-    if not 0 < low <= high < limit:
-        raise ValueError(f"`speed` must be in (0, {limit:.3g}) for these sizes, got {describe(speed)}")
-    return [
-        _generate(
-            np.random.default_rng([seed, i]), i, frames, size, classes, distractors, (low, high), noise, wrap
-        )
-        for i in range(count)
-    ]
-
-
-def _radii(size: int) -> tuple[float, float]:
-    return size / 13, size / 8
-
-
-def _generate(
-    rng: np.random.Generator,
-    index: int,
-    frames: int,
-    size: int,
-    classes: int,
-    distractors: int,
-    speed: tuple[float, float],
-    noise: float,
-    wrap: bool,
-) -> Clip:
-    label = index % classes
-
-    def track(radius: float, step: np.ndarray) -> np.ndarray:
-        """Centre [T, 2] of a shape that moves by `step` a frame."""
-        free = size - 2 * radius
-        way = np.arange(frames)[:, None] * step
-        if wrap:
-            return radius + (rng.uniform(0, free, 2) + way) % free
-        # The range of starting points from which all of the path lies inside.
-        return radius + rng.uniform(np.maximum(0, -way[-1]), free - np.maximum(0, way[-1])) + way
-
-    def motion(angle: float) -> np.ndarray:
-        return rng.uniform(*speed) * np.array([math.cos(angle), -math.sin(angle)])
-
-    radius = rng.uniform(*_radii(size))
-    centre = track(radius, motion(2 * math.pi * label / classes))
-    actors = [(rng.choice(SHAPES), radius, _colour(rng), centre)]
-    for _ in range(distractors):
-        other = rng.uniform(*_radii(size))
-        step = motion(rng.uniform(0, 2 * math.pi)) * rng.integers(2)
-        grey = np.full((3, 1, 1), rng.uniform(0.4, 0.8), np.float32)
-        # Before the shape itself, which is drawn over them.
-        actors.insert(0, (rng.choice(SHAPES), other, grey, track(other, step)))
-
-    x, y = np.meshgrid(*[np.arange(size, dtype=np.float32) + 0.5] * 2)
-    still = np.full((size, size), 0.18, np.float32)
-    for _ in range(3):
-        wave, phase = rng.uniform(-75, 75, 2) / size, rng.uniform(0, 2 * math.pi)
-        still += 0.04 * np.sin(wave[0] * x + wave[1] * y + phase)
-    movie = noise * rng.standard_normal((frames, 3, size, size), np.float32)
-    for t in range(frames):
-        picture: np.ndarray = still[None]
-        for shape, extent, colour, middle in actors:
-            # As Python numbers, which leave float32 what it is.
-            mx, my = middle[t].tolist()
-            share = _coverage(shape, extent, x - mx, y - my)
-            picture = picture + share * (colour - picture)
-        movie[t] += picture
-    pictures = np.rint(np.clip(movie, 0, 1) * np.float32(255)).astype(np.uint8)
-    boxes = np.concatenate([centre - radius, centre + radius], axis=1).astype(np.float32)
-    name = f"{DIRECTIONS[classes][label].replace(' ', '_')}_{index:05d}"
-    return Clip(torch.from_numpy(pictures).movedim(1, -1).contiguous(), label, name, torch.from_numpy(boxes))
+def _of_class(name: str, paths: list[Path]) -> Path | None:
+    """Of the videos of a name the one in the folder of its class, where several folders have one."""
+    if len(paths) < 2:
+        return paths[0] if paths else None
+    own = [path for path in paths if path.parent.name == name.split("/")[0]]
+    if len(own) != 1:
+        raise ValueError(f"{name} must be one video, got {', '.join(map(str, paths))}")
+    return own[0]

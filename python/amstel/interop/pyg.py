@@ -35,7 +35,7 @@ class _LazyLinear(nn.LazyLinear):
 class _Loops:
     """A graph under PyG's self-loop rule: every node has one loop, which keeps its weight if it was there."""
 
-    def __init__(self, edge_index: Tensor, num_nodes: int):
+    def __init__(self, edge_index: Tensor, num_nodes: int, is_given: bool):
         loop = edge_index[0] == edge_index[1]
         self.num_nodes = num_nodes
         self.keep = self.at = None
@@ -44,19 +44,42 @@ class _Loops:
             self.of = loop.nonzero()[:, 0]
             self.at = edge_index[0, self.of].long()
             edge_index = edge_index[:, self.keep]
-        self.graph = Graph.from_edge_index(edge_index, num_nodes=num_nodes)
+        # None stands for the Graph that was given, which must not be held here: it would keep itself alive.
+        self.graph = None
+        if self.at is not None or not is_given:
+            self.graph = Graph.from_edge_index(edge_index, num_nodes=num_nodes)
         if self.at is not None:
             nodes = torch.arange(num_nodes, device=edge_index.device, dtype=edge_index.dtype).expand(2, -1)
             self.looped = Graph.from_edge_index(torch.cat([edge_index, nodes], 1), num_nodes=num_nodes)
 
-    def arguments(self, weight: Tensor | None, fill: float) -> tuple[Graph, Tensor | None, float]:
+    def arguments(self, given: Any, weight: Tensor | None, fill: float) -> tuple[Graph, Tensor | None, float]:
         """Graph, edge weights and λ that `spmm` takes."""
+        graph = given if self.graph is None else self.graph
         if weight is None:
-            return self.graph, None, 1.0  # PyG has no `improved` without weights
+            return graph, None, 1.0  # PyG has no `improved` without weights
         if self.at is None:
-            return self.graph, weight, fill
+            return graph, weight, fill
         loops = weight.new_full((self.num_nodes,), fill).index_put((self.at,), weight[self.of])
         return self.looped, torch.cat([weight[self.keep], loops]), 0.0
+
+
+# What a Graph becomes under the rules of a layer, (flow, self-loops), once for all layers; None: itself.
+_prepared: weakref.WeakKeyDictionary[Graph, dict[tuple[str, bool], _Loops | Graph | None]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _prepare(given: Graph, flow: str, loops: bool) -> _Loops | Graph | None:
+    kept = _prepared.setdefault(given, {})
+    if (flow, loops) not in kept:
+        index = given.to_edge_index()[0]
+        forward = flow == "source_to_target"
+        index = index if forward else index.flip(0)
+        if loops:
+            kept[flow, loops] = _Loops(index, given.num_nodes, forward)
+        else:
+            kept[flow, loops] = None if forward else Graph.from_edge_index(index, num_nodes=given.num_nodes)
+    return kept[flow, loops]
 
 
 class GCNConv(nn.Module):
@@ -104,14 +127,26 @@ class GCNConv(nn.Module):
     ):
         super().__init__()
         flow = kwargs.pop("flow", "source_to_target")
-        if flow not in ("source_to_target", "target_to_source"):
-            _check.fail("flow", "'source_to_target' or 'target_to_source'", flow)
+        _check.choice("flow", flow, ("source_to_target", "target_to_source"))
         for name, only in (("aggr", "add"), ("node_dim", -2)):
             if (value := kwargs.pop(name, only)) != only:
                 _check.fail(name, f"{only!r}, the only one of this layer", value)
         if kwargs:
             raise TypeError(f"GCNConv has no options {sorted(kwargs)}")
-        add_self_loops = normalize if add_self_loops is None else add_self_loops
+        for name, value in (
+            ("improved", improved),
+            ("cached", cached),
+            ("normalize", normalize),
+            ("bias", bias),
+        ):
+            _check.flag(name, value)
+        in_channels = _check.integer("in_channels", in_channels, -1)
+        if in_channels == 0:
+            _check.fail("in_channels", "an integer >= 1, or -1 to take it from the first input", in_channels)
+        out_channels = _check.integer("out_channels", out_channels, 1)
+        add_self_loops = (
+            normalize if add_self_loops is None else _check.flag("add_self_loops", add_self_loops)
+        )
         if add_self_loops and not normalize:
             raise ValueError("GCNConv adds self-loops only with normalize=True")
         self.in_channels, self.out_channels = in_channels, out_channels
@@ -123,7 +158,6 @@ class GCNConv(nn.Module):
             self.lin = _Linear(in_channels, out_channels, bias=False)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self._cached: tuple[Graph, Tensor | None, float] | None = None
-        self._prepared: weakref.WeakKeyDictionary[Graph, Graph | _Loops] = weakref.WeakKeyDictionary()
 
     def reset_parameters(self) -> None:
         """New Glorot weights, zero bias, empty cache."""
@@ -134,6 +168,12 @@ class GCNConv(nn.Module):
 
     def forward(self, x: Tensor, edge_index: Tensor | Graph, edge_weight: Tensor | None = None) -> Tensor:
         _check.tensor("x", x, "a tensor [N, F] or [B, N, F]")
+        if (
+            x.dim() not in (2, 3)
+            or x.layout != torch.strided
+            or not (x.shape[-1] == self.in_channels or self.in_channels == -1)
+        ):
+            _check.fail("x", f"[N, {self.in_channels}] or [B, N, {self.in_channels}], dense", x)
         arguments = self._cached
         if arguments is None:
             arguments = self._arguments(x, edge_index, edge_weight)
@@ -144,32 +184,50 @@ class GCNConv(nn.Module):
         return spmm(graph, self.lin(x), weight, norm=norm, self_loops=self_loops, bias=self.bias)
 
     def _arguments(self, x: Tensor, given: Any, weight: Tensor | None) -> tuple[Graph, Tensor | None, float]:
-        prepared = self._prepared.get(given) if isinstance(given, Graph) else None
+        nodes, fill = x.shape[-2], 2.0 if self.improved else 1.0
         if isinstance(given, Graph):
-            weight = given.weight if weight is None else weight
-        elif isinstance(given, Tensor) and given.layout != torch.strided:
-            coo = given.to_sparse_coo().coalesce()
-            given, weight = coo.indices().flip(0), coo.values()
-        if prepared is None:
-            index = given.to_edge_index()[0] if isinstance(given, Graph) else given
-            _check.tensor("edge_index", index, "an integer tensor [2, E], a sparse matrix or an amstel.Graph")
-            if index.dim() != 2 or index.shape[0] != 2:
-                _check.fail("edge_index", "an integer tensor [2, E]", index)
-            index = index if self.flow == "source_to_target" else index.flip(0)
-            nodes = x.shape[-2]
-            # Indices out of range are found by the Graph, so it comes before anything that uses them.
-            if self.add_self_loops:
-                prepared = _Loops(index, nodes)
-            else:
-                prepared = Graph.from_edge_index(index, num_nodes=nodes)
-            if isinstance(given, Graph):
-                self._prepared[given] = prepared
-        edges = given.num_edges if isinstance(given, Graph) else given.shape[1]
+            if given.num_rows != nodes or given.num_cols != nodes:
+                _check.fail("edge_index", f"a Graph of {nodes} nodes, as many as `x` has rows", given)
+            weight = self._weight(given._weight if weight is None else weight, given.num_edges, x)
+            prepared = _prepare(given, self.flow, self.add_self_loops)
+            if isinstance(prepared, _Loops):
+                return prepared.arguments(given, weight, fill)
+            return given if prepared is None else prepared, weight, 0.0
+        _check.tensor("edge_index", given, "an integer tensor [2, E], a sparse matrix or an amstel.Graph")
+        if given.layout != torch.strided:
+            return self._sparse(x, given, weight, fill)
+        if given.dim() != 2 or given.shape[0] != 2:
+            _check.fail("edge_index", "an integer tensor [2, E]", given)
+        index = given if self.flow == "source_to_target" else given.flip(0)
+        weight = self._weight(weight, given.shape[1], x)
+        # Indices out of range are found by the Graph, so it comes before anything that uses them.
+        if self.add_self_loops:
+            Graph.from_edge_index(index, num_nodes=nodes)
+            return _Loops(index, nodes, False).arguments(None, weight, fill)
+        return Graph.from_edge_index(index, num_nodes=nodes), weight, 0.0
+
+    def _sparse(
+        self, x: Tensor, matrix: Tensor, weight: Tensor | None, fill: float
+    ) -> tuple[Graph, Tensor | None, float]:
+        """A torch.sparse matrix, to whose diagonal PyG adds the loops, whatever is there."""
+        nodes = x.shape[-2]
+        if matrix.shape != (nodes, nodes):
+            _check.fail("edge_index", f"a sparse matrix [{nodes}, {nodes}] for `x` {list(x.shape)}", matrix)
         if weight is not None:
-            weight = _check.vector("edge_weight", weight.to(x.dtype), edges, x)
-        if isinstance(prepared, Graph):
-            return prepared, weight, 0.0
-        return prepared.arguments(weight, 2.0 if self.improved else 1.0)
+            raise ValueError("`edge_weight` must be None with a sparse matrix, whose values are the weights")
+        if self.flow != "source_to_target":
+            _check.fail("flow", "'source_to_target' for a sparse matrix, whose rows are targets", self.flow)
+        coo = matrix.to_sparse_coo().coalesce()
+        graph = Graph.from_edge_index(coo.indices().flip(0), num_nodes=nodes)
+        weight = self._weight(coo.values(), graph.num_edges, x)
+        return graph, weight, fill if self.add_self_loops else 0.0
+
+    @staticmethod
+    def _weight(weight: Tensor | None, edges: int, x: Tensor) -> Tensor | None:
+        if weight is None:
+            return None
+        _check.tensor("edge_weight", weight, f"a tensor [{edges}]")
+        return _check.vector("edge_weight", weight.to(x.dtype), edges, x)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels})"

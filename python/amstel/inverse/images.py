@@ -71,24 +71,28 @@ class Inpainting(ForwardModel):
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._mask("x", x) * x
+        return self._seen("x", x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self._mask("y", y) * y
+        return self._seen("y", y)
 
     def prepare(self, y: Tensor) -> Prepared:
-        mask, sigma = self._mask("y", y), self._sigma(y)
+        self._check("y", y)
+        mask, sigma = self.mask, self._sigma(y)
         return Fused(self, y, lambda eta, link: ops.rim_denoise_input(eta, y, sigma, mask=mask, link=link))
 
-    def _mask(self, name: str, images: Any) -> Tensor:
-        """In the dtype of the images."""
+    def _seen(self, name: str, images: Any) -> Tensor:
+        """The images, 0 where the mask is: NaN and infinity too, which 0 times them would not be."""
+        self._check(name, images)
+        return images.masked_fill(~self.mask, 0)
+
+    def _check(self, name: str, images: Any) -> None:
         check_images(name, images)
         self._check_device(images)
         n, c, h, w = images.shape
         size = (1,) * (4 - self.mask.dim()) + tuple(self.mask.shape)
         if size[2:] != (h, w) or size[1] not in (1, c) or size[0] not in (1, n):
             _check.fail("mask", f"[{h}, {w}], [{c}, {h}, {w}] or [{n}, {c}, {h}, {w}] as `{name}`", self.mask)
-        return self.mask.to(images.dtype)
 
     def _image_shape(self) -> tuple[int, ...]:
         n, c, h, w = (1,) * (4 - self.mask.dim()) + tuple(self.mask.shape)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from amstel import _check
+from amstel._derived import keep
 from amstel.graph import Graph
 from amstel.ops.spmm import spmm
 
@@ -278,7 +279,7 @@ def fourier_basis(graph: Graph, modes: int | None = None) -> tuple[Tensor, Tenso
         if not torch.allclose(laplacian, laplacian.T, atol=1e-10):
             raise ValueError(f"a graph Fourier transform needs a symmetric graph, got a directed {graph!r}")
         values, vectors = torch.linalg.eigh(laplacian)
-        kept[modes] = values[:modes].float(), vectors[:, :modes].float().contiguous()
+        return keep(kept, modes, (values[:modes].float(), vectors[:, :modes].float().contiguous()))
     return kept[modes]
 
 

@@ -15,10 +15,24 @@ from torch.utils.checkpoint import checkpoint
 
 from amstel import _check, ops
 from amstel.nn.conv_gru import ConvGRUCell
+from amstel.nn.unet import RecurrentUNet
 from amstel.ops._winograd import conv3x3
 from amstel.reference.rim import psi
 
 State = tuple[Tensor | None, Tensor | None]
+
+#: The networks, and how many features each has unless it is told.
+WIDTHS = {"conv": 64, "unet": 16}
+#: What only "conv" can be told, and the values that "unet" takes for it.
+_OF_CONV = {
+    "stride": 1,
+    "kernel_sizes": (5, 3, 3),
+    "gru_kernel_size": 1,
+    "dilation": 1,
+    "padding_mode": "zeros",
+    "reset": "after",
+    "state_relu": False,
+}
 
 
 class RIM(nn.Module):
@@ -29,27 +43,37 @@ class RIM(nn.Module):
         x_t = Ψ(η_t)      g_t = Ψ'(η_t) ⊙ A^H (A x_t - y) / σ²
         η_{t+1} = η_t + h(g_t, η_t, s_t)      s_{t+1} = h*(g_t, η_t, s_t)
 
-    where h is a small network with two convolutional GRUs: convolution 5x5, ReLU, GRU, convolution 3x3, ReLU, GRU,
-    convolution 3x3. It sees the forward model A through the gradient alone, so that one network serves any.
+    where h is a small network that sees the forward model A through the gradient alone. There are two:
+
+    * "conv", that of the paper, with two convolutional GRUs: convolution 5x5, ReLU, GRU, convolution 3x3, ReLU, GRU,
+      convolution 3x3.
+    * "unet", `amstel.nn.unet.RecurrentUNet`, which sees much farther for the same time: a U-Net without biases of four
+      scales, whose GRU lives at an eighth of the size and which hands its last features on to the next step. It reads
+      η_t, σ² g_t and a map of σ, with σ = `physics.sigma`, a number or a tensor [N]; 1 where the physics has none.
 
     Args:
         channels: C of the images; 2 where they are complex, as their real and imaginary part.
-        features: of the network and its two states.
+        features: of "conv" and its two states, default 64; of "unet" at the full size, default 16, and two, four and
+            eight times as many at the coarser scales.
         steps: T.
         link: Ψ, "identity", or "logistic" for images between 0 and 1, Ψ(η) = 1 / (1 + exp(-η)).
         detach_gradient: stop the gradient of training where it passes through g_t, the forward model. Through η_t and
             the states it goes on; training needs no gradient of the forward model then.
+        network: "conv" or "unet"; what follows is of "conv" alone, but for memory, use_estimate, recurrent, depth and
+            gradient_step.
         stride: of the first convolution; the last one makes stride² pixels of one. The network is about stride² times
             as fast, and sees stride times as far.
         memory: what is kept for the gradient, always with the same bits. "store": everything; "recompute": η and the
             two states of a step, about an eighth, for a second forward pass; "chunked": those of every sqrt(T)-th
             step, for a third one; a number k: of every k-th step.
         use_estimate: whether the network sees η_t, or g_t alone.
-        recurrent: whether there are states; False: two convolutions with ReLU, of as many weights, in place of each GRU.
+        recurrent: whether there are states; False: two convolutions with ReLU, of as many weights, in place of each GRU;
+            "unet" has nothing in its place.
         kernel_sizes: of the three convolutions, odd. gru_kernel_size: of those in the GRUs.
         dilation: of the second convolution.
         gradient_step: α of a plain step that the network's is added to, η_{t+1} = η_t - α g_t + h(g_t, η_t, s_t).
-        depth: how many of those, each with its ReLU, follow each other between the two GRUs.
+        depth: how many of those, each with its ReLU, follow each other between the two GRUs; of "unet" the residual
+            blocks at each scale, on the way down and on the way up.
         padding_mode: of the three convolutions, "zeros", "replicate" or "reflect".
         reset: of the GRUs, see `amstel.nn.ConvGRUCell`.
         state_relu: whether a GRU's output goes through a ReLU on its way to the next convolution.
@@ -60,7 +84,8 @@ class RIM(nn.Module):
     * y: measurements.
     * physics: anything with `.adjoint(y)` and `.gradient(x, y)`, as the models of `amstel.inverse`, whose
       `.prepare(y)` is used where there is one.
-    * steps: T of this call.
+    * steps: T of this call. Weights are good for as many steps as they were trained with, and diverge with many more:
+      `trained_steps`, which `pretrained` sets, is the largest T that the model takes; None: any.
     * initial: x_0; None: `physics.adjoint(y)`. With the logistic link it is clamped to [0.01, 0.99] first, so that η_0
       is finite and Ψ' there is not 0.
 
@@ -70,7 +95,8 @@ class RIM(nn.Module):
     Raises:
         ValueError or TypeError: an argument is not as described.
 
-    Complexity: with C' features, 50 C C' + 9 C'² + 9 C C' + 12 C'² multiplications a pixel and step.
+    Complexity: with C' features, 50 C C' + 9 C'² + 9 C C' + 12 C'² multiplications a pixel and step; "unet" about
+    190 C'² + 36 C C'.
 
     Source: P. Putzky, M. Welling, Recurrent Inference Machines for Solving Inverse Problems, arXiv 1706.04008,
     equations 7-9 and section 4.1.
@@ -86,11 +112,12 @@ class RIM(nn.Module):
     def __init__(
         self,
         channels: int = 1,
-        features: int = 64,
+        features: int | None = None,
         steps: int = 10,
         link: str = "identity",
         detach_gradient: bool = False,
         *,
+        network: str = "conv",
         stride: int = 1,
         memory: str | int = "store",
         use_estimate: bool = True,
@@ -105,6 +132,13 @@ class RIM(nn.Module):
         state_relu: bool = False,
     ):
         super().__init__()
+        #: The most steps that forward takes; None: any number.
+        self.trained_steps: int | None = None
+        #: Lowest and highest standard deviation of the noise that the weights were trained with, where that is known.
+        self.trained_sigma: tuple[float, float] | None = None
+        if network not in WIDTHS:
+            _check.fail("network", " or ".join(map(repr, WIDTHS)), network)
+        features = WIDTHS[network] if features is None else features
         #: The arguments, from which the model can be built again.
         self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         for name in ("channels", "features", "steps", "stride", "gru_kernel_size", "dilation", "depth"):
@@ -118,6 +152,7 @@ class RIM(nn.Module):
             _check.fail("kernel_sizes", "three odd numbers", kernel_sizes)
         if padding_mode not in ("zeros", "replicate", "reflect"):
             _check.fail("padding_mode", "'zeros', 'replicate' or 'reflect'", padding_mode)
+        self.network = network
         self.channels, self.features, self.steps, self.link = channels, features, steps, link
         self.detach_gradient, self.stride, self.memory = bool(detach_gradient), stride, memory
         if isinstance(gradient_step, bool) or not isinstance(gradient_step, (int, float)):
@@ -128,6 +163,16 @@ class RIM(nn.Module):
             bool(recurrent),
             bool(state_relu),
         )
+
+        if network == "unet":
+            for name, usual in _OF_CONV.items():
+                if self.options[name] != usual:
+                    _check.fail(name, f"{usual!r}, which it always is in network='unet'", self.options[name])
+            inputs = channels * (2 if use_estimate else 1) + 1
+            self.unet = RecurrentUNet(inputs, channels, features, depth, self.recurrent)
+            with torch.no_grad():
+                self.unet.tail.weight.mul_(0.1)  # begin near the measurement
+            return
 
         def conv(inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
             padding = dilation * (size // 2)
@@ -172,10 +217,21 @@ class RIM(nn.Module):
         options = json.loads(weights.metadata(file)["options"])
         model = cls(**options)
         model.load_state_dict(weights.load(file))
+        said = weights.metadata(file)
+        model.trained_steps = int(said.get("trained_steps", model.steps))
+        if "trained_sigma" in said:
+            model.trained_sigma = tuple(level / 255 for level in json.loads(said["trained_sigma"]))
         return model.eval()
 
-    def step(self, given: Tensor, state: State = (None, None)) -> tuple[Tensor, State]:
-        """The update of η from the network's input, [η_t, g_t] or g_t alone, and the next state."""
+    def step(
+        self, given: Tensor, state: State = (None, None), sigma: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """The update of η from the network's input, [η_t, g_t] or g_t alone, and the next state.
+
+        `sigma`, [N], is for the U-Net, which reads σ² g_t and σ; None: 1.
+        """
+        if self.network == "unet":
+            return self.unet(self._levelled(given, sigma), state)
         height, width = given.shape[2:]
         h1 = self._unit(self.gru1, relu(self.conv1(given), inplace=True), state[0])
         x = self._passed(h1)
@@ -186,6 +242,14 @@ class RIM(nn.Module):
         if self.stride > 1:
             update = pixel_shuffle(update, self.stride)[:, :, :height, :width]
         return update, (h1, h2) if self.recurrent else (None, None)
+
+    def _levelled(self, given: Tensor, sigma: Tensor | None) -> Tensor:
+        """[η, σ² g, σ]: all in the units of the image, so that the U-Net need not learn to divide by σ²."""
+        n, _, height, width = given.shape
+        level = given.new_ones(n, 1, 1, 1) if sigma is None else sigma.to(given).reshape(-1, 1, 1, 1)
+        c = given.shape[1] - self.channels
+        parts = [given[:, :c], given[:, c:] * level.square(), level.expand(n, 1, height, width)]
+        return torch.cat(parts, 1).contiguous(memory_format=torch.channels_last)
 
     def _unit(self, unit: nn.Module, x: Tensor, h: Tensor | None) -> Tensor:
         return unit(x, h) if self.recurrent else unit(x)
@@ -203,6 +267,9 @@ class RIM(nn.Module):
     ) -> list[Tensor]:
         steps = self.steps if steps is None else steps
         _at_least_one("steps", steps)
+        if self.trained_steps is not None and steps > self.trained_steps:
+            expected = f"at most {self.trained_steps}, as these weights were trained; more steps diverge"
+            _check.fail("steps", expected, steps)
         if not (hasattr(physics, "adjoint") and hasattr(physics, "gradient")):
             raise TypeError(f"`physics` must have .adjoint and .gradient, got {_check.describe(physics)}")
         name = "initial" if initial is not None else "physics.adjoint(y)"
@@ -211,19 +278,22 @@ class RIM(nn.Module):
         eta = torch.view_as_real(x).permute(0, 3, 1, 2) if complex_ else x
         if self.link == "logistic":
             eta = torch.logit(eta, 0.01)
-        run = self._run(_likelihood(y, physics, complex_))
+        sigma = _sigma(physics, x) if self.network == "unet" else None
+        run = self._run(_likelihood(y, physics, complex_), sigma)
         etas = run(eta, None, None, steps)[:-2]
         estimates = [psi(e, self.link) for e in etas]
         if complex_:
             return [torch.view_as_complex(e.permute(0, 2, 3, 1).contiguous()) for e in estimates]
         return estimates
 
-    def _run(self, network_input: Callable[[Tensor, str], Tensor]) -> Callable[..., Any]:
+    def _run(
+        self, network_input: Callable[[Tensor, str], Tensor], sigma: Tensor | None
+    ) -> Callable[..., Any]:
         """(η, h1, h2, k) -> k times the next η, and the states after them."""
 
         def once(eta: Tensor, h1: Tensor | None, h2: Tensor | None) -> tuple:
             given = self._given(eta, network_input)
-            update, state = self.step(given, (h1, h2))
+            update, state = self.step(given, (h1, h2), sigma)
             update = update.to(eta.dtype)
             if self.gradient_step:
                 update = update - self.gradient_step * given[:, -self.channels :].to(eta.dtype)
@@ -282,6 +352,16 @@ class RIM(nn.Module):
 def _at_least_one(name: str, value: Any, other: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         _check.fail(name, f"{other}an integer >= 1", value)
+
+
+def _sigma(physics: Any, images: Tensor) -> Tensor:
+    """The physics' σ as [N], or 1 as in a `ForwardModel` that is told nothing."""
+    sigma, n = getattr(physics, "sigma", 1.0), images.shape[0]
+    if not isinstance(sigma, Tensor):
+        return images.real.new_full((n,), float(sigma))
+    if sigma.is_complex() or sigma.numel() not in (1, n):
+        _check.fail("physics.sigma", f"a number or [{n}], one an image", sigma)
+    return sigma.detach().to(images.real).reshape(-1).expand(n)
 
 
 def _again(function: Callable[..., tuple], *given: Any) -> tuple:

@@ -1,6 +1,7 @@
 """The fused operators as typed, documented, differentiable functions."""
 
 from amstel.ops import _csr_cuda  # noqa: F401  (registers the graph structure on CUDA)
+from amstel.ops._plain import decompositions
 from amstel.ops.conv_gru import conv_gru_cell
 from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
 from amstel.ops.mri import mri_gradient, mri_normal
@@ -20,6 +21,7 @@ __all__ = [
     "conv_gru_cell",
     "conv_lstm",
     "conv_lstm_cell",
+    "decompositions",
     "mri_gradient",
     "mri_normal",
     "rim_denoise_input",

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from amstel import _check, reference
+from amstel.ops._raw import operators, own_gradient, tracked, transformed
 
-_ops = torch.ops.amstel
+_ops = operators
 
 
 def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = "store") -> Tensor:
@@ -59,11 +60,9 @@ def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = 
             _check.fail(argument, f"{name} {list(size)} on {gates_x.device}", t)
     if memory not in ("store", "recompute"):
         _check.fail("memory", "'store' or 'recompute'", memory)
-    if torch.compiler.is_exporting():
-        return reference.conv_gru_cell(gates_x, gates_h, h)
     last = not gates_x.is_contiguous()
     rows = [_rows(t, last) for t in (gates_x, gates_h, h)]
-    if not torch.is_grad_enabled() or not any(t.requires_grad for t in rows):
+    if not own_gradient(*rows):
         new = _ops.conv_gru_gates(*rows, False)[0]
     elif memory == "store":
         new = _Store.apply(*rows)[0]
@@ -102,7 +101,7 @@ class _Store(torch.autograd.Function):
         activated, h = ctx.saved_tensors
         if grad is None and grad_activated is None:
             return None, None, None
-        if grad_activated is None and not torch.is_grad_enabled():
+        if grad_activated is None and not torch.is_grad_enabled() and not transformed():
             return _ops.conv_gru_gates_grad(grad.contiguous(), activated, h)
         r, z, n, h_n = activated.chunk(4, 1)
         d = torch.zeros_like(h) if grad is None else grad
@@ -122,7 +121,7 @@ class _Recompute(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         saved = ctx.saved_tensors
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and not transformed():
             return _ops.conv_gru_gates_grad(grad.contiguous(), _ops.conv_gru_gates(*saved, True)[1], saved[2])
         with torch.enable_grad():
             inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in saved]
@@ -160,9 +159,7 @@ def conv_gru_pointwise(
     device, dtype = x.device.type, x.dtype
     if torch.is_autocast_enabled(device) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
-    if torch.compiler.is_exporting():
-        return _composed(*_cast(inputs, dtype))
-    if not torch.is_grad_enabled() or not any(t is not None and t.requires_grad for t in inputs):
+    if not own_gradient(*inputs):
         return _products(_cast(inputs, dtype), False)[0]
     return _Pointwise.apply(dtype, memory == "store", *inputs)
 
@@ -174,6 +171,8 @@ def _cast(tensors: Any, dtype: torch.dtype) -> Any:
 def _products(tensors: Any, keep: bool) -> tuple[Tensor, Tensor]:
     """conv_gru_gates on the gates of x and of h."""
     x, h, w_i, w_h, b_i, b_h = tensors
+    if h is None and (transformed() or tracked(w_h)):
+        h = x.new_zeros(len(x), w_h.shape[1])  # the product with w_h is 0, but it has a derivative
     if h is None:
         gates_h, h = b_h.expand(len(x), -1).contiguous(), x.new_zeros(len(x), w_h.shape[1])
     else:
@@ -202,7 +201,7 @@ class _Pointwise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         *inputs, activated = ctx.saved_tensors
         need = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or transformed():
             with torch.enable_grad():
                 new = _composed(*_cast(inputs, ctx.dtype))
                 wanted = [t for t, n in zip(inputs, need, strict=True) if n]

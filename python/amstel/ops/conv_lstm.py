@@ -9,10 +9,11 @@ from torch import Tensor
 
 from amstel import _check, reference
 from amstel.ops._conv_lstm import CHECKPOINTS, first, sum_dtype
+from amstel.ops._raw import batched, dispatched, operators, own_gradient, watched
 
 State = tuple[Tensor, Tensor]
 
-_ops = torch.ops.amstel
+_ops = operators
 
 
 def conv_lstm(
@@ -50,14 +51,16 @@ def conv_lstm(
         peephole: [3, C], the weights p of i, f, o, one a channel.
         memory: for the gradient, "store" keeps the activated gates, 4C numbers a pixel and step, and both
             states; "recompute" keeps h alone (and c now and then) and computes the rest again, for up to a third
-            more time. Both give the same bits.
+            more time. Both give the same bits; on CUDA, whose convolutions are cuDNN's, where
+            torch.backends.cudnn.deterministic is set, and else the same values to rounding.
         dilation: of both convolutions.
         padding: "same", or "valid" for an input convolution without padding (the state is then smaller).
         return_sequences: False returns only the last output, [N, C, H, W], and stores one frame of it.
         algorithm: "auto"; "plain" for PyTorch's convolutions; "winograd" for F(4x4, 3x3) (3x3 kernels of h on
             the CPU, dilation 1, not float64), which "auto" takes wherever it can, C >= 8 and the processor has
             no tiles (AMX) for bfloat16. Its float32 error is two to seven times that of plain sums, below 1e-6 of
-            the gates from 16 to 300 channels.
+            the gates from 16 to 300 channels. "auto" gives an x beyond ±16 to PyTorch's convolutions, and with a NaN
+            or an infinity in x or the state the whole sequence, so that no value reaches past its 3x3 window.
 
     Returns:
         output: [T, N, C, H, W] (or [N, C, H, W]), channels_last frames; and (h_n, c_n), each [N, C, H, W],
@@ -66,8 +69,10 @@ def conv_lstm(
 
     Differentiable in x, both weights, bias, peephole and state; higher derivatives go through plain PyTorch.
     Bit-identical from run to run and, on Winograd's algorithm, for any number of threads as far as PyTorch's
-    batched matrix product is, which sums the gradients of the weights (elsewhere as its convolutions are). torch.compile sees one operation whatever T is; torch.export and ONNX see
-    `amstel.reference.conv_lstm`.
+    batched matrix product is, which sums the gradients of the weights (elsewhere as its convolutions are).
+    float32 convolutions on CUDA follow torch.backends.cudnn.allow_tf32, which torch sets by default: with it results
+    are right to about 1e-3, TF32's 10 bits, and without it to float32's. torch.compile sees one operation whatever T
+    is; torch.export and ONNX see `amstel.reference.conv_lstm`.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -97,17 +102,12 @@ def conv_lstm(
     _check_choices(weight_hh, x, memory, algorithm, dilation)
     _check_state(x, weight_ih, weight_hh, state, dilation, padding)
     mask = None if lengths is None else _mask(x, lengths)
-    if torch.compiler.is_exporting():
-        return reference.conv_lstm(
-            x, weight_ih, weight_hh, bias, state, lengths=lengths, peephole=peephole, dilation=dilation,
-            padding=padding, return_sequences=return_sequences,
-        )  # fmt: skip
     if mask is not None:
         x = torch.where(mask[:, :, None, None, None], x, x.new_zeros(()))
     h, c = (None, None) if state is None else state
     wide = c if c is None else c.to(sum_dtype(x.dtype))
     tensors = (x, weight_ih, weight_hh, bias, peephole, h, wide)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if own_gradient(*tensors):
         output, h_n, c_n = _ConvLstm.apply(
             *tensors, mask, dilation, padding, algorithm, memory, return_sequences
         )
@@ -167,12 +167,12 @@ def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> 
     if c.shape != shape or c.dtype not in (gates.dtype, sum_dtype(gates.dtype)) or c.device != gates.device:
         _check.fail("c", f"{_name(gates.dtype)} {list(shape)} on {gates.device}", c)
     _check_peephole(peephole, hidden, gates)
-    if torch.compiler.is_exporting():
-        return reference.conv_lstm_cell(gates, c, peephole)
     wide = c.to(sum_dtype(gates.dtype))
     tensors = (gates, wide, peephole)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if own_gradient(*tensors):
         h, c_new = _Cell.apply(*tensors)
+    elif torch.compiler.is_compiling() or dispatched():
+        h, c_new = _ops.conv_lstm_cell(*tensors)
     else:
         h, c_new, _ = _cell(gates, wide, peephole, False)
     return h, c_new.to(c.dtype)
@@ -273,9 +273,9 @@ def _mask(x: Tensor, lengths: Tensor) -> Tensor:
     _check.tensor("lengths", lengths, f"an integer tensor [{items}]")
     if lengths.shape != (items,) or lengths.dtype not in (torch.int32, torch.int64):
         _check.fail("lengths", f"int64 or int32 [{items}]", lengths)
-    compiling = torch.compiler.is_compiling()
+    hidden = torch.compiler.is_compiling() or torch._C._is_tracing() or batched(lengths)
     # On CUDA a look costs a synchronisation, never under capture.
-    if not compiling and not (lengths.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if not hidden and not (lengths.is_cuda and torch.cuda.is_current_stream_capturing()):
         wrong = ((lengths < 1) | (lengths > steps)).nonzero()
         if len(wrong):
             n = int(wrong[0])
@@ -338,7 +338,7 @@ class _ConvLstm(torch.autograd.Function):
         if grad_output is None and grad_h is None and grad_c is None:
             return (None,) * 13
         inputs = (x, weight_ih, weight_hh, bias, peephole, h, c)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or watched(grad_output, grad_h, grad_c):
             return *_differentiable(ctx, inputs, mask, grad_output, grad_h, grad_c), *none
         needs = list(ctx.needs_input_grad[:7])
         grads = _ops.conv_lstm_grad(
@@ -414,7 +414,7 @@ def _layout(gates: Tensor, peephole: Tensor | None) -> tuple[torch.memory_format
         return torch.channels_last, hidden, peephole if peephole is None else peephole.contiguous()
     pixels = gates.shape[2] * gates.shape[3]
     if peephole is not None:
-        peephole = peephole[:, :, None].expand(3, hidden, pixels).reshape(3, -1)
+        peephole = peephole[:, :, None].expand(3, hidden, pixels).reshape(3, -1).contiguous()
     return torch.contiguous_format, hidden * pixels, peephole
 
 
@@ -431,7 +431,7 @@ class _Cell(torch.autograd.Function):
         gates, c, peephole, c_out, activated = ctx.saved_tensors
         if grad_h is None and grad_c is None:
             return None, None, None
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or watched(grad_h, grad_c):
             with torch.enable_grad():
                 outputs = reference.conv_lstm_cell(gates, c, peephole)
                 pairs = [(y, g) for y, g in zip(outputs, (grad_h, grad_c), strict=True) if g is not None]
@@ -463,6 +463,20 @@ class _Cell(torch.autograd.Function):
 
 
 # ---- Fake kernels ----
+
+
+@torch.library.register_fake("amstel::conv_lstm_cell")
+def _(gates: Tensor, c: Tensor, peephole: Any) -> Any:
+    laid = torch.contiguous_format if gates.is_contiguous() else torch.channels_last
+    return tuple(torch.empty(c.shape, dtype=t.dtype, device=c.device, memory_format=laid) for t in (gates, c))
+
+
+def _cell_operator(gates: Tensor, c: Tensor, peephole: Tensor | None) -> tuple[Tensor, Tensor]:
+    return _cell(gates, c, peephole, False)[:2]
+
+
+for _device in ("CPU", "CUDA"):
+    torch.library.impl("amstel::conv_lstm_cell", _device)(_cell_operator)
 
 
 @torch.library.register_fake("amstel::conv_lstm_gates")

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from amstel import _check, reference
+from amstel.ops._raw import operators, own_gradient, tracked, transformed, watched
 
-_ops = torch.ops.amstel
+_ops = operators
 
 LARGEST_PRIME = 127  # of the sides of an image for the fused CPU kernel, as in csrc/cpu/isa.h
 
@@ -64,7 +65,7 @@ def mri_gradient(
     if y.shape != shape or y.dtype != x.dtype or y.device != x.device:
         _check.fail("y", f"{_name(x.dtype)} {list(shape)} on {x.device}", y)
     scale = _precision(sigma, x)
-    if torch.compiler.is_exporting() or _tracked(sensitivities):
+    if transformed() or tracked(mask, sensitivities, sigma):
         y = y.masked_fill(mask == 0, 0)  # 0 times NaN would not be 0
         return reference.mri_gradient(x, y, mask, sensitivities, sigma, centered=centered)
     weights = _weights(mask, x)
@@ -130,7 +131,7 @@ def mri_normal(
         scales = scale.to(x.real.dtype).contiguous()
     else:
         _check.fail("scale", f"a number or a real tensor [{x.shape[0]}] on {x.device}", scale)
-    if torch.compiler.is_exporting() or _tracked(sensitivities, scale):
+    if transformed() or tracked(mask, sensitivities, scale):
         return reference.mri_normal(x, mask, sensitivities, adjoint_y, scale, centered=centered)
     return _Normal.call(x, adjoint_y, _origin(_weights(mask, x), centered), maps, scales, factor)
 
@@ -186,10 +187,6 @@ def _precision(sigma: float | Tensor, x: Tensor) -> tuple[Tensor | None, float]:
     return None, 1 / sigma / sigma  # sigma² may be too small for a number
 
 
-def _tracked(*tensors: Any) -> bool:
-    return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
-
-
 # ---- The mask ----
 
 
@@ -197,6 +194,11 @@ def _weights(mask: Tensor, x: Tensor) -> Tensor:
     """[W], [1, H, W] or [N, H, W] in the real dtype of x."""
     mask = mask.to(x.real.dtype)
     return mask[:, 0] if mask.dim() == 4 else mask[None] if mask.dim() == 2 else mask
+
+
+def _mask(weights: Tensor) -> Tensor:
+    """The mask of `_weights`, to be broadcast to k-space."""
+    return weights if weights.dim() == 1 else weights[:, None]
 
 
 def _origin(weights: Tensor, centered: bool) -> Tensor:
@@ -270,7 +272,7 @@ def _measured(k: Tensor, weights: Tensor) -> Tensor:
 class _Normal(torch.autograd.Function):
     @staticmethod
     def call(x: Tensor, minus: Tensor | None, *rest: Any) -> Tensor:
-        return _Normal.apply(x, minus, *rest) if _tracked(x, minus) else _normal(x, minus, *rest)
+        return _Normal.apply(x, minus, *rest) if own_gradient(x, minus) else _normal(x, minus, *rest)
 
     @staticmethod
     def forward(
@@ -284,7 +286,11 @@ class _Normal(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         weights, maps, scales = ctx.saved_tensors
         grad_x = grad_minus = None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and watched(grad):
+            scale = ctx.factor if scales is None else ctx.factor * scales
+            # The mask is at the origin already, `centered` or not.
+            grad_x = reference.mri_normal(grad, _mask(weights), maps, None, scale)
+        elif ctx.needs_input_grad[0]:
             grad_x = _Normal.call(grad, None, weights, maps, scales, ctx.factor)
         if ctx.needs_input_grad[1]:
             grad_minus = grad * (-ctx.factor if scales is None else -scales[:, None, None])
@@ -296,26 +302,32 @@ def _shifted(t: Tensor, centered: bool, inverse: bool) -> Tensor:
     return shift(t, dim=(-2, -1)) if centered else t
 
 
+def _adjoint(y: Tensor, weights: Tensor, maps: Tensor | None, centered: bool) -> Tensor:
+    k = _measured(y.resolve_conj().clone(memory_format=torch.contiguous_format), weights)
+    images = _shifted(_fft(_shifted(k, centered, True), inverse=True), centered, False)
+    if maps is None:
+        return images[:, 0].contiguous()
+    return _complex(_ops.coil_reduce(_real(images), _real(maps), None, None, 1.0))
+
+
 class _Adjoint(torch.autograd.Function):
     """Aᴴ y; its gradient is `_Forward`, whose gradient it is."""
 
     @staticmethod
     def call(y: Tensor, *rest: Any) -> Tensor:
-        return _Adjoint.apply(y, *rest)
+        return _Adjoint.apply(y, *rest) if own_gradient(y) else _adjoint(y, *rest)
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, weights: Tensor, maps: Any, centered: bool) -> Tensor:
         ctx.save_for_backward(weights, maps)
         ctx.centered = centered
-        k = _measured(y.resolve_conj().clone(memory_format=torch.contiguous_format), weights)
-        images = _shifted(_fft(_shifted(k, centered, True), inverse=True), centered, False)
-        if maps is None:
-            return images[:, 0].contiguous()
-        return _complex(_ops.coil_reduce(_real(images), _real(maps), None, None, 1.0))
+        return _adjoint(y, weights, maps, centered)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         weights, maps = ctx.saved_tensors
+        if watched(grad):
+            return reference.rim.mri_forward(grad, _mask(weights), maps, centered=ctx.centered), None, None, None
         return _Forward.apply(grad, weights, maps, ctx.centered), None, None, None
 
 
@@ -332,6 +344,8 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         weights, maps = ctx.saved_tensors
+        if watched(grad):
+            return reference.rim.mri_adjoint(grad, _mask(weights), maps, centered=ctx.centered), None, None, None
         return _Adjoint.apply(grad, weights, maps, ctx.centered), None, None, None
 
 

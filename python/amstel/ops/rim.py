@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from amstel import _check, reference
+from amstel.ops._raw import operators, own_gradient, tracked, transformed
 
-_ops = torch.ops.amstel
+_ops = operators
 
 LARGEST_SCALE = 64  # of the fused resampling, as in csrc/common/rim_check.h
 
@@ -43,8 +44,6 @@ def rim_input(eta: Tensor, gradient: Tensor, *, link: str = "identity") -> Tenso
     """
     _estimate(eta, link)
     _like(eta, gradient, "gradient")
-    if torch.compiler.is_exporting():
-        return reference.rim_input(eta, gradient, link=link)
     return _input(eta, gradient, None, None, 1.0, False, link)
 
 
@@ -58,7 +57,8 @@ def rim_denoise_input(
         eta: the estimate [N, C, H, W], as for `rim_input`.
         y: the measurement, like eta.
         sigma: standard deviation of the noise, > 0, a number or a tensor [N].
-        mask: 1 where a pixel was measured and 0 elsewhere, broadcast to eta; boolean or of its dtype.
+        mask: 1 where a pixel was measured and 0 elsewhere, broadcast to eta; boolean or of its dtype. What y holds where
+            it is 0 does not matter.
         link: Psi, "identity" or "logistic".
 
     Returns:
@@ -89,8 +89,8 @@ def rim_denoise_input(
             mask = mask.to(eta.dtype).expand_as(eta)
         except RuntimeError:
             _check.fail("mask", f"broadcast to {list(eta.shape)}", mask)
-    if torch.compiler.is_exporting():
-        return reference.rim_denoise_input(eta, y, sigma, mask=mask, link=link)
+    if mask is not None:
+        y = y.masked_fill(mask == 0, 0)  # 0 times NaN, which may stand for what was not measured, would not be 0
     return _input(eta, y, mask, precision, factor, True, link)
 
 
@@ -135,16 +135,17 @@ def rim_super_resolve_input(
     _check.tensor("y", y, f"a tensor {list(small)}")
     if y.shape != small or y.dtype != eta.dtype or y.device != eta.device:
         _check.fail("y", f"{_name(eta.dtype)} {list(small)} on {eta.device}", y)
-    if torch.compiler.is_exporting() or scale > LARGEST_SCALE:
+    if scale > LARGEST_SCALE:
         return reference.rim_super_resolve_input(eta, y, scale, sigma, link=link)
     wide = _wide(eta)
     x = wide if link == "identity" else torch.sigmoid(wide)
     residual = _down(x, _wide(y), scale)
     dtype = _output(eta)
-    if not _tracked(wide, residual):
-        return _ops.rim_bicubic_input(
-            _dense(wide), residual, precision, factor, scale, link == "logistic", dtype
-        )
+    rest = precision, factor, scale, link == "logistic", dtype
+    if tracked(precision):
+        return torch.ops.amstel.rim_bicubic_input(_dense(wide), residual, *rest)
+    if not own_gradient(wide, residual):
+        return _ops.rim_bicubic_input(_dense(wide), residual, *rest)
     return _BicubicInput.apply(wide, residual, precision, factor, scale, link, dtype)
 
 
@@ -183,7 +184,7 @@ def bicubic_down(x: Tensor, scale: int) -> Tensor:
     _scale(scale)
     if x.shape[2] % scale or x.shape[3] % scale:
         _check.fail("x", f"of height and width that are multiples of the scale {scale}", x)
-    if torch.compiler.is_exporting() or scale > LARGEST_SCALE:
+    if scale > LARGEST_SCALE:
         return reference.bicubic_down(x, scale)
     return _down(_wide(x), None, scale).to(x.dtype)
 
@@ -214,7 +215,7 @@ def bicubic_down_adjoint(y: Tensor, scale: int) -> Tensor:
     """
     _image("y", y)
     _scale(scale)
-    if torch.compiler.is_exporting() or scale > LARGEST_SCALE:
+    if scale > LARGEST_SCALE:
         return reference.bicubic_down_adjoint(y, scale)
     return _up(_wide(y), scale).to(y.dtype)
 
@@ -276,10 +277,6 @@ def _output(eta: Tensor) -> torch.dtype:
     return eta.dtype
 
 
-def _tracked(*tensors: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-
-
 def _dense(t: Tensor) -> Tensor:
     return t if t.is_contiguous() else t.contiguous()
 
@@ -304,7 +301,10 @@ def _input(
         mask = _wide(mask)
         if mask.shape[2] > 1 and mask.shape[3] > 1 and mask.stride(2) != mask.shape[3] * mask.stride(3):
             mask = mask.contiguous()
-    if not _tracked(eta, other):
+    # sigma and the mask have a gradient too, which the operator's plain form knows.
+    if (mask is not None or precision is not None) and tracked(mask, precision):
+        return torch.ops.amstel.rim_input(eta, other, mask, precision, factor, residual, logistic, dtype)
+    if not own_gradient(eta, other):
         return _ops.rim_input(eta, other, mask, precision, factor, residual, logistic, dtype)
     return _Input.apply(eta, other, mask, precision, factor, residual, logistic, dtype)
 
@@ -330,7 +330,7 @@ class _Input(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         eta, other, mask, precision = ctx.saved_tensors
         factor, residual, logistic = ctx.options
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and not transformed():
             grads = _ops.rim_input_grad(grad, eta, other, mask, precision, factor, residual, logistic)
             return *grads, *(None,) * 6
         # For a second derivative: the same in operations that have one.
@@ -359,13 +359,13 @@ class _Input(torch.autograd.Function):
 
 def _down(x: Tensor, minus: Tensor | None, scale: int) -> Tensor:
     """D x - minus"""
-    if _tracked(x) or (minus is not None and _tracked(minus)):
+    if own_gradient(x, minus):
         return _Down.apply(x, minus, scale)
     return _ops.bicubic_down(_dense(x), minus if minus is None else _dense(minus), scale)
 
 
 def _up(y: Tensor, scale: int) -> Tensor:
-    return _Up.apply(y, scale) if _tracked(y) else _ops.bicubic_up(_dense(y), scale)
+    return _Up.apply(y, scale) if own_gradient(y) else _ops.bicubic_up(_dense(y), scale)
 
 
 class _Down(torch.autograd.Function):

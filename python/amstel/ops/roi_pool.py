@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check, reference
+from amstel import _check
+from amstel.ops._raw import operators, own_gradient, transformed
 from amstel.reference.roi_pool import boxes_to_rois
 
-_ops = torch.ops.amstel
+_ops = operators
 
 
 def roi_pool(
@@ -70,9 +71,7 @@ def roi_pool(
     rois = _rois(boxes, input)
     size = _output_size(output_size)
     scale = _scale("spatial_scale", spatial_scale)
-    if torch.compiler.is_exporting():
-        return reference.roi_pool(input, rois, size, scale)
-    if torch.is_grad_enabled() and input.requires_grad:
+    if own_gradient(input):
         return _Pool.apply(input, rois, scale, size)
     return _ops.roi_pool(input, rois, scale, *size, False)[0]
 
@@ -136,11 +135,9 @@ def roi_match(
     scales = [_scale("spatial_scales", s) for s in spatial_scales]
     bins = size[0] * size[1]
     _check.vector("query", query, sum(x.shape[1] for x in features) * bins, features[0])
-    if torch.compiler.is_exporting():
-        return reference.roi_match(features, rois, query, size, scales)
     parts = query.split([x.shape[1] * bins for x in features])
     tensors = (*features, query)
-    differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    differentiable = own_gradient(*tensors)
     total: Tensor | None = None
     for x, part, scale in zip(features, parts, scales, strict=True):
         if differentiable:
@@ -224,18 +221,31 @@ class _Pool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         argmax, rois = ctx.saved_tensors
+        if not torch.is_grad_enabled() and not transformed():
+            scale, n, h, w, last = ctx.map
+            return _ops.roi_pool_grad(grad, argmax, rois, scale, n, h, w, last), None, None, None
         return _PoolGrad.apply(grad, argmax, rois, ctx.map), None, None, None
 
 
 class _PoolGrad(torch.autograd.Function):
     """Adds grad where argmax points. It and `_Gather` are each other's derivatives."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, argmax: Tensor, rois: Tensor, map: tuple) -> Tensor:
-        ctx.save_for_backward(argmax, rois)
-        ctx.map = map
+    def forward(grad: Tensor, argmax: Tensor, rois: Tensor, map: tuple) -> Tensor:
         scale, n, h, w, last = map
         return _ops.roi_pool_grad(grad, argmax, rois, scale, n, h, w, last)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:3])
+        ctx.save_for_forward(*inputs[1:3])
+        ctx.map = inputs[3]
+
+    @staticmethod
+    def jvp(ctx: Any, grad_t: Tensor, *_: Any) -> Tensor:
+        return _PoolGrad.apply(grad_t, *ctx.saved_tensors, ctx.map)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -246,11 +256,21 @@ class _PoolGrad(torch.autograd.Function):
 class _Gather(torch.autograd.Function):
     """Takes the input where argmax points."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, input: Tensor, argmax: Tensor, rois: Tensor, map: tuple) -> Tensor:
-        ctx.save_for_backward(argmax, rois)
-        ctx.map = map
+    def forward(input: Tensor, argmax: Tensor, rois: Tensor, map: tuple) -> Tensor:
         return _ops.roi_pool_gather(input, argmax, rois)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:3])
+        ctx.save_for_forward(*inputs[1:3])
+        ctx.map = inputs[3]
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Tensor, *_: Any) -> Tensor:
+        return _Gather.apply(input_t, *ctx.saved_tensors, ctx.map)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -282,7 +302,7 @@ class _Match(torch.autograd.Function):
         input, query, rois, sums = ctx.saved_tensors
         scale, size = ctx.map
         need_input, need_query = ctx.needs_input_grad[:2]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or transformed():
             return (*_differentiable(ctx, input, query, rois, grad), None, None, None)
         # The gradient of p is (q - <p, q> p / |p|²) grad / |p|, that of q is p grad / |p|.
         square, dot = sums.unbind(1)
@@ -299,10 +319,11 @@ def _differentiable(
     ctx: Any, input: Tensor, query: Tensor, rois: Tensor, grad: Tensor
 ) -> list[Tensor | None]:
     scale, size = ctx.map
-    pooled = roi_pool(input, rois, size, scale).flatten(1).to(grad.dtype)
-    score = _score(torch.stack([pooled.square().sum(1), pooled @ query.to(grad.dtype)], 1))
-    wanted = [t for t, need in zip((input, query), ctx.needs_input_grad, strict=False) if need]
-    found = iter(torch.autograd.grad(score, wanted, grad, create_graph=True))
+    with torch.enable_grad():
+        pooled = roi_pool(input, rois, size, scale).flatten(1).to(grad.dtype)
+        score = _score(torch.stack([pooled.square().sum(1), pooled @ query.to(grad.dtype)], 1))
+        wanted = [t for t, need in zip((input, query), ctx.needs_input_grad, strict=False) if need]
+        found = iter(torch.autograd.grad(score, wanted, grad, create_graph=True))
     return [next(found) if need else None for need in ctx.needs_input_grad[:2]]
 
 

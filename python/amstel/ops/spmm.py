@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from amstel import _check
-from amstel.graph import Graph, factors
+from amstel._derived import factors
+from amstel.graph import Graph
+from amstel.ops._raw import batched, dispatched, operators, transformed
 
 NORMS = ("sym", "row", "sym_inout", "none")
 
-_ops = torch.ops.amstel
-_spmm = _ops.spmm.default
+_ops = operators
+_spmm = operators.spmm
 
 
 def spmm(
@@ -48,7 +50,8 @@ def spmm(
             strides. bfloat16 and float16 are summed in float32. Under autocast, x, edge_weight and bias
             are cast to its dtype.
         edge_weight: [E] in the order in which the edges were given, dtype of x; replaces the graph's
-            own weights (which are cast to the dtype of x) for this call. NaN raises.
+            own weights for this call. NaN raises. Degrees are sums of the weights as they were given; own
+            weights that float16 does not hold, and wider weights under autocast, make a product in float32.
         norm: one of the table above.
         self_loops: λ, the weight of the loops added to whatever loops there are; 0 adds none.
         bias: [F], dtype of x.
@@ -80,23 +83,55 @@ def spmm(
     if not isinstance(graph, Graph):
         raise TypeError(f"`graph` must be an amstel.Graph, got {_check.describe(graph)}")
     _check.tensor("x", x, "a tensor [N, F] or [B, N, F]")
-    if torch.is_autocast_enabled(graph.device.type) and x.dtype != torch.float64:
+    dtype, wide = x.dtype, False
+    if torch.is_autocast_enabled(graph._device.type) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
-        x = x.to(dtype)
-        edge_weight = edge_weight if edge_weight is None else edge_weight.to(dtype)
-        bias = bias if bias is None else bias.to(dtype)
-    _check_arguments(graph, x, edge_weight, norm, self_loops, bias, activation)
+        for name, value in (("edge_weight", edge_weight), ("bias", bias)):
+            if value is not None:
+                _check.tensor(name, value, "a tensor")
+        wide = edge_weight is not None and edge_weight.dtype != dtype
+        if not wide:
+            x = x.to(dtype)
+            bias = bias if bias is None else bias.to(dtype)
+    if wide or (dtype == torch.float16 and edge_weight is None and not graph._fits_half()):
+        # Rounded to a short type before they are summed and normalized, weights would be others, or infinite.
+        with torch.autocast(x.device.type, enabled=False):
+            floats = (t if t is None else t.float() for t in (edge_weight, bias))
+            weight, bias = floats
+            y = spmm(
+                graph, x.float(), weight, norm=norm, self_loops=self_loops, bias=bias, activation=activation
+            )
+        return y.to(dtype)
+    self_loops = _check_arguments(graph, x, edge_weight, norm, self_loops, bias, activation)
     relu = activation == "relu"
+    if edge_weight is None:
+        return _run(graph, x, None, norm, self_loops, bias, relu)
+    try:
+        return _run(graph, x, edge_weight, norm, self_loops, bias, relu)
+    except RuntimeError as error:  # the CPU operator looks for NaN as it goes
+        if "must not be NaN" in str(error):
+            raise ValueError(str(error).split(": ")[-1].replace("`weight`", "`edge_weight`")) from None
+        raise
+
+
+def _run(
+    graph: Graph,
+    x: Tensor,
+    edge_weight: Tensor | None,
+    norm: str,
+    self_loops: float,
+    bias: Tensor | None,
+    relu: bool,
+) -> Tensor:
+    if dispatched():
+        return _transformed(graph, x, edge_weight, norm, self_loops, bias, relu)
     if torch.is_grad_enabled() and (
         x.requires_grad
         or (edge_weight is not None and edge_weight.requires_grad)
         or (bias is not None and bias.requires_grad)
     ):
         # Here and not inside, where a tracer allows no change of the Graph.
-        graph.scales(norm, self_loops, _sum_dtype(x.dtype))
-        graph.transposed()
-        if graph.weight is not None and edge_weight is None:
-            graph.values(x.dtype), graph.values(x.dtype, transposed=True)
+        _prepare(graph, norm, self_loops, x.dtype)
         return _Spmm.apply(x, edge_weight, bias, graph, norm, self_loops, relu)
     return _forward(graph, x, edge_weight, norm, self_loops, bias, relu)[0]
 
@@ -109,35 +144,38 @@ def _check_arguments(
     self_loops: float,
     bias: Tensor | None,
     activation: str | None,
-) -> None:
+) -> float:
+    """Checks everything but the values; returns λ as a Python number."""
     if x.dtype not in _check.FLOATS or x.layout != torch.strided:
         _check.fail("x", "a dense float64, float32, bfloat16 or float16 tensor", x)
-    shape = x.shape
-    if not 2 <= len(shape) <= 3 or shape[-2] != graph.num_cols:
-        _check.fail("x", f"[{graph.num_cols}, F] or [B, {graph.num_cols}, F] for {graph!r}", x)
-    if x.device != graph.device:
-        _check.fail("x", f"on {graph.device} like the graph", x)
-    if norm not in NORMS:
-        _check.fail("norm", f"one of {NORMS}", norm)
-    if activation is not None and activation != "relu":
-        _check.fail("activation", "None or 'relu'", activation)
-    if not isinstance(self_loops, (int, float)) or not abs(self_loops) < math.inf:
-        _check.fail("self_loops", "a finite number", self_loops)
-    if graph.num_rows != graph.num_cols and (norm not in ("none", "row") or self_loops != 0):
+    shape, columns = x.shape, graph._num_cols
+    if not 2 <= len(shape) <= 3 or shape[-2] != columns:
+        _check.fail("x", f"[{columns}, F] or [B, {columns}, F] for {graph!r}", x)
+    if x.device != graph._device:
+        _check.fail("x", f"on {graph._device} like the graph", x)
+    if type(norm) is not str or norm not in NORMS:
+        _check.choice("norm", norm, NORMS)
+    if activation is not None and not (type(activation) is str and activation == "relu"):
+        _check.choice("activation", activation, (None, "relu"))
+    if type(self_loops) is not float or not abs(self_loops) < math.inf:
+        self_loops = _check.number("self_loops", self_loops)
+    if not graph._is_square and (norm not in ("none", "row") or self_loops != 0):
         raise ValueError(
-            f"a rectangular graph takes norm='none' or 'row' with self_loops=0, "
+            f"a rectangular graph takes `norm` 'none' or 'row' with `self_loops` 0, "
             f"got norm={norm!r}, self_loops={self_loops} for {graph!r}"
         )
     if edge_weight is not None:
         _check.vector("edge_weight", edge_weight, graph.num_edges, x)
         if edge_weight.is_cuda and not torch.compiler.is_compiling():
-            # The CPU operator looks as it goes; here a look costs a synchronisation, never under capture.
-            if not torch.cuda.is_current_stream_capturing() and bool(edge_weight.isnan().any()):
+            # The CPU operator looks as it goes; here a look costs a synchronization, never under capture.
+            hidden = torch.cuda.is_current_stream_capturing() or batched(edge_weight)
+            if not hidden and bool(edge_weight.isnan().any()):
                 raise ValueError(
                     f"`edge_weight` must not be NaN, got NaN at position {int(edge_weight.isnan().nonzero()[0])}"
                 )
     if bias is not None:
-        _check.vector("bias", bias, x.shape[-1], x)
+        _check.vector("bias", bias, shape[-1], x)
+    return self_loops
 
 
 def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -148,12 +186,12 @@ def _scales(
     graph: Graph, dtype: torch.dtype, edge_weight: Tensor | None, norm: str, self_loops: float
 ) -> tuple[Tensor | None, Tensor | None]:
     if edge_weight is None or norm == "none":
-        return graph.scales(norm, self_loops, _sum_dtype(dtype))
+        return graph._scales(norm, self_loops, _sum_dtype(dtype))
     return factors(norm, lambda out: _degree(graph, edge_weight, out) + self_loops)
 
 
 def _degree(graph: Graph, edge_weight: Tensor, out: bool) -> Tensor:
-    crow, _, edge = graph.transposed() if out else (graph.crow, graph.col, graph.edge)
+    crow, _, edge = graph._transpose() if out else (graph._crow, graph._col, graph._edge)
     return _ops.edge_sum(crow, edge, edge_weight.contiguous(), None)
 
 
@@ -169,14 +207,66 @@ def _forward(
     """y and the row and column factors that it used."""
     row_scale, col_scale = _scales(graph, x.dtype, edge_weight, norm, self_loops)
     given = edge_weight is not None
-    weight, edge = edge_weight, graph.edge
+    weight, edge = edge_weight, graph._edge
     if edge_weight is not None:
         weight = edge_weight.contiguous()
-    elif graph.weight is not None:
-        weight, edge = graph.values(x.dtype), None
+    elif graph._weight is not None:
+        weight, edge = graph._values(x.dtype), None
     bias = bias if bias is None else bias.contiguous()
-    y = _spmm(graph.crow, graph.col, edge, weight, x, row_scale, col_scale, self_loops, bias, relu, given)
+    y = _spmm(graph._crow, graph._col, edge, weight, x, row_scale, col_scale, self_loops, bias, relu, given)
     return y, row_scale, col_scale
+
+
+def _prepare(graph: Graph, norm: str, self_loops: float, dtype: torch.dtype) -> None:
+    """Have the graph keep whatever the product and its gradient will ask for."""
+    graph._scales(norm, self_loops, _sum_dtype(dtype))
+    graph._transpose()
+    if graph._weight is not None:
+        graph._values(dtype), graph._values(dtype, transposed=True)
+
+
+def _transformed(
+    graph: Graph,
+    x: Tensor,
+    edge_weight: Tensor | None,
+    norm: str,
+    self_loops: float,
+    bias: Tensor | None,
+    relu: bool,
+) -> Tensor:
+    """The same of operators that have every derivative."""
+    dtype = _sum_dtype(x.dtype)
+    if not torch.compiler.is_compiling():
+        # What the graph keeps belongs to no transform.
+        with torch._C._DisableFuncTorch(), torch.no_grad():
+            _prepare(graph, norm, self_loops, x.dtype)
+    if edge_weight is None:
+        row_scale, col_scale = graph._scales(norm, self_loops, dtype)
+        weight = None if graph._weight is None else graph._values(x.dtype)
+        return _spmm(
+            graph._crow, graph._col, graph._edge if weight is None else None, weight, x, row_scale, col_scale,
+            self_loops, bias, relu, False,
+        )  # fmt: skip
+    row_scale, col_scale = _factors(norm, lambda out: _degree(graph, edge_weight, out) + self_loops)
+    return _spmm(
+        graph._crow, graph._col, graph._edge, edge_weight.contiguous(), x, row_scale, col_scale, self_loops, bias, relu, True
+    )  # fmt: skip
+
+
+def _factors(norm: str, degree: Any) -> tuple[Tensor | None, Tensor | None]:
+    """`amstel.graph.factors` with derivatives that are finite where a degree is 0."""
+
+    def power(degree: Tensor, root: bool) -> Tensor:
+        on = degree > 0
+        safe = torch.where(on, degree, 1)
+        return torch.where(on, (safe.sqrt() if root else safe).reciprocal(), 0)
+
+    if norm == "none":
+        return None, None
+    if norm == "row":
+        return power(degree(False), False), None
+    row = power(degree(False), True)
+    return row, row if norm == "sym" else power(degree(True), True)
 
 
 class _Spmm(torch.autograd.Function):
@@ -205,7 +295,7 @@ class _Spmm(torch.autograd.Function):
         x, edge_weight, y, row_scale, col_scale = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
         graph, self_loops = ctx.graph, ctx.self_loops
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or transformed():
             return *_differentiable_backward(ctx, grad), None, None, None, None
         grad_x = grad_weight = grad_bias = None
         if need_bias or y is not None:
@@ -216,12 +306,12 @@ class _Spmm(torch.autograd.Function):
                 graph, edge_weight, grad, x, row_scale, col_scale, ctx.norm, self_loops, need_x
             )
         elif need_x:
-            crow, col, edge = graph.transposed()
+            crow, col, edge = graph._transpose()
             weight = edge_weight
             if edge_weight is not None:
                 weight = edge_weight.contiguous()
-            elif graph.weight is not None:
-                weight, edge = graph.values(ctx.dtype, transposed=True), None
+            elif graph._weight is not None:
+                weight, edge = graph._values(ctx.dtype, transposed=True), None
             grad_x = _spmm(
                 crow, col, edge, weight, grad, col_scale, row_scale, self_loops, None, False, False
             )
@@ -252,14 +342,14 @@ def _weight_grad(
     With y = R z and z = (A + λI) C x, a factor f = d^-p has d f / d d = -p f / d, so that a degree
     collects -p / d times <grad_i, y_i> where it scales a row and <x_j, grad_x_j> where a column.
     """
-    crow_t, col_t, edge_t = graph.transposed()
+    crow_t, col_t, edge_t = graph._transpose()
     weight = edge_weight.contiguous()
     grad_x, raw, by_col, loop = _ops.spmm_grad(
         crow_t, col_t, edge_t, weight, grad, x, row_scale, col_scale, self_loops, need_x
     )
     if norm == "none":
         return grad_x, raw.to(weight.dtype)
-    by_row = _ops.edge_sum(graph.crow, graph.edge, weight, raw)
+    by_row = _ops.edge_sum(graph._crow, graph._edge, weight, raw)
     if self_loops != 0:
         by_row = by_row + loop
     # 1 / d from the factor itself: it is 0 where the degree was not positive.
@@ -273,7 +363,7 @@ def _weight_grad(
         assert col_scale is not None
         row_term = -0.5 * by_row * row_scale.square()
         col_term = -0.5 * by_col * col_scale.square()
-    grad_weight = _ops.edge_add(graph.crow, graph.col, graph.edge, raw, row_term, col_term, weight.dtype)
+    grad_weight = _ops.edge_add(graph._crow, graph._col, graph._edge, raw, row_term, col_term, weight.dtype)
     return grad_x, grad_weight
 
 
@@ -284,12 +374,24 @@ def _weight_grad(
 class _Product(torch.autograd.Function):
     """y[i] = sum over the edges j -> i of weight * x[j] (j -> i reversed with `out`)."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, x: Tensor, graph: Graph, out: bool) -> Tensor:
-        ctx.save_for_backward(weight, x)
-        ctx.graph, ctx.out = graph, out
-        crow, col, edge = graph.transposed() if out else (graph.crow, graph.col, graph.edge)
+    def forward(weight: Tensor, x: Tensor, graph: Graph, out: bool) -> Tensor:
+        crow, col, edge = graph._transpose() if out else (graph._crow, graph._col, graph._edge)
         return _spmm(crow, col, edge, weight.contiguous(), x, None, None, 0.0, None, False, False)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.save_for_forward(*inputs[:2])
+        ctx.graph, ctx.out = inputs[2:]
+
+    @staticmethod
+    def jvp(ctx: Any, weight_t: Tensor, x_t: Tensor, *_: Any) -> Tensor:
+        weight, x = ctx.saved_tensors
+        rest = ctx.graph, ctx.out
+        return _Product.apply(weight_t, x, *rest) + _Product.apply(weight, x_t, *rest)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -303,12 +405,23 @@ class _Product(torch.autograd.Function):
 class _EdgeDot(torch.autograd.Function):
     """<target[i], source[j]> for every edge j -> i, in the order in which the edges were given."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, target: Tensor, source: Tensor, graph: Graph) -> Tensor:
-        ctx.save_for_backward(target, source)
-        ctx.graph = graph
-        dots = _ops.spmm_grad(*graph.transposed(), None, target, source, None, None, 0.0, False)[1]
+    def forward(target: Tensor, source: Tensor, graph: Graph) -> Tensor:
+        dots = _ops.spmm_grad(*graph._transpose(), None, target, source, None, None, 0.0, False)[1]
         return dots.to(source.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.save_for_forward(*inputs[:2])
+        ctx.graph = inputs[2]
+
+    @staticmethod
+    def jvp(ctx: Any, target_t: Tensor, source_t: Tensor, *_: Any) -> Tensor:
+        target, source = ctx.saved_tensors
+        return _EdgeDot.apply(target_t, source, ctx.graph) + _EdgeDot.apply(target, source_t, ctx.graph)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -327,7 +440,7 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
     grad_bias = grad.sum(tuple(range(grad.dim() - 1))) if need_bias else None
     weight = edge_weight
     if weight is None:
-        weight = grad.new_ones(graph.num_edges) if graph.weight is None else graph.weight.to(dtype)
+        weight = grad.new_ones(graph.num_edges) if graph._weight is None else graph._weight.to(dtype)
 
     def degree(out: bool) -> Tensor:
         ones = weight.new_ones(graph.num_rows if out else graph.num_cols, 1)
@@ -344,13 +457,13 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
     with torch.enable_grad():
         if need_weight:
             # The whole product again, so that the degrees take part.
-            row_scale, col_scale = factors(ctx.norm, degree)
+            row_scale, col_scale = _factors(ctx.norm, degree)
             product = apply(weight, x, False, row_scale, col_scale)
             inputs = [edge_weight, x] if need_x else [edge_weight]
             grad_weight, *rest = torch.autograd.grad(product, inputs, grad, create_graph=True)
             grad_x = rest[0] if need_x else None
         elif need_x:
-            row_scale, col_scale = factors(ctx.norm, degree)
+            row_scale, col_scale = _factors(ctx.norm, degree)
             grad_x = apply(weight, grad, True, col_scale, row_scale)
     return grad_x, grad_weight, grad_bias
 

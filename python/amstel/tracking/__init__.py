@@ -3,23 +3,18 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from amstel.tracking.evaluation import (
-    DatasetEvaluation,
-    Evaluation,
-    evaluate,
-    evaluate_dataset,
-    overlap,
-    plot,
-    read_boxes,
-    write_boxes,
-)
+from amstel.tracking.dataset import DatasetEvaluation, evaluate_dataset
+from amstel.tracking.evaluation import Evaluation, evaluate, overlap
+from amstel.tracking.files import read_boxes, write_boxes
+from amstel.tracking.plots import plot
 from amstel.tracking.synthetic import generate_sequence
 
 if TYPE_CHECKING:
-    from amstel.tracking.tracker import Settings, SINTTracker
+    from amstel.tracking.settings import Settings
+    from amstel.tracking.tracker import SINTTracker
 
 # The tracker brings the models with it, which reading and scoring boxes does not need.
-_LAZY = {"SINTTracker": "amstel.tracking.tracker", "Settings": "amstel.tracking.tracker"}
+_LAZY = {"SINTTracker": "amstel.tracking.tracker", "Settings": "amstel.tracking.settings"}
 
 __all__ = [
     "DatasetEvaluation",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,18 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from amstel import ops
-from amstel._check import describe, fail
+from amstel._check import describe
+from amstel.media.boxes import iou_xywh as overlap
+from amstel.media.flow import flow as optical_flow
+from amstel.media.images import image_array
+from amstel.media.reading import Frames
 from amstel.tracking.candidates import (
-    SCALES,
     BoxRegression,
     around,
     candidates,
     regression_samples,
     targets,
 )
-from amstel.tracking.evaluation import overlap
-from amstel.tracking.frames import Frames, image_array
+from amstel.tracking.settings import Settings
+from amstel.tracking.view import View
 
 #: Side of the square to which the whole frame is resized where there is no window (the paper's).
 FRAME_SIZE = 512
@@ -32,104 +33,16 @@ FRAME_SIZE = 512
 LONGEST_SIDE = 1024
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How `SINTTracker` searches.
-
-    Attributes:
-        object_size: the network sees a window around the last box, resized so that the first box has the area of a
-            square of so many pixels; None: the whole frame at 512x512, as the paper has it.
-        margin: pixels of the resized window beyond the candidates, so that they do not end at its border. The
-            network's `receptive_field` would make the maps those of the whole frame; a part of it is as good.
-        threads: CPU threads while it tracks; None: torch's. A window is so small that a second one gains nothing, and
-            waits for the first at every layer: where another process is busy, many times longer than it works.
-        scales: of the first box, at each of which the candidates come.
-        alpha: of the ridge regression of boxes.
-        normalise: the regression sees features of norm 1, so that `alpha` does not depend on their size (False: as
-            they are, the paper's).
-    """
-
-    object_size: float | None = 64.0
-    margin: int = 24
-    threads: int | None = 1
-    scales: tuple[float, ...] = SCALES
-    alpha: float = 1.0
-    normalise: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("object_size", "margin", "alpha"):
-            value = getattr(self, name)
-            least = 0 if name == "margin" else 1e-9
-            if not (name == "object_size" and value is None) and not least <= value < math.inf:
-                fail(name, "a finite number > 0 (the margin may be 0)", value)
-        if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
-            fail("threads", "an integer >= 1 or None", self.threads)
-        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
-            fail("scales", "one or more finite numbers > 0", self.scales)
-
-    @classmethod
-    def paper(cls) -> Settings:
-        """The paper's, with the constants of the authors' code."""
-        return cls(object_size=None, margin=0, threads=None, normalise=False)
-
-
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
     """torch on so many CPU threads for a while; None leaves them as they are."""
     before = torch.get_num_threads()
     if count is not None:
-        torch.set_num_threads(count)
+        torch.set_num_threads(int(count))
     try:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-class _View:
-    """Feature maps of a rectangle of a frame, and the way from boxes in the frame's pixels to them.
-
-    Args:
-        corner, extent: of the rectangle in pixels, whole; what lies outside the frame repeats its border.
-        size: (width, height) to which the rectangle is resized.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        frame: np.ndarray,
-        corner: tuple[int, int],
-        extent: tuple[int, int],
-        size: tuple[int, int],
-    ):
-        (x, y), (w, h) = corner, extent
-        self.model = model
-        self.origin = torch.tensor([x, y], dtype=torch.float64)
-        self.zoom = torch.tensor([size[0] / w, size[1] / h], dtype=torch.float64)
-        rows = np.arange(y, y + h).clip(0, frame.shape[0] - 1)
-        columns = np.arange(x, x + w).clip(0, frame.shape[1] - 1)
-        pixels = torch.from_numpy(frame[rows[:, None], columns])[None].permute(0, 3, 1, 2)
-        if size != (w, h):
-            pixels = F.interpolate(pixels, size[::-1], mode="bilinear", antialias=True)
-        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self.features = model.features(pixels.to(self.device).float() / 255)
-
-    def _rois(self, boxes: Tensor) -> Tensor:
-        low = (boxes[:, :2] - self.origin) * self.zoom
-        # ROI pooling counts the cell of the far corner in, so this is the last pixel.
-        high = (boxes[:, :2] + boxes[:, 2:] - self.origin) * self.zoom - 1
-        return F.pad(torch.cat([low, high], 1), (1, 0)).float().to(self.device)
-
-    def describe(self, boxes: Tensor) -> Tensor:
-        return self.model.describe(self.features, self._rois(boxes))
-
-    def match(self, boxes: Tensor, query: Tensor) -> Tensor:
-        return self.model.match(self.features, self._rois(boxes), query).cpu().double()
-
-    def pool(self, boxes: Tensor) -> Tensor:
-        """The first layer's pooled features, [K, C * P * P]."""
-        scale = self.model.spatial_scales[0]
-        pooled = ops.roi_pool(self.features[0], self._rois(boxes), self.model.output_size, scale)
-        return pooled.flatten(1).cpu().float()
 
 
 class SINTTracker:
@@ -158,9 +71,9 @@ class SINTTracker:
         similarity: of the last candidate with the query, 1 for the query itself: the mean cosine over the layers.
         lost: with `redetect`, whether it fell below the threshold and nothing else in the frame reached it.
 
-    Images are PIL images, files, or uint8 arrays [H, W, 3] (or [H, W], grey), all of one size. Boxes are x, y, w, h in
+    Images are PIL images, files, or uint8 arrays [H, W, 3] (or [H, W], gray), all of one size. Boxes are x, y, w, h in
     pixels, 0-based top left corner. Every reported box is finite, has a positive size, and comes from a candidate whose
-    centre is inside the frame; parts of it may lie outside. The same frames give the same boxes bit for bit,
+    center is inside the frame; parts of it may lie outside. The same frames give the same boxes bit for bit,
     whatever the number of threads (with `Settings.threads`).
 
     Raises:
@@ -175,7 +88,7 @@ class SINTTracker:
 
     Source: R. Tao, E. Gavves, A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016 (arXiv 1605.05863),
     sections 3.3 (the tracker) and 4 (re-identification), and the authors' code (constants). The window, the
-    normalised features of the regression and the rule for the threshold are ours.
+    normalized features of the regression and the rule for the threshold are ours.
 
     Example:
         >>> tracker = amstel.tracking.SINTTracker()                            # doctest: +SKIP
@@ -208,7 +121,8 @@ class SINTTracker:
             self._begin(image, box)
 
     def _begin(self, image: Any, box: Any) -> None:
-        self._frame = image_array("image", image)
+        # A copy: a loop that captures into one buffer would otherwise change the last frame, which SINT+ compares with.
+        self._frame = np.array(image_array("image", image))
         self._first = self._box = _target(box, self._frame)
         self._window = self._plan_window()
         self.similarity, self.lost = 1.0, False
@@ -235,7 +149,7 @@ class SINTTracker:
     def _next(self, image: Any) -> np.ndarray:
         if self._box is None:
             raise ValueError("`init` must be called with the first frame and box before `update`")
-        frame = image_array("image", image)
+        frame = np.array(image_array("image", image))
         if frame.shape != self._frame.shape:
             was, now = (f"{f.shape[1]}x{f.shape[0]}" for f in (self._frame, frame))
             raise ValueError(f"`image` must be {was} as the first frame, got {now}")
@@ -299,7 +213,7 @@ class SINTTracker:
         width, height = (max(2, math.ceil(side * zoom / cell)) * cell for side in extent.tolist())
         return width, height
 
-    def _look(self) -> _View:
+    def _look(self) -> View:
         """The window around the last box."""
         assert self._box is not None
         extent, size = self._window
@@ -307,20 +221,20 @@ class SINTTracker:
         if self.settings.object_size is not None:
             low = self._box[:2] + self._box[2:] / 2 - torch.tensor(extent) / 2
             corner = (round(low[0].item()), round(low[1].item()))
-        return _View(self.model, self._frame, corner, extent, size)
+        return View(self.model, self._frame, corner, extent, size)
 
-    def _pool(self, view: _View, boxes: Tensor) -> Tensor:
+    def _pool(self, view: View, boxes: Tensor) -> Tensor:
         features = view.pool(boxes)
-        return F.normalize(features) if self.settings.normalise else features
+        return F.normalize(features) if self.settings.normalize else features
 
-    def _search(self, view: _View, before: np.ndarray | None = None) -> tuple[Tensor, float]:
+    def _search(self, view: View, before: np.ndarray | None = None) -> tuple[Tensor, float]:
         """The best candidate around the last box, and its similarity; `before` is the last frame, for its flow."""
         assert self._box is not None
         height, width = self._frame.shape[:2]
         boxes = candidates(self._box, self._first, width, scales=self.settings.scales)
-        # Nothing is looked for beyond the frame: a centre that would leave it stays at its border.
-        centre = (boxes[:, :2] + boxes[:, 2:] / 2).clamp(min=0).minimum(torch.tensor([width, height]))
-        boxes[:, :2] = centre - boxes[:, 2:] / 2
+        # Nothing is looked for beyond the frame: a center that would leave it stays at its border.
+        center = (boxes[:, :2] + boxes[:, 2:] / 2).clamp(min=0).minimum(torch.tensor([width, height]))
+        boxes[:, :2] = center - boxes[:, 2:] / 2
         similarity = view.match(boxes, self._query)
         best = int(similarity.argmax())
         if self.plus and before is not None:
@@ -332,8 +246,6 @@ class SINTTracker:
     def _flow_share(self, before: np.ndarray, boxes: Tensor) -> Tensor:
         """Share of the last box's pixels that the optical flow moves into each of the boxes [K, 4]: [K]."""
         assert self._box is not None
-        from amstel import video
-
         height, width = before.shape[:2]
         # What can move into a candidate, and as much around it for the flow's own context; at least its 16 pixels.
         reach = width * 30 / 512 + 16
@@ -345,7 +257,7 @@ class SINTTracker:
         if min(x2 - x1, y2 - y1) < 16:
             return torch.ones(len(boxes))
         pair = np.stack([f[y1:y2, x1:x2] for f in (before, self._frame)])
-        flow = video.flow(torch.from_numpy(pair))[0].double()
+        flow = optical_flow(torch.from_numpy(pair))[0].double()
         low = (self._box[:2].round().long() - torch.tensor([x1, y1])).clamp(min=0)
         high = (self._box[:2] + self._box[2:]).round().long() - torch.tensor([x1, y1])
         rows = torch.arange(int(low[1]), min(int(high[1]), y2 - y1))
@@ -369,7 +281,7 @@ class SINTTracker:
         else:
             zoom = min(self._window[1][0] / self._window[0][0], LONGEST_SIDE / max(height, width))
             size = self._size(torch.tensor([width, height]), zoom)
-        view = _View(self.model, self._frame, (0, 0), (width, height), size)
+        view = View(self.model, self._frame, (0, 0), (width, height), size)
         # No more than 64 positions a side, however small the target.
         counts = [
             min(64, math.ceil(4 * side / own))
@@ -388,6 +300,8 @@ def _target(box: Any, frame: np.ndarray) -> Tensor:
     """The first box as a float64 tensor [4], checked against its frame."""
     expected = "four finite numbers x, y, w, h"
     try:
+        if isinstance(box, Tensor):
+            box = box.detach().double().cpu().numpy()
         values = torch.as_tensor(np.asarray(box, dtype=np.float64).copy())
     except (TypeError, ValueError):
         raise ValueError(f"`box` must be {expected}, got {describe(box)}") from None

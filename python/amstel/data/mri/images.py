@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from amstel._check import fail
+from amstel._optional import need
 from amstel.data.mri.masks import cartesian_mask, poisson_disc_mask, radial_mask, sides
 from amstel.data.mri.readers import read_admmnet
 from amstel.data.mri.sensitivities import estimate_sensitivities, loop_sensitivities
 from amstel.inverse import MRI
-
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+from amstel.media.formats import IMAGES
+from amstel.media.images import read as read_picture
 
 
 def smooth_phase(shape: Sequence[int], rng: np.random.Generator, spread: float = 0.6) -> Tensor:
@@ -87,10 +88,12 @@ class CoilImages:
             if not Path(photographs).is_dir():
                 raise FileNotFoundError(f"the folder {photographs} does not exist")
             self._photographs = sorted(
-                p for p in Path(photographs).rglob("*") if p.suffix.lower() in PICTURES
+                p
+                for p in Path(photographs).rglob("*")
+                if p.suffix.lower() in IMAGES and not p.name.startswith(".")
             )
             if not self._photographs:
-                fail("photographs", f"a folder of pictures ({', '.join(PICTURES)})", str(photographs))
+                fail("photographs", f"a folder of pictures ({', '.join(IMAGES)})", str(photographs))
 
     def __len__(self) -> int:
         return len(self._images)
@@ -98,7 +101,7 @@ class CoilImages:
     def _magnitude(self, rng: np.random.Generator) -> Tensor:
         """An image [H, W] with a largest value of 1."""
         if self._photographs and rng.random() < 0.5:
-            image = _grey(self._photographs[int(rng.integers(len(self._photographs)))])
+            image = _gray(self._photographs[int(rng.integers(len(self._photographs)))])
         else:
             image = self._images[int(rng.integers(len(self)))]
         if rng.random() < 0.5:
@@ -161,13 +164,9 @@ class CoilImages:
         return x / peak, physics, y / peak[:, None]
 
 
-def _grey(path: Path) -> Tensor:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError('photographs are read with pillow: pip install "amstel[restore]"') from error
-    with Image.open(path) as image:
-        return torch.from_numpy(np.asarray(image.convert("L"), np.float32) / 255)
+def _gray(path: Path) -> Tensor:
+    picture = need("PIL.Image", extra="restore", purpose="amstel.data.mri").fromarray(read_picture(path))
+    return torch.from_numpy(np.asarray(picture.convert("L"), np.float32) / 255)
 
 
 def _head(x: Tensor, rng: np.random.Generator) -> Tensor:

@@ -1,0 +1,221 @@
+"""What a Graph derives from its CSR arrays: checks of what comes from outside, the transpose, degrees, factors.
+
+Derived tensors are kept with the Graph and must be plain ones: made under inference mode, inside torch.func or by a
+tracer they would poison whatever runs later. `plainly` makes them outside of all that.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from amstel import _check, _library
+
+if TYPE_CHECKING:
+    from amstel.graph import Graph
+
+Csr = tuple[Tensor, Tensor, Tensor]
+
+#: How many results of one kind (factors of a norm, λ and dtype, say) a Graph keeps.
+KEPT = 8
+
+
+def keep(store: dict[Any, Any], key: Any, value: Any, limit: int = KEPT) -> Any:
+    """Remember `value`; the oldest go when there are more than `limit`."""
+    store[key] = value
+    while len(store) > limit:
+        store.pop(next(iter(store)), None)
+    return value
+
+
+# ---- Outside of modes and transforms ----
+
+
+def is_plain(*values: Tensor | None) -> bool:
+    """Whether all may be kept: not the stand-ins of a tracer (torch.export), nor torch.func's wrappers."""
+    return all(
+        value is None
+        or (type(value) is Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(value))
+        for value in values
+    )
+
+
+def plainly(make: Callable[[], Any]) -> Any:
+    """make(), in no inference mode and in no transform of torch.func; what it uses must not require a gradient."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+        with temporarily_clear_interpreter_stack():
+            return plainly(make)
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(False):
+            return make()
+    return make()
+
+
+Given = dict[int, tuple["weakref.ref[Tensor]", "weakref.ref[Tensor]"]]
+
+
+def copy_of(private: Tensor, given: Given) -> Tensor:
+    """A copy for users: the same object as long as somebody holds it and did not change it."""
+    if torch.compiler.is_compiling() or not is_plain(private):
+        return private.clone()
+    source, copy = given.get(id(private), (None, None))
+    if source is not None and copy is not None and source() is private:
+        held = copy()
+        if held is not None and held._version == 0:
+            return held
+    made = plainly(private.clone)
+    keep(given, id(private), (weakref.ref(private), weakref.ref(made)), 2 * KEPT)
+    return made
+
+
+# ---- Checks ----
+
+
+def _as_value_error(run: Callable[..., Any], *arguments: Any) -> Any:
+    """Errors of the structure operators, which name the first bad position, as ValueErrors; memory as itself."""
+    try:
+        return run(*arguments)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, OverflowError) as error:
+        raise ValueError(f"Graph: {error}") from None
+
+
+def csr_from_coo(row: Tensor, col: Tensor, rows: int, cols: int, weight: Tensor | None) -> Csr:
+    return _as_value_error(_library.operators.csr_from_coo, row, col, rows, cols, weight)
+
+
+def csr_check(crow: Tensor, col: Tensor, weight: Tensor | None, cols: int) -> None:
+    _as_value_error(_library.operators.csr_check, crow, col, weight, cols)
+
+
+def check_parts(crow: Any, col: Any, edge: Any, weight: Any, num_cols: Any) -> int:
+    """Everything that the kernels rely on, in O(E); returns num_cols. With `python -O` too."""
+    for name, value in (("crow", crow), ("col", col), *([] if edge is None else [("edge", edge)])):
+        _check.tensor(name, value, "a vector of int32 or int64")
+        if value.dim() != 1 or value.dtype not in (torch.int32, torch.int64) or value.layout != torch.strided:
+            _check.fail(name, "a vector of int32 or int64", value)
+        if value.dtype != crow.dtype or value.device != crow.device or not value.is_contiguous():
+            _check.fail(name, f"a contiguous {crow.dtype} vector on {crow.device} like crow", value)
+    if crow.numel() == 0:
+        _check.fail("crow", "[rows + 1], at least [0]", crow)
+    if edge is not None and edge.shape != col.shape:
+        _check.fail("edge", f"[{col.numel()}] like col", edge)
+    num_cols = _check.integer("num_cols", num_cols, 0)
+    if weight is not None:
+        _check.tensor("weight", weight, "a floating-point tensor")
+        own_weight("weight", weight, col.numel(), crow.device)
+    if crow.device.type == "meta":
+        return num_cols
+    csr_check(crow, col, None if weight is None else weight.detach().contiguous(), num_cols)
+    if edge is not None and edge.numel():
+        if not 0 <= int(edge.min()) <= int(edge.max()) < edge.numel():
+            raise ValueError(f"Graph: `edge` must number the {edge.numel()} edges, got one out of range")
+        if int(torch.bincount(edge, minlength=edge.numel()).max()) != 1:
+            raise ValueError(f"Graph: `edge` must number the {edge.numel()} edges, got one of them twice")
+    return num_cols
+
+
+def own_weight(name: str, weight: Any, edges: int, device: torch.device) -> Tensor | None:
+    """A private copy of the weights that a Graph is given. One that learns belongs into the call instead."""
+    if weight is None:
+        return None
+    if not isinstance(weight, Tensor):
+        weight = as_tensor(name, weight)
+    if (
+        weight.shape != (edges,)
+        or weight.dtype not in _check.FLOATS
+        or weight.device != device
+        or weight.layout != torch.strided
+    ):
+        _check.fail(name, f"a floating-point tensor [{edges}] on {device}", weight)
+    learns = weight.requires_grad and torch.is_grad_enabled()
+    if learns or torch._C._functorch.is_functorch_wrapped_tensor(weight):
+        raise ValueError(
+            f"`{name}` of a Graph is a constant, got one that requires a gradient: give it to the call "
+            "(spmm(graph, x, edge_weight) or layer(x, graph, edge_weight)), or detach it"
+        )
+    return weight.detach().clone(memory_format=torch.contiguous_format)
+
+
+def as_tensor(name: str, value: Any) -> Tensor:
+    """A tensor of an array or a list; anything that is none is a TypeError."""
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TypeError(
+            f"`{name}` must be a tensor or an array of numbers, got {_check.describe(value)}: {error}"
+        ) from None
+
+
+# ---- Factors of a normalization ----
+
+
+def inverse_or_zero(x: Tensor) -> Tensor:
+    """1 / x where x > 0, else 0."""
+    return torch.where(x > 0, x.reciprocal(), torch.zeros_like(x))
+
+
+def factors(norm: str, degree: Any) -> tuple[Tensor | None, Tensor | None]:
+    """Row and column factors of a normalization from `degree(out)`; degree <= 0 gives 0.
+
+    Square root and division are exactly rounded, so the bits never depend on the number of threads.
+    """
+    if norm == "none":
+        return None, None
+    if norm == "row":
+        return inverse_or_zero(degree(False)), None
+    row = inverse_or_zero(degree(False).clamp(min=0).sqrt())
+    if norm == "sym":
+        return row, row
+    return row, inverse_or_zero(degree(True).clamp(min=0).sqrt())
+
+
+# ---- The transpose, eager and under torch.compile ----
+
+# Graphs that are alive, by the addresses of their arrays, which nobody can change: under torch.compile the operator
+# below finds the transpose that the Graph keeps. The traced program holds no state of a Graph, so that it need not
+# be compiled again for one that was used before or was not.
+_alive: weakref.WeakValueDictionary[tuple[int, int], Graph] = weakref.WeakValueDictionary()
+
+
+def register(graph: Graph) -> None:
+    if type(graph._crow) is Tensor and graph._device.type != "meta":
+        _alive[graph._crow.data_ptr(), graph._col.data_ptr()] = graph
+
+
+def transpose(crow: Tensor, col: Tensor, edge: Tensor | None, num_cols: int) -> Csr:
+    """crow, col and edge of the transposed matrix; a symmetric matrix shares its own crow and col."""
+    crow_t, col_t, edge_t = _library.operators.csr_transpose(crow, col, edge, num_cols)
+    if crow_t.shape == crow.shape and is_plain(crow, crow_t) and crow.device.type != "meta":
+        if torch.equal(crow_t, crow) and torch.equal(col_t, col):
+            crow_t, col_t = crow, col
+    return crow_t, col_t, edge_t
+
+
+@torch.library.custom_op(
+    "amstel::graph_transpose",
+    mutates_args=(),
+    schema="(Tensor crow, Tensor col, Tensor? edge, SymInt num_cols) -> (Tensor, Tensor, Tensor)",
+)
+def graph_transpose(crow: Tensor, col: Tensor, edge: Tensor | None, num_cols: int) -> Csr:
+    """csr_transpose as a copy of what the Graph of these arrays keeps; sorts only once a Graph."""
+    graph = _alive.get((crow.data_ptr(), col.data_ptr()))
+    if graph is None or (len(crow), len(col), num_cols) != (
+        graph.num_rows + 1,
+        graph.num_edges,
+        graph.num_cols,
+    ):
+        return _library.operators.csr_transpose(crow, col, edge, num_cols)
+    return tuple(t.clone() for t in graph._transpose())  # type: ignore[return-value]
+
+
+@graph_transpose.register_fake
+def _(crow: Tensor, col: Tensor, edge: Any, num_cols: int) -> Csr:
+    return crow.new_empty(num_cols + 1), torch.empty_like(col), torch.empty_like(col)

@@ -1,0 +1,31 @@
+"""A labeled video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(repr=False, eq=False)
+class Clip:
+    """One labeled video.
+
+    Attributes:
+        frames: uint8 [T, H, W, 3], RGB.
+        label: number of its class.
+        name: what to call it.
+        boxes: float32 [T, 4], x1, y1, x2, y2 in pixels, NaN in frames without a box; None where none is known.
+    """
+
+    frames: Tensor
+    label: int
+    name: str
+    boxes: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __repr__(self) -> str:
+        boxes = "" if self.boxes is None else ", boxes"
+        return f"Clip({self.name}, label={self.label}, frames={list(self.frames.shape)}{boxes})"

@@ -1,0 +1,18 @@
+"""Where data lie: the folder that the caller names, or one in the environment's AMSTEL_DATA."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def data_folder(root: str | os.PathLike | None, name: str, owner: str) -> Path:
+    """`root`, or the folder `name` in the environment's AMSTEL_DATA."""
+    if root is None:
+        if "AMSTEL_DATA" not in os.environ:
+            raise ValueError(f"{owner}: give `root`, the folder of the clips, or set AMSTEL_DATA")
+        root = Path(os.environ["AMSTEL_DATA"]) / name
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{owner}: the folder {root} does not exist")
+    return root

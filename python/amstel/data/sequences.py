@@ -1,0 +1,206 @@
+"""What tracking data have in common: a video with one box a frame, folders of them, numbers in text files."""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amstel._check import fail, tensor
+from amstel.media import images
+from amstel.media.formats import IMAGES, natural, visible
+
+
+def read_rows(file: Path, columns: Sequence[int]) -> list[list[float]]:
+    """The numbers of a text file, one row a line, `nan` for what is not known; every row has one of the lengths.
+
+    Commas, semicolons, tabs and blanks separate, and may end a line; lines that are blank may follow the last row.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a line that is not so, with file and line.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OSError(f"{file} must be a text file that can be read, got: {error}") from None
+    rows: list[list[float]] = []
+    for number, line in enumerate(lines, start=1):
+        # One separator at the end is one that the writer put after every number; two are a number that lacks.
+        words = re.split(r"\s*[,;]\s*|\s+", re.sub(r"\s*[,;]\s*$", "", line.strip()))
+        try:
+            row = [float(word) for word in words]
+        except ValueError:
+            row = []
+        if len(row) not in columns or any(map(math.isinf, row)):
+            expected = " or ".join(map(str, columns)) + " numbers"
+            if rows and len(columns) == 1:
+                expected += " as the lines above"
+            raise ValueError(f"{file}, line {number}: a line must hold {expected}, got {line.strip()!r}")
+        rows.append(row)
+    return rows
+
+
+def read_numbers(file: Path, columns: int) -> Tensor:
+    """The numbers of a text file whose lines all hold as many: float64 [rows, columns]; as `read_rows`."""
+    return torch.tensor(read_rows(file, [columns]), dtype=torch.float64).reshape(-1, columns)
+
+
+def images_of(folder: Path) -> list[Path]:
+    """The images of a folder in natural order, at least one."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the folder {folder} of a sequence's frames does not exist")
+    files = visible(folder, IMAGES)
+    if not files:
+        raise ValueError(f"{folder} must hold at least one image, got none")
+    return files
+
+
+def pad(boxes: Tensor, frames: int, file: Path) -> Tensor:
+    """A row a frame: frames after the last row get NaN."""
+    if not 1 <= len(boxes) <= frames:
+        raise ValueError(
+            f"{file} must hold 1 to {frames} boxes, as many as there are frames, got {len(boxes)}"
+        )
+    return torch.cat([boxes, boxes.new_full((frames - len(boxes), 4), math.nan)])
+
+
+# --------------------------------------------------------------------------------------------- sequences
+
+
+class TrackingSequence:
+    """A video and the box of its target in every frame.
+
+    `s[t]` reads frame t as a uint8 RGB array [H, W, 3], so that the sequence is what a tracker takes as frames;
+    `s[a:b]` is the sequence of those frames.
+
+    Args:
+        name: what to call it.
+        frames: image files.
+        ground_truth: [T, 4], x, y, w, h in pixels, (x, y) the top-left corner with 0, 0 for the frame's own; a row
+            with NaN, or without a positive width and height, is taken as missing.
+        sparse: some frames have no ground truth because nobody looked at them, as in ALOV, or since the target is not
+            there, as in GOT-10k; scores leave such frames out.
+
+    Attributes:
+        name, frames, sparse: as given.
+        ground_truth: float64 [T, 4], NaN rows where it is missing.
+
+    Raises:
+        ValueError: no frame, or another number of boxes; on reading, an image that cannot be read.
+
+    Example:
+        >>> sequence = amstel.data.OTBSequence("Crossing")                     # doctest: +SKIP
+        >>> sequence, sequence[0].shape, sequence.ground_truth[0].tolist()     # doctest: +SKIP
+        (OTBSequence(Crossing, 120 frames), (240, 360, 3), [204.0, 150.0, 17.0, 50.0])
+    """
+
+    name: str
+    frames: Sequence[Path]
+    ground_truth: Tensor
+    sparse: bool
+
+    def __init__(self, name: str, frames: Sequence[Path], ground_truth: Tensor, sparse: bool = False):
+        boxes = tensor("ground_truth", ground_truth, "a tensor [T, 4]")
+        if not len(frames):
+            raise ValueError("`frames` must hold at least one image file, got none")
+        if boxes.shape != (len(frames), 4):
+            fail("ground_truth", f"[{len(frames)}, 4], a box a frame", boxes)
+        self.name, self.frames, self.sparse = name, frames, sparse
+        # The comparison is false for NaN too.
+        known = (boxes[:, 2:] > 0).all(1) & boxes.isfinite().all(1)
+        self.ground_truth = torch.where(known[:, None], boxes.double(), math.nan)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> TrackingSequence: ...
+
+    def __getitem__(self, index: int | slice) -> np.ndarray | TrackingSequence:
+        if isinstance(index, slice):
+            return TrackingSequence(self.name, self.frames[index], self.ground_truth[index], self.sparse)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"`index` must be below {len(self)}, got {index}")
+        return images.read(self.frames[index])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name}, {len(self)} frames)"
+
+
+class Sequences(Sequence[TrackingSequence]):
+    """Sequences by number, in the order of their names, or by name; each is read when it is asked for."""
+
+    root: Path
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int | str) -> TrackingSequence: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[TrackingSequence]: ...
+
+    def __getitem__(self, index: int | str | slice) -> TrackingSequence | list[TrackingSequence]:
+        if isinstance(index, slice):
+            return [self._read(name) for name in self.names[index]]
+        if isinstance(index, str):
+            if index not in self.names:
+                fail("index", f"a number or a name of {self!r}", index)
+            return self._read(index)
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"`index` must be below {len(self)}, got {index}")
+        return self._read(self.names[index])
+
+    @abstractmethod
+    def _read(self, name: str) -> TrackingSequence: ...
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} sequences of {self.root})"
+
+
+class Listed(Sequences):
+    """Folders of sequences, those of list.txt where that is there."""
+
+    def _find(self, root: Path, marker: str) -> None:
+        self.root, listing = root, root / "list.txt"
+        if listing.is_file():
+            lines = listing.read_text(encoding="utf-8-sig").splitlines()
+            names = [line.strip() for line in lines if line.strip()]
+            for name in names:
+                if not (root / name).is_dir():
+                    raise FileNotFoundError(f"{listing} names {name}, which is no folder beside it")
+        else:
+            names = [p.name for p in visible(root) if (p / marker).is_file()]
+        if not names:
+            raise ValueError(f"{root} must hold folders of sequences, each with {marker}, got none")
+        self.names = sorted(names, key=lambda name: natural(Path(name)))
+
+
+def polygon_to_box(corners: Tensor, method: str = "area") -> Tensor:
+    """Upright boxes [T, 4] (x, y, w, h) of quadrilaterals [T, 8] (x1, y1, ..., x4, y4), as `VOT` describes."""
+    if method not in ("area", "bounds"):
+        fail("method", '"area" or "bounds"', method)
+    if tensor("corners", corners, "a tensor [T, 8]").dim() != 2 or corners.shape[1] != 8:
+        fail("corners", "a tensor [T, 8]", corners)
+    points = corners.double().reshape(-1, 4, 2)
+    low, size = points.amin(1), points.amax(1) - points.amin(1)
+    if method == "area":
+        x, y = points.roll(-1, 1).unbind(2)
+        area = ((points[..., 0] * y - points[..., 1] * x).sum(1) / 2).abs()
+        bounds = size.prod(1)
+        size = size * torch.where(bounds > 0, area / bounds, bounds).sqrt()[:, None]
+        low = points.mean(1) - size / 2
+    return torch.cat([low, size], 1)

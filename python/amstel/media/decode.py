@@ -1,0 +1,163 @@
+"""Videos through PyAV: frame after frame, turned as a player shows them, with their times."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amstel._optional import need
+from amstel.media.images import on_black
+
+_PQ, _HLG = 16, 18  # transfer functions of HDR, in FFmpeg's numbers
+
+
+def _av() -> Any:
+    return need("av", extra="video", purpose="amstel.media.video")
+
+
+def location(path: str | os.PathLike) -> str:
+    """The name as FFmpeg takes it, to which `a:b.mp4` alone would be the protocol `a`."""
+    return f"file:{os.fspath(path)}"
+
+
+class Video:
+    """A video file, decoded frame by frame; use it in a `with`.
+
+    Args:
+        path: what FFmpeg reads.
+
+    Attributes:
+        count: number of frames that the file announces, or None.
+        rate: mean number of frames a second, or None.
+        reached: frames given so far.
+
+    Raises:
+        ValueError: it cannot be read or holds no video. The message names the file.
+        ImportError: the extra [video] is missing.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path, self.reached = Path(path), 0
+        self._error = _av().error.FFmpegError
+        try:
+            self._container = _av().open(location(path), metadata_errors="replace")
+        except self._error as error:
+            raise self._unreadable(error) from None
+        # Not a cover picture, if there is something better.
+        self._stream = self._container.streams.best("video")
+        if self._stream is None:
+            self._container.close()
+            raise ValueError(f"{self.path} must hold a video, got a file without a video stream")
+        self._stream.thread_type = "AUTO"
+        self.count: int | None = self._stream.frames or None
+        self.rate: float | None = float(self._stream.average_rate) if self._stream.average_rate else None
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, float | None]]:
+        """(frame uint8 [H, W, 3], its time in seconds or None).
+
+        Packets that are damaged are left out, and so is the end of a file that was cut: a warning says so, with the
+        number of the frame that was reached.
+        """
+        shape = self._stream.sample_aspect_ratio
+        if shape and shape != 1:
+            warnings.warn(
+                f"{self.path} has pixels that are {float(shape):.3g} times as wide as high; a player stretches them, "
+                "here they and all boxes are as they are stored",
+                stacklevel=2,
+            )
+        packets, damaged, time = 0, 0, None
+        turn = _Turn(self.path)
+        source = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(source)
+            except StopIteration:
+                break
+            except self._error as error:
+                if not self.reached:
+                    raise self._unreadable(error) from None
+                damaged += 1
+                break
+            packets += packet.size > 0
+            try:
+                frames = packet.decode()
+            except self._error as error:
+                if not self.reached and not packet.size:
+                    raise self._unreadable(error) from None
+                damaged, last = damaged + 1, error
+                continue
+            for frame in frames:
+                self.reached += 1
+                time = frame.time if frame.time is not None else time
+                yield turn(frame), frame.time
+        if not self.reached:
+            if damaged:
+                raise self._unreadable(last)
+            raise ValueError(f"{self.path} must hold at least one frame, got none")
+        if problem := self._cut(packets, damaged, time):
+            warnings.warn(
+                f"{self.path} is damaged or cut: {problem}; frame {self.reached} is the last", stacklevel=2
+            )
+
+    def _cut(self, packets: int, damaged: int, time: float | None) -> str:
+        """What is missing, if something is."""
+        if damaged:
+            return f"{damaged} packets cannot be decoded"
+        if self.count is not None:
+            # Packets and not frames: an edit list hides frames that are there.
+            return f"it announces {self.count} frames" if packets < self.count else ""
+        stream, only = self._stream, len(self._container.streams.get()) == 1
+        if stream.duration is not None and stream.time_base is not None:
+            seconds = float(stream.duration * stream.time_base)
+        else:
+            seconds = (self._container.duration or 0) / 1e6 if only else 0.0
+        begin = float((stream.start_time or 0) * (stream.time_base or 0))
+        missing = seconds - ((time or 0.0) - begin) if time is not None else 0.0
+        allowed = 0.5 + 2 / self.rate if self.rate else 1.0
+        return f"it announces {seconds:.1f} seconds" if missing > allowed else ""
+
+    def _unreadable(self, error: Any) -> ValueError:
+        return ValueError(f"{self.path} must be a video that can be read, got: {error.strerror}")
+
+
+class _Turn:
+    """Frames of PyAV as arrays, turned and mirrored by their display matrix."""
+
+    def __init__(self, path: Path):
+        self.path, self._warned = path, False
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        if frame.color_trc in (_PQ, _HLG):
+            from amstel.media import hdr
+
+            array = hdr.tone_map(frame)
+        elif frame.format.name != "pal8" and any(part.is_alpha for part in frame.format.components):
+            array = on_black(frame.to_ndarray(format="rgba"))
+        else:
+            array = frame.to_ndarray(format="rgb24")
+        # The matrix maps (x, y) of the file to (a x + c y, b x + d y) on the screen, all in units of 2^16.
+        matrix = next((bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+        if matrix is None:
+            return array
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5] / 65536
+        if abs(b) < 0.01 and abs(c) < 0.01 and a and d:
+            across, down = a < 0, d < 0
+        elif abs(a) < 0.01 and abs(d) < 0.01 and b and c:
+            array, across, down = array.swapaxes(0, 1), c < 0, b < 0
+        else:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(f"{self.path} is to be shown at an angle, which is not done", stacklevel=3)
+            return array
+        return np.ascontiguousarray(array[:: -1 if down else 1, :: -1 if across else 1])

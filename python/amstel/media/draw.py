@@ -1,0 +1,143 @@
+"""Annotated pictures of videos: attention as heat, boxes, a line of text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from amstel._check import fail, tensor
+from amstel._optional import need
+from amstel.media import _arguments, fonts
+
+# The colors of a box found and of the true one, and the way from no attention to all of it: lightness grows.
+FOUND, TRUTH = (86, 200, 255), (255, 255, 255)
+HEAT = np.array([(20, 10, 70), (110, 20, 130), (205, 50, 90), (250, 130, 30), (255, 235, 90)], np.float32)
+
+
+def _draw_box(draw: Any, box: Sequence[float], color: tuple, line: int, dashed: bool) -> None:
+    x1, y1, x2, y2 = box
+    corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
+    # A dark line under the light one shows the box on any picture.
+    for shade, wide in (((0, 0, 0), line + 2), (color, line)):
+        for (ax, ay), (bx, by) in pairwise(corners):
+            length = abs(bx - ax) + abs(by - ay)
+            dashes = max(1, round(length / (8 * line))) if dashed else 1
+            for k in range(dashes):
+                start, stop = k / dashes, (k + (0.55 if dashed else 1)) / dashes
+                ends = [
+                    (ax + (bx - ax) * start, ay + (by - ay) * start),
+                    (ax + (bx - ax) * stop, ay + (by - ay) * stop),
+                ]
+                draw.line(ends, fill=shade, width=wide)
+
+
+def annotate(
+    frames: Tensor,
+    attention: Tensor | None = None,
+    boxes: Tensor | None = None,
+    truth: Tensor | None = None,
+    caption: str | Sequence[str] | None = None,
+    scale: int | None = None,
+) -> Tensor:
+    """Pictures for a person: attention as heat, the box found, the true box, a line of text under it.
+
+    The heat of a frame runs from its least to its greatest attention; a map that is the same everywhere shows
+    none. The box found is drawn in light blue, the true one dashed in white.
+
+    Args:
+        frames: uint8 [T, H, W, 3].
+        attention: maps [T, h, w] of any scale and size.
+        boxes: found boxes [T, 4] in pixels of `frames`; a row with NaN is left out.
+        truth: true boxes, alike.
+        caption: one line of text for all frames, or one a frame.
+        scale: whole number by which to enlarge; default: the least that makes the shorter side 256 pixels.
+
+    Returns:
+        uint8 [T, H', W', 3], larger by `scale` and by the lines of text.
+
+    Raises:
+        ValueError: shapes or a number of captions that do not fit the frames.
+        ImportError: the extra [video] is missing.
+
+    Example:
+        >>> pictures = amstel.video.annotate(frames, maps, boxes, caption="jumping jack")  # doctest: +SKIP
+        >>> amstel.video.write("jack.gif", pictures)                                       # doctest: +SKIP
+    """
+    _arguments.frames(frames)
+    count, height, width = frames.shape[:3]
+    if attention is not None:
+        tensor("attention", attention, f"a floating tensor [{count}, h, w]")
+        if attention.dim() != 3 or len(attention) != count or not attention.is_floating_point():
+            fail("attention", f"a floating tensor [{count}, h, w]", attention)
+        if not attention.numel() or not attention.isfinite().all():
+            fail("attention", "finite and not empty", attention)
+    for argument, value in (("boxes", boxes), ("truth", truth)):
+        if value is not None:
+            _arguments.boxes(argument, value)
+            if value.shape != (count, 4):
+                fail(argument, f"[{count}, 4]", value)
+    captions = [caption] * count if isinstance(caption, str) else list(caption or [""] * count)
+    if len(captions) != count:
+        raise ValueError(f"`caption` must be one line or {count}, got {len(captions)}")
+    if scale is None:
+        scale = max(1, math.ceil(256 / min(height, width)))
+    scale = _arguments.integer("scale", scale)
+
+    image, drawing = (
+        need(f"PIL.{name}", extra="video", purpose="amstel.video.annotate") for name in ("Image", "ImageDraw")
+    )
+    size = (width * scale, height * scale)
+    text, line = max(12, min(size) // 18), max(2, min(size) // 128)
+    font, captions = fonts.fitting(captions, text)
+    legend = boxes is not None and truth is not None
+    lines = int(any(captions)) + int(legend)
+    row = int(1.5 * text)
+    heat = None if attention is None else _heat(attention.detach().float().cpu(), size)
+    pictures = np.zeros((count, size[1] + lines * row + (lines > 0) * (row // 4), size[0], 3), np.uint8)
+    for t, frame in enumerate(frames.cpu().numpy()):
+        large = np.repeat(np.repeat(frame, scale, 0), scale, 1)
+        if heat is not None:
+            large = _overlay(large, heat[t])
+        picture = image.new("RGB", pictures.shape[2:0:-1], (24, 24, 24))
+        picture.paste(image.fromarray(large))
+        draw = drawing.Draw(picture)
+        for which, color, dashed in ((truth, TRUTH, True), (boxes, FOUND, False)):
+            if which is not None and not which[t].isnan().any():
+                # Inside the picture, so that no line is cut off.
+                inset = torch.tensor([size[0] - 1, size[1] - 1]) - line // 2
+                ends = (which[t].cpu() * scale).view(2, 2).minimum(inset).clamp(min=line // 2)
+                _draw_box(draw, ends.view(4).tolist(), color, line, dashed)
+        y = size[1] + row // 4
+        if any(captions):
+            draw.text((text // 2, y), captions[t], fill=(240, 240, 240), font=font)
+            y += row
+        if legend:
+            draw.text((text // 2, y), "box found", fill=FOUND, font=font)
+            draw.text(
+                (text // 2 + draw.textlength("box found   ", font), y), "- - true box", fill=TRUTH, font=font
+            )
+        pictures[t] = np.asarray(picture)
+    return torch.from_numpy(pictures)
+
+
+def _heat(attention: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Each map at the size of the picture (width, height), its range brought to 0..1."""
+    large = interpolate(attention[:, None], size[::-1], mode="bilinear", align_corners=False)[:, 0]
+    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
+    flat = high - low <= 1e-5 * high.abs()
+    return torch.where(flat, 0.0, (large - low) / (high - low)).numpy()
+
+
+def _overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    place = heat * (len(HEAT) - 1)
+    below = np.minimum(place.astype(int), len(HEAT) - 2)
+    color = HEAT[below] + (HEAT[below + 1] - HEAT[below]) * (place - below)[..., None]
+    share = 0.65 * heat[..., None]
+    return (picture * (1 - share) + color * share).round().astype(np.uint8)

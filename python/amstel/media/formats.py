@@ -1,0 +1,74 @@
+"""The kinds of files that hold pictures and videos, in one list, and what a folder shows of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+#: Endings of still pictures, as frames of a folder or by themselves.
+IMAGES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".bmp",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".apng",
+    ".avif",
+    ".jp2",
+)
+#: Endings of what Pillow reads and what may hold several frames.
+ANIMATIONS = (".gif", ".png", ".apng", ".webp", ".avif", ".tif", ".tiff")
+#: Endings of videos.
+VIDEOS = (
+    ".avi",
+    ".mp4",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".webm",
+    ".mpg",
+    ".mpeg",
+    ".m2v",
+    ".wmv",
+    ".asf",
+    ".flv",
+    ".f4v",
+    ".ogv",
+    ".ts",
+    ".mts",
+    ".m2ts",
+    ".3gp",
+    ".3g2",
+    ".vob",
+    ".mxf",
+    ".dv",
+    ".gif",
+)
+
+
+def natural(path: Path) -> Any:
+    """Sort key that puts frame_2 before frame_10, and is never the same for two names."""
+    parts = re.split(r"(\d+)", path.name)
+    return [int(part) if k % 2 else part.lower() for k, part in enumerate(parts)], path.name
+
+
+def visible(folder: Path, endings: Collection[str] | None = None) -> list[Path]:
+    """What a folder holds in natural order, without what begins with a dot (._x.jpg, .DS_Store, files half written).
+
+    Args:
+        endings: only files that end so, in small letters.
+    """
+    found = (p for p in folder.iterdir() if not p.name.startswith("."))
+    if endings is not None:
+        found = (p for p in found if p.suffix.lower() in endings and not p.is_dir())
+    return sorted(found, key=natural)

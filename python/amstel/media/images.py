@@ -1,0 +1,209 @@
+"""Still pictures as uint8 RGB arrays, as a viewer shows them: upright, whatever the depth, palette or transparency."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from amstel import _files
+from amstel._check import describe
+from amstel._optional import need
+
+#: A stereo or burst JPEG (MPO) has several pictures too, of which the first is the one to see.
+_ANIMATED = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")
+
+
+def _pillow(part: str = "Image") -> Any:
+    return need(f"PIL.{part}", extra="video", purpose="amstel.media.images")
+
+
+def _opened(path: Path) -> Any:
+    image = _pillow()
+    try:
+        return image.open(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist; it should be an image") from None
+    except Exception as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    # Pillow's message begins with the name of the file, which is said already.
+    text = str(error).replace(repr(str(path)), "it").replace(str(path), "it")
+    return ValueError(f"{path} must be an image that can be read, got: {text or type(error).__name__}")
+
+
+def _upright(image: Any) -> Any:
+    try:
+        return _pillow("ImageOps").exif_transpose(image)
+    except Exception:  # Exif data that is broken says nothing of the orientation
+        return image
+
+
+def rgb(image: Any) -> np.ndarray:
+    """The pixels of a Pillow image of any mode: uint8 [H, W, 3].
+
+    16 bits are scaled, round(v / 257). Floating point is taken to be in [0, 1], as image libraries have it; what lies
+    outside is refused, for its white is not known, and so are integers of 32 bits that do not fit into 16. Transparent
+    pixels lie on black. Orientation is not looked at.
+
+    Raises:
+        ValueError: floating point or 32 bits of unknown range.
+    """
+    mode = image.mode
+    if mode == "F":
+        values = np.asarray(image)
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+            raise ValueError(
+                f"floating point in [{values.min():g}, {values.max():g}], where white is 1 and black 0"
+            )
+        return _gray(np.rint(values * 255).astype(np.uint8))
+    if mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        # PNG and PGM of 16 bits come as 32 in some releases of Pillow.
+        if mode == "I" and (image.format == "TIFF" or values.min() < 0 or values.max() > 65535):
+            raise ValueError(f"32 bits in [{values.min()}, {values.max()}], whose white is not known")
+        return _gray(((values + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        return on_black(np.asarray(image.convert("RGBA")))
+    return np.asarray(image.convert("RGB"))
+
+
+def on_black(rgba: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 4] with its alpha laid on black: [H, W, 3]."""
+    wide = rgba.astype(np.uint16)
+    return ((wide[..., :3] * wide[..., 3:] + 127) // 255).astype(np.uint8)
+
+
+def _gray(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[..., None], 3, -1)
+
+
+def read(path: str | os.PathLike) -> np.ndarray:
+    """The picture of a file: uint8 [H, W, 3], upright as its Exif data say; of an animation the first frame.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it cannot be read, or has values of unknown range (`rgb`). The message names the file.
+        ImportError: the extra [video] is missing.
+    """
+    path = Path(path)
+    with _opened(path) as image:
+        try:
+            return rgb(_upright(image))
+        except Exception as error:
+            raise _unreadable(path, error) from None
+
+
+class Animation:
+    """The frames of a GIF, WebP, APNG or TIFF of several pages, or of any image as the one frame that it is.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        count: number of frames; small copies of a page in a TIFF, and a still beside an animated PNG, are none.
+        mark: text that `amstel.media.writing` leaves in a PNG that is a strip of frames, else None.
+
+    Iterating gives (frame, seconds that it is shown or None), read one by one.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: as `read`.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        with _opened(self.path) as image:
+            self.mark = image.info.get("amstel") if isinstance(image.info.get("amstel"), str) else None
+            self._pages = [0]
+            if image.format in _ANIMATED:
+                try:
+                    # A PNG may show those who know no animation a picture that is not of it.
+                    pages = range(bool(getattr(image, "default_image", False)), getattr(image, "n_frames", 1))
+                    self._pages = [k for k in pages if image.format != "TIFF" or not _thumbnail(image, k)]
+                except Exception as error:
+                    raise _unreadable(self.path, error) from None
+        self.count = len(self._pages)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, float | None]]:
+        with _opened(self.path) as image:
+            for number, page in enumerate(self._pages):
+                try:
+                    image.seek(page)
+                    frame = rgb(_upright(image))
+                except Exception as error:
+                    where = Path(f"{self.path}, frame {number + 1} of {self.count},") if number else self.path
+                    raise _unreadable(where, error) from None
+                yield frame, self._seconds(image)
+
+    @staticmethod
+    def _seconds(image: Any) -> float | None:
+        return image.info["duration"] / 1000 if "duration" in image.info else None
+
+    def seconds(self) -> list[float | None]:
+        """How long each frame is shown, without its pixels where the format has them apart."""
+        with _opened(self.path) as image:
+            found = []
+            for page in self._pages:
+                image.seek(page)
+                if image.format == "WEBP":  # whose decoder finds the time with the pixels
+                    image.load()
+                found.append(self._seconds(image))
+            return found
+
+
+def _thumbnail(image: Any, page: int) -> bool:
+    image.seek(page)
+    return bool(image.tag_v2.get(254, 0) & 1)
+
+
+def write(path: str | os.PathLike, picture: Any) -> Path:
+    """Write a uint8 picture [H, W, 3] or [H, W] in the format of its ending; the old file stays where that fails.
+
+    Raises:
+        ValueError: another picture, or an ending that Pillow does not write.
+    """
+    array = image_array("picture", picture)
+    image = _pillow()
+    with _files.replacing(path) as temporary:
+        image.fromarray(array).save(temporary)
+    return Path(path)
+
+
+def image_array(argument: str, image: Any) -> np.ndarray:
+    """An image as a uint8 array [H, W, 3], RGB; it may share the memory of the one given.
+
+    Args:
+        image: a PIL image, a file, or a uint8 array or tensor [H, W, 3], or [H, W] or [H, W, 1] if it is gray.
+
+    Raises:
+        TypeError: something else.
+        ValueError: another shape or dtype, no pixel, or a file that is no image.
+        FileNotFoundError: there is no such file.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        if not Path(image).is_file():
+            raise FileNotFoundError(
+                f"`{argument}` must be an image, got {os.fspath(image)}, which is no file"
+            )
+        return read(image)
+    expected = "a PIL image or a uint8 array [H, W, 3] or [H, W] with at least one pixel"
+    if hasattr(image, "convert") and hasattr(image, "mode") and hasattr(image, "getbands"):
+        try:
+            image = rgb(image)
+        except ValueError as error:
+            raise ValueError(f"`{argument}` must be {expected}, got {error}") from None
+    array = image.numpy(force=True) if isinstance(image, torch.Tensor) else np.asarray(image)
+    if array.dtype == object or array.dtype.kind in "USV":
+        raise TypeError(f"`{argument}` must be {expected}, got {describe(image)}")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3) or not array.size or array.dtype != np.uint8:
+        got = f"{array.dtype} {list(array.shape)}"
+        raise ValueError(f"`{argument}` must be {expected}, got {got}")
+    return np.broadcast_to(array, (*array.shape[:2], 3))

@@ -1,0 +1,173 @@
+"""Pictures of embeddings: points that move, as SVG by this file alone, as PNG and GIF through matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amstel import _files
+from amstel._optional import need
+
+# Okabe and Ito's colors, which the color-blind can tell apart.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+SIZE, MARGIN = 480, 30
+
+
+def _pixels(frames: Tensor, rescale: bool) -> np.ndarray:
+    """[T, N, 2] to pixel positions, all frames at one scale or each at its own."""
+    points = frames.detach().double().cpu().numpy()
+    axes = (1,) if rescale else (0, 1)
+    low, high = points.min(axes, keepdims=True), points.max(axes, keepdims=True)
+    span = np.maximum(high - low, 1e-9)
+    xy = MARGIN + (points - low) / span * (SIZE - 2 * MARGIN)
+    return np.stack([xy[..., 0], SIZE - xy[..., 1]], -1)
+
+
+def _check_frames(frames: Tensor, labels: Tensor) -> None:
+    if frames.dim() != 3 or frames.shape[2] != 2 or not frames.numel() or labels.shape != frames.shape[1:2]:
+        raise ValueError(
+            f"`frames` must be [T, N, 2] with labels [N], got {list(frames.shape)} and {list(labels.shape)}"
+        )
+
+
+def svg(
+    path: str | Path,
+    frames: Tensor,
+    labels: Tensor,
+    edges: Tensor | None = None,
+    captions: Sequence[str] = (),
+    marked: Sequence[int] = (),
+    seconds: float = 8.0,
+    rescale: bool = False,
+) -> Path:
+    """Write points as an SVG picture, animated where there is more than one frame.
+
+    Args:
+        path: file to write.
+        frames: positions [T, N, 2].
+        labels: class of each point [N], its color.
+        edges: [2, E], drawn as lines.
+        captions: one line of text a frame, or one for all.
+        marked: points drawn larger, with a black border.
+        seconds: how long the animation takes before it starts again.
+        rescale: let every frame fill the picture.
+
+    Example:
+        >>> path = amstel.draw.svg("points.svg", torch.rand(1, 9, 2), torch.zeros(9).long())  # doctest: +SKIP
+    """
+    _check_frames(frames, labels)
+    xy = _pixels(frames, rescale)
+
+    def attribute(name: str, values: np.ndarray) -> tuple[str, str]:
+        """The attribute at its last value, and its way there."""
+        still = f'{name}="{values[-1]:.1f}"'
+        if len(values) == 1:
+            return still, ""
+        way = ";".join(f"{v:.1f}" for v in values)
+        # The last frame stays for a while.
+        times = ";".join(f"{t:.4f}" for t in [*np.linspace(0, 0.85, len(values)), 1])
+        return still, (
+            f'<animate attributeName="{name}" values="{way};{values[-1]:.1f}" keyTimes="{times}" '
+            f'dur="{seconds}s" repeatCount="indefinite"/>'
+        )
+
+    def element(tag: str, fixed: str, moving: list[tuple[str, np.ndarray]]) -> str:
+        parts = [attribute(*m) for m in moving]
+        return f"<{tag} {fixed} {' '.join(p[0] for p in parts)}>{''.join(p[1] for p in parts)}</{tag}>"
+
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIZE} {SIZE + 30}" width="{SIZE}" '
+        f'height="{SIZE + 30}" font-family="sans-serif" font-size="14">',
+        f'<rect width="{SIZE}" height="{SIZE + 30}" fill="white"/>',
+    ]
+    for i, j in [] if edges is None else edges.T.tolist():
+        if i < j:
+            ends = [("x1", xy[:, i, 0]), ("y1", xy[:, i, 1]), ("x2", xy[:, j, 0]), ("y2", xy[:, j, 1])]
+            lines.append(element("line", 'stroke="#bbb" stroke-width="0.7"', ends))
+    classes = labels.tolist()
+    for n in sorted(range(len(classes)), key=lambda n: n in marked):
+        look = 'r="5" stroke="white" stroke-width="0.7"'
+        if n in marked:
+            look = 'r="8" stroke="black" stroke-width="2"'
+        look += f' fill="{COLORS[classes[n] % len(COLORS)]}"'
+        lines.append(element("circle", look, [("cx", xy[:, n, 0]), ("cy", xy[:, n, 1])]))
+    for t, caption in enumerate(captions):
+        text = f'<text x="{SIZE / 2}" y="{SIZE + 15}" text-anchor="middle"'
+        if len(captions) == 1:
+            lines.append(f"{text}>{escape(caption)}</text>")
+            continue
+        # Each caption is seen during its own frame only, the last one also where nothing moves.
+        shown = [str(int(s == t)) for s in range(len(captions))] + [str(int(t == len(captions) - 1))]
+        times = ";".join(f"{v:.4f}" for v in np.linspace(0, 0.85, len(captions))) + ";1"
+        lines.append(
+            f'{text} opacity="{shown[-1]}">{escape(caption)}'
+            f'<animate attributeName="opacity" calcMode="discrete" values="{";".join(shown)}" '
+            f'keyTimes="{times}" dur="{seconds}s" repeatCount="indefinite"/></text>'
+        )
+    return _files.write_text(path, "\n".join([*lines, "</svg>"]) + "\n")
+
+
+def raster(
+    path: str | Path,
+    frames: Tensor,
+    labels: Tensor,
+    edges: Tensor | None = None,
+    captions: Sequence[str] = (),
+    marked: Sequence[int] = (),
+    seconds: float = 8.0,
+    rescale: bool = False,
+) -> Path:
+    """The same picture as a PNG (one frame) or GIF; needs the extra [cli].
+
+    Raises:
+        ImportError: matplotlib or pillow is missing.
+    """
+    _check_frames(frames, labels)
+    animation, agg, collections, figures = (
+        need(f"matplotlib.{name}", extra="cli", purpose="a PNG or GIF picture of points")
+        for name in ("animation", "backends.backend_agg", "collections", "figure")
+    )
+    xy = torch.from_numpy(_pixels(frames, rescale)).numpy()
+    figure = figures.Figure(figsize=(5, 5.3), dpi=96)
+    agg.FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0.05, 1, 0.95))
+    axes.set(xlim=(0, SIZE), ylim=(SIZE, 0), aspect="equal")
+    axes.axis("off")
+    pairs = [] if edges is None else [(i, j) for i, j in edges.T.tolist() if i < j]
+    net = collections.LineCollection([], colors="#bbbbbb", linewidths=0.7, zorder=1)
+    axes.add_collection(net)
+    # The marked ones last, so that nothing hides them.
+    order = sorted(range(len(labels)), key=lambda n: n in marked)
+    large = np.isin(order, list(marked))
+    dots = axes.scatter(
+        xy[0, order, 0],
+        xy[0, order, 1],
+        s=np.where(large, 150, 60),
+        c=[COLORS[c % len(COLORS)] for c in labels[order].tolist()],
+        edgecolors=np.where(large, "black", "white").tolist(),
+        linewidths=np.where(large, 2, 0.7).tolist(),
+        zorder=2,
+    )
+    text = figure.text(0.5, 0.02, "", ha="center", fontsize=11)
+
+    def show(t: int) -> None:
+        dots.set_offsets(xy[t, order])
+        net.set_segments([xy[t, [i, j]] for i, j in pairs])
+        text.set_text(captions[min(t, len(captions) - 1)] if captions else "")
+
+    count = len(xy)
+    with _files.replacing(path) as temporary:
+        if count == 1:
+            show(0)
+            figure.savefig(temporary)
+        else:
+            shown = [*range(count), *[count - 1] * (count // 6)]
+            animation.FuncAnimation(figure, show, frames=shown).save(
+                temporary, animation.PillowWriter(fps=max(1, round(len(shown) / seconds)))
+            )
+    return Path(path)

@@ -1,0 +1,238 @@
+"""Frames of whatever holds a video: a file, an animation, a folder, a strip or a sequence of images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amstel._check import describe
+from amstel.media import _arguments
+from amstel.media.decode import Video
+from amstel.media.formats import ANIMATIONS, IMAGES, visible
+from amstel.media.images import Animation, image_array
+
+#: A picture with no more rows, and at least twice as many columns, is a strip to `read`; a photograph is larger.
+STRIP_HEIGHT = 128
+
+
+class Frames:
+    """The frames of a video one after the other, of which only one is in memory at a time.
+
+    Args:
+        source: a video file; a GIF, WebP, APNG or TIFF of several pages; a folder of images in natural order
+            (frame_2 before frame_10); an image, which is one frame; or an iterable of what `image_array` takes.
+        strip: an image is a strip of square frames side by side; None: only where `write` has marked it as one.
+
+    Attributes:
+        count: how many there are, as far as is known before they are read, or None.
+        rate: frames a second, their mean, where the file says it.
+        time: of the frame given last, in seconds from the beginning, where the file says it, else None.
+
+    Every frame comes once, however long it is shown, upright as a player shows it. A video that is damaged or cut
+    gives what there is, with a warning that names the frame that was reached.
+
+    Raises:
+        TypeError: `source` is nothing of this.
+        FileNotFoundError: nothing is there.
+        ValueError: a folder without images; while reading, what cannot be read.
+
+    Example:
+        >>> for frame in amstel.video.Frames("clip.mp4"):                      # doctest: +SKIP
+        ...     print(frame.shape)
+    """
+
+    count: int | None = None
+    rate: float | None = None
+    time: float | None = None
+
+    def __init__(self, source: Any, *, strip: bool | None = None):
+        self._animation: Animation | None = None
+        self._strip = False
+        self._source = source
+        if not isinstance(source, (str, os.PathLike)):
+            # A class with __getitem__ alone iterates too.
+            if not hasattr(source, "__iter__") and not hasattr(source, "__getitem__"):
+                raise TypeError(
+                    f"`frames` must be a file, a folder or an iterable of images, got {describe(source)}"
+                )
+            self.count = len(source) if hasattr(source, "__len__") else None
+            return
+        path = self._source = Path(source)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} does not exist; it should be a video, a folder of frames or an image"
+            )
+        if path.is_dir():
+            self._source = visible(path, IMAGES)
+            if not self._source:
+                raise ValueError(f"{path} must hold at least one image, got none")
+            self.count = len(self._source)
+        elif path.suffix.lower() in (*IMAGES, *ANIMATIONS):
+            self._animation = Animation(path)
+            self.count = self._animation.count
+            self._strip = self.count == 1 and (strip or (strip is None and self._animation.mark is not None))
+            if self._strip:
+                self._source = _split(path, next(iter(self._animation))[0])
+                self.count = len(self._source)
+            elif self.count > 1:
+                shown = [s for s in self._animation.seconds() if s]
+                self.rate = len(shown) / sum(shown) if shown else None
+        else:
+            with Video(path) as video:
+                self.count, self.rate = video.count, video.rate
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        if isinstance(self._source, Path):
+            with_times = self._animated() if self._animation else self._decoded()
+            for frame, time in with_times:
+                self.time = time
+                yield frame
+            return
+        for number, image in enumerate(self._source):
+            yield image_array(f"frames[{number}]", image)
+
+    def _animated(self) -> Iterator[tuple[np.ndarray, float | None]]:
+        assert self._animation is not None
+        now: float | None = 0.0
+        for frame, seconds in self._animation:
+            yield frame, now
+            now = None if now is None or seconds is None else now + seconds
+
+    def _decoded(self) -> Iterator[tuple[np.ndarray, float | None]]:
+        with Video(self._source) as video:
+            begin = last = None
+            for frame, time in video:
+                if time is not None:
+                    begin = time if begin is None else begin
+                    time -= begin
+                    # A clock that stands still or goes back is a fault of the file, and no reason to end a run.
+                    time = last = time if last is None or time > last else last + 0.001
+                yield frame, time
+
+
+def _split(path: Path, picture: np.ndarray) -> list[np.ndarray]:
+    height, width = picture.shape[:2]
+    if width % height:
+        raise ValueError(
+            f"{path} must be a strip of square frames side by side, so as wide as a multiple of its height, "
+            f"got {width}x{height} (strip=False reads it as one frame)"
+        )
+    return np.split(picture, width // height, axis=1)
+
+
+def _looks_like_a_strip(frames: Frames) -> bool:
+    """A small picture, much wider than high, of one frame."""
+    if frames._animation is None or frames._strip or frames.count != 1:
+        return False
+    picture = next(iter(frames))
+    return picture.shape[0] <= STRIP_HEIGHT and picture.shape[1] >= 2 * picture.shape[0]
+
+
+def _stack(source: Any, frames: Sequence[np.ndarray]) -> Tensor:
+    for number, frame in enumerate(frames):
+        if frame.shape != frames[0].shape:
+            (height, width), first = frame.shape[:2], frames[0].shape
+            raise ValueError(
+                f"{source}: frame {number + 1} must be {first[1]}x{first[0]} as the first frame, got {width}x{height}"
+            )
+    return torch.from_numpy(np.stack(frames))
+
+
+def read(path: str | os.PathLike, *, strip: bool | None = None, fps: float | None = None) -> Tensor:
+    """All frames of a video: uint8 [T, H, W, 3], RGB, upright as a player shows them.
+
+    Args:
+        path: a video file (whatever FFmpeg reads, through PyAV); a GIF, WebP, APNG or TIFF of several pages; a folder
+            of equally large images in natural order (frame_2 before frame_10); or one image.
+        strip: whether an image is a strip of square frames side by side. None: where `write` has marked it as one, or
+            where it has at most 128 rows and at least twice as many columns; other images are one frame.
+        fps: frames a second at which to look at it, by the times of its frames; so a frame that is shown for long
+            comes several times, and frames between are left out. None: every frame once.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: it cannot be read, holds no frame, or has frames of several sizes; a strip whose width is no
+            multiple of its height; `fps` for what has no times. The message names the file.
+        ImportError: the extra [video] is missing.
+
+    Warns:
+        UserWarning: the file is damaged or was cut; the frames up to there are returned.
+
+    Example:
+        >>> frames = amstel.video.read("clip.avi")                             # doctest: +SKIP
+    """
+    path = Path(path)
+    if path.is_dir() and not visible(path, IMAGES):
+        raise ValueError(f"{path} must hold at least one frame, got none")
+    frames = Frames(path, strip=strip)
+    if strip is None and _looks_like_a_strip(frames):
+        frames = Frames(path, strip=True)
+    files = frames._source if path.is_dir() else None
+    if fps is None:
+        found = list(frames)
+    else:
+        found = list(_resampled(path, frames, _arguments.number("fps", fps)))
+    if files is not None:
+        for file, frame in zip(files, found, strict=True):
+            if frame.shape != found[0].shape:
+                raise ValueError(
+                    f"{file} must be {found[0].shape[1]}x{found[0].shape[0]} as the first frame of its folder, "
+                    f"got {frame.shape[1]}x{frame.shape[0]}"
+                )
+    return _stack(path, found)
+
+
+def _resampled(path: Path, frames: Frames, fps: float) -> Iterator[np.ndarray]:
+    """At k / fps the last frame that has begun by then, to the end of the last one."""
+    given, before = 0, None
+    for frame in frames:
+        if frames.time is None:
+            raise ValueError(f"`fps` must be None for {path}, which does not say when its frames are shown")
+        # A part in a million of a frame of room, so that times that are rounded do not skip one.
+        while before is not None and given / fps < frames.time - 1e-6 / fps:
+            yield before
+            given += 1
+        before = frame
+    end = _end(frames)
+    while before is not None and (given == 0 or given / fps < end - 1e-6 / fps):
+        yield before
+        given += 1
+
+
+def _end(frames: Frames) -> float:
+    """When the last frame ends, after all have been read."""
+    assert frames.time is not None
+    if frames._animation is not None:
+        return frames.time + (frames._animation.seconds()[-1] or 0.0)
+    return frames.time + (1 / frames.rate if frames.rate else 0.0)
+
+
+def segments(num_frames: int, length: int, count: int = 25) -> Tensor:
+    """Frame numbers of `count` equally spaced segments of `length` consecutive frames: int64 [count, length].
+
+    The first segment begins with the video and the last ends with it. A video of fewer than `length` frames
+    repeats its last frame, and all its segments are the same.
+
+    Raises:
+        ValueError: an argument is no positive integer.
+
+    Source: Z. Li et al., VideoLSTM, arXiv 1607.01794, section 4: 25 segments a test video, scores averaged.
+
+    Example:
+        >>> amstel.video.segments(10, 4, count=3)
+        tensor([[0, 1, 2, 3],
+                [3, 4, 5, 6],
+                [6, 7, 8, 9]])
+    """
+    num_frames, length, count = (
+        _arguments.integer(argument, value)
+        for argument, value in (("num_frames", num_frames), ("length", length), ("count", count))
+    )
+    start = torch.linspace(0, max(0, num_frames - length), count, dtype=torch.float64).round().long()
+    return (start[:, None] + torch.arange(length)).clamp(max=num_frames - 1)

@@ -1,0 +1,170 @@
+"""Videos into files: GIF, MP4 or a strip, all of them at once or picture by picture, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from amstel import _files
+from amstel._check import describe, fail
+from amstel._optional import need
+from amstel.media import _arguments, gif
+from amstel.media.decode import location
+
+_TICKS = 90000  # a second, the clock of MPEG
+
+
+def write(path: str | os.PathLike, frames: Tensor, fps: float = 12, *, inputs: Iterable[Any] = ()) -> Path:
+    """Write a video as a GIF, an MP4 or a strip, by the ending of `path`.
+
+    `.gif` has one palette of 256 colors for all frames, and times in whole hundredths of a second, 2 at least;
+    `.mp4` is H.264 where FFmpeg has it and else MPEG-4, odd sides made even by repeating the last row or column;
+    `.png` is a strip of square frames side by side, without loss, and marked as that. The inverse of `read` up to the
+    coding, frame by frame. The file is written beside its place and renamed: after an error the old one is there.
+
+    Args:
+        path: file to write.
+        frames: uint8 [T, H, W, 3].
+        fps: frames a second.
+        inputs: files and folders that `path` must not be, nor lie in.
+
+    Raises:
+        ValueError: another ending, other frames, `fps` not positive, `path` is an input.
+        FileNotFoundError: the folder to write in does not exist.
+
+    Example:
+        >>> path = amstel.video.write("noise.gif", torch.randint(256, (8, 64, 64, 3)).byte())  # doctest: +SKIP
+    """
+    path = Path(path)
+    _arguments.frames(frames)
+    fps = _arguments.number("fps", fps)
+    ending = path.suffix.lower()
+    if ending not in (".gif", ".mp4", ".png"):
+        raise ValueError(f"`path` must end in .gif, .mp4 or .png, got {describe(str(path))}")
+    array = frames.detach().cpu().numpy()
+    if ending == ".png":
+        _write_strip(path, frames, array, inputs)
+        return path
+    with VideoWriter(path, fps, inputs=inputs) as writer:
+        writer._exact = True
+        for frame in array:
+            writer.write(frame)
+    return path
+
+
+def _write_strip(path: Path, frames: Tensor, array: np.ndarray, inputs: Iterable[Any]) -> None:
+    if array.shape[1] != array.shape[2]:
+        fail("frames", "square for a strip", frames)
+    image, png = (need(f"PIL.{name}", extra="video") for name in ("Image", "PngImagePlugin"))
+    mark = png.PngInfo()
+    mark.add_text("amstel", f"strip of {len(array)} frames")
+    with _files.replacing(path, inputs) as temporary:
+        image.fromarray(np.concatenate(list(array), axis=1)).save(temporary, pnginfo=mark)
+
+
+class VideoWriter:
+    """Writes an MP4 picture by picture, or a GIF, as `amstel.video.write` does with all of them at hand.
+
+    Use it in a `with`, which finishes the file: until then, and after an error, what was at `path` is as it was. A GIF
+    is kept in memory until then.
+
+    Args:
+        path: file to write, ending in .mp4 or .gif.
+        rate: frames a second.
+        inputs: files and folders that are being read: `path` must be none of them, nor lie in one.
+
+    Raises:
+        ValueError: another ending, `rate` not positive; `path` is an input; no picture was written.
+        OSError: `path` cannot be written, found on entering.
+        ImportError: the extra [video] is missing.
+    """
+
+    def __init__(self, path: str | os.PathLike, rate: float = 12.0, *, inputs: Iterable[Any] = ()):
+        self.path, self.rate = Path(path), _arguments.number("rate", rate)
+        self._inputs, self._exact = tuple(inputs), False
+        if self.path.suffix.lower() not in (".gif", ".mp4"):
+            raise ValueError(f"`path` must end in .gif or .mp4, got {describe(str(path))}")
+        self._mp4 = self.path.suffix.lower() == ".mp4"
+        # A package that is missing is found before the work begins.
+        need("av" if self._mp4 else "PIL.Image", extra="video", purpose="amstel.video")
+        self._shape: tuple[int, ...] | None = None
+        self._times: list[float] = []
+
+    def __enter__(self) -> VideoWriter:
+        self._context = self._encoding() if self._mp4 else self._keeping()
+        self._add = self._context.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._context.__exit__(*error)
+
+    def write(self, picture: np.ndarray, time: float | None = None) -> None:
+        """Add a picture, uint8 [H, W, 3]; for MP4 odd sides are made even by repeating the last row or column.
+
+        Args:
+            time: when it is shown, in seconds from the first, such as `Frames.time`; None: one after the other.
+
+        Raises:
+            ValueError: another picture than a uint8 one of the size of the first, or a time before the last one's.
+        """
+        picture = np.asarray(picture)
+        good = picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype == np.uint8 and picture.size
+        if not good or picture.shape != (self._shape or picture.shape):
+            expected = f"uint8 {list(self._shape)} as the first" if self._shape else "uint8 [H, W, 3]"
+            raise ValueError(f"`picture` must be {expected}, got {picture.dtype} {list(picture.shape)}")
+        self._shape = picture.shape
+        if time is None:
+            time = self._times[-1] + 1 / self.rate if self._times else 0.0
+            # From the number, not by adding up, where all go by the rate.
+            time = len(self._times) / self.rate if abs(time - len(self._times) / self.rate) < 1e-6 else time
+        elif self._times and not time > self._times[-1]:
+            fail("time", f"later than the last one, {self._times[-1]}", time)
+        self._times.append(time)
+        self._add(picture)
+
+    def _ends(self) -> list[float]:
+        if not self._times:
+            raise ValueError(f"{self.path} must get at least one picture, got none")
+        return [*self._times, self._times[-1] + 1 / self.rate]
+
+    @contextmanager
+    def _keeping(self) -> Iterator[Any]:
+        with _files.replacing(self.path, self._inputs) as temporary:
+            kept: list[np.ndarray] = []
+            # The time to find a palette of 256 colors grows with the number of colors that there are.
+            yield lambda picture: kept.append(picture if self._exact else picture & 0xF8 | 4)
+            gif.write(temporary, kept, gif.delays(self._ends()))
+
+    @contextmanager
+    def _encoding(self) -> Iterator[Any]:
+        av = need("av", extra="video", purpose="amstel.video")
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        with _files.replacing(self.path, self._inputs) as temporary:
+            with av.open(location(temporary), "w", format="mp4") as container:
+                stream: Any = None
+
+                def add(picture: np.ndarray) -> None:
+                    nonlocal stream
+                    height, width = picture.shape[:2]
+                    even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+                    if stream is None:
+                        stream = container.add_stream(codec, rate=Fraction(self.rate).limit_denominator(1001))
+                        stream.height, stream.width = even.shape[:2]
+                        stream.pix_fmt = "yuv420p"
+                        stream.options = {"crf": "18"} if codec == "libx264" else {"qscale": "2"}
+                        stream.codec_context.time_base = Fraction(1, _TICKS)
+                    frame = av.VideoFrame.from_ndarray(even, format="rgb24")
+                    frame.pts = round(self._times[-1] * _TICKS)
+                    frame.time_base = Fraction(1, _TICKS)
+                    container.mux(stream.encode(frame))
+
+                yield add
+                self._ends()
+                container.mux(stream.encode(None))

@@ -1,0 +1,205 @@
+"""What VideoLSTM is compared with: LSTM, ALSTM and ConvLSTM, with class scores after every step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from amstel.nn._video import Returns, _choice, _kept, _mask, _Sequence, _softmax, _summary
+from amstel.nn.conv_lstm import ConvLSTM, _pair, _widths
+
+
+class LSTMClassifier(_Sequence):
+    r"""An LSTM on one vector a frame, with class scores after every step: the baseline without a map.
+
+    h_t = LSTM(x_t, h_{t-1}), logits_t = W_2 dropout(tanh(W_1 h_t + b_1)) + b_2, with x_t the features averaged over the
+    map.
+
+    Args:
+        in_channels, hidden_channels, num_classes: C of the features, width of the LSTM, K.
+        feature_size, attention_channels: not used; taken so that the five models are made alike.
+        head_channels: width of the hidden layer of the head.
+        dropout: rate before the last layer of the head.
+        batch_first: features and results begin [N, T].
+
+    Shapes: features [T, N, C], or [T, N, C, H, W], which are averaged over the map; lengths None or [N] integers from
+    1 to T: what lies past the end of a clip is neither read nor differentiated, logits are 0 there.
+    Returns logits [T, N, K] and None.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
+    Source: Z. Li et al., VideoLSTM Convolves, Attends and Flows for Action Recognition, CVIU 2018 (arXiv 1607.01794),
+    section 3.
+
+    Example:
+        >>> model = amstel.nn.LSTMClassifier(16, 8, num_classes=3)
+        >>> model(torch.randn(5, 2, 16))[0].shape
+        torch.Size([5, 2, 3])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        num_classes: int,
+        *,
+        feature_size: int | tuple[int, int] = (7, 7),
+        attention_channels: int | None = None,
+        head_channels: int = 1024,
+        dropout: float = 0.7,
+        batch_first: bool = False,
+    ):
+        super().__init__(
+            in_channels, hidden_channels, num_classes, hidden_channels, head_channels, dropout, batch_first
+        )
+        self.lstm = nn.LSTM(in_channels, hidden_channels)
+
+    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Returns:
+        x = self._maps("features", features, self.in_channels, None, vectors=True)
+        kept = _kept(lengths, x.shape[0], x.shape[1], x.device)
+        x = _mask(x, kept)
+        outputs, _ = self.lstm(x.mean((3, 4)) if x.dim() == 5 else x)
+        return self._returns(outputs, None, kept)
+
+
+class ALSTM(_Sequence):
+    r"""An LSTM that reads the features at the places it attends to (soft attention).
+
+    z_t(p) = w_z · tanh(W_xa x_t(p) + W_ha h_{t-1} + b_a) at every place p of the map, a_t = softmax over p of z_t,
+    h_t = LSTM(sum_p a_t(p) x_t(p), h_{t-1}), and the head of `LSTMClassifier`.
+
+    Args:
+        in_channels, hidden_channels, num_classes: C of the features, width of the LSTM, K.
+        feature_size: (H, W) of the maps, or one number. Not used: any size will do; taken so that the models are made
+            alike.
+        attention_channels: width of the attention's hidden layer (default: hidden_channels).
+        head_channels: width of the hidden layer of the head.
+        dropout: rate before the last layer of the head.
+        batch_first: features and results begin [N, T].
+        initial_state: what h_0 and c_0 are made of: "first": tanh(W x_1 + b) of the first frame averaged over the map,
+            which keeps the model causal; "mean": of the mean over all frames, as the paper does, so that every step
+            depends on the whole clip; "zeros".
+
+    Shapes: features [T, N, C, H, W]; lengths None or [N] integers from 1 to T: what lies past the end of a clip is
+    neither read nor differentiated, logits and attention are 0 there.
+    Returns logits [T, N, K] and attention [T, N, H, W], each map of which sums to 1.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
+    Source: S. Sharma, R. Kiros and R. Salakhutdinov, Action Recognition using Visual Attention, 2015 (arXiv
+    1511.04119); with the two-layer attention of Li et al. (arXiv 1607.01794), section 3.
+
+    Example:
+        >>> model = amstel.nn.ALSTM(16, 8, num_classes=3)
+        >>> logits, attention = model(torch.randn(5, 2, 16, 7, 7))
+        >>> attention.shape
+        torch.Size([5, 2, 7, 7])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        num_classes: int,
+        *,
+        feature_size: int | tuple[int, int] = (7, 7),
+        attention_channels: int | None = None,
+        head_channels: int = 1024,
+        dropout: float = 0.7,
+        batch_first: bool = False,
+        initial_state: str = "first",
+    ):
+        super().__init__(
+            in_channels, hidden_channels, num_classes, hidden_channels, head_channels, dropout, batch_first
+        )
+        attention_channels = hidden_channels if attention_channels is None else attention_channels
+        _widths(attention_channels=attention_channels)
+        self.initial_state = _choice(initial_state)
+        self.lstm = nn.LSTMCell(in_channels, hidden_channels)
+        self.attend_x = nn.Conv2d(in_channels, attention_channels, 1)
+        self.attend_h = nn.Linear(hidden_channels, attention_channels, bias=False)
+        self.attend = nn.Conv2d(attention_channels, 1, 1, bias=False)
+        self.initial = None if initial_state == "zeros" else nn.Linear(in_channels, 2 * hidden_channels)
+
+    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Returns:
+        x = self._maps("features", features, self.in_channels, None)
+        kept = _kept(lengths, x.shape[0], x.shape[1], x.device)
+        x = _mask(x, kept)
+        if self.initial is None:
+            h = c = x.new_zeros(x.shape[1], self.hidden_channels)
+        else:
+            h, c = self.initial(_summary(x, kept, self.initial_state).mean((2, 3))).tanh().chunk(2, 1)
+        from_x = self.attend_x(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        outputs, maps = [], []
+        for frame, seen in zip(x, from_x, strict=True):
+            scores = self.attend(torch.tanh(seen + self.attend_h(h)[..., None, None]))
+            attention = _softmax(scores)
+            h, c = self.lstm((attention * frame).sum((2, 3)), (h, c))
+            outputs.append(h)
+            maps.append(attention[:, 0])
+        return self._returns(torch.stack(outputs), torch.stack(maps), kept)
+
+
+class ConvLSTMClassifier(_Sequence):
+    r"""A ConvLSTM over the feature maps, with class scores after every step.
+
+    H_t = ConvLSTM(X_t, H_{t-1}) from a zero state, logits_t = W_2 dropout(tanh(W_1 flatten(H_t) + b_1)) + b_2.
+
+    Args:
+        in_channels, hidden_channels, num_classes: C of the features, channels of the ConvLSTM, K.
+        kernel_size: side of the kernels of both convolutions.
+        feature_size: (H, W) of the maps, or one number: the head depends on it.
+        attention_channels: not used; taken so that the five models are made alike.
+        head_channels: width of the hidden layer of the head.
+        dropout: rate before the last layer of the head.
+        batch_first: features and results begin [N, T].
+
+    Shapes: features [T, N, C, H, W]; lengths None or [N] integers from 1 to T: what lies past the end of a clip is
+    neither read nor differentiated, logits are 0 there. Returns logits [T, N, K] and None.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
+    Source: Z. Li et al., VideoLSTM Convolves, Attends and Flows for Action Recognition, CVIU 2018 (arXiv 1607.01794),
+    section 3.1.
+
+    Example:
+        >>> model = amstel.nn.ConvLSTMClassifier(16, 8, num_classes=3)
+        >>> model(torch.randn(5, 2, 16, 7, 7))[0].shape
+        torch.Size([5, 2, 3])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        num_classes: int,
+        *,
+        kernel_size: int | tuple[int, int] = 3,
+        feature_size: int | tuple[int, int] = (7, 7),
+        attention_channels: int | None = None,
+        head_channels: int = 1024,
+        dropout: float = 0.7,
+        batch_first: bool = False,
+    ):
+        self_size = _pair("feature_size", feature_size)
+        _widths(hidden_channels=hidden_channels)
+        super().__init__(
+            in_channels,
+            hidden_channels,
+            num_classes,
+            hidden_channels * self_size[0] * self_size[1],
+            head_channels,
+            dropout,
+            batch_first,
+        )
+        self.feature_size = self_size
+        self.lstm = ConvLSTM(in_channels, hidden_channels, kernel_size)
+
+    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Returns:
+        x = self._maps("features", features, self.in_channels, self.feature_size)
+        kept = _kept(lengths, x.shape[0], x.shape[1], x.device)
+        outputs, _ = self.lstm(x, lengths=lengths)
+        return self._returns(outputs, None, kept)

@@ -1,0 +1,304 @@
+"""The raw operators in plain PyTorch: their derivatives, what exporters without our library see, the table of both.
+
+Every function has the signature of its operator in csrc/library.cpp and the same values within rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amstel import reference
+from amstel.reference.conv_lstm import same_conv
+from amstel.reference.rim import bicubic_matrix
+from amstel.reference.roi_pool import bin_edges
+
+Maybe = Tensor | None
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """In which sums are kept."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+# ---- Graphs ----
+
+
+def _row(crow: Tensor, col: Tensor) -> Tensor:
+    """The row of every slot."""
+    edges = col.shape[0]
+    starts = torch.zeros(edges + 1, dtype=torch.int64, device=crow.device)
+    starts = starts.scatter_add(0, crow[1:-1].long(), torch.ones_like(crow[1:-1], dtype=torch.int64))
+    return starts.cumsum(0)[:edges]
+
+
+def edge_sum(crow: Tensor, edge: Maybe, a: Tensor, b: Maybe) -> Tensor:
+    value = a.to(_wide(a.dtype))
+    if b is not None:
+        value = value * b
+    if edge is not None:
+        value = value[edge.long()]
+    return value.new_zeros(crow.shape[0] - 1).index_add(0, _row(crow, value), value)
+
+
+def spmm(
+    crow: Tensor,
+    col: Tensor,
+    edge: Maybe,
+    weight: Maybe,
+    x: Tensor,
+    row_scale: Maybe,
+    col_scale: Maybe,
+    self_loops: float,
+    bias: Maybe,
+    relu: bool,
+    check_weight: bool,
+) -> Tensor:
+    wide = x.to(_wide(x.dtype))
+    if col_scale is not None:
+        wide = wide * col_scale[:, None]
+    messages = wide.index_select(-2, col.long())
+    if weight is not None:
+        value = weight.to(wide.dtype)
+        messages = messages * (value if edge is None else value[edge.long()])[:, None]
+    y = messages.new_zeros(*x.shape[:-2], crow.shape[0] - 1, x.shape[-1])
+    y = y.index_add(-2, _row(crow, col), messages)
+    if self_loops != 0:
+        y = y + self_loops * wide
+    if row_scale is not None:
+        y = y * row_scale[:, None]
+    if bias is not None:
+        y = y + bias
+    return (torch.relu(y) if relu else y).to(x.dtype)
+
+
+# ---- ConvLSTM and ConvGRU ----
+
+
+def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Maybe) -> tuple[Tensor, Tensor]:
+    return reference.conv_lstm_cell(gates, c, peephole)
+
+
+def conv_lstm(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Maybe,
+    h: Maybe,
+    c: Maybe,
+    mask: Maybe,
+    peephole: Maybe,
+    dilation: int,
+    padding: str,
+    algorithm: str,
+    keep: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if keep not in ("last", "output"):
+        raise RuntimeError(
+            f"the plain form of torch.ops.amstel.conv_lstm keeps nothing for a gradient, got keep={keep!r}"
+        )
+    flat = x.flatten(0, 1)
+    if padding == "same":
+        gates = same_conv(flat, weight_ih, bias, dilation)
+    else:
+        gates = torch.nn.functional.conv2d(flat, weight_ih, bias, dilation=dilation)
+    gates = gates.unflatten(0, x.shape[:2])
+    zeros = gates.new_zeros(gates.shape[1], weight_hh.shape[1], *gates.shape[3:])
+    h = zeros if h is None else h
+    c = zeros.to(_wide(x.dtype)) if c is None else c
+    history = [h]
+    for t in range(x.shape[0]):
+        new_h, new_c = conv_lstm_cell(gates[t] + same_conv(h, weight_hh, None, dilation), c, peephole)
+        if mask is not None:
+            on = mask[t][:, None, None, None]
+            new_h, new_c = torch.where(on, new_h, h), torch.where(on, new_c, c)
+        h, c = new_h, new_c
+        history.append(h)
+    kept = torch.stack(history if keep == "output" else [h])
+    # As the operator lays them out: channels last, and without gates.
+    return kept.movedim(-3, -1), c[None].movedim(-3, -1), zeros.new_empty(0)
+
+
+def conv_gru_gates(gates_x: Tensor, gates_h: Tensor, h: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+    wide = _wide(h.dtype)
+    x_r, x_z, x_n = gates_x.to(wide).chunk(3, 1)
+    h_r, h_z, h_n = gates_h.to(wide).chunk(3, 1)
+    r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
+    n = torch.tanh(x_n + r * h_n)
+    new = ((1 - z) * n + z * h.to(wide)).to(h.dtype)
+    activated = torch.cat([r, z, n, h_n], 1).to(h.dtype) if keep else h.new_empty(0, 4 * h.shape[1])
+    return new, activated
+
+
+# ---- The network's input of a recurrent inference machine ----
+
+
+def _input(
+    eta: Tensor, gradient: Tensor, precision: Maybe, factor: float, logistic: bool, dtype: torch.dtype
+) -> Tensor:
+    gradient = gradient * factor
+    if precision is not None:
+        gradient = gradient * precision[:, None, None, None]
+    if logistic:
+        x = torch.sigmoid(eta)
+        gradient = x * (1 - x) * gradient
+    return torch.cat([eta, gradient], 1).to(dtype)
+
+
+def rim_input(
+    eta: Tensor,
+    other: Tensor,
+    mask: Maybe,
+    precision: Maybe,
+    factor: float,
+    residual: bool,
+    logistic: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    if residual:
+        other = (torch.sigmoid(eta) if logistic else eta) - other
+        if mask is not None:
+            other = mask * other
+    return _input(eta, other, precision, factor, logistic, dtype)
+
+
+def _matrices(height: int, width: int, scale: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    rows, cols = (torch.from_numpy(bicubic_matrix(int(size), scale)) for size in (height, width))
+    return rows.to(like), cols.to(like)
+
+
+def bicubic_down(x: Tensor, minus: Maybe, scale: int) -> Tensor:
+    rows, cols = _matrices(x.shape[2], x.shape[3], scale, x)
+    y = rows @ x @ cols.T
+    return y if minus is None else y - minus
+
+
+def bicubic_up(y: Tensor, scale: int) -> Tensor:
+    rows, cols = _matrices(y.shape[2] * scale, y.shape[3] * scale, scale, y)
+    return rows.T @ y @ cols
+
+
+def rim_bicubic_input(
+    eta: Tensor,
+    residual: Tensor,
+    precision: Maybe,
+    factor: float,
+    scale: int,
+    logistic: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    return _input(eta, bicubic_up(residual, scale), precision, factor, logistic, dtype)
+
+
+# ---- MRI, complex numbers as pairs ----
+
+
+def _product(a: Tensor, b: Tensor, conjugate: bool = False) -> Tensor:
+    """a b, or conj(a) b."""
+    (a_re, a_im), (b_re, b_im) = a.unbind(-1), b.unbind(-1)
+    if conjugate:
+        a_im = -a_im
+    return torch.stack([a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re], -1)
+
+
+def _fourier(x: Tensor, dim: int, inverse: bool) -> Tensor:
+    """The orthonormal transform along rows (dim -1) or columns (dim -2) as a product with its matrix."""
+    size = x.shape[dim - 1]
+    index = torch.arange(size, device=x.device)
+    # Reduced in integers, or the angles of a large image would lose digits.
+    angle = (index[:, None] * index % size).to(x.dtype) * (2 * math.pi / size)
+    re, im = torch.cos(angle) / math.sqrt(size), torch.sin(angle) / math.sqrt(size)
+    if not inverse:
+        im = -im
+    a, b = x.unbind(-1)
+    if dim == -1:
+        return torch.stack([a @ re - b @ im, a @ im + b @ re], -1)
+    return torch.stack([re @ a - im @ b, im @ a + re @ b], -1)
+
+
+def coil_expand(x: Tensor, sensitivities: Tensor) -> Tensor:
+    return _product(sensitivities, x[:, None])
+
+
+def coil_reduce(
+    images: Tensor, sensitivities: Tensor, minus: Maybe, scale: Maybe, factor: float
+) -> Tensor:
+    y = _product(sensitivities, images, True).sum(1)
+    y = (y if minus is None else y - minus) * factor
+    return y if scale is None else y * scale[:, None, None, None]
+
+
+def mri_normal(
+    x: Tensor, mask: Tensor, sensitivities: Maybe, minus: Maybe, scale: Maybe, factor: float
+) -> Tensor:
+    images = x[:, None] if sensitivities is None else coil_expand(x, sensitivities)
+    dims = (-1,) if mask.dim() == 1 else (-2, -1)
+    for dim in dims:
+        images = _fourier(images, dim, False)
+    weights = mask[:, None] if mask.dim() == 1 else mask[:, None, :, :, None]
+    images = images * weights
+    for dim in dims:
+        images = _fourier(images, dim, True)
+    if sensitivities is not None:
+        return coil_reduce(images, sensitivities, minus, scale, factor)
+    y = images[:, 0]
+    y = (y if minus is None else y - minus) * factor
+    return y if scale is None else y * scale[:, None, None, None]
+
+
+# ---- ROI pooling ----
+
+
+def roi_pool(
+    input: Tensor, rois: Tensor, scale: float, ph: int, pw: int, need_argmax: bool
+) -> tuple[Tensor, Tensor]:
+    if need_argmax:
+        raise RuntimeError("the plain form of torch.ops.amstel.roi_pool has no argmax, got need_argmax=True")
+    return reference.roi_pool(input, rois, (ph, pw), scale), input.new_empty(0, dtype=torch.int32)
+
+
+def roi_pool_gather(input: Tensor, argmax: Tensor, rois: Tensor) -> Tensor:
+    images, channels = input.shape[:2]
+    channel = torch.arange(channels, device=input.device)[:, None, None]
+    image = rois[:, 0].long()[:, None, None, None]
+    flat = input.flatten(2)
+    position = (image * channels + channel) * flat.shape[2] + argmax.clamp(min=0)
+    return torch.where(argmax >= 0, flat.reshape(-1)[position], flat.new_zeros(()))
+
+
+def roi_match(input: Tensor, rois: Tensor, query: Tensor, scale: float, ph: int, pw: int) -> Tensor:
+    pooled = roi_pool(input, rois, scale, ph, pw, False)[0].flatten(1).to(_wide(input.dtype))
+    return torch.stack([pooled.square().sum(1), pooled @ query.to(pooled.dtype)], 1)
+
+
+PLAIN: dict[str, Any] = {
+    f.__name__: f
+    for f in (
+        edge_sum, spmm, conv_lstm_cell, conv_lstm, conv_gru_gates, rim_input, bicubic_down, bicubic_up,
+        rim_bicubic_input, coil_expand, coil_reduce, mri_normal, roi_pool, roi_pool_gather, roi_match,
+    )
+}  # fmt: skip
+
+
+def decompositions() -> dict[Any, Any]:
+    """The operators of amstel in plain PyTorch, a table for ``ExportedProgram.run_decompositions``.
+
+    The graph that comes back needs nothing of this library; it is slower, and RoI pooling and long sequences much so.
+
+    Returns:
+        {operator: function of the same signature}.
+
+    Example:
+        >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1], [1, 0]]))
+        >>> class Layer(torch.nn.Module):
+        ...     def forward(self, x):
+        ...         return amstel.ops.spmm(graph, x)
+        >>> program = torch.export.export(Layer(), (torch.eye(2),))
+        >>> plain = program.run_decompositions(amstel.ops.decompositions())
+        >>> any("amstel" in str(node.target) for node in plain.graph.nodes)
+        False
+    """
+    return {getattr(torch.ops.amstel, name).default: f for name, f in PLAIN.items()}

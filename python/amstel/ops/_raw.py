@@ -1,0 +1,202 @@
+"""How the raw operators, `torch.ops.amstel`, are called, and what each of PyTorch's transforms makes of them.
+
+A public function calls them through `operators`, beneath autograd: it has its own gradient, which is faster than one in
+the dispatcher. Where somebody else may look (torch.func, forward-mode AD, an exported program that is trained) the call
+goes through the dispatcher, which knows two rules. Derivatives of any kind are those of the operator's plain form
+(`amstel.ops.decompositions`), and an operator without one refuses; `torch.vmap` calls the operator for each element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
+
+from amstel import _library
+from amstel.ops import _plain
+
+# Defined here and not in csrc, as it is put together from others in ops/conv_lstm.py.
+torch.library.define(
+    "amstel::conv_lstm_cell",
+    "(Tensor gates, Tensor c, Tensor? peephole) -> (Tensor h, Tensor c_out)",
+)
+
+_WITHOUT = (
+    "edge_add", "spmm_grad", "epilogue_grad", "conv_lstm_gates", "conv_lstm_gates_grad", "conv_lstm_grad",
+    "conv_gru_gates_grad", "rim_input_grad", "kspace_residual", "winograd_weight", "winograd_conv", "winograd_lstm",
+    "winograd_planes", "roi_pool_grad", "roi_match_grad",
+)  # fmt: skip
+_below_autograd = torch._C._AutoDispatchBelowAutograd
+_are_transforms_active = torch._C._are_functorch_transforms_active
+_is_tracing = torch._C._is_tracing
+
+
+# These functions run at every call and are written for speed.
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func or forward-mode AD looks at what is computed now."""
+    return _are_transforms_active() or forward_ad._current_level >= 0
+
+
+# What torch.compiler.assume_constant_result does, which would import the whole compiler for it.
+transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def dispatched() -> bool:
+    """Whether calls go through the dispatcher: a transform looks, or a program is written down, which shall hold the
+    operators themselves."""
+    if is_compiling():
+        return torch.compiler.is_exporting() or transformed()
+    return _are_transforms_active() or forward_ad._current_level >= 0 or _is_tracing()
+
+
+def tracked(*tensors: Any) -> bool:
+    """Whether reverse mode will ask for a gradient of one of these."""
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if isinstance(t, Tensor) and t.requires_grad:
+                return True
+    return False
+
+
+def own_gradient(*tensors: Any) -> bool:
+    """Whether a public function shall record its own gradient: where reverse mode asks and nobody else looks."""
+    return tracked(*tensors) and not dispatched()
+
+
+def watched(*grads: Tensor | None) -> bool:
+    """Whether a backward pass is itself transformed; torch.autograd.grad(is_grads_batched=True) has its own vmap."""
+    if is_compiling() or transformed():
+        return transformed()
+    return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
+
+
+def batched(t: Tensor) -> bool:
+    """Whether torch.vmap hides a dimension of t, so that its values cannot be looked at."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(t):
+        if torch._C._functorch.is_batchedtensor(t):
+            return True
+        t = torch._C._functorch.get_unwrapped(t)
+    return False
+
+
+def _call(op: Any, plain: Callable | None) -> Callable:
+    def call(*args: Any) -> Any:
+        if is_compiling() or dispatched():
+            if torch.onnx.is_in_onnx_export():  # which knows no other operators than its own
+                if not torch.compiler.is_exporting():
+                    raise ValueError(
+                        "the operators of amstel cannot be exported to ONNX with dynamo=False, pass dynamo=True"
+                    )
+                if plain is not None:
+                    return plain(*args)
+            return op(*args)
+        try:
+            with _below_autograd():
+                return op(*args)
+        except (MemoryError, RuntimeError) as error:
+            if _library.short_of_memory(error) and not isinstance(error, torch.OutOfMemoryError):
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
+
+    return call
+
+
+def _has_tangent(t: Any) -> bool:
+    return isinstance(t, Tensor) and torch._VF._unpack_dual(t, level=0)[1] is not None
+
+
+def _derive(op: Any, plain: Callable) -> Callable:
+    """The kernel of the Autograd key: the operator itself where nobody asks for a derivative, else its plain form."""
+
+    def kernel(keyset: Any, *args: Any) -> Any:
+        # A compiled torch.func.jvp enters its level behind the back of forward_ad.
+        level = forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
+        forward = level and torch._C._is_fwd_grad_enabled()
+        if tracked(*args) or (forward and any(map(_has_tangent, args))):
+            return plain(*args)
+        with _below_autograd():
+            return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
+
+    return kernel
+
+
+def _refuse(name: str) -> Callable:
+    def plain(*args: Any) -> Any:
+        raise RuntimeError(
+            f"torch.ops.amstel.{name} has no derivative: call the functions of amstel.ops, which have"
+        )
+
+    return plain
+
+
+def _each(op: Any) -> Callable:
+    """The rule of torch.vmap: one call for each element of the batch."""
+
+    def rule(info: Any, in_dims: tuple, *args: Any) -> Any:
+        def call(number: int | None) -> Any:
+            taken = []
+            for a, d in zip(args, in_dims, strict=True):
+                if d is None:
+                    taken.append(a)
+                elif number is None:
+                    taken.append(a.new_zeros(a.shape[:d] + a.shape[d + 1 :]))
+                else:
+                    taken.append(a.select(d, number).contiguous())
+            return op(*taken)
+
+        if info.batch_size == 0:  # for the shapes alone
+            one = call(None)
+            many = [one] if isinstance(one, Tensor) else list(one)
+            stacked = [t.new_empty(0, *t.shape) for t in many]
+        else:
+            found = [call(b) for b in range(info.batch_size)]
+            one = found[0]
+            columns = [found] if isinstance(one, Tensor) else list(zip(*found, strict=True))
+            stacked = [torch.stack(column) for column in columns]
+        if isinstance(one, Tensor):
+            return stacked[0], 0
+        return (stacked, [0] * len(stacked)) if isinstance(one, list) else (tuple(stacked), (0,) * len(stacked))
+
+    return rule
+
+
+def _pool(input: Tensor, rois: Tensor, scale: float, ph: int, pw: int, need_argmax: bool) -> Any:
+    """roi_pool with a derivative: the values are taken again where the operator has found them."""
+    output, argmax = torch.ops.amstel.roi_pool.default(input.detach(), rois, scale, ph, pw, True)
+    taken = _plain.roi_pool_gather(input, argmax, rois)
+    found = torch.where(argmax >= 0, taken, output)
+    return found, argmax if need_argmax else argmax.new_empty(0)
+
+
+def _match(input: Tensor, rois: Tensor, query: Tensor, scale: float, ph: int, pw: int) -> Tensor:
+    pooled = torch.ops.amstel.roi_pool.default(input, rois, scale, ph, pw, False)[0].flatten(1)
+    wide = pooled.to(torch.promote_types(input.dtype, torch.float32))
+    return torch.stack([wide.square().sum(1), wide @ query.to(wide.dtype)], 1)
+
+
+# Where derivatives have a better way than the plain form.
+_RULES = {"roi_pool": _pool, "roi_match": _match}
+
+
+def _register() -> SimpleNamespace:
+    calls = {}
+    for name in (*_plain.PLAIN, *_WITHOUT):
+        op = getattr(torch.ops.amstel, name).default
+        plain = _plain.PLAIN.get(name)
+        calls[name] = _call(op, plain)
+        kernel = _derive(op, _RULES.get(name) or plain or _refuse(name))
+        _fragment.impl(name, kernel, "Autograd", with_keyset=True)
+        if not op._schema.is_mutable:
+            torch.library.register_vmap(f"amstel::{name}", _each(op))
+    return SimpleNamespace(**calls)
+
+
+_fragment = torch.library.Library("amstel", "IMPL")
+operators = _register()

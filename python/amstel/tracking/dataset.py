@@ -1,0 +1,193 @@
+"""Score a tracker on a data set, in a run that resumes where it stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amstel import _files
+from amstel._check import fail
+from amstel.data.sequences import TrackingSequence, read_numbers
+from amstel.tracking.evaluation import Curves, Evaluation, check_protocol, evaluate
+from amstel.tracking.files import read_boxes, write_boxes
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class DatasetEvaluation(Curves):
+    """Scores of a tracker on several sequences.
+
+    Attributes:
+        protocol: "otb", "got10k" or "pysot".
+        sequences: `Evaluation` of each, by its name.
+        seconds: how long the tracker took for each, reading the frames included; NaN where it is not known.
+        success, precision_curve, normalized_precision_curve, auc, precision, normalized_precision, mean_iou: means
+            over the sequences, each with the same weight, as the toolkits take them.
+        frames: number of all frames.
+        frames_per_second: all frames by all seconds, of the sequences whose seconds are known; else NaN.
+    """
+
+    protocol: str
+    sequences: dict[str, Evaluation]
+    seconds: dict[str, float]
+
+    def _mean(self, curve: str) -> Tensor:
+        return torch.stack([getattr(e, curve) for e in self.sequences.values()]).mean(0)
+
+    @property
+    def success(self) -> Tensor:  # type: ignore[override]
+        return self._mean("success")
+
+    @property
+    def precision_curve(self) -> Tensor:  # type: ignore[override]
+        return self._mean("precision_curve")
+
+    @property
+    def normalized_precision_curve(self) -> Tensor:  # type: ignore[override]
+        return self._mean("normalized_precision_curve")
+
+    @property
+    def mean_iou(self) -> float:
+        return sum(e.mean_iou for e in self.sequences.values()) / len(self.sequences)
+
+    @property
+    def frames(self) -> int:
+        return sum(e.frames for e in self.sequences.values())
+
+    @property
+    def frames_per_second(self) -> float:
+        timed = [name for name, seconds in self.seconds.items() if seconds > 0]
+        if not timed:
+            return math.nan
+        return sum(self.sequences[n].frames for n in timed) / sum(self.seconds[n] for n in timed)
+
+    def _rows(self) -> list[tuple[str, Evaluation | DatasetEvaluation, float]]:
+        """Name, scores and frames a second of each sequence and of all."""
+        rows: list[tuple[str, Evaluation | DatasetEvaluation, float]] = [
+            (name, e, e.frames / self.seconds[name] if self.seconds[name] > 0 else math.nan)
+            for name, e in self.sequences.items()
+        ]
+        return [*rows, ("all", self, self.frames_per_second)]
+
+    def table(self) -> str:
+        """A line a sequence and one for all, for the terminal."""
+        width = max(len(name) for name in ["sequence", *self.sequences])
+        lines = [f"{'sequence':<{width}}  frames    AUC  precision  normalized    IoU  frames/s"]
+        for name, e, speed in self._rows():
+            lines.append(
+                f"{name:<{width}}  {e.frames:>6}  {e.auc:.3f}  {e.precision:>9.3f}  {e.normalized_precision:>10.3f}  "
+                f"{e.mean_iou:>5.3f}  {'-' if math.isnan(speed) else f'{speed:.1f}':>8}"
+            )
+        return "\n".join([*lines[:-1], "-" * len(lines[0]), lines[-1]])
+
+    def to_json(self) -> str:
+        """The numbers of the table and the curves, as JSON; null where a number is not known."""
+
+        def entry(e: Evaluation | DatasetEvaluation, speed: float) -> dict[str, Any]:
+            return {
+                "frames": e.frames,
+                "auc": e.auc,
+                "precision": e.precision,
+                "normalized_precision": e.normalized_precision,
+                "mean_iou": None if math.isnan(e.mean_iou) else e.mean_iou,
+                "frames_per_second": None if math.isnan(speed) else speed,
+                "success": e.success.tolist(),
+                "precision_curve": e.precision_curve.tolist(),
+            }
+
+        *each, (_, whole, speed) = self._rows()
+        sequences = {name: entry(e, speed) for name, e, speed in each}
+        return json.dumps(
+            {"protocol": self.protocol, **entry(whole, speed), "sequences": sequences}, indent=1
+        )
+
+    def __repr__(self) -> str:
+        scores = f"auc={self.auc:.3f}, precision={self.precision:.3f}"
+        return f"DatasetEvaluation({self.protocol}, {len(self.sequences)} sequences, {scores})"
+
+
+def evaluate_dataset(
+    track: Callable[[TrackingSequence, list[float]], Any] | None,
+    sequences: Iterable[TrackingSequence],
+    out: str | os.PathLike,
+    protocol: str = "otb",
+    *,
+    skip_missing: bool | None = None,
+    resume: bool = True,
+    origin: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> DatasetEvaluation:
+    """Run a tracker on every sequence from its first true box, keep what it finds, and score it.
+
+    The boxes go to OUT/NAME.txt (`write_boxes`) as soon as a sequence is done, the seconds it took to
+    OUT/NAME.seconds. A later call reads what is there and tracks only what is not; scores are always those of the
+    files.
+
+    Args:
+        track: `track(frames, box) -> boxes [T, 4]`, the first box included, such as `SINTTracker().track`; frames
+            is the sequence, whose frames are uint8 RGB arrays read one by one; box is x, y, w, h, 0-based. None:
+            score what is in `out`, of whatever tracker.
+        sequences: such as `amstel.data.OTB(root)`.
+        out: folder of the results, made if it is not there.
+        protocol, skip_missing: as `evaluate` has them; None: frames without ground truth are left out for the sequences
+            that are `sparse` (ALOV, GOT-10k).
+        resume: use what is in `out`; False tracks all again.
+        origin: number of the first pixel in the files of `out`, 0 or 1, as `write_boxes` has it.
+        progress: called with 1 after every sequence.
+
+    Raises:
+        FileNotFoundError: a sequence has no file in `out` and `track` is None.
+        OSError: `out` cannot be written to, or a file in it not be read.
+        ValueError: no sequence, two of one name, or one without a box in its first frame; another number of boxes
+            than frames, from the tracker or in a file; what `evaluate` and the sequences raise.
+
+    Example:
+        >>> sequences = amstel.data.OTB("OTB100")                              # doctest: +SKIP
+        >>> result = amstel.tracking.evaluate_dataset(tracker.track, sequences, "results/sint")  # doctest: +SKIP
+        >>> print(result.table())                                              # doctest: +SKIP
+        >>> n = Path("results/sint/scores.json").write_text(result.to_json())  # doctest: +SKIP
+        >>> amstel.tracking.plot({"SINT": result}, "results/sint/plots.png")   # doctest: +SKIP
+    """
+    check_protocol(protocol)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    evaluations: dict[str, Evaluation] = {}
+    seconds: dict[str, float] = {}
+    for sequence in sequences:
+        name = sequence.name
+        if name in evaluations or not name or Path(name).name != name:
+            fail("sequences", "sequences of different names that are names of files", name)
+        file, clock = folder / f"{name}.txt", folder / f"{name}.seconds"
+        if not (resume or track is None) or not file.is_file():
+            if track is None:
+                raise FileNotFoundError(f"{file}, the boxes of {name}, does not exist, and `track` is None")
+            if sequence.ground_truth[0].isnan().any():
+                raise ValueError(f"{name} must have a true box in its first frame to start from, got none")
+            begin = time.perf_counter()
+            boxes = track(sequence, sequence.ground_truth[0].tolist())
+            taken = time.perf_counter() - begin
+            if len(boxes) != len(sequence):
+                fail("track", f"a function that returns {len(sequence)} boxes for {name}", len(boxes))
+            _files.write_text(clock, f"{taken:.6f}\n")
+            write_boxes(file, boxes, origin)
+        boxes = read_boxes(file, origin)
+        if len(boxes) != len(sequence):
+            raise ValueError(
+                f"{file} must hold {len(sequence)} boxes, one a frame of {name}, got {len(boxes)}"
+            )
+        sparse = getattr(sequence, "sparse", False) if skip_missing is None else skip_missing
+        evaluations[name] = evaluate(boxes, sequence.ground_truth, protocol, skip_missing=sparse)
+        seconds[name] = read_numbers(clock, 1)[0].item() if clock.is_file() else math.nan
+        if progress is not None:
+            progress(1)
+    if not evaluations:
+        raise ValueError("`sequences` must hold at least one sequence, got none")
+    return DatasetEvaluation(protocol, evaluations, seconds)

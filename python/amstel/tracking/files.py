@@ -1,0 +1,59 @@
+"""Boxes in text files, as the trackers of the field write them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from amstel import _files
+from amstel._check import fail
+from amstel.data.sequences import read_numbers
+from amstel.tracking.evaluation import check_boxes
+
+
+def _origin(origin: int) -> int:
+    if origin not in (0, 1) or isinstance(origin, bool):
+        fail("origin", "0 or 1, the number of the first pixel", origin)
+    return int(origin)
+
+
+def write_boxes(file: str | os.PathLike, boxes: Any, origin: int = 0) -> Path:
+    """Write boxes [T, 4] as lines `x,y,w,h`, to 10 digits, `nan` where there is none; all of the file or nothing.
+
+    Args:
+        file: to write.
+        boxes: 0-based, as everywhere in amstel.
+        origin: number of the first pixel in the file: 0, or 1, as the toolkits of OTB, GOT-10k and pysot read it.
+
+    Raises:
+        ValueError: another shape, another `origin`.
+        OSError: the file cannot be written; what was there is as it was.
+
+    Example:
+        >>> path = amstel.tracking.write_boxes("boxes.txt", [[1, 2, 3, 4.5]])  # doctest: +SKIP
+    """
+    found = check_boxes("boxes", boxes)
+    rows = found + found.new_tensor([1, 1, 0, 0]) * _origin(origin)
+    text = "".join(",".join(f"{value:.10g}" for value in row) + "\n" for row in rows.tolist())
+    return _files.write_text(file, text)
+
+
+def read_boxes(file: str | os.PathLike, origin: int = 0) -> Tensor:
+    """Boxes of a file with four numbers a line: float64 [T, 4], 0-based; the inverse of `write_boxes`.
+
+    Args:
+        file: to read; commas, semicolons, tabs or blanks between the numbers.
+        origin: number of the first pixel in the file, 0 or 1.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a line that is not four numbers, with file and line, or no line; another `origin`.
+    """
+    file = Path(file)
+    boxes = read_numbers(file, 4)
+    if not len(boxes):
+        raise ValueError(f"{file} must hold boxes, four numbers a line, got none")
+    return boxes - boxes.new_tensor([1, 1, 0, 0]) * _origin(origin)

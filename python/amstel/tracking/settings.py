@@ -1,0 +1,80 @@
+"""How SINT's tracker searches."""
+
+from __future__ import annotations
+
+import functools
+import math
+import numbers
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from amstel._check import fail
+from amstel.tracking.candidates import SCALES
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How `SINTTracker` searches.
+
+    Attributes:
+        object_size: the network sees a window around the last box, resized so that the first box has the area of a
+            square of so many pixels; None: the whole frame at 512x512, as the paper has it.
+        margin: pixels of the resized window beyond the candidates, so that they do not end at its border. The
+            network's `receptive_field` would make the maps those of the whole frame; a part of it is as good.
+        threads: CPU threads while it tracks; None: torch's. A window is so small that a second one gains nothing, and
+            waits for the first at every layer: where another process is busy, many times longer than it works.
+        scales: of the first box, at each of which the candidates come.
+        alpha: of the ridge regression of boxes.
+        normalize: the regression sees features of norm 1, so that `alpha` does not depend on their size (False: as
+            they are, the paper's).
+    """
+
+    object_size: float | None = 64.0
+    margin: int = 24
+    threads: int | None = 1
+    scales: tuple[float, ...] = SCALES
+    alpha: float = 1.0
+    normalize: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("object_size", "margin", "alpha"):
+            value = getattr(self, name)
+            least = 0 if name == "margin" else 1e-9
+            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not (name == "object_size" and value is None) and not (number and least <= value < math.inf):
+                fail(name, "a finite number > 0 (the margin may be 0)", value)
+        whole = isinstance(self.threads, numbers.Integral) and not isinstance(self.threads, bool)
+        if self.threads is not None and (not whole or self.threads < 1):
+            fail("threads", "an integer >= 1 or None", self.threads)
+        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
+            fail("scales", "one or more finite numbers > 0", self.scales)
+
+    @classmethod
+    def paper(cls) -> Settings:
+        """The paper's, with the constants of the authors' code."""
+        return cls(object_size=None, margin=0, threads=None, normalize=False)
+
+    @property
+    def normalise(self) -> bool:
+        """`normalize`, as the last release had it."""
+        _renamed()
+        return self.normalize
+
+
+def _renamed() -> None:
+    warnings.warn("Settings.normalise is now Settings.normalize", DeprecationWarning, stacklevel=3)
+
+
+def _takes_old_name(init: Any) -> Any:
+    @functools.wraps(init)
+    def wrapped(self: Settings, *args: Any, **options: Any) -> None:
+        if "normalise" in options:
+            _renamed()
+            options["normalize"] = options.pop("normalise")
+        init(self, *args, **options)
+
+    return wrapped
+
+
+Settings.__init__ = _takes_old_name(Settings.__init__)  # type: ignore[method-assign]

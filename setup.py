@@ -1,0 +1,20 @@
+"""`python setup.py bdist_wheel` and its like. CMake builds the libraries, pyproject.toml says everything else; pip goes by
+the latter (cmake/backend.py)."""
+
+import os
+
+from setuptools import setup
+from setuptools.command.bdist_wheel import bdist_wheel
+
+# Settings of pyproject.toml that setuptools has a way of its own for.
+os.environ.update(SKBUILD_WHEEL_PY_API="", SKBUILD_LOGGING_LEVEL="WARNING")
+
+
+class Wheel(bdist_wheel):
+    """The libraries depend on the platform and on no Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+setup(cmake_source_dir=".", cmake_install_dir="amstel", cmdclass={"bdist_wheel": Wheel})

@@ -1,0 +1,84 @@
+"""Two storeys: who may import whom, and what `import amstel` brings along."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+APPLICATIONS = (
+    "amstel.apps",
+    "amstel.cli",
+    "amstel.demo",
+    "amstel.recipes",
+    "amstel.restoration",
+    "amstel.__main__",
+)
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_contracts_hold():
+    pytest.importorskip("importlinter", reason="import-linter of the extra [lint] checks the contracts")
+    code = f"from importlinter.cli import lint_imports; raise SystemExit(lint_imports({str(ROOT / 'pyproject.toml')!r}, no_cache=True))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 kept, 0 broken" in done.stdout
+
+
+def test_the_library_imports_alone():
+    """Every module of it, without the applications and without what only extras bring."""
+    found = run(f"""if True:
+        import importlib, json, pkgutil, sys
+        gone = ("matplotlib", "av", "cv2", "PIL", "scipy", "networkx", "safetensors", "tqdm", "typer", "torchvision")
+        for name in (*gone, "amstel.apps", "amstel.cli"):
+            sys.modules[name] = None
+        import amstel
+        imported = []
+        for module in pkgutil.walk_packages(amstel.__path__, "amstel."):
+            # What joins amstel to a package needs that package.
+            if "libamstel" not in module.name and not module.name.startswith({APPLICATIONS!r}) and module.name not in ("amstel.interop.pyg", "amstel.interop.deepinv"):
+                importlib.import_module(module.name)
+                imported.append(module.name)
+        print(json.dumps(imported))
+    """)
+    assert {"amstel.media.reading", "amstel.tracking.tracker", "amstel.data.stills", "amstel.video"} <= set(
+        found
+    )
+
+
+def test_import_brings_nothing_but_torch_and_numpy():
+    """Counted in modules and not by the clock: each costs about a millisecond at most, and 0.1 s is allowed."""
+    new = run("""if True:
+        import json, sys, torch, numpy
+        before = set(sys.modules)
+        import amstel
+        print(json.dumps(sorted(set(sys.modules) - before)))
+    """)
+    own = [name for name in new if name.split(".")[0] == "amstel"]
+    # torch imports parts of itself when they are first named.
+    others = {name.split(".")[0] for name in new} - {"amstel", "torch", "numpy"} - sys.stdlib_module_names
+    assert not others and len(own) < 40
+    assert not [name for name in own if name.startswith(("amstel.apps", "amstel.cli", "amstel.nn"))]
+
+
+def test_everything_public_is_there_when_it_is_named():
+    found = run("""if True:
+        import json, amstel
+        assert set(amstel.__all__) <= set(dir(amstel))
+        kinds = {name: type(getattr(amstel, name)).__name__ for name in amstel.__all__}
+        try:
+            amstel.nothing
+        except AttributeError as error:
+            kinds["nothing"] = str(error)
+        print(json.dumps(kinds))
+    """)
+    assert found.pop("nothing") == "module 'amstel' has no attribute 'nothing'"
+    assert found.pop("Graph") == "type" and found.pop("restore") == "function"
+    assert set(found.values()) == {"module"}

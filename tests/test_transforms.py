@@ -1,0 +1,179 @@
+"""Derivatives of every kind, of every operator: forward mode, reverse mode, both over each other, torch.func.
+
+Against numerical derivatives and against the reference in plain PyTorch, in double precision.
+"""
+
+import pytest
+import torch
+from tests.operator_samples import SAMPLES
+from torch.autograd import forward_ad
+from torch.testing import assert_close
+
+import amstel
+from amstel import ops, reference
+
+every = pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: s.name)
+EXACT = {"rtol": 1e-9, "atol": 1e-10}
+
+
+def fused(sample):
+    return lambda *tensors: sample.function(ops, *tensors)
+
+
+def plain(sample):
+    return lambda *tensors: sample.function(reference, *tensors)
+
+
+def energy(function):
+    """A real, curved function of the result, which depends on its phase."""
+
+    def total(*tensors):
+        y = function(*tensors)
+        weights = torch.linspace(0.5, 1.5, y.numel(), dtype=y.real.dtype).reshape(y.shape)
+        parts = torch.view_as_real(y) if y.is_complex() else y[..., None]
+        return (weights[..., None] * torch.sin(parts + parts.square() / 3)).sum()
+
+    return total
+
+
+def leaves(sample):
+    return [t.requires_grad_() for t in sample.make()]
+
+
+@every
+def test_first_derivatives(sample):
+    torch.autograd.gradcheck(
+        fused(sample), leaves(sample), check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True
+    )  # fmt: skip
+
+
+@every
+def test_second_derivatives(sample):
+    torch.autograd.gradgradcheck(
+        fused(sample), leaves(sample), check_fwd_over_rev=True, check_batched_grad=True, fast_mode=True
+    )
+
+
+@every
+def test_forward_mode(sample):
+    primals, tangents = sample.make(0), sample.make(1)
+    expected = torch.func.jvp(plain(sample), primals, tangents)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            assert_close(torch.func.jvp(fused(sample), primals, tangents), expected, **EXACT)
+            with forward_ad.dual_level():
+                duals = [forward_ad.make_dual(p, t) for p, t in zip(primals, tangents, strict=True)]
+                found = forward_ad.unpack_dual(fused(sample)(*duals))
+                assert_close(tuple(found), expected, **EXACT)
+                # One tangent alone: the others count as constants.
+                one = forward_ad.unpack_dual(fused(sample)(duals[0], *primals[1:])).tangent
+            zeros = [torch.zeros_like(t) for t in tangents[1:]]
+            assert_close(one, torch.func.jvp(plain(sample), primals, (tangents[0], *zeros))[1], **EXACT)
+
+
+@every
+def test_a_tangent_that_comes_with_the_gradient(sample):
+    """The forward pass is over when forward mode begins: the backward pass has a derivative of its own."""
+    inputs, results = leaves(sample), []
+    for f in (fused(sample), plain(sample)):
+        y = f(*inputs)
+        generator = torch.Generator().manual_seed(3)
+        grad, tangent = (torch.randn(y.shape, generator=generator, dtype=y.dtype) for _ in range(2))
+        with forward_ad.dual_level():
+            found = torch.autograd.grad(y, inputs, forward_ad.make_dual(grad, tangent))
+            results.append([tuple(forward_ad.unpack_dual(g)) for g in found])
+    assert_close(*results, **EXACT)
+
+
+@every
+def test_functional_derivatives(sample):
+    tensors = sample.make()
+    everything = tuple(range(len(tensors)))
+    transforms = [
+        lambda f: torch.func.grad(energy(f), everything),
+        lambda f: lambda *t: torch.func.vjp(f, *t)[1](f(*t).detach()),
+        lambda f: torch.func.grad_and_value(energy(f), everything),
+    ]
+    if not tensors[0].is_complex():  # of which PyTorch has no Jacobians
+        transforms += [lambda f: torch.func.jacrev(f, everything), lambda f: torch.func.jacfwd(f, everything)]
+    for transform in transforms:
+        assert_close(transform(fused(sample))(*tensors), transform(plain(sample))(*tensors), **EXACT)
+
+
+@every
+def test_second_functional_derivatives(sample):
+    primals, tangents = sample.make(0), sample.make(1)
+    everything = tuple(range(len(primals)))
+
+    def forward_over_reverse(f):
+        return torch.func.jvp(torch.func.grad(energy(f), everything), primals, tangents)
+
+    def reverse_over_forward(f):
+        directional = lambda *t: torch.func.jvp(energy(f), t, tangents)[1]  # noqa: E731
+        return torch.func.grad(directional, everything)(*primals)
+
+    def reverse_over_reverse(f):
+        def directional(*t):
+            grads = torch.func.grad(energy(f), everything)(*t)
+            return sum(
+                (g.conj() * d).real.sum() for g, d in zip(grads, tangents, strict=True)
+            )
+
+        return torch.func.grad(directional, everything)(*primals)
+
+    def forward_over_forward(f):
+        directional = lambda *t: torch.func.jvp(energy(f), t, tangents)[1]  # noqa: E731
+        return torch.func.jvp(directional, primals, tangents)
+
+    for twice in (forward_over_reverse, reverse_over_forward, reverse_over_reverse, forward_over_forward):
+        assert_close(twice(fused(sample)), twice(plain(sample)), **EXACT)
+
+
+@every
+def test_hessian(sample):
+    tensors = sample.make()
+    if tensors[0].is_complex():
+        pytest.skip("torch.func.hessian is of real functions of real tensors")
+    found = torch.func.hessian(energy(fused(sample)))(*tensors)
+    assert_close(found, torch.func.hessian(energy(plain(sample)))(*tensors), **EXACT)
+    assert found.abs().max() > 0
+
+
+@every
+def test_vmap(sample):
+    many = [torch.stack(ts) for ts in zip(*(sample.make(seed) for seed in range(3)), strict=True)]
+    f = fused(sample)
+    expected = torch.stack([f(*(t[b] for t in many)) for b in range(3)])
+    assert_close(torch.vmap(f)(*many), expected, **EXACT)
+    last = [t.movedim(0, -1) for t in many]
+    assert_close(torch.vmap(f, in_dims=-1, out_dims=-1)(*last), expected.movedim(0, -1), **EXACT)
+    # The first has a batch dimension, the others have none.
+    mixed = torch.vmap(f, in_dims=(0, *(None,) * (len(many) - 1)))(many[0], *(t[0] for t in many[1:]))
+    assert_close(mixed, torch.stack([f(x, *(t[0] for t in many[1:])) for x in many[0]]), **EXACT)
+    if len(many) > 1:
+        mixed = torch.vmap(f, in_dims=(None, *(0,) * (len(many) - 1)))(many[0][0], *many[1:])
+        expected = torch.stack([f(many[0][0], *(t[b] for t in many[1:])) for b in range(3)])
+        assert_close(mixed, expected, **EXACT)
+    two = torch.vmap(torch.vmap(f))(*(torch.stack([t, t + 1]) for t in many))
+    assert_close(two[1], torch.stack([f(*(t[b] + 1 for t in many)) for b in range(3)]), **EXACT)
+
+
+@every
+def test_vmap_of_derivatives(sample):
+    many = [torch.stack(ts) for ts in zip(*(sample.make(seed) for seed in range(2)), strict=True)]
+    tangents = [torch.stack(ts) for ts in zip(*(sample.make(seed) for seed in (5, 6)), strict=True)]
+    everything = tuple(range(len(many)))
+    per_sample = torch.vmap(torch.func.grad(energy(fused(sample)), everything))(*many)
+    single = torch.func.grad(energy(plain(sample)), everything)
+    expected = [torch.stack(gs) for gs in zip(*(single(*(t[b] for t in many)) for b in range(2)), strict=True)]
+    assert_close(list(per_sample), expected, **EXACT)
+    outside = torch.func.grad(lambda *t: torch.vmap(energy(fused(sample)))(*t).sum(), everything)(*many)
+    assert_close(list(outside), expected, **EXACT)
+
+    def directional(f):
+        return torch.vmap(lambda t, d: torch.func.jvp(f, t, d)[1])(tuple(many), tuple(tangents))
+
+    assert_close(directional(fused(sample)), directional(plain(sample)), **EXACT)
+    for f in () if many[0].is_complex() else (torch.func.jacrev, torch.func.jacfwd):
+        found = torch.vmap(f(fused(sample)))(*many)
+        assert_close(found, torch.vmap(f(plain(sample)))(*many), **EXACT)
