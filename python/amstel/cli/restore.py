@@ -44,6 +44,11 @@ Level = values.number(0, above=True)
 Scale = values.integer(2)
 
 
+def _sigma(text: str) -> Any:
+    """A level, or "auto"."""
+    return text if text == "auto" else Level(text)
+
+
 def _only(task: str, **given: tuple[Any, tuple[str, ...]]) -> None:
     """An error for an option of another task: better said than left out of account."""
     for name, (value, allowed) in given.items():
@@ -73,8 +78,8 @@ def predict(
     ] = None,
     task: Task = "denoise",
     sigma: Annotated[
-        float | None,
-        typer.Option("--sigma", metavar="S", parser=Level, help="noise, 0..255 [default: 25; inpaint: 1]"),
+        Any | None,
+        typer.Option("--sigma", metavar="S", parser=_sigma, help="noise, 0..255, or auto [default: auto]"),
     ] = None,
     scale: Annotated[
         int | None, typer.Option("--scale", metavar="N", parser=Scale, help="of sr [default: 2]")
@@ -179,6 +184,8 @@ def _said(record: dict[str, Any]) -> str:
         sampled = f"{record['coils']} coils, {record['sampled']:.1%} of k-space sampled"
         return f"{sampled}\nwrote {record['output']} and {record['complex_output']}"
     line = f"wrote {record['output']}"
+    if record.get("sigma_estimated"):
+        line += f": noise of {255 * record['sigma']:.1f} (of 255) estimated"
     if "psnr" in record:
         line += f": PSNR {record['noisy_psnr']:.2f} dB with noise, {record['psnr']:.2f} dB restored"
     return line

@@ -12,7 +12,6 @@ import numpy as np
 from amstel import _files, restore
 from amstel.apps.ranks import Outcome, Ranks, each
 from amstel.apps.restoration import evaluate, files
-from amstel.inverse.restore import SIGMA
 from amstel.nn.rim import RIM
 
 Record = dict[str, Any]
@@ -25,7 +24,7 @@ class Options:
     Attributes:
         task: "denoise", "inpaint", "sr" or "mri".
         model: None: the weights that ship.
-        sigma, add_noise: 0..255; noise that is there, and noise to add for a test.
+        sigma, add_noise: 0..255; noise that is there, or "auto", and noise to add for a test.
         seed: of the noise that is added.
         scale: of "sr".
         mask, sensitivities: files.
@@ -112,9 +111,9 @@ def _image(
     if options.task == "sr":
         how["scale"] = options.scale
     else:
-        sigma = options.sigma or options.add_noise
-        how["sigma"] = SIGMA[options.task] if sigma is None else sigma / 255
-    x = restore(
+        sigma = options.add_noise if options.sigma is None else options.sigma
+        how["sigma"] = "auto" if sigma in (None, "auto") else sigma / 255
+    x, sigma = restore(
         y,
         options.task,
         mask=mask,
@@ -122,8 +121,11 @@ def _image(
         device=ranks.device,
         steps=options.steps,
         progress=progress,
+        return_sigma=True,
         **how,
     )
+    if how.get("sigma") == "auto":
+        how = {"sigma": sigma, "sigma_estimated": options.task == "denoise"}
     alpha = picture.alpha
     if alpha is not None and options.task == "sr":
         alpha = evaluate.enlarged(alpha, options.scale)
