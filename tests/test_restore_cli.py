@@ -282,14 +282,6 @@ def test_training_is_resumed(capsys, root, tmp_path, task):
     assert recipe.read(tmp_path / "out" / "checkpoint.pt").iteration == 60
 
 
-def test_training_in_two_processes(root, tmp_path):
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "amstel", "restore"]
-    arguments = ["train", root / "grey", "--out", tmp_path / "out", *SMALL, "--iterations", 10]
-    done = subprocess.run([sys.executable, *map(str, [*command, *arguments])], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("10 batches") == 1 and (tmp_path / "out" / "checkpoint.pt").is_file()
-
-
 def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
