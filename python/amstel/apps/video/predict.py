@@ -34,7 +34,7 @@ def predict(network: Network, frames: Tensor, segments: int = 25) -> Prediction:
     At least `segments` segments, and as many as it takes to see every frame twice; each is classified from the start,
     and a frame's attention is the mean over those that see it.
     """
-    from amstel.video import localise
+    from amstel.video import localize
 
     _check.tensor("frames", frames, "uint8 [n, H, W, 3]")
     if frames.dim() != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8 or len(frames) < 1:
@@ -49,7 +49,7 @@ def predict(network: Network, frames: Tensor, segments: int = 25) -> Prediction:
         return Prediction(probabilities, None, None)
     attention = attention.repeat_interleave(settings.stride, 0)[: len(frames)]
     height, width = frames.shape[1:3]
-    return Prediction(probabilities, attention, localise(attention, (height, width)))
+    return Prediction(probabilities, attention, localize(attention, (height, width)))
 
 
 # -------------------------------------------------------------------------------------------------- files

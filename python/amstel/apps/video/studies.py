@@ -390,7 +390,7 @@ def localise_flow(network: Network, flow: Tensor, frame_size: Sequence[int], fra
     """Boxes of a video of which only the flow is known, by a network with a flow stream."""
     _, attention = _segments(network, flow_video(flow, network.settings.frame_size, frames), 25)
     assert attention is not None
-    return video.localise(attention, frame_size)
+    return video.localize(attention, frame_size)
 
 
 #: Each takes the folder of the real clips and a function that says a line.
