@@ -20,7 +20,7 @@ _ANIMATED = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")
 
 
 def _pillow(part: str = "Image") -> Any:
-    return need(f"PIL.{part}", extra="video", purpose="amstel.media.images")
+    return need(f"PIL.{part}", extra=("video", "restore"), purpose="amstel.media.images")
 
 
 def _opened(path: Path) -> Any:
