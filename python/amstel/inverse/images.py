@@ -121,9 +121,7 @@ class SuperResolution(ForwardModel):
 
     def __init__(self, scale: int, sigma: Sigma = 1.0):
         super().__init__(sigma)
-        if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
-            _check.fail("scale", "an integer >= 1", scale)
-        self.scale = scale
+        self.scale = _check.integer("scale", scale, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         check_images("x", x)

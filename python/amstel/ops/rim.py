@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import torch
@@ -90,7 +91,9 @@ def rim_denoise_input(
         except RuntimeError:
             _check.fail("mask", f"broadcast to {list(eta.shape)}", mask)
     if mask is not None:
-        y = y.masked_fill(mask == 0, 0)  # 0 times NaN, which may stand for what was not measured, would not be 0
+        y = y.masked_fill(
+            mask == 0, 0
+        )  # 0 times NaN, which may stand for what was not measured, would not be 0
     return _input(eta, y, mask, precision, factor, True, link)
 
 
@@ -246,8 +249,7 @@ def _like(eta: Tensor, t: Tensor, name: str) -> None:
 
 
 def _scale(scale: int) -> None:
-    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
-        _check.fail("scale", "an integer >= 1", scale)
+    _check.integer("scale", scale, 1)
 
 
 def _precision(sigma: float | Tensor, eta: Tensor) -> tuple[Tensor | None, float]:
@@ -259,8 +261,9 @@ def _precision(sigma: float | Tensor, eta: Tensor) -> tuple[Tensor | None, float
             _check.fail("sigma", f"a number, or a tensor [{eta.shape[0]}] on {eta.device}", sigma)
         wide = torch.promote_types(eta.dtype, torch.float32)
         return sigma.to(wide).square().reciprocal().contiguous(), 1.0
-    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not sigma > 0:
+    if isinstance(sigma, bool) or not isinstance(sigma, Real) or not sigma > 0:
         _check.fail("sigma", "a number > 0 or a tensor [N]", sigma)
+    sigma = float(sigma)
     return None, 1 / sigma / sigma  # sigma² may be too small for a number
 
 
