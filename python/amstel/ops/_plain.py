@@ -14,7 +14,6 @@ from torch import Tensor
 from amstel import reference
 from amstel.reference.conv_lstm import same_conv
 from amstel.reference.rim import bicubic_matrix
-from amstel.reference.roi_pool import bin_edges
 
 Maybe = Tensor | None
 
