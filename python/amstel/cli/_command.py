@@ -233,7 +233,9 @@ def _common(arguments: dict[str, Any]) -> Common:
 
     import torch
 
-    importlib.import_module("amstel._library")  # the operators, which `import amstel` loads where it is no command
+    importlib.import_module(
+        "amstel._library"
+    )  # the operators, which `import amstel` loads where it is no command
     if threads is not None:
         torch.set_num_threads(threads)
     try:
