@@ -24,7 +24,8 @@ class Options:
     Attributes:
         task: "denoise", "inpaint", "sr" or "mri".
         model: None: the weights that ship.
-        sigma, add_noise: 0..255; noise that is there, or "auto", and noise to add for a test.
+        sigma, add_noise: 0..255; noise that is there, and noise to add for a test; None: estimated where images are
+            denoised, 1 where they are inpainted.
         seed: of the noise that is added.
         scale: of "sr".
         mask, sensitivities: files.
@@ -77,8 +78,7 @@ def images(
     ranks = ranks or Ranks()
     known = None
     if options.mask is not None:
-        pixels = files.read(options.mask).pixels
-        known = (pixels if pixels.ndim == 2 else pixels.mean(2)) > 0.5
+        known = read_mask(options.mask)
     alone = len(sources) == 1
 
     def work(number: int) -> Record:
@@ -86,6 +86,21 @@ def images(
         return _image(number, sources[number], targets[number], options, known, ranks, update)
 
     return each(range(len(sources)), work, ranks, None if alone else progress)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Where a picture is more than half as bright as its brightest: white and black, or 1 and 0, which looks all black.
+
+    Raises:
+        ValueError: black all over, so that nothing would be known.
+    """
+    pixels = files.read(path).pixels
+    pixels = pixels if pixels.ndim == 2 else pixels.mean(2)
+    if not pixels.max() > 0:
+        raise ValueError(
+            f"the mask {path} must be white somewhere, where pixels are known; it is black all over"
+        )
+    return pixels > 0.5 * pixels.max()
 
 
 def _image(
@@ -111,9 +126,9 @@ def _image(
     if options.task == "sr":
         how["scale"] = options.scale
     else:
-        sigma = options.add_noise if options.sigma is None else options.sigma
-        how["sigma"] = "auto" if sigma in (None, "auto") else sigma / 255
-    x, sigma = restore(
+        level = options.sigma or options.add_noise
+        how |= {"sigma": "auto" if level is None else level / 255, "return_sigma": True}
+    x = restore(
         y,
         options.task,
         mask=mask,
@@ -121,15 +136,18 @@ def _image(
         device=ranks.device,
         steps=options.steps,
         progress=progress,
-        return_sigma=True,
         **how,
     )
-    if how.get("sigma") == "auto":
-        how = {"sigma": sigma, "sigma_estimated": options.task == "denoise"}
+    if how.pop("return_sigma", False):
+        x, assumed = x
+        estimated = how["sigma"] == "auto"
+        how = {"sigma": assumed if estimated else how["sigma"]}
+        if options.task == "denoise":
+            how["estimated"] = estimated
     alpha = picture.alpha
     if alpha is not None and options.task == "sr":
         alpha = evaluate.enlarged(alpha, options.scale)
-    files.write(target, files.Picture(x, alpha, picture.bits))
+    files.write(target, files.Picture(x, alpha, picture.bits, picture.about))
     record: Record = {
         "input": str(source),
         "output": str(target),
