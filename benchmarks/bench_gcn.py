@@ -135,8 +135,8 @@ if (data_root() / "planetoid" / "ind.cora.x").exists():
     )
     def test_training(at, epochs):
         """Kipf's protocol on Cora, one seed, end to end."""
+        from amstel.apps.graphs.train import Settings, study
         from amstel.data import Planetoid
-        from amstel.recipes.gcn import Settings, study
 
         cora = Planetoid(data_root() / "planetoid", "cora")
         dense, index = cora.features.to_dense(), cora.graph.to_edge_index()[0]

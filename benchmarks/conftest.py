@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import time
 import traceback
 from contextlib import nullcontext
@@ -47,6 +48,7 @@ def pytest_addoption(parser):
     group.addoption(
         "--lines", metavar="FILE", help="append each result to FILE as it comes, a JSON line each"
     )
+    group.addoption("--only", default="", metavar="REGEX", help="groups in which it is found")
     group.addoption("--deadline", type=float, metavar="SECONDS", help="leave out what begins later than that")
 
 
@@ -93,7 +95,17 @@ def pytest_collection_modifyitems(config, items):
         without.add("large")
     if "cuda" not in asked and not dry(config) and not torch.cuda.is_available():
         without.add("cuda")
-    out = [i for i in items if any(i.get_closest_marker(name) for name in without)]
+    only = re.compile(config.getoption("only"))
+
+    def wanted(item):
+        suite = getattr(getattr(item, "function", None), "suite", None)
+        if any(item.get_closest_marker(name) for name in without):
+            return False
+        return suite is None or only.search(
+            suite.group(*(item.callspec.params[k] for k in ("workload", "device")))
+        )
+
+    out = [i for i in items if not wanted(i)]
     if out:
         items[:] = [i for i in items if i not in set(out)]
         config.hook.pytest_deselected(items=out)

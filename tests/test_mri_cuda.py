@@ -281,7 +281,7 @@ def reconstruction(device):
 
 
 @pytest.mark.cuda
-@torch.backends.cudnn.flags(allow_tf32=False)
+@torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 def test_device_graph():
     """A graph holds all steps, and gives for other measurements what the steps themselves do."""
     run_steps, y = reconstruction("cuda")
