@@ -57,12 +57,14 @@ def runs_on(images: list[tuple[int, int]], capability: int) -> bool:
 
 def check(wheels: str, dry: bool) -> None:
     """Exits with one line where the wheel is missing or made for another machine, or torch is too old."""
-    import torch
-
+    images = None if wheels == "-" else images_of(wheels, dry)
+    try:
+        import torch
+    except ImportError:
+        fail(f"{sys.executable} cannot import torch; set PYTHON to one that can")
     version = tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2])
     if version < (2, 11):
         fail(f"expected torch 2.11 or later, got {torch.__version__}")
-    images = None if wheels == "-" else images_of(wheels, dry)
     if dry:
         return
     if not torch.cuda.is_available():
