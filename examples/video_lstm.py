@@ -13,7 +13,10 @@ import torch
 
 import amstel.nn
 from amstel import video
-from amstel.apps.video.train import Settings, evaluate, predict, train
+from amstel.apps.video.evaluate import evaluate
+from amstel.apps.video.predict import predict
+from amstel.apps.video.settings import Settings
+from amstel.apps.video.train import train
 from amstel.data import generate_moving_shapes
 
 # A model takes feature maps of an RGB and a flow backbone, and gives scores and attention after every step.

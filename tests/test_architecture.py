@@ -64,5 +64,21 @@ def test_import_brings_nothing_but_torch_and_numpy():
     own = [name for name in new if name.split(".")[0] == "amstel"]
     # torch imports parts of itself when they are first named.
     others = {name.split(".")[0] for name in new} - {"amstel", "torch", "numpy"} - sys.stdlib_module_names
-    assert not others and len(own) < 110
-    assert not [name for name in own if name.startswith(("amstel.apps", "amstel.cli"))]
+    assert not others and len(own) < 40
+    assert not [name for name in own if name.startswith(("amstel.apps", "amstel.cli", "amstel.nn"))]
+
+
+def test_everything_public_is_there_when_it_is_named():
+    found = run("""if True:
+        import json, amstel
+        assert set(amstel.__all__) <= set(dir(amstel))
+        kinds = {name: type(getattr(amstel, name)).__name__ for name in amstel.__all__}
+        try:
+            amstel.nothing
+        except AttributeError as error:
+            kinds["nothing"] = str(error)
+        print(json.dumps(kinds))
+    """)
+    assert found.pop("nothing") == "module 'amstel' has no attribute 'nothing'"
+    assert found.pop("Graph") == "type" and found.pop("restore") == "function"
+    assert set(found.values()) == {"module"}

@@ -82,6 +82,58 @@ def test_folder_errors(folder, tmp_path):
         clips[clips.names.index("run/hollow")]
 
 
+def test_clips_are_named_by_their_paths(folder):
+    """Two that differ in their endings only, folders with dots, and what is hidden."""
+    (folder / "walk" / "clip.v1").mkdir()
+    (folder / "walk" / "clip.v2").mkdir()
+    for name in ("clip.v1", "clip.v2"):
+        Image.new("RGB", (6, 4)).save(folder / "walk" / name / "0.png")
+    save_strip(folder / "walk" / "same.png", 1)
+    video.write(folder / "walk" / "same.gif", torch.zeros(1, 8, 8, 3, dtype=torch.uint8))
+    (folder / "walk" / "._same.mp4").write_bytes(b"x")
+    clips = amstel.data.ClipFolder(folder)
+    assert clips.names == [
+        "jump/a",
+        "walk/clip9",
+        "walk/clip10",
+        "walk/clip11",
+        "walk/clip.v1",
+        "walk/clip.v2",
+        "walk/same.gif",
+        "walk/same.png",
+    ]
+    assert [clip.name for clip in clips] == clips.names
+
+
+def test_bad_clips_are_named_counted_and_left_out(folder):
+    (folder / "walk" / "clip10.png").write_bytes(b"broken")
+    (folder / "walk" / "hollow").mkdir()
+    video.write(folder / "jump" / "b.mp4", torch.zeros(3, 16, 16, 3, dtype=torch.uint8))
+    (folder / "jump" / "b.mp4").write_bytes(b"cut")
+    clips = amstel.data.ClipFolder(folder)
+    with pytest.raises(ValueError, match=r"b\.mp4"):
+        clips.check(strict=True)
+    assert len(clips) == 6
+    with pytest.warns(
+        UserWarning, match=r"3 of 6 clips cannot be read and are left out: .*b\.mp4.*clip10\.png"
+    ):
+        bad = clips.check()
+    assert [name for name, _ in bad] == ["jump/b", "walk/clip10", "walk/hollow"]
+    assert clips.names == ["jump/a", "walk/clip9", "walk/clip11"] and clips.labels == [0, 1, 1]
+    assert len(list(clips)) == 3 and clips.check() == []
+    (folder / "jump" / "a.mp4").write_bytes(b"cut too")
+    with pytest.raises(ValueError, match="no clip of jump can be read"):
+        amstel.data.ClipFolder(folder).check()
+
+
+def test_other_kinds_of_videos_are_clips(tmp_path):
+    for ending in ("ts", "mts", "3gp", "asf", "vob", "WEBM"):
+        path = tmp_path / "a" / f"clip.{ending}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    assert len(amstel.data.ClipFolder(tmp_path)) == 6
+
+
 # ---------------------------------------------------------------------------------------------- Weizmann
 
 
@@ -129,6 +181,14 @@ def test_weizmann_manifest_errors(weizmann):
     manifest.write_text("[]")
     with pytest.raises(ValueError, match="at least one clip"):
         amstel.data.Weizmann(weizmann)
+
+
+def test_subjects_stay_with_their_clips(weizmann):
+    (weizmann / "bend" / "s2.png").write_bytes(b"broken")
+    clips = amstel.data.Weizmann(weizmann)
+    with pytest.warns(UserWarning, match="1 of 6"):
+        clips.check()
+    assert clips.subjects == [1, 10, 1, 2, 10] and clips.leave_out(2) == ([0, 1, 2, 4], [3])
 
 
 def test_root_from_the_environment(weizmann, monkeypatch):
@@ -181,6 +241,20 @@ def test_ucf101(ucf):
     assert clip.name == "Diving/v_Diving_g01_c01" and len(clip) == 6
     assert clip.boxes.isnan().all(1).tolist() == [True, True, False, False, True, True]
     assert clip.boxes[2:4].tolist() == [[1, 2, 4, 6], [5, 6, 12, 14]]
+
+
+def test_ucf101_finds_each_video_by_its_class(ucf):
+    root, _ = ucf
+    (path,) = amstel.data.UCF101(root).paths
+    (root / "elsewhere").mkdir()
+    (root / "elsewhere" / path.name).write_bytes(b"another video of that name")
+    (root / "Diving" / f"._{path.name}").write_bytes(b"x")
+    (root / "._boxes.json").write_bytes(b"x")
+    clips = amstel.data.UCF101(root)
+    assert clips.paths == [path] and clips.names == ["Diving/v_Diving_g01_c01"]
+    path.rename(root / path.name)
+    with pytest.raises(ValueError, match=r"v_Diving_g01_c01 must be one video, got .*elsewhere"):
+        amstel.data.UCF101(root)
 
 
 def test_ucf101_errors(ucf):

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import amstel
 import amstel.apps.graphs.karate
+import amstel.apps.graphs.problem as problem_of
 import amstel.apps.graphs.train as recipe
 import amstel.data
 import amstel.nn
@@ -233,8 +234,8 @@ def data():
 
 def _autograd(data, model, seed, settings):
     """One seed of `study` the obvious way: whole graph, dense matrices, autograd, the same random numbers."""
-    matrices = [t.to_dense() for t in recipe.supports(data.graph, model)]
-    problem = recipe._Problem(data, model, settings)
+    matrices = [t.to_dense() for t in problem_of.supports(data.graph, model)]
+    problem = problem_of._Problem(data, model, settings)
     field = problem.fields["train"]
     generator = np.random.Generator(np.random.SFC64(seed))
     w = [
@@ -250,7 +251,7 @@ def _autograd(data, model, seed, settings):
     assert (int(near.sum()), int(far.sum())) == (field.near, field.far)
     x = data.features.to_dense()
     draws = [
-        recipe._Dropout(settings.dropout, size, [generator])
+        problem_of._Dropout(settings.dropout, size, [generator])
         for size in (field.x.num_edges, field.near * settings.hidden)
     ]
     rows = far.nonzero()[:, 0]
@@ -308,7 +309,7 @@ def test_the_graph_helps(data):
 
 
 def test_early_stopping_follows_the_rule(data):
-    problem = recipe._Problem(data, "gcn", recipe.Settings(early_stopping="kipf", patience=3, epochs=9))
+    problem = problem_of._Problem(data, "gcn", recipe.Settings(early_stopping="kipf", patience=3, epochs=9))
     w1, w2 = torch.zeros(2, 60, 16), torch.zeros(2, 16, 3)
     stopping = recipe._EarlyStopping(problem, w1, w2)
     # Half the weight decay times the sum of squares is all that moves the cost: seed 0 rises at once,
@@ -332,13 +333,13 @@ def test_early_stopping_stops(data, rule):
 
 def test_chebyshev_supports_are_polynomials_of_the_laplacian(graph):
     scaled = -_dense(graph, 0.0)
-    t = [m.to_dense() for m in recipe.supports(graph, "cheb3")]
+    t = [m.to_dense() for m in problem_of.supports(graph, "cheb3")]
     expected = [torch.eye(N), scaled, 2 * scaled @ scaled - torch.eye(N)]
     expected.append(2 * scaled @ expected[2] - scaled)
     for ours, theirs in zip(t, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(recipe.supports(graph, "gcn")[0].to_dense(), _dense(graph))
-    torch.testing.assert_close(recipe.supports(graph, "single")[0].to_dense(), torch.eye(N) - scaled)
+    torch.testing.assert_close(problem_of.supports(graph, "gcn")[0].to_dense(), _dense(graph))
+    torch.testing.assert_close(problem_of.supports(graph, "single")[0].to_dense(), torch.eye(N) - scaled)
 
 
 def test_featureless_study():

@@ -223,3 +223,147 @@ def test_embedded_data():
     assert (index[0] != index[1]).all()
     transposed = made.graph.transposed()
     assert torch.equal(transposed[0], made.graph.crow) and torch.equal(transposed[1], made.graph.col)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("kind", ["csr_matrix", "csr_array"])
+def test_every_pickle_protocol_is_read(folder, protocol, kind):
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    make = getattr(scipy_sparse, kind)
+    graph = {np.int64(k): v for k, v in {0: [1, 1, 5], 1: [np.int32(0)], 2: (2,), 6: [8], 8: []}.items()}
+    parts = {
+        "allx": make(ALLX),
+        "tx": make(TX.astype(float)),
+        "graph": graph,
+        "y": ALLY[:2],
+        "ty": TY,
+        "ally": ALLY,
+    }
+    expected = amstel.data.Planetoid(folder, "tiny")
+    for part, value in parts.items():
+        (folder / f"ind.tiny.{part}").write_bytes(pickle.dumps(value, protocol=protocol))
+    data = amstel.data.Planetoid(folder, "tiny")
+    assert torch.equal(data.features.to_dense(), expected.features.to_dense())
+    assert torch.equal(data.labels, expected.labels) and torch.equal(data.graph.col, expected.graph.col)
+
+
+class _Shaped:
+    def __init__(self, **changes):
+        self.changes = changes
+
+    def csr(self):
+        made = _Csr(ALLX)
+        made.__dict__.update(self.changes)
+        return made
+
+
+@pytest.mark.parametrize(
+    "part, value",
+    [
+        ("graph", defaultdict(list, {0: [1.5]})),
+        ("graph", defaultdict(list, {0: [1.0]})),
+        ("graph", defaultdict(list, {0.5: [1]})),
+        ("graph", defaultdict(list, {0: [True]})),
+        ("graph", defaultdict(list, {0: "12"})),
+        ("graph", defaultdict(list, {0: [10**30]})),
+        ("graph", defaultdict(list, {0: [-1]})),
+        ("graph", defaultdict(list, {None: [1]})),
+        ("y", np.array(3)),
+        ("y", np.zeros((2, 2, 2))),
+        ("y", np.zeros(2)),
+        ("ally", np.full((4, 2), 0.5)),
+        ("ally", np.full((4, 2), np.nan)),
+        ("ally", np.ones((4, 2))),
+        ("ty", -TY),
+        ("ty", np.zeros((3, 0))),
+        ("allx", _Shaped(_shape=(4,)).csr()),
+        ("allx", _Shaped(_shape=(4, -3)).csr()),
+        ("allx", _Shaped(_shape="4x3").csr()),
+        ("allx", _Shaped(_shape=(4.5, 3)).csr()),
+        ("allx", _Shaped(_shape=(4, 10**30)).csr()),
+        ("allx", _Shaped(indptr=np.zeros((5, 1), np.int32)).csr()),
+        ("allx", _Shaped(indptr=np.array(3)).csr()),
+        ("allx", _Shaped(indptr=[0, 1, 2, 3, 4]).csr()),
+        ("allx", _Shaped(indptr=np.array([0, 5, 1, 3, 5], np.int32)).csr()),
+        ("allx", _Shaped(indices=np.array([0.5, 1, 1, 0, 2])).csr()),
+        ("allx", _Shaped(data=np.full(5, np.inf)).csr()),
+        ("allx", _Shaped(data=np.full(5, 1j)).csr()),
+        ("allx", _Shaped(data=np.ones(4)).csr()),
+        ("test.index", "8\n5\n1000000000000000000000000000000"),
+        ("test.index", "8\n5\n1000000000000"),
+        ("test.index", "8\n5\n-7"),
+        ("test.index", "8\n5\n7.0"),
+        ("test.index", "8\n5\n5"),
+        ("test.index", b"\xff\xfe8"),
+    ],
+    ids=str,
+)
+def test_damaged_contents_end_in_one_clear_error(folder, part, value):
+    path = folder / f"ind.tiny.{part}"
+    if isinstance(value, str):
+        path.write_text(value)
+    elif isinstance(value, bytes):
+        path.write_bytes(value)
+    else:
+        _write(path, value)
+    with pytest.raises(ValueError, match="Planetoid: "):
+        amstel.data.Planetoid(folder, "tiny")
+
+
+def test_bytes_that_changed_never_end_in_a_raw_error(folder):
+    rng = np.random.default_rng(0)
+    for part in ("graph", "y", "allx", "tx", "ty"):
+        path = folder / f"ind.tiny.{part}"
+        whole = path.read_bytes()
+        for _ in range(60):
+            damaged = bytearray(whole)
+            damaged[rng.integers(len(whole))] = rng.integers(256)
+            path.write_bytes(damaged[: rng.integers(1, len(whole) + 1)] if rng.random() < 0.3 else damaged)
+            try:
+                amstel.data.Planetoid(folder, "tiny")
+            except ValueError as error:
+                assert str(error).startswith("Planetoid: ")
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "change, error, name",
+    [
+        ({"labels": [0, 1]}, TypeError, "labels"),
+        ({"labels": torch.tensor([0, 2, 0])}, ValueError, "labels"),
+        ({"labels": torch.tensor([0, 1])}, ValueError, "labels"),
+        ({"labels": torch.tensor([0.0, 1, 0])}, ValueError, "labels"),
+        ({"train": torch.tensor([3])}, ValueError, "train"),
+        ({"val": torch.tensor([-1])}, ValueError, "val"),
+        ({"test": torch.tensor([[1]])}, ValueError, "test"),
+        ({"test": torch.tensor([True])}, ValueError, "test"),
+        ({"features": torch.zeros(2, 4)}, ValueError, "features"),
+        ({"graph": torch.zeros(2, 4)}, TypeError, "graph"),
+        ({"num_classes": True}, TypeError, "num_classes"),
+        ({"num_classes": 1.5}, TypeError, "num_classes"),
+    ],
+)
+def test_node_data_checks_its_parts(change, error, name):
+    graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1], [1, 2]]), 3)
+    parts = {
+        "name": "x",
+        "graph": graph,
+        "features": None,
+        "labels": torch.tensor([0, 1, -1]),
+        "num_classes": 2,
+    }
+    parts |= {split: torch.tensor([k]) for k, split in enumerate(("train", "val", "test"))}
+    amstel.data.nodes.NodeData(**parts)
+    with pytest.raises(error, match=f"`{name}` must be"):
+        amstel.data.nodes.NodeData(**{**parts, **change})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"nodes": 79}, {"nodes": 1.5}, {"classes": 0}, {"classes": True}, {"words": 5}, {"degree": -1.0}]
+    + [{"degree": float("nan")}, {"mixing": 1.5}, {"mixing": "x"}, {"seed": -1}],
+    ids=str,
+)
+def test_block_model_checks_its_sizes(change):
+    with pytest.raises(ValueError, match=f"`{next(iter(change))}` must be"):
+        amstel.data.block_model(**change)

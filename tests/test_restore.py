@@ -11,6 +11,7 @@ from amstel.apps.restoration import evaluate as evaluation
 from amstel.apps.restoration import files
 from amstel.apps.restoration.files import Picture
 from amstel.apps.restoration.train import sr_sigma
+from amstel.inverse.noise import blend
 from amstel.inverse.restore import fill, from_ycbcr, to_ycbcr
 from amstel.nn import RIM
 from amstel.testing import assert_close
@@ -52,6 +53,15 @@ def by_hand(y, physics, model=GREY, **options):
         return model(y, physics, **options)[-1]
 
 
+def denoised(y, sigma, model=GREY, **options):
+    """The network, its derivative along a random change, and what can be trusted of it."""
+    found = by_hand(y, inverse.Denoising(sigma), model, **options)
+    signs = torch.randint(0, 2, y.shape[1:], generator=torch.Generator().manual_seed(0)).to(y) * 2 - 1
+    moved = by_hand(y + 0.1 * sigma * signs, inverse.Denoising(sigma), model, **options)
+    kept = (moved - found) / (0.1 * sigma * signs)
+    return blend(y, found, kept, torch.full((len(y),), sigma), torch.ones(len(y)))
+
+
 # ------------------------------------------------------------------------------------------- restoring
 
 
@@ -64,8 +74,8 @@ def test_an_array_gives_an_array(dtype, shape, model):
     assert isinstance(x, np.ndarray) and x.dtype == dtype and x.shape == shape
     np.testing.assert_array_equal(y, kept)
     as_tensor = torch.from_numpy(y.astype(np.float32).reshape(24, 17, -1)).permute(2, 0, 1)[None]
-    expected = by_hand(as_tensor.contiguous(), inverse.Denoising(0.1), model)[0].permute(1, 2, 0)
-    np.testing.assert_allclose(x, expected.reshape(shape), atol=1e-3 if dtype == np.float16 else 1e-6)
+    expected = denoised(as_tensor.contiguous(), 0.1, model)[0].permute(1, 2, 0)
+    np.testing.assert_allclose(x, expected.reshape(shape), atol=1e-3 if dtype == np.float16 else 1e-5)
 
 
 def test_any_memory_layout():
@@ -84,15 +94,16 @@ def test_a_tensor_gives_a_tensor_without_gradient(dtype):
     y = torch.from_numpy(image(3, 1, 12, 13)).to(dtype).requires_grad_()
     x = amstel.restore(y, "denoise", 0.2, model=GREY, steps=1)
     assert x.dtype == dtype and x.shape == y.shape and not x.requires_grad
-    expected = by_hand(y.detach().float(), inverse.Denoising(0.2), steps=1)
-    assert_close(x, expected.to(dtype))
+    expected = denoised(y.detach().float(), 0.2, steps=1)
+    torch.testing.assert_close(x, expected.to(dtype), rtol=1e-2 if x.itemsize < 4 else 1e-4, atol=1e-4)
 
 
 def test_every_image_with_its_own_sigma():
     y, sigma = torch.rand(3, 1, 10, 11), torch.tensor([0.05, 0.1, 0.3], dtype=torch.float64)
     x = amstel.restore(y, sigma=sigma, model=GREY)
     for n in range(3):
-        assert_close(x[n : n + 1], amstel.restore(y[n : n + 1], sigma=float(sigma[n]), model=GREY))
+        alone = amstel.restore(y[n : n + 1], sigma=float(sigma[n]), model=GREY)
+        torch.testing.assert_close(x[n : n + 1], alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [2, 3])
@@ -148,7 +159,7 @@ def test_holes_are_filled_smoothly():
     assert fill(torch.zeros(1, 1, 5, 3), torch.zeros(1, 1, 5, 3)).abs().max() == 0  # nothing known
 
 
-def test_mri_has_the_scale_of_its_kspace():
+def test_mri_is_the_network_in_the_gauge_of_its_training():
     from amstel.apps.restoration.train import mri_physics
     from amstel.data.mri import cartesian_mask, estimate_sensitivities
 
@@ -158,24 +169,30 @@ def test_mri_has_the_scale_of_its_kspace():
     kspace = torch.view_as_complex(kspace)
     x = amstel.restore(kspace.numpy(), "mri", mask=mask, model=COMPLEX)
     assert x.shape == (32, 40) and x.dtype == np.complex64
-    physics = inverse.MRI(mask, estimate_sensitivities(kspace, mask), centered=True)
-    peak = physics.adjoint(kspace[None]).abs().max()
-    expected = by_hand(kspace[None] / peak, mri_physics(physics), COMPLEX)[0] * peak
-    torch.testing.assert_close(torch.from_numpy(x), expected)
-    larger = amstel.restore(
-        100 * kspace[None].to(torch.complex128),
-        "mri",
-        mask=mask.expand(1, 1, 32, 40),
-        sensitivities=physics.sensitivities,
-        model=COMPLEX,
+    # Here the calibration is the one that gives the phase, so that the estimated maps are canonical as they are but for
+    # the columns that the mask leaves out of the middle.
+    maps = estimate_sensitivities(kspace, mask)
+    low = inverse.MRI(mask, maps, centered=True).adjoint((kspace * _middle(32, 40))[None])[0]
+    physics = inverse.MRI(mask, maps * torch.sgn(low), centered=True)
+    zero_filled = physics.adjoint(kspace[None])
+    scale = 1.2 * zero_filled.abs().flatten().sort().values[round(0.99 * 32 * 40) - 1]
+    found = by_hand(kspace[None] / scale, mri_physics(physics), COMPLEX)[0] * scale * torch.sgn(low)
+    torch.testing.assert_close(torch.from_numpy(x), found, rtol=1e-4, atol=1e-4)
+    wide = amstel.restore(
+        kspace[None].to(torch.complex128), "mri", mask=mask.expand(1, 1, 32, 40), model=COMPLEX
     )
-    assert larger.dtype == torch.complex128
-    torch.testing.assert_close(larger / 100, expected[None].to(torch.complex128), atol=1e-4, rtol=1e-4)
-    one = amstel.restore(kspace[:1].numpy(), "mri", mask=mask.numpy(), model=COMPLEX)  # a coil of its own
-    physics = inverse.MRI(mask, centered=True)
-    peak = physics.adjoint(kspace[None, :1]).abs().max()
-    expected = by_hand(kspace[None, :1] / peak, physics, COMPLEX)[0] * peak
-    torch.testing.assert_close(torch.from_numpy(one), expected)
+    assert wide.dtype == torch.complex128
+    torch.testing.assert_close(wide[0].to(torch.complex64), found, rtol=1e-4, atol=1e-4)
+
+
+def _middle(height, width):
+    """A Hann window over the middle 32 samples a side."""
+    sides = []
+    for n in (height, width):
+        side = torch.zeros(n)
+        side[n // 2 - 16 : n // 2 + 16] = torch.hann_window(34, periodic=False)[1:-1]
+        sides.append(side)
+    return torch.outer(*sides)
 
 
 @pytest.mark.parametrize("task", ["denoise", "inpaint", "sr"])
@@ -184,10 +201,12 @@ def test_tiles_leave_no_seam(task, shape):
     y = torch.from_numpy(image(*shape)).float()
     options = {"mask": y > 0.2} if task == "inpaint" else {}
     done = []
+    if task == "denoise":
+        options["sigma"] = 0.1
     x = amstel.restore(y, task, model=GREY, tile=128, progress=done.append, **options)
     whole = amstel.restore(y, task, model=GREY, tile=4096, **options)
     assert sum(done) == y.numel() and len(done) > 1
-    assert (x - whole).abs().max() < 2e-6
+    assert (x - whole).abs().max() < 1e-5
 
 
 def test_tiles_bound_what_the_network_sees():
@@ -197,11 +216,11 @@ def test_tiles_bound_what_the_network_sees():
             return super().__call__(y, physics, steps, initial)
 
     seen = []
-    amstel.restore(np.zeros((1000, 700), np.float32), model=Spy(), tile=256)
-    assert max(shape[2] * shape[3] for shape in seen) <= 256**2 and len(seen) < 30
+    amstel.restore(np.zeros((1000, 700), np.float32), sigma=0.1, model=Spy(), tile=256)
+    assert max(shape[2] * shape[3] for shape in seen) <= 256**2 and len(seen) < 60
     seen.clear()
-    amstel.restore(torch.zeros(40, 1, 64, 64), model=Spy(), tile=128)
-    assert seen == [(4, 1, 64, 64)] * 10
+    amstel.restore(torch.zeros(40, 1, 64, 64), sigma=0.1, model=Spy(), tile=128)
+    assert seen == [(4, 1, 64, 64)] * 20  # the network twice
 
 
 K = np.zeros((2, 8, 9), np.complex64)
@@ -284,8 +303,6 @@ def test_pictures_come_back(tmp_path, channels, alpha, bits, suffix):
     file, given = tmp_path / f"picture{suffix}", picture(channels, alpha, bits)
     files.write(file, given)
     found = files.read(file)
-    if (channels, alpha, bits) == (1, True, 16):  # OpenCV writes it as RGB
-        given = Picture(np.repeat(given.pixels[..., None], 3, 2), given.alpha, 16)
     same(found, given)
 
 
@@ -331,10 +348,9 @@ def test_grey_with_alpha_of_16_bits_in_a_png(tmp_path):
 def test_files_that_cannot_be(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing of the kind")
     (tmp_path / "empty").mkdir()
-    Image.new("F", (3, 3)).save(tmp_path / "float.tif")
     Image.new("L", (64, 64)).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
-    for name in ("broken.png", "float.tif", "cut.png"):
+    for name in ("broken.png", "cut.png"):
         with pytest.raises(OSError, match=f"{name} is not an image that can be read"):
             files.read(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.png does not exist"):

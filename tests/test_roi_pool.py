@@ -496,7 +496,7 @@ def test_export_and_symbolic_trace():
     pool = amstel.nn.RoIPool((2, 3), 0.5)
     x, boxes = normal(2, 3, 6, 7, dtype=torch.float32), boxes_of(5, 2, 6, 7, 0.5)
     program = torch.export.export(pool, (x, boxes))
-    assert not [n for n in program.graph.nodes if "amstel" in str(n.target)]
+    assert [n for n in program.graph.nodes if "amstel" in str(n.target)]
     assert torch.equal(program.module()(x, boxes), pool(x, boxes))
     traced = torch.fx.symbolic_trace(pool)
     assert torch.equal(traced(x, boxes), pool(x, boxes))

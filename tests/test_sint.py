@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import amstel
 from amstel import weights
+from amstel.apps.tracking import initial, samples
 from amstel.apps.tracking import train as recipe
 from amstel.data.pairs import FramePair, overlaps
 from amstel.nn import SINT, EfficientNetLite, MarginContrastiveLoss
@@ -435,7 +436,7 @@ def test_losses_of_a_step_by_hand(start):
     model = SINT(output_size=3)
     model.load_state_dict(start)
     settings = replace(TINY, mining=1)
-    frames, targets, boxes, y = recipe._batch(Squares(), [0, 1], settings, 0, torch.device("cpu"))
+    frames, targets, boxes, y = samples._batch(Squares(), [0, 1], settings, 0, torch.device("cpu"))
     with torch.no_grad():
         ranking, means = recipe._Step(model, settings)(frames, targets, boxes, y)
         margin, _ = recipe._Step(model, replace(settings, loss="margin", margin=0.7))(
@@ -444,8 +445,8 @@ def test_losses_of_a_step_by_hand(start):
         by_rank, by_margin, same = [], [], []
         for n in range(4):
             other = n ^ 1  # the other frame of the pair
-            query = model(frames[other, None], recipe._rois([targets[other, None]], frames.device))[0]
-            found = model(frames[n, None], recipe._rois([boxes[n]], frames.device))
+            query = model(frames[other, None], samples._rois([targets[other, None]], frames.device))[0]
+            found = model(frames[n, None], samples._rois([boxes[n]], frames.device))
             score, overlap = found @ query / 3, overlaps(boxes[n], targets[n])
             by_rank.append(F.cross_entropy(16 * score, (10 * overlap).softmax(0)))
             square = (found - query).square().sum(1)
@@ -461,17 +462,17 @@ def test_the_hardest_others_are_kept(start):
     model.load_state_dict(start)
     settings = replace(TINY, boxes=16, mining=4)
     step = recipe._Step(model, settings)
-    frames, targets, drawn, y = recipe._batch(Squares(), [0, 1], settings, 0, torch.device("cpu"))
+    frames, targets, drawn, y = samples._batch(Squares(), [0, 1], settings, 0, torch.device("cpu"))
     assert frames.shape == (4, 3, 64, 64) and drawn.shape == (4, 4 + 4 * 12, 4)
     with torch.no_grad():
         features = model.features(frames)
-        queries = model.describe(features, recipe._rois(list(targets[:, None]), frames.device))
+        queries = model.describe(features, samples._rois(list(targets[:, None]), frames.device))
         boxes, labels = step._hardest(features, drawn, y, queries)
         assert boxes.shape == (4, 16, 4) and labels.shape == (4, 16) and labels.sum() == 16
         assert torch.equal(boxes[:, :4], drawn[:, :4])
         for n in range(4):
             everything = model.describe(
-                features, recipe._rois([drawn[n, 4:]], frames.device) + torch.tensor([n, 0, 0, 0, 0])
+                features, samples._rois([drawn[n, 4:]], frames.device) + torch.tensor([n, 0, 0, 0, 0])
             )
             scores = everything @ queries[n]
             kept = (drawn[n, 4:, None] == boxes[n, 4:10]).all(2).any(1)
@@ -489,7 +490,7 @@ def test_a_start_from_imagenet_is_white_and_centred(monkeypatch):
     state, _ = efficientnet_state(trunk)
     trunk.load_imagenet(state)
     pairs = Squares(8)
-    model = recipe.from_imagenet(state, pairs, output_size=3, count=8)
+    model = initial.from_imagenet(state, pairs, output_size=3, count=8)
     assert equal(trunk.state_dict(), model.backbone.trunk.state_dict())
     cells, pooled = [[], [], []], [[], [], []]
     begun = {key: value.clone() for key, value in model.state_dict().items()}
@@ -500,19 +501,19 @@ def test_a_start_from_imagenet_is_white_and_centred(monkeypatch):
         for n in range(8):
             rng = np.random.default_rng([0, n])
             pair = pairs.sample(n, rng)
-            boxes, _ = recipe._draw(pair, recipe.Settings(mining=1), rng)
+            boxes, _ = samples._draw(pair, recipe.Settings(mining=1), rng)
             for k, x in enumerate(model.features(pair.frames.float() / 255)):
                 cells[k].append(x.transpose(0, 1).flatten(1))
-                rois = recipe._rois(list(boxes), x.device)
+                rois = samples._rois(list(boxes), x.device)
                 pooled[k].append(amstel.ops.roi_pool(x, rois, 3, model.spatial_scales[k]).mean((0, 2, 3)))
     for k in range(3):
         spread = torch.cat(cells[k], 1).cov()
         off = spread - spread.diagonal().diag()
         assert off.abs().max() < 1e-2 * spread.diagonal().max() and spread.diagonal().max() < 1.01
         torch.testing.assert_close(torch.stack(pooled[k]).mean(0), -bias[k], rtol=1e-4, atol=1e-4)
-    whiten = recipe.from_imagenet
-    monkeypatch.setattr(recipe, "from_imagenet", lambda *args, **options: whiten(*args, count=8, **options))
-    monkeypatch.setattr(recipe, "imagenet_weights", lambda: state)
+    whiten = initial.from_imagenet
+    monkeypatch.setattr(initial, "from_imagenet", lambda *args, **options: whiten(*args, count=8, **options))
+    monkeypatch.setattr(initial, "imagenet_weights", lambda: state)
     done = recipe.train(pairs, replace(TINY, epochs=1, learning_rate=0.0), initial="imagenet")
     assert equal(done.model.state_dict(), begun)
     monkeypatch.undo()

@@ -291,6 +291,70 @@ def test_same_boxes_twice_and_for_any_number_of_threads():
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.parametrize("plus", [False, True])
+def test_a_buffer_that_is_used_again_changes_nothing(plus):
+    """A capture loop reads every frame into the same memory."""
+    pytest.importorskip("cv2")
+    images, truth = sequence(frames=8)
+    expected = SINTTracker(Colours(), plus=plus).track(images, truth[0])
+    buffer, box = np.empty_like(images[0]), np.array(truth[0], dtype=np.float64)
+    tracker, found = SINTTracker(Colours(), plus=plus), []
+    for t, image in enumerate(images):
+        buffer[:] = image
+        if t == 0:
+            tracker.init(buffer, box)
+            box[:] = 0
+        else:
+            found.append(tracker.update(buffer))
+        buffer[:] = 0
+    np.testing.assert_array_equal(np.stack(found), expected[1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_networks_of_every_precision(dtype):
+    from amstel import nn, weights
+
+    def made(dtype):
+        model = nn.SINT()
+        model.load_state_dict(weights.load("sint_light"))
+        return SINTTracker(model.to(dtype), redetect=True)
+
+    images, truth = sequence(frames=3)
+    expected = made(torch.float32).track(images, truth[0])
+    assert np.abs(made(dtype).track(images, truth[0]) - expected).max() < (
+        1e-3 if dtype == torch.float64 else 2
+    )
+
+
+def test_the_first_box_in_any_form():
+    images, truth = sequence(frames=2)
+    plain = [int(side) for side in truth[0]]
+    expected = SINTTracker(Colours()).track(images, plain)
+    forms = (
+        tuple(plain),
+        np.array(plain, np.int16),
+        [np.int64(side) for side in plain],
+        torch.tensor(plain),
+        torch.tensor(plain, dtype=torch.bfloat16).requires_grad_(),
+        [torch.tensor(side) for side in plain],
+    )
+    for box in forms:
+        found = SINTTracker(Colours()).track(images, box)
+        assert found.shape == expected.shape and np.abs(found - expected).max() < 2
+
+
+def test_settings_take_numpys_numbers_and_the_old_name():
+    settings = Settings(object_size=np.float32(64), margin=np.int64(24), threads=np.int32(1))
+    assert settings == Settings()
+    for name, value in (("threads", True), ("alpha", True), ("margin", "24"), ("object_size", np.nan)):
+        with pytest.raises(ValueError, match=f"`{name}`"):
+            Settings(**{name: value})
+    with pytest.warns(DeprecationWarning, match="normalize"):
+        assert Settings(normalise=False) == Settings(normalize=False)
+    with pytest.warns(DeprecationWarning, match="normalize"):
+        assert Settings().normalise is True
+
+
 def test_query_stays_that_of_the_first_frame():
     images, truth = sequence(frames=4)
     tracker = SINTTracker(Colours())

@@ -94,6 +94,59 @@ def test_otb_configuration(tmp_path):
     assert len(amstel.data.OTBSequence(tmp_path / "Diving")) == 2
 
 
+@pytest.mark.parametrize(
+    "name, images, boxes",
+    [
+        ("David", range(1, 472), 471),  # numbered anew
+        ("david", range(1, 51), 50),  # another sequence of that name
+        ("Diving", range(1, 401), 400),
+        ("Freeman3", range(1, 501), 500),
+        ("Tiger1", range(1, 350), 349),
+        ("BlurCar1", range(1, 743), 742),
+        ("Football1", range(1, 21), 15),
+    ],
+)
+def test_other_sequences_of_a_known_name_are_taken_whole(tmp_path, name, images, boxes):
+    text = "".join(f"{k},1,2,2\n" for k in range(1, boxes + 1))
+    s = amstel.data.OTBSequence(make_otb(tmp_path, name, images, text))
+    assert numbers(s) == list(images)
+    assert (s.ground_truth[:boxes, 0] + 1).tolist() == list(range(1, boxes + 1))
+    assert s.ground_truth[boxes:].isnan().all()
+
+
+def test_hidden_files_are_no_frames_and_no_boxes(tmp_path):
+    folder = make_otb(tmp_path, "Ball", [1, 2], "1,1,2,2\n" * 2)
+    for name in ("img/._0001.jpg", "._groundtruth_rect.txt", "img/.DS_Store"):
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    make_otb(tmp_path, "._Ball", [1], "1,1,2,2\n")
+    (s,) = amstel.data.OTB(tmp_path)
+    assert len(s) == 2
+
+
+@pytest.mark.parametrize("line", ["1,2,3,4,", "1, 2, 3, 4 ,", "1\t2\t3\t4\t", "1;2;3;4;", "1 2 3 4 "])
+def test_a_separator_may_end_a_line(tmp_path, line):
+    s = amstel.data.OTBSequence(make_otb(tmp_path, "Ball", [1, 2], f"{line}\n{line}\n"))
+    assert s.ground_truth.tolist() == [[0, 1, 3, 4]] * 2
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    folder = make_otb(tmp_path, "Ball", [1, 2, 3], "1,2,3,4\n" * 3)
+    sequences = amstel.data.OTB(tmp_path)
+    assert sequences[np.int64(0)].name == sequences[np.str_("Ball")].name == "Ball"
+    assert sequences[0][np.int32(2)].shape == (6, 8, 3)
+    save_frames(folder / "img", [4])
+    (folder / "groundtruth_rect.txt").rename(folder / "groundtruth_rect.2.txt")
+    assert amstel.data.OTBSequence(folder, target=np.int64(2)).name == "Ball-2"
+
+
+def test_frames_are_upright(tmp_path):
+    folder = make_otb(tmp_path, "Ball", [], "1,2,3,4\n")
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (8, 6)).save(folder / "img" / "1.jpg", exif=exif)
+    assert amstel.data.OTBSequence(folder)[0].shape == (8, 6, 3)
+
+
 def test_otb_several_targets(tmp_path):
     folder = make_otb(tmp_path, "Jogging", [1, 2], "1 1 2 2\n" * 2, "groundtruth_rect.1.txt")
     (folder / "groundtruth_rect.2.txt").write_text("3 3 2 2\n" * 2)
@@ -292,6 +345,26 @@ def test_polygon_to_box():
         polygon_to_box(torch.zeros(3, 4))
     with pytest.raises(ValueError, match="`method`"):
         polygon_to_box(torch.zeros(3, 8), "hull")
+
+
+def test_alov_names_are_told_apart(tmp_path):
+    """Two categories with a sequence of one name are two sequences."""
+    boxes = tmp_path / "alov300++_rectangleAnnotation_full"
+    for category, x in (("01-Light", 2), ("02-Cover", 3)):
+        (boxes / category).mkdir(parents=True)
+        save_frames(tmp_path / "imagedata++" / category / "video1", range(1, 4))
+        (boxes / category / "video1.ann").write_text(f"1 {x} 3 {x} 4 7 4 7 3\n")
+        (boxes / category / "._video1.ann").write_bytes(b"\0\5")
+    sequences = amstel.data.ALOV(tmp_path)
+    assert sequences.names == ["01-Light-video1", "02-Cover-video1"]
+    assert [s.ground_truth[0, 0].item() for s in sequences] == [1, 2]
+
+
+def test_names_of_sequences_may_have_blanks(tmp_path):
+    save_frames(tmp_path / "my ball", [1])
+    (tmp_path / "my ball" / "groundtruth.txt").write_text("1,1,2,2\n")
+    (tmp_path / "list.txt").write_text("my ball\n\n")
+    assert amstel.data.VOT(tmp_path).names == ["my ball"] == amstel.data.GOT10k(tmp_path).names
 
 
 def test_alov(tmp_path):

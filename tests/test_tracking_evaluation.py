@@ -3,11 +3,14 @@
 import json
 import math
 import re
+import warnings
 
+import numpy as np
 import pytest
 import torch
 
 import amstel.data
+from amstel.data import TrackingSequence
 from amstel.tracking import (
     evaluate,
     evaluate_dataset,
@@ -270,6 +273,95 @@ class Drift:
         self.tracked.append((frames.name, [int(frame[0, 0, 0]) for frame in frames], box))
         x, y, w, h = box
         return [(x + t / 3, y, w, h) for t in range(len(frames))]
+
+
+@pytest.mark.parametrize("origin", [0, 1])
+def test_boxes_files_count_from_zero_or_one(tmp_path, origin):
+    boxes = torch.tensor([[0.0, 2, 3, 4], [math.nan] * 4, [-1.5, 0, 1, 1]], dtype=torch.float64)
+    path = write_boxes(tmp_path / "a.txt", boxes, origin=origin)
+    assert path.read_text().splitlines()[0] == f"{origin},{2 + origin},3,4"
+    assert torch.equal(read_boxes(path, origin=origin).nan_to_num(9), boxes.nan_to_num(9))
+    shifted = read_boxes(path) - boxes
+    assert shifted[0].tolist() == [origin, origin, 0, 0]
+    for bad in (2, -1, True, "1"):
+        with pytest.raises(ValueError, match="`origin` must be 0 or 1"):
+            write_boxes(path, boxes, origin=bad)
+        with pytest.raises(ValueError, match="`origin` must be 0 or 1"):
+            read_boxes(path, origin=bad)
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_everything_off_by_one_is_hinted_at(step):
+    truth = torch.tensor([[10.0, 20, 30, 40]] * 5) + torch.arange(5.0)[:, None]
+    off = truth + torch.tensor([step, step, 0.0, 0])
+    with pytest.warns(UserWarning, match=re.escape(f"off by one: ({step:+d}, {step:+d}) pixels")):
+        evaluate(off, truth)
+    off[0] = truth[0]
+    with pytest.warns(UserWarning, match="off by one"):
+        evaluate(off, truth)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(truth, truth)
+        evaluate(truth + torch.tensor([1.0, 0, 0, 0]), truth)
+        evaluate(truth + torch.tensor([1.0, 1, 1, 0]), truth)
+
+
+def test_lists_of_arrays_and_numpy_integers_are_boxes(tmp_path):
+    truth = np.array([[1, 2, 3, 4]] * 3)
+    for boxes in (
+        truth,
+        list(truth),
+        [torch.tensor(row) for row in truth],
+        truth.tolist(),
+        [list(r) for r in truth],
+    ):
+        assert evaluate(boxes, truth).auc == pytest.approx(20 / 21)
+    assert len(read_boxes(write_boxes(tmp_path / "a.txt", list(truth)))) == 3
+
+
+def test_a_failed_write_keeps_the_old_boxes(tmp_path):
+    path = write_boxes(tmp_path / "a.txt", [[1, 2, 3, 4]])
+    for bad in ([[1, 2, 3]], [[1, 2, 3, math.inf]], []):
+        with pytest.raises(ValueError):
+            write_boxes(path, bad)
+    assert path.read_text() == "1,2,3,4\n" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_sparse_truth_is_scored_where_it_is(tmp_path):
+    """ALOV: a box in every fifth frame; the frames between are no failures."""
+    Image = pytest.importorskip("PIL.Image")
+    files = []
+    for k in range(10):
+        files.append(tmp_path / f"{k}.png")
+        Image.new("RGB", (8, 8)).save(files[-1])
+    truth = torch.full((10, 4), math.nan, dtype=torch.float64)
+    truth[::5] = torch.tensor([1.0, 1, 4, 4]).double()
+
+    def track(frames, box):
+        return torch.tensor([box] * len(frames))
+
+    sequence = TrackingSequence("a", files, truth, sparse=True)
+    assert sequence[2:].sparse
+    for skip, auc in ((None, 20 / 21), (True, 20 / 21), (False, 20 / 21 / 5)):
+        found = evaluate_dataset(track, [sequence], tmp_path / "out", skip_missing=skip)
+        assert found.auc == pytest.approx(auc)
+    whole = TrackingSequence("a", files, truth)
+    assert evaluate_dataset(track, [whole], tmp_path / "out").auc == pytest.approx(20 / 21 / 5)
+    truth[1:] = math.nan
+    with pytest.raises(ValueError, match="in the first frame only"):
+        evaluate_dataset(track, [TrackingSequence("a", files, truth, sparse=True)], tmp_path / "out")
+
+
+def test_results_of_another_origin(tmp_path, sequences):
+    """Files of a toolkit that counts from 1, and ours for one."""
+    result = evaluate_dataset(lambda frames, box: frames.ground_truth, sequences, tmp_path, origin=1)
+    assert result.auc == pytest.approx(20 / 21)
+    first = read_boxes(tmp_path / f"{sequences.names[0]}.txt")[0] - sequences[0].ground_truth[0]
+    assert first.tolist() == [1, 1, 0, 0]
+    again = evaluate_dataset(None, sequences, tmp_path, origin=1)
+    assert again.auc == result.auc
+    with pytest.warns(UserWarning, match="off by one"):
+        assert evaluate_dataset(None, sequences, tmp_path).auc < result.auc
 
 
 def test_evaluate_dataset(tmp_path, sequences):

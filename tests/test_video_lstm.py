@@ -9,7 +9,10 @@ from torch import distributed
 from torch.nn import functional as F
 
 import amstel.nn
+from amstel.apps.video import network, samples
+from amstel.apps.video import settings as settings_of
 from amstel.apps.video import train as recipe
+from amstel.apps.video.predict import predict
 from amstel.data import generate_moving_shapes
 from amstel.nn import (
     ALSTM,
@@ -369,7 +372,7 @@ def test_resume_repeats_the_uninterrupted_run(clips, tmp_path, optimizer):
     resumed = recipe.train(clips, CLASSES, settings, out=tmp_path, resume=True)
     assert resumed.history == whole.history and len(whole.history) == 4
     _same(resumed.network.state_dict(), whole.network.state_dict())
-    _same(recipe.load(tmp_path / recipe.CHECKPOINT).state_dict(), whole.network.state_dict())
+    _same(network.load(tmp_path / recipe.CHECKPOINT).state_dict(), whole.network.state_dict())
 
 
 def test_an_interrupted_epoch_is_repeated(clips, tmp_path):
@@ -418,15 +421,11 @@ def test_two_processes_have_the_gradients_of_one(clips, tmp_path):
         assert result["history"][0]["loss"] == pytest.approx(alone.history[0]["loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("model", list(recipe.MODELS))
-@pytest.mark.parametrize("stream", recipe.STREAMS)
+@pytest.mark.parametrize("model", list(network.MODELS))
+@pytest.mark.parametrize("stream", settings_of.STREAMS)
 def test_every_model_trains_on_every_stream(clips, model, stream):
     done = recipe.train(clips[:4], CLASSES, _changed(model=model, stream=stream, epochs=1))
-    found = (
-        recipe.predict(done.network, clips[0].frames)
-        if model in ("alstm", "convalstm", "videolstm")
-        else None
-    )
+    found = predict(done.network, clips[0].frames) if model in ("alstm", "convalstm", "videolstm") else None
     evaluation = recipe.evaluate(done.network, clips[:2], segments=2)
     torch.testing.assert_close(evaluation.probabilities.sum(1), torch.ones(2))
     if found is not None:
@@ -464,7 +463,7 @@ def test_evaluation_is_the_mean_over_25_segments(clips):
 def test_streams_are_fused_by_product(clips):
     network = recipe.train(clips[:4], CLASSES, _changed(stream="both", epochs=1)).network
     found = recipe.evaluate(network, clips[:1]).probabilities[0]
-    video = recipe._prepare(clips[0].frames, network.settings)
+    video = samples._prepare(clips[0].frames, network.settings)
     products = []
     for start in range(3):
         part = slice(start, start + 4)
@@ -478,22 +477,22 @@ def test_streams_are_fused_by_product(clips):
 def test_clips_of_every_length_and_size(clips):
     short = generate_moving_shapes(2, frames=1, size=48, classes=2)
     done = recipe.train([*clips[:3], *short], CLASSES, _changed(epochs=1))
-    assert recipe.predict(done.network, short[0].frames).boxes.shape == (1, 4)
+    assert predict(done.network, short[0].frames).boxes.shape == (1, 4)
     assert len(recipe.evaluate(done.network, short).labels) == 2
 
 
 def test_stride_keeps_every_other_frame(clips):
     done = recipe.train(clips[:4], CLASSES, _changed(epochs=1, stride=2))
-    assert recipe.predict(done.network, clips[0].frames[:5]).boxes.shape == (5, 4)
+    assert predict(done.network, clips[0].frames[:5]).boxes.shape == (5, 4)
 
 
 def test_augmentation():
-    video = recipe._Video(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, 2, 8, 8))
+    video = samples._Video(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, 2, 8, 8))
     video.frames[:, :, 4, 3], video.motion[:, 0, 4, 3], video.motion[:, 1, 4, 3] = 255, 1.0, 2.0
     settings = _changed(frame_size=8, shift=2, flip=True, brightness=0.0, motion="dis")
     places, mirrored = set(), 0
     for seed in range(200):
-        crop = recipe._crop(video, settings, torch.Generator().manual_seed(seed))
+        crop = samples._crop(video, settings, torch.Generator().manual_seed(seed))
         y, x = divmod(int(crop.frames[0, 0].argmax()), 8)
         u, v = crop.motion[0, :, y, x].tolist()
         assert (abs(u), v) == (1.0, 2.0)
@@ -524,10 +523,10 @@ def test_vgg16_is_frozen(clips):
         (lambda c: recipe.train(c, ["one"], TINY), "`classes` must be two or more names"),
         (lambda c: recipe.train([dataclasses.replace(c[0], label=5)], CLASSES, TINY), "labelled 0 to 1"),
         (lambda c: recipe.train(c, CLASSES, TINY, resume=True), "`out` must be the folder"),
-        (lambda c: recipe.evaluate(recipe.Network(TINY, CLASSES), []), "`clips` must be"),
-        (lambda c: recipe.evaluate(recipe.Network(TINY, CLASSES), c, vote="most"), "`vote` must be 'mean'"),
-        (lambda c: recipe.predict(recipe.Network(TINY, CLASSES), c[0].frames.float()), "`frames` must be uint8"),
-        (lambda c: recipe.predict(recipe.Network(TINY, CLASSES), c[0].frames[:0]), "`frames` must be uint8"),
+        (lambda c: recipe.evaluate(network.Network(TINY, CLASSES), []), "`clips` must be"),
+        (lambda c: recipe.evaluate(network.Network(TINY, CLASSES), c, vote="most"), "`vote` must be 'mean'"),
+        (lambda c: predict(network.Network(TINY, CLASSES), c[0].frames.float()), "`frames` must be uint8"),
+        (lambda c: predict(network.Network(TINY, CLASSES), c[0].frames[:0]), "`frames` must be uint8"),
     ],
 )  # fmt: skip
 def test_recipe_explains_bad_input(clips, call, message):
@@ -540,7 +539,7 @@ def test_checkpoints_explain_themselves(clips, tmp_path):
         recipe.train(clips, CLASSES, TINY, out=tmp_path, resume=True)
     (tmp_path / recipe.CHECKPOINT).write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match="is not a checkpoint"):
-        recipe.load(tmp_path / recipe.CHECKPOINT)
-    recipe.train(clips[:2], CLASSES, _changed(epochs=1), out=tmp_path)
+        network.load(tmp_path / recipe.CHECKPOINT)
+    recipe.train(clips[:2], CLASSES, _changed(epochs=1), out=tmp_path, force=True)
     with pytest.raises(ValueError, match="`classes` must be those of the checkpoint"):
         recipe.train(clips, ["up", "down"], TINY, out=tmp_path, resume=True)

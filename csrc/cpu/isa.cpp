@@ -6,45 +6,13 @@
 #include <cstdlib>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "common/check.h"
+#include "cpu/isas.h"
 
 namespace amstel {
-namespace base {
-const cpu::Kernels& kernels();
-}
-#ifdef AMSTEL_HAS_AVX2
-namespace avx2 {
-const cpu::Kernels& kernels();
-}
-#endif
-#ifdef AMSTEL_HAS_AVX512
-namespace avx512 {
-const cpu::Kernels& kernels();
-}
-#endif
-
 namespace cpu {
 namespace {
-
-// All that were built, the widest first. A table is looked at only where the machine runs its code.
-struct Isa {
-  const char* name;
-  const Kernels& (*kernels)();
-  bool runs;
-};
-
-std::vector<Isa> isas() {
-  return {
-#ifdef AMSTEL_HAS_AVX512
-      {"avx512", avx512::kernels, __builtin_cpu_supports("x86-64-v4") != 0},
-#endif
-#ifdef AMSTEL_HAS_AVX2
-      {"avx2", avx2::kernels, __builtin_cpu_supports("x86-64-v3") != 0},
-#endif
-      {"base", base::kernels, true}};
-}
 
 const Kernels& choose() {
   const char* wanted = std::getenv("AMSTEL_CPU_ISA");

@@ -5,30 +5,15 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <map>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "common/roi.h"
-#include "cpu/isa.h"
+#include "cpu/isas.h"
 
 namespace amstel {
-namespace base {
-const cpu::Kernels& kernels();
-}
-#ifdef AMSTEL_HAS_AVX2
-namespace avx2 {
-const cpu::Kernels& kernels();
-}
-#endif
-#ifdef AMSTEL_HAS_AVX512
-namespace avx512 {
-const cpu::Kernels& kernels();
-}
-#endif
-
 namespace {
 
 namespace py = pybind11;
@@ -36,27 +21,17 @@ using namespace cpu;
 using Array = py::array;
 using Optional = std::optional<py::array>;
 
-const Kernels& table(const std::string& isa) {
-#ifdef AMSTEL_HAS_AVX512
-  if (isa == "avx512" && __builtin_cpu_supports("x86-64-v4")) return avx512::kernels();
-#endif
-#ifdef AMSTEL_HAS_AVX2
-  if (isa == "avx2" && __builtin_cpu_supports("x86-64-v3")) return avx2::kernels();
-#endif
-  if (isa == "base") return base::kernels();
-  throw std::invalid_argument("isa: expected one of isas(), got " + isa);
+std::vector<std::string> runnable() {
+  std::vector<std::string> found;
+  for (const Isa& isa : isas())
+    if (isa.runs) found.push_back(isa.name);
+  return found;
 }
 
-std::vector<std::string> isas() {
-  std::vector<std::string> found;
-#ifdef AMSTEL_HAS_AVX512
-  if (__builtin_cpu_supports("x86-64-v4")) found.push_back("avx512");
-#endif
-#ifdef AMSTEL_HAS_AVX2
-  if (__builtin_cpu_supports("x86-64-v3")) found.push_back("avx2");
-#endif
-  found.push_back("base");
-  return found;
+const Kernels& table(const std::string& name) {
+  for (const Isa& isa : isas())
+    if (isa.runs && name == isa.name) return isa.kernels();
+  throw std::invalid_argument("isa: expected one of isas(), got " + name);
 }
 
 DtypeIndex dtype_of(const Array& a) {
@@ -280,7 +255,7 @@ std::tuple<Array, py::array_t<int32_t>> roi_pool(const std::string& isa, const A
 PYBIND11_MODULE(_kernels_test, m) {
   using namespace amstel;
   m.doc() = "The CPU kernels of each instruction set on NumPy arrays; built for tests only.";
-  m.def("isas", &isas, "Those of this build that this machine runs, the widest first.");
+  m.def("isas", &runnable, "Those of this build that this machine runs, the widest first.");
   m.def("vector_bytes", [](const std::string& isa) { return table(isa).vector_bytes; });
   m.def("spmm", &spmm, py::arg("isa"), py::arg("crow"), py::arg("col"), py::arg("x"),
         py::arg("weight") = py::none(), py::arg("row_scale") = py::none(),

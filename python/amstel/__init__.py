@@ -1,17 +1,28 @@
 """Fused PyTorch operators, CPU and CUDA, for four model families from Amsterdam, and the models on them."""
 
-from amstel import (
-    _library,  # noqa: F401  (loads the operators)
-    data,
-    interop,
-    inverse,
-    nn,
-    ops,
-    tracking,
-    video,
-)
-from amstel.graph import Graph
-from amstel.inverse.restore import restore
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+
+def _is_command() -> bool:
+    """Whether this process is the command `amstel` or `python -m amstel`, which answers --help before it loads PyTorch."""
+    if sys.argv[:1] == ["-m"]:  # so it is while Python looks for the module to run
+        return "amstel" in sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1]
+    return bool(sys.argv) and os.path.basename(sys.argv[0]) in ("amstel", "amstel.exe")
+
+
+if TYPE_CHECKING or not _is_command():
+    from amstel import (
+        _library,  # noqa: F401  (loads the operators)
+        ops,
+    )
+    from amstel.graph import Graph
+
+if TYPE_CHECKING:
+    from amstel import data, interop, inverse, media, nn, tracking, video, weights
+    from amstel.inverse.restore import restore
 
 __version__ = "0.1.0"
 __all__ = [
@@ -19,18 +30,30 @@ __all__ = [
     "data",
     "interop",
     "inverse",
+    "media",
     "nn",
     "ops",
     "restore",
     "tracking",
     "video",
+    "weights",
 ]
 
+# Imported when they are first named, so that `import amstel` stays quick; the last two are of the last release.
+_LAZY = (
+    *("data", "draw", "interop", "inverse", "media", "nn", "ops", "tracking", "video", "weights"),
+    *("recipes", "restoration"),
+)
+_ELSEWHERE = {"Graph": "amstel.graph", "restore": "amstel.inverse.restore"}
 
-def __getattr__(name: str) -> object:
-    """Names of the last release, which import when they are used."""
-    if name in ("recipes", "restoration"):
-        import importlib
 
-        return importlib.import_module(f"amstel.{name}")
+def __getattr__(name: str) -> Any:
+    if name in _ELSEWHERE:
+        return getattr(import_module(_ELSEWHERE[name]), name)
+    if name in _LAZY:
+        return import_module(f"amstel.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

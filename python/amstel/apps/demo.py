@@ -85,7 +85,10 @@ def karate(folder: Path) -> None:
 
 def video_lstm(folder: Path) -> None:
     """Which way a shape goes among others, and where the network looked to find out."""
-    from amstel.apps.video.train import Settings, evaluate, predict, train
+    from amstel.apps.video.evaluate import evaluate
+    from amstel.apps.video.predict import predict
+    from amstel.apps.video.settings import Settings
+    from amstel.apps.video.train import train
     from amstel.data import generate_moving_shapes
 
     classes = ["right", "up", "left", "down"]

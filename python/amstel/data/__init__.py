@@ -1,5 +1,6 @@
 """Readers of the field's data formats, and small data sets that need no file."""
 
+from amstel.data import mri
 from amstel.data.clips import UCF101, Clip, ClipFolder, MovingShapes, Weizmann
 from amstel.data.images import ImageFolder
 from amstel.data.nodes import NodeData, block_model, karate_club
@@ -30,4 +31,5 @@ __all__ = [
     "block_model",
     "generate_moving_shapes",
     "karate_club",
+    "mri",
 ]

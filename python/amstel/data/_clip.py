@@ -1,4 +1,4 @@
-"""A labelled video."""
+"""A labeled video."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(repr=False, eq=False)
 class Clip:
-    """One labelled video.
+    """One labeled video.
 
     Attributes:
         frames: uint8 [T, H, W, 3], RGB.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from amstel import _check
+from amstel.data.pictures import read
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 
@@ -26,7 +27,8 @@ class ImageFolder:
 
     Args:
         root: a folder, or several, one after the other; folders inside them are not looked into.
-        mode: "L" for grey [H, W] (the luma of ITU-R 601 of colour images), "RGB" for [H, W, 3].
+        mode: "L" for gray [H, W] (the luma of ITU-R 601 of color images), "RGB" for [H, W, 3]. 16 bits are rounded to 8,
+            alpha is left out, and the orientation that a camera noted is applied.
 
     `folder[i]` is a uint8 array, `folder.paths[i]` its file, `len(folder)` their number.
 
@@ -58,11 +60,11 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> np.ndarray:
         path = self.paths[index]
-        try:
-            with _pillow().open(path) as image:
-                return np.asarray(image.convert(self.mode))
-        except OSError as error:
-            raise OSError(f"{path} cannot be read as an image: {error}") from error
+        picture = read(path)
+        pixels = np.rint(255 * np.clip(picture.pixels, 0, 1)).astype(np.uint8)
+        if self.mode == "RGB":
+            return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
+        return pixels if pixels.ndim == 2 else np.asarray(_pillow().fromarray(pixels).convert("L"))
 
 
 def patches(images: Sequence[np.ndarray], count: int, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from amstel import _check
 from amstel.graph import Graph
 
 
@@ -23,6 +25,9 @@ class NodeData:
         labels: int64 [N], -1 where unknown.
         train, val, test: int64 vectors of node numbers; `val` may be empty.
         num_classes: number of classes.
+
+    Raises:
+        ValueError or TypeError: a part is not as described.
     """
 
     name: str
@@ -33,6 +38,21 @@ class NodeData:
     val: Tensor
     test: Tensor
     num_classes: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.graph, Graph):
+            _check.fail_type("graph", "an amstel.Graph", self.graph)
+        nodes = self.graph.num_nodes
+        self.num_classes = _check.integer("num_classes", self.num_classes, 0)
+        if self.features is not None:
+            _check.tensor("features", self.features, f"a tensor [{nodes}, F]")
+            if self.features.dim() != 2 or self.features.shape[0] != nodes:
+                _check.fail("features", f"[{nodes}, F]", self.features)
+        _numbers("labels", self.labels, -1, self.num_classes, "classes from -1 (unknown)")
+        if self.labels.numel() != nodes:
+            _check.fail("labels", f"[{nodes}]", self.labels)
+        for name in ("train", "val", "test"):
+            _numbers(name, getattr(self, name), 0, nodes, "node numbers from 0")
 
     @property
     def num_nodes(self) -> int:
@@ -49,6 +69,17 @@ class NodeData:
             f"num_edges={self.graph.num_edges}, num_features={self.num_features}, "
             f"num_classes={self.num_classes})"
         )
+
+
+def _numbers(name: str, value: Any, least: int, end: int, what: str) -> None:
+    expected = f"an int64 vector of {what} to {end - 1}"
+    _check.tensor(name, value, expected)
+    if value.dim() != 1 or value.dtype != torch.int64:
+        _check.fail(name, expected, value)
+    wrong = ((value < least) | (value >= end)).nonzero()
+    if len(wrong):
+        k = int(wrong[0])
+        raise ValueError(f"`{name}` must be {expected}, got {int(value[k])} at position {k}")
 
 
 def sparse_csr(row: np.ndarray, col: np.ndarray, value: np.ndarray, shape: tuple[int, int]) -> Tensor:
@@ -110,7 +141,13 @@ def block_model(
         >>> amstel.data.block_model(nodes=400, seed=1).num_classes
         4
     """
-    rng = np.random.default_rng(seed)
+    classes, words = _check.integer("classes", classes, 1), _check.integer("words", words, 10)
+    nodes = _check.integer("nodes", nodes, 20 * classes, f"an integer >= 20 a class, {20 * classes}")
+    degree = _check.number("degree", degree, "a finite number >= 0", least=0)
+    mixing = _check.number("mixing", mixing, "in [0, 1]", least=0)
+    if mixing > 1:
+        _check.fail("mixing", "in [0, 1]", mixing)
+    rng = np.random.default_rng(_check.integer("seed", seed, 0))
     label = rng.integers(classes, size=nodes)
     label[: 20 * classes] = np.arange(20 * classes) % classes
     members = [np.flatnonzero(label == c) for c in range(classes)]
@@ -134,7 +171,7 @@ def block_model(
         features,
         torch.from_numpy(label),
         torch.arange(train),
-        torch.arange(train, val),
-        torch.arange(val, nodes),
+        torch.arange(train, min(val, nodes)),
+        torch.arange(min(val, nodes), nodes),
         classes,
     )

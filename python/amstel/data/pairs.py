@@ -66,9 +66,9 @@ def polar_boxes(box: Tensor, angles: int = 16, radii: int = 10, scales: Sequence
     radius = size.max() * torch.arange(1, radii + 1) / radii
     angle = torch.arange(angles) * (2 * math.pi / angles)
     direction = torch.stack([angle.cos(), angle.sin()], 1)
-    centre = (box[:2] + box[2:]) / 2 + (radius[:, None, None] * direction).flatten(0, 1)
+    center = (box[:2] + box[2:]) / 2 + (radius[:, None, None] * direction).flatten(0, 1)
     half = size / 2 * torch.tensor(scales, dtype=box.dtype)[:, None]
-    return torch.cat([centre - half[:, None], centre + half[:, None]], 2).flatten(0, 1)
+    return torch.cat([center - half[:, None], center + half[:, None]], 2).flatten(0, 1)
 
 
 def box_pairs(
@@ -87,7 +87,7 @@ def box_pairs(
 
     Args:
         box: the target [4], corners in pixels.
-        size: side of the frame; the others have their centre in it.
+        size: side of the frame; the others have their center in it.
         others: boxes [M, 4] of other things.
     """
 
@@ -107,8 +107,8 @@ def box_pairs(
     same = torch.cat([box[None], near, moved])
     same = same[overlaps(same, box) > SAME]
     inside = torch.cat([moved, far])
-    centre = (inside[:, :2] + inside[:, 2:]) / 2
-    kept = (overlaps(inside, box) < OTHER) & ((centre >= 0) & (centre <= size)).all(1)
+    center = (inside[:, :2] + inside[:, 2:]) / 2
+    kept = (overlaps(inside, box) < OTHER) & ((center >= 0) & (center <= size)).all(1)
     around, away = inside[: len(moved)][kept[: len(moved)]], inside[len(moved) :][kept[len(moved) :]]
     rest = count - positive
     negatives = torch.cat([draw(around, (rest + 1) // 2), draw(away, rest // 2)])
@@ -122,9 +122,9 @@ def box_pairs(
 def _crop(
     image: np.ndarray, box: np.ndarray, zoom: float, place: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A square of `size` pixels of the image, enlarged `zoom` times, with the box's centre at `place`."""
-    centre = box[:2] + box[2:] / 2
-    shift = place - zoom * centre
+    """A square of `size` pixels of the image, enlarged `zoom` times, with the box's center at `place`."""
+    center = box[:2] + box[2:] / 2
+    shift = place - zoom * center
     matrix = np.array([[zoom, 0, shift[0] + (zoom - 1) / 2], [0, zoom, shift[1] + (zoom - 1) / 2]])
     lib = cv2()
     crop = lib.warpAffine(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import pickle
 from collections import defaultdict
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amstel import _check
 from amstel.data.nodes import NodeData, sparse_csr
 from amstel.graph import Graph
 
@@ -28,59 +30,121 @@ class _Csr:
         if not isinstance(state, dict) or not {"indptr", "indices", "data"} <= state.keys():
             raise pickle.UnpicklingError("a csr_matrix without indptr, indices and data")
         self.indptr, self.indices, self.data = (state[key] for key in ("indptr", "indices", "data"))
-        self.shape = tuple(state.get("_shape") or state.get("shape") or ())
+        self.shape = tuple(operator.index(n) for n in state.get("_shape") or state.get("shape") or ())
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    """_codecs.encode, with which Python 3 writes bytes in the protocols before 3."""
+    return text.encode("latin1" if encoding == "latin1" else "ascii")
+
+
+def _new_csr(kind: type, base: type, state: Any) -> _Csr:
+    """copyreg._reconstructor, for the one class that these files hold."""
+    if kind is not _Csr or base is not object or state is not None:
+        raise pickle.UnpicklingError("an object that is no csr_matrix")
+    return _Csr()
+
+
+def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
+    """NumPy's _frombuffer, with which protocol 5 makes arrays of numbers."""
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the seven names that these files use; any other name in a file ends the reading."""
+    """Knows the names that these files use, in every protocol; any other name in a file ends the reading."""
 
-    _allowed: ClassVar[dict[tuple[str, str], Any]] = {
-        ("scipy.sparse.csr", "csr_matrix"): _Csr,
-        ("scipy.sparse._csr", "csr_matrix"): _Csr,
-        ("collections", "defaultdict"): defaultdict,
-        ("__builtin__", "list"): list,
-        ("builtins", "list"): list,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    _allowed: ClassVar[dict[str, Any]] = {
+        **{
+            f"scipy.sparse.{module}.{name}": _Csr
+            for module in ("csr", "_csr")
+            for name in ("csr_matrix", "csr_array")
+        },
+        "collections.defaultdict": defaultdict,
+        **{f"{module}.list": list for module in ("__builtin__", "builtins")},
+        **{f"{module}.object": object for module in ("__builtin__", "builtins")},
+        **{f"{module}._reconstructor": _new_csr for module in ("copy_reg", "copyreg")},
+        "_codecs.encode": _encode,
+        "numpy.ndarray": np.ndarray,
+        "numpy.dtype": np.dtype,
+        **{
+            f"numpy.{core}.multiarray.{name}": function
+            for core in ("core", "_core")
+            for name, function in (
+                ("_reconstruct", np.empty(0).__reduce__()[0]),
+                ("scalar", np.int64(0).__reduce__()[0]),
+            )
+        },
+        **{f"numpy.{core}.numeric._frombuffer": _from_buffer for core in ("core", "_core")},
     }
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return self._allowed[module, name]
+            return self._allowed[f"{module}.{name}"]
         except KeyError:
             raise pickle.UnpicklingError(f"refused to load {module}.{name}") from None
 
 
 def _load(path: Path, kind: type) -> Any:
-    """The one object in a Python-2 pickle, which must be of `kind`."""
+    """The one object in a pickle, of Python 2 or 3, which must be of `kind`."""
     if not path.is_file():
         raise FileNotFoundError(f"Planetoid: {path} is missing")
     try:
         with path.open("rb") as file:
             value = _Unpickler(file, encoding="latin1").load()
+    except OSError:
+        raise
     except Exception as error:  # a broken pickle raises nearly anything
         raise ValueError(f"Planetoid: {path} is not a file of this data set: {error}") from None
-    arrays = [value.indptr, value.indices, value.data] if isinstance(value, _Csr) else [value]
-    numeric = all(isinstance(a, np.ndarray) and a.dtype.kind in "biuf" for a in arrays)
-    if not isinstance(value, kind) or (kind is not defaultdict and not numeric):
-        raise ValueError(f"Planetoid: {path} holds a {type(value).__name__}, not what belongs there")
+    if kind is dict:
+        fits = isinstance(value, dict)
+    elif kind is np.ndarray:
+        fits = isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "biuf"
+    else:
+        arrays = [getattr(value, name, None) for name in ("indptr", "indices", "data")]
+        fits = isinstance(value, _Csr) and all(
+            isinstance(a, np.ndarray) and a.ndim == 1 and a.dtype.kind in "biuf" for a in arrays
+        )
+    if not fits:
+        what = value.shape if isinstance(value, np.ndarray) else ""
+        raise ValueError(f"Planetoid: {path} holds a {type(value).__name__} {what}, not what belongs there")
     return value
 
 
 def _rows(matrix: _Csr, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row and column of every non-zero, and its value, checked."""
-    if len(matrix.shape) != 2 or len(matrix.indptr) != matrix.shape[0] + 1:
-        raise ValueError(f"Planetoid: {path} has shape {matrix.shape} but {len(matrix.indptr)} row pointers")
+    values = matrix.data.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"Planetoid: {path} must hold finite numbers, got {values[~np.isfinite(values)][0]}")
     try:
-        Graph.from_csr(
-            matrix.indptr, matrix.indices, matrix.data.astype(np.float32), num_cols=matrix.shape[1]
-        )
-    except ValueError as error:
+        Graph.from_csr(matrix.indptr, matrix.indices, values, num_cols=matrix.shape[1])
+    except (TypeError, ValueError) as error:
         raise ValueError(f"Planetoid: {path}: {error}") from None
     row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    return row, matrix.indices.astype(np.int64), matrix.data.astype(np.float32)
+    return row, matrix.indices.astype(np.int64), values
+
+
+def _width(matrix: _Csr, path: Path) -> tuple[int, int]:
+    if len(matrix.shape) != 2 or min(matrix.shape) < 0 or len(matrix.indptr) != matrix.shape[0] + 1:
+        raise ValueError(f"Planetoid: {path} has shape {matrix.shape} but {len(matrix.indptr)} row pointers")
+    return matrix.shape
+
+
+def _classes(one_hot: np.ndarray, path: Path) -> np.ndarray:
+    """The class of each row, -1 for a row of zeros."""
+    if not np.isin(one_hot, (0, 1)).all() or (one_hot.sum(1) > 1).any():
+        raise ValueError(f"Planetoid: {path} must hold at most one 1 a row and zeros")
+    if one_hot.shape[1] == 0:
+        return np.full(len(one_hot), -1)
+    return np.where(one_hot.any(1), one_hot.argmax(1), -1)
+
+
+def _test_nodes(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise FileNotFoundError(f"Planetoid: {path} is missing")
+    try:
+        return np.array(path.read_text().split(), dtype=np.int64)
+    except (ValueError, OverflowError):
+        raise ValueError(f"Planetoid: {path} must hold one node number a line") from None
 
 
 class Planetoid(NodeData):
@@ -125,6 +189,11 @@ class Planetoid(NodeData):
             if "AMSTEL_DATA" not in os.environ:
                 raise ValueError("Planetoid: give `root`, the folder of the ind.* files, or set AMSTEL_DATA")
             root = Path(os.environ["AMSTEL_DATA"]) / "planetoid"
+        if not isinstance(root, (str, os.PathLike)):
+            _check.fail_type("root", "a path", root)
+        if not isinstance(name, str):
+            _check.fail_type("name", "the name of a data set", name)
+        normalize = _check.flag("normalize", normalize)
         root, name = Path(root), name.lower()
         if not root.is_dir():
             raise FileNotFoundError(f"Planetoid: the folder {root} does not exist")
@@ -138,33 +207,31 @@ class Planetoid(NodeData):
         def path(part: str) -> Path:
             return root / f"ind.{stem}.{part}"
 
-        neighbours = _load(path("graph"), defaultdict)
+        neighbors = _load(path("graph"), dict)
         y, ty = _load(path("y"), np.ndarray), _load(path("ty"), np.ndarray)
         allx, tx = _load(path("allx"), _Csr), _load(path("tx"), _Csr)
-        if not path("test.index").is_file():
-            raise FileNotFoundError(f"Planetoid: {path('test.index')} is missing")
-        try:
-            test = np.array(path("test.index").read_text().split(), dtype=np.int64)
-        except ValueError:
-            raise ValueError(f"Planetoid: {path('test.index')} must hold one node number a line") from None
+        test = _test_nodes(path("test.index"))
         relations = stem.startswith("nell")
         ally = None if relations and not path("ally").exists() else _load(path("ally"), np.ndarray)
 
-        known, num_features = allx.shape
-        num_nodes = max(known, len(neighbours), int(test.max(initial=-1)) + 1)
-        parts = [("y", y), ("ty", ty)] + ([] if ally is None else [("ally", ally)])
-        for part, value in parts:
-            if value.ndim != 2 or value.shape[1] != y.shape[-1]:
+        known, num_features = _width(allx, path("allx"))
+        tests, width = _width(tx, path("tx"))
+        for part, value in [("y", y), ("ty", ty)] + ([] if ally is None else [("ally", ally)]):
+            if value.shape[1] != y.shape[1]:
                 raise ValueError(f"Planetoid: {path(part)} must be [nodes, classes], got {list(value.shape)}")
-        if not len(ty) == tx.shape[0] == len(test):
+        if not len(ty) == tests == len(test):
             raise ValueError(
                 f"Planetoid: ty, tx and test.index of {stem} must be as long as each other, "
-                f"got {len(ty)}, {tx.shape[0]} and {len(test)}"
+                f"got {len(ty)}, {tests} and {len(test)}"
             )
-        if tx.shape[1] != num_features or len(np.unique(test)) != len(test) or (test < known).any():
+        if width != num_features or len(np.unique(test)) != len(test) or (test < known).any():
             raise ValueError(f"Planetoid: tx or test.index of {stem} does not fit allx {list(allx.shape)}")
+        # Far beyond the nodes that the files have: a damaged number, not a graph of that size.
+        if (test >= 2 * (known + len(test) + len(neighbors))).any():
+            raise ValueError(f"Planetoid: {path('test.index')} has node {test.max()}, beyond the graph")
         if len(y) > known or (ally is not None and len(ally) != known):
             raise ValueError(f"Planetoid: y or ally of {stem} does not fit allx {list(allx.shape)}")
+        num_nodes = max(known, len(neighbors), int(test.max(initial=-1)) + 1)
 
         row, col, value = _rows(allx, path("allx"))
         row_t, col_t, value_t = _rows(tx, path("tx"))
@@ -180,12 +247,16 @@ class Planetoid(NodeData):
             value = np.divide(value, total, out=np.zeros_like(value), where=total != 0)
 
         labels = np.full(num_nodes, -1, dtype=np.int64)
-        for nodes, one_hot in ((np.arange(len(y)), y), (np.arange(known), ally), (test, ty)):
+        for nodes, one_hot, part in (
+            (np.arange(len(y)), y, "y"),
+            (np.arange(known), ally, "ally"),
+            (test, ty, "ty"),
+        ):
             if one_hot is not None:
-                labels[nodes] = np.where(one_hot.any(1), one_hot.argmax(1), -1)
+                labels[nodes] = _classes(one_hot, path(part))
         super().__init__(
             name=name,
-            graph=_symmetric(neighbours, num_nodes, path("graph")),
+            graph=_symmetric(neighbors, num_nodes, path("graph")),
             features=sparse_csr(row, col, value, (num_nodes, num_features)),
             labels=torch.from_numpy(labels),
             train=torch.arange(len(y)),
@@ -196,13 +267,20 @@ class Planetoid(NodeData):
         )
 
 
-def _symmetric(neighbours: defaultdict, num_nodes: int, path: Path) -> Graph:
+def _symmetric(neighbors: dict[Any, Any], num_nodes: int, path: Path) -> Graph:
+    """The graph of the lists of neighbors, both ways, each edge once."""
+    wrong = ValueError(f"Planetoid: {path} must map node numbers to lists of node numbers")
+    if not all(isinstance(near, (list, tuple, set, np.ndarray)) for near in neighbors.values()):
+        raise wrong
+    count = [len(near) for near in neighbors.values()]
+    ends = [list(neighbors), [j for near in neighbors.values() for j in near]]
+    # A number that is rounded to a node is not that node.
+    if not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for end in ends for n in end):
+        raise wrong
     try:
-        count = [len(near) for near in neighbours.values()]
-        source = np.repeat(np.fromiter(neighbours, np.int64, len(neighbours)), count)
-        target = np.fromiter((j for near in neighbours.values() for j in near), np.int64, sum(count))
-    except (TypeError, ValueError):
-        raise ValueError(f"Planetoid: {path} must map node numbers to lists of node numbers") from None
+        source, target = np.repeat(np.array(ends[0], np.int64), count), np.array(ends[1], np.int64)
+    except OverflowError:
+        raise ValueError(f"Planetoid: {path} has node numbers outside 0..{num_nodes - 1}") from None
     for end in (source, target):
         if end.size and not 0 <= end.min() <= end.max() < num_nodes:
             raise ValueError(f"Planetoid: {path} has node numbers outside 0..{num_nodes - 1}")

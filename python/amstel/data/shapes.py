@@ -22,7 +22,7 @@ SHAPES = ("disc", "square", "triangle", "cross")
 
 
 def _coverage(shape: str, radius: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How much of each pixel the shape covers, 0..1; x and y are the pixels' places seen from its centre."""
+    """How much of each pixel the shape covers, 0..1; x and y are the pixels' places seen from its center."""
     if shape == "disc":
         outside = np.hypot(x, y) - radius
     elif shape == "square":
@@ -137,7 +137,7 @@ def _generate(
     label = index % classes
 
     def track(radius: float, step: np.ndarray) -> np.ndarray:
-        """Centre [T, 2] of a shape that moves by `step` a frame."""
+        """Center [T, 2] of a shape that moves by `step` a frame."""
         free = size - 2 * radius
         way = np.arange(frames)[:, None] * step
         if wrap:
@@ -149,8 +149,8 @@ def _generate(
         return rng.uniform(*speed) * np.array([math.cos(angle), -math.sin(angle)])
 
     radius = rng.uniform(*_radii(size))
-    centre = track(radius, motion(2 * math.pi * label / classes))
-    actors = [(rng.choice(SHAPES), radius, _color(rng), centre)]
+    center = track(radius, motion(2 * math.pi * label / classes))
+    actors = [(rng.choice(SHAPES), radius, _color(rng), center)]
     for _ in range(distractors):
         other = rng.uniform(*_radii(size))
         step = motion(rng.uniform(0, 2 * math.pi)) * rng.integers(2)
@@ -173,6 +173,6 @@ def _generate(
             picture = picture + share * (color - picture)
         movie[t] += picture
     pictures = np.rint(np.clip(movie, 0, 1) * np.float32(255)).astype(np.uint8)
-    boxes = np.concatenate([centre - radius, centre + radius], axis=1).astype(np.float32)
+    boxes = np.concatenate([center - radius, center + radius], axis=1).astype(np.float32)
     name = f"{DIRECTIONS[classes][label].replace(' ', '_')}_{index:05d}"
     return Clip(torch.from_numpy(pictures).movedim(1, -1).contiguous(), label, name, torch.from_numpy(boxes))

@@ -26,7 +26,7 @@ class _Thing:
     """A piece of an image with a soft, bumpy outline between an ellipse and a box."""
 
     image: np.ndarray
-    centre: np.ndarray
+    center: np.ndarray
     half: np.ndarray
     power: float
     bumps: np.ndarray  # [4, 2], amplitude and phase of the harmonics of the outline
@@ -36,7 +36,7 @@ class _Thing:
         return np.sqrt(np.square(linear * self.half).sum(1))
 
     def matte(self, linear: np.ndarray, grid: np.ndarray) -> np.ndarray:
-        """Opacity of the outline at places [h, w, 2] relative to its centre: [h, w, 1]."""
+        """Opacity of the outline at places [h, w, 2] relative to its center: [h, w, 1]."""
         u = grid @ (np.linalg.inv(linear).T / self.half).astype(np.float32)
         angle = np.arctan2(u[..., 1], u[..., 0])
         radius = (np.abs(u) ** np.float32(self.power)).sum(-1) ** np.float32(1 / self.power)
@@ -54,11 +54,11 @@ def _linear(zoom: float, rng: np.random.Generator, stretch: float, turn: float, 
 
 
 def _warp(
-    image: np.ndarray, linear: np.ndarray, centre: np.ndarray, place: np.ndarray, size: tuple[int, int]
+    image: np.ndarray, linear: np.ndarray, center: np.ndarray, place: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """A view [h, w, 3] of an image, size = (w, h): `centre` comes to `place`."""
+    """A view [h, w, 3] of an image, size = (w, h): `center` comes to `place`."""
     cv2 = _cv2()
-    matrix = np.concatenate([linear, (place - linear @ centre)[:, None]], 1)
+    matrix = np.concatenate([linear, (place - linear @ center)[:, None]], 1)
     return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
@@ -75,7 +75,7 @@ def _paste(frame: np.ndarray, thing: _Thing, linear: np.ndarray, place: np.ndarr
     w, h = int(right - x), int(low - y)
     matte = thing.matte(linear, _grid(x, y, w, h) - place.astype(np.float32))
     part = frame[y:low, x:right]
-    part += matte * (_warp(thing.image, linear, thing.centre, place - [x, y], (w, h)) - part)
+    part += matte * (_warp(thing.image, linear, thing.center, place - [x, y], (w, h)) - part)
 
 
 class StillPairs:
@@ -169,16 +169,16 @@ class StillPairs:
         cv2, image = _cv2(), thing.image
         room = np.array(image.shape[1::-1]) - 2 * thing.half
 
-        def small(centre: np.ndarray) -> np.ndarray:
-            (x, y), (w, h) = (centre - thing.half).astype(int), (2 * thing.half).astype(int)
+        def small(center: np.ndarray) -> np.ndarray:
+            (x, y), (w, h) = (center - thing.half).astype(int), (2 * thing.half).astype(int)
             piece = cv2.resize(image[y : y + h, x : x + w], (6, 6), interpolation=cv2.INTER_AREA)
             return piece.astype(np.float32)
 
-        centres = [thing.half + rng.random(2) * room for _ in range(16)]
-        centres = [c for c in centres if (abs(c - thing.centre) > 1.2 * thing.half).any()] or centres[:1]
-        own = small(thing.centre)
-        centre = min(centres, key=lambda c: float(np.abs(small(c) - own).mean()))
-        return _Thing(image, centre, thing.half, thing.power, thing.bumps)
+        centers = [thing.half + rng.random(2) * room for _ in range(16)]
+        centers = [c for c in centers if (abs(c - thing.center) > 1.2 * thing.half).any()] or centers[:1]
+        own = small(thing.center)
+        center = min(centers, key=lambda c: float(np.abs(small(c) - own).mean()))
+        return _Thing(image, center, thing.half, thing.power, thing.bumps)
 
     def sample(self, index: int, rng: np.random.Generator) -> FramePair:
         image = self._image(index)
@@ -205,7 +205,7 @@ class StillPairs:
             else:
                 linear = _linear(zoom * growth, rng, 0.06, 0.12, 0.05)
             if behind is image:
-                frame = _warp(image, linear, thing.centre, place, (size, size)).astype(np.float32)
+                frame = _warp(image, linear, thing.center, place, (size, size)).astype(np.float32)
             else:
                 if view is None:
                     view = (

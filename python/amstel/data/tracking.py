@@ -207,7 +207,7 @@ class VOT(Listed):
     """VOT (2013 to 2019): NAME/color/00000001.jpg or NAME/00000001.jpg, ... and groundtruth.txt.
 
     A line holds x, y, w, h or the corners of a polygon, x1, y1, ..., x4, y4, taken as 0-based; a file may have both. A polygon
-    becomes an upright box, `polygon="area"`: with the polygon's centre (the mean of its corners), the
+    becomes an upright box, `polygon="area"`: with the polygon's center (the mean of its corners), the
     proportions of its bounds and its area; `polygon="bounds"`: its bounds. Area is the default because the
     bounds of a target at 45° are twice its size, half of it background, which is what a tracker would then
     learn and follow; the tracker wrappers of the challenge do so too (some with a pixel added to width and

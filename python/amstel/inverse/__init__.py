@@ -16,6 +16,7 @@ from amstel.inverse.envelope import Envelope
 from amstel.inverse.images import Deblurring, Denoising, Inpainting, RandomProjection, SuperResolution
 from amstel.inverse.model import ForwardModel, Prepared
 from amstel.inverse.mri import MRI
+from amstel.inverse.noise import estimate_sigma
 from amstel.inverse.total_variation import total_variation
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     "Prepared",
     "RandomProjection",
     "SuperResolution",
+    "estimate_sigma",
     "total_variation",
 ]

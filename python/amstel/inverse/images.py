@@ -71,24 +71,28 @@ class Inpainting(ForwardModel):
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._mask("x", x) * x
+        return self._seen("x", x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self._mask("y", y) * y
+        return self._seen("y", y)
 
     def prepare(self, y: Tensor) -> Prepared:
-        mask, sigma = self._mask("y", y), self._sigma(y)
+        self._check("y", y)
+        mask, sigma = self.mask, self._sigma(y)
         return Fused(self, y, lambda eta, link: ops.rim_denoise_input(eta, y, sigma, mask=mask, link=link))
 
-    def _mask(self, name: str, images: Any) -> Tensor:
-        """In the dtype of the images."""
+    def _seen(self, name: str, images: Any) -> Tensor:
+        """The images, 0 where the mask is: NaN and infinity too, which 0 times them would not be."""
+        self._check(name, images)
+        return images.masked_fill(~self.mask, 0)
+
+    def _check(self, name: str, images: Any) -> None:
         check_images(name, images)
         self._check_device(images)
         n, c, h, w = images.shape
         size = (1,) * (4 - self.mask.dim()) + tuple(self.mask.shape)
         if size[2:] != (h, w) or size[1] not in (1, c) or size[0] not in (1, n):
             _check.fail("mask", f"[{h}, {w}], [{c}, {h}, {w}] or [{n}, {c}, {h}, {w}] as `{name}`", self.mask)
-        return self.mask.to(images.dtype)
 
     def _image_shape(self) -> tuple[int, ...]:
         n, c, h, w = (1,) * (4 - self.mask.dim()) + tuple(self.mask.shape)
@@ -117,8 +121,7 @@ class SuperResolution(ForwardModel):
 
     def __init__(self, scale: int, sigma: Sigma = 1.0):
         super().__init__(sigma)
-        if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
-            _check.fail("scale", "an integer >= 1", scale)
+        scale = _check.integer("scale", scale, 1)
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
@@ -236,7 +239,11 @@ class RandomProjection(ForwardModel):
             channels = 1 if math.isqrt(pixels) ** 2 == pixels else 3
             side = math.isqrt(pixels // channels)
             image_shape = (channels, side, side)
-        self.image_shape = tuple(image_shape)
+        if not isinstance(image_shape, Sequence) or isinstance(image_shape, str):
+            _check.fail_type("image_shape", "three integers (C, H, W)", image_shape)
+        self.image_shape = tuple(
+            _check.integer("image_shape", n, 1, "three integers (C, H, W)") for n in image_shape
+        )
         if len(self.image_shape) != 3 or math.prod(self.image_shape) != pixels:
             _check.fail(
                 "image_shape", f"C, H, W of {pixels} elements, as the matrix has columns", image_shape

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
@@ -13,23 +14,28 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from amstel import _check, inverse, ops
+from amstel.inverse.canonical import canonical, sampled, unit
+from amstel.inverse.noise import blend, estimate_sigma
 from amstel.inverse.sensitivities import estimate_sensitivities
+from amstel.inverse.tiles import OVERLAP, TILE, tiled
 from amstel.nn.rim import RIM
 
 TASKS = ("denoise", "inpaint", "sr", "mri")
-#: Noise that is assumed where none is given.
-SIGMA = {"denoise": 25 / 255, "inpaint": 1 / 255}
+#: Noise of the known pixels that inpainting assumes where none is given.
+SIGMA = {"inpaint": 1 / 255}
+#: Estimated noise up to the first is left alone, as it may be texture; from the second on it is all taken off.
+DOUBT = (3 / 255, 5 / 255)
+#: The weights are trained for 2 to 4 times; far above that there is nothing but a large image.
+LARGEST_SCALE = 16
 #: The noise that the rounds of inpainting remove, at the least.
 ROUNDS = (30 / 255, 20 / 255, 14 / 255, 10 / 255, 5 / 255)
-#: Pixels a side of what the network sees at once, and how many of them lie beyond the part that is kept.
-TILE, OVERLAP = 512, 32
 
 
 @torch.no_grad()
 def restore(
     image: Any,
     task: str = "denoise",
-    sigma: float | Tensor | None = None,
+    sigma: float | Tensor | str | None = "auto",
     scale: int = 2,
     *,
     mask: Any = None,
@@ -39,6 +45,7 @@ def restore(
     device: str | torch.device | None = None,
     tile: int = TILE,
     progress: Callable[[int], None] | None = None,
+    return_sigma: bool = False,
 ) -> Any:
     """The image x behind a measurement y = A x + noise, by a recurrent inference machine (`amstel.nn.RIM`).
 
@@ -51,10 +58,14 @@ def restore(
     "mri"      k-space              coils, Fourier transform, `mask`  mri
     =========  ===================  ================================  ===========
 
+    "denoise" goes back to the image as sigma goes to 0, and takes nothing off that is larger than the noise, nor what
+    makes the image worse by Stein's estimate of the error: see `amstel.inverse.noise.blend`. The estimate takes a second
+    run of the network. A photograph without noise comes back as it was, since the noise is estimated.
     "inpaint" fills holes from their surroundings, then alternates the denoiser with putting back what is known; of noisy
     pixels it keeps as much as they are worth. It takes five times as long as to denoise.
     "sr" enlarges the luma Y (BT.601) of a colour image with the network and Cb and Cr bicubically.
-    "mri" divides k-space by the largest magnitude of the zero-filled image, and multiplies the result by it.
+    "mri" does not depend on the scale of k-space, nor on phase and size of the sensitivities, nor on the order of the
+    coils: see `amstel.inverse.canonical`. What k-space holds where nothing is sampled does not matter.
 
     Args:
         image: a NumPy array [H, W] or [H, W, 3] or a tensor [N, 1, H, W] or [N, 3, H, W], floating point, in [0, 1]
@@ -62,24 +73,32 @@ def restore(
             [coils, H, W] or a tensor [N, coils, H, W], its zero frequency at [H // 2, W // 2], of the orthonormal
             transform; its scale is free.
         task: one of the above.
-        sigma: standard deviation of the noise in units of the image, > 0, or a tensor [N] of them; default 25 / 255 to
-            denoise and 1 / 255 to inpaint. The weights were trained with 5 / 255 to 55 / 255. Not for "sr" and "mri".
-        scale: of "sr": 2, 3 or 4 are trained; any other integer >= 2 runs.
-        mask: "inpaint": 1 where a pixel is known, 0 where not, [H, W] or of the shape of a tensor `image`, whose
+        sigma: standard deviation of the noise in units of the image, > 0, or a tensor [N] of them. "auto" (or None), to
+            denoise: estimated from each image (`amstel.inverse.estimate_sigma`), and less than 3 / 255 taken for
+            texture and left alone; to inpaint: 1 / 255. Weights are good for the noise that they were trained with, as
+            their cards say: above it there is a warning, below it the result is blended with the image. Not for "sr"
+            and "mri".
+        scale: of "sr": 2, 3 or 4 are trained; any other integer up to 16 runs.
+        mask: "inpaint": 1 where a pixel is known, 0 where not (what the image holds there does not matter), [H, W] or of the shape of a tensor `image`, whose
             channels may be 1. "mri": 1 where k-space is sampled, a column [W], [H, W] or [N, 1, H, W].
         sensitivities: of the coils, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the centre of
             k-space (`amstel.data.mri.estimate_sensitivities`).
         model: other weights, a `RIM` with as many channels as the image (1 for "sr", 2 for "mri").
-        steps: of the inference; default: as trained.
+        steps: of the inference, at most as many as the weights were trained with; default: as trained.
         device: where to compute; default: where the tensor is, the CPU for an array.
         tile: an image larger than `tile` pixels a side is worked on in overlapping tiles of that size, so that memory
             stays bounded: 0.3 GB for 512 on a CPU with the weights that ship, beside the image. The parts of the
             tiles that are kept differ from those of the whole image by less than 0.02 / 255.
         progress: called with the number of finished pixels of `image`, tile by tile (of inpainting, in the last round).
+        return_sigma: give back the noise that was assumed, too.
 
     Returns:
         What came in: array or tensor, dtype and device; not clipped. [scale * H, scale * W] for "sr"; for "mri" the
-        complex image [H, W] or [N, H, W]. It is computed in float32 and has no gradient.
+        complex image [H, W] or [N, H, W]. It is computed in float32 and has no gradient. With `return_sigma` a pair:
+        that, and sigma, a number for an array and [N] for a tensor.
+
+    Warns:
+        UserWarning: sigma is above what the weights were trained with, or a given one below.
 
     Raises:
         TypeError: neither an array nor a tensor.
@@ -98,22 +117,26 @@ def restore(
     """
     if task not in TASKS:
         _check.fail("task", f"one of {', '.join(TASKS)}", task)
+    if isinstance(scale, int) and scale > LARGEST_SCALE:
+        _check.fail("scale", f"at most {LARGEST_SCALE}", scale)
     for name, value, least in (("scale", scale, 2), ("tile", tile, 4 * OVERLAP), ("steps", steps or 1, 1)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             _check.fail(name, f"an integer >= {least}", value)
     if (mask is not None) != (task in ("inpaint", "mri")):
         _check.fail("mask", f"{'given' if mask is None else 'None'} for the task {task}", mask)
-    y, back = _tensor(image, task == "mri")
+    mask = None if mask is None else torch.as_tensor(mask)
+    y, back = _tensor(image, task, mask)
     y = y if device is None else y.to(device)
-    noise = _sigma(sigma, task, y)
-    mask = None if mask is None else torch.as_tensor(mask, device=y.device)
+    mask = None if mask is None else mask.to(y.device)
+    automatic = sigma is None or (isinstance(sigma, str) and sigma == "auto")
+    noise = _sigma(None if automatic else sigma, task, y)
     if model is None:
         kind = task if task in ("sr", "mri") else "colour" if y.shape[1] == 3 else "grey"
         model = pretrained(kind, y.device)
     channels = {"sr": 1, "mri": 2}.get(task, y.shape[1])
     if model.channels != channels:
         raise ValueError(f"`model` must be a network of {channels} channels, got one of {model.channels}")
-    run = partial(_tiled, partial(model, steps=steps), tile=tile)
+    run = partial(tiled, partial(model, steps=steps), tile=tile)
     if task == "mri":
         x = _reconstruct(partial(model, steps=steps), y, mask, sensitivities)
     elif task == "sr":
@@ -121,8 +144,10 @@ def restore(
     elif task == "inpaint":
         x = _inpaint(run, y, mask, noise, progress)
     else:
-        x = run(y, y, lambda part: inverse.Denoising(noise[part[0]]), progress=progress)
-    return back(x)
+        x = _denoise(partial(model, steps=steps), partial(tiled, tile=tile), y, noise, automatic, progress)
+    if not return_sigma:
+        return back(x)
+    return back(x), (float(noise[0]) if isinstance(image, np.ndarray) else noise.to(image.device))
 
 
 def sr_sigma(scale: int) -> float:
@@ -133,6 +158,46 @@ def sr_sigma(scale: int) -> float:
 def mri_physics(mri: inverse.MRI) -> inverse.Envelope:
     """The gradient that the MRI network sees: of the Moreau envelope, since coils are badly conditioned."""
     return inverse.Envelope(mri, 0.05, 8)
+
+
+def _denoise(
+    model: Any,
+    over: Callable[..., Tensor],
+    y: Tensor,
+    noise: Tensor,
+    automatic: bool,
+    progress: Callable[[int], None] | None,
+) -> Tensor:
+    """The network's estimate as far as it can be trusted: all of it within the trained noise, none of it at 0."""
+    low, high = getattr(model.func, "trained_sigma", None) or (0.0, math.inf)
+    for level in noise[(noise > 1.001 * high) | ((noise < 0.999 * low) & (not automatic))].tolist():
+        warnings.warn(
+            f"`sigma` of {255 * level:.3g} / 255 is outside {255 * low:.3g} to {255 * high:.3g}, which the weights were "
+            "trained with: the result may be worse than it could be",
+            stacklevel=3,
+        )
+    share = torch.ones_like(noise)
+    if automatic:
+        share = ((noise - DOUBT[0]) / (DOUBT[1] - DOUBT[0])).clamp(0, 1)
+
+    if not share.any():
+        if progress is not None:
+            progress(y[:, 0].numel())
+        return y.clone()
+    level = noise.clamp_min(max(low, 0.01 / 255))
+    found = over(model, y, y, lambda part: inverse.Denoising(level[part[0]]), progress=None)
+    # The derivative of each pixel in itself, by a random change: S. Ramani et al., Monte-Carlo SURE, IEEE TIP 17, 2008.
+    signs = torch.randint(0, 2, y.shape[1:], generator=torch.Generator().manual_seed(0)).to(y) * 2 - 1
+    probe = 0.1 * level.reshape(-1, 1, 1, 1) * signs
+    moved = y + probe
+    kept = over(model, moved, moved, lambda part: inverse.Denoising(level[part[0]]), progress=progress)
+    kept = kept.sub_(found).div_(probe)
+
+    def safe(part: Tensor, known: tuple[Tensor, ...], initial: Tensor) -> list[Tensor]:
+        return [blend(part, *known, low)]
+
+    of = lambda part: (found[part], kept[part], noise[part[0]], share[part[0]])  # noqa: E731
+    return over(safe, y, y, of, progress=None)
 
 
 def _inpaint(
@@ -169,43 +234,20 @@ def _enlarge(run: Callable[..., Tensor], y: Tensor, scale: int) -> Tensor:
 
 
 def _reconstruct(model: Callable[..., list[Tensor]], y: Tensor, mask: Tensor, sensitivities: Any) -> Tensor:
+    y, size = unit(y)  # so that estimating the maps is within the numbers, too
+    y = y.to(torch.complex64)
     if sensitivities is None and y.shape[1] > 1:
         masks = mask[:, 0].expand(len(y), -1, -1) if mask.dim() == 4 else [mask] * len(y)
         sensitivities = torch.stack([estimate_sensitivities(k, m) for k, m in zip(y, masks, strict=True)])
     elif sensitivities is not None:
-        sensitivities = torch.as_tensor(sensitivities).to(y)
-        if sensitivities.shape not in (y.shape[1:], y.shape):
-            _check.fail("sensitivities", f"{list(y.shape[1:])} as k-space", sensitivities)
-    physics = inverse.MRI(mask, sensitivities, centered=True)
-    peak = physics.adjoint(y).abs().amax((1, 2)).clamp_min(torch.finfo(torch.float32).tiny)
-    return model(y / peak[:, None, None, None], mri_physics(physics))[-1] * peak[:, None, None]
-
-
-def _tiled(
-    model: Callable[..., list[Tensor]],
-    y: Tensor,
-    start: Tensor,
-    physics: Callable[[tuple[slice, ...]], Any],
-    *,
-    scale: int = 1,
-    tile: int,
-    progress: Callable[[int], None] | None,
-) -> Tensor:
-    """The last estimate from the measurement y and the estimate `start`, `scale` times as large as y.
-
-    `physics(part)` is the forward model of y[part].
-    """
-    x = torch.empty_like(start)
-    for images, given, kept in _windows(y.shape, tile // scale, -(-OVERLAP // (8 * scale)) * 8):
-        part: tuple[slice, ...] = (images, slice(None), *given)
-        whole: tuple[slice, ...] = (images, slice(None), *_times(scale, given))
-        into: tuple[slice, ...] = (images, slice(None), *_times(scale, kept))
-        rows, columns = _times(scale, kept, [g.start for g in given])
-        found = model(y[part].contiguous(), physics(part), initial=start[whole].contiguous())[-1]
-        x[into] = found[:, :, rows, columns]
-        if progress is not None:
-            progress(x[into][:, 0].numel() // scale**2)
-    return x
+        sensitivities = torch.as_tensor(sensitivities).to(y.device)
+        if sensitivities.shape not in (y.shape[1:], y.shape) or not sensitivities.is_complex():
+            _check.fail("sensitivities", f"complex {list(y.shape[1:])} as k-space", sensitivities)
+        if not sensitivities.isfinite().all():
+            raise ValueError("`sensitivities` must be finite, got NaN or infinity")
+    y, maps, back = canonical(y, mask, sensitivities)
+    physics = inverse.MRI(mask, maps, centered=True)
+    return back(model(y, mri_physics(physics))[-1]) * size[:, 0]
 
 
 @lru_cache(maxsize=8)
@@ -217,8 +259,9 @@ def pretrained(name: str, device: torch.device) -> RIM:
 # ------------------------------------------------------------------------------------ what comes and goes
 
 
-def _tensor(image: Any, kspace: bool) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """The image as a float32 [N, C, H, W] (k-space: complex64), and the way back to the kind that it was."""
+def _tensor(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """The image as a float32 [N, C, H, W] (k-space: complex), 0 where the mask is, and the way back to what it was."""
+    kspace = task == "mri"
     if isinstance(image, np.ndarray):
         wanted = "an array [coils, H, W]" if kspace else "an array [H, W] or [H, W, 3]"
         fits = image.ndim == 3 if kspace else image.ndim == 2 or image.shape[2:] == (3,)
@@ -238,7 +281,14 @@ def _tensor(image: Any, kspace: bool) -> tuple[Tensor, Callable[[Tensor], Any]]:
         hint = "" if kspace or y.is_complex() else " (8-bit pixels divided by 255)"
         _check.fail("image", f"{kind}{hint} and not empty", y)
     dtype, home = y.dtype, y.device
-    y = y.to(torch.complex64 if kspace else torch.float32)
+    if not kspace:
+        y = y.float()
+    elif dtype not in (torch.complex64, torch.complex128):
+        y = y.to(torch.complex64)
+    if mask is not None:
+        measured = inverse.MRI(mask, y[0], centered=True) if kspace else inverse.Inpainting(mask)
+        measured.adjoint(y)  # checks the size of the mask
+        y = sampled(y, mask.to(home))
     if not y.isfinite().all():
         raise ValueError("`image` must be finite, got NaN or infinity")
     if not kspace and y.abs().max() > 16:
@@ -255,16 +305,19 @@ def _tensor(image: Any, kspace: bool) -> tuple[Tensor, Callable[[Tensor], Any]]:
 
 
 def _sigma(sigma: Any, task: str, y: Tensor) -> Tensor:
-    """One for each image; `amstel.inverse` looks at the values."""
-    if task not in SIGMA:
+    """One for each image; None: estimated, or what the task assumes."""
+    if task not in ("denoise", "inpaint"):
         if sigma is not None:
             _check.fail("sigma", f"None for the task {task}", sigma)
-        return y.new_ones(len(y))
-    if not isinstance(sigma, (Tensor, int, float, np.number, type(None))) or isinstance(sigma, bool):
-        _check.fail("sigma", "a number > 0, or a tensor [N] of such", sigma)
-    found = torch.as_tensor(SIGMA[task] if sigma is None else sigma, dtype=torch.float32, device=y.device)
+        return y.real.new_ones(len(y))
+    if sigma is None:
+        return estimate_sigma(y) if task == "denoise" else y.new_full((len(y),), SIGMA[task])
+    expected = "a number > 0, a tensor [N] of such, or 'auto'"
+    if not isinstance(sigma, (Tensor, int, float, np.number)) or isinstance(sigma, bool):
+        _check.fail("sigma", expected, sigma)
+    found = torch.as_tensor(sigma, dtype=torch.float32, device=y.device)
     if found.shape not in ((), (1,), (len(y),)) or not bool((found > 0).all() & found.isfinite().all()):
-        _check.fail("sigma", "a number > 0, or a tensor [N] of such", sigma)
+        _check.fail("sigma", expected, sigma)
     return found.expand(len(y))
 
 
@@ -283,36 +336,6 @@ def fill(known: Tensor, mask: Tensor) -> Tensor:
     mean = avg_pool2d(known, 2, ceil_mode=True) / count.clamp_min(0.1)
     coarse = fill(mean, (count > 0).to(mask))
     return torch.where(mask > 0, known, interpolate(coarse, known.shape[2:], mode="bilinear"))
-
-
-def _windows(shape: torch.Size, tile: int, overlap: int) -> Iterator[tuple[slice, list[slice], list[slice]]]:
-    """Which images, which rows and columns of them the network sees, and which of those are kept.
-
-    Small images go together; windows begin at multiples of 8, so that a network with a stride sees its own grid.
-    """
-    sides = [_side(size, tile, overlap) for size in shape[2:]]
-    together = max(1, tile**2 // (shape[2] * shape[3]))
-    for first in range(0, shape[0], together):
-        for rows in sides[0]:
-            for columns in sides[1]:
-                given, kept = zip(rows, columns, strict=True)
-                yield slice(first, min(first + together, shape[0])), list(given), list(kept)
-
-
-def _times(scale: int, slices: Sequence[slice], origin: Sequence[int] = (0, 0)) -> list[slice]:
-    """Slices of an image that is `scale` times as large and begins at `origin`."""
-    return [slice(scale * (s.start - o), scale * (s.stop - o)) for s, o in zip(slices, origin, strict=True)]
-
-
-def _side(size: int, tile: int, overlap: int) -> list[tuple[slice, slice]]:
-    if size <= tile:
-        return [(slice(0, size), slice(0, size))]
-    step = math.ceil(size / math.ceil(size / max(8, tile - 2 * overlap)) / 8) * 8
-    found = []
-    for start in range(0, size, step):
-        stop = min(start + step, size)
-        found.append((slice(max(0, start - overlap), min(size, stop + overlap)), slice(start, stop)))
-    return found
 
 
 # ------------------------------------------------------------------------------------------------- colour

@@ -34,16 +34,16 @@ def _calibration(mask: Tensor, limit: int) -> tuple[slice, slice]:
 def estimate_sensitivities(kspace: Tensor, mask: Tensor | None = None, calibration: int = 32) -> Tensor:
     """Sensitivities from the fully sampled center of k-space: S_c = m_c / sqrt(sum |m|^2).
 
-    m_c are the images of the coils at low resolution: the centre of k-space times a Hann window in both directions, for
+    m_c are the images of the coils at low resolution: the center of k-space times a Hann window in both directions, for
     without one the edges of the object ring into the maps. The maps contain the object's phase at low resolution, which
     leaves a nearly real image to reconstruct, and sum |S|^2 = 1 at every pixel, also where there is nothing but noise.
     Source: McKenzie, Yeh, Ohliger, Price and Sodickson, "Self-calibrating parallel imaging with automatic coil
     sensitivity extraction", MRM 47, 2002.
 
     Args:
-        kspace: complex [..., coils, H, W], centred.
-        mask: [W] or [H, W], centred: only what it samples is used. Default: all that is not zero in every coil.
-        calibration: largest height and width of the centre that is used.
+        kspace: complex [..., coils, H, W], centerd.
+        mask: [W] or [H, W], centerd: only what it samples is used. Default: all that is not zero in every coil.
+        calibration: largest height and width of the center that is used.
 
     Returns:
         The shape and dtype of `kspace`.
@@ -69,13 +69,13 @@ def estimate_sensitivities(kspace: Tensor, mask: Tensor | None = None, calibrati
     elif mask.shape not in (shape, shape[1:]):
         fail("mask", f"[{shape[1]}] or {list(shape)}, as k-space", mask)
     rows, cols = _calibration(mask.bool().expand(shape).cpu(), calibration)
-    centre = kspace[..., rows, cols]
-    if min(centre.shape[-2:]) < 4:
+    center = kspace[..., rows, cols]
+    if min(center.shape[-2:]) < 4:
         fail("mask", "one that samples the central 4 x 4 samples of k-space", mask)
     windows = [
         torch.hann_window(n + 2, periodic=False, dtype=kspace.real.dtype, device=kspace.device)[1:-1]
-        for n in centre.shape[-2:]
+        for n in center.shape[-2:]
     ]
     low = torch.zeros_like(kspace)
-    low[..., rows, cols] = centre * torch.outer(*windows)
+    low[..., rows, cols] = center * torch.outer(*windows)
     return normalize(ifft2(low, centered=True))

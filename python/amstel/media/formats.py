@@ -23,9 +23,11 @@ IMAGES = (
     ".pbm",
     ".pnm",
     ".apng",
+    ".avif",
+    ".jp2",
 )
 #: Endings of what Pillow reads and what may hold several frames.
-ANIMATIONS = (".gif", ".png", ".apng", ".webp", ".tif", ".tiff")
+ANIMATIONS = (".gif", ".png", ".apng", ".webp", ".avif", ".tif", ".tiff")
 #: Endings of videos.
 VIDEOS = (
     ".avi",

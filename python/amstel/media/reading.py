@@ -106,10 +106,14 @@ class Frames:
 
     def _decoded(self) -> Iterator[tuple[np.ndarray, float | None]]:
         with Video(self._source) as video:
-            begin = None
+            begin = last = None
             for frame, time in video:
-                begin = time if begin is None else begin
-                yield frame, None if time is None or begin is None else time - begin
+                if time is not None:
+                    begin = time if begin is None else begin
+                    time -= begin
+                    # A clock that stands still or goes back is a fault of the file, and no reason to end a run.
+                    time = last = time if last is None or time > last else last + 0.001
+                yield frame, time
 
 
 def _split(path: Path, picture: np.ndarray) -> list[np.ndarray]:
@@ -205,7 +209,7 @@ def _end(frames: Frames) -> float:
     """When the last frame ends, after all have been read."""
     assert frames.time is not None
     if frames._animation is not None:
-        return frames.time + (frames._animation.seconds()[-1] or 0.0)
+        return frames.time + ((frames._animation.seconds() or [None])[-1] or 0.0)
     return frames.time + (1 / frames.rate if frames.rate else 0.0)
 
 

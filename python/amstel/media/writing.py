@@ -148,7 +148,7 @@ class VideoWriter:
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         with _files.replacing(self.path, self._inputs) as temporary:
             with av.open(location(temporary), "w", format="mp4") as container:
-                stream = None
+                stream: Any = None
 
                 def add(picture: np.ndarray) -> None:
                     nonlocal stream

@@ -12,6 +12,8 @@ passes, so that gates that are computed again go through the same kernels on the
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
@@ -23,6 +25,8 @@ _PART = {"cpu": 1 << 24, "cuda": 1 << 28}  # bytes of gates that a part holds, i
 _PLANES = 1 << 26  # bytes of transformed weight gradients that are worth one product for both weights
 _TILES = 128  # in a product of transformed tiles
 CHECKPOINTS = 8  # chunks at most, at whose beginnings c is kept
+# Values up to this one leave Winograd's algorithm within 1e-6 of plain sums, at the pixels beside them too.
+LARGE = 16.0
 # Tiles of bfloat16 in hardware outdo Winograd's algorithm, which here is float32.
 _AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
@@ -39,6 +43,12 @@ def first(x: Tensor) -> Tensor:
 
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def largest(*tensors: Tensor | None) -> float:
+    """The largest magnitude; NaN or infinity if there is any."""
+    ends = [end for t in tensors if t is not None and t.numel() for end in torch.aminmax(t)]
+    return float(torch.stack(ends).abs().max()) if ends else 0.0
 
 
 class _Plain:
@@ -95,6 +105,8 @@ class _Plan:
         padding: str,
         algorithm: str,
         grouped: bool,
+        h: Tensor | None = None,
+        c: Tensor | None = None,
     ):
         self.steps, self.items, self.inputs, height, width = x.shape
         self.hidden = weight_hh.shape[1]
@@ -128,7 +140,12 @@ class _Plan:
             and x.dtype != torch.float64
             and not (_AMX and x.dtype == torch.bfloat16)
         )
+        # Within a tile the rounding of the largest value reaches all pixels, and NaN and infinity do. h stays in [-1, 1].
+        large = largest(x, h) if self.winograd else 0.0
+        if self.winograd and algorithm == "auto":
+            self.winograd = math.isfinite(large + largest(c)) and (h is None or largest(h) <= LARGE)
         like_hh = self.winograd and weight_ih.shape[2:] == (3, 3) and padding == "same"
+        like_hh = like_hh and (algorithm == "winograd" or large <= LARGE)
         # Worth it where the transformed input is used for many outputs.
         self.winograd_input = like_hh and self.inputs >= 8
         # x joins h in one product over channels, so that gates of the input are never written; with few tiles a
@@ -212,7 +229,7 @@ def conv_lstm(
     keep: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     kept = keep in ("state", "gates")
-    plan = _Plan(x, weight_ih, weight_hh, bias, dilation, padding, algorithm, kept)
+    plan = _Plan(x, weight_ih, weight_hh, bias, dilation, padding, algorithm, kept, h0, c0)
     steps, items, hidden = plan.steps, plan.items, plan.hidden
     peephole = peephole if peephole is None else peephole.to(plan.sum).contiguous()
     # A state that is not kept alternates between two frames: a step reads the neighbours of what it writes.
@@ -275,7 +292,7 @@ def conv_lstm_grad(
     needs: list[bool],
 ) -> list[Tensor]:
     need_x, need_ih, need_hh, need_bias, need_peephole, need_h, need_c = needs
-    plan = _Plan(x, weight_ih, weight_hh, bias, dilation, padding, algorithm, True)
+    plan = _Plan(x, weight_ih, weight_hh, bias, dilation, padding, algorithm, True, h[0], c[0])
     hidden = plan.hidden
     dtype = x.dtype if peephole is None else peephole.dtype
     peephole = peephole if peephole is None else peephole.to(plan.sum).contiguous()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from amstel import _library
 from amstel.ops import _plain
@@ -31,35 +32,49 @@ _WITHOUT = (
     "winograd_planes", "roi_pool_grad", "roi_match_grad",
 )  # fmt: skip
 _below_autograd = torch._C._AutoDispatchBelowAutograd
+_are_transforms_active = torch._C._are_functorch_transforms_active
+_is_tracing = torch._C._is_tracing
+
+
+# These functions run at every call and are written for speed.
 
 
 def transformed() -> bool:
     """Whether a transform of torch.func or forward-mode AD looks at what is computed now."""
-    if torch.compiler.is_compiling():
-        return torch._C._functorch.maybe_current_level() is not None
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return _are_transforms_active() or forward_ad._current_level >= 0
+
+
+# What torch.compiler.assume_constant_result does, which would import the whole compiler for it.
+transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def dispatched() -> bool:
+    """Whether calls go through the dispatcher: a transform looks, or a program is written down, which shall hold the
+    operators themselves."""
+    if is_compiling():
+        return torch.compiler.is_exporting() or transformed()
+    return _are_transforms_active() or forward_ad._current_level >= 0 or _is_tracing()
 
 
 def tracked(*tensors: Any) -> bool:
     """Whether reverse mode will ask for a gradient of one of these."""
-    return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
-
-
-def watched(*grads: Tensor | None) -> bool:
-    """Whether a backward pass is itself transformed; torch.autograd.grad(is_grads_batched=True) has its own vmap."""
-    return transformed() or any(
-        g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads
-    )
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if isinstance(t, Tensor) and t.requires_grad:
+                return True
+    return False
 
 
 def own_gradient(*tensors: Any) -> bool:
     """Whether a public function shall record its own gradient: where reverse mode asks and nobody else looks."""
-    return (
-        tracked(*tensors)
-        and not torch.compiler.is_exporting()
-        and not torch._C._is_tracing()
-        and not transformed()
-    )
+    return tracked(*tensors) and not dispatched()
+
+
+def watched(*grads: Tensor | None) -> bool:
+    """Whether a backward pass is itself transformed; torch.autograd.grad(is_grads_batched=True) has its own vmap."""
+    if is_compiling() or transformed():
+        return transformed()
+    return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
 
 
 def batched(t: Tensor) -> bool:
@@ -71,9 +86,16 @@ def batched(t: Tensor) -> bool:
     return False
 
 
-def _beneath(op: Any) -> Callable:
+def _call(op: Any, plain: Callable | None) -> Callable:
     def call(*args: Any) -> Any:
-        if torch.compiler.is_compiling() or transformed():
+        if is_compiling() or dispatched():
+            if torch.onnx.is_in_onnx_export():  # which knows no other operators than its own
+                if not torch.compiler.is_exporting():
+                    raise ValueError(
+                        "the operators of amstel cannot be exported to ONNX with dynamo=False, pass dynamo=True"
+                    )
+                if plain is not None:
+                    return plain(*args)
             return op(*args)
         try:
             with _below_autograd():
@@ -86,27 +108,17 @@ def _beneath(op: Any) -> Callable:
     return call
 
 
-def _plain_in_onnx(op: Any, plain: Callable) -> Callable:
-    beneath = _beneath(op)
-
-    def call(*args: Any) -> Any:
-        if torch.jit.is_tracing() or torch.compiler.is_exporting():
-            if torch.onnx.is_in_onnx_export():
-                return plain(*args)
-        return beneath(*args)
-
-    return call
-
-
 def _has_tangent(t: Any) -> bool:
-    return isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None
+    return isinstance(t, Tensor) and torch._VF._unpack_dual(t, level=0)[1] is not None
 
 
 def _derive(op: Any, plain: Callable) -> Callable:
     """The kernel of the Autograd key: the operator itself where nobody asks for a derivative, else its plain form."""
 
     def kernel(keyset: Any, *args: Any) -> Any:
-        forward = forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled()
+        # A compiled torch.func.jvp enters its level behind the back of forward_ad.
+        level = forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
+        forward = level and torch._C._is_fwd_grad_enabled()
         if tracked(*args) or (forward and any(map(_has_tangent, args))):
             return plain(*args)
         with _below_autograd():
@@ -178,7 +190,7 @@ def _register() -> SimpleNamespace:
     for name in (*_plain.PLAIN, *_WITHOUT):
         op = getattr(torch.ops.amstel, name).default
         plain = _plain.PLAIN.get(name)
-        calls[name] = _beneath(op) if plain is None else _plain_in_onnx(op, plain)
+        calls[name] = _call(op, plain)
         kernel = _derive(op, _RULES.get(name) or plain or _refuse(name))
         _fragment.impl(name, kernel, "Autograd", with_keyset=True)
         if not op._schema.is_mutable:

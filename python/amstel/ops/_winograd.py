@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from amstel.ops._conv_lstm import _AMX, _TILES, _weight_transform, last, parts
+from amstel.ops._conv_lstm import _AMX, _TILES, LARGE, _weight_transform, largest, last, parts
 from amstel.ops._raw import operators, transformed, watched
 
 _ops = operators
@@ -17,7 +18,9 @@ _ops = operators
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """conv2d(x, weight, bias, padding=1); by Winograd's algorithm where that is less work, to a channels_last tensor.
 
-    Rounding differs from conv2d's in the last digits of float32, in which both sums and products are.
+    Rounding differs from conv2d's in the last digits of float32, in which both sums and products are. An image with
+    a NaN, an infinity or a value that stands far out of the others goes through conv2d, so that it reaches nothing
+    outside of its 3x3 window.
     """
     dtype = x.dtype
     if torch.is_autocast_enabled(x.device.type) and dtype != torch.float64:
@@ -25,7 +28,17 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     plain = not x.is_cpu or dtype == torch.float64 or min(weight.shape[:2]) < 8
     if plain or (_AMX and dtype == torch.bfloat16) or torch.compiler.is_compiling() or transformed():
         return conv2d(x, weight, bias, padding=1)
+    if _stands_out(x):
+        return conv2d(x, weight, bias, padding=1)
     return _Conv.apply(dtype, x, weight, bias)
+
+
+def _stands_out(x: Tensor) -> bool:
+    x = x.detach()
+    peak = largest(x)
+    if peak <= LARGE:
+        return False
+    return not math.isfinite(peak) or peak > 256 * float(x.abs().mean(dtype=torch.float32))
 
 
 class _Conv(torch.autograd.Function):
@@ -46,6 +59,22 @@ class _Conv(torch.autograd.Function):
                 found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
             return None, *(next(found) if n else None for n in need)
         rows = last(grad)
+        if not math.isfinite(largest(rows)):  # stays in its window
+            mask = [bool(n) for n in need]
+            grads = torch.ops.aten.convolution_backward(
+                grad,
+                x.to(grad.dtype),
+                weight.to(grad.dtype),
+                [len(bias)],
+                [1, 1],
+                [1, 1],
+                [1, 1],
+                False,
+                [0, 0],
+                1,
+                mask,
+            )
+            return None, *(g if g is None else g.to(t.dtype) for g, t in zip(grads, inputs, strict=True))
         return (
             None,
             _convolve(rows, weight, None, True).to(x.dtype) if need[0] else None,

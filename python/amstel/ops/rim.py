@@ -57,7 +57,8 @@ def rim_denoise_input(
         eta: the estimate [N, C, H, W], as for `rim_input`.
         y: the measurement, like eta.
         sigma: standard deviation of the noise, > 0, a number or a tensor [N].
-        mask: 1 where a pixel was measured and 0 elsewhere, broadcast to eta; boolean or of its dtype.
+        mask: 1 where a pixel was measured and 0 elsewhere, broadcast to eta; boolean or of its dtype. What y holds where
+            it is 0 does not matter.
         link: Psi, "identity" or "logistic".
 
     Returns:
@@ -88,6 +89,10 @@ def rim_denoise_input(
             mask = mask.to(eta.dtype).expand_as(eta)
         except RuntimeError:
             _check.fail("mask", f"broadcast to {list(eta.shape)}", mask)
+    if mask is not None:
+        y = y.masked_fill(
+            mask == 0, 0
+        )  # 0 times NaN, which may stand for what was not measured, would not be 0
     return _input(eta, y, mask, precision, factor, True, link)
 
 
@@ -242,9 +247,8 @@ def _like(eta: Tensor, t: Tensor, name: str) -> None:
         _check.fail(name, f"{_name(eta.dtype)} {list(eta.shape)} on {eta.device} like eta", t)
 
 
-def _scale(scale: int) -> None:
-    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
-        _check.fail("scale", "an integer >= 1", scale)
+def _scale(scale: int) -> int:
+    return _check.integer("scale", scale, 1)
 
 
 def _precision(sigma: float | Tensor, eta: Tensor) -> tuple[Tensor | None, float]:
@@ -256,8 +260,7 @@ def _precision(sigma: float | Tensor, eta: Tensor) -> tuple[Tensor | None, float
             _check.fail("sigma", f"a number, or a tensor [{eta.shape[0]}] on {eta.device}", sigma)
         wide = torch.promote_types(eta.dtype, torch.float32)
         return sigma.to(wide).square().reciprocal().contiguous(), 1.0
-    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not sigma > 0:
-        _check.fail("sigma", "a number > 0 or a tensor [N]", sigma)
+    sigma = _check.number("sigma", sigma, "a number > 0 or a tensor [N]", above=0)
     return None, 1 / sigma / sigma  # sigma² may be too small for a number
 
 
@@ -299,7 +302,7 @@ def _input(
         if mask.shape[2] > 1 and mask.shape[3] > 1 and mask.stride(2) != mask.shape[3] * mask.stride(3):
             mask = mask.contiguous()
     # sigma and the mask have a gradient too, which the operator's plain form knows.
-    if tracked(mask, precision):
+    if (mask is not None or precision is not None) and tracked(mask, precision):
         return torch.ops.amstel.rim_input(eta, other, mask, precision, factor, residual, logistic, dtype)
     if not own_gradient(eta, other):
         return _ops.rim_input(eta, other, mask, precision, factor, residual, logistic, dtype)

@@ -9,7 +9,7 @@ from torch import Tensor
 from amstel import _check
 from amstel._derived import factors
 from amstel.graph import Graph
-from amstel.ops._raw import batched, operators, transformed
+from amstel.ops._raw import batched, dispatched, operators, transformed
 
 NORMS = ("sym", "row", "sym_inout", "none")
 
@@ -109,9 +109,7 @@ def spmm(
     try:
         return _run(graph, x, edge_weight, norm, self_loops, bias, relu)
     except RuntimeError as error:  # the CPU operator looks for NaN as it goes
-        if "must not be NaN" in str(error):
-            raise ValueError(str(error).split(": ")[-1].replace("`weight`", "`edge_weight`")) from None
-        raise
+        raise _check.found_by_kernel(error, weight="edge_weight") from None
 
 
 def _run(
@@ -123,7 +121,7 @@ def _run(
     bias: Tensor | None,
     relu: bool,
 ) -> Tensor:
-    if transformed() or torch.compiler.is_exporting() or torch._C._is_tracing():
+    if dispatched():
         return _transformed(graph, x, edge_weight, norm, self_loops, bias, relu)
     if torch.is_grad_enabled() and (
         x.requires_grad
@@ -131,10 +129,7 @@ def _run(
         or (bias is not None and bias.requires_grad)
     ):
         # Here and not inside, where a tracer allows no change of the Graph.
-        graph._scales(norm, self_loops, _sum_dtype(x.dtype))
-        graph._transpose()
-        if graph._weight is not None and edge_weight is None:
-            graph._values(x.dtype), graph._values(x.dtype, transposed=True)
+        _prepare(graph, norm, self_loops, x.dtype)
         return _Spmm.apply(x, edge_weight, bias, graph, norm, self_loops, relu)
     return _forward(graph, x, edge_weight, norm, self_loops, bias, relu)[0]
 
@@ -220,6 +215,14 @@ def _forward(
     return y, row_scale, col_scale
 
 
+def _prepare(graph: Graph, norm: str, self_loops: float, dtype: torch.dtype) -> None:
+    """Have the graph keep whatever the product and its gradient will ask for."""
+    graph._scales(norm, self_loops, _sum_dtype(dtype))
+    graph._transpose()
+    if graph._weight is not None:
+        graph._values(dtype), graph._values(dtype, transposed=True)
+
+
 def _transformed(
     graph: Graph,
     x: Tensor,
@@ -231,17 +234,17 @@ def _transformed(
 ) -> Tensor:
     """The same of operators that have every derivative."""
     dtype = _sum_dtype(x.dtype)
-    if edge_weight is None:
+    if not torch.compiler.is_compiling():
         # What the graph keeps belongs to no transform.
         with torch._C._DisableFuncTorch(), torch.no_grad():
-            row_scale, col_scale = graph._scales(norm, self_loops, dtype)
-            weight = None if graph._weight is None else graph._values(x.dtype)
+            _prepare(graph, norm, self_loops, x.dtype)
+    if edge_weight is None:
+        row_scale, col_scale = graph._scales(norm, self_loops, dtype)
+        weight = None if graph._weight is None else graph._values(x.dtype)
         return _spmm(
             graph._crow, graph._col, graph._edge if weight is None else None, weight, x, row_scale, col_scale,
             self_loops, bias, relu, False,
         )  # fmt: skip
-    with torch._C._DisableFuncTorch(), torch.no_grad():
-        graph._transpose()
     row_scale, col_scale = _factors(norm, lambda out: _degree(graph, edge_weight, out) + self_loops)
     return _spmm(
         graph._crow, graph._col, graph._edge, edge_weight.contiguous(), x, row_scale, col_scale, self_loops, bias, relu, True

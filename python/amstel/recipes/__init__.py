@@ -2,15 +2,20 @@
 
 from amstel import _moved
 
+
+def _apps(family: str, *modules: str) -> tuple[str, ...]:
+    return tuple(f"amstel.apps.{family}.{module}" for module in modules)
+
+
 _moved.modules(
     __name__,
     {
-        "gcn": "amstel.apps.graphs.train",
-        "karate": "amstel.apps.graphs.karate",
-        "mri": "amstel.apps.restoration.mri",
-        "restore": "amstel.apps.restoration.train",
-        "sint": "amstel.apps.tracking.train",
-        "video_lstm": "amstel.apps.video.train",
-        "video_studies": "amstel.apps.video.studies",
+        "gcn": _apps("graphs", "train", "problem", "settings"),
+        "karate": _apps("graphs", "karate"),
+        "mri": (*_apps("restoration", "mri"), "amstel.inverse"),
+        "restore": _apps("restoration", "train", "settings"),
+        "sint": _apps("tracking", "train", "settings", "initial", "evaluate"),
+        "video_lstm": _apps("video", "train", "settings", "network", "samples", "evaluate", "predict"),
+        "video_studies": _apps("video", "studies"),
     },
 )

@@ -52,7 +52,7 @@ def rim_denoise_input(
     """The same values as `amstel.ops.rim_denoise_input`."""
     residual = psi(eta, link) - y
     if mask is not None:
-        residual = mask.to(residual.dtype) * residual
+        residual = mask.to(residual.dtype) * residual.masked_fill(mask == 0, 0)
     return rim_input(eta, residual * precision(sigma, eta), link=link)
 
 
@@ -131,7 +131,8 @@ def mri_forward(x: Tensor, mask: Tensor, sensitivities: Tensor | None, *, center
 
 def mri_adjoint(y: Tensor, mask: Tensor, sensitivities: Tensor | None, *, centered: bool = False) -> Tensor:
     """A^H y = sum_c conj(S_c) F^H M y_c: [N, coils, H, W] to [N, H, W]."""
-    images = ifft2(mask.to(y.real.dtype) * y, centered)
+    # Filled first: 0 times NaN, which may stand for what was not measured, would not be 0.
+    images = ifft2(mask.to(y.real.dtype) * y.masked_fill(mask == 0, 0), centered)
     return images[:, 0] if sensitivities is None else (sensitivities.conj_physical() * images).sum(1)
 
 
@@ -164,7 +165,8 @@ def mri_gradient(
     centered: bool = False,
 ) -> Tensor:
     """The same values as `amstel.ops.mri_gradient`."""
-    residual = mri_forward(x, mask, sensitivities, centered=centered) - mask.to(y.real.dtype) * y
+    residual = mri_forward(x, mask, sensitivities, centered=centered)
+    residual = residual - mask.to(y.real.dtype) * y.masked_fill(mask == 0, 0)
     gradient = mri_adjoint(residual, torch.ones_like(mask), sensitivities, centered=centered)
     scale = precision(sigma, x.real)
     return gradient * scale

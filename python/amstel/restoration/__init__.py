@@ -8,10 +8,10 @@ from amstel.inverse.restore import restore as restore
 _moved.modules(
     __name__,
     {
-        "demonstration": "amstel.apps.restoration.demo",
-        "evaluation": "amstel.apps.restoration.evaluate",
-        "files": "amstel.apps.restoration.files",
-        "restoring": "amstel.inverse.restore",
+        "demonstration": ("amstel.apps.restoration.demo",),
+        "evaluation": ("amstel.apps.restoration.evaluate",),
+        "files": ("amstel.apps.restoration.files",),
+        "restoring": ("amstel.inverse.restore",),
     },
 )
 

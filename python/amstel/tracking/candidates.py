@@ -20,11 +20,11 @@ SCALES = (1.0, math.sqrt(0.5), math.sqrt(2.0))
 
 
 def circles(radius: float, step: float, angles: int | None = 10) -> Tensor:
-    """Offsets on circles of radius step, 2 step, ... up to `radius`, after the centre: float64 [M, 2].
+    """Offsets on circles of radius step, 2 step, ... up to `radius`, after the center: float64 [M, 2].
 
     Args:
-        radius, step: in pixels; a radius below one step leaves the centre alone.
-        angles: directions of a circle; None: as many as keep neighbours at most one step apart.
+        radius, step: in pixels; a radius below one step leaves the center alone.
+        angles: directions of a circle; None: as many as keep neighbors at most one step apart.
 
     Example:
         >>> len(amstel.tracking.candidates.circles(18.75, 3))
@@ -43,13 +43,13 @@ def circles(radius: float, step: float, angles: int | None = 10) -> Tensor:
 
 
 def around(box: Tensor, offsets: Tensor, sizes: Tensor) -> Tensor:
-    """Boxes of every size [S, 2] with their centre at every offset [M, 2] from the centre of `box` [4].
+    """Boxes of every size [S, 2] with their center at every offset [M, 2] from the center of `box` [4].
 
     Returns:
         [S * M, 4], size after size.
     """
-    centres = box[:2] + box[2:] / 2 + offsets
-    corners = centres - sizes[:, None] / 2
+    centers = box[:2] + box[2:] / 2 + offsets
+    corners = centers - sizes[:, None] / 2
     return torch.cat([corners, sizes[:, None].expand_as(corners)], 2).flatten(0, 1)
 
 
@@ -64,7 +64,7 @@ def candidates(
 ) -> Tensor:
     """SINT's candidates for the next frame: float64 [K, 4].
 
-    Centres are the last one and `angles` on every circle of radius 3, 6, ... up to 30/512 of the frame's width
+    Centers are the last one and `angles` on every circle of radius 3, 6, ... up to 30/512 of the frame's width
     around it; at each the first box at every scale. K is 183 at a width of 320 and 363 at 640.
 
     Args:
@@ -97,13 +97,13 @@ def regression_samples(box: Tensor, least: float = 0.6) -> Tensor:
     stretch = torch.linspace(-1, 1, 5, dtype=torch.float64).mul(math.log(1.37)).exp()
     grid = torch.cartesian_prod(move, move, stretch, stretch)
     size = box[2:] * grid[:, 2:]
-    centre = box[:2] + box[2:] * (0.5 + grid[:, :2])
-    boxes = torch.cat([centre - size / 2, size], 1)
+    center = box[:2] + box[2:] * (0.5 + grid[:, :2])
+    boxes = torch.cat([center - size / 2, size], 1)
     return boxes[overlap(boxes, box) > least]
 
 
 def targets(boxes: Tensor, box: Tensor) -> Tensor:
-    """What leads from boxes [K, 4] to `box` [4]: dx / w, dy / h of the centres, log w, log h of the sides; [K, 4]."""
+    """What leads from boxes [K, 4] to `box` [4]: dx / w, dy / h of the centers, log w, log h of the sides; [K, 4]."""
     move = (box[:2] + box[2:] / 2 - boxes[:, :2] - boxes[:, 2:] / 2) / boxes[:, 2:]
     return torch.cat([move, (box[2:] / boxes[:, 2:]).log()], 1)
 
@@ -152,6 +152,6 @@ class BoxRegression:
     def __call__(self, boxes: Tensor, features: Tensor) -> Tensor:
         """Boxes [K, 4] moved and stretched as their features [K, D] say; a side changes by at most a factor of 2."""
         step = (features @ self.weight).to(boxes)
-        centre = boxes[:, :2] + boxes[:, 2:] * (0.5 + step[:, :2].clamp(-1, 1))
+        center = boxes[:, :2] + boxes[:, 2:] * (0.5 + step[:, :2].clamp(-1, 1))
         size = boxes[:, 2:] * step[:, 2:].clamp(-math.log(2), math.log(2)).exp()
-        return torch.cat([centre - size / 2, size], 1)
+        return torch.cat([center - size / 2, size], 1)

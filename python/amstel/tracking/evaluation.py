@@ -2,7 +2,7 @@
 
 The three protocols agree on the success rate, the part of the frames whose overlap with the ground truth (IoU
 = intersection / union, of areas w h; the -1 and +1 in the toolkits' code cancel) is greater than 0, 0.05,
-..., 1, and on precision, the part whose centres (x + (w - 1) / 2, y + (h - 1) / 2) are at most 0, 1, ..., 50
+..., 1, and on precision, the part whose centers (x + (w - 1) / 2, y + (h - 1) / 2) are at most 0, 1, ..., 50
 pixels apart. So a perfect track has success 1 at all thresholds but the last, where it is 0, and AUC 20/21.
 All divide by the number of all frames, the first included, in which the tracker is given the ground truth and
 which counts as that. Where they disagree:
@@ -16,7 +16,7 @@ which counts as that. Where they disagree:
   no success; precision goes by the distance all the same, and NaN is never near. A tracker's box of that kind
   is treated alike.
 - "pysot" (OPEBenchmark of pysot). As "got10k", but a frame counts as precise at every threshold where its
-  true centre is NaN or, counted from 1, <= 0 in x or y.
+  true center is NaN or, counted from 1, <= 0 in x or y.
 
 Boxes here are 0-based, and the comparisons with 0 are shifted accordingly. pysot scores the first box as it
 is written, which by its trackers is the ground truth. Normalized precision (distance in units of the true
@@ -90,10 +90,10 @@ class Evaluation(Curves):
     Attributes:
         protocol: "otb", "got10k" or "pysot".
         success: [21], part of the frames with an overlap above 0, 0.05, ..., 1.
-        precision_curve: [51], part with a distance of centres of at most 0, 1, ..., 50 pixels.
+        precision_curve: [51], part with a distance of centers of at most 0, 1, ..., 50 pixels.
         normalized_precision_curve: [51], the same for 0, 0.01, ..., 0.5 of the target's size.
         iou: [T], overlap; NaN where the ground truth is missing, 0 where the tracker gave no box.
-        error: [T], distance of centres in pixels; NaN where the ground truth is missing, infinite where the
+        error: [T], distance of centers in pixels; NaN where the ground truth is missing, infinite where the
             tracker gave no box.
         auc, precision, normalized_precision: mean of success; precision at 20 pixels and at 0.2.
         mean_iou: mean overlap of the frames with ground truth.
@@ -139,18 +139,18 @@ def check_boxes(argument: str, value: Any) -> Tensor:
 def _hint_at_origin(boxes: Tensor, truth: Tensor) -> None:
     """A warning where the boxes count pixels from another number than the ground truth.
 
-    A tracker gives the first box as it got it, so that a first box that is off by exactly one in x and y, and of the
-    right size, was counted from 1 where the other was from 0.
+    A tracker gives the first box as it got it. So where that is off by exactly one in x and y, and of the right size,
+    or all the others are, pixels were counted from 1 in one of the two.
     """
-    shift = boxes[0] - truth[0]
-    for step, origin in (
-        (1.0, "from 1 and the ground truth from 0: read them with origin=1"),
-        (-1.0, "from 0 twice"),
+    shift = (boxes - truth)[~(boxes - truth).isnan().any(1)]
+    for step, reason in (
+        (1.0, "the boxes count from 1: read them with origin=1"),
+        (-1.0, "the ground truth does"),
     ):
-        if torch.allclose(shift, shift.new_tensor([step, step, 0, 0]), rtol=0, atol=1e-3):
+        off = (shift - shift.new_tensor([step, step, 0, 0])).abs().amax(1) < 1e-3
+        if len(off) and (off[0] or (len(off) > 2 and off[1:].all())):
             warnings.warn(
-                f"every box may be off by one: the first is ({step:+g}, {step:+g}) pixels from the true one and as "
-                f"large, as if pixels were counted {origin}",
+                f"every box may be off by one: ({step:+g}, {step:+g}) pixels and of the true size, as if {reason}",
                 stacklevel=3,
             )
 
@@ -206,8 +206,8 @@ def evaluate(
             )
         boxes, truth, known = boxes[known], truth[known], known[known]
 
-    centre = truth[:, :2] + (truth[:, 2:] - 1) / 2
-    distance = boxes[:, :2] + (boxes[:, 2:] - 1) / 2 - centre
+    center = truth[:, :2] + (truth[:, 2:] - 1) / 2
+    distance = boxes[:, :2] + (boxes[:, 2:] - 1) / 2 - center
     error = distance.norm(dim=1)
     relative = torch.where(known, (distance / truth[:, 2:]).norm(dim=1), math.nan)
     by_default = torch.zeros_like(known)
@@ -216,7 +216,7 @@ def evaluate(
         known &= (truth[:, :2] > -1).all(1)
         by_default = ~known
     elif protocol == "pysot":
-        by_default = ~(centre > -1).all(1)
+        by_default = ~(center > -1).all(1)
 
     def curve(values: Tensor, thresholds: Tensor) -> Tensor:
         return ((values[:, None] <= thresholds) | by_default[:, None]).double().mean(0)

@@ -35,9 +35,9 @@ def write_boxes(file: str | os.PathLike, boxes: Any, origin: int = 0) -> Path:
     Example:
         >>> path = amstel.tracking.write_boxes("boxes.txt", [[1, 2, 3, 4.5]])  # doctest: +SKIP
     """
-    rows = check_boxes("boxes", boxes)
-    rows = (rows + rows.new_tensor([1, 1, 0, 0]) * _origin(origin)).tolist()
-    text = "".join(",".join(f"{value:.10g}" for value in row) + "\n" for row in rows)
+    found = check_boxes("boxes", boxes)
+    rows = found + found.new_tensor([1, 1, 0, 0]) * _origin(origin)
+    text = "".join(",".join(f"{value:.10g}" for value in row) + "\n" for row in rows.tolist())
     return _files.write_text(file, text)
 
 

@@ -49,7 +49,7 @@ def plot(
         ("success", "precision_curve"),
         ("auc", "precision"),
         (SUCCESS_THRESHOLDS, PRECISION_THRESHOLDS),
-        (("overlap threshold", "success rate"), ("distance of centres, pixels", "precision")),
+        (("overlap threshold", "success rate"), ("distance of centers, pixels", "precision")),
         strict=True,
     ):
         style = {name: (COLORS[k % 8], "-" if k < 8 else "--") for k, name in enumerate(evaluations)}

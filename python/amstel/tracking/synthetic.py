@@ -25,7 +25,7 @@ class SyntheticSequence(NamedTuple):
 
 
 def _texture(generator: torch.Generator, height: int, width: int, cells: tuple[int, ...]) -> Tensor:
-    """Coloured noise with details of several sizes: [3, H, W] in [0, 1]."""
+    """Colored noise with details of several sizes: [3, H, W] in [0, 1]."""
     layers = [
         F.interpolate(
             torch.rand(1, 3, height // cell + 2, width // cell + 2, generator=generator),

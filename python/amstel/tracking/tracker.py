@@ -71,9 +71,9 @@ class SINTTracker:
         similarity: of the last candidate with the query, 1 for the query itself: the mean cosine over the layers.
         lost: with `redetect`, whether it fell below the threshold and nothing else in the frame reached it.
 
-    Images are PIL images, files, or uint8 arrays [H, W, 3] (or [H, W], grey), all of one size. Boxes are x, y, w, h in
+    Images are PIL images, files, or uint8 arrays [H, W, 3] (or [H, W], gray), all of one size. Boxes are x, y, w, h in
     pixels, 0-based top left corner. Every reported box is finite, has a positive size, and comes from a candidate whose
-    centre is inside the frame; parts of it may lie outside. The same frames give the same boxes bit for bit,
+    center is inside the frame; parts of it may lie outside. The same frames give the same boxes bit for bit,
     whatever the number of threads (with `Settings.threads`).
 
     Raises:
@@ -232,9 +232,9 @@ class SINTTracker:
         assert self._box is not None
         height, width = self._frame.shape[:2]
         boxes = candidates(self._box, self._first, width, scales=self.settings.scales)
-        # Nothing is looked for beyond the frame: a centre that would leave it stays at its border.
-        centre = (boxes[:, :2] + boxes[:, 2:] / 2).clamp(min=0).minimum(torch.tensor([width, height]))
-        boxes[:, :2] = centre - boxes[:, 2:] / 2
+        # Nothing is looked for beyond the frame: a center that would leave it stays at its border.
+        center = (boxes[:, :2] + boxes[:, 2:] / 2).clamp(min=0).minimum(torch.tensor([width, height]))
+        boxes[:, :2] = center - boxes[:, 2:] / 2
         similarity = view.match(boxes, self._query)
         best = int(similarity.argmax())
         if self.plus and before is not None:
@@ -300,6 +300,8 @@ def _target(box: Any, frame: np.ndarray) -> Tensor:
     """The first box as a float64 tensor [4], checked against its frame."""
     expected = "four finite numbers x, y, w, h"
     try:
+        if isinstance(box, Tensor):
+            box = box.detach().double().cpu().numpy()
         values = torch.as_tensor(np.asarray(box, dtype=np.float64).copy())
     except (TypeError, ValueError):
         raise ValueError(f"`box` must be {expected}, got {describe(box)}") from None

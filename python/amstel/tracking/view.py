@@ -37,8 +37,12 @@ class View:
         pixels = torch.from_numpy(frame[rows[:, None], columns])[None].permute(0, 3, 1, 2)
         if size != (w, h):
             pixels = F.interpolate(pixels, size[::-1], mode="bilinear", antialias=True)
-        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self.features = model.features(pixels.to(self.device).float() / 255)
+        first = next(iter(model.parameters()), torch.empty(0))
+        self.device = first.device
+        dtype = first.dtype if first.is_floating_point() else torch.float32
+        maps = model.features((pixels.to(self.device).float() / 255).to(dtype))
+        # Boxes and matches are float32, whatever the network computes in: bfloat16 does not hold a coordinate.
+        self.features = [m.float() for m in maps]
 
     def _rois(self, boxes: Tensor) -> Tensor:
         low = (boxes[:, :2] - self.origin) * self.zoom

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from amstel import _files
+from amstel._optional import need
+
 FOLDER = Path(__file__).parent
 
 
 def _safetensors(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ImportError(
-            'amstel.weights needs safetensors: pip install "amstel[track]" or "amstel[restore]"'
-        ) from None
+    return need(module, extra=("track", "restore"), purpose="amstel.weights")
 
 
 def names() -> list[str]:
@@ -47,10 +44,12 @@ def load(name: str) -> dict[str, Tensor]:
 def save(file: str | Path, state: Mapping[str, Tensor], said: Mapping[str, str]) -> None:
     """Write a state_dict as a file of this folder: contiguous tensors, and what the file says of itself."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    _safetensors("safetensors.torch").save_file(tensors, file, dict(said))
+    module = _safetensors("safetensors.torch")
+    with _files.replacing(file, argument="file") as temporary:
+        module.save_file(tensors, temporary, dict(said))
 
 
 def metadata(name: str) -> dict[str, str]:
-    """What the file says of itself: format, recipe, seed, licence."""
+    """What the file says of itself: format, recipe, seed, license."""
     with _safetensors("safetensors").safe_open(path(name), "pt") as file:
         return file.metadata()

@@ -10,10 +10,6 @@ Every seed has its own weights and its own dropout, and all of them share the st
 chunk lie along a batch axis, so that one SpMM a step serves them all, and a seed's arrays fit in the
 cache of the core that works on it. Dropped features are zeros among the values of one block-diagonal
 sparse matrix, one block a seed.
-
-The propagation variants of table 3 are all  Z = sum_k T_k X W_k.  T = [T_0 T_1 ...] is kept as one
-sparse matrix whose column j K + k is column j of T_k, so that X [W_0 W_1 ...], read as [N K, features],
-is multiplied once.
 """
 
 from __future__ import annotations
@@ -21,67 +17,41 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from amstel import _check
+from amstel import _check, _files
+from amstel.apps import ranks, training
+from amstel.apps.graphs.problem import _Dropout, _Problem, _times, _transpose
+from amstel.apps.graphs.settings import MODELS as MODELS
+from amstel.apps.graphs.settings import STOPPING as STOPPING
+from amstel.apps.graphs.settings import Settings as Settings
+from amstel.apps.task import Plan, Task
+from amstel.apps.training import CHECKPOINT
 from amstel.data.nodes import NodeData
 from amstel.graph import Graph
-from amstel.ops.spmm import spmm
-
-MODELS = ("gcn", "cheb2", "cheb3", "first_order", "single", "neighbours", "mlp")
-STOPPING = ("none", "kipf", "loss")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Kipf & Welling's settings (section 5.2) for the citation graphs; `for_data` gives those of NELL.
+class Seed(NamedTuple):
+    """What came of one seed: shares of test and validation nodes that are right, epochs, the loss of each, weights."""
 
-    Attributes:
-        hidden: units of the hidden layer.
-        dropout: rate, on the inputs of both layers.
-        weight_decay: L2 on the first layer: weight_decay * sum(W**2) / 2.
-        learning_rate: of Adam.
-        epochs: the most epochs.
-        early_stopping: "none": all epochs; "kipf": from epoch 12 on, stop where the validation cost, L2
-            included, is above the mean of the `patience` epochs before it, as his code does; "loss": the
-            same rule on the cross-entropy alone. The weights tested are those of the last epoch.
-        patience: see above.
-    """
-
-    hidden: int = 16
-    dropout: float = 0.5
-    weight_decay: float = 5e-4
-    learning_rate: float = 0.01
-    epochs: int = 200
-    early_stopping: str = "none"
-    patience: int = 10
-
-    def __post_init__(self) -> None:
-        if self.early_stopping not in STOPPING:
-            _check.fail("early_stopping", f"one of {', '.join(STOPPING)}", self.early_stopping)
-        for name in ("hidden", "epochs", "patience"):
-            if getattr(self, name) < 1:
-                _check.fail(name, "an integer >= 1", getattr(self, name))
-        if not 0 <= self.dropout < 1:
-            _check.fail("dropout", "in [0, 1)", self.dropout)
-        for name in ("weight_decay", "learning_rate"):
-            if not 0 <= getattr(self, name) < math.inf:
-                _check.fail(name, "a finite number >= 0", getattr(self, name))
-
-    @classmethod
-    def for_data(cls, name: str, **changes: object) -> Settings:
-        """The paper's settings for a data set, with some changed."""
-        paper = {"hidden": 64, "dropout": 0.1, "weight_decay": 1e-5} if name.startswith("nell") else {}
-        return cls(**{**paper, **changes})  # type: ignore[arg-type]
+    accuracy: float
+    validation: float | None
+    epochs: int
+    loss: list[float]
+    weights: tuple[Tensor, Tensor]
 
 
 @dataclass
 class Study:
-    """What `study` found: one entry a seed in `accuracy` (share of test nodes, 0 to 1) and `epochs`."""
+    """What `study` found: one entry a seed in `accuracy` (share of test nodes, 0 to 1), `epochs` and `losses` (one
+    number an epoch); `best`, the weights of the seed that is best on the validation nodes, and which it is."""
 
     dataset: str
     model: str
@@ -90,6 +60,24 @@ class Study:
     accuracy: list[float] = field(default_factory=list)
     epochs: list[int] = field(default_factory=list)
     seconds: float = 0.0
+    losses: list[list[float]] = field(default_factory=list)
+    validation: list[float | None] = field(default_factory=list)
+    best: tuple[int, Tensor, Tensor] | None = None
+
+    @property
+    def loss(self) -> list[float]:
+        """Of every epoch the mean over the seeds that ran it."""
+        return [float(np.mean([x for x in some if x is not None])) for some in zip_longest(*self.losses)]
+
+    def add(self, found: Seed) -> None:
+        """The result of the next seed."""
+        score = found.validation or 0.0
+        if self.best is None or score > max(v or 0.0 for v in self.validation):
+            self.best = (self.seeds[len(self.accuracy)], *found.weights)
+        self.accuracy.append(found.accuracy)
+        self.validation.append(found.validation)
+        self.epochs.append(found.epochs)
+        self.losses.append(found.loss)
 
     @property
     def mean(self) -> float:
@@ -111,6 +99,7 @@ class Study:
             "first_seed": self.seeds[0],
             "epochs_run": self.epochs,
             "settings": asdict(self.settings),
+            "loss": self.loss,
             "tested": "weights of the last epoch",
             "seconds": self.seconds,
         }
@@ -123,6 +112,11 @@ def study(
     settings: Settings | None = None,
     progress: Callable[[int], None] | None = None,
     chunk: int | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    device: str | torch.device = "cpu",
 ) -> Study:
     r"""Train a two-layer model once for every seed and measure its accuracy on the test nodes.
 
@@ -150,6 +144,13 @@ def study(
         settings: default: the paper's for this data set.
         progress: called with the number of (seed, epoch) pairs done since the last call.
         chunk: seeds trained together; by default as many as pay.
+        out: a folder for `checkpoint.pt`, written after every chunk: the results so far, and the best weights.
+        resume: go on with the seeds that the checkpoint in `out` lacks.
+        force: overwrite a run that is in `out`.
+        device: where to train.
+
+    In a process group (torch.distributed) every process takes its share of the chunks; all return all results, which
+    do not depend on the number of processes.
 
     Source: T. N. Kipf and M. Welling, Semi-Supervised Classification with Graph Convolutional Networks,
     ICLR 2017, sections 2, 3 and 5; the details follow the code published with it.
@@ -170,231 +171,171 @@ def study(
         _check.fail("seeds", "one or more integers >= 0", seeds)
     if settings.early_stopping != "none" and not len(data.val):
         raise ValueError(f"early stopping needs validation nodes, and {data!r} has none")
+    folder = training.begin(out, resume, force)
     result = Study(data.name, model, settings, seeds)
-    start = time.perf_counter()
-    problem = _Problem(data, model, settings)
-    for begin in range(0, len(seeds), size := chunk or problem.chunk()):
-        accuracy, epochs = problem.train(seeds[begin : begin + size], progress or (lambda done: None))
-        result.accuracy += accuracy
-        result.epochs += epochs
-    result.seconds = time.perf_counter() - start
+    if resume:
+        result = _resumed(result, read(folder / CHECKPOINT))  # type: ignore[operator]
+    group, start, before = ranks.current(device), time.perf_counter(), result.seconds
+    problem = _Problem(data, model, settings, group.device)
+    size = min(chunk or problem.chunk(), -(-len(seeds) // group.world))
+    begins = range(len(result.accuracy), len(seeds), size)
+    try:
+        for first in range(0, len(begins), group.world):  # a chunk for every process
+            own = group.share(begins[first : first + group.world])
+            found = [_train(problem, seeds[b : b + size], progress) for b in own]
+            for some in group.merge(found):
+                for seed in some:
+                    result.add(seed)
+            result.seconds = before + time.perf_counter() - start
+            if folder is not None and group.first:
+                save(folder / CHECKPOINT, result)
+    except KeyboardInterrupt:
+        if folder is None or not result.accuracy:
+            raise
+        raise KeyboardInterrupt(f"interrupted; --resume goes on from {folder / CHECKPOINT}") from None
     return result
 
 
-def supports(graph: Graph, model: str) -> list[Tensor]:
-    """The matrices T_k of `study` as coalesced torch.sparse_coo tensors [N, N]."""
-    index, weight = graph.to_edge_index()
-    size, n = (graph.num_rows, graph.num_rows), graph.num_rows
-    values = torch.ones(graph.num_edges) if weight is None else weight.float()
-    adjacency = torch.sparse_coo_tensor(index.flip(0), values, size, check_invariants=False).coalesce()
-    loops = torch.arange(n).expand(2, n)
-    identity = torch.sparse_coo_tensor(loops, torch.ones(n), size, is_coalesced=True, check_invariants=False)
-
-    def normalised(matrix: Tensor) -> Tensor:
-        row, col = matrix.indices()
-        degree = torch.zeros(n).index_add_(0, row, matrix.values())
-        scale = torch.where(degree > 0, degree.rsqrt(), 0.0)
-        value = matrix.values() * scale[row] * scale[col]
-        return torch.sparse_coo_tensor(
-            matrix.indices(), value, size, is_coalesced=True, check_invariants=False
-        )
-
-    if model == "gcn":
-        return [normalised((adjacency + identity).coalesce())]
-    if model == "mlp":
-        return [identity]
-    s = normalised(adjacency)
-    if model == "neighbours":
-        return [s]
-    if model == "single":
-        return [(identity + s).coalesce()]
-    if model == "first_order":
-        return [identity, s]
-    chebyshev = [identity, -s]
-    for _ in range(2, int(model.removeprefix("cheb")) + 1):
-        chebyshev.append((torch.sparse.mm(-2 * s, chebyshev[-1]) - chebyshev[-2]).coalesce())
-    return chebyshev
+def _train(problem: _Problem, seeds: list[int], progress: Callable[[int], None] | None) -> list[Seed]:
+    task, epochs = _Chunk(problem, seeds), problem.settings.epochs
+    update = None if progress is None else lambda n: progress(n * len(seeds))
+    training.fit(task, Plan(epochs, epochs), ranks.Ranks(device=problem.device), progress=update)
+    return task.results()
 
 
-def _csr(coo: Tensor) -> Graph:
-    """A coalesced sparse_coo matrix as a Graph with weights."""
-    row, col = coo.indices()
-    crow = torch.zeros(coo.shape[0] + 1, dtype=torch.int64)
-    crow[1:] = torch.bincount(row, minlength=coo.shape[0]).cumsum(0)
-    return Graph.from_csr(crow, col, coo.values(), num_cols=coo.shape[1])
+def save(path: Path, result: Study) -> None:
+    """The results so far, in a file that torch.load(weights_only=True) reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {"format": "amstel gcn 1", **{f.name: getattr(result, f.name) for f in fields(result)}}
+    _files.torch_save(path, {**state, "settings": asdict(result.settings)})
 
 
-def _transpose(graph: Graph) -> Graph:
-    """The transposed matrix; its edges keep the order in which those of `graph` were given."""
-    return Graph(*graph.transposed(), graph.weight, graph.num_rows)
+def read(path: str | Path) -> Study:
+    """The results in a checkpoint."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"the checkpoint {path} does not exist")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state.pop("format") != "amstel gcn 1":
+            raise ValueError("another format")
+        return Study(**{**state, "settings": Settings(**state["settings"])})
+    except Exception as error:
+        raise ValueError(f"{path} is not a checkpoint of `amstel graphs train`") from error
 
 
-def _times(graph: Graph, x: Tensor, values: Tensor | None = None) -> Tensor:
-    return spmm(graph, x, values, norm="none", self_loops=0.0)
+def _resumed(wanted: Study, saved: Study) -> Study:
+    """The saved results, with the seeds that are wanted now, which must begin with those that are done."""
+    for name in ("dataset", "model", "settings"):
+        if getattr(saved, name) != getattr(wanted, name):
+            _check.fail(name, f"that of the checkpoint, {getattr(saved, name)}", getattr(wanted, name))
+    done = saved.seeds[: len(saved.accuracy)]
+    if wanted.seeds[: len(done)] != done:
+        _check.fail("seeds", f"those of the checkpoint first, {done}", wanted.seeds)
+    return replace(saved, seeds=wanted.seeds)
 
 
-class _Field:
-    """The part of the graph and the features that the outputs at `nodes` depend on.
+class _Weights(nn.Module):
+    """Both layers of every seed of a chunk."""
 
-    t2 [nodes, n1 K], t1 [n1, n2 K] and x [n2, F], with n1 the nodes whose hidden layer and n2 those whose
-    features matter.
-    """
-
-    def __init__(self, together: Tensor, features: Tensor, nodes: Tensor):
-        self.t2, near = self._rows(together, nodes)
-        self.t1, far = self._rows(together, near)
-        self.x = _csr(features.index_select(0, far).coalesce())
-        self.near, self.far = len(near), len(far)
-
-    @staticmethod
-    def _rows(together: Tensor, nodes: Tensor) -> tuple[Graph, Tensor]:
-        """The given rows, with the columns of nodes that do not occur in them left out, and those nodes."""
-        part = together.index_select(0, nodes).coalesce()
-        n = together.shape[0]
-        k = together.shape[1] // n
-        row, col = part.indices()
-        used = torch.zeros(n, dtype=torch.bool)
-        used[col // k] = True
-        number = used.cumsum(0) - 1
-        index = torch.stack([row, number[col // k] * k + col % k])
-        size = (len(nodes), int(used.sum()) * k)
-        return _csr(
-            torch.sparse_coo_tensor(index, part.values(), size, is_coalesced=True, check_invariants=False)
-        ), used.nonzero()[:, 0]
-
-    def logits(self, w1: Tensor, w2: Tensor) -> Tensor:
-        """Without dropout: w1 [S, F, K h], w2 [S, h, K C] -> [S, nodes, C]."""
-        h, c = w2.shape[1], w2.shape[2] * w2.shape[1] // w1.shape[2]
-        hidden = _times(self.t1, _times(self.x, w1).view(len(w1), -1, h)).relu_()
-        return _times(self.t2, (hidden @ w2).view(len(w1), -1, c))
+    def __init__(self, first: Sequence[np.ndarray], second: Sequence[np.ndarray], device: torch.device):
+        super().__init__()
+        self.w1, self.w2 = (nn.Parameter(torch.from_numpy(np.stack(w)).to(device)) for w in (first, second))
 
 
-class _Dropout:
-    """Keep-or-drop bits of `size` elements for each of several generators."""
+class _Chunk(Task):
+    """Some seeds, trained together; the gradient is written out, as autograd would keep what is not needed."""
 
-    def __init__(self, rate: float, size: int, generators: list[np.random.Generator]):
-        self.rate, self.size, self.generators = rate, size, generators
-        words = math.ceil(size / 64)
-        self.bits = np.empty((len(generators), words), dtype=np.uint64)
-        self.keep = torch.empty(len(generators), size)
-
-    def draw(self, values: Tensor | None = None) -> Tensor:
-        """[generators, size]: `values` (or 1) over the keep rate, or 0; overwritten by the next call."""
-        if self.rate == 0.5:  # a bit an element
-            for row, generator in zip(self.bits, self.generators, strict=True):
-                row[:] = generator.bit_generator.random_raw(len(row))
-            kept = np.unpackbits(self.bits.view(np.uint8), axis=1, count=self.size)
-            self.keep.copy_(torch.from_numpy(kept))
-        else:
-            for row, generator in zip(self.keep.numpy(), self.generators, strict=True):
-                generator.random(out=row, dtype=np.float32)
-            torch.ge(self.keep, self.rate, out=self.keep)
-        scale = 1 / (1 - self.rate)
-        return self.keep.mul_(scale if values is None else values * scale)
-
-
-class _Problem:
-    def __init__(self, data: NodeData, model: str, settings: Settings):
-        self.settings = settings
-        self.outputs = data.num_classes
-        n = data.num_nodes
-        matrices = supports(data.graph, model)
-        self.supports = len(matrices)
-        k = len(matrices)
-        index = [torch.stack([m.indices()[0], m.indices()[1] * k + j]) for j, m in enumerate(matrices)]
-        self.together = torch.sparse_coo_tensor(
-            torch.cat(index, 1),
-            torch.cat([m.values() for m in matrices]),
-            (n, n * len(matrices)),
-            check_invariants=False,
-        ).coalesce()
-        if data.features is None:
-            loops = torch.arange(n).expand(2, n)
-            self.features = torch.sparse_coo_tensor(
-                loops, torch.ones(n), (n, n), is_coalesced=True, check_invariants=False
-            )
-        elif data.features.layout == torch.strided:
-            self.features = data.features.float().to_sparse()
-        else:
-            self.features = data.features.float().to_sparse_coo().coalesce()
-        self.input_dropout = 0.0 if data.features is None else settings.dropout
-        fields = {}
-        for part in ("train", "val", "test"):
-            nodes = getattr(data, part)
-            if part != "val" or settings.early_stopping != "none":
-                fields[part] = _Field(self.together, self.features, nodes)
-        self.fields = fields
-        self.labels = {part: data.labels[getattr(data, part)] for part in fields}
-
-    def chunk(self) -> int:
-        """Enough seeds to hide what a call costs, few enough to stay in the cache."""
-        s = self.settings
-        floats = 4 * self.features.shape[1] * self.supports * s.hidden + self.fields["train"].x.num_edges
-        return max(1, min(16, 2**20 // floats))
-
-    def glorot(self, generator: np.random.Generator, rows: int, cols: int) -> np.ndarray:
-        """[rows, supports * cols], each support's matrix with a range of its own (Glorot and Bengio 2010)."""
-        limit = math.sqrt(6 / (rows + cols))
-        w = generator.uniform(-limit, limit, (self.supports, rows, cols)).astype(np.float32)
-        return w.transpose(1, 0, 2).reshape(rows, -1)
-
-    def train(self, seeds: list[int], progress: Callable[[int], None]) -> tuple[list[float], list[int]]:
-        s, part = self.settings, self.fields["train"]
-        count, inputs, k = len(seeds), self.features.shape[1], self.supports
+    def __init__(self, problem: _Problem, seeds: list[int]):
+        s, part, device = problem.settings, problem.fields["train"], problem.device
+        self.problem, self.count = problem, len(seeds)
+        inputs = problem.features.shape[1]
         generators = [np.random.Generator(np.random.SFC64(seed)) for seed in seeds]
-        first = [self.glorot(g, inputs, s.hidden) for g in generators]
-        second = [self.glorot(g, s.hidden, self.outputs) for g in generators]
-        w1, w2 = (torch.from_numpy(np.stack(w)).requires_grad_() for w in (first, second))
+        first = [problem.glorot(g, inputs, s.hidden) for g in generators]
+        second = [problem.glorot(g, s.hidden, problem.outputs) for g in generators]
+        self.model = self.module = _Weights(first, second, device)
+        w1, w2 = self.model.parameters()
         w1.grad, w2.grad = torch.empty_like(w1), torch.empty_like(w2)
         # The l2_loss of the published code is half the sum of squares, which is what weight_decay means here.
         groups: list[dict] = [{"params": [w1], "weight_decay": s.weight_decay}, {"params": [w2]}]
-        adam = torch.optim.Adam(groups, lr=s.learning_rate, fused=True)
-        stopping = _EarlyStopping(self, w1, w2)
+        self.optimizer = torch.optim.Adam(groups, lr=s.learning_rate, fused=True)
+        self.stopping = _EarlyStopping(problem, w1, w2)
+        self.losses: list[Tensor] = []
 
         # One block of features a seed, so that each has its own dropped values.
-        edges, nodes = part.x.num_edges, part.far
-        block = torch.arange(count)[:, None]
-        crow = torch.cat([(part.x.crow[:-1] + block * edges).flatten(), torch.tensor([count * edges])])
+        edges = part.x.num_edges
+        block = torch.arange(self.count, device=device)[:, None]
+        last = torch.tensor([self.count * edges], device=device)
+        crow = torch.cat([(part.x.crow[:-1] + block * edges).flatten(), last])
         col = (part.x.col + block * inputs).flatten()
-        x = Graph.from_csr(crow, col, num_cols=count * inputs)
-        x_t, t1_t, t2_t = _transpose(x), _transpose(part.t1), _transpose(part.t2)
-        value = part.x.weight
-        assert value is not None
-        input_dropout = _Dropout(self.input_dropout, edges, generators)
-        dropout = _Dropout(s.dropout, part.near * s.hidden, generators)
-        target = self.labels["train"].repeat(count)
-        every = torch.arange(len(target))
+        self.x = Graph.from_csr(crow, col, num_cols=self.count * inputs)
+        self.transposed = [_transpose(graph) for graph in (self.x, part.t1, part.t2)]
+        self.input_dropout = _Dropout(problem.input_dropout, edges, generators)
+        self.dropout = _Dropout(s.dropout, part.near * s.hidden, generators)
+        self.target = problem.labels["train"].repeat(self.count)
+        self.every = torch.arange(len(self.target), device=device)
 
-        with torch.no_grad():
-            for epoch in range(s.epochs):
-                kept = input_dropout.draw(value).flatten()
-                mask = dropout.draw().view(count, part.near, s.hidden)
-                product = _times(x, w1.view(count * inputs, -1), kept)
-                hidden = _times(part.t1, product.view(count, nodes * k, s.hidden))
-                # The factor of both relu and dropout, which is its own gradient.
-                mask *= hidden > 0
-                hidden *= mask
-                logits = _times(part.t2, torch.bmm(hidden, w2).view(count, part.near * k, -1))
+    @torch.no_grad()
+    def gradients(self, step: int) -> Tensor:
+        s, part, count, k = (
+            self.problem.settings,
+            self.problem.fields["train"],
+            self.count,
+            self.problem.supports,
+        )
+        (w1, w2), (x_t, t1_t, t2_t) = self.model.parameters(), self.transposed
+        kept = self.input_dropout.draw(part.values).flatten().to(self.problem.device)
+        mask = self.dropout.draw().view(count, part.near, s.hidden).to(self.problem.device)
+        product = _times(self.x, w1.view(count * w1.shape[1], -1), kept)
+        hidden = _times(part.t1, product.view(count, part.far * k, s.hidden))
+        # The factor of both relu and dropout, which is its own gradient.
+        mask *= hidden > 0
+        hidden *= mask
+        logits = _times(part.t2, torch.bmm(hidden, w2).view(count, part.near * k, -1))
 
-                # Gradient of the mean cross-entropy: softmax - one-hot, over the number of nodes.
-                grad = logits.softmax(-1)
-                grad.view(-1, self.outputs)[every, target] -= 1
-                grad /= logits.shape[1]
-                grad = _times(t2_t, grad).view(count, part.near, -1)
-                torch.bmm(hidden.mT, grad, out=w2.grad)
-                grad = torch.bmm(grad, w2.mT).mul_(mask)
-                grad = _times(t1_t, grad).view(count * nodes, -1)
-                w1.grad = _times(x_t, grad, kept).view_as(w1)
-                # TensorFlow adds its epsilon before it corrects the bias of the second moment.
-                for group in adam.param_groups:
-                    group["eps"] = 1e-8 / math.sqrt(1 - 0.999 ** (epoch + 1))
-                adam.step()
-                progress(count)
-                if stopping.all_stopped():
-                    break
-            w1, w2 = stopping.weights()
-            found = self.fields["test"].logits(w1, w2).argmax(-1) == self.labels["test"]
-        return found.double().mean(-1).tolist(), stopping.epochs.tolist()
+        # Gradient of the mean cross-entropy: softmax - one-hot, over the number of nodes.
+        grad = logits.softmax(-1)
+        probability = grad.view(-1, self.problem.outputs)
+        loss = -probability[self.every, self.target].log().view(count, -1).mean(-1)
+        probability[self.every, self.target] -= 1
+        grad /= logits.shape[1]
+        grad = _times(t2_t, grad).view(count, part.near, -1)
+        torch.bmm(hidden.mT, grad, out=w2.grad)
+        grad = torch.bmm(grad, w2.mT).mul_(mask)
+        grad = _times(t1_t, grad).view(count * part.far, -1)
+        w1.grad = _times(x_t, grad, kept).view_as(w1)
+        self.losses.append(loss)
+        return loss.mean()[None]
+
+    def prepare(self, step: int) -> None:
+        # TensorFlow adds its epsilon before it corrects the bias of the second moment.
+        for group in self.optimizer.param_groups:
+            group["eps"] = 1e-8 / math.sqrt(1 - 0.999 ** (step + 1))
+
+    @torch.no_grad()
+    def finished(self) -> bool:
+        return self.stopping.all_stopped()
+
+    @torch.no_grad()
+    def results(self) -> list[Seed]:
+        """What came of every seed."""
+        w1, w2 = (w.detach() for w in self.stopping.weights())
+        share = {}
+        for part in ("val", "test"):
+            if part in self.problem.fields:
+                found = self.problem.fields[part].logits(w1, w2).argmax(-1) == self.problem.labels[part]
+                share[part] = found.double().mean(-1).tolist()
+        epochs, losses = self.stopping.epochs.tolist(), torch.stack(self.losses, 1).tolist()
+        return [
+            Seed(
+                share["test"][n],
+                share["val"][n] if "val" in share else None,
+                epochs[n],
+                losses[n][: epochs[n]],
+                (w1[n].cpu().clone(), w2[n].cpu().clone()),
+            )
+            for n in range(self.count)
+        ]
 
 
 class _EarlyStopping:
@@ -404,8 +345,8 @@ class _EarlyStopping:
         self.problem, self.current = problem, (w1, w2)
         self.rule = problem.settings.early_stopping
         self.kept = (w1, w2) if self.rule == "none" else (w1.detach().clone(), w2.detach().clone())
-        self.epochs = torch.zeros(len(w1), dtype=torch.int64)
-        self.running = torch.ones(len(w1), dtype=torch.bool)
+        self.epochs = torch.zeros(len(w1), dtype=torch.int64, device=w1.device)
+        self.running = torch.ones(len(w1), dtype=torch.bool, device=w1.device)
         self.costs: list[Tensor] = []
 
     def all_stopped(self) -> bool:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ import torch
 
 from amstel import ops
 from amstel._check import fail
+from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.restoration import files
 from amstel.inverse.restore import restore, to_ycbcr
 from amstel.nn.rim import RIM
@@ -63,13 +65,8 @@ def _scores(x: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.array([psnr(x, truth), psnr(eight, truth), ssim(eight, truth)])
 
 
-def _row(scores: Sequence[np.ndarray]) -> Row:
+def _row(scores: np.ndarray) -> Row:
     return dict(zip(("psnr", "psnr_8bit", "ssim"), np.mean(scores, 0).tolist(), strict=True))
-
-
-def _images(root: str | os.PathLike) -> list[np.ndarray]:
-    images = [files.read(path).pixels for path in files.find(root)]
-    return [rounded(image) for image in images]
 
 
 def denoising(
@@ -80,6 +77,8 @@ def denoising(
     model: RIM | None = None,
     device: str | torch.device = "cpu",
     progress: Callable[[int], None] | None = None,
+    ranks: Ranks | None = None,
+    failures: list[Outcome] | None = None,
 ) -> list[Row]:
     """Scores on the images of a folder, a row for each sigma.
 
@@ -88,31 +87,37 @@ def denoising(
         sigmas: standard deviations of the noise, 0..255.
         seeds: how many.
         model: default: the weights that ship.
-        progress: called with 1 after every image.
+        progress: called with 1 after every image that is restored.
+        ranks: processes of which each takes its share of the images.
+        failures: takes images that cannot be read, which are left out then; default: their error is raised.
 
     Returns:
         Rows of "sigma", "images", "seeds", "noisy" (PSNR, unclipped), "psnr", "psnr_8bit", "ssim", and "psnr_seeds".
     """
     _positive("sigmas", sigmas)
-    images, rows = _images(root), []
-    for sigma in sigmas:
-        scores, noisy = [], []
-        for seed in range(seeds):
-            for number, truth in enumerate(images):
+    paths, progress = files.find(root), progress or (lambda n: None)
+
+    def work(number: int) -> np.ndarray:
+        """[sigmas, seeds, (noisy, psnr, psnr_8bit, ssim)]"""
+        truth = rounded(files.read(paths[number]).pixels)
+        found = np.empty((len(sigmas), seeds, 4))
+        for i, sigma in enumerate(sigmas):
+            for seed in range(seeds):
                 noise = np.random.default_rng([seed, number]).standard_normal(truth.shape)
                 y = (truth + sigma / 255 * noise).astype(np.float32)
                 x = restore(y, "denoise", sigma / 255, model=model, device=device)
-                noisy.append(psnr(y, truth))
-                scores.append(_scores(x, truth))
-                if progress is not None:
-                    progress(1)
-        of_seeds = np.reshape(scores, (seeds, len(images), 3)).mean(1)
-        rows.append(
-            {"sigma": sigma, "images": len(images), "seeds": seeds, "noisy": float(np.mean(noisy))}
-            | _row(scores)
-            | {"psnr_seeds": of_seeds[:, 0].tolist()}
-        )
-    return rows
+                found[i, seed] = psnr(y, truth), *_scores(x, truth)
+                progress(1)
+        return found
+
+    done = succeeded(each(range(len(paths)), work, ranks or Ranks(), fatal=failures is None), failures)
+    scores = np.stack([outcome.value for outcome in done], 2)  # type: ignore[arg-type]
+    return [
+        {"sigma": sigma, "images": len(done), "seeds": seeds, "noisy": float(of_sigma[..., 0].mean())}
+        | _row(of_sigma[..., 1:].reshape(-1, 3))
+        | {"psnr_seeds": of_sigma[..., 1].mean(1).tolist()}
+        for sigma, of_sigma in zip(sigmas, scores, strict=True)
+    ]
 
 
 def super_resolution(
@@ -122,6 +127,8 @@ def super_resolution(
     model: RIM | None = None,
     device: str | torch.device = "cpu",
     progress: Callable[[int], None] | None = None,
+    ranks: Ranks | None = None,
+    failures: list[Outcome] | None = None,
 ) -> list[Row]:
     """Scores on the images of a folder, a row for each scale; arguments as `denoising`.
 
@@ -129,22 +136,28 @@ def super_resolution(
         Rows of "scale", "images", "bicubic" (the same scores of bicubic enlargement), "psnr", "psnr_8bit", "ssim".
     """
     _positive("scales", scales)
-    rows: list[Row] = []
-    images = [luma(image) for image in _images(root)]
-    for scale in scales:
-        scores, bicubic = [], []
-        for image in images:
+    paths, progress = files.find(root), progress or (lambda n: None)
+
+    def work(path: Path) -> np.ndarray:
+        """[scales, (bicubic, restored), (psnr, psnr_8bit, ssim)]"""
+        image = luma(rounded(files.read(path).pixels))
+        found = np.empty((len(scales), 2, 3))
+        for i, scale in enumerate(scales):
             truth = image[: len(image) // scale * scale, : image.shape[1] // scale * scale]
             y = reduced(truth, scale)
             inside = (slice(scale, -scale),) * 2
             plain = enlarged(y, scale)
             x = restore(y, "sr", scale=scale, model=model, device=device)
-            bicubic.append(_scores(plain[inside], truth[inside]))
-            scores.append(_scores(x[inside], truth[inside]))
-            if progress is not None:
-                progress(1)
-        rows.append({"scale": scale, "images": len(images), "bicubic": _row(bicubic)} | _row(scores))
-    return rows
+            found[i] = _scores(plain[inside], truth[inside]), _scores(x[inside], truth[inside])
+            progress(1)
+        return found
+
+    done = succeeded(each(paths, work, ranks or Ranks(), fatal=failures is None), failures)
+    scores = np.stack([outcome.value for outcome in done], 1)  # type: ignore[arg-type]
+    return [
+        {"scale": scale, "images": len(done), "bicubic": _row(of_scale[:, 0])} | _row(of_scale[:, 1])
+        for scale, of_scale in zip(scales, scores, strict=True)
+    ]
 
 
 def luma(image: np.ndarray) -> np.ndarray:

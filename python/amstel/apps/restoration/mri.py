@@ -11,7 +11,7 @@ Gaussian weights of sigma = 1.5 and without the sample covariance, on the whole 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from amstel._check import fail, tensor
+from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.restoration.evaluate import psnr, ssim
 from amstel.data.mri import cartesian_mask, estimate_sensitivities, read_kspace, read_mask
 from amstel.inverse import MRI, total_variation
@@ -99,24 +100,35 @@ def evaluate(
     ]
 
 
-def evaluate_folder(
-    root: str | os.PathLike,
+def find(path: str | os.PathLike) -> list[Path]:
+    """The file, or the .npy files of the folder in the order of their names; ValueError where there is none."""
+    path = Path(path)
+    found = [path] if path.is_file() else sorted(path.glob("*.npy"))
+    if not found:
+        raise ValueError(f"{path} must hold at least one file of k-space, .npy, got none")
+    return found
+
+
+def evaluate_files(
+    paths: Sequence[str | os.PathLike],
+    masks: Mapping[str, Sequence[Tensor]] | None = None,
     model: RIM | None = None,
     *,
     seeds: int = 3,
     progress: Callable[[int], None] | None = None,
+    ranks: Ranks | None = None,
+    failures: list[Outcome] | None = None,
     **options: Any,
 ) -> list[Row]:
-    """`evaluate` on the 8-coil brain slice of the ESPIRiT examples, with three kinds of masks.
-
-    - "columns 4x": a quarter of the columns, 8 % of them in the centre, the others at random (`cartesian_mask` with
-      numpy.random.default_rng(seed));
-    - "Poisson disc R5" and "R10": the first masks of those for the Calgary-Campinas data, 218 x 170 (Souza et al.).
+    """`evaluate` on files of k-space; scores are means over the files and the masks of a kind.
 
     Args:
-        root: the folder that holds `espirit_brain_8ch/full_kspace_8x230x180.npy` and `cc359_masks/R*_218x170.npy`.
-        seeds: how many masks of each kind; scores are means over them.
-        progress: called with 1 after every mask (3 times `seeds` in all).
+        paths: fully sampled and centred k-space, complex [coils, H, W] in .npy files.
+        masks: masks by kind; default "columns 4x", `seeds` of them: a quarter of the columns, 8 % of them in the
+            centre, the others at random (`cartesian_mask` with numpy.random.default_rng(seed)).
+        progress: called with 1 after every mask of a file.
+        ranks: processes of which each takes its share of the files.
+        failures: takes files that cannot be evaluated, which are left out then; default: their error is raised.
         options: for `evaluate`.
 
     Returns:
@@ -127,28 +139,57 @@ def evaluate_folder(
     """
     if not isinstance(seeds, int) or seeds < 1:
         fail("seeds", "an integer >= 1", seeds)
-    root = Path(root)
-    kspace = read_kspace(root / "espirit_brain_8ch" / "full_kspace_8x230x180.npy")
-    kinds = {
-        "columns 4x": [
-            cartesian_mask(kspace.shape[-1], 4, 0.08, np.random.default_rng(seed)) for seed in range(seeds)
-        ]
-    }
-    for name in ("R5", "R10"):
-        path = root / "cc359_masks" / f"{name}_218x170.npy"
-        kinds[f"Poisson disc {name}"] = [read_mask(path, index) for index in range(seeds)]
+
+    def work(path: str | os.PathLike) -> dict[str, list[list[Row]]]:
+        kspace = read_kspace(path)
+        columns = lambda seed: cartesian_mask(kspace.shape[-1], 4, 0.08, np.random.default_rng(seed))  # noqa: E731
+        of_file = masks or {"columns 4x": [columns(seed) for seed in range(seeds)]}
+        found: dict[str, list[list[Row]]] = {}
+        for kind, some in of_file.items():
+            for mask in some:
+                rows = evaluate(kspace, mask, model, **options)
+                sampled = mask.float().mean().item()
+                found.setdefault(kind, []).append([{**row, "sampled": sampled} for row in rows])
+                if progress is not None:
+                    progress(1)
+        return found
+
+    done = succeeded(each(paths, work, ranks or Ranks(), fatal=failures is None), failures)
     rows = []
-    for kind, masks in kinds.items():
-        found = []
-        for mask in masks:
-            found.append(evaluate(kspace, mask, model, **options))
-            if progress is not None:
-                progress(1)
-        sampled = float(np.mean([mask.float().mean().item() for mask in masks]))
-        for same in zip(*found, strict=True):
+    for kind in done[0].value:  # type: ignore[union-attr]
+        for same in zip(*(rows for outcome in done for rows in outcome.value[kind]), strict=True):  # type: ignore[index]
+            method = same[0]["method"]
             means = {name: float(np.mean([r[name] for r in same])) for name in same[0] if name != "method"}
-            rows.append({"mask": kind, "sampled": sampled, "method": same[0]["method"], **means})
+            rows.append({"mask": kind, "sampled": means.pop("sampled"), "method": method, **means})
     return rows
+
+
+def evaluate_folder(
+    root: str | os.PathLike, model: RIM | None = None, *, seeds: int = 3, **options: Any
+) -> list[Row]:
+    """`evaluate_files` on the 8-coil brain slice of the ESPIRiT examples, with three kinds of masks.
+
+    - "columns 4x", as there;
+    - "Poisson disc R5" and "R10": the first masks of those for the Calgary-Campinas data, 218 x 170 (Souza et al.).
+
+    Args:
+        root: the folder that holds `espirit_brain_8ch/full_kspace_8x230x180.npy` and `cc359_masks/R*_218x170.npy`.
+        seeds: how many masks of each kind (3 times `seeds` in all).
+        options: for `evaluate_files`.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
+    root = Path(root)
+    file = root / "espirit_brain_8ch" / "full_kspace_8x230x180.npy"
+    found = evaluate_files([file], None, model, seeds=seeds, **options)
+    masks = {
+        f"Poisson disc {name}": [
+            read_mask(root / "cc359_masks" / f"{name}_218x170.npy", index) for index in range(seeds)
+        ]
+        for name in ("R5", "R10")
+    }
+    return found + evaluate_files([file], masks, model, seeds=seeds, **options)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -7,7 +7,6 @@ and a process of a distributed run sees the patches that it would have seen alon
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,63 +14,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
-from amstel import _check, inverse
+from amstel import _check, _files, inverse
+from amstel.apps import ranks, training
+from amstel.apps.restoration.settings import TASKS as TASKS
+from amstel.apps.restoration.settings import Settings as Settings
+from amstel.apps.task import Plan, Task
+from amstel.apps.training import CHECKPOINT as CHECKPOINT
 from amstel.data.images import ImageFolder, patches
 from amstel.inverse.restore import mri_physics, sr_sigma
 from amstel.nn.rim import RIM
-
-CHECKPOINT = "checkpoint.pt"
-TASKS = {"grey": 1, "colour": 3, "sr": 1, "mri": 2}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train; the defaults are those of the weights that ship, but for the number of iterations.
-
-    Attributes:
-        task: "grey" or "colour" (denoising), "sr" (super-resolution of a grey image), "mri" (multi-coil).
-        features, steps, stride, depth: of the network, see `amstel.nn.RIM`.
-        sigma: lowest and highest standard deviation of the noise, 0..255; a patch draws its own (denoising).
-        scales: of super-resolution; a batch draws its own.
-        iterations, batch, size: batches, patches a batch (over all processes), pixels a side of a patch.
-        learning_rate: of Adam, reached after `warmup` iterations, then falling to zero along a half cosine.
-        clip_gradient: largest norm of the gradient; 0 does not clip.
-        bfloat16: run the network under autocast; the physics stays float32.
-        seed: of everything random.
-    """
-
-    task: str = "grey"
-    features: int = 64
-    steps: int = 3
-    stride: int = 2
-    depth: int = 4
-    sigma: tuple[float, float] = (5.0, 55.0)
-    scales: tuple[int, ...] = (2, 3, 4)
-    iterations: int = 20000
-    batch: int = 8
-    size: int = 64
-    learning_rate: float = 2e-3
-    warmup: int = 200
-    clip_gradient: float = 1.0
-    bfloat16: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.task not in TASKS:
-            _check.fail("task", f"one of {', '.join(TASKS)}", self.task)
-        for name in ("features", "steps", "stride", "depth", "iterations", "batch", "size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                _check.fail(name, "an integer >= 1", value)
-        if len(self.sigma) != 2 or not 0 < self.sigma[0] <= self.sigma[1] < math.inf:
-            _check.fail("sigma", "two numbers, 0 < lowest <= highest", self.sigma)
-        if not self.scales or any(not isinstance(s, int) or s < 2 for s in self.scales):
-            _check.fail("scales", "integers >= 2", self.scales)
-        for name in ("learning_rate", "warmup", "clip_gradient"):
-            if not 0 <= getattr(self, name) < math.inf:
-                _check.fail(name, "a finite number >= 0", getattr(self, name))
 
 
 @dataclass
@@ -117,6 +70,21 @@ def sample(source: Any, settings: Settings, count: int, rng: np.random.Generator
     y = x + sigma[:, None, None, None] * noise
     # The error that is left grows about as sigma does.
     return Sample(x, y, inverse.Denoising(sigma), None, 0.1 / sigma)
+
+
+def part(s: Sample, items: Sequence[int]) -> Sample:
+    """Some of the images of a batch, with their own physics."""
+    if list(items) == list(range(len(s.x))):
+        return s
+    rows = torch.as_tensor(items, device=s.x.device)
+    physics = s.physics
+    if isinstance(physics, inverse.Denoising):
+        physics = inverse.Denoising(physics.sigma[rows])
+    elif isinstance(physics, inverse.Envelope):
+        whole = physics.model
+        physics = mri_physics(inverse.MRI(whole.mask, whole.sensitivities[rows], centered=True))
+    initial = None if s.initial is None else s.initial[rows]
+    return Sample(s.x[rows], s.y[rows], physics, initial, s.weight[rows])
 
 
 class _Loss(nn.Module):
@@ -168,28 +136,21 @@ def adapt(state: Mapping[str, Tensor], model: RIM) -> dict[str, Tensor]:
 
 
 class Checkpoint(NamedTuple):
-    """What `train` writes: the model, how it is trained, the optimiser's state and the history so far."""
+    """What `train` writes: the model, how it is trained, the optimizer's state, the history so far; `state` is all of
+    what the file holds."""
 
     model: RIM
     settings: Settings
     optimizer: dict[str, Any]
     iteration: int
     history: list[dict[str, float]]
+    state: dict[str, Any] = {}  # noqa: RUF012 (nobody writes to it)
 
 
-def save(path: Path, c: Checkpoint) -> None:
-    """A checkpoint that torch.load(weights_only=True) reads; a half-written one never replaces a whole one."""
-    state = {
-        "format": "amstel restore 1",
-        "settings": asdict(c.settings),
-        "model": c.model.state_dict(),
-        "optimizer": c.optimizer,
-        "iteration": c.iteration,
-        "history": c.history,
-    }
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """A checkpoint in a file that torch.load(weights_only=True) reads."""
+    state = {**checkpoint._asdict(), "format": "amstel restore 1", "settings": asdict(checkpoint.settings)}
+    _files.torch_save(path, {**state, "model": checkpoint.model.state_dict()})
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -204,14 +165,66 @@ def read(path: str | Path) -> Checkpoint:
         settings = Settings(**state["settings"])
         model = network(settings)
         model.load_state_dict(state["model"])
-        return Checkpoint(model, settings, state["optimizer"], state["iteration"], state["history"])
+        return Checkpoint(model, settings, state["optimizer"], state["iteration"], state["history"], state)
     except Exception as error:
         raise ValueError(f"{path} is not a checkpoint of `amstel restore train`") from error
 
 
 def load(path: str | Path) -> RIM:
-    """The model of a checkpoint, in evaluation mode."""
-    return read(path).model.eval()
+    """The model of a checkpoint, in evaluation mode, with the steps and the noise that it was trained with."""
+    found = read(path)
+    model = found.model.eval()
+    model.trained_steps = model.steps
+    if found.settings.task in ("grey", "colour"):
+        model.trained_sigma = tuple(level / 255 for level in found.settings.sigma)
+    return model
+
+
+class _Task(Task):
+    metrics = ("loss", "psnr")
+    best = "validation_psnr"
+
+    def __init__(self, model: RIM, settings: Settings, source: Any, validation: Any, group: ranks.Ranks):
+        self.model, self.settings, self.source, self.group = model, settings, source, group
+        self.module = _Loss(model, settings.bfloat16)
+        self.optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, (0.9, 0.99))
+        self.clip, self.last = settings.clip_gradient, -1
+        self.validation: Sample | None = None
+        if validation is not None:
+            rng = np.random.default_rng([settings.seed, 1])
+            self.validation = sample(validation, settings, 8 * settings.batch, rng)
+
+    def items(self, step: int) -> range:
+        return range(self.settings.batch)
+
+    def inputs(self, step: int, items: Sequence[int]) -> tuple[Sample]:
+        # Every process draws all of the batch, so that it does not matter how many there are.
+        if step != self.last:
+            rng = np.random.default_rng([self.settings.seed, step, 0])
+            self.batch = sample(self.source, self.settings, self.settings.batch, rng)
+            self.last = step
+        return (_to(part(self.batch, items), self.group.device),)
+
+    def prepare(self, step: int) -> None:
+        s = self.settings
+        warm = min(1.0, (step + 1) / max(1, s.warmup))
+        for group in self.optimizer.param_groups:
+            group["lr"] = warm * (s.learning_rate * (1 + math.cos(math.pi * step / s.iterations)) / 2)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        if self.validation is None:
+            return {}
+        count = len(self.validation.x)
+        share = self.group.share(range(count))
+        found = [self.module(_to(part(self.validation, [n]), self.group.device))[1].item() for n in share]
+        return {"validation_psnr": sum(self.group.merge(found)) / count}
+
+    def header(self, step: int) -> dict[str, Any]:
+        return {"format": "amstel restore 1", "settings": asdict(self.settings), "iteration": step}
+
+    def entry(self, step: int) -> dict[str, float]:
+        return {"iteration": step}
 
 
 def train(
@@ -220,10 +233,13 @@ def train(
     out: str | Path | None = None,
     *,
     resume: bool = False,
+    force: bool = False,
     initial: Mapping[str, Tensor] | None = None,
+    validation: Any = None,
     device: str | torch.device = "cpu",
-    progress: Callable[[dict[str, float]], None] | None = None,
+    progress: Callable[[int], None] | None = None,
     checkpoint_every: int = 500,
+    **plan: Any,
 ) -> Result:
     """Train a RIM: the mean over its steps of the squared error.
 
@@ -234,67 +250,41 @@ def train(
         source: folders of images, or images as uint8 arrays ([H, W] or [H, W, 3] as the task is); for the task "mri"
             an `amstel.data.mri.CoilImages`.
         settings: default: `Settings()`.
-        out: a folder for `checkpoint.pt`.
-        resume: go on from the checkpoint in `out`, with its settings except for the number of iterations.
+        out: a folder for `checkpoint.pt`, written every `EVERY` iterations, and `log.jsonl`.
+        resume: go on from the checkpoint in `out`, with its settings except for the number of iterations;
+            bit-identical to a run that was never interrupted.
+        force: overwrite a run that is in `out`.
         initial: a state_dict to start from; one of a grey network serves any task.
+        validation: as `source`: a batch of them, the same each time, whose PSNR is measured with every entry of the
+            history; the best network goes to `best.pt`.
         device: where to train.
-        progress: called with the latest entry of the history, every `EVERY` iterations.
-        checkpoint_every: iterations between checkpoints.
+        progress: called with the number of patches after every batch.
+        checkpoint_every: iterations between checkpoints, a multiple of `EVERY`.
+        plan: `precision`, `accumulate`, `average`: see `amstel.apps.task.Plan`.
 
     Raises:
         ValueError: no image, or images smaller than a patch; a checkpoint of something else.
         FileNotFoundError: nothing to resume from.
+        FileExistsError: a run is in `out`, and is neither to be resumed nor overwritten.
     """
     settings = settings or Settings()
-    begin, history, state = 0, [], None  # type: ignore[var-annotated]
-    if resume:
-        if out is None:
-            _check.fail("out", "the folder of the checkpoint to resume from", None)
-        model, saved, state, begin, history = read(Path(out) / CHECKPOINT)  # type: ignore[arg-type]
-        settings = replace(saved, iterations=settings.iterations)
-    else:
+    folder, state = training.begin(out, resume, force), None
+    with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        model = network(settings)
-        if initial is not None:
-            model.load_state_dict(adapt(initial, model))
+        if resume:
+            model, saved, _, _, _, state = read(folder / CHECKPOINT)  # type: ignore[operator]
+            settings = replace(saved, iterations=settings.iterations)
+        else:
+            model = network(settings)
+            if initial is not None:
+                model.load_state_dict(adapt(initial, model))
     source = _source(source, settings)
-    device = torch.device(device)
-    grouped = distributed.is_available() and distributed.is_initialized()
-    rank, world = (distributed.get_rank(), distributed.get_world_size()) if grouped else (0, 1)
-    if settings.batch % world:
-        _check.fail("batch", f"a multiple of the {world} processes", settings.batch)
-    model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, (0.9, 0.99))
-    if state is not None:
-        optimizer.load_state_dict(state)
-    loss_of: nn.Module = _Loss(model, settings.bfloat16)
-    if grouped:
-        loss_of = nn.parallel.DistributedDataParallel(loss_of)
-    total = torch.zeros(2, dtype=torch.float64)
-    for iteration in range(begin, settings.iterations):
-        rng = np.random.default_rng([settings.seed, iteration, rank])
-        batch = _to(sample(source, settings, settings.batch // world, rng), device)
-        warm = min(1.0, (iteration + 1) / max(1, settings.warmup))
-        rate = settings.learning_rate * (1 + math.cos(math.pi * iteration / settings.iterations)) / 2
-        for group in optimizer.param_groups:
-            group["lr"] = warm * rate
-        optimizer.zero_grad()
-        loss, psnr = loss_of(batch)
-        loss.backward()
-        if settings.clip_gradient:
-            nn.utils.clip_grad_norm_(model.parameters(), settings.clip_gradient)
-        optimizer.step()
-        total += torch.stack([loss.detach(), psnr]).double().cpu()
-        done = iteration + 1
-        if done % EVERY == 0:
-            mean = (total / EVERY).tolist()
-            total.zero_()
-            history.append({"iteration": done, "loss": mean[0], "psnr": mean[1]})
-            if progress is not None:
-                progress(history[-1])
-        if out is not None and rank == 0 and (done % checkpoint_every == 0 or done == settings.iterations):
-            Path(out).mkdir(parents=True, exist_ok=True)
-            save(Path(out) / CHECKPOINT, Checkpoint(model, settings, optimizer.state_dict(), done, history))
+    validation = None if validation is None else _source(validation, settings)
+    group = ranks.current(device)
+    model.to(group.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    task = _Task(model, settings, source, validation, group)
+    how = Plan(settings.iterations, EVERY, folder, save_every=checkpoint_every, **plan)
+    history = training.fit(task, how, group, state, progress)
     return Result(model.eval(), history)
 
 

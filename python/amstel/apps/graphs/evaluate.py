@@ -1,0 +1,44 @@
+"""How well a trained graph network names the test nodes; and the picture of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amstel import _files, _optional
+from amstel.apps.graphs.predict import predict
+from amstel.apps.graphs.train import Study
+from amstel.data.nodes import NodeData
+
+PLOTS = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
+
+
+def evaluate(study: Study, data: NodeData, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """The accuracy of the best weights on training, validation and test nodes, beside what the study found."""
+    right = predict(study, data, device).argmax(1) == data.labels.cpu()
+    parts = {part: getattr(data, part) for part in ("train", "val", "test")}
+    own = {part: right[nodes].double().mean().item() for part, nodes in parts.items() if len(nodes)}
+    assert study.best is not None
+    return {"seed": study.best[0], **own, "mean": study.mean, "std": study.std, "seeds": len(study.accuracy)}
+
+
+def plot(path: Path, result: Study) -> None:
+    """A histogram of the accuracies."""
+    for name in ("figure", "backends.backend_agg", "ticker"):
+        _optional.need(f"matplotlib.{name}", extra="cli", purpose="--plot")
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    percent = [100 * a for a in result.accuracy]
+    axes.hist(percent, bins=min(20, max(5, len(percent) // 5)), color="#0072B2", edgecolor="white")
+    label = f"mean {100 * result.mean:.2f} ± {100 * result.std:.2f}"
+    axes.axvline(100 * result.mean, color="#D55E00", label=label)
+    axes.set(xlabel="test accuracy, %", ylabel="seeds", title=f"{result.dataset}, {result.model}")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    with _files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)

@@ -1,0 +1,58 @@
+"""What a trained graph network says of every node."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from amstel import _files
+from amstel.apps.graphs.problem import _Field, _Problem
+from amstel.apps.graphs.train import Study
+from amstel.data import Planetoid, block_model
+from amstel.data.nodes import NodeData
+
+WRITTEN = (".csv", ".json")
+
+
+def load_data(name: str, root: Path | None) -> NodeData:
+    """The data set of that name; "block-model" needs no file."""
+    return block_model() if name.replace(" ", "-") == "block-model" else Planetoid(root, name)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def predict(study: Study, data: NodeData, device: str | torch.device = "cpu") -> Tensor:
+    """Probabilities [nodes, classes] by the best weights of a study.
+
+    Raises:
+        ValueError: the data have other features or classes than those that the network was trained on.
+    """
+    if study.best is None:
+        raise ValueError("the study has no trained network yet")
+    problem = _Problem(data, study.model, study.settings, device)
+    _, w1, w2 = study.best
+    wanted = (problem.features.shape[1], problem.outputs)
+    got = (w1.shape[0], w2.shape[1] // problem.supports)
+    if wanted != got:
+        raise ValueError(
+            f"the network is for {got[0]} features and {got[1]} classes, but {data.name} has {wanted[0]} and {wanted[1]}"
+        )
+    field = _Field(problem.together, problem.features, torch.arange(data.num_nodes), problem.device)
+    weights = (w[None].to(problem.device) for w in (w1, w2))
+    return field.logits(*weights)[0].softmax(-1).cpu()
+
+
+def write(path: Path, probabilities: Tensor) -> None:
+    """A line `node,class,probability` a node (.csv), or lists of them (.json)."""
+    best, classes = probabilities.max(1)
+    columns = {"class": classes.tolist(), "probability": best.tolist()}
+    with _files.replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        if path.suffix.lower() == ".json":
+            json.dump(columns, file)
+            return
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["node", *columns])
+        table.writerows((n, k, f"{p:.6g}") for n, (k, p) in enumerate(zip(*columns.values(), strict=True)))

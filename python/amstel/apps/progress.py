@@ -1,0 +1,58 @@
+"""How long work shows: one callback, `update(n)` after every n items, behind which is a bar, a log line or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+#: Seconds between two lines in a log.
+INTERVAL = 60.0
+
+
+@contextlib.contextmanager
+def shown(
+    total: int | None, unit: str, *, quiet: bool = False, stream: Any = None
+) -> Iterator[Callable[[int], None]]:
+    """`update(n)`: a bar on a terminal where tqdm is installed, a line a minute elsewhere; `total` None: not known.
+
+    Example:
+        >>> with shown(3, "images") as update:
+        ...     for _ in range(3):
+        ...         update(1)
+    """
+    stream = stream or sys.stderr
+    if quiet or total == 0:
+        yield lambda n: None
+        return
+    if stream.isatty():
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            pass
+        else:
+            with tqdm(total=total, unit=f" {unit}", unit_scale=True, leave=False, file=stream) as bar:
+                yield bar.update
+            return
+    yield _Log(total, unit, stream).update
+
+
+class _Log:
+    def __init__(self, total: int | None, unit: str, stream: Any):
+        self.total, self.unit, self.stream = total, unit, stream
+        self.done, self.start = 0, time.monotonic()
+        self.said = self.start
+
+    def update(self, n: int) -> None:
+        self.done += n
+        now = time.monotonic()
+        if now - self.said < INTERVAL:
+            return
+        self.said = now
+        rate = self.done / (now - self.start)
+        of, left = ("", "") if self.total is None else (f" of {self.total}", "")
+        if self.total is not None and rate > 0:
+            left = f", {(self.total - self.done) / rate / 60:.0f} min left"
+        print(f"{self.done}{of} {self.unit}, {rate:.3g}/s{left}", file=self.stream, flush=True)

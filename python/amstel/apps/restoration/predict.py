@@ -1,0 +1,198 @@
+"""From degraded images or k-space in files to restored ones in files: what `amstel restore INPUT` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amstel import _files, restore
+from amstel.apps.ranks import Outcome, Ranks, each
+from amstel.apps.restoration import evaluate, files
+from amstel.nn.rim import RIM
+
+Record = dict[str, Any]
+
+
+@dataclass
+class Options:
+    """How to restore.
+
+    Attributes:
+        task: "denoise", "inpaint", "sr" or "mri".
+        model: None: the weights that ship.
+        sigma, add_noise: 0..255; noise that is there, and noise to add for a test; None: estimated where images are
+            denoised, 1 where they are inpainted.
+        seed: of the noise that is added.
+        scale: of "sr".
+        mask, sensitivities: files.
+        steps: None: as trained.
+    """
+
+    task: str = "denoise"
+    model: RIM | None = None
+    sigma: Any = None
+    scale: int = 2
+    mask: Path | None = None
+    sensitivities: Path | None = None
+    add_noise: float | None = None
+    seed: int = 0
+    steps: int | None = None
+
+
+def targets(source: Path, output: Path | None, task: str) -> tuple[list[Path], list[Path]]:
+    """The images of `source`, a file or a folder, and the file to write for each."""
+    sources = files.find(source)
+    if not source.is_dir():
+        target = output or Path(f"{source.stem}_{task}.png")
+        files.check_writable(target)
+        return sources, [target]
+    folder = output or Path(f"{source.resolve().name}_{task}")
+    if folder.is_file():
+        raise ValueError(f"{folder} must be a folder, as {source} is one")
+    found = [folder / f"{image.stem}.png" for image in sources]
+    if len(set(found)) < len(found):
+        twice = next(t for t in found if found.count(t) > 1)
+        raise ValueError(f"{source} holds more than one image of the name {twice.stem}")
+    return sources, found
+
+
+def images(
+    sources: Sequence[Path],
+    targets: Sequence[Path],
+    options: Options,
+    ranks: Ranks | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Outcome[int, Record]]:
+    """Restore image files; item i of the outcomes is i, its value says what was written.
+
+    Args:
+        sources, targets: what to read and what to write.
+        options: how.
+        ranks: every process takes its share of the files.
+        progress: called with 1 after every file; of one file with the number of its pixels that are done.
+    """
+    ranks = ranks or Ranks()
+    known = None
+    if options.mask is not None:
+        known = read_mask(options.mask)
+    alone = len(sources) == 1
+
+    def work(number: int) -> Record:
+        update = progress if alone else None
+        return _image(number, sources[number], targets[number], options, known, ranks, update)
+
+    return each(range(len(sources)), work, ranks, None if alone else progress)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Where a picture is more than half as bright as its brightest: white and black, or 1 and 0, which looks all black.
+
+    Raises:
+        ValueError: black all over, so that nothing would be known.
+    """
+    pixels = files.read(path).pixels
+    pixels = pixels if pixels.ndim == 2 else pixels.mean(2)
+    if not pixels.max() > 0:
+        raise ValueError(
+            f"the mask {path} must be white somewhere, where pixels are known; it is black all over"
+        )
+    return pixels > 0.5 * pixels.max()
+
+
+def _image(
+    number: int,
+    source: Path,
+    target: Path,
+    options: Options,
+    mask: np.ndarray | None,
+    ranks: Ranks,
+    progress: Callable[[int], None] | None,
+) -> Record:
+    picture = files.read(source)
+    files.check_writable(target, picture)
+    _files.distinct(target, source, argument="output")
+    y = truth = picture.pixels
+    if mask is not None and mask.shape != y.shape[:2]:
+        sizes = [f"{s[1]} x {s[0]} pixels" for s in (mask.shape, y.shape)]
+        raise ValueError(f"the mask {options.mask} has {sizes[0]}, but the image {source} {sizes[1]}")
+    if options.add_noise:
+        noise = np.random.default_rng([options.seed, number]).standard_normal(y.shape)
+        y = (y + options.add_noise / 255 * noise).astype(np.float32)
+    how: Record = {}
+    if options.task == "sr":
+        how["scale"] = options.scale
+    else:
+        level = options.sigma or options.add_noise
+        how |= {"sigma": "auto" if level is None else level / 255, "return_sigma": True}
+    x = restore(
+        y,
+        options.task,
+        mask=mask,
+        model=options.model,
+        device=ranks.device,
+        steps=options.steps,
+        progress=progress,
+        **how,
+    )
+    if how.pop("return_sigma", False):
+        x, assumed = x
+        estimated = how["sigma"] == "auto"
+        how = {"sigma": assumed if estimated else how["sigma"]}
+        if options.task == "denoise":
+            how["estimated"] = estimated
+    alpha = picture.alpha
+    if alpha is not None and options.task == "sr":
+        alpha = evaluate.enlarged(alpha, options.scale)
+    files.write(target, files.Picture(x, alpha, picture.bits, picture.about))
+    record: Record = {
+        "input": str(source),
+        "output": str(target),
+        "width": y.shape[1],
+        "height": y.shape[0],
+        "channels": 1 if y.ndim == 2 else 3,
+        "bits": picture.bits,
+        "alpha": alpha is not None,
+        **how,
+    }
+    if options.add_noise:
+        record |= {"noisy_psnr": evaluate.psnr(y, truth), "psnr": evaluate.psnr(x, truth)}
+    return record
+
+
+def kspace(source: Path, target: Path, options: Options, ranks: Ranks | None = None) -> Record:
+    """Reconstruct the k-space of a file: the magnitude as a picture, the complex image as .npy beside it."""
+    from amstel.data import mri
+
+    assert options.mask is not None
+    files.check_writable(target)
+    numbers = target.with_suffix(".npy")
+    _files.distinct(numbers, source, options.mask, argument="output")
+    y, mask = mri.read_kspace(source), mri.read_mask(options.mask)
+    maps = None if options.sensitivities is None else mri.read_kspace(options.sensitivities)
+    x = restore(
+        y[None],
+        "mri",
+        mask=mask if mask.dim() == 1 else mask[None, None],
+        sensitivities=maps,
+        model=options.model,
+        device=(ranks or Ranks()).device,
+        steps=options.steps,
+    )[0].numpy()
+    magnitude = np.abs(x)
+    files.write(target, files.Picture(magnitude / max(magnitude.max(), 1e-30)))
+    with _files.replacing(numbers) as temporary:
+        np.save(temporary, x)
+    coils, height, width = y.shape
+    return {
+        "input": str(source),
+        "output": str(target),
+        "complex_output": str(numbers),
+        "width": width,
+        "height": height,
+        "coils": coils,
+        "sampled": float(mask.float().mean()),
+    }

@@ -1,0 +1,103 @@
+"""What an application gives the training engine (`amstel.apps.training`): a `Task` to train, and a `Plan` of how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amstel import _check
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Task:
+    """What is trained, and how a step of it is made.
+
+    Attributes:
+        model: whose state_dict the checkpoint holds, as `key`.
+        module: from what `inputs` returns to the loss and the other `metrics`, a tensor; the loss alone has a gradient.
+        optimizer: of its parameters.
+        metrics: names of the loss and the metrics.
+        summed: they are sums over the items of a batch; otherwise means.
+        clip: largest norm of the gradient; 0 does not clip.
+        best: a name of what `validate` returns, of which the largest makes the best checkpoint.
+    """
+
+    model: nn.Module
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    key = "model"
+    metrics: tuple[str, ...] = ("loss",)
+    summed = False
+    clip = 0.0
+    best = ""
+
+    def items(self, step: int) -> Sequence[int]:
+        """The numbers of the samples in the batch of a step, over all processes."""
+        raise TypeError(f"{type(self).__name__} must define `items`")
+
+    def inputs(self, step: int, items: Sequence[int]) -> tuple[Any, ...]:
+        """What `module` takes of some of them, on its device."""
+        raise TypeError(f"{type(self).__name__} must define `inputs`")
+
+    def gradients(self, step: int) -> Tensor | None:
+        """Fill the gradients without `module`, and return the metrics; None: let the engine do it."""
+        return None
+
+    def prepare(self, step: int) -> None:
+        """Before every step: the learning rate."""
+
+    def seed(self, epoch: int, rank: int) -> int | None:
+        """For torch's generator at the beginning of an epoch; None leaves it."""
+        return None
+
+    def validate(self) -> dict[str, float]:
+        """After every epoch, in every process, with the averaged weights where there are any."""
+        return {}
+
+    def finished(self) -> bool:
+        """After every step: whether to stop early."""
+        return False
+
+    def header(self, step: int) -> dict[str, Any]:
+        """What else the checkpoint holds: its format, the settings."""
+        return {}
+
+    def entry(self, step: int) -> dict[str, float]:
+        """What else an entry of the history holds, before the metrics."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how to train.
+
+    Attributes:
+        steps, every: how many in all, and in an epoch: after each comes an entry of the history and a checkpoint.
+        out: the folder of `checkpoint.pt`, `best.pt` and `log.jsonl`, a line an epoch; None writes nothing.
+        save_every: steps between checkpoints within an epoch; 0: none.
+        precision: of the forward pass, "float32", "bfloat16" or "float16" (autocast; float16 scales the loss).
+        accumulate: in how many parts a process goes through its share of a batch.
+        average: decay of the exponential moving average of the weights, which then are the result; 0: none.
+    """
+
+    steps: int
+    every: int
+    out: Path | None = None
+    save_every: int = 0
+    precision: str = "float32"
+    accumulate: int = 1
+    average: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            _check.fail("precision", f"one of {', '.join(PRECISIONS)}", self.precision)
+        if not isinstance(self.accumulate, int) or isinstance(self.accumulate, bool) or self.accumulate < 1:
+            _check.fail("accumulate", "an integer >= 1", self.accumulate)
+        if not 0 <= self.average < 1:
+            _check.fail("average", "in [0, 1)", self.average)

@@ -1,0 +1,98 @@
+"""Tests of SINT: of the tracker on sequences, and of its matching on pairs of frames, without a tracker around it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from amstel import tracking
+from amstel.apps.ranks import Outcome, Ranks, each, succeeded
+from amstel.apps.tracking.samples import _rois
+from amstel.data.pairs import Pairs, overlaps, polar_boxes
+from amstel.nn.sint import SINT
+from amstel.tracking.evaluation import DatasetEvaluation
+
+_SCALES = (1.0, math.sqrt(0.5), math.sqrt(2.0))
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How often the best of a frame's candidates is the target.
+
+    Attributes:
+        iou: mean IoU of the best-scored candidate with the target.
+        accuracy: share of pairs where it is above 0.5.
+        reachable: mean IoU of the candidate that lies best: no matching does better than it.
+    """
+
+    iou: float
+    accuracy: float
+    reachable: float
+
+
+@torch.no_grad()
+def matching(
+    model: SINT, pairs: Pairs, count: int, seed: int = 0, progress: Callable[[int], None] | None = None
+) -> Matching:
+    """Search the target of each pair's first frame in its second, as a tracker would: one step, no prior.
+
+    The candidates are 10 angles on 10 circles of radius up to max(w, h) and their centre, at three scales, and the
+    boxes of `FramePair.others`. The centre of the circles is off the target's by up to 0.6 max(w, h) in x and y.
+
+    Args:
+        pairs: pair i of `count` is number i modulo len(pairs).
+        seed: the pairs depend on it and on `count` alone, so that models can be compared.
+    """
+    model.eval()
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    found: list[tuple[float, float]] = []
+    for index in range(count):
+        rng = np.random.default_rng([seed, index])
+        pair = pairs.sample(index % len(pairs), rng)
+        truth = pair.boxes[1]
+        side = float((truth[2:] - truth[:2]).max())
+        start = truth + side * torch.from_numpy(rng.uniform(-0.6, 0.6, 2).astype(np.float32)).repeat(2)
+        at_start = polar_boxes(start, 1, 1, _SCALES) - side * torch.tensor([1.0, 0, 1, 0])
+        boxes = torch.cat([at_start, polar_boxes(start, 10, 10, _SCALES), pair.others[1]])
+        maps = model.features(pair.frames.to(device).float() / 255)
+        query = model.describe([m[:1] for m in maps], _rois([pair.boxes[:1]], device))[0]
+        scores = model.match([m[1:] for m in maps], _rois([boxes], device), query)
+        overlap = overlaps(boxes, truth)
+        found.append((float(overlap[scores.argmax()]), float(overlap.max())))
+        if progress is not None:
+            progress(1)
+    best, most = torch.tensor(found).T
+    return Matching(best.mean().item(), (best > 0.5).float().mean().item(), most.mean().item())
+
+
+def evaluate_dataset(
+    tracker: Any,
+    sequences: Sequence[Any],
+    out: Path,
+    protocol: str = "otb",
+    progress: Callable[[int], None] | None = None,
+    ranks: Ranks | None = None,
+    failures: list[Outcome] | None = None,
+) -> DatasetEvaluation:
+    """`amstel.tracking.evaluate_dataset`, each process on its share of the sequences.
+
+    Args:
+        tracker, sequences, out, protocol: as there, with a `SINTTracker`.
+        progress: called with 1 after every sequence.
+        ranks: the processes.
+        failures: takes sequences that cannot be tracked, which are left out then; default: their error is raised.
+    """
+    sequences = list(sequences)
+
+    def work(number: int) -> None:
+        tracking.evaluate_dataset(tracker.track, [sequences[number]], out, protocol)
+
+    outcomes = each(range(len(sequences)), work, ranks or Ranks(), progress, fatal=failures is None)
+    done = [sequences[outcome.item] for outcome in succeeded(outcomes, failures)]
+    return tracking.evaluate_dataset(None, done, out, protocol)

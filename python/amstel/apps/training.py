@@ -1,0 +1,270 @@
+"""The one training engine: steps and epochs, checkpoints, resuming, several processes, precision, averaging, the log.
+
+An application describes what is trained as a `Task`; `fit` trains it. Everything random follows from (seed, step), or
+lies in the checkpoint, so that a run that was killed and resumed repeats the uninterrupted one bit for bit (with as
+many threads and processes), and n processes compute what one would, but for the order of sums and the masks of dropout.
+
+It is small because it builds on torch alone. Accelerate was the alternative: it gives every process as many samples by
+repeating some where a batch does not divide, so that two processes are not one, and it resumes in an epoch by going
+through the loader again; here a process without a share takes part with weight 0, and a step knows its own samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from amstel import _check, _files
+from amstel.apps.ranks import Ranks, current
+from amstel.apps.task import PRECISIONS, Plan, Task
+
+CHECKPOINT, BEST, LOG = "checkpoint.pt", "best.pt", "log.jsonl"
+
+
+def begin(out: str | Path | None, resume: bool, force: bool) -> Path | None:
+    """The folder to write to; FileExistsError where a run is in it that is neither resumed nor to be overwritten."""
+    if out is None:
+        if resume:
+            _check.fail("out", "the folder of the checkpoint to resume from", None)
+        return None
+    file = Path(out) / CHECKPOINT
+    if file.exists() and not resume and not force:
+        raise FileExistsError(f"{file} exists: resume goes on with it, force (--force) overwrites it")
+    return Path(out)
+
+
+def fit(
+    task: Task,
+    plan: Plan,
+    ranks: Ranks | None = None,
+    state: Mapping[str, Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[dict[str, float]]:
+    """Train; returns the history, an entry of mean metrics an epoch. The caller's random numbers stay as they were.
+
+    Args:
+        task: what to train.
+        plan: how long, and how.
+        ranks: default: the process group that is there.
+        state: the checkpoint to go on from.
+        progress: called with the number of items after every step.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after the step was finished and a checkpoint written.
+    """
+    ranks = ranks or current(next(task.model.parameters()).device)
+    own = (state or {}).get("training", {})
+    plan = replace(plan, **own.get("how", {}))  # it goes on as it began
+    devices = [ranks.device] if ranks.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), _interrupts(plan.out is not None and ranks.world == 1) as asked:
+        run = _Run(task, plan, ranks, state)
+        while run.step < plan.steps:
+            count = run.one()
+            stop = task.finished() or run.step == plan.steps
+            if stop or run.step % plan.every == 0:
+                run.end_epoch()
+            elif asked or (plan.save_every and run.step % plan.save_every == 0):
+                run.save()
+            if progress is not None:
+                progress(count)
+            if stop:
+                break
+            if asked:
+                raise KeyboardInterrupt(f"interrupted; --resume goes on from {run.file}")
+        if run.average:
+            task.model.load_state_dict(run.average)
+    return run.history
+
+
+class _Run:
+    """A training as it stands."""
+
+    def __init__(self, task: Task, plan: Plan, ranks: Ranks, state: Mapping[str, Any] | None):
+        self.task, self.plan, self.ranks = task, plan, ranks
+        own: dict[str, Any] = (state or {}).get("training", {})
+        self.history: list[dict[str, float]] = list(state["history"]) if state else []
+        # The first release wrote the number of epochs, or of iterations, alone.
+        self.step: int = own.get("step", (state or {}).get("iteration", len(self.history) * plan.every))
+        self.best: float | None = own.get("best")
+        self.random: list[dict[str, Tensor]] = own.get("random", [])
+        self.total = torch.zeros(len(task.metrics) + 1, device=ranks.device, dtype=torch.float64)
+        if "total" in own and ranks.first:
+            self.total += own["total"].to(ranks.device)
+        self.average: dict[str, Tensor] = {}
+        if plan.average:
+            self.average = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
+        if own.get("raw"):  # what the checkpoint has as the model is the average
+            task.model.load_state_dict(own["raw"])
+        self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=plan.precision == "float16")
+        if state:
+            task.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(own.get("scaler", {}))
+        self.module = task.module
+        if ranks.world > 1:
+            self.module = nn.parallel.DistributedDataParallel(task.module)
+        self.file = None if plan.out is None else plan.out / CHECKPOINT
+        self.fresh = not state
+        self.opened = False
+
+    def _open(self, folder: Path) -> None:
+        """Before the first checkpoint, so that a run that cannot begin leaves nothing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.fresh:
+            (folder / BEST).unlink(missing_ok=True)
+        _files.write_text(folder / LOG, "".join(map(self._line, range(len(self.history)))))
+        self.opened = True
+
+    def one(self) -> int:
+        """One step of the optimizer; the number of its items."""
+        task, step = self.task, self.step
+        if step % self.plan.every == 0:
+            seed = task.seed(step // self.plan.every, self.ranks.rank)
+            if seed is not None:
+                torch.manual_seed(seed)
+        elif len(self.random) == self.ranks.world:
+            _set_random(self.random[self.ranks.rank], self.ranks.device)
+        self.random = []
+        task.prepare(step)
+        metrics = task.gradients(step)
+        if metrics is None:
+            task.optimizer.zero_grad()
+            items = task.items(step)
+            self._backward(items)
+            if task.clip:
+                self.scaler.unscale_(task.optimizer)
+                nn.utils.clip_grad_norm_(task.model.parameters(), task.clip)
+            self.scaler.step(task.optimizer)
+            self.scaler.update()
+        else:
+            items = (0,)
+            self.total += torch.cat([metrics, metrics.new_ones(1)])
+            task.optimizer.step()
+        if self.average:
+            self._average()
+        self.step += 1
+        return len(items)
+
+    def _backward(self, whole: Sequence[int]) -> None:
+        """The gradient over the whole batch, of which this process computes its share, in parts."""
+        task, ranks, plan = self.task, self.ranks, self.plan
+        share, weight = ranks.share(whole), 1.0
+        if not share:  # it computes what the others wait for, with no weight
+            share, weight = list(whole[:1]), 0.0
+        count, dtype = min(plan.accumulate, len(share)), PRECISIONS[plan.precision]
+        for number in range(count):
+            part, last = share[number::count], number == count - 1
+            quiet = contextlib.nullcontext() if last or self.module is task.module else self.module.no_sync()
+            with quiet:
+                with torch.autocast(ranks.device.type, dtype, enabled=dtype is not None):
+                    loss, metrics = self.module(*task.inputs(self.step, part))
+                items = 1 if task.summed else len(part)
+                # The gradients of the processes are averaged: times their number is the sum over the batch.
+                self.scaler.scale(loss * (weight * items * ranks.world / len(whole))).backward()
+            found = torch.cat([loss.detach().reshape(1), metrics.detach().reshape(-1)]).double()
+            self.total += weight * torch.cat([items * found, found.new_full((1,), len(part))])
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        for name, value in self.task.model.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value, 1 - self.plan.average)
+            else:
+                self.average[name].copy_(value)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with the averaged weights, for the time of the `with`."""
+        raw = {k: v.clone() for k, v in self.task.model.state_dict().items()} if self.average else {}
+        if self.average:
+            self.task.model.load_state_dict(self.average)
+        yield
+        if self.average:
+            self.task.model.load_state_dict(raw)
+
+    def end_epoch(self) -> None:
+        """An entry of the history, validation, the checkpoints and a line of the log."""
+        if self.ranks.world > 1:
+            distributed.all_reduce(self.total)
+        *sums, count = self.total.tolist()
+        self.total.zero_()
+        entry = dict(self.task.entry(self.step))
+        entry |= {name: value / count for name, value in zip(self.task.metrics, sums, strict=True)}
+        training = self.task.model.training
+        with self.averaged():
+            entry |= self.task.validate()
+        self.task.model.train(training)
+        if self.plan.out is not None and self.ranks.first and not self.opened:
+            self._open(self.plan.out)
+        self.history.append(entry)
+        value = entry.get(self.task.best)
+        if value is not None and (self.best is None or value > self.best):
+            self.best = value
+            self.save(BEST)
+        self.save()
+        if self.plan.out is not None and self.ranks.first:
+            with open(self.plan.out / LOG, "a") as log:
+                log.write(self._line(-1))
+
+    def _line(self, number: int) -> str:
+        return json.dumps({"epoch": number % len(self.history) + 1, **self.history[number]}) + "\n"
+
+    def save(self, name: str = CHECKPOINT) -> None:
+        """A checkpoint that torch.load(weights_only=True) reads; a half-written one never replaces a whole one."""
+        if self.plan.out is None:
+            return
+        random: list[dict[str, Tensor]] = []
+        if self.step % self.plan.every and name == CHECKPOINT:  # within an epoch
+            random = self.ranks.merge([_get_random(self.ranks.device)])
+            if self.ranks.world > 1:
+                distributed.all_reduce(self.total)
+        if self.ranks.first:
+            raw = self.task.model.state_dict()
+            own = {"step": self.step, "best": self.best, "random": random, "total": self.total.cpu()}
+            own["how"] = {k: getattr(self.plan, k) for k in ("precision", "accumulate", "average")}
+            own |= {"scaler": self.scaler.state_dict(), "raw": raw if self.average else None}
+            state = {**self.task.header(self.step), self.task.key: self.average or raw}
+            state |= {"optimizer": self.task.optimizer.state_dict(), "history": self.history, "training": own}
+            if not self.opened:
+                self._open(self.plan.out)
+            _files.torch_save(self.plan.out / name, state)
+        else:
+            self.total.zero_()
+
+
+def _get_random(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _set_random(states: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+@contextlib.contextmanager
+def _interrupts(wait: bool) -> Iterator[list[int]]:
+    """A list that the first Ctrl-C is noted in, so that a step can be finished; the second one ends at once."""
+    asked: list[int] = []
+    if not wait or threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def note(number: int, frame: Any) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,101 @@
+"""The paper's test of action recognition: 25 segments of every clip, and the mean of what the network says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from amstel import _check
+from amstel import nn as models
+from amstel.apps.ranks import Outcome, Ranks, each, succeeded
+from amstel.apps.video.network import Network
+from amstel.apps.video.samples import Clips, _prepare, _stack, _Video
+
+
+@dataclass
+class Evaluation:
+    """Clips in order: probabilities [clips, K], labels [clips], names."""
+
+    probabilities: Tensor
+    labels: Tensor
+    names: list[str]
+
+    @property
+    def accuracy(self) -> float:
+        return (self.probabilities.argmax(1) == self.labels).double().mean().item()
+
+
+@torch.no_grad()
+def _segments(
+    network: Network, video: _Video, count: int, vote: str = "mean"
+) -> tuple[Tensor, Tensor | None]:
+    """Probabilities [K] and attention [n, h, w] of a prepared video, each the mean over the segments that see it."""
+    from amstel.media.reading import segments
+
+    n, steps = len(video.frames), min(network.settings.steps, len(video.frames))
+    index = torch.unique(segments(n, steps, count), dim=0)
+    device = next(network.parameters()).device
+    probabilities, total, seen = [], None, torch.zeros(n)
+    for part in index.split(32):
+        crops = [_Video(video.frames[i], None if video.motion is None else video.motion[i]) for i in part]
+        batch = _stack(crops, [0] * len(crops), device)
+        outputs = network(batch.frames, batch.motion, batch.lengths)
+        scores = [logits for logits, _ in outputs.values()]  # of equal length: nothing is padded
+        found = [models.predict(x if vote == "mean" else x[-1:]) for x in scores]
+        # A probability that underflows in one stream must not make the product 0/0.
+        probabilities.append(
+            found[0] if len(found) == 1 else models.fuse(*(p.clamp_min(1e-12).log() for p in found))
+        )
+        attention = next(iter(outputs.values()))[1]
+        if attention is not None:
+            if total is None:
+                total = torch.zeros(n, *attention.shape[2:])
+            total.index_add_(0, part.T.flatten(), attention.flatten(0, 1).cpu())
+            seen.index_add_(0, part.T.flatten(), torch.ones(part.numel()))
+    mean = torch.cat(probabilities).mean(0).cpu()
+    return mean, None if total is None else total / seen[:, None, None]
+
+
+def evaluate(
+    network: Network,
+    clips: Clips,
+    segments: int = 25,
+    progress: Callable[[int], None] | None = None,
+    *,
+    vote: str = "mean",
+    ranks: Ranks | None = None,
+    failures: list[Outcome] | None = None,
+) -> Evaluation:
+    """The paper's test: probabilities of equally spaced segments of T frames, averaged over segments and steps.
+
+    With vote="last" a segment's answer is that of its last step alone, which has seen all of it: better where the
+    first frames cannot tell.
+
+    Args:
+        network: what to test.
+        clips: on these.
+        segments: of a clip.
+        progress: called with 1 after every clip.
+        vote: see above.
+        ranks: processes of which each takes its share of the clips.
+        failures: takes clips that cannot be read, which are left out then; default: their error is raised.
+    """
+    if vote not in ("mean", "last"):
+        _check.fail("vote", "'mean' or 'last'", vote)
+    if not len(clips):
+        _check.fail("clips", "at least one clip", "none")
+    network.eval()
+
+    def work(number: int) -> tuple[Tensor, int, str]:
+        clip = clips[number]
+        found = _segments(network, _prepare(clip.frames, network.settings), segments, vote)[0]
+        if progress is not None:
+            progress(1)
+        return found, clip.label, clip.name
+
+    outcomes = each(range(len(clips)), work, ranks or Ranks(), fatal=failures is None)
+    found, labels, names = zip(*(done.value for done in succeeded(outcomes, failures)), strict=True)  # type: ignore[misc]
+    return Evaluation(torch.stack(found), torch.tensor(labels), list(names))

@@ -1,0 +1,125 @@
+"""The network of action recognition: a backbone and one of the models of `amstel.nn` for each stream; its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amstel import _check
+from amstel import nn as models
+from amstel.apps.video.settings import Settings
+
+MODELS: dict[str, Any] = {
+    "lstm": models.LSTMClassifier,
+    "alstm": models.ALSTM,
+    "convlstm": models.ConvLSTMClassifier,
+    "convalstm": models.ConvALSTM,
+    "videolstm": models.VideoLSTM,
+}
+
+
+class _Stream(nn.Module):
+    """A backbone and a recurrent model; VideoLSTM on RGB has a second backbone for its motion."""
+
+    def __init__(self, settings: Settings, stream: str, num_classes: int):
+        super().__init__()
+        s = settings
+        self.stream, self.frozen = stream, s.backbone == "vgg16"
+        self.backbone = _backbone(s, 3 if stream == "rgb" else 2)
+        self.takes_motion = s.model == "videolstm"
+        self.motion = _backbone(s, 2) if self.takes_motion and stream == "rgb" else None
+        side = s.frame_size // self.backbone.stride
+        options: dict[str, Any] = {
+            "feature_size": side,
+            "attention_channels": s.attention,
+            "head_channels": s.head,
+            "dropout": s.dropout,
+        }
+        if s.model not in ("lstm", "convlstm"):
+            options["initial_state"] = s.initial_state
+        self.model = MODELS[s.model](self.backbone.out_channels, s.hidden, num_classes, **options)
+
+    def _features(self, backbone: nn.Module, pixels: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return backbone(pixels)
+
+    def forward(
+        self, frames: Tensor, motion: Tensor | None, lengths: Tensor | None
+    ) -> models.video_lstm.Returns:
+        if self.frozen:
+            motion = None if motion is None else _flow_pixels(motion)
+        else:
+            frames = frames - 0.5
+        pixels = frames if self.stream == "rgb" else motion
+        assert pixels is not None
+        x = self._features(self.backbone, pixels)
+        if not self.takes_motion:
+            return self.model(x, lengths)
+        if self.motion is None:
+            return self.model(x, x, lengths)
+        assert motion is not None
+        return self.model(x, self._features(self.motion, motion), lengths)
+
+
+def _backbone(settings: Settings, channels: int) -> Any:
+    if settings.backbone == "vgg16":
+        return models.VGG16Features().requires_grad_(False)
+    return models.SmallBackbone(channels, settings.channels)
+
+
+def _flow_pixels(motion: Tensor) -> Tensor:
+    """Flow as the three channels of a picture, for a backbone that knows pictures only."""
+    both = (motion / 10 + 0.5).clamp(0, 1)
+    return torch.cat([both, (motion.norm(dim=-3, keepdim=True) / 5).clamp(0, 1)], -3)
+
+
+class Network(nn.Module):
+    """Frames in, class scores and attention of every stream out; carries its settings and the names of its classes.
+
+    Shapes: frames [T, N, 3, S, S] in [0, 1]; motion [T, N, 2, S, S] or None where no part of it uses motion; lengths
+    None or [N]. Returns {stream: (logits [T, N, K], attention [T, N, h, w] or None)}.
+    """
+
+    def __init__(self, settings: Settings, classes: Sequence[str]):
+        super().__init__()
+        self.settings, self.classes = settings, list(classes)
+        if len(self.classes) < 2:
+            _check.fail("classes", "two or more names", self.classes)
+        self.streams = nn.ModuleDict({s: _Stream(settings, s, len(classes)) for s in settings.streams})
+
+    def forward(
+        self, frames: Tensor, motion: Tensor | None, lengths: Tensor | None = None
+    ) -> dict[str, models.video_lstm.Returns]:
+        return {name: stream(frames, motion, lengths) for name, stream in self.streams.items()}
+
+    def load_backbone(self, state_dict: dict[str, Tensor]) -> None:
+        """torchvision's weights of VGG-16 into the backbones of all streams."""
+        for module in self.modules():
+            if isinstance(module, models.VGG16Features):
+                module.load_state_dict(state_dict)
+
+
+def read(path: str | Path) -> tuple[Network, dict[str, Any]]:
+    """The network of a checkpoint as it was trained, and all that the file holds."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"the checkpoint {path} does not exist")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not state["format"].startswith("amstel video_lstm"):
+            raise ValueError("another format")
+        settings = Settings(**{**state["settings"], "channels": tuple(state["settings"]["channels"])})
+        network = Network(settings, state["classes"])
+        network.load_state_dict(state["network"])
+    except Exception as error:
+        raise ValueError(f"{path} is not a checkpoint of `amstel videolstm train`") from error
+    return network, state
+
+
+def load(path: str | Path) -> Network:
+    """The network of a checkpoint, in evaluation mode."""
+    return read(path)[0].eval()

@@ -1,0 +1,112 @@
+"""Videos from end to end: the class, and where in them the network looked to find out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amstel import _check, _files
+from amstel.apps.ranks import Outcome, Ranks, each
+from amstel.apps.video.evaluate import _segments
+from amstel.apps.video.network import Network
+from amstel.apps.video.samples import _prepare
+
+
+@dataclass
+class Prediction:
+    """One video: probabilities [K]; attention [T, h, w] of every frame, or None; boxes [T, 4] (x1, y1, x2, y2) in its
+    pixels, or None."""
+
+    probabilities: Tensor
+    attention: Tensor | None
+    boxes: Tensor | None
+
+
+def predict(network: Network, frames: Tensor, segments: int = 25) -> Prediction:
+    """Classes, attention and boxes of one video, uint8 frames [n, H, W, 3].
+
+    At least `segments` segments, and as many as it takes to see every frame twice; each is classified from the start,
+    and a frame's attention is the mean over those that see it.
+    """
+    from amstel.media.localize import localize
+
+    _check.tensor("frames", frames, "uint8 [n, H, W, 3]")
+    if frames.dim() != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8 or len(frames) < 1:
+        _check.fail("frames", "uint8 [n, H, W, 3] with at least one frame", frames)
+    network.eval()
+    settings = network.settings
+    video = _prepare(frames, settings)
+    probabilities, attention = _segments(
+        network, video, max(segments, math.ceil(2 * len(video.frames) / settings.steps) + 1)
+    )
+    if attention is None:
+        return Prediction(probabilities, None, None)
+    attention = attention.repeat_interleave(settings.stride, 0)[: len(frames)]
+    height, width = frames.shape[1:3]
+    return Prediction(probabilities, attention, localize(attention, (height, width)))
+
+
+# -------------------------------------------------------------------------------------------------- files
+
+
+def find(paths: Sequence[Path]) -> list[Path]:
+    """The videos, and of a folder that holds videos those in it; a folder of frames is a video."""
+    from amstel.media.formats import VIDEOS
+
+    found: list[Path] = []
+    for path in paths:
+        inside = (
+            sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEOS and not p.name.startswith("."))
+            if path.is_dir()
+            else []
+        )
+        found += inside or [path]
+    return found
+
+
+def targets(sources: Sequence[Path], output: Path | None, model: str) -> list[Path]:
+    """The picture to write for each: `output` itself for one, else in that folder; ValueError where two were one."""
+    if len(sources) == 1 and output is not None and not output.is_dir():
+        return [output]
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+    found = [(output or Path()) / f"{source.resolve().stem}_{model}.gif" for source in sources]
+    if len(set(found)) < len(found):
+        twice = next(t for t in found if found.count(t) > 1)
+        raise ValueError(f"two of the videos would be written to {twice}; give them one at a time")
+    return found
+
+
+def files(
+    network: Network,
+    sources: Sequence[Path],
+    targets: Sequence[Path],
+    ranks: Ranks | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Outcome[int, dict[str, Any]]]:
+    """`predict` on video files, and a picture of each; item i of the outcomes is i, its value says what was found."""
+    from amstel.media.draw import annotate
+    from amstel.media.reading import read
+    from amstel.media.writing import write
+
+    def work(number: int) -> dict[str, Any]:
+        source, target = sources[number], targets[number]
+        _files.distinct(target, source, argument="output")
+        frames = read(source)
+        found = predict(network, frames)
+        order = found.probabilities.argsort(descending=True).tolist()
+        share = {network.classes[k]: found.probabilities[k].item() for k in order}
+        caption = f"{network.classes[order[0]]}  {100 * found.probabilities[order[0]]:.0f} %"
+        pictures = annotate(frames, found.attention, found.boxes, caption=caption)
+        with _files.replacing(target) as temporary:
+            write(temporary, pictures)
+        boxes = None if found.boxes is None else found.boxes.tolist()
+        return {"input": str(source), "output": str(target), "probabilities": share, "boxes": boxes}
+
+    return each(range(len(sources)), work, ranks or Ranks(), progress)

@@ -1,0 +1,159 @@
+"""Clips as a network sees them: brought to its size with their motion, cut and augmented at random, side by side.
+
+Everything random follows from (seed, epoch, clip), so that a resumed run repeats the uninterrupted one bit for bit,
+and a process of a distributed run sees the clips that it would have seen alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from amstel import _check
+from amstel.apps.video.settings import Settings
+from amstel.data.clips import Clip
+
+
+class Clips(Protocol):
+    """Clips by number: a list of them, or a folder that reads one when it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Clip: ...
+
+
+@dataclass
+class _Video:
+    frames: Tensor  # uint8 [n, 3, S, S]
+    motion: Tensor | None  # [n, 2, S, S], in units of a sixteenth of S
+
+
+def _prepare(frames: Tensor, settings: Settings) -> _Video:
+    """A clip's frames uint8 [n, H, W, 3] as a network sees them."""
+    side = settings.frame_size
+    pixels = frames[:: settings.stride].permute(0, 3, 1, 2)
+    if pixels.shape[2:] != (side, side):
+        pixels = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
+    pixels = pixels.contiguous()
+    if not settings.uses_motion:
+        return _Video(pixels, None)
+    if settings.motion == "difference":
+        grey = pixels.float().mean(1, keepdim=True) / 255
+        change = torch.cat([torch.zeros_like(grey[:1]), grey[1:] - grey[:-1]])
+        return _Video(pixels, 4 * torch.cat([change.relu(), (-change).relu()], 1))
+    from amstel.media.flow import flow as flow_of
+
+    flow = flow_of(pixels.permute(0, 2, 3, 1).contiguous(), settings.motion)
+    return _Video(pixels, flow * (16 / side))
+
+
+class _Videos:
+    """Prepared clips, kept in memory up to a limit."""
+
+    def __init__(self, clips: Clips, settings: Settings, limit: int = 2**31):
+        self.clips, self.settings, self.room = clips, settings, limit
+        self.kept: dict[int, tuple[_Video, int]] = {}
+
+    def __getitem__(self, index: int) -> tuple[_Video, int]:
+        if index in self.kept:
+            return self.kept[index]
+        clip = self.clips[index]
+        if clip.frames.shape[0] < 1:
+            raise ValueError(f"clip {clip.name} has no frame")
+        video = _prepare(clip.frames, self.settings)
+        size = video.frames.numel() + (0 if video.motion is None else 4 * video.motion.numel())
+        if size <= self.room:
+            self.room -= size
+            self.kept[index] = video, clip.label
+        return video, clip.label
+
+
+@dataclass
+class _Batch:
+    frames: Tensor
+    motion: Tensor | None
+    lengths: Tensor
+    labels: Tensor
+
+
+def _stack(crops: list[_Video], labels: list[int], device: torch.device) -> _Batch:
+    """Crops of any length side by side, the shorter ones padded with zeros at their end."""
+
+    def pad(parts: list[Tensor]) -> Tensor:
+        return nn.utils.rnn.pad_sequence(parts).to(device)
+
+    frames = pad([crop.frames for crop in crops])
+    motion = [crop.motion for crop in crops if crop.motion is not None]
+    return _Batch(
+        frames.float() / 255 if frames.dtype == torch.uint8 else frames,
+        pad(motion) if motion else None,
+        torch.tensor([len(crop.frames) for crop in crops], device=device),
+        torch.tensor(labels, device=device),
+    )
+
+
+def _crop(video: _Video, settings: Settings, generator: torch.Generator) -> _Video:
+    """T frames from anywhere in a clip, or all where there are fewer, augmented."""
+    start, left, up, mirror, light = torch.rand(5, generator=generator).tolist()
+    begin = int(start * (max(0, len(video.frames) - settings.steps) + 1))
+    part = slice(begin, begin + settings.steps)
+    frames = video.frames[part].float() / 255
+    motion = None if video.motion is None else video.motion[part]
+    if settings.brightness:
+        frames = (frames * (1 + settings.brightness * (2 * light - 1))).clamp(0, 1)
+    if settings.shift:
+        s, side = settings.shift, settings.frame_size
+        x, y = int(left * (2 * s + 1)), int(up * (2 * s + 1))
+
+        def move(maps: Tensor) -> Tensor:
+            return F.pad(maps, (s, s, s, s), mode="replicate")[..., y : y + side, x : x + side]
+
+        frames, motion = move(frames), None if motion is None else move(motion)
+    if settings.flip and mirror < 0.5:
+        frames = frames.flip(-1)
+        if motion is not None:
+            motion = motion.flip(-1)
+            if settings.motion != "difference":
+                motion = motion * torch.tensor([-1.0, 1.0])[:, None, None]
+    return _Video(frames, motion)
+
+
+def _generator(*key: int) -> torch.Generator:
+    """A generator for the given numbers alone."""
+    seed = 0
+    for part in key:  # a step of splitmix64 each, so that neighbouring keys share nothing
+        seed = (seed + part + 0x9E3779B97F4A7C15) % 2**64
+        seed = (seed ^ seed >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        seed = (seed ^ seed >> 27) * 0x94D049BB133111EB % 2**64
+        seed ^= seed >> 31
+    return torch.Generator().manual_seed(seed % 2**63)
+
+
+def split(labels: Sequence[int], fraction: float, seed: int = 0) -> tuple[list[int], list[int]]:
+    """Numbers of the clips to train on, and of those to hold out: a share of every class, drawn by `seed`."""
+    if not 0 <= fraction < 1:
+        _check.fail("fraction", "in [0, 1)", fraction)
+    out: list[int] = []
+    for label in sorted(set(labels)):
+        own = [i for i, other in enumerate(labels) if other == label]
+        count = min(len(own) - 1, round(fraction * len(own)))
+        out += [own[k] for k in torch.randperm(len(own), generator=_generator(seed, label))[:count].tolist()]
+    return [i for i in range(len(labels)) if i not in set(out)], sorted(out)
+
+
+class Subset:
+    """Some clips of a folder, still read only when they are asked for."""
+
+    def __init__(self, clips: Clips, indices: Sequence[int]):
+        self.clips, self.indices = clips, list(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int, /) -> Clip:
+        return self.clips[self.indices[index]]

@@ -1,0 +1,121 @@
+"""Settings of action recognition, and the names that they choose from.
+
+Without torch, so that the command line can show the options of a training at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from amstel.apps import checks
+
+MODELS = ("lstm", "alstm", "convlstm", "convalstm", "videolstm")
+STREAMS = ("rgb", "flow", "both")
+MOTIONS = ("dis", "farneback", "difference")
+BACKBONES = ("small", "vgg16")
+INITIAL_STATES = ("first", "mean", "zeros")
+OPTIMIZERS = ("rmsprop", "adam")
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The paper's training (section 4) where it does not depend on the backbone; `from_scratch` gives what a small
+    network needs that knows nothing yet.
+
+    Attributes:
+        model: one of `MODELS`.
+        stream: "rgb", "flow", or "both": two networks, whose probabilities are multiplied.
+        backbone: "small", trained with the rest, or "vgg16", which stays as it was loaded.
+        frame_size: frames are resized to a square of so many pixels.
+        channels: of the small backbone, whose maps have frame_size / 2^len(channels) a side.
+        hidden, attention, head: channels of the ConvLSTM, of the attention (None: as hidden), width of the head.
+        initial_state: of the models with attention, see `amstel.nn.ConvALSTM`.
+        motion: what the flow stream and the motion attention see: optical flow by "dis" or "farneback" (needs
+            opencv), or "difference", what became lighter and darker since the frame before.
+        steps, stride: a sample is `steps` frames (T), every `stride`-th of a clip.
+        optimizer, learning_rate: "rmsprop" with decay 0.9, or "adam".
+        schedule: of the learning rate: "constant", or "cosine" down to 0.
+        clip_gradient: largest norm of the gradient; 0 does not clip.
+        epochs, batch: a clip gives one sample an epoch; batch is over all processes.
+        dropout: in the head.
+        shift, flip, brightness: augmentation: by up to `shift` pixels; left and right, which not every set of classes
+            allows; times 1 ± brightness.
+        seed: of everything random.
+    """
+
+    model: str = "videolstm"
+    stream: str = "rgb"
+    backbone: str = "small"
+    frame_size: int = 64
+    channels: tuple[int, ...] = (16, 32, 32)
+    hidden: int = 32
+    attention: int | None = None
+    head: int = 1024
+    initial_state: str = "first"
+    motion: str = "dis"
+    steps: int = 30
+    stride: int = 1
+    optimizer: str = "rmsprop"
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    clip_gradient: float = 0.0
+    epochs: int = 60
+    batch: int = 128
+    dropout: float = 0.7
+    shift: int = 0
+    flip: bool = False
+    brightness: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("model", MODELS),
+            ("stream", STREAMS),
+            ("backbone", BACKBONES),
+            ("initial_state", INITIAL_STATES),
+            ("motion", MOTIONS),
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+        ):
+            if getattr(self, name) not in allowed:
+                checks.fail(name, f"one of {', '.join(allowed)}", getattr(self, name))
+        for name in ("frame_size", "hidden", "head", "steps", "stride", "epochs", "batch"):
+            if getattr(self, name) < 1:
+                checks.fail(name, "an integer >= 1", getattr(self, name))
+        least = 32 if self.backbone == "vgg16" else 2 ** len(self.channels)
+        if self.frame_size % least:
+            checks.fail("frame_size", f"a multiple of {least} for this backbone", self.frame_size)
+        for name in ("dropout", "brightness"):
+            if not 0 <= getattr(self, name) < 1:
+                checks.fail(name, "in [0, 1)", getattr(self, name))
+        for name in ("learning_rate", "clip_gradient", "shift"):
+            if not 0 <= getattr(self, name) < math.inf:
+                checks.fail(name, "a finite number >= 0", getattr(self, name))
+
+    @classmethod
+    def from_scratch(cls, **changes: Any) -> Settings:
+        """For some tens to some thousands of clips and the small backbone: Adam, and augmentation without a flip."""
+        ours: dict[str, Any] = {
+            "steps": 16,
+            "optimizer": "adam",
+            "learning_rate": 2e-3,
+            "schedule": "cosine",
+            "clip_gradient": 5.0,
+            "batch": 16,
+            "head": 64,
+            "dropout": 0.5,
+            "shift": 4,
+            "brightness": 0.2,
+        }
+        return cls(**{**ours, **changes})
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        return ("rgb", "flow") if self.stream == "both" else (self.stream,)
+
+    @property
+    def uses_motion(self) -> bool:
+        return self.model == "videolstm" or self.stream != "rgb"

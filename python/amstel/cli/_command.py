@@ -1,0 +1,273 @@
+"""What all commands share: options, the settings of a training as options, and how an error becomes one line.
+
+Nothing here imports torch before a command runs, so that --help and a wrong option answer at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from amstel.cli import _values as values
+
+Failed = typer.BadParameter.__mro__[2]  # click's exception that has a message for the user
+
+
+class Command(TyperCommand):
+    """A command whose options with several values take them one after the other too: --sigma 15 25 50."""
+
+    #: Options that are not the name of what they set: {name in errors of the library: what the user calls it}.
+    said: Mapping[str, str] = {}
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        options = {name: p for p in self.get_params(ctx) for name in p.opts if name.startswith("-")}
+        given, rest = [], list(args)
+        while rest:
+            word = rest.pop(0)
+            given.append(word)
+            if word == "--":
+                break
+            option = options.get(word)
+            if option is None or getattr(option, "is_flag", False) or getattr(option, "count", False):
+                continue
+            for _ in range(option.nargs):
+                if not rest or rest[0] in options:
+                    ctx.fail(f"{word} needs {'a value' if option.nargs == 1 else f'{option.nargs} values'}")
+                given.append(rest.pop(0))
+            while getattr(option, "multiple", False) and rest and values.is_number(rest[0]):
+                given += [word, rest.pop(0)]
+        return super().parse_args(ctx, given + rest)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (BrokenPipeError, Stopped):
+            raise
+        except Failed as error:
+            error.ctx = getattr(error, "ctx", None) or ctx  # type: ignore[attr-defined]
+            raise
+        except KeyboardInterrupt as error:
+            text = " ".join(str(error).split()) or "interrupted"
+            raise Stopped(ctx.command_path, text, 130) from error
+        except (ValueError, OSError, EOFError, ImportError, MemoryError) as error:
+            text = in_words_of_the_user(str(error) or type(error).__name__, self)
+            raise Stopped(ctx.command_path, text) from error
+
+
+class Group(TyperGroup):
+    """A family: its commands, and one of them for arguments that begin with none: `amstel track VIDEO`."""
+
+    default: str | None = None
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if self.default and args and args[0] not in self.commands and args[0] != "--help":
+            shown = [name for name, command in self.commands.items() if not command.hidden]
+            if not args[0].startswith("-") and not os.path.exists(args[0]):
+                ctx.fail(f"{args[0]} is neither a file that exists nor one of {', '.join(shown)}")
+            args = [self.default, *args]
+        if not args:
+            names = [name for name, command in self.commands.items() if not command.hidden]
+            ctx.fail(f"COMMAND is missing: one of {', '.join(names)}")
+        return super().parse_args(ctx, args)
+
+
+def family(help: str, default: str | None = None, epilog: str | None = None) -> typer.Typer:
+    """A group of commands."""
+    cls = type("Family", (Group,), {"default": default})
+    return typer.Typer(
+        cls=cls, help=help, epilog=epilog, add_completion=False, rich_markup_mode=None, no_args_is_help=False
+    )
+
+
+# ------------------------------------------------------------------------------------ what all commands take
+
+
+@dataclasses.dataclass
+class Common:
+    """The options of every command, and how it says what it does."""
+
+    device: str
+    seed: int | None
+    json: Path | None
+    quiet: bool
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            print(text)
+
+    def write_json(self, record: Any) -> None:
+        """To the file of --json, where it was given."""
+        from amstel import _files
+
+        if self.json is not None:
+            _files.write_json(self.json, record)
+
+    @contextlib.contextmanager
+    def progress(self, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+        """`update(n)` of a bar on a terminal, or of a line a minute in a log; nothing with --quiet."""
+        from amstel.apps import progress
+
+        with progress.shown(total, unit, quiet=self.quiet) as update:
+            yield update
+
+
+_COMMON = [
+    ("device", str, "cpu", typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1, ...")),
+    (
+        "threads",
+        int | None,
+        None,
+        typer.Option("--threads", metavar="N", parser=values.threads, help="of the CPU [default: torch's]"),
+    ),
+    (
+        "seed",
+        int | None,
+        None,
+        typer.Option("--seed", metavar="N", parser=values.seed, help="of everything random [default: 0]"),
+    ),
+    (
+        "json",
+        Path | None,
+        None,
+        typer.Option("--json", metavar="FILE", parser=values.file_to_write, help="write the results as JSON"),
+    ),
+    ("quiet", bool, False, typer.Option("--quiet", help="print nothing but errors")),
+]
+
+
+def command(
+    app: typer.Typer,
+    name: str,
+    *others: str,
+    settings: Any = None,
+    own: Mapping[str, Any] | None = None,
+    said: Mapping[str, str] | None = None,
+    seed_names: tuple[str, ...] = ("--seed",),
+    hidden: bool = False,
+) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+    """Make a function the command `name` of `app`, and under the `others` too, which --help does not show.
+
+    The function gets `common` (`Common`), its own parameters, and with `settings`, an instance of a dataclass, the
+    options given of its fields as `given`. Its first docstring line is the help.
+
+    Args:
+        own: the fields of `settings` that are options: {field: typer.Option's keywords}.
+        said: what a user calls an argument that errors of the library name, beside the options' own names.
+        seed_names: names of --seed.
+    """
+
+    def register(function: Callable[..., int | None]) -> Callable[..., int | None]:
+        own_parameters = [
+            p
+            for p in inspect.signature(function, eval_str=True).parameters.values()
+            if p.name not in ("common", "given")
+        ]
+        fields = _settings_parameters(settings, own or {})
+
+        @functools.wraps(function)
+        def run(**arguments: Any) -> int | None:
+            if settings is not None:
+                given = {p.name: arguments.pop(p.name) for p in fields}
+                arguments["given"] = {k: v for k, v in given.items() if v is not None and v is not False}
+            return function(common=_common(arguments), **arguments)
+
+        shared = []
+        for key, kind, default, option in _COMMON:
+            if key == "seed" and seed_names != ("--seed",):
+                option = typer.Option(
+                    *seed_names, metavar="N", parser=values.seed, help="the first seed [default: 0]"
+                )
+            shared.append(_parameter(key, kind, default, option))
+        run.__signature__ = inspect.Signature(own_parameters + fields + shared)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in own_parameters + fields + shared}
+        help = inspect.getdoc(function) or ""
+        cls = type("Command", (Command,), {"said": dict(said or {})})
+        for title in (name, *others):
+            app.command(title, cls=cls, help=help, hidden=hidden or title != name)(run)
+        return run
+
+    return register
+
+
+def _parameter(name: str, kind: Any, default: Any, option: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+    )
+
+
+def _settings_parameters(settings: Any, own: Mapping[str, Any]) -> list[inspect.Parameter]:
+    """Options for fields of a dataclass; their defaults are shown, and not given means None."""
+    found = []
+    for name, keywords in own.items():
+        keywords = dict(keywords)
+        parser = keywords.pop("parser")
+        default = keywords.pop("default", getattr(settings, name))
+        option = f"--{name.replace('_', '-')}"
+        if parser is bool:
+            said = typer.Option(option, help=keywords["help"])
+            found.append(_parameter(name, bool, False, said))
+            continue
+        help = f"{keywords['help']} [default: {default}]".strip()
+        said = typer.Option(option, metavar=keywords.get("metavar", "X"), parser=parser, help=help)
+        found.append(_parameter(name, keywords.get("kind", Any) | None, None, said))
+    return found
+
+
+def _common(arguments: dict[str, Any]) -> Common:
+    """Take the common options out, and see to it that they hold."""
+    threads = arguments.pop("threads")
+    common = Common(
+        arguments.pop("device"), arguments.pop("seed"), arguments.pop("json"), arguments.pop("quiet")
+    )
+    import importlib
+
+    import torch
+
+    importlib.import_module("amstel._library")  # the operators, which `import amstel` loads where it is no command
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        torch.empty(0, device=common.device)
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError):
+        raise typer.BadParameter(f"--device: torch has no device {common.device} here") from None
+    return common
+
+
+# ------------------------------------------------------------------------------------------------- errors
+
+
+class Stopped(Exception):
+    """What ended a command, in the words of the user."""
+
+    def __init__(self, command: str, text: str, status: int = 2):
+        super().__init__(text)
+        self.command, self.status = command, status
+
+
+def one_line(error: Any) -> str:
+    """The message of an error of the options, by their names and without quotes of a value that is one already."""
+    said = " ".join(error.format_message().split())
+    said = said.removeprefix("Invalid value: ")
+    return re.sub(r"^Invalid value for '?([^':]*)'?( / '[^']*')*: ", lambda m: f"{m[1].split()[-1]} ", said)
+
+
+def in_words_of_the_user(message: str, command: Any) -> str:
+    """An error of the library with its arguments by the names that they have on the command line."""
+    names = {}
+    for p in command.params:
+        option = next((o for o in p.opts if o.startswith("--")), None)
+        names[p.name] = option or p.metavar or p.name.upper()
+    names |= command.said
+    message = re.sub(r"`(\w+)`", lambda m: names.get(m[1], m[0]), message)
+    # What the user never named is left out: of "x.png: `image` must be finite" stays that x.png must be.
+    return re.sub(r"`\w+` (?=must|should|needs)", "", message)

@@ -1,0 +1,77 @@
+"""What the families share beside the options of every command: options of trainings, files to write, failures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amstel.cli import _values as values
+
+if TYPE_CHECKING:
+    from amstel.apps.ranks import Outcome
+
+Out = Annotated[
+    Path,
+    typer.Option("--out", metavar="DIR", parser=values.folder_to_write, help="folder of the checkpoint"),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in DIR")]
+Force = Annotated[bool, typer.Option("--force", help="overwrite what is there")]
+
+
+def new(paths: Sequence[Path | None], force: bool) -> None:
+    """An error where one of the files cannot be written, or would be overwritten."""
+    from amstel import _files
+
+    for path in paths:
+        if path is None:
+            continue
+        if path.parent.is_dir():
+            _files.writable(path)
+        if path.exists() and not force:
+            raise FileExistsError(f"{path} exists; --force overwrites it")
+
+
+def folder_of(target: Path) -> None:
+    """Make the folder of a file to write."""
+    values.folder_to_write(str(target.parent))
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+
+def report(outcomes: Sequence[Outcome], name: Callable[[Any], str] = str) -> dict[str, Any]:
+    """A line on stderr for every failure, and the entry of the JSON that says so; empty where there is none."""
+    wrong = [outcome for outcome in outcomes if outcome.error is not None]
+    for outcome in wrong:
+        said, file = " ".join(str(outcome.error).split()), name(outcome.item)
+        print(f"amstel: {said if file in said else f'{file}: {said}'}", file=sys.stderr)
+    return {"failed": [{"input": name(o.item), "error": o.error} for o in wrong]} if wrong else {}
+
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="P",
+        parser=values.choice(PRECISIONS),
+        help=f"{', '.join(PRECISIONS)} [default: float32]",
+    ),
+]
+Average = Annotated[
+    float | None,
+    typer.Option(
+        "--average",
+        metavar="X",
+        parser=values.number(0, 1, below=True),
+        help="of weights, decay [default: 0, none]",
+    ),
+]
+
+
+def with_plan(precision: str | None, average: float | None) -> dict[str, Any]:
+    """The options of the training engine that were given."""
+    given = {"precision": precision, "average": average}
+    return {name: value for name, value in given.items() if value is not None}

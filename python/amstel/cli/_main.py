@@ -1,0 +1,72 @@
+"""All commands together, and the exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from typing import Any
+
+import typer
+
+from amstel.cli import bench, demo, graphs, info, restore, track, video
+from amstel.cli._command import Failed, Group, Stopped, one_line
+
+app = typer.Typer(
+    cls=Group,
+    help="Fused PyTorch operators for GCN, VideoLSTM, SINT and RIM, and what they are for.",
+    epilog="Each family has train, predict and evaluate: amstel video train --help.",
+    rich_markup_mode=None,
+)
+info.add(app)
+demo.add(app)
+bench.add(app)
+app.add_typer(graphs.app, name="graphs")
+app.add_typer(video.app, name="video")
+app.add_typer(track.app, name="track")
+app.add_typer(restore.app, name="restore")
+# Names of the first release.
+graphs.add_old_name(app)
+app.add_typer(video.app, name="videolstm", hidden=True)
+
+
+@app.callback()
+def _root() -> None:
+    pass
+
+
+def run(arguments: list[str]) -> int:
+    command = typer.main.get_command(app)
+    command.help = app.info.help
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _warning
+            status = command.main(arguments, prog_name="amstel", standalone_mode=False)
+        sys.stdout.flush()
+        return int(status or 0)
+    except Stopped as stop:
+        return _fail(f"{stop.command}: {stop}", stop.status)
+    except Failed as error:
+        context: Any = getattr(error, "ctx", None)
+        return _fail(f"{context.command_path if context else 'amstel'}: {one_line(error)}", 2)
+    except typer.Abort:
+        return 130
+    except BrokenPipeError:  # of `amstel info | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("AMSTEL_TRACEBACK"):
+            traceback.print_exc()
+        said = " ".join(str(error).split())
+        return _fail(f"amstel: {type(error).__name__}: {said} (AMSTEL_TRACEBACK=1 shows where)"[:2000], 1)
+
+
+def _warning(message: Any, *where: Any, **more: Any) -> None:
+    """One line, and not the line of code that it came from."""
+    print("amstel: warning: " + " ".join(str(message).split()), file=sys.stderr)
+
+
+def _fail(text: str, status: int) -> int:
+    print(" ".join(text.split()), file=sys.stderr)
+    return status

@@ -1,0 +1,153 @@
+"""Values on the command line: each function takes the text of one and says in its error what it should be."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def fail(message: str) -> Any:
+    raise typer.BadParameter(message)
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def integer(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Whole numbers of a range."""
+    wide = most is None or most > 2**31
+    wanted = (
+        f"an integer >= {least}{' and < 2^63' if most else ''}"
+        if wide
+        else f"an integer from {least} to {most}"
+    )
+
+    def parse(text: str) -> int:
+        try:
+            value = int(str(text))
+        except ValueError:
+            return fail(f"should be {wanted}, got {text!r}")
+        return (
+            value
+            if least <= value and (most is None or value <= most)
+            else fail(f"should be {wanted}, got {text}")
+        )
+
+    return parse
+
+
+def number(
+    low: float, high: float = math.inf, *, above: bool = False, below: bool = False
+) -> Callable[[str], float]:
+    """Finite numbers from `low` (or only above it) to `high` (or only below it)."""
+    if high == math.inf:
+        wanted = f"a number {'>' if above else '>='} {low:g}"
+    else:
+        wanted = f"a number in {'(' if above else '['}{low:g}, {high:g}{')' if below else ']'}"
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            return fail(f"should be {wanted}, got {text!r}")
+        inside = (low < value if above else low <= value) and (value < high if below else value <= high)
+        return value if inside and math.isfinite(value) else fail(f"should be {wanted}, got {text}")
+
+    return parse
+
+
+def choice(allowed: Sequence[str], **aliases: str) -> Callable[[str], str]:
+    """One of some names, or another name for one of them."""
+
+    def parse(text: str) -> str:
+        text = aliases.get(text, text)
+        return text if text in allowed else fail(f"should be one of {', '.join(allowed)}, got {text!r}")
+
+    return parse
+
+
+#: More threads than any machine here has cores would end the process, not slow it down.
+MOST_THREADS = max(256, 4 * (os.cpu_count() or 1))
+threads = integer(1, MOST_THREADS)
+seed = integer(0, 2**63 - 1)
+positive = integer(1)
+
+
+def box(text: str) -> list[float]:
+    """x,y,w,h; the corner may lie outside of the frame."""
+    parts = text.split(",")
+    if len(parts) != 4 or not all(map(is_number, parts)):
+        return fail(f"should be four numbers x,y,w,h, got {text!r}")
+    numbers = [float(part) for part in parts]
+    if not all(map(math.isfinite, numbers)):
+        return fail(f"should be four finite numbers x,y,w,h, got {text!r}")
+    if min(numbers[2:]) <= 0:
+        return fail(f"should have a positive width and height, got {text!r}")
+    return numbers
+
+
+# -------------------------------------------------------------------------------------------------- files
+
+
+def there(text: str) -> Path:
+    """A file or folder that exists and can be read."""
+    path = Path(text)
+    if not path.exists():
+        return fail(f"{text} does not exist")
+    return path if os.access(path, os.R_OK) else fail(f"{text} cannot be read: permission denied")
+
+
+def file_there(text: str) -> Path:
+    path = there(text)
+    return fail(f"{text} is a folder; it should be a file") if path.is_dir() else path
+
+
+def folder_there(text: str) -> Path:
+    path = there(text)
+    return path if path.is_dir() else fail(f"{text} is a file; it should be a folder")
+
+
+def file_to_write(text: str, endings: Sequence[str] = ()) -> Path:
+    """A file that can be written, of one of the endings: better said before an hour of work than after."""
+    from amstel import _files
+
+    if endings and Path(text).suffix.lower() not in endings:
+        return fail(f"{text} must end in {_either(endings)}")
+    try:
+        _files.writable(text)
+    except OSError as error:
+        return fail(f"cannot write {text}: {error}")
+    return Path(text)
+
+
+def writes(*endings: str) -> Callable[[str], Path]:
+    return lambda text: file_to_write(text, endings)
+
+
+def folder_to_write(text: str) -> Path:
+    """A folder that is there and can be written, or that can be made."""
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        return fail(f"cannot write to {text}: it is a file; it should be a folder")
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        return fail(
+            f"cannot write to {text}: {place} {'is no folder' if not place.is_dir() else 'cannot be written'}"
+        )
+    return path
+
+
+def _either(endings: Sequence[str]) -> str:
+    return endings[0] if len(endings) == 1 else f"{', '.join(endings[:-1])} or {endings[-1]}"

@@ -1,0 +1,193 @@
+"""`amstel graphs`: node classification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from amstel.apps.graphs.settings import MODELS, STOPPING, Settings
+from amstel.cli import _values as values
+from amstel.cli._command import Common, command, family
+from amstel.cli._family import Force, Resume, new, report
+
+app = family("Node classification with graph convolutional networks (GCN).")
+
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        "--root",
+        metavar="DIR",
+        parser=values.folder_there,
+        help="of the ind.* files [default: $AMSTEL_DATA/planetoid]",
+    ),
+]
+Checkpoints = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="CHECKPOINT", parser=values.file_there, help="checkpoint.pt of amstel graphs train"
+    ),
+]
+_OPTIONS: dict[str, Any] = {
+    "early_stopping": {"parser": values.choice(STOPPING), "help": ", ".join(STOPPING)},
+    "epochs": {"parser": values.positive, "help": "the most epochs", "default": "the paper's, 200"},
+    "hidden": {"parser": values.positive, "help": "units", "default": "the paper's, 16 or 64"},
+    "dropout": {"parser": values.number(0, 1, below=True), "help": "rate", "default": "the paper's"},
+    "weight_decay": {"parser": values.number(0), "help": "of the first layer", "default": "the paper's"},
+    "learning_rate": {"parser": values.number(0), "help": "of Adam"},
+}
+
+
+def _train(
+    dataset: Annotated[
+        str,
+        typer.Option(
+            "--dataset", metavar="NAME", help="cora, citeseer, pubmed, nell; block-model needs no file"
+        ),
+    ],
+    root: Root = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            metavar="M",
+            parser=values.choice(MODELS, cheb="cheb2"),
+            help=f"{', '.join(MODELS)} [default: gcn]",
+        ),
+    ] = "gcn",
+    seeds: Annotated[
+        int, typer.Option("--seeds", metavar="N", parser=values.positive, help="how many [default: 100]")
+    ] = 100,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", parser=values.folder_to_write, help="folder of the checkpoint"),
+    ] = None,
+    resume: Resume = False,
+    force: Force = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            parser=values.writes(".png", ".svg", ".pdf", ".jpg", ".jpeg"),
+            help="write a histogram of the accuracies",
+        ),
+    ] = None,
+    *,
+    given: dict[str, Any],
+    common: Common,
+) -> int:
+    """Kipf and Welling's protocol, all seeds of a study together."""
+    from amstel import _optional
+    from amstel.apps import ranks as processes
+    from amstel.apps.graphs import evaluate, predict, train
+
+    if plot:
+        _optional.need("matplotlib", extra="cli", purpose="--plot")
+    if resume and out is None:
+        raise ValueError("--resume needs --out, the folder of the checkpoint")
+    if out is not None and not resume:
+        new([out / train.CHECKPOINT], force)
+    data = predict.load_data(dataset, root)
+    settings = Settings.for_data(data.name, **given)
+    first = common.seed or 0
+    with (
+        processes.group(common.device) as ranks,
+        common.progress(seeds * settings.epochs if ranks.first else 0, "epochs") as update,
+    ):
+        result = train.study(
+            data,
+            model,
+            range(first, first + seeds),
+            settings,
+            progress=update,
+            out=out,
+            resume=resume,
+            force=force,
+            device=ranks.device,
+        )
+        if not ranks.first:
+            return 0
+    common.say(
+        f"{result.dataset} {result.model}: test accuracy {100 * result.mean:.2f} ± {100 * result.std:.2f} % "
+        f"over {seeds} seeds, early stopping {settings.early_stopping}, {result.seconds:.1f} s"
+    )
+    if out is not None:
+        common.say(f"wrote {out / train.CHECKPOINT}")
+    common.write_json(result.to_json())
+    if plot:
+        evaluate.plot(plot, result)
+    return 0
+
+
+_SHARED: dict[str, Any] = {"settings": Settings(), "own": _OPTIONS, "seed_names": ("--seed", "--first-seed")}
+command(app, "train", **_SHARED)(_train)
+
+
+def add_old_name(root: typer.Typer) -> None:
+    """`amstel gcn`, as the first release had it."""
+    command(root, "gcn", hidden=True, **_SHARED)(_train)
+
+
+@command(app, "predict")
+def predict(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT", parser=values.file_there, help="checkpoint.pt of amstel graphs train"
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            parser=values.writes(".csv", ".json"),
+            help="a line a node, .csv or .json [default: DATASET_classes.csv, here]",
+        ),
+    ] = None,
+    root: Root = None,
+    *,
+    common: Common,
+) -> int:
+    """The class of every node, by the network that was best on the validation nodes."""
+    from amstel.apps.graphs import predict, train
+
+    study = train.read(checkpoint)
+    data = predict.load_data(study.dataset, root)
+    target = output or values.file_to_write(f"{study.dataset.replace(' ', '-')}_classes.csv")
+    probabilities = predict.predict(study, data, common.device)
+    predict.write(target, probabilities)
+    common.say(f"{data.num_nodes} nodes of {study.dataset}, {data.num_classes} classes\nwrote {target}")
+    best, classes = probabilities.max(1)
+    common.write_json({"dataset": study.dataset, "class": classes.tolist(), "probability": best.tolist()})
+    return 0
+
+
+@command(app, "evaluate", "eval")
+def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> int:
+    """Accuracy on the training, validation and test nodes."""
+    from amstel.apps import ranks as processes
+    from amstel.apps.graphs import evaluate, predict, train
+
+    def work(path: Path) -> dict[str, Any]:
+        study = train.read(path)
+        found = evaluate.evaluate(study, predict.load_data(study.dataset, root), ranks.device)
+        return {"checkpoint": str(path), "dataset": study.dataset, "model": study.model, **found}
+
+    with processes.group(common.device) as ranks:
+        outcomes = processes.each(checkpoint, work, ranks)
+        if not ranks.first:
+            return 0
+    rows = [outcome.value for outcome in outcomes if outcome.value is not None]
+    for row in rows:
+        own = ", ".join(f"{part} {100 * row[part]:.2f} %" for part in ("train", "val", "test") if part in row)
+        common.say(
+            f"{row['dataset']} {row['model']}, seed {row['seed']}: {own}; "
+            f"all {row['seeds']} seeds: test {100 * row['mean']:.2f} ± {100 * row['std']:.2f} %"
+        )
+    failed = report(outcomes)
+    common.write_json({"rows": rows, **failed})
+    return 1 if failed else 0

@@ -1,0 +1,402 @@
+"""`amstel restore`: images and k-space, training and evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amstel.apps.restoration.settings import TASKS as TRAINED
+from amstel.apps.restoration.settings import Settings
+from amstel.cli import _values as values
+from amstel.cli._command import Common, command, family
+from amstel.cli._family import Average, Force, Out, Resume, folder_of, new, report, with_plan
+
+if TYPE_CHECKING:
+    from amstel.nn import RIM
+
+TASKS = ("denoise", "inpaint", "sr", "mri")
+app = family(
+    "Denoise, inpaint or enlarge images, or reconstruct MRI (RIM): amstel restore IMAGE does it.",
+    default="predict",
+    epilog="A file of the name of a command is ./train, ./evaluate.",
+)
+
+Task = Annotated[
+    str,
+    typer.Option(
+        "--task", metavar="T", parser=values.choice(TASKS), help=f"{', '.join(TASKS)} [default: denoise]"
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        parser=values.file_there,
+        help="a checkpoint [default: weights that ship]",
+    ),
+]
+Level = values.number(0, above=True)
+Scale = values.integer(2, 16)  # LARGEST_SCALE of amstel.inverse.restore
+
+
+def _level(text: str) -> float | None:
+    return None if text == "auto" else Level(text)
+
+
+def _only(task: str, **given: tuple[Any, tuple[str, ...]]) -> None:
+    """An error for an option of another task: better said than left out of account."""
+    for name, (value, allowed) in given.items():
+        if value not in (None, []) and task not in allowed:
+            raise ValueError(f"--{name.replace('_', '-')} is for --task {' and '.join(allowed)}")
+
+
+def _model(weights: Path | None, device: Any) -> RIM | None:
+    from amstel.apps.restoration import train
+
+    return None if weights is None else train.load(weights).to(device)
+
+
+@command(app, "predict", said={"output": "-o"})
+def predict(
+    input: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT", parser=values.there, help="an image or a folder of them; mri: k-space, .npy"
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="PATH", help="file or folder [default: INPUT_TASK, here]", parser=Path
+        ),
+    ] = None,
+    task: Task = "denoise",
+    sigma: Annotated[
+        float | None,
+        typer.Option(
+            "--sigma",
+            metavar="S",
+            parser=_level,
+            help="noise, 0..255, or auto: estimated [default: auto; inpaint: 1]",
+        ),
+    ] = None,
+    scale: Annotated[
+        int | None, typer.Option("--scale", metavar="N", parser=Scale, help="of sr [default: 2]")
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            "--mask", metavar="FILE", parser=values.file_there, help="white is known; mri: .npy of 0 and 1"
+        ),
+    ] = None,
+    sensitivities: Annotated[
+        Path | None,
+        typer.Option(
+            "--sensitivities", metavar="FILE", parser=values.file_there, help="of coils [default: estimated]"
+        ),
+    ] = None,
+    add_noise: Annotated[
+        float | None,
+        typer.Option("--add-noise", metavar="S", parser=Level, help="add noise, 0..255, and say the PSNR"),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps", metavar="N", parser=values.positive, help="of inference [default: as trained]"
+        ),
+    ] = None,
+    weights: Weights = None,
+    force: Force = False,
+    *,
+    common: Common,
+) -> int:
+    """Restore an image, the images of a folder, or k-space."""
+    noisy = ("denoise", "inpaint")
+    _only(
+        task,
+        sigma=(sigma, noisy),
+        add_noise=(add_noise, noisy),
+        scale=(scale, ("sr",)),
+        mask=(mask, ("inpaint", "mri")),
+        sensitivities=(sensitivities, ("mri",)),
+    )
+    if mask is None and task in ("inpaint", "mri"):
+        raise ValueError(f"--task {task} needs --mask FILE")
+    from amstel.apps import ranks as processes
+    from amstel.apps.restoration import files, predict
+
+    began = time.perf_counter()
+    if task == "mri":
+        if input.is_dir():
+            raise ValueError(f"{input} is a folder; --task mri takes a file of k-space, .npy")
+        sources, targets = [input], [output or Path(f"{input.stem}_mri.png")]
+        files.check_writable(targets[0])
+        written = [targets[0], targets[0].with_suffix(".npy")]
+    else:
+        sources, targets = predict.targets(input, output, task)
+        written = list(targets)
+        if input.is_dir():
+            folder_of(targets[0])
+    for path in written:
+        values.file_to_write(str(path))
+    new([*written, common.json], force)
+    with processes.group(common.device) as ranks:
+        options = predict.Options(
+            task,
+            _model(weights, ranks.device),
+            sigma=sigma,
+            scale=scale or 2,
+            mask=mask,
+            sensitivities=sensitivities,
+            add_noise=add_noise,
+            seed=common.seed or 0,
+            steps=steps,
+        )
+        if task == "mri":
+            record = predict.kspace(sources[0], targets[0], options, ranks)
+            outcomes = [processes.Outcome(0, record)]
+        else:
+            alone = len(sources) == 1
+            total, unit = (files.pixels(sources), "pixels") if alone else (len(sources), "images")
+            with common.progress(total if ranks.first else 0, unit) as update:
+                outcomes = predict.images(sources, targets, options, ranks, update)
+        if not ranks.first:
+            return 0
+    done = [outcome.value for outcome in outcomes if outcome.value is not None]
+    for record in done:
+        common.say(_said(record))
+    failed = report(outcomes, lambda number: str(sources[number]))
+    common.write_json(
+        {
+            "task": task,
+            "weights": None if weights is None else str(weights),
+            "seconds": round(time.perf_counter() - began, 3),
+            "images": done,
+            **failed,
+        }
+    )
+    return 1 if failed else 0
+
+
+def _said(record: dict[str, Any]) -> str:
+    if "coils" in record:
+        sampled = f"{record['coils']} coils, {record['sampled']:.1%} of k-space sampled"
+        return f"{sampled}\nwrote {record['output']} and {record['complex_output']}"
+    line = f"wrote {record['output']}"
+    if record.get("estimated"):
+        from amstel.inverse.restore import DOUBT
+
+        line += f": sigma {255 * record['sigma']:.1f} estimated"
+        if record["sigma"] < DOUBT[0]:
+            line += ", so little that it is left alone"
+    if "psnr" in record:
+        line += f": PSNR {record['noisy_psnr']:.2f} dB with noise, {record['psnr']:.2f} dB restored"
+    return line
+
+
+@command(app, "evaluate", "eval")
+def evaluate(
+    root: Annotated[
+        Path,
+        typer.Option(
+            "--root",
+            metavar="PATH",
+            parser=values.there,
+            help="images; mri: .npy of k-space, or ESPIRiT's folder",
+        ),
+    ],
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task",
+            metavar="T",
+            parser=values.choice(("denoise", "sr", "mri")),
+            help="denoise, sr, mri [default: denoise]",
+        ),
+    ] = "denoise",
+    sigma: Annotated[
+        list[float] | None,
+        typer.Option("--sigma", metavar="S...", parser=Level, help="noise, 0..255 [default: 15 25 50]"),
+    ] = None,
+    scale: Annotated[
+        list[int] | None, typer.Option("--scale", metavar="N...", parser=Scale, help="of sr [default: 2 3 4]")
+    ] = None,
+    mask: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--mask", metavar="FILE", parser=values.file_there, help="mri: .npy of 0 and 1; may be repeated"
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", metavar="N", parser=values.positive, help="of the noise [default: 3]"),
+    ] = None,
+    weights: Weights = None,
+    force: Force = False,
+    *,
+    common: Common,
+) -> int:
+    """Score restorations by the protocols of the field."""
+    _only(
+        task,
+        sigma=(sigma, ("denoise",)),
+        seeds=(seeds, ("denoise", "mri")),
+        scale=(scale, ("sr",)),
+        mask=(mask, ("mri",)),
+    )
+    new([common.json], force)
+    from amstel.apps import ranks as processes
+    from amstel.apps.restoration import evaluate, files, mri
+
+    sigmas, scales, count = sigma or [15.0, 25.0, 50.0], scale or [2, 3, 4], seeds or 3
+    failures: list[Any] = []
+    with processes.group(common.device) as ranks:
+        options: dict[str, Any] = {"model": _model(weights, ranks.device), "device": ranks.device}
+        options |= {"ranks": ranks, "failures": failures}
+        own = task == "mri" and (mask or not (root / "espirit_brain_8ch").is_dir())
+        paths = mri.find(root) if own else [] if task == "mri" else files.find(root)
+        each = {"sr": len(scales), "denoise": len(sigmas) * count, "mri": len(mask or [0] * count)}[task]
+        total = len(ranks.share(paths)) * each if paths else 3 * count
+        with common.progress(total if ranks.first else 0, "images") as update:
+            options["progress"] = update
+            if own:
+                masks = {file.name: [mri.read_mask(file)] for file in mask or []} or None
+                rows = mri.evaluate_files(paths, masks, seeds=count, **options)
+            elif task == "mri":
+                rows = mri.evaluate_folder(root, seeds=count, **options)
+            elif task == "sr":
+                rows = evaluate.super_resolution(root, scales, **options)
+            else:
+                rows = evaluate.denoising(root, sigmas, count, **options)
+        if not ranks.first:
+            return 0
+    common.say(mri.table(rows) if task == "mri" else evaluate.table(rows))
+    failed = report(failures, str)
+    said = None if weights is None else str(weights)
+    common.write_json({"task": task, "root": root.name, "weights": said, "rows": rows, **failed})
+    return 1 if failed else 0
+
+
+_DEFAULT = Settings()
+_OPTIONS: dict[str, Any] = {
+    "task": {
+        "parser": values.choice(tuple(TRAINED), color="colour", gray="grey"),
+        "help": ", ".join(TRAINED),
+    },
+    "features": {"parser": values.positive, "help": "channels"},
+    "steps": {"parser": values.positive, "help": "of inference"},
+    "stride": {"parser": values.positive, "help": "of the first layer"},
+    "depth": {"parser": values.positive, "help": "layers between the recurrent ones"},
+    "iterations": {"parser": values.positive, "help": "batches to train on"},
+    "batch": {"parser": values.positive, "help": "patches a batch, over all processes"},
+    "size": {"parser": values.positive, "help": "pixels a side of a patch"},
+    "learning_rate": {"parser": values.number(0), "help": ""},
+}
+
+
+@command(app, "train", settings=_DEFAULT, own=_OPTIONS, said={"source": "ROOT", "images": "ROOT"})
+def train(
+    root: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="ROOT",
+            parser=values.there,
+            help="folders of images; mri: .npy of magnitudes, and photographs",
+        ),
+    ],
+    out: Out,
+    resume: Resume = False,
+    force: Force = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", metavar="FILE", parser=values.file_there, help="a checkpoint to start from"
+        ),
+    ] = None,
+    sigma: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--sigma", metavar="LOW HIGH", parser=Level, help="noise of denoising, 0..255 [default: 5 55]"
+        ),
+    ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(
+            "--validation", metavar="DIR", parser=values.there, help="as ROOT, to test on every 50 batches"
+        ),
+    ] = None,
+    average: Average = None,
+    *,
+    given: dict[str, Any],
+    common: Common,
+) -> int:
+    """Train a RIM on patches of images."""
+    from amstel.apps import ranks as processes
+    from amstel.apps.restoration import train
+
+    if common.seed is not None:
+        given["seed"] = common.seed
+    if sigma is not None:
+        given["sigma"] = tuple(sigma)
+    checkpoint = out / train.CHECKPOINT
+    if resume:
+        if given.keys() - {"iterations"} or weights or average is not None:
+            raise ValueError(
+                "--resume goes on with the settings of the checkpoint: give none but --iterations"
+            )
+        settings = dataclasses.replace(train.read(checkpoint).settings, **given)
+    else:
+        new([checkpoint], force)
+        settings = Settings(**given)
+    new([common.json], True)
+    source: Any = root
+    if settings.task == "mri":
+        from amstel.data import mri
+
+        if len(root) > 2:
+            raise ValueError("--task mri takes a file of magnitude images, and a folder of photographs")
+        source = mri.CoilImages(root[0], settings.size, photographs=root[1] if root[1:] else None)
+    else:
+        for folder in root:
+            if not folder.is_dir():
+                raise ValueError(f"{folder} is a file; it should be a folder of images")
+    tested: Any = validation
+    if validation is not None and settings.task == "mri":
+        tested = mri.CoilImages(validation, settings.size)
+    initial = None if weights is None else train.load(weights).state_dict()
+    left = settings.iterations * settings.batch
+    with (
+        processes.group(common.device) as ranks,
+        common.progress(left if ranks.first else 0, "patches") as update,
+    ):
+        result = train.train(
+            source,
+            settings,
+            out,
+            resume=resume,
+            force=force,
+            initial=initial,
+            validation=tested,
+            device=ranks.device,
+            progress=update,
+            **with_plan(None, average),
+        )
+        if not ranks.first:
+            return 0
+    said = f"{settings.iterations} batches"
+    if result.history:
+        said += f": loss {result.history[-1]['loss']:.4g}, PSNR {result.history[-1]['psnr']:.2f} dB"
+    common.say(f"{said}\nwrote {checkpoint}")
+    common.write_json(
+        {
+            "settings": dataclasses.asdict(settings),
+            "loss": [entry["loss"] for entry in result.history],
+            "history": result.history,
+        }
+    )
+    return 0

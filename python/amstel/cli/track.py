@@ -1,0 +1,297 @@
+"""`amstel track`: tracking an object from its first box."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from amstel.apps.tracking import settings as names
+from amstel.cli import _values as values
+from amstel.cli._command import Common, command, family
+from amstel.cli._family import Average, Force, Out, Precision, Resume, new, report, with_plan
+
+app = family(
+    "Track an object in a video from its first box (SINT): amstel track VIDEO --box X,Y,W,H does it.",
+    default="predict",
+    epilog="A folder of the name of a command is ./train, ./evaluate.",
+)
+#: Readers of sequences, by the name of their layout.
+LAYOUTS = {"otb": "OTB", "got10k": "GOT10k", "vot": "VOT", "alov": "ALOV"}
+
+Plus = Annotated[bool, typer.Option("--plus", help="SINT+: candidates must agree with the optical flow")]
+Redetect = Annotated[
+    bool, typer.Option("--redetect", help="search the whole frame where the similarity falls")
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        parser=values.file_there,
+        help="a checkpoint [default: weights that ship]",
+    ),
+]
+_BOX = "x,y,w,h in the first frame, 0-based [default: an OTB sequence's]"
+
+
+def _output(text: str) -> Path:
+    path = Path(text)
+    return path if path.is_dir() else values.file_to_write(text, (".mp4", ".gif", ".txt"))
+
+
+@command(app, "predict", said={"box": "--box", "frames": "VIDEO", "path": "-o"})
+def predict(
+    video: Annotated[
+        list[Path],
+        typer.Argument(metavar="VIDEO", parser=values.there, help="videos, folders of images, OTB sequences"),
+    ],
+    box: Annotated[Any | None, typer.Option("--box", metavar="X,Y,W,H", parser=values.box, help=_BOX)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            parser=_output,
+            help=".mp4, .gif, or .txt with a line a frame [default: VIDEO_sint.mp4]",
+        ),
+    ] = None,
+    plus: Plus = False,
+    redetect: Redetect = False,
+    weights: Weights = None,
+    *,
+    common: Common,
+) -> int:
+    """Track an object in a video from its first box."""
+    from amstel.apps import ranks as processes
+    from amstel.apps.tracking import predict
+    from amstel.tracking.frames import Frames
+
+    sources = predict.sources(video, box, output)
+    for source in sources:
+        values.file_to_write(str(source.target), (".mp4", ".gif", ".txt"))
+    with processes.group(common.device) as ranks:
+        tracker = predict.tracker(weights, ranks.device, plus, redetect)
+        alone = len(sources) == 1
+        total, unit = (Frames(sources[0].frames).count, "frames") if alone else (len(sources), "videos")
+        with common.progress(total if ranks.first else 0, unit) as update:
+            outcomes = processes.each(
+                range(len(sources)),
+                lambda number: predict.track(sources[number], tracker, update if alone else None),
+                ranks,
+                None if alone else update,
+            )
+        if not ranks.first:
+            return 0
+    done = [outcome.value for outcome in outcomes if outcome.value is not None]
+    for record in done:
+        said = f"{record['frames']} frames" + (f", lost in {record['lost']}" if redetect else "")
+        if "auc" in record:
+            said += f"; AUC {record['auc']:.3f}, precision {record['precision']:.3f}, mean IoU {record['mean_iou']:.3f}"
+        common.say(f"{said}\nwrote {record['output']}")
+    failed = report(outcomes, lambda number: str(sources[number].path))
+    common.write_json({"plus": plus, "redetect": redetect, "videos": done, **failed})
+    return 1 if failed else 0
+
+
+@command(app, "evaluate", "eval")
+def evaluate(
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            "--root",
+            metavar="DIR",
+            parser=values.folder_there,
+            help="of the sequences [default: $AMSTEL_DATA/tracking]",
+        ),
+    ] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="X",
+            parser=values.choice(tuple(LAYOUTS)),
+            help=f"{', '.join(LAYOUTS)} [default: otb]",
+        ),
+    ] = "otb",
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            parser=values.folder_to_write,
+            help="of the boxes, which are kept [default: track_eval]",
+        ),
+    ] = Path("track_eval"),
+    protocol: Annotated[
+        str,
+        typer.Option(
+            "--protocol",
+            metavar="X",
+            parser=values.choice(("otb", "got10k", "pysot")),
+            help="otb, got10k, pysot [default: otb]",
+        ),
+    ] = "otb",
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            parser=values.writes(".png", ".svg", ".pdf"),
+            help="success and precision plots",
+        ),
+    ] = None,
+    plus: Plus = False,
+    redetect: Redetect = False,
+    weights: Weights = None,
+    *,
+    common: Common,
+) -> int:
+    """Track all sequences of a data set, and score the tracks."""
+    from amstel import _files, tracking
+    from amstel import data as readers
+    from amstel import weights as shipped
+    from amstel.apps import ranks as processes
+    from amstel.apps.tracking import evaluate, predict
+    from amstel.nn.sint import WEIGHTS
+
+    sequences = getattr(readers, LAYOUTS[data])(root)
+    # A folder holds one tracker's boxes: another one must not take them for its own.
+    digest = hashlib.sha256((weights or shipped.path(WEIGHTS)).read_bytes()).hexdigest()
+    settings = {"plus": plus, "redetect": redetect, "weights": digest}
+    record = out / "tracker.json"
+    if record.is_file() and json.loads(record.read_text()) != settings:
+        raise ValueError(f"{out} holds the boxes of another tracker, see {record}: give another --out")
+    failures: list[Any] = []
+    with processes.group(common.device) as ranks:
+        tracker = predict.tracker(weights, ranks.device, plus, redetect)
+        out.mkdir(parents=True, exist_ok=True)
+        if ranks.first:
+            _files.write_json(record, settings)
+        total = len(ranks.share(range(len(sequences))))
+        with common.progress(total if ranks.first else 0, "sequences") as update:
+            result = evaluate.evaluate_dataset(tracker, sequences, out, protocol, update, ranks, failures)
+        if not ranks.first:
+            return 0
+    common.say(result.table())
+    names = [sequence.name for sequence in sequences] if failures else []
+    failed = report(failures, lambda number: names[number])
+    common.write_json({**json.loads(result.to_json()), **failed})
+    if plot:
+        with _files.replacing(plot) as temporary:
+            tracking.plot({"SINT+" if plus else "SINT": result}, temporary, f"{protocol} protocol")
+    return 1 if failed else 0
+
+
+_DEFAULT = names.Settings()
+_LAYOUTS = ("images", *LAYOUTS)
+_OPTIONS: dict[str, Any] = {
+    "backbone": {"parser": values.choice(names.BACKBONES), "help": ", ".join(names.BACKBONES)},
+    "loss": {"parser": values.choice(names.LOSSES), "help": ", ".join(names.LOSSES)},
+    "margin": {"parser": values.number(0), "help": "of the loss margin"},
+    "boxes": {"parser": values.integer(4), "help": "compared, a frame"},
+    "mining": {"parser": values.positive, "help": "draw so many times as many other boxes"},
+    "optimizer": {"parser": values.choice(names.OPTIMIZERS), "help": ", ".join(names.OPTIMIZERS)},
+    "learning_rate": {"parser": values.number(0), "help": ""},
+    "weight_decay": {"parser": values.number(0), "help": ""},
+    "epochs": {"parser": values.positive, "help": ""},
+    "batch": {"parser": values.positive, "help": "pairs, over all processes"},
+}
+
+
+@command(
+    app,
+    "train",
+    settings=_DEFAULT,
+    own=_OPTIONS,
+    said={"images": "ROOT", "pairs": "ROOT", "initial": "--weights"},
+)
+def train(
+    root: Annotated[
+        list[Path],
+        typer.Argument(metavar="ROOT", parser=values.there, help="folders of images or of sequences"),
+    ],
+    out: Out,
+    resume: Resume = False,
+    force: Force = False,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="X",
+            parser=values.choice(_LAYOUTS),
+            help=f"{', '.join(_LAYOUTS)} [default: images]",
+        ),
+    ] = "images",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights", metavar="FILE", help="to start from, or imagenet [default: weights that ship]"
+        ),
+    ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(
+            "--validation", metavar="DIR", parser=values.there, help="as ROOT, to test on after every epoch"
+        ),
+    ] = None,
+    precision: Precision = None,
+    average: Average = None,
+    *,
+    given: dict[str, Any],
+    common: Common,
+) -> int:
+    """Train SINT's matching function on still images or sequences."""
+    from amstel import data as readers
+    from amstel.apps import ranks as processes
+    from amstel.apps.tracking import initial, train
+
+    plan = with_plan(precision, average)
+    if common.seed is not None:
+        given["seed"] = common.seed
+    checkpoint = out / train.CHECKPOINT
+    if resume:
+        if given.keys() - {"epochs"} or weights or plan:
+            raise ValueError("--resume goes on with the settings of the checkpoint: give none but --epochs")
+        settings = dataclasses.replace(train.read(checkpoint).settings, **given)
+    else:
+        new([checkpoint], force)
+        settings = names.Settings(**given)
+
+    def pairs(folders: list[Path]) -> Any:
+        if data == "images":
+            return readers.StillPairs(folders)
+        reader = getattr(readers, LAYOUTS[data])
+        return readers.SequencePairs([sequence for folder in folders for sequence in reader(folder)])
+
+    known, tested = pairs(root), None if validation is None else pairs([validation])
+    begin = initial.weights_of(weights, settings)
+    with processes.group(common.device) as ranks:
+        with common.progress(settings.epochs * len(known) if ranks.first else 0, "pairs") as update:
+            result = train.train(
+                known,
+                settings,
+                out,
+                resume=resume,
+                force=force,
+                initial=begin,
+                validation=tested,
+                device=ranks.device,
+                progress=update,
+                **plan,
+            )
+        if not ranks.first:
+            return 0
+    last = result.history[-1]
+    common.say(
+        f"SINT ({settings.backbone}) on {len(known)} pairs, {len(result.history)} epochs: loss {last['loss']:.3f}, "
+        f"mean similarity {last['same']:.2f} of the target, {last['other']:.2f} of other boxes\nwrote {checkpoint}"
+    )
+    losses = [entry["loss"] for entry in result.history]
+    common.write_json({"settings": dataclasses.asdict(settings), "loss": losses, "history": result.history})
+    return 0

@@ -1,0 +1,285 @@
+"""`amstel video`: action recognition."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from amstel.apps.video import settings as names
+from amstel.cli import _values as values
+from amstel.cli._command import Common, command, family
+from amstel.cli._family import Average, Force, Out, Precision, Resume, new, report, with_plan
+
+app = family("Action recognition in videos, and where in them it happens (VideoLSTM).")
+STUDIES = ("weizmann", "moving-shapes", "order", "localisation")
+
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT", parser=values.file_there, help="checkpoint.pt of amstel video train"
+    ),
+]
+_DEFAULT = names.Settings.from_scratch()
+_OPTIONS: dict[str, Any] = {
+    "model": {"parser": values.choice(names.MODELS), "help": ", ".join(names.MODELS), "default": "videolstm"},
+    "stream": {"parser": values.choice(names.STREAMS), "help": ", ".join(names.STREAMS)},
+    "motion": {"parser": values.choice(names.MOTIONS), "help": ", ".join(names.MOTIONS)},
+    "frame_size": {"parser": values.positive, "help": "pixels a side"},
+    "hidden": {"parser": values.positive, "help": "channels"},
+    "steps": {"parser": values.positive, "help": "frames of a sample"},
+    "stride": {"parser": values.positive, "help": "every so many frames of a clip"},
+    "epochs": {"parser": values.positive, "help": ""},
+    "batch": {"parser": values.positive, "help": "clips, over all processes"},
+    "optimizer": {"parser": values.choice(names.OPTIMIZERS), "help": ", ".join(names.OPTIMIZERS)},
+    "learning_rate": {"parser": values.number(0), "help": ""},
+    "dropout": {"parser": values.number(0, 1, below=True), "help": ""},
+    "shift": {"parser": values.integer(0), "help": "augment by up to so many pixels"},
+    "brightness": {"parser": values.number(0, 1, below=True), "help": "augment by a factor 1 ± X"},
+    "flip": {"parser": bool, "help": "augment: classes look alike mirrored"},
+    "initial_state": {"parser": values.choice(names.INITIAL_STATES), "help": ", ".join(names.INITIAL_STATES)},
+}
+
+
+@command(app, "train", settings=_DEFAULT, own=_OPTIONS, said={"fraction": "--hold-out", "clips": "ROOT"})
+def train(
+    root: Annotated[
+        Path,
+        typer.Argument(
+            metavar="ROOT", parser=values.folder_there, help="a folder a class: videos, frames, png strips"
+        ),
+    ],
+    out: Out,
+    resume: Resume = False,
+    force: Force = False,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone",
+            metavar="B",
+            parser=values.choice(names.BACKBONES),
+            help="small, from scratch [default]; vgg16, frozen",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", metavar="FILE", parser=values.file_there, help="torchvision's, for vgg16"),
+    ] = None,
+    hold_out: Annotated[
+        float | None,
+        typer.Option(
+            "--hold-out",
+            metavar="X",
+            parser=values.number(0, 1, below=True),
+            help="share to test on [default: 0.2]",
+        ),
+    ] = None,
+    precision: Precision = None,
+    average: Average = None,
+    *,
+    given: dict[str, Any],
+    common: Common,
+) -> int:
+    """Train on a folder of clips, one subfolder a class."""
+    import json
+
+    from amstel import _files
+    from amstel.apps import ranks as processes
+    from amstel.apps.video import evaluate, network, samples, train
+    from amstel.data import ClipFolder
+
+    plan = with_plan(precision, average)
+    if common.seed is not None:
+        given["seed"] = common.seed
+    checkpoint, record = out / train.CHECKPOINT, out / "training.json"
+    if resume:
+        if given.keys() - {"epochs"} or backbone or plan or hold_out is not None:
+            raise ValueError("--resume goes on with the settings of the checkpoint: give none but --epochs")
+        settings = dataclasses.replace(network.load(checkpoint).settings, **given)
+    else:
+        new([checkpoint], force)
+        vgg = {"backbone": "vgg16", "frame_size": 224, **given}
+        settings = names.Settings(**vgg) if backbone == "vgg16" else names.Settings.from_scratch(**given)
+    clips = ClipFolder(root)
+    if resume:
+        held = json.loads(record.read_text())["held_out"]
+        missing = sorted(set(held) - set(clips.names))
+        if missing:
+            raise ValueError(f"{root} lacks {missing[0]}, which was held out when the training began")
+    else:
+        fraction = 0.2 if hold_out is None else hold_out
+        held = [clips.names[i] for i in samples.split(clips.labels, fraction, settings.seed)[1]]
+    test = [i for i, name in enumerate(clips.names) if name in set(held)]
+    known = [i for i in range(len(clips)) if i not in set(test)]
+    state = None
+    if settings.backbone == "vgg16" and not resume:
+        if weights is None:
+            raise ValueError("--backbone vgg16 needs --weights FILE, torchvision's vgg16 state_dict")
+        state = train.backbone_weights(weights)
+    with processes.group(common.device) as ranks:
+        if ranks.first:
+            out.mkdir(parents=True, exist_ok=True)
+            _files.write_json(record, {"held_out": held})
+        with common.progress(settings.epochs * len(known) if ranks.first else 0, "clips") as update:
+            result = train.train(
+                samples.Subset(clips, known),
+                clips.classes,
+                settings,
+                out=out,
+                resume=resume,
+                force=force,
+                backbone_weights=state,
+                validation=samples.Subset(clips, test) if test else None,
+                device=ranks.device,
+                progress=update,
+                **plan,
+            )
+        found: dict[str, Any] = {
+            "settings": dataclasses.asdict(settings),
+            "history": result.history,
+            "loss": [entry["loss"] for entry in result.history],
+            "held_out": held,
+        }
+        if test:
+            tested = evaluate.evaluate(result.network, samples.Subset(clips, test), ranks=ranks)
+            found["held_out_accuracy"] = tested.accuracy
+        if not ranks.first:
+            return 0
+    last = result.history[-1]
+    common.say(
+        f"{settings.model} ({settings.stream}) on {len(known)} clips of {len(clips.classes)} classes, "
+        f"{len(result.history)} epochs: loss {last['loss']:.3f}, training accuracy {100 * last['accuracy']:.1f} %"
+    )
+    if test:
+        share = 100 * found["held_out_accuracy"]
+        common.say(f"accuracy on {len(test)} clips that were held out: {share:.1f} %")
+    _files.write_json(record, found)
+    common.write_json(found)
+    common.say(f"wrote {checkpoint} and {record}")
+    return 0
+
+
+@command(app, "predict", said={"frames": "VIDEO", "path": "-o"})
+def predict(
+    checkpoint: Checkpoint,
+    video: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="VIDEO", parser=values.there, help="videos, folders of frames or of videos, png strips"
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            parser=Path,
+            help=".gif or .mp4; of several a folder [default: here]",
+        ),
+    ] = None,
+    *,
+    common: Common,
+) -> int:
+    """Classes, attention and boxes of videos."""
+    from amstel.apps import ranks as processes
+    from amstel.apps.video import network, predict
+
+    sources = predict.find(video)
+    targets = predict.targets(sources, output, network.read(checkpoint)[0].settings.model)
+    for target in targets:
+        values.file_to_write(str(target), (".gif", ".mp4"))
+    with processes.group(common.device) as ranks:
+        model = network.load(checkpoint).to(ranks.device)
+        with common.progress(len(sources) if ranks.first else 0, "videos") as update:
+            outcomes = predict.files(model, sources, targets, ranks, update)
+        if not ranks.first:
+            return 0
+    done = [outcome.value for outcome in outcomes if outcome.value is not None]
+    for record in done:
+        width = max(map(len, record["probabilities"]))
+        if len(sources) > 1:
+            common.say(f"{record['input']}:")
+        for name, probability in record["probabilities"].items():
+            common.say(f"{name:{width}s} {100 * probability:5.1f} %")
+        common.say(f"wrote {record['output']}")
+    failed = report(outcomes, lambda number: str(sources[number]))
+    common.write_json({"checkpoint": str(checkpoint), "videos": done, **failed})
+    return 1 if failed else 0
+
+
+@command(app, "evaluate", "eval", said={"clips": "ROOT"})
+def evaluate(
+    checkpoint: Checkpoint,
+    root: Annotated[
+        Path,
+        typer.Argument(
+            metavar="ROOT", parser=values.folder_there, help="a folder a class, as amstel video train takes"
+        ),
+    ],
+    segments: Annotated[
+        int, typer.Option("--segments", metavar="N", parser=values.positive, help="of a clip [default: 25]")
+    ] = 25,
+    *,
+    common: Common,
+) -> int:
+    """Accuracy on a folder of clips, each by 25 segments."""
+    from amstel.apps import ranks as processes
+    from amstel.apps.video import evaluate, network
+    from amstel.data import ClipFolder
+
+    model, clips = network.load(checkpoint), ClipFolder(root)
+    if list(clips.classes) != model.classes:
+        raise ValueError(f"{root} holds the classes {clips.classes}, but {checkpoint} knows {model.classes}")
+    failures: list[Any] = []
+    with processes.group(common.device) as ranks:
+        with common.progress(len(ranks.share(clips.names)) if ranks.first else 0, "clips") as update:
+            found = evaluate.evaluate(
+                model.to(ranks.device), clips, segments, update, ranks=ranks, failures=failures
+            )
+        if not ranks.first:
+            return 0
+    right = found.probabilities.argmax(1) == found.labels
+    of_class = {name: right[found.labels == k].double().mean().item() for k, name in enumerate(model.classes)
+                if bool((found.labels == k).any())}  # fmt: skip
+    width = max(map(len, of_class))
+    for name, accuracy in of_class.items():
+        common.say(f"{name:{width}s} {100 * accuracy:5.1f} %")
+    common.say(f"accuracy {100 * found.accuracy:.1f} % on {len(found.names)} clips")
+    failed = report(failures, lambda number: clips.names[number])
+    answers = [model.classes[k] for k in found.probabilities.argmax(1).tolist()]
+    common.write_json(
+        {
+            "accuracy": found.accuracy,
+            "classes": of_class,
+            "answers": dict(zip(found.names, answers, strict=True)),
+            **failed,
+        }
+    )
+    return 1 if failed else 0
+
+
+@command(app, "study")
+def study(
+    study: Annotated[
+        str, typer.Argument(metavar="NAME", parser=values.choice(STUDIES), help=", ".join(STUDIES))
+    ],
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            "--root",
+            metavar="DIR",
+            parser=values.folder_there,
+            help="real clips [default: $AMSTEL_DATA/video]",
+        ),
+    ] = None,
+    *,
+    common: Common,
+) -> int:
+    """The experiments whose results are in benchmarks/results."""
+    from amstel.apps.video import studies
+
+    common.write_json(studies.STUDIES[study](root, say=common.say))
+    return 0

@@ -1,0 +1,70 @@
+"""Large images in overlapping tiles, so that memory stays bounded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Pixels a side of what the network sees at once, and how many of them lie beyond the part that is kept.
+TILE, OVERLAP = 512, 32
+
+
+def tiled(
+    model: Callable[..., list[Tensor]],
+    y: Tensor,
+    start: Tensor,
+    physics: Callable[[tuple[slice, ...]], Any],
+    *,
+    scale: int = 1,
+    tile: int,
+    progress: Callable[[int], None] | None,
+) -> Tensor:
+    """The last estimate from the measurement y and the estimate `start`, `scale` times as large as y.
+
+    `physics(part)` is the forward model of y[part].
+    """
+    x = torch.empty_like(start)
+    for images, given, kept in _windows(y.shape, tile // scale, -(-OVERLAP // (8 * scale)) * 8):
+        part: tuple[slice, ...] = (images, slice(None), *given)
+        whole: tuple[slice, ...] = (images, slice(None), *_times(scale, given))
+        into: tuple[slice, ...] = (images, slice(None), *_times(scale, kept))
+        rows, columns = _times(scale, kept, [g.start for g in given])
+        found = model(y[part].contiguous(), physics(part), initial=start[whole].contiguous())[-1]
+        x[into] = found[:, :, rows, columns]
+        if progress is not None:
+            progress(x[into][:, 0].numel() // scale**2)
+    return x
+
+
+def _windows(shape: torch.Size, tile: int, overlap: int) -> Iterator[tuple[slice, list[slice], list[slice]]]:
+    """Which images, which rows and columns of them the network sees, and which of those are kept.
+
+    Small images go together; windows begin at multiples of 8, so that a network with a stride sees its own grid.
+    """
+    sides = [_side(size, tile, overlap) for size in shape[2:]]
+    together = max(1, tile**2 // (shape[2] * shape[3]))
+    for first in range(0, shape[0], together):
+        for rows in sides[0]:
+            for columns in sides[1]:
+                given, kept = zip(rows, columns, strict=True)
+                yield slice(first, min(first + together, shape[0])), list(given), list(kept)
+
+
+def _times(scale: int, slices: Sequence[slice], origin: Sequence[int] = (0, 0)) -> list[slice]:
+    """Slices of an image that is `scale` times as large and begins at `origin`."""
+    return [slice(scale * (s.start - o), scale * (s.stop - o)) for s, o in zip(slices, origin, strict=True)]
+
+
+def _side(size: int, tile: int, overlap: int) -> list[tuple[slice, slice]]:
+    if size <= tile:
+        return [(slice(0, size), slice(0, size))]
+    step = math.ceil(size / math.ceil(size / max(8, tile - 2 * overlap)) / 8) * 8
+    found = []
+    for start in range(0, size, step):
+        stop = min(start + step, size)
+        found.append((slice(max(0, start - overlap), min(size, stop + overlap)), slice(start, stop)))
+    return found

@@ -1,0 +1,644 @@
+"""Files as cameras and people write them: every kind is made here, and read right or refused with its name."""
+
+import math
+import os
+import warnings
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from amstel import video
+from amstel.media import fonts, formats, gif, images
+from amstel.media.reading import Frames
+from amstel.media.writing import VideoWriter
+
+av = pytest.importorskip("av")
+Image = pytest.importorskip("PIL.Image")
+
+NAN = math.nan
+
+
+def scene(height=32, width=48, step=0):
+    """No symmetry: red at the upper left, blue at the bottom, green that grows with `step`."""
+    picture = np.full((height, width, 3), (40, 60 + 10 * step, 40), np.uint8)
+    picture[: height // 4, : width // 3] = (220, 20, 20)
+    picture[-height // 4 :] = (20, 20, 220)
+    return picture
+
+
+def encode(
+    path, frames=None, codec="mpeg4", rate=10, times=None, container=None, prepare=None, pixels="yuv420p"
+):
+    """A file of PyAV itself, so that reading is tested apart from our writer."""
+    frames = [scene(step=t) for t in range(6)] if frames is None else frames
+    with av.open(f"file:{path}", "w", format=container) as file:
+        stream = file.add_stream(codec, rate=rate)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixels
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        if prepare is not None:
+            prepare(stream)
+        for t, frame in enumerate(frames):
+            coded = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            clock = Fraction(1, rate) if times is None else Fraction(1, 1000)
+            coded.pts, coded.time_base = (t if times is None else round(1000 * times[t])), clock
+            file.mux(stream.encode(coded))
+        file.mux(stream.encode(None))
+    return path
+
+
+def close(found, expected, most=25):
+    """Up to a lossy codec."""
+    found = np.asarray(found)
+    return found.shape == expected.shape and np.abs(found.astype(int) - expected).mean() < most / 3
+
+
+# ------------------------------------------------------------------------------------------------ pictures
+
+
+def test_sixteen_bits_are_scaled_and_not_cut(tmp_path):
+    values = np.linspace(0, 65535, 40 * 30).round().astype(np.uint16).reshape(30, 40)
+    expected = np.rint(values / 257)
+    for name in ("a.png", "a.tif", "a.pgm"):
+        Image.fromarray(values).save(tmp_path / name)
+        found = images.read(tmp_path / name)
+        assert found.dtype == np.uint8 and found.shape == (30, 40, 3)
+        assert (np.abs(found.astype(int) - expected[..., None]) <= 1).all()
+        np.testing.assert_array_equal(Frames(tmp_path / name).__iter__().__next__(), found)
+        np.testing.assert_array_equal(video.read(tmp_path / name)[0], found)
+    np.testing.assert_array_equal(images.image_array("image", Image.fromarray(values)), found)
+    cv2 = pytest.importorskip("cv2")
+    color = np.stack([values, values[::-1], values[:, ::-1]], -1)
+    cv2.imwrite(str(tmp_path / "rgb.png"), color[..., ::-1])
+    assert (np.abs(images.read(tmp_path / "rgb.png") - color / 257) <= 1).all()
+
+
+def test_floating_point_is_between_black_and_white_or_refused(tmp_path):
+    values = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(images.read(tmp_path / "a.tif")[..., 1], np.rint(255 * values))
+    for bad in (values * 255, values - 0.5, values * np.nan):
+        Image.fromarray(bad).save(tmp_path / "b.tiff")
+        with pytest.raises(ValueError, match=r"b\.tiff must be an image .* floating point"):
+            images.read(tmp_path / "b.tiff")
+    Image.fromarray(np.full((3, 4), 70000, np.int32)).save(tmp_path / "c.tif")
+    with pytest.raises(ValueError, match=r"c\.tif must be .* 32 bits"):
+        video.read(tmp_path / "c.tif")
+
+
+def upright(picture, orientation):
+    """What Exif's eight orientations mean, in words of NumPy."""
+    turns = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+        8: np.rot90,
+    }
+    return turns[orientation](picture)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+def test_exif_orientation(tmp_path, name, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    options = {"quality": 95} if name == "a.jpg" else {"lossless": True} if name == "a.webp" else {}
+    Image.fromarray(scene()).save(tmp_path / name, exif=exif, **options)
+    expected = upright(scene(), orientation)
+    assert close(images.read(tmp_path / name), expected, 10)
+    assert close(next(iter(Frames(tmp_path / name))), expected, 10)
+    assert close(video.read(tmp_path)[0], expected, 10)  # a folder of frames
+
+
+def test_broken_exif_is_no_reason_to_refuse_a_photograph(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 99
+    Image.fromarray(scene()).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(images.read(tmp_path / "a.png"), scene())
+
+
+def test_palette_alpha_and_other_modes(tmp_path):
+    picture = Image.fromarray(scene())
+    for mode in ("P", "RGBA", "CMYK", "YCbCr", "1", "L", "LA", "PA"):
+        name = tmp_path / f"a.{'jpg' if mode in ('CMYK', 'YCbCr') else 'png' if mode != 'PA' else 'tif'}"
+        converted = (picture.convert("RGBA") if mode == "PA" else picture).convert(mode)
+        converted = picture.quantize(16) if mode == "P" else converted
+        if mode == "PA":
+            expected, found = np.asarray(converted.convert("RGB")), images.rgb(converted)
+        else:
+            converted.save(name)
+            gray = np.asarray(picture.convert("L"))[..., None].repeat(3, -1)
+            expected = {"1": np.asarray(converted.convert("RGB")), "L": gray, "LA": gray}.get(mode, scene())
+            found = images.read(name)
+        assert close(found, expected, 20), mode
+
+
+def test_transparent_pixels_lie_on_black(tmp_path):
+    rgba = np.full((4, 4, 4), 200, np.uint8)
+    rgba[0, :, 3], rgba[1, :, 3], rgba[2:, :, 3] = 0, 128, 255
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    assert images.read(tmp_path / "a.png")[:, 0, 0].tolist() == [0, 100, 200, 200]
+    palette = Image.fromarray(rgba[..., :3]).quantize(4)
+    palette.save(tmp_path / "b.png", transparency=palette.getpixel((0, 0)))
+    assert (images.read(tmp_path / "b.png") == 0).all()
+
+
+def test_a_photograph_is_no_strip(tmp_path):
+    photograph = np.random.default_rng(0).integers(0, 256, (200, 400, 3), dtype=np.uint8)
+    for name in ("a.png", "a.jpg", "a.bmp"):
+        Image.fromarray(photograph).save(tmp_path / name)
+        assert video.read(tmp_path / name).shape == (1, 200, 400, 3)
+        assert Frames(tmp_path / name).count == 1 and len(list(Frames(tmp_path / name))) == 1
+    assert video.read(tmp_path / "a.png", strip=True).shape == (2, 200, 200, 3)
+    # Small ones that are much wider than high are strips to `read`, and never to a tracker's frames.
+    Image.fromarray(photograph[:50]).save(tmp_path / "s.png")
+    assert video.read(tmp_path / "s.png").shape == (8, 50, 50, 3)
+    assert video.read(tmp_path / "s.png", strip=False).shape == (1, 50, 400, 3)
+    assert Frames(tmp_path / "s.png").count == 1
+    # Those of our own carry a mark, whatever their size, and come back as what they were.
+    for frames in (torch.from_numpy(photograph)[None, :, :200], torch.zeros(3, 200, 200, 3).byte()):
+        path = video.write(tmp_path / "own.png", frames)
+        assert torch.equal(video.read(path), frames)
+        assert Frames(path).count == len(frames)
+
+
+def test_stereo_photographs_are_one_picture(tmp_path):
+    first, second = (Image.fromarray(scene(step=step)) for step in (0, 9))
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second], quality=95)
+    assert video.read(tmp_path / "a.jpg").shape == (1, 32, 48, 3)
+
+
+# ---------------------------------------------------------------------------------------------- animations
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("a.webp", {"lossless": True, "duration": 100}),
+        ("a.png", {"duration": 100}),
+        ("a.apng", {"duration": 100, "format": "PNG"}),
+        ("a.tif", {}),
+        ("a.tiff", {"compression": "tiff_lzw"}),
+        ("a.gif", {"duration": 100}),
+    ],
+)
+def test_animations_have_all_their_frames(tmp_path, name, options):
+    made = [scene(step=t) for t in range(10)]
+    first, *rest = [Image.fromarray(frame) for frame in made]
+    first.save(tmp_path / name, save_all=True, append_images=rest, **options)
+    found = video.read(tmp_path / name)
+    assert found.shape == (10, 32, 48, 3)
+    assert all(close(a, b, 6) for a, b in zip(found, made, strict=True))
+    frames = Frames(tmp_path / name)
+    assert frames.count == 10 and frames.rate == (None if "tif" in name else pytest.approx(10))
+    times = [frames.time for _ in frames]
+    if frames.rate:
+        assert times == pytest.approx([t / 10 for t in range(10)])
+
+
+def test_thumbnails_in_a_tiff_are_no_frames(tmp_path):
+    pages = [Image.fromarray(scene()), Image.fromarray(scene()[::4, ::4]), Image.fromarray(scene(step=3))]
+    pages[1].encoderinfo = {"tiffinfo": {254: 1}}
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    assert video.read(tmp_path / "a.tif").shape == (2, 32, 48, 3)
+
+
+def test_the_still_beside_an_animated_png_is_no_frame(tmp_path):
+    still, *frames = [Image.fromarray(scene(step=t)) for t in (9, 0, 1, 2)]
+    still.save(tmp_path / "a.png", save_all=True, append_images=frames, default_image=True, duration=50)
+    assert close(video.read(tmp_path / "a.png"), np.stack([scene(step=t) for t in range(3)]), 3)
+
+
+def test_pages_of_several_sizes_are_refused_by_name(tmp_path):
+    first, second = Image.fromarray(scene()), Image.fromarray(scene(20, 30))
+    first.save(tmp_path / "a.tif", save_all=True, append_images=[second])
+    with pytest.raises(ValueError, match=r"a\.tif: frame 2 must be 48x32 .* got 30x20"):
+        video.read(tmp_path / "a.tif")
+
+
+def test_gif_round_trip_keeps_equal_frames(tmp_path):
+    for pattern in ([0, 0, 0, 0], [0, 1, 1, 2, 2, 2, 0], [3], [1, 1, 0, 1, 1]):
+        frames = torch.from_numpy(np.stack([scene(step=8 * k) for k in pattern]))
+        back = video.read(video.write(tmp_path / "a.gif", frames))
+        assert len(back) == len(pattern) and close(back, frames.numpy(), 6)
+        with VideoWriter(tmp_path / "b.gif", 10) as writer:
+            for frame in frames.numpy():
+                writer.write(frame)
+        assert len(video.read(tmp_path / "b.gif")) == len(pattern)
+
+
+def test_a_frame_that_lasts_a_minute_is_one_frame(tmp_path):
+    first, *rest = [Image.fromarray(scene(step=8 * t)) for t in range(3)]
+    first.save(tmp_path / "a.gif", save_all=True, append_images=rest, duration=[20, 60000, 40])
+    assert len(video.read(tmp_path / "a.gif")) == 3
+    frames = Frames(tmp_path / "a.gif")
+    assert [frames.time for _ in frames] == pytest.approx([0, 0.02, 60.02])
+    # Looked at by time, as often as it is asked for.
+    seen = video.read(tmp_path / "a.gif", fps=1)
+    assert len(seen) == 61 and not torch.equal(seen[0], seen[1]) and torch.equal(seen[1], seen[60])
+
+
+def test_gif_delays_do_not_drift():
+    for fps in (12, 24, 29.97, 7, 33):
+        times = [k / fps for k in range(301)]
+        assert abs(sum(gif.delays(times)) - 100 * 300 / fps) <= 0.5
+    assert gif.delays([0, 1 / 12])[0] == 8 and gif.delays([0, 0.001, 0.002]) == [2, 2]
+
+
+# -------------------------------------------------------------------------------------------------- videos
+
+
+@pytest.mark.parametrize(
+    "ending, codec, container",
+    [
+        (".avi", "mpeg4", None),
+        (".mp4", "libx264", None),
+        (".m4v", "mpeg4", None),
+        (".mov", "libx264", None),
+        (".3gp", "mpeg4", None),
+        (".mkv", "libx264", None),
+        (".webm", "libvpx", None),
+        (".ts", "mpeg2video", None),
+        (".mts", "libx264", "mpegts"),
+        (".m2ts", "libx264", "mpegts"),
+        (".vob", "mpeg2video", "vob"),
+        (".mpg", "mpeg2video", None),
+        (".asf", "wmv2", "asf"),
+        (".wmv", "wmv2", "asf"),
+        (".flv", "flv", None),
+    ],
+)
+def test_containers(tmp_path, ending, codec, container):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg does not write {codec}")
+    made = [scene(64, 96, t) for t in range(6)]
+    path = encode(tmp_path / f"Clip{ending.upper()}", made, codec, rate=25, container=container)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = video.read(path)
+        frames = Frames(path)
+        times = [frames.time for _ in frames]
+    assert close(found, np.stack(made)) and frames.rate == pytest.approx(25)
+    assert times == pytest.approx([t / 25 for t in range(6)], abs=2e-3)
+    assert ending in formats.VIDEOS
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize("mirror", ["", "h", "v"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv"])
+def test_display_matrix(tmp_path, name, degrees, mirror):
+    path = encode(
+        tmp_path / name,
+        prepare=lambda s: s.set_display_rotation(degrees, hflip=mirror == "h", vflip=mirror == "v"),
+    )
+    expected = np.rot90(scene(), degrees // 90)
+    expected = {"": expected, "h": expected[:, ::-1], "v": expected[::-1]}[mirror]
+    assert close(video.read(path)[0], expected)
+    assert close(next(iter(Frames(path))), expected)
+
+
+def test_an_angle_between_is_said(tmp_path):
+    path = encode(tmp_path / "a.mp4", prepare=lambda s: s.set_display_rotation(30))
+    with pytest.warns(UserWarning, match=r"a\.mp4 is to be shown at an angle"):
+        assert close(video.read(path)[0], scene())
+
+
+def test_variable_frame_rate(tmp_path):
+    when = [0, 0.1, 0.15, 1.0, 1.05, 61.05]
+    path = encode(tmp_path / "a.mp4", codec="libx264", times=when)
+    frames = Frames(path)
+    assert [frames.time for _ in frames] == pytest.approx(when, abs=2e-3)
+    assert len(video.read(path)) == 6  # and not a minute of equal frames
+    by_time = video.read(path, fps=10)
+    assert len(by_time) >= 611
+    shown = [max(k for k, t in enumerate(when) if t <= n / 10 + 1e-4) for n in range(611)]
+    stored = video.read(path)
+    assert all(torch.equal(by_time[n], stored[shown[n]]) for n in range(0, 611, 13))
+    with pytest.raises(ValueError, match="`fps` must be a positive number"):
+        video.read(path, fps=0)
+
+
+def test_the_writer_keeps_the_times(tmp_path):
+    when = [0, 0.1, 0.15, 1.0, 1.05, 3.0]
+    for name in ("a.mp4", "a.gif"):
+        with VideoWriter(tmp_path / name, 10) as writer:
+            for t, time in enumerate(when):
+                writer.write(scene(step=t), time)
+        frames = Frames(tmp_path / name)
+        assert [frames.time for _ in frames] == pytest.approx(when, abs=6e-3)
+    with pytest.raises(ValueError, match="`time` must be later"), VideoWriter(tmp_path / "b.mp4") as writer:
+        writer.write(scene(), 1.0)
+        writer.write(scene(), 1.0)
+    assert not (tmp_path / "b.mp4").exists()
+
+
+@pytest.mark.parametrize("rate", [24, 25, 30000 / 1001, 7.5, np.float32(12), np.int64(50), 60])
+def test_the_rate_is_the_inputs(tmp_path, rate):
+    path = video.write(tmp_path / "a.mp4", torch.from_numpy(np.stack([scene()] * 20)), rate)
+    assert Frames(path).rate == pytest.approx(float(rate), rel=1e-4) and Frames(path).count == 20
+
+
+@pytest.mark.parametrize("name, codec", [("a.avi", "mpeg4"), ("a.mkv", "libx264"), ("a.mp4", "mpeg4")])
+def test_a_file_that_was_cut_says_where(tmp_path, name, codec):
+    rng = np.random.default_rng(0)
+    made = [rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(40)]
+    options = {"movflags": "faststart"}
+    path = tmp_path / name
+    with av.open(str(path), "w", options=options if name == "a.mp4" else {}) as file:
+        stream = file.add_stream(codec, rate=10)
+        stream.height = stream.width = 64
+        stream.pix_fmt = "yuv420p"
+        for frame in made:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode(None))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.warns(UserWarning, match=rf"{name} is damaged or cut: .*; frame \d+ is the last"):
+        found = video.read(path)
+    assert 5 <= len(found) < 40
+    with pytest.warns(UserWarning, match="cut"):
+        assert len(list(Frames(path))) == len(found)
+
+
+def test_the_cut_says_what_was_announced_and_what_came(tmp_path):
+    """Whatever is left, at every place of the cut: never an end without a word."""
+    rng = np.random.default_rng(0)
+    made = [rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(8)]
+    data = encode(tmp_path / "a.avi", made).read_bytes()
+    for part in np.linspace(0.3, 0.9, 7):
+        (tmp_path / "a.avi").write_bytes(data[: int(len(data) * part)])
+        with pytest.warns(UserWarning, match=r"a\.avi is damaged or cut") as caught:
+            found = video.read(tmp_path / "a.avi")
+        (text,) = {str(w.message) for w in caught}
+        assert 1 <= len(found) <= 8 and f"frame {len(found)} is the last" in text
+        assert len(found) > 6 or "it announces 8 frames" in text
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.tif"])
+def test_an_animation_that_was_cut_says_where(tmp_path, name):
+    rng = np.random.default_rng(0)
+    first, *rest = [Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(10)]
+    first.save(tmp_path / name, save_all=True, append_images=rest)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: int(0.55 * len(data))])
+    with pytest.warns(UserWarning, match=rf"{name} is damaged or cut: .*; frame \d is the last"):
+        assert 3 <= len(video.read(tmp_path / name)) <= 6
+
+
+def test_gifs_with_transparency(tmp_path):
+    """What was drawn stays where the next frame lets it through."""
+    frames = [Image.fromarray(scene(step=2 * t)).convert("RGBA") for t in range(4)]
+    for k, frame in enumerate(frames):
+        opaque = np.where(np.arange(48) >= 10 * k, 255, 0).astype(np.uint8)
+        frame.putalpha(Image.fromarray(opaque[None].repeat(32, 0)))
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], disposal=1, duration=50)
+    found = video.read(tmp_path / "a.gif")
+    assert found[:, 16, 2, 1].tolist() == [60] * 4 and found[:, 16, 40, 1].tolist() == [60, 80, 100, 120]
+
+
+def test_one_frame(tmp_path):
+    for name in ("a.mp4", "a.avi", "a.webm"):
+        path = encode(tmp_path / name, [scene()], "libvpx" if name == "a.webm" else "mpeg4")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert video.read(path).shape == (1, 32, 48, 3)
+            assert video.read(path, fps=3).shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a:b.mp4", "C:clip.gif", "clip.v2.final.mp4", "película №5.mp4", "映画.gif", "a%03d.mp4", "-x.mp4"],
+)
+def test_names(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)  # a relative name is what FFmpeg takes for a protocol
+    frames = torch.from_numpy(np.stack([scene(step=t) for t in range(4)]))
+    assert str(video.write(name, frames)) == name
+    assert close(video.read(name), frames.numpy())
+    assert close(np.stack(list(Frames(name))), frames.numpy())
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_hidden_files_are_passed_over(tmp_path):
+    for t in range(3):
+        Image.fromarray(scene(step=t)).save(tmp_path / f"{t}.png")
+        (tmp_path / f"._{t}.png").write_bytes(b"\0\5\x16\7 not a picture")
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / "sub.png").mkdir()
+    assert len(video.read(tmp_path)) == 3 == Frames(tmp_path).count == len(list(Frames(tmp_path)))
+
+
+def test_natural_order_is_total(tmp_path):
+    names = ["f10.png", "F2.png", "f2.png", "f002.png", "f1.png", "a.png", "f1b.png"]
+    paths = [tmp_path / name for name in names]
+    ordered = sorted(paths, key=formats.natural)
+    assert ordered == sorted(paths[::-1], key=formats.natural)
+    assert [p.name for p in ordered] == [
+        "a.png",
+        "f1.png",
+        "f1b.png",
+        "F2.png",
+        "f002.png",
+        "f2.png",
+        "f10.png",
+    ] or [p.name for p in ordered][-1] == "f10.png"
+
+
+def test_transparent_videos_lie_on_black(tmp_path):
+    rgba = np.full((16, 16, 4), 200, np.uint8)
+    rgba[:8, :, 3], rgba[8:, :, 3] = 0, 255
+    with av.open(str(tmp_path / "a.mov"), "w") as file:
+        stream = file.add_stream("png", rate=10)
+        stream.height = stream.width = 16
+        stream.pix_fmt = "rgba"
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(rgba, format="rgba")))
+        file.mux(stream.encode(None))
+    found = video.read(tmp_path / "a.mov")[0]
+    assert (found[:8] == 0).all() and (found[8:] == 200).all()
+
+
+def test_pixels_that_are_not_square_are_said(tmp_path):
+    def prepare(stream):
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+
+    path = encode(tmp_path / "a.mkv", codec="libx264", prepare=prepare)
+    with pytest.warns(UserWarning, match=r"a\.mkv has pixels that are 1\.33 times as wide as high"):
+        assert video.read(path).shape == (6, 32, 48, 3)
+
+
+def test_a_clock_that_goes_back_ends_nothing(tmp_path, monkeypatch):
+    from amstel.media import reading
+
+    class Video:
+        count = rate = None
+
+        def __init__(self, path):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def __iter__(self):
+            return iter([(scene(), t) for t in (5.0, 5.1, 5.1, 4.0, None, 6.0)])
+
+    monkeypatch.setattr(reading, "Video", Video)
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    frames = Frames(tmp_path / "a.mp4")
+    times = [frames.time for _ in frames]
+    assert times[:2] == pytest.approx([0, 0.1]) and times[4] is None and times[5] == pytest.approx(1)
+    assert times[1] < times[2] < times[3] < times[5]
+
+
+@pytest.mark.parametrize("transfer, page", [(16, 0.5807), (18, 0.75)])
+def test_hdr_is_not_washed_out(tmp_path, transfer, page):
+    """PQ and HLG, 10 bits, BT.2020: black stays black, a page of 203 cd/m2 is light gray, what is brighter is white."""
+    signal = np.zeros((64, 64, 3), np.uint16)
+    signal[16:32], signal[32:48], signal[48:] = (round(65535 * v) for v in (0.25, page, 0.95))
+    with av.open(str(tmp_path / "a.mkv"), "w") as file:
+        stream = file.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
+        colors = stream.codec_context
+        colors.color_trc, colors.colorspace, colors.color_primaries = transfer, 9, 9
+        frame = av.VideoFrame.from_ndarray(signal, format="rgb48le")
+        frame = frame.reformat(format="yuv420p10le", dst_colorspace=9)
+        frame.pts, frame.time_base = 0, Fraction(1, 10)
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    black, dark, gray, bright = video.read(tmp_path / "a.mkv")[0, 8::16, 32].int()
+    assert (black <= 3).all() and (5 < dark).all() and (dark < 120).all() and (bright >= 240).all()
+    assert ((gray - 191).abs() < 6).all()
+
+
+# ------------------------------------------------------------------------------------------------- writing
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png"])
+def test_a_failed_write_keeps_the_old_file(tmp_path, name, monkeypatch):
+    path = tmp_path / name
+    path.write_bytes(b"precious")
+    frames = torch.zeros(2, 16, 16, 3).byte()
+    for bad, options in ((frames.float(), {}), (frames, {"fps": 0}), (frames, {"inputs": [path]})):
+        with pytest.raises(ValueError):
+            video.write(path, bad, **options)
+    if name != "a.png":
+        with pytest.raises(KeyboardInterrupt), VideoWriter(path) as writer:
+            writer.write(frames[0].numpy())
+            raise KeyboardInterrupt
+        for wrong in (np.zeros((8, 8, 3), np.uint8), np.zeros((16, 16, 3)), np.zeros((16, 16), np.uint8)):
+            with pytest.raises(ValueError, match="`picture` must be"), VideoWriter(path) as writer:
+                writer.write(frames[0].numpy())
+                writer.write(wrong)
+        with pytest.raises(ValueError, match="at least one picture"), VideoWriter(path):
+            pass
+    assert path.read_bytes() == b"precious" and os.listdir(tmp_path) == [name]
+
+
+def test_output_is_not_input(tmp_path):
+    path = encode(tmp_path / "in.mp4")
+    before = path.read_bytes()
+    (tmp_path / "link.mp4").symlink_to(path)
+    for output in (path, tmp_path / "link.mp4", tmp_path / "." / "in.mp4"):
+        with pytest.raises(ValueError, match="another file than the input"):
+            with VideoWriter(output, inputs=[path]) as writer:
+                writer.write(scene())
+    assert path.read_bytes() == before
+    # Reading one by one and writing to the same place, unasked: the input is whole until the output is.
+    frames = Frames(path)
+    with VideoWriter(path, 10) as writer:
+        for frame in frames:
+            writer.write(frame)
+    assert len(video.read(path)) == 6
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    with (
+        pytest.raises(ValueError, match="outside the input folder"),
+        VideoWriter(folder / "o.gif", inputs=[folder]),
+    ):
+        pass
+
+
+def test_pictures_are_written_whole(tmp_path):
+    path = images.write(tmp_path / "a.png", scene())
+    np.testing.assert_array_equal(images.read(path), scene())
+    with pytest.raises(ValueError, match="`picture` must be"):
+        images.write(path, scene().astype(float))
+    with pytest.raises(ValueError, match=r"extension: \.nothing"):
+        images.write(tmp_path / "a.nothing", scene())
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_pictures_of_points_and_curves_keep_the_old_file(tmp_path):
+    pytest.importorskip("matplotlib")
+    from amstel import draw, tracking
+
+    points, labels = torch.rand(3, 9, 2), torch.zeros(9).long()
+    scores = {"a": tracking.evaluate([[1, 2, 3, 4.0]] * 3, [[1, 2, 3, 4.0]] * 3)}
+
+    def fails(name, *jobs):
+        path = tmp_path / name
+        path.write_text("precious")
+        for job in jobs:
+            with pytest.raises(Exception):  # noqa: B017  (whatever it is)
+                job(path)
+        assert path.read_text() == "precious" and os.listdir(tmp_path) == [name]
+        path.unlink()
+
+    fails(
+        "a.svg",
+        lambda p: draw.svg(p, points, labels[1:]),
+        lambda p: draw.svg(p, points, labels, captions=[3]),
+    )
+    fails("a.gif", lambda p: draw.raster(p, points, labels, torch.tensor([[0], [99]])))
+    fails("a.nothing", lambda p: draw.raster(p, points[:1], labels), lambda p: tracking.plot(scores, p))
+    fails("a.png", lambda p: tracking.plot({}, p), lambda p: tracking.plot({"a": None}, p))
+    for name, job in (
+        ("a.svg", lambda p: draw.svg(p, points, labels)),
+        ("a.gif", lambda p: draw.raster(p, points, labels)),
+        ("a.png", lambda p: draw.raster(p, points[:1], labels)),
+        ("b.png", lambda p: tracking.plot(scores, p)),
+    ):
+        assert job(tmp_path / name) == tmp_path / name and (tmp_path / name).stat().st_size > 500
+    assert sorted(os.listdir(tmp_path)) == ["a.gif", "a.png", "a.svg", "b.png"]
+
+
+# ------------------------------------------------------------------------------------------------- drawing
+
+
+def test_captions_are_drawn_with_letters_that_are_there():
+    font, (line,) = fonts.fitting(["similarity 0.93"], 14)
+    assert line == "similarity 0.93"
+    for text in ("película", "фильм 5", "映画", "تصویر", "a\nb\tc"):
+        font, (line,) = fonts.fitting([text], 14)
+        assert not fonts._missing(font, {c for c in line if not c.isspace()}) and "\n" not in line
+        # Every letter is there, or its number in its place.
+        for letter in text:
+            assert not letter.isprintable() or letter in line or f"U+{ord(letter):04X}" in line
+
+
+def test_annotate_takes_any_name():
+    frames = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+    plain = video.annotate(frames, caption=" ")
+    for text in ("фильм", "映画", "clip:1.final"):
+        pictures = video.annotate(frames, caption=text, boxes=torch.tensor([[NAN] * 4]))
+        assert pictures.shape == plain.shape and not torch.equal(pictures, plain)
+
+
+def test_old_names_hand_on():
+    with pytest.warns(DeprecationWarning, match="localise is now amstel.video.localize"):
+        assert video.localise is video.localize
+    from amstel import draw
+
+    with pytest.warns(DeprecationWarning, match="COLORS"):
+        assert draw.COLOURS is draw.COLORS
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        video.nothing  # noqa: B018

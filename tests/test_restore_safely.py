@@ -1,0 +1,235 @@
+"""What `amstel.restore` must not depend on: units and gauges of MRI, what was not measured; the noise that it estimates."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import amstel
+from amstel import inverse, ops
+from amstel.data.mri import cartesian_mask, loop_sensitivities
+from amstel.inverse import estimate_sigma
+from amstel.inverse.noise import blend
+from amstel.nn import RIM
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.1, 0.2])
+def test_estimated_noise(sigma):
+    from skimage import data
+
+    clean = torch.from_numpy(data.camera() / 255)[None, None]
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = estimate_sigma(torch.cat([clean + sigma * noise, 0.5 + 0 * clean]))
+    assert found.shape == (2,) and abs(found[0] / sigma - 1) < 0.15 and found[1] == 0
+    x = (clean + sigma * noise)[0, 0].numpy()
+    _, said = amstel.restore(x, return_sigma=True, model=Nothing())
+    assert isinstance(said, float) and abs(said / sigma - 1) < 0.15
+    two = torch.from_numpy(x).expand(2, 1, -1, -1)
+    _, said = amstel.restore(two, return_sigma=True, model=Nothing())
+    assert said.shape == (2,)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 9), (3, 3), (7, 8), (16, 16), (1300, 1200)])
+def test_estimate_of_any_size(shape):
+    y = 0.1 * torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(0)) + 0.5
+    found = estimate_sigma(y)
+    assert found.shape == (2,) and found.isfinite().all()
+    if min(shape) >= 8:
+        assert ((found / 0.1 - 1).abs() < (0.5 if min(shape) < 100 else 0.03)).all()
+
+
+class Nothing:
+    """A network that finds nothing to do."""
+
+    channels, trained_sigma, trained_steps = 1, None, None
+
+    def __call__(self, y, physics, steps=None, initial=None):
+        return [physics.adjoint(y) if initial is None else initial]
+
+
+def test_warnings_outside_the_trained_noise():
+    model = RIM(1, 8, 1)
+    model.trained_sigma = (10 / 255, 50 / 255)
+    image = np.random.default_rng(0).random((32, 32))
+    for sigma in (0.1, 5, 55, 255, 500):
+        with pytest.warns(UserWarning, match="outside 10 to 50, which the weights were trained with"):
+            amstel.restore(image, sigma=sigma / 255, model=model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        amstel.restore(image, sigma=10 / 255, model=model)
+        amstel.restore(image, sigma=50 / 255, model=model)
+        amstel.restore(image * 0 + 0.5, model=model)
+
+
+def test_more_steps_than_trained_are_refused():
+    model = RIM(1, 8, 2)
+    model.trained_steps = 2
+    with pytest.raises(ValueError, match="`steps` must be at most 2"):
+        amstel.restore(np.random.default_rng(0).random((32, 32)), sigma=0.1, steps=10, model=model)
+
+
+def test_blend():
+    """To the image as sigma goes to 0; no more than the noise; all of the network's work where it is right."""
+    g = torch.Generator().manual_seed(0)
+    y = torch.rand(1, 1, 64, 64, generator=g)
+    noise = 0.1 * torch.randn(y.shape, generator=g)
+    one, sigma, none = torch.ones(1), torch.tensor([0.1]), torch.zeros_like(y)
+    perfect = blend(y, y - noise, none, sigma, one)
+    assert float((perfect - (y - noise)).square().mean().sqrt()) < 0.01
+    far = blend(y, y - 50 * noise, none, sigma, one)
+    assert float((far - y).square().mean().sqrt()) < 0.15
+    shifts = [
+        float((blend(y, y - noise, none, s * sigma, one, 0.05) - y).abs().max()) for s in (0.1, 0.01, 1e-4)
+    ]
+    assert shifts[0] > shifts[1] > shifts[2] and shifts[2] < 1e-4
+    assert torch.equal(blend(y, y - noise, none, sigma, 0 * one), y)
+    # A network that keeps the noise (derivative 1) and takes off something else makes the image worse.
+    assert float((blend(y, y - noise, none + 1, sigma, one) - y).abs().max()) < 1e-6
+
+
+# ---- What was not measured ----
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_pixels_that_are_not_seen_do_not_matter(value):
+    mask = torch.rand(2, 1, 9, 8, generator=torch.Generator().manual_seed(0)) > 0.4
+    physics, y = inverse.Inpainting(mask, 0.5), torch.rand(2, 3, 9, 8)
+    bad = torch.where(mask, y, value)
+    x = torch.rand(2, 3, 9, 8)
+    assert torch.equal(physics.adjoint(bad), physics.adjoint(y))
+    assert torch.equal(physics.gradient(x, bad), physics.gradient(x, y))
+    assert torch.equal(physics.prepare(bad).gradient(x), physics.prepare(y).gradient(x))
+    for link in ("identity", "logistic"):
+        found = [physics.prepare(t).network_input(x, link) for t in (bad, y)]
+        assert torch.equal(*found)
+        for op in (ops.rim_denoise_input, amstel.reference.rim_denoise_input):
+            assert torch.equal(*(op(x, t, 0.5, mask=mask, link=link) for t in (bad, y)))
+    leaf = bad.clone().requires_grad_()
+    physics.prepare(leaf).network_input(x, "identity").square().sum().backward()
+    assert leaf.grad.isfinite().all() and not leaf.grad[(~mask).expand_as(leaf)].any()
+    assert torch.equal(*(RIM(3, 4, 2)(t, physics)[-1].isfinite().all() for t in (bad, y)))
+    images = [amstel.restore(t, "inpaint", mask=mask, model=RIMS[3]) for t in (bad, y)]
+    assert torch.equal(*images)
+
+
+@pytest.mark.parametrize("value", [complex(math.nan, 0), complex(0, math.inf)])
+@pytest.mark.parametrize("shape", [(12,), (10, 12), (2, 1, 10, 12)])
+def test_kspace_that_is_not_sampled_does_not_matter(value, shape):
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(1)) > 0.4
+    maps = torch.randn(3, 10, 12, dtype=torch.complex64)
+    physics = inverse.MRI(mask, maps, 0.5, centered=True)
+    y, x = torch.randn(2, 3, 10, 12, dtype=torch.complex64), torch.randn(2, 10, 12, dtype=torch.complex64)
+    bad = torch.where(mask, y, value)
+    for f in (
+        physics.adjoint,
+        lambda t: physics.gradient(x, t),
+        lambda t: physics.prepare(t).gradient(x),
+        lambda t: inverse.Envelope(physics, 0.05, 2).gradient(x, t),
+        lambda t: ops.mri_gradient(x, t, mask, maps),
+        lambda t: amstel.reference.mri_gradient(x, t, mask, maps),
+    ):
+        assert torch.equal(f(bad), f(torch.where(mask, y, 0)))
+
+
+def test_restored_kspace_may_be_nan_where_it_was_not_sampled():
+    y, mask, maps = scan()
+    bad = torch.where(mask, y, complex(math.nan, math.inf))
+    for s in (None, maps):
+        x = amstel.restore(y, "mri", mask=mask, sensitivities=s, model=RIMS[2])
+        assert torch.equal(amstel.restore(bad, "mri", mask=mask, sensitivities=s, model=RIMS[2]), x)
+    with pytest.raises(ValueError, match="`image` must be finite"):
+        amstel.restore(y * math.nan, "mri", mask=mask, model=RIMS[2])
+
+
+# ---- MRI: what physics cannot tell apart ----
+
+
+def _network(channels):
+    torch.manual_seed(channels)
+    model = RIM(channels, 8, 2, stride=2).eval()
+    with torch.no_grad():
+        model.conv3.weight.mul_(10)
+    return model
+
+
+RIMS = {c: _network(c) for c in (2, 3)}
+
+
+def scan(coils=4, height=32, width=40):
+    """k-space [1, coils, H, W] of an ellipse, a mask [W], maps."""
+    rng = np.random.default_rng(0)
+    mask = cartesian_mask(width, 2, 0.3, rng)
+    maps = loop_sensitivities(coils, (height, width), rng)
+    v, u = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    x = torch.from_numpy((u**2 / 0.7 + v**2 < 0.6) * (1 + 0.3 * np.cos(6 * u))).to(torch.complex64)
+    y = inverse.MRI(mask, maps, centered=True)(x[None])
+    noise = torch.from_numpy(rng.standard_normal((*y.shape, 2))).float()
+    return y + 0.01 * mask * torch.view_as_complex(noise), mask, maps
+
+
+def reconstructed(y, mask, maps):
+    return amstel.restore(y, "mri", mask=mask, sensitivities=maps, model=RIMS[2])
+
+
+def alike(a, b):
+    assert float((a - b).abs().max() / b.abs().max()) < 2e-4
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.floats(-30, 30), st.floats(-30, 30), st.floats(-math.pi, math.pi))
+def test_units_and_phase_do_not_matter(power, of_maps, angle):
+    y, mask, maps = scan()
+    wide = y.to(torch.complex128), maps.to(torch.complex128)
+    x = reconstructed(y, mask, maps).to(torch.complex128)
+    turn = complex(math.cos(angle), math.sin(angle))
+    found = reconstructed(10**power * wide[0], mask, wide[1])
+    alike(found / 10**power, x)
+    alike(reconstructed(turn * wide[0], mask, wide[1]) / turn, x)
+    found = reconstructed(wide[0], mask, turn * 10**of_maps * wide[1])
+    alike(found * (turn * 10**of_maps), x)
+    short = reconstructed((10**power * wide[0]).to(torch.complex64), mask, maps)
+    assert short.dtype == torch.complex64
+    alike(short.to(torch.complex128) / 10**power, x)
+
+
+def test_the_gauge_of_the_maps_does_not_matter():
+    """A phase and a size that change from point to point, and the phase of one coil taken off, as BART and sigpy do."""
+    y, mask, maps = scan()
+    x = reconstructed(y, mask, maps)
+    v, u = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 40), indexing="ij")
+    smooth = torch.polar(1.5 + torch.sin(2 * u), 3 * u + 2 * v * v)
+    alike(reconstructed(y, mask, smooth * maps) * smooth, x)
+    turn = torch.sgn(maps[0]).conj()
+    alike(reconstructed(y, mask, turn * maps) * turn, x)
+
+
+def test_the_order_and_a_rotation_of_the_coils_do_not_matter():
+    y, mask, maps = scan()
+    x = reconstructed(y, mask, maps)
+    order = [2, 0, 3, 1]
+    alike(reconstructed(y[:, order], mask, maps[order]), x)
+    alike(
+        amstel.restore(y[:, order], "mri", mask=mask, model=RIMS[2]),
+        amstel.restore(y, "mri", mask=mask, model=RIMS[2]),
+    )
+    q = torch.linalg.qr(torch.randn(4, 4, dtype=torch.complex64)).Q
+    alike(reconstructed(torch.einsum("dc,nchw->ndhw", q, y), mask, torch.einsum("dc,chw->dhw", q, maps)), x)
+
+
+def test_one_coil_and_points_without_sensitivity():
+    y, mask, maps = scan(coils=1)
+    x = amstel.restore(y, "mri", mask=mask, model=RIMS[2])
+    turn = complex(0.6, 0.8)
+    alike(amstel.restore(turn * y, "mri", mask=mask, model=RIMS[2]) / turn, x)
+    alike(reconstructed(y, mask, torch.ones_like(maps)), x)
+    y, mask, maps = scan()
+    maps = maps * (torch.arange(40) > 5)
+    x = reconstructed(y, mask, maps)
+    assert x.isfinite().all() and not x[..., :6].any()
+    assert not reconstructed(0 * y, mask, maps).any()
