@@ -34,6 +34,12 @@ def test_sum(at, n):
 
     return Work({"amstel": lambda: x.sum(), "right": lambda: x.sum(), "wrong": lambda: x.sum() + 1, "broken": broken},
                 bytes=4 * n)
+
+
+@suite("sum", "backward", {"short": Shape((100,), (100,), ("cpu",))}, Implementation("amstel"), Implementation("right"))
+def test_ours_is_wrong(at, n):
+    x = at.rand(n)
+    return Work({"amstel": lambda: x.sum() * float("nan"), "right": lambda: x.sum()})
 """
 
 
@@ -128,23 +134,26 @@ def test_a_dry_run_is_no_result(dry_run):
 
 
 def test_what_differs_or_fails_is_not_timed(tmp_path):
-    """An implementation that is wrong or raises fails alone, before it is timed."""
+    """Ours fails where it is wrong; a peer that is wrong or raises is named and left out; neither is timed."""
     (tmp_path / "bench_sum.py").write_text(SUITE)
     status, out = run_pytest(
         tmp_path / "bench_sum.py", "-p", "benchmarks.conftest", "--threads", 1, "--benchmark-json=run.json",
         "--benchmark-max-time=0.01", f"--rootdir={tmp_path}", "-c", os.devnull, "--lines", "lines.jsonl",
         folder=tmp_path,
     )  # fmt: skip
-    assert status == 1 and "2 failed, 2 passed" in out, out[-3000:]
-    assert "wrong differs from right by" in out and "no such kernel" in out
+    assert status == 1 and "1 failed, 3 passed, 2 xfailed" in out, out[-3000:]
+    assert "amstel differs from right by nan" in out
     names = [
         b["params"]["implementation"] for b in json.loads((tmp_path / "run.json").read_text())["benchmarks"]
     ]
-    assert sorted(names) == ["amstel", "right"]
+    assert sorted(names) == ["amstel", "right", "right"]
     lines = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
-    assert {r["implementation"]: "error" in r for r in lines} == {
-        "amstel": False, "right": False, "wrong": True, "broken": True,
+    errors = {(r["group"], r["implementation"]): r["error"] for r in lines if "error" in r}
+    assert set(errors) == {
+        ("sum-forward-short-cpu", "wrong"), ("sum-forward-short-cpu", "broken"), ("sum-backward-short-cpu", "amstel"),
     }  # fmt: skip
+    assert errors["sum-forward-short-cpu", "broken"] == "no such kernel"
+    assert errors["sum-forward-short-cpu", "wrong"].startswith("wrong differs from right by")
 
 
 def test_turns_rotate():
