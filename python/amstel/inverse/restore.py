@@ -111,6 +111,7 @@ def restore(
     Source: P. Putzky, M. Welling, Recurrent Inference Machines for Solving Inverse Problems, arXiv 1706.04008.
 
     Example:
+        >>> clean = np.linspace(0, 1, 64 * 64).reshape(64, 64)
         >>> noisy = clean + 25 / 255 * np.random.default_rng(0).standard_normal(clean.shape)
         >>> restored = amstel.restore(noisy, sigma=25 / 255)
         >>> larger = amstel.restore(restored.clip(0, 1), "sr", scale=3)
