@@ -229,12 +229,11 @@ def _common(arguments: dict[str, Any]) -> Common:
     common = Common(
         arguments.pop("device"), arguments.pop("seed"), arguments.pop("json"), arguments.pop("quiet")
     )
+    import importlib
+
     import torch
 
-    import amstel
-
-    for name in amstel.__all__:  # as `import amstel` does where it is no command
-        getattr(amstel, name)
+    importlib.import_module("amstel._library")  # the operators, which `import amstel` loads where it is no command
     if threads is not None:
         torch.set_num_threads(threads)
     try:

@@ -41,7 +41,11 @@ Weights = Annotated[
     ),
 ]
 Level = values.number(0, above=True)
-Scale = values.integer(2)
+Scale = values.integer(2, 16)  # LARGEST_SCALE of amstel.inverse.restore
+
+
+def _level(text: str) -> float | None:
+    return None if text == "auto" else Level(text)
 
 
 def _only(task: str, **given: tuple[Any, tuple[str, ...]]) -> None:
@@ -74,7 +78,12 @@ def predict(
     task: Task = "denoise",
     sigma: Annotated[
         float | None,
-        typer.Option("--sigma", metavar="S", parser=Level, help="noise, 0..255 [default: 25; inpaint: 1]"),
+        typer.Option(
+            "--sigma",
+            metavar="S",
+            parser=_level,
+            help="noise, 0..255, or auto: estimated [default: auto; inpaint: 1]",
+        ),
     ] = None,
     scale: Annotated[
         int | None, typer.Option("--scale", metavar="N", parser=Scale, help="of sr [default: 2]")
@@ -179,6 +188,12 @@ def _said(record: dict[str, Any]) -> str:
         sampled = f"{record['coils']} coils, {record['sampled']:.1%} of k-space sampled"
         return f"{sampled}\nwrote {record['output']} and {record['complex_output']}"
     line = f"wrote {record['output']}"
+    if record.get("estimated"):
+        from amstel.inverse.restore import DOUBT
+
+        line += f": sigma {255 * record['sigma']:.1f} estimated"
+        if record["sigma"] < DOUBT[0]:
+            line += ", so little that it is left alone"
     if "psnr" in record:
         line += f": PSNR {record['noisy_psnr']:.2f} dB with noise, {record['psnr']:.2f} dB restored"
     return line

@@ -142,7 +142,10 @@ class RIM(nn.Module):
         #: The arguments, from which the model can be built again.
         self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         for name in ("channels", "features", "steps", "stride", "gru_kernel_size", "dilation", "depth"):
-            _at_least_one(name, self.options[name])
+            self.options[name] = _check.integer(name, self.options[name], 1)
+        channels, features, steps, stride = (
+            self.options[k] for k in ("channels", "features", "steps", "stride")
+        )
         if link not in ("identity", "logistic"):
             _check.fail("link", "'identity' or 'logistic'", link)
         if memory not in ("store", "recompute", "chunked"):
@@ -155,9 +158,7 @@ class RIM(nn.Module):
         self.network = network
         self.channels, self.features, self.steps, self.link = channels, features, steps, link
         self.detach_gradient, self.stride, self.memory = bool(detach_gradient), stride, memory
-        if isinstance(gradient_step, bool) or not isinstance(gradient_step, (int, float)):
-            _check.fail("gradient_step", "a number", gradient_step)
-        self.gradient_step = float(gradient_step)
+        self.gradient_step = float(_check.number("gradient_step", gradient_step, "a number"))
         self.use_estimate, self.recurrent, self.state_relu = (
             bool(use_estimate),
             bool(recurrent),
@@ -350,8 +351,7 @@ class RIM(nn.Module):
 
 
 def _at_least_one(name: str, value: Any, other: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        _check.fail(name, f"{other}an integer >= 1", value)
+    _check.integer(name, value, 1, f"{other}an integer >= 1")
 
 
 def _sigma(physics: Any, images: Tensor) -> Tensor:

@@ -119,9 +119,7 @@ class SINT(nn.Module):
 
     def __init__(self, backbone: str | nn.Module = "light", output_size: int = 7):
         super().__init__()
-        if not isinstance(output_size, int) or isinstance(output_size, bool) or output_size < 1:
-            _check.fail("output_size", "an integer >= 1", output_size)
-        self.output_size = output_size
+        self.output_size = _check.integer("output_size", output_size, 1)
         self.fc6: nn.Linear | None = None
         self.backbone: Any = backbone
         if isinstance(backbone, nn.Module):
@@ -254,13 +252,14 @@ class MarginContrastiveLoss(nn.Module):
 
     def __init__(self, margin: float = 1.0, reduction: str = "mean"):
         super().__init__()
-        if not 0 < margin < float("inf"):
-            _check.fail("margin", "a finite number > 0", margin)
-        if reduction not in ("mean", "sum", "none"):
+        self.margin = _check.number("margin", margin, "a finite number > 0", above=0)
+        if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
             _check.fail("reduction", "'mean', 'sum' or 'none'", reduction)
-        self.margin, self.reduction = margin, reduction
+        self.reduction = reduction
 
     def forward(self, a: Tensor, b: Tensor, y: Tensor) -> Tensor:
+        for name, value in (("a", a), ("b", b), ("y", y)):
+            _check.tensor(name, value, "a tensor")
         if a.dim() < 1 or b.dim() < 1 or a.shape[-1] != b.shape[-1]:
             _check.fail("b", f"[..., {a.shape[-1] if a.dim() else 'D'}] as `a`", b)
         square = (a - b).square().sum(-1)

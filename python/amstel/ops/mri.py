@@ -124,9 +124,7 @@ def mri_normal(
             _check.fail("adjoint_y", f"{_name(x.dtype)} {list(x.shape)} on {x.device} like x", adjoint_y)
     factor, scales = 1.0, None
     if not isinstance(scale, Tensor):
-        if not isinstance(scale, (int, float)):
-            _check.fail("scale", f"a number or a real tensor [{x.shape[0]}]", scale)
-        factor = float(scale)
+        factor = float(_check.number("scale", scale, f"a number or a real tensor [{x.shape[0]}]"))
     elif scale.shape == x.shape[:1] and not scale.is_complex() and scale.device == x.device:
         scales = scale.to(x.real.dtype).contiguous()
     else:
@@ -182,8 +180,7 @@ def _precision(sigma: float | Tensor, x: Tensor) -> tuple[Tensor | None, float]:
         if sigma.shape != x.shape[:1] or sigma.is_complex() or sigma.device != x.device:
             _check.fail("sigma", f"a number, or a tensor [{x.shape[0]}] on {x.device}", sigma)
         return sigma.to(x.real.dtype).square().reciprocal().contiguous(), 1.0
-    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not sigma > 0:
-        _check.fail("sigma", "a number > 0 or a tensor [N]", sigma)
+    sigma = _check.number("sigma", sigma, "a number > 0 or a tensor [N]", above=0)
     return None, 1 / sigma / sigma  # sigma² may be too small for a number
 
 
@@ -327,7 +324,12 @@ class _Adjoint(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         weights, maps = ctx.saved_tensors
         if watched(grad):
-            return reference.rim.mri_forward(grad, _mask(weights), maps, centered=ctx.centered), None, None, None
+            return (
+                reference.rim.mri_forward(grad, _mask(weights), maps, centered=ctx.centered),
+                None,
+                None,
+                None,
+            )
         return _Forward.apply(grad, weights, maps, ctx.centered), None, None, None
 
 
@@ -345,7 +347,12 @@ class _Forward(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         weights, maps = ctx.saved_tensors
         if watched(grad):
-            return reference.rim.mri_adjoint(grad, _mask(weights), maps, centered=ctx.centered), None, None, None
+            return (
+                reference.rim.mri_adjoint(grad, _mask(weights), maps, centered=ctx.centered),
+                None,
+                None,
+                None,
+            )
         return _Adjoint.apply(grad, weights, maps, ctx.centered), None, None, None
 
 

@@ -352,7 +352,7 @@ def localisation(root: Path | None = None, say: Say = print) -> dict[str, Any]:
         dropout=0.2,
     )
     network = train(known, classes, settings).network
-    boxes = localise_flow(
+    boxes = localize_flow(
         network, video.read_flow_images(folder / "tvl1_gpu"), clip.frames.shape[1:3], len(clip)
     )
     true = ~clip.boxes.isnan().any(1)
@@ -386,7 +386,7 @@ def flow_video(flow: Tensor, side: int, frames: int) -> _Video:
     return _Video(torch.zeros(len(small), 3, side, side, dtype=torch.uint8), small)
 
 
-def localise_flow(network: Network, flow: Tensor, frame_size: Sequence[int], frames: int) -> Tensor:
+def localize_flow(network: Network, flow: Tensor, frame_size: Sequence[int], frames: int) -> Tensor:
     """Boxes of a video of which only the flow is known, by a network with a flow stream."""
     _, attention = _segments(network, flow_video(flow, network.settings.frame_size, frames), 25)
     assert attention is not None
