@@ -109,7 +109,7 @@ def test_folders_of_images_to_train_on(tmp_path, mode):
     np.testing.assert_array_equal(folder[1], expected)
     np.testing.assert_array_equal(folder[2], np.rot90(expected, -1))
     (tmp_path / "b.png").write_bytes(b"x")
-    with pytest.raises(OSError, match=r"b\.png cannot be read as an image"):
+    with pytest.raises(OSError, match=r"b\.png"):
         folder[1]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,16 +12,20 @@ from amstel import _check
 from amstel._optional import need
 from amstel.media.formats import IMAGES as SUFFIXES
 from amstel.media.formats import visible
-from amstel.media.images import read
+from amstel.media.pictures import read
+
+
+def _image() -> Any:
+    return need("PIL.Image", extra="restore", purpose="amstel.data.ImageFolder")
 
 
 class ImageFolder:
-    """The images of a folder in the order of their names, read when asked for, as a viewer shows them.
+    """The images of a folder in the order of their names, read when asked for.
 
     Args:
         root: a folder, or several, one after the other; folders inside them are not looked into.
         mode: "L" for gray [H, W] (the luma of ITU-R 601 of color images), "RGB" for [H, W, 3]. 16 bits are rounded to 8,
-            transparent pixels lie on black, and the orientation that a camera noted is applied.
+            alpha is left out, and the orientation that a camera noted is applied.
 
     `folder[i]` is a uint8 array, `folder.paths[i]` its file, `len(folder)` their number.
 
@@ -52,13 +57,11 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> np.ndarray:
         path = self.paths[index]
-        try:
-            picture = read(path)
-        except ValueError as error:
-            raise OSError(f"{path} cannot be read as an image: {error}") from error
+        picture = read(path)
+        pixels = np.rint(255 * np.clip(picture.pixels, 0, 1)).astype(np.uint8)
         if self.mode == "RGB":
-            return picture
-        return np.asarray(need("PIL.Image", extra=("video", "restore")).fromarray(picture).convert("L"))
+            return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
+        return pixels if pixels.ndim == 2 else np.asarray(_image().fromarray(pixels).convert("L"))
 
 
 def patches(images: Sequence[np.ndarray], count: int, size: int, rng: np.random.Generator) -> np.ndarray:
