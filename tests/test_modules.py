@@ -69,6 +69,42 @@ def test_device_dtype_and_reset(name):
         assert torch.equal(first(other(x, *rest)), first(plain(x, *rest)))
 
 
+MODELS = {
+    "RIM": lambda **o: nn.RIM(1, 8, 2, **o),
+    "RIM of a U-Net": lambda **o: nn.RIM(1, 4, 2, network="unet", **o),
+    "SINT": lambda **o: nn.SINT(output_size=3, **o),
+    "SmallBackbone": lambda **o: nn.SmallBackbone(**o),
+    "EfficientNetLite": lambda **o: nn.EfficientNetLite(**o),
+    **{
+        name: lambda name=name, **o: getattr(nn, name)(
+            4, 3, num_classes=2, feature_size=(2, 2), head_channels=5, **o
+        )
+        for name in ("LSTMClassifier", "ALSTM", "ConvLSTMClassifier", "ConvALSTM", "VideoLSTM")
+    },
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_are_made_where_and_as_they_are_asked_for(name):
+    make = MODELS[name]
+    torch.manual_seed(0)
+    plain = make()
+    meta = make(device="meta")
+    assert all(t.is_meta for t in (*meta.parameters(), *meta.buffers()))
+    assert [(k, v.shape) for k, v in meta.state_dict().items()] == [
+        (k, v.shape) for k, v in plain.state_dict().items()
+    ]
+    assert all(p.dtype == torch.float64 for p in make(dtype=torch.float64).parameters())
+    expected = {k: v.clone() for k, v in plain.state_dict().items()}
+    with torch.no_grad():
+        for p in plain.parameters():
+            p.fill_(7)
+    torch.manual_seed(0)
+    plain.reset_parameters()
+    torch.testing.assert_close(dict(plain.state_dict()), expected)
+    assert repr(copy.deepcopy(plain)) == repr(pickle.loads(pickle.dumps(plain))) == repr(plain)
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_hooks_run_on_every_module_with_weights(name):
     make, inputs = MODULES[name]

@@ -14,6 +14,7 @@ from torch.nn.functional import pixel_shuffle, relu
 from torch.utils.checkpoint import checkpoint
 
 from amstel import _check, ops
+from amstel.nn._placed import Placed
 from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.unet import RecurrentUNet
 from amstel.ops._winograd import conv3x3
@@ -35,7 +36,7 @@ _OF_CONV = {
 }
 
 
-class RIM(nn.Module):
+class RIM(nn.Module, metaclass=Placed):
     r"""A learned iteration that turns the gradient of the log-likelihood into steps of the estimate.
 
     .. code-block:: text
