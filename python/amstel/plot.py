@@ -114,7 +114,15 @@ def embedding(
     for label in np.unique(classes):
         for chosen, size, edge, width in ((~large, 50, "white", 0.7), (large, 140, "black", 1.8)):
             here = xy[(classes == label) & chosen]
-            axes.scatter(*here.T, s=size, c=COLORS[label % 8], edgecolors=edge, linewidths=width, zorder=2)
+            axes.scatter(
+                here[:, 0],
+                here[:, 1],
+                s=size,
+                c=COLORS[label % 8],
+                edgecolors=edge,
+                linewidths=width,
+                zorder=2,
+            )
         if names is not None:
             axes.scatter([], [], c=COLORS[label % 8], label=names[label])
     if names is not None:
@@ -259,8 +267,8 @@ def restorations(
     if not pictures:
         raise ValueError("`images` must hold at least one image, got none")
     right = None if truth is None else _picture(truth, "truth")
-    for name, picture in pictures.items() if right is not None else ():
-        if picture.shape != right.shape:
+    for name, picture in pictures.items():
+        if right is not None and picture.shape != right.shape:
             _wrong(f"images[{name!r}]", f"the size of truth, {list(right.shape)}", _shape(picture))
     if limit is not None:
         limit = _check.number("limit", limit, "a number > 0", above=0)
