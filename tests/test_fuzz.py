@@ -253,7 +253,8 @@ def test_roi_pool(env, images, channels, size, boxes, output, scale, spread, lay
     corners = (torch.randn(boxes, 4, generator=generator) * spread).to(dtype)
     batch = torch.randint(0, images, (boxes, 1), generator=generator).to(dtype)
     rois = torch.cat([batch, corners], 1)
-    hypothesis.assume(bool(rois.isfinite().all()))
+    # Where scaled coordinates overflow the dtype torchvision's result is undefined, and ours only safe.
+    hypothesis.assume(bool((rois[:, 1:] * torch.tensor(scale, dtype=dtype) * 2).isfinite().all()))
 
     def run():
         return (ops.roi_pool(x, rois, output, scale),)
