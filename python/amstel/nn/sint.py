@@ -148,10 +148,12 @@ class SINT(nn.Module, metaclass=Placed):
 
     @property
     def layers(self) -> int:
+        """How many normalized descriptions are put one after the other."""
         return len(self.spatial_scales) + (self.fc6 is not None)
 
     @property
     def size(self) -> int:
+        """Length of the description of a box."""
         return self._pooled_size + (0 if self.fc6 is None else self.fc6.out_features)
 
     @property
