@@ -296,21 +296,56 @@ def test_bench(capsys, tmp_path):
 
 
 def test_demo_without_extras(capsys, monkeypatch, tmp_path):
-    for name in ("matplotlib", "matplotlib.animation", "PIL", "PIL.Image", "scipy", "scipy.ndimage", "tqdm"):
+    """What extras bring is named with the command that brings it, the rest is shown, and the status says so."""
+    for name in (
+        "matplotlib",
+        "matplotlib.figure",
+        "matplotlib.animation",
+        "PIL",
+        "PIL.Image",
+        "skimage",
+        "skimage.data",
+    ):
         monkeypatch.setitem(sys.modules, name, None)
-    status, out, err = _run(capsys, "demo", "--output", str(tmp_path / "new"))
-    assert status == 0 and err == ""
+    for name in ("video", "tracking"):
+        monkeypatch.setattr(f"amstel.apps.{name}.demo.run", lambda show: show.say("  shown"))
+    status, out, err = _run(capsys, "demo", "--output", tmp_path / "new", "--json", tmp_path / "found.json")
+    assert status == 1 and re.findall(r"^\[(\d)/4\]", out, re.M) == ["1", "2", "3", "4"]
     assert re.search(
         r"accuracy (\d\d\.\d)% on the 920 test documents; from their words alone (\d\d\.\d)%", out
     )
-    assert 'pip install "amstel[cli]"' in out
-    found = re.search(r"accuracy (\d+\.\d)% on 100 new clips; from one frame (\d+\.\d)%", out)
-    assert float(found[1]) > 90 and float(found[2]) < 45
-    assert 'no video_lstm.gif: amstel.video needs scipy.ndimage here: pip install "amstel[video]"' in out
+    lines = err.splitlines()
+    assert all(line.startswith("amstel demo: no ") and 'pip install "amstel[' in line for line in lines)
+    assert [line.split()[3].rstrip(":") for line in lines] == [
+        "gcn_embedding.png",
+        "karate.gif",
+        "restoration",
+    ]
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["gcn_embedding.svg", "karate.svg"]
     for picture in (tmp_path / "new").iterdir():
         ElementTree.parse(picture)
     assert (tmp_path / "new" / "karate.svg").read_text().count("repeatCount") > 100
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["graphs"]["figures"]["accuracy"] > 0.7 and len(found["restoration"]["missing"]) == 1
+
+
+@pytest.mark.slow
+def test_demo_shows_all_four_families(capsys, tmp_path):
+    for name in ("matplotlib", "av", "cv2", "skimage", "safetensors", "scipy"):
+        pytest.importorskip(name)
+    status, out, err = _run(capsys, "demo", "--output", tmp_path)
+    assert status == 0 and err == ""
+    found = re.search(r"accuracy (\d+\.\d)% on 100 new clips; from one frame (\d+\.\d)%", out)
+    assert float(found[1]) > 90 and float(found[2]) < 45
+    for name in (
+        "gcn_embedding.png",
+        "karate.gif",
+        "video_lstm.gif",
+        "sint.gif",
+        "rim_denoise.png",
+        "rim_mri.png",
+    ):
+        assert (tmp_path / name).stat().st_size > 1000 and f"wrote {tmp_path / name}" in out
 
 
 def test_svg(tmp_path):

@@ -89,6 +89,30 @@ def test_floating_point_is_between_black_and_white_or_refused(tmp_path):
         video.read(tmp_path / "c.tif")
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_folders_of_images_to_train_on(tmp_path, mode):
+    """amstel.data.ImageFolder: what is 8 bits is as Pillow has it, the rest as a viewer shows it."""
+    from amstel.data import ImageFolder
+
+    values = np.linspace(0, 65535, 600).astype(np.uint16).reshape(20, 30)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(values).save(tmp_path / "a.png")
+    Image.fromarray(scene()).save(tmp_path / "b.png")
+    Image.fromarray(scene()).save(tmp_path / "c.png", exif=exif)
+    (tmp_path / "._b.png").write_bytes(b"x")
+    folder = ImageFolder(tmp_path, mode)
+    assert [path.name for path in folder.paths] == ["a.png", "b.png", "c.png"]
+    deep = folder[0] if mode == "L" else folder[0][..., 1]
+    assert (np.abs(deep - values / 257) <= 1).all()
+    expected = np.asarray(Image.fromarray(scene()).convert(mode))
+    np.testing.assert_array_equal(folder[1], expected)
+    np.testing.assert_array_equal(folder[2], np.rot90(expected, -1))
+    (tmp_path / "b.png").write_bytes(b"x")
+    with pytest.raises(OSError, match=r"b\.png"):
+        folder[1]
+
+
 def upright(picture, orientation):
     """What Exif's eight orientations mean, in words of NumPy."""
     turns = {

@@ -6,7 +6,7 @@ import pytest
 from amstel.apps.restoration import files
 from amstel.apps.restoration.files import Picture
 from amstel.data import ImageFolder
-from amstel.data.pictures import upright
+from amstel.media.pictures import upright
 
 Image = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")

@@ -12,9 +12,9 @@ import torch
 
 import amstel
 from amstel import cli
-from amstel.apps import demo
+from amstel.apps.demo import Show
+from amstel.apps.restoration import demo, files
 from amstel.apps.restoration import evaluate as evaluation
-from amstel.apps.restoration import files
 from amstel.apps.restoration import train as recipe
 from amstel.apps.restoration.files import Picture
 from tests import command
@@ -351,12 +351,12 @@ def test_help(capsys):
 
 
 def test_demo(capsys, tmp_path):
-    demo.rim(tmp_path)
+    demo.run(Show(tmp_path))
     out = capsys.readouterr().out
     for name in ("denoise", "sr", "mri"):
         assert f"wrote {tmp_path / f'rim_{name}.png'}" in out
         assert files.read(tmp_path / f"rim_{name}.png").pixels.shape[1] > 600
-    first, *steps = (float(n) for n in re.findall(r"\d+\.\d\b", out.splitlines()[1]))
+    first, *steps = (float(n) for n in re.findall(r"\d+\.\d\b", out.splitlines()[0]))
     assert len(steps) >= 2 and steps[-1] > first + 10
 
 

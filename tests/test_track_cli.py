@@ -203,9 +203,10 @@ def test_help(capsys):
 
 
 def test_demo(capsys, tmp_path):
-    from amstel.apps import demo
+    from amstel.apps.demo import Show
+    from amstel.apps.tracking import demo
 
-    demo.sint(tmp_path)
+    demo.run(Show(tmp_path))
     out = capsys.readouterr().out
     assert float(re.search(r"mean IoU (\d\.\d+)", out)[1]) > 0.6
     assert len(video.read(tmp_path / "sint.gif")) >= 20

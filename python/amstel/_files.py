@@ -69,8 +69,8 @@ def replacing(path: Name, inputs: Iterable[Name] = (), argument: str = "path") -
         OSError: it cannot be written; found before the body runs.
 
     Example:
-        >>> with replacing("scores.txt") as temporary:                         # doctest: +SKIP
-        ...     temporary.write_text("0.5")
+        >>> with replacing("scores.txt") as temporary:
+        ...     n = temporary.write_text("0.5")
     """
     distinct(path, *inputs, argument=argument)
     target = writable(path)

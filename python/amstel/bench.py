@@ -26,6 +26,7 @@ class Timing:
 
     @property
     def median(self) -> float:
+        """Median of the samples, in seconds."""
         return float(np.median(self.samples))
 
 

@@ -191,10 +191,12 @@ class Graph:
 
     @property
     def has_weight(self) -> bool:
+        """Whether the edges have weights of their own."""
         return self._weight is not None
 
     @property
     def device(self) -> torch.device:
+        """Where the graph's arrays are."""
         return self._device
 
     @property
@@ -214,10 +216,12 @@ class Graph:
 
     @property
     def num_edges(self) -> int:
+        """Edges stored, without the self-loops that a normalization adds."""
         return self._col.shape[0]
 
     @property
     def is_square(self) -> bool:
+        """Whether sources and targets are the same nodes."""
         return self._is_square
 
     def __repr__(self) -> str:
@@ -267,6 +271,7 @@ class Graph:
         return self if moved.device == self.device else moved  # "cuda" is the current one
 
     def cpu(self) -> Graph:
+        """This graph on the CPU; itself where it is there."""
         return self.to("cpu")
 
     def cuda(self, device: Any = None, non_blocking: bool = False) -> Graph:
@@ -280,6 +285,7 @@ class Graph:
         return plainly(lambda: self._map(Tensor.pin_memory))
 
     def is_pinned(self) -> bool:
+        """Whether the structure is in pinned memory."""
         return self._col.is_pinned()
 
     def share_memory_(self) -> Graph:
@@ -291,6 +297,7 @@ class Graph:
         return self
 
     def is_shared(self) -> bool:
+        """Whether the structure is in memory that other processes share."""
         return self._col.is_shared()
 
     def to_edge_index(self) -> tuple[Tensor, Tensor | None]:

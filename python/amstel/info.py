@@ -49,6 +49,7 @@ def report() -> list[tuple[str, str]]:
 
 
 def main(arguments: Sequence[str] = ()) -> int:
+    """Run `python -m amstel.info`; returns the exit status."""
     from amstel import _library
 
     if list(arguments) == ["--cmake-prefix"]:

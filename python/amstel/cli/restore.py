@@ -13,7 +13,7 @@ from amstel.apps.restoration.settings import TASKS as TRAINED
 from amstel.apps.restoration.settings import Settings
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
-from amstel.cli._family import Average, Force, Out, Resume, folder_of, new, report, with_plan
+from amstel.cli._family import Average, Force, Out, Resume, Weights, folder_of, new, report, with_plan
 
 if TYPE_CHECKING:
     from amstel.nn import RIM
@@ -29,15 +29,6 @@ Task = Annotated[
     str,
     typer.Option(
         "--task", metavar="T", parser=values.choice(TASKS), help=f"{', '.join(TASKS)} [default: denoise]"
-    ),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(
-        "--weights",
-        metavar="FILE",
-        parser=values.file_there,
-        help="a checkpoint [default: weights that ship]",
     ),
 ]
 Level = values.number(0, above=True)
@@ -276,7 +267,7 @@ def evaluate(
         if not ranks.first:
             return 0
     common.say(mri.table(rows) if task == "mri" else evaluate.table(rows))
-    failed = report(failures, str)
+    failed = report(failures, lambda item: str(paths[item]) if isinstance(item, int) else str(item))
     said = None if weights is None else str(weights)
     common.write_json({"task": task, "root": root.name, "weights": said, "rows": rows, **failed})
     return 1 if failed else 0

@@ -56,6 +56,7 @@ class NodeData:
 
     @property
     def num_nodes(self) -> int:
+        """Nodes of the graph."""
         return self.graph.num_nodes
 
     @property

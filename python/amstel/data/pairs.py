@@ -165,6 +165,7 @@ class SequencePairs:
         return len(self._frames)
 
     def sample(self, index: int, rng: np.random.Generator) -> FramePair:
+        """Draw pair number `index`; the same generator state gives the same pair."""
         number, t = self._frames[index]
         known = self._known[number]
         near = known[(abs(known - t) <= self.gap) & (known != t)]

@@ -181,6 +181,7 @@ class StillPairs:
         return _Thing(image, center, thing.half, thing.power, thing.bumps)
 
     def sample(self, index: int, rng: np.random.Generator) -> FramePair:
+        """Draw pair number `index`; the same generator state gives the same pair."""
         image = self._image(index)
         low, high = (math.log(s) for s in self.scale)
         native = math.exp(rng.uniform(low, high))

@@ -48,6 +48,7 @@ def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardMo
         TypeError or ValueError: physics is not linear, or sigma is not known or not > 0.
 
     Example:
+        >>> import deepinv
         >>> from amstel.interop.deepinv import from_deepinv
         >>> blur = deepinv.physics.BlurFFT((1, 16, 16), torch.ones(1, 1, 3, 3) / 9, noise_model=deepinv.physics.GaussianNoise(0.1))
         >>> model = from_deepinv(blur)

@@ -21,7 +21,8 @@ def convert(model: nn.Module) -> nn.Module:
     """Replace every `torchvision.ops.RoIPool` in a model, in place; returns the model, or what replaces it.
 
     Example:
-        >>> model = nn.ModuleDict({"pool": torchvision.ops.RoIPool(7, 0.25)})
+        >>> import torchvision
+        >>> model = torch.nn.ModuleDict({"pool": torchvision.ops.RoIPool(7, 0.25)})
         >>> amstel.interop.torchvision.convert(model)["pool"]
         RoIPool(output_size=7, spatial_scale=0.25)
     """

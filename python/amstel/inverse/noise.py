@@ -54,8 +54,8 @@ def estimate_sigma(image: Tensor) -> Tensor:
 
     Example:
         >>> y = 0.5 + 0.1 * torch.randn(1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
-        >>> amstel.inverse.estimate_sigma(y)
-        tensor([0.0998])
+        >>> amstel.inverse.estimate_sigma(y).round(decimals=2)
+        tensor([0.1000])
     """
     expected = "floating-point [N, C, H, W]"
     tensor("image", image, expected)

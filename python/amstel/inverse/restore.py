@@ -111,17 +111,17 @@ def restore(
     Source: P. Putzky, M. Welling, Recurrent Inference Machines for Solving Inverse Problems, arXiv 1706.04008.
 
     Example:
+        >>> clean = np.linspace(0, 1, 64 * 64).reshape(64, 64)
         >>> noisy = clean + 25 / 255 * np.random.default_rng(0).standard_normal(clean.shape)
         >>> restored = amstel.restore(noisy, sigma=25 / 255)
         >>> larger = amstel.restore(restored.clip(0, 1), "sr", scale=3)
     """
     if task not in TASKS:
         _check.fail("task", f"one of {', '.join(TASKS)}", task)
-    if isinstance(scale, int) and scale > LARGEST_SCALE:
+    scale, tile = _check.integer("scale", scale, 2), _check.integer("tile", tile, 4 * OVERLAP)
+    steps = steps if steps is None else _check.integer("steps", steps, 1)
+    if scale > LARGEST_SCALE:
         _check.fail("scale", f"at most {LARGEST_SCALE}", scale)
-    for name, value, least in (("scale", scale, 2), ("tile", tile, 4 * OVERLAP), ("steps", steps or 1, 1)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            _check.fail(name, f"an integer >= {least}", value)
     if (mask is not None) != (task in ("inpaint", "mri")):
         _check.fail("mask", f"{'given' if mask is None else 'None'} for the task {task}", mask)
     mask = None if mask is None else torch.as_tensor(mask)
@@ -313,8 +313,8 @@ def _sigma(sigma: Any, task: str, y: Tensor) -> Tensor:
     if sigma is None:
         return estimate_sigma(y) if task == "denoise" else y.new_full((len(y),), SIGMA[task])
     expected = "a number > 0, a tensor [N] of such, or 'auto'"
-    if not isinstance(sigma, (Tensor, int, float, np.number)) or isinstance(sigma, bool):
-        _check.fail("sigma", expected, sigma)
+    if not isinstance(sigma, Tensor):
+        sigma = _check.number("sigma", sigma, expected, above=0)
     found = torch.as_tensor(sigma, dtype=torch.float32, device=y.device)
     if found.shape not in ((), (1,), (len(y),)) or not bool((found > 0).all() & found.isfinite().all()):
         _check.fail("sigma", expected, sigma)

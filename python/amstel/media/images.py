@@ -20,7 +20,7 @@ _ANIMATED = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")
 
 
 def _pillow(part: str = "Image") -> Any:
-    return need(f"PIL.{part}", extra="video", purpose="amstel.media.images")
+    return need(f"PIL.{part}", extra=("video", "restore"), purpose="amstel.media.images")
 
 
 def _opened(path: Path) -> Any:
@@ -175,7 +175,7 @@ class Animation:
 
 def _tiff_pages(image: Any) -> tuple[list[int], bool]:
     """Pages that are no small copies of others, and whether all could be found."""
-    pages = []
+    pages: list[int] = []
     page = -1
     while True:
         page += 1

@@ -58,7 +58,7 @@ def svg(
         rescale: let every frame fill the picture.
 
     Example:
-        >>> path = amstel.draw.svg("points.svg", torch.rand(1, 9, 2), torch.zeros(9).long())  # doctest: +SKIP
+        >>> path = amstel.draw.svg("points.svg", torch.rand(1, 9, 2), torch.zeros(9).long())
     """
     _check_frames(frames, labels)
     xy = _pixels(frames, rescale)

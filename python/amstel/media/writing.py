@@ -40,7 +40,7 @@ def write(path: str | os.PathLike, frames: Tensor, fps: float = 12, *, inputs: I
         FileNotFoundError: the folder to write in does not exist.
 
     Example:
-        >>> path = amstel.video.write("noise.gif", torch.randint(256, (8, 64, 64, 3)).byte())  # doctest: +SKIP
+        >>> path = amstel.video.write("noise.gif", torch.randint(256, (8, 64, 64, 3)).byte())
     """
     path = Path(path)
     _arguments.frames(frames)

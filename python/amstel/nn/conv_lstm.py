@@ -233,6 +233,7 @@ class ConvLSTM(nn.Module):
         )
 
     def reset_parameters(self) -> None:
+        """Every layer and direction as `ConvLSTMCell.reset_parameters` does."""
         for layer in self.layers:
             cast(_Gates, layer).reset_parameters()
 

@@ -356,6 +356,9 @@ class GCN(nn.Module):
         assert x is not None
         return x
 
+    def extra_repr(self) -> str:
+        return f"dropout={self.dropout}"
+
 
 class _LazyGCNConv(_Lazy, GCNConv):
     cls_to_become = GCNConv  # type: ignore[assignment]

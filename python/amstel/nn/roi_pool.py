@@ -22,7 +22,7 @@ class RoIPool(nn.Module):
         output_size: rows and columns of the pooled maps, or one number for both.
         spatial_scale: cells of the map a pixel of the boxes.
 
-    Shapes: input [N, C, H, W], boxes [K, 5] or a list of N tensors [L, 4]; result [K, C, *output_size].
+    Shapes: input [N, C, H, W], boxes [K, 5] or a list of N tensors [L, 4]; result [K, C, Ph, Pw].
 
     Example:
         >>> pool = amstel.nn.RoIPool(7, 1 / 16)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check, ops
+from amstel.nn._placed import Placed
 from amstel.nn.backbone import VGG16Features
 from amstel.nn.efficientnet import EfficientNetLite
 
@@ -72,7 +73,7 @@ class _Light(nn.Module):
         return [(0.3, list(self.trunk.parameters())), (1.0, list(self.projections.parameters()))]
 
 
-class SINT(nn.Module):
+class SINT(nn.Module, metaclass=Placed):
     """Describes boxes of an image so that boxes of the same object have a high inner product.
 
     The two streams of the paper share their parameters, so that they are one module: the same network describes the
@@ -147,10 +148,12 @@ class SINT(nn.Module):
 
     @property
     def layers(self) -> int:
+        """How many normalized descriptions are put one after the other."""
         return len(self.spatial_scales) + (self.fc6 is not None)
 
     @property
     def size(self) -> int:
+        """Length of the description of a box."""
         return self._pooled_size + (0 if self.fc6 is None else self.fc6.out_features)
 
     @property

@@ -385,7 +385,7 @@ def _differentiable(
 
 
 def _rows(t: Tensor, inner: int) -> Tensor:
-    return t.reshape(-1, inner)
+    return t.reshape(-1, inner) if inner else t.reshape(0, 0)
 
 
 def _cell(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, reference
+from amstel.ops import _plain
 from amstel.ops._raw import operators, own_gradient, tracked, transformed, watched
 
 _ops = operators
@@ -65,6 +66,8 @@ def mri_gradient(
     if y.shape != shape or y.dtype != x.dtype or y.device != x.device:
         _check.fail("y", f"{_name(x.dtype)} {list(shape)} on {x.device}", y)
     scale = _precision(sigma, x)
+    if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
+        return _in_pairs(x, y, None, mask, sensitivities, *scale, centered)
     if transformed() or tracked(mask, sensitivities, sigma):
         y = y.masked_fill(mask == 0, 0)  # 0 times NaN would not be 0
         return reference.mri_gradient(x, y, mask, sensitivities, sigma, centered=centered)
@@ -129,6 +132,8 @@ def mri_normal(
         scales = scale.to(x.real.dtype).contiguous()
     else:
         _check.fail("scale", f"a number or a real tensor [{x.shape[0]}] on {x.device}", scale)
+    if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
+        return _in_pairs(x, None, adjoint_y, mask, sensitivities, scales, factor, centered)
     if transformed() or tracked(mask, sensitivities, scale):
         return reference.mri_normal(x, mask, sensitivities, adjoint_y, scale, centered=centered)
     return _Normal.call(x, adjoint_y, _origin(_weights(mask, x), centered), maps, scales, factor)
@@ -264,6 +269,36 @@ def _measured(k: Tensor, weights: Tensor) -> Tensor:
     k = k.contiguous()  # which a transform of other layouts is not
     _ops.kspace_residual(_real(k), weights.contiguous(), None)
     return k
+
+
+def _in_pairs(
+    x: Tensor,
+    y: Tensor | None,
+    adjoint_y: Tensor | None,
+    mask: Tensor,
+    sensitivities: Tensor | None,
+    scales: Tensor | None,
+    factor: float,
+    centered: bool,
+) -> Tensor:
+    """(AᴴA x - Aᴴy) factor scales for ONNX, which knows few complex operators: all in pairs of real numbers."""
+    real = torch.view_as_real
+    weights = _weights(mask, x)
+    maps = None
+    if sensitivities is not None:
+        maps = real(sensitivities)
+        maps = maps if maps.dim() == 5 else maps[None]
+    minus = adjoint_y if adjoint_y is None else real(adjoint_y)
+    if y is not None:
+        on = weights[:, None] if weights.dim() == 1 else weights[:, None, :, :, None]
+        k = torch.where(on == 0, 0, on * real(y))
+        dims = (-3, -2)
+        k = torch.fft.ifftshift(k, dim=dims) if centered else k
+        images = _plain.fourier(_plain.fourier(k, -1, True), -2, True)
+        images = torch.fft.fftshift(images, dim=dims) if centered else images
+        minus = images[:, 0] if maps is None else _plain.coil_reduce(images, maps, None, None, 1.0)
+    pairs = _plain.mri_normal(real(x), _origin(weights, centered), maps, minus, scales, factor)
+    return torch.view_as_complex(pairs)
 
 
 class _Normal(torch.autograd.Function):

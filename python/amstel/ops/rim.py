@@ -212,8 +212,8 @@ def bicubic_down_adjoint(y: Tensor, scale: int) -> Tensor:
     Source: R. Keys, IEEE Trans. ASSP 1981, equation 15, for the weights.
 
     Example:
-        >>> amstel.ops.bicubic_down_adjoint(torch.ones(1, 1, 2, 3), 3).sum()
-        tensor(6.)
+        >>> amstel.ops.bicubic_down_adjoint(torch.ones(1, 1, 2, 3, dtype=torch.double), 3).sum().round(decimals=6)
+        tensor(6., dtype=torch.float64)
     """
     _image("y", y)
     _scale(scale)

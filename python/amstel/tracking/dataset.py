@@ -44,26 +44,32 @@ class DatasetEvaluation(Curves):
 
     @property
     def success(self) -> Tensor:  # type: ignore[override]
+        """Mean of the sequences' success curves."""
         return self._mean("success")
 
     @property
     def precision_curve(self) -> Tensor:  # type: ignore[override]
+        """Mean of the sequences' precision curves."""
         return self._mean("precision_curve")
 
     @property
     def normalized_precision_curve(self) -> Tensor:  # type: ignore[override]
+        """Mean of the sequences' normalized precision curves."""
         return self._mean("normalized_precision_curve")
 
     @property
     def mean_iou(self) -> float:
+        """Mean over the sequences of their mean overlap."""
         return sum(e.mean_iou for e in self.sequences.values()) / len(self.sequences)
 
     @property
     def frames(self) -> int:
+        """Frames of all sequences together."""
         return sum(e.frames for e in self.sequences.values())
 
     @property
     def frames_per_second(self) -> float:
+        """Speed over the sequences that were timed."""
         timed = [name for name, seconds in self.seconds.items() if seconds > 0]
         if not timed:
             return math.nan

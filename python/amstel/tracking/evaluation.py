@@ -109,14 +109,17 @@ class Evaluation(Curves):
 
     @property
     def mean_iou(self) -> float:
+        """Mean overlap over the frames with ground truth."""
         return self.iou.nanmean().item()
 
     @property
     def frames(self) -> int:
+        """Frames of the sequence."""
         return len(self.iou)
 
     @property
     def missing(self) -> int:
+        """Frames without ground truth."""
         return int(self.iou.isnan().sum())
 
     def __repr__(self) -> str:

@@ -33,7 +33,7 @@ def write_boxes(file: str | os.PathLike, boxes: Any, origin: int = 0) -> Path:
         OSError: the file cannot be written; what was there is as it was.
 
     Example:
-        >>> path = amstel.tracking.write_boxes("boxes.txt", [[1, 2, 3, 4.5]])  # doctest: +SKIP
+        >>> path = amstel.tracking.write_boxes("boxes.txt", [[1, 2, 3, 4.5]])
     """
     found = check_boxes("boxes", boxes)
     rows = found + found.new_tensor([1, 1, 0, 0]) * _origin(origin)

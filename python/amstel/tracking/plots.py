@@ -9,9 +9,9 @@ from pathlib import Path
 from amstel import _files
 from amstel._check import fail
 from amstel._optional import need
-from amstel.media.points import COLORS
+from amstel.plot import precision, success
 from amstel.tracking.dataset import DatasetEvaluation
-from amstel.tracking.evaluation import PRECISION_THRESHOLDS, SUCCESS_THRESHOLDS, Evaluation
+from amstel.tracking.evaluation import Evaluation
 
 
 def plot(
@@ -44,22 +44,9 @@ def plot(
     figure = need("matplotlib.figure", extra="track", purpose="amstel.tracking.plot").Figure(
         figsize=(10, 4.2), layout="constrained"
     )
-    for axes, curve, score, x, labels in zip(
-        figure.subplots(1, 2),
-        ("success", "precision_curve"),
-        ("auc", "precision"),
-        (SUCCESS_THRESHOLDS, PRECISION_THRESHOLDS),
-        (("overlap threshold", "success rate"), ("distance of centers, pixels", "precision")),
-        strict=True,
-    ):
-        style = {name: (COLORS[k % 8], "-" if k < 8 else "--") for k, name in enumerate(evaluations)}
-        for name in sorted(evaluations, key=lambda name: -getattr(evaluations[name], score)):
-            color, line = style[name]
-            text = f"{name} [{getattr(evaluations[name], score):.3f}]"
-            axes.plot(x, getattr(evaluations[name], curve), color=color, linestyle=line, label=text)
-        axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, x[-1].item()), ylim=(0, 1.02))
-        axes.grid(alpha=0.3)
-        axes.legend(loc="lower left" if curve == "success" else "lower right", framealpha=0.9)
+    left, right = figure.subplots(1, 2)
+    success(evaluations, axes=left)
+    precision(evaluations, axes=right)
     if title:
         figure.suptitle(title)
     with _files.replacing(file, argument="file") as temporary:

@@ -15,7 +15,7 @@ import numpy as np
 from amstel import _files
 from amstel._check import fail
 from amstel.data.images import SUFFIXES
-from amstel.data.pictures import Picture, pixel_count, read
+from amstel.media.pictures import Picture, pixel_count, read
 
 __all__ = ["WRITTEN", "Picture", "check_writable", "find", "module", "pixels", "quantise", "read", "write"]
 

@@ -36,8 +36,7 @@ THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 def _root(root: Path | None, name: str) -> Path:
     if root is None and "AMSTEL_DATA" not in os.environ:
         raise ValueError("give --root, the folder of the real clips, or set AMSTEL_DATA")
-    folder = Path(os.environ["AMSTEL_DATA"]) / "video" if root is None else root
-    return folder / name
+    return (Path(os.environ["AMSTEL_DATA"]) / "video" if root is None else root) / name
 
 
 def _mean_std(values: Sequence[float]) -> tuple[float, float]:

@@ -1,0 +1,404 @@
+"""Plots of what each family is looked at for, on matplotlib axes of yours or new ones, which come back.
+
+Every function takes `axes=` and returns it, so that a title, a scale or a grid of several plots is matplotlib's business:
+
+    figure, (left, right) = matplotlib.pyplot.subplots(1, 2)
+    amstel.plot.success(evaluations, axes=left)
+    amstel.plot.precision(evaluations, axes=right)
+    figure.savefig("tracker.png")
+
+matplotlib comes with the extra [cli] and is imported when the first plot is drawn. For pictures in files without axes,
+animated ones too, see `amstel.draw` and `amstel.video.annotate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from amstel import _check
+from amstel._optional import need
+from amstel.media.points import COLORS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["attention", "convergence", "embedding", "precision", "restorations", "success", "tracks"]
+
+
+def _matplotlib(module: str) -> Any:
+    return need(f"matplotlib.{module}", extra="cli", purpose="amstel.plot")
+
+
+def _axes(axes: Any) -> Any:
+    if axes is None:
+        return _matplotlib("pyplot").subplots(layout="constrained")[1]
+    if not hasattr(axes, "plot") or not hasattr(axes, "imshow"):
+        _check.fail_type("axes", "matplotlib axes or None", axes)
+    return axes
+
+
+def _array(value: Any) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+        return value.resolve_conj().resolve_neg().numpy()
+    return np.asarray(value)
+
+
+def _wrong(argument: str, expected: str, got: object) -> None:
+    raise ValueError(f"`{argument}` must be {expected}, got {got}")
+
+
+def _shape(value: np.ndarray) -> str:
+    return f"shape {list(value.shape)}"
+
+
+def embedding(
+    points: Any,
+    labels: Any = None,
+    edges: Any = None,
+    *,
+    marked: Iterable[int] = (),
+    names: Sequence[str] | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """Nodes of a graph as points in the plane, colored by class.
+
+    Args:
+        points: positions [N, 2].
+        labels: class of each point [N], whole numbers >= 0.
+        edges: [2, E], drawn as lines below the points.
+        marked: points drawn larger, with a black border, such as those with a label in training.
+        names: of the classes; then there is a legend.
+        axes: to draw on; None for new ones.
+
+    Raises:
+        ValueError: a shape, a class or an index of a point that does not fit; TypeError: axes are none.
+
+    Example:
+        >>> data = amstel.data.karate_club()
+        >>> axes = amstel.plot.embedding(torch.randn(34, 2), data.labels, data.graph.to_edge_index()[0])
+    """
+    xy = _array(points)
+    if xy.ndim != 2 or xy.shape[1] != 2:
+        _wrong("points", "[N, 2]", _shape(xy))
+    if not np.isfinite(xy).all():
+        _wrong("points", "finite positions", "NaN or infinity")
+    classes = np.zeros(len(xy), int) if labels is None else _array(labels)
+    if classes.shape != xy.shape[:1] or classes.dtype.kind not in "iu" or (classes < 0).any():
+        _wrong("labels", f"[{len(xy)}] whole numbers >= 0", f"{classes.dtype} of {_shape(classes)}")
+    if names is not None and classes.size and len(names) <= classes.max():
+        _wrong("names", f"a name for each of the {classes.max() + 1} classes", f"{len(names)} of them")
+    large = np.zeros(len(xy), bool)
+    for node in marked:
+        if not 0 <= node < len(xy):
+            _wrong("marked", f"points 0 to {len(xy) - 1}", node)
+        large[node] = True
+    axes = _axes(axes)
+    if edges is not None:
+        pairs = _array(edges)
+        if (
+            pairs.ndim != 2
+            or len(pairs) != 2
+            or (pairs.size and not 0 <= pairs.min() <= pairs.max() < len(xy))
+        ):
+            _wrong("edges", f"[2, E] with points 0 to {len(xy) - 1}", _shape(pairs))
+        lines = _matplotlib("collections").LineCollection(
+            xy[pairs.T], colors="#bbbbbb", linewidths=0.7, zorder=1
+        )
+        axes.add_collection(lines)
+    for label in np.unique(classes):
+        for chosen, size, edge, width in ((~large, 50, "white", 0.7), (large, 140, "black", 1.8)):
+            here = xy[(classes == label) & chosen]
+            axes.scatter(
+                here[:, 0],
+                here[:, 1],
+                s=size,
+                c=COLORS[label % 8],
+                edgecolors=edge,
+                linewidths=width,
+                zorder=2,
+            )
+        if names is not None:
+            axes.scatter([], [], c=COLORS[label % 8], label=names[label])
+    if names is not None:
+        axes.legend()
+    axes.autoscale_view()
+    axes.set(xticks=[], yticks=[])
+    return axes
+
+
+def attention(
+    frame: Any,
+    weights: Any,
+    *,
+    box: Any = None,
+    truth: Any = None,
+    alpha: float = 0.55,
+    axes: Axes | None = None,
+) -> Axes:
+    """Where a video model looks: an attention map as heat over its frame, with the box found and the true one.
+
+    Args:
+        frame: [H, W, 3] uint8, as `amstel.video.read` gives it.
+        weights: attention [h, w] >= 0, stretched over the frame.
+        box, truth: x1, y1, x2, y2 in pixels, drawn solid and dashed; None draws none, and neither does NaN.
+        alpha: how much of the frame the heat hides, 0 to 1.
+        axes: to draw on; None for new ones.
+
+    Raises:
+        ValueError: a shape that does not fit, or weights that are negative or not finite.
+
+    Example:
+        >>> axes = amstel.plot.attention(torch.zeros(64, 96, 3).byte(), torch.rand(7, 7), box=[10, 10, 50, 40])
+    """
+    picture, heat = _picture(frame, "frame"), _array(weights)
+    if heat.ndim != 2 or not heat.size:
+        _wrong("weights", "[h, w]", _shape(heat))
+    if not np.isfinite(heat).all() or heat.min() < 0:
+        _wrong("weights", "finite numbers >= 0", "others among them")
+    if not 0 <= _check.number("alpha", alpha) <= 1:
+        _wrong("alpha", "a number from 0 to 1", alpha)
+    axes = _canvas(picture, axes)
+    height, width = picture.shape[:2]
+    over = (0, width, height, 0)
+    axes.imshow(heat, cmap="inferno", alpha=alpha, extent=over, interpolation="bilinear", vmin=0)
+    for corners, color, line, name in ((box, COLORS[4], "-", "box"), (truth, "white", "--", "truth")):
+        if corners is not None:
+            x1, y1, x2, y2 = _boxes(corners, name)[-1]
+            _rectangle(axes, (x1, y1, x2 - x1, y2 - y1), color, line, name)
+    return axes
+
+
+def tracks(frame: Any, boxes: Mapping[str, Any], *, axes: Axes | None = None) -> Axes:
+    """Tracks on a frame: the last box of each, and the way that its center took.
+
+    Args:
+        frame: [H, W, 3] uint8 (or [H, W]).
+        boxes: what each track is called, and its boxes [T, 4] up to this frame, or one [4]: x, y, w, h in pixels.
+            NaN where there is none.
+        axes: to draw on; None for new ones.
+
+    Raises:
+        ValueError: nothing to draw, or a shape that does not fit.
+
+    Example:
+        >>> boxes = torch.tensor([[10.0, 10, 20, 20], [14, 12, 20, 20]])
+        >>> axes = amstel.plot.tracks(torch.zeros(64, 96, 3).byte(), {"SINT": boxes, "truth": boxes + 1})
+    """
+    if not boxes:
+        raise ValueError("`boxes` must hold at least one track, got none")
+    axes = _canvas(_picture(frame, "frame"), axes)
+    for k, (name, track) in enumerate(boxes.items()):
+        way, color = _boxes(track, f"boxes[{name!r}]"), COLORS[k % 8]
+        centers = way[:, :2] + way[:, 2:] / 2
+        axes.plot(*centers.T, color=color, linewidth=1, alpha=0.8, scalex=False, scaley=False)
+        _rectangle(axes, way[-1], color, "-", name)
+    axes.legend(loc="lower right")
+    return axes
+
+
+def success(evaluations: Mapping[str, Any], *, axes: Axes | None = None) -> Axes:
+    """The success plot: the share of frames whose overlap is above each threshold; a line a tracker, the best first.
+
+    Args:
+        evaluations: what each tracker is called, and its scores, of `amstel.tracking.evaluate` or `evaluate_dataset`.
+        axes: to draw on; None for new ones.
+
+    Raises:
+        ValueError: nothing to draw.
+
+    Example:
+        >>> boxes = torch.tensor([[10.0, 10, 20, 20], [14, 12, 20, 20]])
+        >>> axes = amstel.plot.success({"SINT": amstel.tracking.evaluate(boxes + 1, boxes)})
+    """
+    x = np.linspace(0, 1, 21)
+    return _curves(evaluations, "success", "auc", x, ("overlap threshold", "success rate"), axes)
+
+
+def precision(evaluations: Mapping[str, Any], *, axes: Axes | None = None) -> Axes:
+    """The precision plot: the share of frames whose center is within each distance; a line a tracker, the best first.
+
+    Args, errors: as `success`; the score in the legend is the share within 20 pixels.
+
+    Example:
+        >>> boxes = torch.tensor([[10.0, 10, 20, 20], [14, 12, 20, 20]])
+        >>> axes = amstel.plot.precision({"SINT": amstel.tracking.evaluate(boxes + 1, boxes)})
+    """
+    x = np.arange(51)
+    return _curves(
+        evaluations, "precision_curve", "precision", x, ("center error, pixels", "precision"), axes
+    )
+
+
+def restorations(
+    images: Mapping[str, Any],
+    truth: Any = None,
+    *,
+    limit: float | None = None,
+    axes: Any = None,
+) -> np.ndarray:
+    """Images side by side, and below each the map of its error with its PSNR.
+
+    Args:
+        images: what each is called, and itself: an array [H, W] or [H, W, 3], or a tensor [C, H, W] or [1, C, H, W] as
+            models give it; values in [0, 1], or uint8; of a complex image the magnitude.
+        truth: the image without error, of the same kind; None draws no errors.
+        limit: error at the end of the color scale; None for the largest of all. The scale is the same for all.
+        axes: array of axes, as many columns as images and two rows (one row without truth); None for new ones.
+
+    Returns:
+        the axes [rows, columns].
+
+    Raises:
+        ValueError: nothing to draw, sizes that differ, or axes of another number.
+
+    Example:
+        >>> clean = torch.rand(1, 1, 32, 32)
+        >>> grid = amstel.plot.restorations({"noisy": clean + 0.1 * torch.randn_like(clean), "clean": clean}, clean)
+        >>> grid.shape
+        (2, 2)
+    """
+    pictures = {name: _picture(image, f"images[{name!r}]") for name, image in images.items()}
+    if not pictures:
+        raise ValueError("`images` must hold at least one image, got none")
+    right = None if truth is None else _picture(truth, "truth")
+    for name, picture in pictures.items():
+        if right is not None and picture.shape != right.shape:
+            _wrong(f"images[{name!r}]", f"the size of truth, {list(right.shape)}", _shape(picture))
+    if limit is not None:
+        limit = _check.number("limit", limit, "a number > 0", above=0)
+    rows, columns = 1 if right is None else 2, len(pictures)
+    if axes is None:
+        size = (2.6 * columns, 2.8 * rows)
+        axes = _matplotlib("pyplot").subplots(
+            rows, columns, figsize=size, squeeze=False, layout="constrained"
+        )[1]
+    grid = np.atleast_1d(np.asarray(axes, dtype=object))
+    if grid.size != rows * columns:
+        _wrong("axes", f"{rows} x {columns} axes", f"{grid.size} of them")
+    grid = grid.reshape(rows, columns)
+    errors = {} if right is None else {n: p.astype(float) - right for n, p in pictures.items()}
+    if limit is None:
+        limit = max((abs(e).max() for e in errors.values()), default=1.0) or 1.0
+    for column, (name, picture) in enumerate(pictures.items()):
+        _canvas(picture, grid[0, column]).set_title(name)
+        if right is None:
+            continue
+        error = abs(errors[name])
+        _canvas(error.mean(-1) if error.ndim == 3 else error, grid[1, column], cmap="magma", vmax=limit)
+        mse = (errors[name] ** 2).mean()
+        grid[1, column].set_xlabel("no error" if mse == 0 else f"{-10 * np.log10(mse):.2f} dB")
+    return grid
+
+
+def convergence(
+    curves: Mapping[str, Any] | Sequence[float] | torch.Tensor | np.ndarray,
+    *,
+    ylabel: str = "loss",
+    xlabel: str = "epoch",
+    log: bool = False,
+    axes: Axes | None = None,
+) -> Axes:
+    """A quantity over epochs or steps, a line a run; several seeds of one run as their mean and its standard deviation.
+
+    Args:
+        curves: what each run is called, and its values [T], or [seeds, T]; or the values of one run.
+        ylabel, xlabel: what is drawn over what.
+        log: a logarithmic axis for the values.
+        axes: to draw on; None for new ones.
+
+    Raises:
+        ValueError: nothing to draw, or a shape that does not fit.
+
+    Example:
+        >>> axes = amstel.plot.convergence({"GCN": [1.9, 1.2, 0.8], "MLP": [1.9, 1.7, 1.6]}, log=True)
+    """
+    named = curves if isinstance(curves, Mapping) else {"": curves}
+    if not named:
+        raise ValueError("`curves` must hold at least one run, got none")
+    lines = {name: np.atleast_2d(_array(values)).astype(float) for name, values in named.items()}
+    for name, values in lines.items():
+        if values.ndim != 2 or not values.size:
+            _wrong(f"curves[{name!r}]", "[T] or [seeds, T], not empty", _shape(values))
+    axes = _axes(axes)
+    for k, (name, values) in enumerate(lines.items()):
+        x, mean, color = np.arange(1, values.shape[1] + 1), values.mean(0), COLORS[k % 8]
+        axes.plot(x, mean, color=color, label=name or None)
+        if len(values) > 1:
+            std = values.std(0)
+            axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
+    if log:
+        axes.set_yscale("log")
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    if any(lines):
+        axes.legend()
+    return axes
+
+
+# --------------------------------------------------------------------------------------------------- parts
+
+
+def _picture(image: Any, name: str) -> np.ndarray:
+    """[H, W] or [H, W, 3], uint8 as it came (divided by 255) or clean floats; channels of float tensors come first."""
+    first = isinstance(image, torch.Tensor) and image.dtype != torch.uint8
+    value = _array(image)
+    if value.ndim == 4 and len(value) == 1:
+        value = value[0]
+    if first and value.ndim == 3:
+        value = np.moveaxis(value, 0, -1)
+    if value.ndim == 3 and value.shape[2] == 1:
+        value = value[..., 0]
+    if value.ndim not in (2, 3) or (value.ndim == 3 and value.shape[2] != 3) or not value.size:
+        _wrong(name, "[H, W] or [H, W, 3] (a float tensor: [C, H, W])", _shape(_array(image)))
+    if value.dtype == np.uint8:
+        return value / 255.0
+    return abs(value) if np.iscomplexobj(value) else value.astype(float)
+
+
+def _boxes(boxes: Any, name: str) -> np.ndarray:
+    value = np.atleast_2d(_array(boxes)).astype(float)
+    if value.ndim != 2 or value.shape[1] != 4 or not len(value):
+        _wrong(name, "[T, 4] or [4]", _shape(value))
+    return value
+
+
+def _canvas(picture: np.ndarray, axes: Any, cmap: str = "gray", vmax: float = 1.0) -> Any:
+    """The picture on axes in pixels, where a box's edges lie between pixels."""
+    axes = _axes(axes)
+    height, width = picture.shape[:2]
+    shown = picture.clip(0, 1) if picture.ndim == 3 else picture
+    axes.imshow(shown, cmap=cmap, vmin=0, vmax=vmax, extent=(0, width, height, 0), interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    return axes
+
+
+def _rectangle(axes: Any, box: Any, color: str, line: str, name: str) -> None:
+    x, y, w, h = box
+    if np.isfinite([x, y, w, h]).all():
+        patch = _matplotlib("patches").Rectangle
+        style = {"fill": False, "edgecolor": color, "linestyle": line, "linewidth": 2, "label": name}
+        axes.add_patch(patch((x, y), w, h, **style))
+
+
+def _curves(
+    evaluations: Mapping[str, Any], curve: str, score: str, x: np.ndarray, labels: tuple[str, str], axes: Any
+) -> Any:
+    if not evaluations:
+        raise ValueError("`evaluations` must hold at least one tracker's scores, got none")
+    axes = _axes(axes)
+    # A tracker keeps its color whatever the order of the legend, so that two plots side by side agree.
+    style = {name: (COLORS[k % 8], "-" if k < 8 else "--") for k, name in enumerate(evaluations)}
+    for name in sorted(evaluations, key=lambda name: -getattr(evaluations[name], score)):
+        color, line = style[name]
+        text = f"{name} [{getattr(evaluations[name], score):.3f}]"
+        axes.plot(x, _array(getattr(evaluations[name], curve)), color=color, linestyle=line, label=text)
+    axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, x[-1]), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left" if curve == "success" else "lower right", framealpha=0.9)
+    return axes

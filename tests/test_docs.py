@@ -1,0 +1,91 @@
+"""What the documentation shows: every example in a docstring, and every block of Python in README.md and docs/, runs."""
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import amstel
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(
+    file
+    for file in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    if "```python" in file.read_text(encoding="utf-8")
+)
+SCRIPTS = sorted((ROOT / "examples" / "gallery").glob("plot_*.py"))
+
+
+def module_names() -> list[str]:
+    names = [m.name for m in pkgutil.walk_packages(amstel.__path__, "amstel.")]
+    # The shared libraries lie beside the modules; they are no modules.
+    return sorted(n for n in names if not n.endswith("__main__") and not n.startswith("amstel.libamstel"))
+
+
+@pytest.fixture(autouse=True)
+def folder_of_a_reader(tmp_path, monkeypatch, one_thread):
+    """A folder to write in, with the one picture that examples read."""
+    (tmp_path / "photographs").mkdir()
+    amstel.media.images.write(tmp_path / "photographs" / "one.png", np.zeros((321, 481, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+
+
+@pytest.mark.parametrize("name", module_names())
+def test_docstrings(name):
+    module = importlib.import_module(name)
+    finder, flags = doctest.DocTestFinder(exclude_empty=True), doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    # An example may use torch, NumPy and this library as everyone imports them; the rest it imports itself.
+    known = {**vars(module), "torch": torch, "np": np, "amstel": amstel}
+    runner = doctest.DocTestRunner(optionflags=flags, verbose=False)
+    said: list[str] = []
+    for test in finder.find(module, globs=known):
+        with torch.random.fork_rng(devices=[]):
+            runner.run(test, out=said.append)
+    assert not said, "".join(said)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages(page):
+    """The blocks of a page run in their order, later ones with what earlier ones defined."""
+    text = page.read_text(encoding="utf-8")
+    names = {"__name__": "page"}
+    for match in re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        line = text.count("\n", 0, match.start(1))
+        exec(compile("\n" * line + match[1], str(page), "exec"), names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_gallery(script):
+    """Each picture of the gallery is drawn."""
+    plt = pytest.importorskip("matplotlib.pyplot")
+    exec(compile(script.read_text(encoding="utf-8"), str(script), "exec"), {"__name__": "__main__"})
+    assert plt.get_fignums()
+    plt.close("all")
+
+
+PUBLIC = ["amstel", *(f"amstel.{name}" for name in amstel.__all__ if inspect.ismodule(getattr(amstel, name)))]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_nothing_public_is_undocumented(name):
+    module = importlib.import_module(name)
+    bare = []
+    for key in getattr(module, "__all__", ()):
+        value = getattr(module, key)
+        if callable(value) and not inspect.getdoc(value):
+            bare.append(key)
+        for attribute, member in vars(value).items() if inspect.isclass(value) else ():
+            described = isinstance(member, property | classmethod | staticmethod) or inspect.isfunction(
+                member
+            )
+            if described and not attribute.startswith("_") and not inspect.getdoc(getattr(value, attribute)):
+                bare.append(f"{key}.{attribute}")
+    assert not bare

@@ -1,0 +1,167 @@
+"""amstel.plot: what is drawn is what was given, on the axes that were given, and nonsense is refused."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import amstel
+from amstel import plot
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("agg")
+import matplotlib.pyplot  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+FRAME = torch.randint(256, (48, 64, 3), generator=torch.Generator().manual_seed(0)).byte()
+
+
+@pytest.fixture
+def axes():
+    return Figure().subplots()
+
+
+def colors(collection):
+    return [matplotlib.colors.to_hex(c).upper() for c in collection.get_facecolors()]
+
+
+def test_matplotlib_waits_for_the_first_plot():
+    code = "import sys, amstel.plot; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_embedding(axes):
+    points, labels = torch.rand(5, 2), torch.tensor([0, 1, 1, 9, 0])
+    edges = torch.tensor([[0, 1], [1, 4]])
+    assert plot.embedding(points, labels, edges, marked=[3]) is not axes
+    assert plot.embedding(points, labels, edges, marked=[3], axes=axes) is axes
+    lines, *dots = axes.collections
+    np.testing.assert_allclose(lines.get_segments(), points.numpy()[edges.numpy().T])
+    for label, color in ((0, plot.COLORS[0]), (1, plot.COLORS[1]), (9, plot.COLORS[1])):
+        drawn = np.concatenate([d.get_offsets() for d in dots if colors(d)[:1] == [color]])
+        for point in points[labels == label].numpy():
+            assert (drawn == point).all(1).any()
+    large = [d for d in dots if len(d.get_offsets()) and d.get_sizes()[0] > 100]
+    np.testing.assert_allclose(large[0].get_offsets(), points[3:4].numpy())
+
+
+def test_embedding_legend(axes):
+    plot.embedding(torch.rand(3, 2), torch.tensor([0, 2, 2]), names=["a", "b", "c"], axes=axes)
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["a", "c"]
+
+
+def test_attention(axes):
+    weights = torch.zeros(6, 8)
+    weights[2, 5] = 1
+    assert (
+        plot.attention(FRAME, weights, box=[40, 16, 48, 24], truth=torch.full((4,), torch.nan), axes=axes)
+        is axes
+    )
+    picture, heat = axes.images
+    np.testing.assert_array_equal((picture.get_array() * 255).round(), FRAME)
+    assert tuple(heat.get_extent()) == tuple(picture.get_extent()) == (0, 64, 48, 0)
+    np.testing.assert_array_equal(heat.get_array(), weights)
+    # The cell with all the attention lies under the box that was given: rows 16 to 24, columns 40 to 48.
+    (box,) = axes.patches
+    assert box.get_bbox().extents.tolist() == [40, 16, 48, 24]
+
+
+def test_tracks(axes):
+    way = torch.tensor([[0.0, 0, 10, 10], [torch.nan] * 4, [20, 10, 10, 20]])
+    assert plot.tracks(FRAME, {"SINT": way, "truth": way[2]}, axes=axes) is axes
+    np.testing.assert_allclose(axes.lines[0].get_xydata()[[0, 2]], [[5, 5], [25, 20]])
+    assert [p.get_bbox().extents.tolist() for p in axes.patches] == [[20, 10, 30, 30]] * 2
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["SINT", "truth"]
+    assert axes.get_xlim() == (0, 64) and axes.get_ylim() == (48, 0)
+
+
+def test_success_and_precision():
+    truth = torch.tensor([[10.0, 10, 20, 20]]).repeat(9, 1)
+    near, far = (amstel.tracking.evaluate(truth + d, truth) for d in (1, 30))
+    for draw, curve, name in (
+        (plot.success, "success", "auc"),
+        (plot.precision, "precision_curve", "precision"),
+    ):
+        axes = draw({"far": far, "near": near}, axes=Figure().subplots())
+        first, second = axes.lines
+        np.testing.assert_allclose(first.get_ydata(), getattr(near, curve))
+        np.testing.assert_allclose(second.get_ydata(), getattr(far, curve))
+        assert first.get_label() == f"near [{getattr(near, name):.3f}]"
+        assert (first.get_color(), second.get_color()) == plot.COLORS[1::-1]
+
+
+def test_restorations():
+    clean = torch.rand(1, 3, 8, 6)
+    off = clean + 0.1
+    grid = plot.restorations({"off": off, "same": clean}, clean)
+    assert grid.shape == (2, 2) and grid[0, 0].get_title() == "off"
+    np.testing.assert_allclose(grid[1, 0].images[0].get_array(), 0.1, atol=1e-6)
+    assert grid[1, 0].get_xlabel() == "20.00 dB" and grid[1, 1].get_xlabel() == "no error"
+    assert len({axes.images[0].get_clim() for axes in grid[1]}) == 1
+    mine = Figure().subplots(1, 2)
+    pixels = (off.clamp(0, 1)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+    assert (plot.restorations({"a": pixels, "b": pixels[..., 0]}, axes=mine)[0] == mine).all()
+
+
+def test_restorations_take_complex_images():
+    image = torch.full((1, 4, 5), 0.6 + 0.8j)
+    (axes,) = plot.restorations({"x": image})[0]
+    np.testing.assert_allclose(axes.images[0].get_array(), 1, rtol=1e-6)
+
+
+def test_convergence(axes):
+    seeds = torch.tensor([[3.0, 2, 1], [1, 1, 1]], dtype=torch.bfloat16)
+    assert plot.convergence({"a": seeds, "b": [4, 2]}, log=True, axes=axes) is axes
+    a, b = axes.lines
+    np.testing.assert_allclose(a.get_xydata(), [[1, 2], [2, 1.5], [3, 1]])
+    np.testing.assert_allclose(b.get_xydata(), [[1, 4], [2, 2]])
+    assert axes.get_yscale() == "log" and len(axes.collections) == 1
+    assert plot.convergence([1.0, 0.5]).get_legend() is None
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: plot.embedding(torch.rand(3, 3)), "points"),
+        (lambda: plot.embedding(torch.full((3, 2), torch.nan)), "points"),
+        (lambda: plot.embedding(torch.rand(3, 2), torch.rand(3)), "labels"),
+        (lambda: plot.embedding(torch.rand(3, 2), torch.tensor([0, 1])), "labels"),
+        (lambda: plot.embedding(torch.rand(3, 2), torch.tensor([0, 1, -1])), "labels"),
+        (lambda: plot.embedding(torch.rand(3, 2), names=["a"], labels=torch.tensor([0, 1, 1])), "names"),
+        (lambda: plot.embedding(torch.rand(3, 2), edges=torch.tensor([[0], [3]])), "edges"),
+        (lambda: plot.embedding(torch.rand(3, 2), marked=[3]), "marked"),
+        (lambda: plot.attention(FRAME, torch.rand(3)), "weights"),
+        (lambda: plot.attention(FRAME, -torch.ones(2, 2)), "weights"),
+        (lambda: plot.attention(FRAME, torch.full((2, 2), torch.nan)), "weights"),
+        (lambda: plot.attention(FRAME[..., :2], torch.rand(2, 2)), "frame"),
+        (lambda: plot.attention(FRAME, torch.rand(2, 2), box=[1, 2, 3]), "box"),
+        (lambda: plot.attention(FRAME, torch.rand(2, 2), alpha=1.5), "alpha"),
+        (lambda: plot.tracks(FRAME, {}), "boxes"),
+        (lambda: plot.tracks(FRAME, {"a": torch.rand(2, 3)}), "boxes"),
+        (lambda: plot.success({}), "evaluations"),
+        (lambda: plot.precision({}), "evaluations"),
+        (lambda: plot.restorations({}), "images"),
+        (lambda: plot.restorations({"a": torch.rand(3, 4, 4)}, torch.rand(3, 4, 5)), "images"),
+        (lambda: plot.restorations({"a": torch.rand(2, 4, 4)}), "images"),
+        (lambda: plot.restorations({"a": torch.rand(4, 4)}, limit=0), "limit"),
+        (lambda: plot.restorations({"a": torch.rand(4, 4)}, axes=Figure().subplots(1, 3)), "axes"),
+        (lambda: plot.convergence({}), "curves"),
+        (lambda: plot.convergence([]), "curves"),
+    ],
+)
+def test_errors_name_the_argument(call, name):
+    with pytest.raises(ValueError, match=f"^`{name}"):
+        call()
+
+
+def test_axes_must_be_axes():
+    with pytest.raises(TypeError, match=r"^`axes` must be matplotlib axes or None, got 3"):
+        plot.convergence([1.0], axes=3)
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    matplotlib.pyplot.close("all")
