@@ -1,13 +1,8 @@
 """`python setup.py bdist_wheel` and its like. CMake builds the libraries, pyproject.toml says everything else; pip goes by
 the latter (cmake/backend.py)."""
 
-import os
-
 from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
-
-# Settings of pyproject.toml that setuptools has a way of its own for.
-os.environ.update(SKBUILD_WHEEL_PY_API="", SKBUILD_LOGGING_LEVEL="WARNING")
 
 
 class Wheel(bdist_wheel):

@@ -263,7 +263,8 @@ def short_table() -> str:
     results, machine = load("cpu")
     if not results:
         return "Not measured yet in this form: `pytest benchmarks`."
-    return "\n".join([machine_line(machine, "cpu"), "", *speed(results, short=True)])
+    more = "[docs/benchmarks.md](docs/benchmarks.md) has the rest: every operator, shares of the limit, memory, accuracy."
+    return "\n".join([machine_line(machine, "cpu"), "", *speed(results, short=True), "", more])
 
 
 def main() -> None:

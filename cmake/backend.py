@@ -26,6 +26,10 @@ from scikit_build_core.build import (  # noqa: F401  (hooks that stay as they ar
 )
 
 FLOOR = (2, 11)
+# The libraries depend on the platform and on no Python; what the build decided (torch, instruction sets, CUDA) is worth
+# a look in every log. `python setup.py` has other ways to say so.
+os.environ.setdefault("SKBUILD_WHEEL_PY_API", "py3")
+os.environ.setdefault("SKBUILD_LOGGING_LEVEL", "INFO")
 
 
 def _environment() -> list[Path]:

@@ -11,10 +11,12 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   // NaN weight. `edge` maps a slot of the CSR to the position of its edge in the list that the
   // caller gave; without it slot k is edge k.
   m.def(
-      "csr_from_coo(Tensor row, Tensor col, SymInt num_rows, SymInt num_cols, Tensor? weight) -> (Tensor "
+      "csr_from_coo(Tensor row, Tensor col, SymInt num_rows, SymInt num_cols, Tensor? weight) -> "
+      "(Tensor "
       "crow, Tensor col, Tensor edge)");
   m.def(
-      "csr_transpose(Tensor crow, Tensor col, Tensor? edge, SymInt num_cols) -> (Tensor crow, Tensor "
+      "csr_transpose(Tensor crow, Tensor col, Tensor? edge, SymInt num_cols) -> (Tensor crow, "
+      "Tensor "
       "col, Tensor edge)");
   // Checks crow, col and weight of a CSR matrix from outside; raises at the first bad position.
   m.def("csr_check(Tensor crow, Tensor col, Tensor? weight, SymInt num_cols) -> ()");

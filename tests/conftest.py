@@ -15,12 +15,18 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """A plain run leaves out what needs a GPU where there is none; with -m cuda it runs, and fails there."""
-    if torch.cuda.is_available() or "cuda" in config.getoption("markexpr"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("cuda")]
+    """A plain run leaves out what needs a GPU where there is none, and what is slow.
+
+    With -m cuda the first runs, and fails where there is no GPU; the second runs with any -m expression that takes
+    it, such as -m slow, or where a test is named.
+    """
+    chosen = config.getoption("markexpr")
+    marks = [] if torch.cuda.is_available() or "cuda" in chosen else ["cuda"]
+    if not chosen and not any("::" in argument for argument in config.args):
+        marks.append("slow")
+    left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in marks)]
     if left_out:
-        items[:] = [item for item in items if not item.get_closest_marker("cuda")]
+        items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
 
 

@@ -11,18 +11,14 @@ import pytest
 import torch
 
 import amstel
-from amstel import cli, draw
+from amstel import draw
+from tests import command
 
 QUICK = ["gcn", "--dataset", "block-model", "--seeds", "3", "--epochs", "15"]
 
 
 def _run(capsys, *arguments):
-    try:
-        status = cli.main(list(arguments))
-    except SystemExit as exit:
-        status = exit.code
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
+    return command.run(capsys, *arguments)
 
 
 @pytest.fixture(autouse=True)
@@ -47,35 +43,180 @@ def test_info(capsys):
     assert "CPU kernels" in module.stdout
 
 
-@pytest.mark.parametrize("command", [[], ["info"], ["demo"], ["bench"], ["gcn"], ["videolstm"]])
-def test_help(capsys, command):
-    status, out, _ = _run(capsys, *command, "--help")
-    assert status == 0 and out.startswith("usage: amstel")
+COMMANDS = [
+    [],
+    *(
+        [name]
+        for name in ("info", "demo", "bench", "gcn", "graphs", "video", "videolstm", "track", "restore")
+    ),
+    *(
+        [family, verb]
+        for family in ("graphs", "video", "track", "restore")
+        for verb in ("train", "predict", "evaluate")
+    ),
+    ["video", "study"],
+    ["videolstm", "predict"],
+    ["track", "eval"],
+    ["restore", "eval"],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_fits_one_screen(capsys, monkeypatch, words):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, err = _run(capsys, *words, "--help")
+    assert status == 0 and err == "" and out.startswith(" ".join(["Usage: amstel", *words]))
+    assert len(out.splitlines()) < 40 and max(map(len, out.splitlines())) <= 80
+    if len(words) == 2 or words in (["info"], ["demo"], ["bench"], ["gcn"]):
+        for option in ("--device", "--threads", "--seed", "--json", "--quiet"):
+            assert option in out
+
+
+def test_help_does_not_load_torch():
+    code = (
+        "import sys; sys.argv = ['amstel', 'video', 'train', '--help']\n"
+        "from amstel.cli import main\n"
+        "status = main()\n"
+        "sys.exit(status or 3 * any(name in sys.modules for name in ('torch', 'numpy', 'matplotlib', 'av', 'cv2')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and "--learning-rate" in done.stdout, done.stderr
+
+
+def test_settings_of_the_command_line_are_those_of_the_library():
+    from amstel.apps.restoration import settings as restoration
+    from amstel.apps.video import network, studies
+    from amstel.apps.video import settings as video
+    from amstel.cli import video as video_command
+    from amstel.cli.restore import TASKS as SHOWN
+    from amstel.inverse.restore import TASKS
+    from amstel.nn.video_lstm import INITIAL_STATES
+
+    assert tuple(network.MODELS) == video.MODELS and tuple(INITIAL_STATES) == video.INITIAL_STATES
+    assert tuple(studies.STUDIES) == video_command.STUDIES and tuple(TASKS) == SHOWN
+    assert set(restoration.TASKS) == {"grey", "colour", "sr", "mri"}
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "COMMAND"),
-        (["fly"], "invalid choice: 'fly'"),
-        (["gcn"], "required: --dataset"),
-        (["gcn", "--dataset", "cora", "--root", "/nowhere"], "/nowhere does not exist"),
-        ([*QUICK, "--model", "gat"], "invalid choice: 'gat'"),
-        ([*QUICK, "--seeds", "0"], "invalid integer >= 1 value: '0'"),
-        ([*QUICK, "--seeds", "many"], "'many'"),
-        ([*QUICK, "--first-seed", "-1"], "`seeds` must be"),
-        ([*QUICK, "--dropout", "2"], "`dropout` must be in"),
-        ([*QUICK, "--early-stopping", "soon"], "invalid choice: 'soon'"),
-        ([*QUICK, "--json", "/nowhere/x.json"], "cannot write /nowhere/x.json"),
-        (["bench", "--nodes", "-3"], "invalid integer >= 1 value: '-3'"),
+        ([], "COMMAND is missing: one of info, demo, bench, graphs, video, track, restore"),
+        (["fly"], "No such command 'fly'"),
+        (["grahps", "train"], "Did you mean 'graphs'"),
+        (["graphs"], "COMMAND is missing"),
+        (["graphs", "fit"], "No such command 'fit'"),
+        (["gcn"], "Missing option '--dataset'"),
+        (["gcn", "--dataset", "cora", "--root", "/nowhere"], "--root /nowhere does not exist"),
+        (["gcn", "--dataset", "cora", "--root", __file__], "is a file; it should be a folder"),
+        (["gcn", "--dataset", "core", "--root", "."], "core"),
+        ([*QUICK, "--model", "gat"], "--model should be one of gcn"),
+        ([*QUICK, "--seeds", "0"], "--seeds should be an integer >= 1, got 0"),
+        ([*QUICK, "--seeds", "many"], "--seeds should be an integer >= 1, got 'many'"),
+        ([*QUICK, "--seeds", "1.5"], "--seeds should be an integer"),
+        ([*QUICK, "--first-seed", "-1"], "--seed should be an integer >= 0"),
+        ([*QUICK, "--seed", str(2**80)], "--seed should be an integer >= 0 and < 2^63"),
+        ([*QUICK, "--dropout", "2"], "--dropout should be a number in [0, 1), got 2"),
+        ([*QUICK, "--dropout", "nan"], "--dropout should be a number in [0, 1), got nan"),
+        ([*QUICK, "--learning-rate", "inf"], "--learning-rate should be a number >= 0, got inf"),
+        ([*QUICK, "--epochs", "-3"], "--epochs should be an integer >= 1, got -3"),
+        ([*QUICK, "--early-stopping", "soon"], "--early-stopping should be one of none, kipf, loss"),
+        ([*QUICK, "--json", "/nowhere/x.json"], "--json cannot write /nowhere/x.json"),
+        ([*QUICK, "--json", "."], "--json cannot write .: . is a folder"),
+        ([*QUICK, "--json"], "--json needs a value"),
+        ([*QUICK, "--json", "--quiet"], "--json needs a value"),
+        ([*QUICK, "--plot", "x.txt"], "--plot x.txt must end in .png, .svg, .pdf, .jpg or .jpeg"),
+        ([*QUICK, "--see", "3"], "No such option: --see"),
+        ([*QUICK, "--resume"], "--resume needs --out"),
+        ([*QUICK, "--resume", "--out", "nothing"], "nothing/checkpoint.pt does not exist"),
+        ([*QUICK, "--out", __file__], "is a file; it should be a folder"),
+        ([*QUICK, "--threads", "0"], "--threads should be an integer from 1 to"),
+        ([*QUICK, "--threads", "1000000"], "--threads should be an integer from 1 to"),
+        ([*QUICK, "--device", "abacus"], "--device: torch has no device abacus here"),
+        ([*QUICK, "--device", "cuda:99"], "--device: torch has no device cuda:99 here"),
+        (["graphs", "predict", "nothing.pt"], "CHECKPOINT nothing.pt does not exist"),
+        (["graphs", "predict", __file__], "is not a checkpoint of `amstel graphs train`"),
+        (["graphs", "predict", __file__, "-o", "x.png"], "must end in .csv or .json"),
+        (["graphs", "evaluate"], "Missing argument 'CHECKPOINT"),
+        (["graphs", "evaluate", "."], ". is a folder; it should be a file"),
+        (["video", "evaluate", __file__, "nowhere"], "ROOT nowhere does not exist"),
+        (["video", "predict", __file__, "nowhere.mp4"], "VIDEO nowhere.mp4 does not exist"),
+        (["track", "predict", ".", "--box", "1,2,3"], "--box should be four numbers x,y,w,h, got '1,2,3'"),
+        (["track", "predict", ".", "--box", "-5,90,40,-40"], "--box should have a positive width and height"),
+        (["track", "trian", "."], "trian is neither a file that exists nor one of"),
+        (
+            ["restore", "evaluate", "--root", ".", "--sigma", "15", "0"],
+            "--sigma should be a number > 0, got 0",
+        ),
+        (["bench", "--nodes", "-3"], "--nodes should be an integer >= 1, got -3"),
+        (["bench", "--features", "16", "x"], "(x)"),
+        (["bench", "--degree", "0"], "--degree should be a number > 0, got 0"),
+        (["demo", "--output", __file__], "is a file; it should be a folder"),
         (["info", "--frob"], "--frob"),
+        (["info", "more"], "(more)"),
     ],
-    ids=lambda v: " ".join(v) if isinstance(v, list) else None,
+    ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else "",
 )
-def test_bad_input_is_one_line_and_status_2(capsys, arguments, message):
-    status, out, err = _run(capsys, *arguments)
-    assert status == 2 and out == ""
-    assert err.count("\n") == 1 and err.startswith("amstel") and message in err
+def test_bad_input_is_one_line_and_status_2(capsys, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    command.is_refused(capsys, arguments, message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_as_a_module_and_in_a_closed_pipe():
+    done = subprocess.run(
+        [sys.executable, "-m", "amstel", "gcn", "--dataset", "block-model", "--dropout", "2"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("amstel gcn: --dropout should be")
+    pipe = subprocess.run(
+        f"{sys.executable} -m amstel info | true", shell=True, capture_output=True, text=True
+    )
+    assert "Traceback" not in pipe.stderr
+
+
+def test_quiet_and_the_same_seeds_give_the_same_numbers(capsys, tmp_path):
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for name, file in zip((["gcn"], ["graphs", "train"]), files, strict=True):
+        status, out, err = _run(capsys, *name, *QUICK[1:], "--quiet", "--seed", "4", "--json", file)
+        assert (status, out, err) == (0, "", "")
+    a, b = (json.loads(file.read_text()) for file in files)
+    assert a["accuracy"] == b["accuracy"] and a["loss"] == b["loss"] and a["first_seed"] == 4
+    assert len(a["loss"]) == 15 and a["loss"][-1] < a["loss"][0]
+
+
+def test_a_study_is_kept_resumed_and_used(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train = ["graphs", "train", "--dataset", "block-model", "--epochs", "15", "--out", "run"]
+    assert _run(capsys, *train, "--seeds", "2")[0] == 0
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    status, out, err = _run(capsys, *train, "--seeds", "2")
+    assert status == 2 and "checkpoint.pt exists; --force overwrites it" in err
+    assert _run(capsys, *train, "--seeds", "4", "--resume", "--json", "four.json")[0] == 0
+    assert _run(capsys, *train, "--seeds", "4", "--force", "--json", "whole.json")[0] == 0
+    parts, whole = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("four", "whole"))
+    assert parts["accuracy"] == whole["accuracy"] and parts["loss"] == whole["loss"]
+    status, out, _ = _run(capsys, "graphs", "evaluate", checkpoint, "--json", "scores.json")
+    row = json.loads((tmp_path / "scores.json").read_text())["rows"][0]
+    assert status == 0 and row["test"] == pytest.approx(whole["accuracy"][row["seed"]])
+    status, out, _ = _run(capsys, "graphs", "predict", checkpoint)
+    lines = (tmp_path / "block-model_classes.csv").read_text().splitlines()
+    assert status == 0 and lines[0] == "node,class,probability" and len(lines) == 1201
+    # A file that fails is named, and does not stop the others.
+    (tmp_path / "other.pt").write_bytes(b"nothing of the kind")
+    status, out, err = _run(capsys, "graphs", "evaluate", "other.pt", checkpoint)
+    assert status == 1 and out.count("\n") == 1 and "other.pt is not a checkpoint" in err
+
+
+def test_one_message_for_what_nobody_foresaw(capsys, monkeypatch):
+    def broken():
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("amstel.info.report", broken)
+    status, out, err = _run(capsys, "info")
+    assert status == 1 and out == "" and err.startswith("amstel: RuntimeError: two lines")
+    assert err.count("\n") == 1
 
 
 def test_no_root_known(capsys, monkeypatch):
@@ -115,7 +256,7 @@ def test_gcn_writes_json_and_plot(capsys, tmp_path):
     )
     assert len(found["accuracy"]) == 3 and found["mean"] == pytest.approx(sum(found["accuracy"]) / 3)
     assert (
-        found["std"] >= 0
+        found["std"] == pytest.approx(torch.tensor(found["accuracy"]).std(correction=0).item(), abs=1e-6)
         and found["settings"]["early_stopping"] == "loss"
         and found["settings"]["epochs"] == 15
     )
@@ -130,8 +271,8 @@ def test_plot_without_matplotlib_names_the_extra(capsys, monkeypatch, tmp_path):
 
 def test_gcn_without_tqdm(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    status, _, err = _run(capsys, *QUICK)
-    assert status == 0 and err == ""
+    status, out, err = _run(capsys, *QUICK)
+    assert status == 0 and err == "" and "over 3 seeds" in out
 
 
 def test_bench(capsys, tmp_path):
@@ -155,21 +296,56 @@ def test_bench(capsys, tmp_path):
 
 
 def test_demo_without_extras(capsys, monkeypatch, tmp_path):
-    for name in ("matplotlib", "matplotlib.animation", "PIL", "PIL.Image", "scipy", "scipy.ndimage", "tqdm"):
+    """What extras bring is named with the command that brings it, the rest is shown, and the status says so."""
+    for name in (
+        "matplotlib",
+        "matplotlib.figure",
+        "matplotlib.animation",
+        "PIL",
+        "PIL.Image",
+        "skimage",
+        "skimage.data",
+    ):
         monkeypatch.setitem(sys.modules, name, None)
-    status, out, err = _run(capsys, "demo", "--output", str(tmp_path / "new"))
-    assert status == 0 and err == ""
+    for name in ("video", "tracking"):
+        monkeypatch.setattr(f"amstel.apps.{name}.demo.run", lambda show: show.say("  shown"))
+    status, out, err = _run(capsys, "demo", "--output", tmp_path / "new", "--json", tmp_path / "found.json")
+    assert status == 1 and re.findall(r"^\[(\d)/4\]", out, re.M) == ["1", "2", "3", "4"]
     assert re.search(
         r"accuracy (\d\d\.\d)% on the 920 test documents; from their words alone (\d\d\.\d)%", out
     )
-    assert 'pip install "amstel[cli]"' in out
-    found = re.search(r"accuracy (\d+\.\d)% on 100 new clips; from one frame (\d+\.\d)%", out)
-    assert float(found[1]) > 90 and float(found[2]) < 45
-    assert 'no video_lstm.gif: amstel.video needs scipy.ndimage here: pip install "amstel[video]"' in out
+    lines = err.splitlines()
+    assert all(line.startswith("amstel demo: no ") and 'pip install "amstel[' in line for line in lines)
+    assert [line.split()[3].rstrip(":") for line in lines] == [
+        "gcn_embedding.png",
+        "karate.gif",
+        "restoration",
+    ]
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["gcn_embedding.svg", "karate.svg"]
     for picture in (tmp_path / "new").iterdir():
         ElementTree.parse(picture)
     assert (tmp_path / "new" / "karate.svg").read_text().count("repeatCount") > 100
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["graphs"]["figures"]["accuracy"] > 0.7 and len(found["restoration"]["missing"]) == 1
+
+
+@pytest.mark.slow
+def test_demo_shows_all_four_families(capsys, tmp_path):
+    for name in ("matplotlib", "av", "cv2", "skimage", "safetensors", "scipy"):
+        pytest.importorskip(name)
+    status, out, err = _run(capsys, "demo", "--output", tmp_path)
+    assert status == 0 and err == ""
+    found = re.search(r"accuracy (\d+\.\d)% on 100 new clips; from one frame (\d+\.\d)%", out)
+    assert float(found[1]) > 90 and float(found[2]) < 45
+    for name in (
+        "gcn_embedding.png",
+        "karate.gif",
+        "video_lstm.gif",
+        "sint.gif",
+        "rim_denoise.png",
+        "rim_mri.png",
+    ):
+        assert (tmp_path / name).stat().st_size > 1000 and f"wrote {tmp_path / name}" in out
 
 
 def test_svg(tmp_path):

@@ -192,7 +192,7 @@ def test_memory_is_bounded():
     path = amstel.Graph.from_networkx(networkx.path_graph(37))
     for modes in range(1, 37):
         amstel.nn.fourier_basis(path, modes)
-    assert len(amstel.nn.gcn._bases[path]) <= 8
+    assert len(amstel.nn.spectral._bases[path]) <= 8
 
 
 def test_a_learnable_weight_is_refused():

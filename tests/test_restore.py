@@ -303,8 +303,6 @@ def test_pictures_come_back(tmp_path, channels, alpha, bits, suffix):
     file, given = tmp_path / f"picture{suffix}", picture(channels, alpha, bits)
     files.write(file, given)
     found = files.read(file)
-    if (channels, alpha, bits) == (1, True, 16):  # OpenCV writes it as RGB
-        given = Picture(np.repeat(given.pixels[..., None], 3, 2), given.alpha, 16)
     same(found, given)
 
 
@@ -350,10 +348,9 @@ def test_grey_with_alpha_of_16_bits_in_a_png(tmp_path):
 def test_files_that_cannot_be(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing of the kind")
     (tmp_path / "empty").mkdir()
-    Image.new("F", (3, 3)).save(tmp_path / "float.tif")
     Image.new("L", (64, 64)).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
-    for name in ("broken.png", "float.tif", "cut.png"):
+    for name in ("broken.png", "cut.png"):
         with pytest.raises(OSError, match=f"{name} is not an image that can be read"):
             files.read(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.png does not exist"):

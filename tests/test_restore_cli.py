@@ -12,9 +12,9 @@ import torch
 
 import amstel
 from amstel import cli
-from amstel.apps import demo
+from amstel.apps.demo import Show
+from amstel.apps.restoration import demo, files
 from amstel.apps.restoration import evaluate as evaluation
-from amstel.apps.restoration import files
 from amstel.apps.restoration import train as recipe
 from amstel.apps.restoration.files import Picture
 from tests import command
@@ -98,6 +98,68 @@ def test_a_folder_is_denoised(capsys, root, weights, tmp_path):
     for number in range(2):
         x = amstel.restore(waves(40, 52, 1, number), sigma=15 / 255, model=model)
         np.testing.assert_array_equal(files.read(out / f"{number}.png").pixels, evaluation.rounded(x))
+
+
+def test_the_noise_is_estimated_and_said(capsys, root, weights, tmp_path):
+    noise = np.random.default_rng(0).standard_normal((80, 104))
+    for name, sigma, said in (("clean", 0, ", so little that it is left alone"), ("noisy", 12, "")):
+        pixels = np.clip(0.5 + sigma / 255 * noise, 0, 1).astype(np.float32)
+        files.write(tmp_path / f"{name}.png", Picture(pixels))
+        out, record = tmp_path / f"{name}_out.png", tmp_path / f"{name}.json"
+        for given in ([], ["--sigma", "auto", "--force"]):
+            status, line, err = _run(
+                capsys, tmp_path / f"{name}.png", *weights, "-o", out, "--json", record, *given
+            )
+            assert status == 0 and err == ""
+            found = re.fullmatch(
+                rf"wrote .*out\.png: sigma (\d+\.\d) estimated{said}\n", line.replace("\n ", " ")
+            )
+            assert found and abs(float(found[1]) - sigma) <= 0.15 * sigma
+        entry = json.loads(record.read_text())["images"][0]
+        assert entry["estimated"] and abs(255 * entry["sigma"] - sigma) <= 0.15 * sigma
+    np.testing.assert_array_equal(files.read(tmp_path / "clean_out.png").pixels, np.float32(128 / 255))
+
+
+def test_a_profile_is_handed_on(capsys, root, weights, tmp_path):
+    files.write(
+        tmp_path / "in.png",
+        Picture(waves(40, 52), None, 8, {"icc_profile": b"display", "dpi": (300.0, 300.0)}),
+    )
+    assert _run(capsys, tmp_path / "in.png", *weights, "-o", tmp_path / "out.png")[0] == 0
+    about = files.read(tmp_path / "out.png").about
+    assert about["icc_profile"] == b"display" and abs(about["dpi"][0] - 300) < 0.1
+
+
+def test_a_mask_of_zeros_and_ones(capsys, root, weights, tmp_path):
+    """It looks black; it was taken as nothing known."""
+    known = np.ones((40, 52), np.float32)
+    known[10:16, 20:28] = 0
+    files.write(tmp_path / "in.png", Picture(waves(40, 52)))
+    for name, scale in (("white", 1), ("ones", 1 / 255), ("black", 0)):
+        files.write(tmp_path / f"{name}.png", Picture(known * np.float32(scale)))
+        out = tmp_path / f"{name}_out.png"
+        status, _, err = _run(
+            capsys,
+            tmp_path / "in.png",
+            "--task",
+            "inpaint",
+            "--mask",
+            tmp_path / f"{name}.png",
+            *weights,
+            "-o",
+            out,
+        )
+        assert (status, out.exists()) == ((2, False) if name == "black" else (0, True))
+        assert "black all over" in err or name != "black"
+    np.testing.assert_array_equal(
+        files.read(tmp_path / "white_out.png").pixels, files.read(tmp_path / "ones_out.png").pixels
+    )
+
+
+def test_a_huge_scale_is_refused_at_once(capsys, root, weights, tmp_path):
+    files.write(tmp_path / "in.png", Picture(waves(40, 52)))
+    status, _, err = _run(capsys, tmp_path / "in.png", "--task", "sr", "--scale", 1000, *weights)
+    assert status == 2 and "from 2 to 16" in err
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -220,14 +282,6 @@ def test_training_is_resumed(capsys, root, tmp_path, task):
     assert recipe.read(tmp_path / "out" / "checkpoint.pt").iteration == 60
 
 
-def test_training_in_two_processes(root, tmp_path):
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "amstel", "restore"]
-    arguments = ["train", root / "grey", "--out", tmp_path / "out", *SMALL, "--iterations", 10]
-    done = subprocess.run([sys.executable, *map(str, [*command, *arguments])], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("10 batches") == 1 and (tmp_path / "out" / "checkpoint.pt").is_file()
-
-
 def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -253,7 +307,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, mon
         ([image, "--sigma", "-3"], "--sigma"),
         ([image, "--sigma", "nan"], "--sigma should be a number > 0, got nan"),
         ([image, "--add-noise", "x"], "--add-noise should be a number > 0"),
-        ([image, "--task", "sr", "--scale", "1"], "--scale should be an integer >= 2, got 1"),
+        ([image, "--task", "sr", "--scale", "1"], "--scale should be an integer from 2 to 16, got 1"),
         ([image, "--task", "blur"], "--task should be one of denoise"),
         ([image, "--scale", "2"], "--scale is for --task sr"),
         ([image, "--task", "sr", "--sigma", "2"], "--sigma is for --task denoise and inpaint"),
@@ -297,12 +351,12 @@ def test_help(capsys):
 
 
 def test_demo(capsys, tmp_path):
-    demo.rim(tmp_path)
+    demo.run(Show(tmp_path))
     out = capsys.readouterr().out
     for name in ("denoise", "sr", "mri"):
         assert f"wrote {tmp_path / f'rim_{name}.png'}" in out
         assert files.read(tmp_path / f"rim_{name}.png").pixels.shape[1] > 600
-    first, *steps = (float(n) for n in re.findall(r"\d+\.\d\b", out.splitlines()[1]))
+    first, *steps = (float(n) for n in re.findall(r"\d+\.\d\b", out.splitlines()[0]))
     assert len(steps) >= 2 and steps[-1] > first + 10
 
 

@@ -386,7 +386,7 @@ def bad_calls():
         (ValueError, "`x` must be on cpu like the graph, got float32.*meta", (graph, x.to("meta")), {}),
         (ValueError, r"`edge_weight` must be float32 \[200\]", (graph, x, w[1:]), {}),
         (ValueError, r"`edge_weight` must be float32 \[200\].*got float64", (graph, x, w.double()), {}),
-        (RuntimeError, "`weight` must not be NaN, got NaN at position 11", (graph, x, nan), {}),
+        (ValueError, "`edge_weight` must not be NaN, got NaN at position 11", (graph, x, nan), {}),
         (
             ValueError,
             r"`bias` must be float32 \[4\].*got float64",

@@ -133,32 +133,6 @@ def test_train_resume_and_track_with_what_came_out(capsys, root, tmp_path, data)
     assert len(read_boxes(found)) == 5
 
 
-def test_training_in_two_processes(root, tmp_path):
-    pytest.importorskip("cv2")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "amstel",
-    ]
-    arguments = [
-        "track",
-        "train",
-        str(root / "One" / "img"),
-        "--out",
-        str(tmp_path / "out"),
-        *SMALL,
-        "--threads",
-        "1",
-    ]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("1 epochs") == 1 and (tmp_path / "out" / "checkpoint.pt").is_file()
-
-
 def test_bad_input_is_one_line_and_status_2(capsys, root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pytest.importorskip("av")
@@ -193,7 +167,10 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, tmp_path, monkeypatch)
         ([images, *boxes, "--threads", "0"], "--threads should be an integer from 1 to"),
         (["eval", "--root", "nowhere", *out], "does not exist"),
         (["eval", "--root", "empty", *out], "empty"),
-        (["eval", "--root", root, *out, "--protocol", "vot"], "--protocol should be one of otb, got10k, pysot"),
+        (
+            ["eval", "--root", root, *out, "--protocol", "vot"],
+            "--protocol should be one of otb, got10k, pysot",
+        ),
         (["eval", "--root", root, *out, "--plot", "plot.txt"], "must end in .png, .svg or .pdf"),
         (["train"], "Missing"),
         (["train", images], "--out"),
@@ -226,9 +203,10 @@ def test_help(capsys):
 
 
 def test_demo(capsys, tmp_path):
-    from amstel.apps import demo
+    from amstel.apps.demo import Show
+    from amstel.apps.tracking import demo
 
-    demo.sint(tmp_path)
+    demo.run(Show(tmp_path))
     out = capsys.readouterr().out
     assert float(re.search(r"mean IoU (\d\.\d+)", out)[1]) > 0.6
     assert len(video.read(tmp_path / "sint.gif")) >= 20

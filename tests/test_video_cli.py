@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from amstel import cli, video
-from amstel.apps.video import studies as video_studies
 from amstel.apps.video import network
+from amstel.apps.video import studies as video_studies
 from amstel.apps.video import train as video_lstm
 from amstel.data import generate_moving_shapes
 from tests import command

@@ -21,6 +21,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,24 @@ FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 class NumberTypeError(TypeError, ValueError):
     """Something that is not a number where one is meant."""
+
+
+class KernelValueError(ValueError, RuntimeError):
+    """A bad value that a kernel found; versions before raised it as a RuntimeError."""
+
+
+_FOUND = re.compile(r"\w+: (`\w+(\[\d+\])?` must .*)", re.DOTALL)
+
+
+def found_by_kernel(error: RuntimeError, **names: str) -> RuntimeError:
+    """`error` as a ValueError if a kernel raised it about an argument; `names` are the kernel's for the public ones."""
+    found = _FOUND.fullmatch(str(error)) if type(error) is RuntimeError else None
+    if found is None:
+        return error
+    message = found[1]
+    for kernel, public in names.items():
+        message = message.replace(f"`{kernel}`", f"`{public}`")
+    return KernelValueError(message)
 
 
 def describe(value: Any) -> str:

@@ -43,13 +43,13 @@ def recurrent(dtype: torch.dtype) -> None:
             x = leaf(3, 2, channels, size, size, dtype=dtype)
             weight_ih = leaf(4 * hidden, channels, kernel, kernel, dtype=dtype)
             weight_hh = leaf(4 * hidden, hidden, kernel, kernel, dtype=dtype)
-            peephole = leaf(3, hidden, size, size, dtype=dtype)
+            peephole = leaf(3, hidden, dtype=dtype)
             output, (h, c) = ops.conv_lstm(x, weight_ih, weight_hh, peephole=peephole, memory=memory)
             backward(output, h, c)
         gates = [leaf(2, 3 * hidden, size, size, dtype=dtype, last=last) for last in (False, True)]
         backward(ops.conv_gru_cell(*gates, leaf(2, hidden, size, size, dtype=dtype)))
     if dtype != torch.float64:
-        backward(conv3x3(leaf(2, 9, 11, 14, dtype=dtype), leaf(70, 9, 3, 3), leaf(70)))
+        backward(conv3x3(*(leaf(*s, dtype=dtype) for s in [(2, 9, 11, 14), (70, 9, 3, 3), (70,)])))
 
 
 def pooling(dtype: torch.dtype) -> None:

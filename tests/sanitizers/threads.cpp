@@ -1,5 +1,5 @@
-// Preloaded before libamstel.so by .ci/sanitize: threads that a sanitizer can follow in the place of
-// torch's, whose OpenMP it cannot, as many as AMSTEL_THREADS says; and faults that it must find.
+// Preloaded before libamstel.so by .ci/sanitize: threads that a sanitizer can follow in the place
+// of torch's, whose OpenMP it cannot, as many as AMSTEL_THREADS says; and faults that it must find.
 #include <cstdint>
 #include <cstdlib>
 #include <thread>
@@ -29,7 +29,10 @@ int32_t torch_parallel_for(int64_t begin, int64_t end, int64_t /*grain*/,
 
 void amstel_planted_race() {
   int value = 0;
-  const auto add = [](int64_t, int64_t, void* sum) { ++*static_cast<volatile int*>(sum); };
+  const auto add = [](int64_t, int64_t, void* sum) {
+    auto& count = *static_cast<volatile int*>(sum);
+    count = count + 1;
+  };
   torch_parallel_for(0, 4, 1, add, &value);
 }
 

@@ -68,6 +68,14 @@ namespace amstel {
 
 constexpr int kThreads = 256;  // of every block
 
+// Blocks that shall run on a multiprocessor at a time, for __launch_bounds__: those before sm_80
+// have 1024 threads, later ones at least 1536.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr int resident(int blocks) { return blocks < 1024 / kThreads ? blocks : 1024 / kThreads; }
+#else
+constexpr int resident(int blocks) { return blocks; }
+#endif
+
 // Sums are formed in Accumulate<T>: float for half, bfloat16 and float, double for double.
 template <typename T>
 using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;

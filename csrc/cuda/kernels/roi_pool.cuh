@@ -202,7 +202,8 @@ struct RoiGatherArgs {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 6) roi_pool_gather_kernel(const RoiGatherArgs<T> a) {
+__global__ void __launch_bounds__(kThreads, resident(6))
+    roi_pool_gather_kernel(const RoiGatherArgs<T> a) {
   const int64_t k = blockIdx.x;
   const BinTable table = a.table;
   const int64_t image = table.of(k)[0];
@@ -299,7 +300,7 @@ struct SumRowsArgs {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, 6) sum_rows_kernel(const SumRowsArgs<T> a) {
+__global__ void __launch_bounds__(kThreads, resident(6)) sum_rows_kernel(const SumRowsArgs<T> a) {
   using S = Accumulate<T>;
   const int64_t u = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (u >= a.across) return;

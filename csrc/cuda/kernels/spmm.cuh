@@ -325,7 +325,7 @@ __global__ void __launch_bounds__(kThreads, 2) spmm_grad_kernel(const SpmmGradAr
 
 // out[i] = sum_k a[edge[k]] * b[edge[k]]
 template <typename T, typename S = Accumulate<T>>
-__global__ void __launch_bounds__(kThreads, 6)
+__global__ void __launch_bounds__(kThreads, resident(6))
     edge_sum_kernel(const Csr csr, const T* __restrict__ a, const S* __restrict__ b,
                     S* __restrict__ out) {
   AMSTEL_SHARED(S, partial, kThreads);
@@ -344,7 +344,7 @@ __global__ void __launch_bounds__(kThreads, 6)
 
 // out[edge[k]] = value[edge[k]] + row_term[i] + col_term[col[k]]
 template <typename T, typename S = Accumulate<T>>
-__global__ void __launch_bounds__(kThreads, 6)
+__global__ void __launch_bounds__(kThreads, resident(6))
     edge_add_kernel(const Csr csr, const S* __restrict__ value, const S* __restrict__ row_term,
                     const S* __restrict__ col_term, T* __restrict__ out) {
   const int lane = static_cast<int>(threadIdx.x) % kEdgeTile;

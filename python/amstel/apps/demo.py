@@ -1,199 +1,77 @@
-"""`amstel demo`: what this library does, on data that it carries, in under two minutes."""
+"""`amstel demo`: what this library does, all four families on data that it carries, in under two minutes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import importlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import nn
-
-
-def _pictures(folder: Path, stem: str, animated: bool, *arguments: object, **options: object) -> None:
-    """An SVG always, a PNG or GIF too where matplotlib and pillow are installed."""
-    from amstel import draw
-
-    written = [draw.svg(folder / f"{stem}.svg", *arguments, **options)]  # type: ignore[arg-type]
-    try:
-        file = folder / f"{stem}.{'gif' if animated else 'png'}"
-        written.append(draw.raster(file, *arguments, **options))  # type: ignore[arg-type]
-    except ImportError as error:
-        print(f"  ({error})")
-    print("  wrote " + ", ".join(str(file) for file in written))
+#: The families, each with a `demo.run` of its own, and what it is about.
+FAMILIES = {
+    "graphs": "GCN: documents are named by their words and their citations",
+    "video": "ConvALSTM: which way a colored shape goes among gray ones, and where the network looks",
+    "tracking": "SINT: an object is followed from its first box, and found again behind a pillar",
+    "restoration": "RIM: images are refined step by step, from what was measured and a recurrent network",
+}
 
 
-def gcn(folder: Path) -> None:
-    """Node classification on a made-up citation graph."""
-    from amstel.apps.graphs.train import study
-    from amstel.data import block_model
-    from amstel.nn import GCN
+@dataclass
+class Show:
+    """What one family shows.
 
-    data = block_model()
-    assert data.features is not None
-    print(f"GCN: {data.num_nodes} documents, {data.graph.num_edges // 2} citations, {len(data.train)} labels")
-    alone = study(data, "mlp", seeds=range(1)).mean
-    torch.manual_seed(0)
-    model = GCN(data.num_features, 16, data.num_classes)
-    first, second = model.parameters()
-    groups: list[dict] = [{"params": [first], "weight_decay": 5e-4}, {"params": [second]}]
-    adam = torch.optim.Adam(groups, lr=0.01)
-    for _ in range(200):
-        adam.zero_grad()
-        logits = model(data.features, data.graph)
-        nn.functional.cross_entropy(logits[data.train], data.labels[data.train]).backward()
-        adam.step()
-    with torch.no_grad():
-        logits = model.eval()(data.features, data.graph)
-    accuracy = (logits.argmax(1) == data.labels)[data.test].float().mean().item()
-    print(
-        f"  accuracy {accuracy:.1%} on the {len(data.test)} test documents; "
-        f"from their words alone {alone:.1%}"
-    )
-    centred = logits - logits.mean(0)
-    axes = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
-    _pictures(
-        folder,
-        "gcn_embedding",
-        False,
-        (centred @ axes.T)[None],
-        data.labels,
-        captions=[f"GCN outputs, principal components; test accuracy {accuracy:.1%}"],
-    )
+    Attributes:
+        folder: of the pictures.
+        say: takes a line of text.
+        device: where to compute.
+        seed: of everything random.
+        figures: what was reached, by name.
+        pictures: files that were written.
+        missing: what could not be shown, with the command that brings it.
+    """
+
+    folder: Path
+    say: Callable[[str], None] = print
+    device: str = "cpu"
+    seed: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+    pictures: list[Path] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def wrote(self, path: Path) -> None:
+        self.pictures.append(path)
+        self.say(f"  wrote {path}")
+
+    @contextlib.contextmanager
+    def needs(self, what: str) -> Iterator[None]:
+        """For `what`, which an extra may be needed for: without it the rest goes on."""
+        try:
+            yield
+        except ImportError as error:
+            self.missing.append(f"no {what}: {error}")
+            self.say(f"  (no {what}: {error})")
 
 
-def karate(folder: Path) -> None:
-    """The slides' example, animated."""
-    from amstel.apps.graphs.karate import train
-
-    data, embeddings, accuracy = train()
-    print("karate club: a GCN with two outputs a member learns from one label a group")
-    before, after = accuracy[0], accuracy[-1]
-    print(f"  accuracy on the other {len(data.test)} members: {before:.0%} untrained, {after:.0%} trained")
-    every = list(range(0, len(embeddings), 6))
-    _pictures(
-        folder,
-        "karate",
-        True,
-        embeddings[every],
-        data.labels,
-        edges=data.graph.to_edge_index()[0],
-        captions=[f"epoch {t}, accuracy {accuracy[t]:.0%}" for t in every],
-        marked=data.train.tolist(),
-        rescale=True,
-    )
-
-
-def video_lstm(folder: Path) -> None:
-    """Which way a shape goes among others, and where the network looked to find out."""
-    from amstel.apps.video.evaluate import evaluate
-    from amstel.apps.video.predict import predict
-    from amstel.apps.video.settings import Settings
-    from amstel.apps.video.train import train
-    from amstel.data import generate_moving_shapes
-
-    classes = ["right", "up", "left", "down"]
-    task: dict = {"frames": 6, "size": 32, "distractors": 2, "speed": (2.0, 4.0), "noise": 0.02}
-    clips, new = generate_moving_shapes(400, **task), generate_moving_shapes(100, seed=1, **task)
-    print(
-        f"ConvALSTM: {len(clips)} clips of a coloured shape among grey ones; the class is where it is going"
-    )
-    common: dict = {
-        "frame_size": 32,
-        "channels": (16, 32),
-        "hidden": 16,
-        "learning_rate": 3e-3,
-        "dropout": 0.2,
-        "shift": 2,
-    }
-    settings = Settings.from_scratch(model="convalstm", steps=6, epochs=26, **common)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # frames this small gain nothing from a second one
-    network = train(clips, classes, settings).network
-    still = train(
-        clips, classes, Settings.from_scratch(model="convlstm", steps=1, epochs=6, **common)
-    ).network
-    accuracy, alone = evaluate(network, new).accuracy, evaluate(still, new, segments=1).accuracy
-    torch.set_num_threads(threads)
-    print(f"  accuracy {accuracy:.1%} on {len(new)} new clips; from one frame {alone:.1%}, by chance 25.0%")
-    try:
-        from amstel import video
-
-        pictures = []
-        for clip in new[:4]:
-            found = predict(network, clip.frames)
-            best = int(found.probabilities.argmax())
-            caption = f"{classes[best]}, {found.probabilities[best]:.0%}"
-            pictures.append(video.annotate(clip.frames, found.attention, found.boxes, clip.boxes, caption))
-        file = video.write(folder / "video_lstm.gif", torch.cat(pictures, 2), fps=4)
-        print(f"  wrote {file}")
-    except ImportError as error:
-        print(f"  (no video_lstm.gif: {error})")
-
-
-def sint(folder: Path) -> None:
-    """One object followed from its first box, through a time in which it is hidden."""
-    from amstel.tracking import SINTTracker, evaluate, generate_sequence
-
-    frames, truth, hidden = generate_sequence()
-    count = int(hidden.sum())
-    print(
-        f"SINT: an object in {len(frames)} frames, known by its box in the first; a pillar hides it in {count}"
-    )
-    try:
-        tracker = SINTTracker(redetect=True)
-    except ImportError as error:
-        print(f"  ({error})")
-        return
-    images = frames.numpy()
-    tracker.init(images[0], truth[0])
-    boxes, captions = [truth[0]], ["frame 1"]
-    for number, image in enumerate(images[1:], start=2):
-        boxes.append(torch.from_numpy(tracker.update(image)))
-        state = (
-            "lost: the whole frame is searched" if tracker.lost else f"similarity {tracker.similarity:.2f}"
-        )
-        captions.append(f"frame {number}   {state}")
-    found = torch.stack(boxes)
-    iou = evaluate(found, truth).iou
-    print(f"  mean IoU {iou[~hidden].mean():.2f} where it is visible", end="; ")
-    back = int(hidden.nonzero().max()) + 1
-    again = (iou[back:] > 0.5).nonzero()
-    print(f"found {int(again[0])} frames after it is back" if len(again) else "it is not found again")
-    try:
-        from amstel import video
-        from amstel.tracking.frames import VideoWriter
-
-        found, truth = (b.view(-1, 2, 2).cumsum(1).view(-1, 4) for b in (found, truth))
-        pictures = video.annotate(frames, None, found, truth, captions, scale=1)
-        with VideoWriter(folder / "sint.gif") as writer:
-            for picture in pictures.numpy():
-                writer.write(picture)
-        print(f"  wrote {writer.path}")
-    except ImportError as error:
-        print(f"  (no sint.gif: {error})")
-
-
-def rim(folder: Path) -> None:
-    """A photograph denoised, one enlarged, and an image reconstructed from a quarter of its k-space."""
-    print("RIM: an image is refined step by step, from what was measured of it and a recurrent network")
-    try:
-        from amstel.apps.restoration import demo as demonstration
-
-        for example in demonstration.examples():
-            print("  " + example.said())
-            try:
-                print(f"  wrote {example.draw(folder / f'rim_{example.name}.png')}")
-            except ImportError as error:
-                print(f"  ({error})")
-    except ImportError as error:
-        print(f"  ({error})")
-
-
-#: One function a family; each prints what it found and writes its pictures to the folder.
-DEMOS: list[Callable[[Path], None]] = [gcn, karate, video_lstm, sint, rim]
-
-
-def run(folder: Path) -> None:
+def run(
+    folder: Path, say: Callable[[str], None] = print, device: str = "cpu", seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Show all families; for each what it reached, its pictures, what is missing and how long it took."""
     folder.mkdir(parents=True, exist_ok=True)
-    for demo in DEMOS:
-        demo(folder)
+    found: dict[str, dict[str, Any]] = {}
+    for number, (family, about) in enumerate(FAMILIES.items(), start=1):
+        say(f"[{number}/{len(FAMILIES)}] {about}")
+        show, start = Show(folder, say, device, seed), time.perf_counter()
+        with show.needs(family):
+            importlib.import_module(f"amstel.apps.{family}.demo").run(show)
+        seconds = time.perf_counter() - start
+        say(f"  {seconds:.1f} s")
+        found[family] = {
+            "figures": show.figures,
+            "pictures": [str(path) for path in show.pictures],
+            "missing": show.missing,
+            "seconds": round(seconds, 3),
+        }
+    return found

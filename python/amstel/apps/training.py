@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +22,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from amstel import _check, _files
+from amstel.apps import interrupts
 from amstel.apps.ranks import Ranks, current
 from amstel.apps.task import PRECISIONS, Plan, Task
 
@@ -62,10 +61,9 @@ def fit(
         KeyboardInterrupt: Ctrl-C, after the step was finished and a checkpoint written.
     """
     ranks = ranks or current(next(task.model.parameters()).device)
-    own = (state or {}).get("training", {})
-    plan = replace(plan, **own.get("how", {}))  # it goes on as it began
+    plan = replace(plan, **(state or {}).get("training", {}).get("how", {}))  # it goes on as it began
     devices = [ranks.device] if ranks.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), _interrupts(plan.out is not None and ranks.world == 1) as asked:
+    with torch.random.fork_rng(devices), interrupts.noted(plan.out is not None and ranks.world == 1) as asked:
         run = _Run(task, plan, ranks, state)
         while run.step < plan.steps:
             count = run.one()
@@ -249,22 +247,3 @@ def _set_random(states: dict[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)
-
-
-@contextlib.contextmanager
-def _interrupts(wait: bool) -> Iterator[list[int]]:
-    """A list that the first Ctrl-C is noted in, so that a step can be finished; the second one ends at once."""
-    asked: list[int] = []
-    if not wait or threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def note(number: int, frame: Any) -> None:
-        asked.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -57,7 +57,10 @@ class Command(TyperCommand):
             error.ctx = getattr(error, "ctx", None) or ctx  # type: ignore[attr-defined]
             raise
         except KeyboardInterrupt as error:
-            text = " ".join(str(error).split()) or "interrupted"
+            text, out = str(error) or "interrupted", ctx.params.get("out")
+            # The second Ctrl-C, or one of several processes: what is there is of the last epoch.
+            if not error.args and "resume" in ctx.params and out and (out / "checkpoint.pt").exists():
+                text += f"; --resume goes on from {out / 'checkpoint.pt'}"
             raise Stopped(ctx.command_path, text, 130) from error
         except (ValueError, OSError, EOFError, ImportError, MemoryError) as error:
             text = in_words_of_the_user(str(error) or type(error).__name__, self)
@@ -229,12 +232,13 @@ def _common(arguments: dict[str, Any]) -> Common:
     common = Common(
         arguments.pop("device"), arguments.pop("seed"), arguments.pop("json"), arguments.pop("quiet")
     )
+    import importlib
+
     import torch
 
-    import amstel
-
-    for name in amstel.__all__:  # as `import amstel` does where it is no command
-        getattr(amstel, name)
+    importlib.import_module(
+        "amstel._library"
+    )  # the operators, which `import amstel` loads where it is no command
     if threads is not None:
         torch.set_num_threads(threads)
     try:

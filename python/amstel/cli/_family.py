@@ -20,6 +20,15 @@ Out = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in DIR")]
 Force = Annotated[bool, typer.Option("--force", help="overwrite what is there")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        parser=values.file_there,
+        help="a checkpoint [default: weights that ship]",
+    ),
+]
 
 
 def new(paths: Sequence[Path | None], force: bool) -> None:

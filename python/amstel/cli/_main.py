@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from typing import Any
 
 import typer
@@ -39,7 +40,9 @@ def run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     command.help = app.info.help
     try:
-        status = command.main(arguments, prog_name="amstel", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warning
+            status = command.main(arguments, prog_name="amstel", standalone_mode=False)
         sys.stdout.flush()
         return int(status or 0)
     except Stopped as stop:
@@ -57,6 +60,11 @@ def run(arguments: list[str]) -> int:
             traceback.print_exc()
         said = " ".join(str(error).split())
         return _fail(f"amstel: {type(error).__name__}: {said} (AMSTEL_TRACEBACK=1 shows where)"[:2000], 1)
+
+
+def _warning(message: Any, *where: Any, **more: Any) -> None:
+    """One line, and not the line of code that it came from."""
+    print("amstel: warning: " + " ".join(str(message).split()), file=sys.stderr)
 
 
 def _fail(text: str, status: int) -> int:

@@ -27,7 +27,7 @@ def integer(least: int, most: int | None = None) -> Callable[[str], int]:
     """Whole numbers of a range."""
     wide = most is None or most > 2**31
     wanted = (
-        f"an integer >= {least}{f' and < 2^63' if most else ''}"
+        f"an integer >= {least}{' and < 2^63' if most else ''}"
         if wide
         else f"an integer from {least} to {most}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -30,5 +31,9 @@ def add(app: typer.Typer) -> None:
         """All four families on data that comes along: what they reach, and pictures of it."""
         from amstel.apps import demo
 
-        demo.run(output)
-        return 0
+        found = demo.run(output, common.say, common.device, common.seed or 0)
+        common.write_json(found)
+        missing = [line for family in found.values() for line in family["missing"]]
+        for line in missing:
+            print(f"amstel demo: {line}", file=sys.stderr)
+        return 1 if missing else 0

@@ -13,7 +13,7 @@ from amstel.apps.restoration.settings import TASKS as TRAINED
 from amstel.apps.restoration.settings import Settings
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
-from amstel.cli._family import Average, Force, Out, Resume, folder_of, new, report, with_plan
+from amstel.cli._family import Average, Force, Out, Resume, Weights, folder_of, new, report, with_plan
 
 if TYPE_CHECKING:
     from amstel.nn import RIM
@@ -31,17 +31,12 @@ Task = Annotated[
         "--task", metavar="T", parser=values.choice(TASKS), help=f"{', '.join(TASKS)} [default: denoise]"
     ),
 ]
-Weights = Annotated[
-    Path | None,
-    typer.Option(
-        "--weights",
-        metavar="FILE",
-        parser=values.file_there,
-        help="a checkpoint [default: weights that ship]",
-    ),
-]
 Level = values.number(0, above=True)
-Scale = values.integer(2)
+Scale = values.integer(2, 16)  # LARGEST_SCALE of amstel.inverse.restore
+
+
+def _level(text: str) -> float | None:
+    return None if text == "auto" else Level(text)
 
 
 def _only(task: str, **given: tuple[Any, tuple[str, ...]]) -> None:
@@ -74,7 +69,12 @@ def predict(
     task: Task = "denoise",
     sigma: Annotated[
         float | None,
-        typer.Option("--sigma", metavar="S", parser=Level, help="noise, 0..255 [default: 25; inpaint: 1]"),
+        typer.Option(
+            "--sigma",
+            metavar="S",
+            parser=_level,
+            help="noise, 0..255, or auto: estimated [default: auto; inpaint: 1]",
+        ),
     ] = None,
     scale: Annotated[
         int | None, typer.Option("--scale", metavar="N", parser=Scale, help="of sr [default: 2]")
@@ -179,6 +179,12 @@ def _said(record: dict[str, Any]) -> str:
         sampled = f"{record['coils']} coils, {record['sampled']:.1%} of k-space sampled"
         return f"{sampled}\nwrote {record['output']} and {record['complex_output']}"
     line = f"wrote {record['output']}"
+    if record.get("estimated"):
+        from amstel.inverse.restore import DOUBT
+
+        line += f": sigma {255 * record['sigma']:.1f} estimated"
+        if record["sigma"] < DOUBT[0]:
+            line += ", so little that it is left alone"
     if "psnr" in record:
         line += f": PSNR {record['noisy_psnr']:.2f} dB with noise, {record['psnr']:.2f} dB restored"
     return line
@@ -261,7 +267,7 @@ def evaluate(
         if not ranks.first:
             return 0
     common.say(mri.table(rows) if task == "mri" else evaluate.table(rows))
-    failed = report(failures, str)
+    failed = report(failures, lambda item: str(paths[item]) if isinstance(item, int) else str(item))
     said = None if weights is None else str(weights)
     common.write_json({"task": task, "root": root.name, "weights": said, "rows": rows, **failed})
     return 1 if failed else 0

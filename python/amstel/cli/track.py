@@ -13,7 +13,7 @@ import typer
 from amstel.apps.tracking import settings as names
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
-from amstel.cli._family import Average, Force, Out, Precision, Resume, new, report, with_plan
+from amstel.cli._family import Average, Force, Out, Precision, Resume, Weights, new, report, with_plan
 
 app = family(
     "Track an object in a video from its first box (SINT): amstel track VIDEO --box X,Y,W,H does it.",
@@ -26,15 +26,6 @@ LAYOUTS = {"otb": "OTB", "got10k": "GOT10k", "vot": "VOT", "alov": "ALOV"}
 Plus = Annotated[bool, typer.Option("--plus", help="SINT+: candidates must agree with the optical flow")]
 Redetect = Annotated[
     bool, typer.Option("--redetect", help="search the whole frame where the similarity falls")
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(
-        "--weights",
-        metavar="FILE",
-        parser=values.file_there,
-        help="a checkpoint [default: weights that ship]",
-    ),
 ]
 _BOX = "x,y,w,h in the first frame, 0-based [default: an OTB sequence's]"
 

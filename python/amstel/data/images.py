@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 
 from amstel import _check
+from amstel._optional import need
+from amstel.media.formats import IMAGES as SUFFIXES
+from amstel.media.formats import visible
+from amstel.media.pictures import read
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError:
-        raise ImportError('amstel.data.ImageFolder needs pillow: pip install "amstel[restore]"') from None
-    return Image
+def _image() -> Any:
+    return need("PIL.Image", extra="restore", purpose="amstel.data.ImageFolder")
 
 
 class ImageFolder:
@@ -26,7 +24,8 @@ class ImageFolder:
 
     Args:
         root: a folder, or several, one after the other; folders inside them are not looked into.
-        mode: "L" for grey [H, W] (the luma of ITU-R 601 of colour images), "RGB" for [H, W, 3].
+        mode: "L" for gray [H, W] (the luma of ITU-R 601 of color images), "RGB" for [H, W, 3]. 16 bits are rounded to 8,
+            alpha is left out, and the orientation that a camera noted is applied.
 
     `folder[i]` is a uint8 array, `folder.paths[i]` its file, `len(folder)` their number.
 
@@ -48,7 +47,7 @@ class ImageFolder:
         for folder in [root] if isinstance(root, (str, Path)) else root:
             if not Path(folder).is_dir():
                 raise FileNotFoundError(f"`root`: the folder {folder} does not exist")
-            found = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES)
+            found = sorted(visible(Path(folder), SUFFIXES))
             if not found:
                 raise ValueError(f"`root`: there is no image in {folder} ({', '.join(SUFFIXES)})")
             self.paths += found
@@ -58,11 +57,11 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> np.ndarray:
         path = self.paths[index]
-        try:
-            with _pillow().open(path) as image:
-                return np.asarray(image.convert(self.mode))
-        except OSError as error:
-            raise OSError(f"{path} cannot be read as an image: {error}") from error
+        picture = read(path)
+        pixels = np.rint(255 * np.clip(picture.pixels, 0, 1)).astype(np.uint8)
+        if self.mode == "RGB":
+            return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
+        return pixels if pixels.ndim == 2 else np.asarray(_image().fromarray(pixels).convert("L"))
 
 
 def patches(images: Sequence[np.ndarray], count: int, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -46,10 +44,8 @@ class Envelope(ForwardModel):
         if not isinstance(model, ForwardModel):
             raise TypeError(f"`model` must be a ForwardModel, got {_check.describe(model)}")
         super().__init__(model.sigma)
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
-            _check.fail("weight", "a finite number > 0", weight)
-        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
-            _check.fail("iterations", "an integer >= 1", iterations)
+        weight = _check.number("weight", weight, "a finite number > 0", above=0)
+        iterations = _check.integer("iterations", iterations, 1)
         self.model, self.weight, self.iterations = model, float(weight), iterations
         self.complex_images = model.complex_images
 

@@ -121,8 +121,7 @@ class SuperResolution(ForwardModel):
 
     def __init__(self, scale: int, sigma: Sigma = 1.0):
         super().__init__(sigma)
-        if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
-            _check.fail("scale", "an integer >= 1", scale)
+        scale = _check.integer("scale", scale, 1)
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
@@ -240,7 +239,11 @@ class RandomProjection(ForwardModel):
             channels = 1 if math.isqrt(pixels) ** 2 == pixels else 3
             side = math.isqrt(pixels // channels)
             image_shape = (channels, side, side)
-        self.image_shape = tuple(image_shape)
+        if not isinstance(image_shape, Sequence) or isinstance(image_shape, str):
+            _check.fail_type("image_shape", "three integers (C, H, W)", image_shape)
+        self.image_shape = tuple(
+            _check.integer("image_shape", n, 1, "three integers (C, H, W)") for n in image_shape
+        )
         if len(self.image_shape) != 3 or math.prod(self.image_shape) != pixels:
             _check.fail(
                 "image_shape", f"C, H, W of {pixels} elements, as the matrix has columns", image_shape

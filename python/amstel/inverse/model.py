@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -80,9 +79,7 @@ class ForwardModel(nn.Module, ABC):
                 _check.fail("sigma", expected, sigma.tolist())
             self.register_buffer("sigma", sigma.detach(), persistent=False)
         else:
-            if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not 0 < sigma < math.inf:
-                _check.fail("sigma", expected, sigma)
-            self.sigma = float(sigma)
+            self.sigma = float(_check.number("sigma", sigma, expected, above=0))
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ TASKS = ("denoise", "inpaint", "sr", "mri")
 SIGMA = {"inpaint": 1 / 255}
 #: Estimated noise up to the first is left alone, as it may be texture; from the second on it is all taken off.
 DOUBT = (3 / 255, 5 / 255)
+#: The weights are trained for 2 to 4 times; far above that there is nothing but a large image.
+LARGEST_SCALE = 16
 #: The noise that the rounds of inpainting remove, at the least.
 ROUNDS = (30 / 255, 20 / 255, 14 / 255, 10 / 255, 5 / 255)
 
@@ -76,7 +78,7 @@ def restore(
             texture and left alone; to inpaint: 1 / 255. Weights are good for the noise that they were trained with, as
             their cards say: above it there is a warning, below it the result is blended with the image. Not for "sr"
             and "mri".
-        scale: of "sr": 2, 3 or 4 are trained; any other integer >= 2 runs.
+        scale: of "sr": 2, 3 or 4 are trained; any other integer up to 16 runs.
         mask: "inpaint": 1 where a pixel is known, 0 where not (what the image holds there does not matter), [H, W] or of the shape of a tensor `image`, whose
             channels may be 1. "mri": 1 where k-space is sampled, a column [W], [H, W] or [N, 1, H, W].
         sensitivities: of the coils, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the centre of
@@ -116,9 +118,10 @@ def restore(
     """
     if task not in TASKS:
         _check.fail("task", f"one of {', '.join(TASKS)}", task)
-    for name, value, least in (("scale", scale, 2), ("tile", tile, 4 * OVERLAP), ("steps", steps or 1, 1)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            _check.fail(name, f"an integer >= {least}", value)
+    scale, tile = _check.integer("scale", scale, 2), _check.integer("tile", tile, 4 * OVERLAP)
+    steps = steps if steps is None else _check.integer("steps", steps, 1)
+    if scale > LARGEST_SCALE:
+        _check.fail("scale", f"at most {LARGEST_SCALE}", scale)
     if (mask is not None) != (task in ("inpaint", "mri")):
         _check.fail("mask", f"{'given' if mask is None else 'None'} for the task {task}", mask)
     mask = None if mask is None else torch.as_tensor(mask)
@@ -310,8 +313,8 @@ def _sigma(sigma: Any, task: str, y: Tensor) -> Tensor:
     if sigma is None:
         return estimate_sigma(y) if task == "denoise" else y.new_full((len(y),), SIGMA[task])
     expected = "a number > 0, a tensor [N] of such, or 'auto'"
-    if not isinstance(sigma, (Tensor, int, float, np.number)) or isinstance(sigma, bool):
-        _check.fail("sigma", expected, sigma)
+    if not isinstance(sigma, Tensor):
+        sigma = _check.number("sigma", sigma, expected, above=0)
     found = torch.as_tensor(sigma, dtype=torch.float32, device=y.device)
     if found.shape not in ((), (1,), (len(y),)) or not bool((found > 0).all() & found.isfinite().all()):
         _check.fail("sigma", expected, sigma)

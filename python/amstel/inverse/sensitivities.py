@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from amstel._check import fail, tensor
+from amstel._check import fail, integer, tensor
 from amstel.reference.rim import ifft2
 
 
@@ -61,8 +61,7 @@ def estimate_sensitivities(kspace: Tensor, mask: Tensor | None = None, calibrati
     tensor("kspace", kspace, "a complex tensor [..., coils, H, W]")
     if not kspace.is_complex() or kspace.dim() < 3:
         fail("kspace", "a complex tensor [..., coils, H, W]", kspace)
-    if not isinstance(calibration, int) or calibration < 4:
-        fail("calibration", "an integer >= 4", calibration)
+    integer("calibration", calibration, 4)
     shape = kspace.shape[-2:]
     if mask is None:
         mask = (kspace != 0).flatten(0, -3).any(0)

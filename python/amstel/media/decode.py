@@ -42,7 +42,7 @@ class Video:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path, self.reached = Path(path), 0
+        self.path, self.reached, self._ended_by = Path(path), 0, None
         self._error = _av().error.FFmpegError
         try:
             self._container = _av().open(location(path), metadata_errors="replace")
@@ -76,56 +76,67 @@ class Video:
                 "here they and all boxes are as they are stored",
                 stacklevel=2,
             )
-        packets, damaged, time = 0, 0, None
+        packets = hidden = damaged = 0
+        time = problem = None
         turn = _Turn(self.path)
+        for packet in self._packets():
+            packets += packet.size > 0
+            hidden += packet.is_discard
+            damaged += packet.is_corrupt
+            try:
+                frames = packet.decode()
+            except self._error as error:
+                damaged, problem = damaged + 1, error
+                continue
+            for frame in frames:
+                self.reached += 1
+                damaged += bool(frame.is_corrupt)
+                time = frame.time if frame.time is not None else time
+                yield turn(frame), frame.time
+        problem = problem or self._ended_by
+        if not self.reached:
+            if problem is not None:
+                raise self._unreadable(problem)
+            raise ValueError(f"{self.path} must hold at least one frame, got none")
+        if missing := self._cut(packets, hidden, damaged + (self._ended_by is not None), time):
+            warnings.warn(
+                f"{self.path} is damaged or cut: {missing}; frame {self.reached} is the last", stacklevel=2
+            )
+
+    def _packets(self) -> Iterator[Any]:
+        """Packets of the video, to the end of the file or to where it cannot be read on, and one that ends them."""
         source = self._container.demux(self._stream)
         while True:
             try:
                 packet = next(source)
             except StopIteration:
-                break
+                return
             except self._error as error:
-                if not self.reached:
-                    raise self._unreadable(error) from None
-                damaged += 1
-                break
-            packets += packet.size > 0
-            try:
-                frames = packet.decode()
-            except self._error as error:
-                if not self.reached and not packet.size:
-                    raise self._unreadable(error) from None
-                damaged, last = damaged + 1, error
-                continue
-            for frame in frames:
-                self.reached += 1
-                time = frame.time if frame.time is not None else time
-                yield turn(frame), frame.time
-        if not self.reached:
-            if damaged:
-                raise self._unreadable(last)
-            raise ValueError(f"{self.path} must hold at least one frame, got none")
-        if problem := self._cut(packets, damaged, time):
-            warnings.warn(
-                f"{self.path} is damaged or cut: {problem}; frame {self.reached} is the last", stacklevel=2
-            )
+                self._ended_by = error
+                last = _av().Packet()
+                last.stream = self._stream
+                yield last
+                return
+            yield packet
 
-    def _cut(self, packets: int, damaged: int, time: float | None) -> str:
-        """What is missing, if something is."""
-        if damaged:
-            return f"{damaged} packets cannot be decoded"
+    def _cut(self, packets: int, hidden: int, damaged: int, time: float | None) -> str:
+        """What is missing or damaged, if something is."""
+        found = [f"{damaged} of its packets or frames are not as they were"] if damaged else []
         if self.count is not None:
-            # Packets and not frames: an edit list hides frames that are there.
-            return f"it announces {self.count} frames" if packets < self.count else ""
-        stream, only = self._stream, len(self._container.streams.get()) == 1
-        if stream.duration is not None and stream.time_base is not None:
-            seconds = float(stream.duration * stream.time_base)
-        else:
-            seconds = (self._container.duration or 0) / 1e6 if only else 0.0
-        begin = float((stream.start_time or 0) * (stream.time_base or 0))
-        missing = seconds - ((time or 0.0) - begin) if time is not None else 0.0
-        allowed = 0.5 + 2 / self.rate if self.rate else 1.0
-        return f"it announces {seconds:.1f} seconds" if missing > allowed else ""
+            # An edit list hides frames that are there, and a packed stream of DivX has one frame less than packets.
+            if packets < self.count or self.reached + hidden < self.count - 1:
+                found.insert(0, f"it announces {self.count} frames")
+        elif time is not None and self.rate:
+            stream, only = self._stream, len(self._container.streams.get()) == 1
+            if stream.duration is not None and stream.time_base is not None:
+                seconds = float(stream.duration * stream.time_base)
+            else:
+                seconds = (self._container.duration or 0) / 1e6 if only else 0.0
+            begin = float((stream.start_time or 0) * (stream.time_base or 0))
+            # How long the last frame is shown is not known: in a file of one rate a frame, in others up to half a second.
+            if seconds - (time - begin) > max(1.5 / self.rate, min(0.5, 0.05 * seconds)):
+                found.insert(0, f"it announces {seconds:.1f} seconds")
+        return ", ".join(found)
 
     def _unreadable(self, error: Any) -> ValueError:
         return ValueError(f"{self.path} must be a video that can be read, got: {error.strerror}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ _ANIMATED = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")
 
 
 def _pillow(part: str = "Image") -> Any:
-    return need(f"PIL.{part}", extra="video", purpose="amstel.media.images")
+    return need(f"PIL.{part}", extra=("video", "restore"), purpose="amstel.media.images")
 
 
 def _opened(path: Path) -> Any:
@@ -114,18 +115,23 @@ class Animation:
 
     Raises:
         FileNotFoundError, ValueError, ImportError: as `read`.
+
+    Warns:
+        UserWarning: the file is damaged or was cut after its first frame; those up to there are given.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         with _opened(self.path) as image:
             self.mark = image.info.get("amstel") if isinstance(image.info.get("amstel"), str) else None
-            self._pages = [0]
-            if image.format in _ANIMATED:
+            self._pages, self._whole = [0], True
+            if image.format == "TIFF":
+                self._pages, self._whole = _tiff_pages(image)
+            elif image.format in _ANIMATED:
                 try:
                     # A PNG may show those who know no animation a picture that is not of it.
-                    pages = range(bool(getattr(image, "default_image", False)), getattr(image, "n_frames", 1))
-                    self._pages = [k for k in pages if image.format != "TIFF" or not _thumbnail(image, k)]
+                    first = bool(getattr(image, "default_image", False))
+                    self._pages = list(range(first, getattr(image, "n_frames", 1)))
                 except Exception as error:
                     raise _unreadable(self.path, error) from None
         self.count = len(self._pages)
@@ -137,9 +143,16 @@ class Animation:
                     image.seek(page)
                     frame = rgb(_upright(image))
                 except Exception as error:
-                    where = Path(f"{self.path}, frame {number + 1} of {self.count},") if number else self.path
-                    raise _unreadable(where, error) from None
+                    if not number:
+                        raise _unreadable(self.path, error) from None
+                    self._cut(f"it announces {self.count} frames", number)
+                    return
                 yield frame, self._seconds(image)
+        if not self._whole:
+            self._cut("another page should follow", self.count)
+
+    def _cut(self, what: str, last: int) -> None:
+        warnings.warn(f"{self.path} is damaged or cut: {what}; frame {last} is the last", stacklevel=3)
 
     @staticmethod
     def _seconds(image: Any) -> float | None:
@@ -148,18 +161,32 @@ class Animation:
     def seconds(self) -> list[float | None]:
         """How long each frame is shown, without its pixels where the format has them apart."""
         with _opened(self.path) as image:
-            found = []
+            found: list[float | None] = []
             for page in self._pages:
-                image.seek(page)
-                if image.format == "WEBP":  # whose decoder finds the time with the pixels
-                    image.load()
+                try:
+                    image.seek(page)
+                    if image.format == "WEBP":  # whose decoder finds the time with the pixels
+                        image.load()
+                except Exception:  # a file that was cut; reading its frames says so
+                    break
                 found.append(self._seconds(image))
             return found
 
 
-def _thumbnail(image: Any, page: int) -> bool:
-    image.seek(page)
-    return bool(image.tag_v2.get(254, 0) & 1)
+def _tiff_pages(image: Any) -> tuple[list[int], bool]:
+    """Pages that are no small copies of others, and whether all could be found."""
+    pages: list[int] = []
+    page = -1
+    while True:
+        page += 1
+        try:
+            image.seek(page)
+        except EOFError:
+            return pages or [0], True
+        except Exception:
+            return pages or [0], False
+        if not image.tag_v2.get(254, 0) & 1:
+            pages.append(page)
 
 
 def write(path: str | os.PathLike, picture: Any) -> Path:

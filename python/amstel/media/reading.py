@@ -209,7 +209,7 @@ def _end(frames: Frames) -> float:
     """When the last frame ends, after all have been read."""
     assert frames.time is not None
     if frames._animation is not None:
-        return frames.time + (frames._animation.seconds()[-1] or 0.0)
+        return frames.time + ((frames._animation.seconds() or [None])[-1] or 0.0)
     return frames.time + (1 / frames.rate if frames.rate else 0.0)
 
 

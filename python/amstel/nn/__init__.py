@@ -4,19 +4,11 @@ from amstel.nn.backbone import SmallBackbone, VGG16Features
 from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.conv_lstm import ConvLSTM, ConvLSTMCell
 from amstel.nn.efficientnet import EfficientNetLite
-from amstel.nn.gcn import (
-    GCN,
-    ChebConv,
-    GCNConv,
-    SpectralConv,
-    fourier_basis,
-    graph_fourier,
-    inverse_graph_fourier,
-    sparse_dropout,
-)
+from amstel.nn.gcn import GCN, ChebConv, GCNConv, sparse_dropout
 from amstel.nn.rim import RIM
 from amstel.nn.roi_pool import RoIPool
 from amstel.nn.sint import SINT, MarginContrastiveLoss
+from amstel.nn.spectral import SpectralConv, fourier_basis, graph_fourier, inverse_graph_fourier
 from amstel.nn.video_lstm import (
     ALSTM,
     ConvALSTM,

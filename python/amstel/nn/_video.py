@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check
+from amstel.nn._placed import Placed
 from amstel.nn.conv_lstm import _widths
 
 INITIAL_STATES = ("first", "mean", "zeros")
@@ -27,7 +28,7 @@ def _kept(lengths: Tensor | None, steps: int, count: int, device: torch.device) 
     return torch.arange(steps, device=device)[:, None] < lengths.to(device)
 
 
-class _Sequence(nn.Module):
+class _Sequence(nn.Module, metaclass=Placed):
     """What the five models share: checks, the order of dimensions, `lengths`, the head of every step."""
 
     def __init__(
@@ -47,10 +48,9 @@ class _Sequence(nn.Module):
             num_classes=num_classes,
             head_channels=head_channels,
         )
-        if not 0 <= dropout < 1:
-            _check.fail("dropout", "in [0, 1)", dropout)
+        dropout = _check.number("dropout", dropout, "in [0, 1)", least=0, below=1)
         self.in_channels, self.hidden_channels, self.num_classes = in_channels, hidden_channels, num_classes
-        self.batch_first = batch_first
+        self.batch_first = _check.flag("batch_first", batch_first)
         self.head = nn.Sequential(
             nn.Linear(head_features, head_channels),
             nn.Tanh(),

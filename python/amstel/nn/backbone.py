@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check
+from amstel.nn._placed import Placed
 from amstel.nn.conv_lstm import _widths
 
 #: Mean and standard deviation of the RGB channels, in [0, 1], with which torchvision's VGG-16 was trained.
@@ -27,7 +28,7 @@ def _frames(x: Tensor, channels: int, least: int) -> Tensor:
     return x.flatten(0, -4)
 
 
-class VGG16Features(nn.Module):
+class VGG16Features(nn.Module, metaclass=Placed):
     """The thirteen convolutions of VGG-16 up to pool5: a 224x224 frame becomes 512 channels of 7x7.
 
     The parameters are named as in torchvision, so that its files load as they are; what they hold of the
@@ -83,7 +84,7 @@ class VGG16Features(nn.Module):
         return super().load_state_dict(kept, strict, assign)
 
 
-class SmallBackbone(nn.Module):
+class SmallBackbone(nn.Module, metaclass=Placed):
     """A few convolutions of stride 2, each with group normalisation and ReLU, to be trained from scratch.
 
     With three of them, the default, a 64x64 frame becomes maps of 8x8. The normalisation is over one frame at a

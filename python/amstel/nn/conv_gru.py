@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ class ConvGRUCell(nn.Module):
         memory: what the gradient keeps, see `amstel.ops.conv_gru_cell`.
         reset: "after" the product with the weights, as above, or "before" it, as in the paper:
             h_n = W_hn * (r ⊙ h) + b_hn and n = tanh(x_n + h_n). This is another function, and not fused.
+        device, dtype: of the parameters.
 
     Shapes: x [N, C_in, H, W]; h [N, C, H, W] or None (zeros); result [N, C, H, W]. With kernel_size=1
     channels_last tensors are read without a copy, and the result is one.
@@ -48,27 +50,20 @@ class ConvGRUCell(nn.Module):
         *,
         memory: str = "store",
         reset: str = "after",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        for name, value in (
-            ("in_channels", in_channels),
-            ("hidden_channels", hidden_channels),
-            ("kernel_size", kernel_size),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                _check.fail(name, "an integer >= 1", value)
-        if memory not in ("store", "recompute"):
-            _check.fail("memory", "'store' or 'recompute'", memory)
-        if reset not in ("after", "before"):
-            _check.fail("reset", "'after' or 'before'", reset)
-        self.in_channels, self.hidden_channels = in_channels, hidden_channels
-        self.memory, self.reset = memory, reset
-        self.weight_ih = nn.Parameter(torch.empty(3 * hidden_channels, in_channels, kernel_size, kernel_size))
-        self.weight_hh = nn.Parameter(
-            torch.empty(3 * hidden_channels, hidden_channels, kernel_size, kernel_size)
-        )
-        self.bias_ih = nn.Parameter(torch.empty(3 * hidden_channels))
-        self.bias_hh = nn.Parameter(torch.empty(3 * hidden_channels))
+        self.in_channels = inputs = _check.integer("in_channels", in_channels, 1)
+        self.hidden_channels = hidden = _check.integer("hidden_channels", hidden_channels, 1)
+        size = _check.integer("kernel_size", kernel_size, 1)
+        self.memory = _check.choice("memory", memory, ("store", "recompute"))
+        self.reset = _check.choice("reset", reset, ("after", "before"))
+        how: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.weight_ih = nn.Parameter(torch.empty(3 * hidden, inputs, size, size, **how))
+        self.weight_hh = nn.Parameter(torch.empty(3 * hidden, hidden, size, size, **how))
+        self.bias_ih = nn.Parameter(torch.empty(3 * hidden, **how))
+        self.bias_hh = nn.Parameter(torch.empty(3 * hidden, **how))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +15,12 @@ from amstel.reference.conv_lstm import same_conv
 State = tuple[Tensor, Tensor]
 
 
-def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(v, int) and v >= 1 for v in pair):
-        _check.fail(name, "an integer >= 1 or two of them", value)
-    return pair  # type: ignore[return-value]
+_pair = _check.pair
 
 
 def _widths(**widths: int) -> None:
     for name, value in widths.items():
-        if not isinstance(value, int) or value < 1:
-            _check.fail(name, "an integer >= 1", value)
+        _check.integer(name, value, 1)
 
 
 class _Gates(nn.Module):
@@ -38,13 +33,19 @@ class _Gates(nn.Module):
         kernel_size: int | tuple[int, int],
         bias: bool,
         peephole: bool,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        kernel = _pair("kernel_size", kernel_size)
-        self.weight_ih = nn.Parameter(torch.empty(4 * hidden_channels, in_channels, *kernel))
-        self.weight_hh = nn.Parameter(torch.empty(4 * hidden_channels, hidden_channels, *kernel))
-        self.bias = nn.Parameter(torch.empty(4 * hidden_channels)) if bias else None
-        self.peephole = nn.Parameter(torch.empty(3, hidden_channels)) if peephole else None
+        how: dict[str, Any] = {"device": device, "dtype": dtype}
+        inputs = _check.integer("in_channels", in_channels, 1)
+        hidden = _check.integer("hidden_channels", hidden_channels, 1)
+        kernel = _check.pair("kernel_size", kernel_size)
+        self.weight_ih = nn.Parameter(torch.empty(4 * hidden, inputs, *kernel, **how))
+        self.weight_hh = nn.Parameter(torch.empty(4 * hidden, hidden, *kernel, **how))
+        self.bias = nn.Parameter(torch.empty(4 * hidden, **how)) if _check.flag("bias", bias) else None
+        wanted = _check.flag("peephole", peephole)
+        self.peephole = nn.Parameter(torch.empty(3, hidden, **how)) if wanted else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -59,6 +60,30 @@ class _Gates(nn.Module):
                 self.bias.zero_().chunk(4)[1].fill_(1)
 
 
+class _Layer(_Gates):
+    """One direction of one layer. Its forward is where the weights are read, so that its hooks run, those of
+    torch.nn.utils.prune and spectral_norm among them."""
+
+    def forward(
+        self, x: Tensor, state: State | None, lengths: Tensor | None, backwards: bool, **options: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        output, final = conv_lstm(
+            _reverse(x, lengths) if backwards else x,
+            self.weight_ih,
+            self.weight_hh,
+            self.bias,
+            state,
+            lengths=lengths,
+            peephole=self.peephole,
+            **options,
+        )
+        return _reverse(output, lengths) if backwards and output.dim() == 5 else output, *final
+
+    def extra_repr(self) -> str:
+        rows, inputs, *kernel = self.weight_ih.shape
+        return f"{inputs}, {rows // 4}, kernel_size={tuple(kernel)}"
+
+
 class ConvLSTMCell(_Gates):
     r"""One step of a ConvLSTM: gates = W_ih * x + W_hh * h + b, then `amstel.ops.conv_lstm_cell`.
 
@@ -69,6 +94,7 @@ class ConvLSTMCell(_Gates):
         kernel_size: side of both kernels, or (height, width); even kernels pad one more below and to the right.
         bias: whether there is a b; it starts at 0, at 1 for the forget gate.
         peephole: whether the gates see the cell state, one weight a channel (starts at 0).
+        device, dtype: of the parameters.
 
     Shapes: x [N, C_in, H, W]; state None (zeros) or (h, c), each [N, C, H, W]; result (h, c).
     Parameters: weight_ih [4C, C_in, k, k], weight_hh [4C, C, k, k], bias [4C], peephole [3, C]; gates in the
@@ -90,10 +116,11 @@ class ConvLSTMCell(_Gates):
         kernel_size: int | tuple[int, int] = 3,
         bias: bool = True,
         peephole: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
     ):
-        _widths(in_channels=in_channels, hidden_channels=hidden_channels)
-        super().__init__(in_channels, hidden_channels, kernel_size, bias, peephole)
-        self.in_channels, self.hidden_channels = in_channels, hidden_channels
+        super().__init__(in_channels, hidden_channels, kernel_size, bias, peephole, device, dtype)
+        self.hidden_channels, self.in_channels = self.weight_hh.shape[1], self.weight_ih.shape[1]
 
     def forward(self, x: Tensor, state: State | None = None) -> State:
         _check.tensor("x", x, "a tensor [N, C_in, H, W]")
@@ -104,9 +131,11 @@ class ConvLSTMCell(_Gates):
         if state is None:
             c = gates.new_zeros(shape)
         else:
+            if not isinstance(state, (tuple, list)) or len(state) != 2:
+                _check.fail_type("state", "None or (h, c)", state)
             h, c = state
             for name, value in (("h", h), ("c", c)):
-                if value.shape != shape:
+                if _check.tensor(name, value, f"a tensor {list(shape)}").shape != shape:
                     _check.fail(name, str(list(shape)), value)
             gates = gates + same_conv(h, self.weight_hh)
         return conv_lstm_cell(gates, c, self.peephole)
@@ -132,6 +161,9 @@ class ConvLSTM(nn.Module):
             a layer are then dilation * (k - 1) smaller than what it reads.
         return_sequences: False returns only the last layer's last output, [N, C, H, W], and stores one frame of it.
         memory: "store" keeps the activated gates for the backward pass, "recompute" computes them again.
+        state_dtype: of c_n: None for that of c_0, or of the output without one. torch.float32 loses no bits of a
+            bfloat16 or float16 sequence that goes on with its state in a later call.
+        device, dtype: of the parameters.
 
     Shapes: x [T, N, C_in, H, W]; state None (zeros) or (h_0, c_0), each [num_layers * D, N, C, H, W] with D = 2 if
     bidirectional, else 1, in torch.nn.LSTM's order (layer 0 forward, layer 0 backward, layer 1 forward, ...);
@@ -166,32 +198,35 @@ class ConvLSTM(nn.Module):
         padding: str = "same",
         return_sequences: bool = True,
         memory: str = "store",
+        state_dtype: torch.dtype | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        _widths(
-            in_channels=in_channels,
-            hidden_channels=hidden_channels,
-            num_layers=num_layers,
-            dilation=dilation,
-        )
-        if not 0 <= dropout < 1:
-            _check.fail("dropout", "in [0, 1)", dropout)
-        if memory not in ("store", "recompute"):
-            _check.fail("memory", "'store' or 'recompute'", memory)
-        if padding not in ("same", "valid"):
-            _check.fail("padding", "'same' or 'valid'", padding)
-        self.in_channels, self.hidden_channels, self.num_layers = in_channels, hidden_channels, num_layers
-        self.batch_first, self.bidirectional, self.dropout = batch_first, bidirectional, float(dropout)
-        self.kernel_size, self.dilation, self.padding = _pair("kernel_size", kernel_size), dilation, padding
-        self.return_sequences, self.memory = return_sequences, memory
+        self.in_channels = _check.integer("in_channels", in_channels, 1)
+        self.hidden_channels = _check.integer("hidden_channels", hidden_channels, 1)
+        self.num_layers = _check.integer("num_layers", num_layers, 1)
+        self.dilation = _check.integer("dilation", dilation, 1)
+        self.dropout = float(_check.number("dropout", dropout, "in [0, 1)", least=0, below=1))
+        self.memory = _check.choice("memory", memory, ("store", "recompute"))
+        self.padding = _check.choice("padding", padding, ("same", "valid"))
+        self.batch_first = _check.flag("batch_first", batch_first)
+        self.bidirectional = _check.flag("bidirectional", bidirectional)
+        self.return_sequences = _check.flag("return_sequences", return_sequences)
+        self.kernel_size = _check.pair("kernel_size", kernel_size)
+        if state_dtype is not None and state_dtype not in _check.FLOATS:
+            _check.fail("state_dtype", "None or a floating-point dtype", state_dtype)
+        self.state_dtype = state_dtype
         directions = 2 if bidirectional else 1
         self.layers = nn.ModuleList(
-            _Gates(
-                in_channels if layer == 0 else directions * hidden_channels,
-                hidden_channels,
+            _Layer(
+                self.in_channels if layer == 0 else directions * self.hidden_channels,
+                self.hidden_channels,
                 self.kernel_size,
                 bias,
                 peephole,
+                device,
+                dtype,
             )
             for layer in range(num_layers)
             for _ in range(directions)
@@ -212,17 +247,23 @@ class ConvLSTM(nn.Module):
         if self.batch_first:
             x = x.transpose(0, 1)
         if state is not None:
+            if not isinstance(state, (tuple, list)) or len(state) != 2:
+                _check.fail_type("state", "None or (h_0, c_0)", state)
             count = len(self.layers)
             shape = (count, x.shape[1], self.hidden_channels, *x.shape[3:])
             for name, value in zip(("h_0", "c_0"), state, strict=True):
-                if self.padding == "same" and value.shape != shape:
-                    _check.fail(name, str(list(shape)), value)
+                if self.padding == "same":
+                    if _check.tensor(name, value, f"a tensor {list(shape)}").shape != shape:
+                        _check.fail(name, str(list(shape)), value)
+                elif not isinstance(value, (Tensor, tuple, list)):
+                    _check.fail_type(name, f"{count} states, one a layer and direction", value)
                 if len(value) != count:  # without padding sizes differ; conv_lstm checks each
                     raise ValueError(
                         f"`{name}` must be {count} states, one a layer and direction, got {len(value)}"
                     )
         directions = 2 if self.bidirectional else 1
         last: list[State] = []
+        options = {"dilation": self.dilation, "padding": self.padding, "memory": self.memory}
         for k in range(self.num_layers):
             top = k == self.num_layers - 1
             if k and self.dropout:
@@ -230,23 +271,17 @@ class ConvLSTM(nn.Module):
             outputs = []
             for d in range(directions):
                 n = k * directions + d
-                gates = cast(_Gates, self.layers[n])
-                output, final = conv_lstm(
-                    _reverse(x, lengths) if d else x,
-                    gates.weight_ih,
-                    gates.weight_hh,
-                    gates.bias,
+                output, *final = self.layers[n](
+                    x,
                     None if state is None else (state[0][n], state[1][n]),
-                    lengths=lengths,
-                    peephole=gates.peephole,
-                    dilation=self.dilation,
-                    padding=self.padding,
+                    lengths,
+                    d == 1,
                     return_sequences=self.return_sequences or not top,
-                    memory=self.memory,
+                    state_dtype=self.state_dtype,
+                    **options,
                 )
-                whole = output.dim() == 5
-                outputs.append(_reverse(output, lengths) if d and whole else output)
-                last.append(final)
+                outputs.append(output)
+                last.append((final[0], final[1]))
             x = outputs[0] if directions == 1 else torch.cat(outputs, -3)
         if self.batch_first and x.dim() == 5:
             x = x.transpose(0, 1)

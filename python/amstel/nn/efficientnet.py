@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amstel import _check
+from amstel.nn._placed import Placed
 
 # Expansion, kernel, stride and channels of the blocks up to stride 16.
 _BLOCKS = (
@@ -61,7 +62,7 @@ class _Block(nn.Module):
         return x + y if self.residual else y
 
 
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(nn.Module, metaclass=Placed):
     """The stem and the first blocks of EfficientNet-Lite0, with maps taken after some of them.
 
     The batch normalisations are folded into the convolutions. A convolution of stride 2 sees a pixel more on one side

@@ -1,60 +1,38 @@
-"""Graph convolutions: GCNConv, ChebConv, SpectralConv and the GCN model. The work is in `amstel.ops.spmm`."""
+"""Graph convolutions: GCNConv, ChebConv and the GCN model. The work is in `amstel.ops.spmm`."""
 
 from __future__ import annotations
 
 import math
-import weakref
+import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import UninitializedParameter
 
 from amstel import _check
-from amstel._derived import keep
 from amstel.graph import Graph
-from amstel.ops.spmm import spmm
+from amstel.nn._sparse import _structures, is_sparse, matmul, sparse_dropout  # noqa: F401
+from amstel.ops.spmm import NORMS, spmm
 
 ORDERS = ("auto", "transform_first", "propagate_first")
-
-# Structures of sparse features and bases of graphs, made once and dropped with what they belong to.
-_structures: Any = WeakTensorKeyDictionary()
-_bases: weakref.WeakKeyDictionary[Graph, dict[int, tuple[Tensor, Tensor]]] = weakref.WeakKeyDictionary()
-
-
-def _is_sparse(x: Tensor | None) -> bool:
-    return x is not None and x.layout == torch.sparse_csr
-
-
-def _structure(x: Tensor) -> Graph:
-    """The pattern of a sparse_csr tensor as a rectangular Graph, which is made once a tensor."""
-    graph = _structures.get(x)
-    if graph is None:
-        graph = Graph.from_csr(x.crow_indices(), x.col_indices(), num_cols=x.shape[1])
-        _structures[x] = graph
-    return graph
-
-
-def _matmul(x: Tensor | None, weight: Tensor) -> Tensor:
-    """x @ weight for dense, sparse_csr and featureless (identity) x."""
-    if x is None:
-        return weight
-    if _is_sparse(x):
-        return spmm(_structure(x), weight, x.values(), norm="none", self_loops=0.0)
-    return x @ weight
 
 
 def _prepare(x: Tensor | None, graph: Graph | Tensor, in_channels: int) -> Graph:
     """Checks x and returns the graph as a Graph."""
     expected = f"[N, {in_channels}] or [B, N, {in_channels}], a sparse_csr tensor [N, {in_channels}] or None"
     if x is None:
+        if in_channels == -1 and isinstance(graph, Graph):
+            in_channels = graph.num_cols
         nodes = in_channels
     else:
         _check.tensor("x", x, expected)
         if (
             x.layout not in (torch.strided, torch.sparse_csr)
-            or x.dim() not in ((2,) if _is_sparse(x) else (2, 3))
-            or x.shape[-1] != in_channels
+            or x.dim() not in ((2,) if is_sparse(x) else (2, 3))
+            or (x.shape[-1] != in_channels and in_channels != -1)
         ):
             _check.fail("x", expected, x)
         nodes = x.shape[-2]
@@ -72,45 +50,75 @@ def _prepare(x: Tensor | None, graph: Graph | Tensor, in_channels: int) -> Graph
     return graph
 
 
-def _glorot(*shape: int) -> nn.Parameter:
-    """Uniform in ±sqrt(6 / (rows + columns)) of the last two dimensions (Glorot and Bengio, AISTATS 2010)."""
-    limit = math.sqrt(6 / max(1, shape[-2] + shape[-1]))
-    return nn.Parameter(torch.empty(shape).uniform_(-limit, limit))
+class _Convolution(nn.Module):
+    """What the convolutions share: weights drawn alike, and an input width that may wait for the first input."""
+
+    in_channels: int
+    out_channels: int
+
+    def __new__(cls, in_channels: Any = None, *_: Any, **__: Any) -> _Convolution:
+        lazy = (
+            type(in_channels) is not bool and isinstance(in_channels, (int, np.integer)) and in_channels == -1
+        )
+        return super().__new__(_LAZY.get(cls, cls) if lazy else cls)
+
+    def _widths(self, in_channels: int, out_channels: int) -> None:
+        if not isinstance(self, LazyModuleMixin):
+            in_channels = _check.integer("in_channels", in_channels, 1)
+        self.in_channels, self.out_channels = (
+            int(in_channels),
+            _check.integer("out_channels", out_channels, 1),
+        )
+
+    def _make(self, shape: tuple[int, ...], device: Any, dtype: Any) -> nn.Parameter:
+        if isinstance(self, LazyModuleMixin):
+            return UninitializedParameter(device=device, dtype=dtype)
+        return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """Weights uniform in ±sqrt(6 / (inputs + outputs)) (Glorot and Bengio, AISTATS 2010), biases 0."""
+        for name, p in self.named_parameters(recurse=False):
+            if isinstance(p, UninitializedParameter):
+                continue
+            if name == "bias":
+                nn.init.zeros_(p)
+            else:
+                limit = math.sqrt(6 / max(1, p.shape[-2] + p.shape[-1]))
+                nn.init.uniform_(p, -limit, limit)
 
 
-def _channels(**sizes: Any) -> None:
-    for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            _check.fail(name, "an integer >= 1", value)
+class _Lazy(LazyModuleMixin):
+    """Takes in_channels from the first input, or with x=None from the graph, and becomes the plain layer."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Lazy modules are a new feature")
+            super().__init__(*args, **kwargs)
+
+    def initialize_parameters(self, x: Any, graph: Any = None, *_: Any, **__: Any) -> None:
+        if not self.has_uninitialized_params():  # type: ignore[misc]
+            self.in_channels = self.weight.shape[-2]  # type: ignore[attr-defined]
+            return
+        if isinstance(x, Tensor) and x.dim() >= 2:
+            width = x.shape[-1]
+        elif x is None and isinstance(graph, Graph):
+            width = graph.num_cols
+        else:
+            _check.fail_type("x", "a tensor [N, F] or, with a Graph, None where in_channels is -1", x)
+        self.in_channels = width
+        for name, p in list(self.named_parameters(recurse=False)):  # type: ignore[attr-defined]
+            if isinstance(p, UninitializedParameter):
+                p.materialize(self._shape(name))  # type: ignore[attr-defined]
+        self.reset_parameters()  # type: ignore[attr-defined]
 
 
-def sparse_dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
-    """Dropout on the non-zeros of a torch.sparse_csr tensor.
-
-    Each is kept with probability 1 - p, times 1 / (1 - p). The result shares x's structure;
-    dropped values stay as explicit zeros.
-
-    Example:
-        >>> x = torch.eye(3).to_sparse_csr()
-        >>> amstel.nn.sparse_dropout(x, 0.5, training=False) is x
-        True
-    """
-    if not training or p == 0:
-        return x
-    values = nn.functional.dropout(x.values(), p)
-    dropped = torch.sparse_csr_tensor(
-        x.crow_indices(), x.col_indices(), values, x.shape, check_invariants=False
-    )
-    _structures[dropped] = _structure(x)
-    return dropped
-
-
-class GCNConv(nn.Module):
+class GCNConv(_Convolution):
     r"""Graph convolution ``Y = act(Â X W + b)``, or with a weight of its own for the node itself
     ``Y = act(X W_self + Â X W + b)``, where Â = R (A + λI) C as `amstel.ops.spmm` normalises it.
 
     Args:
-        in_channels, out_channels: widths F and F'. Without features in_channels is N.
+        in_channels, out_channels: widths F and F'. Without features in_channels is N; -1 takes it from the first
+            input.
         bias: whether there is a b, which starts at 0.
         norm: "sym", "row", "sym_inout" or "none", see `amstel.ops.spmm`.
         self_loops: λ, the weight of the loops that are added.
@@ -118,6 +126,9 @@ class GCNConv(nn.Module):
         activation: None or "relu".
         order: "transform_first" computes Â (X W), "propagate_first" (Â X) W. "auto" takes the one
             that propagates fewer columns, forward and backward; sparse or no features are transformed first.
+        device, dtype: of the parameters.
+
+    forward(x, graph, edge_weight=None): edge_weight [E], which may learn, takes the place of the graph's own weights.
 
     Shapes: x [N, F] or [B, N, F], dense; or a torch.sparse_csr tensor [N, F] (its structure is converted once
     a tensor and forgotten with it; no gradient to it); or None, which stands for X = I. graph: a `Graph` of
@@ -146,42 +157,49 @@ class GCNConv(nn.Module):
         self_weight: bool = False,
         activation: str | None = None,
         order: str = "auto",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        _channels(in_channels=in_channels, out_channels=out_channels)
-        for name, value, allowed in (
-            ("norm", norm, ("sym", "row", "sym_inout", "none")),
-            ("activation", activation, (None, "relu")),
-            ("order", order, ORDERS),
-        ):
-            if value not in allowed:
-                _check.fail(name, "one of " + ", ".join(map(repr, allowed)), value)
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.norm, self.self_loops, self.activation, self.order = norm, self_loops, activation, order
-        self.weight = _glorot(in_channels, out_channels)
-        self.weight_self = _glorot(in_channels, out_channels) if self_weight else None
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self._widths(in_channels, out_channels)
+        self.norm = _check.choice("norm", norm, NORMS)
+        self.self_loops = _check.number("self_loops", self_loops)
+        if activation is not None and activation != "relu":
+            _check.fail("activation", "one of None, 'relu'", activation)
+        self.activation = activation
+        self.order = _check.choice("order", order, ORDERS)
+        own, biased = _check.flag("self_weight", self_weight), _check.flag("bias", bias)
+        shape = self._shape("weight")
+        self.weight = self._make(shape, device, dtype)
+        self.weight_self = self._make(shape, device, dtype) if own else None
+        self.bias = (
+            nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if biased else None
+        )
+        self.reset_parameters()
 
-    def forward(self, x: Tensor | None, graph: Graph | Tensor) -> Tensor:
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return self.in_channels, self.out_channels
+
+    def forward(self, x: Tensor | None, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
         graph = _prepare(x, graph, self.in_channels)
-        how = {"norm": self.norm, "self_loops": self.self_loops}
+        how: dict[str, Any] = {"edge_weight": edge_weight, "norm": self.norm, "self_loops": self.self_loops}
         if self._propagates_first(x):
             assert x is not None
-            y = spmm(graph, x, **how) @ self.weight  # type: ignore[arg-type]
+            y = spmm(graph, x, **how) @ self.weight
         elif self.weight_self is None:
             # Bias and activation ride along.
-            h = _matmul(x, self.weight)
-            return spmm(graph, h, bias=self.bias, activation=self.activation, **how)  # type: ignore[arg-type]
+            h = matmul(x, self.weight)
+            return spmm(graph, h, bias=self.bias, activation=self.activation, **how)
         else:
-            y = spmm(graph, _matmul(x, self.weight), **how)  # type: ignore[arg-type]
+            y = spmm(graph, matmul(x, self.weight), **how)
         if self.weight_self is not None:
-            y = y + _matmul(x, self.weight_self)
+            y = y + matmul(x, self.weight_self)
         if self.bias is not None:
             y = y + self.bias
         return y.relu() if self.activation == "relu" else y
 
     def _propagates_first(self, x: Tensor | None) -> bool:
-        if x is None or _is_sparse(x) or self.order == "transform_first":
+        if x is None or is_sparse(x) or self.order == "transform_first":
             return False
         if self.order == "propagate_first":
             return True
@@ -197,7 +215,7 @@ class GCNConv(nn.Module):
         )
 
 
-class ChebConv(nn.Module):
+class ChebConv(_Convolution):
     r"""Chebyshev filter ``Y = sum_{k=0..K} T_k(L̃) X W_k + b`` on the normalised Laplacian.
 
     L̃ = 2 L / λ_max - I with L = I - D^-1/2 A D^-1/2. K is the highest order, so that there are K + 1
@@ -226,28 +244,38 @@ class ChebConv(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, K: int, bias: bool = True, lambda_max: float = 2.0
+        self,
+        in_channels: int,
+        out_channels: int,
+        K: int,
+        bias: bool = True,
+        lambda_max: float = 2.0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        _channels(in_channels=in_channels, out_channels=out_channels)
-        if not isinstance(K, int) or K < 0:
-            _check.fail("K", "an integer >= 0", K)
-        if not 0 < lambda_max < math.inf:
-            _check.fail("lambda_max", "a finite number > 0", lambda_max)
-        self.in_channels, self.out_channels, self.K = in_channels, out_channels, K
-        self.lambda_max = float(lambda_max)
-        self.weight = _glorot(K + 1, in_channels, out_channels)
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self._widths(in_channels, out_channels)
+        self.K = _check.integer("K", K, 0)
+        self.lambda_max = float(_check.number("lambda_max", lambda_max, "a finite number > 0", above=0))
+        biased = _check.flag("bias", bias)
+        self.weight = self._make(self._shape("weight"), device, dtype)
+        self.bias = (
+            nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if biased else None
+        )
+        self.reset_parameters()
 
-    def forward(self, x: Tensor | None, graph: Graph | Tensor) -> Tensor:
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return self.K + 1, self.in_channels, self.out_channels
+
+    def forward(self, x: Tensor | None, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
         graph = _prepare(x, graph, self.in_channels)
         ratio = 2 / self.lambda_max
 
         def laplacian(h: Tensor) -> Tensor:
-            y = spmm(graph, h, norm="sym", self_loops=0.0) * -ratio
+            y = spmm(graph, h, edge_weight, norm="sym", self_loops=0.0) * -ratio
             return y if ratio == 1 else y + (ratio - 1) * h
 
-        terms = _matmul(x, self.weight.movedim(0, 1).flatten(1)).chunk(self.K + 1, -1)
+        terms = matmul(x, self.weight.movedim(0, 1).flatten(1)).chunk(self.K + 1, -1)
         first, second = terms[self.K], None  # b_k and b_{k+1} of Clenshaw's recurrence
         for k in range(self.K - 1, -1, -1):
             next_ = terms[k] + (2 if k else 1) * laplacian(first)
@@ -256,93 +284,6 @@ class ChebConv(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, K={self.K}, lambda_max={self.lambda_max}"
-
-
-def fourier_basis(graph: Graph, modes: int | None = None) -> tuple[Tensor, Tensor]:
-    """The `modes` (default: all) smoothest eigenvectors of L = I - D^-1/2 A D^-1/2.
-
-    Returns:
-        eigenvalues [M], ascending and in [0, 2], and eigenvectors U [N, M], float32, computed in float64
-        once a Graph. O(N^3) time, O(N^2) memory: for graphs of some thousand nodes.
-
-    Raises:
-        ValueError: the graph is not symmetric or has fewer nodes than `modes`.
-    """
-    n = graph.num_rows
-    modes = n if modes is None else modes
-    if not 1 <= modes <= n or not graph.is_square:
-        _check.fail("modes", f"from 1 to the number of nodes of {graph!r}", modes)
-    kept = _bases.setdefault(graph, {})
-    if modes not in kept:
-        eye = torch.eye(n, dtype=torch.float64, device=graph.device)
-        laplacian = eye - spmm(graph, eye, norm="sym", self_loops=0.0)
-        if not torch.allclose(laplacian, laplacian.T, atol=1e-10):
-            raise ValueError(f"a graph Fourier transform needs a symmetric graph, got a directed {graph!r}")
-        values, vectors = torch.linalg.eigh(laplacian)
-        return keep(kept, modes, (values[:modes].float(), vectors[:, :modes].float().contiguous()))
-    return kept[modes]
-
-
-def graph_fourier(x: Tensor, graph: Graph, modes: int | None = None) -> Tensor:
-    """Graph Fourier transform ``U^T x``: [N, F] or [B, N, F] -> [M, F] or [B, M, F], see `fourier_basis`.
-
-    Source: Kipf and Welling, ICLR 2017, section 2.1; D. Shuman et al., The Emerging Field of Signal
-    Processing on Graphs, 2013.
-
-    Example:
-        >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1], [1, 0]]))
-        >>> amstel.nn.graph_fourier(torch.ones(2, 1), graph).abs().round(decimals=3)
-        tensor([[1.4140],
-                [0.0000]])
-    """
-    return fourier_basis(graph, modes)[1].to(x.dtype).T @ x
-
-
-def inverse_graph_fourier(x: Tensor, graph: Graph, modes: int | None = None) -> Tensor:
-    """``U x``, the inverse of `graph_fourier` (its adjoint where modes < N): [M, F] -> [N, F]."""
-    return fourier_basis(graph, modes)[1].to(x.dtype) @ x
-
-
-class SpectralConv(nn.Module):
-    r"""Spectral filter ``Y = U (Θ ⋆ (U^T X)) + b``: output o is ``sum_i U diag(Θ[:, i, o]) U^T X[:, i]``.
-
-    U holds the `modes` smoothest eigenvectors of the normalised Laplacian (`fourier_basis`). The filters
-    belong to the graph that they were learnt on.
-
-    Args:
-        in_channels, out_channels: widths F and F'.
-        modes: number M of eigenvectors.
-        bias: whether there is a b, which starts at 0.
-
-    Shapes: x [N, F] or [B, N, F], dense; graph: a symmetric `Graph`, best always the same one, or an
-    edge_index (whose eigenvectors are then computed in every call). Parameters: weight [M, F, F'], bias [F'].
-
-    Source: J. Bruna, W. Zaremba, A. Szlam and Y. LeCun, Spectral Networks and Locally Connected
-    Networks on Graphs, ICLR 2014, equation 3.2; Kipf and Welling, ICLR 2017, equation 3.
-
-    Example:
-        >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
-        >>> amstel.nn.SpectralConv(4, 2, modes=3)(torch.randn(3, 4), graph).shape
-        torch.Size([3, 2])
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, modes: int, bias: bool = True):
-        super().__init__()
-        _channels(in_channels=in_channels, out_channels=out_channels, modes=modes)
-        self.in_channels, self.out_channels, self.modes = in_channels, out_channels, modes
-        self.weight = _glorot(modes, in_channels, out_channels)
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-
-    def forward(self, x: Tensor, graph: Graph | Tensor) -> Tensor:
-        graph = _prepare(x, graph, self.in_channels)
-        if x is None or _is_sparse(x):
-            _check.fail("x", "a dense tensor", x)
-        spectrum = torch.einsum("...mi,mio->...mo", graph_fourier(x, graph, self.modes), self.weight)
-        y = inverse_graph_fourier(spectrum, graph, self.modes)
-        return y if self.bias is None else y + self.bias
-
-    def extra_repr(self) -> str:
-        return f"{self.in_channels}, {self.out_channels}, modes={self.modes}"
 
 
 class GCN(nn.Module):
@@ -374,26 +315,57 @@ class GCN(nn.Module):
         num_layers: int = 2,
         dropout: float = 0.5,
         bias: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        _channels(hidden_channels=hidden_channels, num_layers=num_layers)
-        if not 0 <= dropout < 1:
-            _check.fail("dropout", "in [0, 1)", dropout)
-        self.in_channels, self.dropout = in_channels, float(dropout)
+        hidden_channels = _check.integer("hidden_channels", hidden_channels, 1)
+        num_layers = _check.integer("num_layers", num_layers, 1)
+        self.dropout = float(_check.number("dropout", dropout, "in [0, 1)", least=0, below=1))
+        _check.integer("out_channels", out_channels, 1)
         widths = [in_channels, *[hidden_channels] * (num_layers - 1), out_channels]
         last = num_layers - 1
         self.layers = nn.ModuleList(
-            GCNConv(widths[i], widths[i + 1], bias=bias, activation=None if i == last else "relu")
+            GCNConv(
+                widths[i],
+                widths[i + 1],
+                bias=bias,
+                activation=None if i == last else "relu",
+                device=device,
+                dtype=dtype,
+            )
             for i in range(num_layers)
         )
 
-    def forward(self, x: Tensor | None, graph: Graph | Tensor) -> Tensor:
+    @property
+    def in_channels(self) -> int:
+        return self.layers[0].in_channels  # type: ignore[return-value]
+
+    def reset_parameters(self) -> None:
+        for layer in self.layers:
+            layer.reset_parameters()  # type: ignore[operator]
+
+    def forward(self, x: Tensor | None, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
         graph = _prepare(x, graph, self.in_channels)
         for layer in self.layers:
-            if _is_sparse(x):
+            if is_sparse(x):
                 x = sparse_dropout(x, self.dropout, self.training)  # type: ignore[arg-type]
             elif x is not None:
                 x = nn.functional.dropout(x, self.dropout, self.training)
-            x = layer(x, graph)
+            x = layer(x, graph, edge_weight)
         assert x is not None
         return x
+
+    def extra_repr(self) -> str:
+        return f"dropout={self.dropout}"
+
+
+class _LazyGCNConv(_Lazy, GCNConv):
+    cls_to_become = GCNConv  # type: ignore[assignment]
+
+
+class _LazyChebConv(_Lazy, ChebConv):
+    cls_to_become = ChebConv  # type: ignore[assignment]
+
+
+_LAZY: dict[type, type] = {GCNConv: _LazyGCNConv, ChebConv: _LazyChebConv}

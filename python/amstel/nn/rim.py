@@ -14,6 +14,7 @@ from torch.nn.functional import pixel_shuffle, relu
 from torch.utils.checkpoint import checkpoint
 
 from amstel import _check, ops
+from amstel.nn._placed import Placed
 from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.unet import RecurrentUNet
 from amstel.ops._winograd import conv3x3
@@ -35,7 +36,7 @@ _OF_CONV = {
 }
 
 
-class RIM(nn.Module):
+class RIM(nn.Module, metaclass=Placed):
     r"""A learned iteration that turns the gradient of the log-likelihood into steps of the estimate.
 
     .. code-block:: text
@@ -141,12 +142,15 @@ class RIM(nn.Module):
         features = WIDTHS[network] if features is None else features
         #: The arguments, from which the model can be built again.
         self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        for name in ("channels", "features", "steps", "stride", "gru_kernel_size", "dilation", "depth"):
-            _at_least_one(name, self.options[name])
+        counts = ("channels", "features", "steps", "stride", "gru_kernel_size", "dilation", "depth")
+        self.options |= {name: _check.integer(name, self.options[name], 1) for name in counts}
+        channels, features, steps, stride, gru_kernel_size, dilation, depth = (
+            self.options[n] for n in counts
+        )
         if link not in ("identity", "logistic"):
             _check.fail("link", "'identity' or 'logistic'", link)
         if memory not in ("store", "recompute", "chunked"):
-            _at_least_one("memory", memory, "'store', 'recompute', 'chunked' or ")
+            _check.integer("memory", memory, 1, "'store', 'recompute', 'chunked' or an integer >= 1")
         self.options["kernel_sizes"] = sizes = tuple(kernel_sizes)
         if len(sizes) != 3 or not all(isinstance(k, int) and k > 0 and k % 2 for k in sizes):
             _check.fail("kernel_sizes", "three odd numbers", kernel_sizes)
@@ -155,9 +159,8 @@ class RIM(nn.Module):
         self.network = network
         self.channels, self.features, self.steps, self.link = channels, features, steps, link
         self.detach_gradient, self.stride, self.memory = bool(detach_gradient), stride, memory
-        if isinstance(gradient_step, bool) or not isinstance(gradient_step, (int, float)):
-            _check.fail("gradient_step", "a number", gradient_step)
-        self.gradient_step = float(gradient_step)
+        self.gradient_step = float(_check.number("gradient_step", gradient_step, "a number"))
+        self.options["gradient_step"] = self.gradient_step
         self.use_estimate, self.recurrent, self.state_relu = (
             bool(use_estimate),
             bool(recurrent),
@@ -266,7 +269,7 @@ class RIM(nn.Module):
         self, y: Tensor, physics: Any, steps: int | None = None, initial: Tensor | None = None
     ) -> list[Tensor]:
         steps = self.steps if steps is None else steps
-        _at_least_one("steps", steps)
+        steps = _check.integer("steps", steps, 1)
         if self.trained_steps is not None and steps > self.trained_steps:
             expected = f"at most {self.trained_steps}, as these weights were trained; more steps diverge"
             _check.fail("steps", expected, steps)
@@ -343,15 +346,15 @@ class RIM(nn.Module):
             fits = x.dim() == 4 and x.shape[1] == self.channels and x.is_floating_point()
         if not fits:
             _check.fail(name, f"{expected} in this RIM of {self.channels} channels", x)
+        own, given = next(self.parameters()).dtype, x.real.dtype
+        short = torch.is_autocast_enabled(x.device.type) and torch.float64 not in (own, given)
+        if given != own and not short:
+            own_name = str(own).removeprefix("torch.")
+            _check.fail(name, f"{own_name} as the weights are (`.to(dtype)` changes a model's)", x)
         return x
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
-
-
-def _at_least_one(name: str, value: Any, other: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        _check.fail(name, f"{other}an integer >= 1", value)
 
 
 def _sigma(physics: Any, images: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from amstel.ops.roi_pool import roi_pool
+from amstel.ops.roi_pool import _output_size, _scale, roi_pool
 
 # A traced graph calls the function instead of looking into it.
 torch.fx.wrap("roi_pool")
@@ -32,8 +32,9 @@ class RoIPool(nn.Module):
 
     def __init__(self, output_size: int | Sequence[int], spatial_scale: float = 1.0):
         super().__init__()
+        _output_size(output_size)
         self.output_size = output_size
-        self.spatial_scale = spatial_scale
+        self.spatial_scale = _scale("spatial_scale", spatial_scale)
 
     def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
         return roi_pool(input, boxes, self.output_size, self.spatial_scale)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check, ops
+from amstel.nn._placed import Placed
 from amstel.nn.backbone import VGG16Features
 from amstel.nn.efficientnet import EfficientNetLite
 
@@ -72,7 +73,7 @@ class _Light(nn.Module):
         return [(0.3, list(self.trunk.parameters())), (1.0, list(self.projections.parameters()))]
 
 
-class SINT(nn.Module):
+class SINT(nn.Module, metaclass=Placed):
     """Describes boxes of an image so that boxes of the same object have a high inner product.
 
     The two streams of the paper share their parameters, so that they are one module: the same network describes the
@@ -119,9 +120,7 @@ class SINT(nn.Module):
 
     def __init__(self, backbone: str | nn.Module = "light", output_size: int = 7):
         super().__init__()
-        if not isinstance(output_size, int) or isinstance(output_size, bool) or output_size < 1:
-            _check.fail("output_size", "an integer >= 1", output_size)
-        self.output_size = output_size
+        self.output_size = _check.integer("output_size", output_size, 1)
         self.fc6: nn.Linear | None = None
         self.backbone: Any = backbone
         if isinstance(backbone, nn.Module):
@@ -256,13 +255,14 @@ class MarginContrastiveLoss(nn.Module):
 
     def __init__(self, margin: float = 1.0, reduction: str = "mean"):
         super().__init__()
-        if not 0 < margin < float("inf"):
-            _check.fail("margin", "a finite number > 0", margin)
-        if reduction not in ("mean", "sum", "none"):
+        self.margin = _check.number("margin", margin, "a finite number > 0", above=0)
+        if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
             _check.fail("reduction", "'mean', 'sum' or 'none'", reduction)
-        self.margin, self.reduction = margin, reduction
+        self.reduction = reduction
 
     def forward(self, a: Tensor, b: Tensor, y: Tensor) -> Tensor:
+        for name, value in (("a", a), ("b", b), ("y", y)):
+            _check.tensor(name, value, "a tensor")
         if a.dim() < 1 or b.dim() < 1 or a.shape[-1] != b.shape[-1]:
             _check.fail("b", f"[..., {a.shape[-1] if a.dim() else 'D'}] as `a`", b)
         square = (a - b).square().sum(-1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
 from amstel import ops
+from amstel.nn._placed import Placed
 
 #: Times that the sides are halved on the way down.
 HALVINGS = 3
@@ -44,7 +45,7 @@ class _Memory(nn.Module):
         return ops.conv_gru_cell(gates_x, self.h(h).to(gates_x.dtype), h.to(gates_x.dtype))
 
 
-class RecurrentUNet(nn.Module):
+class RecurrentUNet(nn.Module, metaclass=Placed):
     r"""One step of a recurrent U-Net: an image of `inputs` channels and a state -> an image and the next state.
 
     .. code-block:: text

@@ -105,8 +105,8 @@ class _Plan:
         padding: str,
         algorithm: str,
         grouped: bool,
-        h: Tensor | None,
-        c: Tensor | None,
+        h: Tensor | None = None,
+        c: Tensor | None = None,
     ):
         self.steps, self.items, self.inputs, height, width = x.shape
         self.hidden = weight_hh.shape[1]

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from amstel import reference
 from amstel.reference.conv_lstm import same_conv
-from amstel.reference.rim import bicubic_matrix
-from amstel.reference.roi_pool import bin_edges
 
 Maybe = Tensor | None
 
@@ -33,6 +31,31 @@ def _row(crow: Tensor, col: Tensor) -> Tensor:
     starts = torch.zeros(edges + 1, dtype=torch.int64, device=crow.device)
     starts = starts.scatter_add(0, crow[1:-1].long(), torch.ones_like(crow[1:-1], dtype=torch.int64))
     return starts.cumsum(0)[:edges]
+
+
+def _index(*sizes: int) -> torch.dtype:
+    return torch.int32 if max(sizes) < 2**31 - 1 else torch.int64
+
+
+def _starts(key: Tensor, keys: int) -> Tensor:
+    """Where each key's slots begin once they are sorted."""
+    ones = torch.ones_like(key, dtype=torch.int64)
+    return torch.zeros(keys + 1, dtype=torch.int64, device=key.device).scatter_add(0, key.long() + 1, ones).cumsum(0)
+
+
+def csr_from_coo(
+    row: Tensor, col: Tensor, num_rows: int, num_cols: int, weight: Maybe
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Checks nothing."""
+    dtype = _index(row.shape[0], num_rows, num_cols)
+    order = torch.argsort(row, stable=True)
+    return _starts(row, num_rows).to(dtype), col[order].to(dtype), order.to(dtype)
+
+
+def csr_transpose(crow: Tensor, col: Tensor, edge: Maybe, num_cols: int) -> tuple[Tensor, Tensor, Tensor]:
+    order = torch.argsort(col, stable=True)
+    row = _row(crow, col)[order].to(crow.dtype)
+    return _starts(col, num_cols).to(crow.dtype), row, order.to(crow.dtype) if edge is None else edge[order]
 
 
 def edge_sum(crow: Tensor, edge: Maybe, a: Tensor, b: Maybe) -> Tensor:
@@ -165,9 +188,21 @@ def rim_input(
     return _input(eta, other, precision, factor, logistic, dtype)
 
 
+def _matrix(size: int, scale: int, like: Tensor) -> Tensor:
+    """`amstel.reference.rim.bicubic_matrix`, for sizes that are symbols too."""
+    centers = (torch.arange(size // scale, dtype=torch.float64, device=like.device)[:, None] + 0.5) * scale - 0.5
+    pixels = torch.arange(size, dtype=torch.float64, device=like.device)
+    matrix = 0.0
+    for turn in range(-2, 3):  # the image, mirrored at its border again and again
+        for taps in (pixels + 2 * turn * size, 2 * size - 1 - pixels + 2 * turn * size):
+            d = (taps - centers).abs() / scale
+            near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+            matrix = matrix + torch.where(d <= 1, near, torch.where(d < 2, far, 0.0))
+    return (matrix / matrix.sum(1, keepdim=True)).to(like.dtype)
+
+
 def _matrices(height: int, width: int, scale: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    rows, cols = (torch.from_numpy(bicubic_matrix(int(size), scale)) for size in (height, width))
-    return rows.to(like), cols.to(like)
+    return _matrix(height, scale, like), _matrix(width, scale, like)
 
 
 def bicubic_down(x: Tensor, minus: Maybe, scale: int) -> Tensor:
@@ -204,7 +239,7 @@ def _product(a: Tensor, b: Tensor, conjugate: bool = False) -> Tensor:
     return torch.stack([a_re * b_re - a_im * b_im, a_re * b_im + a_im * b_re], -1)
 
 
-def _fourier(x: Tensor, dim: int, inverse: bool) -> Tensor:
+def fourier(x: Tensor, dim: int, inverse: bool) -> Tensor:
     """The orthonormal transform along rows (dim -1) or columns (dim -2) as a product with its matrix."""
     size = x.shape[dim - 1]
     index = torch.arange(size, device=x.device)
@@ -237,11 +272,11 @@ def mri_normal(
     images = x[:, None] if sensitivities is None else coil_expand(x, sensitivities)
     dims = (-1,) if mask.dim() == 1 else (-2, -1)
     for dim in dims:
-        images = _fourier(images, dim, False)
+        images = fourier(images, dim, False)
     weights = mask[:, None] if mask.dim() == 1 else mask[:, None, :, :, None]
     images = images * weights
     for dim in dims:
-        images = _fourier(images, dim, True)
+        images = fourier(images, dim, True)
     if sensitivities is not None:
         return coil_reduce(images, sensitivities, minus, scale, factor)
     y = images[:, 0]
@@ -277,7 +312,7 @@ def roi_match(input: Tensor, rois: Tensor, query: Tensor, scale: float, ph: int,
 PLAIN: dict[str, Any] = {
     f.__name__: f
     for f in (
-        edge_sum, spmm, conv_lstm_cell, conv_lstm, conv_gru_gates, rim_input, bicubic_down, bicubic_up,
+        csr_from_coo, csr_transpose, edge_sum, spmm, conv_lstm_cell, conv_lstm, conv_gru_gates, rim_input, bicubic_down, bicubic_up,
         rim_bicubic_input, coil_expand, coil_reduce, mri_normal, roi_pool, roi_pool_gather, roi_match,
     )
 }  # fmt: skip

@@ -58,8 +58,7 @@ def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = 
     for argument, t, size in (("gates_h", gates_h, gates_x.shape), ("h", h, shape)):
         if t.shape != size or t.dtype != gates_x.dtype or t.device != gates_x.device:
             _check.fail(argument, f"{name} {list(size)} on {gates_x.device}", t)
-    if memory not in ("store", "recompute"):
-        _check.fail("memory", "'store' or 'recompute'", memory)
+    _check.choice("memory", memory, ("store", "recompute"))
     last = not gates_x.is_contiguous()
     rows = [_rows(t, last) for t in (gates_x, gates_h, h)]
     if not own_gradient(*rows):
@@ -155,6 +154,8 @@ def conv_gru_pointwise(
         >>> amstel.ops.conv_gru.conv_gru_pointwise(torch.randn(5, 3), None, *weights).shape
         torch.Size([5, 2])
     """
+    _check_pointwise(x, h, weight_ih, weight_hh, bias_ih, bias_hh)
+    _check.choice("memory", memory, ("store", "recompute"))
     inputs = (x, h, weight_ih, weight_hh, bias_ih, bias_hh)
     device, dtype = x.device.type, x.dtype
     if torch.is_autocast_enabled(device) and dtype != torch.float64:
@@ -162,6 +163,26 @@ def conv_gru_pointwise(
     if not own_gradient(*inputs):
         return _products(_cast(inputs, dtype), False)[0]
     return _Pointwise.apply(dtype, memory == "store", *inputs)
+
+
+def _check_pointwise(x: Any, h: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any, bias_hh: Any) -> None:
+    _check.tensor("x", x, "a tensor [P, C_in]")
+    if x.dim() != 2 or x.dtype not in _check.FLOATS:
+        _check.fail("x", "floating-point [P, C_in]", x)
+    _check.tensor("weight_hh", weight_hh, "a tensor [3C, C]")
+    if weight_hh.dim() != 2 or weight_hh.shape[0] != 3 * weight_hh.shape[1]:
+        _check.fail("weight_hh", "[3C, C]", weight_hh)
+    rows, hidden = weight_hh.shape
+    shapes = {"weight_ih": (weight_ih, (rows, x.shape[1])), "bias_ih": (bias_ih, (rows,))}
+    shapes |= {"weight_hh": (weight_hh, (rows, hidden)), "bias_hh": (bias_hh, (rows,))}
+    if h is not None:
+        shapes["h"] = (h, (x.shape[0], hidden))
+    cast = torch.is_autocast_enabled(x.device.type)
+    for name, (t, shape) in shapes.items():
+        wanted = f"{str(x.dtype).removeprefix('torch.')} {list(shape)} on {x.device} like x"
+        _check.tensor(name, t, wanted)
+        if t.shape != shape or t.device != x.device or (t.dtype != x.dtype and not cast):
+            _check.fail(name, wanted, t)
 
 
 def _cast(tensors: Any, dtype: torch.dtype) -> Any:

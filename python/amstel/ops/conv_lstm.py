@@ -30,6 +30,7 @@ def conv_lstm(
     padding: str = "same",
     return_sequences: bool = True,
     algorithm: str = "auto",
+    state_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, State]:
     r"""A ConvLSTM over a sequence, in one operation. With ``*`` a convolution and ``⊙`` a product of elements,
 
@@ -56,6 +57,8 @@ def conv_lstm(
         dilation: of both convolutions.
         padding: "same", or "valid" for an input convolution without padding (the state is then smaller).
         return_sequences: False returns only the last output, [N, C, H, W], and stores one frame of it.
+        state_dtype: of c_n, where it is to differ from that of c_0 (of x without one): float32 for short types,
+            in which c lives within the sequence, so that a stream that goes on with its state loses no bits.
         algorithm: "auto"; "plain" for PyTorch's convolutions; "winograd" for F(4x4, 3x3) (3x3 kernels of h on
             the CPU, dilation 1, not float64), which "auto" takes wherever it can, C >= 8 and the processor has
             no tiles (AMX) for bfloat16. Its float32 error is two to seven times that of plain sums, below 1e-6 of
@@ -101,6 +104,9 @@ def conv_lstm(
     _check_sequence(x, weight_ih, weight_hh, bias, peephole, dilation, padding)
     _check_choices(weight_hh, x, memory, algorithm, dilation)
     _check_state(x, weight_ih, weight_hh, state, dilation, padding)
+    if state_dtype not in (None, x.dtype, sum_dtype(x.dtype)):
+        _check.fail("state_dtype", f"None, {x.dtype} or {sum_dtype(x.dtype)}", state_dtype)
+    _check.flag("return_sequences", return_sequences)
     mask = None if lengths is None else _mask(x, lengths)
     if mask is not None:
         x = torch.where(mask[:, :, None, None, None], x, x.new_zeros(()))
@@ -122,7 +128,9 @@ def conv_lstm(
             output, h_n = first(history[1:]), h_n.clone()
     if mask is not None and output is not None:
         output = torch.where(mask[:, :, None, None, None], output, output.new_zeros(()))
-    c_n = c_n.to(x.dtype if c is None else c.dtype)
+    if state_dtype is None:
+        state_dtype = x.dtype if c is None else c.dtype
+    c_n = c_n.to(state_dtype)
     return h_n if output is None else output, (h_n, c_n)
 
 
@@ -226,10 +234,8 @@ def _check_sequence(
     if bias is not None:
         _check.vector("bias", bias, rows, x)
     _check_peephole(peephole, rows // 4, x)
-    if not isinstance(dilation, int) or dilation < 1:
-        _check.fail("dilation", "an integer >= 1", dilation)
-    if padding not in ("same", "valid"):
-        _check.fail("padding", "'same' or 'valid'", padding)
+    _check.integer("dilation", dilation, 1)
+    _check.choice("padding", padding, ("same", "valid"))
     if padding == "valid":
         least = [dilation * (k - 1) + 1 for k in weight_ih.shape[2:]]
         if x.shape[3] < least[0] or x.shape[4] < least[1]:
@@ -237,10 +243,8 @@ def _check_sequence(
 
 
 def _check_choices(weight_hh: Tensor, x: Tensor, memory: str, algorithm: str, dilation: int) -> None:
-    if memory not in ("store", "recompute"):
-        _check.fail("memory", "'store' or 'recompute'", memory)
-    if algorithm not in ("auto", "plain", "winograd"):
-        _check.fail("algorithm", "'auto', 'plain' or 'winograd'", algorithm)
+    _check.choice("memory", memory, ("store", "recompute"))
+    _check.choice("algorithm", algorithm, ("auto", "plain", "winograd"))
     three = weight_hh.shape[2:] == (3, 3) and dilation == 1
     if algorithm == "winograd" and not (x.device.type == "cpu" and three and x.dtype != torch.float64):
         raise ValueError(
@@ -381,7 +385,7 @@ def _differentiable(
 
 
 def _rows(t: Tensor, inner: int) -> Tensor:
-    return t.reshape(-1, inner)
+    return t.reshape(-1, inner) if inner else t.reshape(0, 0)
 
 
 def _cell(

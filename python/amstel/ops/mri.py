@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, reference
+from amstel.ops import _plain
 from amstel.ops._raw import operators, own_gradient, tracked, transformed, watched
 
 _ops = operators
@@ -65,6 +66,8 @@ def mri_gradient(
     if y.shape != shape or y.dtype != x.dtype or y.device != x.device:
         _check.fail("y", f"{_name(x.dtype)} {list(shape)} on {x.device}", y)
     scale = _precision(sigma, x)
+    if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
+        return _in_pairs(x, y, None, mask, sensitivities, *scale, centered)
     if transformed() or tracked(mask, sensitivities, sigma):
         y = y.masked_fill(mask == 0, 0)  # 0 times NaN would not be 0
         return reference.mri_gradient(x, y, mask, sensitivities, sigma, centered=centered)
@@ -124,13 +127,13 @@ def mri_normal(
             _check.fail("adjoint_y", f"{_name(x.dtype)} {list(x.shape)} on {x.device} like x", adjoint_y)
     factor, scales = 1.0, None
     if not isinstance(scale, Tensor):
-        if not isinstance(scale, (int, float)):
-            _check.fail("scale", f"a number or a real tensor [{x.shape[0]}]", scale)
-        factor = float(scale)
+        factor = float(_check.number("scale", scale, f"a number or a real tensor [{x.shape[0]}]"))
     elif scale.shape == x.shape[:1] and not scale.is_complex() and scale.device == x.device:
         scales = scale.to(x.real.dtype).contiguous()
     else:
         _check.fail("scale", f"a number or a real tensor [{x.shape[0]}] on {x.device}", scale)
+    if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
+        return _in_pairs(x, None, adjoint_y, mask, sensitivities, scales, factor, centered)
     if transformed() or tracked(mask, sensitivities, scale):
         return reference.mri_normal(x, mask, sensitivities, adjoint_y, scale, centered=centered)
     return _Normal.call(x, adjoint_y, _origin(_weights(mask, x), centered), maps, scales, factor)
@@ -182,8 +185,7 @@ def _precision(sigma: float | Tensor, x: Tensor) -> tuple[Tensor | None, float]:
         if sigma.shape != x.shape[:1] or sigma.is_complex() or sigma.device != x.device:
             _check.fail("sigma", f"a number, or a tensor [{x.shape[0]}] on {x.device}", sigma)
         return sigma.to(x.real.dtype).square().reciprocal().contiguous(), 1.0
-    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not sigma > 0:
-        _check.fail("sigma", "a number > 0 or a tensor [N]", sigma)
+    sigma = _check.number("sigma", sigma, "a number > 0 or a tensor [N]", above=0)
     return None, 1 / sigma / sigma  # sigma² may be too small for a number
 
 
@@ -269,6 +271,36 @@ def _measured(k: Tensor, weights: Tensor) -> Tensor:
     return k
 
 
+def _in_pairs(
+    x: Tensor,
+    y: Tensor | None,
+    adjoint_y: Tensor | None,
+    mask: Tensor,
+    sensitivities: Tensor | None,
+    scales: Tensor | None,
+    factor: float,
+    centered: bool,
+) -> Tensor:
+    """(AᴴA x - Aᴴy) factor scales for ONNX, which knows few complex operators: all in pairs of real numbers."""
+    real = torch.view_as_real
+    weights = _weights(mask, x)
+    maps = None
+    if sensitivities is not None:
+        maps = real(sensitivities)
+        maps = maps if maps.dim() == 5 else maps[None]
+    minus = adjoint_y if adjoint_y is None else real(adjoint_y)
+    if y is not None:
+        on = weights[:, None] if weights.dim() == 1 else weights[:, None, :, :, None]
+        k = torch.where(on == 0, 0, on * real(y))
+        dims = (-3, -2)
+        k = torch.fft.ifftshift(k, dim=dims) if centered else k
+        images = _plain.fourier(_plain.fourier(k, -1, True), -2, True)
+        images = torch.fft.fftshift(images, dim=dims) if centered else images
+        minus = images[:, 0] if maps is None else _plain.coil_reduce(images, maps, None, None, 1.0)
+    pairs = _plain.mri_normal(real(x), _origin(weights, centered), maps, minus, scales, factor)
+    return torch.view_as_complex(pairs)
+
+
 class _Normal(torch.autograd.Function):
     @staticmethod
     def call(x: Tensor, minus: Tensor | None, *rest: Any) -> Tensor:
@@ -327,7 +359,12 @@ class _Adjoint(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         weights, maps = ctx.saved_tensors
         if watched(grad):
-            return reference.rim.mri_forward(grad, _mask(weights), maps, centered=ctx.centered), None, None, None
+            return (
+                reference.rim.mri_forward(grad, _mask(weights), maps, centered=ctx.centered),
+                None,
+                None,
+                None,
+            )
         return _Forward.apply(grad, weights, maps, ctx.centered), None, None, None
 
 
@@ -345,7 +382,12 @@ class _Forward(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         weights, maps = ctx.saved_tensors
         if watched(grad):
-            return reference.rim.mri_adjoint(grad, _mask(weights), maps, centered=ctx.centered), None, None, None
+            return (
+                reference.rim.mri_adjoint(grad, _mask(weights), maps, centered=ctx.centered),
+                None,
+                None,
+                None,
+            )
         return _Adjoint.apply(grad, weights, maps, ctx.centered), None, None, None
 
 

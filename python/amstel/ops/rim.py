@@ -90,7 +90,9 @@ def rim_denoise_input(
         except RuntimeError:
             _check.fail("mask", f"broadcast to {list(eta.shape)}", mask)
     if mask is not None:
-        y = y.masked_fill(mask == 0, 0)  # 0 times NaN, which may stand for what was not measured, would not be 0
+        y = y.masked_fill(
+            mask == 0, 0
+        )  # 0 times NaN, which may stand for what was not measured, would not be 0
     return _input(eta, y, mask, precision, factor, True, link)
 
 
@@ -245,9 +247,8 @@ def _like(eta: Tensor, t: Tensor, name: str) -> None:
         _check.fail(name, f"{_name(eta.dtype)} {list(eta.shape)} on {eta.device} like eta", t)
 
 
-def _scale(scale: int) -> None:
-    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
-        _check.fail("scale", "an integer >= 1", scale)
+def _scale(scale: int) -> int:
+    return _check.integer("scale", scale, 1)
 
 
 def _precision(sigma: float | Tensor, eta: Tensor) -> tuple[Tensor | None, float]:
@@ -259,8 +260,7 @@ def _precision(sigma: float | Tensor, eta: Tensor) -> tuple[Tensor | None, float
             _check.fail("sigma", f"a number, or a tensor [{eta.shape[0]}] on {eta.device}", sigma)
         wide = torch.promote_types(eta.dtype, torch.float32)
         return sigma.to(wide).square().reciprocal().contiguous(), 1.0
-    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not sigma > 0:
-        _check.fail("sigma", "a number > 0 or a tensor [N]", sigma)
+    sigma = _check.number("sigma", sigma, "a number > 0 or a tensor [N]", above=0)
     return None, 1 / sigma / sigma  # sigma² may be too small for a number
 
 

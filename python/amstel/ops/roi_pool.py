@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,9 +71,12 @@ def roi_pool(
     rois = _rois(boxes, input)
     size = _output_size(output_size)
     scale = _scale("spatial_scale", spatial_scale)
-    if own_gradient(input):
-        return _Pool.apply(input, rois, scale, size)
-    return _ops.roi_pool(input, rois, scale, *size, False)[0]
+    try:
+        if own_gradient(input):
+            return _Pool.apply(input, rois, scale, size)
+        return _ops.roi_pool(input, rois, scale, *size, False)[0]
+    except RuntimeError as error:  # values of the boxes, at which the kernel looks
+        raise _check.found_by_kernel(error, rois="boxes") from None
 
 
 def roi_match(
@@ -130,7 +133,11 @@ def roi_match(
             _check.fail(f"features[{l}]", "like the first in batch size, dtype and device", x)
     rois = _rois(boxes, features[0])
     size = _output_size(output_size)
-    if isinstance(spatial_scales, (int, float)) or len(spatial_scales) != len(features):
+    if not isinstance(spatial_scales, (Sequence, np.ndarray)) or isinstance(spatial_scales, str):
+        raise _check.NumberTypeError(
+            f"`spatial_scales` must be a list of {len(features)} numbers, got {_check.describe(spatial_scales)}"
+        )
+    if len(spatial_scales) != len(features):
         _check.fail("spatial_scales", f"a list of {len(features)} numbers", spatial_scales)
     scales = [_scale("spatial_scales", s) for s in spatial_scales]
     bins = size[0] * size[1]
@@ -140,10 +147,13 @@ def roi_match(
     differentiable = own_gradient(*tensors)
     total: Tensor | None = None
     for x, part, scale in zip(features, parts, scales, strict=True):
-        if differentiable:
-            score = _Match.apply(x, part, rois, scale, size)
-        else:
-            score = _score(_ops.roi_match(x, rois, part.contiguous(), scale, *size))
+        try:
+            if differentiable:
+                score = _Match.apply(x, part, rois, scale, size)
+            else:
+                score = _score(_ops.roi_match(x, rois, part.contiguous(), scale, *size))
+        except RuntimeError as error:
+            raise _check.found_by_kernel(error, rois="boxes") from None
         total = score if total is None else total + score
     assert total is not None
     return total.to(query.dtype)
@@ -187,16 +197,14 @@ def _rois(boxes: Any, input: Tensor) -> Tensor:
 
 def _output_size(size: Any) -> tuple[int, int]:
     pair = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else (size, size)
-    if len(pair) != 2 or not all(isinstance(n, (int, torch.SymInt)) and n >= 1 for n in pair):
+    if len(pair) != 2:
         _check.fail("output_size", "one or two integers >= 1", size)
-    return pair
+    rows, columns = (_check.integer("output_size", n, 1, "one or two integers >= 1") for n in pair)
+    return rows, columns
 
 
 def _scale(name: str, scale: Any) -> float:
-    # (a SymFloat is one under torch.compile)
-    if not isinstance(scale, (int, float, torch.SymFloat)) or not (0 < scale < math.inf):
-        _check.fail(name, "a finite number above 0", scale)
-    return float(scale)
+    return float(_check.number(name, scale, "a finite number above 0", above=0))
 
 
 # ---- Gradients ----

@@ -109,9 +109,7 @@ def spmm(
     try:
         return _run(graph, x, edge_weight, norm, self_loops, bias, relu)
     except RuntimeError as error:  # the CPU operator looks for NaN as it goes
-        if "must not be NaN" in str(error):
-            raise ValueError(str(error).split(": ")[-1].replace("`weight`", "`edge_weight`")) from None
-        raise
+        raise _check.found_by_kernel(error, weight="edge_weight") from None
 
 
 def _run(

@@ -66,7 +66,7 @@ def bin_edges(
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """First and past-the-last row [K, Ph], and the same of the columns [K, Pw], of every bin."""
     dtype = coordinate_dtype(input.dtype, rois.dtype)
-    scaled = rois[:, 1:].to(dtype) * torch.tensor(spatial_scale, dtype=dtype, device=rois.device)
+    scaled = rois[:, 1:].to(dtype) * torch.full((), spatial_scale, dtype=dtype, device=rois.device)
     whole = scaled.trunc()
     corners = whole + torch.where((scaled - whole).abs() >= 0.5, scaled.sign(), 0)  # half away from zero
     corners = corners.double().clamp(-(2.0**52), 2.0**52).long()
@@ -75,7 +75,7 @@ def bin_edges(
         (corners[:, 1], corners[:, 3], output_size[0], input.shape[2]),
         (corners[:, 0], corners[:, 2], output_size[1], input.shape[3]),
     ):
-        bin_size = (last - first + 1).clamp(min=1).to(dtype) / torch.tensor(bins, dtype=dtype)
+        bin_size = (last - first + 1).clamp(min=1).to(dtype) / torch.full((), bins, dtype=dtype, device=rois.device)
         steps = torch.arange(bins + 1, device=rois.device).to(dtype) * bin_size[:, None]
         low = steps[:, :-1].floor().double().clamp(max=2.0**53).long()
         high = steps[:, 1:].ceil().double().clamp(max=2.0**53).long()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from amstel import inverse
+from amstel.apps.demo import Show
 from amstel.apps.restoration import evaluate as evaluation
 from amstel.apps.restoration import files
 from amstel.apps.restoration.train import mri_physics, sr_sigma
@@ -91,6 +92,15 @@ class Example:
         axes[0].plot(self.scores, "o-", color="#0072B2")
         axes[0].set(xlabel="step", ylabel="PSNR, dB")
         axes[0].set_box_aspect(0.8)
+
+
+def run(show: Show) -> None:
+    for example in examples():
+        first, *steps = example.scores
+        show.figures |= {f"{example.name}_psnr_before": first, f"{example.name}_psnr": steps[-1]}
+        show.say("  " + example.said())
+        with show.needs(f"rim_{example.name}.png"):
+            show.wrote(example.draw(show.folder / f"rim_{example.name}.png"))
 
 
 def examples() -> Iterator[Example]:

@@ -1,11 +1,12 @@
-"""Pictures in files: 8 and 16 bits, grey and colour, with or without an alpha channel."""
+"""Pictures to files: 8 and 16 bits, gray and color, alpha, with color profile, resolution and EXIF; which files to read."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import struct
+import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import numpy as np
 from amstel import _files
 from amstel._check import fail
 from amstel.data.images import SUFFIXES
+from amstel.media.pictures import Picture, pixel_count, read
+
+__all__ = ["WRITTEN", "Picture", "check_writable", "find", "module", "pixels", "quantise", "read", "write"]
 
 #: What `write` writes: first those that hold 16 bits, then those that hold an alpha channel.
 WRITTEN = (".png", ".tif", ".tiff", ".webp", ".jpg", ".jpeg", ".bmp")
@@ -26,21 +30,6 @@ def module(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         raise ImportError(f'{name} is missing: pip install "amstel[restore]"') from None
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """An image as it lies in a file.
-
-    Attributes:
-        pixels: float32 [H, W] or [H, W, 3] (RGB), in [0, 1].
-        alpha: float32 [H, W] in [0, 1], or None.
-        bits: 8 or 16.
-    """
-
-    pixels: np.ndarray
-    alpha: np.ndarray | None = None
-    bits: int = 8
 
 
 def find(path: str | os.PathLike) -> list[Path]:
@@ -61,75 +50,9 @@ def find(path: str | os.PathLike) -> list[Path]:
     return found
 
 
-def _open(path: Path) -> Any:
-    """Pillow's image, its pixels not yet read."""
-    image = module("PIL.Image")
-    try:
-        return image.open(path)
-    except (OSError, ValueError, SyntaxError, image.DecompressionBombError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(f"{path} does not exist") from None
-        raise OSError(f"{path} is not an image that can be read") from error
-
-
 def pixels(paths: Iterable[Path]) -> int:
     """How many pixels the files hold together, by their headers; OSError names one that is no image."""
-    total = 0
-    for path in paths:
-        with _open(path) as image:
-            total += image.width * image.height
-    return total
-
-
-def read(path: str | os.PathLike) -> Picture:
-    """The image of a file.
-
-    Grey stays grey. What is neither grey nor RGB (palettes, CMYK, Lab, ...) becomes RGB, and one bit a pixel eight. An
-    orientation that the camera noted is applied. Of an animation the first frame is taken. 16 bits stay 16; colours of
-    16 bits go through OpenCV, as Pillow would halve them.
-
-    Raises:
-        OSError: the file does not exist or cannot be read.
-    """
-    path = Path(path)
-    with _open(path) as image:
-        try:
-            raw = str(image.tile[0][3]) if image.tile else ""
-            if ";16" in raw and image.mode in ("L", "LA", "RGB", "RGBA"):
-                data = _decode(path, grey=raw.startswith("L"))
-            else:
-                image = module("PIL.ImageOps").exif_transpose(image)
-                data = np.asarray(image.convert(_mode(image)))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise OSError(f"{path} is not an image that can be read") from error
-    if data.dtype == np.int32:  # Pillow's mode for 16 bits in some formats
-        data = data.clip(0, 65535).astype(np.uint16)
-    bits = 16 if data.dtype == np.uint16 else 8
-    values = data.astype(np.float32) / (2**bits - 1)
-    if values.ndim == 2:
-        return Picture(values, None, bits)
-    alpha = values[..., -1] if values.shape[2] in (2, 4) else None
-    colours = values[..., :3] if values.shape[2] > 2 else values[..., 0]
-    return Picture(np.ascontiguousarray(colours), alpha, bits)
-
-
-def _mode(image: Any) -> str:
-    """What to convert an image to: nothing is lost but what cannot be restored."""
-    if image.mode.startswith("I"):
-        return image.mode
-    if image.mode == "F":
-        raise ValueError("floating point has no range")
-    grey = image.mode in ("1", "L", "LA", "La")
-    return ("L" if grey else "RGB") + ("A" if image.has_transparency_data else "")
-
-
-def _decode(path: Path, grey: bool) -> np.ndarray:
-    """16 bits a channel: [H, W, 3] RGB, [H, W, 4] with alpha, [H, W, 2] grey with alpha."""
-    cv2 = module("cv2")
-    data = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if data is None:
-        raise ValueError("OpenCV cannot read it")
-    return data[..., [0, 3] if grey else [2, 1, 0, 3][: data.shape[2]]]
+    return sum(pixel_count(path) for path in paths)
 
 
 def check_writable(path: Path, picture: Picture | None = None) -> None:
@@ -146,7 +69,7 @@ def check_writable(path: Path, picture: Picture | None = None) -> None:
 
 
 def write(path: str | os.PathLike, picture: Picture) -> None:
-    """Write a picture, its values clipped to [0, 1] and rounded to its number of bits.
+    """Write a picture, its values clipped to [0, 1] and rounded to its number of bits, with what it says of itself.
 
     Raises:
         ValueError: a format that cannot hold it, or pixels of another shape.
@@ -159,19 +82,55 @@ def write(path: str | os.PathLike, picture: Picture) -> None:
     if picture.alpha is not None:
         values = np.concatenate([values.reshape(*picture.alpha.shape, -1), picture.alpha[..., None]], 2)
     data = quantise(values, picture.bits)
-    if picture.bits == 16:
-        cv2 = module("cv2")
-        if data.ndim == 3:
-            data = data[..., [0, 0, 0, 1] if data.shape[2] == 2 else [2, 1, 0, 3][: data.shape[2]]]
-        coded, found = cv2.imencode(path.suffix, data)
-        if not coded:
-            raise OSError(f"{path} cannot be written")
-        _files.write_bytes(path, found.tobytes())
-        return
+    suffix, about = path.suffix.lower(), dict(picture.about)
+    if suffix == ".bmp":
+        about = {key: value for key, value in about.items() if key == "dpi"}
     with _files.replacing(path) as temporary:
-        module("PIL.Image").fromarray(data).save(
-            temporary, **{"quality": 95} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+        if picture.bits == 16 and data.ndim == 3:
+            (_deep_png if suffix == ".png" else _deep_tiff)(temporary, data, about)
+            return
+        if suffix in (".jpg", ".jpeg"):
+            about["quality"] = 95
+        elif suffix == ".webp":
+            about["lossless"] = True
+        module("PIL.Image").fromarray(data).save(temporary, **about)
+
+
+def _deep_png(path: Path, data: np.ndarray, about: dict[str, Any]) -> None:
+    """Color, or gray with alpha, of 16 bits: by the rules of PNG, as Pillow does not write it."""
+    kind = {2: 4, 3: 2, 4: 6}[data.shape[2]]
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
         )
+
+    height, width = data.shape[:2]
+    parts = [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))]
+    if "icc_profile" in about:
+        parts.append(chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(about["icc_profile"])))
+    if "dpi" in about:
+        parts.append(chunk(b"pHYs", struct.pack(">IIB", *(round(d / 0.0254) for d in about["dpi"]), 1)))
+    if "exif" in about:
+        parts.append(chunk(b"eXIf", about["exif"].removeprefix(b"Exif\0\0")))
+    # Each row as its difference from the one above (filter 2), which packs photographs well.
+    rows = np.ascontiguousarray(data.astype(">u2")).view(np.uint8).reshape(height, -1)
+    above = np.concatenate([np.zeros_like(rows[:1]), rows[:-1]])
+    filtered = np.concatenate([np.full((height, 1), 2, np.uint8), rows - above], 1)
+    parts += [chunk(b"IDAT", zlib.compress(filtered.tobytes(), 6)), chunk(b"IEND", b"")]
+    path.write_bytes(b"".join(parts))
+
+
+def _deep_tiff(path: Path, data: np.ndarray, about: dict[str, Any]) -> None:
+    """The same as TIFF; EXIF is left out."""
+    options: dict[str, Any] = {"photometric": "rgb" if data.shape[2] > 2 else "minisblack", "metadata": None}
+    if data.shape[2] in (2, 4):
+        options["extrasamples"] = ["unassalpha"]
+    if "icc_profile" in about:
+        options["iccprofile"] = about["icc_profile"]
+    if "dpi" in about:
+        options |= {"resolution": about["dpi"], "resolutionunit": 2}
+    module("tifffile").imwrite(path, data, planarconfig="contig", **options)
 
 
 def quantise(values: np.ndarray, bits: int = 8) -> np.ndarray:

@@ -12,7 +12,6 @@ import numpy as np
 from amstel import _files, restore
 from amstel.apps.ranks import Outcome, Ranks, each
 from amstel.apps.restoration import evaluate, files
-from amstel.inverse.restore import SIGMA
 from amstel.nn.rim import RIM
 
 Record = dict[str, Any]
@@ -25,7 +24,8 @@ class Options:
     Attributes:
         task: "denoise", "inpaint", "sr" or "mri".
         model: None: the weights that ship.
-        sigma, add_noise: 0..255; noise that is there, and noise to add for a test.
+        sigma, add_noise: 0..255; noise that is there, and noise to add for a test; None: estimated where images are
+            denoised, 1 where they are inpainted.
         seed: of the noise that is added.
         scale: of "sr".
         mask, sensitivities: files.
@@ -78,8 +78,7 @@ def images(
     ranks = ranks or Ranks()
     known = None
     if options.mask is not None:
-        pixels = files.read(options.mask).pixels
-        known = (pixels if pixels.ndim == 2 else pixels.mean(2)) > 0.5
+        known = read_mask(options.mask)
     alone = len(sources) == 1
 
     def work(number: int) -> Record:
@@ -87,6 +86,21 @@ def images(
         return _image(number, sources[number], targets[number], options, known, ranks, update)
 
     return each(range(len(sources)), work, ranks, None if alone else progress)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Where a picture is more than half as bright as its brightest: white and black, or 1 and 0, which looks all black.
+
+    Raises:
+        ValueError: black all over, so that nothing would be known.
+    """
+    pixels = files.read(path).pixels
+    pixels = pixels if pixels.ndim == 2 else pixels.mean(2)
+    if not pixels.max() > 0:
+        raise ValueError(
+            f"the mask {path} must be white somewhere, where pixels are known; it is black all over"
+        )
+    return pixels > 0.5 * pixels.max()
 
 
 def _image(
@@ -112,8 +126,8 @@ def _image(
     if options.task == "sr":
         how["scale"] = options.scale
     else:
-        sigma = options.sigma or options.add_noise
-        how["sigma"] = SIGMA[options.task] if sigma is None else sigma / 255
+        level = options.sigma or options.add_noise
+        how |= {"sigma": "auto" if level is None else level / 255, "return_sigma": True}
     x = restore(
         y,
         options.task,
@@ -124,10 +138,16 @@ def _image(
         progress=progress,
         **how,
     )
+    if how.pop("return_sigma", False):
+        x, assumed = x
+        estimated = how["sigma"] == "auto"
+        how = {"sigma": assumed if estimated else how["sigma"]}
+        if options.task == "denoise":
+            how["estimated"] = estimated
     alpha = picture.alpha
     if alpha is not None and options.task == "sr":
         alpha = evaluate.enlarged(alpha, options.scale)
-    files.write(target, files.Picture(x, alpha, picture.bits))
+    files.write(target, files.Picture(x, alpha, picture.bits, picture.about))
     record: Record = {
         "input": str(source),
         "output": str(target),

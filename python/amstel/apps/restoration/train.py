@@ -171,8 +171,13 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def load(path: str | Path) -> RIM:
-    """The model of a checkpoint, in evaluation mode."""
-    return read(path).model.eval()
+    """The model of a checkpoint, in evaluation mode, with the steps and the noise that it was trained with."""
+    found = read(path)
+    model = found.model.eval()
+    model.trained_steps = model.steps
+    if found.settings.task in ("grey", "colour"):
+        model.trained_sigma = tuple(level / 255 for level in found.settings.sigma)
+    return model
 
 
 class _Task(Task):

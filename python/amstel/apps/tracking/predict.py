@@ -125,7 +125,7 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
         else:
             with VideoWriter(temporary, frames.rate or RATE) as writer:
                 for picture in pictures():
-                    writer.write(picture)
+                    writer.write(picture, frames.time)
     record: dict[str, Any] = {
         "input": str(source.path),
         "output": str(source.target),

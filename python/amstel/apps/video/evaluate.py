@@ -33,7 +33,7 @@ def _segments(
     network: Network, video: _Video, count: int, vote: str = "mean"
 ) -> tuple[Tensor, Tensor | None]:
     """Probabilities [K] and attention [n, h, w] of a prepared video, each the mean over the segments that see it."""
-    from amstel.video import segments
+    from amstel.media.reading import segments
 
     n, steps = len(video.frames), min(network.settings.steps, len(video.frames))
     index = torch.unique(segments(n, steps, count), dim=0)

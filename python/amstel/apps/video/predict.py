@@ -34,7 +34,7 @@ def predict(network: Network, frames: Tensor, segments: int = 25) -> Prediction:
     At least `segments` segments, and as many as it takes to see every frame twice; each is classified from the start,
     and a frame's attention is the mean over those that see it.
     """
-    from amstel.video import localise
+    from amstel.media.localize import localize
 
     _check.tensor("frames", frames, "uint8 [n, H, W, 3]")
     if frames.dim() != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8 or len(frames) < 1:
@@ -49,7 +49,7 @@ def predict(network: Network, frames: Tensor, segments: int = 25) -> Prediction:
         return Prediction(probabilities, None, None)
     attention = attention.repeat_interleave(settings.stride, 0)[: len(frames)]
     height, width = frames.shape[1:3]
-    return Prediction(probabilities, attention, localise(attention, (height, width)))
+    return Prediction(probabilities, attention, localize(attention, (height, width)))
 
 
 # -------------------------------------------------------------------------------------------------- files
@@ -57,7 +57,7 @@ def predict(network: Network, frames: Tensor, segments: int = 25) -> Prediction:
 
 def find(paths: Sequence[Path]) -> list[Path]:
     """The videos, and of a folder that holds videos those in it; a folder of frames is a video."""
-    from amstel.video import VIDEOS
+    from amstel.media.formats import VIDEOS
 
     found: list[Path] = []
     for path in paths:
@@ -91,19 +91,21 @@ def files(
     progress: Callable[[int], None] | None = None,
 ) -> list[Outcome[int, dict[str, Any]]]:
     """`predict` on video files, and a picture of each; item i of the outcomes is i, its value says what was found."""
-    from amstel import video
+    from amstel.media.draw import annotate
+    from amstel.media.reading import read
+    from amstel.media.writing import write
 
     def work(number: int) -> dict[str, Any]:
         source, target = sources[number], targets[number]
         _files.distinct(target, source, argument="output")
-        frames = video.read(source)
+        frames = read(source)
         found = predict(network, frames)
         order = found.probabilities.argsort(descending=True).tolist()
         share = {network.classes[k]: found.probabilities[k].item() for k in order}
         caption = f"{network.classes[order[0]]}  {100 * found.probabilities[order[0]]:.0f} %"
-        pictures = video.annotate(frames, found.attention, found.boxes, caption=caption)
+        pictures = annotate(frames, found.attention, found.boxes, caption=caption)
         with _files.replacing(target) as temporary:
-            video.write(temporary, pictures)
+            write(temporary, pictures)
         boxes = None if found.boxes is None else found.boxes.tolist()
         return {"input": str(source), "output": str(target), "probabilities": share, "boxes": boxes}
 

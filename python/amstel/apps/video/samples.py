@@ -46,9 +46,9 @@ def _prepare(frames: Tensor, settings: Settings) -> _Video:
         grey = pixels.float().mean(1, keepdim=True) / 255
         change = torch.cat([torch.zeros_like(grey[:1]), grey[1:] - grey[:-1]])
         return _Video(pixels, 4 * torch.cat([change.relu(), (-change).relu()], 1))
-    from amstel import video
+    from amstel.media.flow import flow as flow_of
 
-    flow = video.flow(pixels.permute(0, 2, 3, 1).contiguous(), settings.motion)
+    flow = flow_of(pixels.permute(0, 2, 3, 1).contiguous(), settings.motion)
     return _Video(pixels, flow * (16 / side))
 
 

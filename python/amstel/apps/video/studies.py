@@ -36,8 +36,7 @@ THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 def _root(root: Path | None, name: str) -> Path:
     if root is None and "AMSTEL_DATA" not in os.environ:
         raise ValueError("give --root, the folder of the real clips, or set AMSTEL_DATA")
-    folder = Path(os.environ["AMSTEL_DATA"]) / "video" if root is None else root
-    return folder / name
+    return (Path(os.environ["AMSTEL_DATA"]) / "video" if root is None else root) / name
 
 
 def _mean_std(values: Sequence[float]) -> tuple[float, float]:
@@ -352,7 +351,7 @@ def localisation(root: Path | None = None, say: Say = print) -> dict[str, Any]:
         dropout=0.2,
     )
     network = train(known, classes, settings).network
-    boxes = localise_flow(
+    boxes = localize_flow(
         network, video.read_flow_images(folder / "tvl1_gpu"), clip.frames.shape[1:3], len(clip)
     )
     true = ~clip.boxes.isnan().any(1)
@@ -386,11 +385,11 @@ def flow_video(flow: Tensor, side: int, frames: int) -> _Video:
     return _Video(torch.zeros(len(small), 3, side, side, dtype=torch.uint8), small)
 
 
-def localise_flow(network: Network, flow: Tensor, frame_size: Sequence[int], frames: int) -> Tensor:
+def localize_flow(network: Network, flow: Tensor, frame_size: Sequence[int], frames: int) -> Tensor:
     """Boxes of a video of which only the flow is known, by a network with a flow stream."""
     _, attention = _segments(network, flow_video(flow, network.settings.frame_size, frames), 25)
     assert attention is not None
-    return video.localise(attention, frame_size)
+    return video.localize(attention, frame_size)
 
 
 #: Each takes the folder of the real clips and a function that says a line.

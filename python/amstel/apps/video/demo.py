@@ -1,0 +1,48 @@
+"""What `amstel demo` shows of videos: which way a shape goes among others, and where the network looked to find out."""
+
+from __future__ import annotations
+
+import torch
+
+from amstel.apps.demo import Show
+from amstel.apps.video.evaluate import evaluate
+from amstel.apps.video.predict import predict
+from amstel.apps.video.settings import Settings
+from amstel.apps.video.train import train
+from amstel.data import generate_moving_shapes
+
+CLASSES = ["right", "up", "left", "down"]
+_TASK: dict = {"frames": 6, "size": 32, "distractors": 2, "speed": (2.0, 4.0), "noise": 0.02}
+_COMMON: dict = {
+    "frame_size": 32, "channels": (16, 32), "hidden": 16, "learning_rate": 3e-3, "dropout": 0.2, "shift": 2
+}  # fmt: skip
+
+
+def run(show: Show) -> None:
+    clips, new = generate_moving_shapes(400, **_TASK), generate_moving_shapes(100, seed=1, **_TASK)
+    show.say(f"  {len(clips)} clips to learn from; the class is where the colored shape is going")
+    settings = Settings.from_scratch(model="convalstm", steps=6, epochs=26, seed=show.seed, **_COMMON)
+    one = Settings.from_scratch(model="convlstm", steps=1, epochs=6, seed=show.seed, **_COMMON)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # frames this small gain nothing from a second one
+    try:
+        network = train(clips, CLASSES, settings, device=show.device).network
+        still = train(clips, CLASSES, one, device=show.device).network
+        accuracy, alone = evaluate(network, new).accuracy, evaluate(still, new, segments=1).accuracy
+    finally:
+        torch.set_num_threads(threads)
+    show.figures |= {"accuracy": accuracy, "accuracy_from_one_frame": alone}
+    show.say(
+        f"  accuracy {accuracy:.1%} on {len(new)} new clips; from one frame {alone:.1%}, by chance 25.0%"
+    )
+    with show.needs("video_lstm.gif"):
+        from amstel.media.draw import annotate
+        from amstel.media.writing import write
+
+        pictures = []
+        for clip in new[:4]:
+            found = predict(network, clip.frames)
+            best = int(found.probabilities.argmax())
+            caption = f"{CLASSES[best]}, {found.probabilities[best]:.0%}"
+            pictures.append(annotate(clip.frames, found.attention, found.boxes, clip.boxes, caption))
+        show.wrote(write(show.folder / "video_lstm.gif", torch.cat(pictures, 2), fps=4))

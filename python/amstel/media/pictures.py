@@ -1,0 +1,238 @@
+"""Pictures as they lie in files: 8 and 16 bits, gray and color, alpha, upright, with what the file says of itself."""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amstel._optional import need
+
+#: Tag of the orientation in EXIF and TIFF.
+ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image as it lies in a file.
+
+    Attributes:
+        pixels: float32 [H, W] or [H, W, 3] (RGB), in [0, 1].
+        alpha: float32 [H, W] in [0, 1], or None.
+        bits: 8 or 16.
+        about: what the file says of itself, and what is written again: "icc_profile" (bytes), "dpi" (two numbers) and
+            "exif" (bytes, the orientation taken out, as the pixels are upright; not of TIFF).
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    bits: int = 8
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def _module(name: str) -> Any:
+    return need(name, extra="restore", purpose="reading pictures")
+
+
+def open_image(path: Path) -> Any:
+    """Pillow's image, its pixels not yet read; OSError where it is none, ValueError where it is too large."""
+    image = _module("PIL.Image")
+    try:
+        return image.open(path)
+    except image.DecompressionBombError:
+        most = 2 * image.MAX_IMAGE_PIXELS
+        raise ValueError(
+            f"{path} has more than {most:,} pixels, PIL.Image.MAX_IMAGE_PIXELS twice: raise that to read it"
+        ) from None
+    except (OSError, ValueError, SyntaxError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"{path} does not exist") from None
+        raise OSError(f"{path} is not an image that can be read") from error
+
+
+def read(path: str | os.PathLike) -> Picture:
+    """The image of a file.
+
+    Gray stays gray. What is neither gray nor RGB (palettes, CMYK, Lab, ...) becomes RGB, and one bit a pixel eight. The
+    orientation that a camera noted is applied, in every format. 16 bits stay 16; those of TIFF go through tifffile and
+    other color of 16 bits through OpenCV, as Pillow would halve them. Floating point (TIFF) is taken as [0, 1] and
+    becomes 16 bits.
+
+    Raises:
+        OSError: the file does not exist or cannot be read.
+        ValueError: an animation or several pages, of which one alone would be taken; floating point beyond [0, 1]; too
+            many pixels for Pillow.
+    """
+    path = Path(path)
+    tiff = _is_tiff(path)
+    try:
+        found = _tiff(path) if tiff else None
+        if found is None:
+            found = _pillow(path, tiff)
+    except (OSError, SyntaxError, TypeError, KeyError, IndexError, struct.error) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise OSError(f"{path} is not an image that can be read") from error
+    data, orientation, about = found
+    return _picture(path, upright(data, orientation), about)
+
+
+def pixel_count(path: Path) -> int:
+    """How many pixels the file holds, by its header; OSError where it is no image."""
+    if _is_tiff(path):
+        tifffile = _module("tifffile")
+        try:
+            with tifffile.TiffFile(path) as file:
+                return file.pages[0].imagelength * file.pages[0].imagewidth
+        except (tifffile.TiffFileError, IndexError) as error:
+            raise OSError(f"{path} is not an image that can be read") from error
+    with open_image(path) as image:
+        return image.width * image.height
+
+
+def _pillow(path: Path, tiff: bool) -> tuple[np.ndarray, int, dict[str, Any]]:
+    """Pixels, orientation, and what the file says of itself."""
+    with open_image(path) as image:
+        # A phone's JPEG of several pictures (MPO) is a photograph and what helps to show it.
+        frames = 1 if image.format == "MPO" or tiff else getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise ValueError(f"{path} is an animation of {frames} frames; one at a time can be read")
+        # First, as reading the EXIF of some formats reads the pixels, which empties this.
+        raw = str(image.tile[0][3]) if image.tile else ""
+        about, orientation = _about(image), int(image.getexif().get(ORIENTATION, 1))
+        if tiff:
+            orientation = 1  # Pillow turns these by itself
+        if ";16" in raw and image.mode in ("L", "LA", "RGB", "RGBA"):
+            return _opencv(path, gray=raw.startswith("L")), orientation, about
+        if not image.mode.startswith(("1", "L", "P", "RGB", "I")) or image.mode == "LAB":
+            about.pop("icc_profile", None)  # of CMYK, Lab, ..., which the pixels no longer are
+        return np.asarray(image.convert(_mode(image))), orientation, about
+
+
+def _is_tiff(path: Path) -> bool:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    with path.open("rb") as file:
+        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _picture(path: Path, data: np.ndarray, about: dict[str, Any]) -> Picture:
+    if data.dtype.kind == "f":
+        if not np.isfinite(data).all() or data.min() < -0.5 or data.max() > 1.5:
+            raise ValueError(
+                f"{path} must hold floating point in [0, 1], got {data.min():g} to {data.max():g}"
+            )
+        bits, values = 16, data.astype(np.float32)
+    else:
+        if data.dtype == np.int32:  # Pillow's mode for 16 bits in some formats
+            data = data.clip(0, 65535).astype(np.uint16)
+        bits = 16 if data.dtype == np.uint16 else 8
+        values = data.astype(np.float32) / (2**bits - 1)
+    if values.ndim == 2:
+        return Picture(np.ascontiguousarray(values), None, bits, about)
+    alpha = np.ascontiguousarray(values[..., -1]) if values.shape[2] in (2, 4) else None
+    colors = values[..., :3] if values.shape[2] > 2 else values[..., 0]
+    return Picture(np.ascontiguousarray(colors), alpha, bits, about)
+
+
+def upright(data: np.ndarray, orientation: int) -> np.ndarray:
+    """The pixels of an image with this value of the EXIF tag 0x0112, 1 to 8, as they are to be seen."""
+    if orientation in (5, 6, 7, 8):
+        data = data.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        data = data[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        data = data[::-1]
+    return data
+
+
+def _about(image: Any) -> dict[str, Any]:
+    about: dict[str, Any] = {}
+    if image.info.get("icc_profile"):
+        about["icc_profile"] = image.info["icc_profile"]
+    dpi = image.info.get("dpi")
+    if dpi and all(0 < float(d) < 1e6 for d in dpi):
+        about["dpi"] = tuple(float(d) for d in dpi)
+    exif = image.getexif()
+    if "exif" in image.info and len(exif):
+        exif = _copy(exif)
+        exif.pop(ORIENTATION, None)
+        if len(exif) or exif.get_ifd(0x8769) or exif.get_ifd(0x8825):
+            about["exif"] = exif.tobytes()
+    return about
+
+
+def _copy(exif: Any) -> Any:
+    copy = _module("PIL.Image").Exif()
+    copy.load(exif.tobytes())
+    return copy
+
+
+def _mode(image: Any) -> str:
+    """What to convert an image to: nothing is lost but what cannot be restored."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return image.mode
+    gray = image.mode in ("1", "L", "LA", "La")
+    return ("L" if gray else "RGB") + ("A" if image.has_transparency_data else "")
+
+
+def _opencv(path: Path, gray: bool) -> np.ndarray:
+    """16 bits a channel: [H, W, 3] RGB, [H, W, 4] with alpha, [H, W, 2] gray with alpha."""
+    cv2 = _module("cv2")
+    data = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if data is None:
+        raise OSError("OpenCV cannot read it")
+    return data[..., [0, 3] if gray else [2, 1, 0, 3][: data.shape[2]]]
+
+
+def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
+    """Gray or RGB of 8 or 16 bits or floating point, as `_pillow`; None where Pillow knows the kind better."""
+    tifffile = _module("tifffile")
+    try:
+        with tifffile.TiffFile(path) as file:
+            pages = [page for page in file.pages if not page.is_reduced] or [file.pages[0]]
+            if len(pages) > 1:
+                raise ValueError(f"{path} has {len(pages)} pages; one at a time can be read")
+            page = pages[0]
+            deep = page.dtype is not None and (page.dtype == np.uint16 or page.dtype.kind == "f")
+            plain = page.photometric in (0, 1, 2) and page.bitspersample in (8, 16, 32, 64)
+            if not plain or not (deep or page.dtype == np.uint8) or (not deep and page.compression in (6, 7)):
+                return None
+            return _samples(page), int(page.tags.valueof(274, 1)), _of_tags(page)
+    except tifffile.TiffFileError as error:
+        raise OSError("tifffile cannot read it") from error
+
+
+def _samples(page: Any) -> np.ndarray:
+    """[H, W], or [H, W, 2, 3 or 4] with color and alpha last."""
+    try:
+        data = page.asarray()
+    except ValueError as error:
+        raise OSError("tifffile cannot read it") from error
+    samples, colors = page.samplesperpixel, 3 if page.photometric == 2 else 1
+    if page.photometric == 0:  # white is zero
+        data = (1 if data.dtype.kind == "f" else np.iinfo(data.dtype).max) - data
+    if samples > 1:
+        if page.planarconfig == 2:
+            data = np.moveaxis(data, 0, -1)
+        # Samples beyond color and alpha are of no picture.
+        alpha = bool(page.extrasamples) and int(page.extrasamples[0]) in (1, 2)
+        data = data[..., : colors + alpha]
+        data = data[..., 0] if data.shape[-1] == 1 else data
+    return data.astype(data.dtype.newbyteorder("="))
+
+
+def _of_tags(page: Any) -> dict[str, Any]:
+    about: dict[str, Any] = {}
+    profile = page.tags.valueof(34675)
+    if profile:
+        about["icc_profile"] = bytes(profile)
+    sides = [page.tags.valueof(tag) for tag in (282, 283)]
+    if all(side and side[0] and side[1] for side in sides) and page.tags.valueof(296, 2) in (2, 3):
+        factor = 1 if page.tags.valueof(296, 2) == 2 else 2.54
+        about["dpi"] = tuple(side[0] / side[1] * factor for side in sides)
+    return about

@@ -1,0 +1,63 @@
+"""Sparse features: their structure as a Graph, products with them, dropout on their non-zeros."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from amstel import _check
+from amstel.graph import Graph
+from amstel.ops.spmm import spmm
+
+# Structures of sparse features, made once and dropped with them.
+_structures: Any = WeakTensorKeyDictionary()
+
+
+def is_sparse(x: Tensor | None) -> bool:
+    return x is not None and x.layout == torch.sparse_csr
+
+
+def _structure(x: Tensor) -> Graph:
+    """The pattern of a sparse_csr tensor as a rectangular Graph, which is made once a tensor."""
+    graph = _structures.get(x)
+    if graph is None:
+        graph = Graph.from_csr(x.crow_indices(), x.col_indices(), num_cols=x.shape[1])
+        _structures[x] = graph
+    return graph
+
+
+def matmul(x: Tensor | None, weight: Tensor) -> Tensor:
+    """x @ weight for dense, sparse_csr and featureless (identity) x."""
+    if x is None:
+        return weight
+    if is_sparse(x):
+        return spmm(_structure(x), weight, x.values(), norm="none", self_loops=0.0)
+    return x @ weight
+
+
+def sparse_dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """Dropout on the non-zeros of a torch.sparse_csr tensor.
+
+    Each is kept with probability 1 - p, times 1 / (1 - p). The result shares x's structure;
+    dropped values stay as explicit zeros.
+
+    Example:
+        >>> x = torch.eye(3).to_sparse_csr()
+        >>> amstel.nn.sparse_dropout(x, 0.5, training=False) is x
+        True
+    """
+    if not is_sparse(_check.tensor("x", x, "a torch.sparse_csr tensor")):
+        _check.fail("x", "a torch.sparse_csr tensor", x)
+    if not 0 <= _check.number("p", p, "in [0, 1]") <= 1:
+        _check.fail("p", "in [0, 1]", p)
+    if not training or p == 0:
+        return x
+    values = nn.functional.dropout(x.values(), p)
+    dropped = torch.sparse_csr_tensor(
+        x.crow_indices(), x.col_indices(), values, x.shape, check_invariants=False
+    )
+    _structures[dropped] = _structure(x)
+    return dropped

@@ -1,0 +1,169 @@
+"""Spectral graph convolution: the Fourier basis of a graph, its transform, and SpectralConv."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amstel import _check
+from amstel._derived import keep, plainly
+from amstel.graph import Graph
+from amstel.nn._sparse import is_sparse
+from amstel.nn.gcn import _Convolution, _prepare
+from amstel.ops.spmm import spmm
+
+# Bases of graphs, made once and dropped with them.
+_bases: weakref.WeakKeyDictionary[Graph, dict[int, tuple[Tensor, Tensor]]] = weakref.WeakKeyDictionary()
+
+
+def _one_basis(values: Tensor, vectors: Tensor) -> Tensor:
+    """The eigenvectors by a rule, whatever basis of an eigenspace and whatever signs the solver chose.
+
+    In each eigenspace: the node that has the largest part in it (of equal ones the first) gives the first vector, its
+    projection, which is positive there; the rest of the space, orthogonal to it, goes on likewise.
+    """
+    n, out = len(values), torch.empty_like(vectors)
+    ends = [0, *(torch.diff(values) > 1e-9).nonzero()[:, 0].add(1).tolist(), n]
+    for begin, end in itertools.pairwise(ends):
+        space = vectors[:, begin:end]
+        rest = space.clone()
+        for k in range(begin, end):
+            part = rest.square().sum(1)
+            node = int((part >= part.max() - 1e-9).nonzero()[0])
+            direction = rest[node] / rest[node].norm()
+            out[:, k] = space @ direction
+            rest -= torch.outer(rest @ direction, direction)
+    return out
+
+
+def _solve(graph: Graph) -> tuple[Tensor, Tensor]:
+    eye = torch.eye(graph.num_rows, dtype=torch.float64, device=graph.device)
+    laplacian = eye - spmm(graph, eye, norm="sym", self_loops=0.0)
+    if not torch.allclose(laplacian, laplacian.T, atol=1e-10):
+        raise ValueError(f"a graph Fourier transform needs a symmetric graph, got a directed {graph!r}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the bits of LAPACK depend on the number
+    try:
+        values, vectors = torch.linalg.eigh(laplacian)
+        return values, _one_basis(values, vectors)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def fourier_basis(graph: Graph, modes: int | None = None) -> tuple[Tensor, Tensor]:
+    """The `modes` (default: all) smoothest eigenvectors of L = I - D^-1/2 A D^-1/2.
+
+    Returns:
+        eigenvalues [M], ascending and in [0, 2], and eigenvectors U [N, M], float32, computed in float64
+        once a Graph. Signs, and the basis where eigenvalues are equal, follow a rule and not the solver: in each
+        eigenspace the node with the largest part (the first of equals) gives a vector that is positive there, and
+        so on orthogonally to it. On the CPU the bits do not depend on the number of threads. O(N^3) time, O(N^2) memory: for graphs of some thousand nodes.
+
+    Raises:
+        ValueError: the graph is not symmetric or has fewer nodes than `modes`.
+    """
+    if not isinstance(graph, Graph):
+        _check.fail_type("graph", "an amstel.Graph", graph)
+    n = graph.num_rows
+    modes = n if modes is None else _check.integer("modes", modes)
+    if not 1 <= modes <= n or not graph.is_square:
+        _check.fail("modes", f"from 1 to the number of nodes of {graph!r}", modes)
+    kept = _bases.setdefault(graph, {})
+    if modes not in kept:
+        values, vectors = plainly(lambda: _solve(graph))
+        return keep(kept, modes, (values[:modes].float(), vectors[:, :modes].float().contiguous()))
+    return kept[modes]
+
+
+def _rows(name: str, x: Any, rows: int) -> Tensor:
+    expected = f"a floating-point tensor [{rows}, F] or [B, {rows}, F]"
+    _check.tensor(name, x, expected)
+    if (
+        x.dim() not in (2, 3)
+        or x.shape[-2] != rows
+        or x.dtype not in _check.FLOATS
+        or x.layout != torch.strided
+    ):
+        _check.fail(name, expected, x)
+    return x
+
+
+def graph_fourier(x: Tensor, graph: Graph, modes: int | None = None) -> Tensor:
+    """Graph Fourier transform ``U^T x``: [N, F] or [B, N, F] -> [M, F] or [B, M, F], see `fourier_basis`.
+
+    Source: Kipf and Welling, ICLR 2017, section 2.1; D. Shuman et al., The Emerging Field of Signal
+    Processing on Graphs, 2013.
+
+    Example:
+        >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1], [1, 0]]))
+        >>> amstel.nn.graph_fourier(torch.ones(2, 1), graph).abs().round(decimals=3)
+        tensor([[1.4140],
+                [0.0000]])
+    """
+    basis = fourier_basis(graph, modes)[1]
+    return basis.to(_rows("x", x, len(basis)).dtype).T @ x
+
+
+def inverse_graph_fourier(x: Tensor, graph: Graph, modes: int | None = None) -> Tensor:
+    """``U x``, the inverse of `graph_fourier` (its adjoint where modes < N): [M, F] -> [N, F]."""
+    basis = fourier_basis(graph, modes)[1]
+    return basis.to(_rows("x", x, basis.shape[1]).dtype) @ x
+
+
+class SpectralConv(_Convolution):
+    r"""Spectral filter ``Y = U (Θ ⋆ (U^T X)) + b``: output o is ``sum_i U diag(Θ[:, i, o]) U^T X[:, i]``.
+
+    U holds the `modes` smoothest eigenvectors of the normalised Laplacian (`fourier_basis`). The filters
+    belong to the graph that they were learnt on.
+
+    Args:
+        in_channels, out_channels: widths F and F'.
+        modes: number M of eigenvectors.
+        bias: whether there is a b, which starts at 0.
+
+    Shapes: x [N, F] or [B, N, F], dense; graph: a symmetric `Graph`, best always the same one, or an
+    edge_index (whose eigenvectors are then computed in every call). Parameters: weight [M, F, F'], bias [F'].
+
+    Source: J. Bruna, W. Zaremba, A. Szlam and Y. LeCun, Spectral Networks and Locally Connected
+    Networks on Graphs, ICLR 2014, equation 3.2; Kipf and Welling, ICLR 2017, equation 3.
+
+    Example:
+        >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
+        >>> amstel.nn.SpectralConv(4, 2, modes=3)(torch.randn(3, 4), graph).shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        modes: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self._widths(in_channels, out_channels)
+        self.modes = _check.integer("modes", modes, 1)
+        biased = _check.flag("bias", bias)
+        shape = self.modes, self.in_channels, self.out_channels
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.bias = (
+            nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if biased else None
+        )
+        self.reset_parameters()
+
+    def forward(self, x: Tensor, graph: Graph | Tensor) -> Tensor:
+        graph = _prepare(x, graph, self.in_channels)
+        if x is None or is_sparse(x):
+            _check.fail("x", "a dense tensor", x)
+        spectrum = torch.einsum("...mi,mio->...mo", graph_fourier(x, graph, self.modes), self.weight)
+        y = inverse_graph_fourier(spectrum, graph, self.modes)
+        return y if self.bias is None else y + self.bias
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, modes={self.modes}"

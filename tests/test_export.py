@@ -1,0 +1,221 @@
+"""Compiled and exported programs: they hold the operators, give the values of eager calls, and can be trained.
+
+Operators come from tests/operator_samples.py, in single precision.
+"""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import amstel
+from amstel import ops
+from tests.operator_samples import BOXES, GRAPH, SAMPLES
+
+WITHOUT_OPERATOR = ("conv3x3",)  # PyTorch's convolution wherever somebody looks
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def single(sample, seed=0):
+    return [t.to(torch.complex64 if t.is_complex() else torch.float32) for t in sample.make(seed)]
+
+
+class Module(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *tensors):
+        return self.function(ops, *tensors)
+
+
+def operators(program):
+    return {str(n.target).split(".")[1] for n in program.graph.nodes if str(n.target).startswith("amstel.")}
+
+
+every = pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: s.name)
+#: One of every operator.
+FEW = [s for s in SAMPLES if not s.name.startswith("spmm") or s.name in ("spmm-sym-1.0", "spmm-weights-sym_inout-1.0")]
+each = pytest.mark.parametrize("sample", FEW, ids=lambda s: s.name)
+
+
+@every
+def test_export_holds_the_operator(sample):
+    module, tensors = Module(sample.function), single(sample)
+    program = torch.export.export(module, tuple(tensors))
+    assert bool(operators(program)) == (sample.name not in WITHOUT_OPERATOR)
+    expected = module(*tensors)
+    assert_close(program.module()(*tensors), expected, **TOLERANCE)
+    assert operators(program.run_decompositions({})) == operators(program)
+    plain = program.run_decompositions(ops.decompositions())
+    assert not operators(plain)
+    for other in (tensors, single(sample, 1)):
+        assert_close(plain.module()(*other), module(*other), **TOLERANCE)
+
+
+@each
+def test_exported_programs_can_be_trained(sample):
+    module, tensors = Module(sample.function), single(sample)
+    program = torch.export.export(module, tuple(tensors)).module()
+    results = []
+    for f in (program, module):
+        leaves = [t.clone().requires_grad_() for t in tensors]
+        y = f(*leaves)
+        total = (y * torch.linspace(0.5, 1.5, y.numel()).reshape(y.shape)).abs().sum()
+        results.append(torch.autograd.grad(total, leaves, materialize_grads=True))
+    assert_close(*results, **TOLERANCE)
+
+
+@each
+def test_exported_programs_under_transforms(sample):
+    module, tensors = Module(sample.function), tuple(single(sample))
+    program = torch.export.export(module, tensors).module()
+    tangents = tuple(single(sample, 1))
+    assert_close(torch.func.jvp(program, tensors, tangents), torch.func.jvp(module, tensors, tangents), **TOLERANCE)
+
+
+@each
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compile(sample, dynamic):
+    module, tensors = Module(sample.function), single(sample)
+    torch.compiler.reset()
+    compiled = torch.compile(module, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    results = []
+    for f in (compiled, module):
+        leaves = [t.clone().requires_grad_() for t in tensors]
+        y = f(*leaves)
+        results.append([y.detach(), *torch.autograd.grad(y.abs().square().sum(), leaves)])
+        with torch.no_grad():
+            assert_close(f(*leaves), y, **TOLERANCE)
+    assert_close(*results, **TOLERANCE)
+
+
+@each
+def test_onnx(sample, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    module, tensors = Module(sample.function), single(sample)
+    torch.onnx.export(module, tuple(tensors), tmp_path / "model.onnx", dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for seed in (0, 1):
+        given = single(sample, seed)
+        arrays = [(torch.view_as_real(t) if t.is_complex() else t).numpy() for t in given]
+        (found,) = session.run(None, {i.name: a for i, a in zip(session.get_inputs(), arrays, strict=True)})
+        expected = module(*given)
+        expected = torch.view_as_real(expected) if expected.is_complex() else expected
+        assert_close(torch.from_numpy(found), expected, **TOLERANCE)
+
+
+@each
+@pytest.mark.filterwarnings("ignore")
+def test_legacy_onnx_is_refused(sample, tmp_path):
+    if sample.name in WITHOUT_OPERATOR:
+        return
+    with pytest.raises(ValueError, match="dynamo=True"):
+        torch.onnx.export(Module(sample.function), tuple(single(sample)), tmp_path / "m.onnx", dynamo=False)
+
+
+# ---- Sizes that are not known when a program is written: (operator, its arguments at two sizes, dimensions) ----
+
+_auto = torch.export.Dim.AUTO
+
+
+def _randn(*sizes):
+    return torch.randn(*sizes, generator=torch.Generator().manual_seed(len(sizes)))
+
+
+def _boxes(count, images):
+    corners = torch.rand(count, 4, generator=torch.Generator().manual_seed(count)) * 8
+    return torch.cat([torch.arange(count)[:, None] % images, corners], 1)
+
+
+_W = _randn(8, 3, 3, 3), _randn(8, 2, 3, 3), _randn(8)
+_MAPS = _randn(2, 6, 4, 2)
+DYNAMIC = {
+    "spmm": (lambda x, w: ops.spmm(GRAPH, x, w), lambda s: (_randn(s, 5, s + 2), _randn(7).abs()), ((0, 2), ())),
+    "conv_lstm": (
+        lambda x, n: ops.conv_lstm(x, *_W, lengths=n)[0],
+        lambda s: (_randn(4, s, 3, s + 3, s + 4), torch.tensor([1, 3, 4, 2, 1])[:s]),
+        ((1, 3, 4), (0,)),
+    ),
+    "conv_lstm_cell": (
+        lambda g, c: torch.cat(ops.conv_lstm_cell(g, c)),
+        lambda s: (_randn(s, 8, s, s + 1), _randn(s, 2, s, s + 1)),
+        ((0, 2, 3), (0, 2, 3)),
+    ),
+    "conv_gru_cell": (
+        ops.conv_gru_cell,
+        lambda s: (_randn(s, 6, s, s + 1), _randn(s, 6, s, s + 1), _randn(s, 2, s, s + 1)),
+        ((0, 2, 3),) * 3,
+    ),
+    "roi_pool": (
+        lambda x, b: ops.roi_pool(x, b, 2, 0.5),
+        lambda s: (_randn(s, 3, 2 * s, s + 3), _boxes(2 * s + 1, s)),
+        ((0, 2, 3), (0,)),
+    ),
+    "roi_match": (
+        lambda x, b, q: ops.roi_match([x], b, q, 2, [0.5]),
+        lambda s: (_randn(s, 3, 2 * s, s + 3), _boxes(2 * s + 1, s), _randn(12)),
+        ((0, 2, 3), (0,), ()),
+    ),
+    "rim_denoise_input": (
+        lambda e, y, s: ops.rim_denoise_input(e, y, s, link="logistic"),
+        lambda s: (_randn(s, 2, s, s + 1), _randn(s, 2, s, s + 1), _randn(s).abs() + 0.5),
+        ((0, 2, 3), (0, 2, 3), (0,)),
+    ),
+    "rim_super_resolve_input": (
+        lambda e, y: ops.rim_super_resolve_input(e, y, 2, 0.5),
+        lambda s: (_randn(s, 2, 2 * s, 2 * s + 4), _randn(s, 2, s, s + 2)),
+        ((0, 2, 3), (0, 2, 3)),
+    ),
+    "bicubic": (
+        lambda x: ops.bicubic_down_adjoint(ops.bicubic_down(x, 3), 3),
+        lambda s: (_randn(s, 2, 3 * s, 3 * s + 6),),
+        ((0, 2, 3),),
+    ),
+    "mri_gradient": (
+        lambda x, y, m: ops.mri_gradient(
+            torch.view_as_complex(x), torch.view_as_complex(y), m, torch.view_as_complex(_MAPS)
+        ).real,
+        lambda s: (_randn(s, 6, 4, 2), _randn(s, 2, 6, 4, 2), torch.tensor([1.0, 0, 1, 1])),
+        ((0,), (0,), ()),
+    ),
+}  # fmt: skip
+
+
+class Free(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *tensors):
+        return self.function(*tensors)
+
+
+def dynamic_program(name):
+    function, make, dims = DYNAMIC[name]
+    free = (tuple({d: _auto for d in each} for each in dims),)
+    return torch.export.export(Free(function), make(3), dynamic_shapes=free), function, make
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_export_with_dynamic_shapes(name):
+    program, function, make = dynamic_program(name)
+    plain = program.run_decompositions(ops.decompositions())
+    assert operators(program) and not operators(plain)
+    for size in (3, 2, 5):
+        for p in (program, plain):
+            assert_close(p.module()(*make(size)), function(*make(size)), **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_onnx_with_dynamic_shapes(name, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    function, make, dims = DYNAMIC[name]
+    free = (tuple({d: _auto for d in each} for each in dims),)
+    torch.onnx.export(
+        Free(function), make(3), tmp_path / "model.onnx", dynamo=True, verbose=False, dynamic_shapes=free
+    )
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for size in (3, 5):
+        given = make(size)
+        arrays = {i.name: t.numpy() for i, t in zip(session.get_inputs(), given, strict=True)}
+        assert_close(torch.from_numpy(session.run(None, arrays)[0]), function(*given), **TOLERANCE)

@@ -1,0 +1,325 @@
+"""What PyTorch's users expect of every module: device, dtype, reset, hooks, pruning, norms, lazy widths, ranks."""
+
+import copy
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import networkx
+import pytest
+import torch
+from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm
+
+import amstel
+from amstel import nn
+from amstel.nn.spectral import _one_basis, _solve
+from tests.conftest import ROOT
+
+INDEX = torch.tensor([[0, 1, 2, 1], [1, 2, 0, 0]])
+GRAPH = amstel.Graph.from_edge_index(INDEX, 3)
+RING = amstel.Graph.from_networkx(networkx.cycle_graph(6))
+SEQ = torch.randn(3, 2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+
+# name: (constructor, inputs)
+MODULES = {
+    "GCNConv": (lambda **o: nn.GCNConv(4, 3, self_weight=True, **o), (torch.ones(3, 4), GRAPH)),
+    "ChebConv": (lambda **o: nn.ChebConv(4, 3, K=2, **o), (torch.ones(3, 4), GRAPH)),
+    "SpectralConv": (lambda **o: nn.SpectralConv(4, 3, modes=3, **o), (torch.ones(6, 4), RING)),
+    "GCN": (lambda **o: nn.GCN(4, 5, 3, bias=True, dropout=0.0, **o), (torch.ones(3, 4), GRAPH)),
+    "ConvLSTMCell": (
+        lambda **o: nn.ConvLSTMCell(4, 3, peephole=True, **o),
+        (SEQ[0], (SEQ[0][:, :3], SEQ[0][:, 1:])),
+    ),
+    "ConvLSTM": (lambda **o: nn.ConvLSTM(4, 3, num_layers=2, bidirectional=True, peephole=True, **o), (SEQ,)),
+    "ConvGRUCell": (lambda **o: nn.ConvGRUCell(4, 3, kernel_size=3, **o), (SEQ[0],)),
+}
+
+
+def first(result):
+    while not isinstance(result, torch.Tensor):
+        result = result[0]
+    return result
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_device_dtype_and_reset(name):
+    make, (x, *rest) = MODULES[name]
+    torch.manual_seed(0)
+    plain = make()
+    torch.manual_seed(0)
+    double = make(device="cpu", dtype=torch.float64)
+    assert all(p.dtype == torch.float64 for p in double.parameters())
+    wide = [tuple(t.double() for t in r) if isinstance(r, tuple) else r for r in rest]
+    assert first(double(x.double(), *wide)).dtype == torch.float64
+    meta = make(device="meta")
+    assert all(p.is_meta for p in meta.parameters())
+    assert {k: v.shape for k, v in meta.state_dict().items()} == {
+        k: v.shape for k, v in plain.state_dict().items()
+    }
+    meta.to_empty(device="cpu")
+    torch.manual_seed(0)
+    meta.reset_parameters()
+    torch.testing.assert_close(meta.state_dict(), plain.state_dict())
+    assert torch.equal(first(meta(x, *rest)), first(plain(x, *rest)))
+    with torch.device("meta"):
+        assert all(p.is_meta for p in make().parameters())
+    assert "4" in repr(plain) and "3" in repr(plain) and plain.extra_repr()
+    for other in (copy.deepcopy(plain), pickle.loads(pickle.dumps(plain))):
+        assert torch.equal(first(other(x, *rest)), first(plain(x, *rest)))
+
+
+MODELS = {
+    "RIM": lambda **o: nn.RIM(1, 8, 2, **o),
+    "RIM of a U-Net": lambda **o: nn.RIM(1, 4, 2, network="unet", **o),
+    "SINT": lambda **o: nn.SINT(output_size=3, **o),
+    "SmallBackbone": lambda **o: nn.SmallBackbone(**o),
+    "EfficientNetLite": lambda **o: nn.EfficientNetLite(**o),
+    **{
+        name: lambda name=name, **o: getattr(nn, name)(
+            4, 3, num_classes=2, feature_size=(2, 2), head_channels=5, **o
+        )
+        for name in ("LSTMClassifier", "ALSTM", "ConvLSTMClassifier", "ConvALSTM", "VideoLSTM")
+    },
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_are_made_where_and_as_they_are_asked_for(name):
+    make = MODELS[name]
+    torch.manual_seed(0)
+    plain = make()
+    meta = make(device="meta")
+    assert all(t.is_meta for t in (*meta.parameters(), *meta.buffers()))
+    assert [(k, v.shape) for k, v in meta.state_dict().items()] == [
+        (k, v.shape) for k, v in plain.state_dict().items()
+    ]
+    assert all(p.dtype == torch.float64 for p in make(dtype=torch.float64).parameters())
+    expected = {k: v.clone() for k, v in plain.state_dict().items()}
+    with torch.no_grad():
+        for p in plain.parameters():
+            p.fill_(7)
+    torch.manual_seed(0)
+    plain.reset_parameters()
+    torch.testing.assert_close(dict(plain.state_dict()), expected)
+    assert repr(copy.deepcopy(plain)) == repr(pickle.loads(pickle.dumps(plain))) == repr(plain)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_hooks_run_on_every_module_with_weights(name):
+    make, inputs = MODULES[name]
+    module = make()
+    owners = {n: m for n, m in module.named_modules() if list(m.parameters(recurse=False))}
+    seen = []
+    for n, m in owners.items():
+        m.register_forward_pre_hook(lambda m, args, n=n: seen.append(("pre", n)))
+        m.register_forward_hook(lambda m, args, out, n=n: seen.append(("forward", n)))
+        m.register_full_backward_hook(lambda m, gi, go, n=n: seen.append(("backward", n)))
+    x = inputs[0].clone().requires_grad_()
+    first(module(x, *inputs[1:])).sum().backward()
+    assert {(k, n) for k in ("pre", "forward", "backward") for n in owners} == set(seen)
+
+
+def weights_of(module):
+    for m in module.modules():
+        for n, p in list(m.named_parameters(recurse=False)):
+            if p.dim() >= 2 and n.startswith("weight"):
+                yield m, n
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_pruning_and_both_spectral_norms_reach_the_result(name):
+    make, inputs = MODULES[name]
+
+    def pruned(m, n):
+        prune.l1_unstructured(m, n, amount=0.5)
+
+    for change in (pruned, spectral_norm, parametrizations.spectral_norm):
+        torch.manual_seed(0)
+        module = make().eval()
+        before = first(module(*inputs))
+        for m, n in list(weights_of(module)):
+            change(m, n)
+        module.train()
+        y = first(module(*inputs))
+        assert not torch.allclose(y, before)
+        y.sum().backward()  # the gradient goes to the original weight
+        originals = [p for n, p in module.named_parameters() if "orig" in n]
+        assert originals and all(p.grad is not None for p in originals)
+        with torch.no_grad():
+            for p in originals:
+                p.mul_(0)
+        if change is pruned:  # weights are made anew in every forward
+            assert not torch.allclose(first(module(*inputs)), y)
+
+
+def test_a_parametrization_is_evaluated_in_every_forward():
+    class Double(torch.nn.Module):
+        def forward(self, w):
+            return 2 * w
+
+    lstm = nn.ConvLSTM(4, 3)
+    doubled = copy.deepcopy(lstm)
+    parametrize.register_parametrization(doubled.layers[0], "weight_ih", Double())
+    with torch.no_grad():
+        lstm.layers[0].weight_ih.mul_(2)
+    assert torch.equal(first(doubled(SEQ)), first(lstm(SEQ)))
+
+
+STATE = {
+    "GCNConv": ["weight", "weight_self", "bias"],
+    "ChebConv": ["weight", "bias"],
+    "SpectralConv": ["weight", "bias"],
+    "GCN": [f"layers.{k}.{n}" for k in range(2) for n in ("weight", "bias")],
+    "ConvLSTMCell": ["weight_ih", "weight_hh", "bias", "peephole"],
+    "ConvLSTM": [f"layers.{k}.{n}" for k in range(4) for n in ("weight_ih", "weight_hh", "bias", "peephole")],
+    "ConvGRUCell": ["weight_ih", "weight_hh", "bias_ih", "bias_hh"],
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_names_in_a_state_dict_stay(name):
+    assert list(MODULES[name][0]().state_dict()) == STATE[name]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: nn.GCNConv(n, 2, self_weight=True),
+        lambda n: nn.ChebConv(n, 2, K=1),
+        lambda n: nn.GCN(n, 4, 2, dropout=0.0),
+    ],
+)
+def test_an_input_width_that_waits(make):
+    x = torch.randn(3, 5)
+    lazy = make(-1)
+    assert lazy.in_channels == -1
+    copy.deepcopy(lazy), pickle.loads(pickle.dumps(lazy)), repr(lazy)
+    optimizer = torch.optim.SGD(lazy.parameters(), lr=0.1)
+    y = lazy(x, GRAPH)
+    plain = make(5)
+    assert type(lazy) is type(plain) and lazy.in_channels == 5
+    assert {k: v.shape for k, v in lazy.state_dict().items()} == {
+        k: v.shape for k, v in plain.state_dict().items()
+    }
+    y.sum().backward()
+    optimizer.step()
+    loaded = make(-1)
+    loaded.load_state_dict(plain.state_dict())
+    assert torch.equal(loaded(x, GRAPH), plain(x, GRAPH)) and loaded.in_channels == 5
+    featureless = make(-1)
+    featureless(None, GRAPH)
+    assert featureless.in_channels == 3
+    with pytest.raises(ValueError, match="`x` must be"):
+        lazy(torch.randn(3, 4), GRAPH)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: nn.GCNConv(4, 3, self_weight=True), lambda: nn.ChebConv(4, 3, K=2), lambda: nn.GCN(4, 5, 3)],
+)
+def test_edge_weights_learn_through_the_layers(make):
+    layer = make().double().eval()
+    x = torch.randn(3, 4, dtype=torch.float64)
+    w = torch.rand(4, dtype=torch.float64).add(0.5).requires_grad_()
+    assert torch.autograd.gradcheck(lambda w: layer(x, GRAPH, w), w)
+    own = amstel.Graph.from_edge_index(INDEX, 3, w.detach())
+    torch.testing.assert_close(layer(x, own), layer(x, GRAPH, w))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_stream_keeps_the_bits_of_its_state(dtype):
+    torch.manual_seed(0)
+    frames = torch.randn(24, 1, 4, 6, 6)
+    lstm = nn.ConvLSTM(4, 3).to(dtype)
+    # A forget gate near 1, so that c remembers.
+    with torch.no_grad():
+        lstm.layers[0].bias.chunk(4)[1].fill_(4)
+    _, (_, whole) = lstm(frames.to(dtype))
+    kept = nn.ConvLSTM(4, 3, state_dtype=torch.float32).to(dtype)
+    kept.load_state_dict(lstm.state_dict())
+    _, (_, exact) = kept(frames.to(dtype))
+    assert exact.dtype == torch.float32 and whole.dtype == dtype
+    errors = {}
+    for model in (lstm, kept):
+        state = None
+        for frame in frames.to(dtype):
+            _, state = model(frame[None], state)
+        assert state[1].dtype == (torch.float32 if model is kept else dtype)
+        errors[model] = float((state[1].float() - exact).abs().max())
+    assert errors[kept] == 0 and errors[lstm] > 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_eigenvectors_follow_a_rule(threads):
+    star = networkx.star_graph(9)
+    expected_values, expected = nn.fourier_basis(amstel.Graph.from_networkx(star))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        values, vectors = nn.fourier_basis(amstel.Graph.from_networkx(star))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(values, expected_values) and torch.equal(vectors, expected)
+    torch.testing.assert_close(vectors.T @ vectors, torch.eye(10), atol=1e-5, rtol=0)
+    # Another basis of the same eigenspaces, as another solver may give it, ends as the same one.
+    exact, turned = _solve(amstel.Graph.from_networkx(star))
+    turn = torch.linalg.qr(
+        torch.randn(8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ).Q
+    turned[:, 1:9] = turned[:, 1:9] @ turn
+    turned[:, [0, 9]] *= -1
+    torch.testing.assert_close(_one_basis(exact, turned).float(), vectors, atol=1e-6, rtol=0)
+
+
+RANKS = """
+    import os, sys, torch, torch.distributed as dist, torch.multiprocessing as mp
+    from torch.distributed.fsdp import fully_shard
+    from torch.nn.parallel import DistributedDataParallel
+    import amstel
+
+    def work(rank, file):
+        torch.set_num_threads(1)
+        dist.init_process_group("gloo", init_method="file://" + file, rank=rank, world_size=2)
+        graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 0]]), 3)
+        made = {
+            "gcn": (lambda: amstel.nn.GCN(4, 8, 2, dropout=0.0, bias=True), lambda m, x: m(x[:, :, 0, 0].repeat(1, 1)[:3], graph)),
+            "lstm": (lambda: amstel.nn.ConvLSTM(4, 4, num_layers=2), lambda m, x: m(x[None])[0]),
+            "gru": (lambda: amstel.nn.ConvGRUCell(4, 4, kernel_size=3), lambda m, x: m(x)),
+        }
+        for name, (make, run) in made.items():
+            torch.manual_seed(0)
+            plain = make()
+            state = {k: v.clone() for k, v in plain.state_dict().items()}
+            inputs = [torch.randn(3, 4, 6, 6, generator=torch.Generator().manual_seed(r)) for r in range(2)]
+            sum(run(plain, x).square().mean() / 2 for x in inputs).backward()
+            expected = {n: p.grad for n, p in plain.named_parameters()}
+            ddp = make()
+            ddp.load_state_dict(state)
+            ddp = DistributedDataParallel(ddp)
+            run(ddp, inputs[rank]).square().mean().backward()
+            for n, p in ddp.module.named_parameters():
+                torch.testing.assert_close(p.grad, expected[n], rtol=1e-4, atol=1e-6)
+            sharded = make()
+            sharded.load_state_dict(state)
+            for layer in getattr(sharded, "layers", []):
+                fully_shard(layer)
+            fully_shard(sharded)
+            run(sharded, inputs[rank]).square().mean().backward()
+            for n, p in sharded.named_parameters():
+                torch.testing.assert_close(p.grad.full_tensor(), expected[n], rtol=1e-4, atol=1e-6)
+            assert list(sharded.state_dict()) == list(state)
+        dist.destroy_process_group()
+
+    if __name__ == "__main__":
+        mp.spawn(work, (sys.argv[1],), nprocs=2)
+        print("same gradients")
+"""
+
+
+def test_ddp_and_fsdp2_on_two_ranks(tmp_path):
+    script = tmp_path / "ranks.py"
+    script.write_text(textwrap.dedent(RANKS))
+    run = [sys.executable, str(script), str(tmp_path / "store")]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0 and "same gradients" in done.stdout, done.stderr[-3000:]

@@ -1,0 +1,184 @@
+"""Reading and writing pictures: orientation, depth, kinds of TIFF, what the file says of itself, several frames."""
+
+import numpy as np
+import pytest
+
+from amstel.apps.restoration import files
+from amstel.apps.restoration.files import Picture
+from amstel.data import ImageFolder
+from amstel.media.pictures import upright
+
+Image = pytest.importorskip("PIL.Image")
+tifffile = pytest.importorskip("tifffile")
+pytest.importorskip("cv2")
+
+RNG = np.random.default_rng(0)
+GRAY8, RGB8 = (RNG.integers(0, 256, s, dtype=np.uint8) for s in ((6, 9), (6, 9, 3)))
+GRAY16, RGB16 = (RNG.integers(0, 65536, s, dtype=np.uint16) for s in ((6, 9), (6, 9, 3)))
+PROFILE = b"\0" * 128 + b"a profile of a display"
+
+
+def exif(orientation):
+    found = Image.Exif()
+    found[0x0112] = orientation
+    found[0x010F] = "a camera"
+    return found
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright_as_pillow_turns(orientation):
+    from PIL import ImageOps
+
+    image = Image.fromarray(RGB8)
+    image.getexif()[0x0112] = orientation
+    np.testing.assert_array_equal(upright(RGB8, orientation), np.asarray(ImageOps.exif_transpose(image)))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("data", [GRAY8, RGB8, GRAY16, RGB16], ids=["gray", "rgb", "gray 16", "rgb 16"])
+@pytest.mark.parametrize("kind", ["png", "tif", "tif packed", "jpg", "webp"])
+def test_orientation_in_every_format(tmp_path, kind, data, orientation):
+    deep = data.dtype == np.uint16
+    if deep and kind in ("jpg", "webp"):
+        return  # these hold 8 bits
+    path = tmp_path / f"a.{kind.split()[0]}"
+    top = 65535 if deep else 255
+    if kind.startswith("tif"):
+        how = {"compression": "zlib"} if "packed" in kind else {}
+        photometric = "rgb" if data.ndim == 3 else "minisblack"
+        tifffile.imwrite(
+            path, data, photometric=photometric, extratags=[(274, 3, 1, orientation, True)], **how
+        )
+    elif deep and data.ndim == 3:
+        files.write(path, Picture(data / np.float32(top), None, 16, {"exif": exif(orientation).tobytes()}))
+    elif kind == "jpg":
+        big = np.kron(data, np.ones((16, 16) + (1,) * (data.ndim - 2), np.uint8))
+        Image.fromarray(big).save(path, exif=exif(orientation), quality=100, subsampling=0)
+        found = files.read(path).pixels
+        wanted = upright(big, orientation) / 255
+        assert found.shape == wanted.shape and abs(found - wanted).mean() < 0.01
+        return
+    else:
+        options = {"lossless": True} if kind == "webp" else {}
+        Image.fromarray(data).save(path, exif=exif(orientation), **options)
+    found = files.read(path)
+    assert found.bits == (16 if deep else 8)
+    expected = upright(data, orientation).astype(np.float32) / top
+    if kind == "webp" and data.ndim == 2:  # which knows color alone
+        expected = np.repeat(expected[..., None], 3, 2)
+    np.testing.assert_array_equal(found.pixels, expected)
+    # It is written upright, and says so.
+    files.write(tmp_path / "again.png", found)
+    assert Image.open(tmp_path / "again.png").getexif().get(0x0112, 1) == 1
+    np.testing.assert_array_equal(files.read(tmp_path / "again.png").pixels, expected)
+
+
+@pytest.mark.parametrize("data", [GRAY8, RGB8, GRAY16, RGB16], ids=["gray", "rgb", "gray 16", "rgb 16"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiff_of_every_layout(tmp_path, data, planar, order):
+    rgb = data.ndim == 3
+    given = np.moveaxis(data, -1, 0) if rgb and planar == "separate" else data
+    options = {"planarconfig": planar} if rgb else {}
+    tifffile.imwrite(
+        tmp_path / "a.tif", given, photometric="rgb" if rgb else "minisblack", byteorder=order, **options
+    )
+    found = files.read(tmp_path / "a.tif")
+    np.testing.assert_array_equal(found.pixels, data.astype(np.float32) / np.iinfo(data.dtype).max)
+
+
+@pytest.mark.parametrize("data", [GRAY8, GRAY16], ids=["8", "16"])
+def test_white_may_be_zero(tmp_path, data):
+    top = np.iinfo(data.dtype).max
+    tifffile.imwrite(tmp_path / "a.tif", top - data, photometric="miniswhite")
+    np.testing.assert_array_equal(files.read(tmp_path / "a.tif").pixels, data.astype(np.float32) / top)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_floating_point(tmp_path, dtype):
+    values = RNG.random((6, 9, 3)).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
+    found = files.read(tmp_path / "a.tif")
+    assert found.bits == 16
+    np.testing.assert_array_equal(found.pixels, values.astype(np.float32))
+    tifffile.imwrite(tmp_path / "b.tif", 255 * values, photometric="rgb")
+    with pytest.raises(ValueError, match=r"b.tif must hold floating point in \[0, 1\], got"):
+        files.read(tmp_path / "b.tif")
+
+
+def test_alpha_palettes_and_bits(tmp_path):
+    alpha = np.concatenate([RGB16, GRAY16[..., None]], 2)
+    tifffile.imwrite(tmp_path / "a.tif", alpha, photometric="rgb", extrasamples=["unassalpha"])
+    found = files.read(tmp_path / "a.tif")
+    np.testing.assert_array_equal(found.alpha, GRAY16 / np.float32(65535))
+    np.testing.assert_array_equal(found.pixels, RGB16 / np.float32(65535))
+    Image.fromarray(RGB8).quantize(8).save(tmp_path / "p.tif")
+    expected = np.asarray(Image.fromarray(RGB8).quantize(8).convert("RGB"))
+    np.testing.assert_array_equal(files.read(tmp_path / "p.tif").pixels, expected / np.float32(255))
+    Image.fromarray(GRAY8).convert("1").save(tmp_path / "b.tif")
+    assert set(np.unique(files.read(tmp_path / "b.tif").pixels)) == {0, 1}
+    Image.fromarray(RGB8).convert("CMYK").save(tmp_path / "c.tif", icc_profile=PROFILE)
+    cmyk = files.read(tmp_path / "c.tif")
+    assert cmyk.pixels.shape == (6, 9, 3) and "icc_profile" not in cmyk.about
+
+
+@pytest.mark.parametrize("bits, channels", [(8, 1), (8, 3), (16, 1), (16, 3)])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])
+def test_what_a_file_says_of_itself_is_kept(tmp_path, bits, channels, alpha, suffix):
+    if (bits == 16 or alpha) and suffix not in (".png", ".tif"):
+        return  # refused, see test_restore.py
+    levels = RNG.integers(0, 2**bits, (6, 9, 4)).astype(np.float32) / np.float32(2**bits - 1)
+    pixels = levels[..., 0] if channels == 1 else np.ascontiguousarray(levels[..., :3])
+    camera = exif(1)
+    camera.pop(0x0112)
+    about = {"icc_profile": PROFILE, "dpi": (300.0, 150.0), "exif": camera.tobytes()}
+    given = Picture(pixels, levels[..., 3] if alpha else None, bits, about)
+    files.write(tmp_path / f"a{suffix}", given)
+    found = files.read(tmp_path / f"a{suffix}")
+    assert found.about["icc_profile"] == PROFILE and found.bits == bits
+    if suffix != ".webp":  # has no resolution
+        np.testing.assert_allclose(found.about["dpi"], (300, 150), rtol=2e-3)
+    if suffix != ".tif":
+        again = Image.Exif()
+        again.load(found.about["exif"])
+        assert again[0x010F] == "a camera"
+    if suffix in (".png", ".tif"):
+        np.testing.assert_array_equal(found.pixels, pixels)
+        assert (found.alpha is None) != alpha
+        if alpha:
+            np.testing.assert_array_equal(found.alpha, levels[..., 3])
+    if (bits, channels, alpha, suffix) != (16, 1, True, ".tif"):  # which Pillow does not know
+        with Image.open(tmp_path / f"a{suffix}") as image:
+            image.load()
+
+
+def test_several_frames_are_refused(tmp_path):
+    frames = [Image.fromarray(RGB8), Image.fromarray(RGB8[::-1])]
+    for name in ("a.gif", "a.webp", "a.png"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        with pytest.raises(ValueError, match=f"{name} is an animation of 2 frames"):
+            files.read(tmp_path / name)
+    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match=r"a\.tif has 2 pages"):
+        files.read(tmp_path / "a.tif")
+
+
+def test_too_many_pixels_are_said(tmp_path, monkeypatch):
+    Image.fromarray(RGB8).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(ValueError, match=r"a\.png has more than 40 pixels"):
+        files.read(tmp_path / "a.png")
+
+
+def test_image_folder_reads_alike(tmp_path):
+    """16 bits were cut off at 255, and photographs lay on their side."""
+    files.write(tmp_path / "a.png", Picture(GRAY16 / np.float32(65535), None, 16))
+    Image.fromarray(RGB8).save(tmp_path / "b.png", exif=exif(6))
+    gray, rgb = ImageFolder(tmp_path, "L"), ImageFolder(tmp_path, "RGB")
+    np.testing.assert_array_equal(gray[0], np.rint(GRAY16 / 257).astype(np.uint8))
+    np.testing.assert_array_equal(rgb[0][..., 1], gray[0])
+    np.testing.assert_array_equal(rgb[1], upright(RGB8, 6))
+    np.testing.assert_array_equal(
+        gray[1], np.asarray(Image.fromarray(np.ascontiguousarray(upright(RGB8, 6))).convert("L"))
+    )

@@ -1,0 +1,345 @@
+"""The training engine: resuming, several processes, averaging, precision; killed and resumed runs of all four families."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import distributed, nn
+
+from amstel.apps import ranks, training
+from amstel.apps.task import Plan, Task
+from tests import command
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PLAN = Plan(steps=12, every=4)
+
+
+class Step(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x, y):
+        loss = (self.model(x)[:, 0] - y).square().mean()
+        return loss, loss.detach().sqrt()[None]
+
+
+class Regression(Task):
+    """Ten samples, three a step; with dropout, so that the state of the generator matters."""
+
+    metrics = ("loss", "rms")
+    best = "score"
+
+    def __init__(self, dropout=0.5, clip=0.0, group=None):
+        self.group = group or ranks.Ranks()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 1))
+        self.module, self.clip = Step(self.model), clip
+        self.optimizer = torch.optim.Adam(self.model.parameters(), 0.02)
+        generator = torch.Generator().manual_seed(1)
+        self.x, self.y = (torch.randn(*s, generator=generator) for s in ((10, 5), (10,)))
+        self.scores = []
+
+    def items(self, step):
+        epoch, number = divmod(step, 4)
+        return np.random.default_rng(epoch).permutation(10)[3 * number : 3 * number + 3].tolist()
+
+    def inputs(self, step, items):
+        return self.x[items], self.y[items]
+
+    def prepare(self, step):
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.02 / (1 + step)
+
+    def seed(self, epoch, rank):
+        return 100 * epoch + rank
+
+    def validate(self):
+        with torch.no_grad():
+            self.model.eval()
+            self.scores.append(-self.module(self.x, self.y)[0].item())
+        return {"score": self.scores[-1]}
+
+    def header(self, step):
+        return {"format": "test"}
+
+
+def _load(out, name=training.CHECKPOINT):
+    return torch.load(out / name, weights_only=True)
+
+
+def equal(a, b):
+    """Bit for bit, all that is in it."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def _stops(task, step):
+    """The task, interrupted in the middle of a step."""
+    inputs, sent = task.inputs, []
+
+    def interrupting(now, items):
+        if now == step and not sent:
+            sent.append(now)
+            os.kill(os.getpid(), signal.SIGINT)
+        return inputs(now, items)
+
+    task.inputs = interrupting
+    return task
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"average": 0.9}, {"accumulate": 2}, {"precision": "bfloat16"}], ids=str
+)
+@pytest.mark.parametrize("step", [1, 5, 7])
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, options, step):
+    plan = replace(PLAN, **options)
+    whole, parts = (replace(plan, out=tmp_path / name) for name in ("whole", "parts"))
+    history = training.fit(Regression(clip=0.1), whole)
+    with pytest.raises(KeyboardInterrupt, match=f"--resume goes on from {parts.out / 'checkpoint.pt'}"):
+        training.fit(_stops(Regression(clip=0.1), step), parts)
+    state = _load(parts.out)
+    assert state["training"]["step"] == step + 1
+    task = Regression(clip=0.1)
+    task.model.load_state_dict(state["model"])
+    # How it was trained comes from the checkpoint.
+    assert training.fit(task, replace(PLAN, out=parts.out), state=state) == history
+    for name in ("checkpoint.pt", "best.pt"):
+        assert equal(_load(whole.out, name), _load(parts.out, name))
+    lines = [json.loads(line) for line in (parts.out / "log.jsonl").read_text().splitlines()]
+    assert lines == [{"epoch": n + 1, **entry} for n, entry in enumerate(history)]
+    assert (whole.out / "log.jsonl").read_text() == (parts.out / "log.jsonl").read_text()
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path):
+    task = Regression()
+
+    def twice(step, items):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("went on")
+
+    task.inputs = twice
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(task, replace(PLAN, out=tmp_path))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_parts_of_a_batch_have_its_gradient():
+    alone, parts = Regression(0.0), Regression(0.0)
+    a, b = training.fit(alone, PLAN), training.fit(parts, replace(PLAN, accumulate=2))
+    for p, q in zip(alone.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+    assert a[0]["loss"] == pytest.approx(b[0]["loss"])
+    x, y, order = alone.x, alone.y, alone.items(0)
+    fresh = Regression(0.0)
+    first = (fresh.model(x[order])[:, 0] - y[order]).square().mean().item()
+    one = training.fit(Regression(0.0), Plan(1, 4))
+    assert one[0]["loss"] == pytest.approx(first) and one[0]["rms"] == pytest.approx(first**0.5)
+
+
+def test_the_average_is_the_result_and_the_best_is_kept(tmp_path):
+    task, seen = Regression(), []
+    step = task.optimizer.step
+
+    def noting(*args, **options):
+        found = step(*args, **options)
+        seen.append([p.detach().clone() for p in task.model.parameters()])
+        return found
+
+    start = [p.detach().clone() for p in task.model.parameters()]
+    task.optimizer.step = noting
+    history = training.fit(task, replace(PLAN, average=0.75, out=tmp_path))
+    expected = start
+    for now in seen:
+        expected = [0.75 * e + 0.25 * n for e, n in zip(expected, now, strict=True)]
+    for p, e in zip(task.model.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.detach(), e)
+    assert equal(_load(tmp_path)["model"], task.model.state_dict())
+    scores = [entry["score"] for entry in history]
+    assert scores == task.scores and _load(tmp_path, "best.pt")["history"][-1]["score"] == max(scores)
+
+
+def test_random_numbers_of_the_caller_stay():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    training.fit(Regression(), PLAN)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_run_is_not_overwritten_unasked(tmp_path):
+    assert training.begin(None, False, False) is None and training.begin(tmp_path, False, False) == tmp_path
+    training.fit(Regression(), replace(PLAN, out=tmp_path))
+    with pytest.raises(FileExistsError, match=r"checkpoint\.pt exists: resume"):
+        training.begin(tmp_path, False, False)
+    assert training.begin(tmp_path, True, False) == training.begin(tmp_path, False, True) == tmp_path
+    with pytest.raises(ValueError, match="`out`"):
+        training.begin(None, True, False)
+
+
+def test_what_is_wrong_with_a_plan_is_said():
+    for options in ({"precision": "int8"}, {"accumulate": 0}, {"average": 1.0}, {"accumulate": True}):
+        with pytest.raises(ValueError, match=f"`{next(iter(options))}` must be"):
+            replace(PLAN, **options)
+
+
+def _process(rank, world, folder):
+    distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    torch.set_num_threads(1)
+    group = ranks.current()
+    task = Regression(0.0, group=group)
+    history = training.fit(task, PLAN, group)
+    outcomes = ranks.each([3, 0, 2], lambda n: 6 // n, group)
+    torch.save({"model": task.model.state_dict(), "history": history}, f"{folder}/{rank}.pt")
+    assert [o.value for o in outcomes] == [2, None, 3] and "ZeroDivisionError" in outcomes[1].error
+    assert group.merge(group.share(range(5))) == list(range(5))
+    distributed.destroy_process_group()
+
+
+def test_two_processes_are_one(tmp_path):
+    """Batches of three, of which one process takes two, and a last one of one, of which the second takes none."""
+    alone = Regression(0.0)
+    history = training.fit(alone, PLAN)
+    mp.spawn(_process, (2, str(tmp_path)), nprocs=2)
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    assert equal(found[0], found[1])
+    for name, value in alone.model.state_dict().items():
+        torch.testing.assert_close(found[0]["model"][name], value, rtol=1e-4, atol=1e-6)
+    assert [e["loss"] for e in found[0]["history"]] == pytest.approx([e["loss"] for e in history], rel=1e-4)
+
+
+# ---------------------------------------------------------------------------- the four families, killed and spread
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    """What trains each family for a moment, all but --out: {family: (words, words that resume it)}."""
+    from amstel import video
+    from amstel.apps.restoration import files
+    from amstel.data import generate_moving_shapes
+
+    root = tmp_path_factory.mktemp("data")
+    for clip in generate_moving_shapes(10, frames=5, size=32, classes=2):
+        folder = root / "clips" / clip.name.split("_")[0]
+        folder.mkdir(exist_ok=True, parents=True)
+        video.write(folder / f"{clip.name}.png", clip.frames)
+    (root / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        values = rng.random((20, 24, 3)).repeat(8, 0).repeat(8, 1).astype(np.float32)
+        files.write(root / "images" / f"{number}.png", files.Picture(values))
+    graphs = ["graphs", "train", "--dataset", "block-model", "--seeds", "48", "--epochs", "40"]
+    small = ["--frame-size", "32", "--hidden", "4", "--steps", "4", "--motion", "difference", "--epochs", "8"]
+    video_ = ["video", "train", root / "clips", *small, "--dropout", "0", "--batch", "3"]
+    track = [
+        "track",
+        "train",
+        root / "images",
+        "--epochs",
+        "4",
+        "--batch",
+        "3",
+        "--boxes",
+        "8",
+        "--mining",
+        "1",
+    ]
+    net = ["--features", "8", "--steps", "2", "--batch", "5", "--size", "16", "--iterations", "200"]
+    restore = ["restore", "train", root / "images", *net]
+    return {
+        "graphs": (graphs, [*graphs, "--resume"]),
+        "video": (video_, [*video_[:3], "--resume"]),
+        "track": (track, [*track[:3], "--resume"]),
+        "restore": (restore, [*restore[:3], "--resume"]),
+    }
+
+
+FAMILIES = ("graphs", "video", "track", "restore")
+
+
+def _results(out):
+    state = _load(out)
+    for key in ("seconds", "training"):
+        state.pop(key, None)
+    return state
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_killed_run_is_resumed_bit_for_bit(capsys, commands, tmp_path, family):
+    words, again = ([*map(str, some), "--threads", "1"] for some in commands[family])
+    assert command.run(capsys, *words, "--out", tmp_path / "whole")[0] == 0
+    out = tmp_path / "parts"
+    run = subprocess.Popen(
+        [sys.executable, "-m", "amstel", *words, "--out", str(out)], stdout=subprocess.DEVNULL
+    )
+    while not (out / "checkpoint.pt").exists() and run.poll() is None:
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+    assert run.returncode == -signal.SIGKILL, "it was through before it could be killed"
+    status, _, err = command.run(capsys, *again, "--out", out)
+    assert status == 0 and err == ""
+    assert equal(_results(out), _results(tmp_path / "whole"))
+
+
+def _close(a, b):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_close(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(_close, a, b))
+    if isinstance(a, torch.Tensor) and a.is_floating_point():
+        return bool((a - b).norm() <= 0.02 * b.norm() + 1e-5)
+    if isinstance(a, float):
+        return a == pytest.approx(b, rel=0.01, abs=1e-3)
+    return equal(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_processes_of_torchrun_are_one(capsys, commands, tmp_path, family):
+    """The same batches: equal but for the order of sums, which a training makes grow; graphs bit for bit."""
+    words = [*map(str, commands[family][0]), "--threads", "1"]
+    for option in ("--epochs", "--iterations"):
+        if option in words and family != "graphs":
+            words[words.index(option) + 1] = "2" if option == "--epochs" else "20"
+    assert command.run(capsys, *words, "--out", tmp_path / "one")[0] == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "amstel", *words, "--out", str(tmp_path / "two")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("checkpoint.pt") == 1  # one of them says it
+    one, two = (_results(tmp_path / name) for name in ("one", "two"))
+    assert equal(one, two) if family == "graphs" else _close(two, one)
+
+
+@pytest.mark.slow
+def test_interrupted_at_the_terminal(commands, tmp_path):
+    words, _ = commands["restore"]
+    out = tmp_path / "out"
+    run = subprocess.Popen(
+        [sys.executable, "-m", "amstel", *map(str, words), "--iterations", "100000", "--out", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (out / "checkpoint.pt").exists() and run.poll() is None:
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert err == f"amstel restore train: interrupted; --resume goes on from {out / 'checkpoint.pt'}\n"
