@@ -1,6 +1,6 @@
 """
-MRI from a quarter of k-space
-=============================
+MRI from two fifths of k-space
+==============================
 
 A made-up object in eight coils, of which every fourth column of k-space and the middle are measured. Total variation is the
 classical answer.
@@ -16,7 +16,7 @@ truth = torch.from_numpy(transform.resize(data.shepp_logan_phantom(), (128, 128)
 maps = amstel.data.mri.loop_sensitivities(8, (128, 128), np.random.default_rng(0)).to(torch.complex64)
 mask = torch.arange(128) % 4 == 0
 mask[52:76] = True
-physics = amstel.inverse.MRI(mask, maps, sigma=0.01, centered=True)
+physics = amstel.inverse.MRI(mask, maps, centered=True)
 y = physics(truth)
 
 images = {
