@@ -65,10 +65,11 @@ def conv_lstm(
         c_n in the dtype of c_0 if there is one. Short types are summed in float32, where c lives too;
         sigmoid and tanh are right to 2 units in the last place.
 
-    Differentiable in x, both weights, bias, peephole and state; higher derivatives go through plain PyTorch.
+    Differentiable in x, both weights, bias, peephole and state, in forward mode and in torch.func too; these and higher
+    derivatives go through plain PyTorch.
     Bit-identical from run to run and, on Winograd's algorithm, for any number of threads as far as PyTorch's
-    batched matrix product is, which sums the gradients of the weights (elsewhere as its convolutions are). torch.compile sees one operation whatever T is; torch.export and ONNX see
-    `amstel.reference.conv_lstm`.
+    batched matrix product is, which sums the gradients of the weights (elsewhere as its convolutions are). torch.compile and
+    torch.export see one operation whatever T is, ONNX one step after the other.
 
     Raises:
         ValueError or TypeError: an argument is not as described.

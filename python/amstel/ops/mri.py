@@ -362,7 +362,12 @@ class _Adjoint(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         weights, maps = ctx.saved_tensors
         if watched(grad):
-            return reference.rim.mri_forward(grad, _mask(weights), maps, centered=ctx.centered), None, None, None
+            return (
+                reference.rim.mri_forward(grad, _mask(weights), maps, centered=ctx.centered),
+                None,
+                None,
+                None,
+            )
         return _Forward.apply(grad, weights, maps, ctx.centered), None, None, None
 
 
@@ -380,7 +385,12 @@ class _Forward(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         weights, maps = ctx.saved_tensors
         if watched(grad):
-            return reference.rim.mri_adjoint(grad, _mask(weights), maps, centered=ctx.centered), None, None, None
+            return (
+                reference.rim.mri_adjoint(grad, _mask(weights), maps, centered=ctx.centered),
+                None,
+                None,
+                None,
+            )
         return _Adjoint.apply(grad, weights, maps, ctx.centered), None, None, None
 
 
