@@ -151,8 +151,10 @@ def conv_lstm(
 
 def conv_gru_gates(gates_x: Tensor, gates_h: Tensor, h: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
     wide = _wide(h.dtype)
-    x_r, x_z, x_n = gates_x.to(wide).chunk(3, 1)
-    h_r, h_z, h_n = gates_h.to(wide).chunk(3, 1)
+    # (onnxscript cannot split what has no known length)
+    parts = (h.shape[0], 3, h.shape[1])
+    x_r, x_z, x_n = gates_x.to(wide).reshape(parts).unbind(1)
+    h_r, h_z, h_n = gates_h.to(wide).reshape(parts).unbind(1)
     r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
     n = torch.tanh(x_n + r * h_n)
     new = ((1 - z) * n + z * h.to(wide)).to(h.dtype)
