@@ -162,7 +162,9 @@ def _each(op: Any) -> Callable:
             stacked = [torch.stack(column) for column in columns]
         if isinstance(one, Tensor):
             return stacked[0], 0
-        return (stacked, [0] * len(stacked)) if isinstance(one, list) else (tuple(stacked), (0,) * len(stacked))
+        return (
+            (stacked, [0] * len(stacked)) if isinstance(one, list) else (tuple(stacked), (0,) * len(stacked))
+        )
 
     return rule
 
