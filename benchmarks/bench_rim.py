@@ -1,4 +1,4 @@
-"""Recurrent inference machines: the network's input with its likelihood gradient, the GRU's gates, a training step.
+"""Recurrent inference machines: the network's input with its likelihood gradient, a training step.
 
 The peers are what is written in their place: eager PyTorch in the layout that suits it better, the same compiled, and
 deepinv's physics. Inputs are channels_last, as the network's convolutions want them.
@@ -11,6 +11,7 @@ from torch import nn
 from amstel import inverse, ops
 from amstel.nn import RIM
 from amstel.reference import rim as reference
+from benchmarks.bench_conv_gru import eager_gru
 from benchmarks.suite import SHORT, Implementation, Shape, Work, channels_last, passes, suite
 
 try:
@@ -136,65 +137,6 @@ def test_super_resolve_both(at, scale, *shape):
     grad = at.randn(shape[0], 2 * shape[1], *shape[2:], last=True)
     found = {name: passes(f, [eta, y], grad) for name, f in list(runs.items())[:3]}
     return Work({k: p["both"] for k, p in found.items()}, bytes=10 * eta.numel() * 4, tolerance=1e-3)
-
-
-# -------------------------------------------------------------------------------------------------- the GRU
-
-GATES = {
-    "16x64x32x32": Shape((16, 64, 32, 32), (1, 8, 4, 6)),
-    "1x64x240x160": Shape((1, 64, 240, 160), (1, 8, 4, 6)),
-    "4x96x64x64": Shape((4, 96, 64, 64), (1, 8, 4, 6), large="cpu"),
-    "16x64x256x256": Shape((16, 64, 256, 256), (1, 8, 4, 6), ("cuda",)),
-}
-GRU_PEERS = (
-    Implementation("amstel", SHORT),
-    Implementation("eager", SHORT),
-    Implementation("eager channels_last", SHORT),
-    Implementation("compiled", SHORT, most=True),
-)
-
-
-def eager_gru(gates_x, gates_h, h):
-    x_r, x_z, x_n = gates_x.chunk(3, 1)
-    h_r, h_z, h_n = gates_h.chunk(3, 1)
-    r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
-    n = torch.tanh(x_n + r * h_n)
-    return (1 - z) * n + z * h
-
-
-def gate_work(at, shape, step):
-    n, c, height, width = shape
-    last = [at.randn(n, k * c, height, width, last=True).requires_grad_() for k in (3, 3, 1)]
-    plain = [t.detach().contiguous().requires_grad_() for t in last]
-    grad = at.randn(*last[2].shape, last=True)
-    compiled = at.compile(eager_gru)
-    found = {
-        "amstel": passes(lambda: ops.conv_gru_cell(*last), last, grad),
-        "eager": passes(lambda: eager_gru(*plain), plain, grad.contiguous()),
-        "eager channels_last": passes(lambda: eager_gru(*last), last, grad),
-        "compiled": passes(lambda: compiled(*last), last, grad),
-    }
-    one = last[2].numel() * last[2].element_size()
-    return Work(
-        {name: p[step] for name, p in found.items()},
-        bytes={"forward": 8, "backward": 13, "both": 25}[step] * one,
-        tolerance=6e-2 if at.dtype == torch.bfloat16 else None,
-    )
-
-
-@suite("conv_gru_gates", "forward", GATES, *GRU_PEERS)
-def test_gates_forward(at, *shape):
-    return gate_work(at, shape, "forward")
-
-
-@suite("conv_gru_gates", "backward", GATES, *GRU_PEERS)
-def test_gates_backward(at, *shape):
-    return gate_work(at, shape, "backward")
-
-
-@suite("conv_gru_gates", "both", GATES, *GRU_PEERS)
-def test_gates_both(at, *shape):
-    return gate_work(at, shape, "both")
 
 
 # ------------------------------------------------------------------------------------------------- training
