@@ -42,8 +42,8 @@ autoclass_content = "class"
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Shapes", "Complexity", "Source"]
-# The page of benchmarks is generated, and may not be there.
-suppress_warnings = ["config.cache", "toc.empty_glob"]
+# Attributes of several classes share a name; a list of attributes does not mean to link any.
+suppress_warnings = ["config.cache", "ref.python"]
 
 sphinx_gallery_conf = {
     "examples_dirs": ["../examples/gallery"],

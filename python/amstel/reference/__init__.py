@@ -1,4 +1,4 @@
-"""The operators in plain PyTorch: the oracle of the tests, the export path, the explanation."""
+"""The operators in plain PyTorch: the oracle of the tests, the explanation."""
 
 from amstel.reference.conv_lstm import conv_lstm, conv_lstm_cell
 from amstel.reference.rim import (

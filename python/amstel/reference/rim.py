@@ -1,6 +1,6 @@
 """The operators of recurrent inference machines in plain PyTorch: likelihood gradients, the network's input, a GRU cell.
 
-The oracle of the tests, what `torch.export` and ONNX see, and the formulae to read.
+The oracle of the tests, and the formulae to read.
 """
 
 from functools import lru_cache

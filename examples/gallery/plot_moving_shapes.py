@@ -1,0 +1,21 @@
+"""
+Clips whose class is a motion
+=============================
+
+No single frame of these made-up clips tells its class, which is the direction in which the colored shape moves. The optical
+flow beside each does.
+"""
+
+from matplotlib import pyplot as plt
+
+import amstel
+
+clips = amstel.data.generate_moving_shapes(4, frames=8, size=64, speed=3.0, wrap=False, seed=5)
+figure, axes = plt.subplots(2, 4, figsize=(10, 5.2), layout="constrained")
+for clip, name, column in zip(clips, ("right", "up", "left", "down"), axes.T, strict=True):
+    corners = clip.boxes.clone()
+    corners[:, 2:] -= corners[:, :2]  # x, y, w, h
+    amstel.plot.tracks(clip.frames[-1], {name: corners}, axes=column[0])
+    motion = amstel.video.flow_image(amstel.video.flow(clip.frames, "farneback")[3:4], bound=6)[0]
+    column[1].imshow(motion)
+    column[1].set(xticks=[], yticks=[])

@@ -1,0 +1,31 @@
+"""
+Where in an image is this?
+==========================
+
+:func:`amstel.ops.roi_match` compares thousands of boxes with one query without writing what is in them. Here the query is the
+target of a made-up frame, and the map shows the score of a box around every place.
+"""
+
+import torch
+from matplotlib import pyplot as plt
+
+import amstel
+
+frames, truth, _ = amstel.tracking.generate_sequence(frames=2)
+model = amstel.nn.SINT.pretrained()
+x, y, w, h = truth[0].tolist()
+rows, columns = torch.meshgrid(torch.arange(0, 240 - h, 8), torch.arange(0, 320 - w, 8), indexing="ij")
+corners = torch.stack([columns, rows, columns + w - 1, rows + h - 1], -1).view(-1, 4)
+boxes = torch.cat([torch.zeros(len(corners), 1), corners], 1)
+
+with torch.no_grad():
+    maps = model.features(frames[:1].permute(0, 3, 1, 2) / 255)
+    query = model.describe(maps, torch.tensor([[0, x, y, x + w - 1, y + h - 1]]))[0]
+    scores = model.match(maps, boxes, query).view(rows.shape)
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+amstel.plot.tracks(frames[0], {"query": truth[0]}, axes=left)
+right.imshow(scores, extent=(w / 2, 320 - w / 2, 240 - h / 2, h / 2))
+right.set(
+    xlim=(0, 320), ylim=(240, 0), title=f"score of {len(boxes)} boxes, by their center", xticks=[], yticks=[]
+)

@@ -1,0 +1,23 @@
+"""
+Success and precision plots
+===========================
+
+Three made-up trackers, whose boxes are the true ones with errors of different sizes, by the protocol of OTB.
+"""
+
+import torch
+from matplotlib import pyplot as plt
+
+import amstel
+
+torch.manual_seed(0)
+truth = torch.cat([torch.rand(200, 2) * 200, torch.full((200, 2), 40.0)], 1)
+noise = torch.randn(200, 4) * torch.tensor([1.0, 1.0, 0.1, 0.1])
+scores = {
+    f"off by {pixels} pixels": amstel.tracking.evaluate(truth + pixels * noise, truth)
+    for pixels in (2, 6, 20)
+}
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+amstel.plot.success(scores, axes=left)
+amstel.plot.precision(scores, axes=right)

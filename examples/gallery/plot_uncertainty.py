@@ -1,0 +1,27 @@
+"""
+Derivatives of a restoration
+============================
+
+Operators are differentiable in forward mode too. One Jacobian-vector product tells how much of a change in the input comes
+through to the output of a denoiser, pixel by pixel, for the price of about two calls.
+"""
+
+import torch
+from matplotlib import pyplot as plt
+from skimage import data
+
+import amstel
+
+clean = torch.from_numpy(data.camera()[128:224, 160:256]).float()[None, None] / 255
+noisy = clean + 25 / 255 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+model, physics = amstel.nn.RIM.pretrained("grey"), amstel.inverse.Denoising(25 / 255)
+signs = torch.randint(0, 2, clean.shape, generator=torch.Generator().manual_seed(1)) * 2.0 - 1
+restored, tangent = torch.func.jvp(lambda y: model(y, physics)[-1], (noisy,), (signs,))
+
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
+for ax, image, title in zip(
+    axes, (noisy, restored, (signs * tangent).abs()), ("noisy", "restored", "kept"), strict=True
+):
+    ax.imshow(image.detach()[0, 0], cmap="gray")
+    ax.set(title=title, xticks=[], yticks=[])
+print(f"trace of the Jacobian: {(signs * tangent).mean():.3f} per pixel")
