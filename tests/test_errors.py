@@ -45,14 +45,14 @@ VEC, MAP, SEQ = T(3), T(1, 2, 5, 5), T(2, 1, 2, 5, 5)
 TABLE = [
     ("Graph.from_edge_index", amstel.Graph.from_edge_index, {"edge_index": INDEX, "num_nodes": 3, "edge_weight": VEC}, {
         "edge_index": tensor(INDEX.T, INDEX.float(), INDEX.to(torch.int16), INDEX[0], INDEX.to_sparse()),
-        "num_nodes": {**NATURAL, ValueError: [-1, np.int32(-1)]},
+        "num_nodes": {**NATURAL, ValueError: [-1, np.int32(-1), 10**30]},
         "edge_weight": {TypeError: ["x"], ValueError: [T(2), T(3, 1), T(3).long(), T(3, dtype=C64), VEC.to_sparse()]},
     }),
     ("Graph.from_csr", amstel.Graph.from_csr, {"indptr": [0, 1, 2], "indices": [0, 1], "weight": T(2), "num_cols": 2}, {
         "indptr": {TypeError: ["x", None], ValueError: [[0.0, 1.0], [[0, 1]], np.zeros(0, np.int64)]},
         "indices": {TypeError: ["x", None], ValueError: [[0.5, 1.0], [[0, 1]]]},
         "weight": {TypeError: ["x"], ValueError: [T(3), T(2).long()]},
-        "num_cols": NATURAL,
+        "num_cols": {**NATURAL, ValueError: [-1, 10**30]},
     }),
     ("Graph.from_scipy", amstel.Graph.from_scipy, {"A": GRAPH.to_scipy()}, {"A": {TypeError: [None, np.eye(3), [[1]]]}}),
     ("Graph.from_networkx", amstel.Graph.from_networkx, {"G": networkx.path_graph(3)}, {"G": {TypeError: [None, [(0, 1)]]}}),

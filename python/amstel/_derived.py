@@ -80,10 +80,16 @@ def copy_of(private: Tensor, given: Given) -> Tensor:
 def _as_value_error(run: Callable[..., Any], *arguments: Any) -> Any:
     """Errors of the structure operators, which name the first bad position, as ValueErrors; memory as itself."""
     try:
-        return run(*arguments)
+        if torch.compiler.is_compiling():
+            return run(*arguments)
+        with torch._C._AutoDispatchBelowAutograd():  # indices have no gradient, and its rules cost time
+            return run(*arguments)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, OverflowError) as error:
+        for name, size in zip(("num_nodes", "num_cols"), arguments[2:4], strict=True):
+            if isinstance(size, int) and size >= 2**63:
+                _check.fail(name, "a number of 64 bits", size)
         raise ValueError(f"Graph: {error}") from None
 
 
