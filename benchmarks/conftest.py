@@ -164,6 +164,7 @@ def keep_line(config, group, member, figures):
             "dtype": dtype,
             **figures,
         }
+        row |= {"dry": True} if dry(config) else {}
         with Path(path).open("a") as file:
             file.write(json.dumps(row) + "\n")
 

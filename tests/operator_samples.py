@@ -228,7 +228,9 @@ def _coils(generator: torch.Generator) -> tuple[Tensor, ...]:
 
 for _mask, _centered in ((COLUMNS, False), (POINTS, True)):
 
-    @sample(f"mri_gradient-{_mask.dim()}d", shapes((2, 2, 3), (2, 1, 2, 3), dtype=torch.complex128), curved=False)
+    @sample(
+        f"mri_gradient-{_mask.dim()}d", shapes((2, 2, 3), (2, 1, 2, 3), dtype=torch.complex128), curved=False
+    )
     def _(ops, x, y, mask=_mask, centered=_centered):
         return ops.mri_gradient(x, y, mask, None, 0.5, centered=centered)
 

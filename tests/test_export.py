@@ -34,7 +34,11 @@ def operators(program):
 
 every = pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: s.name)
 #: One of every operator.
-FEW = [s for s in SAMPLES if not s.name.startswith("spmm") or s.name in ("spmm-sym-1.0", "spmm-weights-sym_inout-1.0")]
+FEW = [
+    s
+    for s in SAMPLES
+    if not s.name.startswith("spmm") or s.name in ("spmm-sym-1.0", "spmm-weights-sym_inout-1.0")
+]
 each = pytest.mark.parametrize("sample", FEW, ids=lambda s: s.name)
 
 
@@ -70,7 +74,9 @@ def test_exported_programs_under_transforms(sample):
     module, tensors = Module(sample.function), tuple(single(sample))
     program = torch.export.export(module, tensors).module()
     tangents = tuple(single(sample, 1))
-    assert_close(torch.func.jvp(program, tensors, tangents), torch.func.jvp(module, tensors, tangents), **TOLERANCE)
+    assert_close(
+        torch.func.jvp(program, tensors, tangents), torch.func.jvp(module, tensors, tangents), **TOLERANCE
+    )
 
 
 @each
@@ -219,3 +225,65 @@ def test_onnx_with_dynamic_shapes(name, tmp_path):
         given = make(size)
         arrays = {i.name: t.numpy() for i, t in zip(session.get_inputs(), given, strict=True)}
         assert_close(torch.from_numpy(session.run(None, arrays)[0]), function(*given), **TOLERANCE)
+
+
+def test_an_exported_program_checks_its_boxes():
+    """What a trace has not seen: the operator itself looks, and no index -1 means the last image."""
+    program = torch.export.export(
+        Module(lambda ops, x, b: ops.roi_pool(x, b, 2)), (_randn(2, 1, 4, 4), BOXES.float())
+    )
+    for image in (-1, 2, 0.5, float("nan")):
+        boxes = BOXES.float()
+        boxes[1, 0] = image
+        with pytest.raises((ValueError, RuntimeError), match=r"image|index|batch"):
+            program.module()(_randn(2, 1, 4, 4), boxes)
+
+
+def test_export_of_a_graph_built_inside():
+    """An edge list as input: the structure is made in the program, with our operators and without."""
+
+    class Layer(torch.nn.Module):
+        def forward(self, x, edge_index):
+            return ops.spmm(amstel.Graph.from_edge_index(edge_index, x.shape[0]), x, norm="sym_inout")
+
+    edges = torch.tensor([[0, 1, 2, 2, 3], [1, 0, 1, 1, 2]])
+    program = torch.export.export(
+        Layer(), (torch.randn(5, 3), edges), dynamic_shapes=({0: _auto}, {1: _auto})
+    )
+    plain = program.run_decompositions(ops.decompositions())
+    x, more = torch.randn(6, 3), torch.tensor([[0, 5, 2, 2, 3, 1, 4], [1, 0, 1, 1, 2, 5, 4]])
+    assert "spmm" in operators(program)
+    for p in (program, plain):
+        assert_close(p.module()(x, more), Layer()(x, more), **TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["spmm", "roi_pool", "conv_lstm", "rim_denoise_input"])
+def test_ahead_of_time_inductor(name, tmp_path):
+    program, function, make = dynamic_program(name)
+    with torch.no_grad():
+        package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "model.pt2"))
+        compiled = torch._inductor.aoti_load_package(package)
+        for size in (3, 5):
+            assert_close(compiled(*make(size)), function(*make(size)), **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["spmm-weights-sym-1.0", "conv_lstm", "roi_pool", "rim_denoise_input"])
+def test_compiled_transforms(name):
+    sample = next(s for s in SAMPLES if s.name == name)
+    tensors, tangents = tuple(single(sample)), tuple(single(sample, 1))
+    many = [torch.stack([t, t + 1]) for t in tensors]
+
+    def everything(*tensors):
+        f = lambda *t: sample.function(ops, *t)  # noqa: E731
+        loss = lambda *t: f(*t).square().sum()  # noqa: E731
+        return (
+            torch.func.grad(loss)(*tensors),
+            torch.func.jvp(f, tensors, tangents)[1],
+            torch.vmap(f)(*many),
+            torch.vmap(torch.func.grad(loss))(*many),
+        )
+
+    torch.compiler.reset()
+    compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(*tensors), everything(*tensors), **TOLERANCE)

@@ -14,7 +14,7 @@ import amstel
 from amstel import reference
 from amstel.ops import mri as _mri
 from amstel.ops.mri import mri_gradient, mri_normal
-from amstel.reference.rim import mri_forward
+from amstel.reference.mri import mri_forward
 from amstel.testing import assert_close
 from tests.conftest import ROOT
 

@@ -3,14 +3,16 @@
 Against numerical derivatives and against the reference in plain PyTorch, in double precision.
 """
 
+import pickle
+
 import pytest
 import torch
-from tests.operator_samples import SAMPLES
 from torch.autograd import forward_ad
 from torch.testing import assert_close
 
 import amstel
 from amstel import ops, reference
+from tests.operator_samples import BOXES, GRAPH, SAMPLES
 
 every = pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: s.name)
 EXACT = {"rtol": 1e-9, "atol": 1e-10}
@@ -115,9 +117,7 @@ def test_second_functional_derivatives(sample):
     def reverse_over_reverse(f):
         def directional(*t):
             grads = torch.func.grad(energy(f), everything)(*t)
-            return sum(
-                (g.conj() * d).real.sum() for g, d in zip(grads, tangents, strict=True)
-            )
+            return sum((g.conj() * d).real.sum() for g, d in zip(grads, tangents, strict=True))
 
         return torch.func.grad(directional, everything)(*primals)
 
@@ -165,7 +165,9 @@ def test_vmap_of_derivatives(sample):
     everything = tuple(range(len(many)))
     per_sample = torch.vmap(torch.func.grad(energy(fused(sample)), everything))(*many)
     single = torch.func.grad(energy(plain(sample)), everything)
-    expected = [torch.stack(gs) for gs in zip(*(single(*(t[b] for t in many)) for b in range(2)), strict=True)]
+    expected = [
+        torch.stack(gs) for gs in zip(*(single(*(t[b] for t in many)) for b in range(2)), strict=True)
+    ]
     assert_close(list(per_sample), expected, **EXACT)
     outside = torch.func.grad(lambda *t: torch.vmap(energy(fused(sample)))(*t).sum(), everything)(*many)
     assert_close(list(outside), expected, **EXACT)
@@ -177,3 +179,94 @@ def test_vmap_of_derivatives(sample):
     for f in () if many[0].is_complex() else (torch.func.jacrev, torch.func.jacfwd):
         found = torch.vmap(f(fused(sample)))(*many)
         assert_close(found, torch.vmap(f(plain(sample)))(*many), **EXACT)
+
+
+# ---- What surrounds the operators ----
+
+
+def _modules():
+    graph = GRAPH
+    yield "GCN", amstel.nn.GCN(3, 4, 2, dropout=0.0), lambda m, x: m(x, graph), (5, 3)
+    yield "ConvLSTM", amstel.nn.ConvLSTM(2, 3), lambda m, x: m(x)[0], (2, 1, 2, 4, 3)
+    yield "ConvGRUCell", amstel.nn.ConvGRUCell(2, 3), lambda m, x: m(x), (1, 2, 4, 3)
+    yield "RoIPool", torch.nn.Sequential(torch.nn.Conv2d(2, 2, 1), _Pool()), lambda m, x: m(x), (2, 2, 4, 4)
+
+
+class _Pool(torch.nn.Module):
+    def forward(self, x):
+        return ops.roi_pool(x, BOXES, 2)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_ensembles(number):
+    """torch.func.functional_call over stacked parameters: the values and the gradients of each model on its own."""
+    models = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        _, model, call, shape = list(_modules())[number]
+        models.append(model.double())
+    x = torch.randn(shape, dtype=torch.float64)
+    parameters, buffers = torch.func.stack_module_state(models)
+
+    class Called(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            return call(self.model, x)
+
+    called = Called(models[0])
+
+    def loss(parameters, buffers, x):
+        named = {f"model.{k}": v for k, v in {**parameters, **buffers}.items()}
+        return torch.func.functional_call(called, named, (x,)).square().sum()
+
+    values = torch.vmap(loss, in_dims=(0, 0, None))(parameters, buffers, x)
+    grads = torch.vmap(torch.func.grad(loss), in_dims=(0, 0, None))(parameters, buffers, x)
+    for k, model in enumerate(models):
+        value = call(model, x).square().sum()
+        assert_close(values[k], value, **EXACT)
+        expected = torch.autograd.grad(value, list(model.parameters()))
+        assert_close([grads[name][k] for name, _ in model.named_parameters()], list(expected), **EXACT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_forward_mode_in_short_types(dtype):
+    for name in ("spmm-sym-1.0", "conv_lstm", "conv_gru_cell", "roi_pool", "rim_input"):
+        sample = next(s for s in SAMPLES if s.name == name)
+        primals, tangents = sample.make(0), sample.make(1)
+        expected = torch.func.jvp(plain(sample), primals, tangents)[1]
+        short = [tuple(t.to(dtype) for t in ts) for ts in (primals, tangents)]
+        found = torch.func.jvp(fused(sample), *short)[1]
+        assert found.dtype == dtype
+        if name != "roi_pool":  # rounding may let another value be the largest
+            assert_close(found.double(), expected, rtol=0.1, atol=0.1 if dtype != torch.float32 else 1e-4)
+
+
+def test_a_graph_first_used_in_a_transform_is_as_good_as_new():
+    graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 0]]), edge_weight=torch.rand(3))
+    x = torch.randn(3, 2)
+    expected = torch.func.grad(lambda x: ops.spmm(graph, x).square().sum())(x)
+    torch.vmap(lambda x: ops.spmm(graph, x))(x[None])
+    pickle.loads(pickle.dumps(graph))
+    leaf = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad(ops.spmm(graph, leaf).square().sum(), leaf)
+    assert_close(found, expected)
+
+
+def test_an_operator_without_a_derivative_says_so():
+    grad, output = torch.randn(2, 3, requires_grad=True), torch.randn(2, 3)
+    with pytest.raises(RuntimeError, match="no derivative"):
+        torch.ops.amstel.epilogue_grad(grad, output)
+    with pytest.raises(RuntimeError, match="no derivative"):
+        torch.func.jvp(lambda g: torch.ops.amstel.epilogue_grad(g, output), (grad.detach(),), (output,))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_raw_operator_has_every_derivative():
+    """As they stand in an exported program."""
+    x = torch.randn(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+    f = lambda x: torch.ops.amstel.bicubic_down(x, None, 2)  # noqa: E731
+    torch.autograd.gradcheck(f, x, check_forward_ad=True)
+    assert f(x).grad_fn is not None

@@ -106,12 +106,11 @@ class _Run:
         if state:
             task.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(own.get("scaler", {}))
-        self.module = task.module
+        self.module: Any = task.module
         if ranks.world > 1:
             self.module = nn.parallel.DistributedDataParallel(task.module)
         self.file = None if plan.out is None else plan.out / CHECKPOINT
-        self.fresh = not state
-        self.opened = False
+        self.fresh, self.opened = not state, False
 
     def _open(self, folder: Path) -> None:
         """Before the first checkpoint, so that a run that cannot begin leaves nothing."""
@@ -226,9 +225,10 @@ class _Run:
                 distributed.all_reduce(self.total)
         if self.ranks.first:
             raw = self.task.model.state_dict()
-            own = {"step": self.step, "best": self.best, "random": random, "total": self.total.cpu()}
-            own["how"] = {k: getattr(self.plan, k) for k in ("precision", "accumulate", "average")}
-            own |= {"scaler": self.scaler.state_dict(), "raw": raw if self.average else None}
+            how = {k: getattr(self.plan, k) for k in ("precision", "accumulate", "average")}
+            own: dict[str, Any] = {"step": self.step, "best": self.best, "random": random, "how": how}
+            own |= {"total": self.total.cpu(), "scaler": self.scaler.state_dict()}
+            own["raw"] = raw if self.average else None
             state = {**self.task.header(self.step), self.task.key: self.average or raw}
             state |= {"optimizer": self.task.optimizer.state_dict(), "history": self.history, "training": own}
             if not self.opened:

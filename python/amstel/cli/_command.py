@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from amstel.cli import _values as values
 
-Failed = typer.BadParameter.__mro__[2]  # click's exception that has a message for the user
+Failed: type[Exception] = typer.BadParameter.__mro__[2]  # click's exception that has a message for the user
 
 
 class Command(TyperCommand):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from amstel.reference.rim import ifft2
+from amstel.reference.mri import ifft2
 
 #: Samples a side in the middle of k-space that tell the phase of the image.
 _MIDDLE = 32

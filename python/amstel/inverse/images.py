@@ -12,6 +12,7 @@ from torch import Tensor
 from amstel import _check, ops
 from amstel.inverse._checks import WIDE, check_binary, check_images
 from amstel.inverse.model import ForwardModel, Fused, Normal, Prepared, Sigma
+from amstel.ops._raw import transformed
 
 
 class Denoising(ForwardModel):
@@ -311,7 +312,8 @@ class _Derived:
         self._known: tuple[Tensor, int, tuple, Tensor] | None = None
 
     def __call__(self, source: Tensor, key: tuple, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        if source.requires_grad or torch.compiler.is_compiling():
+        # What a transform of torch.func makes is gone with it.
+        if source.requires_grad or torch.compiler.is_compiling() or transformed():
             return compute(source)
         known, version = self._known, 0 if source.is_inference() else source._version
         if known is None or known[0] is not source or known[1:3] != (version, key):

@@ -10,7 +10,7 @@ from torch import Tensor
 from amstel import _check, ops
 from amstel.inverse._checks import COMPLEX, check_binary, check_like, names
 from amstel.inverse.model import ForwardModel, Normal, Prepared, Sigma
-from amstel.reference.rim import mri_adjoint, mri_forward
+from amstel.reference.mri import mri_adjoint, mri_forward
 
 
 class MRI(ForwardModel):

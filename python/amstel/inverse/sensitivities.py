@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from amstel._check import fail, integer, tensor
-from amstel.reference.rim import ifft2
+from amstel.reference.mri import ifft2
 
 
 def normalize(s: Tensor) -> Tensor:

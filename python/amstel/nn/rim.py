@@ -14,6 +14,7 @@ from torch.nn.functional import pixel_shuffle, relu
 from torch.utils.checkpoint import checkpoint
 
 from amstel import _check, ops
+from amstel._torch import is_exporting
 from amstel.nn._placed import Placed
 from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.unet import RecurrentUNet
@@ -319,7 +320,7 @@ class RIM(nn.Module, metaclass=Placed):
                 eta = etas[-1]
             return *etas, h1, h2
 
-        if self.memory == "store" or not torch.is_grad_enabled() or torch.compiler.is_exporting():
+        if self.memory == "store" or not torch.is_grad_enabled() or is_exporting():
             return store
         return chunked if self.memory != "recompute" else partial(store, kept=False)
 

@@ -40,7 +40,11 @@ def _index(*sizes: int) -> torch.dtype:
 def _starts(key: Tensor, keys: int) -> Tensor:
     """Where each key's slots begin once they are sorted."""
     ones = torch.ones_like(key, dtype=torch.int64)
-    return torch.zeros(keys + 1, dtype=torch.int64, device=key.device).scatter_add(0, key.long() + 1, ones).cumsum(0)
+    return (
+        torch.zeros(keys + 1, dtype=torch.int64, device=key.device)
+        .scatter_add(0, key.long() + 1, ones)
+        .cumsum(0)
+    )
 
 
 def csr_from_coo(
@@ -147,8 +151,10 @@ def conv_lstm(
 
 def conv_gru_gates(gates_x: Tensor, gates_h: Tensor, h: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
     wide = _wide(h.dtype)
-    x_r, x_z, x_n = gates_x.to(wide).chunk(3, 1)
-    h_r, h_z, h_n = gates_h.to(wide).chunk(3, 1)
+    # (onnxscript cannot split what has no known length)
+    parts = (h.shape[0], 3, h.shape[1])
+    x_r, x_z, x_n = gates_x.to(wide).reshape(parts).unbind(1)
+    h_r, h_z, h_n = gates_h.to(wide).reshape(parts).unbind(1)
     r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
     n = torch.tanh(x_n + r * h_n)
     new = ((1 - z) * n + z * h.to(wide)).to(h.dtype)
@@ -190,14 +196,17 @@ def rim_input(
 
 def _matrix(size: int, scale: int, like: Tensor) -> Tensor:
     """`amstel.reference.rim.bicubic_matrix`, for sizes that are symbols too."""
-    centers = (torch.arange(size // scale, dtype=torch.float64, device=like.device)[:, None] + 0.5) * scale - 0.5
+    centers = (
+        torch.arange(size // scale, dtype=torch.float64, device=like.device)[:, None] + 0.5
+    ) * scale - 0.5
     pixels = torch.arange(size, dtype=torch.float64, device=like.device)
     matrix = 0.0
-    for turn in range(-2, 3):  # the image, mirrored at its border again and again
-        for taps in (pixels + 2 * turn * size, 2 * size - 1 - pixels + 2 * turn * size):
-            d = (taps - centers).abs() / scale
-            near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
-            matrix = matrix + torch.where(d <= 1, near, torch.where(d < 2, far, 0.0))
+    # The image, and beyond its border itself, mirrored again and again as far as the weights reach.
+    copies = [pixels + 2 * turn * size for turn in (-1, 0, 1)] + [-1 - pixels, 2 * size - 1 - pixels]
+    for taps in copies:
+        d = (taps - centers).abs() / scale
+        near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+        matrix = matrix + torch.where(d <= 1, near, torch.where(d < 2, far, 0.0))
     return (matrix / matrix.sum(1, keepdim=True)).to(like.dtype)
 
 
@@ -258,9 +267,7 @@ def coil_expand(x: Tensor, sensitivities: Tensor) -> Tensor:
     return _product(sensitivities, x[:, None])
 
 
-def coil_reduce(
-    images: Tensor, sensitivities: Tensor, minus: Maybe, scale: Maybe, factor: float
-) -> Tensor:
+def coil_reduce(images: Tensor, sensitivities: Tensor, minus: Maybe, scale: Maybe, factor: float) -> Tensor:
     y = _product(sensitivities, images, True).sum(1)
     y = (y if minus is None else y - minus) * factor
     return y if scale is None else y * scale[:, None, None, None]
@@ -296,7 +303,7 @@ def roi_pool(
 
 
 def roi_pool_gather(input: Tensor, argmax: Tensor, rois: Tensor) -> Tensor:
-    images, channels = input.shape[:2]
+    channels = input.shape[1]
     channel = torch.arange(channels, device=input.device)[:, None, None]
     image = rois[:, 0].long()[:, None, None, None]
     flat = input.flatten(2)

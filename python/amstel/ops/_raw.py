@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from amstel import _library
+from amstel._torch import is_exporting
 from amstel.ops import _plain
 
 # Defined here and not in csrc, as it is put together from others in ops/conv_lstm.py.
@@ -52,7 +53,7 @@ def dispatched() -> bool:
     """Whether calls go through the dispatcher: a transform looks, or a program is written down, which shall hold the
     operators themselves."""
     if is_compiling():
-        return torch.compiler.is_exporting() or transformed()
+        return is_exporting() or transformed()
     return _are_transforms_active() or forward_ad._current_level >= 0 or _is_tracing()
 
 
@@ -90,7 +91,7 @@ def _call(op: Any, plain: Callable | None) -> Callable:
     def call(*args: Any) -> Any:
         if is_compiling() or dispatched():
             if torch.onnx.is_in_onnx_export():  # which knows no other operators than its own
-                if not torch.compiler.is_exporting():
+                if not is_exporting():
                     raise ValueError(
                         "the operators of amstel cannot be exported to ONNX with dynamo=False, pass dynamo=True"
                     )
@@ -162,7 +163,9 @@ def _each(op: Any) -> Callable:
             stacked = [torch.stack(column) for column in columns]
         if isinstance(one, Tensor):
             return stacked[0], 0
-        return (stacked, [0] * len(stacked)) if isinstance(one, list) else (tuple(stacked), (0,) * len(stacked))
+        return (
+            (stacked, [0] * len(stacked)) if isinstance(one, list) else (tuple(stacked), (0,) * len(stacked))
+        )
 
     return rule
 

@@ -70,12 +70,13 @@ def conv_lstm(
         c_n in the dtype of c_0 if there is one. Short types are summed in float32, where c lives too;
         sigmoid and tanh are right to 2 units in the last place.
 
-    Differentiable in x, both weights, bias, peephole and state; higher derivatives go through plain PyTorch.
+    Differentiable in x, both weights, bias, peephole and state, in forward mode and in torch.func too; these and higher
+    derivatives go through plain PyTorch.
     Bit-identical from run to run and, on Winograd's algorithm, for any number of threads as far as PyTorch's
     batched matrix product is, which sums the gradients of the weights (elsewhere as its convolutions are).
     float32 convolutions on CUDA follow torch.backends.cudnn.allow_tf32, which torch sets by default: with it results
-    are right to about 1e-3, TF32's 10 bits, and without it to float32's. torch.compile sees one operation whatever T
-    is; torch.export and ONNX see `amstel.reference.conv_lstm`.
+    are right to about 1e-3, TF32's 10 bits, and without it to float32's. torch.compile and torch.export see one
+    operation whatever T is, ONNX one step after the other.
 
     Raises:
         ValueError or TypeError: an argument is not as described.

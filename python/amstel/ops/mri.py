@@ -360,7 +360,7 @@ class _Adjoint(torch.autograd.Function):
         weights, maps = ctx.saved_tensors
         if watched(grad):
             return (
-                reference.rim.mri_forward(grad, _mask(weights), maps, centered=ctx.centered),
+                reference.mri.mri_forward(grad, _mask(weights), maps, centered=ctx.centered),
                 None,
                 None,
                 None,
@@ -383,7 +383,7 @@ class _Forward(torch.autograd.Function):
         weights, maps = ctx.saved_tensors
         if watched(grad):
             return (
-                reference.rim.mri_adjoint(grad, _mask(weights), maps, centered=ctx.centered),
+                reference.mri.mri_adjoint(grad, _mask(weights), maps, centered=ctx.centered),
                 None,
                 None,
                 None,

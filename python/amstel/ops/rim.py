@@ -283,6 +283,8 @@ def _dense(t: Tensor) -> Tensor:
 
 def _planar(t: Tensor) -> Tensor:
     """Contiguous or channels_last, as it is if it is either."""
+    if t.is_contiguous() or transformed():  # torch.vmap knows of no other layout
+        return t.contiguous()
     return t if t.is_contiguous(memory_format=torch.channels_last) else t.contiguous()
 
 

@@ -47,9 +47,9 @@ def roi_pool(
     Returns:
         [K, C, Ph, Pw] in the dtype of input, channels_last where input is.
 
-    Differentiable in input, any number of times; the gradient goes to the first of equal maxima. Bit-identical
+    Differentiable in input, any number of times; constant in the boxes, whose derivative is 0 wherever there is one. The gradient goes to the first of equal maxima. Bit-identical
     from run to run and for any number of threads, and so is the gradient, which is added up in the order of the
-    boxes, in float32 for short types. Under torch.export: `amstel.reference.roi_pool`.
+    boxes, in float32 for short types.
 
     Raises:
         ValueError, TypeError or RuntimeError: an argument is not as described, a coordinate is not finite, a batch
@@ -107,8 +107,7 @@ def roi_match(
         scores [K] in the dtype of the maps; sums are kept in float64 for float64 and in float32 otherwise.
 
     Differentiable in features and query; the gradient pools again and keeps two numbers a box and map. Higher
-    derivatives go through `roi_pool`. Deterministic as `roi_pool` is. Under torch.export:
-    `amstel.reference.roi_match`.
+    derivatives go through `roi_pool`. Deterministic as `roi_pool` is.
 
     Raises:
         ValueError, TypeError or RuntimeError: as `roi_pool`, or where the lengths do not fit.

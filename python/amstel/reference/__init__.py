@@ -1,12 +1,11 @@
-"""The operators in plain PyTorch: the oracle of the tests, the export path, the explanation."""
+"""The operators in plain PyTorch: the oracle of the tests, the explanation."""
 
+from amstel.reference.conv_gru import conv_gru_cell
 from amstel.reference.conv_lstm import conv_lstm, conv_lstm_cell
+from amstel.reference.mri import mri_gradient, mri_normal
 from amstel.reference.rim import (
     bicubic_down,
     bicubic_down_adjoint,
-    conv_gru_cell,
-    mri_gradient,
-    mri_normal,
     rim_denoise_input,
     rim_input,
     rim_super_resolve_input,

@@ -1,6 +1,6 @@
 """`amstel.ops.conv_lstm` and `conv_lstm_cell` in plain PyTorch, one step after the other.
 
-The oracle of the tests, what `torch.export` and ONNX see, and the formula to read.
+The oracle of the tests, and the formula to read.
 """
 
 import torch

@@ -1,6 +1,6 @@
-"""The operators of recurrent inference machines in plain PyTorch: likelihood gradients, the network's input, a GRU cell.
+"""The operators of recurrent inference machines in plain PyTorch: likelihood gradients and the network's input.
 
-The oracle of the tests, what `torch.export` and ONNX see, and the formulae to read.
+The oracle of the tests, and the formulae to read.
 """
 
 from functools import lru_cache
@@ -10,19 +10,6 @@ import torch
 from torch import Tensor
 
 Sigma = float | Tensor
-
-
-def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:
-    """The same values as `amstel.ops.conv_gru_cell`."""
-    wide = torch.promote_types(h.dtype, torch.float32)
-    x_r, x_z, x_n = gates_x.to(wide).chunk(3, 1)
-    h_r, h_z, h_n = gates_h.to(wide).chunk(3, 1)
-    r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
-    n = torch.tanh(x_n + r * h_n)
-    return ((1 - z) * n + z * h.to(wide)).to(h.dtype)
-
-
-# ------------------------------------------------------------------------------------ the network's input
 
 
 def psi(eta: Tensor, link: str) -> Tensor:
@@ -102,71 +89,3 @@ def bicubic_down_adjoint(y: Tensor, scale: int) -> Tensor:
     """The same values as `amstel.ops.bicubic_down_adjoint`."""
     rows, cols = _matrices(y.shape[-2] * scale, y.shape[-1] * scale, scale, y)
     return rows.T @ y @ cols
-
-
-# --------------------------------------------------------------------------------------------------- MRI
-
-
-def fft2(x: Tensor, centered: bool) -> Tensor:
-    """Orthonormal; `centered`: both origins in the middle, at index size // 2."""
-    dims = (-2, -1)
-    if not centered:
-        return torch.fft.fft2(x, norm="ortho")
-    return torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(x, dim=dims), norm="ortho"), dim=dims)
-
-
-def ifft2(k: Tensor, centered: bool) -> Tensor:
-    """The inverse of `fft2`."""
-    dims = (-2, -1)
-    if not centered:
-        return torch.fft.ifft2(k, norm="ortho")
-    return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(k, dim=dims), norm="ortho"), dim=dims)
-
-
-def mri_forward(x: Tensor, mask: Tensor, sensitivities: Tensor | None, *, centered: bool = False) -> Tensor:
-    """A x = M F (S_c x): [N, H, W] to [N, coils, H, W]."""
-    images = x[:, None] if sensitivities is None else sensitivities * x[:, None]
-    return mask.to(x.real.dtype) * fft2(images, centered)
-
-
-def mri_adjoint(y: Tensor, mask: Tensor, sensitivities: Tensor | None, *, centered: bool = False) -> Tensor:
-    """A^H y = sum_c conj(S_c) F^H M y_c: [N, coils, H, W] to [N, H, W]."""
-    # Filled first: 0 times NaN, which may stand for what was not measured, would not be 0.
-    images = ifft2(mask.to(y.real.dtype) * y.masked_fill(mask == 0, 0), centered)
-    return images[:, 0] if sensitivities is None else (sensitivities.conj_physical() * images).sum(1)
-
-
-def mri_normal(
-    x: Tensor,
-    mask: Tensor,
-    sensitivities: Tensor | None,
-    adjoint_y: Tensor | None = None,
-    scale: Sigma = 1.0,
-    *,
-    centered: bool = False,
-) -> Tensor:
-    """The same values as `amstel.ops.mri_normal`."""
-    k = mri_forward(x, mask, sensitivities, centered=centered)
-    result = mri_adjoint(k, torch.ones_like(mask), sensitivities, centered=centered)
-    if adjoint_y is not None:
-        result = result - adjoint_y
-    if isinstance(scale, Tensor):
-        scale = scale.to(result.real.dtype).reshape(-1, 1, 1)
-    return result * scale
-
-
-def mri_gradient(
-    x: Tensor,
-    y: Tensor,
-    mask: Tensor,
-    sensitivities: Tensor | None,
-    sigma: Sigma = 1.0,
-    *,
-    centered: bool = False,
-) -> Tensor:
-    """The same values as `amstel.ops.mri_gradient`."""
-    residual = mri_forward(x, mask, sensitivities, centered=centered)
-    residual = residual - mask.to(y.real.dtype) * y.masked_fill(mask == 0, 0)
-    gradient = mri_adjoint(residual, torch.ones_like(mask), sensitivities, centered=centered)
-    scale = precision(sigma, x.real)
-    return gradient * scale

@@ -20,7 +20,7 @@ WRITTEN = (".csv", ".json")
 
 def load_data(name: str, root: Path | None) -> NodeData:
     """The data set of that name; "block-model" needs no file."""
-    return block_model() if name.replace(" ", "-") == "block-model" else Planetoid(root, name)  # type: ignore[arg-type]
+    return block_model() if name.replace(" ", "-") == "block-model" else Planetoid(root, name)
 
 
 @torch.no_grad()

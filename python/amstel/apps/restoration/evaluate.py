@@ -111,7 +111,7 @@ def denoising(
         return found
 
     done = succeeded(each(range(len(paths)), work, ranks or Ranks(), fatal=failures is None), failures)
-    scores = np.stack([outcome.value for outcome in done], 2)  # type: ignore[arg-type]
+    scores = np.stack([outcome.value for outcome in done], 2)  # type: ignore[misc]
     return [
         {"sigma": sigma, "images": len(done), "seeds": seeds, "noisy": float(of_sigma[..., 0].mean())}
         | _row(of_sigma[..., 1:].reshape(-1, 3))
@@ -153,7 +153,7 @@ def super_resolution(
         return found
 
     done = succeeded(each(paths, work, ranks or Ranks(), fatal=failures is None), failures)
-    scores = np.stack([outcome.value for outcome in done], 1)  # type: ignore[arg-type]
+    scores = np.stack([outcome.value for outcome in done], 1)  # type: ignore[misc]
     return [
         {"scale": scale, "images": len(done), "bicubic": _row(of_scale[:, 0])} | _row(of_scale[:, 1])
         for scale, of_scale in zip(scales, scores, strict=True)

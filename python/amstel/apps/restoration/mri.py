@@ -26,7 +26,7 @@ from amstel.data.mri import cartesian_mask, estimate_sensitivities, read_kspace,
 from amstel.inverse import MRI, total_variation
 from amstel.inverse.restore import mri_physics
 from amstel.nn.rim import RIM
-from amstel.reference.rim import ifft2
+from amstel.reference.mri import ifft2
 
 Row = dict[str, Any]
 

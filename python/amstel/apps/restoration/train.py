@@ -77,11 +77,12 @@ def part(s: Sample, items: Sequence[int]) -> Sample:
     if list(items) == list(range(len(s.x))):
         return s
     rows = torch.as_tensor(items, device=s.x.device)
-    physics = s.physics
+    physics: Any = s.physics
     if isinstance(physics, inverse.Denoising):
-        physics = inverse.Denoising(physics.sigma[rows])
+        sigma: Any = physics.sigma
+        physics = inverse.Denoising(sigma[rows])
     elif isinstance(physics, inverse.Envelope):
-        whole = physics.model
+        whole: Any = physics.model
         physics = mri_physics(inverse.MRI(whole.mask, whole.sensitivities[rows], centered=True))
     initial = None if s.initial is None else s.initial[rows]
     return Sample(s.x[rows], s.y[rows], physics, initial, s.weight[rows])
@@ -176,7 +177,8 @@ def load(path: str | Path) -> RIM:
     model = found.model.eval()
     model.trained_steps = model.steps
     if found.settings.task in ("grey", "colour"):
-        model.trained_sigma = tuple(level / 255 for level in found.settings.sigma)
+        low, high = found.settings.sigma
+        model.trained_sigma = (low / 255, high / 255)
     return model
 
 
@@ -281,7 +283,7 @@ def train(
     source = _source(source, settings)
     validation = None if validation is None else _source(validation, settings)
     group = ranks.current(device)
-    model.to(group.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model.to(group.device).to(memory_format=torch.channels_last).train()
     task = _Task(model, settings, source, validation, group)
     how = Plan(settings.iterations, EVERY, folder, save_every=checkpoint_every, **plan)
     history = training.fit(task, how, group, state, progress)

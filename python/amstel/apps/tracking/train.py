@@ -129,6 +129,7 @@ def _optimizer(model: SINT, settings: Settings) -> torch.optim.Optimizer:
 
 
 class _Task(Task):
+    model: SINT
     metrics = ("loss", "same", "other")
     best = "validation_iou"
 

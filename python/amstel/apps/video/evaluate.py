@@ -97,5 +97,5 @@ def evaluate(
         return found, clip.label, clip.name
 
     outcomes = each(range(len(clips)), work, ranks or Ranks(), fatal=failures is None)
-    found, labels, names = zip(*(done.value for done in succeeded(outcomes, failures)), strict=True)  # type: ignore[misc]
+    found, labels, names = zip(*(done.value for done in succeeded(outcomes, failures)), strict=True)
     return Evaluation(torch.stack(found), torch.tensor(labels), list(names))

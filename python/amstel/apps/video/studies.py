@@ -39,11 +39,6 @@ def _root(root: Path | None, name: str) -> Path:
     return (Path(os.environ["AMSTEL_DATA"]) / "video" if root is None else root) / name
 
 
-def _mean_std(values: Sequence[float]) -> tuple[float, float]:
-    v = torch.tensor(values, dtype=torch.float64)
-    return v.mean().item(), v.std(correction=0).item()
-
-
 def _small(model: str, **changes: Any) -> Settings:
     """For generated clips of 32x32 pixels: maps of 8x8."""
     common = {"frame_size": 32, "channels": (16, 32), "hidden": 16, "steps": 6, "epochs": 30}
@@ -253,7 +248,8 @@ def order(root: Path | None = None, say: Say = print, seeds: int = 3) -> dict[st
             new = generate_moving_shapes(400, seed=1000 + seed, **AMONG)
             accuracy.append(evaluate(done.network, new, segments=1).accuracy)
             fitted.append(done.history[-1]["accuracy"])
-        mean, std = _mean_std(accuracy)
+        both = torch.std_mean(torch.tensor(accuracy, dtype=torch.float64), correction=0)
+        std, mean = (x.item() for x in both)
         say(f"{model}: {100 * mean:.1f} ± {100 * std:.1f} % over {seeds} seeds (chance 25 %)")
         found["runs"].append(
             {

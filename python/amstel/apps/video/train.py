@@ -63,6 +63,7 @@ def _loss(outputs: dict[str, models.video_lstm.Returns], batch: _Batch) -> tuple
 
 
 class _Task(Task):
+    model: Network
     key = "network"
     metrics = ("loss", "accuracy")
     summed = True
