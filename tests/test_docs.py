@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,44 @@ def test_nothing_public_is_undocumented(name):
             if described and not attribute.startswith("_") and not inspect.getdoc(getattr(value, attribute)):
                 bare.append(f"{key}.{attribute}")
     assert not bare
+
+
+COMMANDS = sorted(
+    {
+        line.strip()
+        for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+        for block in re.findall(
+            r"^```sh\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        )
+        for line in block.splitlines()
+        if line.strip().startswith("amstel ")
+    }
+)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands(line):
+    """What the pages tell to type names commands and options that there are."""
+    main = pytest.importorskip("typer.main", reason="the command line needs typer")
+    from amstel.cli._main import app
+
+    command, words = main.get_command(app), shlex.split(line, comments=True)[1:]
+    while hasattr(command, "commands"):
+        if words[0] in command.commands:
+            command = command.commands[words.pop(0)]
+        else:  # `amstel track VIDEO` is `amstel track predict VIDEO`
+            command = command.commands["predict"]
+    known = {name for parameter in command.params for name in parameter.opts}
+    assert {word for word in words if word.startswith("-")} <= known | {"--help"}
+
+
+def test_one_version():
+    said = {
+        "pyproject.toml": r'^version = "(.+)"$',
+        "CMakeLists.txt": r"^project\(amstel VERSION (\S+)",
+        "CITATION.cff": r"^version: (.+)$",
+        "CHANGELOG.md": r"^## (\d\S*)$",
+    }
+    for file, pattern in said.items():
+        found = re.search(pattern, (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+        assert found and found[1] == amstel.__version__, file

@@ -41,8 +41,8 @@ def estimate_sensitivities(kspace: Tensor, mask: Tensor | None = None, calibrati
     sensitivity extraction", MRM 47, 2002.
 
     Args:
-        kspace: complex [..., coils, H, W], centerd.
-        mask: [W] or [H, W], centerd: only what it samples is used. Default: all that is not zero in every coil.
+        kspace: complex [..., coils, H, W], centered.
+        mask: [W] or [H, W], centered: only what it samples is used. Default: all that is not zero in every coil.
         calibration: largest height and width of the center that is used.
 
     Returns:
