@@ -217,7 +217,7 @@ def test_tiles_bound_what_the_network_sees():
 
     seen = []
     amstel.restore(np.zeros((1000, 700), np.float32), sigma=0.1, model=Spy(), tile=256)
-    assert max(shape[2] * shape[3] for shape in seen) <= 256**2 and len(seen) < 60
+    assert max(shape[2] * shape[3] for shape in seen) <= 256**2 and len(seen) < 80
     seen.clear()
     amstel.restore(torch.zeros(40, 1, 64, 64), sigma=0.1, model=Spy(), tile=128)
     assert seen == [(4, 1, 64, 64)] * 20  # the network twice

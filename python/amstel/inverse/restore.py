@@ -17,7 +17,7 @@ from amstel import _check, inverse, ops
 from amstel.inverse.canonical import canonical, sampled, unit
 from amstel.inverse.noise import blend, estimate_sigma
 from amstel.inverse.sensitivities import estimate_sensitivities
-from amstel.inverse.tiles import OVERLAP, TILE, tiled
+from amstel.inverse.tiles import LEAST, TILE, tiled
 from amstel.nn.rim import RIM
 
 TASKS = ("denoise", "inpaint", "sr", "mri")
@@ -52,8 +52,8 @@ def restore(
     =========  ===================  ================================  ===========
     task       y                    A                                 weights
     =========  ===================  ================================  ===========
-    "denoise"  noisy image          identity                          grey, colour
-    "inpaint"  image with holes     `mask`                            grey, colour
+    "denoise"  noisy image          identity                          gray, colour
+    "inpaint"  image with holes     `mask`                            gray, colour
     "sr"       small image          antialiased bicubic by 1 / scale  sr
     "mri"      k-space              coils, Fourier transform, `mask`  mri
     =========  ===================  ================================  ===========
@@ -118,7 +118,7 @@ def restore(
     """
     if task not in TASKS:
         _check.fail("task", f"one of {', '.join(TASKS)}", task)
-    scale, tile = _check.integer("scale", scale, 2), _check.integer("tile", tile, 4 * OVERLAP)
+    scale, tile = _check.integer("scale", scale, 2), _check.integer("tile", tile, LEAST)
     steps = steps if steps is None else _check.integer("steps", steps, 1)
     if scale > LARGEST_SCALE:
         _check.fail("scale", f"at most {LARGEST_SCALE}", scale)
@@ -131,7 +131,7 @@ def restore(
     automatic = sigma is None or (isinstance(sigma, str) and sigma == "auto")
     noise = _sigma(None if automatic else sigma, task, y)
     if model is None:
-        kind = task if task in ("sr", "mri") else "colour" if y.shape[1] == 3 else "grey"
+        kind = task if task in ("sr", "mri") else "colour" if y.shape[1] == 3 else "gray"
         model = pretrained(kind, y.device)
     channels = {"sr": 1, "mri": 2}.get(task, y.shape[1])
     if model.channels != channels:

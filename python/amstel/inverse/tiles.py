@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 #: Pixels a side of what the network sees at once, and how many of them lie beyond the part that is kept.
-TILE, OVERLAP = 512, 32
+TILE, OVERLAP = 512, 48
+#: The smallest tile.
+LEAST = 128
 
 
 def tiled(

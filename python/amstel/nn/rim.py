@@ -25,6 +25,8 @@ State = tuple[Tensor | None, Tensor | None]
 
 #: The networks, and how many features each has unless it is told.
 WIDTHS = {"conv": 64, "unet": 16}
+#: Names of weights that are not those of their file.
+_FILES = {"gray": "gray_unet"}
 #: What only "conv" can be told, and the values that "unet" takes for it.
 _OF_CONV = {
     "stride": 1,
@@ -210,21 +212,23 @@ class RIM(nn.Module, metaclass=Placed):
 
     @classmethod
     def pretrained(cls, name: str) -> RIM:
-        """The network with weights that ship, "grey", "colour", "sr" or "mri", in evaluation mode.
+        """The network with weights that ship, "gray", "colour", "sr" or "mri", in evaluation mode.
 
-        "grey" and "colour" are denoisers, "sr" enlarges the grey image 2, 3 or 4 times, "mri" takes complex images of
-        several coils; see the cards beside the files. Needs the extra [restore].
+        "gray" (a U-Net) and "colour" are denoisers, "sr" enlarges the gray image 2, 3 or 4 times, "mri" takes complex
+        images of several coils; "grey" is the gray denoiser of the last release. See the cards beside the files. Needs
+        the extra [restore].
         """
         from amstel import weights
 
-        file = f"rim_{name}"
-        options = json.loads(weights.metadata(file)["options"])
-        model = cls(**options)
-        model.load_state_dict(weights.load(file))
+        file = f"rim_{_FILES.get(name, name)}"
         said = weights.metadata(file)
+        model = cls(**json.loads(said["options"]))
+        model.load_state_dict(weights.load(file))
         model.trained_steps = int(said.get("trained_steps", model.steps))
-        if "trained_sigma" in said:
-            model.trained_sigma = tuple(level / 255 for level in json.loads(said["trained_sigma"]))
+        settings = json.loads(said.get("settings", "{}"))
+        if settings.get("task") in ("gray", "grey", "colour"):
+            low, high = settings["sigma"]
+            model.trained_sigma = low / 255, high / 255
         return model.eval()
 
     def step(

@@ -1,0 +1,110 @@
+"""Clean and awkward images, which a denoiser must not spoil: with the weights that ship, never worse than the input."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+
+import amstel
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def psnr(x, truth):
+    """As 8-bit files would have it, so that nothing changed is infinitely good."""
+    x, truth = (np.rint(255 * np.clip(a, 0, 1)) for a in (x, truth))
+    error = np.square(x - truth).mean()
+    return 20 * math.log10(255) - 10 * math.log10(error) if error else math.inf
+
+
+def _text(size, rng):
+    page = np.ones((size, size))
+    for top in range(8, size - 12, 14):
+        for left in range(6, size - 10, 9):
+            for _ in range(3):
+                r, c = top + rng.integers(0, 7), left + rng.integers(0, 5)
+                if rng.integers(2):
+                    page[top : top + 9, c : c + 1 + rng.integers(2)] = 0
+                else:
+                    page[r : r + 1 + rng.integers(2), left : left + 6] = 0
+    return page
+
+
+def _awkward():
+    """Name -> clean 8-bit gray image in [0, 1]."""
+    from skimage import data
+
+    rng, size = np.random.default_rng(0), 128
+    y, x = np.mgrid[:size, :size]
+    photo = data.camera()[100:228, 150:278] / 255
+    lines = np.ones((size, size))
+    for k in range(9):
+        lines[np.abs(np.hypot(x - 64, y - 60) - 7 * k) < 0.7] = 0
+        lines[np.abs(x - 3 * y + 40 * k - 100) < 1.6] = 0
+    made = {
+        "flat": np.full((size, size), 0.5),
+        "black": np.zeros((size, size)),
+        "ramp": np.broadcast_to(x / (size - 1), (size, size)),
+        "slanted ramp": (x + 2 * y) / (3 * (size - 1)) * 0.6 + 0.2,
+        "text": _text(size, rng),
+        "checkerboard": (x // 4 + y // 4) % 2,
+        "fine checkerboard": (x + y) % 2,
+        "saturated": np.clip((photo - 0.4) * 6 + 0.5, 0, 1),
+        "night": 0.12 * photo**3 + ((x - 90) ** 2 + (y - 30) ** 2 < 20) * 0.9,
+        "line art": lines,
+        "camera": photo,
+        "astronaut": data.astronaut()[..., 1][20:148, 160:288] / 255,
+    }
+    return {name: np.rint(255 * np.clip(image, 0, 1)) / 255 for name, image in made.items()}
+
+
+AWKWARD = (
+    "flat", "black", "ramp", "slanted ramp", "text", "checkerboard", "fine checkerboard", "saturated", "night",
+    "line art", "camera", "astronaut",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def awkward():
+    pytest.importorskip("safetensors")
+    pytest.importorskip("skimage")
+    return _awkward()
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_the_default_call_is_never_worse_than_its_input(awkward, name):
+    """Clean, with little noise and with much, as files of 8 bits have it."""
+    clean = awkward[name]
+    noise = np.random.default_rng(1).standard_normal(clean.shape)
+    for sigma in (0, 1, 3, 6, 15, 25):
+        y = np.rint(255 * np.clip(clean + sigma / 255 * noise, 0, 1)) / 255
+        x = amstel.restore(y)
+        assert psnr(x, clean) > psnr(y, clean) - 0.1 or psnr(x, clean) == math.inf, sigma
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_given_level_is_never_worse_than_the_input(awkward, name):
+    clean = awkward[name]
+    noise = np.random.default_rng(1).standard_normal(clean.shape)
+    for sigma in (0.5, 1, 2, 3, 5, 10, 25):
+        y = clean + sigma / 255 * noise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # below the trained noise
+            x = amstel.restore(y, sigma=sigma / 255)
+        assert np.square(x - clean).mean() < 1.0233 * np.square(y - clean).mean(), sigma  # 0.1 dB
+
+
+def test_a_clean_photograph_in_color_comes_back(awkward):
+    from skimage import data
+
+    for photo in (data.astronaut()[:200, :200], data.coffee()[100:300, 200:400], data.chelsea()[:200, :200]):
+        x = amstel.restore(photo / 255)
+        assert psnr(x, photo / 255) == math.inf
+
+
+def test_noise_told_and_not_there_takes_no_more_than_it(awkward):
+    """Told 5 of a flat gray without noise, it came back off by up to 61 of 255."""
+    flat = awkward["flat"]
+    for sigma in (5, 25):
+        assert 255 * abs(amstel.restore(flat, sigma=sigma / 255) - flat).max() < sigma
