@@ -360,8 +360,18 @@ def test_node_data_checks_its_parts(change, error, name):
 
 @pytest.mark.parametrize(
     "change",
-    [{"nodes": 79}, {"nodes": 1.5}, {"classes": 0}, {"classes": True}, {"words": 5}, {"degree": -1.0}]
-    + [{"degree": float("nan")}, {"mixing": 1.5}, {"mixing": "x"}, {"seed": -1}],
+    [
+        {"nodes": 79},
+        {"nodes": 1.5},
+        {"classes": 0},
+        {"classes": True},
+        {"words": 5},
+        {"degree": -1.0},
+        {"degree": float("nan")},
+        {"mixing": 1.5},
+        {"mixing": "x"},
+        {"seed": -1},
+    ],
     ids=str,
 )
 def test_block_model_checks_its_sizes(change):
