@@ -82,3 +82,24 @@ def test_everything_public_is_there_when_it_is_named():
     assert found.pop("nothing") == "module 'amstel' has no attribute 'nothing'"
     assert found.pop("Graph") == "type" and found.pop("restore") == "function"
     assert set(found.values()) == {"module"}
+
+
+STEMS = ("spmm", "conv_lstm", "conv_gru", "roi_pool", "rim", "mri")
+PLACES = (
+    "python/amstel/ops/{}.py",
+    "python/amstel/reference/{}.py",
+    "csrc/common/{}_check.h",
+    "csrc/cpu/{}_op.cpp",
+    "csrc/cpu/kernels/{}.inl.h",
+    "csrc/cuda/{}_op.cu",
+    "csrc/cuda/kernels/{}.cuh",
+    "tests/test_{}.py",
+    "tests/test_{}_cuda.py",
+    "benchmarks/bench_{}.py",
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("stem", STEMS)
+def test_one_stem_through_all_folders(stem, place):
+    assert (ROOT / place.format(stem)).is_file()

@@ -1,453 +1,609 @@
-"""amstel.nn.RIM: its recurrence, ablations, memory, and what it composes with."""
+"""amstel.ops.rim_input and its kin, and bicubic resampling, against plain PyTorch, SciPy and Pillow; the contract."""
 
 import itertools
-import json
+import math
+import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
-from torch import distributed, nn
-from torch import multiprocessing as mp
-from torch.nn.functional import conv2d, pixel_shuffle, relu
 
 import amstel
-from amstel import inverse, weights
-from amstel.nn import RIM, ConvGRUCell
+from amstel import reference
+from amstel.ops import rim as _rim
+from amstel.testing import TOLERANCE, assert_close
+from tests.conftest import ROOT
 
+DTYPES = list(TOLERANCE)
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+LINKS = ["identity", "logistic"]
 F32, F64 = torch.float32, torch.float64
-MEMORY = ["store", "recompute", "chunked", 2, 3]
+ops = torch.ops.amstel
 
 
-@pytest.fixture(autouse=True)
-def _small(one_thread):
-    torch.manual_seed(0)
+def normal(*shape, seed=0, dtype=F64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)
 
 
-def rim(*args, features=6, steps=4, dtype=F64, **options):
-    """With weights large enough that every part of the network matters."""
-    model = RIM(*args, features=features, steps=steps, **options)
-    for k, p in enumerate(model.parameters()):
-        p.data = torch.randn(p.shape, generator=torch.Generator().manual_seed(k)) * 0.6 / p[0].numel() ** 0.5
-    return model.to(dtype)
+def binary(*shape, seed=9):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.6
 
 
-def image(*shape, dtype=F64, seed=0):
-    return torch.rand(shape, dtype=F64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+def cases(n=2, c=3, h=6, w=10, scale=2):
+    """By name: f(module, *leaves) and its leaves, which may have any dtype."""
+    eta, other, small = (
+        normal(n, c, *size, seed=k) for k, size in enumerate(((h, w), (h, w), (h // scale, w // scale)))
+    )
+    sigma, mask = torch.linspace(0.5, 2, n, dtype=F64), binary(n, 1, h, w)
+    made = {
+        "down": (lambda m, x: m.bicubic_down(x, scale), [eta]),
+        "up": (lambda m, y: m.bicubic_down_adjoint(y, scale), [small]),
+    }
+    for link in LINKS:
+
+        def plain(m, eta, gradient, link=link):
+            return m.rim_input(eta, gradient, link=link)
+
+        def denoise(m, eta, y, link=link):
+            return m.rim_denoise_input(eta, y, 0.7, link=link)
+
+        def inpaint(m, eta, y, link=link):
+            return m.rim_denoise_input(eta, y, sigma.to(eta.device), mask=mask.to(eta.device), link=link)
+
+        def enlarge(m, eta, y, link=link):
+            return m.rim_super_resolve_input(eta, y, scale, 0.7, link=link)
+
+        def enlarge_each(m, eta, y, link=link):
+            return m.rim_super_resolve_input(eta, y, scale, sigma.to(eta.device), link=link)
+
+        made[f"input {link}"] = plain, [eta, other]
+        made[f"denoise {link}"] = denoise, [eta, other]
+        made[f"inpaint {link}"] = inpaint, [eta, other]
+        made[f"enlarge {link}"] = enlarge, [eta, small]
+        made[f"enlarge each {link}"] = enlarge_each, [eta, small]
+    return made
 
 
-def gru(cell, x, h):
-    """By hand, 1x1."""
-    x_r, x_z, x_n = conv2d(x, cell.weight_ih, cell.bias_ih).chunk(3, 1)
-    h_r, h_z, h_n = conv2d(h, cell.weight_hh, cell.bias_hh).chunk(3, 1)
-    z = torch.sigmoid(x_z + h_z)
-    return (1 - z) * torch.tanh(x_n + torch.sigmoid(x_r + h_r) * h_n) + z * h
+NAMES = list(cases())
 
 
-def plain(model, x, gradient, steps, link="identity", use_estimate=True, recurrent=True, detach=False):
-    """The recurrence of the paper, written out."""
-    eta = torch.logit(x.clamp(0.01, 0.99)) if link == "logistic" else x
-    size = [-(-n // model.stride) for n in x.shape[2:]]
-    h1 = h2 = torch.zeros(len(x), model.features, *size, dtype=x.dtype)
-    estimates = []
-    for _ in range(steps):
-        image = torch.sigmoid(eta) if link == "logistic" else eta
-        g = gradient(image) * (image * (1 - image) if link == "logistic" else 1)
-        g = g.detach() if detach else g
-        given = torch.cat([eta, g], 1) if use_estimate else g
-        a = relu(model.conv1(given))
-        h1 = gru(model.gru1, a, h1) if recurrent else model.gru1(a)
-        a = relu(model.conv2(h1))
-        h2 = gru(model.gru2, a, h2) if recurrent else model.gru2(a)
-        update = model.conv3(h2)
-        if model.stride > 1:
-            update = pixel_shuffle(update, model.stride)[:, :, : x.shape[2], : x.shape[3]]
-        eta = eta + update
-        estimates.append(torch.sigmoid(eta) if link == "logistic" else eta)
-    return estimates
+def same_bits(name):
+    """Not with PyTorch's sigmoid, whose vectors and remainders round differently."""
+    return not (name.startswith("enlarge") and name.endswith("logistic"))
 
 
-def close(a, b, tolerance=1e-11):
-    assert len(a) == len(b)
-    for x, y in zip(a, b, strict=True):
-        assert x.dtype == y.dtype
-        torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance)
+def run(f, module, leaves, grad=None):
+    """The value and the gradients."""
+    leaves = [t.detach().requires_grad_() for t in leaves]
+    out = f(module, *leaves)
+    grad = normal(*out.shape, seed=5).to(leaves[0].device, leaves[0].dtype) if grad is None else grad
+    return [out.detach(), *torch.autograd.grad(out, leaves, grad.to(out.dtype))]
 
 
-def gradients(estimates, leaves):
-    loss = sum((e.abs() ** 2).sum() * (k + 1) for k, e in enumerate(estimates))
-    return torch.autograd.grad(loss, leaves)
+def check(f, leaves, dtype=F64, layout=torch.contiguous_format, device="cpu"):
+    """Values and gradients in `dtype` against the reference in float64."""
+    short = [t.to(device, dtype).contiguous(memory_format=layout) for t in leaves]
+    grad = normal(*f(reference, *leaves).shape, seed=5).to(device, dtype)
+    found = run(f, amstel.ops, short, grad)
+    expected = run(f, reference, [t.double() for t in short], grad.double())
+    with torch.no_grad():
+        assert torch.equal(f(amstel.ops, *short), found[0])
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == dtype
+        assert_close(a, b)
+    return found
 
 
-OPTIONS = [
-    {}, {"link": "logistic"}, {"detach_gradient": True}, {"use_estimate": False}, {"recurrent": False}, {"stride": 2},
-    {"link": "logistic", "detach_gradient": True, "use_estimate": False}, {"recurrent": False, "stride": 2},
-]  # fmt: skip
+# ---- Values and gradients ----
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_values_and_gradients(channels, options):
-    model, physics = rim(channels, **options), inverse.Inpainting(torch.rand(7, 9) > 0.3, 0.5)
-    y = image(2, channels, 7, 9).requires_grad_()
-    names = ("link", "use_estimate", "recurrent")
-    how = {k: v for k, v in options.items() if k in names} | {"detach": "detach_gradient" in options}
-    found = model(y, physics)
-    expected = plain(model, physics.adjoint(y), lambda x: physics.gradient(x, y), 4, **how)
-    close(found, expected)
-    leaves = [y, *model.parameters()]
-    close(gradients(found, leaves), gradients(expected, leaves))
-    given = image(2, channels, 7, 9, seed=1)
-    found = model(y, physics, steps=2, initial=given)
-    close(found, plain(model, given, lambda x: physics.gradient(x, y), 2, **how))
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_values_and_gradients(name, dtype, layout, device):
+    for channels, size in ((3, (6, 10)), (1, (4, 2)), (5, (22, 34))):
+        out, *_ = check(*cases(2, channels, *size)[name], dtype, layout, device)
+        if name not in ("down", "up"):
+            assert out.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_float32_goes_through_winograd():
-    model, physics = rim(features=16, dtype=F32), inverse.Denoising(0.5)
-    y = image(2, 1, 13, 10, dtype=F32)
-    wide = rim(features=16)
-    expected = plain(wide, y.double(), lambda x: physics.gradient(x, y.double()), 4)
-    slopes = gradients(expected, list(wide.parameters()))
-    for layout in (torch.contiguous_format, torch.channels_last):
-        found = model.to(memory_format=layout)(y, physics)
-        for a, b in zip(found, expected, strict=True):
-            torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4)
-        for a, b in zip(gradients(found, list(model.parameters())), slopes, strict=True):
-            assert float((a - b).norm() / b.norm()) < 1e-4
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+@pytest.mark.parametrize("pixels", [1, 3, 15, 16, 17, 31, 33, 255, 256, 257, 511, 513])
+def test_values_at_every_width(pixels, channels):
+    for name, size, (dtype, layout) in itertools.product(
+        ("input logistic", "inpaint identity"),
+        ((1, pixels), (pixels, 1)),
+        ((F32, LAYOUTS[0]), (torch.bfloat16, LAYOUTS[1])),
+    ):
+        check(*cases(2, channels, *size, scale=1)[name], dtype, layout)
 
 
-@pytest.mark.parametrize("link", ["identity", "logistic"])
-def test_any_physics(link):
-    """One network; with .prepare and .network_input, with .prepare alone, and with .adjoint and .gradient alone."""
-
-    class Plain:
-        def __init__(self, model):
-            self.adjoint, self.gradient = model.adjoint, model.gradient
-
-    class Prepared(Plain):
-        def prepare(self, y):
-            outer = self
-
-            class Found:
-                def gradient(self, x):
-                    return outer.gradient(x, y)
-
-            return Found()
-
-    model = rim(link=link)
-    x = image(2, 1, 8, 12)
-    for physics in (inverse.Denoising(0.3), inverse.SuperResolution(2, 0.4), inverse.Deblurring(image(3, 3) / 9, 0.5),
-                    inverse.RandomProjection(torch.randn(20, 96, dtype=F64) / 5, 0.6, image_shape=(1, 8, 12))):  # fmt: skip
-        y = physics(x)
-        expected = plain(model, physics.adjoint(y), lambda x: physics.gradient(x, y), 4, link)  # noqa: B023
-        for p in (physics, Plain(physics), Prepared(physics)):
-            close(model(y, p), expected, 1e-9)
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 5, 7, 8, 31, 64, 65])
+def test_values_at_every_scale(scale):
+    sizes = [(1, 1), (1, 2), (2, 3), (3, 1), (4, 5), (33, 2), (2, 17)]
+    if scale < 8:
+        sizes += [(3, size) for size in (13, 14, 15, 16, 29, 31, 32, 33)] + [(65, 9)]
+    for (height, width), dtype in itertools.product(sizes, (F64, F32)):
+        of = cases(1, 2, height * scale, width * scale, scale)
+        for name in ("down", "up", "enlarge logistic"):
+            check(*of[name], dtype)
 
 
-@pytest.mark.parametrize("link", ["identity", "logistic"])
-def test_complex_images_are_two_channels(link):
-    """Real and imaginary part each go through the link."""
-    maps = torch.randn(3, 8, 10, dtype=torch.complex128)
-    physics, model = inverse.MRI(torch.rand(10) > 0.4, maps, 0.7), rim(2, link=link)
-    x = torch.complex(image(2, 8, 10), image(2, 8, 10, seed=1))
-    y = physics(x)
-
-    def gradient(x):
-        found = physics.gradient(torch.complex(x[:, 0], x[:, 1]), y)
-        return torch.stack([found.real, found.imag], 1)
-
-    start = physics.adjoint(y)
-    expected = plain(model, torch.stack([start.real, start.imag], 1), gradient, 4, link)
-    expected = [torch.complex(e[:, 0], e[:, 1]) for e in expected]
-
-    class Plain:
-        adjoint, gradient = physics.adjoint, physics.gradient
-
-    for p in (physics, Plain()):
-        close(model(y, p), expected, 1e-9)
-    parameters = list(model.parameters())
-    close(gradients(model(y, physics), parameters), gradients(expected, parameters), 1e-8)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("n, c, h, w", [(0, 3, 4, 6), (2, 3, 0, 6), (2, 3, 4, 0), (2, 0, 4, 6), (0, 0, 0, 0)])
+def test_values_of_nothing(n, c, h, w, name):
+    f, leaves = cases(n, c, h, w)[name]
+    for result, expected in zip(run(f, amstel.ops, leaves), run(f, reference, leaves), strict=True):
+        assert result.numel() == 0 and result.shape == expected.shape
 
 
-def test_logistic_link_stays_inside():
-    model = rim(link="logistic", steps=3)
-    y = torch.tensor([-5.0, 0.0, 0.5, 1.0, 7.0]).to(F64).view(1, 1, 1, 5)
-    for e in model(y, inverse.Denoising(0.1)):
-        assert bool(((e > 0) & (e < 1)).all())
+def strided(x):
+    """The same values in other layouts."""
+    n, c, h, w = x.shape
+    wide = x.new_zeros(n, 2 * c, h + 3, 2 * w + 2)
+    wide[:, ::2, 1:-2, 2::2] = x
+    yield wide[:, ::2, 1:-2, 2::2]
+    yield wide.contiguous(memory_format=torch.channels_last)[:, ::2, 1:-2, 2::2]
+    yield x.transpose(2, 3).contiguous().transpose(2, 3)
+    yield x.transpose(0, 1).contiguous().transpose(0, 1)
+    yield torch.complex(torch.zeros_like(x), -x).conj().imag  # negated when it is looked at
 
 
-def test_gradients_of_gradients():
-    model, physics = rim(features=3, steps=2), inverse.Denoising(0.8)
-    y = image(1, 1, 3, 4).requires_grad_()
-    assert torch.autograd.gradcheck(lambda y: model(y, physics)[-1], y)
-    assert torch.autograd.gradgradcheck(lambda y: model(y, physics)[-1], y)
-
-
-# ---- Memory ----
+@pytest.mark.parametrize("name", NAMES)
+def test_values_and_gradients_of_strided_input(name):
+    for n, c, dtype in ((2, 3, F32), (1, 1, F32), (2, 1, F64), (0, 2, F32)):
+        f, leaves = cases(n, c)[name]
+        leaves = [t.to(dtype) for t in leaves]
+        grad = normal(*f(reference, *leaves).shape, seed=5, dtype=dtype)
+        spaced = torch.zeros(*grad.shape[:3], 2 * grad.shape[3], dtype=dtype)
+        spaced[..., ::2] = grad
+        expected = run(f, amstel.ops, leaves, grad)
+        for views in zip(*map(strided, leaves), strict=True):
+            for a, b in zip(run(f, amstel.ops, views, spaced[..., ::2]), expected, strict=True):
+                assert a.shape == b.shape and (torch.equal(a, b) or not same_bits(name))
+                torch.testing.assert_close(a, b)
+    # One image for all of a batch.
+    f, leaves = cases(3, 2)[name]
+    first = [t[:1].expand_as(t) for t in leaves]
+    for a, b in zip(
+        run(f, amstel.ops, first), run(f, amstel.ops, [t.contiguous() for t in first]), strict=True
+    ):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"link": "logistic"}, {"detach_gradient": True}, {"recurrent": False}], ids=str
+    "shape", [(7,), (5, 1), (5, 7), (1, 1, 5, 7), (2, 1, 1, 1), (3, 1, 1), (2, 3, 5, 7), (), (2, 1, 5, 1)]
 )
-def test_memory_does_not_change_a_bit(options):
-    physics = inverse.Denoising(torch.tensor([0.3, 0.6]))
-    for dtype, steps in ((F32, 5), (F64, 1)):
-        results = []
-        for memory in MEMORY:
-            model = rim(features=16, dtype=dtype, memory=memory, **options)
-            y = image(2, 1, 9, 8, dtype=dtype).requires_grad_()
-            estimates = model(y, physics, steps=steps)
-            results.append([*estimates, *gradients(estimates, [y, *model.parameters()])])
-        for memory, result in zip(MEMORY, results, strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True)), memory
+def test_values_of_every_mask(shape):
+    eta, y = normal(2, 3, 5, 7), normal(2, 3, 5, 7, seed=1)
+    mask = binary(*shape)
+    masks = [mask, mask.double(), mask.half(), mask.to(torch.uint8), mask.expand(2, 3, 5, 7)]
+    masks += [m.contiguous(memory_format=torch.channels_last) for m in masks if m.dim() == 4]
+    for m, dtype, layout in itertools.product(masks, (F64, torch.float16), LAYOUTS):
+        f = lambda module, *t, m=m: module.rim_denoise_input(*t, 0.5, mask=m, link="logistic")  # noqa: E731
+        check(f, [eta, y], dtype, layout)
 
 
-class Unfused(nn.Module):
-    """The same network as one writes it in PyTorch."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, y, physics):
-        return plain(self.model, y, lambda x: physics.gradient(x, y), self.model.steps)
-
-
-def kept_bytes(function):
-    """Of all that is kept for the gradient, each storage once."""
-    kept = {}
-
-    def pack(t):
-        kept[t.untyped_storage().data_ptr()] = t
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        out = function()
-    held = {e.untyped_storage().data_ptr(): e for e in out} | kept
-    return sum(t.untyped_storage().nbytes() for t in held.values())
+def test_values_of_every_kind_of_sigma():
+    eta, y = normal(3, 2, 4, 6, dtype=F32), normal(3, 2, 4, 6, seed=1, dtype=F32)
+    expected = amstel.ops.rim_denoise_input(eta, y, 2.0)
+    spaced = torch.full((6,), 2.0, dtype=F64)[::2]
+    for sigma in (
+        2,
+        np.float64(2),
+        torch.tensor(2.0),
+        torch.tensor([2, 2, 2]),
+        torch.full((3,), 2.0).half(),
+        spaced,
+    ):
+        assert torch.equal(amstel.ops.rim_denoise_input(eta, y, sigma), expected)
+    for sigma in (1e-200, math.inf):
+        factor = 0.0 if sigma == math.inf else math.inf
+        found = amstel.ops.rim_denoise_input(eta, y, sigma)
+        torch.testing.assert_close(found[:, 2:], (eta - y) * factor, rtol=0, atol=0)
 
 
-def test_memory_of_sixteen_steps():
-    """64 features: two states and η a step, an eighth of what unfused gates keep, and sqrt(T) of it in chunks."""
-    physics, y = inverse.Denoising(0.1), image(1, 1, 24, 24, dtype=F32)
-    made = {}
-    for memory in ("store", "recompute", "chunked"):
-        model = RIM(features=64, steps=16, memory=memory)
-        made[memory] = kept_bytes(lambda: model(y, physics))  # noqa: B023
-    unfused = kept_bytes(lambda: Unfused(RIM(features=64, steps=16))(y, physics))
-    state = 4 * y.numel() * 64
-    assert made["recompute"] <= 16 * (2 * state + 3 * 4 * y.numel())
-    assert made["recompute"] <= unfused / 8
-    assert made["chunked"] <= made["recompute"] / 3
-    assert made["store"] <= 0.75 * unfused
+def test_gradients_only_where_asked():
+    for name, (f, leaves) in cases().items():
+        whole = run(f, amstel.ops, leaves)
+        for k in range(len(leaves)):
+            some = [t.detach().requires_grad_(j == k) for j, t in enumerate(leaves)]
+            out = f(amstel.ops, *some)
+            (found,) = torch.autograd.grad(out, some[k], normal(*out.shape, seed=5))
+            assert torch.equal(found, whole[1 + k]), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_any_number_of_times(name):
+    f, leaves = cases(2, 2, 4, 2)[name]
+    for layout in LAYOUTS:
+        laid = [t.contiguous(memory_format=layout).requires_grad_() for t in leaves]
+        function = lambda *t: f(amstel.ops, *t).sin()  # noqa: E731
+        assert torch.autograd.gradcheck(function, laid)
+        assert torch.autograd.gradgradcheck(function, laid)
+
+
+# ---- Resampling against others ----
+
+
+def weights(scale):
+    """Keys' cubic of a = -0.5 at the distances of the pixels of the larger image, at an odd number of places."""
+    reach = 2 * scale + 1
+    centre = (scale - 1) / 2 - (scale - 1) // 2
+    d = np.abs(np.arange(-reach, reach + 1) - centre) / scale
+    w = np.where(d <= 1, 1 - 2.5 * d**2 + 1.5 * d**3, np.where(d < 2, 2 - 4 * d + 2.5 * d**2 - 0.5 * d**3, 0))
+    return w / w.sum()
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 5, 8])
+def test_bicubic_is_a_mirrored_correlation(scale):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    for height, width in ((1, 2), (3, 1), (9, 17)):
+        x = normal(height * scale, width * scale)
+        smooth = x.numpy()
+        for axis in (0, 1):
+            smooth = ndimage.correlate1d(smooth, weights(scale), axis, mode="reflect")
+        expected = smooth[(scale - 1) // 2 :: scale, (scale - 1) // 2 :: scale]
+        found = amstel.ops.bicubic_down(x[None, None], scale)[0, 0].numpy()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_bicubic_is_pillows_inside(scale):
+    """Which at the border leaves out pixels instead of mirroring them."""
+    image = pytest.importorskip("PIL.Image")
+    x = normal(12 * scale, 15 * scale, dtype=F32)
+    expected = torch.from_numpy(
+        np.array(image.fromarray(x.numpy()).resize((15, 12), image.Resampling.BICUBIC))
+    )
+    inside = (slice(2, -2), slice(2, -2))
+    found = amstel.ops.bicubic_down(x[None, None], scale)[0, 0]
+    torch.testing.assert_close(found[inside], expected[inside], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 5, 64, 65])
+def test_the_adjoint_is_exact(scale):
+    for h, w in ((1, 1), (2, 3), (5, 4)):
+        x, y = normal(2, 1, h * scale, w * scale), normal(2, 1, h, w, seed=1)
+        left = (amstel.ops.bicubic_down(x, scale) * y).sum()
+        torch.testing.assert_close(
+            left, (x * amstel.ops.bicubic_down_adjoint(y, scale)).sum(), rtol=1e-12, atol=1e-12
+        )
+
+
+def test_constants_stay():
+    for scale in (1, 2, 3, 64):
+        x = torch.full((1, 1, 4 * scale, 5 * scale), 0.37, dtype=F64)
+        torch.testing.assert_close(amstel.ops.bicubic_down(x, scale), x[..., :4, :5], rtol=0, atol=1e-15)
+
+
+# ---- Limits, bits, memory ----
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_limits_and_nan(name):
+    values = [math.nan, math.inf, -math.inf, 1e30, -1e30, 0.0, -0.0, 1e-42, 90.0, -90.0]
+    f, leaves = cases(1, 2, 8, 12)[name]
+    for dtype, which in itertools.product((F64, F32), range(len(leaves))):
+        low = [t.to(dtype) for t in leaves]
+        low[which].view(-1)[: len(values)] = torch.tensor(values, dtype=dtype)
+        grad = torch.ones_like(f(reference, *low))
+        for a, b in zip(run(f, amstel.ops, low, grad), run(f, reference, low, grad), strict=True):
+            # Matrix products of the reference spread NaN over a row and a column, a sum of taps where they reach.
+            if name in ("down", "up") or name.startswith("enlarge"):
+                bad = a.isnan() | a.isinf()
+                assert not (bad & b.isfinite()).any() and bad.any() == (~b.isfinite()).any()
+                a, b = a[b.isfinite()], b[b.isfinite()]
+            scale = float(b[b.isfinite()].abs().max()) if b.isfinite().any() else 1.0
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6 * min(scale, 1.0), equal_nan=True)
+
+
+def test_gradients_where_y_is_nan():
+    """With the identity the gradient does not depend on y, so that it is finite."""
+    eta, y = normal(1, 2, 3, 5).requires_grad_(), torch.full((1, 2, 3, 5), math.nan, dtype=F64)
+    for f in (amstel.ops.rim_input, lambda *t: amstel.ops.rim_denoise_input(*t, 0.5)):
+        (grad,) = torch.autograd.grad(f(eta, y), eta, torch.ones(1, 4, 3, 5, dtype=F64))
+        assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", [F32, torch.bfloat16], ids=str)
+def test_same_bits_for_any_number_of_threads(dtype, layout):
+    of, before = cases(3, 3, 90, 130), torch.get_num_threads()
+    try:
+        for name, (f, leaves) in of.items():
+            if not same_bits(name):
+                continue
+            low = [t.to(dtype).contiguous(memory_format=layout) for t in leaves]
+            runs = []
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                runs.append(run(f, amstel.ops, low))
+            for other in runs[1:]:
+                assert all(torch.equal(a, b) for a, b in zip(other, runs[0], strict=True)), name
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_outputs_do_not_alias_inputs():
+    for scale, layout in itertools.product((1, 2), LAYOUTS):
+        for name, (f, leaves) in cases(1, 1, 4, 4, scale).items():
+            laid = [t.contiguous(memory_format=layout).requires_grad_() for t in leaves]
+            out = f(amstel.ops, *laid)
+            results = [out, *torch.autograd.grad(out.sum(), laid)]
+            places = [t.untyped_storage().data_ptr() for t in (*laid, *results)]
+            assert len(set(places)) == len(places), name
+
+
+def test_what_is_kept():
+    """eta and y for the gradient, as they are, nothing else of their size."""
+    for name, (f, leaves) in cases(1, 2, 32, 32).items():
+        laid, saved = [t.float().requires_grad_() for t in leaves], {}
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda t: saved.setdefault(t.untyped_storage().data_ptr(), t) is None or t,  # noqa: B023
+            lambda t: t,
+        )
+        with hooks:
+            f(amstel.ops, *laid)
+        more = [t for t in saved.values() if all(t.data_ptr() != u.data_ptr() for u in laid)]
+        logistic = "logistic" in name and name.startswith("enlarge")  # the image as well, and the residual
+        allowed = 4 * (2 * 32 * 32 * (1 + logistic) + 2 * 16 * 16)
+        allowed = allowed if "inpaint" in name or name.startswith("enlarge") else 0
+        assert sum(t.untyped_storage().nbytes() for t in more) <= allowed + 8, name
 
 
 # ---- Composition ----
 
 
-@pytest.mark.parametrize("memory, dynamic", [("store", True), ("recompute", False)])
-def test_compile_gives_the_same(memory, dynamic):
+def opcheck_arguments(dtype, layout):
+    eta, other = (normal(2, 3, 4, 6, seed=k, dtype=dtype).contiguous(memory_format=layout) for k in (0, 1))
+    mask, precision = binary(2, 3, 4, 6).to(dtype), torch.rand(2).to(dtype)
+    short = dtype if dtype == F64 else torch.bfloat16
+    grad = normal(2, 6, 4, 6, dtype=short).contiguous(memory_format=torch.channels_last)
+    x, small = normal(2, 3, 4, 6, dtype=dtype), normal(2, 3, 2, 3, dtype=dtype)
+    return [
+        (ops.rim_input, (eta, other, None, None, 0.5, False, True, dtype)),
+        (ops.rim_input, (eta, other, mask, precision, 0.5, True, False, short)),
+        (ops.rim_input_grad, (grad, eta, other, None, None, 0.5, False, False)),
+        (ops.rim_input_grad, (grad, eta, other, mask, precision, 0.5, True, True)),
+        (ops.bicubic_down, (x, None, 2)),
+        (ops.bicubic_down, (x, small, 2)),
+        (ops.bicubic_up, (small, 2)),
+        (ops.rim_bicubic_input, (x, small, None, 0.5, 2, False, short)),
+        (ops.rim_bicubic_input, (x, small, precision, 0.5, 2, True, dtype)),
+    ]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", [F64, F32], ids=str)
+def test_opcheck(dtype, layout):
+    for op, arguments in opcheck_arguments(dtype, layout):
+        torch.library.opcheck(op.default, arguments)
+
+
+def test_strides_of_fake_results():
+    """Of every layout that the operators see, sides of one pixel among them."""
+    fake = torch._subclasses.FakeTensorMode()
+    for shape in itertools.product((0, 1, 2), (1, 3), (1, 4), (1, 5)):
+        plain = normal(*shape, dtype=F32)
+        wide = torch.zeros(*shape[:3], 7).contiguous(memory_format=torch.channels_last)
+        views = [plain, plain.contiguous(memory_format=torch.channels_last)]
+        views += [wide[..., : shape[3]]] if shape[3] == 1 else []
+        for eta in map(_rim._planar, views):
+            grad = normal(shape[0], 2 * shape[1], *shape[2:], dtype=F32)
+            real = ops.rim_input_grad(grad, eta, eta, None, None, 1.0, False, False)
+            with fake:
+                g, e = (fake.from_tensor(t) for t in (grad, eta))
+                made = ops.rim_input_grad(g, e, e, None, None, 1.0, False, False)
+            assert [t.stride() for t in made] == [t.stride() for t in real], (shape, eta.stride())
+
+
+@pytest.mark.parametrize(
+    "name", ["input logistic", "inpaint logistic", "enlarge each logistic", "down", "up"]
+)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compile_gives_the_same(name, dynamic):
     torch._dynamo.reset()
-    model = rim(features=8, steps=2, dtype=F32, memory=memory)
-    physics = inverse.Denoising(0.5)
-    # Inductor of torch 2.13 cannot order the strides of convolutions of symbolic sizes ("truth value of Relational").
-    backend = "aot_eager" if dynamic else "inductor"
-    compiled = torch.compile(lambda y: model(y, physics), fullgraph=True, dynamic=dynamic, backend=backend)
-    for size in ((6, 7), (9, 8)) if dynamic else ((6, 7),):
-        y, parameters = image(2, 1, *size, dtype=F32), list(model.parameters())
-        results = []
-        for f in (compiled, lambda y: model(y, physics)):
-            estimates = f(y)
-            results.append([*estimates, *gradients(estimates, parameters)])
-        close(*results, 1e-4)
+    f = cases(2)[name][0]
+    compiled = torch.compile(f, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for size in ((6, 10), (8, 4)) if dynamic and not name.startswith("inpaint") else ((6, 10),):
+        leaves = [t.float() for t in cases(2, 3, *size)[name][1]]
+        for a, b in zip(run(compiled, amstel.ops, leaves), run(f, amstel.ops, leaves), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+        with torch.no_grad():
+            assert torch.equal(compiled(amstel.ops, *leaves), f(amstel.ops, *leaves))
+
+
+def all_together(eta, y, small, gradient, mask):
+    return (
+        amstel.ops.rim_input(eta, gradient, link="logistic").square()
+        + amstel.ops.rim_denoise_input(2 * eta, y, 0.5, mask=mask).square()
+        + amstel.ops.rim_super_resolve_input(eta, small, 2, 0.5, link="logistic").square()
+    ), amstel.ops.bicubic_down(eta, 2) + amstel.ops.bicubic_down_adjoint(small, 2)[..., ::2, ::2]
+
+
+def test_compile_by_inductor():
+    torch._dynamo.reset()
+    compiled = torch.compile(all_together, fullgraph=True)
+    leaves = [
+        normal(2, 3, *size, seed=k, dtype=F32).requires_grad_()
+        for k, size in enumerate(((6, 8), (6, 8), (3, 4), (6, 8)))
+    ]
+    results = []
+    for f in (all_together, compiled):
+        out = f(*leaves, binary(1, 1, 6, 8))
+        results.append([*out, *torch.autograd.grad([t.sum() for t in out], leaves)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_export():
-    class Whole(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model, self.physics = rim(dtype=F32, memory="recompute"), inverse.Denoising(0.5)
+    class Module(torch.nn.Module):
+        def forward(self, *t):
+            return all_together(*t)
 
-        def forward(self, y):
-            return self.model(y, self.physics)[-1]
-
-    whole, y = Whole(), image(2, 1, 7, 6, dtype=F32)
-    program = torch.export.export(whole, (y,))
+    arguments = (
+        *(normal(2, 3, *size, dtype=F32) for size in ((6, 8), (6, 8), (3, 4), (6, 8))),
+        binary(1, 1, 6, 8),
+    )
+    program = torch.export.export(Module(), arguments)
     assert [n for n in program.graph.nodes if "amstel" in str(n.target)]
-    torch.testing.assert_close(program.module()(y), whole(y), rtol=1e-5, atol=1e-5)
+    for a, b in zip(program.module()(*arguments), all_together(*arguments), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("memory", ["store", "recompute", "chunked"])
-def test_autocast(memory):
-    """The network in bfloat16; η, the physics and the gradients of the weights stay float32."""
-    model, physics = rim(features=16, dtype=F32, memory=memory), inverse.Denoising(0.5)
-    y, parameters = image(2, 1, 12, 12, dtype=F32), list(model.parameters())
-    exact = model(y, physics)
+@pytest.mark.parametrize("name", NAMES)
+def test_autocast(name):
+    """The network's input comes out in bfloat16, rounded once; images stay as they are."""
+    f, leaves = cases()[name]
+    low = [t.float() for t in leaves]
+    exact = run(f, amstel.ops, low)
+    grad = normal(*exact[0].shape, seed=5)
+    tracked = [t.requires_grad_() for t in low]
     with torch.autocast("cpu", torch.bfloat16):
-        found = model(y, physics)
-    assert all(e.dtype == F32 for e in found)
-    torch.testing.assert_close(found[-1], exact[-1], rtol=0.05, atol=0.05 * float(exact[-1].abs().max()))
-    assert not torch.equal(found[-1], exact[-1])
-    for a, b in zip(gradients(found, parameters), gradients(exact, parameters), strict=True):
-        assert a.dtype == F32 and float((a - b).norm() / b.norm()) < 0.15
+        out = f(amstel.ops, *tracked)
+        assert f(amstel.ops, *leaves).dtype == F64
+    kept = F32 if name in ("down", "up") else torch.bfloat16
+    assert out.dtype == kept and torch.equal(out, exact[0].to(kept))
+    for a, b in zip(torch.autograd.grad(out, tracked, grad.to(kept)), exact[1:], strict=True):
+        assert a.dtype == F32
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2 * float(b.abs().max()))
 
 
-def test_bfloat16_throughout():
-    model = rim(features=16, dtype=torch.bfloat16)
-    assert model(image(1, 1, 8, 8, dtype=torch.bfloat16), inverse.Denoising(0.5))[-1].dtype == torch.bfloat16
+# ---- Bad input ----
 
-
-class _Trained(nn.Module):
-    """One forward, as DistributedDataParallel wants it."""
-
-    def __init__(self, memory):
-        super().__init__()
-        self.model = rim(dtype=F32, memory=memory)
-
-    def forward(self, y):
-        return sum(e.square().mean() for e in self.model(y, inverse.Denoising(0.5)))
-
-
-def _process(rank, world, folder):
-    distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    torch.set_num_threads(1)
-    for memory in ("store", "recompute", "chunked"):
-        model = nn.parallel.DistributedDataParallel(_Trained(memory))
-        model(image(4, 1, 6, 7, dtype=F32)[rank::world]).backward()
-        torch.save([p.grad for p in model.parameters()], f"{folder}/{rank}-{memory}.pt")
-    distributed.destroy_process_group()
-
-
-def test_two_processes_have_the_gradients_of_one(tmp_path):
-    alone = _Trained("store")
-    alone(image(4, 1, 6, 7, dtype=F32)).backward()
-    mp.spawn(_process, (2, str(tmp_path)), nprocs=2)
-    for rank, memory in itertools.product(range(2), ("store", "recompute", "chunked")):
-        for p, found in zip(alone.parameters(), torch.load(tmp_path / f"{rank}-{memory}.pt"), strict=True):
-            torch.testing.assert_close(found, p.grad, rtol=1e-4, atol=1e-6)
-
-
-# ---- The module ----
-
-
-def test_parameters_and_options():
-    names = [f"conv{k}.{n}" for k in (1, 2, 3) for n in ("weight", "bias")]
-    cell = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    names += [f"gru{k}.{n}" for k in (1, 2) for n in cell]
-    model = RIM()
-    assert sorted(model.state_dict()) == sorted(names)
-    assert model.conv1.weight.shape == (64, 2, 5, 5) and model.conv3.weight.shape == (1, 64, 3, 3)
-    count = lambda m: sum(p.numel() for p in m.parameters() if p.dim() > 1)  # noqa: E731
-    for size in (1, 3):
-        assert count(RIM(gru_kernel_size=size)) == count(RIM(gru_kernel_size=size, recurrent=False))
-    model = RIM(
-        3,
-        5,
-        7,
-        "logistic",
-        True,
-        stride=2,
-        memory="chunked",
-        dilation=2,
-        padding_mode="replicate",
-        reset="before",
-    )
-    again = RIM(**json.loads(json.dumps(model.options)))
-    assert str(again) == str(model) and again.options == model.options
-    again.load_state_dict(model.state_dict())
-
-
-def test_other_kernels():
-    options = dict(
-        kernel_sizes=(3, 5, 1), gru_kernel_size=3, dilation=2, padding_mode="replicate", state_relu=True
-    )
-    model, y = rim(**options), image(2, 1, 12, 11)
-    update, (h1, h2) = model.step(torch.cat([y, y], 1))
-    assert update.shape == y.shape and h1.shape == h2.shape == (2, 6, 12, 11)
-    a = model.gru1(relu(model.conv1(torch.cat([y, y], 1))))
-    b = model.gru2(relu(model.conv2(relu(a))))
-    close([update, h1, h2], [model.conv3(relu(b)), a, b])
-
-
-def test_a_new_network_starts_gently():
-    torch.manual_seed(0)
-    y = torch.rand(1, 1, 16, 16)
-    for e in RIM()(y, inverse.Denoising(25 / 255)):
-        assert float((e - y).detach().abs().max()) < 0.5
-
-
-def test_pretrained(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "FOLDER", tmp_path)
-    model = rim(2, features=5, stride=2, dtype=F32)
-    weights.save(tmp_path / "rim_mri.safetensors", model.state_dict(), {"options": json.dumps(model.options)})
-    found = RIM.pretrained("mri")
-    assert not found.training and found.options == model.options
-    assert all(torch.equal(p, q) for p, q in zip(found.parameters(), model.parameters(), strict=True))
-    assert found.trained_steps == model.steps and found.trained_sigma is None
-    said = {"options": json.dumps(model.options), "trained_steps": "4"}
-    said["settings"] = json.dumps({"task": "grey", "sigma": [0, 51]})
-    weights.save(tmp_path / "rim_gray_unet.safetensors", model.state_dict(), said)
-    found = RIM.pretrained("gray")
-    assert found.trained_steps == 4 and found.trained_sigma == (0, 0.2)
-    with pytest.raises(ValueError, match="`name` must be one of rim_gray_unet, rim_mri, got 'rim_grey'"):
-        RIM.pretrained("grey")
-
-
-Y, DENOISE = torch.zeros(2, 1, 6, 7), inverse.Denoising(0.5)
+E, S = torch.zeros(2, 3, 4, 6), torch.zeros(2, 3, 2, 3)
+denoise, enlarge = amstel.ops.rim_denoise_input, amstel.ops.rim_super_resolve_input
 
 
 @pytest.mark.parametrize("error, message, call", [
-    (ValueError, "`channels` must be an integer >= 1, got 0", lambda: RIM(0)),
-    (ValueError, "`features`", lambda: RIM(1, 2.5)),
-    (ValueError, "`steps` must be an integer >= 1, got 0", lambda: RIM(steps=0)),
-    (ValueError, "`stride`", lambda: RIM(stride=True)),
-    (ValueError, "`link` must be 'identity' or 'logistic', got 'exp'", lambda: RIM(link="exp")),
-    (ValueError, "`memory` must be 'store', 'recompute', 'chunked' or an integer >= 1, got 'all'", lambda: RIM(memory="all")),
-    (ValueError, "`memory`", lambda: RIM(memory=0)),
-    (ValueError, "`kernel_sizes` must be three odd numbers", lambda: RIM(kernel_sizes=(5, 4, 3))),
-    (ValueError, "`kernel_sizes`", lambda: RIM(kernel_sizes=(5, 3))),
-    (ValueError, "`gru_kernel_size`", lambda: RIM(gru_kernel_size=0)),
-    (ValueError, "`dilation`", lambda: RIM(dilation=0)),
-    (ValueError, "`padding_mode`", lambda: RIM(padding_mode="circle")),
-    (ValueError, "`reset`", lambda: RIM(reset="never")),
-    (ValueError, "`steps` must be an integer >= 1, got 0", lambda: RIM()(Y, DENOISE, steps=0)),
-    (ValueError, r"`physics.adjoint\(y\)` must be floating-point \[N, 3, H, W\] in this RIM of 3 channels, got float32 \[2, 1, 6, 7\]", lambda: RIM(3)(Y, DENOISE)),
-    (ValueError, r"`physics.adjoint\(y\)` must be floating-point \[N, 1, H, W\] .* complex64", lambda: RIM()(torch.zeros(2, 1, 6, 7, dtype=torch.complex64), inverse.MRI(torch.ones(7)))),
-    (ValueError, r"`initial` must be floating-point \[N, 1, H, W\]", lambda: RIM()(Y, DENOISE, initial=Y[0])),
-    (TypeError, "`initial` must be", lambda: RIM()(Y, DENOISE, initial=0)),
-    (ValueError, r"`y` must be .*\[1, 1, 6, 7\]|`y`|`other`", lambda: RIM()(Y, DENOISE, initial=Y[:1])),
-    (TypeError, "`physics` must have .adjoint and .gradient", lambda: RIM()(Y, None)),
+    (TypeError, r"`eta` must be a tensor \[N, C, H, W\]", lambda: amstel.ops.rim_input([1], E)),
+    (ValueError, r"`eta` must be floating-point \[N, C, H, W\], got float32 \[3, 4, 6\]", lambda: amstel.ops.rim_input(E[0], E)),
+    (ValueError, "`eta` .*got int64", lambda: amstel.ops.rim_input(E.long(), E)),
+    (ValueError, "`eta` .*got complex64", lambda: denoise(E.cfloat(), E, 1)),
+    (TypeError, "`gradient` must be a tensor like eta", lambda: amstel.ops.rim_input(E, 0)),
+    (ValueError, r"`gradient` must be float32 \[2, 3, 4, 6\] on cpu like eta, got float32 \[1,", lambda: amstel.ops.rim_input(E, E[:1])),
+    (ValueError, "`gradient` .*got float64", lambda: amstel.ops.rim_input(E, E.double())),
+    (ValueError, "`gradient` .*on cpu like eta", lambda: amstel.ops.rim_input(E, E.to("meta"))),
+    (ValueError, "`link` must be 'identity' or 'logistic', got 'tanh'", lambda: amstel.ops.rim_input(E, E, link="tanh")),
+    (ValueError, "`y` must be float32", lambda: denoise(E, E[..., 1:], 1)),
+    (ValueError, "`sigma` must be a number > 0 or a tensor", lambda: denoise(E, E, 0)),
+    (ValueError, "`sigma` .*got -1", lambda: denoise(E, E, -1)),
+    (ValueError, "`sigma` .*got nan", lambda: denoise(E, E, math.nan)),
+    (ValueError, "`sigma` .*got True", lambda: denoise(E, E, True)),
+    (ValueError, "`sigma` .*got '1'", lambda: denoise(E, E, "1")),
+    (ValueError, r"`sigma` must be a number, or a tensor \[2\] on cpu, got float32 \[3\]", lambda: denoise(E, E, torch.ones(3))),
+    (ValueError, "`sigma` .*got complex64", lambda: denoise(E, E, torch.ones(2).cfloat())),
+    (ValueError, "`sigma` .*on cpu", lambda: denoise(E, E, torch.ones(2, device="meta"))),
+    (TypeError, "`mask` must be a tensor that can be broadcast", lambda: denoise(E, E, 1, mask=1)),
+    (ValueError, r"`mask` must be broadcast to \[2, 3, 4, 6\], got float32 \[5\]", lambda: denoise(E, E, 1, mask=torch.ones(5))),
+    (ValueError, "`mask` .*got complex64", lambda: denoise(E, E, 1, mask=torch.ones(6).cfloat())),
+    (ValueError, "`mask` .*on cpu", lambda: denoise(E, E, 1, mask=torch.ones(6, device="meta"))),
+    (ValueError, "`link`", lambda: enlarge(E, S, 2, 1, link=None)),
+    (ValueError, "`scale` must be an integer >= 1, got 0", lambda: enlarge(E, S, 0, 1)),
+    (ValueError, "`scale` .*got 2.0", lambda: enlarge(E, S, 2.0, 1)),
+    (ValueError, "`scale` .*got True", lambda: enlarge(E, S, True, 1)),
+    (ValueError, "`eta` must be of height and width that are multiples of the scale 3", lambda: enlarge(E, S, 3, 1)),
+    (ValueError, r"`y` must be float32 \[2, 3, 2, 3\] on cpu, got float32 \[2, 3, 4, 6\]", lambda: enlarge(E, E, 2, 1)),
+    (ValueError, "`y` must be float32 .*got float64", lambda: enlarge(E, S.double(), 2, 1)),
+    (TypeError, "`y` must be a tensor", lambda: enlarge(E, None, 2, 1)),
+    (ValueError, "`sigma`", lambda: enlarge(E, S, 2, -2.0)),
+    (TypeError, r"`x` must be a tensor \[N, C, H, W\]", lambda: amstel.ops.bicubic_down(None, 2)),
+    (ValueError, "`x` must be floating-point", lambda: amstel.ops.bicubic_down(E[0], 2)),
+    (ValueError, "`x` .*multiples of the scale 5", lambda: amstel.ops.bicubic_down(E, 5)),
+    (ValueError, "`scale`", lambda: amstel.ops.bicubic_down(E, -2)),
+    (ValueError, "`y` .*got uint8", lambda: amstel.ops.bicubic_down_adjoint(E.byte(), 2)),
+    (ValueError, "`scale`", lambda: amstel.ops.bicubic_down_adjoint(E, "2")),
 ])  # fmt: skip
 def test_bad_input(error, message, call):
     with pytest.raises(error, match=message):
         call()
 
 
-def test_one_cell_type():
-    assert isinstance(RIM().gru1, ConvGRUCell) and amstel.nn.RIM is RIM
+G, ONE, W6 = torch.zeros(2, 6, 4, 6), torch.ones(2), torch.zeros(2, 3, 4, 12)[..., ::2]
 
 
-def test_a_plain_step_is_taken_beside_the_networks():
-    torch.manual_seed(0)
-    physics, y = inverse.Denoising(0.5), torch.rand(1, 1, 6, 6)
-    model = RIM(1, 8, 1, gradient_step=0.25)
-    start = torch.rand(1, 1, 6, 6)
-    without = RIM(1, 8, 1)
-    without.load_state_dict(model.state_dict())
-    with torch.no_grad():
-        (found,), (plain,) = (m(y, physics, initial=start) for m in (model, without))
-    torch.testing.assert_close(found, plain - 0.25 * physics.gradient(start, y))
-    with pytest.raises(ValueError, match="`gradient_step` must be a number"):
-        RIM(gradient_step="1")
+def inputs(eta=E, other=E, mask=None, precision=None, residual=True, dtype=F32):
+    return lambda: ops.rim_input(eta, other, mask, precision, 1.0, residual, False, dtype)
 
 
-def test_depth_adds_convolutions_between_the_grus():
-    shallow, deep = RIM(1, 8, 1), RIM(1, 8, 1, depth=3)
-    deep.load_state_dict(shallow.state_dict(), strict=False)
-    for conv in deep.deep:
-        torch.nn.init.dirac_(conv.weight)
-        torch.nn.init.zeros_(conv.bias)
-    y = torch.rand(1, 1, 6, 6)
-    with torch.no_grad():
-        torch.testing.assert_close(deep(y, inverse.Denoising(0.5))[0], shallow(y, inverse.Denoising(0.5))[0])
-    assert len(deep.deep) == 2
-    with pytest.raises(ValueError, match="`depth` must be an integer >= 1"):
-        RIM(depth=0)
+def inputs_grad(grad=G, eta=E, other=E, mask=None, precision=None):
+    return lambda: ops.rim_input_grad(grad, eta, other, mask, precision, 1.0, True, False)
+
+
+def bicubic_input(eta=E, residual=S, precision=None, scale=2, dtype=F32):
+    return lambda: ops.rim_bicubic_input(eta, residual, precision, 1.0, scale, False, dtype)
+
+
+@pytest.mark.parametrize("message, call", [
+    ("`eta` must be float64 or float32 .*got Half", inputs(eta=E.half())),
+    ("`eta`", inputs(eta=E[0])),
+    ("`eta`", inputs(eta=torch.zeros(()))),
+    ("`eta` must be contiguous or channels last", inputs(eta=torch.zeros(2, 3, 4, 9)[..., :6])),
+    ("`eta` must be contiguous or channels last", inputs(eta=torch.zeros(2, 3, 6, 4).transpose(2, 3))),
+    ("`other` must be like `eta`", inputs(other=E[:1])),
+    ("`other` must be like `eta`", inputs(other=E.double())),
+    ("`other` must be contiguous or channels last", inputs(other=torch.zeros(2, 3, 8, 6)[:, :, ::2])),
+    ("`mask` must be like `eta`", inputs(mask=torch.ones(6))),
+    ("`mask` must be like `eta`", inputs(mask=E.bool())),
+    ("`mask` must be contiguous or channels last", inputs(mask=torch.ones(6).expand_as(E))),
+    ("`mask` is for a residual", inputs(mask=E, residual=False)),
+    ("`precision` must be a contiguous Float \\[2\\]", inputs(precision=torch.ones(3))),
+    ("`precision`", inputs(precision=ONE.double())),
+    ("`precision`", inputs(precision=torch.ones(4)[::2])),
+    ("`precision`", inputs(precision=torch.ones(1).expand(2))),
+    ("`dtype` must be float64 for float64", inputs(dtype=F64)),
+    ("`dtype`", inputs(dtype=torch.int64)),
+    ("`dtype`", inputs(eta=E.double(), other=E.double())),
+    ("`grad` must be \\[N, 2 C, H, W\\]", inputs_grad(E)),
+    ("`grad`", inputs_grad(G[0])),
+    ("`dtype`", inputs_grad(G.double())),
+    ("`dtype`", inputs_grad(G.long())),
+    ("`eta` must be contiguous or channels last", inputs_grad(eta=torch.zeros(2, 3, 4, 9)[..., :6])),
+    ("`precision`", inputs_grad(precision=torch.ones(1))),
+    ("`mask`", inputs_grad(mask=E[:1])),
+    ("`x` must be float64 or float32", lambda: ops.bicubic_down(E.bfloat16(), None, 2)),
+    ("`x` must be contiguous", lambda: ops.bicubic_down(W6, None, 2)),
+    ("`scale` must be from 1 to 64, got 0", lambda: ops.bicubic_down(E, None, 0)),
+    ("`scale` must be from 1 to 64, got 65", lambda: ops.bicubic_down(torch.zeros(1, 1, 65, 65), None, 65)),
+    ("`scale`", lambda: ops.bicubic_down(E, None, -2)),
+    ("multiples of the scale 4", lambda: ops.bicubic_down(E, None, 4)),
+    ("`minus` must be like", lambda: ops.bicubic_down(E, E, 2)),
+    ("`minus` must be like", lambda: ops.bicubic_down(E, S.double(), 2)),
+    ("`minus` must be contiguous", lambda: ops.bicubic_down(E, torch.zeros(2, 3, 2, 6)[..., ::2], 2)),
+    ("`y` must be float64 or float32", lambda: ops.bicubic_up(E[0], 2)),
+    ("`y` must be contiguous", lambda: ops.bicubic_up(W6, 2)),
+    ("`scale`", lambda: ops.bicubic_up(E, 0)),
+    ("`scale`", lambda: ops.bicubic_up(E, 65)),
+    ("`scale`", lambda: ops.bicubic_up(E, 1 << 62)),
+    ("`eta` must be contiguous", bicubic_input(eta=W6)),
+    ("`eta` must be float64 or float32", bicubic_input(eta=E.half())),
+    ("`residual` must be `eta` made smaller by 2", bicubic_input(residual=S[:1])),
+    ("`residual` must be `eta` made smaller by 1", bicubic_input(scale=1)),
+    ("`residual` must be", bicubic_input(residual=S.double())),
+    ("`residual` must be contiguous", bicubic_input(residual=torch.zeros(2, 3, 2, 6)[..., ::2])),
+    ("`scale`", bicubic_input(scale=65)),
+    ("`precision`", bicubic_input(precision=torch.ones(3))),
+    ("`dtype`", bicubic_input(dtype=F64)),
+])  # fmt: skip
+def test_raw_operators_check_their_arguments(message, call):
+    with pytest.raises(RuntimeError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("isa", ["base", "avx2"])
+def test_on_every_instruction_set(isa):
+    """The value tests again in a process of their own with narrower kernels."""
+    if "AMSTEL_LIBRARY" in os.environ or isa == ops.cpu_isa():
+        return  # this run is on it, or on no CPU kernel at all
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not cuda", __file__, "-k", "values or limits"],
+        env={**os.environ, "AMSTEL_CPU_ISA": isa}, cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    if "AMSTEL_CPU_ISA must be one of" in done.stdout + done.stderr:
+        return  # this machine does not run it
+    assert done.returncode == 0, done.stdout[-3000:]

@@ -11,7 +11,7 @@ import torch
 import amstel
 from amstel.reference.rim import bicubic_matrix
 from amstel.testing import assert_close
-from tests import test_rim_input
+from tests import test_rim
 from tests.cuda_emulator import build, ptx
 from tests.test_conv_lstm_cuda import DTYPES, sigmoid, tensor
 from tests.test_spmm_cuda import NUMPY, THREADS, close, down, struct, sum_type, up, zeros
@@ -240,7 +240,7 @@ def compare(function, *arguments, **options):
         assert_close(ours, theirs.double())
 
 
-@pytest.mark.parametrize("layout", test_rim_input.LAYOUTS, ids=str)
+@pytest.mark.parametrize("layout", test_rim.LAYOUTS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_input_operators(dtype, layout):
     """Grey, complex and many channels, odd sizes, no pixels, and more images than a grid takes here."""
@@ -283,22 +283,22 @@ def test_operators_errors():
     """As on the CPU."""
     cases = next(
         m
-        for m in test_rim_input.test_raw_operators_check_their_arguments.pytestmark
+        for m in test_rim.test_raw_operators_check_their_arguments.pytestmark
         if m.name == "parametrize"
     )
     with emulated():
         for message, call in cases.args[1]:
-            test_rim_input.test_raw_operators_check_their_arguments(message, call)
+            test_rim.test_raw_operators_check_their_arguments(message, call)
 
 
-@pytest.mark.parametrize("name", test_rim_input.NAMES)
+@pytest.mark.parametrize("name", test_rim.NAMES)
 def test_public_functions_over_the_wrappers(name):
     """Checks and autograd as on a device, with the launch wrappers below, against plain PyTorch; NaN and limits too."""
     with emulated():
-        for dtype, layout in zip(DTYPES, test_rim_input.LAYOUTS * 2, strict=True):
-            test_rim_input.check(*test_rim_input.cases(2, 2, 6, 10)[name], dtype, layout)
-        test_rim_input.test_limits_and_nan(name)
-        f, leaves = test_rim_input.cases(1, 1, 2, 4)[name]
+        for dtype, layout in zip(DTYPES, test_rim.LAYOUTS * 2, strict=True):
+            test_rim.check(*test_rim.cases(2, 2, 6, 10)[name], dtype, layout)
+        test_rim.test_limits_and_nan(name)
+        f, leaves = test_rim.cases(1, 1, 2, 4)[name]
         leaves = [t.requires_grad_() for t in leaves]
         assert torch.autograd.gradcheck(lambda *t: f(amstel.ops, *t), leaves, fast_mode=True)
 
@@ -306,7 +306,7 @@ def test_public_functions_over_the_wrappers(name):
 def test_the_adjoint_is_exact_over_the_wrappers():
     with emulated():
         for scale in (1, 2, 3, 5, 64):
-            test_rim_input.test_the_adjoint_is_exact(scale)
+            test_rim.test_the_adjoint_is_exact(scale)
 
 
 def test_sanitized():
