@@ -10,10 +10,10 @@ RESULTS = Path(__file__).parent / "results"
 
 #: PSNR in dB (and SSIM) to reach: the figures of the RIM's authors and of the literature, on the same images.
 REACHES = {
-    ("grey", 15): "31.31 (BM3D 31.08)",
-    ("grey", 25): "28.91 (BM3D 28.56)",
-    ("grey", 50): "26.06 (BM3D 25.62)",
-    ("colour", 25): "30.84",
+    ("gray", 15): "31.31 (BM3D 31.08)",
+    ("gray", 25): "28.91 (BM3D 28.56)",
+    ("gray", 50): "26.06 (BM3D 25.62)",
+    ("color", 25): "30.84",
     ("set5", 2): "A+ 36.54 / .9544",
     ("set5", 3): "A+ 32.58 / .9088",
     ("set5", 4): "A+ 30.28 / .8603",
@@ -87,15 +87,15 @@ def videos() -> list[str]:
         lines.append(
             f"| one moving shape among others, 4 directions, {len(runs[0]['accuracy'])} seeds | in this order | {found} % |"
         )
-    boxes = study("localisation")
+    boxes = study("localization")
     if boxes:
         rows = {f"generated clips, {k}": v for k, v in boxes["generated"].items()} | {
             "UCF101 clip": boxes["ucf101_clip"]
         }
         for name, row in rows.items():
             lines.append(
-                f"| mean IoU of boxes from attention, {name} | ≥ 2× a centre box of the true size | "
-                f"{row['mean_iou']:.3f}, {row['ratio']:.2f}× of {row['centre_box_mean_iou']:.3f} |"
+                f"| mean IoU of boxes from attention, {name} | ≥ 2× a center box of the true size | "
+                f"{row['mean_iou']:.3f}, {row['ratio']:.2f}× of {row['center_box_mean_iou']:.3f} |"
             )
     return lines
 
@@ -148,14 +148,14 @@ def tracking() -> list[str]:
 
 
 PAPER = {
-    "cora_gcn": ("Cora, renormalisation (GCN)", "81.5 ± 0.3"),
+    "cora_gcn": ("Cora, renormalization (GCN)", "81.5 ± 0.3"),
     "citeseer_gcn": ("Citeseer, GCN", "70.3 ± 0.3"),
     "nell_gcn": ("NELL, GCN", "66.0 ± 1"),
     "cora_cheb3": ("Cora, Chebyshev K = 3", "79.5 ± 0.7"),
     "cora_cheb2": ("Cora, Chebyshev K = 2", "81.2 ± 0.7"),
     "cora_first_order": ("Cora, first order, W0 and W1", "80.0 ± 0.7"),
     "cora_single": ("Cora, single parameter", "79.2 ± 0.7"),
-    "cora_neighbours": ("Cora, first-order term only", "80.5 ± 0.7"),
+    "cora_neighbors": ("Cora, first-order term only", "80.5 ± 0.7"),
     "cora_mlp": ("Cora, MLP", "55.1 ± 0.7"),
 }
 

@@ -61,7 +61,7 @@ def csr(name: str) -> tuple[torch.Tensor, torch.Tensor]:
         nodes = n * n
     else:
         nodes, generator = 30_000, torch.Generator().manual_seed(0)
-        # Preferential attachment in spirit: the square of a uniform number favours small indices.
+        # Preferential attachment in spirit: the square of a uniform number favors small indices.
         pairs = (torch.rand(2, 300_000, generator=generator).pow(3) * nodes).long()
         pairs = pairs[:, pairs[0] != pairs[1]]
     return from_pairs(pairs, nodes)

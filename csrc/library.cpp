@@ -146,7 +146,7 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "winograd_planes(Tensor image, bool gradient, int first, int offset, Tensor(a!) out) -> ()");
 
   // ROI max pooling of input [N, C, H, W] by rois [K, 5] = image, x1, y1, x2, y2. The output [K, C,
-  // ph, pw] is laid out as the input (channels last where its channels are neighbours), and so is
+  // ph, pw] is laid out as the input (channels last where its channels are neighbors), and so is
   // argmax, int32, the first position h W + w of the maximum or -1; empty without need_argmax.
   m.def(
       "roi_pool(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int "

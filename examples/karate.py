@@ -1,7 +1,7 @@
 """A graph convolutional network on Zachary's karate club, drawn while it learns.
 
 A three-layer GCN with two outputs a member already puts friends side by side before any training,
-because a layer averages over neighbours. Then one labelled member of each of the four groups
+because a layer averages over neighbors. Then one labeled member of each of the four groups
 (drawn larger) is enough to pull the groups apart.
 
     pip install "amstel[cli]"

@@ -27,7 +27,7 @@ print(f"denoised: {evaluation.psnr(noisy, clean):.2f} dB -> {evaluation.psnr(res
 
 # The same by hand: a forward model, the network, and an estimate a step.
 physics = amstel.inverse.Denoising(sigma=0.1)
-model = amstel.nn.RIM.pretrained("colour")
+model = amstel.nn.RIM.pretrained("color")
 y = torch.from_numpy(noisy).permute(2, 0, 1)[None]
 with torch.no_grad():
     steps = model(y, physics)

@@ -94,7 +94,7 @@ def test_settings_of_the_command_line_are_those_of_the_library():
 
     assert tuple(network.MODELS) == video.MODELS and tuple(INITIAL_STATES) == video.INITIAL_STATES
     assert tuple(studies.STUDIES) == video_command.STUDIES and tuple(TASKS) == SHOWN
-    assert set(restoration.TASKS) == {"grey", "colour", "sr", "mri"}
+    assert set(restoration.TASKS) == {"gray", "color", "sr", "mri"}
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ def test_ucf101_errors(ucf):
 # --------------------------------------------------------------------------------------- generated clips
 
 
-def centres(clips):
+def centers(clips):
     boxes = torch.stack([clip.boxes for clip in clips]).double()
     return ((boxes[..., :2] + boxes[..., 2:]) / 2).numpy()
 
@@ -312,7 +312,7 @@ def test_generated_clips_depend_on_the_seed_alone():
 @pytest.mark.parametrize("classes", [2, 4, 8])
 def test_motion_is_that_of_the_class(classes, wrap):
     clips = amstel.data.generate_moving_shapes(16, 10, 64, 1, classes, speed=(1, 1.5), wrap=wrap)
-    steps = np.diff(centres(clips), axis=1)
+    steps = np.diff(centers(clips), axis=1)
     jumps = abs(steps).max(-1) > 5
     assert jumps.any() == wrap
     angle = np.arctan2(-steps[..., 1], steps[..., 0])
@@ -330,9 +330,7 @@ def test_motion_is_that_of_the_class(classes, wrap):
 def test_true_boxes_hold_the_shape():
     """Without noise, what differs from the still background is inside the box and reaches its sides."""
     for clip in amstel.data.generate_moving_shapes(12, frames=2, size=64, seed=3, noise=0, speed=9):
-        strong = (
-            clip.frames.int().amax(-1) - clip.frames.int().amin(-1) > 60
-        )  # colour: the background is grey
+        strong = clip.frames.int().amax(-1) - clip.frames.int().amin(-1) > 60  # color: the background is gray
         for picture, box in zip(strong, clip.boxes, strict=True):
             y, x = picture.nonzero().T
             found = torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1])
@@ -353,9 +351,9 @@ def separation(values, labels):
 def test_no_single_frame_gives_the_class():
     clips = amstel.data.generate_moving_shapes(1200, frames=6, size=16, seed=0, classes=4, noise=0)
     labels = np.array([clip.label for clip in clips])
-    place = centres(clips)
+    place = centers(clips)
     assert separation(place.reshape(len(clips), -1), labels) > 1e-3  # 72 tests
-    # Size and colour say nothing either.
+    # Size and color say nothing either.
     look = np.stack(
         [[*clip.frames[0].double().mean((0, 1)), clip.boxes[0, 2] - clip.boxes[0, 0]] for clip in clips]
     )
@@ -375,7 +373,7 @@ def test_positions_are_uniform_in_every_frame():
     stats = pytest.importorskip("scipy.stats")
     clips = amstel.data.generate_moving_shapes(600, frames=4, size=16, seed=1, classes=2)
     radius = np.array([(clip.boxes[0, 2] - clip.boxes[0, 0]) / 2 for clip in clips])[:, None, None]
-    share = (centres(clips) - radius) / (16 - 2 * radius)
+    share = (centers(clips) - radius) / (16 - 2 * radius)
     for t in range(4):
         for axis in range(2):
             assert stats.kstest(share[:, t, axis], "uniform").pvalue > 1e-3
@@ -384,10 +382,10 @@ def test_positions_are_uniform_in_every_frame():
 def test_a_straight_path_does_hint_at_the_class():
     """What `wrap` is for, and that the test above can see it."""
     clips = amstel.data.generate_moving_shapes(400, frames=6, size=16, seed=0, classes=4, wrap=False)
-    assert separation(centres(clips)[:, 0], np.array([clip.label for clip in clips])) < 1e-6
+    assert separation(centers(clips)[:, 0], np.array([clip.label for clip in clips])) < 1e-6
 
 
-def test_distractors_rest_or_move_and_are_grey():
+def test_distractors_rest_or_move_and_are_gray():
     clips = amstel.data.generate_moving_shapes(4, frames=6, size=64, seed=2, distractors=3, noise=0)
     without = amstel.data.generate_moving_shapes(4, frames=6, size=64, seed=2, distractors=0, noise=0)
     for clip, plain in zip(clips, without, strict=True):
@@ -423,15 +421,15 @@ def test_localize_on_generated_clips():
     pytest.importorskip("scipy.ndimage")
     clips = amstel.data.generate_moving_shapes(12, frames=16, size=64, seed=4)
     grid = (torch.arange(16) + 0.5) * 4
-    found, centred = [], []
+    found, centered = [], []
     for clip in clips:
-        centre = (clip.boxes[:, :2] + clip.boxes[:, 2:]) / 2
-        near = (grid - centre[:, :1]).square()[:, None, :] + (grid - centre[:, 1:]).square()[:, :, None]
+        center = (clip.boxes[:, :2] + clip.boxes[:, 2:]) / 2
+        near = (grid - center[:, :1]).square()[:, None, :] + (grid - center[:, 1:]).square()[:, :, None]
         boxes = video.localize(torch.exp(-near / 40), (64, 64))
         found.append(video.box_iou(boxes, clip.boxes))
         half = (clip.boxes[:, 2:] - clip.boxes[:, :2]) / 2
-        centred.append(video.box_iou(torch.cat([32 - half, 32 + half], 1), clip.boxes))
-    assert torch.cat(found).mean() > max(0.5, 2 * float(torch.cat(centred).mean()))
+        centered.append(video.box_iou(torch.cat([32 - half, 32 + half], 1), clip.boxes))
+    assert torch.cat(found).mean() > max(0.5, 2 * float(torch.cat(centered).mean()))
 
 
 # ---------------------------------------------------------------------------------------------- real data

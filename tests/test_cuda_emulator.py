@@ -97,7 +97,7 @@ BUGS = {
     "missing_barrier": (
         64,
         [X, 64],
-        r"shared race: .* 'tile' .* thread \(\d+, 0, 0\)|uninitialised shared read",
+        r"shared race: .* 'tile' .* thread \(\d+, 0, 0\)|uninitialized shared read",
     ),
     "missing_second_barrier": (64, [X, 64], r"shared race: .* 'tile' .* with no barrier"),
     "missing_syncwarp": (32, [X, 32], r"shared race: reads 'tile' .* wrote with no barrier"),
@@ -110,7 +110,7 @@ BUGS = {
         [np.zeros(16, np.float32), np.zeros(16, np.float32)],
         r"misaligned global access of 16",
     ),
-    "uninitialised_read": (64, [64], r"thread \(5, 0, 0\): uninitialised shared read: reads 'tile'"),
+    "uninitialized_read": (64, [64], r"thread \(5, 0, 0\): uninitialized shared read: reads 'tile'"),
     "global_write_out_of_bounds": (64, [8, 8], r"global write out of bounds: argument 0 .* first at byte 32"),
     "exit_before_barrier": (64, [64], r"barrier divergence: .* for thread \(3, 0, 0\), which has ended"),
     "divergent_barrier": (64, [64], r"barrier divergence: .*__syncthreads \(planted_bugs.cu:\d+\) while"),

@@ -117,7 +117,7 @@ def test_reorder_is_the_same_graph_renumbered():
     assert torch.allclose(amstel.ops.spmm(other, x[order]), amstel.ops.spmm(graph, x)[order])
 
 
-def test_reorder_brings_neighbours_together():
+def test_reorder_brings_neighbors_together():
     # A path whose numbering was shuffled: its bandwidth goes back to 1.
     order = torch.randperm(500, generator=torch.Generator().manual_seed(0))
     index = torch.stack([order[:-1], order[1:]])

@@ -129,9 +129,9 @@ DENSE = {
     "deblurring, a pixel": (Deblurring(KERNEL, 0.5), (1, 1, 1, 1), lambda n: blur_matrix(KERNEL, 1, 1)),
     "projection, P > D / 2": (RandomProjection(MATRIX, 0.5), (2, 1, 4, 4), lambda n: MATRIX),
     "projection, P > D": (RandomProjection(MATRIX.T.contiguous(), torch.tensor([0.5, 2]), image_shape=(1, 1, 9)), (2, 1, 1, 9), lambda n: MATRIX.T),
-    "projection, colour": (RandomProjection(normal(5, 12), 0.5), (2, 3, 2, 2), lambda n: normal(5, 12)),
+    "projection, color": (RandomProjection(normal(5, 12), 0.5), (2, 3, 2, 2), lambda n: normal(5, 12)),
     **{
-        f"mri, {name}, {'centred' if centered else 'plain'}, {'one coil' if maps is None else list(maps.shape)}": (
+        f"mri, {name}, {'centered' if centered else 'plain'}, {'one coil' if maps is None else list(maps.shape)}": (
             MRI(mask, maps, torch.tensor([0.5, 2.0]), centered), (2, 5, 4),
             lambda n, m=mask, s=maps, c=centered: mri_matrix(m if m.dim() < 4 else m[n, 0], s if s is None or s.dim() < 4 else s[n], 5, 4, c),
         )
@@ -312,7 +312,7 @@ def test_a_model_of_the_user():
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 7])
 def test_bicubic_is_that_of_others_inside(scale):
-    """Pillow and torch renormalise the weights at the border, where MATLAB mirrors the image; inside they are the same."""
+    """Pillow and torch renormalize the weights at the border, where MATLAB mirrors the image; inside they are the same."""
     image = pytest.importorskip("PIL.Image")
     x = normal(2, 1, 10 * scale, 9 * scale)
     ours = SuperResolution(scale, 1.0)(x)
@@ -326,7 +326,7 @@ def test_bicubic_is_that_of_others_inside(scale):
 
 @pytest.mark.parametrize("size", [(8, 6), (7, 9), (5, 4), (1, 3)])
 @pytest.mark.parametrize("prepared", [False, True])
-def test_mri_is_the_centred_formula(size, prepared):
+def test_mri_is_the_centered_formula(size, prepared):
     """For odd sizes too, where fftshift and ifftshift differ."""
     dims = (-2, -1)
     for mask in (binary(size[1]), binary(*size), binary(2, 1, *size)):
@@ -373,7 +373,7 @@ def differentiated():
         "projection": (lambda t: RandomProjection(t, sigma), half, normal(2, 3), [matrix]),
         "projection, gram": (lambda: RandomProjection(wide, sigma), half, normal(2, 5), []),
         "mri": (lambda t: MRI(mask, t, sigma), image, k, [maps]),
-        "mri, centred, points": (lambda t: MRI(binary(3, 2), t, sigma, True), image, k, [maps]),
+        "mri, centered, points": (lambda t: MRI(binary(3, 2), t, sigma, True), image, k, [maps]),
         "mri, one coil": (lambda: MRI(mask, None, sigma), image, k[:, :1], []),
     }
     for name, (make, x, y, others) in cases.items():

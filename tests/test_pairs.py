@@ -12,7 +12,7 @@ cv2 = pytest.importorskip("cv2")
 
 
 def picture(seed, height=120, width=150):
-    """Smooth random colours with some hard edges."""
+    """Smooth random colors with some hard edges."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
     image = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -69,8 +69,8 @@ def test_box_pairs_keep_the_rules(count, positive):
     assert y.tolist() == [True] * positive + [False] * (count - positive)
     found = P.overlaps(boxes, box)
     assert (found[y] > 0.7).all() and (found[~y] < 0.5).all()
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    assert (centre >= 0).all() and (centre <= 96).all()
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
+    assert (center >= 0).all() and (center <= 96).all()
     again, _ = P.box_pairs(box, 96, np.random.default_rng(3), count, positive, others)
     other, _ = P.box_pairs(box, 96, np.random.default_rng(4), count, positive, others)
     assert torch.equal(boxes, again) and not torch.equal(boxes, other)
@@ -98,8 +98,8 @@ def test_a_pair_from_a_still(stills):
         side = size.prod(1).sqrt()
         assert abs(side[0] - 32) < 1.5  # the first target has the size that was asked for
         assert 0.6 < side[1] / side[0] < 1.6
-        centre = (pair.boxes[:, :2] + pair.boxes[:, 2:]) / 2
-        assert (centre > 0.29 * 96).all() and (centre < 0.71 * 96).all()
+        center = (pair.boxes[:, :2] + pair.boxes[:, 2:]) / 2
+        assert (center > 0.29 * 96).all() and (center < 0.71 * 96).all()
 
 
 def test_equal_generators_give_equal_bits(stills):

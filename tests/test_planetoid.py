@@ -77,7 +77,7 @@ def test_reads_a_folder(folder):
     assert edges == [(0, 1), (0, 5), (1, 0), (2, 2), (5, 0), (6, 8), (8, 6)]
 
 
-def test_rows_are_normalised_and_empty_rows_stay_empty(folder):
+def test_rows_are_normalized_and_empty_rows_stay_empty(folder):
     total = amstel.data.Planetoid(folder, "tiny").features.to_dense().sum(1)
     torch.testing.assert_close(total, torch.tensor([1.0, 1, 0, 1, 0, 1, 0, 1, 1]))
 

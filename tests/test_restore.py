@@ -31,7 +31,7 @@ def network(channels):
     return model
 
 
-GREY, COLOUR, COMPLEX = network(1), network(3), network(2)
+GRAY, COLOR, COMPLEX = network(1), network(3), network(2)
 
 
 class Start:
@@ -48,12 +48,12 @@ def image(*shape, seed=0):
     return np.random.default_rng(seed).random(shape)
 
 
-def by_hand(y, physics, model=GREY, **options):
+def by_hand(y, physics, model=GRAY, **options):
     with torch.no_grad():
         return model(y, physics, **options)[-1]
 
 
-def denoised(y, sigma, model=GREY, **options):
+def denoised(y, sigma, model=GRAY, **options):
     """The network, its derivative along a random change, and what can be trusted of it."""
     found = by_hand(y, inverse.Denoising(sigma), model, **options)
     signs = torch.randint(0, 2, y.shape[1:], generator=torch.Generator().manual_seed(0)).to(y) * 2 - 1
@@ -66,7 +66,7 @@ def denoised(y, sigma, model=GREY, **options):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
-@pytest.mark.parametrize("shape, model", [((24, 17), GREY), ((24, 17, 3), COLOUR)])
+@pytest.mark.parametrize("shape, model", [((24, 17), GRAY), ((24, 17, 3), COLOR)])
 def test_an_array_gives_an_array(dtype, shape, model):
     y = image(*shape).astype(dtype)
     kept = y.copy()
@@ -80,19 +80,19 @@ def test_an_array_gives_an_array(dtype, shape, model):
 
 def test_any_memory_layout():
     y = image(20, 15, 3).astype(np.float32)
-    expected = amstel.restore(y, model=COLOUR)
+    expected = amstel.restore(y, model=COLOR)
     for same in (y[::-1].copy()[::-1], np.asfortranarray(y), y.astype(">f4")):
-        found = amstel.restore(same, model=COLOUR)
+        found = amstel.restore(same, model=COLOR)
         np.testing.assert_array_equal(found, expected)
     y = torch.from_numpy(y).permute(2, 0, 1)[None]
-    found = amstel.restore(y, model=COLOUR)
+    found = amstel.restore(y, model=COLOR)
     np.testing.assert_array_equal(found[0].permute(1, 2, 0), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_a_tensor_gives_a_tensor_without_gradient(dtype):
     y = torch.from_numpy(image(3, 1, 12, 13)).to(dtype).requires_grad_()
-    x = amstel.restore(y, "denoise", 0.2, model=GREY, steps=1)
+    x = amstel.restore(y, "denoise", 0.2, model=GRAY, steps=1)
     assert x.dtype == dtype and x.shape == y.shape and not x.requires_grad
     expected = denoised(y.detach().float(), 0.2, steps=1)
     torch.testing.assert_close(x, expected.to(dtype), rtol=1e-2 if x.itemsize < 4 else 1e-4, atol=1e-4)
@@ -100,23 +100,23 @@ def test_a_tensor_gives_a_tensor_without_gradient(dtype):
 
 def test_every_image_with_its_own_sigma():
     y, sigma = torch.rand(3, 1, 10, 11), torch.tensor([0.05, 0.1, 0.3], dtype=torch.float64)
-    x = amstel.restore(y, sigma=sigma, model=GREY)
+    x = amstel.restore(y, sigma=sigma, model=GRAY)
     for n in range(3):
-        alone = amstel.restore(y[n : n + 1], sigma=float(sigma[n]), model=GREY)
+        alone = amstel.restore(y[n : n + 1], sigma=float(sigma[n]), model=GRAY)
         torch.testing.assert_close(x[n : n + 1], alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [2, 3])
-def test_super_resolution_of_grey_and_colour(scale):
+def test_super_resolution_of_gray_and_color(scale):
     y = torch.rand(2, 1, 9, 14)
-    x = amstel.restore(y, "sr", scale=scale, model=GREY)
+    x = amstel.restore(y, "sr", scale=scale, model=GRAY)
     physics = inverse.SuperResolution(scale, sr_sigma(scale))
     assert_close(x, by_hand(y, physics, initial=physics.adjoint(y) * scale**2))
     y = image(9, 14, 3)
-    x = amstel.restore(y, "sr", scale=scale, model=GREY)
+    x = amstel.restore(y, "sr", scale=scale, model=GRAY)
     assert x.shape == (9 * scale, 14 * scale, 3)
     small, large = (to_ycbcr(torch.from_numpy(a).permute(2, 0, 1)[None]) for a in (y, x))
-    luma = amstel.restore(small[:, :1], "sr", scale=scale, model=GREY)
+    luma = amstel.restore(small[:, :1], "sr", scale=scale, model=GRAY)
     chroma = ops.bicubic_down_adjoint(small[:, 1:].contiguous(), scale) * scale**2
     torch.testing.assert_close(large, torch.cat([luma, chroma], 1), atol=1e-5, rtol=0)
 
@@ -132,18 +132,18 @@ def test_inpainting_alternates_with_the_known_pixels():
     y, mask = torch.rand(2, 3, 14, 11), torch.rand(2, 1, 14, 11) < 0.6
     x = fill(y * mask, mask.float())
     for level in (30, 20, 14, 10, 8):  # the last is the noise itself
-        found = by_hand(x, inverse.Denoising(level / 255), COLOUR)
+        found = by_hand(x, inverse.Denoising(level / 255), COLOR)
         x = torch.where(mask, y, found)
     weight = 0.1 * mask  # (8 / 3)^2 / ((8 / 3)^2 + 8^2)
     expected = weight * y + (1 - weight) * found
-    x = amstel.restore(y, "inpaint", 8 / 255, mask=mask, model=COLOUR)
+    x = amstel.restore(y, "inpaint", 8 / 255, mask=mask, model=COLOR)
     assert_close(x, expected)
     other = torch.where(mask, y, torch.rand_like(y))  # what holes hold does not matter
-    assert torch.equal(amstel.restore(other, "inpaint", 8 / 255, mask=mask, model=COLOUR), x)
-    grey = image(14, 11)
-    x = amstel.restore(grey, "inpaint", mask=mask[0, 0].numpy(), model=GREY)
-    assert abs(x - grey)[mask[0, 0]].max() < 0.3 * abs(x - grey).max()  # hardly any noise: kept
-    again = amstel.restore(torch.from_numpy(grey)[None, None], "inpaint", mask=mask[:1], model=GREY)
+    assert torch.equal(amstel.restore(other, "inpaint", 8 / 255, mask=mask, model=COLOR), x)
+    gray = image(14, 11)
+    x = amstel.restore(gray, "inpaint", mask=mask[0, 0].numpy(), model=GRAY)
+    assert abs(x - gray)[mask[0, 0]].max() < 0.3 * abs(x - gray).max()  # hardly any noise: kept
+    again = amstel.restore(torch.from_numpy(gray)[None, None], "inpaint", mask=mask[:1], model=GRAY)
     np.testing.assert_array_equal(x, again[0, 0])
 
 
@@ -203,8 +203,8 @@ def test_tiles_leave_no_seam(task, shape):
     done = []
     if task == "denoise":
         options["sigma"] = 0.1
-    x = amstel.restore(y, task, model=GREY, tile=128, progress=done.append, **options)
-    whole = amstel.restore(y, task, model=GREY, tile=4096, **options)
+    x = amstel.restore(y, task, model=GRAY, tile=128, progress=done.append, **options)
+    whole = amstel.restore(y, task, model=GRAY, tile=4096, **options)
     assert sum(done) == y.numel() and len(done) > 1
     assert (x - whole).abs().max() < 1e-5
 
@@ -250,7 +250,7 @@ K = np.zeros((2, 8, 9), np.complex64)
         (image(8, 8), {"task": "sr", "scale": 2.0}, "`scale` must be an integer >= 2"),
         (image(8, 8), {"steps": -1}, "`steps` must be an integer >= 1"),
         (image(8, 8), {"tile": 16}, "`tile` must be an integer >= 128"),
-        (image(8, 8), {"model": COLOUR}, "`model` must be a network of 1 channels, got one of 3"),
+        (image(8, 8), {"model": COLOR}, "`model` must be a network of 1 channels, got one of 3"),
         (image(8, 8), {"mask": np.ones((8, 8))}, "`mask` must be None for the task denoise"),
         (image(8, 8), {"task": "inpaint"}, "`mask` must be given for the task inpaint"),
         (image(8, 8), {"task": "inpaint", "mask": np.ones((8, 7))}, r"`mask` must be \[8, 8\]"),
@@ -269,7 +269,7 @@ K = np.zeros((2, 8, 9), np.complex64)
 )
 def test_bad_input(given, options, message):
     with pytest.raises(ValueError, match=message):
-        amstel.restore(given, **{"model": GREY, **options})
+        amstel.restore(given, **{"model": GRAY, **options})
 
 
 def test_bad_type():
@@ -282,8 +282,8 @@ def test_bad_type():
 
 def picture(channels, alpha, bits):
     levels = np.random.default_rng(0).integers(0, 2**bits, (7, 9, 4)).astype(np.float32) / (2**bits - 1)
-    colours = levels[..., 0] if channels == 1 else levels[..., :3]
-    return Picture(colours, levels[..., 3] if alpha else None, bits)
+    colors = levels[..., 0] if channels == 1 else levels[..., :3]
+    return Picture(colors, levels[..., 3] if alpha else None, bits)
 
 
 def same(a, b):
@@ -306,7 +306,7 @@ def test_pictures_come_back(tmp_path, channels, alpha, bits, suffix):
     same(found, given)
 
 
-def test_what_is_neither_grey_nor_rgb_is_converted(tmp_path):
+def test_what_is_neither_gray_nor_rgb_is_converted(tmp_path):
     rgb = Image.fromarray((255 * image(12, 10, 3)).astype(np.uint8))
     rgb.quantize(16).save(tmp_path / "palette.png")
     rgb.quantize(16).save(tmp_path / "clear.png", transparency=3)
@@ -326,7 +326,7 @@ def test_what_is_neither_grey_nor_rgb_is_converted(tmp_path):
     assert files.read(tmp_path / "turned.png").pixels.shape == (10, 12, 3)
 
 
-def test_grey_with_alpha_of_16_bits_in_a_png(tmp_path):
+def test_gray_with_alpha_of_16_bits_in_a_png(tmp_path):
     """Pillow reads it as 8 bits RGBA; the file is put together by hand, as neither library writes it."""
     import struct
     import zlib
@@ -373,10 +373,10 @@ def test_files_that_cannot_be(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two images, one of them in colour, smooth enough to enlarge."""
+    """Two images, one of them in color, smooth enough to enlarge."""
     y, x = np.mgrid[:40, :50] / 8
     waves = 0.5 + 0.4 * np.stack([np.sin(x + y), np.cos(x), np.sin(2 * y)], 2)
-    files.write(tmp_path / "grey.png", Picture(waves[..., 0]))
+    files.write(tmp_path / "gray.png", Picture(waves[..., 0]))
     files.write(tmp_path / "tint.png", Picture(waves[:37]))
     return tmp_path
 
@@ -387,7 +387,7 @@ def test_denoising_protocol(folder):
     calls = []
     rows = evaluation.denoising(folder, (15, 50), seeds=2, model=Start(), progress=calls.append)
     assert len(calls) == 8 and [row["sigma"] for row in rows] == [15, 50]
-    truth = [np.asarray(Image.open(folder / name)) / 255 for name in ("grey.png", "more.png")]
+    truth = [np.asarray(Image.open(folder / name)) / 255 for name in ("gray.png", "more.png")]
     for row in rows:
         plain, eight = [], []
         for seed in (0, 1):
@@ -445,26 +445,26 @@ def test_bicubic_scores_of_the_literature(data_folder):
 
 
 @pytest.mark.parametrize("sigma, gain", [(15, 6.0), (25, 8.0), (50, 11.0)])
-@pytest.mark.parametrize("colour", [False, True])
-def test_shipped_denoisers(sigma, gain, colour):
+@pytest.mark.parametrize("color", [False, True])
+def test_shipped_denoisers(sigma, gain, color):
     from skimage import data
 
-    clean = (data.astronaut() if colour else data.camera())[40:168, 160:288] / np.float32(255)
+    clean = (data.astronaut() if color else data.camera())[40:168, 160:288] / np.float32(255)
     noise = np.random.default_rng(0).standard_normal(clean.shape, np.float32)
     noisy = clean + np.float32(sigma / 255) * noise
     restored = amstel.restore(noisy, sigma=sigma / 255)
     assert evaluation.psnr(restored, clean) > evaluation.psnr(noisy, clean) + gain
 
 
-@pytest.mark.parametrize("colour", [False, True])
-def test_shipped_denoisers_inpaint(colour):
+@pytest.mark.parametrize("color", [False, True])
+def test_shipped_denoisers_inpaint(color):
     from skimage import data
 
-    clean = (data.astronaut() if colour else data.camera())[40:168, 160:288] / np.float32(255)
+    clean = (data.astronaut() if color else data.camera())[40:168, 160:288] / np.float32(255)
     known = np.random.default_rng(0).random((128, 128)) < 0.7
-    given = clean * (known[..., None] if colour else known)
+    given = clean * (known[..., None] if color else known)
     x = amstel.restore(given, "inpaint", mask=known)
-    start = amstel.restore(given, "inpaint", mask=known, model=Start(3 if colour else 1))
+    start = amstel.restore(given, "inpaint", mask=known, model=Start(3 if color else 1))
     assert evaluation.psnr(x, clean) > evaluation.psnr(start, clean) + 1.5
 
 

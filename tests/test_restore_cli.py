@@ -41,9 +41,9 @@ def waves(height, width, channels=1, seed=0):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A folder of two grey images, one of a colour image, and a network trained for a moment on each."""
+    """A folder of two gray images, one of a color image, and a network trained for a moment on each."""
     root, threads = tmp_path_factory.mktemp("restore"), torch.get_num_threads()
-    for name, channels, count in (("grey", 1, 2), ("colour", 3, 1)):
+    for name, channels, count in (("gray", 1, 2), ("color", 3, 1)):
         (root / name).mkdir()
         for number in range(count):
             files.write(root / name / f"{number}.png", Picture(waves(40, 52, channels, number)))
@@ -56,12 +56,12 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def weights(root):
-    return ["--weights", root / "grey_out" / "checkpoint.pt"]
+    return ["--weights", root / "gray_out" / "checkpoint.pt"]
 
 
 def test_an_image_is_denoised(capsys, root, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    source = root / "grey" / "0.png"
+    source = root / "gray" / "0.png"
     record = tmp_path / "done.json"
     options = [*weights, "--add-noise", 25, "--seed", 7, "--json", record]
     status, out, err = _run(capsys, source, *options)
@@ -72,7 +72,7 @@ def test_an_image_is_denoised(capsys, root, weights, tmp_path, monkeypatch):
     assert float(found[2]) > float(found[1]) + 0.05
     noise = np.random.default_rng([7, 0]).standard_normal((40, 52))
     y = (waves(40, 52) + 25 / 255 * noise).astype(np.float32)
-    model = recipe.load(root / "grey_out" / "checkpoint.pt")
+    model = recipe.load(root / "gray_out" / "checkpoint.pt")
     x = amstel.restore(y, sigma=25 / 255, model=model)
     np.testing.assert_array_equal(files.read(tmp_path / "0_denoise.png").pixels, evaluation.rounded(x))
     done = json.loads(record.read_text())
@@ -92,9 +92,9 @@ def test_an_image_is_denoised(capsys, root, weights, tmp_path, monkeypatch):
 
 def test_a_folder_is_denoised(capsys, root, weights, tmp_path):
     out = tmp_path / "new" / "out"
-    status, said, err = _run(capsys, root / "grey", "--sigma", 15, *weights, "-o", out)
+    status, said, err = _run(capsys, root / "gray", "--sigma", 15, *weights, "-o", out)
     assert status == 0 and err == "" and said == f"wrote {out / '0.png'}\nwrote {out / '1.png'}\n"
-    model = recipe.load(root / "grey_out" / "checkpoint.pt")
+    model = recipe.load(root / "gray_out" / "checkpoint.pt")
     for number in range(2):
         x = amstel.restore(waves(40, 52, 1, number), sigma=15 / 255, model=model)
         np.testing.assert_array_equal(files.read(out / f"{number}.png").pixels, evaluation.rounded(x))
@@ -163,12 +163,12 @@ def test_a_huge_scale_is_refused_at_once(capsys, root, weights, tmp_path):
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_colour_alpha_and_depth_are_kept(capsys, root, tmp_path, bits):
+def test_color_alpha_and_depth_are_kept(capsys, root, tmp_path, bits):
     if bits == 16:
         pytest.importorskip("cv2")
     alpha = (np.arange(40 * 52).reshape(40, 52) % 256 / 255).astype(np.float32)
     files.write(tmp_path / "in.png", Picture(waves(40, 52, 3), alpha, bits))
-    model = ["--weights", root / "colour_out" / "checkpoint.pt"]
+    model = ["--weights", root / "color_out" / "checkpoint.pt"]
     out = tmp_path / "out.png"
     status, _, err = _run(capsys, tmp_path / "in.png", *model, "-o", out)
     assert status == 0 and err == ""
@@ -251,7 +251,7 @@ def test_kspace(capsys, tmp_path):
 
 def test_evaluation(capsys, root, weights, tmp_path):
     record = tmp_path / "scores.json"
-    options = ["eval", "--root", root / "grey", *weights, "--json", record]
+    options = ["eval", "--root", root / "gray", *weights, "--json", record]
     status, out, err = _run(capsys, *options, "--sigma", 15, 25, "--seeds", 2)
     assert status == 0 and err == ""
     assert (
@@ -268,9 +268,9 @@ def test_evaluation(capsys, root, weights, tmp_path):
     assert json.loads(record.read_text())["rows"][0]["bicubic"]["ssim"] > 0.5
 
 
-@pytest.mark.parametrize("task", ["grey", "sr"])
+@pytest.mark.parametrize("task", ["gray", "sr"])
 def test_training_is_resumed(capsys, root, tmp_path, task):
-    arguments = ["train", root / "grey", "--out", tmp_path / "out"]
+    arguments = ["train", root / "gray", "--out", tmp_path / "out"]
     small = ["--features", 4, "--steps", 2, "--batch", 2, "--size", 12, "--task", task]
     status, said, err = _run(capsys, *arguments, *small, "--iterations", 50)
     assert status == 0 and err == ""
@@ -294,8 +294,8 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, mon
     (tmp_path / "mixed").mkdir()
     files.write("mixed/a.png", Picture(waves(8, 8)))
     Path("mixed/b.png").write_bytes(b"nothing of the kind")
-    image, colour = root / "grey" / "0.png", root / "colour" / "0.png"
-    eval_, train = ["eval", "--root", root / "grey"], ["train", root / "grey", "--out", tmp_path / "out"]
+    image, color = root / "gray" / "0.png", root / "color" / "0.png"
+    eval_, train = ["eval", "--root", root / "gray"], ["train", root / "gray", "--out", tmp_path / "out"]
     before = sorted(tmp_path.rglob("*"))
     for arguments, message in (
         ([], "COMMAND is missing"),
@@ -317,8 +317,8 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, mon
         ([image, *weights, "-o", "/nowhere/out.png"], "cannot write"),
         ([image, *weights, "-o", "out.gif"], "out.gif must end in one of .png"),
         (["alpha.png", *weights, "-o", "out.jpg"], "alpha channel"),
-        ([root / "grey", *weights, "-o", "alpha.png"], "must be a folder"),
-        ([colour, *weights], "network of 3 channels, got one of 1"),
+        ([root / "gray", *weights, "-o", "alpha.png"], "must be a folder"),
+        ([color, *weights], "network of 3 channels, got one of 1"),
         ([image, "--weights", "nowhere.pt"], "nowhere.pt does not exist"),
         ([image, "--weights", "other.pt"], "other.pt is not a checkpoint"),
         ([image, "--device", "abacus"], "no device abacus"),
@@ -331,7 +331,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, mon
         ([*eval_, "--scale", "2"], "--scale is for --task sr"),
         ([*eval_, "--task", "sr", "--seeds", "2"], "--seeds is for --task denoise and mri"),
         ([*eval_, "--task", "inpaint"], "--task should be one of denoise, sr, mri"),
-        (["train", root / "grey"], "--out"),
+        (["train", root / "gray"], "--out"),
         (["train", "nowhere", "--out", "out"], "nowhere does not exist"),
         (["train", "empty", "--out", "out"], "empty"),
         ([*train, "--resume"], "does not exist"),

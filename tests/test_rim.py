@@ -233,8 +233,8 @@ def test_gradients_any_number_of_times(name):
 def weights(scale):
     """Keys' cubic of a = -0.5 at the distances of the pixels of the larger image, at an odd number of places."""
     reach = 2 * scale + 1
-    centre = (scale - 1) / 2 - (scale - 1) // 2
-    d = np.abs(np.arange(-reach, reach + 1) - centre) / scale
+    center = (scale - 1) / 2 - (scale - 1) // 2
+    d = np.abs(np.arange(-reach, reach + 1) - center) / scale
     w = np.where(d <= 1, 1 - 2.5 * d**2 + 1.5 * d**3, np.where(d < 2, 2 - 4 * d + 2.5 * d**2 - 0.5 * d**3, 0))
     return w / w.sum()
 

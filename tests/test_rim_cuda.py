@@ -50,9 +50,9 @@ def backward(first, second, eta, other, mask, factor, residual, logistic):
     return first + d * (slope * slope + bend * (x - other)), -d * slope
 
 
-# C, and the strides of item, channel, pixel: of grey and complex pixels, of planes, of a slice of pixels
+# C, and the strides of item, channel, pixel: of gray and complex pixels, of planes, of a slice of pixels
 LAYOUTS = {
-    "grey": (1, lambda pixels: (pixels, pixels, 1)),
+    "gray": (1, lambda pixels: (pixels, pixels, 1)),
     "complex": (2, lambda pixels: (2 * pixels, 1, 2)),
     "planes": (3, lambda pixels: (3 * pixels, pixels, 1)),
     "slice": (3, lambda pixels: (4 * pixels, 1, 4)),
@@ -65,8 +65,8 @@ def test_input_kernels(kernels, dtype, layout):
     """Several blocks, the last cut short; for one image the last access too."""
     state, rng = sum_type(dtype), np.random.default_rng(1)
     channels, strides = LAYOUTS[layout]
-    dense = layout in ("grey", "complex")
-    lanes = {"grey": 1, "complex": 2}.get(layout, 4)
+    dense = layout in ("gray", "complex")
+    lanes = {"gray": 1, "complex": 2}.get(layout, 4)
     width = WIDE[state] // channels if dense else 1
     prefix = f"{layout}_" if dense else ""
     for items, pixels in ((ITEMS, (THREADS + 3) * max(1, width)), (1, THREADS * max(1, width) // lanes + 5)):
@@ -124,9 +124,9 @@ SIZES = [(1, 3, 5), (2, 1, 2), (2, 9, 35), (3, 12, 5), (64, 1, 1)]
 
 def geometry(scale):
     """The first pixel of result 0 and the sum of its weights, undivided."""
-    centre = scale / 2 - 0.5
-    first = int(np.floor(centre - 2 * scale)) + 1
-    d = np.abs(first + np.arange(4 * scale) - centre) / scale
+    center = scale / 2 - 0.5
+    first = int(np.floor(center - 2 * scale)) + 1
+    d = np.abs(first + np.arange(4 * scale) - center) / scale
     cubic = np.where(d <= 1, 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2) * (d < 2)
     return first, float(cubic.sum())
 
@@ -243,7 +243,7 @@ def compare(function, *arguments, **options):
 @pytest.mark.parametrize("layout", test_rim.LAYOUTS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_input_operators(dtype, layout):
-    """Grey, complex and many channels, odd sizes, no pixels, and more images than a grid takes here."""
+    """Gray, complex and many channels, odd sizes, no pixels, and more images than a grid takes here."""
     shapes = [
         (1, 1, 1, 1),
         (1, 1, 7, 9),
@@ -282,9 +282,7 @@ def test_operators_bits_do_not_depend_on_the_order_of_threads():
 def test_operators_errors():
     """As on the CPU."""
     cases = next(
-        m
-        for m in test_rim.test_raw_operators_check_their_arguments.pytestmark
-        if m.name == "parametrize"
+        m for m in test_rim.test_raw_operators_check_their_arguments.pytestmark if m.name == "parametrize"
     )
     with emulated():
         for message, call in cases.args[1]:

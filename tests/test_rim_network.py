@@ -383,12 +383,12 @@ def test_pretrained(tmp_path, monkeypatch):
     assert all(torch.equal(p, q) for p, q in zip(found.parameters(), model.parameters(), strict=True))
     assert found.trained_steps == model.steps and found.trained_sigma is None
     said = {"options": json.dumps(model.options), "trained_steps": "4"}
-    said["settings"] = json.dumps({"task": "grey", "sigma": [0, 51]})
+    said["settings"] = json.dumps({"task": "gray", "sigma": [0, 51]})
     weights.save(tmp_path / "rim_gray_unet.safetensors", model.state_dict(), said)
     found = RIM.pretrained("gray")
     assert found.trained_steps == 4 and found.trained_sigma == (0, 0.2)
-    with pytest.raises(ValueError, match="`name` must be one of rim_gray_unet, rim_mri, got 'rim_grey'"):
-        RIM.pretrained("grey")
+    with pytest.raises(ValueError, match="`name` must be one of rim_gray_unet, rim_mri, got 'rim_sr'"):
+        RIM.pretrained("sr")
 
 
 Y, DENOISE = torch.zeros(2, 1, 6, 7), inverse.Denoising(0.5)

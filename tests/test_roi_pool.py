@@ -339,7 +339,7 @@ def test_match_values_and_gradients(dtype, layout, device):
         assert_close(g, e, dtype)
 
 
-def test_match_is_pooling_normalising_and_multiplying():
+def test_match_is_pooling_normalizing_and_multiplying():
     """Against the operators that it replaces, and where what is pooled is zero."""
     x = normal(1, 20, 12, 12, dtype=torch.float32)
     y = torch.zeros(1, 3, 6, 6)

@@ -160,7 +160,7 @@ def test_cells_see_the_middle_of_their_pixels():
 
 
 def efficientnet_state(trunk):
-    """A made-up state_dict of the package of weights, and the same trunk with its normalisations apart."""
+    """A made-up state_dict of the package of weights, and the same trunk with its normalizations apart."""
     generator = torch.Generator().manual_seed(0)
     state, parts = {}, [(trunk.stem, "_conv_stem", "_bn0")]
     for n, block in enumerate(trunk.blocks):
@@ -485,7 +485,7 @@ def test_matching_finds_what_it_knows(start):
     assert found == recipe.matching(SINT(Own(), 5), Squares(), 12)
 
 
-def test_a_start_from_imagenet_is_white_and_centred(monkeypatch):
+def test_a_start_from_imagenet_is_white_and_centered(monkeypatch):
     trunk = EfficientNetLite()
     state, _ = efficientnet_state(trunk)
     trunk.load_imagenet(state)

@@ -75,7 +75,7 @@ def test_writes_a_picture_that_can_be_read(capsys, root, tmp_path, ending):
     assert status == 0 and err == "" and f"wrote {file}" in out
     frames = video.read(file)
     assert len(frames) == 5 and min(frames.shape[1:3]) >= 256
-    # The box in its colour lies where the target is: x 30 to 66, y 50 to 80, twice enlarged.
+    # The box in its color lies where the target is: x 30 to 66, y 50 to 80, twice enlarged.
     blue = (frames[0].int() - torch.tensor(video.FOUND)).abs().sum(2) < 60
     rows, columns = blue[:320].nonzero().T
     assert abs(columns.min() - 60) < 6 and abs(columns.max() - 132) < 6

@@ -1,4 +1,4 @@
-"""SINT's tracker: candidates, box regression, and tracks of a made-up sequence by a model of nothing but colours."""
+"""SINT's tracker: candidates, box regression, and tracks of a made-up sequence by a model of nothing but colors."""
 
 import math
 
@@ -22,8 +22,8 @@ from amstel.tracking.tracker import Settings
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class Colours(torch.nn.Module):
-    """`amstel.nn.SINT`'s interface on two maps of mean colours, as differences from grey."""
+class Colors(torch.nn.Module):
+    """`amstel.nn.SINT`'s interface on two maps of mean colors, as differences from gray."""
 
     spatial_scales, output_size, receptive_field = (1 / 4, 1 / 8), 7, 0
 
@@ -42,13 +42,13 @@ class Colours(torch.nn.Module):
 
 
 def _texture(rng, height, width, cell):
-    """Soft coloured noise."""
+    """Soft colored noise."""
     small = torch.from_numpy(rng.random((1, 3, height // cell + 2, width // cell + 2)))
     large = F.interpolate(small, scale_factor=cell, mode="bicubic").clamp(0, 1)
     return (255 * large[0, :, :height, :width]).byte().permute(1, 2, 0).numpy()
 
 
-def sequence(frames=24, hidden=(), jump=0, size=(36, 30), grey=False, seed=0):
+def sequence(frames=24, hidden=(), jump=0, size=(36, 30), gray=False, seed=0):
     """A textured target on a soft background: images [T, 160, 200, 3] and its boxes [T, 4].
 
     Where a frame is in `hidden` the target is not there; after it, it has moved on by `jump` pixels.
@@ -67,7 +67,7 @@ def sequence(frames=24, hidden=(), jump=0, size=(36, 30), grey=False, seed=0):
         images.append(image)
         boxes.append([x, y, *size])
     images = np.stack(images)
-    if grey:
+    if gray:
         images = images.mean(3).astype(np.uint8)
     return images, np.array(boxes, dtype=np.float64)
 
@@ -95,9 +95,9 @@ def test_candidates_lie_on_circles_at_three_scales_of_the_first_box():
     sizes = boxes[:, 2:].view(3, 61, 2)
     for part, scale in zip(sizes, (1, math.sqrt(0.5), math.sqrt(2)), strict=True):
         torch.testing.assert_close(part, (BOX[2:] * scale).expand(61, 2))
-    centres = (boxes[:, :2] + boxes[:, 2:] / 2).view(3, 61, 2)
-    torch.testing.assert_close(centres[1], centres[0])
-    offsets = centres[0] - (last[:2] + last[2:] / 2)
+    centers = (boxes[:, :2] + boxes[:, 2:] / 2).view(3, 61, 2)
+    torch.testing.assert_close(centers[1], centers[0])
+    offsets = centers[0] - (last[:2] + last[2:] / 2)
     radius = offsets.norm(dim=1)
     torch.testing.assert_close(radius[0], torch.tensor(0.0, dtype=torch.float64))
     expected = torch.arange(1, 7, dtype=torch.float64).mul(3).repeat_interleave(10)
@@ -179,35 +179,35 @@ def test_regression_stays_within_a_factor_of_two():
 )
 def test_tracks_a_made_up_sequence(options):
     images, truth = sequence()
-    found = SINTTracker(Colours(), **options).track(images, truth[0])
+    found = SINTTracker(Colors(), **options).track(images, truth[0])
     assert found.shape == (24, 4) and found.dtype == np.float64
     np.testing.assert_array_equal(found[0], truth[0])
     assert _iou(found, truth).mean() > 0.7 and _iou(found, truth).min() > 0.3
 
 
-def test_tracks_grey_frames():
-    images, truth = sequence(grey=True)
-    found = SINTTracker(Colours()).track(images, truth[0])
+def test_tracks_gray_frames():
+    images, truth = sequence(gray=True)
+    found = SINTTracker(Colors()).track(images, truth[0])
     assert _iou(found, truth).mean() > 0.6
-    np.testing.assert_array_equal(found, SINTTracker(Colours()).track(images[..., None], truth[0]))
+    np.testing.assert_array_equal(found, SINTTracker(Colors()).track(images[..., None], truth[0]))
 
 
 @pytest.mark.parametrize("scale", [math.sqrt(2), math.sqrt(0.5)])
 def test_scale_is_followed(scale):
     images, truth = sequence(frames=1)
     x, y, w, h = truth[0]
-    centre = np.array([x + w / 2, y + h / 2])
+    center = np.array([x + w / 2, y + h / 2])
     rows, columns = (
         ((np.arange(side) + 0.5 - c) / scale + c).astype(int).clip(0, side - 1)
-        for side, c in ((160, centre[1]), (200, centre[0]))
+        for side, c in ((160, center[1]), (200, center[0]))
     )
     scaled = images[0][rows[:, None], columns]
-    tracker = SINTTracker(Colours())
+    tracker = SINTTracker(Colors())
     tracker.init(images[0], truth[0])
     for _ in range(3):
         found = tracker.update(scaled)
     size = truth[0, 2:] * scale
-    assert _iou(found, np.concatenate([centre - size / 2, size])) > 0.75
+    assert _iou(found, np.concatenate([center - size / 2, size])) > 0.75
 
 
 def test_plus_follows_the_flow():
@@ -220,8 +220,8 @@ def test_plus_follows_the_flow():
         image[y : y + h, x : x + w] = twin
     for image, box in zip(images[1:], truth[1:].astype(int), strict=True):
         image[box[1] : box[1] + h, box[0] : box[0] + w] = twin
-    plain = SINTTracker(Colours()).track(images, truth[0])
-    plus = SINTTracker(Colours(), plus=True).track(images, truth[0])
+    plain = SINTTracker(Colors()).track(images, truth[0])
+    plus = SINTTracker(Colors(), plus=True).track(images, truth[0])
     assert plus.shape == plain.shape and np.isfinite(plus).all()
     assert _iou(plus, truth).mean() >= _iou(plain, truth).mean()
 
@@ -230,7 +230,7 @@ def test_flow_share_counts_moved_pixels():
     pytest.importorskip("cv2")
     rng = np.random.default_rng(0)
     wide = _texture(rng, 160, 240, 6)
-    tracker = SINTTracker(Colours(), plus=True)
+    tracker = SINTTracker(Colors(), plus=True)
     tracker.init(wide[:, 10:210], [80, 60, 40, 30])
     tracker._frame = wide[:, 0:200]  # everything has moved by 10 pixels to the right
     boxes = torch.tensor(
@@ -242,8 +242,8 @@ def test_flow_share_counts_moved_pixels():
 
 def test_redetects_after_an_absence():
     images, truth = sequence(frames=26, hidden=range(10, 16), jump=-60)
-    plain = SINTTracker(Colours()).track(images, truth[0])
-    tracker, lost, found = SINTTracker(Colours(), redetect=True), [], [truth[0]]
+    plain = SINTTracker(Colors()).track(images, truth[0])
+    tracker, lost, found = SINTTracker(Colors(), redetect=True), [], [truth[0]]
     tracker.init(images[0], truth[0])
     for image in images[1:]:
         found.append(tracker.update(image))
@@ -255,7 +255,7 @@ def test_redetects_after_an_absence():
 
 def test_whole_frame_search_finds_the_target_anywhere():
     images, truth = sequence()
-    tracker = SINTTracker(Colours(), redetect=True)
+    tracker = SINTTracker(Colors(), redetect=True)
     tracker.init(images[0], truth[0])
     tracker._frame = images[20]
     boxes, similarity = tracker._search_everywhere()
@@ -264,8 +264,8 @@ def test_whole_frame_search_finds_the_target_anywhere():
 
 def test_init_and_update_are_track(tmp_path):
     images, truth = sequence(frames=8)
-    whole = SINTTracker(Colours()).track(images, truth[0])
-    tracker = SINTTracker(Colours())
+    whole = SINTTracker(Colors()).track(images, truth[0])
+    tracker = SINTTracker(Colors())
     tracker.init(images[0], truth[0].tolist())
     np.testing.assert_array_equal([tracker.update(image) for image in images[1:]], whole[1:])
     again = tracker.track(
@@ -274,20 +274,20 @@ def test_init_and_update_are_track(tmp_path):
     np.testing.assert_array_equal(again, whole)
     image = pytest.importorskip("PIL.Image")
     pictures = [image.fromarray(i) for i in images]
-    np.testing.assert_array_equal(SINTTracker(Colours()).track(pictures, truth[0]), whole)
+    np.testing.assert_array_equal(SINTTracker(Colors()).track(pictures, truth[0]), whole)
     for number, picture in enumerate(pictures, start=5):
         picture.save(tmp_path / f"frame_{number}.png")  # frame_10 after frame_9
-    np.testing.assert_array_equal(SINTTracker(Colours()).track(tmp_path, truth[0]), whole)
+    np.testing.assert_array_equal(SINTTracker(Colors()).track(tmp_path, truth[0]), whole)
     files = [tmp_path / f"frame_{k}.png" for k in range(5, 13)]
-    np.testing.assert_array_equal(SINTTracker(Colours()).track(files, truth[0]), whole)
+    np.testing.assert_array_equal(SINTTracker(Colors()).track(files, truth[0]), whole)
 
 
 def test_same_boxes_twice_and_for_any_number_of_threads():
     images, truth = sequence(frames=6)
-    first = SINTTracker(Colours(), redetect=True).track(images, truth[0])
-    np.testing.assert_array_equal(SINTTracker(Colours(), redetect=True).track(images, truth[0]), first)
+    first = SINTTracker(Colors(), redetect=True).track(images, truth[0])
+    np.testing.assert_array_equal(SINTTracker(Colors(), redetect=True).track(images, truth[0]), first)
     torch.set_num_threads(2)
-    np.testing.assert_array_equal(SINTTracker(Colours(), redetect=True).track(images, truth[0]), first)
+    np.testing.assert_array_equal(SINTTracker(Colors(), redetect=True).track(images, truth[0]), first)
     assert torch.get_num_threads() == 2
 
 
@@ -296,9 +296,9 @@ def test_a_buffer_that_is_used_again_changes_nothing(plus):
     """A capture loop reads every frame into the same memory."""
     pytest.importorskip("cv2")
     images, truth = sequence(frames=8)
-    expected = SINTTracker(Colours(), plus=plus).track(images, truth[0])
+    expected = SINTTracker(Colors(), plus=plus).track(images, truth[0])
     buffer, box = np.empty_like(images[0]), np.array(truth[0], dtype=np.float64)
-    tracker, found = SINTTracker(Colours(), plus=plus), []
+    tracker, found = SINTTracker(Colors(), plus=plus), []
     for t, image in enumerate(images):
         buffer[:] = image
         if t == 0:
@@ -329,7 +329,7 @@ def test_networks_of_every_precision(dtype):
 def test_the_first_box_in_any_form():
     images, truth = sequence(frames=2)
     plain = [int(side) for side in truth[0]]
-    expected = SINTTracker(Colours()).track(images, plain)
+    expected = SINTTracker(Colors()).track(images, plain)
     forms = (
         tuple(plain),
         np.array(plain, np.int16),
@@ -339,7 +339,7 @@ def test_the_first_box_in_any_form():
         [torch.tensor(side) for side in plain],
     )
     for box in forms:
-        found = SINTTracker(Colours()).track(images, box)
+        found = SINTTracker(Colors()).track(images, box)
         assert found.shape == expected.shape and np.abs(found - expected).max() < 2
 
 
@@ -357,7 +357,7 @@ def test_settings_take_numpys_numbers_and_the_old_name():
 
 def test_query_stays_that_of_the_first_frame():
     images, truth = sequence(frames=4)
-    tracker = SINTTracker(Colours())
+    tracker = SINTTracker(Colors())
     tracker.init(images[0], truth[0])
     before = tracker._query.clone()
     tracker.update(images[1])
@@ -371,7 +371,7 @@ def test_query_stays_that_of_the_first_frame():
 
 def test_search_goes_on_from_the_unrefined_candidate():
     images, truth = sequence(frames=4)
-    tracker = SINTTracker(Colours())
+    tracker = SINTTracker(Colors())
     tracker.init(images[0], truth[0])
     for image in images[1:]:
         reported = tracker.update(image)
@@ -391,7 +391,7 @@ def test_search_goes_on_from_the_unrefined_candidate():
 @pytest.mark.parametrize("redetect", [False, True])
 def test_odd_boxes_give_finite_ones(box, redetect):
     images, _ = sequence(frames=4)
-    found = SINTTracker(Colours(), redetect=redetect).track(images, box)
+    found = SINTTracker(Colors(), redetect=redetect).track(images, box)
     assert np.isfinite(found).all() and (found[:, 2:] > 0).all()
 
 
@@ -400,7 +400,7 @@ def test_target_that_leaves_the_frame():
     for t, image in enumerate(images):  # out to the left
         image[:] = np.roll(images[0], -8 * t, axis=1)
         image[:, 200 - 8 * t :] = 128
-    found = SINTTracker(Colours(), redetect=True).track(images, truth[0])
+    found = SINTTracker(Colors(), redetect=True).track(images, truth[0])
     assert np.isfinite(found).all() and (found[:, 2:] > 0).all()
     assert (found[:, :2] < [200, 160]).all() and (found[:, :2] + found[:, 2:] > 0).all()
 
@@ -411,7 +411,7 @@ def test_small_and_even_frames(size, plus):
     if plus:
         pytest.importorskip("cv2")
     frames = [np.full((*size, 3), 7, np.uint8)] * 3
-    found = SINTTracker(Colours(), plus=plus, redetect=True).track(frames, [0, 0, 1, 1])
+    found = SINTTracker(Colors(), plus=plus, redetect=True).track(frames, [0, 0, 1, 1])
     assert np.isfinite(found).all() and (found[:, 2:] > 0).all()
 
 
@@ -436,7 +436,7 @@ def test_small_and_even_frames(size, plus):
 def test_bad_boxes(box, message):
     images, _ = sequence(frames=1)
     with pytest.raises(ValueError, match=f"`box` must .*{message}"):
-        SINTTracker(Colours()).init(images[0], box)
+        SINTTracker(Colors()).init(images[0], box)
 
 
 @pytest.mark.parametrize(
@@ -455,12 +455,12 @@ def test_bad_boxes(box, message):
 )
 def test_bad_images(image, error):
     with pytest.raises(error, match="`image` must be"):
-        SINTTracker(Colours()).init(image, [1, 1, 4, 4])
+        SINTTracker(Colors()).init(image, [1, 1, 4, 4])
 
 
 def test_bad_calls(tmp_path):
     images, truth = sequence(frames=2)
-    tracker = SINTTracker(Colours())
+    tracker = SINTTracker(Colors())
     with pytest.raises(ValueError, match="`init` must be called"):
         tracker.update(images[0])
     tracker.init(images[0], truth[0])
@@ -503,7 +503,7 @@ def test_videos_are_read_and_written_one_by_one(tmp_path):
     read = list(frames)
     assert len(read) == 6 and read[0].shape == (160, 200, 3)
     assert np.abs(read[3][:159, :199].astype(int) - images[3][:159, :199]).mean() < 6
-    assert _iou(SINTTracker(Colours()).track(file, truth[0]), truth).mean() > 0.6
+    assert _iou(SINTTracker(Colors()).track(file, truth[0]), truth).mean() > 0.6
     with pytest.raises(RuntimeError, match="on purpose"), VideoWriter(tmp_path / "half.mp4") as writer:
         writer.write(images[0])
         raise RuntimeError("on purpose")
@@ -537,7 +537,7 @@ def test_generated_sequence_has_the_truth_it_says():
     assert boxes.shape == (30, 4) and boxes.dtype == torch.float64 and 2 <= hidden.sum() <= 8
     again = generate_sequence(frames=30, height=120, width=160, target=24)
     assert all(torch.equal(a, b) for a, b in zip((frames, boxes, hidden), again, strict=True))
-    # The target's colours vary more than the background's: within the box and not beside it.
+    # The target's colors vary more than the background's: within the box and not beside it.
     x, y, w, h = boxes[0].round().int().tolist()
     own, beside = frames[0, y : y + h, x : x + w].double(), frames[0, y : y + h, x + w : x + 2 * w].double()
     assert own.std() > 1.5 * beside.std()
@@ -547,18 +547,18 @@ def test_generated_sequence_has_the_truth_it_says():
 
 
 def test_the_network_on_vgg16_sees_the_whole_frame():
-    model = Colours()
+    model = Colors()
     model.fc6 = torch.nn.Linear(1, 1)
     assert SINTTracker(model).settings == Settings.paper()
     assert SINTTracker(model, settings=Settings()).settings == Settings()
 
 
 def test_image_array_kinds():
-    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    for image in (grey, grey[..., None], torch.from_numpy(grey)):
-        np.testing.assert_array_equal(image_array("image", image), np.stack([grey] * 3, 2))
+    gray = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    for image in (gray, gray[..., None], torch.from_numpy(gray)):
+        np.testing.assert_array_equal(image_array("image", image), np.stack([gray] * 3, 2))
     pil = pytest.importorskip("PIL.Image")
-    np.testing.assert_array_equal(image_array("image", pil.fromarray(grey)), np.stack([grey] * 3, 2))
+    np.testing.assert_array_equal(image_array("image", pil.fromarray(gray)), np.stack([gray] * 3, 2))
     alpha = pil.fromarray(np.full((2, 3, 4), 9, np.uint8), "RGBA")
     assert image_array("image", alpha).shape == (2, 3, 3)
 

@@ -14,7 +14,7 @@ NAN = [math.nan] * 4
 
 
 def save_frames(folder, numbers, name="{:04d}.jpg", size=(8, 6)):
-    """Images whose grey is their number; JPEG keeps that."""
+    """Images whose gray is their number; JPEG keeps that."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         path = folder / name.format(number)
@@ -324,7 +324,7 @@ def test_vot(tmp_path):
 
 
 def test_polygon_to_box():
-    """Rectangles turned by any angle, in both directions around, keep centre and area."""
+    """Rectangles turned by any angle, in both directions around, keep center and area."""
     rng = np.random.default_rng(0)
     for _ in range(50):
         w, h, turn = *rng.uniform(1, 50, 2), rng.uniform(0, 7)

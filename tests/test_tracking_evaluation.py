@@ -46,8 +46,8 @@ def slow_distance(a, b, unit=(1, 1)):
 
 
 def slow(boxes, truth, protocol):
-    """Success, precision and normalised precision as counts over T."""
-    boxes, success, precision, normalised = [list(box) for box in boxes], [0] * 21, [0] * 51, [0] * 51
+    """Success, precision and normalized precision as counts over T."""
+    boxes, success, precision, normalized = [list(box) for box in boxes], [0] * 21, [0] * 51, [0] * 51
     if protocol == "otb":
         for t in range(1, len(boxes)):
             if not has_box(boxes[t]):
@@ -58,16 +58,16 @@ def slow(boxes, truth, protocol):
         if protocol == "otb":
             missing = by_default = missing or true[0] + 1 <= 0 or true[1] + 1 <= 0
         if protocol == "pysot":
-            centre = [true[k] + 1 + (true[k + 2] - 1) / 2 for k in (0, 1)]
-            by_default = not (centre[0] > 0 and centre[1] > 0)
+            center = [true[k] + 1 + (true[k + 2] - 1) / 2 for k in (0, 1)]
+            by_default = not (center[0] > 0 and center[1] > 0)
         for k in range(21):
             success[k] += not missing and slow_iou(box, true) > k / 20
         for k in range(51):
             near = slow_distance(box, true) <= k
             precision[k] += by_default or near
             relative = has_box(true) and slow_distance(box, true, true[2:]) <= k / 100
-            normalised[k] += by_default or relative
-    return [[n / len(boxes) for n in counts] for counts in (success, precision, normalised)]
+            normalized[k] += by_default or relative
+    return [[n / len(boxes) for n in counts] for counts in (success, precision, normalized)]
 
 
 def random_track(seed):

@@ -31,9 +31,9 @@ def texture(height, width, seed=0):
     return ((smooth - smooth.min()) / np.ptp(smooth) * 255).astype(np.uint8)
 
 
-def blobs(height, width, *centres, sigma=1.0):
+def blobs(height, width, *centers, sigma=1.0):
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    return sum(w * torch.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * sigma**2)) for cx, cy, w in centres)
+    return sum(w * torch.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * sigma**2)) for cx, cy, w in centers)
 
 
 # ------------------------------------------------------------------------------------------------- files
@@ -61,7 +61,7 @@ def test_mp4_pads_odd_sides_by_repeating(tmp_path):
     assert (back[:, 31].int() - back[:, 30].int()).abs().max() < 12
 
 
-def test_gif_keeps_equal_frames_and_few_colours(tmp_path):
+def test_gif_keeps_equal_frames_and_few_colors(tmp_path):
     frames = torch.zeros(6, 8, 8, 3, dtype=torch.uint8)
     frames[1:4, :4] = torch.tensor([255, 0, 0], dtype=torch.uint8)
     frames[4] = 255
@@ -85,8 +85,8 @@ def test_folder_of_frames_in_natural_order(tmp_path):
 
 
 def test_other_modes_come_as_rgb(tmp_path):
-    Image.fromarray(np.full((4, 8), 7, np.uint8)).save(tmp_path / "grey.png")
-    assert torch.equal(video.read(tmp_path / "grey.png"), torch.full((2, 4, 4, 3), 7, dtype=torch.uint8))
+    Image.fromarray(np.full((4, 8), 7, np.uint8)).save(tmp_path / "gray.png")
+    assert torch.equal(video.read(tmp_path / "gray.png"), torch.full((2, 4, 4, 3), 7, dtype=torch.uint8))
     Image.fromarray(np.full((4, 8, 4), 9, np.uint8)).save(tmp_path / "alpha.png")
     assert video.read(tmp_path / "alpha.png").shape == (2, 4, 4, 3)
 
@@ -188,8 +188,8 @@ def test_segments():
 @pytest.mark.parametrize("method", ["dis", "farneback"])
 @pytest.mark.parametrize("dx, dy", [(2, 0), (0, -3), (-2, 1)])
 def test_flow_of_a_shifted_texture(method, dx, dy):
-    grey = texture(64, 80)
-    frames = np.stack([np.roll(grey, (t * dy, t * dx), (0, 1)) for t in range(3)])
+    gray = texture(64, 80)
+    frames = np.stack([np.roll(gray, (t * dy, t * dx), (0, 1)) for t in range(3)])
     flow = video.flow(torch.from_numpy(np.repeat(frames[..., None], 3, -1)), method)
     assert flow.shape == (3, 2, 64, 80) and flow.dtype == torch.float32
     inner = flow[:, :, 12:-12, 12:-12]
@@ -280,9 +280,9 @@ def test_localize_follows_the_right_blob():
         ]
     )
     boxes = video.localize(maps, (140, 140), threshold=0.6)
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
     expected = torch.stack([30 + 5 * torch.arange(9.0), torch.full((9,), 30.0)], 1)
-    assert (centre - expected).abs().max() < 3
+    assert (center - expected).abs().max() < 3
     # Told where to begin, it follows the other.
     other = video.localize(maps, (140, 140), threshold=0.6, initial=(95, 95, 115, 115))
     assert ((other[:, :2] + other[:, 2:]) / 2 - 105).abs().max() < 3
@@ -298,7 +298,7 @@ def test_localize_weighs_by_mass_not_by_peak():
     assert video.localize(maps, (10, 10), sigma=0).tolist() == [[5, 5, 8, 8]]
 
 
-def test_localize_joins_diagonal_neighbours():
+def test_localize_joins_diagonal_neighbors():
     maps = torch.zeros(1, 8, 8)
     maps[0, 2, 2] = maps[0, 3, 3] = 1
     assert video.localize(maps, (8, 8), sigma=0).tolist() == [[2, 2, 4, 4]]

@@ -116,7 +116,10 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, checkpoint, tmp_path):
         (["train", tmp_path / "no_clip", "--out", out], "got none"),
         (["train", root, "--out", out, "--model", "gcn"], "--model should be one of lstm"),
         (["train", root, "--out", out, "--epochs", "0"], "--epochs should be an integer >= 1, got 0"),
-        (["train", root, "--out", out, "--dropout", "1.5"], "--dropout should be a number in [0, 1), got 1.5"),
+        (
+            ["train", root, "--out", out, "--dropout", "1.5"],
+            "--dropout should be a number in [0, 1), got 1.5",
+        ),
         (["train", root, "--out", out, "--hold-out", "1"], "--hold-out should be a number in [0, 1), got 1"),
         (["train", root, "--out", out, "--backbone", "vgg16"], "needs --weights"),
         (["train", root, "--out", out, "--resume"], "does not exist"),

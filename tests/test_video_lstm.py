@@ -521,7 +521,7 @@ def test_vgg16_is_frozen(clips):
         (lambda c: recipe.Settings(learning_rate=-1.0), "`learning_rate` must be a finite number"),
         (lambda c: recipe.train([], CLASSES, TINY), "`clips` must be at least one clip"),
         (lambda c: recipe.train(c, ["one"], TINY), "`classes` must be two or more names"),
-        (lambda c: recipe.train([dataclasses.replace(c[0], label=5)], CLASSES, TINY), "labelled 0 to 1"),
+        (lambda c: recipe.train([dataclasses.replace(c[0], label=5)], CLASSES, TINY), "labeled 0 to 1"),
         (lambda c: recipe.train(c, CLASSES, TINY, resume=True), "`out` must be the folder"),
         (lambda c: recipe.evaluate(network.Network(TINY, CLASSES), []), "`clips` must be"),
         (lambda c: recipe.evaluate(network.Network(TINY, CLASSES), c, vote="most"), "`vote` must be 'mean'"),

@@ -104,12 +104,12 @@ struct BicubicWeights {
   std::vector<double> weight;
 
   explicit BicubicWeights(int64_t scale) : weight(4 * scale) {
-    const double centre = 0.5 * static_cast<double>(scale) - 0.5;
-    first = static_cast<int64_t>(std::floor(centre - 2.0 * static_cast<double>(scale))) + 1;
+    const double center = 0.5 * static_cast<double>(scale) - 0.5;
+    first = static_cast<int64_t>(std::floor(center - 2.0 * static_cast<double>(scale))) + 1;
     double sum = 0;
     for (int64_t k = 0; k < 4 * scale; ++k) {
       const double d =
-          std::abs(static_cast<double>(first + k) - centre) / static_cast<double>(scale);
+          std::abs(static_cast<double>(first + k) - center) / static_cast<double>(scale);
       weight[k] = d <= 1  ? (1.5 * d - 2.5) * d * d + 1
                   : d < 2 ? ((-0.5 * d + 2.5) * d - 4) * d + 2
                           : 0;

@@ -25,7 +25,7 @@ inline roi::Arithmetic arithmetic_of(ScalarType input, ScalarType rois) {
                                                    : roi::Arithmetic::kFloat;
 }
 
-// Results are laid out as the input: channels last where its channels are neighbours.
+// Results are laid out as the input: channels last where its channels are neighbors.
 inline bool channels_last(const Tensor& t) {
   return t.size(1) > 1 && t.stride(1) == 1 && !t.is_contiguous();
 }

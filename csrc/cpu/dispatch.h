@@ -79,7 +79,7 @@ inline int64_t first_nan(const char* op, const Tensor& weight) {
   with_float(op, "weight", weight, [&](auto type) {
     using T = typename decltype(type)::type;
     const T* w = data<T>(weight);
-    constexpr int64_t kBlock = 1024;  // without a branch inside, the compiler vectorises
+    constexpr int64_t kBlock = 1024;  // without a branch inside, the compiler vectorizes
     for (int64_t b = 0, n = weight.numel(); b < n && found < 0; b += kBlock) {
       const int64_t end = b + kBlock < n ? b + kBlock : n;
       bool any = false;

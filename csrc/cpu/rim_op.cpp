@@ -73,7 +73,7 @@ void run_bicubic(BicubicArgs a, const Tensor& like, int64_t planes, bool up, con
   std::vector<S> line_weight;
   const BicubicAdjoint adjoint(down, up ? a.height : 0, a.scale);
   if (up) {
-    // A block of rows of the larger image repeats the work of its few neighbours in the smaller.
+    // A block of rows of the larger image repeats the work of its few neighbors in the smaller.
     a.block = a.scale * std::max<int64_t>(1, 32 / a.scale);
     tasks = planes * divide_up(a.height * a.scale, a.block);
     lines = a.block / a.scale + 8;

@@ -162,7 +162,7 @@ void winograd_lstm(Tensor h, OptionalTensor x, Tensor packed, OptionalTensor gat
   check("c_out", c_out, hidden, ScalarType::Float);
   if (activated) check("activated", *activated, 4 * hidden, h.scalar_type());
   AMSTEL_CHECK(h.numel() == 0 || h.const_data_ptr() != h_out.const_data_ptr(), op,
-               ": `h_out` must not be `h`, whose neighbours are read");
+               ": `h_out` must not be `h`, whose neighbors are read");
   WinogradArgs args{};
   args.shape = shape_of(h);
   args.sources[0] = {h.const_data_ptr(), hidden};

@@ -14,7 +14,7 @@ import amstel
 
 clean = torch.from_numpy(data.camera()[128:224, 160:256]).float()[None, None] / 255
 noisy = clean + 25 / 255 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-model, physics = amstel.nn.RIM.pretrained("grey"), amstel.inverse.Denoising(25 / 255)
+model, physics = amstel.nn.RIM.pretrained("gray"), amstel.inverse.Denoising(25 / 255)
 signs = torch.randint(0, 2, clean.shape, generator=torch.Generator().manual_seed(1)) * 2.0 - 1
 restored, tangent = torch.func.jvp(lambda y: model(y, physics)[-1], (noisy,), (signs,))
 

@@ -13,7 +13,7 @@
 // - launches: configurations that a GPU refuses.
 //
 // Global memory is plain memory: its bounds are held by red zones around the buffers (build.py) and
-// AddressSanitizer.  Not modelled: timing, weak memory order between blocks, threads that spin.
+// AddressSanitizer.  Not modeled: timing, weak memory order between blocks, threads that spin.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -100,7 +100,7 @@ struct SharedArray {
   uint64_t block = 0;
 };
 
-struct Cancelled {};  // unwinds the threads that still wait when a launch has failed
+struct Canceled {};  // unwinds the threads that still wait when a launch has failed
 
 struct Machine {
   static constexpr size_t kArenaBytes = 227 * 1024, kStaticBytes = 48 * 1024;
@@ -126,9 +126,9 @@ struct Machine {
   size_t next_start = 0, ended = 0;
   uint64_t block_number = 0;
   std::exception_ptr failure;
-  bool cancelled = false;
+  bool canceled = false;
   size_t arena_used = 0;
-  uint64_t now = 1;  // one more after every synchronisation
+  uint64_t now = 1;  // one more after every synchronization
   uint64_t block_begin = 0,
            barrier_time = 0;  // what happened up to barrier_time is ordered for the whole block
   std::vector<std::array<uint64_t, 32>>
@@ -200,7 +200,7 @@ struct Machine {
     threads[self].fiber = fiber;
     switch_fiber(*fiber, main);
     threads[self].state = Thread::kRunning;
-    if (cancelled) throw Cancelled{};
+    if (canceled) throw Canceled{};
   }
 
   static bool same_site(const Thread& a, const Thread& b) {
@@ -298,7 +298,7 @@ inline void Machine::run(const char* name, dim3 grid, dim3 block, size_t dynamic
                 static_cast<unsigned>(b / grid.x / grid.y)};
     run_block();
   }
-  launched = cancelled = false;
+  launched = canceled = false;
   if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
 }
 
@@ -335,7 +335,7 @@ inline void Machine::run_block() {
     failure = std::current_exception();
   }
   if (!failure) return;
-  cancelled = true;
+  canceled = true;
   for (unsigned t = 0; t < threads.size(); ++t) {
     const auto state = threads[t].state;
     if (state == Thread::kAtBarrier || state == Thread::kInWarp || state == Thread::kReleased) {
@@ -371,7 +371,7 @@ inline void Machine::run_thread(unsigned thread) {
   threads[thread].state = Thread::kRunning;
   try {
     invoke(invocation);
-  } catch (const Cancelled&) {
+  } catch (const Canceled&) {
   } catch (...) {
     if (!failure) failure = std::current_exception();
   }

@@ -165,7 +165,7 @@ __global__ void global_misaligned(const float* x, float* y) {
   y[threadIdx.x] = v[0] + v[1] + v[2] + v[3];
 }
 
-__global__ void uninitialised_read(int* y) {
+__global__ void uninitialized_read(int* y) {
   AMSTEL_SHARED(int, tile, 64);
   if (threadIdx.x != 5) tile[threadIdx.x] = threadIdx.x;
   __syncthreads();
@@ -245,7 +245,7 @@ AMSTEL_TEST_INSTANCE(shared_out_of_bounds, sample::shared_out_of_bounds);
 AMSTEL_TEST_INSTANCE(dynamic_out_of_bounds, sample::dynamic_out_of_bounds);
 AMSTEL_TEST_INSTANCE(shared_misaligned, sample::shared_misaligned);
 AMSTEL_TEST_INSTANCE(global_misaligned, sample::global_misaligned);
-AMSTEL_TEST_INSTANCE(uninitialised_read, sample::uninitialised_read);
+AMSTEL_TEST_INSTANCE(uninitialized_read, sample::uninitialized_read);
 AMSTEL_TEST_INSTANCE(global_write_out_of_bounds, sample::global_write_out_of_bounds);
 AMSTEL_TEST_INSTANCE(global_read_out_of_bounds, sample::global_read_out_of_bounds);
 AMSTEL_TEST_INSTANCE(exit_before_barrier, sample::exit_before_barrier);

@@ -5,10 +5,10 @@
 namespace amstel::cuda {
 
 #define AMSTEL_RIM(name, T)                                               \
-  AMSTEL_TEST_INSTANCE(input_grey_##name, rim_input_kernel<T, 1>);        \
+  AMSTEL_TEST_INSTANCE(input_gray_##name, rim_input_kernel<T, 1>);        \
   AMSTEL_TEST_INSTANCE(input_complex_##name, rim_input_kernel<T, 2>);     \
   AMSTEL_TEST_INSTANCE(input_##name, rim_input_strided_kernel<T, false>); \
-  AMSTEL_TEST_INSTANCE(grad_grey_##name, rim_input_grad_kernel<T, 1>);    \
+  AMSTEL_TEST_INSTANCE(grad_gray_##name, rim_input_grad_kernel<T, 1>);    \
   AMSTEL_TEST_INSTANCE(grad_complex_##name, rim_input_grad_kernel<T, 2>); \
   AMSTEL_TEST_INSTANCE(grad_##name, rim_input_strided_kernel<T, true>);   \
   AMSTEL_TEST_INSTANCE(up_input_##name, bicubic_up_kernel<T, true>)

@@ -22,16 +22,16 @@ inline void Machine::access(const SharedArray& array, std::ptrdiff_t offset, siz
   }
   for (size_t i = 0; i < bytes; ++i) {
     Shadow& byte = shadow[array.begin + static_cast<size_t>(offset) + i];
-    const bool initialised = byte.write_time > block_begin;
-    if (kind != kWrite && !initialised) {
-      fail_here("uninitialised shared read: " + std::string(verb) + " " + element());
+    const bool initialized = byte.write_time > block_begin;
+    if (kind != kWrite && !initialized) {
+      fail_here("uninitialized shared read: " + std::string(verb) + " " + element());
     }
     const auto race = [&](unsigned other, const char* what) {
       fail_here("shared race: " + std::string(verb) + " " + element() + ", which " +
                 thread_text(other) + " " + what + " with no barrier between");
     };
     const bool both_atomic = kind == kAtomic && byte.atomic;
-    if (initialised && !both_atomic && !ordered(byte.writer, byte.write_time)) {
+    if (initialized && !both_atomic && !ordered(byte.writer, byte.write_time)) {
       race(byte.writer, "wrote");
     }
     if (kind == kRead) {

@@ -7,7 +7,7 @@
 // pixels.
 //
 // Data flow of the resampling.  Down: a row of the result is a weighted sum of 4 s rows of the
-// image, which is then split into its s phases, so that the sums along it are over neighbours; an
+// image, which is then split into its s phases, so that the sums along it are over neighbors; an
 // image is read from a cache four times and written once at 1 / s^2.  Up, the adjoint: rows of the
 // small image are spread along themselves, phase by phase, and a row of the result is a weighted
 // sum of about 4 of them. The mirrored border is folded back. Threads own rows of the result.

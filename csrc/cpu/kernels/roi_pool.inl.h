@@ -245,7 +245,7 @@ struct Roi {
   }
 
   // Adds to whole rows of the map, so that positions in argmax are positions there: to grad_input
-  // itself, a plane a channel, or to scratch as [cell, L]. Bins are neighbours, or channels are.
+  // itself, a plane a channel, or to scratch as [cell, L]. Bins are neighbors, or channels are.
   // What the next box reads is far away in memory, and is fetched while this one is added.
   void pool_grad(S* window) const {
     const bool in_place = __is_same(T, S) && a.grad_strides.col == 1;

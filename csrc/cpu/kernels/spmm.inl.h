@@ -1,4 +1,4 @@
-// Normalised sparse-dense product and its gradient, torch-free.
+// Normalized sparse-dense product and its gradient, torch-free.
 //
 // spmm reads crow, col and (optionally) weight and scales once a feature tile, gathers one row of x
 // an edge, and writes each row of y once: about 4 bytes an edge of structure, plus features *

@@ -76,7 +76,7 @@ inline Vector<float, W> widen(const float16* p) {
   if constexpr (W == 16)  // all lanes; the unmasked intrinsic warns of its own undefined source
     return (Vector<float, W>)_mm512_maskz_cvtph_ps(0xffff, load_raw<__m256i>(p));
 #endif
-  // Shift exponent and mantissa into place and scale by 2^112, which also normalises subnormals.
+  // Shift exponent and mantissa into place and scale by 2^112, which also normalizes subnormals.
   using U = Vector<uint32_t, W>;
   using F = Vector<float, W>;
   const U h = __builtin_convertvector(load_raw<Vector<uint16_t, W>>(p), U);

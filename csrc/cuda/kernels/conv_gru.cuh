@@ -5,7 +5,7 @@
 // Everything is of one type, read once and written once: a cell costs forward 3 + 3 + 1 numbers
 // read and 1 (with `activated` 5) written, backward 6 read and 7 written.
 //
-// A thread takes N neighbouring cells of a row, 16 bytes an access where `inner` and pointers
+// A thread takes N neighboring cells of a row, 16 bytes an access where `inner` and pointers
 // allow.  blockDim.x lanes, a power of two, go along a row, so that runs of at least a warp or a
 // row are contiguous, and blockDim.y rows are done at once; grid.x are the rows, and further parts
 // of a row follow along grid.y.  No sums over cells, so nothing depends on the order of the

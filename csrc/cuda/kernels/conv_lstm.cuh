@@ -8,7 +8,7 @@
 //   4 t + 2 s + t for each gradient of h + s for that of c read, 4 t + s written,
 // and s / (rows of a block) for each of its sums.  Peepholes [3, inner] come from the cache.
 //
-// A thread takes N neighbouring cells of a row, 16 bytes an access where `inner` and pointers
+// A thread takes N neighboring cells of a row, 16 bytes an access where `inner` and pointers
 // allow. blockDim.x lanes, a power of two, go along a row, so that runs of at least a warp or a row
 // are contiguous, and blockDim.y rows are done at once; further parts of a row follow along grid.y.
 // Forward, grid.x are the rows.  Backward, it is blocks of rows, of a number that depends on the

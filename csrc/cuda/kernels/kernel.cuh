@@ -168,7 +168,7 @@ __device__ __forceinline__ void store_row(T* pointer, const Vector<T, N>& value)
   store_vector(pointer, value);
 }
 
-// N neighbouring elements, in accesses of at most 16 bytes.
+// N neighboring elements, in accesses of at most 16 bytes.
 template <typename T, int N>
 struct Cells {
   static constexpr int kWidth = N < kVectorWidth<T> ? N : kVectorWidth<T>;

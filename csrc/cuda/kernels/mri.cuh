@@ -1,5 +1,5 @@
 // What goes around the Fourier transforms of multi-coil MRI; torch-free.  Complex numbers are two
-// neighbouring real ones of type S.
+// neighboring real ones of type S.
 //
 // Data flow, in complex numbers.  Expand, S_c x: x is read once for each group of kCoilGroup coils
 // (from a cache but once), a sensitivity is read and a coil image written: 2 + 1 / kCoilGroup a

@@ -4,7 +4,7 @@
 // Data flow of the input.  eta and g are read once (of g = mask (Psi(eta) - y), y and mask), and
 // both results are written once, to pixels of 2 C numbers: 2 (3) numbers read and 2 written a pixel
 // and channel; backward 2 more read.  Dense: where all that is read lies as pixels of C = 1 or 2
-// numbers, grey or complex, a thread takes 16 bytes of each; grid.x are these, the last maybe cut
+// numbers, gray or complex, a thread takes 16 bytes of each; grid.x are these, the last maybe cut
 // short. Strided: for everything else blockDim.x lanes, a power of two, go along the channels and
 // blockDim.y along pixels, so that a warp's stores of both halves fill whole sectors; grid.x are
 // pixels.  Of both, grid.y are images.
@@ -12,11 +12,11 @@
 // Data flow down.  A block makes a tile of the small image: a thread goes down a strip of a column
 // of the large image, adds each pixel to the four results that it belongs to (weights of 4 s pixels
 // overlap by 4), and leaves kStripRows column sums in shared memory, there in s phases, so that the
-// sums along a row are of neighbours and free of bank conflicts.  The image is read once, but for 3
+// sums along a row are of neighbors and free of bank conflicts.  The image is read once, but for 3
 // of kStripRows + 3 parts of a column from a cache, and 1 / s^2 is written (with `minus`, read).
 //
 // Data flow up, the adjoint, by outputs: a pixel of the large image gets from at most 4 x 4
-// neighbouring pixels of the small one, mirrored ones counted in, with weights of row and column
+// neighboring pixels of the small one, mirrored ones counted in, with weights of row and column
 // that a block has added up for its tile.  It spreads the rows of the small image along themselves
 // into shared memory, then adds up 4 of those for each result: the small image is read from a
 // cache, the large one written once, or goes with eta to the network's input.  Nothing is ever
@@ -231,8 +231,8 @@ struct BicubicArgs {
 // Keys' cubic of a = -0.5, stretched by the scale, at pixel first + k of result 0; not divided by
 // the sum of all.
 __host__ __device__ inline double cubic_weight(int64_t first, int64_t scale, int64_t k) {
-  const double centre = 0.5 * static_cast<double>(scale) - 0.5;
-  const double d = fabs(static_cast<double>(first + k) - centre) / static_cast<double>(scale);
+  const double center = 0.5 * static_cast<double>(scale) - 0.5;
+  const double d = fabs(static_cast<double>(first + k) - center) / static_cast<double>(scale);
   return d <= 1 ? (1.5 * d - 2.5) * d * d + 1 : d < 2 ? ((-0.5 * d + 2.5) * d - 4) * d + 2 : 0;
 }
 

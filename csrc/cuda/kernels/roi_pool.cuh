@@ -5,9 +5,9 @@
 // is pooled to 0 and has no gradient.
 //
 // roi_pool_kernel takes an output a thread, or the 16 bytes of N channels where they are
-// neighbours, and reads the cells of its bin; boxes overlap, so that most of this is in a cache. An
+// neighbors, and reads the cells of its bin; boxes overlap, so that most of this is in a cache. An
 // output costs the t bytes of each of its cells read and t written (t + 4 with argmax).  A block
-// has one box.  Neighbouring threads, `lanes` of them, go along what is closest in memory, channels
+// has one box.  Neighboring threads, `lanes` of them, go along what is closest in memory, channels
 // (channels last) or bins, so that all that is written, and with channels last all that is read, is
 // in contiguous runs; further threads go along the other one.  Boxes are grid.x, so that the blocks
 // which run at a time share channels of the map.
@@ -95,7 +95,7 @@ struct PooledStrides {
 struct Share {
   int64_t accesses, bins;
   int64_t lanes;  // threads along channels (`last`) or bins, the rest along the other
-  int64_t last;   // channels are neighbours in memory
+  int64_t last;   // channels are neighbors in memory
 
   __device__ __forceinline__ int64_t across() const { return last ? accesses : bins; }
   __device__ __forceinline__ int64_t along() const { return last ? bins : accesses; }
@@ -287,7 +287,7 @@ __global__ void __launch_bounds__(kThreads, 4) roi_match_kernel(const RoiMatchAr
   }
 }
 
-// out = sum over k of weight[k] * rows[k], in order, for rows [along, across]; neighbours go along
+// out = sum over k of weight[k] * rows[k], in order, for rows [along, across]; neighbors go along
 // `across`. Reads each row once.
 template <typename T>
 struct SumRowsArgs {
@@ -363,7 +363,7 @@ __device__ __forceinline__ void bins_around(const int32_t* begin, int64_t bins, 
   }
 }
 
-// Vectors of N neighbouring channels, or N channels with lanes between them.
+// Vectors of N neighboring channels, or N channels with lanes between them.
 template <typename T, int N, bool kVector>
 __global__ void __launch_bounds__(kThreads, 3) roi_pool_grad_kernel(const RoiGradArgs<T> a) {
   using S = Accumulate<T>;

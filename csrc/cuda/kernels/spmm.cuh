@@ -1,4 +1,4 @@
-// Normalised sparse-dense product, its gradient, and the small sums around them; torch-free.
+// Normalized sparse-dense product, its gradient, and the small sums around them; torch-free.
 //
 // Data flow of spmm.  A tile of 4, 8, 16 or 32 lanes owns a row of y, a lane N features of it (16
 // bytes where F, strides and pointers allow); wider rows are cut into parts along grid.y, items of
@@ -18,7 +18,7 @@
 // preprocessing that a change of the graph would void.
 //
 // The warp goes around together: loops end by vote, and shuffles name all 32 lanes.  A tile that
-// is done first idles either way, and a constant mask spares the warp the synchronisation of
+// is done first idles either way, and a constant mask spares the warp the synchronization of
 // tiles that have parted.
 //
 // Offsets are 64-bit throughout.  The width of the indices is looked at where one is read: a

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from amstel.apps.graphs.settings import MODELS, STOPPING, Settings
+from amstel.apps.graphs.settings import MODELS, OLD_MODELS, STOPPING, Settings
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
 from amstel.cli._family import Force, Resume, new, report
@@ -52,7 +52,7 @@ def _train(
         typer.Option(
             "--model",
             metavar="M",
-            parser=values.choice(MODELS, cheb="cheb2"),
+            parser=values.choice(MODELS, cheb="cheb2", **OLD_MODELS),
             help=f"{', '.join(MODELS)} [default: gcn]",
         ),
     ] = "gcn",

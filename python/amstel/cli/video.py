@@ -14,7 +14,7 @@ from amstel.cli._command import Common, command, family
 from amstel.cli._family import Average, Force, Out, Precision, Resume, new, report, with_plan
 
 app = family("Action recognition in videos, and where in them it happens (VideoLSTM).")
-STUDIES = ("weizmann", "moving-shapes", "order", "localisation")
+STUDIES = ("weizmann", "moving-shapes", "order", "localization")
 
 Checkpoint = Annotated[
     Path,
@@ -264,7 +264,12 @@ def evaluate(
 @command(app, "study")
 def study(
     study: Annotated[
-        str, typer.Argument(metavar="NAME", parser=values.choice(STUDIES), help=", ".join(STUDIES))
+        str,
+        typer.Argument(
+            metavar="NAME",
+            parser=values.choice(STUDIES, localisation="localization"),
+            help=", ".join(STUDIES),
+        ),
     ],
     root: Annotated[
         Path | None,

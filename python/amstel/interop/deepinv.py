@@ -37,7 +37,7 @@ def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardMo
     r"""A deepinv.physics.LinearPhysics as a forward model: `model(y, from_deepinv(physics))` with a RIM.
 
     The values are deepinv's own. Where both have a model (`BlurFFT` and `Deblurring`, `Inpainting`,
-    `DownsamplingMatlab` and `SuperResolution`, `MultiCoilMRI` and centred `MRI`), that of `amstel.inverse` does less
+    `DownsamplingMatlab` and `SuperResolution`, `MultiCoilMRI` and centered `MRI`), that of `amstel.inverse` does less
     in every step: it computes A^T y once, or the network's input in one pass.
 
     Args:

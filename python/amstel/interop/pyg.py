@@ -15,7 +15,7 @@ from amstel.ops.spmm import spmm
 
 
 class _Linear(nn.Linear):
-    """Without bias; Glorot-initialised, as PyG's."""
+    """Without bias; Glorot-initialized, as PyG's."""
 
     def reset_parameters(self) -> None:
         limit = math.sqrt(6 / max(1, self.in_features + self.out_features))

@@ -22,13 +22,13 @@ class MRI(ForwardModel):
         sensitivities: S, complex [coils, H, W] or [N, coils, H, W] (N may be 1); None: one coil, S = 1.
         sigma: of the real and of the imaginary part; see `ForwardModel`.
         centered: both origins in the middle, at H // 2, W // 2, as most files have it:
-            F x = fftshift(fft2(ifftshift(x))). The mask is centred then too.
+            F x = fftshift(fft2(ifftshift(x))). The mask is centered then too.
 
     Shapes: x complex [N, H, W], y complex [N, coils, H, W], complex128 or complex64. What y holds where nothing is
     sampled does not matter. A network sees real and imaginary part, [N, 2, H, W].
 
     Complexity: 2 coils 2-D transforms a gradient, of one dimension only where `prepare` finds the rows of the mask
-    alike, and no pass for the centring: with the origin of the mask at 0 the shifts cancel, for odd sizes too.
+    alike, and no pass for the centering: with the origin of the mask at 0 the shifts cancel, for odd sizes too.
 
     Source: K. Pruessmann et al., SENSE: Sensitivity Encoding for Fast MRI, Magnetic Resonance in Medicine 42, 1999;
     RIM: K. Lønning et al., Recurrent Inference Machines for Reconstructing Heterogeneous MRI Data, Medical Image
@@ -73,7 +73,7 @@ class MRI(ForwardModel):
         self.centered = bool(centered)
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("sensitivities", sensitivities, persistent=False)
-        # F^H M F of centred transforms is that of plain ones with the origin of the mask at index 0.
+        # F^H M F of centered transforms is that of plain ones with the origin of the mask at index 0.
         normal = torch.fft.ifftshift(mask, dim=tuple(range(-min(2, mask.dim()), 0))) if centered else mask
         if mask.dim() == 2 and not mask.is_meta and bool((normal == normal[:1]).all()):
             normal = normal[0]

@@ -52,8 +52,8 @@ def restore(
     =========  ===================  ================================  ===========
     task       y                    A                                 weights
     =========  ===================  ================================  ===========
-    "denoise"  noisy image          identity                          gray, colour
-    "inpaint"  image with holes     `mask`                            gray, colour
+    "denoise"  noisy image          identity                          gray, color
+    "inpaint"  image with holes     `mask`                            gray, color
     "sr"       small image          antialiased bicubic by 1 / scale  sr
     "mri"      k-space              coils, Fourier transform, `mask`  mri
     =========  ===================  ================================  ===========
@@ -63,7 +63,7 @@ def restore(
     run of the network. A photograph without noise comes back as it was, since the noise is estimated.
     "inpaint" fills holes from their surroundings, then alternates the denoiser with putting back what is known; of noisy
     pixels it keeps as much as they are worth. It takes five times as long as to denoise.
-    "sr" enlarges the luma Y (BT.601) of a colour image with the network and Cb and Cr bicubically.
+    "sr" enlarges the luma Y (BT.601) of a color image with the network and Cb and Cr bicubically.
     "mri" does not depend on the scale of k-space, nor on phase and size of the sensitivities, nor on the order of the
     coils: see `amstel.inverse.canonical`. What k-space holds where nothing is sampled does not matter.
 
@@ -81,7 +81,7 @@ def restore(
         scale: of "sr": 2, 3 or 4 are trained; any other integer up to 16 runs.
         mask: "inpaint": 1 where a pixel is known, 0 where not (what the image holds there does not matter), [H, W] or of the shape of a tensor `image`, whose
             channels may be 1. "mri": 1 where k-space is sampled, a column [W], [H, W] or [N, 1, H, W].
-        sensitivities: of the coils, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the centre of
+        sensitivities: of the coils, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the center of
             k-space (`amstel.data.mri.estimate_sensitivities`).
         model: other weights, a `RIM` with as many channels as the image (1 for "sr", 2 for "mri").
         steps: of the inference, at most as many as the weights were trained with; default: as trained.
@@ -131,7 +131,7 @@ def restore(
     automatic = sigma is None or (isinstance(sigma, str) and sigma == "auto")
     noise = _sigma(None if automatic else sigma, task, y)
     if model is None:
-        kind = task if task in ("sr", "mri") else "colour" if y.shape[1] == 3 else "gray"
+        kind = task if task in ("sr", "mri") else "color" if y.shape[1] == 3 else "gray"
         model = pretrained(kind, y.device)
     channels = {"sr": 1, "mri": 2}.get(task, y.shape[1])
     if model.channels != channels:
@@ -338,7 +338,7 @@ def fill(known: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask > 0, known, interpolate(coarse, known.shape[2:], mode="bilinear"))
 
 
-# ------------------------------------------------------------------------------------------------- colour
+# ------------------------------------------------------------------------------------------------- color
 
 # ITU-R BT.601 as studio video has it: Y in 16..235, Cb and Cr in 16..240, of 255.
 _YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255

@@ -38,8 +38,8 @@ class VGG16Features(nn.Module, metaclass=Placed):
         model.load_state_dict(torch.load("vgg16-397923af.pth"))
 
     Args:
-        normalize: take frames in [0, 1] and normalise them with the ImageNet mean and standard deviation inside;
-            False for frames that are normalised already.
+        normalize: take frames in [0, 1] and normalize them with the ImageNet mean and standard deviation inside;
+            False for frames that are normalized already.
 
     Shapes: x [..., 3, H, W] with any leading dimensions, such as [T, N]; result [..., 512, H // 32, W // 32].
 
@@ -85,9 +85,9 @@ class VGG16Features(nn.Module, metaclass=Placed):
 
 
 class SmallBackbone(nn.Module, metaclass=Placed):
-    """A few convolutions of stride 2, each with group normalisation and ReLU, to be trained from scratch.
+    """A few convolutions of stride 2, each with group normalization and ReLU, to be trained from scratch.
 
-    With three of them, the default, a 64x64 frame becomes maps of 8x8. The normalisation is over one frame at a
+    With three of them, the default, a 64x64 frame becomes maps of 8x8. The normalization is over one frame at a
     time, so that neither other clips nor later frames play a part.
 
     A 3x3 kernel of stride 2 sees a pixel more before its own two than after them, or the reverse. The last one does the
@@ -97,7 +97,7 @@ class SmallBackbone(nn.Module, metaclass=Placed):
     Args:
         in_channels: 3 for RGB, 2 for flow.
         channels: width after each convolution.
-        groups: of the normalisation; 0 leaves it out.
+        groups: of the normalization; 0 leaves it out.
 
     Shapes: x [..., in_channels, H, W] with any leading dimensions, such as [T, N]; result [..., channels[-1],
     H / s, W / s] with s = 2^len(channels), which should divide H and W.

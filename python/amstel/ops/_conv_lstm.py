@@ -232,7 +232,7 @@ def conv_lstm(
     plan = _Plan(x, weight_ih, weight_hh, bias, dilation, padding, algorithm, kept, h0, c0)
     steps, items, hidden = plan.steps, plan.items, plan.hidden
     peephole = peephole if peephole is None else peephole.to(plan.sum).contiguous()
-    # A state that is not kept alternates between two frames: a step reads the neighbours of what it writes.
+    # A state that is not kept alternates between two frames: a step reads the neighbors of what it writes.
     h = plan.empty(2 if keep == "last" else steps + 1, items, channels=hidden)
     # Of c the gradient needs every step with the gates, else where a chunk begins.
     frames = {"gates": steps, "state": min(steps, CHECKPOINTS)}.get(keep, 0)

@@ -279,7 +279,7 @@ def _mask(x: Tensor, lengths: Tensor) -> Tensor:
     if lengths.shape != (items,) or lengths.dtype not in (torch.int32, torch.int64):
         _check.fail("lengths", f"int64 or int32 [{items}]", lengths)
     hidden = torch.compiler.is_compiling() or torch._C._is_tracing() or batched(lengths)
-    # On CUDA a look costs a synchronisation, never under capture.
+    # On CUDA a look costs a synchronization, never under capture.
     if not hidden and not (lengths.is_cuda and torch.cuda.is_current_stream_capturing()):
         wrong = ((lengths < 1) | (lengths > steps)).nonzero()
         if len(wrong):

@@ -88,7 +88,7 @@ def mri_normal(
 ) -> Tensor:
     r"""scale (AᴴA x - Aᴴy) of (multi-coil) MRI: a step's gradient where Aᴴy is known, A x = mask ⊙ F(S_c ⊙ x).
 
-    With a mask of columns the transforms along the columns cancel, and centring is a shift of the mask, so a gradient
+    With a mask of columns the transforms along the columns cancel, and centering is a shift of the mask, so a gradient
     takes transforms along rows alone. On the CPU these are ours: a strip of rows stays in the cache from S_c ⊙ x to the
     sum over the coils, and memory does not grow with their number. On CUDA, and for sides with a prime factor above
     127, PyTorch transforms and the rest is fused around it.
@@ -204,7 +204,7 @@ def _mask(weights: Tensor) -> Tensor:
 
 
 def _origin(weights: Tensor, centered: bool) -> Tensor:
-    """Fᴴ M F of centred transforms is that of plain ones with the mask's origin at index 0."""
+    """Fᴴ M F of centered transforms is that of plain ones with the mask's origin at index 0."""
     if centered:
         weights = torch.fft.ifftshift(
             weights, dim=tuple(range(weights.dim() - min(2, weights.dim()), weights.dim()))

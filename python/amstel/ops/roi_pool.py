@@ -57,7 +57,7 @@ def roi_pool(
 
     Complexity: the cells of all bins, times C; without gradient nothing but the result is allocated beyond a
     window of a few channels. With it, int32 positions as large as the result are kept. On CUDA the boxes are
-    checked with one synchronisation, and not while a graph is captured: there an invalid box is pooled to 0.
+    checked with one synchronization, and not while a graph is captured: there an invalid box is pooled to 0.
 
     Source: R. Girshick, Fast R-CNN, ICCV 2015, section 2.1.
 
@@ -93,7 +93,7 @@ def roi_match(
         p_lk = roi_pool(features_l, boxes, output_size, spatial_scale_l)[k], flattened as (C_l, Ph, Pw)
         score[k] = sum over l of <p_lk, query_l> / |p_lk|         (0 where |p_lk| = 0)
 
-    which is the inner product of the query with the concatenation of the normalised maps. The query is taken as
+    which is the inner product of the query with the concatenation of the normalized maps. The query is taken as
     it is given.
 
     Args:

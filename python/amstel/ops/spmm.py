@@ -1,4 +1,4 @@
-"""Normalised-adjacency sparse-dense product: the public function, its gradients, its fake kernels."""
+"""Normalized-adjacency sparse-dense product: the public function, its gradients, its fake kernels."""
 
 import math
 from typing import Any

@@ -1,6 +1,6 @@
 """The operators of recurrent inference machines in plain PyTorch: likelihood gradients and the network's input.
 
-The oracle of the tests, and the formulae to read.
+The oracle of the tests, and the formulas to read.
 """
 
 from functools import lru_cache
@@ -63,9 +63,9 @@ def bicubic_matrix(size: int, scale: int) -> np.ndarray:
     """
     matrix = np.zeros((size // scale, size))
     for i in range(size // scale):
-        centre = (i + 0.5) * scale - 0.5
-        taps = np.arange(int(np.floor(centre - 2 * scale)), int(np.ceil(centre + 2 * scale)) + 1)
-        d = np.abs(taps - centre) / scale
+        center = (i + 0.5) * scale - 0.5
+        taps = np.arange(int(np.floor(center - 2 * scale)), int(np.ceil(center + 2 * scale)) + 1)
+        d = np.abs(taps - center) / scale
         weight = np.where(d <= 1, 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2) * (d < 2)
         mirrored = taps % (2 * size)
         np.add.at(

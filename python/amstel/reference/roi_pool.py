@@ -75,7 +75,9 @@ def bin_edges(
         (corners[:, 1], corners[:, 3], output_size[0], input.shape[2]),
         (corners[:, 0], corners[:, 2], output_size[1], input.shape[3]),
     ):
-        bin_size = (last - first + 1).clamp(min=1).to(dtype) / torch.full((), bins, dtype=dtype, device=rois.device)
+        bin_size = (last - first + 1).clamp(min=1).to(dtype) / torch.full(
+            (), bins, dtype=dtype, device=rois.device
+        )
         steps = torch.arange(bins + 1, device=rois.device).to(dtype) * bin_size[:, None]
         low = steps[:, :-1].floor().double().clamp(max=2.0**53).long()
         high = steps[:, 1:].ceil().double().clamp(max=2.0**53).long()

@@ -30,7 +30,7 @@ class KarateGCN(nn.Module):
 
 
 def train(epochs: int = 300, seed: int = 6) -> tuple[NodeData, Tensor, list[float]]:
-    """Train on one labelled member a class.
+    """Train on one labeled member a class.
 
     Returns:
         the data, the embedding before each epoch and after the last [epochs + 1, 34, 2] (the

@@ -28,7 +28,7 @@ def supports(graph: Graph, model: str) -> list[Tensor]:
     loops = torch.arange(n).expand(2, n)
     identity = torch.sparse_coo_tensor(loops, torch.ones(n), size, is_coalesced=True, check_invariants=False)
 
-    def normalised(matrix: Tensor) -> Tensor:
+    def normalized(matrix: Tensor) -> Tensor:
         row, col = matrix.indices()
         degree = torch.zeros(n).index_add_(0, row, matrix.values())
         scale = torch.where(degree > 0, degree.rsqrt(), 0.0)
@@ -38,11 +38,11 @@ def supports(graph: Graph, model: str) -> list[Tensor]:
         )
 
     if model == "gcn":
-        return [normalised((adjacency + identity).coalesce())]
+        return [normalized((adjacency + identity).coalesce())]
     if model == "mlp":
         return [identity]
-    s = normalised(adjacency)
-    if model == "neighbours":
+    s = normalized(adjacency)
+    if model == "neighbors":
         return [s]
     if model == "single":
         return [(identity + s).coalesce()]

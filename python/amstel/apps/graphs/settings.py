@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from amstel.apps import checks
 
-MODELS = ("gcn", "cheb2", "cheb3", "first_order", "single", "neighbours", "mlp")
+MODELS = ("gcn", "cheb2", "cheb3", "first_order", "single", "neighbors", "mlp")
+#: A name of the last release.
+OLD_MODELS = {"neighbours": "neighbors"}
 STOPPING = ("none", "kipf", "loss")
 
 

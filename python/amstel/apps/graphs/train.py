@@ -3,7 +3,7 @@
 Two exact identities make a study of a hundred seeds a matter of seconds.
 
 The loss sees only the training nodes, so a two-layer model needs the hidden layer only at their
-neighbours and the features only at the neighbours of those. `_Field` cuts the propagation matrices and
+neighbors and the features only at the neighbors of those. `_Field` cuts the propagation matrices and
 the features down to these rows; the rest of the graph takes part when the accuracy is measured.
 
 Every seed has its own weights and its own dropout, and all of them share the structure. The seeds of a
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import zip_longest
@@ -30,6 +31,7 @@ from amstel import _check, _files
 from amstel.apps import ranks, training
 from amstel.apps.graphs.problem import _Dropout, _Problem, _times, _transpose
 from amstel.apps.graphs.settings import MODELS as MODELS
+from amstel.apps.graphs.settings import OLD_MODELS
 from amstel.apps.graphs.settings import STOPPING as STOPPING
 from amstel.apps.graphs.settings import Settings as Settings
 from amstel.apps.task import Plan, Task
@@ -126,11 +128,11 @@ def study(
     ==============  ===========================================  ============================
     model           T_0, T_1, ...                                row of the table
     ==============  ===========================================  ============================
-    "gcn"           (D + I)^-1/2 (A + I) (D + I)^-1/2            renormalisation trick, eq. 9
+    "gcn"           (D + I)^-1/2 (A + I) (D + I)^-1/2            renormalization trick, eq. 9
     "cheb2", 3      T_k(L̃), k = 0..2 or 3, L̃ = -S (λ_max = 2)    Chebyshev filter, eq. 5
     "first_order"   I, S                                         first-order model, eq. 6
     "single"        I + S                                        single parameter, eq. 7
-    "neighbours"    S                                            first-order term only
+    "neighbors"    S                                            first-order term only
     "mlp"           I                                            multi-layer perceptron
     ==============  ===========================================  ============================
 
@@ -163,6 +165,9 @@ def study(
     """
     if not isinstance(data, NodeData):
         raise TypeError(f"`data` must be an amstel.data.NodeData, got {_check.describe(data)}")
+    if model in OLD_MODELS:
+        warnings.warn(f"the model {model!r} is now {OLD_MODELS[model]!r}", DeprecationWarning, stacklevel=2)
+        model = OLD_MODELS[model]
     if model not in MODELS:
         _check.fail("model", f"one of {', '.join(MODELS)}", model)
     settings = settings or Settings.for_data(data.name)
@@ -219,6 +224,7 @@ def read(path: str | Path) -> Study:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state.pop("format") != "amstel gcn 1":
             raise ValueError("another format")
+        state["model"] = OLD_MODELS.get(state["model"], state["model"])
         return Study(**{**state, "settings": Settings(**state["settings"])})
     except Exception as error:
         raise ValueError(f"{path} is not a checkpoint of `amstel graphs train`") from error

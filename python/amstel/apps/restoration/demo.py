@@ -118,7 +118,7 @@ def examples() -> Iterator[Example]:
 def denoising(clean: np.ndarray, sigma: float = 50) -> Example:
     x = torch.from_numpy(clean).permute(2, 0, 1)[None]
     y = x + sigma / 255 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    steps = RIM.pretrained("colour")(y, inverse.Denoising(sigma / 255))
+    steps = RIM.pretrained("color")(y, inverse.Denoising(sigma / 255))
     noisy, *found = [t[0].permute(1, 2, 0).numpy() for t in (y, *steps)]
     return Example(
         "denoise", f"denoising, sigma = {sigma:g}", ("noisy", noisy), ("noisy", noisy), found, clean

@@ -3,16 +3,16 @@
 All begin from the 8-bit images of a folder, and all scores are means over the images.
 
 - Denoising. The noise is sigma / 255 times numpy.random.default_rng([seed, number of the image, in the order of the
-  names]).standard_normal(shape), [H, W] or [H, W, 3], in float32; the noisy image is neither clipped nor rounded. Grey
-  images stay grey, others are RGB, with one PSNR over the three channels. The mean is over seeds 0, 1, ... too; the same noise,
+  names]).standard_normal(shape), [H, W] or [H, W, 3], in float32; the noisy image is neither clipped nor rounded. Gray
+  images stay gray, others are RGB, with one PSNR over the three channels. The mean is over seeds 0, 1, ... too; the same noise,
   but for its size, serves every sigma.
-- Super-resolution. Grey images are taken as they are; of others the luma Y = 16 + 65.481 R + 128.553 G + 24.966 B
+- Super-resolution. Gray images are taken as they are; of others the luma Y = 16 + 65.481 R + 128.553 G + 24.966 B
   (BT.601, R, G and B in [0, 1]), rounded to 8 bits, as MATLAB's rgb2ycbcr gives it. The image is cropped at the right and
   at the bottom to a multiple of the scale; the small image is its antialiased bicubic reduction (a = -0.5, as MATLAB's
   imresize), clipped and rounded to 8 bits. `scale` pixels a side are left out of the scores.
 
 PSNR is 10 log10(1 / MSE), of the result as it is, and of the result clipped and rounded to 8 bits. SSIM is scikit-image's
-with Gaussian weights of sigma = 1.5 and without the sample covariance, of the 8-bit result; of colour the mean over the
+with Gaussian weights of sigma = 1.5 and without the sample covariance, of the 8-bit result; of color the mean over the
 channels.
 """
 
@@ -57,7 +57,7 @@ def ssim(x: np.ndarray, truth: np.ndarray) -> float:
 
 def rounded(x: np.ndarray) -> np.ndarray:
     """As an 8-bit file has it."""
-    return files.quantise(x) / np.float32(255)
+    return files.quantize(x) / np.float32(255)
 
 
 def _scores(x: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -161,7 +161,7 @@ def super_resolution(
 
 
 def luma(image: np.ndarray) -> np.ndarray:
-    """Y of an RGB image in [0, 1], rounded to 8 bits; a grey image as it is."""
+    """Y of an RGB image in [0, 1], rounded to 8 bits; a gray image as it is."""
     if image.ndim == 2:
         return image
     y = to_ycbcr(torch.from_numpy(image).double().permute(2, 0, 1)[None])[0, 0]

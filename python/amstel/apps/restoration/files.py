@@ -17,7 +17,7 @@ from amstel._check import fail
 from amstel.data.images import SUFFIXES
 from amstel.media.pictures import Picture, pixel_count, read
 
-__all__ = ["WRITTEN", "Picture", "check_writable", "find", "module", "pixels", "quantise", "read", "write"]
+__all__ = ["WRITTEN", "Picture", "check_writable", "find", "module", "pixels", "quantize", "read", "write"]
 
 #: What `write` writes: first those that hold 16 bits, then those that hold an alpha channel.
 WRITTEN = (".png", ".tif", ".tiff", ".webp", ".jpg", ".jpeg", ".bmp")
@@ -81,7 +81,7 @@ def write(path: str | os.PathLike, picture: Picture) -> None:
     values = picture.pixels
     if picture.alpha is not None:
         values = np.concatenate([values.reshape(*picture.alpha.shape, -1), picture.alpha[..., None]], 2)
-    data = quantise(values, picture.bits)
+    data = quantize(values, picture.bits)
     suffix, about = path.suffix.lower(), dict(picture.about)
     if suffix == ".bmp":
         about = {key: value for key, value in about.items() if key == "dpi"}
@@ -133,7 +133,7 @@ def _deep_tiff(path: Path, data: np.ndarray, about: dict[str, Any]) -> None:
     module("tifffile").imwrite(path, data, planarconfig="contig", **options)
 
 
-def quantise(values: np.ndarray, bits: int = 8) -> np.ndarray:
+def quantize(values: np.ndarray, bits: int = 8) -> np.ndarray:
     """Values of [0, 1] as integers, clipped and rounded."""
     top = 2**bits - 1
     return np.rint(np.clip(values, 0, 1) * top).astype(np.uint16 if bits == 16 else np.uint8)

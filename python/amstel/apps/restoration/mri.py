@@ -1,9 +1,9 @@
 """Evaluation of multi-coil MRI reconstruction beside zero filling and total variation, on retrospectively undersampled data.
 
-Protocol. k-space is fully sampled and centred; a mask [H, W] that is smaller than it takes its centre, at lower resolution.
+Protocol. k-space is fully sampled and centered; a mask [H, W] that is smaller than it takes its center, at lower resolution.
 Methods see the samples of the mask only, also to estimate the coil sensitivities (`estimate_sensitivities`). The truth comes
 from all of k-space, in two forms: the magnitude of the combination sum conj(S_c) m_c of the coil images with sensitivities
-from its own centre, and their root sum of squares, as in the literature, which adds up the noise of all coils where there
+from its own center, and their root sum of squares, as in the literature, which adds up the noise of all coils where there
 is no object. Magnitudes are compared: PSNR with the largest value of the truth as peak, and SSIM with it as data range,
 Gaussian weights of sigma = 1.5 and without the sample covariance, on the whole field of view.
 """
@@ -35,7 +35,7 @@ TV_WEIGHTS = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005)
 
 
 def _central(kspace: Tensor, mask: Tensor) -> Tensor:
-    """The centre of k-space that has the size of the mask."""
+    """The center of k-space that has the size of the mask."""
     height, width = kspace.shape[-2:]
     h, w = mask.shape if mask.dim() == 2 else (height, width)
     if mask.dim() not in (1, 2) or mask.shape[-1] != w or h > height or w > width:
@@ -57,19 +57,19 @@ def evaluate(
     """Scores of zero filling, total variation and a RIM on one slice, by the protocol of this module.
 
     Args:
-        kspace: fully sampled and centred, complex [coils, H, W].
+        kspace: fully sampled and centered, complex [coils, H, W].
         mask: [W], or [h, w] at most as large as k-space.
         model: default: the weights that ship.
         steps: of the RIM; default: as it was trained.
         device: where to reconstruct.
-        weights: of total variation; the one with the best PSNR on this very slice counts, in favour of the baseline.
+        weights: of total variation; the one with the best PSNR on this very slice counts, in favor of the baseline.
 
     Returns:
         A row for each method: `method`, `psnr` and `ssim` to the combination of the coils, `psnr_rss` and `ssim_rss`
         to their root sum of squares, and `weight` of total variation.
 
     Raises:
-        ValueError: k-space that is not complex [coils, H, W], a mask that is larger or does not sample the centre.
+        ValueError: k-space that is not complex [coils, H, W], a mask that is larger or does not sample the center.
     """
     if tensor("kspace", kspace, "complex [coils, H, W]").dim() != 3 or not kspace.is_complex():
         fail("kspace", "complex [coils, H, W]", kspace)
@@ -123,9 +123,9 @@ def evaluate_files(
     """`evaluate` on files of k-space; scores are means over the files and the masks of a kind.
 
     Args:
-        paths: fully sampled and centred k-space, complex [coils, H, W] in .npy files.
+        paths: fully sampled and centered k-space, complex [coils, H, W] in .npy files.
         masks: masks by kind; default "columns 4x", `seeds` of them: a quarter of the columns, 8 % of them in the
-            centre, the others at random (`cartesian_mask` with numpy.random.default_rng(seed)).
+            center, the others at random (`cartesian_mask` with numpy.random.default_rng(seed)).
         progress: called with 1 after every mask of a file.
         ranks: processes of which each takes its share of the files.
         failures: takes files that cannot be evaluated, which are left out then; default: their error is raised.

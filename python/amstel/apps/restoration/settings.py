@@ -6,12 +6,15 @@ Without torch, so that the command line can show the options of a training at on
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 from amstel.apps import checks
 
 #: The tasks, and the channels of their images.
-TASKS = {"grey": 1, "colour": 3, "sr": 1, "mri": 2}
+TASKS = {"gray": 1, "color": 3, "sr": 1, "mri": 2}
+#: Names of the last release, in its checkpoints too.
+OLD_TASKS = {"grey": "gray", "colour": "color"}
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Settings:
     """How to train; the defaults are those of the weights that ship, but for the number of iterations.
 
     Attributes:
-        task: "grey" or "colour" (denoising), "sr" (super-resolution of a grey image), "mri" (multi-coil).
+        task: "gray" or "color" (denoising), "sr" (super-resolution of a gray image), "mri" (multi-coil).
         features, steps, stride, depth: of the network, see `amstel.nn.RIM`.
         sigma: lowest and highest standard deviation of the noise, 0..255; a patch draws its own (denoising).
         scales: of super-resolution; a batch draws its own.
@@ -30,7 +33,7 @@ class Settings:
         seed: of everything random.
     """
 
-    task: str = "grey"
+    task: str = "gray"
     features: int = 64
     steps: int = 3
     stride: int = 2
@@ -47,6 +50,10 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.task in OLD_TASKS:
+            new = OLD_TASKS[self.task]
+            warnings.warn(f"the task {self.task!r} is now {new!r}", DeprecationWarning, stacklevel=3)
+            object.__setattr__(self, "task", new)
         if self.task not in TASKS:
             checks.fail("task", f"one of {', '.join(TASKS)}", self.task)
         for name in ("features", "steps", "stride", "depth", "iterations", "batch", "size"):

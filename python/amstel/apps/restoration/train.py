@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from amstel import _check, _files, inverse
 from amstel.apps import ranks, training
+from amstel.apps.restoration.settings import OLD_TASKS
 from amstel.apps.restoration.settings import TASKS as TASKS
 from amstel.apps.restoration.settings import Settings as Settings
 from amstel.apps.task import Plan, Task
@@ -118,7 +119,7 @@ def network(settings: Settings) -> RIM:
 
 
 def adapt(state: Mapping[str, Tensor], model: RIM) -> dict[str, Tensor]:
-    """The weights of a smaller network for `model`, which then does as that one did: one of grey images treats more
+    """The weights of a smaller network for `model`, which then does as that one did: one of gray images treats more
     channels all alike, and layers that it lacks between its GRUs hand on what they get."""
     state = dict(state)
     channels = model.channels
@@ -163,7 +164,8 @@ def read(path: str | Path) -> Checkpoint:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not state["format"].startswith("amstel restore"):
             raise ValueError("another format")
-        settings = Settings(**state["settings"])
+        saved = state["settings"]
+        settings = Settings(**{**saved, "task": OLD_TASKS.get(saved["task"], saved["task"])})
         model = network(settings)
         model.load_state_dict(state["model"])
         return Checkpoint(model, settings, state["optimizer"], state["iteration"], state["history"], state)
@@ -176,7 +178,7 @@ def load(path: str | Path) -> RIM:
     found = read(path)
     model = found.model.eval()
     model.trained_steps = model.steps
-    if found.settings.task in ("grey", "colour"):
+    if found.settings.task in ("gray", "color"):
         low, high = found.settings.sigma
         model.trained_sigma = (low / 255, high / 255)
     return model
@@ -256,7 +258,7 @@ def train(
         resume: go on from the checkpoint in `out`, with its settings except for the number of iterations;
             bit-identical to a run that was never interrupted.
         force: overwrite a run that is in `out`.
-        initial: a state_dict to start from; one of a grey network serves any task.
+        initial: a state_dict to start from; one of a gray network serves any task.
         validation: as `source`: a batch of them, the same each time, whose PSNR is measured with every entry of the
             history; the best network goes to `best.pt`.
         device: where to train.
@@ -295,7 +297,7 @@ def _source(source: Any, settings: Settings) -> Any:
     if settings.task == "mri":
         return source
     if isinstance(source, (str, Path)) or (len(source) and isinstance(source[0], (str, Path))):
-        source = ImageFolder(source, "RGB" if settings.task == "colour" else "L")
+        source = ImageFolder(source, "RGB" if settings.task == "color" else "L")
     images: Sequence[np.ndarray] = [np.asarray(image) for image in source]
     if not images:
         _check.fail("source", "at least one image", "none")

@@ -42,8 +42,8 @@ def matching(
 ) -> Matching:
     """Search the target of each pair's first frame in its second, as a tracker would: one step, no prior.
 
-    The candidates are 10 angles on 10 circles of radius up to max(w, h) and their centre, at three scales, and the
-    boxes of `FramePair.others`. The centre of the circles is off the target's by up to 0.6 max(w, h) in x and y.
+    The candidates are 10 angles on 10 circles of radius up to max(w, h) and their center, at three scales, and the
+    boxes of `FramePair.others`. The center of the circles is off the target's by up to 0.6 max(w, h) in x and y.
 
     Args:
         pairs: pair i of `count` is number i modulo len(pairs).

@@ -43,8 +43,8 @@ def _prepare(frames: Tensor, settings: Settings) -> _Video:
     if not settings.uses_motion:
         return _Video(pixels, None)
     if settings.motion == "difference":
-        grey = pixels.float().mean(1, keepdim=True) / 255
-        change = torch.cat([torch.zeros_like(grey[:1]), grey[1:] - grey[:-1]])
+        gray = pixels.float().mean(1, keepdim=True) / 255
+        change = torch.cat([torch.zeros_like(gray[:1]), gray[1:] - gray[:-1]])
         return _Video(pixels, 4 * torch.cat([change.relu(), (-change).relu()], 1))
     from amstel.media.flow import flow as flow_of
 
@@ -126,7 +126,7 @@ def _crop(video: _Video, settings: Settings, generator: torch.Generator) -> _Vid
 def _generator(*key: int) -> torch.Generator:
     """A generator for the given numbers alone."""
     seed = 0
-    for part in key:  # a step of splitmix64 each, so that neighbouring keys share nothing
+    for part in key:  # a step of splitmix64 each, so that neighboring keys share nothing
         seed = (seed + part + 0x9E3779B97F4A7C15) % 2**64
         seed = (seed ^ seed >> 30) * 0xBF58476D1CE4E5B9 % 2**64
         seed = (seed ^ seed >> 27) * 0x94D049BB133111EB % 2**64

@@ -28,7 +28,7 @@ from amstel.data import UCF101, Clip, MovingShapes, Weizmann, generate_moving_sh
 from amstel.data.clips import DIRECTIONS
 
 Say = Callable[[str], None]
-#: A coloured shape among two grey ones, of which each rests or goes its own way.
+#: A colored shape among two gray ones, of which each rests or goes its own way.
 AMONG: dict[str, Any] = {"frames": 6, "size": 32, "distractors": 2, "speed": (2.0, 4.0), "noise": 0.02}
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
@@ -154,8 +154,8 @@ def _ceiling(window: tuple[int, int], reach: int, real: Tensor, labels: Tensor) 
     return drawn, own
 
 
-def _centres(frames: Tensor) -> Tensor:
-    """Centre of what is not black, [T, 2]."""
+def _centers(frames: Tensor) -> Tensor:
+    """Center of what is not black, [T, 2]."""
     light = frames.double().sum(-1)
     x, y = torch.arange(light.shape[2]).double(), torch.arange(light.shape[1]).double()
     total = light.sum((1, 2)).clamp_min(1)
@@ -189,7 +189,7 @@ def moving_shapes(root: Path | None = None, say: Say = print) -> dict[str, Any]:
             cut = [_displaced(clip, reach, i) for i, clip in enumerate(cut)]
         known, new = Subset(cut, order[count:]), Subset(cut, order[:count])
         steps = window[1] - window[0]
-        where = torch.stack([_centres(c.frames) for c in cut]).float()
+        where = torch.stack([_centers(c.frames) for c in cut]).float()
         drawn, own = _ceiling(window, reach, where, labels)
         single = {}
         for t in (window[0], sum(window) // 2, window[1] - 1):
@@ -234,7 +234,7 @@ def moving_shapes(root: Path | None = None, say: Say = print) -> dict[str, Any]:
 
 
 def order(root: Path | None = None, say: Say = print, seeds: int = 3) -> dict[str, Any]:
-    """LSTM, ConvLSTM and ConvALSTM on generated clips: which way the coloured shape goes, among grey ones.
+    """LSTM, ConvLSTM and ConvALSTM on generated clips: which way the colored shape goes, among gray ones.
 
     The same clips, backbone, widths, epochs and rates for all three; new clips and weights for every seed.
     """
@@ -265,21 +265,21 @@ def order(root: Path | None = None, say: Say = print, seeds: int = 3) -> dict[st
     return found
 
 
-def _centre_boxes(truth: Tensor, size: tuple[int, int]) -> Tensor:
+def _center_boxes(truth: Tensor, size: tuple[int, int]) -> Tensor:
     """Boxes as large as the true ones in the middle of the frame (height, width)."""
     half = (truth[:, 2:] - truth[:, :2]) / 2
     middle = torch.tensor([size[1] / 2, size[0] / 2])
     return torch.cat([middle - half, middle + half], 1)
 
 
-def _scores(iou: Tensor, centre: Tensor) -> dict[str, Any]:
+def _scores(iou: Tensor, center: Tensor) -> dict[str, Any]:
     return {
         "mean_iou": iou.mean().item(),
-        "centre_box_mean_iou": centre.mean().item(),
-        "ratio": (iou.mean() / centre.mean()).item(),
+        "center_box_mean_iou": center.mean().item(),
+        "ratio": (iou.mean() / center.mean()).item(),
         "thresholds": list(THRESHOLDS),
         "recall": video.recall(iou, THRESHOLDS).tolist(),
-        "centre_box_recall": video.recall(centre, THRESHOLDS).tolist(),
+        "center_box_recall": video.recall(center, THRESHOLDS).tolist(),
     }
 
 
@@ -295,7 +295,7 @@ def _panned(clip: Clip, index: int) -> Clip:
     return Clip(torch.stack(frames), clip.label, clip.name)
 
 
-def localisation(root: Path | None = None, say: Say = print) -> dict[str, Any]:
+def localization(root: Path | None = None, say: Say = print) -> dict[str, Any]:
     """Boxes from attention, which has never seen a box, against boxes of the true size in the middle of the frame.
 
     On generated clips: ConvALSTM and VideoLSTM, trained to name the direction. On the clip of UCF101: ConvALSTM on
@@ -303,23 +303,23 @@ def localisation(root: Path | None = None, say: Say = print) -> dict[str, Any]:
     seen no real video, and this clip only in the test.
     """
     classes = list(DIRECTIONS[4])
-    found: dict[str, Any] = {"study": "localisation", "task": AMONG, "generated": {}}
+    found: dict[str, Any] = {"study": "localization", "task": AMONG, "generated": {}}
     new = generate_moving_shapes(200, seed=1000, **AMONG)
     labels = torch.tensor([clip.label for clip in new])
     for model in ("convalstm", "videolstm"):
         start = time.perf_counter()
         network = train(generate_moving_shapes(400, seed=0, **AMONG), classes, _small(model)).network
-        iou, centre, tubes, probability = [], [], torch.zeros(len(new), len(new)), []
+        iou, center, tubes, probability = [], [], torch.zeros(len(new), len(new)), []
         for i, clip in enumerate(new):
             assert clip.boxes is not None
             result = predict(network, clip.frames, segments=1)
             assert result.boxes is not None
             probability.append(result.probabilities)
             iou.append(video.box_iou(result.boxes, clip.boxes))
-            centre.append(video.box_iou(_centre_boxes(clip.boxes, (32, 32)), clip.boxes))
+            center.append(video.box_iou(_center_boxes(clip.boxes, (32, 32)), clip.boxes))
             tubes[i, i] = video.tube_iou(result.boxes, clip.boxes)
         score, answer = torch.stack(probability).max(1)
-        one = found["generated"][model] = _scores(torch.cat(iou), torch.cat(centre)) | {
+        one = found["generated"][model] = _scores(torch.cat(iou), torch.cat(center)) | {
             "clips": len(new),
             "accuracy": (answer == labels).double().mean().item(),
             "map": video.mean_average_precision(score, answer, tubes, labels, THRESHOLDS).tolist(),
@@ -327,7 +327,7 @@ def localisation(root: Path | None = None, say: Say = print) -> dict[str, Any]:
             "seconds": time.perf_counter() - start,
         }
         say(
-            f"generated clips, {model}: mean IoU {one['mean_iou']:.3f}, centre box {one['centre_box_mean_iou']:.3f} "
+            f"generated clips, {model}: mean IoU {one['mean_iou']:.3f}, center box {one['center_box_mean_iou']:.3f} "
             f"({one['ratio']:.1f}x); recall {_list(one['recall'])}, mAP {_list(one['map'])} at IoU {THRESHOLDS}"
         )
 
@@ -354,14 +354,14 @@ def localisation(root: Path | None = None, say: Say = print) -> dict[str, Any]:
     truth = clip.boxes[true]
     real = _scores(
         video.box_iou(boxes[true], truth),
-        video.box_iou(_centre_boxes(truth, tuple(clip.frames.shape[1:3])), truth),  # type: ignore[arg-type]
+        video.box_iou(_center_boxes(truth, tuple(clip.frames.shape[1:3])), truth),  # type: ignore[arg-type]
     ) | {
         "frames": int(true.sum()),
         "tube_iou": video.tube_iou(boxes[true], truth).item(),
         "settings": asdict(settings),
     }
     say(
-        f"UCF101 clip: mean IoU {real['mean_iou']:.3f}, centre box {real['centre_box_mean_iou']:.3f} "
+        f"UCF101 clip: mean IoU {real['mean_iou']:.3f}, center box {real['center_box_mean_iou']:.3f} "
         f"({real['ratio']:.2f}x); recall {_list(real['recall'])}"
     )
     found["ucf101_clip"] = real
@@ -393,5 +393,5 @@ STUDIES: dict[str, Callable[..., dict[str, Any]]] = {
     "weizmann": weizmann,
     "moving-shapes": moving_shapes,
     "order": order,
-    "localisation": localisation,
+    "localization": localization,
 }

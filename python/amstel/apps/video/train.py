@@ -97,7 +97,7 @@ class _Task(Task):
         for index in items:
             video, label = self.videos[index]
             if not 0 <= label < self.classes:
-                _check.fail("clips", f"labelled 0 to {self.classes - 1}, one for each of `classes`", label)
+                _check.fail("clips", f"labeled 0 to {self.classes - 1}, one for each of `classes`", label)
             crops.append(_crop(video, self.settings, _generator(self.settings.seed, epoch, 1, index)))
             labels.append(label)
         return (_stack(crops, labels, self.group.device),)

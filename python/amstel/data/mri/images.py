@@ -37,8 +37,8 @@ class CoilImages:
     1. An image is cropped, resized, flipped, turned and given another contrast; half of the images are cut to an ellipse,
        as a head lies in its field of view, half of these in a dark and a bright ring, as bone and fat are.
     2. It gets a smooth phase and the sensitivities of `loop_sensitivities`; k-space gets noise, and a mask, one for a
-       batch, of columns, a Poisson disc or radial lines, with a centre of 10 to 18 samples a side.
-    3. Sensitivities S are estimated from that centre, as they are of real data; the network is to find what they make of
+       batch, of columns, a Poisson disc or radial lines, with a center of 10 to 18 samples a side.
+    3. Sensitivities S are estimated from that center, as they are of real data; the network is to find what they make of
        the coil images m_c without noise and fully sampled, x = sum conj(S_c) m_c.
     4. x and y are divided by the largest magnitude of the zero-filled reconstruction A^H y.
 
@@ -127,7 +127,7 @@ class CoilImages:
         width = self.size[1]
         kind, center = rng.random(), rng.uniform(10, 18)
         if kind < 0.6:
-            # One of 2.5 to 7 columns outside of the centre, whatever the width.
+            # One of 2.5 to 7 columns outside of the center, whatever the width.
             sampled = (center + (width - center) / rng.uniform(2.5, 7)) / width
             return cartesian_mask(width, 1 / sampled, center / width, rng, equispaced=rng.random() < 0.5)
         if kind < 0.7:
@@ -142,7 +142,7 @@ class CoilImages:
 
         Returns:
             x: complex64 [N, H, W], N = `count`.
-            physics: `amstel.inverse.MRI`, centred, with sigma = 1, so that its gradient is A^H (A x - y).
+            physics: `amstel.inverse.MRI`, centered, with sigma = 1, so that its gradient is A^H (A x - y).
             y: complex64 [N, coils, H, W], noisy where the mask of the batch samples it and 0 elsewhere.
 
         All follows from the state of `rng`.
@@ -172,9 +172,9 @@ def _gray(path: Path) -> Tensor:
 def _head(x: Tensor, rng: np.random.Generator) -> Tensor:
     """`x` cut to an ellipse with a soft edge, sometimes in a dark and a bright ring (bone and fat)."""
     height, width = x.shape
-    centre, half = rng.uniform(-0.08, 0.08, 2), rng.uniform(0.65, 0.95, 2)
-    y = (torch.linspace(-1, 1, height)[:, None] - centre[0]) / half[0]
-    radius = (y.square() + ((torch.linspace(-1, 1, width) - centre[1]) / half[1]).square()).sqrt()
+    center, half = rng.uniform(-0.08, 0.08, 2), rng.uniform(0.65, 0.95, 2)
+    y = (torch.linspace(-1, 1, height)[:, None] - center[0]) / half[0]
+    radius = (y.square() + ((torch.linspace(-1, 1, width) - center[1]) / half[1]).square()).sqrt()
     soft = 2 / min(height, width)
 
     def inside(limit: float) -> Tensor:

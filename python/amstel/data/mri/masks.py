@@ -39,7 +39,7 @@ def cartesian_mask(
     Source: Zbontar et al., "fastMRI: an open dataset and benchmarks for accelerated MRI", 2018, section 4.9.
 
     Raises:
-        ValueError: an acceleration below 1, a fraction outside (0, 1], more in the centre than are sampled at all.
+        ValueError: an acceleration below 1, a fraction outside (0, 1], more in the center than are sampled at all.
     """
     if not isinstance(width, int) or width < 1:
         fail("width", "an integer >= 1", width)
@@ -66,7 +66,7 @@ def cartesian_mask(
 def poisson_disc_mask(
     shape: Sequence[int], acceleration: float, calibration: float = 16, rng: np.random.Generator | None = None
 ) -> Tensor:
-    """Points of k-space that keep a distance from each other, and a full disc in the centre: bool [H, W].
+    """Points of k-space that keep a distance from each other, and a full disc in the center: bool [H, W].
 
     Points are drawn one after the other and accepted where none lies nearer than 0.61 sqrt(acceleration), until one of
     `acceleration` is; then the disc is added. That distance is about 3/4 of what leaves room for so many.
@@ -99,7 +99,7 @@ def poisson_disc_mask(
 def radial_mask(
     shape: Sequence[int], acceleration: float, calibration: float = 8, rng: np.random.Generator | None = None
 ) -> Tensor:
-    """Straight lines through the centre, on the grid, and a full disc there: bool [H, W].
+    """Straight lines through the center, on the grid, and a full disc there: bool [H, W].
 
     The lines stand at golden angles from a random one and end at the border; one more is added until one point of
     `acceleration` is sampled.

@@ -30,7 +30,7 @@ def _describe(array: np.ndarray) -> str:
 
 
 def read_kspace(path: str | os.PathLike) -> Tensor:
-    """Centred k-space of one slice from a .npy file: complex64 [coils, H, W].
+    """Centered k-space of one slice from a .npy file: complex64 [coils, H, W].
 
     The file holds complex numbers, [coils, H, W] or [H, W] (one coil).
 
@@ -52,7 +52,7 @@ def read_kspace(path: str | os.PathLike) -> Tensor:
 
 
 def read_mask(path: str | os.PathLike, index: int = 0) -> Tensor:
-    """A centred sampling mask from a .npy file: bool [H, W], or bool [W] of whole columns.
+    """A centered sampling mask from a .npy file: bool [H, W], or bool [W] of whole columns.
 
     Args:
         path: the file holds [W], [H, W], or a stack of masks [count, H, W]: booleans, or numbers that are 0 or 1.
