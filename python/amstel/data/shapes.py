@@ -68,7 +68,7 @@ def generate_moving_shapes(
 
     Args:
         count: number of clips.
-        frames: T.
+        frames: T, frames of a clip.
         size: height and width in pixels, at least 16.
         seed: the same seed gives the same clips.
         classes: 2 (right, left), 4 (right, up, left, down) or 8 (with the diagonals); see `DIRECTIONS`.

@@ -339,9 +339,11 @@ class GCN(nn.Module):
 
     @property
     def in_channels(self) -> int:
+        """Width of the features, or N without features."""
         return self.layers[0].in_channels  # type: ignore[return-value]
 
     def reset_parameters(self) -> None:
+        """Every layer as it does itself."""
         for layer in self.layers:
             layer.reset_parameters()  # type: ignore[operator]
 

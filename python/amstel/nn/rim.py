@@ -62,7 +62,7 @@ class RIM(nn.Module, metaclass=Placed):
         channels: C of the images; 2 where they are complex, as their real and imaginary part.
         features: of "conv" and its two states, default 64; of "unet" at the full size, default 16, and two, four and
             eight times as many at the coarser scales.
-        steps: T.
+        steps: T, how many estimates follow each other.
         link: Ψ, "identity", or "logistic" for images between 0 and 1, Ψ(η) = 1 / (1 + exp(-η)).
         detach_gradient: stop the gradient of training where it passes through g_t, the forward model. Through η_t and
             the states it goes on; training needs no gradient of the forward model then.
