@@ -193,7 +193,7 @@ def _denoise(
     kept = over(model, moved, moved, lambda part: inverse.Denoising(level[part[0]]), progress=progress)
     kept = kept.sub_(found).div_(probe)
 
-    def safe(part: Tensor, known: tuple[Tensor, ...], initial: Tensor) -> list[Tensor]:
+    def safe(part: Tensor, known: tuple[Tensor, Tensor, Tensor, Tensor], initial: Tensor) -> list[Tensor]:
         return [blend(part, *known, low)]
 
     of = lambda part: (found[part], kept[part], noise[part[0]], share[part[0]])  # noqa: E731
