@@ -70,11 +70,11 @@ def test_spellings_of_the_last_release_work_and_warn():
     from amstel.apps.graphs.train import study
     from amstel.apps.restoration.settings import TASKS, Settings
 
-    for old, new in (("gray", "gray"), ("color", "color")):
+    for old, new in (("grey", "gray"), ("colour", "color")):
         with pytest.warns(DeprecationWarning, match=f"the task '{old}' is now '{new}'"):
             assert Settings(task=old).task == new
         with pytest.warns(DeprecationWarning, match=f"{old}.* is now"):
             assert amstel.nn.RIM.pretrained(old).channels == TASKS[new]
-    with pytest.warns(DeprecationWarning, match="'neighbors' is now 'neighbors'"):
+    with pytest.warns(DeprecationWarning, match="'neighbours' is now 'neighbors'"):
         data = amstel.data.block_model(nodes=400)
-        assert study(data, "neighbors", [0]).model == "neighbors"
+        assert study(data, "neighbours", [0]).model == "neighbors"

@@ -276,7 +276,7 @@ def evaluate(
 _DEFAULT = Settings()
 _OPTIONS: dict[str, Any] = {
     "task": {
-        "parser": values.choice(tuple(TRAINED), color="color", gray="gray"),
+        "parser": values.choice(tuple(TRAINED), colour="color", grey="gray"),
         "help": ", ".join(TRAINED),
     },
     "features": {"parser": values.positive, "help": "channels"},

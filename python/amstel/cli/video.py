@@ -267,7 +267,7 @@ def study(
         str,
         typer.Argument(
             metavar="NAME",
-            parser=values.choice(STUDIES, localization="localization"),
+            parser=values.choice(STUDIES, localisation="localization"),
             help=", ".join(STUDIES),
         ),
     ],

@@ -27,9 +27,9 @@ State = tuple[Tensor | None, Tensor | None]
 #: The networks, and how many features each has unless it is told.
 WIDTHS = {"conv": 64, "unet": 16}
 #: Names of weights that are not those of their file.
-_FILES = {"gray": "gray_unet", "gray": "gray_conv", "color": "color"}
+_FILES = {"gray": "gray_unet", "grey": "gray_conv", "colour": "color"}
 #: Names of the last release, and where to look now.
-_OLD = {"gray": "'gray', a better network (this one is 'gray_conv')", "color": "'color'"}
+_OLD = {"grey": "'gray', a better network (this one is 'gray_conv')", "colour": "'color'"}
 #: What only "conv" can be told, and the values that "unet" takes for it.
 _OF_CONV = {
     "stride": 1,
@@ -231,7 +231,7 @@ class RIM(nn.Module, metaclass=Placed):
         model.load_state_dict(weights.load(file))
         model.trained_steps = int(said.get("trained_steps", model.steps))
         settings = json.loads(said.get("settings", "{}"))
-        if settings.get("task") in ("gray", "gray", "color", "color"):
+        if settings.get("task") in ("gray", "grey", "color", "colour"):
             low, high = settings["sigma"]
             model.trained_sigma = low / 255, high / 255
         return model.eval()

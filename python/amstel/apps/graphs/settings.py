@@ -12,7 +12,7 @@ from amstel.apps import checks
 
 MODELS = ("gcn", "cheb2", "cheb3", "first_order", "single", "neighbors", "mlp")
 #: A name of the last release.
-OLD_MODELS = {"neighbors": "neighbors"}
+OLD_MODELS = {"neighbours": "neighbors"}
 STOPPING = ("none", "kipf", "loss")
 
 

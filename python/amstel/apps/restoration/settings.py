@@ -14,7 +14,7 @@ from amstel.apps import checks
 #: The tasks, and the channels of their images.
 TASKS = {"gray": 1, "color": 3, "sr": 1, "mri": 2}
 #: Names of the last release, in its checkpoints too.
-OLD_TASKS = {"gray": "gray", "color": "color"}
+OLD_TASKS = {"grey": "gray", "colour": "color"}
 
 
 @dataclass(frozen=True)
