@@ -124,8 +124,10 @@ def number(
     above: float | None = None,
     least: float | None = None,
     below: float | None = None,
+    infinite: bool = False,
 ) -> float:
-    """A finite float or int, NumPy's too, in the bounds that are given; returned as a Python number."""
+    """A finite float or int (or an infinite one where that has a meaning), NumPy's too, in the bounds that are given;
+    returned as a Python number."""
     if type(value) is not float and type(value) is not int:
         value = _scalar(value)
         if isinstance(value, (torch.SymInt, torch.SymFloat)):
@@ -136,7 +138,8 @@ def number(
             raise NumberTypeError(f"`{argument}` must be {expected}, got {describe(value)}")
         value = int(value) if isinstance(value, (int, np.integer)) else float(value)
     if (
-        not abs(value) < math.inf
+        value != value
+        or (not infinite and abs(value) == math.inf)
         or (above is not None and not value > above)
         or (least is not None and not value >= least)
         or (below is not None and not value < below)

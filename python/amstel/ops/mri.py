@@ -185,7 +185,7 @@ def _precision(sigma: float | Tensor, x: Tensor) -> tuple[Tensor | None, float]:
         if sigma.shape != x.shape[:1] or sigma.is_complex() or sigma.device != x.device:
             _check.fail("sigma", f"a number, or a tensor [{x.shape[0]}] on {x.device}", sigma)
         return sigma.to(x.real.dtype).square().reciprocal().contiguous(), 1.0
-    sigma = _check.number("sigma", sigma, "a number > 0 or a tensor [N]", above=0)
+    sigma = _check.number("sigma", sigma, "a number > 0 or a tensor [N]", above=0, infinite=True)
     return None, 1 / sigma / sigma  # sigma² may be too small for a number
 
 

@@ -89,10 +89,6 @@ def rim_denoise_input(
             mask = mask.to(eta.dtype).expand_as(eta)
         except RuntimeError:
             _check.fail("mask", f"broadcast to {list(eta.shape)}", mask)
-    if mask is not None:
-        y = y.masked_fill(
-            mask == 0, 0
-        )  # 0 times NaN, which may stand for what was not measured, would not be 0
     return _input(eta, y, mask, precision, factor, True, link)
 
 
@@ -260,7 +256,7 @@ def _precision(sigma: float | Tensor, eta: Tensor) -> tuple[Tensor | None, float
             _check.fail("sigma", f"a number, or a tensor [{eta.shape[0]}] on {eta.device}", sigma)
         wide = torch.promote_types(eta.dtype, torch.float32)
         return sigma.to(wide).square().reciprocal().contiguous(), 1.0
-    sigma = _check.number("sigma", sigma, "a number > 0 or a tensor [N]", above=0)
+    sigma = _check.number("sigma", sigma, "a number > 0 or a tensor [N]", above=0, infinite=True)
     return None, 1 / sigma / sigma  # sigma² may be too small for a number
 
 
@@ -305,10 +301,17 @@ def _input(
             mask = mask.contiguous()
     # sigma and the mask have a gradient too, which the operator's plain form knows.
     if (mask is not None or precision is not None) and tracked(mask, precision):
-        return torch.ops.amstel.rim_input(eta, other, mask, precision, factor, residual, logistic, dtype)
+        filled = _filled(other, mask)
+        return torch.ops.amstel.rim_input(eta, filled, mask, precision, factor, residual, logistic, dtype)
     if not own_gradient(eta, other):
-        return _ops.rim_input(eta, other, mask, precision, factor, residual, logistic, dtype)
+        filled = _filled(other, mask)
+        return _ops.rim_input(eta, filled, mask, precision, factor, residual, logistic, dtype)
     return _Input.apply(eta, other, mask, precision, factor, residual, logistic, dtype)
+
+
+def _filled(other: Tensor, mask: Tensor | None) -> Tensor:
+    """0 times NaN, which may stand for what was not measured, would not be 0."""
+    return other if mask is None else other.masked_fill(mask == 0, 0)
 
 
 class _Input(torch.autograd.Function):
@@ -326,12 +329,14 @@ class _Input(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(eta, other, mask, precision)
         ctx.options = (factor, residual, logistic)
-        return _ops.rim_input(eta, other, mask, precision, factor, residual, logistic, dtype)
+        filled = _filled(other, mask)  # not kept: it is made again
+        return _ops.rim_input(eta, filled, mask, precision, factor, residual, logistic, dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         eta, other, mask, precision = ctx.saved_tensors
         factor, residual, logistic = ctx.options
+        other = _filled(other, mask)
         if not torch.is_grad_enabled() and not transformed():
             grads = _ops.rim_input_grad(grad, eta, other, mask, precision, factor, residual, logistic)
             return *grads, *(None,) * 6

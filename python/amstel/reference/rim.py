@@ -37,9 +37,11 @@ def rim_denoise_input(
     eta: Tensor, y: Tensor, sigma: Sigma, *, mask: Tensor | None = None, link: str = "identity"
 ) -> Tensor:
     """The same values as `amstel.ops.rim_denoise_input`."""
+    if mask is not None:
+        y = y.masked_fill(mask == 0, 0)  # NaN may stand for what was not measured
     residual = psi(eta, link) - y
     if mask is not None:
-        residual = mask.to(residual.dtype) * residual.masked_fill(mask == 0, 0)
+        residual = mask.to(residual.dtype) * residual
     return rim_input(eta, residual * precision(sigma, eta), link=link)
 
 
