@@ -339,7 +339,7 @@ class _Input(torch.autograd.Function):
         other = _filled(other, mask)
         if not torch.is_grad_enabled() and not transformed():
             grads = _ops.rim_input_grad(grad, eta, other, mask, precision, factor, residual, logistic)
-            return *grads, *(None,) * 6
+            return grads[0], _filled(grads[1], mask), *(None,) * 6
         # For a second derivative: the same in operations that have one.
         first, second = grad.to(eta.dtype).chunk(2, 1)
         second = factor * second
@@ -358,7 +358,7 @@ class _Input(torch.autograd.Function):
             value = other
         if logistic:
             first = first + second * slope * (1 - 2 * x) * value
-        return first, to_other, *(None,) * 6
+        return first, _filled(to_other, mask), *(None,) * 6
 
 
 # ---- Resampling ----
