@@ -255,4 +255,4 @@ def _(ops, x, maps, scale):
 
 @sample("mri_gradient-sigma", _scaled)
 def _(ops, x, maps, sigma):
-    return ops.mri_gradient(x, torch.zeros(2, 2, 2, 3, dtype=x.dtype), POINTS, maps, sigma)
+    return ops.mri_gradient(x, x[:, None].expand(2, 2, 2, 3), POINTS, maps, sigma)

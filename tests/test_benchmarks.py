@@ -19,6 +19,9 @@ pytest.importorskip("pytest_benchmark", reason='the runner of benchmarks/: pip i
 from benchmarks import gpu_day, limits, measure, report
 from benchmarks.suite import threads_of
 
+# It starts pytest itself, again and again.
+pytestmark = pytest.mark.slow
+
 SUITE = """
 import torch
 from benchmarks.suite import Implementation, Shape, Work, suite

@@ -157,6 +157,7 @@ def amstel_command(*arguments):
     return run.returncode, run.stdout + run.stderr
 
 
+@pytest.mark.slow
 def test_command_of_graphs(device, tmp_path):
     """Proves: node classification runs on the device from the command line and learns."""
     file = tmp_path / "study.json"
@@ -167,6 +168,7 @@ def test_command_of_graphs(device, tmp_path):
     assert json.loads(file.read_text())["mean"] > 0.5
 
 
+@pytest.mark.slow
 def test_command_of_video(device, tmp_path):
     """Proves: a training on clips and a prediction run on the device from the command line."""
     pytest.importorskip("PIL", reason="clips are read from PNG strips")
@@ -190,6 +192,7 @@ def test_command_of_video(device, tmp_path):
     assert status == 0 and (tmp_path / "out.gif").stat().st_size > 0, said
 
 
+@pytest.mark.slow
 def test_command_of_tracking(device, tmp_path):
     """Proves: the tracker follows a moving square on the device from the command line."""
     Image = pytest.importorskip("PIL.Image", reason="frames are written as PNG")
@@ -209,6 +212,7 @@ def test_command_of_tracking(device, tmp_path):
     assert boxes.shape == (3, 4) and abs(boxes[2, 0] - 46) < 12
 
 
+@pytest.mark.slow
 def test_command_of_restoration(device, tmp_path):
     """Proves: a noisy image is restored on the device from the command line."""
     Image = pytest.importorskip("PIL.Image", reason="the image is a PNG")

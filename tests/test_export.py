@@ -95,7 +95,16 @@ def test_compile(sample, dynamic):
     assert_close(*results, **TOLERANCE)
 
 
-@each
+def onnx_cases():
+    """A few in a plain run, the others in a long one: the exporter takes up to 20 s for a small graph."""
+    plain = {"spmm", "conv_lstm", "roi_pool", "rim_input", "conv_gru_cell"}
+    for sample in FEW:
+        operator = sample.name.split("-")[0]
+        yield pytest.param(sample, id=sample.name, marks=[] if operator in plain else [pytest.mark.slow])
+        plain.discard(operator)
+
+
+@pytest.mark.parametrize("sample", onnx_cases())
 def test_onnx(sample, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     module, tensors = Module(sample.function), single(sample)
@@ -212,6 +221,7 @@ def test_export_with_dynamic_shapes(name):
             assert_close(p.module()(*make(size)), function(*make(size)), **TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DYNAMIC)
 def test_onnx_with_dynamic_shapes(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")

@@ -239,12 +239,12 @@ class Graph:
         missing = {*_STATE, "num_cols"} - (state.keys() if isinstance(state, dict) else set())
         if missing:
             raise ValueError(f"Graph: a pickled Graph must hold {sorted(missing)}")
-        parts = [state[name] for name in _STATE]
+        crow, col, edge, weight = (state[name] for name in _STATE)
         try:
-            num_cols = _derived.check_parts(*parts, state["num_cols"])
+            num_cols = _derived.check_parts(crow, col, edge, weight, state["num_cols"])
         except TypeError as error:
             raise ValueError(f"Graph: a pickled Graph is damaged: {error}") from None
-        self._set(*parts, num_cols)
+        self._set(crow, col, edge, weight, num_cols)
 
     def __copy__(self) -> Graph:
         return self._map(lambda t: t)
@@ -254,8 +254,8 @@ class Graph:
         return copied
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> Graph:
-        parts = (None if (t := getattr(self, "_" + name)) is None else f(t) for name in _STATE)
-        return type(self)._trusted(*parts, self._num_cols)
+        edge, weight = (None if t is None else f(t) for t in (self._edge, self._weight))
+        return type(self)._trusted(f(self._crow), f(self._col), edge, weight, self._num_cols)
 
     # Conversions
 

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     from amstel import _library
 
     if list(arguments) == ["--cmake-prefix"]:
-        print(Path(_library.paths["cpu"]).parent)
+        print(Path(str(_library.paths["cpu"])).parent)
         return 0
     if arguments:
         print(f"amstel.info: expected --cmake-prefix or nothing, got {' '.join(arguments)}", file=sys.stderr)

@@ -30,7 +30,8 @@ class _Csr:
         if not isinstance(state, dict) or not {"indptr", "indices", "data"} <= state.keys():
             raise pickle.UnpicklingError("a csr_matrix without indptr, indices and data")
         self.indptr, self.indices, self.data = (state[key] for key in ("indptr", "indices", "data"))
-        self.shape = tuple(operator.index(n) for n in state.get("_shape") or state.get("shape") or ())
+        shape: Any = tuple(operator.index(n) for n in state.get("_shape") or state.get("shape") or ())
+        self.shape = shape
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -45,7 +46,7 @@ def _new_csr(kind: type, base: type, state: Any) -> _Csr:
     return _Csr()
 
 
-def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
+def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     """NumPy's _frombuffer, with which protocol 5 makes arrays of numbers."""
     return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
 
@@ -199,9 +200,9 @@ class Planetoid(NodeData):
             raise FileNotFoundError(f"Planetoid: the folder {root} does not exist")
         stem = "nell.0.001" if name == "nell" else name
         if not any(root.glob(f"ind.{stem}.*")):
-            known = sorted({p.name.split(".")[1] for p in root.glob("ind.*.*")})
+            there = sorted({p.name.split(".")[1] for p in root.glob("ind.*.*")})
             raise FileNotFoundError(
-                f"Planetoid: no files ind.{stem}.* in {root}; there are {known or 'none at all'}"
+                f"Planetoid: no files ind.{stem}.* in {root}; there are {there or 'none at all'}"
             )
 
         def path(part: str) -> Path:

@@ -144,7 +144,9 @@ def from_irim(
 class _Forgetful(RIM):
     """Every step begins with states of 0."""
 
-    def step(self, given: Tensor, state: State = (None, None)) -> tuple[Tensor, State]:
+    def step(
+        self, given: Tensor, state: State = (None, None), sigma: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         return super().step(given)
 
 

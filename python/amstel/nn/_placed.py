@@ -15,14 +15,14 @@ class Placed(type):
 
     def __init__(cls, *args: Any):
         super().__init__(*args)
-        signature = inspect.signature(cls.__init__)
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
         own = list(signature.parameters.values())[1:]
         more = [
             inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in ("device", "dtype")
         ]
         cls.__signature__ = signature.replace(parameters=[*own, *more], return_annotation=signature.empty)
         if "reset_parameters" not in dir(cls):
-            cls.reset_parameters = _reset_parameters  # type: ignore[attr-defined]
+            cls.reset_parameters = _reset_parameters
 
     def __call__(cls, *args: Any, device: Any = None, dtype: torch.dtype | None = None, **kwargs: Any) -> Any:
         with contextlib.nullcontext() if device is None else torch.device(device):
@@ -35,7 +35,7 @@ def _reset_parameters(self: nn.Module) -> None:
     """Parameters and buffers as of a model that was just made with the same arguments."""
     args, kwargs = self._made_with  # type: ignore[misc]
     first = next(self.parameters())
-    fresh = type(self)(*args, **kwargs, device=first.device).state_dict()  # type: ignore[call-arg]
+    fresh = type(self)(*args, **kwargs, device=first.device).state_dict()
     with torch.no_grad():
         for name, value in self.state_dict(keep_vars=True).items():
             value.copy_(fresh[name])

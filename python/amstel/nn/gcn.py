@@ -72,7 +72,8 @@ class _Convolution(nn.Module):
 
     def _make(self, shape: tuple[int, ...], device: Any, dtype: Any) -> nn.Parameter:
         if isinstance(self, LazyModuleMixin):
-            return UninitializedParameter(device=device, dtype=dtype)
+            fresh: Any = UninitializedParameter
+            return fresh(device=device, dtype=dtype)
         return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
 
     def reset_parameters(self) -> None:
@@ -93,7 +94,7 @@ class _Lazy(LazyModuleMixin):
     def __init__(self, *args: Any, **kwargs: Any):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Lazy modules are a new feature")
-            super().__init__(*args, **kwargs)
+            super().__init__(*args, **kwargs)  # type: ignore[misc]
 
     def initialize_parameters(self, x: Any, graph: Any = None, *_: Any, **__: Any) -> None:
         if not self.has_uninitialized_params():  # type: ignore[misc]
@@ -363,11 +364,11 @@ class GCN(nn.Module):
 
 
 class _LazyGCNConv(_Lazy, GCNConv):
-    cls_to_become = GCNConv  # type: ignore[assignment]
+    cls_to_become = GCNConv
 
 
 class _LazyChebConv(_Lazy, ChebConv):
-    cls_to_become = ChebConv  # type: ignore[assignment]
+    cls_to_become = ChebConv
 
 
 _LAZY: dict[type, type] = {GCNConv: _LazyGCNConv, ChebConv: _LazyChebConv}

@@ -200,7 +200,7 @@ def _matrix(size: int, scale: int, like: Tensor) -> Tensor:
         torch.arange(size // scale, dtype=torch.float64, device=like.device)[:, None] + 0.5
     ) * scale - 0.5
     pixels = torch.arange(size, dtype=torch.float64, device=like.device)
-    matrix = 0.0
+    matrix: Any = 0.0
     # The image, and beyond its border itself, mirrored again and again as far as the weights reach.
     copies = [pixels + 2 * turn * size for turn in (-1, 0, 1)] + [-1 - pixels, 2 * size - 1 - pixels]
     for taps in copies:

@@ -194,7 +194,8 @@ def _register() -> SimpleNamespace:
         op = getattr(torch.ops.amstel, name).default
         plain = _plain.PLAIN.get(name)
         calls[name] = _call(op, plain)
-        kernel = _derive(op, _RULES.get(name) or plain or _refuse(name))
+        rule: Any = _RULES.get(name) or plain or _refuse(name)
+        kernel = _derive(op, rule)
         _fragment.impl(name, kernel, "Autograd", with_keyset=True)
         if not op._schema.is_mutable:
             torch.library.register_vmap(f"amstel::{name}", _each(op))
