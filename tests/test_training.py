@@ -129,7 +129,9 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
 
     def twice(step, items):
         os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)  # else both may arrive as one
         os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
         raise AssertionError("went on")
 
     task.inputs = twice
