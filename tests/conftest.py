@@ -10,8 +10,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def pytest_configure(config):
-    # Bits must not depend on the number of threads; tests that look at it set their own.
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    # Bits must not depend on the number of threads; tests that look at it set their own. Workers share the cores.
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    torch.set_num_threads(max(1, min(2, (os.cpu_count() or 1) // workers)))
 
 
 def pytest_collection_modifyitems(config, items):

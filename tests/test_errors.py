@@ -107,7 +107,7 @@ TABLE = [
         "eta": tensor(VEC, MAP.long()), "gradient": tensor(T(1, 2, 5, 4), MAP.double()), "link": CHOICE,
     }),
     ("rim_denoise_input", ops.rim_denoise_input, {"eta": MAP, "y": MAP, "sigma": 1.0}, {
-        "eta": tensor(VEC, MAP.long()), "y": tensor(T(1, 2, 5, 4), MAP.double()), "sigma": POSITIVE,
+        "eta": tensor(VEC, MAP.long()), "y": tensor(T(1, 2, 5, 4), MAP.double()), "sigma": {**POSITIVE, ValueError: [0, -1.0, math.nan]},
     }),
     ("bicubic_down", ops.bicubic_down, {"x": T(1, 1, 6, 6), "scale": 2}, {"x": tensor(VEC, T(1, 1, 5, 6)), "scale": COUNT}),
     ("bicubic_down_adjoint", ops.bicubic_down_adjoint, {"y": T(1, 1, 6, 6), "scale": 2}, {"y": tensor(VEC), "scale": COUNT}),

@@ -258,7 +258,8 @@ def _normal(
 def _fft(t: Tensor, dims: tuple[int, ...] = (-2, -1), inverse: bool = False) -> Tensor:
     if t.numel() == 0:  # MKL does not take a batch of none
         return torch.empty_like(t)
-    return (torch.fft.ifftn if inverse else torch.fft.fftn)(t, dim=dims, norm="ortho")
+    # torch 2.14 writes past its buffers (MKL) where the innermost elements of the input are apart.
+    return (torch.fft.ifftn if inverse else torch.fft.fftn)(t.contiguous(), dim=dims, norm="ortho")
 
 
 def _measured(k: Tensor, weights: Tensor) -> Tensor:
