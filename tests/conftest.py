@@ -9,6 +9,15 @@ import torch
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """The whole suite runs in a process a core (pytest-xdist); a part of it, or a debugger, in one; -n N has its way."""
+    whole = config.args_source is config.ArgsSource.TESTPATHS and "PYTEST_XDIST_WORKER" not in os.environ
+    if whole and config.pluginmanager.hasplugin("xdist") and not config.option.usepdb:
+        if config.option.numprocesses is None:
+            config.option.numprocesses = min(8, os.cpu_count() or 1)
+
+
 def pytest_configure(config):
     # Bits must not depend on the number of threads; tests that look at it set their own. Workers share the cores.
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))

@@ -5,13 +5,13 @@ import json
 
 import pytest
 import torch
-from torch import distributed, nn
-from torch import multiprocessing as mp
+from torch import nn
 from torch.nn.functional import conv2d, pixel_shuffle, relu
 
 import amstel
 from amstel import inverse, weights
 from amstel.nn import RIM, ConvGRUCell
+from tests import processes
 
 F32, F64 = torch.float32, torch.float64
 MEMORY = ["store", "recompute", "chunked", 2, 3]
@@ -307,19 +307,16 @@ class _Trained(nn.Module):
 
 
 def _process(rank, world, folder):
-    distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    torch.set_num_threads(1)
     for memory in ("store", "recompute", "chunked"):
         model = nn.parallel.DistributedDataParallel(_Trained(memory))
         model(image(4, 1, 6, 7, dtype=F32)[rank::world]).backward()
         torch.save([p.grad for p in model.parameters()], f"{folder}/{rank}-{memory}.pt")
-    distributed.destroy_process_group()
 
 
 def test_two_processes_have_the_gradients_of_one(tmp_path):
     alone = _Trained("store")
     alone(image(4, 1, 6, 7, dtype=F32)).backward()
-    mp.spawn(_process, (2, str(tmp_path)), nprocs=2)
+    processes.run(_process, tmp_path)
     for rank, memory in itertools.product(range(2), ("store", "recompute", "chunked")):
         for p, found in zip(alone.parameters(), torch.load(tmp_path / f"{rank}-{memory}.pt"), strict=True):
             torch.testing.assert_close(found, p.grad, rtol=1e-4, atol=1e-6)

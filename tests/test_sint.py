@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import distributed, nn
-from torch import multiprocessing as mp
+from torch import nn
 from torch.nn import functional as F
 
 import amstel
@@ -17,6 +16,7 @@ from amstel.apps.tracking import initial, samples
 from amstel.apps.tracking import train as recipe
 from amstel.data.pairs import FramePair, overlaps
 from amstel.nn import SINT, EfficientNetLite, MarginContrastiveLoss
+from tests import processes
 
 BOXES = torch.tensor([[0.0, 10, 12, 50, 60], [0, 14, 9, 57, 50], [0, 0, 0, 63, 63], [0, 40, 30, 60, 80]])
 
@@ -411,19 +411,16 @@ def test_training_repeats_and_resumes_bit_for_bit(start, tmp_path):
 
 
 def _process(rank, world, folder, settings, start):
-    distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    torch.set_num_threads(1)
     done = recipe.train(Squares(5), settings, initial=start)
     grad = {name: p.grad for name, p in done.model.named_parameters()}
     torch.save({"grad": grad, "history": done.history}, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
 
 
 def test_two_processes_have_the_gradients_of_one(start, tmp_path):
     # Five pairs in one batch: shares of three and two, which count by their size.
     settings = replace(TINY, epochs=1, batch=5, clip_gradient=0.0, mining=1)
     alone = recipe.train(Squares(5), settings, initial=start)
-    mp.spawn(_process, (2, str(tmp_path), settings, start), nprocs=2)
+    processes.run(_process, tmp_path, settings, start)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for name, p in alone.model.named_parameters():
         torch.testing.assert_close(found[0]["grad"][name], p.grad, rtol=1e-3, atol=1e-5)

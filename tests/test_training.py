@@ -11,12 +11,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
-from torch import distributed, nn
+from torch import nn
 
 from amstel.apps import ranks, training
 from amstel.apps.task import Plan, Task
-from tests import command
+from tests import command, processes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -200,8 +199,6 @@ def test_what_is_wrong_with_a_plan_is_said():
 
 
 def _process(rank, world, folder):
-    distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    torch.set_num_threads(1)
     group = ranks.current()
     task = Regression(0.0, group=group)
     history = training.fit(task, PLAN, group)
@@ -209,14 +206,13 @@ def _process(rank, world, folder):
     torch.save({"model": task.model.state_dict(), "history": history}, f"{folder}/{rank}.pt")
     assert [o.value for o in outcomes] == [2, None, 3] and "ZeroDivisionError" in outcomes[1].error
     assert group.merge(group.share(range(5))) == list(range(5))
-    distributed.destroy_process_group()
 
 
 def test_two_processes_are_one(tmp_path):
     """Batches of three, of which one process takes two, and a last one of one, of which the second takes none."""
     alone = Regression(0.0)
     history = training.fit(alone, PLAN)
-    mp.spawn(_process, (2, str(tmp_path)), nprocs=2)
+    processes.run(_process, tmp_path)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     assert equal(found[0], found[1])
     for name, value in alone.model.state_dict().items():

@@ -4,8 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-import torch.multiprocessing as mp
-from torch import distributed
 from torch.nn import functional as F
 
 import amstel.nn
@@ -23,6 +21,7 @@ from amstel.nn import (
     VGG16Features,
     VideoLSTM,
 )
+from tests import processes
 
 T, N, C, SIDE, K = 5, 3, 6, 4, 3
 ATTENTIVE = [ALSTM, ConvALSTM, VideoLSTM]
@@ -399,19 +398,16 @@ def test_training_leaves_the_generator_of_its_caller_alone(clips):
 
 
 def _process(rank, world, folder, settings, clips):
-    distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=world)
-    torch.set_num_threads(1)
     done = recipe.train(clips, CLASSES, settings)
     state = {name: p.grad for name, p in done.network.named_parameters()}
     torch.save({"grad": state, "history": done.history}, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
 
 
 def test_two_processes_have_the_gradients_of_one(clips, tmp_path):
     # Nine clips in one batch: shares of five and four, which count by their size.
     settings = _changed(epochs=1, batch=9, dropout=0.0, clip_gradient=0.0)
     alone = recipe.train(clips[:9], CLASSES, settings)
-    mp.spawn(_process, (2, str(tmp_path), settings, clips[:9]), nprocs=2)
+    processes.run(_process, tmp_path, settings, clips[:9])
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for name, parameter in alone.network.named_parameters():
         torch.testing.assert_close(found[0]["grad"][name], parameter.grad, rtol=1e-3, atol=1e-5)
