@@ -382,6 +382,7 @@ def test_svg(tmp_path):
         draw.svg(tmp_path / "d.svg", frames[0], torch.zeros(3).long())
 
 
+@pytest.mark.slow
 def test_example_draws_a_gif(tmp_path):
     image = pytest.importorskip("PIL.Image")
     pytest.importorskip("matplotlib")

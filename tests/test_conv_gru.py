@@ -390,6 +390,7 @@ def test_public_names():
     assert amstel.ops.conv_gru_cell is conv_gru_cell and amstel.nn.ConvGRUCell is ConvGRUCell
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["base", "avx2"])
 def test_on_every_instruction_set(isa):
     """The value tests again in a process of their own with narrower kernels."""

@@ -181,6 +181,7 @@ def test_public_functions_over_the_wrappers(dtype, layout):
             test_conv_gru.test_cell_values_and_gradients(1, "after", True, layout)
 
 
+@pytest.mark.slow
 def test_sanitized():
     """The kernels of this file, emulated, under AddressSanitizer and UBSan."""
     chosen = "kernel and emulator and not sanitized"

@@ -346,6 +346,7 @@ def test_public_functions_over_the_wrappers(dtype):
             test_conv_lstm.test_cell(3, (4, 5), laid, dtype, "cpu")
 
 
+@pytest.mark.slow
 def test_sanitized():
     """The kernels of this file, emulated, under AddressSanitizer and UBSan."""
     chosen = "kernel and emulator and not sanitized"

@@ -20,6 +20,7 @@ def nvcc_required():
         pytest.skip(reason)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", toolchain.ARCHITECTURES)
 @pytest.mark.parametrize("stem", toolchain.stems())
 def test_kernels_are_built_well(stem, architecture):

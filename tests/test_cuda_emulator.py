@@ -204,6 +204,7 @@ print("not reported")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [8, 7])
 def test_sanitizer_reports_global_read(n):
     result = build.run_sanitized(["-c", READ_OUT_OF_BOUNDS.format(n=n)])
@@ -212,6 +213,7 @@ def test_sanitizer_reports_global_read(n):
     assert "global_read_out_of_bounds" in result.stderr
 
 
+@pytest.mark.slow
 def test_sanitized_emulator():
     """All of this file that runs on the emulator: correct kernels are clean, errors unwind cleanly.
 

@@ -559,6 +559,7 @@ def test_raw_operators_take_nothing(n, coils, h, w):
     assert not ops.coil_reduce(images, maps, None, None, 1.0).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["base", "avx2"])
 def test_on_every_instruction_set(isa):
     """The value tests again in a process of their own with narrower kernels."""

@@ -254,6 +254,7 @@ def test_gradcheck_over_the_wrappers(composed):
         assert check(f, (x, y), fast_mode=True)
 
 
+@pytest.mark.slow
 def test_sanitized():
     """The kernels of this file, emulated, under AddressSanitizer and UBSan."""
     chosen = "kernel and emulator and not sanitized"

@@ -595,6 +595,7 @@ def test_raw_operators_check_their_arguments(message, call):
         call()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["base", "avx2"])
 def test_on_every_instruction_set(isa):
     """The value tests again in a process of their own with narrower kernels."""

@@ -307,6 +307,7 @@ def test_the_adjoint_is_exact_over_the_wrappers():
             test_rim.test_the_adjoint_is_exact(scale)
 
 
+@pytest.mark.slow
 def test_sanitized():
     """The kernels of this file, emulated, under AddressSanitizer and UBSan."""
     chosen = "kernel and emulator and not sanitized"

@@ -313,6 +313,7 @@ def _process(rank, world, folder):
         torch.save([p.grad for p in model.parameters()], f"{folder}/{rank}-{memory}.pt")
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(tmp_path):
     alone = _Trained("store")
     alone(image(4, 1, 6, 7, dtype=F32)).backward()

@@ -641,6 +641,7 @@ def test_raw_operators_take_nothing():
         assert grads[0].shape == x.shape and grads[1].shape == query.shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["base", "avx2"])
 def test_on_every_instruction_set(isa):
     """The value tests again in a process of their own with narrower kernels."""

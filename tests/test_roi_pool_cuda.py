@@ -609,6 +609,7 @@ def test_gradcheck_over_the_wrappers():
             assert torch.autograd.gradgradcheck(function, inputs)
 
 
+@pytest.mark.slow
 def test_sanitized():
     """The kernels of this file, emulated, under AddressSanitizer and UBSan."""
     chosen = "kernel and emulator and not sanitized"

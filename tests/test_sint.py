@@ -416,6 +416,7 @@ def _process(rank, world, folder, settings, start):
     torch.save({"grad": grad, "history": done.history}, f"{folder}/{rank}.pt")
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(start, tmp_path):
     # Five pairs in one batch: shares of three and two, which count by their size.
     settings = replace(TINY, epochs=1, batch=5, clip_gradient=0.0, mining=1)

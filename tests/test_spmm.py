@@ -462,6 +462,7 @@ def test_memory_has_no_edge_sized_floats(tmp_path):
     assert int(run.stdout) < 4000, f"{run.stdout} KB"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["base", "avx2"])
 def test_on_every_instruction_set(isa):
     """The value tests again in a process of their own with narrower kernels."""

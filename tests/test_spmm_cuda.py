@@ -277,6 +277,7 @@ def test_operators_errors(cuda_kernels):
     test_spmm.test_operators_raise_on_what_does_not_fit()
 
 
+@pytest.mark.slow
 def test_operators_gradcheck(cuda_kernels):
     test_spmm.test_gradcheck_and_gradgradcheck("sym_inout")
 
@@ -325,6 +326,7 @@ def test_operators_bits_do_not_depend_on_the_order_of_threads():
         test_spmm.compare(graph, leaf(400, 24), weight, torch.float32)
 
 
+@pytest.mark.slow
 def test_sanitized():
     """The kernels of this file, emulated, under AddressSanitizer and UBSan."""
     chosen = "kernel and emulator and not sanitized"

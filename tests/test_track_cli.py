@@ -212,6 +212,7 @@ def test_demo(capsys, tmp_path):
     assert len(video.read(tmp_path / "sint.gif")) >= 20
 
 
+@pytest.mark.slow
 def test_example(tmp_path):
     example = Path(__file__).parent.parent / "examples" / "sint.py"
     assert len(example.read_text().splitlines()) < 80

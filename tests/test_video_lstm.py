@@ -403,6 +403,7 @@ def _process(rank, world, folder, settings, clips):
     torch.save({"grad": state, "history": done.history}, f"{folder}/{rank}.pt")
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(clips, tmp_path):
     # Nine clips in one batch: shares of five and four, which count by their size.
     settings = _changed(epochs=1, batch=9, dropout=0.0, clip_gradient=0.0)
