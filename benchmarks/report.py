@@ -155,7 +155,8 @@ def speed(results: list[dict], short: bool = False) -> list[str]:
             continue
         mean, worst = geometric_mean(found.values()), min(found, key=found.__getitem__)
         missed = (row.mean and mean < row.mean) or (row.each and found[worst] < row.each)
-        aim = " and ".join([f"≥ {row.mean:g}×"] * bool(row.mean) + [f"≥ {row.each:g}× each"] * bool(row.each))
+        parts = (row.mean and f"≥ {row.mean:g}×", row.each and f"≥ {row.each:g}× each")
+        aim = " and ".join(part for part in parts if part)
         lines.append(
             f"| {row.name} | {aim or '≥ 1×'} | {mean:.2f}× | {found[worst]:.2f}× ({named(worst)}) | {len(found)} | "
             f"{'missed' if missed or (not aim and found[worst] < 1) else ''} |"
