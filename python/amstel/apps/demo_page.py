@@ -41,6 +41,8 @@ h1 { margin: 0; font-size: 1.7rem; }
 h2 { margin: 2rem 0 0; font-size: 1.3rem; }
 h3 { margin: 0; font-size: 1.05rem; }
 p { margin: .25rem 0 .75rem; color: var(--dim); }
+main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); column-gap: 1rem; }
+section { min-width: 0; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem; }
 .card { min-width: 0; padding: 1rem; background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
 .wide { grid-column: 1 / -1; }
@@ -58,11 +60,12 @@ summary { cursor: pointer; color: var(--dim); font-size: .9rem; }
 
 def write(path: Path, shows: Mapping[str, Show], seconds: float) -> Path:
     """Write the page for the families in `shows`, which took so many seconds together."""
+    threads = torch.get_num_threads()
     facts = [
         f"amstel {amstel.__version__}",
         f"torch {torch.__version__}",
         f"{torch.ops.amstel.cpu_isa()} kernels",
-        f"{torch.get_num_threads()} threads",
+        f"{threads} thread{'s' * (threads > 1)}",
         f"{seconds:.0f} s in all",
     ]
     body = "\n".join(_family(name, show) for name, show in shows.items())
@@ -79,7 +82,9 @@ def write(path: Path, shows: Mapping[str, Show], seconds: float) -> Path:
 <body>
 <h1>What amstel just did on this machine</h1>
 <p>{escape(" · ".join(facts))}</p>
+<main>
 {body}
+</main>
 </body>
 </html>
 """,
@@ -91,9 +96,10 @@ def _family(name: str, show: Show) -> str:
 
     missing = "".join(f'<p class="missing">{escape(line)}</p>\n' for line in show.missing)
     cards = "\n".join(_card(exhibit) for exhibit in show.exhibits)
+    wide = ' class="wide"' if len(show.exhibits) > 1 else ""
     about = FAMILIES[name].partition(": ")[2]
     return (
-        f'<section id="{name}">\n<h2>{escape(HEADINGS[name])}</h2>\n'
+        f'<section id="{name}"{wide}>\n<h2>{escape(HEADINGS[name])}</h2>\n'
         f"<p>{escape(about[:1].upper() + about[1:])}.</p>\n{missing}"
         f'<div class="cards">\n{cards}\n</div>\n</section>'
     )

@@ -89,7 +89,9 @@ class Example:
         for place, title, error in zip(axes[1:3], (self.before[0], "RIM"), wrong, strict=True):
             shown = place.imshow(error, cmap="magma", vmin=0, vmax=top)
             place.set_title(f"error, {title}", fontsize=10)
-        figure.colorbar(shown, ax=axes[3], location="left", fraction=0.05)  # type: ignore[attr-defined]
+        # Beside the errors, in the column of the truth, and without a say in the layout.
+        scale = axes[3].inset_axes((0.02, 0.1, 0.06, 0.8))
+        figure.colorbar(shown, cax=scale)  # type: ignore[attr-defined]
         axes[0].set_axis_on()
         axes[0].plot(self.scores, "o-", color="#0072B2")
         axes[0].set(xlabel="step", ylabel="PSNR, dB")

@@ -16,21 +16,32 @@ from amstel.data import generate_moving_shapes
 
 CLASSES = ["right", "up", "left", "down"]
 _TASK: dict = {"frames": 6, "size": 32, "distractors": 2, "speed": (2.0, 4.0), "noise": 0.02}
-_COMMON: dict = {
-    "frame_size": 32, "channels": (16, 32), "hidden": 16, "learning_rate": 3e-3, "dropout": 0.2, "shift": 2
-}  # fmt: skip
 
 
 def learn(clips: Sequence, device: str, seed: int, progress: Callable[[int], None]) -> Network:
     """A network with soft attention, from scratch."""
-    settings = Settings.from_scratch(model="convalstm", steps=6, epochs=26, seed=seed, **_COMMON)
-    return train(clips, CLASSES, settings, device=device, progress=progress).network
+    settings = Settings.from_scratch(
+        model="convalstm",
+        frame_size=32,
+        steps=6,
+        channels=(16, 32),
+        hidden=16,
+        dropout=0.2,
+        shift=2,
+        epochs=26,
+        learning_rate=3e-3,
+        seed=seed,
+    )
+    return train(clips, ["right", "up", "left", "down"], settings, device=device, progress=progress).network
 
 
 def run(show: Show) -> None:
     clips, new = generate_moving_shapes(400, **_TASK), generate_moving_shapes(100, seed=1, **_TASK)
     show.say(f"  {len(clips)} clips to learn from; the class is the direction of the colored shape")
-    one = Settings.from_scratch(model="convlstm", steps=1, epochs=6, seed=show.seed, **_COMMON)
+    one = Settings.from_scratch(
+        model="convlstm", frame_size=32, steps=1, channels=(16, 32), hidden=16, dropout=0.2, shift=2,
+        epochs=6, learning_rate=3e-3, seed=show.seed,
+    )  # fmt: skip
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # frames this small gain nothing from a second one
     try:
@@ -64,6 +75,5 @@ def run(show: Show) -> None:
             "Heat: attention; blue: the box it gives; white: the true box, which training never sees",
             shown,
             [learn],
-            wide=True,
         )
     )
