@@ -38,7 +38,7 @@ _OPTIONS: dict[str, Any] = {
     "dropout": {"parser": values.number(0, 1, below=True), "help": "dropout rate"},
     "shift": {"parser": values.integer(0), "help": "augment: shift by up to X pixels"},
     "brightness": {"parser": values.number(0, 1, below=True), "help": "augment: scale brightness by 1 ± X"},
-    "flip": {"parser": bool, "help": "augment: mirror clips (the classes must not tell left from right)"},
+    "flip": {"parser": bool, "help": "augment: mirror left and right"},
     "initial_state": {"parser": values.choice(names.INITIAL_STATES), "help": ", ".join(names.INITIAL_STATES)},
 }
 

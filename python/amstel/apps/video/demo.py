@@ -28,7 +28,7 @@ def learn(clips: Sequence, device: str, seed: int, progress: Callable[[int], Non
         hidden=16,
         dropout=0.2,
         shift=2,
-        epochs=26,
+        epochs=18,
         learning_rate=3e-3,
         seed=seed,
     )
@@ -45,7 +45,7 @@ def run(show: Show) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # frames this small gain nothing from a second one
     try:
-        with show.progress((26 + one.epochs) * len(clips), "clips") as update:
+        with show.progress((18 + one.epochs) * len(clips), "clips") as update:
             network = learn(clips, show.device, show.seed, update)
             still = train(clips, CLASSES, one, device=show.device, progress=update).network
         accuracy, alone = evaluate(network, new).accuracy, evaluate(still, new, segments=1).accuracy
