@@ -28,7 +28,7 @@ def graphs() -> float:
     data = amstel.data.karate_club()
     nodes: int = data.num_nodes
     edges, weights = data.graph.to_edge_index()
-    graph = amstel.Graph.from_edge_index(edges, weights, num_nodes=nodes)
+    graph = amstel.Graph.from_edge_index(edges, nodes, weights)
     logits: Tensor = Classifier(graph, 8, data.num_classes)(torch.randn(nodes, 8))
     return float((logits.argmax(1) == data.labels).float().mean())
 
@@ -38,8 +38,8 @@ def video() -> tuple[Tensor, Tensor]:
     lstm = amstel.nn.ConvLSTM(3, 4)
     output, (h, c) = lstm(x)
     weight_x, weight_h, bias = torch.randn(16, 3, 3, 3), torch.randn(16, 4, 3, 3), torch.zeros(16)
-    ours, last_h, last_c = amstel.ops.conv_lstm(x, weight_x, weight_h, bias)
-    assert output.shape == ours.shape and h.shape[1:] == last_h.shape and c.shape[1:] == last_c.shape
+    ours, (last_h, last_c) = amstel.ops.conv_lstm(x, weight_x, weight_h, bias)
+    assert output.shape == ours.shape and h.shape[1:] == last_h.shape[-4:] and c.shape[1:] == last_c.shape[-4:]
     return output, ours
 
 
@@ -66,6 +66,14 @@ def restoration(noisy: np.ndarray) -> list[Tensor]:
     y: Tensor = physics(torch.zeros(1, 16, 16, dtype=torch.cfloat))
     gradient: Tensor = physics.prepare(y).gradient(torch.zeros(1, 16, 16, dtype=torch.cfloat))
     assert gradient.shape == (1, 16, 16)
-    return amstel.nn.RIM(channels=1, features=8, steps=2)(
+    estimates: list[Tensor] = amstel.nn.RIM(channels=1, features=8, steps=2)(
         torch.from_numpy(noisy)[None, None].float(), amstel.inverse.Denoising(sigma=0.1)
     )
+    return estimates
+
+
+if __name__ == "__main__":
+    graphs()
+    video()
+    tracking(np.zeros((2, 64, 64, 3), np.uint8))
+    restoration(np.zeros((16, 16)))
