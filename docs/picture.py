@@ -18,7 +18,7 @@ from amstel.data.mri.images import smooth_phase
 
 
 def graph(ax: plt.Axes) -> None:
-    data, embeddings, accuracy = karate.train()
+    data, embeddings, accuracy = karate.train(epochs=100)  # later the points run into the corners
     edges, _ = data.graph.to_edge_index()
     amstel.plot.embedding(embeddings[-1], data.labels, edges, marked=data.train.tolist(), axes=ax)
     if ax.get_legend():

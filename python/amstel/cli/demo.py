@@ -21,7 +21,7 @@ def add(app: typer.Typer) -> None:
         family: Annotated[
             list[str] | None,
             typer.Argument(
-                metavar="[FAMILY]...",
+                metavar="[FAMILY...]",
                 parser=values.choice(tuple(FAMILIES), **{v: k for k, v in FAMILIES.items()}),
                 help=f"{', '.join(FAMILIES)} [default: all four]",
             ),
