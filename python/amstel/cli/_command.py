@@ -141,7 +141,7 @@ _COMMON = [
         "device",
         str,
         "cpu",
-        typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1, ... [default: cpu]"),
+        typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1, ..."),
     ),
     (
         "threads",

@@ -21,7 +21,7 @@ def add(app: typer.Typer) -> None:
         family: Annotated[
             list[str] | None,
             typer.Argument(
-                metavar="[FAMILY...]",
+                metavar="FAMILY",
                 parser=values.choice(tuple(FAMILIES), **{v: k for k, v in FAMILIES.items()}),
                 help=f"{', '.join(FAMILIES)} [default: all four]",
             ),
@@ -33,7 +33,7 @@ def add(app: typer.Typer) -> None:
                 "-o",
                 metavar="DIR",
                 parser=values.folder_to_write,
-                help="for the page and its pictures [default: amstel_demo]",
+                help="for the page and its pictures",
             ),
         ] = Path("amstel_demo"),
         *,
