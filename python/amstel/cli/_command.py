@@ -201,6 +201,10 @@ def command(
             for p in inspect.signature(function, eval_str=True).parameters.values()
             if p.name not in ("common", "given")
         ]
+        for p in own_parameters:  # a default that the help says itself is not said again
+            for option in getattr(p.annotation, "__metadata__", ()):
+                if "[default: " in (getattr(option, "help", None) or ""):
+                    option.show_default = False
         fields = _settings_parameters(settings, own or {})
 
         @functools.wraps(function)
