@@ -36,7 +36,7 @@ def test_the_library_imports_alone():
     """Every module of it, without the applications and without what only extras bring."""
     found = run(f"""if True:
         import importlib, json, pkgutil, sys
-        gone = ("matplotlib", "av", "cv2", "PIL", "scipy", "networkx", "safetensors", "tqdm", "typer", "torchvision")
+        gone = ("matplotlib", "av", "cv2", "PIL", "scipy", "networkx", "safetensors", "rich", "typer", "torchvision")
         for name in (*gone, "amstel.apps", "amstel.cli"):
             sys.modules[name] = None
         import amstel

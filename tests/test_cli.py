@@ -67,6 +67,7 @@ def test_help_fits_one_screen(capsys, monkeypatch, words):
     status, out, err = _run(capsys, *words, "--help")
     assert status == 0 and err == "" and out.startswith(" ".join(["Usage: amstel", *words]))
     assert len(out.splitlines()) < 40 and max(map(len, out.splitlines())) <= 80
+    assert not re.search(r"\[default: [^]]*\]\s*\[default: ", out)
     if len(words) == 2 or words in (["info"], ["demo"], ["bench"], ["gcn"]):
         for option in ("--device", "--threads", "--seed", "--json", "--quiet"):
             assert option in out
@@ -269,8 +270,34 @@ def test_plot_without_matplotlib_names_the_extra(capsys, monkeypatch, tmp_path):
     assert status == 2 and 'pip install "amstel[cli]"' in err and err.count("\n") == 1
 
 
-def test_gcn_without_tqdm(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tqdm", None)
+def test_json_on_standard_output(capsys):
+    for words in (["info", "--json"], ["info", "--json", "-"], ["info", "--json", "--quiet"]):
+        status, out, err = _run(capsys, *words)
+        assert status == 0 and err == "" and json.loads(out)["torch"] == torch.__version__
+    module = subprocess.run([sys.executable, "-m", "amstel.info", "--json"], capture_output=True, check=True)
+    assert json.loads(module.stdout)["amstel"] == amstel.__version__
+    status, out, _ = _run(capsys, *QUICK, "--json", "-")
+    assert status == 0 and json.loads(out)["model"] == "gcn"
+
+
+def test_progress_on_a_terminal(monkeypatch):
+    import io
+
+    from amstel.apps import progress
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    for total in (3, None):
+        with progress.shown(total, "images", stream=(stream := Terminal())) as update:
+            update(2)
+        assert "images" in stream.getvalue()
+
+
+def test_gcn_without_rich(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich", None)
     status, out, err = _run(capsys, *QUICK)
     assert status == 0 and err == "" and "over 3 seeds" in out
 
@@ -317,13 +344,16 @@ def test_demo_without_extras(capsys, monkeypatch, tmp_path):
     lines = err.splitlines()
     assert all(line.startswith("amstel demo: no ") and 'pip install "amstel[' in line for line in lines)
     assert [line.split()[3].rstrip(":") for line in lines] == [
-        "gcn_embedding.png",
         "karate.gif",
+        "gcn_embedding.png",
         "restoration",
     ]
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["gcn_embedding.svg", "karate.svg"]
-    for picture in (tmp_path / "new").iterdir():
+    names = ["gcn_embedding.svg", "index.html", "karate.svg"]
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == names
+    for picture in (tmp_path / "new").glob("*.svg"):
         ElementTree.parse(picture)
+    page = (tmp_path / "new" / "index.html").read_text()
+    assert page.count("data:image/svg+xml") == 2 and page.count('class="missing"') == 3
     assert (tmp_path / "new" / "karate.svg").read_text().count("repeatCount") > 100
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["graphs"]["figures"]["accuracy"] > 0.7 and len(found["restoration"]["missing"]) == 1
@@ -344,6 +374,7 @@ def test_demo_shows_all_four_families(capsys, tmp_path):
         "sint.gif",
         "rim_denoise.png",
         "rim_mri.png",
+        "index.html",
     ):
         assert (tmp_path / name).stat().st_size > 1000 and f"wrote {tmp_path / name}" in out
 

@@ -71,7 +71,7 @@ def test_folder_errors(folder, tmp_path):
     with pytest.raises(ValueError, match=r"class folder .*run must hold clips .* got none"):
         amstel.data.ClipFolder(folder)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty must hold one folder a class, got none"):
+    with pytest.raises(ValueError, match="empty must hold one folder per class, got none"):
         amstel.data.ClipFolder(tmp_path / "empty")
     Image.new("RGB", (20, 8)).save(folder / "run" / "strip.png")
     (folder / "run" / "hollow").mkdir()

@@ -112,7 +112,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, checkpoint, tmp_path):
         (["train"], "Missing argument 'ROOT'"),
         (["train", root], "--out"),
         (["train", tmp_path / "nowhere", "--out", out], "does not exist"),
-        (["train", tmp_path / "no_class", "--out", out], "one folder a class"),
+        (["train", tmp_path / "no_class", "--out", out], "one folder per class"),
         (["train", tmp_path / "no_clip", "--out", out], "got none"),
         (["train", root, "--out", out, "--model", "gcn"], "--model should be one of lstm"),
         (["train", root, "--out", out, "--epochs", "0"], "--epochs should be an integer >= 1, got 0"),

@@ -2,8 +2,8 @@
 Where a model with attention looks
 ==================================
 
-A `ConvALSTM` learns, from class labels alone, which cells of the feature map matter. Here the features are made up: one
-cell of 7x7 carries the class, and wanders.
+A `ConvALSTM` learns from class labels alone which cells of the feature map matter. The features here are synthetic: one
+of the 7x7 cells carries the class, and it moves around.
 """
 
 import torch

@@ -2,7 +2,7 @@
 A GCN and an MLP on the same features
 =====================================
 
-The two models have the same weights but one propagates over the graph. Three seeds each, on a graph that is made up.
+Both models have the same layers, but only one propagates over the graph. Three seeds each, on a synthetic graph.
 """
 
 import torch

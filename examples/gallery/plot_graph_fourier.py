@@ -3,7 +3,7 @@ A signal on a graph, by frequency
 =================================
 
 The eigenvectors of the Laplacian are the waves of a graph. Small eigenvalues belong to waves that change little from
-neighbor to neighbor; a propagation keeps those and damps the others.
+neighbor to neighbor. Propagation keeps those and damps the others.
 """
 
 import torch

@@ -2,8 +2,8 @@
 Clips whose class is a motion
 =============================
 
-No single frame of these made-up clips tells its class, which is the direction in which the colored shape moves. The optical
-flow beside each does.
+The class of each synthetic clip is the direction in which the colored shape moves, so no single frame gives it away. The
+optical flow below does.
 """
 
 from matplotlib import pyplot as plt

@@ -2,8 +2,8 @@
 MRI from two fifths of k-space
 ==============================
 
-A made-up object in eight coils, of which every fourth column of k-space and the middle are measured. Total variation is the
-classical answer.
+A synthetic object seen by eight coils. Only every fourth column of k-space and the center are measured. Total variation is
+the classical way to fill in the rest.
 """
 
 import numpy as np

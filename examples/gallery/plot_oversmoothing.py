@@ -2,8 +2,8 @@
 What many propagations do
 =========================
 
-Each propagation replaces a node by the mean over itself and its neighbors. A few of them bring communities together; many
-leave only the slowest wave of the graph, and in the end make all nodes alike.
+Each propagation replaces a node by the mean over itself and its neighbors. A few propagations bring communities
+together; many leave only the smoothest wave of the graph, until all nodes look alike.
 """
 
 import torch

@@ -2,8 +2,8 @@
 Where in an image is this?
 ==========================
 
-:func:`amstel.ops.roi_match` compares thousands of boxes with one query without writing what is in them. Here the query is the
-target of a made-up frame, and the map shows the score of a box around every place.
+:func:`amstel.ops.roi_match` compares thousands of boxes with one query without storing their pooled features. Here the query
+is the target in a synthetic frame, and the map shows the score of a box centered at each position.
 """
 
 import torch

@@ -2,7 +2,7 @@
 Success and precision plots
 ===========================
 
-Three made-up trackers, whose boxes are the true ones with errors of different sizes, by the protocol of OTB.
+Three simulated trackers, whose boxes are the true ones with more or less noise, scored by the OTB protocol.
 """
 
 import torch

@@ -1,8 +1,9 @@
 """
-Enlarging three times
-=====================
+Super-resolution by a factor of three
+=====================================
 
-The small image is an antialiased bicubic reduction. Bicubic enlargement is the first guess, and the network's the second.
+The small image comes from antialiased bicubic downsampling. Bicubic upsampling is the starting point, and the network
+refines it.
 """
 
 import torch

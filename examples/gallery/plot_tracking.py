@@ -2,7 +2,8 @@
 Tracking an object from its first box
 =====================================
 
-A made-up sequence in which the object turns, grows and is hidden behind a pillar. Nothing is learned while tracking.
+A synthetic sequence in which the object turns, grows and passes behind a pillar. The network is not updated while it
+tracks.
 """
 
 from matplotlib import pyplot as plt

@@ -2,8 +2,8 @@
 Derivatives of a restoration
 ============================
 
-Operators are differentiable in forward mode too. One Jacobian-vector product tells how much of a change in the input comes
-through to the output of a denoiser, pixel by pixel, for the price of about two calls.
+Operators are differentiable in forward mode too. One Jacobian-vector product shows, pixel by pixel, how much of a change in
+the input reaches the output of a denoiser, and costs about as much as two calls.
 """
 
 import torch

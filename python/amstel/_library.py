@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ def load() -> dict[str, str | None]:
     # AMSTEL_LIBRARY replaces the CPU library: the tests run the emulated CUDA kernels through it.
     replaced = os.environ.get("AMSTEL_LIBRARY")
     cpu = Path(replaced) if replaced else find("libamstel")
+    if cpu is None and sys.platform != "linux":
+        raise ImportError(
+            f"amstel runs on Linux only, not on {sys.platform}: "
+            "use a container (`docker build --target cpu -t amstel .`) or, on Windows, WSL 2"
+        )
     if cpu is None:
         raise ImportError(
             "amstel: the compiled library libamstel.so is missing; "

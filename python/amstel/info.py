@@ -1,10 +1,12 @@
 """What this installation is made of: `amstel info` and `python -m amstel.info` print it.
 
-`python -m amstel.info --cmake-prefix` prints the folder for CMAKE_PREFIX_PATH, where find_package(amstel) looks.
+With --json they print it as JSON. `python -m amstel.info --cmake-prefix` prints the folder for CMAKE_PREFIX_PATH, where
+find_package(amstel) looks.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -55,8 +57,12 @@ def main(arguments: Sequence[str] = ()) -> int:
     if list(arguments) == ["--cmake-prefix"]:
         print(Path(str(_library.paths["cpu"])).parent)
         return 0
+    if list(arguments) == ["--json"]:
+        print(json.dumps(dict(report()), indent=1))
+        return 0
     if arguments:
-        print(f"amstel.info: expected --cmake-prefix or nothing, got {' '.join(arguments)}", file=sys.stderr)
+        said = " ".join(arguments)
+        print(f"amstel.info: expected --json, --cmake-prefix or nothing, got {said}", file=sys.stderr)
         return 2
     for name, value in report():
         print(f"{name:13s} {value}")

@@ -1,22 +1,44 @@
-"""`amstel demo`: what this library does, all four families on data that it carries, in under two minutes."""
+"""`amstel demo`: what this library does, all four families on data that ships with it, in about a minute."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 #: The families, each with a `demo.run` of its own, and what it is about.
 FAMILIES = {
-    "graphs": "GCN: documents are named by their words and their citations",
-    "video": "ConvALSTM: which way a colored shape goes among gray ones, and where the network looks",
-    "tracking": "SINT: an object is followed from its first box, and found again behind a pillar",
-    "restoration": "RIM: images are refined step by step, from what was measured and a recurrent network",
+    "graphs": "GCN: classify documents by their words and their citations",
+    "video": "VideoLSTM: tell which way a colored shape moves, and show where the network looked",
+    "tracking": "SINT: follow an object from its first box, and find it again behind a pillar",
+    "restoration": "RIM: restore images step by step, from the measurement and a recurrent network",
 }
+PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One entry of the page.
+
+    Attributes:
+        title: what was done.
+        figure: the number it reached, as text.
+        explained: what that number is, and what to compare it with.
+        pictures: files in the folder of the page; none where a package for them is missing.
+        code: what was run, functions or classes; the page shows their source.
+        wide: the pictures need the full width of the page.
+    """
+
+    title: str
+    figure: str
+    explained: str
+    pictures: Sequence[Path]
+    code: Sequence[Any]
+    wide: bool = False
 
 
 @dataclass
@@ -28,26 +50,31 @@ class Show:
         say: takes a line of text.
         device: where to compute.
         seed: of everything random.
+        progress: a context of `update(n)` for n more steps of a total: `progress(total, unit)`.
         figures: what was reached, by name.
+        exhibits: what the page shows.
         pictures: files that were written.
-        missing: what could not be shown, with the command that brings it.
+        missing: what could not be shown, with the command that installs what it needs.
     """
 
     folder: Path
     say: Callable[[str], None] = print
     device: str = "cpu"
     seed: int = 0
+    progress: Callable[[int, str], Any] = lambda total, unit: contextlib.nullcontext(lambda n: None)
     figures: dict[str, float] = field(default_factory=dict)
+    exhibits: list[Exhibit] = field(default_factory=list)
     pictures: list[Path] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
-    def wrote(self, path: Path) -> None:
+    def wrote(self, path: Path) -> Path:
         self.pictures.append(path)
         self.say(f"  wrote {path}")
+        return path
 
     @contextlib.contextmanager
     def needs(self, what: str) -> Iterator[None]:
-        """For `what`, which an extra may be needed for: without it the rest goes on."""
+        """Around what needs an extra: where that is missing, it is noted and the rest goes on."""
         try:
             yield
         except ImportError as error:
@@ -56,22 +83,48 @@ class Show:
 
 
 def run(
-    folder: Path, say: Callable[[str], None] = print, device: str = "cpu", seed: int = 0
+    folder: Path,
+    say: Callable[[str], None] = print,
+    device: str = "cpu",
+    seed: int = 0,
+    families: Sequence[str] = tuple(FAMILIES),
+    progress: Callable[[int, str], Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Show all families; for each what it reached, its pictures, what is missing and how long it took."""
+    """Run the demos of some families, and write the pictures and one page of them.
+
+    Args:
+        folder: of the pictures and of the page, index.html.
+        say: takes a line of text.
+        device: where to compute.
+        seed: of everything random.
+        families: which ones, of `FAMILIES`.
+        progress: see `Show`.
+
+    Returns:
+        for each family what it reached, its pictures, what is missing and how many seconds it took.
+    """
+    from amstel.apps import demo_page
+
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, Any]] = {}
-    for number, (family, about) in enumerate(FAMILIES.items(), start=1):
-        say(f"[{number}/{len(FAMILIES)}] {about}")
+    shows: dict[str, Show] = {}
+    for number, family in enumerate(families, start=1):
+        say(f"[{number}/{len(families)}] {FAMILIES[family]}")
         show, start = Show(folder, say, device, seed), time.perf_counter()
+        if progress is not None:
+            show.progress = progress
         with show.needs(family):
             importlib.import_module(f"amstel.apps.{family}.demo").run(show)
         seconds = time.perf_counter() - start
         say(f"  {seconds:.1f} s")
+        shows[family] = show
         found[family] = {
             "figures": show.figures,
             "pictures": [str(path) for path in show.pictures],
             "missing": show.missing,
             "seconds": round(seconds, 3),
         }
+    total = sum(entry["seconds"] for entry in found.values())
+    page = demo_page.write(folder / PAGE, shows, total)
+    say(f"wrote {page} ({total:.0f} s): open it in a browser")
     return found

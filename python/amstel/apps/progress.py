@@ -16,7 +16,7 @@ INTERVAL = 60.0
 def shown(
     total: int | None, unit: str, *, quiet: bool = False, stream: Any = None
 ) -> Iterator[Callable[[int], None]]:
-    """`update(n)`: a bar on a terminal where tqdm is installed, a line a minute elsewhere; `total` None: not known.
+    """`update(n)`: a bar on a terminal where rich is installed, a line per minute elsewhere. `total` None means unknown.
 
     Example:
         >>> with shown(3, "images") as update:
@@ -29,14 +29,32 @@ def shown(
         return
     if stream.isatty():
         try:
-            from tqdm import tqdm
+            bar = _bar(unit, total, stream)
         except ImportError:
             pass
         else:
-            with tqdm(total=total, unit=f" {unit}", unit_scale=True, leave=False, file=stream) as bar:
-                yield bar.update
+            with bar:
+                task = bar.add_task("", total=total)
+                yield lambda n: bar.update(task, advance=n)
             return
     yield _Log(total, unit, stream).update
+
+
+def _bar(unit: str, total: int | None, stream: Any) -> Any:
+    """One of rich's, which is gone when the work is done."""
+    from rich import progress
+    from rich.console import Console
+
+    amount = "{task.completed:,.0f}" if total is None else "{task.completed:,.0f} of {task.total:,.0f}"
+    return progress.Progress(
+        *([] if total is None else [progress.BarColumn(), progress.TaskProgressColumn()]),
+        progress.TextColumn(f"{amount} {unit}"),
+        progress.TimeElapsedColumn() if total is None else progress.TimeRemainingColumn(),
+        console=Console(file=stream),
+        transient=True,
+        redirect_stdout=False,
+        refresh_per_second=5,
+    )
 
 
 class _Log:

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,8 @@ class Command(TyperCommand):
 
     #: Options that are not the name of what they set: {name in errors of the library: what the user calls it}.
     said: Mapping[str, str] = {}
+    #: Options that may stand without their value: {option: the value that is meant}.
+    bare: Mapping[str, str] = {}
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         options = {name: p for p in self.get_params(ctx) for name in p.opts if name.startswith("-")}
@@ -41,6 +44,9 @@ class Command(TyperCommand):
             if option is None or getattr(option, "is_flag", False) or getattr(option, "count", False):
                 continue
             for _ in range(option.nargs):
+                if (not rest or rest[0] in options) and word in self.bare:
+                    given.append(self.bare[word])
+                    break
                 if not rest or rest[0] in options:
                     ctx.fail(f"{word} needs {'a value' if option.nargs == 1 else f'{option.nargs} values'}")
                 given.append(rest.pop(0))
@@ -104,6 +110,10 @@ class Common:
     json: Path | None
     quiet: bool
 
+    def __post_init__(self) -> None:
+        # Nothing but JSON on a standard output that a program reads.
+        self.quiet |= self.json == values.STDOUT
+
     def say(self, text: str) -> None:
         if not self.quiet:
             print(text)
@@ -112,7 +122,9 @@ class Common:
         """To the file of --json, where it was given."""
         from amstel import _files
 
-        if self.json is not None:
+        if self.json == values.STDOUT:
+            print(json.dumps(record, indent=1, ensure_ascii=False))
+        elif self.json is not None:
             _files.write_json(self.json, record)
 
     @contextlib.contextmanager
@@ -125,26 +137,38 @@ class Common:
 
 
 _COMMON = [
-    ("device", str, "cpu", typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1, ...")),
+    (
+        "device",
+        str,
+        "cpu",
+        typer.Option("--device", metavar="D", help="cpu, cuda, cuda:1, ..."),
+    ),
     (
         "threads",
         int | None,
         None,
-        typer.Option("--threads", metavar="N", parser=values.threads, help="of the CPU [default: torch's]"),
+        typer.Option(
+            "--threads", metavar="N", parser=values.threads, help="CPU threads [default: PyTorch's]"
+        ),
     ),
     (
         "seed",
         int | None,
         None,
-        typer.Option("--seed", metavar="N", parser=values.seed, help="of everything random [default: 0]"),
+        typer.Option("--seed", metavar="N", parser=values.seed, help="random seed [default: 0]"),
     ),
     (
         "json",
         Path | None,
         None,
-        typer.Option("--json", metavar="FILE", parser=values.file_to_write, help="write the results as JSON"),
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            parser=values.json_to_write,
+            help="write the results as JSON; - prints it",
+        ),
     ),
-    ("quiet", bool, False, typer.Option("--quiet", help="print nothing but errors")),
+    ("quiet", bool, False, typer.Option("--quiet", help="print errors only")),
 ]
 
 
@@ -155,6 +179,7 @@ def command(
     settings: Any = None,
     own: Mapping[str, Any] | None = None,
     said: Mapping[str, str] | None = None,
+    bare: Mapping[str, str] | None = None,
     seed_names: tuple[str, ...] = ("--seed",),
     hidden: bool = False,
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
@@ -166,6 +191,7 @@ def command(
     Args:
         own: the fields of `settings` that are options: {field: typer.Option's keywords}.
         said: what a user calls an argument that errors of the library name, beside the options' own names.
+        bare: options that may stand without their value, with the value that is meant then.
         seed_names: names of --seed.
     """
 
@@ -175,6 +201,10 @@ def command(
             for p in inspect.signature(function, eval_str=True).parameters.values()
             if p.name not in ("common", "given")
         ]
+        for p in own_parameters:  # a default that the help says itself is not said again
+            for option in getattr(p.annotation, "__metadata__", ()):
+                if "[default: " in (getattr(option, "help", None) or ""):
+                    option.show_default = False
         fields = _settings_parameters(settings, own or {})
 
         @functools.wraps(function)
@@ -188,13 +218,13 @@ def command(
         for key, kind, default, option in _COMMON:
             if key == "seed" and seed_names != ("--seed",):
                 option = typer.Option(
-                    *seed_names, metavar="N", parser=values.seed, help="the first seed [default: 0]"
+                    *seed_names, metavar="N", parser=values.seed, help="first random seed [default: 0]"
                 )
             shared.append(_parameter(key, kind, default, option))
         run.__signature__ = inspect.Signature(own_parameters + fields + shared)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in own_parameters + fields + shared}
         help = inspect.getdoc(function) or ""
-        cls = type("Command", (Command,), {"said": dict(said or {})})
+        cls = type("Command", (Command,), {"said": dict(said or {}), "bare": dict(bare or {})})
         for title in (name, *others):
             app.command(title, cls=cls, help=help, hidden=hidden or title != name)(run)
         return run

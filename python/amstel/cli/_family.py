@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 Out = Annotated[
     Path,
-    typer.Option("--out", metavar="DIR", parser=values.folder_to_write, help="folder of the checkpoint"),
+    typer.Option("--out", metavar="DIR", parser=values.folder_to_write, help="folder for the checkpoint"),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="go on from the checkpoint in DIR")]
-Force = Annotated[bool, typer.Option("--force", help="overwrite what is there")]
+Resume = Annotated[bool, typer.Option("--resume", help="continue from the checkpoint in DIR")]
+Force = Annotated[bool, typer.Option("--force", help="overwrite existing files")]
 Weights = Annotated[
     Path | None,
     typer.Option(
         "--weights",
         metavar="FILE",
         parser=values.file_there,
-        help="a checkpoint [default: weights that ship]",
+        help="a checkpoint [default: bundled weights]",
     ),
 ]
 
@@ -36,7 +36,7 @@ def new(paths: Sequence[Path | None], force: bool) -> None:
     from amstel import _files
 
     for path in paths:
-        if path is None:
+        if path is None or path == values.STDOUT:
             continue
         if path.parent.is_dir():
             _files.writable(path)
@@ -75,7 +75,7 @@ Average = Annotated[
         "--average",
         metavar="X",
         parser=values.number(0, 1, below=True),
-        help="of weights, decay [default: 0, none]",
+        help="decay of the weight average [default: 0, off]",
     ),
 ]
 

@@ -15,8 +15,8 @@ from amstel.cli._command import Failed, Group, Stopped, one_line
 
 app = typer.Typer(
     cls=Group,
-    help="Fused PyTorch operators for GCN, VideoLSTM, SINT and RIM, and what they are for.",
-    epilog="Each family has train, predict and evaluate: amstel video train --help.",
+    help="Fused PyTorch operators for GCN, VideoLSTM, SINT and RIM, and the models built on them.",
+    epilog="Each family has train, predict and evaluate; see amstel video train --help.",
     rich_markup_mode=None,
 )
 info.add(app)

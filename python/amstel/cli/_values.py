@@ -130,6 +130,14 @@ def file_to_write(text: str, endings: Sequence[str] = ()) -> Path:
     return Path(text)
 
 
+#: What --json calls standard output.
+STDOUT = Path("-")
+
+
+def json_to_write(text: str) -> Path:
+    return STDOUT if text == "-" else file_to_write(text)
+
+
 def writes(*endings: str) -> Callable[[str], Path]:
     return lambda text: file_to_write(text, endings)
 

@@ -18,7 +18,10 @@ def add(app: typer.Typer) -> None:
     @command(app, "bench")
     def bench(
         nodes: Annotated[
-            int, typer.Option("--nodes", metavar="N", parser=values.positive, help="[default: 20000]")
+            int,
+            typer.Option(
+                "--nodes", metavar="N", parser=values.positive, help="nodes of the graph [default: 20000]"
+            ),
         ] = 20000,
         degree: Annotated[
             float,
@@ -26,22 +29,26 @@ def add(app: typer.Typer) -> None:
                 "--degree",
                 metavar="D",
                 parser=values.number(0, above=True),
-                help="mean neighbors [default: 10]",
+                help="mean number of neighbors [default: 10]",
             ),
         ] = 10.0,
         features: Annotated[
             list[int] | None,
             typer.Option(
-                "--features", metavar="F...", parser=values.positive, help="widths [default: 16 64 256]"
+                "--features",
+                metavar="F...",
+                parser=values.positive,
+                help="feature widths [default: 16 64 256]",
             ),
         ] = None,
         repeats: Annotated[
-            int, typer.Option("--repeats", metavar="N", parser=values.positive, help="[default: 10]")
+            int,
+            typer.Option("--repeats", metavar="N", parser=values.positive, help="timed runs [default: 10]"),
         ] = 10,
         *,
         common: Common,
     ) -> int:
-        """This library beside PyTorch on this machine."""
+        """Time the graph operator against PyTorch on this machine."""
         import torch
 
         from amstel import bench

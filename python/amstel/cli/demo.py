@@ -11,10 +11,21 @@ import typer
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
 
+#: What the commands call the families, and what their applications are called.
+FAMILIES = {"graphs": "graphs", "video": "video", "track": "tracking", "restore": "restoration"}
+
 
 def add(app: typer.Typer) -> None:
     @command(app, "demo")
     def demo(
+        family: Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="FAMILY",
+                parser=values.choice(tuple(FAMILIES), **{v: k for k, v in FAMILIES.items()}),
+                help=f"{', '.join(FAMILIES)} [default: all four]",
+            ),
+        ] = None,
         output: Annotated[
             Path,
             typer.Option(
@@ -22,18 +33,19 @@ def add(app: typer.Typer) -> None:
                 "-o",
                 metavar="DIR",
                 parser=values.folder_to_write,
-                help="of pictures [default: amstel_demo]",
+                help="for the page and its pictures",
             ),
         ] = Path("amstel_demo"),
         *,
         common: Common,
     ) -> int:
-        """All four families on data that comes along: what they reach, and pictures of it."""
+        """Train and run all four families on data that ships with amstel, and show the results on one page."""
         from amstel.apps import demo
 
-        found = demo.run(output, common.say, common.device, common.seed or 0)
+        wanted = [name for key, name in FAMILIES.items() if not family or key in family]
+        found = demo.run(output, common.say, common.device, common.seed or 0, wanted, common.progress)
         common.write_json(found)
-        missing = [line for family in found.values() for line in family["missing"]]
+        missing = [line for entry in found.values() for line in entry["missing"]]
         for line in missing:
             print(f"amstel demo: {line}", file=sys.stderr)
         return 1 if missing else 0

@@ -12,7 +12,7 @@ from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
 from amstel.cli._family import Force, Resume, new, report
 
-app = family("Node classification with graph convolutional networks (GCN).")
+app = family("Classify the nodes of a graph with graph convolutional networks (GCN).")
 
 Root = Annotated[
     Path | None,
@@ -20,22 +20,26 @@ Root = Annotated[
         "--root",
         metavar="DIR",
         parser=values.folder_there,
-        help="of the ind.* files [default: $AMSTEL_DATA/planetoid]",
+        help="folder of the ind.* files [default: $AMSTEL_DATA/planetoid]",
     ),
 ]
 Checkpoints = Annotated[
     list[Path],
     typer.Argument(
-        metavar="CHECKPOINT", parser=values.file_there, help="checkpoint.pt of amstel graphs train"
+        metavar="CHECKPOINT", parser=values.file_there, help="checkpoint.pt from amstel graphs train"
     ),
 ]
 _OPTIONS: dict[str, Any] = {
     "early_stopping": {"parser": values.choice(STOPPING), "help": ", ".join(STOPPING)},
-    "epochs": {"parser": values.positive, "help": "the most epochs", "default": "the paper's, 200"},
-    "hidden": {"parser": values.positive, "help": "units", "default": "the paper's, 16 or 64"},
-    "dropout": {"parser": values.number(0, 1, below=True), "help": "rate", "default": "the paper's"},
-    "weight_decay": {"parser": values.number(0), "help": "of the first layer", "default": "the paper's"},
-    "learning_rate": {"parser": values.number(0), "help": "of Adam"},
+    "epochs": {"parser": values.positive, "help": "maximum epochs", "default": "the paper's, 200"},
+    "hidden": {"parser": values.positive, "help": "hidden units", "default": "the paper's, 16 or 64"},
+    "dropout": {"parser": values.number(0, 1, below=True), "help": "dropout rate", "default": "the paper's"},
+    "weight_decay": {
+        "parser": values.number(0),
+        "help": "weight decay of the first layer",
+        "default": "the paper's",
+    },
+    "learning_rate": {"parser": values.number(0), "help": "learning rate of Adam"},
 }
 
 
@@ -43,7 +47,7 @@ def _train(
     dataset: Annotated[
         str,
         typer.Option(
-            "--dataset", metavar="NAME", help="cora, citeseer, pubmed, nell; block-model needs no file"
+            "--dataset", metavar="NAME", help="cora, citeseer, pubmed, nell; block-model needs no files"
         ),
     ],
     root: Root = None,
@@ -57,11 +61,12 @@ def _train(
         ),
     ] = "gcn",
     seeds: Annotated[
-        int, typer.Option("--seeds", metavar="N", parser=values.positive, help="how many [default: 100]")
+        int,
+        typer.Option("--seeds", metavar="N", parser=values.positive, help="number of seeds [default: 100]"),
     ] = 100,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", parser=values.folder_to_write, help="folder of the checkpoint"),
+        typer.Option("--out", metavar="DIR", parser=values.folder_to_write, help="folder for the checkpoint"),
     ] = None,
     resume: Resume = False,
     force: Force = False,
@@ -78,7 +83,7 @@ def _train(
     given: dict[str, Any],
     common: Common,
 ) -> int:
-    """Kipf and Welling's protocol, all seeds of a study together."""
+    """Train by Kipf and Welling's protocol, all seeds at once."""
     from amstel import _optional
     from amstel.apps import ranks as processes
     from amstel.apps.graphs import evaluate, predict, train
@@ -135,7 +140,7 @@ def predict(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            metavar="CHECKPOINT", parser=values.file_there, help="checkpoint.pt of amstel graphs train"
+            metavar="CHECKPOINT", parser=values.file_there, help="checkpoint.pt from amstel graphs train"
         ),
     ],
     output: Annotated[
@@ -145,14 +150,14 @@ def predict(
             "--output",
             metavar="FILE",
             parser=values.writes(".csv", ".json"),
-            help="a line a node, .csv or .json [default: DATASET_classes.csv, here]",
+            help="one line per node, .csv or .json [default: DATASET_classes.csv]",
         ),
     ] = None,
     root: Root = None,
     *,
     common: Common,
 ) -> int:
-    """The class of every node, by the network that was best on the validation nodes."""
+    """Predict the class of every node with the network that validated best."""
     from amstel.apps.graphs import predict, train
 
     study = train.read(checkpoint)
@@ -168,7 +173,7 @@ def predict(
 
 @command(app, "evaluate", "eval")
 def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> int:
-    """Accuracy on the training, validation and test nodes."""
+    """Report the accuracy on the training, validation and test nodes."""
     from amstel.apps import ranks as processes
     from amstel.apps.graphs import evaluate, predict, train
 

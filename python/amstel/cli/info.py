@@ -8,9 +8,9 @@ from amstel.cli._command import Common, command
 
 
 def add(app: typer.Typer) -> None:
-    @command(app, "info")
+    @command(app, "info", bare={"--json": "-"})
     def info(*, common: Common) -> int:
-        """Versions, instruction set, build and libraries of this installation."""
+        """Show versions, instruction set, build and libraries: what a bug report needs."""
         from amstel import info
 
         facts = info.report()

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 TASKS = ("denoise", "inpaint", "sr", "mri")
 app = family(
-    "Denoise, inpaint or enlarge images, or reconstruct MRI (RIM): amstel restore IMAGE does it.",
+    "Denoise, inpaint or enlarge images, or reconstruct MRI (RIM): amstel restore IMAGE.",
     default="predict",
-    epilog="A file of the name of a command is ./train, ./evaluate.",
+    epilog="To restore a file named like a command, write ./train or ./evaluate.",
 )
 
 Task = Annotated[
@@ -57,13 +57,17 @@ def predict(
     input: Annotated[
         Path,
         typer.Argument(
-            metavar="INPUT", parser=values.there, help="an image or a folder of them; mri: k-space, .npy"
+            metavar="INPUT", parser=values.there, help="an image or a folder of images; mri: k-space, .npy"
         ),
     ],
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="PATH", help="file or folder [default: INPUT_TASK, here]", parser=Path
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="file or folder [default: INPUT_TASK in this folder]",
+            parser=Path,
         ),
     ] = None,
     task: Task = "denoise",
@@ -77,28 +81,34 @@ def predict(
         ),
     ] = None,
     scale: Annotated[
-        int | None, typer.Option("--scale", metavar="N", parser=Scale, help="of sr [default: 2]")
+        int | None, typer.Option("--scale", metavar="N", parser=Scale, help="sr: times larger [default: 2]")
     ] = None,
     mask: Annotated[
         Path | None,
         typer.Option(
-            "--mask", metavar="FILE", parser=values.file_there, help="white is known; mri: .npy of 0 and 1"
+            "--mask",
+            metavar="FILE",
+            parser=values.file_there,
+            help="inpaint: white is known; mri: .npy of 0 and 1",
         ),
     ] = None,
     sensitivities: Annotated[
         Path | None,
         typer.Option(
-            "--sensitivities", metavar="FILE", parser=values.file_there, help="of coils [default: estimated]"
+            "--sensitivities",
+            metavar="FILE",
+            parser=values.file_there,
+            help="mri: coil maps [default: estimated]",
         ),
     ] = None,
     add_noise: Annotated[
         float | None,
-        typer.Option("--add-noise", metavar="S", parser=Level, help="add noise, 0..255, and say the PSNR"),
+        typer.Option("--add-noise", metavar="S", parser=Level, help="add noise, 0..255, and report the PSNR"),
     ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
-            "--steps", metavar="N", parser=values.positive, help="of inference [default: as trained]"
+            "--steps", metavar="N", parser=values.positive, help="inference steps [default: as trained]"
         ),
     ] = None,
     weights: Weights = None,
@@ -215,7 +225,8 @@ def evaluate(
         typer.Option("--sigma", metavar="S...", parser=Level, help="noise, 0..255 [default: 15 25 50]"),
     ] = None,
     scale: Annotated[
-        list[int] | None, typer.Option("--scale", metavar="N...", parser=Scale, help="of sr [default: 2 3 4]")
+        list[int] | None,
+        typer.Option("--scale", metavar="N...", parser=Scale, help="sr: times larger [default: 2 3 4]"),
     ] = None,
     mask: Annotated[
         list[Path] | None,
@@ -225,14 +236,16 @@ def evaluate(
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option("--seeds", metavar="N", parser=values.positive, help="of the noise [default: 3]"),
+        typer.Option(
+            "--seeds", metavar="N", parser=values.positive, help="noise seeds per image [default: 3]"
+        ),
     ] = None,
     weights: Weights = None,
     force: Force = False,
     *,
     common: Common,
 ) -> int:
-    """Score restorations by the protocols of the field."""
+    """Score restorations by the usual protocols."""
     _only(
         task,
         sigma=(sigma, ("denoise",)),
@@ -280,13 +293,13 @@ _OPTIONS: dict[str, Any] = {
         "help": ", ".join(TRAINED),
     },
     "features": {"parser": values.positive, "help": "channels"},
-    "steps": {"parser": values.positive, "help": "of inference"},
-    "stride": {"parser": values.positive, "help": "of the first layer"},
+    "steps": {"parser": values.positive, "help": "inference steps"},
+    "stride": {"parser": values.positive, "help": "stride of the first layer"},
     "depth": {"parser": values.positive, "help": "layers between the recurrent ones"},
     "iterations": {"parser": values.positive, "help": "batches to train on"},
-    "batch": {"parser": values.positive, "help": "patches a batch, over all processes"},
-    "size": {"parser": values.positive, "help": "pixels a side of a patch"},
-    "learning_rate": {"parser": values.number(0), "help": ""},
+    "batch": {"parser": values.positive, "help": "patches per batch, over all processes"},
+    "size": {"parser": values.positive, "help": "side of a patch, in pixels"},
+    "learning_rate": {"parser": values.number(0), "help": "learning rate"},
 }
 
 
@@ -312,13 +325,13 @@ def train(
     sigma: Annotated[
         tuple[float, float] | None,
         typer.Option(
-            "--sigma", metavar="LOW HIGH", parser=Level, help="noise of denoising, 0..255 [default: 5 55]"
+            "--sigma", metavar="LOW HIGH", parser=Level, help="range of the noise, 0..255 [default: 5 55]"
         ),
     ] = None,
     validation: Annotated[
         Path | None,
         typer.Option(
-            "--validation", metavar="DIR", parser=values.there, help="as ROOT, to test on every 50 batches"
+            "--validation", metavar="DIR", parser=values.there, help="like ROOT, tested every 50 batches"
         ),
     ] = None,
     average: Average = None,

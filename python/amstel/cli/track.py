@@ -16,18 +16,18 @@ from amstel.cli._command import Common, command, family
 from amstel.cli._family import Average, Force, Out, Precision, Resume, Weights, new, report, with_plan
 
 app = family(
-    "Track an object in a video from its first box (SINT): amstel track VIDEO --box X,Y,W,H does it.",
+    "Track an object in a video from its first box (SINT): amstel track VIDEO --box X,Y,W,H.",
     default="predict",
-    epilog="A folder of the name of a command is ./train, ./evaluate.",
+    epilog="To track in a folder named like a command, write ./train or ./evaluate.",
 )
 #: Readers of sequences, by the name of their layout.
 LAYOUTS = {"otb": "OTB", "got10k": "GOT10k", "vot": "VOT", "alov": "ALOV"}
 
 Plus = Annotated[bool, typer.Option("--plus", help="SINT+: candidates must agree with the optical flow")]
 Redetect = Annotated[
-    bool, typer.Option("--redetect", help="search the whole frame where the similarity falls")
+    bool, typer.Option("--redetect", help="search the whole frame when the similarity drops")
 ]
-_BOX = "x,y,w,h in the first frame, 0-based [default: an OTB sequence's]"
+_BOX = "x,y,w,h in the first frame, 0-based [default: the OTB sequence's own]"
 
 
 def _output(text: str) -> Path:
@@ -49,7 +49,7 @@ def predict(
             "--output",
             metavar="PATH",
             parser=_output,
-            help=".mp4, .gif, or .txt with a line a frame [default: VIDEO_sint.mp4]",
+            help=".mp4, .gif, or .txt, one line per frame [default: VIDEO_sint.mp4]",
         ),
     ] = None,
     plus: Plus = False,
@@ -98,7 +98,7 @@ def evaluate(
             "--root",
             metavar="DIR",
             parser=values.folder_there,
-            help="of the sequences [default: $AMSTEL_DATA/tracking]",
+            help="folder of sequences [default: $AMSTEL_DATA/tracking]",
         ),
     ] = None,
     data: Annotated[
@@ -116,7 +116,7 @@ def evaluate(
             "--out",
             metavar="DIR",
             parser=values.folder_to_write,
-            help="of the boxes, which are kept [default: track_eval]",
+            help="folder for the boxes [default: track_eval]",
         ),
     ] = Path("track_eval"),
     protocol: Annotated[
@@ -134,7 +134,7 @@ def evaluate(
             "--plot",
             metavar="FILE",
             parser=values.writes(".png", ".svg", ".pdf"),
-            help="success and precision plots",
+            help="write the success and precision plots",
         ),
     ] = None,
     plus: Plus = False,
@@ -143,7 +143,7 @@ def evaluate(
     *,
     common: Common,
 ) -> int:
-    """Track all sequences of a data set, and score the tracks."""
+    """Track every sequence of a data set and score the tracks."""
     from amstel import _files, tracking
     from amstel import data as readers
     from amstel import weights as shipped
@@ -184,14 +184,14 @@ _LAYOUTS = ("images", *LAYOUTS)
 _OPTIONS: dict[str, Any] = {
     "backbone": {"parser": values.choice(names.BACKBONES), "help": ", ".join(names.BACKBONES)},
     "loss": {"parser": values.choice(names.LOSSES), "help": ", ".join(names.LOSSES)},
-    "margin": {"parser": values.number(0), "help": "of the loss margin"},
-    "boxes": {"parser": values.integer(4), "help": "compared, a frame"},
-    "mining": {"parser": values.positive, "help": "draw so many times as many other boxes"},
+    "margin": {"parser": values.number(0), "help": "margin of --loss margin"},
+    "boxes": {"parser": values.integer(4), "help": "boxes compared per frame"},
+    "mining": {"parser": values.positive, "help": "draw X times as many negatives, keep the hardest"},
     "optimizer": {"parser": values.choice(names.OPTIMIZERS), "help": ", ".join(names.OPTIMIZERS)},
-    "learning_rate": {"parser": values.number(0), "help": ""},
-    "weight_decay": {"parser": values.number(0), "help": ""},
-    "epochs": {"parser": values.positive, "help": ""},
-    "batch": {"parser": values.positive, "help": "pairs, over all processes"},
+    "learning_rate": {"parser": values.number(0), "help": "learning rate"},
+    "weight_decay": {"parser": values.number(0), "help": "weight decay"},
+    "epochs": {"parser": values.positive, "help": "passes over the data"},
+    "batch": {"parser": values.positive, "help": "pairs per batch, over all processes"},
 }
 
 
@@ -222,13 +222,13 @@ def train(
     weights: Annotated[
         str | None,
         typer.Option(
-            "--weights", metavar="FILE", help="to start from, or imagenet [default: weights that ship]"
+            "--weights", metavar="FILE", help="start from these, or imagenet [default: bundled weights]"
         ),
     ] = None,
     validation: Annotated[
         Path | None,
         typer.Option(
-            "--validation", metavar="DIR", parser=values.there, help="as ROOT, to test on after every epoch"
+            "--validation", metavar="DIR", parser=values.there, help="like ROOT, tested after every epoch"
         ),
     ] = None,
     precision: Precision = None,

@@ -13,13 +13,13 @@ from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
 from amstel.cli._family import Average, Force, Out, Precision, Resume, new, report, with_plan
 
-app = family("Action recognition in videos, and where in them it happens (VideoLSTM).")
+app = family("Recognize actions in videos, and show where they happen (VideoLSTM).")
 STUDIES = ("weizmann", "moving-shapes", "order", "localization")
 
 Checkpoint = Annotated[
     Path,
     typer.Argument(
-        metavar="CHECKPOINT", parser=values.file_there, help="checkpoint.pt of amstel video train"
+        metavar="CHECKPOINT", parser=values.file_there, help="checkpoint.pt from amstel video train"
     ),
 ]
 _DEFAULT = names.Settings.from_scratch()
@@ -27,18 +27,18 @@ _OPTIONS: dict[str, Any] = {
     "model": {"parser": values.choice(names.MODELS), "help": ", ".join(names.MODELS), "default": "videolstm"},
     "stream": {"parser": values.choice(names.STREAMS), "help": ", ".join(names.STREAMS)},
     "motion": {"parser": values.choice(names.MOTIONS), "help": ", ".join(names.MOTIONS)},
-    "frame_size": {"parser": values.positive, "help": "pixels a side"},
-    "hidden": {"parser": values.positive, "help": "channels"},
-    "steps": {"parser": values.positive, "help": "frames of a sample"},
-    "stride": {"parser": values.positive, "help": "every so many frames of a clip"},
-    "epochs": {"parser": values.positive, "help": ""},
-    "batch": {"parser": values.positive, "help": "clips, over all processes"},
+    "frame_size": {"parser": values.positive, "help": "side of a frame, in pixels"},
+    "hidden": {"parser": values.positive, "help": "hidden channels"},
+    "steps": {"parser": values.positive, "help": "frames per sample"},
+    "stride": {"parser": values.positive, "help": "take every Xth frame of a clip"},
+    "epochs": {"parser": values.positive, "help": "passes over the data"},
+    "batch": {"parser": values.positive, "help": "clips per batch, over all processes"},
     "optimizer": {"parser": values.choice(names.OPTIMIZERS), "help": ", ".join(names.OPTIMIZERS)},
-    "learning_rate": {"parser": values.number(0), "help": ""},
-    "dropout": {"parser": values.number(0, 1, below=True), "help": ""},
-    "shift": {"parser": values.integer(0), "help": "augment by up to so many pixels"},
-    "brightness": {"parser": values.number(0, 1, below=True), "help": "augment by a factor 1 ± X"},
-    "flip": {"parser": bool, "help": "augment: classes look alike mirrored"},
+    "learning_rate": {"parser": values.number(0), "help": "learning rate"},
+    "dropout": {"parser": values.number(0, 1, below=True), "help": "dropout rate"},
+    "shift": {"parser": values.integer(0), "help": "augment: shift by up to X pixels"},
+    "brightness": {"parser": values.number(0, 1, below=True), "help": "augment: scale brightness by 1 ± X"},
+    "flip": {"parser": bool, "help": "augment: mirror left and right"},
     "initial_state": {"parser": values.choice(names.INITIAL_STATES), "help": ", ".join(names.INITIAL_STATES)},
 }
 
@@ -48,7 +48,9 @@ def train(
     root: Annotated[
         Path,
         typer.Argument(
-            metavar="ROOT", parser=values.folder_there, help="a folder a class: videos, frames, png strips"
+            metavar="ROOT",
+            parser=values.folder_there,
+            help="one folder per class: videos, frames, PNG strips",
         ),
     ],
     out: Out,
@@ -60,12 +62,14 @@ def train(
             "--backbone",
             metavar="B",
             parser=values.choice(names.BACKBONES),
-            help="small, from scratch [default]; vgg16, frozen",
+            help="small, from scratch [default]; or vgg16, frozen",
         ),
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option("--weights", metavar="FILE", parser=values.file_there, help="torchvision's, for vgg16"),
+        typer.Option(
+            "--weights", metavar="FILE", parser=values.file_there, help="torchvision's VGG-16 weights"
+        ),
     ] = None,
     hold_out: Annotated[
         float | None,
@@ -73,7 +77,7 @@ def train(
             "--hold-out",
             metavar="X",
             parser=values.number(0, 1, below=True),
-            help="share to test on [default: 0.2]",
+            help="fraction kept for testing [default: 0.2]",
         ),
     ] = None,
     precision: Precision = None,
@@ -82,7 +86,7 @@ def train(
     given: dict[str, Any],
     common: Common,
 ) -> int:
-    """Train on a folder of clips, one subfolder a class."""
+    """Train on a folder of clips, one subfolder per class."""
     import json
 
     from amstel import _files
@@ -167,7 +171,7 @@ def predict(
     video: Annotated[
         list[Path],
         typer.Argument(
-            metavar="VIDEO", parser=values.there, help="videos, folders of frames or of videos, png strips"
+            metavar="VIDEO", parser=values.there, help="videos, folders of frames or of videos, PNG strips"
         ),
     ],
     output: Annotated[
@@ -177,13 +181,13 @@ def predict(
             "--output",
             metavar="PATH",
             parser=Path,
-            help=".gif or .mp4; of several a folder [default: here]",
+            help=".gif or .mp4; for several videos a folder [default: here]",
         ),
     ] = None,
     *,
     common: Common,
 ) -> int:
-    """Classes, attention and boxes of videos."""
+    """Predict the class, attention and boxes of videos."""
     from amstel.apps import ranks as processes
     from amstel.apps.video import network, predict
 
@@ -216,16 +220,19 @@ def evaluate(
     root: Annotated[
         Path,
         typer.Argument(
-            metavar="ROOT", parser=values.folder_there, help="a folder a class, as amstel video train takes"
+            metavar="ROOT", parser=values.folder_there, help="one folder per class, as for amstel video train"
         ),
     ],
     segments: Annotated[
-        int, typer.Option("--segments", metavar="N", parser=values.positive, help="of a clip [default: 25]")
+        int,
+        typer.Option(
+            "--segments", metavar="N", parser=values.positive, help="segments per clip [default: 25]"
+        ),
     ] = 25,
     *,
     common: Common,
 ) -> int:
-    """Accuracy on a folder of clips, each by 25 segments."""
+    """Report the accuracy on a folder of clips, averaged over segments."""
     from amstel.apps import ranks as processes
     from amstel.apps.video import evaluate, network
     from amstel.data import ClipFolder
@@ -283,7 +290,7 @@ def study(
     *,
     common: Common,
 ) -> int:
-    """The experiments whose results are in benchmarks/results."""
+    """Run an experiment whose results are in benchmarks/results."""
     from amstel.apps.video import studies
 
     common.write_json(studies.STUDIES[study](root, say=common.say))

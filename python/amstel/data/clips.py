@@ -72,7 +72,7 @@ class ClipFolder:
         self.root = data_folder(root, "", type(self).__name__)
         folders = [p for p in visible(self.root) if p.is_dir()]
         if not folders:
-            raise ValueError(f"{self.root} must hold one folder a class, got none")
+            raise ValueError(f"{self.root} must hold one folder per class, got none")
         self.classes = [p.name for p in folders]
         self.labels: list[int] = []
         self.paths: list[Path] = []

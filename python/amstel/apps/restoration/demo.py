@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from amstel import inverse
-from amstel.apps.demo import Show
+from amstel.apps.demo import Exhibit, Show
 from amstel.apps.restoration import evaluate as evaluation
 from amstel.apps.restoration import files
 from amstel.apps.restoration.train import mri_physics, sr_sigma
@@ -29,8 +29,9 @@ class Example:
         before: what there is without the network, with its name.
         measured: the measurement as a picture, with its name.
         steps: the network's estimates, in order; arrays [H, W] or [H, W, 3] in [0, 1], as `before` and `truth`.
+        code: the function that did it.
         white: the value that is drawn white.
-        errors: draw what is wrong, and PSNR by step, too.
+        errors: draw the errors, and PSNR by step, too.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Example:
     before: tuple[str, np.ndarray]
     steps: list[np.ndarray]
     truth: np.ndarray
+    code: Callable[..., object]
     white: float = 1.0
     errors: bool = False
 
@@ -87,7 +89,9 @@ class Example:
         for place, title, error in zip(axes[1:3], (self.before[0], "RIM"), wrong, strict=True):
             shown = place.imshow(error, cmap="magma", vmin=0, vmax=top)
             place.set_title(f"error, {title}", fontsize=10)
-        figure.colorbar(shown, ax=axes[3], location="left", fraction=0.05)  # type: ignore[attr-defined]
+        # Beside the errors, in the column of the truth, and without a say in the layout.
+        scale = axes[3].inset_axes((0.02, 0.1, 0.06, 0.8))
+        figure.colorbar(shown, cax=scale)  # type: ignore[attr-defined]
         axes[0].set_axis_on()
         axes[0].plot(self.scores, "o-", color="#0072B2")
         axes[0].set(xlabel="step", ylabel="PSNR, dB")
@@ -99,8 +103,14 @@ def run(show: Show) -> None:
         first, *steps = example.scores
         show.figures |= {f"{example.name}_psnr_before": first, f"{example.name}_psnr": steps[-1]}
         show.say("  " + example.said())
+        shown = []
         with show.needs(f"rim_{example.name}.png"):
-            show.wrote(example.draw(show.folder / f"rim_{example.name}.png"))
+            shown.append(show.wrote(example.draw(show.folder / f"rim_{example.name}.png")))
+        title = example.title[:1].upper() + example.title[1:]
+        reached = f"PSNR after {len(steps)} steps; {first:.1f} dB {example.before[0]}"
+        show.exhibits.append(
+            Exhibit(title, f"{steps[-1]:.1f} dB", reached, shown, [example.code], wide=example.errors)
+        )
 
 
 def examples() -> Iterator[Example]:
@@ -114,15 +124,37 @@ def examples() -> Iterator[Example]:
     yield reconstruction(torch.from_numpy(phantom).float())
 
 
+def denoise(y: Tensor, sigma: float) -> list[Tensor]:
+    """The estimates after every step; sigma in units of the image."""
+    model = RIM.pretrained("color")
+    return model(y, inverse.Denoising(sigma))
+
+
+def enlarge(y: Tensor, start: Tensor, scale: int) -> list[Tensor]:
+    """The estimates after every step, from a bicubic start."""
+    model = RIM.pretrained("sr")
+    physics = inverse.SuperResolution(scale, sr_sigma(scale))
+    return model(y, physics, initial=start)
+
+
+def reconstruct(y: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The zero-filled image, and the estimates after every step, from k-space [N, coils, H, W]."""
+    maps = mri.estimate_sensitivities(y, mask)
+    physics = inverse.MRI(mask, maps, centered=True)
+    zero_filled = physics.adjoint(y)
+    peak = zero_filled.abs().max()
+    model = RIM.pretrained("mri")
+    return zero_filled, [peak * x for x in model(y / peak, mri_physics(physics))]
+
+
 @torch.no_grad()
 def denoising(clean: np.ndarray, sigma: float = 50) -> Example:
     x = torch.from_numpy(clean).permute(2, 0, 1)[None]
     y = x + sigma / 255 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    steps = RIM.pretrained("color")(y, inverse.Denoising(sigma / 255))
+    steps = denoise(y, sigma / 255)
     noisy, *found = [t[0].permute(1, 2, 0).numpy() for t in (y, *steps)]
-    return Example(
-        "denoise", f"denoising, sigma = {sigma:g}", ("noisy", noisy), ("noisy", noisy), found, clean
-    )
+    title = f"denoising, sigma = {sigma:g}"
+    return Example("denoise", title, ("noisy", noisy), ("noisy", noisy), found, clean, denoise)
 
 
 @torch.no_grad()
@@ -130,10 +162,9 @@ def super_resolution(clean: np.ndarray, scale: int = 3) -> Example:
     small = evaluation.reduced(clean, scale)
     bicubic = evaluation.enlarged(small, scale).astype(np.float32)
     y, start = (torch.from_numpy(a)[None, None] for a in (small, bicubic))
-    steps = RIM.pretrained("sr")(y, inverse.SuperResolution(scale, sr_sigma(scale)), initial=start)
-    found = [t[0, 0].numpy() for t in steps]
+    found = [t[0, 0].numpy() for t in enlarge(y, start, scale)]
     title = f"super-resolution, {scale} times"
-    return Example("sr", title, ("given", small), ("bicubic", bicubic), found, clean)
+    return Example("sr", title, ("given", small), ("bicubic", bicubic), found, clean, enlarge)
 
 
 @torch.no_grad()
@@ -145,12 +176,9 @@ def reconstruction(clean: Tensor, coils: int = 8, acceleration: float = 4) -> Ex
     y = inverse.MRI(mask, maps, centered=True)(x[None])
     noise = torch.from_numpy(rng.standard_normal((*y.shape, 2), np.float32))
     y = y + 0.003 * mask * torch.view_as_complex(noise)
-    physics = inverse.MRI(mask, mri.estimate_sensitivities(y, mask), centered=True)
-    zero_filled = physics.adjoint(y)
-    peak = zero_filled.abs().max()
-    steps = RIM.pretrained("mri")(y / peak, mri_physics(physics))
-    before, *found = [t[0].abs().numpy() for t in (zero_filled, *(peak * s for s in steps))]
+    zero_filled, steps = reconstruct(y, mask)
+    before, *found = [t[0].abs().numpy() for t in (zero_filled, *steps)]
     columns = mask.expand(clean.shape).float().numpy()
     title = f"MRI, {coils} coils, {float(mask.float().mean()):.0%} of k-space"
     shown = ("sampled columns", columns), ("zero-filled", before)
-    return Example("mri", title, *shown, found, clean.numpy(), white=0.5, errors=True)
+    return Example("mri", title, *shown, found, clean.numpy(), reconstruct, white=0.5, errors=True)

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 import torch
 
-from amstel.apps.demo import Show
-from amstel.apps.tracking.predict import tracker as make
-from amstel.tracking import evaluate, generate_sequence
+from amstel.apps.demo import Exhibit, Show
+from amstel.nn import SINT
+from amstel.tracking import SINTTracker, evaluate, generate_sequence
+
+
+def follow(frames: np.ndarray, box: Any, device: str) -> Iterator[tuple[np.ndarray, SINTTracker]]:
+    """The box of every frame after the first, and the tracker as it is then."""
+    tracker = SINTTracker(SINT.pretrained().to(device), redetect=True)
+    tracker.init(frames[0], box)
+    for frame in frames[1:]:
+        yield tracker.update(frame), tracker
 
 
 def run(show: Show) -> None:
     frames, truth, hidden = generate_sequence()
     count = int(hidden.sum())
     show.say(f"  {len(frames)} frames; a pillar hides the object in {count}")
-    tracker = make(None, show.device, redetect=True)
-    images = frames.numpy()
-    tracker.init(images[0], truth[0])
     boxes, captions = [truth[0]], ["frame 1"]
-    for number, image in enumerate(images[1:], start=2):
-        boxes.append(torch.from_numpy(tracker.update(image)))
-        state = (
-            "lost: the whole frame is searched" if tracker.lost else f"similarity {tracker.similarity:.2f}"
-        )
-        captions.append(f"frame {number}   {state}")
+    with show.progress(len(frames) - 1, "frames") as update:
+        for box, tracker in follow(frames.numpy(), truth[0], show.device):
+            boxes.append(torch.from_numpy(box))
+            similarity = f"similarity {tracker.similarity:.2f}"
+            state = "lost: searching the whole frame" if tracker.lost else similarity
+            captions.append(f"frame {len(boxes)}   {state}")
+            update(1)
     found = torch.stack(boxes)
     iou = evaluate(found, truth).iou
     back = int(hidden.nonzero().max()) + 1
     again = (iou[back:] > 0.5).nonzero()
-    said = f"found {int(again[0])} frames after it is back" if len(again) else "it is not found again"
-    show.figures["mean_iou"] = iou[~hidden].mean().item()
-    show.say(f"  mean IoU {show.figures['mean_iou']:.2f} where it is visible; {said}")
+    said = f"found {int(again[0])} frames after it reappears" if len(again) else "not found again"
+    reached = show.figures["mean_iou"] = iou[~hidden].mean().item()
+    show.say(f"  mean IoU {reached:.2f} where it is visible; {said}")
+    shown = []
     with show.needs("sint.gif"):
         from amstel.media.draw import annotate
         from amstel.media.writing import VideoWriter
@@ -39,4 +50,14 @@ def run(show: Show) -> None:
         with VideoWriter(show.folder / "sint.gif") as writer:
             for picture in pictures.numpy():
                 writer.write(picture)
-        show.wrote(writer.path)
+        shown.append(show.wrote(writer.path))
+    show.exhibits.append(
+        Exhibit(
+            "One object among look-alikes, hidden for a while",
+            f"{reached:.2f}",
+            f"mean IoU over the {len(frames) - count} frames in which it is visible; {said}. "
+            "Blue: found; white: true",
+            shown,
+            [follow],
+        )
+    )

@@ -116,7 +116,7 @@ def read(path: str | Path) -> tuple[Network, dict[str, Any]]:
         network = Network(settings, state["classes"])
         network.load_state_dict(state["network"])
     except Exception as error:
-        raise ValueError(f"{path} is not a checkpoint of `amstel videolstm train`") from error
+        raise ValueError(f"{path} is not a checkpoint of `amstel video train`") from error
     return network, state
 
 
