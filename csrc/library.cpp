@@ -148,9 +148,13 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   // ROI max pooling of input [N, C, H, W] by rois [K, 5] = image, x1, y1, x2, y2. The output [K, C,
   // ph, pw] is laid out as the input (channels last where its channels are neighbors), and so is
   // argmax, int32, the first position h W + w of the maximum or -1; empty without need_argmax.
+  // A roi that is not valid raises with `check`, else it is pooled to 0. On CUDA a check waits for
+  // the device, unless it has `found`, int64 [1] there: that receives the smallest number of such a
+  // roi, compared as unsigned numbers, and is not looked at.
   m.def(
       "roi_pool(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int "
-      "pooled_width, bool need_argmax) -> (Tensor output, Tensor argmax)");
+      "pooled_width, bool need_argmax, bool check=True, Tensor? found=None) -> (Tensor output, "
+      "Tensor argmax)");
   // Its gradient, [images, C, height, width]: grad is added where argmax points, in the order of
   // the rois.
   m.def(
@@ -161,7 +165,7 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   // With p_k the pooled map of roi k and query [C ph pw]: sums[k] = (<p_k, p_k>, <p_k, query>).
   m.def(
       "roi_match(Tensor input, Tensor rois, Tensor query, float spatial_scale, int pooled_height, "
-      "int pooled_width) -> Tensor");
+      "int pooled_width, bool check=True, Tensor? found=None) -> Tensor");
   // For coefficients (a_k, b_k): the gradient of the input where that of p_k is a_k query + b_k
   // p_k, and sum_k a_k p_k, the gradient of the query; empty where not needed.
   m.def(

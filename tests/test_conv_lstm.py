@@ -207,7 +207,7 @@ def test_parts_of_the_batch_and_of_the_sequence(monkeypatch, part, algorithm):
     monkeypatch.setattr(_conv_lstm, "_PART", {"cpu": part, "cuda": part})
     monkeypatch.setattr(_conv_lstm, "_weights_bytes", lambda *weights: 0)
     x, weight_ih, weight_hh, *_ = inputs
-    plan = _conv_lstm._Plan(x.float(), weight_ih, weight_hh, None, 1, "same", algorithm, True)
+    plan = _conv_lstm.Plan(x.float(), weight_ih, weight_hh, None, 1, "same", algorithm, True)
     assert len(plan.groups) == 5 and len(plan.chunks) == 6
     check(inputs, torch.float32, algorithm=algorithm)
     check(inputs, torch.float32, algorithm=algorithm, lengths=torch.tensor([11, 3, 1, 7, 10]))
@@ -216,13 +216,13 @@ def test_parts_of_the_batch_and_of_the_sequence(monkeypatch, part, algorithm):
 def test_which_algorithm_is_chosen(monkeypatch):
     def winograd(dtype, hidden=16, kernel=(3, 3), dilation=1):
         x, weight_ih, weight_hh, *_ = tensors(2, 1, 3, hidden, 5, 5, kernel=kernel, dtype=dtype)
-        return _conv_lstm._Plan(x, weight_ih, weight_hh, None, dilation, "same", "auto", True).winograd
+        return _conv_lstm.Plan(x, weight_ih, weight_hh, None, dilation, "same", "auto", True).winograd
 
-    monkeypatch.setattr(_conv_lstm, "_AMX", False)
+    monkeypatch.setattr(_conv_lstm, "AMX", False)
     assert winograd(torch.float32) and winograd(torch.float16) and winograd(torch.bfloat16)
     assert not winograd(torch.float64) and not winograd(torch.float32, hidden=7)
     assert not winograd(torch.float32, kernel=(3, 1)) and not winograd(torch.float32, dilation=2)
-    monkeypatch.setattr(_conv_lstm, "_AMX", True)
+    monkeypatch.setattr(_conv_lstm, "AMX", True)
     assert winograd(torch.float32) and not winograd(torch.bfloat16)
 
 

@@ -104,7 +104,7 @@ def onnx_cases():
         plain.discard(operator)
 
 
-@pytest.mark.parametrize("sample", onnx_cases())
+@pytest.mark.parametrize("sample", list(onnx_cases()))
 def test_onnx(sample, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     module, tensors = Module(sample.function), single(sample)

@@ -12,7 +12,7 @@ import torch
 
 import amstel
 from amstel import reference
-from amstel.ops import mri as _mri
+from amstel.ops import _mri
 from amstel.ops.mri import mri_gradient, mri_normal
 from amstel.reference.mri import mri_forward
 from amstel.testing import assert_close
@@ -271,7 +271,7 @@ def test_limits_and_nan(kind, w):
 def test_same_bits_for_any_number_of_threads(dtype, kind):
     x, _, mask, maps = tensors(2, 4, 75, 99, kind, dtype=dtype)
     images, before, runs = normal(2, 4, 75, 99, seed=3, dtype=dtype), torch.get_num_threads(), []
-    weights, real = _mri._weights(mask, x), torch.view_as_real
+    weights, real = _mri.weights_of(mask, x), torch.view_as_real
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)

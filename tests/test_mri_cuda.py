@@ -9,7 +9,7 @@ import torch
 
 import amstel
 from amstel import inverse, reference
-from amstel.ops import mri
+from amstel.ops import _mri
 from amstel.testing import assert_close
 from tests.cuda_emulator import build, ptx
 from tests.test_conv_lstm_cuda import tensor
@@ -200,7 +200,7 @@ MASKS = {"columns": (9,), "points": (6, 9), "each": (2, 1, 6, 9)}
 @pytest.fixture
 def composed(monkeypatch):
     """No fused kernel takes the whole, as on a device."""
-    monkeypatch.setattr(mri, "_smooth", lambda size: False)
+    monkeypatch.setattr(_mri, "_smooth", lambda size: False)
     with emulated():
         yield
 

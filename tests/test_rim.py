@@ -12,7 +12,7 @@ import torch
 
 import amstel
 from amstel import reference
-from amstel.ops import rim as _rim
+from amstel.ops import _rim
 from amstel.testing import TOLERANCE, assert_close
 from tests.conftest import ROOT
 
@@ -393,7 +393,7 @@ def test_strides_of_fake_results():
         wide = torch.zeros(*shape[:3], 7).contiguous(memory_format=torch.channels_last)
         views = [plain, plain.contiguous(memory_format=torch.channels_last)]
         views += [wide[..., : shape[3]]] if shape[3] == 1 else []
-        for eta in map(_rim._planar, views):
+        for eta in map(_rim.planar, views):
             grad = normal(shape[0], 2 * shape[1], *shape[2:], dtype=F32)
             real = ops.rim_input_grad(grad, eta, eta, None, None, 1.0, False, False)
             with fake:

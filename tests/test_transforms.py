@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 import amstel
 from amstel import ops, reference
-from tests.operator_samples import BOXES, GRAPH, SAMPLES
+from tests.operator_samples import BOXES, EDGES, GRAPH, SAMPLES
 
 every = pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: s.name)
 EXACT = {"rtol": 1e-9, "atol": 1e-10}
@@ -270,3 +270,34 @@ def test_a_raw_operator_has_every_derivative():
     f = lambda x: torch.ops.amstel.bicubic_down(x, None, 2)  # noqa: E731
     torch.autograd.gradcheck(f, x, check_forward_ad=True)
     assert f(x).grad_fn is not None
+
+
+@pytest.mark.parametrize(
+    "call, sizes",
+    [
+        (
+            lambda o, h, w: o.conv_lstm(2 * h[None], w, w, None, (h, h))[0],
+            ((1, 1, 3, 3), (4, 1, 3, 3)),
+        ),
+        (lambda o, c: torch.cat(o.conv_lstm_cell(c.repeat(1, 4, 1, 1), c)), ((1, 2, 3, 3),)),
+        (
+            lambda o, h, w: o.conv_gru_cell(*(torch.conv2d(h, w, padding=1),) * 2, h),
+            ((1, 2, 3, 3), (6, 2, 3, 3)),
+        ),
+        (lambda o, x: o.spmm(GRAPH, x, x[EDGES[0]].square().sum(1)), ((5, 2),)),
+        (lambda o, x: o.roi_match([x], BOXES, 2 * x.flatten()[:4], 2, [1.0]), ((2, 1, 4, 4),)),
+    ],
+    ids=("conv_lstm", "conv_lstm_cell", "conv_gru_cell", "spmm", "roi_match"),
+)
+def test_inputs_that_depend_on_each_other(call, sizes):
+    """Each gradient is of its own argument alone, when it is to be differentiated again too."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(s, generator=generator, dtype=torch.float64) for s in sizes]
+    results = []
+    for implementation in (ops, reference):
+        leaves = [t.clone().requires_grad_() for t in tensors]
+        y = call(implementation, *leaves)
+        grads = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in grads), leaves)
+        results.append([*grads, *second])
+    assert_close(*results, **EXACT)

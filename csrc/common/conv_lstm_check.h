@@ -61,9 +61,9 @@ inline GateShape check_backward(const char* op, const Tensor& activated, const T
 }
 
 // Rows whose sums the gradient adds up in one, a function of the shape alone, so that bits are the
-// same for any number of threads (the fake kernel in python/amstel/ops/conv_lstm.py knows it too).
-// The sums are 4 or 7 numbers for at least 8 times as many cells; 4096 cells keep the threads of a
-// block busy where a row is short.
+// same for any number of threads (the fake kernel in python/amstel/ops/_conv_lstm_fake.py knows it
+// too). The sums are 4 or 7 numbers for at least 8 times as many cells; 4096 cells keep the threads
+// of a block busy where a row is short.
 inline int64_t rows_per_block(int64_t inner) {
   return std::max<int64_t>(8, 4096 / std::max<int64_t>(1, inner));
 }

@@ -9,6 +9,7 @@
 #include <deque>
 #include <limits>
 #include <new>
+#include <optional>
 #include <tuple>
 #include <type_traits>
 #include <unordered_map>
@@ -40,9 +41,10 @@ void with_arithmetic(Arithmetic arithmetic, const F& f) {
     f(std::integral_constant<Arithmetic, Arithmetic::kHalf>{});
 }
 
-// The table of bins; raises at the first box that is not valid.
+// The table of bins. Raises at the first box that is not valid; where nobody looks, or has looked
+// before, such a box is one without cells, of the first image.
 std::vector<int32_t> bin_table(const char* op, const Tensor& rois, const RoiShape& s,
-                               double spatial_scale) {
+                               double spatial_scale, bool look) {
   const int64_t width = roi::table_width(s.pooled_height, s.pooled_width);
   std::vector<int32_t> table(s.rois * width);
   with_float(op, "rois", rois, [&](auto type) {
@@ -65,6 +67,10 @@ std::vector<int32_t> bin_table(const char* op, const Tensor& rois, const RoiShap
     });
     for (int64_t k = 0; k < s.rois; ++k) {
       if (table[k * width] >= 0) continue;
+      if (!look && s.images > 0) {
+        table[k * width] = 0;
+        continue;
+      }
       double box[5];
       for (int i = 0; i < 5; ++i) box[i] = static_cast<double>(values[k * row + i * column]);
       fail_roi(op, k, box, s.images);
@@ -100,8 +106,9 @@ struct Plan {
   std::deque<std::vector<int32_t>> strip_of;
   int64_t cells = 0, strip_rows = 0;  // of the largest window, and of all strips of a group
 
-  Plan(const char* op, const Tensor& rois, const RoiShape& s, double spatial_scale, Windows windows)
-      : table(bin_table(op, rois, s, spatial_scale)), order(s.rois) {
+  Plan(const char* op, const Tensor& rois, const RoiShape& s, double spatial_scale, Windows windows,
+       bool look = false)
+      : table(bin_table(op, rois, s, spatial_scale, look)), order(s.rois) {
     const int64_t width = roi::table_width(s.pooled_height, s.pooled_width);
     std::vector<int64_t> first(s.images + 1);
     for (int64_t k = 0; k < s.rois; ++k) ++first[table[k * width] + 1];
@@ -300,10 +307,12 @@ void add_up(const Tensor& sums, const Tensor& out) {
 }  // namespace
 
 std::tuple<Tensor, Tensor> roi_pool(Tensor input, Tensor rois, double spatial_scale,
-                                    int64_t pooled_height, int64_t pooled_width, bool need_argmax) {
+                                    int64_t pooled_height, int64_t pooled_width, bool need_argmax,
+                                    bool check, std::optional<Tensor>) {
   const char* op = "roi_pool";
   const RoiShape s = check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width);
-  const Plan plan(op, rois, s, spatial_scale, need_argmax ? Windows::kPool : Windows::kValues);
+  const Plan plan(op, rois, s, spatial_scale, need_argmax ? Windows::kPool : Windows::kValues,
+                  check);
   Tensor output = empty_pooled(input, s, s.dtype);
   Tensor argmax =
       need_argmax ? empty_pooled(input, s, ScalarType::Int) : empty(input, {0}, ScalarType::Int);
@@ -347,7 +356,7 @@ Tensor roi_pool_gather(Tensor input, Tensor argmax, Tensor rois) {
                describe(argmax));
   const RoiShape s = check_rois(op, input, rois, 1, argmax.size(2), argmax.size(3));
   check_pooled(op, "argmax", input, argmax, s, ScalarType::Int);
-  const std::vector<int32_t> table = bin_table(op, rois, s, 1);
+  const std::vector<int32_t> table = bin_table(op, rois, s, 1, false);
   const int64_t table_width = roi::table_width(s.pooled_height, s.pooled_width);
   Tensor out = empty_pooled(input, s, s.dtype);
   const RoiStrides in = strides(input), from = strides(argmax), to = strides(out);
@@ -382,11 +391,11 @@ Tensor roi_pool_gather(Tensor input, Tensor argmax, Tensor rois) {
 }
 
 Tensor roi_match(Tensor input, Tensor rois, Tensor query, double spatial_scale,
-                 int64_t pooled_height, int64_t pooled_width) {
+                 int64_t pooled_height, int64_t pooled_width, bool check, std::optional<Tensor>) {
   const char* op = "roi_match";
   const RoiShape s = check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width);
   check_query(op, input, query, s);
-  const Plan plan(op, rois, s, spatial_scale, Windows::kValues);
+  const Plan plan(op, rois, s, spatial_scale, Windows::kValues, check);
   // The narrower tile, since memory is what the caller saves.
   const Launch launch{s, plan, 1, 1, 1};
   const ScalarType sum = sum_dtype(s.dtype);

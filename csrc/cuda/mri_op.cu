@@ -1,6 +1,6 @@
 // What goes around the Fourier transforms of multi-coil MRI on CUDA: check, allocate, launch.  The
 // kernels and how their threads share the work are in kernels/mri.cuh, the meaning of the arguments
-// in library.cpp; python/amstel/ops/mri.py puts them together with PyTorch's transforms.
+// in library.cpp; python/amstel/ops/_mri.py puts them together with PyTorch's transforms.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>

@@ -2,13 +2,14 @@
 // work are in kernels/roi_pool.cuh, the meaning of the arguments in library.cpp.
 //
 // Boxes are looked at where they come in: roi_pool and roi_match wait for the table of bins and
-// raise at a box that is not valid, except under CUDA graph capture.  There, and in the gradients,
-// which come with boxes that have been looked at, such a box is pooled to 0 and gets no gradient.
-// An argmax that is not in its bin points nowhere.
+// raise at a box that is not valid, except under CUDA graph capture, or note its number in `found`
+// and wait for nothing.  Such a box is pooled to 0 and gets no gradient.  The gradients come with
+// boxes that have been looked at.  An argmax that is not in its bin points nowhere.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <optional>
 #include <tuple>
 
 #include "common/roi_pool_check.h"
@@ -64,13 +65,16 @@ T to_host(const char* op, cudaStream_t stream, const T* pointer) {
 }
 
 Tensor bin_table(const char* op, const Tensor& rois, const RoiShape& s, double spatial_scale,
-                 cudaStream_t stream, bool look) {
+                 cudaStream_t stream, bool look = false,
+                 const std::optional<Tensor>& found = std::nullopt) {
   Tensor table =
       empty(rois, {s.rois, roi::table_width(s.pooled_height, s.pooled_width)}, ScalarType::Int);
   if (s.rois == 0) return table;
-  look = look && !is_capturing(stream);
-  const Tensor first_bad = empty(rois, {look ? 1 : 0}, ScalarType::Long);
-  auto* const bad = look ? mutable_data<unsigned long long>(first_bad) : nullptr;
+  const bool note = look && found.has_value();
+  if (note) check_vector(op, rois, "found", *found, 1, ScalarType::Long);
+  look = look && !note && !is_capturing(stream);
+  const Tensor first_bad = note ? *found : empty(rois, {look ? 1 : 0}, ScalarType::Long);
+  auto* const bad = note || look ? mutable_data<unsigned long long>(first_bad) : nullptr;
   if (look) cudaMemsetAsync(bad, 0xff, sizeof(*bad), stream);
   with_float(rois.scalar_type(), [&](auto type) {
     using R = typename decltype(type)::type;
@@ -221,11 +225,12 @@ void sum_rows(const char* op, cudaStream_t stream, const SumRowsArgs<T>& a) {
 }  // namespace
 
 std::tuple<Tensor, Tensor> roi_pool(Tensor input, Tensor rois, double spatial_scale,
-                                    int64_t pooled_height, int64_t pooled_width, bool need_argmax) {
+                                    int64_t pooled_height, int64_t pooled_width, bool need_argmax,
+                                    bool check, std::optional<Tensor> found) {
   const char* op = "roi_pool";
   const RoiShape s = check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width);
   const CurrentStream stream(input);
-  const Tensor table = bin_table(op, rois, s, spatial_scale, stream, true);
+  const Tensor table = bin_table(op, rois, s, spatial_scale, stream, check, found);
   Tensor output = empty_pooled(input, s, s.dtype);
   Tensor argmax =
       need_argmax ? empty_pooled(input, s, ScalarType::Int) : empty(input, {0}, ScalarType::Int);
@@ -245,7 +250,7 @@ Tensor roi_pool_grad(Tensor grad, Tensor argmax, Tensor rois, double spatial_sca
                                         width, channels_last);
   const CurrentStream stream(grad);
   Tensor grad_input = empty(grad, {images, s.channels, height, width}, s.dtype, s.channels_last);
-  const Tensor table = bin_table(op, rois, s, spatial_scale, stream, false);
+  const Tensor table = bin_table(op, rois, s, spatial_scale, stream);
   with_float(s.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     pool_grad<T>(op, stream,
@@ -278,7 +283,7 @@ Tensor roi_pool_gather(Tensor input, Tensor argmax, Tensor rois) {
   const CurrentStream stream(input);
   RoiShape one = s;  // only the images are asked for
   one.pooled_height = one.pooled_width = 1;
-  const Tensor table = bin_table(op, rois, one, 1, stream, false);
+  const Tensor table = bin_table(op, rois, one, 1, stream);
   Tensor out = empty_pooled(input, s, s.dtype);
   if (out.numel() == 0) return out;
   // Cells of a map at one distance from each other.
@@ -305,12 +310,13 @@ Tensor roi_pool_gather(Tensor input, Tensor argmax, Tensor rois) {
 }
 
 Tensor roi_match(Tensor input, Tensor rois, Tensor query, double spatial_scale,
-                 int64_t pooled_height, int64_t pooled_width) {
+                 int64_t pooled_height, int64_t pooled_width, bool check,
+                 std::optional<Tensor> found) {
   const char* op = "roi_match";
   const RoiShape s = check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width);
   check_query(op, input, query, s);
   const CurrentStream stream(input);
-  const Tensor table = bin_table(op, rois, s, spatial_scale, stream, true);
+  const Tensor table = bin_table(op, rois, s, spatial_scale, stream, check, found);
   const ScalarType sum = sum_dtype(s.dtype);
   Tensor out = empty(input, {s.rois, 2}, sum);
   if (s.rois == 0) return out;
@@ -355,7 +361,7 @@ std::tuple<Tensor, Tensor> roi_match_grad(Tensor input, Tensor rois, Tensor quer
   check_query(op, input, query, s);
   check_coefficients(op, input, coefficients, s);
   const CurrentStream stream(input);
-  const Tensor table = bin_table(op, rois, s, spatial_scale, stream, false);
+  const Tensor table = bin_table(op, rois, s, spatial_scale, stream);
   Tensor grad_input =
       need_input ? empty(input, {s.images, s.channels, s.height, s.width}, s.dtype, s.channels_last)
                  : empty(input, {0});

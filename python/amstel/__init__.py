@@ -18,6 +18,7 @@ if TYPE_CHECKING or not _is_command():
         _library,  # noqa: F401  (loads the operators)
         ops,
     )
+    from amstel._checks import raise_pending_checks, set_checks
     from amstel.graph import Graph
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ __all__ = [
     "nn",
     "ops",
     "plot",
+    "raise_pending_checks",
     "restore",
+    "set_checks",
     "tracking",
     "video",
     "weights",
@@ -45,7 +48,12 @@ _LAZY = (
     *("data", "draw", "interop", "inverse", "media", "nn", "ops", "plot", "tracking", "video", "weights"),
     *("recipes", "restoration"),
 )
-_ELSEWHERE = {"Graph": "amstel.graph", "restore": "amstel.inverse.restore"}
+_ELSEWHERE = {
+    "Graph": "amstel.graph",
+    "raise_pending_checks": "amstel._checks",
+    "restore": "amstel.inverse.restore",
+    "set_checks": "amstel._checks",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -54,10 +54,14 @@ def found_by_kernel(error: RuntimeError, **names: str) -> RuntimeError:
     return KernelValueError(message)
 
 
+def name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def describe(value: Any) -> str:
     """`float32 [3, 4] on cpu` for a tensor, `'abc'` or `3 (int)` for anything else."""
     if isinstance(value, Tensor):
-        dtype = str(value.dtype).removeprefix("torch.")
+        dtype = name(value.dtype)
         layout = "" if value.layout == torch.strided else f"{str(value.layout).removeprefix('torch.')} "
         return f"{layout}{dtype} {list(value.shape)} on {value.device}"
     if isinstance(value, str):
@@ -83,15 +87,14 @@ def tensor(argument: str, value: Any, expected: str) -> Tensor:
 def vector(argument: str, value: Any, size: int, like: Tensor) -> Tensor:
     """A dense vector of `size` elements with the dtype and on the device of `like`."""
     if not isinstance(value, Tensor):
-        dtype = str(like.dtype).removeprefix("torch.")
-        fail_type(argument, f"a {dtype} tensor [{size}]", value)
+        fail_type(argument, f"a {name(like.dtype)} tensor [{size}]", value)
     if (
         value.shape != (size,)
         or value.dtype != like.dtype
         or value.device != like.device
         or value.layout != torch.strided
     ):
-        fail(argument, f"{str(like.dtype).removeprefix('torch.')} [{size}] on {like.device}", value)
+        fail(argument, f"{name(like.dtype)} [{size}] on {like.device}", value)
     return value
 
 

@@ -14,17 +14,26 @@ Weights are copied and keep dtype and device. What a ConvLSTM does not compute e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from amstel import _check
-from amstel.nn.conv_lstm import ConvLSTM, _Gates
-
-Layer = tuple[Tensor, Tensor, Tensor | None]  # weight_ih, weight_hh, bias of one direction of one layer
-
+from amstel.interop._conv_lstm import (
+    Layer,
+    _build,
+    _cells,
+    _check_odd,
+    _check_shape,
+    _gates,
+    _get,
+    _some,
+    _state,
+    _wrong_type,
+)
+from amstel.nn.conv_lstm import ConvLSTM
 
 # ---- torch.nn.LSTM ----
 
@@ -328,103 +337,3 @@ def from_openstl(
         _check_shape(f"{cell}conv_h.0.weight", hh, [ih.shape[0], ih.shape[0] // 4, *ih.shape[2:]])
         layers.append((ih, hh, None))
     return _build(layers, batch_first=batch_first)
-
-
-# ---- What they share ----
-
-
-def _wrong_type(argument: str, expected: str, got: Any) -> None:
-    raise TypeError(f"`{argument}` must be {expected}, got {type(got).__name__}")
-
-
-def _some(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:6]) + (", ..." if len(keys) > 6 else "") if keys else "none"
-
-
-def _state(weights: Any) -> Mapping[str, Tensor]:
-    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    if not isinstance(state, Mapping):
-        _wrong_type("weights", "a module or its state_dict", weights)
-    return state
-
-
-def _get(state: Mapping[str, Tensor], key: str) -> Tensor:
-    if key not in state:
-        raise ValueError(f"`weights` must have the key {key!r}, got the keys {_some(list(state))}")
-    return _check.tensor(key, state[key], "a tensor")
-
-
-def _cells(state: Mapping[str, Tensor], prefix: str, needed: list[str], allowed: list[str]) -> list[str]:
-    """What the keys of each cell begin with, from the bottom up; none may have keys that are not known."""
-    if f"{prefix}{needed[0]}" in state:
-        cells = [prefix]
-    else:
-        many = sum(k.startswith(f"{prefix}cell_list.") and k.endswith(f".{needed[0]}") for k in state)
-        cells = [f"{prefix}cell_list.{n}." for n in range(max(many, 1))]
-    for cell in cells:
-        for key in needed:
-            _get(state, f"{cell}{key}")
-        known = {f"{cell}{key}" for key in (*needed, *allowed)}
-        unknown = [key for key in state if key.startswith(cell) and key not in known]
-        if unknown:
-            raise ValueError(
-                f"`weights` must have no other keys of a cell than {_some(sorted(known))}, got {_some(unknown)}"
-            )
-    return cells
-
-
-def _check_shape(name: str, value: Tensor, shape: list[int]) -> Tensor:
-    if list(value.shape) != shape:
-        _check.fail(name, str(shape), value)
-    return value
-
-
-def _check_odd(name: str, weight: Tensor) -> None:
-    """An even kernel padded by k // 2 on all sides gives a larger map than c, on which the sources fail."""
-    if not all(k % 2 for k in weight.shape[2:]):
-        _check.fail(name, "of odd kernel size", weight)
-
-
-def _build(layers: Sequence[Layer], *, bidirectional: bool = False, **options: Any) -> ConvLSTM:
-    ih, hh, bias = layers[0]
-    directions = 2 if bidirectional else 1
-    for n, (w, u, _) in enumerate(layers):
-        if u.shape != hh.shape or (n >= directions and w.shape[1] != directions * hh.shape[1]):
-            raise ValueError(
-                "`weights` must have one number of hidden channels and one kernel size in all layers (convert others "
-                f"layer by layer), got weight_hh {list(hh.shape)} in layer 0, and weight_ih {list(w.shape)} and "
-                f"weight_hh {list(u.shape)} in layer {n // directions}"
-            )
-    with torch.device("meta"):
-        lstm = ConvLSTM(
-            ih.shape[1],
-            hh.shape[1],
-            (ih.shape[2], ih.shape[3]),
-            num_layers=len(layers) // directions,
-            bias=bias is not None,
-            bidirectional=bidirectional,
-            **options,
-        )
-    state = {}
-    for n, layer in enumerate(layers):
-        for name, t in zip(("weight_ih", "weight_hh", "bias"), layer, strict=True):
-            if t is None:
-                continue
-            if t.dtype not in _check.FLOATS or t.dtype != ih.dtype or t.device != ih.device:
-                _check.fail("weights", "of one floating-point dtype and on one device", t)
-            state[f"layers.{n}.{name}"] = t.detach().clone(memory_format=torch.contiguous_format)
-    lstm.load_state_dict(state, assign=True)
-    return lstm
-
-
-def _gates(lstm: ConvLSTM, **only: Sequence[Any]) -> list[_Gates]:
-    """The layers of lstm, whose options are all among those of the other library."""
-    if not isinstance(lstm, ConvLSTM):
-        _wrong_type("lstm", "an amstel.nn.ConvLSTM", lstm)
-    gates = [cast(_Gates, layer) for layer in lstm.layers]
-    options = {"bidirectional": (False,), "peephole": (False,), **only}
-    for name, values in options.items():
-        value = gates[0].peephole is not None if name == "peephole" else getattr(lstm, name)
-        if value not in values:
-            _check.fail("lstm", f"of {name}={values[0]!r}", f"{name}={value!r}")
-    return gates

@@ -197,12 +197,13 @@ class SINT(nn.Module, metaclass=Placed):
         Equal to `describe(features, boxes) @ query` up to rounding, but the descriptions are never written; of the
         pooled maps only what fc6 eats is.
         """
-        _check.vector("query", query, self.size, features[0])
+        if not torch.is_autocast_enabled(features[0].device.type):  # where the widest dtype counts
+            _check.vector("query", query, self.size, features[0])
         maps, rest = query.split([self._pooled_size, self.size - self._pooled_size])
         scores = ops.roi_match(features, boxes, maps, self.output_size, self.spatial_scales)
         if self.fc6 is not None:
             pooled = ops.roi_pool(features[-1], boxes, self.output_size, self.spatial_scales[-1])
-            scores = scores + _unit(self.fc6(pooled.flatten(1))) @ rest
+            scores = scores + (_unit(self.fc6(pooled.flatten(1))) * rest).sum(1)
         return scores
 
     def forward(self, image: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:

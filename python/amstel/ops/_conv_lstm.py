@@ -1,7 +1,6 @@
-"""The sequence of `amstel.ops.conv_lstm`, forward and backward, as steps of kernels and convolutions.
+"""The sequence of `amstel.ops.conv_lstm` as steps of kernels and convolutions; `_conv_lstm_grad` is its backward pass.
 
-Registered as the operators amstel::conv_lstm and amstel::conv_lstm_grad, so that a compiler sees one operation
-whatever T is. Images are channels last throughout, [..., H, W, channels] and contiguous. The convolutions are
+Registered as the operator amstel::conv_lstm, so that a compiler sees one operation whatever T is. Images are channels last throughout, [..., H, W, channels] and contiguous. The convolutions are
 PyTorch's, but for 3x3 kernels on the CPU, which go through Winograd's algorithm (csrc/cpu/kernels/winograd.inl.h)
 with weights transformed once a sequence.
 
@@ -22,13 +21,11 @@ from amstel.ops._raw import operators
 
 _ops = operators
 _PART = {"cpu": 1 << 24, "cuda": 1 << 28}  # bytes of gates that a part holds, if the weights are not larger
-_PLANES = 1 << 26  # bytes of transformed weight gradients that are worth one product for both weights
-_TILES = 128  # in a product of transformed tiles
 CHECKPOINTS = 8  # chunks at most, at whose beginnings c is kept
 # Values up to this one leave Winograd's algorithm within 1e-6 of plain sums, at the pixels beside them too.
 LARGE = 16.0
 # Tiles of bfloat16 in hardware outdo Winograd's algorithm, which here is float32.
-_AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
 
 def last(x: Tensor) -> Tensor:
@@ -51,7 +48,7 @@ def largest(*tensors: Tensor | None) -> float:
     return float(torch.stack(ends).abs().max()) if ends else 0.0
 
 
-class _Plain:
+class Plain:
     """PyTorch's convolution of channels-last images; an even kernel pads one more below and to the right."""
 
     def __init__(self, weight: Tensor, dilation: int, padding: str):
@@ -92,7 +89,7 @@ def _weights_bytes(*weights: Tensor) -> int:
     return sum(w.numel() * w.element_size() for w in weights)
 
 
-class _Plan:
+class Plan:
     """How a sequence of these shapes is computed."""
 
     def __init__(
@@ -138,7 +135,7 @@ class _Plan:
             and three
             and self.hidden >= 8
             and x.dtype != torch.float64
-            and not (_AMX and x.dtype == torch.bfloat16)
+            and not (AMX and x.dtype == torch.bfloat16)
         )
         # Within a tile the rounding of the largest value reaches all pixels, and NaN and infinity do. h stays in [-1, 1].
         large = largest(x, h) if self.winograd else 0.0
@@ -155,7 +152,7 @@ class _Plan:
         self.bias = bias if bias is None or not self.winograd else bias.float()
         self.packed: Tensor | None = None
         self.packed_input: Tensor | None = None
-        self.recurrent = None if self.winograd else _Plain(weight_hh, dilation, "same")
+        self.recurrent = None if self.winograd else Plain(weight_hh, dilation, "same")
 
     def empty(self, *leading: int, channels: int, dtype: torch.dtype | None = None) -> Tensor:
         return self.weight_hh.new_empty(*leading, *self.size, channels, dtype=dtype or self.dtype)
@@ -174,7 +171,7 @@ class _Plan:
                 self.packed_input = None
         else:
             bias = self.bias if self.bias is None else self.bias.to(self.dtype)
-            out = _Plain(self.weight_ih, self.dilation, self.padding)(flat, bias)
+            out = Plain(self.weight_ih, self.dilation, self.padding)(flat, bias)
         return out.unflatten(0, x.shape[:2])
 
     def release(self) -> None:
@@ -229,7 +226,7 @@ def conv_lstm(
     keep: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     kept = keep in ("state", "gates")
-    plan = _Plan(x, weight_ih, weight_hh, bias, dilation, padding, algorithm, kept, h0, c0)
+    plan = Plan(x, weight_ih, weight_hh, bias, dilation, padding, algorithm, kept, h0, c0)
     steps, items, hidden = plan.steps, plan.items, plan.hidden
     peephole = peephole if peephole is None else peephole.to(plan.sum).contiguous()
     # A state that is not kept alternates between two frames: a step reads the neighbors of what it writes.
@@ -273,224 +270,5 @@ def conv_lstm(
     return h, c, gates
 
 
-def conv_lstm_grad(
-    grad_output: Tensor | None,
-    grad_h: Tensor | None,
-    grad_c: Tensor | None,
-    x: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    peephole: Tensor | None,
-    h: Tensor,
-    c: Tensor,
-    gates: Tensor | None,
-    dilation: int,
-    padding: str,
-    algorithm: str,
-    needs: list[bool],
-) -> list[Tensor]:
-    need_x, need_ih, need_hh, need_bias, need_peephole, need_h, need_c = needs
-    plan = _Plan(x, weight_ih, weight_hh, bias, dilation, padding, algorithm, True, h[0], c[0])
-    hidden = plan.hidden
-    dtype = x.dtype if peephole is None else peephole.dtype
-    peephole = peephole if peephole is None else peephole.to(plan.sum).contiguous()
-    back = _Backward(plan, need_ih, need_hh)
-    none = x.new_empty(0)
-    grad_x = x.new_empty(plan.steps, plan.items, *plan.input_size, plan.inputs) if need_x else none
-    grad_h0 = plan.empty(plan.items, channels=hidden) if need_h else none
-    grad_c0 = plan.empty(plan.items, channels=hidden, dtype=plan.sum) if need_c else none
-    sums = []
-    for group in plan.groups:
-        dh = None if grad_h is None else last(grad_h[group])
-        dc = None if grad_c is None else last(grad_c[group])
-        for k, chunk in reversed(list(enumerate(plan.chunks))):
-            final = group.stop == plan.items and k == 0
-            xs = last(x[chunk, group]) if need_ih or gates is None else None
-            hs = h[chunk, group]
-            if gates is None:
-                assert xs is not None
-                activated, cells = _recompute(plan, xs, hs, c[k, group], mask, group, chunk, peephole)
-                grad_gates = activated  # nobody reads them after
-                plan.release()
-            else:
-                activated, cells = gates[chunk, group], c[chunk.start : chunk.stop + 1, group]
-                grad_gates = torch.empty_like(activated, memory_format=torch.contiguous_format)
-            for t in reversed(range(len(activated))):
-                out = None if grad_output is None else last(grad_output[chunk.start + t, group])
-                passed_h = passed_c = None
-                if mask is not None:
-                    # A step that keeps its state hands the gradients on.
-                    on = mask[chunk.start + t, group, None, None, None]
-                    total = dh if out is None else out if dh is None else out + dh
-                    out = None
-                    if total is not None:
-                        passed_h, dh = _split(on, total)
-                    if dc is not None:
-                        passed_c, dc = _split(on, dc)
-                dc_next = torch.empty_like(cells[t], memory_format=torch.contiguous_format)
-                rows = [
-                    s if s is None else s.view(-1, s.shape[-1])
-                    for s in (activated[t], cells[t], cells[t + 1], out, dh, dc, dc_next, grad_gates[t])
-                ]
-                sums.append(_ops.conv_lstm_gates_grad(*rows[:3], peephole, *rows[3:], need_bias))
-                dc = dc_next
-                if chunk.start + t > 0 or need_h:
-                    dh = back.recurrent(grad_gates[t])
-                    if passed_h is not None:
-                        dh += passed_h
-                if passed_c is not None:
-                    dc += passed_c
-            back.release()
-            if need_x:
-                grad_x[chunk, group] = back.input(grad_gates)
-                back.release()
-            back.add_weights(xs, hs, grad_gates, final)
-        if need_h:
-            grad_h0[group] = dh  # type: ignore[assignment]
-        if need_c:
-            grad_c0[group] = dc  # type: ignore[assignment]
-    columns = torch.cat(sums)
-    total = _ops.epilogue_grad(columns, None)[1] if columns.shape[1] else columns
-    grads = [
-        first(grad_x) if need_x else None,
-        back.grads["ih"].to(x.dtype).contiguous() if need_ih else None,
-        back.grads["hh"].to(x.dtype).contiguous() if need_hh else None,
-        total[: 4 * hidden].to(x.dtype, copy=True) if need_bias else None,
-        total[-3 * hidden :].view(3, hidden).to(dtype, copy=True) if need_peephole else None,
-        first(grad_h0) if need_h else None,
-        first(grad_c0) if need_c else None,
-    ]
-    return [x.new_empty(0) if g is None else g for g in grads]
-
-
-def _split(steps_on: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    zero = grad.new_zeros(())
-    return torch.where(steps_on, zero, grad), torch.where(steps_on, grad, zero)
-
-
-def _recompute(
-    plan: _Plan,
-    xs: Tensor,
-    hs: Tensor,
-    c: Tensor,
-    mask: Tensor | None,
-    group: slice,
-    chunk: slice,
-    peephole: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """The activated gates of a chunk, and c before and after each of its steps, as the forward pass had them."""
-    gates = plan.input_gates(xs)
-    activated = plan.empty(*xs.shape[:2], channels=4 * plan.hidden) if gates is None else gates
-    cells = plan.empty(len(xs) + 1, xs.shape[1], channels=plan.hidden, dtype=plan.sum)
-    cells[0] = c
-    spare = torch.empty_like(hs[0], memory_format=torch.contiguous_format)
-    for t in range(len(xs)):
-        own = None if gates is None else gates[t]
-        plan.step(xs[t], own, hs[t], cells[t], peephole, spare, cells[t + 1], activated[t])
-        if mask is not None:
-            on = mask[chunk.start + t, group, None, None, None]
-            cells[t + 1] = torch.where(on, cells[t + 1], cells[t])
-    return activated, cells
-
-
-class _Backward:
-    """The convolutions of the backward pass: of one step to h, of a chunk to x and to the weights."""
-
-    def __init__(self, plan: _Plan, need_ih: bool, need_hh: bool):
-        self.plan = plan
-        self.needs = {"hh": need_hh, "ih": need_ih}
-        self.winograd = {"hh": plan.winograd, "ih": plan.winograd_input}
-        self.plain = {
-            "hh": _Plain(plan.weight_hh, plan.dilation, "same"),
-            "ih": _Plain(plan.weight_ih, plan.dilation, plan.padding),
-        }
-        self.weights = {"hh": plan.weight_hh, "ih": plan.weight_ih}
-        self.grads: dict[str, Tensor] = {}
-        self.packed: dict[str, Tensor] = {}
-        self.planes: dict[str, Tensor] = {}
-
-    def release(self) -> None:
-        """Transformed weights may go before others come."""
-        if self.plan.heavy:
-            self.packed.clear()
-
-    def _transposed(self, which: str, grad: Tensor, shape: tuple[int, ...]) -> Tensor:
-        if not self.winograd[which]:
-            return self.plain[which].backward(grad, None, shape)
-        if which not in self.packed:
-            self.packed[which] = _ops.winograd_weight(self.weights[which].float().contiguous(), True, False)
-        out = grad.new_empty(shape)
-        _ops.winograd_conv(grad, self.packed[which], None, out)
-        return out
-
-    def recurrent(self, grad: Tensor) -> Tensor:
-        """Gradient of h from that of the gates, [n, H, W, 4C]."""
-        return self._transposed("hh", grad, (*grad.shape[:3], self.plan.hidden))
-
-    def input(self, grad: Tensor) -> Tensor:
-        """Gradient of x for the steps of a chunk, from that of their gates [k, n, H, W, 4C]."""
-        flat = grad.flatten(0, 1)
-        shape = (len(flat), *self.plan.input_size, self.plan.inputs)
-        return self._transposed("ih", flat, shape).unflatten(0, grad.shape[:2])
-
-    def add_weights(self, xs: Tensor | None, hs: Tensor, grad: Tensor, final: bool) -> None:
-        """The share of a chunk in the gradients of the weights."""
-        flat = grad.flatten(0, 1)
-        images = {
-            name: image.flatten(0, 1)
-            for name, image in (("hh", hs), ("ih", xs))
-            if self.needs[name] and image is not None
-        }
-        for name in [name for name in images if not self.winograd[name]]:
-            image = images.pop(name)
-            part = self.plain[name].backward(flat, image, image.shape)
-            self.grads[name] = self.grads[name] + part if name in self.grads else part
-        width = sum(image.shape[-1] for image in images.values())
-        together = 36 * 4 * width * flat.shape[-1] <= _PLANES
-        for names in [list(images)] if together else [[name] for name in images]:
-            self._add_planes(names, [images[name].contiguous() for name in names], flat, final)
-
-    def _add_planes(self, names: list[str], images: list[Tensor], grad: Tensor, final: bool) -> None:
-        if not names:
-            return
-        key = " ".join(names)
-        widths, outputs = [image.shape[-1] for image in images], grad.shape[-1]
-        height, width = self.plan.size
-        tiles = len(grad) * -(-height // 4) * -(-width // 4)
-        for part in parts(tiles, _TILES):
-            v = grad.new_empty(36, part.stop - part.start, sum(widths), dtype=torch.float32)
-            m = grad.new_empty(36, part.stop - part.start, outputs, dtype=torch.float32)
-            offset = 0
-            for image in images:
-                _ops.winograd_planes(image, False, part.start, offset, v)
-                offset += image.shape[-1]
-            _ops.winograd_planes(grad, True, part.start, 0, m)
-            if key in self.planes:
-                self.planes[key].baddbmm_(v.mT, m)
-            else:
-                self.planes[key] = torch.bmm(v.mT, m)
-        if not final:
-            return
-        # G^T along both axes of the 6x6 planes, [36, inputs, outputs] -> [outputs, inputs, 3, 3]
-        planes, transform = self.planes.pop(key), _weight_transform(grad.device)
-        whole = transform.T @ (transform.T @ planes.view(6, -1)).view(3, 6, -1)
-        found = whole.view(9, sum(widths), outputs).permute(2, 1, 0)
-        for name, part in zip(names, found.split(widths, 1), strict=True):
-            self.grads[name] = part.reshape(outputs, -1, 3, 3)
-
-
-def _weight_transform(device: torch.device) -> Tensor:
-    """G [6, 3] of F(4x4, 3x3) at the points of csrc/cpu/kernels/winograd.inl.h."""
-    a, b = 0.625, 1.5
-    rows = [[1 / (a * a * b * b), 0, 0]]
-    for point, other in ((a, b), (b, a)):
-        norm = 2 * point**2 * (point**2 - other**2)
-        rows += [[1 / norm, sign * point / norm, point**2 / norm] for sign in (1, -1)]
-    return torch.tensor([*rows, [0, 0, 1.0]], device=device)
-
-
-for _function in (conv_lstm, conv_lstm_grad):
-    for _device in ("CPU", "CUDA"):
-        torch.library.impl(f"amstel::{_function.__name__}", _device)(_function)
+for _device in ("CPU", "CUDA"):
+    torch.library.impl("amstel::conv_lstm", _device)(conv_lstm)

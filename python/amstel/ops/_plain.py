@@ -295,7 +295,14 @@ def mri_normal(
 
 
 def roi_pool(
-    input: Tensor, rois: Tensor, scale: float, ph: int, pw: int, need_argmax: bool
+    input: Tensor,
+    rois: Tensor,
+    scale: float,
+    ph: int,
+    pw: int,
+    need_argmax: bool,
+    check: bool = True,
+    found: Maybe = None,
 ) -> tuple[Tensor, Tensor]:
     if need_argmax:
         raise RuntimeError("the plain form of torch.ops.amstel.roi_pool has no argmax, got need_argmax=True")
@@ -311,7 +318,16 @@ def roi_pool_gather(input: Tensor, argmax: Tensor, rois: Tensor) -> Tensor:
     return torch.where(argmax >= 0, flat.reshape(-1)[position], flat.new_zeros(()))
 
 
-def roi_match(input: Tensor, rois: Tensor, query: Tensor, scale: float, ph: int, pw: int) -> Tensor:
+def roi_match(
+    input: Tensor,
+    rois: Tensor,
+    query: Tensor,
+    scale: float,
+    ph: int,
+    pw: int,
+    check: bool = True,
+    found: Maybe = None,
+) -> Tensor:
     pooled = roi_pool(input, rois, scale, ph, pw, False)[0].flatten(1).to(_wide(input.dtype))
     return torch.stack([pooled.square().sum(1), pooled @ query.to(pooled.dtype)], 1)
 

@@ -8,7 +8,7 @@ goes through the dispatcher, which knows two rules. Derivatives of any kind are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +21,7 @@ from amstel import _library
 from amstel._torch import is_exporting
 from amstel.ops import _plain
 
-# Defined here and not in csrc, as it is put together from others in ops/conv_lstm.py.
+# Defined here and not in csrc, as it is put together from others in ops/_conv_lstm_autograd.py.
 torch.library.define(
     "amstel::conv_lstm_cell",
     "(Tensor gates, Tensor c, Tensor? peephole) -> (Tensor h, Tensor c_out)",
@@ -76,6 +76,23 @@ def watched(*grads: Tensor | None) -> bool:
     if is_compiling() or transformed():
         return transformed()
     return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
+
+
+def plain_gradients(
+    function: Callable, inputs: Sequence[Any], needs: Sequence[bool], grads: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Gradients that have derivatives themselves: those of function(*inputs), which is made of operations that have.
+
+    Each input counts for itself alone, also where it was computed from another of them or is given twice.
+    """
+    with torch.enable_grad():
+        own = [t.view_as(t) if need else t for t, need in zip(inputs, needs, strict=True)]
+        outputs = function(*own)
+        pairs = [(y, g.to(y.dtype)) for y, g in zip(outputs, grads, strict=True) if g is not None]
+        wanted = [t for t, need in zip(own, needs, strict=True) if need]
+        ys, gs = zip(*pairs, strict=True)
+        found = iter(torch.autograd.grad(ys, wanted, gs, create_graph=True, allow_unused=True))
+    return [next(found) if need else None for need in needs]
 
 
 def batched(t: Tensor) -> bool:
@@ -170,16 +187,16 @@ def _each(op: Any) -> Callable:
     return rule
 
 
-def _pool(input: Tensor, rois: Tensor, scale: float, ph: int, pw: int, need_argmax: bool) -> Any:
+def _pool(input: Tensor, rois: Tensor, scale: float, ph: int, pw: int, need_argmax: bool, *look: Any) -> Any:
     """roi_pool with a derivative: the values are taken again where the operator has found them."""
-    output, argmax = torch.ops.amstel.roi_pool.default(input.detach(), rois, scale, ph, pw, True)
+    output, argmax = torch.ops.amstel.roi_pool.default(input.detach(), rois, scale, ph, pw, True, *look)
     taken = _plain.roi_pool_gather(input, argmax, rois)
     found = torch.where(argmax >= 0, taken, output)
     return found, argmax if need_argmax else argmax.new_empty(0)
 
 
-def _match(input: Tensor, rois: Tensor, query: Tensor, scale: float, ph: int, pw: int) -> Tensor:
-    pooled = torch.ops.amstel.roi_pool.default(input, rois, scale, ph, pw, False)[0].flatten(1)
+def _match(input: Tensor, rois: Tensor, query: Tensor, scale: float, ph: int, pw: int, *look: Any) -> Tensor:
+    pooled = torch.ops.amstel.roi_pool.default(input, rois, scale, ph, pw, False, *look)[0].flatten(1)
     wide = pooled.to(torch.promote_types(input.dtype, torch.float32))
     return torch.stack([wide.square().sum(1), wide @ query.to(wide.dtype)], 1)
 

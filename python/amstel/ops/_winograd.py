@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from amstel.ops._conv_lstm import _AMX, _TILES, LARGE, _weight_transform, largest, last, parts
-from amstel.ops._raw import operators, transformed, watched
+from amstel.ops._conv_lstm import AMX, LARGE, largest, last, parts
+from amstel.ops._conv_lstm_grad import TILES, weight_transform
+from amstel.ops._raw import operators, plain_gradients, transformed, watched
 
 _ops = operators
 
@@ -26,7 +27,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if torch.is_autocast_enabled(x.device.type) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
     plain = not x.is_cpu or dtype == torch.float64 or min(weight.shape[:2]) < 8
-    if plain or (_AMX and dtype == torch.bfloat16) or torch.compiler.is_compiling() or transformed():
+    if plain or (AMX and dtype == torch.bfloat16) or torch.compiler.is_compiling() or transformed():
         return conv2d(x, weight, bias, padding=1)
     if _stands_out(x):
         return conv2d(x, weight, bias, padding=1)
@@ -53,11 +54,8 @@ class _Conv(torch.autograd.Function):
         x, weight, bias = inputs = ctx.saved_tensors
         need = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled() or watched(grad):
-            with torch.enable_grad():
-                out = conv2d(x.to(grad.dtype), weight.to(grad.dtype), bias.to(grad.dtype), padding=1)
-                wanted = [t for t, n in zip(inputs, need, strict=True) if n]
-                found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
-            return None, *(next(found) if n else None for n in need)
+            plain = lambda *t: (conv2d(*(s.to(grad.dtype) for s in t), padding=1),)  # noqa: E731
+            return None, *plain_gradients(plain, inputs, need, (grad,))
         rows = last(grad)
         if not math.isfinite(largest(rows)):  # stays in its window
             mask = [bool(n) for n in need]
@@ -97,12 +95,12 @@ def _weight_grad(image: Tensor, grad: Tensor) -> Tensor:
     n, height, width, inputs = image.shape
     outputs = grad.shape[-1]
     total = grad.new_zeros(36, inputs, outputs, dtype=torch.float32)
-    for part in parts(n * -(-height // 4) * -(-width // 4), _TILES):
+    for part in parts(n * -(-height // 4) * -(-width // 4), TILES):
         v = total.new_empty(36, part.stop - part.start, inputs)
         m = total.new_empty(36, part.stop - part.start, outputs)
         _ops.winograd_planes(image, False, part.start, 0, v)
         _ops.winograd_planes(grad, True, part.start, 0, m)
         total.baddbmm_(v.mT, m)
-    transform = _weight_transform(grad.device)
+    transform = weight_transform(grad.device)
     whole = transform.T @ (transform.T @ total.view(6, -1)).view(3, 6, -1)
     return whole.view(3, 3, inputs, outputs).permute(3, 2, 0, 1)

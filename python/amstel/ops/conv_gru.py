@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from amstel import _check, reference
-from amstel.ops._raw import operators, own_gradient, tracked, transformed
+from amstel.ops._raw import operators, own_gradient, plain_gradients, tracked, transformed
 
 _ops = operators
 
@@ -51,9 +51,12 @@ def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = 
     _check.tensor("gates_x", gates_x, "a tensor [N, 3C, H, W]")
     _check.tensor("gates_h", gates_h, "a tensor [N, 3C, H, W]")
     _check.tensor("h", h, "a tensor [N, C, H, W]")
+    device = gates_x.device.type
+    if torch.is_autocast_enabled(device) and torch.float64 not in (gates_x.dtype, gates_h.dtype, h.dtype):
+        gates_x, gates_h, h = (t.to(torch.get_autocast_dtype(device)) for t in (gates_x, gates_h, h))
     if gates_x.dim() != 4 or gates_x.shape[1] % 3 or gates_x.dtype not in _check.FLOATS:
         _check.fail("gates_x", "floating-point [N, 3C, H, W]", gates_x)
-    name = str(gates_x.dtype).removeprefix("torch.")
+    name = _check.name(gates_x.dtype)
     shape = (gates_x.shape[0], gates_x.shape[1] // 3, *gates_x.shape[2:])
     for argument, t, size in (("gates_h", gates_h, gates_x.shape), ("h", h, shape)):
         if t.shape != size or t.dtype != gates_x.dtype or t.device != gates_x.device:
@@ -122,9 +125,7 @@ class _Recompute(torch.autograd.Function):
         saved = ctx.saved_tensors
         if not torch.is_grad_enabled() and not transformed():
             return _ops.conv_gru_gates_grad(grad.contiguous(), _ops.conv_gru_gates(*saved, True)[1], saved[2])
-        with torch.enable_grad():
-            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in saved]
-            return torch.autograd.grad(_Store.apply(*inputs)[0], inputs, grad, create_graph=True)
+        return tuple(plain_gradients(lambda *t: _Store.apply(*t)[:1], saved, ctx.needs_input_grad, (grad,)))
 
 
 def conv_gru_pointwise(
@@ -223,11 +224,8 @@ class _Pointwise(torch.autograd.Function):
         *inputs, activated = ctx.saved_tensors
         need = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled() or transformed():
-            with torch.enable_grad():
-                new = _composed(*_cast(inputs, ctx.dtype))
-                wanted = [t for t, n in zip(inputs, need, strict=True) if n]
-                found = iter(torch.autograd.grad(new, wanted, grad, create_graph=True, allow_unused=True))
-            return None, None, *(next(found) if n else None for n in need)
+            plain = lambda *t: (_composed(*_cast(t, ctx.dtype)),)  # noqa: E731
+            return None, None, *plain_gradients(plain, inputs, need, (grad,))
         if activated is None:
             activated = _products(_cast(inputs, ctx.dtype), True)[1]
         x, h, w_i, w_h, _, _ = _cast(inputs, ctx.dtype)

@@ -1,15 +1,18 @@
-"""ConvLSTM over a whole sequence, and its cell: public functions, gradients, fake kernels."""
+"""ConvLSTM over a whole sequence, and its cell: the public functions and their checks."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from amstel import _check, reference
-from amstel.ops._conv_lstm import CHECKPOINTS, first, sum_dtype
-from amstel.ops._raw import batched, dispatched, operators, own_gradient, watched
+from amstel import _check, _checks
+from amstel.ops import (  # noqa: F401  (the second and the third register operators)
+    _conv_lstm_autograd,
+    _conv_lstm_fake,
+    _conv_lstm_grad,
+)
+from amstel.ops._conv_lstm import first, sum_dtype
+from amstel.ops._raw import batched, dispatched, operators, own_gradient
 
 State = tuple[Tensor, Tensor]
 
@@ -48,7 +51,8 @@ def conv_lstm(
         bias: [4C].
         state: (h_0, c_0), each [N, C, H, W], or None for zeros. c_0 may be float32 for short types.
         lengths: [N] integers from 1 to T. What lies past the end of a sequence is not read, the output there
-            is 0 and (h_n, c_n) are those of its last step; no gradient comes from or goes there.
+            is 0 and (h_n, c_n) are those of its last step; no gradient comes from or goes there. When other
+            numbers raise says `amstel.set_checks`.
         peephole: [3, C], the weights p of i, f, o, one a channel.
         memory: for the gradient, "store" keeps the activated gates, 4C numbers a pixel and step, and both
             states; "recompute" keeps h alone (and c now and then) and computes the rest again, for up to a third
@@ -115,7 +119,7 @@ def conv_lstm(
     wide = c if c is None else c.to(sum_dtype(x.dtype))
     tensors = (x, weight_ih, weight_hh, bias, peephole, h, wide)
     if own_gradient(*tensors):
-        output, h_n, c_n = _ConvLstm.apply(
+        output, h_n, c_n = _conv_lstm_autograd.ConvLstm.apply(
             *tensors, mask, dilation, padding, algorithm, memory, return_sequences
         )
     else:
@@ -174,24 +178,20 @@ def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> 
     hidden = gates.shape[1] // 4
     shape = (gates.shape[0], hidden, *gates.shape[2:])
     if c.shape != shape or c.dtype not in (gates.dtype, sum_dtype(gates.dtype)) or c.device != gates.device:
-        _check.fail("c", f"{_name(gates.dtype)} {list(shape)} on {gates.device}", c)
+        _check.fail("c", f"{_check.name(gates.dtype)} {list(shape)} on {gates.device}", c)
     _check_peephole(peephole, hidden, gates)
     wide = c.to(sum_dtype(gates.dtype))
     tensors = (gates, wide, peephole)
     if own_gradient(*tensors):
-        h, c_new = _Cell.apply(*tensors)
+        h, c_new = _conv_lstm_autograd.Cell.apply(*tensors)
     elif torch.compiler.is_compiling() or dispatched():
         h, c_new = _ops.conv_lstm_cell(*tensors)
     else:
-        h, c_new, _ = _cell(gates, wide, peephole, False)
+        h, c_new, _ = _conv_lstm_autograd.cell(gates, wide, peephole, False)
     return h, c_new.to(c.dtype)
 
 
 # ---- Checks ----
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _check_peephole(peephole: Tensor | None, hidden: int, like: Tensor) -> None:
@@ -203,7 +203,7 @@ def _check_peephole(peephole: Tensor | None, hidden: int, like: Tensor) -> None:
         or peephole.dtype not in (like.dtype, sum_dtype(like.dtype))
         or peephole.device != like.device
     ):
-        _check.fail("peephole", f"{_name(like.dtype)} [3, {hidden}] on {like.device}", peephole)
+        _check.fail("peephole", f"{_check.name(like.dtype)} [3, {hidden}] on {like.device}", peephole)
 
 
 def _check_sequence(
@@ -231,7 +231,7 @@ def _check_sequence(
         _check.fail("weight_ih", f"[{rows}, {channels}, k, k] for x {list(x.shape)}", weight_ih)
     for name, t in (("weight_ih", weight_ih), ("weight_hh", weight_hh)):
         if t.dtype != x.dtype or t.device != x.device:
-            _check.fail(name, f"{_name(x.dtype)} on {x.device} like x", t)
+            _check.fail(name, f"{_check.name(x.dtype)} on {x.device} like x", t)
     if bias is not None:
         _check.vector("bias", bias, rows, x)
     _check_peephole(peephole, rows // 4, x)
@@ -269,7 +269,7 @@ def _check_state(
     ):
         _check.tensor(name, t, f"a tensor {list(shape)}")
         if t.shape != shape or t.dtype not in dtypes or t.device != x.device:
-            _check.fail(name, f"{_name(x.dtype)} {list(shape)} on {x.device}", t)
+            _check.fail(name, f"{_check.name(x.dtype)} {list(shape)} on {x.device}", t)
 
 
 def _mask(x: Tensor, lengths: Tensor) -> Tensor:
@@ -279,329 +279,15 @@ def _mask(x: Tensor, lengths: Tensor) -> Tensor:
     if lengths.shape != (items,) or lengths.dtype not in (torch.int32, torch.int64):
         _check.fail("lengths", f"int64 or int32 [{items}]", lengths)
     hidden = torch.compiler.is_compiling() or torch._C._is_tracing() or batched(lengths)
-    # On CUDA a look costs a synchronization, never under capture.
-    if not hidden and not (lengths.is_cuda and torch.cuda.is_current_stream_capturing()):
-        wrong = ((lengths < 1) | (lengths > steps)).nonzero()
-        if len(wrong):
-            n = int(wrong[0])
-            raise ValueError(
-                f"`lengths` must be from 1 to {steps} (T), got {int(lengths[n])} at position {n}"
-            )
-    return torch.arange(steps, device=x.device)[:, None] < lengths.to(x.device)
-
-
-# ---- Gradients of the sequence ----
-
-
-class _ConvLstm(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight_ih: Tensor,
-        weight_hh: Tensor,
-        bias: Any,
-        peephole: Any,
-        h: Any,
-        c: Any,
-        mask: Any,
-        dilation: int,
-        padding: str,
-        algorithm: str,
-        memory: str,
-        return_sequences: bool,
-    ) -> tuple[Tensor | None, Tensor, Tensor]:
-        keep = "gates" if memory == "store" else "state"
-        history, cells, gates = _ops.conv_lstm(
-            x, weight_ih, weight_hh, bias, h, c, mask, peephole, dilation, padding, algorithm, keep
-        )
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(
-            x,
-            weight_ih,
-            weight_hh,
-            bias,
-            peephole,
-            h,
-            c,
-            mask,
-            history,
-            cells,
-            gates if keep == "gates" else None,
-        )
-        ctx.options = (dilation, padding, algorithm)
-        # Detached, the output is no view for autograd and may be changed in place, which the backward pass notices.
-        output = first(history[1:]).detach() if return_sequences else None
-        # Copies: a frame that lives on must not hold the history.
-        return output, first(history[-1].clone()), first(cells[-1].clone())
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Any, grad_h: Any, grad_c: Any) -> Any:
-        x, weight_ih, weight_hh, bias, peephole, h, c, mask, history, cells, gates = ctx.saved_tensors
-        dilation, padding, algorithm = ctx.options
-        none = (None,) * 6
-        if grad_output is None and grad_h is None and grad_c is None:
-            return (None,) * 13
-        inputs = (x, weight_ih, weight_hh, bias, peephole, h, c)
-        if torch.is_grad_enabled() or watched(grad_output, grad_h, grad_c):
-            return *_differentiable(ctx, inputs, mask, grad_output, grad_h, grad_c), *none
-        needs = list(ctx.needs_input_grad[:7])
-        grads = _ops.conv_lstm_grad(
-            grad_output, grad_h, grad_c, x, weight_ih, weight_hh, bias, mask, peephole, history, cells, gates,
-            dilation, padding, algorithm, needs,
-        )  # fmt: skip
-        return *(g if need else None for g, need in zip(grads, needs, strict=True)), *none
-
-
-def _differentiable(
-    ctx: Any, inputs: tuple, mask: Any, grad_output: Any, grad_h: Any, grad_c: Any
-) -> list[Tensor | None]:
-    """The first gradients as functions that can be differentiated: those of the reference."""
-    x, weight_ih, weight_hh, bias, peephole, h, c = inputs
-    dilation, padding, _ = ctx.options
-    with torch.enable_grad():
-        state = None
-        if h is not None:
-            state = (h, c)
-        lengths = None if mask is None else mask.sum(0)
-        output, (h_n, c_n) = reference.conv_lstm(
-            x, weight_ih, weight_hh, bias, state, lengths=lengths, peephole=peephole, dilation=dilation,
-            padding=padding,
-        )  # fmt: skip
-        pairs = [(y, g) for y, g in ((output, grad_output), (h_n, grad_h), (c_n, grad_c)) if g is not None]
-        wanted = [t for t, need in zip(inputs, ctx.needs_input_grad, strict=False) if need]
-        found = iter(
-            torch.autograd.grad(
-                [y for y, _ in pairs],
-                wanted,
-                [g.to(y.dtype) for y, g in pairs],
-                create_graph=True,
-                allow_unused=True,
-            )
-        )
-        return [next(found) if need else None for need in ctx.needs_input_grad[:7]]
-
-
-# ---- The cell ----
-
-
-def _rows(t: Tensor, inner: int) -> Tensor:
-    return t.reshape(-1, inner) if inner else t.reshape(0, 0)
-
-
-def _cell(
-    gates: Tensor, c: Tensor, peephole: Tensor | None, keep: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """h, the new c, and the activated gates if asked; see csrc/library.cpp for rows and inner."""
-    laid, inner, weights = _layout(gates, peephole)
-    gates, c = gates.contiguous(memory_format=laid), c.contiguous(memory_format=laid)
-    h, c_out = torch.empty_like(c, dtype=gates.dtype), torch.empty_like(c)
-    activated = torch.empty_like(gates) if keep else None
-    flat = [None if t is None else _flat(t, laid) for t in (gates, c, h, c_out, activated)]
-    g, old, new_h, new_c, act = (
-        t if t is None else _rows(t, inner * n) for t, n in zip(flat, (4, 1, 1, 1, 4), strict=True)
-    )
-    _ops.conv_lstm_gates(g, None, old, weights, new_h, new_c, act)
-    return h, c_out, activated
-
-
-def _flat(t: Tensor, laid: torch.memory_format) -> Tensor:
-    """A view of the memory in its order."""
-    return t if laid == torch.contiguous_format else t.movedim(1, -1)
-
-
-def _layout(gates: Tensor, peephole: Tensor | None) -> tuple[torch.memory_format, int, Tensor | None]:
-    """Of a contiguous tensor an image is a row, of a channels_last one a pixel; and the peepholes along a row."""
-    hidden = gates.shape[1] // 4
-    if peephole is not None:
-        peephole = peephole.to(sum_dtype(gates.dtype))
-    if not gates.is_contiguous():
-        return torch.channels_last, hidden, peephole if peephole is None else peephole.contiguous()
-    pixels = gates.shape[2] * gates.shape[3]
-    if peephole is not None:
-        peephole = peephole[:, :, None].expand(3, hidden, pixels).reshape(3, -1).contiguous()
-    return torch.contiguous_format, hidden * pixels, peephole
-
-
-class _Cell(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gates: Tensor, c: Tensor, peephole: Any) -> tuple[Tensor, Tensor]:
-        h, c_out, activated = _cell(gates, c, peephole, True)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(gates, c, peephole, c_out, activated)
-        return h, c_out
-
-    @staticmethod
-    def backward(ctx: Any, grad_h: Any, grad_c: Any) -> Any:
-        gates, c, peephole, c_out, activated = ctx.saved_tensors
-        if grad_h is None and grad_c is None:
-            return None, None, None
-        if torch.is_grad_enabled() or watched(grad_h, grad_c):
-            with torch.enable_grad():
-                outputs = reference.conv_lstm_cell(gates, c, peephole)
-                pairs = [(y, g) for y, g in zip(outputs, (grad_h, grad_c), strict=True) if g is not None]
-                wanted = [
-                    t for t, need in zip((gates, c, peephole), ctx.needs_input_grad, strict=True) if need
-                ]
-                found = iter(
-                    torch.autograd.grad(
-                        [y for y, _ in pairs], wanted, [g for _, g in pairs], create_graph=True
-                    )
-                )
-                return tuple(next(found) if need else None for need in ctx.needs_input_grad)
-        laid, inner, weights = _layout(activated, peephole)
-        tensors = [
-            t if t is None else _rows(_flat(t.contiguous(memory_format=laid), laid), inner * n)
-            for t, n in ((activated, 4), (c, 1), (c_out, 1), (grad_h, 1), (grad_c, 1))
-        ]
-        act, old, new, dh, dc = tensors
-        grad_gates, grad_old = torch.empty_like(activated), torch.empty_like(c_out)
-        sums = _ops.conv_lstm_gates_grad(
-            act, old, new, weights, dh, None, dc,
-            _rows(_flat(grad_old, laid), inner), _rows(_flat(grad_gates, laid), 4 * inner), False,
-        )  # fmt: skip
-        grad_peephole = None
-        if ctx.needs_input_grad[2]:
-            total = _ops.epilogue_grad(sums, None)[1]
-            grad_peephole = total.view(3, peephole.shape[1], -1).sum(-1).to(peephole.dtype)
-        return grad_gates, grad_old, grad_peephole
-
-
-# ---- Fake kernels ----
-
-
-@torch.library.register_fake("amstel::conv_lstm_cell")
-def _(gates: Tensor, c: Tensor, peephole: Any) -> Any:
-    laid = torch.contiguous_format if gates.is_contiguous() else torch.channels_last
-    return tuple(torch.empty(c.shape, dtype=t.dtype, device=c.device, memory_format=laid) for t in (gates, c))
-
-
-def _cell_operator(gates: Tensor, c: Tensor, peephole: Tensor | None) -> tuple[Tensor, Tensor]:
-    return _cell(gates, c, peephole, False)[:2]
-
-
-for _device in ("CPU", "CUDA"):
-    torch.library.impl("amstel::conv_lstm_cell", _device)(_cell_operator)
-
-
-@torch.library.register_fake("amstel::conv_lstm_gates")
-def _(gates: Tensor, more: Any, c: Tensor, peephole: Any, h: Tensor, c_out: Tensor, activated: Any) -> None:
-    return None
-
-
-@torch.library.register_fake("amstel::conv_lstm_gates_grad")
-def _(
-    activated: Tensor,
-    c: Tensor,
-    c_out: Tensor,
-    peephole: Any,
-    grad_h: Any,
-    grad_h_more: Any,
-    grad_c: Any,
-    grad_c_out: Tensor,
-    grad_gates: Tensor,
-    bias: bool,
-) -> Tensor:
-    rows = torch.sym_max(
-        8, 4096 // torch.sym_max(1, c.shape[1])
-    )  # rows_per_block of csrc/common/conv_lstm_check.h
-    blocks = (c.shape[0] + rows - 1) // rows
-    return c.new_empty(blocks, ((4 if bias else 0) + (0 if peephole is None else 3)) * c.shape[1])
-
-
-@torch.library.register_fake("amstel::conv_lstm")
-def _(
-    x: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias: Any,
-    h: Any,
-    c: Any,
-    mask: Any,
-    peephole: Any,
-    dilation: int,
-    padding: str,
-    algorithm: str,
-    keep: str,
-) -> Any:
-    steps, items, _, height, width = x.shape
-    if padding == "valid":
-        height -= dilation * (weight_ih.shape[2] - 1)
-        width -= dilation * (weight_ih.shape[3] - 1)
-    hidden = weight_hh.shape[1]
-
-    def frames(count: Any, channels: int, dtype: torch.dtype) -> Tensor:
-        return x.new_empty(count, items, height, width, channels, dtype=dtype)
-
-    cells = {"gates": steps, "state": torch.sym_min(steps, CHECKPOINTS)}.get(keep, 0) + 1
-    return (
-        frames(1 if keep == "last" else steps + 1, hidden, x.dtype),
-        frames(cells, hidden, sum_dtype(x.dtype)),
-        frames(steps if keep == "gates" else 0, 4 * hidden, x.dtype),
-    )
-
-
-@torch.library.register_fake("amstel::conv_lstm_grad")
-def _(
-    grad_output: Any,
-    grad_h: Any,
-    grad_c: Any,
-    x: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias: Any,
-    mask: Any,
-    peephole: Any,
-    h: Tensor,
-    c: Tensor,
-    gates: Any,
-    dilation: int,
-    padding: str,
-    algorithm: str,
-    needs: list[bool],
-) -> list[Tensor]:
-    steps, items, inputs, height, width = x.shape
-    hidden = weight_hh.shape[1]
-    found = [
-        first(x.new_empty(steps, items, height, width, inputs)),
-        torch.empty_like(weight_ih, memory_format=torch.contiguous_format),
-        torch.empty_like(weight_hh, memory_format=torch.contiguous_format),
-        x.new_empty(4 * hidden),
-        x.new_empty(3, hidden, dtype=x.dtype if peephole is None else peephole.dtype),
-        first(x.new_empty(h.shape[1:])),
-        first(c.new_empty(c.shape[1:])),
-    ]
-    return [t if need else x.new_empty(0) for t, need in zip(found, needs, strict=True)]
-
-
-@torch.library.register_fake("amstel::winograd_weight")
-def _(weight: Tensor, transposed: bool, gates: bool) -> Tensor:
-    outputs, inputs = weight.shape[:2] if not transposed else (weight.shape[1], weight.shape[0])
-    blocks = -(-(outputs // 4) // 16) if gates else -(-outputs // 64)
-    return weight.new_empty(blocks * 36 * 64 * inputs)
-
-
-@torch.library.register_fake("amstel::winograd_conv")
-def _(x: Tensor, packed: Tensor, bias: Any, out: Tensor) -> None:
-    return None
-
-
-@torch.library.register_fake("amstel::winograd_lstm")
-def _(
-    h: Tensor,
-    x: Any,
-    packed: Tensor,
-    gates: Any,
-    bias: Any,
-    c: Tensor,
-    peephole: Any,
-    h_out: Tensor,
-    c_out: Tensor,
-    activated: Any,
-) -> None:
-    return None
-
-
-@torch.library.register_fake("amstel::winograd_planes")
-def _(image: Tensor, gradient: bool, first: int, offset: int, out: Tensor) -> None:
-    return None
+    how = "off" if hidden else _checks.how(lengths)
+    if how != "off":
+        wrong = (lengths < 1) | (lengths > steps)
+    if how == "async":
+        _checks.notes_of(lengths).note("lengths", wrong)
+    elif how == "sync" and bool(wrong.any()):
+        n = int(wrong.nonzero()[0])
+        raise ValueError(f"`lengths` must be from 1 to {steps} (T), got {int(lengths[n])} at position {n}")
+    if lengths.device != x.device:
+        # Without waiting for the device; memory that is not pinned is copied aside at once.
+        lengths = lengths.to(x.device, non_blocking=hidden or not lengths.is_pinned())
+    return torch.arange(steps, device=x.device)[:, None] < lengths

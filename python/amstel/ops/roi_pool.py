@@ -1,4 +1,4 @@
-"""ROI max pooling, and the match of pooled maps with a query: public functions, gradients, fake kernels."""
+"""ROI max pooling, and the match of pooled maps with a query: the public functions and their checks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel import _check
-from amstel.ops._raw import operators, own_gradient, transformed
+from amstel import _check, _checks
+from amstel.ops import _roi_pool
+from amstel.ops._raw import own_gradient
 from amstel.reference.roi_pool import boxes_to_rois
-
-_ops = operators
 
 
 def roi_pool(
@@ -56,8 +55,8 @@ def roi_pool(
         index is not whole or not one of the images.
 
     Complexity: the cells of all bins, times C; without gradient nothing but the result is allocated beyond a
-    window of a few channels. With it, int32 positions as large as the result are kept. On CUDA the boxes are
-    checked with one synchronization, and not while a graph is captured: there an invalid box is pooled to 0.
+    window of a few channels. With it, int32 positions as large as the result are kept. On CUDA an invalid box is
+    found without waiting for the device and pooled to 0, see `amstel.set_checks`.
 
     Source: R. Girshick, Fast R-CNN, ICCV 2015, section 2.1.
 
@@ -72,11 +71,13 @@ def roi_pool(
     size = _output_size(output_size)
     scale = _scale("spatial_scale", spatial_scale)
     try:
-        if own_gradient(input):
-            return _Pool.apply(input, rois, scale, size)
-        return _ops.roi_pool(input, rois, scale, *size, False)[0]
+        look, notes = _look(rois)
+        pooled = _roi_pool.pool(input, rois, scale, size, look)
     except RuntimeError as error:  # values of the boxes, at which the kernel looks
         raise _check.found_by_kernel(error, rois="boxes") from None
+    if notes is not None:
+        notes.post()
+    return pooled
 
 
 def roi_match(
@@ -104,7 +105,8 @@ def roi_match(
         spatial_scales: cells a pixel of each map.
 
     Returns:
-        scores [K] in the dtype of the maps; sums are kept in float64 for float64 and in float32 otherwise.
+        scores [K] in the dtype of the maps; sums are kept in float64 for float64 and in float32 otherwise. Under
+        autocast maps and query may differ in dtype, and the widest is that of all.
 
     Differentiable in features and query; the gradient pools again and keeps two numbers a box and map. Higher
     derivatives go through `roi_pool`. Deterministic as `roi_pool` is.
@@ -127,6 +129,9 @@ def roi_match(
         raise TypeError(f"`features` must be a list of at least one map, got {_check.describe(features)}")
     for l, x in enumerate(features):
         _check_input(f"features[{l}]", x)
+    if torch.is_autocast_enabled(features[0].device.type) and isinstance(query, Tensor):
+        features, query = _widest(features, query)
+    for l, x in enumerate(features):
         same = x.dtype == features[0].dtype and x.device == features[0].device
         if not same or x.shape[0] != features[0].shape[0]:
             _check.fail(f"features[{l}]", "like the first in batch size, dtype and device", x)
@@ -142,23 +147,43 @@ def roi_match(
     bins = size[0] * size[1]
     _check.vector("query", query, sum(x.shape[1] for x in features) * bins, features[0])
     parts = query.split([x.shape[1] * bins for x in features])
-    tensors = (*features, query)
-    differentiable = own_gradient(*tensors)
+    differentiable = own_gradient(*features, query)
+    look, notes = _look(rois)
     total: Tensor | None = None
     for x, part, scale in zip(features, parts, scales, strict=True):
         try:
-            if differentiable:
-                score = _Match.apply(x, part, rois, scale, size)
-            else:
-                score = _score(_ops.roi_match(x, rois, part.contiguous(), scale, *size))
+            score = _roi_pool.match(x, part, rois, scale, size, look, differentiable)
         except RuntimeError as error:
             raise _check.found_by_kernel(error, rois="boxes") from None
         total = score if total is None else total + score
     assert total is not None
+    if notes is not None:
+        notes.post()
     return total.to(query.dtype)
 
 
+def _widest(features: Sequence[Tensor], query: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Maps and query in the widest of their dtypes, as autocast has it for inner products of normalized vectors."""
+    dtype = query.dtype
+    for x in features:
+        dtype = torch.promote_types(dtype, x.dtype)
+    return [x.to(dtype) for x in features], query.to(dtype)
+
+
 # ---- Checks ----
+
+
+def _look(rois: Tensor) -> tuple[_roi_pool.Look, _checks.Notes | None]:
+    """How the operators look at the boxes, and where they leave what they find."""
+    if torch.compiler.is_compiling():
+        return (() if _checks.enabled() else (False, None)), None
+    how = _checks.how(rois)
+    if how == "sync":
+        return (), None
+    if how == "off":
+        return (False, None), None
+    notes = _checks.notes_of(rois)
+    return (True, notes.slots["boxes"]), notes
 
 
 def _check_input(name: str, x: Any) -> None:
@@ -204,196 +229,3 @@ def _output_size(size: Any) -> tuple[int, int]:
 
 def _scale(name: str, scale: Any) -> float:
     return float(_check.number(name, scale, "a finite number above 0", above=0))
-
-
-# ---- Gradients ----
-
-
-def _like(t: Tensor, layout: Tensor) -> Tensor:
-    """`t` in the memory layout of results for `layout`."""
-    return t.contiguous(
-        memory_format=torch.channels_last if _channels_last(layout) else torch.contiguous_format
-    )
-
-
-class _Pool(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, rois: Tensor, scale: float, size: tuple[int, int]) -> Tensor:
-        output, argmax = _ops.roi_pool(input, rois, scale, *size, True)
-        ctx.save_for_backward(argmax, rois)
-        n, _, h, w = input.shape
-        ctx.map = scale, n, h, w, _channels_last(input)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        argmax, rois = ctx.saved_tensors
-        if not torch.is_grad_enabled() and not transformed():
-            scale, n, h, w, last = ctx.map
-            return _ops.roi_pool_grad(grad, argmax, rois, scale, n, h, w, last), None, None, None
-        return _PoolGrad.apply(grad, argmax, rois, ctx.map), None, None, None
-
-
-class _PoolGrad(torch.autograd.Function):
-    """Adds grad where argmax points. It and `_Gather` are each other's derivatives."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(grad: Tensor, argmax: Tensor, rois: Tensor, map: tuple) -> Tensor:
-        scale, n, h, w, last = map
-        return _ops.roi_pool_grad(grad, argmax, rois, scale, n, h, w, last)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[1:3])
-        ctx.save_for_forward(*inputs[1:3])
-        ctx.map = inputs[3]
-
-    @staticmethod
-    def jvp(ctx: Any, grad_t: Tensor, *_: Any) -> Tensor:
-        return _PoolGrad.apply(grad_t, *ctx.saved_tensors, ctx.map)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        argmax, rois = ctx.saved_tensors
-        return _Gather.apply(grad, argmax, rois, ctx.map), None, None, None
-
-
-class _Gather(torch.autograd.Function):
-    """Takes the input where argmax points."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(input: Tensor, argmax: Tensor, rois: Tensor, map: tuple) -> Tensor:
-        return _ops.roi_pool_gather(input, argmax, rois)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[1:3])
-        ctx.save_for_forward(*inputs[1:3])
-        ctx.map = inputs[3]
-
-    @staticmethod
-    def jvp(ctx: Any, input_t: Tensor, *_: Any) -> Tensor:
-        return _Gather.apply(input_t, *ctx.saved_tensors, ctx.map)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        argmax, rois = ctx.saved_tensors
-        return _PoolGrad.apply(grad, argmax, rois, ctx.map), None, None, None
-
-
-def _score(sums: Tensor) -> Tensor:
-    """<p, q> / |p| from <p, p>, <p, q> [K, 2]."""
-    square, dot = sums.unbind(1)
-    return torch.where(square > 0, dot / torch.where(square > 0, square, 1).sqrt(), 0)
-
-
-class _Match(torch.autograd.Function):
-    """The scores of one map."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, input: Tensor, query: Tensor, rois: Tensor, scale: float, size: tuple[int, int]
-    ) -> Tensor:
-        query = query.contiguous()
-        sums = _ops.roi_match(input, rois, query, scale, *size)
-        ctx.save_for_backward(input, query, rois, sums)
-        ctx.map = scale, size
-        return _score(sums)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        input, query, rois, sums = ctx.saved_tensors
-        scale, size = ctx.map
-        need_input, need_query = ctx.needs_input_grad[:2]
-        if torch.is_grad_enabled() or transformed():
-            return (*_differentiable(ctx, input, query, rois, grad), None, None, None)
-        # The gradient of p is (q - <p, q> p / |p|²) grad / |p|, that of q is p grad / |p|.
-        square, dot = sums.unbind(1)
-        inverse = torch.where(square > 0, torch.where(square > 0, square, 1).rsqrt(), 0)
-        of_query = grad * inverse
-        coefficients = torch.stack([of_query, -of_query * dot * inverse.square()], 1)
-        grad_input, grad_query = _ops.roi_match_grad(
-            input, rois, query, coefficients, scale, *size, need_input, need_query
-        )
-        return grad_input if need_input else None, grad_query if need_query else None, None, None, None
-
-
-def _differentiable(
-    ctx: Any, input: Tensor, query: Tensor, rois: Tensor, grad: Tensor
-) -> list[Tensor | None]:
-    scale, size = ctx.map
-    with torch.enable_grad():
-        pooled = roi_pool(input, rois, size, scale).flatten(1).to(grad.dtype)
-        score = _score(torch.stack([pooled.square().sum(1), pooled @ query.to(grad.dtype)], 1))
-        wanted = [t for t, need in zip((input, query), ctx.needs_input_grad, strict=False) if need]
-        found = iter(torch.autograd.grad(score, wanted, grad, create_graph=True))
-    return [next(found) if need else None for need in ctx.needs_input_grad[:2]]
-
-
-# ---- Fake kernels ----
-
-
-def _channels_last(x: Tensor) -> bool:
-    """As csrc/common/roi_pool_check.h: results are laid out as the input."""
-    return x.shape[1] > 1 and x.stride(1) == 1 and not x.is_contiguous()
-
-
-def _empty(like: Tensor, sizes: Sequence[Any], last: bool, dtype: torch.dtype | None = None) -> Tensor:
-    layout = torch.channels_last if last else torch.contiguous_format
-    return torch.empty(sizes, dtype=dtype or like.dtype, device=like.device, memory_format=layout)
-
-
-@torch.library.register_fake("amstel::roi_pool")
-def _(input: Tensor, rois: Tensor, scale: float, ph: int, pw: int, need_argmax: bool) -> Any:
-    size = (rois.shape[0], input.shape[1], ph, pw)
-    last = _channels_last(input)
-    argmax = _empty(input, size, last, torch.int32) if need_argmax else input.new_empty(0, dtype=torch.int32)
-    return _empty(input, size, last), argmax
-
-
-@torch.library.register_fake("amstel::roi_pool_grad")
-def _(
-    grad: Tensor,
-    argmax: Tensor,
-    rois: Tensor,
-    scale: float,
-    images: int,
-    height: int,
-    width: int,
-    channels_last: bool,
-) -> Tensor:
-    return _empty(grad, (images, grad.shape[1], height, width), channels_last)
-
-
-@torch.library.register_fake("amstel::roi_pool_gather")
-def _(input: Tensor, argmax: Tensor, rois: Tensor) -> Tensor:
-    return _empty(input, argmax.shape, _channels_last(input))
-
-
-def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-@torch.library.register_fake("amstel::roi_match")
-def _(input: Tensor, rois: Tensor, query: Tensor, scale: float, ph: int, pw: int) -> Tensor:
-    return input.new_empty(rois.shape[0], 2, dtype=_sum_dtype(input.dtype))
-
-
-@torch.library.register_fake("amstel::roi_match_grad")
-def _(
-    input: Tensor,
-    rois: Tensor,
-    query: Tensor,
-    coefficients: Tensor,
-    scale: float,
-    ph: int,
-    pw: int,
-    need_input: bool,
-    need_query: bool,
-) -> Any:
-    grad_input = _empty(input, input.shape, _channels_last(input)) if need_input else input.new_empty(0)
-    return grad_input, query.new_empty(query.shape if need_query else (0,))

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check
+from amstel import _check, _checks
 from amstel._derived import factors
 from amstel.graph import Graph
-from amstel.ops._raw import batched, dispatched, operators, transformed
+from amstel.ops._raw import batched, dispatched, operators, plain_gradients, transformed
 
 NORMS = ("sym", "row", "sym_inout", "none")
 
@@ -164,10 +164,12 @@ def _check_arguments(
         )
     if edge_weight is not None:
         _check.vector("edge_weight", edge_weight, graph.num_edges, x)
-        if edge_weight.is_cuda and not torch.compiler.is_compiling():
-            # The CPU operator looks as it goes; here a look costs a synchronization, never under capture.
-            hidden = torch.cuda.is_current_stream_capturing() or batched(edge_weight)
-            if not hidden and bool(edge_weight.isnan().any()):
+        if edge_weight.is_cuda and not torch.compiler.is_compiling() and not batched(edge_weight):
+            # The CPU operator looks as it goes.
+            how = _checks.how(edge_weight)
+            if how == "async":
+                _checks.notes_of(edge_weight).note("edge_weight", edge_weight.isnan())
+            elif how == "sync" and bool(edge_weight.isnan().any()):
                 raise ValueError(
                     f"`edge_weight` must not be NaN, got NaN at position {int(edge_weight.isnan().nonzero()[0])}"
                 )
@@ -204,7 +206,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """y and the row and column factors that it used."""
     row_scale, col_scale = _scales(graph, x.dtype, edge_weight, norm, self_loops)
-    given = edge_weight is not None
+    given = edge_weight is not None and _checks.enabled()
     weight, edge = edge_weight, graph._edge
     if edge_weight is not None:
         weight = edge_weight.contiguous()
@@ -436,34 +438,32 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
     if y is not None:
         grad = grad * (y > 0)
     grad_bias = grad.sum(tuple(range(grad.dim() - 1))) if need_bias else None
-    weight = edge_weight
-    if weight is None:
-        weight = grad.new_ones(graph.num_edges) if graph._weight is None else graph._weight.to(dtype)
 
-    def degree(out: bool) -> Tensor:
+    def degree(weight: Tensor, out: bool) -> Tensor:
         ones = weight.new_ones(graph.num_rows if out else graph.num_cols, 1)
         return _Product.apply(weight, ones, graph, out)[:, 0] + ctx.self_loops
 
-    def apply(weight: Tensor, rows: Tensor, out: bool, row_scale: Any, col_scale: Any) -> Tensor:
+    def apply(weight: Tensor, rows: Tensor, transposed: bool) -> Tensor:
+        row_scale, col_scale = _factors(ctx.norm, lambda out: degree(weight, out))
+        if transposed:
+            row_scale, col_scale = col_scale, row_scale
         scaled = rows if col_scale is None else rows * col_scale[:, None]
-        product = _Product.apply(weight, scaled, graph, out)
+        product = _Product.apply(weight, scaled, graph, transposed)
         if ctx.self_loops != 0:
             product = product + ctx.self_loops * scaled
         return product if row_scale is None else product * row_scale[:, None]
 
-    grad_x = grad_weight = None
+    if need_weight:
+        # The whole product again, so that the degrees take part.
+        product = lambda x, weight: (apply(weight, x, False),)  # noqa: E731
+        return *plain_gradients(product, (x, edge_weight), (need_x, True), (grad,)), grad_bias
+    if not need_x:
+        return None, None, grad_bias
+    weight = edge_weight
+    if weight is None:
+        weight = grad.new_ones(graph.num_edges) if graph._weight is None else graph._weight.to(dtype)
     with torch.enable_grad():
-        if need_weight:
-            # The whole product again, so that the degrees take part.
-            row_scale, col_scale = _factors(ctx.norm, degree)
-            product = apply(weight, x, False, row_scale, col_scale)
-            inputs = [edge_weight, x] if need_x else [edge_weight]
-            grad_weight, *rest = torch.autograd.grad(product, inputs, grad, create_graph=True)
-            grad_x = rest[0] if need_x else None
-        elif need_x:
-            row_scale, col_scale = _factors(ctx.norm, degree)
-            grad_x = apply(weight, grad, True, col_scale, row_scale)
-    return grad_x, grad_weight, grad_bias
+        return apply(weight, grad, True), None, grad_bias
 
 
 # Shapes and dtypes for torch.compile and torch.export.

@@ -1,0 +1,142 @@
+"""When the values of arguments are looked at, which on CUDA would mean to wait for the device: `set_checks`.
+
+Shapes, dtypes and numbers are always checked. Values of tensors that are: the boxes of `roi_pool` and `roi_match`, the
+lengths of `conv_lstm`, NaN in the edge weights of `spmm`. Whatever they hold, nothing is read outside of a tensor.
+
+Asynchronous checks leave what they find in notes on the device. A copy of the notes follows in pinned memory, where the
+host reads it without waiting: so the next call that checks raises for one before it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from amstel import _check
+
+MODES = ("sync", "async", "off")
+#: What is noted, and what it must be.
+_KINDS = {
+    "boxes": "have finite coordinates and a whole batch index of one of the images",
+    "lengths": "be from 1 to T",
+    "edge_weight": "not be NaN",
+}
+_mode = "async"
+
+
+def set_checks(mode: str) -> None:
+    """When operators look at the values of their arguments: boxes, lengths, and edge weights.
+
+    Args:
+        mode: "async", the default: at once on the CPU, and on CUDA without waiting for the device. There an error is
+            raised by a later call of an operator that checks, or by `raise_pending_checks`, and names no call.
+            "sync": at once everywhere; every check on CUDA waits for the device (none does in a CUDA graph).
+            "off": never.
+
+    A value that is not valid reads nothing in any mode: a box is pooled to 0, a length below 1 keeps the initial state
+    and one above T counts as T, a NaN weight gives NaN. In a CUDA graph "async" checks work too, at every replay, if an
+    operator has checked on this device before the capture. Compiled programs look at boxes as with "sync", if they
+    were compiled with any mode but "off", and not at lengths.
+
+    Raises:
+        ValueError or TypeError: mode is none of these.
+
+    Example:
+        >>> amstel.set_checks("sync")
+        >>> amstel.set_checks("async")
+    """
+    global _mode
+    _mode = _check.choice("mode", mode, MODES)
+
+
+def raise_pending_checks() -> None:
+    """Wait for all devices and raise what asynchronous checks have found there, if anything.
+
+    Raises:
+        ValueError: an operator was given a value that is not valid.
+
+    Example:
+        >>> amstel.raise_pending_checks()
+    """
+    for notes in list(_notes.values()):
+        notes.synchronize()
+        notes.raise_found()
+
+
+def enabled() -> bool:
+    return _mode != "off"
+
+
+def how(t: Tensor) -> str:
+    """How the values of t are looked at now, "sync", "async" or "off"; raises what was found on its device before."""
+    if _mode == "off" or not t.is_cuda:
+        return "off" if _mode == "off" else "sync"
+    capturing = torch.cuda.is_current_stream_capturing()
+    if _mode == "sync":
+        return "off" if capturing else "sync"
+    notes = _notes_on(t.device, capturing)
+    if notes is None:
+        return "off"
+    if not capturing:
+        notes.raise_found()
+    return "async"
+
+
+class Notes:
+    """What checks on one device have found: for each kind the position of a bad value, or -1; and one that is ignored."""
+
+    def __init__(self, device: torch.device):
+        with torch.inference_mode(False), torch.no_grad():
+            size = (len(_KINDS) + 1,)
+            self.found = torch.full(size, -1, dtype=torch.int64, device=device)
+            self.host = torch.full(size, -1, dtype=torch.int64, pin_memory=device.type == "cuda")
+            self.slots = {kind: self.found[k : k + 1] for k, kind in enumerate(_KINDS)}
+        self._seen = self.host.numpy()[:-1]
+        self._nothing = self._seen.tobytes()
+
+    def note(self, kind: str, bad: Tensor) -> None:
+        """Note that any of `bad` is true. Only ever written, so that streams need not wait for each other."""
+        # Beneath transforms and autograd, none of which these are for.
+        with torch._C._DisableFuncTorch(), torch.no_grad():
+            slot = torch.where(bad.any(), list(_KINDS).index(kind), len(_KINDS))
+            self.found.index_fill_(0, slot.view(1), 0)
+        self.post()
+
+    def post(self) -> None:
+        """Have the host see what is found, some time later."""
+        with torch._C._DisableFuncTorch(), torch.no_grad():
+            self.host.copy_(self.found, non_blocking=True)
+
+    def synchronize(self) -> None:
+        if self.found.is_cuda:
+            torch.cuda.synchronize(self.found.device)
+        self.host.copy_(self.found)
+
+    def raise_found(self) -> None:
+        if self._seen.tobytes() == self._nothing:
+            return
+        self.synchronize()  # so that no copy is under way
+        kind = next((kind for kind, number in zip(_KINDS, self._seen, strict=True) if number != -1), None)
+        self.found.fill_(-1)
+        self.host.fill_(-1)
+        if kind is not None:
+            raise ValueError(
+                f"`{kind}` must {_KINDS[kind]}, which those of an earlier call on {self.found.device} did not; "
+                "amstel.set_checks('sync') finds the call"
+            )
+
+
+_notes: dict[torch.device, Notes] = {}
+
+
+def _notes_on(device: torch.device, capturing: bool) -> Notes | None:
+    """None while a graph is captured that was the first to check: what it allocates would be its own."""
+    found = _notes.get(device)
+    if found is None and not capturing:
+        found = _notes[device] = Notes(device)
+    return found
+
+
+def notes_of(t: Tensor) -> Notes:
+    """Where `how` said "async"."""
+    return _notes[t.device]

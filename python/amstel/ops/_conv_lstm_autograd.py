@@ -1,0 +1,175 @@
+"""`amstel.ops.conv_lstm` and its cell for autograd: what the forward pass keeps, and the gradients from it.
+
+Where a gradient is itself differentiated it is that of the reference.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amstel import reference
+from amstel.ops._conv_lstm import first, sum_dtype
+from amstel.ops._raw import operators, plain_gradients, watched
+
+_ops = operators
+
+
+# ---- The sequence ----
+
+
+class ConvLstm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias: Any,
+        peephole: Any,
+        h: Any,
+        c: Any,
+        mask: Any,
+        dilation: int,
+        padding: str,
+        algorithm: str,
+        memory: str,
+        return_sequences: bool,
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
+        keep = "gates" if memory == "store" else "state"
+        history, cells, gates = _ops.conv_lstm(
+            x, weight_ih, weight_hh, bias, h, c, mask, peephole, dilation, padding, algorithm, keep
+        )
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(
+            x,
+            weight_ih,
+            weight_hh,
+            bias,
+            peephole,
+            h,
+            c,
+            mask,
+            history,
+            cells,
+            gates if keep == "gates" else None,
+        )
+        ctx.options = (dilation, padding, algorithm)
+        # Detached, the output is no view for autograd and may be changed in place, which the backward pass notices.
+        output = first(history[1:]).detach() if return_sequences else None
+        # Copies: a frame that lives on must not hold the history.
+        return output, first(history[-1].clone()), first(cells[-1].clone())
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Any, grad_h: Any, grad_c: Any) -> Any:
+        x, weight_ih, weight_hh, bias, peephole, h, c, mask, history, cells, gates = ctx.saved_tensors
+        dilation, padding, algorithm = ctx.options
+        none = (None,) * 6
+        if grad_output is None and grad_h is None and grad_c is None:
+            return (None,) * 13
+        inputs = (x, weight_ih, weight_hh, bias, peephole, h, c)
+        if torch.is_grad_enabled() or watched(grad_output, grad_h, grad_c):
+            lengths = None if mask is None else mask.sum(0)
+
+            def plain(x: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Any, peephole: Any, h: Any, c: Any) -> Any:
+                output, state = reference.conv_lstm(
+                    x, w_ih, w_hh, bias, None if h is None else (h, c), lengths=lengths, peephole=peephole,
+                    dilation=dilation, padding=padding,
+                )  # fmt: skip
+                return output, *state
+
+            grads = (grad_output, grad_h, grad_c)
+            return *plain_gradients(plain, inputs, ctx.needs_input_grad[:7], grads), *none
+        needs = list(ctx.needs_input_grad[:7])
+        grads = _ops.conv_lstm_grad(
+            grad_output, grad_h, grad_c, x, weight_ih, weight_hh, bias, mask, peephole, history, cells, gates,
+            dilation, padding, algorithm, needs,
+        )  # fmt: skip
+        return *(g if need else None for g, need in zip(grads, needs, strict=True)), *none
+
+
+# ---- The cell ----
+
+
+def _rows(t: Tensor, inner: int) -> Tensor:
+    return t.reshape(-1, inner) if inner else t.reshape(0, 0)
+
+
+def cell(
+    gates: Tensor, c: Tensor, peephole: Tensor | None, keep: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """h, the new c, and the activated gates if asked; see csrc/library.cpp for rows and inner."""
+    laid, inner, weights = _layout(gates, peephole)
+    gates, c = gates.contiguous(memory_format=laid), c.contiguous(memory_format=laid)
+    h, c_out = torch.empty_like(c, dtype=gates.dtype), torch.empty_like(c)
+    activated = torch.empty_like(gates) if keep else None
+    flat = [None if t is None else _flat(t, laid) for t in (gates, c, h, c_out, activated)]
+    g, old, new_h, new_c, act = (
+        t if t is None else _rows(t, inner * n) for t, n in zip(flat, (4, 1, 1, 1, 4), strict=True)
+    )
+    _ops.conv_lstm_gates(g, None, old, weights, new_h, new_c, act)
+    return h, c_out, activated
+
+
+def _flat(t: Tensor, laid: torch.memory_format) -> Tensor:
+    """A view of the memory in its order."""
+    return t if laid == torch.contiguous_format else t.movedim(1, -1)
+
+
+def _layout(gates: Tensor, peephole: Tensor | None) -> tuple[torch.memory_format, int, Tensor | None]:
+    """Of a contiguous tensor an image is a row, of a channels_last one a pixel; and the peepholes along a row."""
+    hidden = gates.shape[1] // 4
+    if peephole is not None:
+        peephole = peephole.to(sum_dtype(gates.dtype))
+    if not gates.is_contiguous():
+        return torch.channels_last, hidden, peephole if peephole is None else peephole.contiguous()
+    pixels = gates.shape[2] * gates.shape[3]
+    if peephole is not None:
+        peephole = peephole[:, :, None].expand(3, hidden, pixels).reshape(3, -1).contiguous()
+    return torch.contiguous_format, hidden * pixels, peephole
+
+
+class Cell(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, c: Tensor, peephole: Any) -> tuple[Tensor, Tensor]:
+        h, c_out, activated = cell(gates, c, peephole, True)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gates, c, peephole, c_out, activated)
+        return h, c_out
+
+    @staticmethod
+    def backward(ctx: Any, grad_h: Any, grad_c: Any) -> Any:
+        gates, c, peephole, c_out, activated = ctx.saved_tensors
+        if grad_h is None and grad_c is None:
+            return None, None, None
+        if torch.is_grad_enabled() or watched(grad_h, grad_c):
+            inputs = (gates, c, peephole)
+            return tuple(
+                plain_gradients(reference.conv_lstm_cell, inputs, ctx.needs_input_grad, (grad_h, grad_c))
+            )
+        laid, inner, weights = _layout(activated, peephole)
+        tensors = [
+            t if t is None else _rows(_flat(t.contiguous(memory_format=laid), laid), inner * n)
+            for t, n in ((activated, 4), (c, 1), (c_out, 1), (grad_h, 1), (grad_c, 1))
+        ]
+        act, old, new, dh, dc = tensors
+        grad_gates, grad_old = torch.empty_like(activated), torch.empty_like(c_out)
+        sums = _ops.conv_lstm_gates_grad(
+            act, old, new, weights, dh, None, dc,
+            _rows(_flat(grad_old, laid), inner), _rows(_flat(grad_gates, laid), 4 * inner), False,
+        )  # fmt: skip
+        grad_peephole = None
+        if ctx.needs_input_grad[2]:
+            total = _ops.epilogue_grad(sums, None)[1]
+            grad_peephole = total.view(3, peephole.shape[1], -1).sum(-1).to(peephole.dtype)
+        return grad_gates, grad_old, grad_peephole
+
+
+def _cell_operator(gates: Tensor, c: Tensor, peephole: Tensor | None) -> tuple[Tensor, Tensor]:
+    return cell(gates, c, peephole, False)[:2]
+
+
+for _device in ("CPU", "CUDA"):
+    torch.library.impl("amstel::conv_lstm_cell", _device)(_cell_operator)

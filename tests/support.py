@@ -1,0 +1,124 @@
+"""What the tests show of every operator under each of PyTorch's ways of use, as the table of docs/guide/support.md.
+
+`python -m tests.support` writes that page. A cell is read from the parameters of the tests themselves; what no test
+covers is a hole, and HOLES names its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests import test_cuda_use, test_export, test_support, test_transforms
+
+PAGE = Path(__file__).parent.parent / "docs" / "guide" / "support.md"
+
+ROWS = (
+    "spmm", "conv_lstm", "conv_lstm_cell", "conv_gru_cell", "roi_pool", "roi_match", "rim_input", "rim_denoise_input",
+    "rim_super_resolve_input", "bicubic_down", "bicubic_down_adjoint", "mri_gradient", "mri_normal",
+)  # fmt: skip
+
+#: way: (what it means, the tests of it)
+WAYS: dict[str, tuple[str, tuple[Callable, ...]]] = {
+    "gradient": (
+        "reverse and forward mode, batched too",
+        (test_transforms.test_first_derivatives, test_transforms.test_forward_mode),
+    ),
+    "second": (
+        "derivatives of derivatives, each mode over the other",
+        (test_transforms.test_second_derivatives, test_transforms.test_second_functional_derivatives),
+    ),
+    "func": (
+        "`torch.func.grad`, `vjp`, `jvp`, `jacrev`, `jacfwd`",
+        (test_transforms.test_functional_derivatives,),
+    ),
+    "hessian": ("`torch.func.hessian`", (test_transforms.test_hessian,)),
+    "vmap": (
+        "`torch.vmap`, of derivatives too",
+        (test_transforms.test_vmap, test_transforms.test_vmap_of_derivatives),
+    ),
+    "compile": (
+        "`torch.compile(fullgraph=True)`, static and dynamic, forward and backward",
+        (test_export.test_compile,),
+    ),
+    "export": (
+        "`torch.export`, and training and transforming the program",
+        (test_export.test_export_holds_the_operator, test_export.test_exported_programs_can_be_trained),
+    ),
+    "dynamic": ("`torch.export` with dynamic shapes", (test_export.test_export_with_dynamic_shapes,)),
+    "AOTI": ("an AOTInductor package", (test_export.test_ahead_of_time_inductor,)),
+    "ONNX": ("`torch.onnx.export(dynamo=True)`, run by onnxruntime", (test_export.test_onnx,)),
+    "autocast": ("`torch.autocast`, bfloat16 and float16", (test_support.test_autocast,)),
+    "inference": ("`torch.inference_mode`", (test_support.test_inference_mode,)),
+    "CUDA graph": ("captured and replayed, where a GPU is", (test_cuda_use.test_captured,)),
+}
+
+# What a case is called where it stands for others, or for several operators.
+_STANDS_FOR = {"bicubic": ("bicubic_down", "bicubic_down_adjoint")}
+
+_SAME = "the kernel and its rules are those of `{}`, which is tested"
+HOLES: dict[tuple[str, str], str] = {
+    **{(row, "hessian"): "PyTorch defines it for real tensors" for row in ("mri_gradient", "mri_normal")},
+    **{("rim_input", way): _SAME.format("rim_denoise_input") for way in ("dynamic", "AOTI", "CUDA graph")},
+    **{("mri_normal", way): _SAME.format("mri_gradient") for way in ("dynamic", "CUDA graph")},
+    ("bicubic_down_adjoint", "CUDA graph"): "it runs as the backward pass of `bicubic_down`, which is tested",
+    **{
+        (row, "AOTI"): "the package holds the operator that `torch.export` does, which is tested; a package takes long"
+        for row in (
+            "conv_lstm_cell", "conv_gru_cell", "roi_match", "rim_super_resolve_input", "bicubic_down",
+            "bicubic_down_adjoint", "mri_gradient", "mri_normal",
+        )
+    },
+}  # fmt: skip
+
+
+def operators_of(test: Callable) -> set[str]:
+    """The operators among the parameters of a test: names, samples with a name, or pytest.param of those."""
+    found = set()
+    for mark in test.pytestmark:  # type: ignore[attr-defined]
+        if mark.name != "parametrize":
+            continue
+        for value in mark.args[1]:
+            value = value.values[0] if hasattr(value, "values") and not isinstance(value, dict) else value
+            name = getattr(value, "name", value)
+            if isinstance(name, str):
+                stem = name.split("-")[0].split(" ")[0]
+                found.update(_STANDS_FOR.get(stem, (stem,)))
+    return found & set(ROWS)
+
+
+def covered(way: str) -> set[str]:
+    """The operators that every test of a way has."""
+    sets = [operators_of(test) for test in WAYS[way][1]]
+    # The hessian test has complex operators among its parameters and leaves them out.
+    complex_ = {"mri_gradient", "mri_normal"} if way == "hessian" else set()
+    return set.intersection(*sets) - complex_
+
+
+def page() -> str:
+    reasons: list[str] = []
+    lines = []
+    for row in ROWS:
+        cells = []
+        for way in WAYS:
+            if row in covered(way):
+                cells.append("yes")
+                continue
+            reason = HOLES[row, way]
+            if reason not in reasons:
+                reasons.append(reason)
+            cells.append(f"({reasons.index(reason) + 1})")
+        lines.append(f"| `{row}` | " + " | ".join(cells) + " |")
+    header = ["| operator | " + " | ".join(WAYS) + " |", "|---|" + "---|" * len(WAYS)]
+    means = [f"- **{way}**: {text}." for way, (text, _) in WAYS.items()]
+    notes = [f"{n}. {reason[0].upper()}{reason[1:]}." for n, reason in enumerate(reasons, 1)]
+    return "\n".join([
+        "# What works with what", "",
+        "Every operator under each of PyTorch's ways of use. A \"yes\" is a test that compares with eager PyTorch or with the",
+        "plain form of the operator, in the project's own suite; this page is made from its list.", "",
+        *header, *lines, "", *means, "", "Where there is no test:", "", *notes, "",
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
