@@ -1,19 +1,18 @@
-"""Normalized-adjacency sparse-dense product: the public function, its gradients, its fake kernels."""
+"""Normalized-adjacency sparse-dense product: the public function, its checks, and who computes it."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from amstel import _check
-from amstel._derived import factors
 from amstel.graph import Graph
-from amstel.ops._raw import batched, dispatched, operators, transformed
+from amstel.ops import _csr_fake  # noqa: F401
+from amstel.ops._raw import batched, dispatched, operators
+from amstel.ops._spmm import Spmm, degree_of, factors_of, forward, prepare, sum_dtype
 
 NORMS = ("sym", "row", "sym_inout", "none")
 
-_ops = operators
 _spmm = operators.spmm
 
 
@@ -129,9 +128,9 @@ def _run(
         or (bias is not None and bias.requires_grad)
     ):
         # Here and not inside, where a tracer allows no change of the Graph.
-        _prepare(graph, norm, self_loops, x.dtype)
-        return _Spmm.apply(x, edge_weight, bias, graph, norm, self_loops, relu)
-    return _forward(graph, x, edge_weight, norm, self_loops, bias, relu)[0]
+        prepare(graph, norm, self_loops, x.dtype)
+        return Spmm.apply(x, edge_weight, bias, graph, norm, self_loops, relu)
+    return forward(graph, x, edge_weight, norm, self_loops, bias, relu)[0]
 
 
 def _check_arguments(
@@ -176,53 +175,6 @@ def _check_arguments(
     return self_loops
 
 
-def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _scales(
-    graph: Graph, dtype: torch.dtype, edge_weight: Tensor | None, norm: str, self_loops: float
-) -> tuple[Tensor | None, Tensor | None]:
-    if edge_weight is None or norm == "none":
-        return graph._scales(norm, self_loops, _sum_dtype(dtype))
-    return factors(norm, lambda out: _degree(graph, edge_weight, out) + self_loops)
-
-
-def _degree(graph: Graph, edge_weight: Tensor, out: bool) -> Tensor:
-    crow, _, edge = graph._transpose() if out else (graph._crow, graph._col, graph._edge)
-    return _ops.edge_sum(crow, edge, edge_weight.contiguous(), None)
-
-
-def _forward(
-    graph: Graph,
-    x: Tensor,
-    edge_weight: Tensor | None,
-    norm: str,
-    self_loops: float,
-    bias: Tensor | None,
-    relu: bool,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """y and the row and column factors that it used."""
-    row_scale, col_scale = _scales(graph, x.dtype, edge_weight, norm, self_loops)
-    given = edge_weight is not None
-    weight, edge = edge_weight, graph._edge
-    if edge_weight is not None:
-        weight = edge_weight.contiguous()
-    elif graph._weight is not None:
-        weight, edge = graph._values(x.dtype), None
-    bias = bias if bias is None else bias.contiguous()
-    y = _spmm(graph._crow, graph._col, edge, weight, x, row_scale, col_scale, self_loops, bias, relu, given)
-    return y, row_scale, col_scale
-
-
-def _prepare(graph: Graph, norm: str, self_loops: float, dtype: torch.dtype) -> None:
-    """Have the graph keep whatever the product and its gradient will ask for."""
-    graph._scales(norm, self_loops, _sum_dtype(dtype))
-    graph._transpose()
-    if graph._weight is not None:
-        graph._values(dtype), graph._values(dtype, transposed=True)
-
-
 def _transformed(
     graph: Graph,
     x: Tensor,
@@ -233,11 +185,11 @@ def _transformed(
     relu: bool,
 ) -> Tensor:
     """The same of operators that have every derivative."""
-    dtype = _sum_dtype(x.dtype)
+    dtype = sum_dtype(x.dtype)
     if not torch.compiler.is_compiling():
         # What the graph keeps belongs to no transform.
         with torch._C._DisableFuncTorch(), torch.no_grad():
-            _prepare(graph, norm, self_loops, x.dtype)
+            prepare(graph, norm, self_loops, x.dtype)
     if edge_weight is None:
         row_scale, col_scale = graph._scales(norm, self_loops, dtype)
         weight = None if graph._weight is None else graph._values(x.dtype)
@@ -245,303 +197,7 @@ def _transformed(
             graph._crow, graph._col, graph._edge if weight is None else None, weight, x, row_scale, col_scale,
             self_loops, bias, relu, False,
         )  # fmt: skip
-    row_scale, col_scale = _factors(norm, lambda out: _degree(graph, edge_weight, out) + self_loops)
+    row_scale, col_scale = factors_of(norm, lambda out: degree_of(graph, edge_weight, out) + self_loops)
     return _spmm(
         graph._crow, graph._col, graph._edge, edge_weight.contiguous(), x, row_scale, col_scale, self_loops, bias, relu, True
     )  # fmt: skip
-
-
-def _factors(norm: str, degree: Any) -> tuple[Tensor | None, Tensor | None]:
-    """`amstel.graph.factors` with derivatives that are finite where a degree is 0."""
-
-    def power(degree: Tensor, root: bool) -> Tensor:
-        on = degree > 0
-        safe = torch.where(on, degree, 1)
-        return torch.where(on, (safe.sqrt() if root else safe).reciprocal(), 0)
-
-    if norm == "none":
-        return None, None
-    if norm == "row":
-        return power(degree(False), False), None
-    row = power(degree(False), True)
-    return row, row if norm == "sym" else power(degree(True), True)
-
-
-class _Spmm(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        edge_weight: Any,
-        bias: Any,
-        graph: Graph,
-        norm: str,
-        self_loops: float,
-        relu: bool,
-    ) -> Tensor:
-        y, row_scale, col_scale = _forward(graph, x, edge_weight, norm, self_loops, bias, relu)
-        ctx.graph, ctx.norm, ctx.self_loops, ctx.relu = graph, norm, self_loops, relu
-        ctx.dtype = x.dtype
-        # x is needed for the weights alone, y for the activation alone.
-        ctx.save_for_backward(
-            x if ctx.needs_input_grad[1] else None, edge_weight, y if relu else None, row_scale, col_scale
-        )
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        x, edge_weight, y, row_scale, col_scale = ctx.saved_tensors
-        need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
-        graph, self_loops = ctx.graph, ctx.self_loops
-        if torch.is_grad_enabled() or transformed():
-            return *_differentiable_backward(ctx, grad), None, None, None, None
-        grad_x = grad_weight = grad_bias = None
-        if need_bias or y is not None:
-            masked, grad_bias = _ops.epilogue_grad(grad, y)
-            grad = grad if y is None else masked
-        if need_weight:
-            grad_x, grad_weight = _weight_grad(
-                graph, edge_weight, grad, x, row_scale, col_scale, ctx.norm, self_loops, need_x
-            )
-        elif need_x:
-            crow, col, edge = graph._transpose()
-            weight = edge_weight
-            if edge_weight is not None:
-                weight = edge_weight.contiguous()
-            elif graph._weight is not None:
-                weight, edge = graph._values(ctx.dtype, transposed=True), None
-            grad_x = _spmm(
-                crow, col, edge, weight, grad, col_scale, row_scale, self_loops, None, False, False
-            )
-        return (
-            grad_x if need_x else None,
-            grad_weight,
-            grad_bias if need_bias else None,
-            None,
-            None,
-            None,
-            None,
-        )
-
-
-def _weight_grad(
-    graph: Graph,
-    edge_weight: Tensor,
-    grad: Tensor,
-    x: Tensor,
-    row_scale: Tensor | None,
-    col_scale: Tensor | None,
-    norm: str,
-    self_loops: float,
-    need_x: bool,
-) -> tuple[Tensor | None, Tensor]:
-    """Gradients to x and, through the product and through the degrees, to edge_weight.
-
-    With y = R z and z = (A + λI) C x, a factor f = d^-p has d f / d d = -p f / d, so that a degree
-    collects -p / d times <grad_i, y_i> where it scales a row and <x_j, grad_x_j> where a column.
-    """
-    crow_t, col_t, edge_t = graph._transpose()
-    weight = edge_weight.contiguous()
-    grad_x, raw, by_col, loop = _ops.spmm_grad(
-        crow_t, col_t, edge_t, weight, grad, x, row_scale, col_scale, self_loops, need_x
-    )
-    if norm == "none":
-        return grad_x, raw.to(weight.dtype)
-    by_row = _ops.edge_sum(graph._crow, graph._edge, weight, raw)
-    if self_loops != 0:
-        by_row = by_row + loop
-    # 1 / d from the factor itself: it is 0 where the degree was not positive.
-    assert row_scale is not None
-    row_term, col_term = None, None
-    if norm == "row":
-        row_term = -by_row * row_scale
-    elif norm == "sym":
-        row_term = -0.5 * (by_row + by_col) * row_scale.square()
-    else:
-        assert col_scale is not None
-        row_term = -0.5 * by_row * row_scale.square()
-        col_term = -0.5 * by_col * col_scale.square()
-    grad_weight = _ops.edge_add(graph._crow, graph._col, graph._edge, raw, row_term, col_term, weight.dtype)
-    return grad_x, grad_weight
-
-
-# Higher derivatives. A first gradient that is itself differentiated is composed of two operations
-# which are each other's derivatives: the plain product and the inner products along the edges.
-
-
-class _Product(torch.autograd.Function):
-    """y[i] = sum over the edges j -> i of weight * x[j] (j -> i reversed with `out`)."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(weight: Tensor, x: Tensor, graph: Graph, out: bool) -> Tensor:
-        crow, col, edge = graph._transpose() if out else (graph._crow, graph._col, graph._edge)
-        return _spmm(crow, col, edge, weight.contiguous(), x, None, None, 0.0, None, False, False)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.save_for_forward(*inputs[:2])
-        ctx.graph, ctx.out = inputs[2:]
-
-    @staticmethod
-    def jvp(ctx: Any, weight_t: Tensor, x_t: Tensor, *_: Any) -> Tensor:
-        weight, x = ctx.saved_tensors
-        rest = ctx.graph, ctx.out
-        return _Product.apply(weight_t, x, *rest) + _Product.apply(weight, x_t, *rest)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        weight, x = ctx.saved_tensors
-        target, source = (x, grad) if ctx.out else (grad, x)
-        grad_weight = _EdgeDot.apply(target, source, ctx.graph) if ctx.needs_input_grad[0] else None
-        grad_x = _Product.apply(weight, grad, ctx.graph, not ctx.out) if ctx.needs_input_grad[1] else None
-        return grad_weight, grad_x, None, None
-
-
-class _EdgeDot(torch.autograd.Function):
-    """<target[i], source[j]> for every edge j -> i, in the order in which the edges were given."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(target: Tensor, source: Tensor, graph: Graph) -> Tensor:
-        dots = _ops.spmm_grad(*graph._transpose(), None, target, source, None, None, 0.0, False)[1]
-        return dots.to(source.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.save_for_forward(*inputs[:2])
-        ctx.graph = inputs[2]
-
-    @staticmethod
-    def jvp(ctx: Any, target_t: Tensor, source_t: Tensor, *_: Any) -> Tensor:
-        target, source = ctx.saved_tensors
-        return _EdgeDot.apply(target_t, source, ctx.graph) + _EdgeDot.apply(target, source_t, ctx.graph)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        target, source = ctx.saved_tensors
-        grad_target = _Product.apply(grad, source, ctx.graph, False) if ctx.needs_input_grad[0] else None
-        grad_source = _Product.apply(grad, target, ctx.graph, True) if ctx.needs_input_grad[1] else None
-        return grad_target, grad_source, None
-
-
-def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    graph, dtype = ctx.graph, ctx.dtype
-    x, edge_weight, y, _, _ = ctx.saved_tensors
-    need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
-    if y is not None:
-        grad = grad * (y > 0)
-    grad_bias = grad.sum(tuple(range(grad.dim() - 1))) if need_bias else None
-    weight = edge_weight
-    if weight is None:
-        weight = grad.new_ones(graph.num_edges) if graph._weight is None else graph._weight.to(dtype)
-
-    def degree(out: bool) -> Tensor:
-        ones = weight.new_ones(graph.num_rows if out else graph.num_cols, 1)
-        return _Product.apply(weight, ones, graph, out)[:, 0] + ctx.self_loops
-
-    def apply(weight: Tensor, rows: Tensor, out: bool, row_scale: Any, col_scale: Any) -> Tensor:
-        scaled = rows if col_scale is None else rows * col_scale[:, None]
-        product = _Product.apply(weight, scaled, graph, out)
-        if ctx.self_loops != 0:
-            product = product + ctx.self_loops * scaled
-        return product if row_scale is None else product * row_scale[:, None]
-
-    grad_x = grad_weight = None
-    with torch.enable_grad():
-        if need_weight:
-            # The whole product again, so that the degrees take part.
-            row_scale, col_scale = _factors(ctx.norm, degree)
-            product = apply(weight, x, False, row_scale, col_scale)
-            inputs = [edge_weight, x] if need_x else [edge_weight]
-            grad_weight, *rest = torch.autograd.grad(product, inputs, grad, create_graph=True)
-            grad_x = rest[0] if need_x else None
-        elif need_x:
-            row_scale, col_scale = _factors(ctx.norm, degree)
-            grad_x = apply(weight, grad, True, col_scale, row_scale)
-    return grad_x, grad_weight, grad_bias
-
-
-# Shapes and dtypes for torch.compile and torch.export.
-
-
-def _index_dtype(*sizes: int) -> torch.dtype:
-    return torch.int32 if max(sizes) < 2**31 - 1 else torch.int64
-
-
-@torch.library.register_fake("amstel::csr_from_coo")
-def _(row: Tensor, col: Tensor, num_rows: int, num_cols: int, weight: Any) -> Any:
-    edges = row.shape[0]
-    dtype = _index_dtype(edges, num_rows, num_cols)
-    return tuple(row.new_empty(n, dtype=dtype) for n in (num_rows + 1, edges, edges))
-
-
-@torch.library.register_fake("amstel::csr_transpose")
-def _(crow: Tensor, col: Tensor, edge: Any, num_cols: int) -> Any:
-    return crow.new_empty(num_cols + 1), torch.empty_like(col), torch.empty_like(col)
-
-
-@torch.library.register_fake("amstel::csr_check")
-def _(crow: Tensor, col: Tensor, weight: Any, num_cols: int) -> None:
-    return None
-
-
-@torch.library.register_fake("amstel::edge_sum")
-def _(crow: Tensor, edge: Any, a: Tensor, b: Any) -> Tensor:
-    return a.new_empty(crow.shape[0] - 1, dtype=_sum_dtype(a.dtype))
-
-
-@torch.library.register_fake("amstel::edge_add")
-def _(
-    crow: Tensor, col: Tensor, edge: Any, value: Tensor, row_term: Any, col_term: Any, dtype: torch.dtype
-) -> Tensor:
-    return torch.empty_like(value, dtype=dtype)
-
-
-@torch.library.register_fake("amstel::spmm")
-def _(
-    crow: Tensor,
-    col: Tensor,
-    edge: Any,
-    weight: Any,
-    x: Tensor,
-    row_scale: Any,
-    col_scale: Any,
-    self_loops: float,
-    bias: Any,
-    relu: bool,
-    check_weight: bool,
-) -> Tensor:
-    return x.new_empty(*x.shape[:-2], crow.shape[0] - 1, x.shape[-1])
-
-
-@torch.library.register_fake("amstel::spmm_grad")
-def _(
-    crow_t: Tensor,
-    col_t: Tensor,
-    edge_t: Tensor,
-    weight: Any,
-    grad: Tensor,
-    x: Tensor,
-    row_scale: Any,
-    col_scale: Any,
-    self_loops: float,
-    need_x: bool,
-) -> Any:
-    dtype, rows = _sum_dtype(grad.dtype), crow_t.shape[0] - 1
-    return (
-        grad.new_empty(x.shape if need_x else (0,)),
-        grad.new_empty(col_t.shape[0], dtype=dtype),
-        grad.new_empty(rows, dtype=dtype),
-        grad.new_empty(rows if self_loops != 0 else 0, dtype=dtype),
-    )
-
-
-@torch.library.register_fake("amstel::epilogue_grad")
-def _(grad: Tensor, output: Any) -> Any:
-    masked = grad.new_empty(grad.shape if output is not None else (0,))
-    return masked, grad.new_empty(grad.shape[-1])

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from amstel.graph import Graph, factors
+from amstel._derived import factors
+from amstel.graph import Graph
 
 
 def spmm(
