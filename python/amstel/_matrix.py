@@ -42,6 +42,7 @@ class Matrix:
         self._given: _derived.Given = {}
         self._turned = Transpose(crow, col, edge, num_cols) if turned is None else turned
         self._half: bool | None = None
+        self._with_loops: Any = None
         self._kept_values: dict[Any, Tensor] = {}
         self._kept_degrees: dict[Any, Tensor] = {}
         self._kept_scales: dict[Any, tuple[Tensor | None, Tensor | None]] = {}
@@ -155,3 +156,25 @@ class Matrix:
                 lambda: factors(norm, lambda out: self._degree(dtype, out) + self_loops),
             )
         return found
+
+    def _index(self) -> Tensor:
+        """edge_index [2, E] int64 in the order in which the edges were given."""
+        row = torch.arange(self._crow.shape[0] - 1, device=self._device)
+        target = torch.repeat_interleave(row, self._crow.diff().long(), output_size=self._col.shape[0])
+        index = torch.stack([self._col.long(), target])
+        if self._edge is None:
+            return index
+        ordered = torch.empty_like(index)
+        ordered[:, self._edge.long()] = index
+        return ordered
+
+    def _looped(self) -> Any:
+        """The Graph with one more loop a node, behind the edges that were given and without weights."""
+        if self._with_loops is not None and not is_dynamo_compiling():
+            return self._with_loops
+        row = torch.arange(self._crow.shape[0] - 1, device=self._device)
+        index = self._index()
+        made = type(self).from_edge_index(torch.cat([index, row.expand(2, -1)], 1), self._num_cols)  # type: ignore[attr-defined]
+        if not torch.compiler.is_compiling() and is_plain(made._col):
+            self._with_loops = made
+        return made

@@ -246,13 +246,7 @@ class Graph(Matrix):
 
     def to_edge_index(self) -> tuple[Tensor, Tensor | None]:
         """`edge_index` [2, E] int64 and the weights, in the order in which the edges were given."""
-        counts = self._crow.diff().long()
-        target = torch.repeat_interleave(torch.arange(self.num_rows, device=self.device), counts)
-        index = torch.stack([self._col.long(), target])
-        if self._edge is not None:
-            ordered = torch.empty_like(index)
-            ordered[:, self._edge.long()] = index
-            index = ordered
+        index = self._index()
         return index, self.weight
 
     def to_scipy(self) -> Any:

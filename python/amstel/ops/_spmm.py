@@ -180,7 +180,7 @@ def _weight_grad(
 # which are each other's derivatives: the plain product and the inner products along the edges.
 
 
-class _Product(torch.autograd.Function):
+class Product(torch.autograd.Function):
     """y[i] = sum over the edges j -> i of weight * x[j] (j -> i reversed with `out`)."""
 
     generate_vmap_rule = True
@@ -200,14 +200,14 @@ class _Product(torch.autograd.Function):
     def jvp(ctx: Any, weight_t: Tensor, x_t: Tensor, *_: Any) -> Tensor:
         weight, x = ctx.saved_tensors
         rest = ctx.graph, ctx.out
-        return _Product.apply(weight_t, x, *rest) + _Product.apply(weight, x_t, *rest)
+        return Product.apply(weight_t, x, *rest) + Product.apply(weight, x_t, *rest)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         weight, x = ctx.saved_tensors
         target, source = (x, grad) if ctx.out else (grad, x)
         grad_weight = _EdgeDot.apply(target, source, ctx.graph) if ctx.needs_input_grad[0] else None
-        grad_x = _Product.apply(weight, grad, ctx.graph, not ctx.out) if ctx.needs_input_grad[1] else None
+        grad_x = Product.apply(weight, grad, ctx.graph, not ctx.out) if ctx.needs_input_grad[1] else None
         return grad_weight, grad_x, None, None
 
 
@@ -235,8 +235,8 @@ class _EdgeDot(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         target, source = ctx.saved_tensors
-        grad_target = _Product.apply(grad, source, ctx.graph, False) if ctx.needs_input_grad[0] else None
-        grad_source = _Product.apply(grad, target, ctx.graph, True) if ctx.needs_input_grad[1] else None
+        grad_target = Product.apply(grad, source, ctx.graph, False) if ctx.needs_input_grad[0] else None
+        grad_source = Product.apply(grad, target, ctx.graph, True) if ctx.needs_input_grad[1] else None
         return grad_target, grad_source, None
 
 
@@ -253,11 +253,11 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
 
     def degree(out: bool) -> Tensor:
         ones = weight.new_ones(graph.num_rows if out else graph.num_cols, 1)
-        return _Product.apply(weight, ones, graph, out)[:, 0] + ctx.self_loops
+        return Product.apply(weight, ones, graph, out)[:, 0] + ctx.self_loops
 
     def apply(weight: Tensor, rows: Tensor, out: bool, row_scale: Any, col_scale: Any) -> Tensor:
         scaled = rows if col_scale is None else rows * col_scale[:, None]
-        product = _Product.apply(weight, scaled, graph, out)
+        product = Product.apply(weight, scaled, graph, out)
         if ctx.self_loops != 0:
             product = product + ctx.self_loops * scaled
         return product if row_scale is None else product * row_scale[:, None]

@@ -1,6 +1,7 @@
 """Normalized-adjacency sparse-dense product: the public function, its checks, and who computes it."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from amstel import _check
 from amstel.graph import Graph
 from amstel.ops import _csr_fake  # noqa: F401
 from amstel.ops._raw import batched, dispatched, operators
-from amstel.ops._spmm import Spmm, degree_of, factors_of, forward, prepare, sum_dtype
+from amstel.ops._spmm import Product, Spmm, degree_of, factors_of, forward, prepare, sum_dtype
 
 NORMS = ("sym", "row", "sym_inout", "none")
 
@@ -18,11 +19,11 @@ _spmm = operators.spmm
 
 def spmm(
     graph: Graph,
-    x: Tensor,
+    x: Tensor | tuple[Tensor, Tensor | None],
     edge_weight: Tensor | None = None,
     *,
     norm: str = "sym",
-    self_loops: float = 1.0,
+    self_loops: float | Tensor = 1.0,
     bias: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor:
@@ -41,30 +42,36 @@ def spmm(
     ============  =====================  =====================
 
     A degree <= 0 gives the factor 0. On a directed graph "sym" takes the in-degree on both sides, as
-    PyTorch Geometric does, and "sym_inout" both degrees, as DGL does.
+    PyTorch Geometric does, and "sym_inout" both degrees, as DGL does. On a rectangular graph, whose sources
+    and targets are different nodes, "sym" means "sym_inout".
+
+    With a pair x = (x_src, x_dst) the graph is bipartite whatever its size: the loop of a target is its own row of
+    x_dst, ``y = act(R (A C x_src + λ S x_dst) + bias)``, where d_in counts the λ, d_out does not, and S = R for "sym"
+    and "sym_inout", else 1.
 
     Args:
         graph: a `Graph` of E edges; reuse one object over layers and epochs.
-        x: [N, F] or [B, N, F], float64, float32, bfloat16 or float16, on the graph's device, any
+        x: [N, F] or [B, N, F], or the pair (x_src, x_dst) of such, where x_dst may be None if λ is 0; float64, float32, bfloat16 or float16, on the graph's device, any
             strides. bfloat16 and float16 are summed in float32. Under autocast, x, edge_weight and bias
             are cast to its dtype.
         edge_weight: [E] in the order in which the edges were given, dtype of x; replaces the graph's
             own weights for this call. NaN raises. Degrees are sums of the weights as they were given; own
             weights that float16 does not hold, and wider weights under autocast, make a product in float32.
         norm: one of the table above.
-        self_loops: λ, the weight of the loops added to whatever loops there are; 0 adds none.
+        self_loops: λ, the weight of the loops added to whatever loops there are; 0 adds none. A tensor of one
+            element may learn: the loops are then edges of a Graph that is kept with this one.
         bias: [F], dtype of x.
         activation: None or "relu".
 
     Returns:
         y: [N, F] or [B, N, F], contiguous, dtype of x.
 
-    Differentiable in x, edge_weight (through the degrees too) and bias, any number of times. The result
+    Differentiable in x, edge_weight and self_loops (through the degrees too) and bias, any number of times. The result
     and the first gradients are bit-identical from run to run and for any number of threads.
 
     Raises:
-        ValueError or TypeError: an argument is not as described. A rectangular graph takes only
-            norm "none" or "row", with self_loops=0.
+        ValueError or TypeError: an argument is not as described. A rectangular graph without x_dst takes only
+            self_loops=0.
 
     Complexity: O((E + N) F) operations; no buffer of E elements, none of E F. The gradient saves x only
     for edge_weight and y only for the ReLU.
@@ -81,7 +88,11 @@ def spmm(
     """
     if not isinstance(graph, Graph):
         raise TypeError(f"`graph` must be an amstel.Graph, got {_check.describe(graph)}")
+    if type(x) is tuple or type(x) is list:
+        return _bipartite(graph, x, edge_weight, norm, self_loops, bias, activation)
     _check.tensor("x", x, "a tensor [N, F] or [B, N, F]")
+    if isinstance(self_loops, Tensor):
+        return _with_loops(graph, x, edge_weight, norm, self_loops, bias, activation)
     dtype, wide = x.dtype, False
     if torch.is_autocast_enabled(graph._device.type) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
@@ -103,6 +114,8 @@ def spmm(
         return y.to(dtype)
     self_loops = _check_arguments(graph, x, edge_weight, norm, self_loops, bias, activation)
     relu = activation == "relu"
+    if not graph._is_square and norm == "sym":
+        norm = "sym_inout"
     if edge_weight is None:
         return _run(graph, x, None, norm, self_loops, bias, relu)
     try:
@@ -156,10 +169,10 @@ def _check_arguments(
         _check.choice("activation", activation, (None, "relu"))
     if type(self_loops) is not float or not abs(self_loops) < math.inf:
         self_loops = _check.number("self_loops", self_loops)
-    if not graph._is_square and (norm not in ("none", "row") or self_loops != 0):
+    if not graph._is_square and self_loops != 0:
         raise ValueError(
-            f"a rectangular graph takes `norm` 'none' or 'row' with `self_loops` 0, "
-            f"got norm={norm!r}, self_loops={self_loops} for {graph!r}"
+            "a rectangular graph takes `self_loops` 0, or a pair `x` = (x_src, x_dst), "
+            f"got self_loops={self_loops} for {graph!r}"
         )
     if edge_weight is not None:
         _check.vector("edge_weight", edge_weight, graph.num_edges, x)
@@ -201,3 +214,99 @@ def _transformed(
     return _spmm(
         graph._crow, graph._col, graph._edge, edge_weight.contiguous(), x, row_scale, col_scale, self_loops, bias, relu, True
     )  # fmt: skip
+
+
+# Composed of others: what no single product does.
+
+
+def _loop_weight(value: float | Tensor, like: Tensor) -> float | Tensor:
+    """λ as a number, or as a tensor [] in the dtype of `like`."""
+    if not isinstance(value, Tensor):
+        return _check.number("self_loops", value)
+    if value.numel() != 1 or value.dtype not in _check.FLOATS or value.device != like.device:
+        _check.fail("self_loops", f"a number or a floating-point tensor [] on {like.device}", value)
+    return value.to(like.dtype).reshape(())
+
+
+def _in_float32(dtype: torch.dtype, device: torch.device) -> torch.dtype | None:
+    """The dtype of the result where float32 must carry the sums between products: short types and autocast."""
+    if torch.is_autocast_enabled(device.type) and dtype != torch.float64:
+        return torch.get_autocast_dtype(device.type)
+    return dtype if dtype in (torch.bfloat16, torch.float16) else None
+
+
+def _float(t: Tensor | None) -> Tensor | None:
+    return t if t is None else t.float()
+
+
+def _with_loops(
+    graph: Graph, x: Tensor, edge_weight: Tensor | None, norm: str, loops: Tensor, bias: Any, activation: Any
+) -> Tensor:
+    """λ that may learn: the loops as edges, of which it is the weight."""
+    short = _in_float32(x.dtype, x.device)
+    if short is not None:
+        with torch.autocast(x.device.type, enabled=False):
+            return _with_loops(
+                graph, x.float(), _float(edge_weight), norm, loops, _float(bias), activation
+            ).to(short)
+    _check_arguments(graph, x, edge_weight, norm, 0.0, bias, activation)
+    if not graph._is_square:
+        raise ValueError(f"a rectangular graph takes `self_loops` 0, got {_check.describe(loops)}")
+    weight = edge_weight
+    if weight is None:
+        weight = x.new_ones(graph.num_edges) if graph._weight is None else graph._weight.to(x.dtype)
+    value = _loop_weight(loops, x)
+    assert isinstance(value, Tensor)
+    weight = torch.cat([weight, value.expand(graph.num_rows)])
+    return spmm(graph._looped(), x, weight, norm=norm, self_loops=0.0, bias=bias, activation=activation)
+
+
+def _bipartite(
+    graph: Graph,
+    pair: Any,
+    edge_weight: Tensor | None,
+    norm: str,
+    self_loops: Any,
+    bias: Any,
+    activation: Any,
+) -> Tensor:
+    """Sources and targets with features of their own."""
+    if len(pair) != 2:
+        _check.fail("x", "a tensor or a pair (x_src, x_dst)", pair)
+    x, own = pair
+    _check.tensor("x", x, "a tensor or a pair (x_src, x_dst) of tensors")
+    short = _in_float32(x.dtype, x.device)
+    if short is not None:
+        with torch.autocast(x.device.type, enabled=False):
+            wide = x.float(), _float(own)
+            y = _bipartite(graph, wide, _float(edge_weight), norm, self_loops, _float(bias), activation)
+            return y.to(short)
+    _check_arguments(graph, x, edge_weight, norm, 0.0, bias, activation)
+    value = _loop_weight(self_loops, x)
+    shape = [*x.shape[:-2], graph.num_rows, x.shape[-1]]
+    if own is not None:
+        _check.tensor("x", own, "a pair (x_src, x_dst) of tensors")
+        if list(own.shape) != shape or own.dtype != x.dtype or own.device != x.device:
+            _check.fail("x", f"a pair (x_src, x_dst), x_dst {shape} like x_src", own)
+    norm = "sym_inout" if norm == "sym" else norm
+    plain = not isinstance(value, Tensor) and value == 0
+    if plain:
+        return spmm(graph, x, edge_weight, norm=norm, self_loops=0.0, bias=bias, activation=activation)
+    if own is None:
+        raise ValueError(f"`x` must be a pair (x_src, x_dst) of tensors where `self_loops` is {self_loops}")
+
+    def degree(out: bool) -> Tensor:
+        if edge_weight is None:
+            found = graph._degree(sum_dtype(x.dtype), out)
+        else:
+            ones = edge_weight.new_ones(graph.num_rows if out else graph.num_cols, 1)
+            found = Product.apply(edge_weight, ones, graph, out)[:, 0]
+        return found if out else found + value
+
+    row, col = factors_of(norm, degree)
+    scaled = x if col is None else x * col[:, None]
+    y = spmm(graph, scaled, edge_weight, norm="none", self_loops=0.0)
+    y = y + value * (own if col is None else own * row[:, None])
+    y = y if row is None else y * row[:, None]
+    y = y if bias is None else y + bias
+    return y.relu() if activation == "relu" else y

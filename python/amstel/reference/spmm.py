@@ -26,6 +26,8 @@ def spmm(
         size, index = (graph.num_cols, source) if out else (graph.num_rows, target)
         return x.new_zeros(size).index_add(0, index, weight) + self_loops
 
+    if norm == "sym" and not graph.is_square:
+        norm = "sym_inout"
     row_scale, col_scale = factors(norm, degree)
     if row_scale is not None:
         weight = weight * row_scale[target]
