@@ -15,7 +15,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import amstel
-from amstel import ops
+from amstel import _derived, ops
 from tests.test_spmm import random_edges
 
 
@@ -367,3 +367,59 @@ def test_the_compiled_transpose_is_the_graphs_own():
     assert all(
         torch.equal(s, t) for s, t in zip(torch.ops.amstel.graph_transpose(*arrays, 37), kept, strict=True)
     )
+
+
+def test_the_transpose_belongs_to_the_arrays_of_a_live_graph_and_not_to_an_address():
+    graph = make()
+    twin = copy.copy(graph)
+    kept = graph._transpose()
+    assert twin._transpose() is kept  # the same arrays: sorted once
+    crow, col, edge = graph._crow, graph._col, graph._edge
+    aliases = crow.detach(), col.detach(), edge.detach()
+    assert _derived._found(*aliases, 37) is graph._turned
+    del graph
+    gc.collect()
+    assert _derived._found(*aliases, 37) is twin._turned
+    for arguments in (
+        (crow.clone(), col, edge, 37),
+        (crow, col.clone(), edge, 37),
+        (crow, col, edge.clone(), 37),
+        (crow, col, None, 37),
+        (crow, col, edge, 38),
+        (crow[:-1], col, edge, 37),
+    ):
+        assert _derived._found(*arguments) is None
+        if len(arguments[0]) == 38:
+            found = torch.ops.amstel.graph_transpose(*arguments)
+            expected = torch.ops.amstel.csr_transpose(*arguments)
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    # Another matrix in the storage of a Graph that is gone.
+    del twin, kept
+    gc.collect()
+    crow[1:] = len(col)
+    assert _derived._found(crow, col, edge, 37) is None
+    found = torch.ops.amstel.graph_transpose(crow, col, edge, 37)
+    expected = torch.ops.amstel.csr_transpose(crow, col, edge, 37)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_compiled_step_sorts_a_graph_once(backend, monkeypatch):
+    sorts = []
+    found = _derived._found
+    monkeypatch.setattr(_derived, "_found", lambda *a: sorts.append(found(*a)) or sorts[-1])
+    torch._dynamo.reset()
+    graph, x = make(), torch.randn(37, 4, requires_grad=True)
+    step = torch.compile(lambda g, v: ops.spmm(g, v, norm="row").square().sum(), backend=backend)
+    for _ in range(3):
+        (gradient,) = torch.autograd.grad(step(graph, x), x)
+    assert len(sorts) >= 3 and all(kept is graph._turned for kept in sorts)
+    (expected,) = torch.autograd.grad(ops.spmm(graph, x, norm="row").square().sum(), x)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_shared_memory_keeps_the_transpose():
+    graph = make().share_memory_()
+    before = graph._transpose()
+    found = torch.ops.amstel.graph_transpose(graph._crow, graph._col, graph._edge, 37)
+    assert all(torch.equal(a, b) for a, b in zip(found, before, strict=True))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import amstel
-from amstel.interop import pyg
+from amstel.interop import _pyg
 from amstel.interop.pyg import GCNConv
 
 N = 20
@@ -70,9 +70,9 @@ def test_a_graph_in_place_of_edge_index(kind, weighted):
     graph = amstel.Graph.from_edge_index(index, N, w)
     torch.testing.assert_close(conv(x, graph), expected)
     torch.testing.assert_close(conv(x, amstel.Graph.from_edge_index(index, N), w), expected)
-    prepared = pyg._prepared[graph]["source_to_target", True]
+    prepared = _pyg._prepared[graph]["source_to_target", True]
     GCNConv(6, 4)(x, graph)
-    assert pyg._prepared[graph] == {("source_to_target", True): prepared}
+    assert _pyg._prepared[graph] == {("source_to_target", True): prepared}
     if kind == "directed":  # nothing to add: the layers share the Graph itself
         assert prepared.graph is None
 
@@ -133,7 +133,7 @@ def test_lazy_input_width():
     torch.manual_seed(0)
     conv = GCNConv(-1, 4)
     assert conv(torch.randn(N, 6), _index("directed")).shape == (N, 4)
-    assert conv.lin.weight.shape == (4, 6) and type(conv.lin).__name__ == "_Linear"
+    assert conv.lin.weight.shape == (4, 6)
     assert conv.lin.weight.abs().max() <= (6 / 10) ** 0.5
     fresh = GCNConv(6, 4)
     fresh.load_state_dict(conv.state_dict())
@@ -147,10 +147,13 @@ def test_batches():
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (lambda: GCNConv(6, 4, add_self_loops=True, normalize=False), ValueError, "only with normalize=True"),
-        (lambda: GCNConv(6, 4, aggr="max"), ValueError, "`aggr` must be 'add'"),
+        (
+            lambda: GCNConv(6, 4, add_self_loops=True, normalize=False),
+            ValueError,
+            "does not support adding self-loops",
+        ),
         (lambda: GCNConv(6, 4, flow="both"), ValueError, "`flow` must be"),
-        (lambda: GCNConv(6, 4, heads=2), TypeError, "no options.*heads"),
+        (lambda: GCNConv(6, 4, heads=2), TypeError, "heads"),
         (lambda: GCNConv(6, 4)(torch.randn(N, 6), torch.tensor([[0], [N]])), ValueError, str(N)),
         (
             lambda: GCNConv(6, 4)(torch.randn(N, 6), torch.zeros(3, 2).long()),
@@ -162,7 +165,7 @@ def test_batches():
             ValueError,
             "`edge_weight` must be",
         ),
-        (lambda: GCNConv(6, 4)((1, 2), _index("loops")), TypeError, "`x` must be"),
+        (lambda: GCNConv(6, 4)("x", _index("loops")), TypeError, "`x` must be"),
         (lambda: GCNConv(6, 4)(torch.randn(N, 6), [[0], [1]]), TypeError, "`edge_index` must be"),
     ],
 )

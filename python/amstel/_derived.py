@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from amstel import _check, _library
-
-if TYPE_CHECKING:
-    from amstel.graph import Graph
 
 Csr = tuple[Tensor, Tensor, Tensor]
 
@@ -185,24 +182,47 @@ def factors(norm: str, degree: Any) -> tuple[Tensor | None, Tensor | None]:
 
 # ---- The transpose, eager and under torch.compile ----
 
-# Graphs that are alive, by the addresses of their arrays, which nobody can change: under torch.compile the operator
-# below finds the transpose that the Graph keeps. The traced program holds no state of a Graph, so that it need not
-# be compiled again for one that was used before or was not.
-_alive: weakref.WeakValueDictionary[tuple[int, int], Graph] = weakref.WeakValueDictionary()
+
+class Transpose:
+    """The transpose of a CSR structure, sorted at the first use and kept; copies of a Graph share it.
+
+    The storage of `crow` knows it by a weak reference, which is how a compiled program finds it: that holds no state
+    of a Graph and need not be compiled again for one that was used before or was not. Whoever follows the reference
+    compares the arrays, not their addresses: they are the ones of a live Graph, which nobody changes.
+    """
+
+    def __init__(self, crow: Tensor, col: Tensor, edge: Tensor | None, num_cols: int):
+        self.arrays = crow, col, edge, num_cols
+        self.csr: Csr | None = None
+        if not torch.compiler.is_compiling() and type(crow) is Tensor and crow.device.type != "meta":
+            crow.untyped_storage()._amstel_transpose = weakref.ref(self)  # type: ignore[attr-defined]
+
+    def get(self) -> Csr:
+        """crow, col and edge of the transposed matrix; a symmetric matrix shares its own crow and col."""
+        if self.csr is not None:
+            return self.csr
+        crow, col, _, _ = self.arrays
+        crow_t, col_t, edge_t = plainly(lambda: _library.operators.csr_transpose(*self.arrays))
+        if crow_t.shape == crow.shape and is_plain(crow, crow_t) and crow.device.type != "meta":
+            if torch.equal(crow_t, crow) and torch.equal(col_t, col):
+                crow_t, col_t = crow, col
+        made = crow_t, col_t, edge_t
+        if is_plain(*made):
+            self.csr = made
+        return made
 
 
-def register(graph: Graph) -> None:
-    if type(graph._crow) is Tensor and graph._device.type != "meta":
-        _alive[graph._crow.data_ptr(), graph._col.data_ptr()] = graph
-
-
-def transpose(crow: Tensor, col: Tensor, edge: Tensor | None, num_cols: int) -> Csr:
-    """crow, col and edge of the transposed matrix; a symmetric matrix shares its own crow and col."""
-    crow_t, col_t, edge_t = _library.operators.csr_transpose(crow, col, edge, num_cols)
-    if crow_t.shape == crow.shape and is_plain(crow, crow_t) and crow.device.type != "meta":
-        if torch.equal(crow_t, crow) and torch.equal(col_t, col):
-            crow_t, col_t = crow, col
-    return crow_t, col_t, edge_t
+def _found(crow: Tensor, col: Tensor, edge: Tensor | None, num_cols: int) -> Transpose | None:
+    """What is kept for exactly these arrays."""
+    reference = getattr(crow.untyped_storage(), "_amstel_transpose", None)
+    kept = None if reference is None else reference()
+    if kept is None:
+        return None
+    own_crow, own_col, own_edge, own_cols = kept.arrays
+    same = own_crow.is_set_to(crow) and own_col.is_set_to(col) and own_cols == num_cols
+    if own_edge is None or edge is None:
+        return kept if same and own_edge is edge else None
+    return kept if same and own_edge.is_set_to(edge) else None
 
 
 @torch.library.custom_op(
@@ -212,14 +232,10 @@ def transpose(crow: Tensor, col: Tensor, edge: Tensor | None, num_cols: int) -> 
 )
 def graph_transpose(crow: Tensor, col: Tensor, edge: Tensor | None, num_cols: int) -> Csr:
     """csr_transpose as a copy of what the Graph of these arrays keeps; sorts only once a Graph."""
-    graph = _alive.get((crow.data_ptr(), col.data_ptr()))
-    if graph is None or (len(crow), len(col), num_cols) != (
-        graph.num_rows + 1,
-        graph.num_edges,
-        graph.num_cols,
-    ):
+    kept = _found(crow, col, edge, num_cols)
+    if kept is None:
         return _library.operators.csr_transpose(crow, col, edge, num_cols)
-    return tuple(t.clone() for t in graph._transpose())  # type: ignore[return-value]
+    return tuple(t.clone() for t in kept.get())  # type: ignore[return-value]
 
 
 @graph_transpose.register_fake

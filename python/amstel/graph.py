@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.compiler import is_dynamo_compiling
 
-from amstel import _check, _convert, _derived, _library
-from amstel._derived import copy_of, factors, is_plain, keep, plainly
+from amstel import _check, _convert, _derived
+from amstel._derived import copy_of, plainly
+from amstel._matrix import Matrix
 
 _STATE = ("crow", "col", "edge", "weight")
 
 
-class Graph:
+class Graph(Matrix):
     """A graph or, more generally, a sparse matrix A [num_rows, num_cols]: row = target, column = source.
 
     Make one with `from_edge_index`, `from_csr`, `from_scipy` or `from_networkx`; all of them check
@@ -44,12 +44,6 @@ class Graph:
         Graph(num_nodes=3, num_edges=3)
     """
 
-    _crow: Tensor
-    _col: Tensor
-    _edge: Tensor | None
-    _weight: Tensor | None
-    _num_cols: int
-
     def __init__(self, crow: Tensor, col: Tensor, edge: Tensor | None, weight: Tensor | None, num_cols: int):
         """From the arrays themselves, which are checked and copied; `from_csr` is the constructor for users."""
         num_cols = _derived.check_parts(crow, col, edge, weight, num_cols)
@@ -64,22 +58,6 @@ class Graph:
         graph = cls.__new__(cls)
         graph._set(crow, col, edge, weight, num_cols)
         return graph
-
-    def _set(
-        self, crow: Tensor, col: Tensor, edge: Tensor | None, weight: Tensor | None, num_cols: int
-    ) -> None:
-        self._crow, self._col, self._edge, self._weight = crow, col, edge, weight
-        self._num_cols = num_cols
-        self._device = crow.device
-        self._is_square = crow.shape[0] - 1 == num_cols
-        self._given: _derived.Given = {}
-        self._transposed: _derived.Csr | None = None
-        self._half: bool | None = None
-        self._kept_values: dict[Any, Tensor] = {}
-        self._kept_degrees: dict[Any, Tensor] = {}
-        self._kept_scales: dict[Any, tuple[Tensor | None, Tensor | None]] = {}
-        if not torch.compiler.is_compiling():
-            _derived.register(self)
 
     # Constructors
 
@@ -189,41 +167,6 @@ class Graph:
         """Weights in the order given [E], a copy, or None."""
         return None if self._weight is None else copy_of(self._weight, self._given)
 
-    @property
-    def has_weight(self) -> bool:
-        """Whether the edges have weights of their own."""
-        return self._weight is not None
-
-    @property
-    def device(self) -> torch.device:
-        """Where the graph's arrays are."""
-        return self._device
-
-    @property
-    def num_rows(self) -> int:
-        """Number of targets."""
-        return self._crow.shape[0] - 1
-
-    @property
-    def num_cols(self) -> int:
-        """Number of sources."""
-        return self._num_cols
-
-    @property
-    def num_nodes(self) -> int:
-        """Number of target nodes (rows)."""
-        return self._crow.shape[0] - 1
-
-    @property
-    def num_edges(self) -> int:
-        """Edges stored, without the self-loops that a normalization adds."""
-        return self._col.shape[0]
-
-    @property
-    def is_square(self) -> bool:
-        """Whether sources and targets are the same nodes."""
-        return self._is_square
-
     def __repr__(self) -> str:
         sources = "" if self.is_square else f", num_sources={self.num_cols}"
         weight = "" if self._weight is None else ", weighted"
@@ -247,7 +190,9 @@ class Graph:
         self._set(crow, col, edge, weight, num_cols)
 
     def __copy__(self) -> Graph:
-        return self._map(lambda t: t)
+        graph = type(self).__new__(type(self))
+        graph._set(self._crow, self._col, self._edge, self._weight, self._num_cols, self._turned)
+        return graph
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
         memo[id(self)] = copied = self._map(Tensor.clone)
@@ -293,7 +238,6 @@ class Graph:
         for name in _STATE:
             if (t := getattr(self, "_" + name)) is not None:
                 t.share_memory_()
-        _derived.register(self)
         return self
 
     def is_shared(self) -> bool:
@@ -302,13 +246,7 @@ class Graph:
 
     def to_edge_index(self) -> tuple[Tensor, Tensor | None]:
         """`edge_index` [2, E] int64 and the weights, in the order in which the edges were given."""
-        counts = self._crow.diff().long()
-        target = torch.repeat_interleave(torch.arange(self.num_rows, device=self.device), counts)
-        index = torch.stack([self._col.long(), target])
-        if self._edge is not None:
-            ordered = torch.empty_like(index)
-            ordered[:, self._edge.long()] = index
-            index = ordered
+        index = self._index()
         return index, self.weight
 
     def to_scipy(self) -> Any:
@@ -349,83 +287,6 @@ class Graph:
         _check.choice("norm", norm, ("sym", "row", "sym_inout", "none"))
         row, col = self._scales(norm, _check.number("self_loops", self_loops), dtype)
         return tuple(None if t is None else copy_of(t, self._given) for t in (row, col))  # type: ignore[return-value]
-
-    # Derived data, for the operators: made once and kept, so not to be changed. Dynamo neither reads nor fills what
-    # is kept, so that its guards are the same for a fresh Graph and a used one.
-
-    def _transpose(self) -> _derived.Csr:
-        if is_dynamo_compiling():
-            return torch.ops.amstel.graph_transpose(self._crow, self._col, self._edge, self._num_cols)
-        kept = self._transposed
-        if kept is None:
-            kept = plainly(lambda: _derived.transpose(self._crow, self._col, self._edge, self._num_cols))
-            if is_plain(*kept):
-                self._transposed = kept
-        return kept
-
-    def _kept(self, store: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
-        found = store.get(key)
-        if found is None:
-            found = plainly(make)
-            if is_plain(*found) if isinstance(found, tuple) else is_plain(found):
-                keep(store, key, found)
-        return found
-
-    def _values(self, dtype: torch.dtype, transposed: bool = False) -> Tensor:
-        weight = self._weight
-        assert weight is not None
-
-        def make() -> Tensor:
-            edge = self._transpose()[2] if transposed else self._edge
-            value = weight.to(dtype)
-            return value if edge is None else value[edge.long()]
-
-        if is_dynamo_compiling():
-            return make()
-        return self._kept(self._kept_values, (dtype, transposed), make)
-
-    def _fits_half(self) -> bool:
-        """Whether float16 holds the own weights: none beyond its range, none so small that digits are lost."""
-        weight = self._weight
-        if weight is None or weight.dtype == torch.float16:
-            return True
-        if is_dynamo_compiling():
-            return False  # not known there
-        if self._half is None:
-
-            def look() -> bool:
-                size = weight.abs()
-                limits = torch.finfo(torch.float16)
-                return bool(((size <= limits.max) & (size >= limits.tiny) | (size == 0)).all())
-
-            self._half = plainly(look)
-        return self._half
-
-    def _degree(self, dtype: torch.dtype, out: bool = False) -> Tensor:
-        def make() -> Tensor:
-            crow = self._transpose()[0] if out else self._crow
-            if self._weight is None:
-                return crow.diff().to(dtype)
-            return _library.operators.edge_sum(crow, None, self._values(dtype, out), None)
-
-        if is_dynamo_compiling():
-            return make()
-        return self._kept(self._kept_degrees, (dtype, out), make)
-
-    def _scales(
-        self, norm: str, self_loops: float, dtype: torch.dtype
-    ) -> tuple[Tensor | None, Tensor | None]:
-        if is_dynamo_compiling():
-            return factors(norm, lambda out: self._degree(dtype, out) + self_loops)
-        key = (norm, self_loops, dtype)
-        found = self._kept_scales.get(key)
-        if found is None:
-            return self._kept(
-                self._kept_scales,
-                key,
-                lambda: factors(norm, lambda out: self._degree(dtype, out) + self_loops),
-            )
-        return found
 
 
 def _make(make: Callable[[], Graph]) -> Graph:

@@ -1,106 +1,193 @@
-"""GCNConv with PyTorch Geometric's interface, for swapping in; torch_geometric itself is not needed."""
+"""Layers of PyTorch Geometric, with its own as their base, whose products are `amstel.ops.spmm`.
+
+Each is a `torch_geometric.nn.MessagePassing`: what explains, hooks, scripts, traces or turns it into a heterogeneous
+model sees the layer that it knows. Where nobody looks at the messages, a call is one fused product and no tensor with a
+row per edge is written; where somebody does, PyG's own code runs. An `amstel.Graph` may stand in for the edge_index: it
+is converted once, for all layers and epochs.
+"""
 
 from __future__ import annotations
 
-import math
-import weakref
-from typing import Any
+import copy
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from amstel import _check
+from amstel._optional import need
 from amstel.graph import Graph
+from amstel.interop import _pyg
 from amstel.ops.spmm import spmm
 
+need("torch_geometric", "pyg", "amstel.interop.pyg")
 
-class _Linear(nn.Linear):
-    """Without bias; Glorot-initialized, as PyG's."""
+from torch_geometric import nn as pyg  # noqa: E402
+from torch_geometric.nn.conv.gcn_conv import gcn_norm  # noqa: E402
+from torch_geometric.typing import OptTensor, SparseTensor  # noqa: E402
+
+__all__ = ["APPNP", "GCN", "ChebConv", "GCN2Conv", "GCNConv", "SGConv"]
+
+_HOOKS = tuple(
+    f"_{stage}_forward_{when}hooks"
+    for stage in ("propagate", "message", "message_and_aggregate", "aggregate")
+    for when in ("pre_", "")
+)
+_STEPS = ("message", "aggregate", "message_and_aggregate", "update", "explain_message")
+
+
+class _Fused:
+    """Decides whether a call may be fused, and finds the Graph, weights and λ that PyG's normalization stands for."""
+
+    #: Of the first call, where cached=True: both what PyG keeps and this.
+    _cached_graph: _pyg.Arguments | None = None
 
     def reset_parameters(self) -> None:
-        limit = math.sqrt(6 / max(1, self.in_features + self.out_features))
-        nn.init.uniform_(self.weight, -limit, limit)
+        """PyG's, and an empty cache."""
+        super().reset_parameters()  # type: ignore[misc]
+        self._cached_graph = None
 
+    def _is_watched(self) -> bool:
+        """Whether somebody looks at the messages of this layer, or makes others."""
+        own = self.__dict__
+        if own["_explain"] or own["_decomposed_layers"] != 1 or any(own[name] for name in _HOOKS):
+            return True
+        if type(self.aggr_module) is not pyg.SumAggregation or self.node_dim != -2:  # type: ignore[attr-defined]
+            return True
+        theirs = self._base()
+        return "propagate" in own or any(
+            name in own or getattr(type(self), name) is not getattr(theirs, name) for name in _STEPS
+        )
 
-class _LazyLinear(nn.LazyLinear):
-    cls_to_become = _Linear
+    @classmethod
+    def _base(cls) -> type:
+        """PyG's class beneath this one."""
+        return next(base for base in cls.__mro__ if base.__module__.startswith("torch_geometric."))
 
-    def initialize_parameters(self, input: Tensor) -> None:
-        if self.has_uninitialized_params():
-            self.in_features = input.shape[-1]
-            self.weight.materialize((self.out_features, self.in_features))
-            _Linear.reset_parameters(self)  # type: ignore[arg-type]
+    def _is_fused(self, x: Any, edge_index: Any, edge_weight: Any) -> bool:
+        if not _is_dense(x) or x.dim() not in (2, 3) or self._is_watched():
+            return False
+        if edge_weight is not None and not (_is_dense(edge_weight) and edge_weight.dim() == 1):
+            return False
+        if isinstance(edge_index, Graph):
+            return True
+        if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
+            return False  # where PyG's operations are fused by others
+        if not isinstance(edge_index, Tensor):
+            return False
+        if edge_index.layout == torch.strided:
+            sizes = getattr(edge_index, "sparse_size", tuple)()  # of an EdgeIndex
+            known = all(size in (None, x.shape[-2]) for size in sizes)
+            return known and edge_index.dtype in (torch.int32, torch.int64)
+        return (
+            edge_index.layout in (torch.sparse_coo, torch.sparse_csr)
+            and edge_index.shape == (x.shape[-2], x.shape[-2])
+            and edge_index.dtype in _check.FLOATS
+            and edge_weight is None
+            and self.flow == "source_to_target"  # type: ignore[attr-defined]
+        )
 
+    def _plain(self, x: Any, edge_index: Any, edge_weight: Any) -> tuple[Any, Any]:
+        """What PyG's own code takes, after a look at what it would answer with something unclear."""
+        if not isinstance(x, (Tensor, tuple, list)) or (
+            isinstance(x, list) and not any(isinstance(t, Tensor) for t in x)
+        ):
+            _check.fail_type("x", "a tensor [N, F] or [B, N, F]", x)
+        if isinstance(x, Tensor) and x.dim() < 2:
+            _check.fail("x", "a tensor [N, F] or [B, N, F]", x)
+        if edge_weight is not None and not isinstance(edge_weight, Tensor):
+            _check.fail_type("edge_weight", "a tensor [E] or None", edge_weight)
+        if isinstance(edge_index, Graph):
+            index, own = edge_index.to_edge_index()
+            return index, own if edge_weight is None else edge_weight
+        if not isinstance(edge_index, (Tensor, SparseTensor)):
+            expected = "an integer tensor [2, E], a sparse matrix or an amstel.Graph"
+            _check.fail_type("edge_index", expected, edge_index)
+        if isinstance(edge_index, Tensor) and isinstance(x, Tensor) and x.dim() > 1:
+            nodes = x.shape[-2]
+            if edge_index.layout != torch.strided:
+                if self.node_dim == -2 and edge_index.shape != (nodes, nodes):  # type: ignore[attr-defined]
+                    _check.fail(
+                        "edge_index",
+                        f"a sparse matrix [{nodes}, {nodes}] for `x` {list(x.shape)}",
+                        edge_index,
+                    )
+            elif edge_index.is_floating_point() or edge_index.is_complex() or edge_index.dtype == torch.bool:
+                _check.fail("edge_index", "an integer tensor [2, E]", edge_index)
+        return edge_index, edge_weight
 
-class _Loops:
-    """A graph under PyG's self-loop rule: every node has one loop, which keeps its weight if it was there."""
-
-    def __init__(self, edge_index: Tensor, num_nodes: int, is_given: bool):
-        loop = edge_index[0] == edge_index[1]
-        self.num_nodes = num_nodes
-        self.keep = self.at = None
-        if bool(loop.any()):
-            self.keep = (~loop).nonzero()[:, 0]
-            self.of = loop.nonzero()[:, 0]
-            self.at = edge_index[0, self.of].long()
-            edge_index = edge_index[:, self.keep]
-        # None stands for the Graph that was given, which must not be held here: it would keep itself alive.
-        self.graph = None
-        if self.at is not None or not is_given:
-            self.graph = Graph.from_edge_index(edge_index, num_nodes=num_nodes)
-        if self.at is not None:
-            nodes = torch.arange(num_nodes, device=edge_index.device, dtype=edge_index.dtype).expand(2, -1)
-            self.looped = Graph.from_edge_index(torch.cat([edge_index, nodes], 1), num_nodes=num_nodes)
-
-    def arguments(self, given: Any, weight: Tensor | None, fill: float) -> tuple[Graph, Tensor | None, float]:
-        """Graph, edge weights and λ that `spmm` takes."""
-        graph = given if self.graph is None else self.graph
-        if weight is None:
-            return graph, None, 1.0  # PyG has no `improved` without weights
-        if self.at is None:
-            return graph, weight, fill
-        loops = weight.new_full((self.num_nodes,), fill).index_put((self.at,), weight[self.of])
-        return self.looped, torch.cat([weight[self.keep], loops]), 0.0
-
-
-# What a Graph becomes under the rules of a layer, (flow, self-loops), once for all layers; None: itself.
-_prepared: weakref.WeakKeyDictionary[Graph, dict[tuple[str, bool], _Loops | Graph | None]] = (
-    weakref.WeakKeyDictionary()
-)
-
-
-def _prepare(given: Graph, flow: str, loops: bool) -> _Loops | Graph | None:
-    kept = _prepared.setdefault(given, {})
-    if (flow, loops) not in kept:
-        index = given.to_edge_index()[0]
-        forward = flow == "source_to_target"
-        index = index if forward else index.flip(0)
-        if loops:
-            kept[flow, loops] = _Loops(index, given.num_nodes, forward)
+    def _arguments(self, x: Tensor, edge_index: Any, edge_weight: Any, fill: float = 1.0) -> _pyg.Arguments:
+        """By gcn_norm's rules, cached like its result."""
+        if self._cached_graph is not None:
+            return self._cached_graph
+        loops, flow = self.add_self_loops, self.flow  # type: ignore[attr-defined]
+        nodes = x.shape[-2]
+        if isinstance(edge_index, Graph):
+            found = _pyg.of_graph(edge_index, nodes, edge_weight, flow, loops, fill)
+        elif edge_index.layout == torch.strided:
+            index = edge_index.as_tensor() if hasattr(edge_index, "as_tensor") else edge_index
+            found = _pyg.of_index(index, nodes, edge_weight, flow, loops, fill)
         else:
-            kept[flow, loops] = None if forward else Graph.from_edge_index(index, num_nodes=given.num_nodes)
-    return kept[flow, loops]
+            found = _pyg.of_sparse(edge_index, nodes, loops, fill)
+        if getattr(self, "cached", False) and getattr(self, "normalize", True):
+            self._cached_graph = found
+            index, weight = self._plain(x, edge_index, edge_weight)
+            self._cached_edge_index = gcn_norm(
+                index, weight, nodes, getattr(self, "improved", False), loops, flow, x.dtype
+            )
+        return found
+
+    def _is_cached_by_pyg(self) -> bool:
+        """Whether only PyG's code has run so far, which then goes on with what it keeps."""
+        kept = getattr(self, "_cached_edge_index", None)
+        return kept is not None and self._cached_graph is None
+
+    def __prepare_scriptable__(self) -> Any:
+        """For torch.jit.script: the same layer as PyG's own."""
+        theirs = copy.copy(self)
+        theirs.__class__ = self._base()  # type: ignore[assignment]
+        theirs.__dict__.pop("_cached_graph", None)
+        theirs._set_jittable_templates()  # type: ignore[attr-defined]
+        return theirs
 
 
-class GCNConv(nn.Module):
-    r"""torch_geometric.nn.GCNConv on `amstel.ops.spmm`: ``X' = D^-1/2 (A + I) D^-1/2 X Θ^T + b``.
+def _widths(in_channels: int, out_channels: int) -> tuple[int, int]:
+    in_channels = _check.integer("in_channels", in_channels, -1)
+    if in_channels == 0:
+        _check.fail("in_channels", "an integer >= 1, or -1 to take it from the first input", in_channels)
+    return in_channels, _check.integer("out_channels", out_channels, 1)
 
-    The constructor, the keys of the state_dict (`lin.weight`, `bias`), the values and the gradients (to x,
-    edge_weight and the parameters) are PyG's, without its two tensors of E rows. PyG's self-loop rule holds:
-    a loop in the data keeps its weight (of several the last one), a missing one gets 1, or 2 if `improved`;
+
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.dtype in _check.FLOATS
+
+
+def _product(arguments: _pyg.Arguments, h: Tensor, norm: str, bias: Tensor | None = None) -> Tensor:
+    """`spmm` in the dtype that PyG's arithmetic has, under autocast too."""
+    graph, weight, self_loops = arguments
+    dtype = h.dtype if weight is None else torch.promote_types(h.dtype, weight.dtype)
+    if bias is not None and bias.dtype != dtype:
+        return _product(arguments, h, norm) + bias
+    weight = weight if weight is None else weight.to(dtype)
+    with torch.autocast(h.device.type, enabled=False):
+        return spmm(graph, h.to(dtype), weight, norm=norm, self_loops=self_loops, bias=bias)
+
+
+class GCNConv(_Fused, pyg.GCNConv):
+    r"""torch_geometric.nn.GCNConv, fused: ``X' = D^-1/2 (A + I) D^-1/2 X Θ^T + b`` without tensors of E rows.
+
+    Constructor, state_dict, values and gradients (to x, edge_weight and the parameters) are PyG's. PyG's self-loop rule
+    holds: a loop in the data keeps its weight (of several the last one), a missing one gets 1, or 2 if `improved`;
     without edge weights all loops count 1.
 
     Args:
         in_channels: width F of the input, or -1 to take it from the first one.
         out_channels: width F' of the result.
         improved, cached, add_self_loops, normalize, bias: as PyG.
-        flow: "source_to_target" or "target_to_source". Of PyG's other options aggr="add" and node_dim=-2
-            are accepted at these values.
+        **kwargs: of `torch_geometric.nn.MessagePassing`; another `aggr` than "add" runs PyG's own code.
 
-    forward(x, edge_index, edge_weight=None): x [N, F] or [B, N, F]; edge_index [2, E], or a torch.sparse
-    matrix [N, N] whose rows are targets, or an `amstel.Graph`; edge_weight [E]. An edge_index is converted
-    in every call, so that what is faster is `cached=True` (the first graph is kept, as in PyG) or to pass a
-    Graph, whose preparation is kept with it.
+    forward(x, edge_index, edge_weight=None): x [N, F] or [B, N, F]; edge_index whatever PyG takes, or an
+    `amstel.Graph`, which is prepared once, for all layers; an edge_index is converted in every call unless `cached`.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -114,6 +201,8 @@ class GCNConv(nn.Module):
         ['bias', 'lin.weight']
     """
 
+    propagate_type: ClassVar = {"x": Tensor, "edge_weight": OptTensor}
+
     def __init__(
         self,
         in_channels: int,
@@ -125,109 +214,143 @@ class GCNConv(nn.Module):
         bias: bool = True,
         **kwargs: Any,
     ):
-        super().__init__()
-        flow = kwargs.pop("flow", "source_to_target")
-        _check.choice("flow", flow, ("source_to_target", "target_to_source"))
-        for name, only in (("aggr", "add"), ("node_dim", -2)):
-            if (value := kwargs.pop(name, only)) != only:
-                _check.fail(name, f"{only!r}, the only one of this layer", value)
-        if kwargs:
-            raise TypeError(f"GCNConv has no options {sorted(kwargs)}")
-        for name, value in (
-            ("improved", improved),
-            ("cached", cached),
-            ("normalize", normalize),
-            ("bias", bias),
-        ):
+        in_channels, out_channels = _widths(in_channels, out_channels)
+        flags = {"improved": improved, "cached": cached, "normalize": normalize, "bias": bias}
+        for name, value in flags.items():
             _check.flag(name, value)
-        in_channels = _check.integer("in_channels", in_channels, -1)
-        if in_channels == 0:
-            _check.fail("in_channels", "an integer >= 1, or -1 to take it from the first input", in_channels)
-        out_channels = _check.integer("out_channels", out_channels, 1)
-        add_self_loops = (
-            normalize if add_self_loops is None else _check.flag("add_self_loops", add_self_loops)
-        )
-        if add_self_loops and not normalize:
-            raise ValueError("GCNConv adds self-loops only with normalize=True")
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.improved, self.cached, self.normalize = improved, cached, normalize
-        self.add_self_loops, self.flow = add_self_loops, flow
-        if in_channels == -1:
-            self.lin: nn.Module = _LazyLinear(out_channels, bias=False)
-        else:
-            self.lin = _Linear(in_channels, out_channels, bias=False)
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        self._cached: tuple[Graph, Tensor | None, float] | None = None
+        if "flow" in kwargs:
+            _check.choice("flow", kwargs["flow"], ("source_to_target", "target_to_source"))
+        super().__init__(in_channels, out_channels, add_self_loops=add_self_loops, **flags, **kwargs)
 
-    def reset_parameters(self) -> None:
-        """New Glorot weights, zero bias, empty cache."""
-        self.lin.reset_parameters()  # type: ignore[operator]
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-        self._cached = None
-
-    def forward(self, x: Tensor, edge_index: Tensor | Graph, edge_weight: Tensor | None = None) -> Tensor:
-        _check.tensor("x", x, "a tensor [N, F] or [B, N, F]")
-        if (
-            x.dim() not in (2, 3)
-            or x.layout != torch.strided
-            or not (x.shape[-1] == self.in_channels or self.in_channels == -1)
-        ):
+    def forward(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
+        if self._is_cached_by_pyg() or not self._is_fused(x, edge_index, edge_weight):
+            return super().forward(x, *self._plain(x, edge_index, edge_weight))
+        if x.shape[-1] != self.in_channels and self.in_channels != -1:
             _check.fail("x", f"[N, {self.in_channels}] or [B, N, {self.in_channels}], dense", x)
-        arguments = self._cached
-        if arguments is None:
-            arguments = self._arguments(x, edge_index, edge_weight)
-            if self.cached and self.normalize:
-                self._cached = arguments
-        graph, weight, self_loops = arguments
-        norm = "sym" if self.normalize else "none"
-        return spmm(graph, self.lin(x), weight, norm=norm, self_loops=self_loops, bias=self.bias)
+        arguments = self._arguments(x, edge_index, edge_weight, 2.0 if self.improved else 1.0)
+        h = self.lin(x)
+        return _product(arguments, h, "sym" if self.normalize else "none", self.bias)
 
-    def _arguments(self, x: Tensor, given: Any, weight: Tensor | None) -> tuple[Graph, Tensor | None, float]:
-        nodes, fill = x.shape[-2], 2.0 if self.improved else 1.0
-        if isinstance(given, Graph):
-            if given.num_rows != nodes or given.num_cols != nodes:
-                _check.fail("edge_index", f"a Graph of {nodes} nodes, as many as `x` has rows", given)
-            weight = self._weight(given._weight if weight is None else weight, given.num_edges, x)
-            prepared = _prepare(given, self.flow, self.add_self_loops)
-            if isinstance(prepared, _Loops):
-                return prepared.arguments(given, weight, fill)
-            return given if prepared is None else prepared, weight, 0.0
-        _check.tensor("edge_index", given, "an integer tensor [2, E], a sparse matrix or an amstel.Graph")
-        if given.layout != torch.strided:
-            return self._sparse(x, given, weight, fill)
-        if given.dim() != 2 or given.shape[0] != 2:
-            _check.fail("edge_index", "an integer tensor [2, E]", given)
-        index = given if self.flow == "source_to_target" else given.flip(0)
-        weight = self._weight(weight, given.shape[1], x)
-        # Indices out of range are found by the Graph, so it comes before anything that uses them.
-        if self.add_self_loops:
-            Graph.from_edge_index(index, num_nodes=nodes)
-            return _Loops(index, nodes, False).arguments(None, weight, fill)
-        return Graph.from_edge_index(index, num_nodes=nodes), weight, 0.0
 
-    def _sparse(
-        self, x: Tensor, matrix: Tensor, weight: Tensor | None, fill: float
-    ) -> tuple[Graph, Tensor | None, float]:
-        """A torch.sparse matrix, to whose diagonal PyG adds the loops, whatever is there."""
+class SGConv(_Fused, pyg.SGConv):
+    r"""torch_geometric.nn.SGConv, fused: ``X' = Â^K X Θ^T + b`` with GCNConv's Â. Arguments and state_dict are PyG's.
+
+    Example:
+        >>> from amstel.interop.pyg import SGConv
+        >>> SGConv(3, 2, K=2)(torch.randn(4, 3), torch.tensor([[0, 1, 2], [1, 2, 3]])).shape
+        torch.Size([4, 2])
+    """
+
+    propagate_type: ClassVar = {"x": Tensor, "edge_weight": OptTensor}
+
+    def forward(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
+        if self._cached_x is not None or not self._is_fused(x, edge_index, edge_weight):
+            return super().forward(x, *self._plain(x, edge_index, edge_weight))
+        arguments = self._arguments(x, edge_index, edge_weight)
+        for _ in range(self.K):
+            x = _product(arguments, x, "sym")
+            if self.cached:
+                self._cached_x = x
+        return self.lin(x)
+
+
+class APPNP(_Fused, pyg.APPNP):
+    r"""torch_geometric.nn.APPNP, fused: K times ``Z = (1 - α) Â Z + α X``. Arguments are PyG's; there are no parameters.
+
+    Example:
+        >>> from amstel.interop.pyg import APPNP
+        >>> APPNP(K=10, alpha=0.1)(torch.randn(4, 3), torch.tensor([[0, 1, 2], [1, 2, 3]])).shape
+        torch.Size([4, 3])
+    """
+
+    propagate_type: ClassVar = {"x": Tensor, "edge_weight": OptTensor}
+
+    def forward(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
+        # Dropout is on the normalized weights, which only PyG's code writes down.
+        dropped = self.dropout > 0 and self.training
+        if dropped or self._is_cached_by_pyg() or not self._is_fused(x, edge_index, edge_weight):
+            return super().forward(x, *self._plain(x, edge_index, edge_weight))
+        arguments, norm = self._arguments(x, edge_index, edge_weight), "sym" if self.normalize else "none"
+        z = x
+        for _ in range(self.K):
+            z = (1 - self.alpha) * _product(arguments, z, norm) + self.alpha * x
+        return z
+
+
+class GCN2Conv(_Fused, pyg.GCN2Conv):
+    r"""torch_geometric.nn.GCN2Conv, fused: ``X' = ((1 - α) Â X + α X0) ((1 - β) I + β Θ)``. Arguments are PyG's.
+
+    Example:
+        >>> from amstel.interop.pyg import GCN2Conv
+        >>> x = torch.randn(4, 3)
+        >>> GCN2Conv(3, alpha=0.1)(x, x, torch.tensor([[0, 1, 2], [1, 2, 3]])).shape
+        torch.Size([4, 3])
+    """
+
+    propagate_type: ClassVar = {"x": Tensor, "edge_weight": OptTensor}
+
+    def forward(self, x: Tensor, x_0: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
+        if self._is_cached_by_pyg() or not self._is_fused(x, edge_index, edge_weight):
+            return super().forward(x, x_0, *self._plain(x, edge_index, edge_weight))
+        arguments, norm = self._arguments(x, edge_index, edge_weight), "sym" if self.normalize else "none"
+        x = (1 - self.alpha) * _product(arguments, x, norm)
+        x_0 = self.alpha * x_0[: x.shape[0]]
+
+        def transform(h: Tensor, weight: Tensor) -> Tensor:
+            return (1 - self.beta) * h + self.beta * (h @ weight)
+
+        if self.weight2 is None:
+            return transform(x + x_0, self.weight1)
+        return transform(x, self.weight1) + transform(x_0, self.weight2)
+
+
+class ChebConv(_Fused, pyg.ChebConv):
+    r"""torch_geometric.nn.ChebConv, fused: ``X' = sum_k T_k(L̃) X Θ_k^T + b``. Arguments and state_dict are PyG's, with
+    `batch` and one `lambda_max` a graph; K is the number of terms, as PyG counts.
+
+    Example:
+        >>> from amstel.interop.pyg import ChebConv
+        >>> ChebConv(3, 2, K=3)(torch.randn(4, 3), torch.tensor([[0, 1, 2], [1, 2, 3]])).shape
+        torch.Size([4, 2])
+    """
+
+    propagate_type: ClassVar = {"x": Tensor, "norm": Tensor}
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Any,
+        edge_weight: Tensor | None = None,
+        batch: Tensor | None = None,
+        lambda_max: Tensor | None = None,
+    ) -> Tensor:
+        fused = self._is_fused(x, edge_index, edge_weight)
+        edge_index, edge_weight = self._plain(x, edge_index, edge_weight)
+        if not fused or edge_index.layout != torch.strided:
+            return super().forward(x, edge_index, edge_weight, batch, lambda_max)
         nodes = x.shape[-2]
-        if matrix.shape != (nodes, nodes):
-            _check.fail("edge_index", f"a sparse matrix [{nodes}, {nodes}] for `x` {list(x.shape)}", matrix)
-        if weight is not None:
-            raise ValueError("`edge_weight` must be None with a sparse matrix, whose values are the weights")
-        if self.flow != "source_to_target":
-            _check.fail("flow", "'source_to_target' for a sparse matrix, whose rows are targets", self.flow)
-        coo = matrix.to_sparse_coo().coalesce()
-        graph = Graph.from_edge_index(coo.indices().flip(0), num_nodes=nodes)
-        weight = self._weight(coo.values(), graph.num_edges, x)
-        return graph, weight, fill if self.add_self_loops else 0.0
+        index, weight = self.__norm__(
+            edge_index, nodes, edge_weight, self.normalization, lambda_max, dtype=x.dtype, batch=batch
+        )
+        arguments = _pyg.of_index(index, nodes, weight, self.flow, False, 0.0)
+        before, term = x, x
+        out = self.lins[0](x)
+        for k, lin in enumerate(self.lins[1:]):
+            product = _product(arguments, term, "none")
+            before, term = term, 2.0 * product - before if k else product
+            out = out + lin(term)
+        return out if self.bias is None else out + self.bias
 
-    @staticmethod
-    def _weight(weight: Tensor | None, edges: int, x: Tensor) -> Tensor | None:
-        if weight is None:
-            return None
-        _check.tensor("edge_weight", weight, f"a tensor [{edges}]")
-        return _check.vector("edge_weight", weight.to(x.dtype), edges, x)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels})"
+class GCN(pyg.GCN):
+    r"""torch_geometric.nn.GCN of fused layers: norms, dropout, jumping knowledge and all else are PyG's.
+
+    Example:
+        >>> from amstel.interop.pyg import GCN
+        >>> GCN(3, 16, num_layers=2, out_channels=2)(torch.randn(4, 3), torch.tensor([[0, 1], [1, 0]])).shape
+        torch.Size([4, 2])
+    """
+
+    def init_conv(self, in_channels: int, out_channels: int, **kwargs: Any) -> Any:
+        """The layer between two widths."""
+        return GCNConv(in_channels, out_channels, **kwargs)

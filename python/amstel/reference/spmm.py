@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from amstel.graph import Graph, factors
+from amstel._derived import factors
+from amstel.graph import Graph
 
 
 def spmm(
@@ -25,6 +26,8 @@ def spmm(
         size, index = (graph.num_cols, source) if out else (graph.num_rows, target)
         return x.new_zeros(size).index_add(0, index, weight) + self_loops
 
+    if norm == "sym" and not graph.is_square:
+        norm = "sym_inout"
     row_scale, col_scale = factors(norm, degree)
     if row_scale is not None:
         weight = weight * row_scale[target]

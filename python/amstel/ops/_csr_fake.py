@@ -1,0 +1,86 @@
+"""Shapes and dtypes of the operators on graphs, for torch.compile and torch.export."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amstel.ops._spmm import sum_dtype
+
+
+def _index_dtype(*sizes: int) -> torch.dtype:
+    return torch.int32 if max(sizes) < 2**31 - 1 else torch.int64
+
+
+@torch.library.register_fake("amstel::csr_from_coo")
+def _(row: Tensor, col: Tensor, num_rows: int, num_cols: int, weight: Any) -> Any:
+    edges = row.shape[0]
+    dtype = _index_dtype(edges, num_rows, num_cols)
+    return tuple(row.new_empty(n, dtype=dtype) for n in (num_rows + 1, edges, edges))
+
+
+@torch.library.register_fake("amstel::csr_transpose")
+def _(crow: Tensor, col: Tensor, edge: Any, num_cols: int) -> Any:
+    return crow.new_empty(num_cols + 1), torch.empty_like(col), torch.empty_like(col)
+
+
+@torch.library.register_fake("amstel::csr_check")
+def _(crow: Tensor, col: Tensor, weight: Any, num_cols: int) -> None:
+    return None
+
+
+@torch.library.register_fake("amstel::edge_sum")
+def _(crow: Tensor, edge: Any, a: Tensor, b: Any) -> Tensor:
+    return a.new_empty(crow.shape[0] - 1, dtype=sum_dtype(a.dtype))
+
+
+@torch.library.register_fake("amstel::edge_add")
+def _(
+    crow: Tensor, col: Tensor, edge: Any, value: Tensor, row_term: Any, col_term: Any, dtype: torch.dtype
+) -> Tensor:
+    return torch.empty_like(value, dtype=dtype)
+
+
+@torch.library.register_fake("amstel::spmm")
+def _(
+    crow: Tensor,
+    col: Tensor,
+    edge: Any,
+    weight: Any,
+    x: Tensor,
+    row_scale: Any,
+    col_scale: Any,
+    self_loops: float,
+    bias: Any,
+    relu: bool,
+    check_weight: bool,
+) -> Tensor:
+    return x.new_empty(*x.shape[:-2], crow.shape[0] - 1, x.shape[-1])
+
+
+@torch.library.register_fake("amstel::spmm_grad")
+def _(
+    crow_t: Tensor,
+    col_t: Tensor,
+    edge_t: Tensor,
+    weight: Any,
+    grad: Tensor,
+    x: Tensor,
+    row_scale: Any,
+    col_scale: Any,
+    self_loops: float,
+    need_x: bool,
+) -> Any:
+    dtype, rows = sum_dtype(grad.dtype), crow_t.shape[0] - 1
+    return (
+        grad.new_empty(x.shape if need_x else (0,)),
+        grad.new_empty(col_t.shape[0], dtype=dtype),
+        grad.new_empty(rows, dtype=dtype),
+        grad.new_empty(rows if self_loops != 0 else 0, dtype=dtype),
+    )
+
+
+@torch.library.register_fake("amstel::epilogue_grad")
+def _(grad: Tensor, output: Any) -> Any:
+    masked = grad.new_empty(grad.shape if output is not None else (0,))
+    return masked, grad.new_empty(grad.shape[-1])
