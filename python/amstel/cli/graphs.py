@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from amstel.apps.graphs.settings import MODELS, OLD_MODELS, STOPPING, Settings
+from amstel.apps.graphs.settings import MODELS, MOST_SEEDS, MOST_UNITS, OLD_MODELS, STOPPING, Settings
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
 from amstel.cli._family import Force, Resume, new, report
@@ -31,12 +32,24 @@ Checkpoints = Annotated[
 ]
 _OPTIONS: dict[str, Any] = {
     "early_stopping": {"parser": values.choice(STOPPING), "help": ", ".join(STOPPING)},
-    "epochs": {"parser": values.positive, "help": "the most epochs", "default": "the paper's, 200"},
-    "hidden": {"parser": values.positive, "help": "units", "default": "the paper's, 16 or 64"},
+    "epochs": {
+        "parser": values.integer(1, 2**31 - 1),
+        "help": "the most epochs",
+        "default": "the paper's, 200",
+    },
+    "hidden": {"parser": values.integer(1, MOST_UNITS), "help": "units", "default": "the paper's, 16 or 64"},
     "dropout": {"parser": values.number(0, 1, below=True), "help": "rate", "default": "the paper's"},
     "weight_decay": {"parser": values.number(0), "help": "of the first layer", "default": "the paper's"},
     "learning_rate": {"parser": values.number(0), "help": "of Adam"},
 }
+
+
+def _apart(json: Path | None, others: Sequence[Path | None]) -> None:
+    """An error where --json names a file that the command reads or writes otherwise."""
+    from amstel import _files
+
+    if json is not None:
+        _files.distinct(json, *(path for path in others if path is not None), argument="json")
 
 
 def _train(
@@ -57,7 +70,10 @@ def _train(
         ),
     ] = "gcn",
     seeds: Annotated[
-        int, typer.Option("--seeds", metavar="N", parser=values.positive, help="how many [default: 100]")
+        int,
+        typer.Option(
+            "--seeds", metavar="N", parser=values.integer(1, MOST_SEEDS), help="how many [default: 100]"
+        ),
     ] = 100,
     out: Annotated[
         Path | None,
@@ -87,6 +103,7 @@ def _train(
         _optional.need("matplotlib", extra="cli", purpose="--plot")
     if resume and out is None:
         raise ValueError("--resume needs --out, the folder of the checkpoint")
+    _apart(common.json, [plot, out and out / train.CHECKPOINT])
     if out is not None and not resume:
         new([out / train.CHECKPOINT], force)
     data = predict.load_data(dataset, root)
@@ -156,6 +173,7 @@ def predict(
     from amstel.apps.graphs import predict, train
 
     study = train.read(checkpoint)
+    _apart(common.json, [checkpoint, output])
     data = predict.load_data(study.dataset, root)
     target = output or values.file_to_write(f"{study.dataset.replace(' ', '-')}_classes.csv")
     probabilities = predict.predict(study, data, common.device)
@@ -177,6 +195,7 @@ def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> i
         found = evaluate.evaluate(study, predict.load_data(study.dataset, root), ranks.device)
         return {"checkpoint": str(path), "dataset": study.dataset, "model": study.model, **found}
 
+    _apart(common.json, checkpoint)
     with processes.group(common.device) as ranks:
         outcomes = processes.each(checkpoint, work, ranks)
         if not ranks.first:

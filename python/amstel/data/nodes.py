@@ -65,9 +65,9 @@ class NodeData:
         seen = torch.zeros(nodes, dtype=torch.bool, device=self.labels.device)
         for name in ("train", "val", "test"):
             part = getattr(self, name)
-            _numbers(name, part, 0, nodes, "node numbers from 0")
-            if part.device != self.labels.device:
+            if isinstance(part, Tensor) and part.device != self.labels.device:
                 _check.fail(name, f"on {self.labels.device} like the labels", part)
+            _numbers(name, part, 0, nodes, "node numbers from 0")
             if name != "test":  # whose labels somebody may keep secret
                 _first(name, part, self.labels[part] < 0, "nodes whose class is known")
             _first(name, part, seen[part], "nodes of no other part (train, val, test)")

@@ -15,6 +15,8 @@ OLD_MODELS = {"neighbours": "neighbors"}
 STOPPING = ("none", "kipf", "loss")
 #: More hidden units than anyone trains, and fewer than what makes sizes overflow.
 MOST_UNITS = 2**20
+#: A study of more is a mistake, and would fill the memory with their numbers.
+MOST_SEEDS = 10**7
 
 
 @dataclass(frozen=True)

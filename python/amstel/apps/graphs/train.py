@@ -34,7 +34,7 @@ from amstel.apps.graphs.results import Study as Study
 from amstel.apps.graphs.results import read as read
 from amstel.apps.graphs.results import save as save
 from amstel.apps.graphs.settings import MODELS as MODELS
-from amstel.apps.graphs.settings import OLD_MODELS
+from amstel.apps.graphs.settings import MOST_SEEDS, OLD_MODELS
 from amstel.apps.graphs.settings import STOPPING as STOPPING
 from amstel.apps.graphs.settings import Settings as Settings
 from amstel.apps.ranks import on
@@ -42,9 +42,6 @@ from amstel.apps.task import Plan, Task
 from amstel.apps.training import CHECKPOINT
 from amstel.data.nodes import NodeData
 from amstel.graph import Graph
-
-#: A study of more is a mistake, and would fill the memory with their numbers.
-MOST_SEEDS = 10**7
 
 
 def study(
