@@ -199,10 +199,10 @@ QUICK = ["graphs", "train", "--dataset", "block-model", "--seeds", "1", "--epoch
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([*QUICK, "--seeds", str(HUGE)], "--seeds should be an integer from 1 to"),
-        ([*QUICK, "--hidden", str(HUGE)], "--hidden should be an integer from 1 to"),
-        ([*QUICK, "--epochs", str(HUGE)], "--epochs should be an integer from 1 to"),
-        ([*QUICK, "--hidden", "1e3"], "--hidden should be an integer from 1 to"),
+        ([*QUICK, "--seeds", str(HUGE)], "--seeds should be an integer >= 1 and <= 10000000"),
+        ([*QUICK, "--hidden", str(HUGE)], "--hidden should be an integer >= 1 and"),
+        ([*QUICK, "--epochs", str(HUGE)], "--epochs should be an integer >= 1 and"),
+        ([*QUICK, "--hidden", "1e3"], "--hidden should be an integer >= 1"),
         ([*QUICK, "--weight-decay", "nan"], "--weight-decay should be a number >= 0"),
         ([*QUICK, "--plot", "a.png", "--json", "a.png"], "another file"),
         ([*QUICK, "--out", "run", "--json", "run/checkpoint.pt"], "run"),

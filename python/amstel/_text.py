@@ -60,13 +60,13 @@ def table(
         got = wrong[0][:60].decode(errors="replace")
         count = data.count(b"\n", 0, wrong.start()) + 1
         raise ValueError(f"{said}, line {count}: must hold {wanted}, got {got!r}")
-    values = np.array(data.replace(mark, b" ").split(), dtype=dtype).reshape(-1, columns)
+    values: np.ndarray = np.array(data.replace(mark, b" ").split(), dtype=dtype).reshape(-1, columns)
     if lines is not None and len(values) != lines:
         raise ValueError(f"{said} must have {lines} lines, got {len(values)}")
     if dtype is not np.int64:
         with np.errstate(over="ignore"):
-            wrong = ~np.isfinite(values.astype(np.float32)).all(1)
-        if wrong.any():
-            k = int(wrong.argmax())
+            infinite = ~np.isfinite(values.astype(np.float32)).all(1)
+        if infinite.any():
+            k = int(infinite.argmax())
             raise ValueError(f"{said}, line {k + 1}: finite numbers are expected, got {values[k].tolist()}")
     return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,14 +30,26 @@ Checkpoints = Annotated[
         metavar="CHECKPOINT", parser=values.file_there, help="checkpoint.pt of amstel graphs train"
     ),
 ]
+
+
+def _up_to(most: int) -> Callable[[str], int]:
+    """An integer >= 1, and not so large that it must be a mistake."""
+
+    def parse(text: str) -> int:
+        value = values.positive(text)
+        return value if value <= most else values.fail(f"should be an integer >= 1 and <= {most}, got {text}")
+
+    return parse
+
+
 _OPTIONS: dict[str, Any] = {
     "early_stopping": {"parser": values.choice(STOPPING), "help": ", ".join(STOPPING)},
     "epochs": {
-        "parser": values.integer(1, 2**31 - 1),
+        "parser": _up_to(2**31 - 1),
         "help": "the most epochs",
         "default": "the paper's, 200",
     },
-    "hidden": {"parser": values.integer(1, MOST_UNITS), "help": "units", "default": "the paper's, 16 or 64"},
+    "hidden": {"parser": _up_to(MOST_UNITS), "help": "units", "default": "the paper's, 16 or 64"},
     "dropout": {"parser": values.number(0, 1, below=True), "help": "rate", "default": "the paper's"},
     "weight_decay": {"parser": values.number(0), "help": "of the first layer", "default": "the paper's"},
     "learning_rate": {"parser": values.number(0), "help": "of Adam"},
@@ -71,9 +83,7 @@ def _train(
     ] = "gcn",
     seeds: Annotated[
         int,
-        typer.Option(
-            "--seeds", metavar="N", parser=values.integer(1, MOST_SEEDS), help="how many [default: 100]"
-        ),
+        typer.Option("--seeds", metavar="N", parser=_up_to(MOST_SEEDS), help="how many [default: 100]"),
     ] = 100,
     out: Annotated[
         Path | None,
