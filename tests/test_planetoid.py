@@ -174,7 +174,7 @@ def test_broken_files(folder, damage):
     (folder / "ind.tiny.tx").unlink()
     (folder / "ind.tiny.test.index").write_text("8\nfive\n7")
     _write(folder / "ind.tiny.tx", _Csr(TX))
-    with pytest.raises(ValueError, match="one node number a line"):
+    with pytest.raises(ValueError, match="line 2: must hold one integer, got 'five'"):
         amstel.data.Planetoid(folder, "tiny")
 
 

@@ -41,6 +41,8 @@ class Matrix:
         self._is_square = crow.shape[0] - 1 == num_cols
         self._given: _derived.Given = {}
         self._turned = Transpose(crow, col, edge, num_cols) if turned is None else turned
+        self._offsets: Any = None  # of a batch of graphs: see _batch
+        self._members: Any = None
         self._half: bool | None = None
         self._with_loops: Any = None
         self._kept_values: dict[Any, Tensor] = {}

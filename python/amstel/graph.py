@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from amstel import _check, _convert, _derived
+from amstel import _batch, _check, _convert, _derived
 from amstel._derived import copy_of, plainly
 from amstel._matrix import Matrix
 
@@ -171,12 +171,54 @@ class Graph(Matrix):
         sources = "" if self.is_square else f", num_sources={self.num_cols}"
         weight = "" if self._weight is None else ", weighted"
         device = "" if self.device.type == "cpu" else f", device={self.device}"
-        return f"Graph(num_nodes={self.num_rows}{sources}, num_edges={self.num_edges}{weight}{device})"
+        graphs = "" if self._offsets is None else f", num_graphs={self.num_graphs}"
+        return (
+            f"Graph(num_nodes={self.num_rows}{sources}, num_edges={self.num_edges}{weight}{graphs}{device})"
+        )
+
+    # Batches
+
+    @classmethod
+    def batch(cls, graphs: Iterable[Graph]) -> Graph:
+        """One block-diagonal Graph of several, in their order, which `unbatch` takes apart again.
+
+        Nodes, edges and weights follow each other graph by graph, so that features are torch.cat of the graphs' own.
+        Graphs without weights count with weights of 1 where others have some; the weights get the widest of their
+        dtypes. Batches among the graphs count as the graphs in them. `ptr` and `batch_index` say which node is
+        whose, `amstel.nn.global_mean_pool` and its like sum up graph by graph. O(N + E).
+
+        Example:
+            >>> one = amstel.Graph.from_edge_index(torch.tensor([[0, 1], [1, 0]]))
+            >>> batch = amstel.Graph.batch([one, one])
+            >>> batch.to_edge_index()[0].tolist(), batch.ptr.tolist()
+            ([[0, 1, 2, 3], [1, 0, 3, 2]], [0, 2, 4])
+        """
+        return _batch.join(cls, graphs)
+
+    def unbatch(self) -> list[Graph]:
+        """The graphs of a batch, as they were but for weights of 1; of a Graph that is no batch, one like itself."""
+        return _batch.split(self)
+
+    @property
+    def num_graphs(self) -> int:
+        """How many graphs `batch` made this of, else 1."""
+        return 1 if self._offsets is None else len(self._offsets[0]) - 1
+
+    @property
+    def ptr(self) -> Tensor:
+        """First node of every graph of a batch, and the end of the last: int64 [num_graphs + 1], a copy."""
+        return _batch.offsets(self)[0].clone()
+
+    @property
+    def batch_index(self) -> Tensor:
+        """For every node the number of its graph in the batch: int64 [N] (`batch` in PyG)."""
+        return _batch.index(self)
 
     # Pickles and copies
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, "_" + name) for name in _STATE} | {"num_cols": self._num_cols}
+        arrays = {name: getattr(self, "_" + name) for name in _STATE}
+        return arrays | {"num_cols": self._num_cols} | _batch.state(self._offsets)
 
     def __setstate__(self, state: Any) -> None:
         missing = {*_STATE, "num_cols"} - (state.keys() if isinstance(state, dict) else set())
@@ -188,10 +230,12 @@ class Graph(Matrix):
         except TypeError as error:
             raise ValueError(f"Graph: a pickled Graph is damaged: {error}") from None
         self._set(crow, col, edge, weight, num_cols)
+        self._offsets = _batch.checked(state.get("offsets"), self)
 
     def __copy__(self) -> Graph:
         graph = type(self).__new__(type(self))
         graph._set(self._crow, self._col, self._edge, self._weight, self._num_cols, self._turned)
+        graph._offsets = self._offsets
         return graph
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
@@ -200,7 +244,9 @@ class Graph(Matrix):
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> Graph:
         edge, weight = (None if t is None else f(t) for t in (self._edge, self._weight))
-        return type(self)._trusted(f(self._crow), f(self._col), edge, weight, self._num_cols)
+        copied = type(self)._trusted(f(self._crow), f(self._col), edge, weight, self._num_cols)
+        copied._offsets = _batch.moved(self._offsets, f)
+        return copied
 
     # Conversions
 
@@ -238,6 +284,8 @@ class Graph(Matrix):
         for name in _STATE:
             if (t := getattr(self, "_" + name)) is not None:
                 t.share_memory_()
+        for offset in self._offsets or ():
+            offset.share_memory_()
         return self
 
     def is_shared(self) -> bool:

@@ -17,6 +17,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import distributed
 
+from amstel import _check
+
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
@@ -45,6 +47,16 @@ class Ranks:
         parts: list[Any] = [None] * self.world
         distributed.all_gather_object(parts, list(results))
         return [parts[i % self.world][i // self.world] for i in range(sum(map(len, parts)))]
+
+
+def on(device: Any) -> torch.device:
+    """The device that is meant, checked."""
+    try:
+        return torch.device(device)
+    except (TypeError, RuntimeError) as error:
+        kind = ValueError if isinstance(device, str) else TypeError
+        said = f"a torch.device, or what stands for one, got {_check.describe(device)}"
+        raise kind(f"`device` must be {said}") from error
 
 
 def current(device: str | torch.device = "cpu") -> Ranks:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from amstel.apps.graphs.settings import MODELS, OLD_MODELS, STOPPING, Settings
+from amstel.apps.graphs.settings import MODELS, MOST_SEEDS, MOST_UNITS, OLD_MODELS, STOPPING, Settings
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
 from amstel.cli._family import Force, Resume, new, report
@@ -29,10 +30,22 @@ Checkpoints = Annotated[
         metavar="CHECKPOINT", parser=values.file_there, help="checkpoint.pt from amstel graphs train"
     ),
 ]
+
+
+def _up_to(most: int) -> Callable[[str], int]:
+    """An integer >= 1, and not so large that it must be a mistake."""
+
+    def parse(text: str) -> int:
+        value = values.positive(text)
+        return value if value <= most else values.fail(f"should be an integer >= 1 and <= {most}, got {text}")
+
+    return parse
+
+
 _OPTIONS: dict[str, Any] = {
     "early_stopping": {"parser": values.choice(STOPPING), "help": ", ".join(STOPPING)},
-    "epochs": {"parser": values.positive, "help": "maximum epochs", "default": "the paper's, 200"},
-    "hidden": {"parser": values.positive, "help": "hidden units", "default": "the paper's, 16 or 64"},
+    "epochs": {"parser": _up_to(2**31 - 1), "help": "maximum epochs", "default": "the paper's, 200"},
+    "hidden": {"parser": _up_to(MOST_UNITS), "help": "hidden units", "default": "the paper's, 16 or 64"},
     "dropout": {"parser": values.number(0, 1, below=True), "help": "dropout rate", "default": "the paper's"},
     "weight_decay": {
         "parser": values.number(0),
@@ -41,6 +54,14 @@ _OPTIONS: dict[str, Any] = {
     },
     "learning_rate": {"parser": values.number(0), "help": "learning rate of Adam"},
 }
+
+
+def _apart(json: Path | None, others: Sequence[Path | None]) -> None:
+    """An error where --json names a file that the command reads or writes otherwise."""
+    from amstel import _files
+
+    if json is not None:
+        _files.distinct(json, *(path for path in others if path is not None), argument="json")
 
 
 def _train(
@@ -62,7 +83,9 @@ def _train(
     ] = "gcn",
     seeds: Annotated[
         int,
-        typer.Option("--seeds", metavar="N", parser=values.positive, help="number of seeds [default: 100]"),
+        typer.Option(
+            "--seeds", metavar="N", parser=_up_to(MOST_SEEDS), help="number of seeds [default: 100]"
+        ),
     ] = 100,
     out: Annotated[
         Path | None,
@@ -92,6 +115,7 @@ def _train(
         _optional.need("matplotlib", extra="cli", purpose="--plot")
     if resume and out is None:
         raise ValueError("--resume needs --out, the folder of the checkpoint")
+    _apart(common.json, [plot, out and out / train.CHECKPOINT])
     if out is not None and not resume:
         new([out / train.CHECKPOINT], force)
     data = predict.load_data(dataset, root)
@@ -161,6 +185,7 @@ def predict(
     from amstel.apps.graphs import predict, train
 
     study = train.read(checkpoint)
+    _apart(common.json, [checkpoint, output])
     data = predict.load_data(study.dataset, root)
     target = output or values.file_to_write(f"{study.dataset.replace(' ', '-')}_classes.csv")
     probabilities = predict.predict(study, data, common.device)
@@ -182,6 +207,7 @@ def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> i
         found = evaluate.evaluate(study, predict.load_data(study.dataset, root), ranks.device)
         return {"checkpoint": str(path), "dataset": study.dataset, "model": study.model, **found}
 
+    _apart(common.json, checkpoint)
     with processes.group(common.device) as ranks:
         outcomes = processes.each(checkpoint, work, ranks)
         if not ranks.first:

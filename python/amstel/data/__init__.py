@@ -2,6 +2,7 @@
 
 from amstel.data import mri
 from amstel.data.clips import UCF101, Clip, ClipFolder, MovingShapes, Weizmann
+from amstel.data.graphs import GraphData, GraphDataset, collate
 from amstel.data.images import ImageFolder
 from amstel.data.nodes import NodeData, block_model, karate_club
 from amstel.data.pairs import FramePair, SequencePairs
@@ -9,6 +10,7 @@ from amstel.data.planetoid import Planetoid
 from amstel.data.shapes import generate_moving_shapes
 from amstel.data.stills import StillPairs
 from amstel.data.tracking import ALOV, OTB, VOT, GOT10k, OTBSequence, TrackingSequence
+from amstel.data.tu import TUDataset
 
 __all__ = [
     "ALOV",
@@ -19,6 +21,8 @@ __all__ = [
     "ClipFolder",
     "FramePair",
     "GOT10k",
+    "GraphData",
+    "GraphDataset",
     "ImageFolder",
     "MovingShapes",
     "NodeData",
@@ -26,9 +30,11 @@ __all__ = [
     "Planetoid",
     "SequencePairs",
     "StillPairs",
+    "TUDataset",
     "TrackingSequence",
     "Weizmann",
     "block_model",
+    "collate",
     "generate_moving_shapes",
     "karate_club",
     "mri",

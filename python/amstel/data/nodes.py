@@ -21,9 +21,10 @@ class NodeData:
     Attributes:
         name: what to call it.
         graph: symmetric `Graph` of N nodes.
-        features: torch.sparse_csr or dense [N, F], or None for X = I.
+        features: torch.sparse_csr, sparse_coo or dense [N, F], floating point, or None for X = I.
         labels: int64 [N], -1 where unknown.
-        train, val, test: int64 vectors of node numbers; `val` may be empty.
+        train, val, test: int64 vectors of node numbers, of which no two are the same; labels of the first two are
+            known, and `val` may be empty.
         num_classes: number of classes.
 
     Raises:
@@ -40,19 +41,42 @@ class NodeData:
     num_classes: int
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            _check.fail_type("name", "a string", self.name)
         if not isinstance(self.graph, Graph):
             _check.fail_type("graph", "an amstel.Graph", self.graph)
+        if not self.graph.is_square:
+            _check.fail("graph", "a Graph of as many sources as targets", self.graph)
         nodes = self.graph.num_nodes
         self.num_classes = _check.integer("num_classes", self.num_classes, 0)
         if self.features is not None:
-            _check.tensor("features", self.features, f"a tensor [{nodes}, F]")
-            if self.features.dim() != 2 or self.features.shape[0] != nodes:
-                _check.fail("features", f"[{nodes}, F]", self.features)
+            expected = f"a floating-point tensor [{nodes}, F], dense, sparse_csr or sparse_coo"
+            found = _check.tensor("features", self.features, expected)
+            if (
+                found.dim() != 2
+                or found.shape[0] != nodes
+                or found.dtype not in _check.FLOATS
+                or found.layout not in (torch.strided, torch.sparse_csr, torch.sparse_coo)
+            ):
+                _check.fail("features", expected, found)
         _numbers("labels", self.labels, -1, self.num_classes, "classes from -1 (unknown)")
         if self.labels.numel() != nodes:
             _check.fail("labels", f"[{nodes}]", self.labels)
+        seen = torch.zeros(nodes, dtype=torch.bool, device=self.labels.device)
         for name in ("train", "val", "test"):
-            _numbers(name, getattr(self, name), 0, nodes, "node numbers from 0")
+            part = getattr(self, name)
+            if isinstance(part, Tensor) and part.device != self.labels.device:
+                _check.fail(name, f"on {self.labels.device} like the labels", part)
+            _numbers(name, part, 0, nodes, "node numbers from 0")
+            if name != "test":  # whose labels somebody may keep secret
+                _first(name, part, self.labels[part] < 0, "nodes whose class is known")
+            _first(name, part, seen[part], "nodes of no other part (train, val, test)")
+            seen[part] = True
+            if len(part.unique()) != len(part):
+                first, counts = part.unique(return_counts=True)
+                raise ValueError(
+                    f"`{name}` must name a node once, got {int(first[counts > 1][0])} more than once"
+                )
 
     @property
     def num_nodes(self) -> int:
@@ -72,10 +96,16 @@ class NodeData:
         )
 
 
+def _first(name: str, part: Tensor, wrong: Tensor, what: str) -> None:
+    if bool(wrong.any()):
+        k = int(wrong.nonzero()[0])
+        raise ValueError(f"`{name}` must hold {what}, got {int(part[k])} at position {k}")
+
+
 def _numbers(name: str, value: Any, least: int, end: int, what: str) -> None:
     expected = f"an int64 vector of {what} to {end - 1}"
     _check.tensor(name, value, expected)
-    if value.dim() != 1 or value.dtype != torch.int64:
+    if value.dim() != 1 or value.dtype != torch.int64 or value.layout != torch.strided:
         _check.fail(name, expected, value)
     wrong = ((value < least) | (value >= end)).nonzero()
     if len(wrong):
@@ -145,6 +175,10 @@ def block_model(
     classes, words = _check.integer("classes", classes, 1), _check.integer("words", words, 10)
     nodes = _check.integer("nodes", nodes, 20 * classes, f"an integer >= 20 a class, {20 * classes}")
     degree = _check.number("degree", degree, "a finite number >= 0", least=0)
+    for name, size in (("nodes", nodes), ("words", words), ("degree", nodes * degree)):
+        if size >= 2**31:
+            what = "a number that makes less than 2^31 edges" if name == "degree" else "an integer < 2^31"
+            _check.fail(name, what, degree if name == "degree" else size)
     mixing = _check.number("mixing", mixing, "in [0, 1]", least=0)
     if mixing > 1:
         _check.fail("mixing", "in [0, 1]", mixing)

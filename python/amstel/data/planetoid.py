@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import operator
 import os
 import pickle
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +17,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
+from amstel._text import table
 from amstel.data.nodes import NodeData, sparse_csr
 from amstel.graph import Graph
 
@@ -80,20 +84,24 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return self._allowed[f"{module}.{name}"]
+            found = self._allowed[f"{module}.{name}"]
         except KeyError:
             raise pickle.UnpicklingError(f"refused to load {module}.{name}") from None
+        # A pickle may set attributes of what it loads: of a function of this module only on its own copy.
+        return functools.partial(found) if inspect.isfunction(found) else found
 
 
 def _load(path: Path, kind: type) -> Any:
     """The one object in a pickle, of Python 2 or 3, which must be of `kind`."""
-    if not path.is_file():
+    if path.is_dir():
+        raise IsADirectoryError(f"Planetoid: {path} is a folder; it should be a file")
+    if not path.exists():
         raise FileNotFoundError(f"Planetoid: {path} is missing")
     try:
         with path.open("rb") as file:
             value = _Unpickler(file, encoding="latin1").load()
-    except OSError:
-        raise
+    except OSError as error:
+        raise type(error)(f"Planetoid: {path} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # a broken pickle raises nearly anything
         raise ValueError(f"Planetoid: {path} is not a file of this data set: {error}") from None
     if kind is dict:
@@ -113,7 +121,8 @@ def _load(path: Path, kind: type) -> Any:
 
 def _rows(matrix: _Csr, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row and column of every non-zero, and its value, checked."""
-    values = matrix.data.astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = matrix.data.astype(np.float32)
     if not np.isfinite(values).all():
         raise ValueError(f"Planetoid: {path} must hold finite numbers, got {values[~np.isfinite(values)][0]}")
     try:
@@ -137,15 +146,6 @@ def _classes(one_hot: np.ndarray, path: Path) -> np.ndarray:
     if one_hot.shape[1] == 0:
         return np.full(len(one_hot), -1)
     return np.where(one_hot.any(1), one_hot.argmax(1), -1)
-
-
-def _test_nodes(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise FileNotFoundError(f"Planetoid: {path} is missing")
-    try:
-        return np.array(path.read_text().split(), dtype=np.int64)
-    except (ValueError, OverflowError):
-        raise ValueError(f"Planetoid: {path} must hold one node number a line") from None
 
 
 class Planetoid(NodeData):
@@ -195,6 +195,8 @@ class Planetoid(NodeData):
         if not isinstance(name, str):
             _check.fail_type("name", "the name of a data set", name)
         normalize = _check.flag("normalize", normalize)
+        if not name or re.search(r"[/\\\0*?\[\]]", name):
+            _check.fail("name", "the name of a data set, such as 'cora'", name)
         root, name = Path(root), name.lower()
         if not root.is_dir():
             raise FileNotFoundError(f"Planetoid: the folder {root} does not exist")
@@ -211,7 +213,7 @@ class Planetoid(NodeData):
         neighbors = _load(path("graph"), dict)
         y, ty = _load(path("y"), np.ndarray), _load(path("ty"), np.ndarray)
         allx, tx = _load(path("allx"), _Csr), _load(path("tx"), _Csr)
-        test = _test_nodes(path("test.index"))
+        test = table(path("test.index"), np.int64, 1, reader="Planetoid")[:, 0]
         relations = stem.startswith("nell")
         ally = None if relations and not path("ally").exists() else _load(path("ally"), np.ndarray)
 
@@ -225,7 +227,9 @@ class Planetoid(NodeData):
                 f"Planetoid: ty, tx and test.index of {stem} must be as long as each other, "
                 f"got {len(ty)}, {tests} and {len(test)}"
             )
-        if width != num_features or len(np.unique(test)) != len(test) or (test < known).any():
+        if len(np.unique(test)) != len(test):
+            raise ValueError(f"Planetoid: {path('test.index')} must name a node once, got one more than once")
+        if width != num_features or (test < known).any():
             raise ValueError(f"Planetoid: tx or test.index of {stem} does not fit allx {list(allx.shape)}")
         # Far beyond the nodes that the files have: a damaged number, not a graph of that size.
         if (test >= 2 * (known + len(test) + len(neighbors))).any():
@@ -255,17 +259,24 @@ class Planetoid(NodeData):
         ):
             if one_hot is not None:
                 labels[nodes] = _classes(one_hot, path(part))
-        super().__init__(
-            name=name,
-            graph=_symmetric(neighbors, num_nodes, path("graph")),
-            features=sparse_csr(row, col, value, (num_nodes, num_features)),
-            labels=torch.from_numpy(labels),
-            train=torch.arange(len(y)),
-            val=torch.arange(len(y), min(len(y) + 500, known)) if ally is not None else torch.arange(0),
-            # Kipf's order; the order of the file has no meaning for a score.
-            test=torch.from_numpy(np.sort(test)),
-            num_classes=y.shape[1],
-        )
+        val = torch.arange(len(y), min(len(y) + 500, known)) if ally is not None else torch.arange(0)
+        graph = _symmetric(neighbors, num_nodes, path("graph"))
+        try:
+            super().__init__(
+                name=name,
+                graph=graph,
+                features=sparse_csr(row, col, value, (num_nodes, num_features)),
+                labels=torch.from_numpy(labels),
+                train=torch.arange(len(y)),
+                val=val,
+                # Kipf's order; the order of the file has no meaning for a score.
+                test=torch.from_numpy(np.sort(test)),
+                num_classes=y.shape[1],
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"Planetoid: the files ind.{stem}.* in {root} do not fit together: {error}"
+            ) from None
 
 
 def _symmetric(neighbors: dict[Any, Any], num_nodes: int, path: Path) -> Graph:

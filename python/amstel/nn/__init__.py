@@ -5,6 +5,7 @@ from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.conv_lstm import ConvLSTM, ConvLSTMCell
 from amstel.nn.efficientnet import EfficientNetLite
 from amstel.nn.gcn import GCN, ChebConv, GCNConv, sparse_dropout
+from amstel.nn.pooling import global_max_pool, global_mean_pool, global_sum_pool
 from amstel.nn.rim import RIM
 from amstel.nn.roi_pool import RoIPool
 from amstel.nn.sint import SINT, MarginContrastiveLoss
@@ -41,6 +42,9 @@ __all__ = [
     "VideoLSTM",
     "fourier_basis",
     "fuse",
+    "global_max_pool",
+    "global_mean_pool",
+    "global_sum_pool",
     "graph_fourier",
     "inverse_graph_fourier",
     "predict",

@@ -13,6 +13,7 @@ from amstel.ops.rim import (
     rim_super_resolve_input,
 )
 from amstel.ops.roi_pool import roi_match, roi_pool
+from amstel.ops.segment import segment_reduce
 from amstel.ops.spmm import spmm
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "rim_super_resolve_input",
     "roi_match",
     "roi_pool",
+    "segment_reduce",
     "spmm",
 ]

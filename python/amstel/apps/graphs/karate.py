@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from amstel import _check
 from amstel.data.nodes import NodeData, karate_club
 from amstel.nn.gcn import GCNConv
 
@@ -43,6 +44,7 @@ def train(epochs: int = 300, seed: int = 6) -> tuple[NodeData, Tensor, list[floa
         >>> embeddings.shape
         torch.Size([6, 34, 2])
     """
+    epochs, seed = _check.integer("epochs", epochs, 0), _check.integer("seed", seed, 0)
     data = karate_club()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from amstel import _files
+from amstel import _check, _files
 from amstel.apps.graphs.problem import _Field, _Problem
 from amstel.apps.graphs.train import Study
+from amstel.apps.ranks import on
 from amstel.data import Planetoid, block_model
 from amstel.data.nodes import NodeData
 
@@ -30,9 +31,13 @@ def predict(study: Study, data: NodeData, device: str | torch.device = "cpu") ->
     Raises:
         ValueError: the data have other features or classes than those that the network was trained on.
     """
+    if not isinstance(study, Study):
+        _check.fail_type("study", "an amstel.apps.graphs.train.Study", study)
+    if not isinstance(data, NodeData):
+        _check.fail_type("data", "an amstel.data.NodeData", data)
     if study.best is None:
         raise ValueError("the study has no trained network yet")
-    problem = _Problem(data, study.model, study.settings, device)
+    problem = _Problem(data, study.model, study.settings, on(device))
     _, w1, w2 = study.best
     wanted = (problem.features.shape[1], problem.outputs)
     got = (w1.shape[0], w2.shape[1] // problem.supports)
@@ -47,6 +52,9 @@ def predict(study: Study, data: NodeData, device: str | torch.device = "cpu") ->
 
 def write(path: Path, probabilities: Tensor) -> None:
     """A line `node,class,probability` a node (.csv), or lists of them (.json)."""
+    path = Path(path)
+    if path.suffix.lower() not in WRITTEN:
+        _check.fail("path", f"a file that ends in {' or '.join(WRITTEN)}", str(path))
     best, classes = probabilities.max(1)
     columns = {"class": classes.tolist(), "probability": best.tolist()}
     with _files.replacing(path) as temporary, open(temporary, "w", newline="") as file:

@@ -5,7 +5,6 @@ Without torch, so that the command line can show the options of a training at on
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from amstel.apps import checks
@@ -14,6 +13,10 @@ MODELS = ("gcn", "cheb2", "cheb3", "first_order", "single", "neighbors", "mlp")
 #: A name of the last release.
 OLD_MODELS = {"neighbours": "neighbors"}
 STOPPING = ("none", "kipf", "loss")
+#: More hidden units than anyone trains, and fewer than what makes sizes overflow.
+MOST_UNITS = 2**20
+#: A study of more is a mistake, and would fill the memory with their numbers.
+MOST_SEEDS = 10**7
 
 
 @dataclass(frozen=True)
@@ -41,16 +44,18 @@ class Settings:
     patience: int = 10
 
     def __post_init__(self) -> None:
-        if self.early_stopping not in STOPPING:
+        if not isinstance(self.early_stopping, str) or self.early_stopping not in STOPPING:
             checks.fail("early_stopping", f"one of {', '.join(STOPPING)}", self.early_stopping)
-        for name in ("hidden", "epochs", "patience"):
-            if getattr(self, name) < 1:
-                checks.fail(name, "an integer >= 1", getattr(self, name))
-        if not 0 <= self.dropout < 1:
-            checks.fail("dropout", "in [0, 1)", self.dropout)
-        for name in ("weight_decay", "learning_rate"):
-            if not 0 <= getattr(self, name) < math.inf:
-                checks.fail(name, "a finite number >= 0", getattr(self, name))
+        checked = {
+            "hidden": checks.integer("hidden", self.hidden, 1, MOST_UNITS),
+            "epochs": checks.integer("epochs", self.epochs, 1),
+            "patience": checks.integer("patience", self.patience, 1),
+            "dropout": checks.number("dropout", self.dropout, "in [0, 1)", below=1),
+            "weight_decay": checks.number("weight_decay", self.weight_decay, "a finite number >= 0"),
+            "learning_rate": checks.number("learning_rate", self.learning_rate, "a finite number >= 0"),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def for_data(cls, name: str, **changes: object) -> Settings:

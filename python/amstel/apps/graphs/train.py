@@ -15,96 +15,33 @@ sparse matrix, one block a seed.
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import zip_longest
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from amstel import _check, _files
+from amstel import _check
 from amstel.apps import ranks, training
 from amstel.apps.graphs.problem import _Dropout, _Problem, _times, _transpose
+from amstel.apps.graphs.results import Seed, resumed
+from amstel.apps.graphs.results import Study as Study
+from amstel.apps.graphs.results import read as read
+from amstel.apps.graphs.results import save as save
 from amstel.apps.graphs.settings import MODELS as MODELS
-from amstel.apps.graphs.settings import OLD_MODELS
+from amstel.apps.graphs.settings import MOST_SEEDS, OLD_MODELS
 from amstel.apps.graphs.settings import STOPPING as STOPPING
 from amstel.apps.graphs.settings import Settings as Settings
+from amstel.apps.ranks import on
 from amstel.apps.task import Plan, Task
 from amstel.apps.training import CHECKPOINT
 from amstel.data.nodes import NodeData
 from amstel.graph import Graph
-
-
-class Seed(NamedTuple):
-    """What came of one seed: shares of test and validation nodes that are right, epochs, the loss of each, weights."""
-
-    accuracy: float
-    validation: float | None
-    epochs: int
-    loss: list[float]
-    weights: tuple[Tensor, Tensor]
-
-
-@dataclass
-class Study:
-    """What `study` found: one entry a seed in `accuracy` (share of test nodes, 0 to 1), `epochs` and `losses` (one
-    number an epoch); `best`, the weights of the seed that is best on the validation nodes, and which it is."""
-
-    dataset: str
-    model: str
-    settings: Settings
-    seeds: list[int]
-    accuracy: list[float] = field(default_factory=list)
-    epochs: list[int] = field(default_factory=list)
-    seconds: float = 0.0
-    losses: list[list[float]] = field(default_factory=list)
-    validation: list[float | None] = field(default_factory=list)
-    best: tuple[int, Tensor, Tensor] | None = None
-
-    @property
-    def loss(self) -> list[float]:
-        """Of every epoch the mean over the seeds that ran it."""
-        return [float(np.mean([x for x in some if x is not None])) for some in zip_longest(*self.losses)]
-
-    def add(self, found: Seed) -> None:
-        """The result of the next seed."""
-        score = found.validation or 0.0
-        if self.best is None or score > max(v or 0.0 for v in self.validation):
-            self.best = (self.seeds[len(self.accuracy)], *found.weights)
-        self.accuracy.append(found.accuracy)
-        self.validation.append(found.validation)
-        self.epochs.append(found.epochs)
-        self.losses.append(found.loss)
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.accuracy))
-
-    @property
-    def std(self) -> float:
-        return float(np.std(self.accuracy))
-
-    def to_json(self) -> dict[str, object]:
-        """The form that `amstel gcn --json` writes; `seeds` is their number."""
-        return {
-            "dataset": self.dataset,
-            "model": self.model,
-            "seeds": len(self.seeds),
-            "accuracy": self.accuracy,
-            "mean": self.mean,
-            "std": self.std,
-            "first_seed": self.seeds[0],
-            "epochs_run": self.epochs,
-            "settings": asdict(self.settings),
-            "loss": self.loss,
-            "tested": "weights of the last epoch",
-            "seconds": self.seconds,
-        }
 
 
 def study(
@@ -165,21 +102,33 @@ def study(
     """
     if not isinstance(data, NodeData):
         raise TypeError(f"`data` must be an amstel.data.NodeData, got {_check.describe(data)}")
-    if model in OLD_MODELS:
+    if isinstance(model, str) and model in OLD_MODELS:
         warnings.warn(f"the model {model!r} is now {OLD_MODELS[model]!r}", DeprecationWarning, stacklevel=2)
         model = OLD_MODELS[model]
-    if model not in MODELS:
-        _check.fail("model", f"one of {', '.join(MODELS)}", model)
-    settings = settings or Settings.for_data(data.name)
-    seeds = [int(seed) for seed in seeds]
-    if not seeds or min(seeds) < 0:
-        _check.fail("seeds", "one or more integers >= 0", seeds)
+    _check.choice("model", model, MODELS)
+    if settings is None:
+        settings = Settings.for_data(data.name)
+    elif not isinstance(settings, Settings):
+        _check.fail_type("settings", "an amstel.apps.graphs.settings.Settings", settings)
+    seeds = _seeds(seeds)
+    chunk = chunk if chunk is None else _check.integer("chunk", chunk, 1)
+    resume, force = _check.flag("resume", resume), _check.flag("force", force)
+    if out is not None and not isinstance(out, (str, os.PathLike)):
+        _check.fail_type("out", "a path", out)
+    if progress is not None and not callable(progress):
+        _check.fail_type("progress", "a function, or None", progress)
+    device = on(device)
+    for part in ("train", "test"):
+        if not len(getattr(data, part)):
+            raise ValueError(f"`data` must have {part} nodes, and {data!r} has none")
+    if bool((data.labels[data.test] < 0).any()):
+        raise ValueError(f"`data` must have the labels of its test nodes, and {data!r} lacks some")
     if settings.early_stopping != "none" and not len(data.val):
         raise ValueError(f"early stopping needs validation nodes, and {data!r} has none")
     folder = training.begin(out, resume, force)
     result = Study(data.name, model, settings, seeds)
     if resume:
-        result = _resumed(result, read(folder / CHECKPOINT))  # type: ignore[operator]
+        result = resumed(result, read(folder / CHECKPOINT))  # type: ignore[operator]
     group, start, before = ranks.current(device), time.perf_counter(), result.seconds
     problem = _Problem(data, model, settings, group.device)
     size = min(chunk or problem.chunk(), -(-len(seeds) // group.world))
@@ -201,44 +150,23 @@ def study(
     return result
 
 
+def _seeds(seeds: Any) -> list[int]:
+    expected = "one or more integers >= 0"
+    if isinstance(seeds, (str, bytes)) or not isinstance(seeds, Iterable):
+        _check.fail_type("seeds", expected, seeds)
+    if isinstance(seeds, range) and len(seeds) >= MOST_SEEDS:
+        _check.fail("seeds", f"less than {MOST_SEEDS} integers", seeds)
+    found = [_check.integer("seeds", seed, 0, expected) for seed in seeds]
+    if not found:
+        _check.fail("seeds", expected, found)
+    return found
+
+
 def _train(problem: _Problem, seeds: list[int], progress: Callable[[int], None] | None) -> list[Seed]:
     task, epochs = _Chunk(problem, seeds), problem.settings.epochs
     update = None if progress is None else lambda n: progress(n * len(seeds))
     training.fit(task, Plan(epochs, epochs), ranks.Ranks(device=problem.device), progress=update)
     return task.results()
-
-
-def save(path: Path, result: Study) -> None:
-    """The results so far, in a file that torch.load(weights_only=True) reads."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {"format": "amstel gcn 1", **{f.name: getattr(result, f.name) for f in fields(result)}}
-    _files.torch_save(path, {**state, "settings": asdict(result.settings)})
-
-
-def read(path: str | Path) -> Study:
-    """The results in a checkpoint."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"the checkpoint {path} does not exist")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state.pop("format") != "amstel gcn 1":
-            raise ValueError("another format")
-        state["model"] = OLD_MODELS.get(state["model"], state["model"])
-        return Study(**{**state, "settings": Settings(**state["settings"])})
-    except Exception as error:
-        raise ValueError(f"{path} is not a checkpoint of `amstel graphs train`") from error
-
-
-def _resumed(wanted: Study, saved: Study) -> Study:
-    """The saved results, with the seeds that are wanted now, which must begin with those that are done."""
-    for name in ("dataset", "model", "settings"):
-        if getattr(saved, name) != getattr(wanted, name):
-            _check.fail(name, f"that of the checkpoint, {getattr(saved, name)}", getattr(wanted, name))
-    done = saved.seeds[: len(saved.accuracy)]
-    if wanted.seeds[: len(done)] != done:
-        _check.fail("seeds", f"those of the checkpoint first, {done}", wanted.seeds)
-    return replace(saved, seeds=wanted.seeds)
 
 
 class _Weights(nn.Module):

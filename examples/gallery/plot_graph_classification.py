@@ -1,0 +1,70 @@
+"""
+Which kind of graph is this?
+============================
+
+Graphs grow node by node, and a new node joins two others: any two, or such as have many neighbors already. A GCN
+classifies whole graphs, in batches from a DataLoader: its layers see one block-diagonal graph, and pooling makes one
+vector a graph of the vectors of its nodes.
+"""
+
+import torch
+from torch.utils.data import DataLoader
+
+import amstel
+from amstel.nn import GCNConv, global_max_pool, global_mean_pool
+
+random = torch.Generator().manual_seed(0)
+
+
+def grown(preferring: int) -> tuple[amstel.Graph, torch.Tensor]:
+    ends = [0, 1]  # of all edges so far: a node is there once for each of its neighbors
+    nodes = int(torch.randint(20, 40, (), generator=random))
+    for new in range(2, nodes):
+        for _ in range(2):
+            pick = int(torch.randint(len(ends) if preferring else new, (), generator=random))
+            ends += [ends[pick] if preferring else pick, new]
+    pairs = torch.tensor(ends).view(-1, 2).T
+    graph = amstel.Graph.from_edge_index(torch.cat([pairs, pairs.flip(0)], 1), nodes)
+    return graph, graph.degree(torch.float32)[:, None] / 10
+
+
+kinds = [k % 2 for k in range(300)]
+graphs, features = zip(*map(grown, kinds), strict=True)
+data = amstel.data.GraphDataset(graphs, features, kinds)
+train, test = data[:200], data[200:]
+
+
+class Classifier(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = GCNConv(1, 16, activation="relu"), GCNConv(16, 16, activation="relu")
+        self.last = torch.nn.Linear(32, 2)
+
+    def forward(self, batch):
+        h = self.second(self.first(batch.features, batch.graph), batch.graph)
+        return self.last(torch.cat([global_mean_pool(h, batch.graph), global_max_pool(h, batch.graph)], 1))
+
+
+def accuracy(model: torch.nn.Module, some: amstel.data.GraphDataset) -> float:
+    batch = amstel.data.collate(list(some))
+    with torch.no_grad():
+        return (model(batch).argmax(1) == batch.label).float().mean().item()
+
+
+curves = []
+for seed in range(3):
+    torch.manual_seed(seed)
+    model, curve = Classifier(), []
+    adam = torch.optim.Adam(model.parameters(), lr=0.01)
+    loader = DataLoader(train, batch_size=32, shuffle=True, collate_fn=amstel.data.collate)
+    for _ in range(12):
+        for batch in loader:
+            adam.zero_grad()
+            torch.nn.functional.cross_entropy(model(batch), batch.label).backward()
+            adam.step()
+        curve.append(accuracy(model, test))
+    curves.append(curve)
+assert min(curve[-1] for curve in curves) > 0.75
+
+axes = amstel.plot.convergence({"GCN with pooling": curves}, ylabel="test accuracy")
+axes.set_ylim(0, 1)

@@ -1,0 +1,72 @@
+"""Tables of numbers in text files, every line of them checked: what is no number, or not enough, is never guessed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+_INTEGER = rb"[+-]?[0-9]{1,18}"
+_NUMBER = rb"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?"
+_SPACE = rb"[ \t]*"
+
+
+def table(
+    path: Path,
+    dtype: type,
+    columns: int | None = None,
+    lines: int | None = None,
+    reader: str = "",
+    separator: str = ",",
+) -> np.ndarray:
+    """The numbers of a file, [lines, columns]: int64, or float64 in which float32 finds them finite.
+
+    Line ends of any system, a byte order mark, and empty lines at the end are let through; empty lines elsewhere and
+    anything else are not.
+
+    Args:
+        path: the file.
+        dtype: np.int64 (no 1.0 for 1, and less than 10^18) or np.float64.
+        columns: how many numbers are on a line; default: as many as on the first.
+        lines: how many lines there must be.
+        reader: what errors begin with.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds something else; the message names the line.
+    """
+    said = f"{reader}: {path}" if reader else str(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{said} is a folder; it should be a file")
+    if not path.exists():
+        raise FileNotFoundError(f"{said} is missing")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{said} is missing") from None
+    except OSError as error:
+        raise type(error)(f"{said} cannot be read: {error.strerror or error}") from None
+    data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").rstrip(b" \t\n")
+    mark = separator.encode()
+    if columns is None:
+        columns = data.split(b"\n", 1)[0].count(mark) + 1
+    number = _SPACE + (_INTEGER if dtype is np.int64 else _NUMBER) + _SPACE
+    line = mark.join([number] * columns)
+    wrong = re.search(rb"(?m)^(?!" + line + rb"$).*", data) if data else None
+    if wrong:
+        kind = "integer" if dtype is np.int64 else "number"
+        wanted = f"one {kind}" if columns == 1 else f"{columns} {kind}s"
+        got = wrong[0][:60].decode(errors="replace")
+        count = data.count(b"\n", 0, wrong.start()) + 1
+        raise ValueError(f"{said}, line {count}: must hold {wanted}, got {got!r}")
+    values: np.ndarray = np.array(data.replace(mark, b" ").split(), dtype=dtype).reshape(-1, columns)
+    if lines is not None and len(values) != lines:
+        raise ValueError(f"{said} must have {lines} lines, got {len(values)}")
+    if dtype is not np.int64:
+        with np.errstate(over="ignore"):
+            infinite = ~np.isfinite(values.astype(np.float32)).all(1)
+        if infinite.any():
+            k = int(infinite.argmax())
+            raise ValueError(f"{said}, line {k + 1}: finite numbers are expected, got {values[k].tolist()}")
+    return values
