@@ -6,6 +6,7 @@ from amstel.nn.conv_lstm import ConvLSTM, ConvLSTMCell
 from amstel.nn.efficientnet import EfficientNetLite
 from amstel.nn.gcn import GCN, ChebConv, GCNConv, sparse_dropout
 from amstel.nn.rim import RIM
+from amstel.nn.roi_align import MultiScaleRoIAlign, PSRoIPool, RoIAlign
 from amstel.nn.roi_pool import RoIPool
 from amstel.nn.sint import SINT, MarginContrastiveLoss
 from amstel.nn.spectral import SpectralConv, fourier_basis, graph_fourier, inverse_graph_fourier
@@ -34,6 +35,9 @@ __all__ = [
     "GCNConv",
     "LSTMClassifier",
     "MarginContrastiveLoss",
+    "MultiScaleRoIAlign",
+    "PSRoIPool",
+    "RoIAlign",
     "RoIPool",
     "SmallBackbone",
     "SpectralConv",
