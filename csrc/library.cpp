@@ -170,13 +170,14 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "(Tensor grad_input, Tensor grad_query)");
 
   // ROI align: the mean over the samples of every bin, sampling x sampling of them or, for 0, as
-  // many as the bin is cells high and wide; `aligned`: coordinates less half a cell. Its gradient is
-  // its adjoint, added up in the order of the rois.
+  // many as the bin is cells high and wide; `aligned`: coordinates less half a cell. Its gradient
+  // is its adjoint, added up in the order of the rois.
   m.def(
       "roi_align(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int "
       "pooled_width, int sampling, bool aligned) -> Tensor");
   m.def(
-      "roi_align_grad(Tensor grad, Tensor rois, float spatial_scale, int sampling, bool aligned, int "
+      "roi_align_grad(Tensor grad, Tensor rois, float spatial_scale, int sampling, bool aligned, "
+      "int "
       "images, int height, int width, bool channels_last) -> Tensor");
   // Position-sensitive ROI pooling of input [N, C ph pw, H, W]: the mean of bin (i, j) of channel
   // (c, i, j); and its adjoint.

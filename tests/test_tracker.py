@@ -243,7 +243,7 @@ def test_flow_share_counts_moved_pixels():
 
 def test_redetects_after_an_absence():
     images, truth = sequence(frames=26, hidden=range(10, 16), jump=-60)
-    plain = SINTTracker(Colors()).track(images, truth[0])
+    plain = SINTTracker(Colors(), redetect=False).track(images, truth[0])
     tracker, lost, found = SINTTracker(Colors(), redetect=True), [], [truth[0]]
     tracker.init(images[0], truth[0])
     for image in images[1:]:

@@ -215,7 +215,8 @@ struct RoiArgs {
   int64_t tile_sums;
 };
 
-// A sample of ROI align along one axis: two cells, and their weights in the arithmetic of the boxes.
+// A sample of ROI align along one axis: two cells, and their weights in the arithmetic of the
+// boxes.
 struct RoiSample {
   int32_t low, high;
   double of_low, of_high;

@@ -141,8 +141,7 @@ void find_samples(const char* op, const Tensor& rois, const RoiShape& s, double 
     const bool any = s.height > 0 && s.width > 0;
     add_axis(rows, any ? s.height : -2, starts + 1, b.row, b.row_end);
     add_axis(cols, any ? s.width : -2, starts + 2 + s.pooled_height, b.col, b.col_end);
-    plan.counts[k] =
-        std::max(static_cast<double>(rows.grid) * static_cast<double>(cols.grid), 1.0);
+    plan.counts[k] = std::max(static_cast<double>(rows.grid) * static_cast<double>(cols.grid), 1.0);
   });
 }
 
@@ -196,8 +195,9 @@ void run(decltype(Kernels::RoiAlign::align) Kernels::RoiAlign::* which, const Ro
     return (plan.cells + s.bins()) * k.tile * size;
   };
   const auto& all = kernels().roi_align[dtype_index(s.dtype)];
-  const Kernels::RoiAlign& kernel =
-      all[bytes(all[0]) > kMostScratch ? 2 : s.channels <= all[1].tile ? 1 : 0];
+  const Kernels::RoiAlign& kernel = all[bytes(all[0]) > kMostScratch ? 2
+                                        : s.channels <= all[1].tile  ? 1
+                                                                     : 0];
   const int64_t tiles = divide_up(s.channels, kernel.tile);
   const int64_t items = static_cast<int64_t>(plan.groups.size()) * tiles;
   const int64_t work = (s.rois * s.bins() * 4 + s.images * plan.cells) * s.channels * size;
@@ -235,10 +235,17 @@ RoiShape check_grad(const char* op, const Tensor& grad, const Tensor& rois, doub
           width <= kMost && height * width <= kMost,
       op, ": `images`, `height`, `width` must be those of a map of at most 2^31 - 1 cells, got ",
       images, ", ", height, ", ", width);
-  const RoiShape s =
-      check_rois(op, grad, rois, spatial_scale,
-                 {images, grad.size(1), height, width, 0, grad.size(2), grad.size(3),
-                  grad.scalar_type(), {}, channels_last && grad.size(1) > 1});
+  const RoiShape s = check_rois(op, grad, rois, spatial_scale,
+                                {images,
+                                 grad.size(1),
+                                 height,
+                                 width,
+                                 0,
+                                 grad.size(2),
+                                 grad.size(3),
+                                 grad.scalar_type(),
+                                 {},
+                                 channels_last && grad.size(1) > 1});
   check_pooled(op, "grad", grad, grad, s, s.dtype);
   return s;
 }
@@ -313,8 +320,7 @@ Tensor ps_roi_pool(Tensor input, Tensor rois, double spatial_scale, int64_t pool
   const RoiShape s =
       of_output(op, check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width));
   Plan plan(s);
-  with_arithmetic(
-      s, [&](auto c) { find_bins<decltype(c)>(op, rois, s, spatial_scale, plan); });
+  with_arithmetic(s, [&](auto c) { find_bins<decltype(c)>(op, rois, s, spatial_scale, plan); });
   plan.group(s, true);
   Tensor output = empty_pooled(input, s);
   RoiAlignArgs a = arguments(s, plan);
@@ -332,8 +338,7 @@ Tensor ps_roi_pool_grad(Tensor grad, Tensor rois, double spatial_scale, int64_t 
   const RoiShape s =
       check_grad(op, grad, rois, spatial_scale, images, height, width, channels_last);
   Plan plan(s);
-  with_arithmetic(
-      s, [&](auto c) { find_bins<decltype(c)>(op, rois, s, spatial_scale, plan); });
+  with_arithmetic(s, [&](auto c) { find_bins<decltype(c)>(op, rois, s, spatial_scale, plan); });
   plan.group(s, true);
   Tensor grad_input = zero_images(grad, s, s.channels * s.bins());
   RoiAlignArgs a = arguments(s, plan);

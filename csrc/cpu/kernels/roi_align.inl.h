@@ -50,8 +50,7 @@ struct RoiAlign {
       if (L > 1 && stride == 1) {
         store_wide<T, W>(p + v * W, value[v], left);
       } else {
-        for (int l = 0; l < W && l < left; ++l)
-          R::store_one(p + (v * W + l) * stride, value[v][l]);
+        for (int l = 0; l < W && l < left; ++l) R::store_one(p + (v * W + l) * stride, value[v][l]);
       }
     }
   }
@@ -91,15 +90,15 @@ struct RoiAlign {
           V sum[kVectors];
           clear(sum);
           for_samples(starts, i, j,
-                      [&](int64_t p1, int64_t p2, int64_t p3, int64_t p4, S w1, S w2, S w3,
-                          S w4) __attribute__((always_inline)) {
+                      [&](int64_t p1, int64_t p2, int64_t p3, int64_t p4, S w1, S w2, S w3, S w4)
+                          __attribute__((always_inline)) {
 #pragma GCC unroll 2
-                        for (int v = 0; v < kVectors; ++v) {
-                          const S* const from = window + v * W;
-                          sum[v] += R::load(from + p1) * w1 + R::load(from + p2) * w2 +
-                                    R::load(from + p3) * w3 + R::load(from + p4) * w4;
-                        }
-                      });
+                            for (int v = 0; v < kVectors; ++v) {
+                              const S* const from = window + v * W;
+                              sum[v] += R::load(from + p1) * w1 + R::load(from + p2) * w2 +
+                                        R::load(from + p3) * w3 + R::load(from + p4) * w4;
+                            }
+                          });
           divide(sum, count);
           const int64_t b = i * pw + j;
           if (straight) {
@@ -127,18 +126,17 @@ struct RoiAlign {
         for (int v = 0; v < kVectors; ++v)
           grad[v] = load_pooled(static_cast<const T*>(a.roi.pooled) + place(k, b), v);
         divide(grad, count);
-        for_samples(
-            a.starts + k * a.starts_width, b / pw, b % pw,
-            [&](int64_t p1, int64_t p2, int64_t p3, int64_t p4, S w1, S w2, S w3, S w4)
-                __attribute__((always_inline)) {
-                  for (int v = 0; v < kVectors; ++v) {
-                    S* const to = window + v * W;
-                    R::store(to + p1, R::load(to + p1) + grad[v] * w1);
-                    R::store(to + p2, R::load(to + p2) + grad[v] * w2);
-                    R::store(to + p3, R::load(to + p3) + grad[v] * w3);
-                    R::store(to + p4, R::load(to + p4) + grad[v] * w4);
-                  }
-                });
+        for_samples(a.starts + k * a.starts_width, b / pw, b % pw,
+                    [&](int64_t p1, int64_t p2, int64_t p3, int64_t p4, S w1, S w2, S w3, S w4)
+                        __attribute__((always_inline)) {
+                          for (int v = 0; v < kVectors; ++v) {
+                            S* const to = window + v * W;
+                            R::store(to + p1, R::load(to + p1) + grad[v] * w1);
+                            R::store(to + p2, R::load(to + p2) + grad[v] * w2);
+                            R::store(to + p3, R::load(to + p3) + grad[v] * w3);
+                            R::store(to + p4, R::load(to + p4) + grad[v] * w4);
+                          }
+                        });
       }
     }
     R{a.roi, g, channel}.write_grad_input(window, g.cols);
@@ -218,8 +216,7 @@ struct RoiAlign {
         for (int64_t y = e.row; y < e.row_end; ++y) {
           S* to = window + ((y - own.row) * own.cols + e.col - own.col) * L;
           for (int64_t x = e.col; x < e.col_end; ++x, to += L)
-            for (int v = 0; v < kVectors; ++v)
-              R::store(to + v * W, R::load(to + v * W) + grad[v]);
+            for (int v = 0; v < kVectors; ++v) R::store(to + v * W, R::load(to + v * W) + grad[v]);
         }
       }
       R{args, own, channel}.write_grad_input(window, own.cols);

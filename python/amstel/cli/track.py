@@ -43,7 +43,10 @@ Preset = Annotated[
 Origin = Annotated[
     int,
     typer.Option(
-        "--origin", metavar="N", parser=values.integer(0, 1), help="number of the first pixel in files of boxes"
+        "--origin",
+        metavar="N",
+        parser=values.integer(0, 1),
+        help="number of the first pixel in files of boxes",
     ),
 ]
 _BOX = "x,y,w,h in the first frame, 0-based, once a target [default: an OTB sequence's]"
@@ -75,15 +78,21 @@ def predict(
     ] = None,
     init_frame: Annotated[
         int,
-        typer.Option("--init-frame", metavar="N", parser=values.positive, help="of the boxes, from 1 [default: 1]"),
+        typer.Option(
+            "--init-frame", metavar="N", parser=values.positive, help="of the boxes, from 1 [default: 1]"
+        ),
     ] = 1,
     end_frame: Annotated[
         int | None,
-        typer.Option("--end-frame", metavar="N", parser=values.positive, help="the last [default: the video's]"),
+        typer.Option(
+            "--end-frame", metavar="N", parser=values.positive, help="the last [default: the video's]"
+        ),
     ] = None,
     every: Annotated[
         int,
-        typer.Option("--every", metavar="N", parser=values.positive, help="look at every N-th frame [default: 1]"),
+        typer.Option(
+            "--every", metavar="N", parser=values.positive, help="look at every N-th frame [default: 1]"
+        ),
     ] = 1,
     plus: Plus = False,
     redetect: Redetect = None,

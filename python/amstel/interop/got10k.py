@@ -34,7 +34,9 @@ class Tracker:
     def update(self, image: Any) -> np.ndarray:
         return self.tracker.update(image) + [1, 1, 0, 0]
 
-    def forward_test(self, img_files: Any, box: Any, visualize: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def forward_test(
+        self, img_files: Any, box: Any, visualize: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         boxes, times = [np.asarray(box, dtype=np.float64)], []
         for number, file in enumerate(img_files):
             begin = time.perf_counter()

@@ -63,7 +63,9 @@ def replace_(model: nn.Module) -> int:
     """
     found = sum(_ours(module) is not None for module in model.modules())
     if not found or _ours(model) is not None:
-        raise ValueError("`model` must hold a RoIPool, RoIAlign, PSRoIPool or MultiScaleRoIAlign of torchvision")
+        raise ValueError(
+            "`model` must hold a RoIPool, RoIAlign, PSRoIPool or MultiScaleRoIAlign of torchvision"
+        )
     convert(model)
     return found
 

@@ -146,9 +146,7 @@ class MultiScaleRoIAlign(nn.Module):
                 f"got {len(boxes)} and {len(image_shapes)}"
             )
         scales = self._scales(maps, image_shapes)
-        rois = torch.cat(
-            [torch.cat([torch.full_like(b[:, :1], n), b], 1) for n, b in enumerate(boxes)]
-        )
+        rois = torch.cat([torch.cat([torch.full_like(b[:, :1], n), b], 1) for n, b in enumerate(boxes)])
         if len(maps) == 1:
             return roi_align(maps[0], rois, self.output_size, scales[0], self.sampling_ratio)
         side = torch.cat([(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in boxes]).sqrt()
@@ -169,7 +167,9 @@ class MultiScaleRoIAlign(nn.Module):
         most = [max(sides) for sides in zip(*image_shapes, strict=True)]
         scales = []
         for features in maps:
-            found = {2.0 ** round(math.log2(s / side)) for s, side in zip(features.shape[-2:], most, strict=True)}
+            found = {
+                2.0 ** round(math.log2(s / side)) for s, side in zip(features.shape[-2:], most, strict=True)
+            }
             if len(found) > 1:
                 raise ValueError(
                     f"`x` must hold maps of a power of two of the images' size {most}, got {list(features.shape)}"

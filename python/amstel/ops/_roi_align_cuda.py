@@ -21,7 +21,12 @@ BLOCK = 1 << 26
 
 def _checked(op: str, rois: Tensor, images: int) -> tuple[Tensor, Tensor]:
     """The boxes, those that are not valid moved to the first image, and which are valid [K]."""
-    valid = rois.isfinite().all(1) & (rois[:, 0] >= 0) & (rois[:, 0] < images) & (rois[:, 0].trunc() == rois[:, 0])
+    valid = (
+        rois.isfinite().all(1)
+        & (rois[:, 0] >= 0)
+        & (rois[:, 0] < images)
+        & (rois[:, 0].trunc() == rois[:, 0])
+    )
     capturing = rois.is_cuda and torch.cuda.is_current_stream_capturing()
     if not capturing and not bool(valid.all()):
         k = int((~valid).nonzero()[0])

@@ -183,7 +183,6 @@ def evaluate_dataset(
     for name, found in _done(run, sequences, jobs):
         if isinstance(found, Exception):
             errors[name] = found
-            warnings.warn(f"{name} failed and is left out: {found}", stacklevel=2)
         else:
             evaluations[name], seconds[name] = found
         if progress is not None:
@@ -192,6 +191,8 @@ def evaluate_dataset(
         if errors:
             raise next(iter(errors.values()))
         raise ValueError("`sequences` must hold at least one sequence, got none")
+    for name, error in errors.items():
+        warnings.warn(f"{name} failed and is left out: {error}", stacklevel=2)
     failed = {name: str(error) or type(error).__name__ for name, error in errors.items()}
     return DatasetEvaluation(protocol, evaluations, seconds, failed)
 

@@ -60,8 +60,8 @@ class SINTTracker:
             where its parameters are.
         plus: SINT+. Of the 5 best candidates only those count that contain more than 25 % of the last box's pixels,
             moved by the optical flow between the two frames (DIS; needs opencv). Where there are none, all 5 count.
-        redetect: default: as the settings have it, which is True but for the paper's. Where the similarity falls below a threshold, the target may be hidden or elsewhere, and the whole
-            frame is searched at all scales; where something there reaches the threshold, the search goes on from it,
+        redetect: default: as the settings have it, which is True but for the paper's. Where the similarity falls below
+            a threshold, the target may be hidden or elsewhere, and the whole frame is searched at all scales; where something there reaches the threshold, the search goes on from it,
             and else it goes on as before, `lost` being True. The threshold lies half way between the most similar
             background of the first frame (boxes anywhere that do not touch the target's) and the usual similarity of
             the target (its mean over the last 20 frames in which it was not lost).
@@ -79,15 +79,15 @@ class SINTTracker:
     whatever the number of threads (with `Settings.threads`).
 
     Raises:
-        ValueError: another `preset`, or one beside `settings`; in `init`, a box that is not four finite numbers, has no positive size, does not touch the frame or
-            is more than twice as wide or high; in `update`, a frame of another size, or `init` was not called; an
+        ValueError: another `preset`, or one beside `settings`; in `init`, a box that is not four finite numbers, has no
+            positive size, does not touch the frame or is more than twice as wide or high; in `update`, a frame of another size, or `init` was not called; an
             image that cannot be read.
         TypeError: an image of another kind.
         ImportError: `plus` without opencv.
 
     Complexity of a frame: the network on a window of about (64 + 2 margin + 2 reach)² pixels, reach being
     45/512 of the frame's width at the window's scale, at most 512 x 512, and 273 to 543 candidates for a width of 320 to 640,
-    pooled and matched, then twice 51 around the best.
+    pooled and matched; 51 more for each stage of `Settings.refine`.
 
     Source: R. Tao, E. Gavves, A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016 (arXiv 1605.05863),
     sections 3.3 (the tracker) and 4 (re-identification), and the authors' code (constants). The window, the finer
@@ -308,7 +308,9 @@ class SINTTracker:
         if self.settings.object_size is None:
             size = (FRAME_SIZE, FRAME_SIZE)
         else:
-            zoom = min(self._window[1][0] / self._window[0][0], self.settings.longest_side / max(height, width))
+            zoom = min(
+                self._window[1][0] / self._window[0][0], self.settings.longest_side / max(height, width)
+            )
             size = self._size(torch.tensor([width, height]), zoom)
         view = View(self.model, self._frame, (0, 0), (width, height), size)
         # No more than 64 positions a side, however small the target.

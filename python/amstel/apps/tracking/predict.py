@@ -113,11 +113,14 @@ def _source(path: Path, boxes: list[list[float]], target: Path, range: Range) ->
         except (ValueError, OSError) as error:
             if not boxes:
                 raise
-            print_warning(f"{path}: no scores, as its true boxes cannot be read: {error}")
+            if not isinstance(error, FileNotFoundError):
+                print_warning(f"{path}: no scores, as its true boxes cannot be read: {error}")
             return Source(path, path / "img", boxes, None, target, range)
         truth = sequence.ground_truth
         if range.first > len(truth):
-            raise ValueError(f"--init-frame must be at most {len(truth)}, the frames of {path}, got {range.first}")
+            raise ValueError(
+                f"--init-frame must be at most {len(truth)}, the frames of {path}, got {range.first}"
+            )
         start = truth[range.first - 1]
         if not boxes and start.isnan().any():
             raise ValueError(f"--box is needed: {path} has no true box in frame {range.first}")
@@ -183,7 +186,9 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
                 progress(1)
             yield frame
         if not numbers:
-            raise ValueError(f"{source.path} must have a frame {source.range.first} to begin in, got no such frame")
+            raise ValueError(
+                f"{source.path} must have a frame {source.range.first} to begin in, got no such frame"
+            )
 
     try:
         with _files.replacing(source.target) as temporary:
@@ -204,7 +209,9 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
             partial = source.target.with_name(source.target.name + ".partial.csv")
             _files.write_text(partial, _csv(numbers[:done], times, tracks))
             if isinstance(error, (ValueError, OSError)):
-                raise type(error)(f"{error} (the boxes of {done} frames before it are in {partial})") from error
+                raise type(error)(
+                    f"{error} (the boxes of {done} frames before it are in {partial})"
+                ) from error
             print_warning(f"the boxes of the first {done} frames are in {partial}")
         raise
     return _record(source, numbers, tracks)
