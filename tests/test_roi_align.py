@@ -212,7 +212,7 @@ def test_bad_sampling_is_refused(ratio):
 
 def test_bad_shapes_are_refused():
     x = torch.ones(1, 5, 4, 4)
-    with pytest.raises(ValueError, match="`input` must be .* a multiple of 2 x 2 channels"):
+    with pytest.raises(ValueError, match=r"`input` must be .* a multiple of 2 x 2 channels"):
         ops.ps_roi_pool(x, torch.zeros(0, 5), 2)
     with pytest.raises(TypeError, match="`aligned` must be True or False"):
         ops.roi_align(x, torch.zeros(0, 5), 2, aligned=1)

@@ -673,7 +673,7 @@ def test_perturbed_sequences(tmp_path, sequences):
     later = perturbed(cup, "tre", segments=3)
     assert [len(run) for run in later] == [5, 4, 2] and torch.equal(later[2].start, cup.ground_truth[3])
     for how, segments in (("ope", 20), ("tre", 0)):
-        with pytest.raises(ValueError, match="`how`|`segments`"):
+        with pytest.raises(ValueError, match=r"`how`|`segments`"):
             perturbed(cup, how, segments)
 
 
