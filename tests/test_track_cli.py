@@ -173,7 +173,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, tmp_path, monkeypatch)
         ([images, "--box", "30,50,0,30"], "--box should have a positive width and height"),
         ([images, "--box", "30,50,nan,30"], "--box should be four finite numbers"),
         ([images, "--box", "300,50,36,30"], "must lie in the frame of 200x160"),
-        ([images, *boxes, "-o", "boxes.xls"], "must end in .mp4, .gif or .txt"),
+        ([images, *boxes, "-o", "boxes.xls"], "must end in .mp4, .gif, .txt or .csv"),
         ([images, *boxes, "-o", "/nowhere/boxes.txt"], "cannot write"),
         ([images, *boxes, "--weights", "nowhere.pt"], "nowhere.pt does not exist"),
         ([images, *boxes, "--weights", "other.pt"], "is not a checkpoint"),

@@ -32,7 +32,7 @@ class Tracker:
         self.tracker.init(image, np.asarray(box, dtype=np.float64) - [1, 1, 0, 0])
 
     def update(self, image: Any) -> np.ndarray:
-        return self.tracker.update(image) + [1, 1, 0, 0]
+        return self.tracker.update(image) + np.array([1, 1, 0, 0])
 
     def forward_test(
         self, img_files: Any, box: Any, visualize: bool = False
