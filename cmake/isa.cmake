@@ -1,6 +1,6 @@
 # One object library per CPU instruction set, all from the same torch-free sources, a file a stem;
 # the choice is made at load time (csrc/cpu/isa.cpp).
-set(AMSTEL_STEMS spmm conv_lstm conv_gru roi_pool rim mri winograd)
+set(AMSTEL_STEMS spmm conv_lstm conv_gru roi_pool roi_align rim mri winograd)
 list(TRANSFORM AMSTEL_STEMS REPLACE "(.+)" "csrc/cpu/kernels/\\1.cpp" OUTPUT_VARIABLE kernel_sources)
 set(AMSTEL_ONLY_ISAS "" CACHE STRING "Leave out instruction sets beside base that are not in this list; empty: all")
 set(AMSTEL_ISAS base)
@@ -11,6 +11,9 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(flags_avx2 -march=x86-64-v3)
   set(flags_avx512 -march=x86-64-v4 -mprefer-vector-width=512)
 endif()
+
+# ROI align rounds every product, as torchvision does: its results have the same bits.
+set_source_files_properties(csrc/cpu/kernels/roi_align.cpp csrc/cpu/roi_align_op.cpp PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
 
 foreach(isa ${AMSTEL_ISAS})
   if(AMSTEL_ONLY_ISAS AND NOT isa STREQUAL "base" AND NOT isa IN_LIST AMSTEL_ONLY_ISAS)

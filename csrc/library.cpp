@@ -173,6 +173,25 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "spatial_scale, int pooled_height, int pooled_width, bool need_input, bool need_query) -> "
       "(Tensor grad_input, Tensor grad_query)");
 
+  // ROI align: the mean over the samples of every bin, sampling x sampling of them or, for 0, as
+  // many as the bin is cells high and wide; `aligned`: coordinates less half a cell. Its gradient
+  // is its adjoint, added up in the order of the rois.
+  m.def(
+      "roi_align(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int "
+      "pooled_width, int sampling, bool aligned) -> Tensor");
+  m.def(
+      "roi_align_grad(Tensor grad, Tensor rois, float spatial_scale, int sampling, bool aligned, "
+      "int "
+      "images, int height, int width, bool channels_last) -> Tensor");
+  // Position-sensitive ROI pooling of input [N, C ph pw, H, W]: the mean of bin (i, j) of channel
+  // (c, i, j); and its adjoint.
+  m.def(
+      "ps_roi_pool(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int "
+      "pooled_width) -> Tensor");
+  m.def(
+      "ps_roi_pool_grad(Tensor grad, Tensor rois, float spatial_scale, int images, int height, int "
+      "width, bool channels_last) -> Tensor");
+
   m.def("cpu_isa() -> str");
   m.def("build_info() -> str");
 }

@@ -51,11 +51,25 @@ def _boxes(file):
 def test_boxes_file_has_a_line_a_frame_the_first_box_included(capsys, root, tmp_path):
     file = tmp_path / "boxes.txt"
     status, out, err = _run(capsys, root / "One" / "img", "--box", "30,50,36,30", "-o", file)
-    assert status == 0 and err == "" and out == f"5 frames\nwrote {file}\n"
+    assert status == 0 and err == "" and out == f"5 frames, lost in 0\nwrote {file}\n"
     found = _boxes(file)
     images, _ = sequence(frames=5)
     np.testing.assert_array_equal(found[0], [30, 50, 36, 30])  # 0-based, as given
     np.testing.assert_allclose(found, SINTTracker().track(images, [30, 50, 36, 30]), atol=1e-6)
+
+
+def test_several_targets_and_a_part_of_the_frames(capsys, root, tmp_path):
+    file = tmp_path / "boxes.csv"
+    boxes = ["--box", "30,50,36,30", "--box", "60,60,30,30"]
+    status, out, err = _run(
+        capsys, root / "One" / "img", *boxes, "--init-frame", 2, "--end-frame", 4, "--every", 2, "-o", file
+    )
+    assert status == 0 and err == "" and out.startswith("2 frames")
+    head, *lines = file.read_text().splitlines()
+    assert head == "frame,time,target,x,y,w,h,score,lost"
+    assert [line.split(",")[0::2][:2] for line in lines] == [["2", "1"], ["2", "2"], ["4", "1"], ["4", "2"]]
+    status, out, err = _run(capsys, root / "One" / "img", *boxes, "-o", tmp_path / "boxes.txt")
+    assert status == 2 and "give .csv" in err and err.count("\n") == 1
 
 
 def test_an_otb_sequence_brings_its_box_and_is_scored(capsys, root, tmp_path):
@@ -159,7 +173,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, tmp_path, monkeypatch)
         ([images, "--box", "30,50,0,30"], "--box should have a positive width and height"),
         ([images, "--box", "30,50,nan,30"], "--box should be four finite numbers"),
         ([images, "--box", "300,50,36,30"], "must lie in the frame of 200x160"),
-        ([images, *boxes, "-o", "boxes.csv"], "must end in .mp4, .gif or .txt"),
+        ([images, *boxes, "-o", "boxes.xls"], "must end in .mp4, .gif, .txt or .csv"),
         ([images, *boxes, "-o", "/nowhere/boxes.txt"], "cannot write"),
         ([images, *boxes, "--weights", "nowhere.pt"], "nowhere.pt does not exist"),
         ([images, *boxes, "--weights", "other.pt"], "is not a checkpoint"),

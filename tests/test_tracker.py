@@ -202,7 +202,8 @@ def test_scale_is_followed(scale):
         for side, c in ((160, center[1]), (200, center[0]))
     )
     scaled = images[0][rows[:, None], columns]
-    tracker = SINTTracker(Colors())
+    # Mean colors know too little of the target for a wider search.
+    tracker = SINTTracker(Colors(), settings=Settings(radius=30 / 512))
     tracker.init(images[0], truth[0])
     for _ in range(3):
         found = tracker.update(scaled)
@@ -242,7 +243,7 @@ def test_flow_share_counts_moved_pixels():
 
 def test_redetects_after_an_absence():
     images, truth = sequence(frames=26, hidden=range(10, 16), jump=-60)
-    plain = SINTTracker(Colors()).track(images, truth[0])
+    plain = SINTTracker(Colors(), redetect=False).track(images, truth[0])
     tracker, lost, found = SINTTracker(Colors(), redetect=True), [], [truth[0]]
     tracker.init(images[0], truth[0])
     for image in images[1:]:
@@ -544,6 +545,43 @@ def test_generated_sequence_has_the_truth_it_says():
     for options in ({"frames": 1}, {"target": 7}, {"target": 70}):
         with pytest.raises(ValueError, match="must be at least"):
             generate_sequence(**options)
+
+
+def test_the_papers_preset_has_its_constants(monkeypatch):
+    images, truth = sequence(frames=3)
+    tracker = SINTTracker(Colors(), preset="paper")
+    assert tracker.settings == Settings.paper() and not tracker.redetect and tracker.settings.refine == 0
+    seen = []
+    match = Colors.match
+    monkeypatch.setattr(Colors, "match", lambda self, f, b, q: seen.append((f, b)) or match(self, f, b, q))
+    tracker.init(images[0], truth[0])
+    for image in images[1:]:
+        last = tracker._box.clone()
+        tracker.update(image)
+        (features, rois), expected = seen.pop(), candidates(last, torch.from_numpy(truth[0]), 200)
+        assert features[0].shape[-2:] == (128, 128) and len(rois) == len(expected) == 3 * (1 + 10 * 3)
+        torch.testing.assert_close(rois[:, 1].double(), expected[:, 0] * 512 / 200, atol=1e-3, rtol=1e-5)
+        assert not seen
+
+
+def test_a_preset_is_known_and_alone():
+    for options in ({"preset": "fast"}, {"preset": "paper", "settings": Settings()}):
+        with pytest.raises(ValueError, match="`preset` must be"):
+            SINTTracker(Colors(), **options)
+    for options in ({"radius": -1}, {"longest_side": 40}, {"refine": -1}, {"refine": True}, {"redetect": 1}):
+        with pytest.raises(ValueError, match=f"`{next(iter(options))}`"):
+            Settings(**options)
+
+
+def test_a_finer_search_finds_a_box_as_similar_or_more():
+    images, truth = sequence(frames=2)
+    found = []
+    for refine in (0, 2):
+        tracker = SINTTracker(Colors(), settings=Settings(refine=refine))
+        tracker.init(images[0], truth[0])
+        tracker.update(images[1])
+        found.append(tracker.similarity)
+    assert found[1] >= found[0]
 
 
 def test_the_network_on_vgg16_sees_the_whole_frame():

@@ -450,8 +450,10 @@ def test_dataset_errors(tmp_path, sequences):
         evaluate_dataset(lambda frames, box: [box] * 2, sequences, out)
     assert list(out.iterdir()) == []
     write_boxes(out / "Ball.txt", TRUTH)
-    with pytest.raises(ValueError, match=r"Ball\.txt must hold 3 boxes, one a frame of Ball, got 4"):
-        evaluate_dataset(Drift(), sequences, out)
+    with pytest.warns(UserWarning, match=r"Ball failed and is left out: .*Ball\.txt must hold 3 boxes"):
+        result = evaluate_dataset(Drift(), sequences, out)
+    assert list(result.sequences) == ["Cup"] and list(result.failed) == ["Ball"]
+    assert "Ball failed: " in result.table() and "got 4" in json.loads(result.to_json())["failed"]["Ball"]
     with pytest.raises(ValueError, match=r"`sequences` must be sequences of different names .* got 'Cup'"):
         evaluate_dataset(Drift(), [sequences["Cup"]] * 2, out)
     with pytest.raises(ValueError, match=r"`sequences` must be .* names of files, got '\.\./Cup'"):
@@ -638,3 +640,77 @@ def test_published_boxes(data_folder, tmp_path, tracker, expected):
             assert (e.auc, e.precision) == pytest.approx(scores, abs=0.0051), name
             # All three agree where no ground truth is missing.
             assert torch.equal(e.success, published.evaluate(name, "otb", f"OPE/{tracker}").success)
+
+
+def _perfect(frames, box):
+    return frames.ground_truth
+
+
+def test_several_sequences_at_a_time_score_as_one_after_the_other(tmp_path, sequences):
+    one = evaluate_dataset(_perfect, sequences, tmp_path / "one")
+    two = evaluate_dataset(_perfect, sequences, tmp_path / "two", jobs=2)
+    assert list(two.sequences) == ["Ball", "Cup"] and torch.equal(one.success, two.success)
+    with pytest.raises(ValueError, match="`jobs` must be an integer >= 1"):
+        evaluate_dataset(_perfect, sequences, tmp_path, jobs=0)
+
+
+def test_perturbed_sequences(tmp_path, sequences):
+    from amstel.tracking import perturbed
+
+    cup = sequences["Cup"]
+    runs = perturbed(cup, "sre")
+    box = cup.ground_truth[0].tolist()
+    assert [run.name for run in runs] == [f"Cup-sre{k:02d}" for k in range(1, 13)]
+    assert runs[0].start.tolist() == pytest.approx([box[0] - box[2] / 10, box[1], box[2], box[3]])
+    assert runs[11].start[2:].tolist() == pytest.approx([1.2 * side for side in box[2:]])
+    starts = {}
+    result = evaluate_dataset(
+        lambda frames, start: starts.update({frames.name: start}) or frames.ground_truth,
+        runs,
+        tmp_path / "sre",
+    )
+    assert starts["Cup-sre01"] == pytest.approx(runs[0].start.tolist()) and len(result.sequences) == 12
+    later = perturbed(cup, "tre", segments=3)
+    assert [len(run) for run in later] == [5, 4, 2] and torch.equal(later[2].start, cup.ground_truth[3])
+    for how, segments in (("ope", 20), ("tre", 0)):
+        with pytest.raises(ValueError, match=r"`how`|`segments`"):
+            perturbed(cup, how, segments)
+
+
+def test_average_overlap_is_of_all_frames_but_the_first():
+    from amstel.tracking import average_overlap
+
+    truth = torch.tensor([[0.0, 0, 10, 10], [-5, 0, 10, 10], [0, 0, 10, 10], [NAN] * 4])
+    boxes = torch.tensor([[9.0, 9, 1, 1], [0, 0, 5, 10], [NAN] * 4, [0, 0, 1, 1]])
+    found = average_overlap([boxes], [truth], [(20, 20)])
+    assert found.iou.tolist() == [1, 0] and (found.ao, found.sr50, found.sr75) == (0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match="of the same sequences"):
+        average_overlap([boxes], [truth], [])
+    with pytest.raises(ValueError, match="after a first frame"):
+        average_overlap([boxes[:1]], [truth[:1]], [(20, 20)])
+
+
+def test_adapters_of_other_toolkits_count_from_their_origin():
+    from amstel.interop import got10k, pysot, pytracking
+
+    class Still:
+        similarity = 0.5
+
+        def init(self, image, box):
+            self.image, self.box = image, np.asarray(box)
+
+        def update(self, image):
+            self.image = image
+            return self.box
+
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    one, two, three = Still(), Still(), Still()
+    boxes, times = got10k.Tracker(one).forward_test([image, image], [5, 6, 7, 8])
+    assert boxes.tolist() == [[5, 6, 7, 8]] * 2 and one.box.tolist() == [4, 5, 7, 8] and len(times) == 2
+    tracker = pysot.Tracker(two)
+    tracker.init(image, [5, 6, 7, 8])
+    assert tracker.track(image) == {"bbox": [5, 6, 7, 8], "best_score": 0.5}
+    assert np.array_equal(two.image, image[..., ::-1])
+    tracker = pytracking.Tracker(tracker=three, origin=0)
+    tracker.initialize(image, {"init_bbox": [5, 6, 7, 8]})
+    assert three.box.tolist() == [5, 6, 7, 8] == tracker.track(image)["target_bbox"]

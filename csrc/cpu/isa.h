@@ -215,6 +215,24 @@ struct RoiArgs {
   int64_t tile_sums;
 };
 
+// A sample of ROI align along one axis: two cells, and their weights in the arithmetic of the
+// boxes.
+struct RoiSample {
+  int32_t low, high;
+  double of_low, of_high;
+};
+
+struct RoiAlignArgs {
+  RoiArgs roi;
+  // roi_align: the samples inside of the map; a row of `starts_width` numbers a box: its image, the
+  // first sample of each row of bins and the end of the last, and the same of the columns; and what
+  // its sums are divided by. ps_roi_pool has the table in `roi`.
+  const RoiSample* samples;
+  const int64_t* starts;
+  int64_t starts_width;
+  const double* counts;
+};
+
 struct Kernels {
   const char* isa;
   // All kernels work on the rows [begin, end); the second index is 1 for int64 indices.
@@ -257,6 +275,14 @@ struct Kernels {
     void (*match)(const RoiArgs&, const RoiGroup&, int64_t channel, void* scratch);
     void (*match_grad)(const RoiArgs&, const RoiGroup&, int64_t channel, void* scratch);
   } roi[kNumDtypes][3];
+  // The same for what adds up; channels of ps_roi_pool are those of its output.
+  struct RoiAlign {
+    int64_t tile;
+    void (*align)(const RoiAlignArgs&, const RoiGroup&, int64_t channel, void* scratch);
+    void (*align_grad)(const RoiAlignArgs&, const RoiGroup&, int64_t channel, void* scratch);
+    void (*ps_pool)(const RoiAlignArgs&, const RoiGroup&, int64_t channel, void* scratch);
+    void (*ps_pool_grad)(const RoiAlignArgs&, const RoiGroup&, int64_t channel, void* scratch);
+  } roi_align[kNumDtypes][3];
 };
 
 // The choice of this process. (A name that a program which links the library may use.)

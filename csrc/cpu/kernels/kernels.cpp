@@ -19,6 +19,7 @@ const cpu::Kernels& kernels() {
     add_mri(k);
     add_winograd(k);
     add_roi_pool(k);
+    add_roi_align(k);
     return k;
   }();
   return table;

@@ -218,9 +218,10 @@ struct Roi {
       if (straight) continue;
       for (int64_t l = 0; l < channels; ++l) {
         const int64_t at = l * a.pooled_strides.channel;
-        for (int64_t b = 0; b < bins; ++b) store_one(out + at + b, values[b * L + l]);
+        const int64_t next = a.pooled_strides.col;  // channels last too, where the tile is narrow
+        for (int64_t b = 0; b < bins; ++b) store_one(out + at + b * next, values[b * L + l]);
         if constexpr (kArgmax)
-          for (int64_t b = 0; b < bins; ++b) argmax[at + b] = cells[b * L + l];
+          for (int64_t b = 0; b < bins; ++b) argmax[at + b * next] = cells[b * L + l];
       }
     }
   }

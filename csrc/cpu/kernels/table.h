@@ -13,6 +13,7 @@ void add_rim(cpu::Kernels& k);
 void add_mri(cpu::Kernels& k);
 void add_winograd(cpu::Kernels& k);
 void add_roi_pool(cpu::Kernels& k);
+void add_roi_align(cpu::Kernels& k);
 
 // f.operator()<T>(index of T in the table)
 template <class F>

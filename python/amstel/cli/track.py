@@ -25,14 +25,36 @@ LAYOUTS = {"otb": "OTB", "got10k": "GOT10k", "vot": "VOT", "alov": "ALOV"}
 
 Plus = Annotated[bool, typer.Option("--plus", help="SINT+: candidates must agree with the optical flow")]
 Redetect = Annotated[
-    bool, typer.Option("--redetect", help="search the whole frame when the similarity drops")
+    bool | None,
+    typer.Option(
+        "--redetect/--no-redetect",
+        help="search the whole frame when the similarity drops [default: as the preset]",
+    ),
 ]
-_BOX = "x,y,w,h in the first frame, 0-based [default: the OTB sequence's own]"
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="X",
+        parser=values.choice(("default", "paper")),
+        help="default, or paper: the paper's constants",
+    ),
+]
+Origin = Annotated[
+    int,
+    typer.Option(
+        "--origin",
+        metavar="N",
+        parser=values.integer(0, 1),
+        help="number of the first pixel in files of boxes",
+    ),
+]
+_BOX = "x,y,w,h in the first frame, 0-based, once a target [default: an OTB sequence's]"
 
 
 def _output(text: str) -> Path:
     path = Path(text)
-    return path if path.is_dir() else values.file_to_write(text, (".mp4", ".gif", ".txt"))
+    return path if path.is_dir() else values.file_to_write(text, (".mp4", ".gif", ".txt", ".csv"))
 
 
 @command(app, "predict", said={"box": "--box", "frames": "VIDEO", "path": "-o"})
@@ -41,7 +63,9 @@ def predict(
         list[Path],
         typer.Argument(metavar="VIDEO", parser=values.there, help="videos, folders of images, OTB sequences"),
     ],
-    box: Annotated[Any | None, typer.Option("--box", metavar="X,Y,W,H", parser=values.box, help=_BOX)] = None,
+    box: Annotated[
+        list[Any] | None, typer.Option("--box", metavar="X,Y,W,H", parser=values.box, help=_BOX)
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -49,11 +73,30 @@ def predict(
             "--output",
             metavar="PATH",
             parser=_output,
-            help=".mp4, .gif, or .txt, one line per frame [default: VIDEO_sint.mp4]",
+            help=".mp4, .gif, or .txt or .csv with one line per frame [default: VIDEO_sint.mp4]",
         ),
     ] = None,
+    init_frame: Annotated[
+        int,
+        typer.Option(
+            "--init-frame", metavar="N", parser=values.positive, help="of the boxes, from 1 [default: 1]"
+        ),
+    ] = 1,
+    end_frame: Annotated[
+        int | None,
+        typer.Option(
+            "--end-frame", metavar="N", parser=values.positive, help="the last [default: the video's]"
+        ),
+    ] = None,
+    every: Annotated[
+        int,
+        typer.Option(
+            "--every", metavar="N", parser=values.positive, help="look at every N-th frame [default: 1]"
+        ),
+    ] = 1,
     plus: Plus = False,
-    redetect: Redetect = False,
+    redetect: Redetect = None,
+    preset: Preset = None,
     weights: Weights = None,
     *,
     common: Common,
@@ -63,13 +106,16 @@ def predict(
     from amstel.apps.tracking import predict
     from amstel.tracking.frames import Frames
 
-    sources = predict.sources(video, box, output)
+    frames = predict.Range(init_frame, end_frame, every)
+    sources = predict.sources(video, box, output, frames)
     for source in sources:
-        values.file_to_write(str(source.target), (".mp4", ".gif", ".txt"))
+        values.file_to_write(str(source.target), (".mp4", ".gif", ".txt", ".csv"))
     with processes.group(common.device) as ranks:
-        tracker = predict.tracker(weights, ranks.device, plus, redetect)
+        tracker = predict.tracker(weights, ranks.device, plus, redetect, preset)
         alone = len(sources) == 1
         total, unit = (Frames(sources[0].frames).count, "frames") if alone else (len(sources), "videos")
+        if alone and total is not None:
+            total = frames.count(total)
         with common.progress(total if ranks.first else 0, unit) as update:
             outcomes = processes.each(
                 range(len(sources)),
@@ -81,12 +127,12 @@ def predict(
             return 0
     done = [outcome.value for outcome in outcomes if outcome.value is not None]
     for record in done:
-        said = f"{record['frames']} frames" + (f", lost in {record['lost']}" if redetect else "")
+        said = f"{record['frames']} frames" + (f", lost in {record['lost']}" if tracker.redetect else "")
         if "auc" in record:
             said += f"; AUC {record['auc']:.3f}, precision {record['precision']:.3f}, mean IoU {record['mean_iou']:.3f}"
         common.say(f"{said}\nwrote {record['output']}")
     failed = report(outcomes, lambda number: str(sources[number].path))
-    common.write_json({"plus": plus, "redetect": redetect, "videos": done, **failed})
+    common.write_json({"plus": plus, "redetect": tracker.redetect, "videos": done, **failed})
     return 1 if failed else 0
 
 
@@ -137,8 +183,27 @@ def evaluate(
             help="write the success and precision plots",
         ),
     ] = None,
+    robustness: Annotated[
+        str | None,
+        typer.Option(
+            "--robustness",
+            metavar="X",
+            parser=values.choice(("sre", "tre")),
+            help="sre, tre: from 12 other first boxes, or 20 first frames, of each sequence",
+        ),
+    ] = None,
+    sequences: Annotated[
+        str | None,
+        typer.Option("--sequences", metavar="A,B", help="names of those to track [default: all]"),
+    ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", metavar="N", parser=values.positive, help="sequences at a time [default: 1]"),
+    ] = 1,
+    origin: Origin = 0,
     plus: Plus = False,
-    redetect: Redetect = False,
+    redetect: Redetect = None,
+    preset: Preset = None,
     weights: Weights = None,
     *,
     common: Common,
@@ -151,26 +216,32 @@ def evaluate(
     from amstel.apps.tracking import evaluate, predict
     from amstel.nn.sint import WEIGHTS
 
-    sequences = getattr(readers, LAYOUTS[data])(root)
+    chosen = getattr(readers, LAYOUTS[data])(root)
+    if sequences is not None:
+        chosen = [chosen[name] for name in sequences.split(",")]
+    if robustness is not None:
+        chosen = [run for sequence in chosen for run in tracking.perturbed(sequence, robustness)]
     # A folder holds one tracker's boxes: another one must not take them for its own.
     digest = hashlib.sha256((weights or shipped.path(WEIGHTS)).read_bytes()).hexdigest()
-    settings = {"plus": plus, "redetect": redetect, "weights": digest}
+    settings = {"plus": plus, "redetect": redetect, "preset": preset, "weights": digest, "origin": origin}
     record = out / "tracker.json"
     if record.is_file() and json.loads(record.read_text()) != settings:
         raise ValueError(f"{out} holds the boxes of another tracker, see {record}: give another --out")
     failures: list[Any] = []
     with processes.group(common.device) as ranks:
-        tracker = predict.tracker(weights, ranks.device, plus, redetect)
+        tracker = predict.tracker(weights, ranks.device, plus, redetect, preset)
         out.mkdir(parents=True, exist_ok=True)
         if ranks.first:
             _files.write_json(record, settings)
-        total = len(ranks.share(range(len(sequences))))
+        total = len(ranks.share(range(len(chosen))))
         with common.progress(total if ranks.first else 0, "sequences") as update:
-            result = evaluate.evaluate_dataset(tracker, sequences, out, protocol, update, ranks, failures)
+            result = evaluate.evaluate_dataset(
+                tracker, chosen, out, protocol, update, ranks, failures, jobs, origin
+            )
         if not ranks.first:
             return 0
     common.say(result.table())
-    names = [sequence.name for sequence in sequences] if failures else []
+    names = [sequence.name for sequence in chosen] if failures else []
     failed = report(failures, lambda number: names[number])
     common.write_json({**json.loads(result.to_json()), **failed})
     if plot:

@@ -1,6 +1,6 @@
-"""torchvision's names for ROI pooling: change one import, or convert a model that has the module in it.
+"""torchvision's names for its ROI operators: change one import, or convert a model that has the modules in it.
 
-    from amstel.interop.torchvision import RoIPool, roi_pool  # was: from torchvision.ops import RoIPool, roi_pool
+    from amstel.interop.torchvision import RoIAlign, roi_align  # was: from torchvision.ops import RoIAlign, roi_align
 
 Values, positions of the maxima and gradients are torchvision's to the bit wherever those are defined. What differs:
 channels_last stays channels_last; bfloat16, boxes of another dtype, and second derivatives work; a NaN or infinite
@@ -11,14 +11,29 @@ from __future__ import annotations
 
 from torch import nn
 
+from amstel.nn.roi_align import MultiScaleRoIAlign, PSRoIPool, RoIAlign
 from amstel.nn.roi_pool import RoIPool
+from amstel.ops.roi_align import ps_roi_pool, roi_align
 from amstel.ops.roi_pool import roi_pool
 
-__all__ = ["RoIPool", "convert", "roi_pool"]
+__all__ = [
+    "MultiScaleRoIAlign",
+    "PSRoIPool",
+    "RoIAlign",
+    "RoIPool",
+    "convert",
+    "ps_roi_pool",
+    "replace_",
+    "roi_align",
+    "roi_pool",
+]
 
 
 def convert(model: nn.Module) -> nn.Module:
-    """Replace every `torchvision.ops.RoIPool` in a model, in place; returns the model, or what replaces it.
+    """Replace every ROI module of torchvision in a model, in place; returns the model, or what replaces it.
+
+    `RoIPool`, `RoIAlign`, `PSRoIPool` and `MultiScaleRoIAlign`, so all of a Faster, Mask or Keypoint R-CNN; functions that
+    a model calls by their name (the loss of Mask R-CNN calls `roi_align`) stay torchvision's.
 
     Example:
         >>> import torchvision
@@ -26,10 +41,51 @@ def convert(model: nn.Module) -> nn.Module:
         >>> amstel.interop.torchvision.convert(model)["pool"]
         RoIPool(output_size=7, spatial_scale=0.25)
     """
-    from torchvision import ops
-
-    if isinstance(model, ops.RoIPool):
-        return RoIPool(model.output_size, model.spatial_scale).train(model.training)
+    made = _ours(model)
+    if made is not None:
+        return made.train(model.training)
     for name, child in model.named_children():
         setattr(model, name, convert(child))
     return model
+
+
+def replace_(model: nn.Module) -> int:
+    """`convert` for a model that keeps its own identity; returns how many modules were replaced.
+
+    Raises:
+        ValueError: the model is itself a module to replace, or has none.
+
+    Example:
+        >>> import torchvision
+        >>> model = torch.nn.ModuleDict({"align": torchvision.ops.RoIAlign(7, 0.25, 2)})
+        >>> amstel.interop.torchvision.replace_(model), model["align"]
+        (1, RoIAlign(output_size=7, spatial_scale=0.25, sampling_ratio=2, aligned=False))
+    """
+    found = sum(_ours(module) is not None for module in model.modules())
+    if not found or _ours(model) is not None:
+        raise ValueError(
+            "`model` must hold a RoIPool, RoIAlign, PSRoIPool or MultiScaleRoIAlign of torchvision"
+        )
+    convert(model)
+    return found
+
+
+def _ours(module: nn.Module) -> nn.Module | None:
+    """What replaces a module of torchvision, if anything does."""
+    from torchvision import ops
+
+    if isinstance(module, ops.RoIPool):
+        return RoIPool(module.output_size, module.spatial_scale)
+    if isinstance(module, ops.RoIAlign):
+        return RoIAlign(module.output_size, module.spatial_scale, module.sampling_ratio, module.aligned)
+    if isinstance(module, ops.PSRoIPool):
+        return PSRoIPool(module.output_size, module.spatial_scale)
+    if isinstance(module, ops.MultiScaleRoIAlign):
+        return MultiScaleRoIAlign(
+            module.featmap_names,
+            module.output_size,
+            module.sampling_ratio,
+            canonical_scale=module.canonical_scale,
+            canonical_level=module.canonical_level,
+        )
+    return None

@@ -7,6 +7,7 @@ from amstel.nn.efficientnet import EfficientNetLite
 from amstel.nn.gcn import GCN, ChebConv, GCNConv, sparse_dropout
 from amstel.nn.pooling import global_max_pool, global_mean_pool, global_sum_pool
 from amstel.nn.rim import RIM
+from amstel.nn.roi_align import MultiScaleRoIAlign, PSRoIPool, RoIAlign
 from amstel.nn.roi_pool import RoIPool
 from amstel.nn.sint import SINT, MarginContrastiveLoss
 from amstel.nn.spectral import SpectralConv, fourier_basis, graph_fourier, inverse_graph_fourier
@@ -35,6 +36,9 @@ __all__ = [
     "GCNConv",
     "LSTMClassifier",
     "MarginContrastiveLoss",
+    "MultiScaleRoIAlign",
+    "PSRoIPool",
+    "RoIAlign",
     "RoIPool",
     "SmallBackbone",
     "SpectralConv",

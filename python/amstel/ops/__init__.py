@@ -12,6 +12,7 @@ from amstel.ops.rim import (
     rim_input,
     rim_super_resolve_input,
 )
+from amstel.ops.roi_align import ps_roi_pool, roi_align
 from amstel.ops.roi_pool import roi_match, roi_pool
 from amstel.ops.segment import segment_reduce
 from amstel.ops.spmm import spmm
@@ -25,9 +26,11 @@ __all__ = [
     "decompositions",
     "mri_gradient",
     "mri_normal",
+    "ps_roi_pool",
     "rim_denoise_input",
     "rim_input",
     "rim_super_resolve_input",
+    "roi_align",
     "roi_match",
     "roi_pool",
     "segment_reduce",

@@ -332,11 +332,22 @@ def roi_match(
     return torch.stack([pooled.square().sum(1), pooled @ query.to(pooled.dtype)], 1)
 
 
+def roi_align(
+    input: Tensor, rois: Tensor, scale: float, ph: int, pw: int, sampling: int, aligned: bool
+) -> Tensor:
+    return reference.roi_align(input, rois, (ph, pw), scale, sampling, aligned)
+
+
+def ps_roi_pool(input: Tensor, rois: Tensor, scale: float, ph: int, pw: int) -> Tensor:
+    return reference.ps_roi_pool(input, rois, (ph, pw), scale)
+
+
 PLAIN: dict[str, Any] = {
     f.__name__: f
     for f in (
         csr_from_coo, csr_transpose, edge_sum, spmm, conv_lstm_cell, conv_lstm, conv_gru_gates, rim_input, bicubic_down, bicubic_up,
         rim_bicubic_input, coil_expand, coil_reduce, mri_normal, roi_pool, roi_pool_gather, roi_match,
+        roi_align, ps_roi_pool,
     )
 }  # fmt: skip
 

@@ -31,6 +31,7 @@ _WITHOUT = (
     "edge_add", "spmm_grad", "epilogue_grad", "conv_lstm_gates", "conv_lstm_gates_grad", "conv_lstm_grad",
     "conv_gru_gates_grad", "rim_input_grad", "kspace_residual", "winograd_weight", "winograd_conv", "winograd_lstm",
     "winograd_planes", "roi_pool_grad", "roi_match_grad",
+    "roi_align_grad", "ps_roi_pool_grad",
 )  # fmt: skip
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _are_transforms_active = torch._C._are_functorch_transforms_active

@@ -10,6 +10,7 @@ from amstel.reference.rim import (
     rim_input,
     rim_super_resolve_input,
 )
+from amstel.reference.roi_align import ps_roi_pool, roi_align
 from amstel.reference.roi_pool import roi_match, roi_pool
 from amstel.reference.spmm import spmm
 
@@ -21,9 +22,11 @@ __all__ = [
     "conv_lstm_cell",
     "mri_gradient",
     "mri_normal",
+    "ps_roi_pool",
     "rim_denoise_input",
     "rim_input",
     "rim_super_resolve_input",
+    "roi_align",
     "roi_match",
     "roi_pool",
     "spmm",

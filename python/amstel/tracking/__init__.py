@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 from amstel.tracking.dataset import DatasetEvaluation, evaluate_dataset
 from amstel.tracking.evaluation import Evaluation, evaluate, overlap
 from amstel.tracking.files import read_boxes, write_boxes
+from amstel.tracking.overlaps import AverageOverlap, average_overlap
 from amstel.tracking.plots import plot
+from amstel.tracking.robustness import PerturbedSequence, perturbed
 from amstel.tracking.synthetic import generate_sequence
 
 if TYPE_CHECKING:
@@ -17,14 +19,18 @@ if TYPE_CHECKING:
 _LAZY = {"SINTTracker": "amstel.tracking.tracker", "Settings": "amstel.tracking.settings"}
 
 __all__ = [
+    "AverageOverlap",
     "DatasetEvaluation",
     "Evaluation",
+    "PerturbedSequence",
     "SINTTracker",
     "Settings",
+    "average_overlap",
     "evaluate",
     "evaluate_dataset",
     "generate_sequence",
     "overlap",
+    "perturbed",
     "plot",
     "read_boxes",
     "write_boxes",

@@ -17,6 +17,10 @@ from amstel.media.boxes import iou_xywh as overlap
 
 #: SINT's scales, the unchanged one first: of equal scores the first wins.
 SCALES = (1.0, math.sqrt(0.5), math.sqrt(2.0))
+#: How far from the last box SINT looks, as a part of the frame's width.
+RADIUS = 30 / 512
+#: Pixels between its circles, and directions of each.
+STEP, ANGLES = 3.0, 10
 
 
 def circles(radius: float, step: float, angles: int | None = 10) -> Tensor:
@@ -58,8 +62,9 @@ def candidates(
     first: Tensor,
     frame_width: int,
     *,
-    step: float = 3.0,
-    angles: int = 10,
+    radius: float = RADIUS,
+    step: float = STEP,
+    angles: int | None = ANGLES,
     scales: Sequence[float] = SCALES,
 ) -> Tensor:
     """SINT's candidates for the next frame: float64 [K, 4].
@@ -71,7 +76,9 @@ def candidates(
         box: the last box [4].
         first: the box of the first frame [4], whose size the scales multiply.
         frame_width: in pixels.
+        radius: of the largest circle, as a part of the frame's width.
         step: between circles, in pixels.
+        angles: of a circle; None: as many as keep neighbors at most one step apart.
 
     Source: R. Tao, E. Gavves, A. W. M. Smeulders, Siamese Instance Search for Tracking, arXiv 1605.05863,
     section 3.3, with the constants of the authors' public code.
@@ -81,7 +88,7 @@ def candidates(
         >>> amstel.tracking.candidates.candidates(box, box, 640).shape
         torch.Size([363, 4])
     """
-    offsets = circles(frame_width * 30 / 512, step, angles)
+    offsets = circles(frame_width * radius, step, angles)
     return around(box, offsets, first[2:] * torch.tensor(scales, dtype=torch.float64)[:, None])
 
 

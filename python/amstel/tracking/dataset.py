@@ -6,8 +6,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from torch import Tensor
 
 from amstel import _files
 from amstel._check import fail
-from amstel.data.sequences import TrackingSequence, read_numbers
+from amstel.data.sequences import Sequences, TrackingSequence, read_numbers
 from amstel.tracking.evaluation import Curves, Evaluation, check_protocol, evaluate
 from amstel.tracking.files import read_boxes, write_boxes
 
@@ -33,11 +36,14 @@ class DatasetEvaluation(Curves):
             over the sequences, each with the same weight, as the toolkits take them.
         frames: number of all frames.
         frames_per_second: all frames by all seconds, of the sequences whose seconds are known; else NaN.
+        failed: the message of the error, by the name of each sequence that could not be read, tracked or scored. The
+            scores are those of the others.
     """
 
     protocol: str
     sequences: dict[str, Evaluation]
     seconds: dict[str, float]
+    failed: dict[str, str] = field(default_factory=dict)
 
     def _mean(self, curve: str) -> Tensor:
         return torch.stack([getattr(e, curve) for e in self.sequences.values()]).mean(0)
@@ -92,7 +98,8 @@ class DatasetEvaluation(Curves):
                 f"{name:<{width}}  {e.frames:>6}  {e.auc:.3f}  {e.precision:>9.3f}  {e.normalized_precision:>10.3f}  "
                 f"{e.mean_iou:>5.3f}  {'-' if math.isnan(speed) else f'{speed:.1f}':>8}"
             )
-        return "\n".join([*lines[:-1], "-" * len(lines[0]), lines[-1]])
+        failed = [f"{name} failed: {message}" for name, message in self.failed.items()]
+        return "\n".join([*lines[:-1], "-" * len(lines[0]), lines[-1], *failed])
 
     def to_json(self) -> str:
         """The numbers of the table and the curves, as JSON; null where a number is not known."""
@@ -103,6 +110,7 @@ class DatasetEvaluation(Curves):
                 "auc": e.auc,
                 "precision": e.precision,
                 "normalized_precision": e.normalized_precision,
+                "normalized_auc": e.normalized_auc,
                 "mean_iou": None if math.isnan(e.mean_iou) else e.mean_iou,
                 "frames_per_second": None if math.isnan(speed) else speed,
                 "success": e.success.tolist(),
@@ -111,9 +119,8 @@ class DatasetEvaluation(Curves):
 
         *each, (_, whole, speed) = self._rows()
         sequences = {name: entry(e, speed) for name, e, speed in each}
-        return json.dumps(
-            {"protocol": self.protocol, **entry(whole, speed), "sequences": sequences}, indent=1
-        )
+        found = {"protocol": self.protocol, **entry(whole, speed), "sequences": sequences}
+        return json.dumps({**found, "failed": self.failed} if self.failed else found, indent=1)
 
     def __repr__(self) -> str:
         scores = f"auc={self.auc:.3f}, precision={self.precision:.3f}"
@@ -129,31 +136,33 @@ def evaluate_dataset(
     skip_missing: bool | None = None,
     resume: bool = True,
     origin: int = 0,
+    jobs: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> DatasetEvaluation:
     """Run a tracker on every sequence from its first true box, keep what it finds, and score it.
 
     The boxes go to OUT/NAME.txt (`write_boxes`) as soon as a sequence is done, the seconds it took to
     OUT/NAME.seconds. A later call reads what is there and tracks only what is not; scores are always those of the
-    files.
+    files. A sequence that fails is named in a warning and in `failed`, and the others go on.
 
     Args:
         track: `track(frames, box) -> boxes [T, 4]`, the first box included, such as `SINTTracker().track`; frames
-            is the sequence, whose frames are uint8 RGB arrays read one by one; box is x, y, w, h, 0-based. None:
-            score what is in `out`, of whatever tracker.
+            is the sequence, whose frames are uint8 RGB arrays read one by one; box is x, y, w, h, 0-based: the first true
+            one, or the `start` of a sequence that has it (`perturbed`). None: score what is in `out`, of whatever tracker.
         sequences: such as `amstel.data.OTB(root)`.
         out: folder of the results, made if it is not there.
         protocol, skip_missing: as `evaluate` has them; None: frames without ground truth are left out for the sequences
             that are `sparse` (ALOV, GOT-10k).
         resume: use what is in `out`; False tracks all again.
         origin: number of the first pixel in the files of `out`, 0 or 1, as `write_boxes` has it.
+        jobs: so many sequences at a time, in processes of their own; `track` is then pickled (a `SINTTracker`'s is).
         progress: called with 1 after every sequence.
 
     Raises:
-        FileNotFoundError: a sequence has no file in `out` and `track` is None.
-        OSError: `out` cannot be written to, or a file in it not be read.
-        ValueError: no sequence, two of one name, or one without a box in its first frame; another number of boxes
-            than frames, from the tracker or in a file; what `evaluate` and the sequences raise.
+        ValueError: no sequence, two of one name or one that is no name of a file, or an argument is not as described.
+        Exception: every sequence failed; then the error of the first: FileNotFoundError (no file in `out` and `track` is
+            None), OSError (a file cannot be read or written), ValueError (no box in the first frame; another number of
+            boxes than frames), and what `track`, `evaluate` and the sequences raise.
 
     Example:
         >>> sequences = amstel.data.OTB("OTB100")                              # doctest: +SKIP
@@ -163,37 +172,112 @@ def evaluate_dataset(
         >>> amstel.tracking.plot({"SINT": result}, "results/sint/plots.png")   # doctest: +SKIP
     """
     check_protocol(protocol)
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+        fail("jobs", "an integer >= 1", jobs)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(track, folder, protocol, skip_missing, resume, origin)
     evaluations: dict[str, Evaluation] = {}
     seconds: dict[str, float] = {}
-    for sequence in sequences:
-        name = sequence.name
-        if name in evaluations or not name or Path(name).name != name:
+    errors: dict[str, Exception] = {}
+    for name, found in _done(run, sequences, jobs):
+        if isinstance(found, Exception):
+            errors[name] = found
+        else:
+            evaluations[name], seconds[name] = found
+        if progress is not None:
+            progress(1)
+    if not evaluations:
+        if errors:
+            raise next(iter(errors.values()))
+        raise ValueError("`sequences` must hold at least one sequence, got none")
+    for name, error in errors.items():
+        warnings.warn(f"{name} failed and is left out: {error}", stacklevel=2)
+    failed = {name: str(error) or type(error).__name__ for name, error in errors.items()}
+    return DatasetEvaluation(protocol, evaluations, seconds, failed)
+
+
+#: Scores and seconds of a sequence, or why there are none.
+_Found = tuple[Evaluation, float] | Exception
+
+
+def _done(run: _Run, sequences: Iterable[TrackingSequence], jobs: int) -> Iterator[tuple[str, _Found]]:
+    """Name and outcome of every sequence, in their order."""
+    if jobs == 1:
+        for name, sequence in _named(sequences):
+            yield name, sequence if isinstance(sequence, Exception) else run.safely(sequence)
+        return
+    # Not forked: torch's threads would not come along.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        try:
+            waiting = [
+                (name, s if isinstance(s, Exception) else pool.submit(run.safely, s))
+                for name, s in _named(sequences)
+            ]
+            for name, future in waiting:
+                yield name, future if isinstance(future, Exception) else future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _named(sequences: Iterable[TrackingSequence]) -> Iterator[tuple[str, TrackingSequence | Exception]]:
+    """Every sequence, or the error of one that cannot be read, by its name; names must differ."""
+    names: set[str] = set()
+    listed = sequences.names if isinstance(sequences, Sequences) else None
+    for given in sequences if listed is None else listed:
+        sequence: Any = given
+        if isinstance(sequences, Sequences):
+            try:
+                sequence = sequences[given]  # type: ignore[index]
+            except Exception as error:
+                sequence = error
+        name = given if isinstance(sequence, Exception) else sequence.name
+        if name in names or not name or Path(name).name != name:
             fail("sequences", "sequences of different names that are names of files", name)
-        file, clock = folder / f"{name}.txt", folder / f"{name}.seconds"
-        if not (resume or track is None) or not file.is_file():
+        names.add(name)
+        yield name, sequence
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is done with each sequence; see `evaluate_dataset`."""
+
+    track: Callable[[TrackingSequence, list[float]], Any] | None
+    folder: Path
+    protocol: str
+    skip_missing: bool | None
+    resume: bool
+    origin: int
+
+    def safely(self, sequence: TrackingSequence) -> _Found:
+        """Its scores, or the error that it raised."""
+        try:
+            return self(sequence)
+        except Exception as error:
+            return error
+
+    def __call__(self, sequence: TrackingSequence) -> tuple[Evaluation, float]:
+        name, track = sequence.name, self.track
+        file, clock = self.folder / f"{name}.txt", self.folder / f"{name}.seconds"
+        if not (self.resume or track is None) or not file.is_file():
             if track is None:
                 raise FileNotFoundError(f"{file}, the boxes of {name}, does not exist, and `track` is None")
-            if sequence.ground_truth[0].isnan().any():
+            start = getattr(sequence, "start", sequence.ground_truth[0])
+            if start.isnan().any():
                 raise ValueError(f"{name} must have a true box in its first frame to start from, got none")
             begin = time.perf_counter()
-            boxes = track(sequence, sequence.ground_truth[0].tolist())
+            boxes = track(sequence, start.tolist())
             taken = time.perf_counter() - begin
             if len(boxes) != len(sequence):
                 fail("track", f"a function that returns {len(sequence)} boxes for {name}", len(boxes))
             _files.write_text(clock, f"{taken:.6f}\n")
-            write_boxes(file, boxes, origin)
-        boxes = read_boxes(file, origin)
+            write_boxes(file, boxes, self.origin)
+        boxes = read_boxes(file, self.origin)
         if len(boxes) != len(sequence):
             raise ValueError(
                 f"{file} must hold {len(sequence)} boxes, one a frame of {name}, got {len(boxes)}"
             )
-        sparse = getattr(sequence, "sparse", False) if skip_missing is None else skip_missing
-        evaluations[name] = evaluate(boxes, sequence.ground_truth, protocol, skip_missing=sparse)
-        seconds[name] = read_numbers(clock, 1)[0].item() if clock.is_file() else math.nan
-        if progress is not None:
-            progress(1)
-    if not evaluations:
-        raise ValueError("`sequences` must hold at least one sequence, got none")
-    return DatasetEvaluation(protocol, evaluations, seconds)
+        sparse = getattr(sequence, "sparse", False) if self.skip_missing is None else self.skip_missing
+        found = evaluate(boxes, sequence.ground_truth, self.protocol, skip_missing=sparse)
+        return found, read_numbers(clock, 1)[0].item() if clock.is_file() else math.nan

@@ -21,7 +21,7 @@ which counts as that. Where they disagree:
 Boxes here are 0-based, and the comparisons with 0 are shifted accordingly. pysot scores the first box as it
 is written, which by its trackers is the ground truth. Normalized precision (distance in units of the true
 width and height) is pysot's and given for all three; a frame whose true box has no size is never near.
-GOT-10k's own measures, AO and SR, are not those of "got10k".
+GOT-10k's own measures, AO and SR, are not those of "got10k": `average_overlap` has them.
 
 Checked against published numbers, the boxes of Struck and the curves that tracker_benchmark's authors
 computed from them. Their 50 sequences TB-50: "otb" gives all 21 + 51 points of the curves to 4e-16 (AUC
@@ -81,6 +81,11 @@ class Curves:
     def normalized_precision(self) -> float:
         """Precision at a fifth of the target's size."""
         return self.normalized_precision_curve[20].item()
+
+    @property
+    def normalized_auc(self) -> float:
+        """Mean of normalized precision over 0 to half of the target's size, LaSOT's and TrackingNet's measure."""
+        return self.normalized_precision_curve.mean().item()
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amstel._check import fail
-from amstel.tracking.candidates import SCALES
+from amstel.tracking.candidates import RADIUS, SCALES
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class Settings:
             waits for the first at every layer: where another process is busy, many times longer than it works.
         scales: of the first box, at each of which the candidates come.
         alpha: of the ridge regression of boxes.
+        radius: of the search around the last box, as a part of the frame's width; the paper's is 30/512.
+        longest_side: no picture goes through the network with a longer side than this; what is larger is shrunk.
+        refine: stages of a finer search around the best candidate: each halves the distance to the next place and the step
+            of the scale, so that circles may be sparse far from the last box. 0: one stage. (It finds closer boxes, and wrong ones more often.)
+        redetect: `SINTTracker`'s, where it is not told.
         normalize: the regression sees features of norm 1, so that `alpha` does not depend on their size (False: as
             they are, the paper's).
     """
@@ -36,24 +41,43 @@ class Settings:
     scales: tuple[float, ...] = SCALES
     alpha: float = 1.0
     normalize: bool = True
+    radius: float = 45 / 512
+    longest_side: int = 512
+    refine: int = 0
+    redetect: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("object_size", "margin", "alpha"):
+        for name in ("object_size", "margin", "alpha", "radius"):
             value = getattr(self, name)
-            least = 0 if name == "margin" else 1e-9
+            least = 0 if name in ("margin", "radius") else 1e-9
             number = isinstance(value, numbers.Real) and not isinstance(value, bool)
             if not (name == "object_size" and value is None) and not (number and least <= value < math.inf):
-                fail(name, "a finite number > 0 (the margin may be 0)", value)
-        whole = isinstance(self.threads, numbers.Integral) and not isinstance(self.threads, bool)
-        if self.threads is not None and (not whole or self.threads < 1):
-            fail("threads", "an integer >= 1 or None", self.threads)
+                fail(name, "a finite number > 0 (margin and radius may be 0)", value)
+        for name, least in (("threads", 1), ("longest_side", 64), ("refine", 0)):
+            value = getattr(self, name)
+            whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+            if not (name == "threads" and value is None) and (not whole or value < least):
+                fail(name, f"an integer >= {least}{' or None' if name == 'threads' else ''}", value)
+        if self.object_size is not None and self.longest_side <= 2 * self.margin:
+            fail("longest_side", f"more than the two margins, {2 * self.margin}", self.longest_side)
+        if not isinstance(self.redetect, bool):
+            fail("redetect", "True or False", self.redetect)
         if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
             fail("scales", "one or more finite numbers > 0", self.scales)
 
     @classmethod
     def paper(cls) -> Settings:
         """The paper's, with the constants of the authors' code."""
-        return cls(object_size=None, margin=0, threads=None, normalize=False)
+        return cls(
+            object_size=None,
+            margin=0,
+            threads=None,
+            normalize=False,
+            radius=RADIUS,
+            longest_side=1024,
+            refine=0,
+            redetect=False,
+        )
 
     @property
     def normalise(self) -> bool:

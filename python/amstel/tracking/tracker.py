@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from amstel._check import describe
+from amstel._check import describe, fail
 from amstel.media.boxes import iou_xywh as overlap
 from amstel.media.flow import flow as optical_flow
 from amstel.media.images import image_array
 from amstel.media.reading import Frames
 from amstel.tracking.candidates import (
+    ANGLES,
+    STEP,
     BoxRegression,
     around,
     candidates,
+    circles,
     regression_samples,
     targets,
 )
@@ -29,8 +32,6 @@ from amstel.tracking.view import View
 
 #: Side of the square to which the whole frame is resized where there is no window (the paper's).
 FRAME_SIZE = 512
-#: No picture goes through the network with a longer side than this; what is larger is shrunk.
-LONGEST_SIDE = 1024
 
 
 @contextmanager
@@ -59,13 +60,14 @@ class SINTTracker:
             where its parameters are.
         plus: SINT+. Of the 5 best candidates only those count that contain more than 25 % of the last box's pixels,
             moved by the optical flow between the two frames (DIS; needs opencv). Where there are none, all 5 count.
-        redetect: where the similarity falls below a threshold, the target may be hidden or elsewhere, and the whole
-            frame is searched at all scales; where something there reaches the threshold, the search goes on from it,
+        redetect: default: as the settings have it, which is True but for the paper's. Where the similarity falls below
+            a threshold, the target may be hidden or elsewhere, and the whole frame is searched at all scales; where something there reaches the threshold, the search goes on from it,
             and else it goes on as before, `lost` being True. The threshold lies half way between the most similar
             background of the first frame (boxes anywhere that do not touch the target's) and the usual similarity of
             the target (its mean over the last 20 frames in which it was not lost).
-        settings: how it searches; default: `Settings.paper()` for the network on VGG-16 (the whole frame at 512x512),
-            else `Settings()`.
+        settings: how it searches; default: as `preset` says.
+        preset: "default" is `Settings()`, the best that was measured; "paper" is `Settings.paper()`, the whole frame at
+            512x512 and the constants of the authors' code. None: "paper" for the network on VGG-16, else "default".
 
     Attributes:
         similarity: of the last candidate with the query, 1 for the query itself: the mean cosine over the layers.
@@ -77,18 +79,19 @@ class SINTTracker:
     whatever the number of threads (with `Settings.threads`).
 
     Raises:
-        ValueError: in `init`, a box that is not four finite numbers, has no positive size, does not touch the frame or
-            is more than twice as wide or high; in `update`, a frame of another size, or `init` was not called; an
+        ValueError: another `preset`, or one beside `settings`; in `init`, a box that is not four finite numbers, has no
+            positive size, does not touch the frame or is more than twice as wide or high; in `update`, a frame of another size, or `init` was not called; an
             image that cannot be read.
         TypeError: an image of another kind.
         ImportError: `plus` without opencv.
 
     Complexity of a frame: the network on a window of about (64 + 2 margin + 2 reach)² pixels, reach being
-    30/512 of the frame's width at the window's scale, and 183 to 363 candidates, pooled and matched.
+    45/512 of the frame's width at the window's scale, at most 512 x 512, and 273 to 543 candidates for a width of 320 to 640,
+    pooled and matched; 51 more for each stage of `Settings.refine`.
 
     Source: R. Tao, E. Gavves, A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016 (arXiv 1605.05863),
-    sections 3.3 (the tracker) and 4 (re-identification), and the authors' code (constants). The window, the
-    normalized features of the regression and the rule for the threshold are ours.
+    sections 3.3 (the tracker) and 4 (re-identification), and the authors' code (constants). The window, the finer
+    search, the normalized features of the regression and the rule for the threshold are ours.
 
     Example:
         >>> tracker = amstel.tracking.SINTTracker()                            # doctest: +SKIP
@@ -99,18 +102,23 @@ class SINTTracker:
         self,
         model: Any = None,
         plus: bool = False,
-        redetect: bool = False,
+        redetect: bool | None = None,
         *,
         settings: Settings | None = None,
+        preset: str | None = None,
     ):
         if model is None:
             from amstel.nn import SINT
 
             model = SINT.pretrained()
         self.model = model.eval()
+        if preset not in (None, "default", "paper") or (preset is not None and settings is not None):
+            fail("preset", '"default" or "paper", and None beside `settings`', preset)
         if settings is None:
-            settings = Settings() if getattr(model, "fc6", None) is None else Settings.paper()
-        self.plus, self.redetect, self.settings = plus, redetect, settings
+            paper = preset == "paper" or (preset is None and getattr(model, "fc6", None) is not None)
+            settings = Settings.paper() if paper else Settings()
+        self.plus, self.settings = plus, settings
+        self.redetect = settings.redetect if redetect is None else redetect
         self.similarity, self.lost = 1.0, False
         self._box: Tensor | None = None
 
@@ -201,9 +209,9 @@ class SINTTracker:
         if self.settings.object_size is None:
             return (width, height), (FRAME_SIZE, FRAME_SIZE)
         zoom = self.settings.object_size / self._first[2:].prod().sqrt().item()
-        reach = torch.tensor(width * 30 / 512)
+        reach = torch.tensor(width * self.settings.radius)
         inner = self._first[2:] * max(self.settings.scales) + 2 * reach
-        zoom = min(zoom, (LONGEST_SIDE - 2 * self.settings.margin) / inner.max().item())
+        zoom = min(zoom, (self.settings.longest_side - 2 * self.settings.margin) / inner.max().item())
         size = self._size(inner + 2 * self.settings.margin / zoom, zoom)
         return (round(size[0] / zoom), round(size[1] / zoom)), size
 
@@ -230,25 +238,46 @@ class SINTTracker:
     def _search(self, view: View, before: np.ndarray | None = None) -> tuple[Tensor, float]:
         """The best candidate around the last box, and its similarity; `before` is the last frame, for its flow."""
         assert self._box is not None
-        height, width = self._frame.shape[:2]
-        boxes = candidates(self._box, self._first, width, scales=self.settings.scales)
-        # Nothing is looked for beyond the frame: a center that would leave it stays at its border.
-        center = (boxes[:, :2] + boxes[:, 2:] / 2).clamp(min=0).minimum(torch.tensor([width, height]))
-        boxes[:, :2] = center - boxes[:, 2:] / 2
+        width = self._frame.shape[1]
+        boxes = candidates(
+            self._box, self._first, width, radius=self.settings.radius, scales=self.settings.scales
+        )
+        boxes = self._inside(boxes)
         similarity = view.match(boxes, self._query)
         best = int(similarity.argmax())
         if self.plus and before is not None:
             top = similarity.topk(min(5, len(boxes))).indices
             agree = self._flow_share(before, boxes[top]) > 0.25
             best = int(top[agree][0]) if agree.any() else best
-        return boxes[best], similarity[best].item()
+        return self._refine(view, boxes[best], similarity[best].item())
+
+    def _refine(self, view: View, box: Tensor, similarity: float) -> tuple[Tensor, float]:
+        """A better box close by, and its similarity: places and scales between those of the candidates."""
+        assert self._box is not None
+        away = (box[:2] + box[2:] / 2 - self._box[:2] - self._box[2:] / 2).norm().item()
+        # Half of what lies between neighbors on a circle of ten, or between circles.
+        reach = max(STEP, 2 * math.pi * away / ANGLES) / 2
+        scale = 2**0.25
+        for _ in range(self.settings.refine):
+            sizes = box[2:] * torch.tensor([1, 1 / scale, scale], dtype=torch.float64)[:, None]
+            near = self._inside(around(box, circles(reach, reach / 2, 8), sizes))
+            found = view.match(near, self._query)
+            box, similarity = near[int(found.argmax())], found.max().item()
+            reach, scale = reach / 2, math.sqrt(scale)
+        return box, similarity
+
+    def _inside(self, boxes: Tensor) -> Tensor:
+        """Nothing is looked for beyond the frame: a center that would leave it stays at its border."""
+        height, width = self._frame.shape[:2]
+        center = (boxes[:, :2] + boxes[:, 2:] / 2).clamp(min=0).minimum(torch.tensor([width, height]))
+        return torch.cat([center - boxes[:, 2:] / 2, boxes[:, 2:]], 1)
 
     def _flow_share(self, before: np.ndarray, boxes: Tensor) -> Tensor:
         """Share of the last box's pixels that the optical flow moves into each of the boxes [K, 4]: [K]."""
         assert self._box is not None
         height, width = before.shape[:2]
         # What can move into a candidate, and as much around it for the flow's own context; at least its 16 pixels.
-        reach = width * 30 / 512 + 16
+        reach = width * self.settings.radius + 16
         x1, y1, x2, y2 = (
             int(side)
             for corner in (self._box[:2] - reach, self._box[:2] + self._box[2:] + reach)
@@ -279,7 +308,9 @@ class SINTTracker:
         if self.settings.object_size is None:
             size = (FRAME_SIZE, FRAME_SIZE)
         else:
-            zoom = min(self._window[1][0] / self._window[0][0], LONGEST_SIDE / max(height, width))
+            zoom = min(
+                self._window[1][0] / self._window[0][0], self.settings.longest_side / max(height, width)
+            )
             size = self._size(torch.tensor([width, height]), zoom)
         view = View(self.model, self._frame, (0, 0), (width, height), size)
         # No more than 64 positions a side, however small the target.

@@ -79,20 +79,31 @@ def evaluate_dataset(
     progress: Callable[[int], None] | None = None,
     ranks: Ranks | None = None,
     failures: list[Outcome] | None = None,
+    jobs: int = 1,
+    origin: int = 0,
 ) -> DatasetEvaluation:
-    """`amstel.tracking.evaluate_dataset`, each process on its share of the sequences.
+    """`amstel.tracking.evaluate_dataset`, each process on its share of the sequences, `jobs` of them at a time.
 
     Args:
         tracker, sequences, out, protocol: as there, with a `SINTTracker`.
         progress: called with 1 after every sequence.
         ranks: the processes.
         failures: takes sequences that cannot be tracked, which are left out then; default: their error is raised.
+        jobs, origin: as there; `jobs` are processes of one process of `ranks`.
     """
     sequences = list(sequences)
 
     def work(number: int) -> None:
-        tracking.evaluate_dataset(tracker.track, [sequences[number]], out, protocol)
+        tracking.evaluate_dataset(tracker.track, [sequences[number]], out, protocol, origin=origin)
 
+    if jobs > 1:
+        result = tracking.evaluate_dataset(
+            tracker.track, sequences, out, protocol, jobs=jobs, origin=origin, progress=progress
+        )
+        if failures is not None:
+            numbers = {sequence.name: number for number, sequence in enumerate(sequences)}
+            failures += [Outcome(numbers[name], error=error) for name, error in result.failed.items()]
+        return result
     outcomes = each(range(len(sequences)), work, ranks or Ranks(), progress, fatal=failures is None)
     done = [sequences[outcome.item] for outcome in succeeded(outcomes, failures)]
-    return tracking.evaluate_dataset(None, done, out, protocol)
+    return tracking.evaluate_dataset(None, done, out, protocol, origin=origin)

@@ -1,9 +1,10 @@
-"""From videos and a first box to the boxes of all frames, drawn into a video or written as text."""
+"""From videos and first boxes to the boxes of all frames, drawn into a video or written as text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,42 +21,73 @@ from amstel.tracking.frames import Frames, VideoWriter
 
 #: What the frames of a folder are shown at, in frames a second.
 RATE = 25.0
-WRITTEN = (".mp4", ".gif", ".txt")
+WRITTEN = (".mp4", ".gif", ".txt", ".csv")
 
 
 def tracker(
     weights: Path | None = None,
     device: str | torch.device = "cpu",
     plus: bool = False,
-    redetect: bool = False,
+    redetect: bool | None = None,
+    preset: str | None = None,
 ) -> SINTTracker:
     """The tracker with the weights that ship, or those of a checkpoint."""
     model = SINT.pretrained() if weights is None else load(weights)
-    return SINTTracker(model.to(device), plus=plus, redetect=redetect)
+    return SINTTracker(model.to(device), plus=plus, redetect=redetect, preset=preset)
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which frames are looked at: from `first`, in which the boxes are given, to `last` (None: the end), counted from
+    1, every `every`-th of them."""
+
+    first: int = 1
+    last: int | None = None
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.last is not None and self.last < self.first:
+            raise ValueError(f"--end-frame must be at least --init-frame, {self.first}, got {self.last}")
+
+    def __contains__(self, number: int) -> bool:
+        after = self.last is not None and number > self.last
+        return number >= self.first and not after and (number - self.first) % self.every == 0
+
+    def count(self, frames: int) -> int:
+        """How many of so many frames."""
+        last = frames if self.last is None else min(frames, self.last)
+        return max(0, last - self.first) // self.every + 1 if last >= self.first else 0
 
 
 @dataclass
 class Source:
-    """What to track in: frames, the first box and the true boxes where there are any, and the file to write."""
+    """What to track in: frames, the first boxes, the true boxes where there are any, the file to write, and which frames."""
 
     path: Path
     frames: Any
-    box: list[float]
+    boxes: list[list[float]]
     truth: Tensor | None
     target: Path
+    range: Range = field(default_factory=Range)
 
 
-def sources(paths: Sequence[Path], box: list[float] | None, output: Path | None) -> list[Source]:
-    """Videos, folders of images, OTB sequences, or a folder of OTB sequences, each with its box and file.
+def sources(
+    paths: Sequence[Path],
+    boxes: Sequence[list[float]] | None,
+    output: Path | None,
+    range: Range | None = None,
+) -> list[Source]:
+    """Videos, folders of images, OTB sequences, or a folder of OTB sequences, each with its boxes and file.
 
     Raises:
-        ValueError: no box is known; a box for several videos; two that would be written to one file.
+        ValueError: no box is known; boxes for several videos; two that would be written to one file.
     """
     found: list[Path] = []
     for path in paths:
         below = sorted(p for p in path.iterdir() if (p / "img").is_dir()) if path.is_dir() else []
         found += below if below and not (path / "img").is_dir() else [path]
-    if len(found) > 1 and box is not None:
+    boxes, range = list(boxes or []), range or Range()
+    if len(found) > 1 and boxes:
         raise ValueError(f"--box is for one video, got {len(found)}")
     alone = len(found) == 1 and (output is None or not output.is_dir())
     if not alone and output is not None:
@@ -64,7 +96,9 @@ def sources(paths: Sequence[Path], box: list[float] | None, output: Path | None)
     for path in found:
         name = f"{path.resolve().stem}_sint.mp4"
         target = (output or Path(name)) if alone else (output or Path()) / name
-        made.append(_source(path, box, target))
+        if len(boxes) > 1 and target.suffix.lower() == ".txt":
+            raise ValueError(f"{target} holds the boxes of one target: give .csv for those of {len(boxes)}")
+        made.append(_source(path, boxes, target, range))
     targets = [source.target for source in made]
     if len(set(targets)) < len(targets):
         twice = next(t for t in targets if targets.count(t) > 1)
@@ -72,68 +106,166 @@ def sources(paths: Sequence[Path], box: list[float] | None, output: Path | None)
     return made
 
 
-def _source(path: Path, box: list[float] | None, target: Path) -> Source:
+def _source(path: Path, boxes: list[list[float]], target: Path, range: Range) -> Source:
     if (path / "img").is_dir():
         try:
             sequence = OTBSequence(path)
-        except (ValueError, OSError):
-            if box is None:
+        except (ValueError, OSError) as error:
+            if not boxes:
                 raise
-            return Source(path, path / "img", box, None, target)
-        return Source(path, sequence, box or sequence.ground_truth[0].tolist(), sequence.ground_truth, target)
-    if box is None:
+            if not isinstance(error, FileNotFoundError):
+                print_warning(f"{path}: no scores, as its true boxes cannot be read: {error}")
+            return Source(path, path / "img", boxes, None, target, range)
+        truth = sequence.ground_truth
+        if range.first > len(truth):
+            raise ValueError(
+                f"--init-frame must be at most {len(truth)}, the frames of {path}, got {range.first}"
+            )
+        start = truth[range.first - 1]
+        if not boxes and start.isnan().any():
+            raise ValueError(f"--box is needed: {path} has no true box in frame {range.first}")
+        return Source(path, sequence, boxes or [start.tolist()], truth, target, range)
+    if not boxes:
         raise ValueError(f"--box x,y,w,h is needed: {path} is no OTB sequence, which would have a first box")
-    return Source(path, path, box, None, target)
+    return Source(path, path, boxes, None, target, range)
+
+
+def print_warning(text: str) -> None:
+    """A line on stderr."""
+    import sys
+
+    print(f"amstel: warning: {' '.join(text.split())}", file=sys.stderr)
+
+
+@dataclass
+class _Track:
+    """What is known of one target so far, a line a frame that was looked at."""
+
+    tracker: SINTTracker
+    box: list[float]
+    boxes: list[np.ndarray] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    lost: list[bool] = field(default_factory=list)
+
+    def look(self, frame: np.ndarray) -> None:
+        if self.boxes:
+            box = self.tracker.update(frame)
+        else:
+            self.tracker.init(frame, self.box)
+            box = np.asarray(self.box, dtype=np.float64)
+        self.boxes.append(box)
+        self.scores.append(self.tracker.similarity)
+        self.lost.append(self.tracker.lost)
 
 
 def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[str, Any]:
-    """Follow the target through one video, and write it; what was found.
+    """Follow the targets through one video, and write it; what was found.
 
-    `progress` is called with 1 after every frame.
+    `progress` is called with 1 after every frame. A run that ends before its time (a frame that cannot be read, Ctrl-C)
+    leaves what it found in a file TARGET.partial.csv, which the error names.
     """
     _files.distinct(source.target, source.path, argument="output")
     frames, kind = Frames(source.frames), source.target.suffix.lower()
-    boxes: list[np.ndarray] = []
-    lost = 0
+    # One network for all targets; a copy of the rest.
+    copies = [copy.copy(tracker) for _ in source.boxes]
+    tracks = [_Track(one, box) for one, box in zip(copies, source.boxes, strict=True)]
+    numbers: list[int] = []
+    times: list[float | None] = []
 
-    def pictures() -> Iterable[np.ndarray]:
-        """Tracks as it goes, and draws what it found."""
-        nonlocal lost
-        for number, frame in enumerate(frames):
-            if number == 0:
-                tracker.init(frame, source.box)
-                boxes.append(np.asarray(source.box, dtype=np.float64))
-            else:
-                boxes.append(tracker.update(frame))
+    def looked_at() -> Iterator[np.ndarray]:
+        for number, frame in enumerate(frames, start=1):
+            if source.range.last is not None and number > source.range.last:
+                return
+            if number not in source.range:
+                continue
+            for one in tracks:
+                one.look(frame)
+            numbers.append(number)
+            times.append(frames.time)
             if progress is not None:
                 progress(1)
-            lost += tracker.lost
-            if kind == ".txt":
-                continue
-            corners = [boxes[-1], None if source.truth is None else source.truth[number]]
-            found, true = (
-                None if b is None else torch.as_tensor(b).view(1, 2, 2).cumsum(1).view(1, 4) for b in corners
+            yield frame
+        if not numbers:
+            raise ValueError(
+                f"{source.path} must have a frame {source.range.first} to begin in, got no such frame"
             )
-            caption = f"frame {number + 1}   similarity {tracker.similarity:.2f}" + "   lost" * tracker.lost
-            yield video.annotate(torch.from_numpy(frame.copy())[None], None, found, true, caption)[0].numpy()
 
-    with _files.replacing(source.target) as temporary:
-        if kind == ".txt":
-            for _ in pictures():
-                pass
-            tracking.write_boxes(temporary, np.stack(boxes))
-        else:
-            with VideoWriter(temporary, frames.rate or RATE) as writer:
-                for picture in pictures():
-                    writer.write(picture, frames.time)
+    try:
+        with _files.replacing(source.target) as temporary:
+            if kind in (".txt", ".csv"):
+                for _ in looked_at():
+                    pass
+                if kind == ".txt":
+                    tracking.write_boxes(temporary, np.stack(tracks[0].boxes))
+                else:
+                    _files.write_text(temporary, _csv(numbers, times, tracks))
+            else:
+                with VideoWriter(temporary, (frames.rate or RATE) / source.range.every) as writer:
+                    for frame in looked_at():
+                        writer.write(_drawn(frame, source, tracks, numbers[-1]), frames.time)
+    except (Exception, KeyboardInterrupt) as error:
+        done = min(len(one.boxes) for one in tracks)
+        if done > 1:
+            partial = source.target.with_name(source.target.name + ".partial.csv")
+            _files.write_text(partial, _csv(numbers[:done], times, tracks))
+            if isinstance(error, (ValueError, OSError)):
+                raise type(error)(
+                    f"{error} (the boxes of {done} frames before it are in {partial})"
+                ) from error
+            print_warning(f"the boxes of the first {done} frames are in {partial}")
+        raise
+    return _record(source, numbers, tracks)
+
+
+def _csv(numbers: list[int], times: list[float | None], tracks: list[_Track]) -> str:
+    lines = ["frame,time,target,x,y,w,h,score,lost"]
+    for at, number in enumerate(numbers):
+        time = "" if times[at] is None else f"{times[at]:.6g}"
+        for target, one in enumerate(tracks, start=1):
+            box = ",".join(f"{value:.10g}" for value in one.boxes[at])
+            lines.append(f"{number},{time},{target},{box},{one.scores[at]:.6g},{int(one.lost[at])}")
+    return "\n".join(lines) + "\n"
+
+
+def _drawn(frame: np.ndarray, source: Source, tracks: list[_Track], number: int) -> np.ndarray:
+    picture = torch.from_numpy(frame.copy())[None]
+
+    def corners(box: Any) -> Tensor:
+        return torch.as_tensor(box).view(1, 2, 2).cumsum(1).view(1, 4)
+
+    alone = len(tracks) == 1
+    caption = f"frame {number}"
+    for target, one in enumerate(tracks, start=1):
+        caption += "   " if alone else f"   {target}: "
+        caption += f"{'similarity ' * alone}{one.scores[-1]:.2f}" + "   lost" * one.lost[-1]
+    true = None if source.truth is None else corners(source.truth[number - 1])
+    for one in tracks[:-1]:
+        picture = video.annotate(picture, None, corners(one.boxes[-1]), scale=1)
+    return video.annotate(picture, None, corners(tracks[-1].boxes[-1]), true, caption)[0].numpy()
+
+
+def _record(source: Source, numbers: list[int], tracks: list[_Track]) -> dict[str, Any]:
+    def of_one(one: _Track) -> dict[str, Any]:
+        return {
+            "lost": sum(one.lost),
+            "boxes": np.stack(one.boxes).tolist(),
+            "similarity": one.scores,
+            "lost_frames": [number for number, lost in zip(numbers, one.lost, strict=True) if lost],
+        }
+
     record: dict[str, Any] = {
         "input": str(source.path),
         "output": str(source.target),
-        "frames": len(boxes),
-        "lost": lost,
-        "boxes": np.stack(boxes).tolist(),
+        "frames": len(numbers),
+        "first_frame": numbers[0],
+        "every": source.range.every,
+        **of_one(tracks[0]),
     }
-    if source.truth is not None:
-        scores = tracking.evaluate(np.stack(boxes), source.truth)
+    if len(tracks) > 1:
+        record["lost"] = sum(sum(one.lost) for one in tracks)
+        record["targets"] = [of_one(one) for one in tracks]
+    if source.truth is not None and len(tracks) == 1:
+        truth = source.truth[[number - 1 for number in numbers]]
+        scores = tracking.evaluate(np.stack(tracks[0].boxes), truth)
         record |= {"auc": scores.auc, "precision": scores.precision, "mean_iou": scores.mean_iou}
     return record

@@ -1,0 +1,360 @@
+// ROI align and position-sensitive ROI pooling on the CPU: check, find the samples or bins of every
+// box, share boxes out into windows and windows to threads. The arithmetic is in
+// kernels/roi_align.inl.h.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <limits>
+#include <new>
+#include <vector>
+
+#include "common/roi_align.h"
+#include "common/roi_pool_check.h"
+#include "common/stable.h"
+#include "cpu/dispatch.h"
+#include "cpu/huge_pages.h"
+#include "cpu/isa.h"
+#include "cpu/parallel.h"
+
+namespace amstel::cpu {
+namespace {
+
+// A window of more bytes than this is taken one channel at a time.
+constexpr int64_t kMostScratch = int64_t{1} << 27;
+
+struct Bounds {
+  int64_t row = std::numeric_limits<int64_t>::max(), row_end = 0, col = row, col_end = 0;
+  int64_t cells() const {
+    return row < row_end && col < col_end ? (row_end - row) * (col_end - col) : 0;
+  }
+  void add(const Bounds& o) {
+    if (o.cells() == 0) return;
+    row = std::min(row, o.row), row_end = std::max(row_end, o.row_end);
+    col = std::min(col, o.col), col_end = std::max(col_end, o.col_end);
+  }
+};
+
+// The boxes as float32, or float64 where that is the arithmetic; raises at the first that is not
+// valid.
+template <class F>
+void for_boxes(const char* op, const Tensor& rois, const RoiShape& s, const F& f) {
+  with_float(op, "rois", rois, [&](auto type) {
+    using T = typename decltype(type)::type;
+    const T* values = data<T>(rois);
+    for (int64_t k = 0; k < s.rois; ++k) {
+      double box[5];
+      for (int i = 0; i < 5; ++i)
+        box[i] = static_cast<double>(values[k * rois.stride(0) + i * rois.stride(1)]);
+      bool valid = box[0] >= 0 && box[0] < static_cast<double>(s.images) &&
+                   static_cast<double>(static_cast<int64_t>(box[0])) == box[0];
+      for (int i = 1; i < 5; ++i) valid = valid && std::isfinite(box[i]);
+      if (!valid) fail_roi(op, k, box, s.images);
+      f(k, box);
+    }
+  });
+}
+
+// What both operators plan: where every box reads, and which boxes share a window.
+struct Plan {
+  std::vector<RoiSample> samples;
+  std::vector<int64_t> starts;
+  std::vector<double> counts;
+  std::vector<int32_t> table;
+  std::vector<Bounds> bounds;  // of every box
+  std::vector<int64_t> images, order;
+  std::vector<RoiGroup> groups;
+  int64_t cells = 0;  // of the largest window
+
+  explicit Plan(const RoiShape& s) : bounds(s.rois), images(s.rois), order(s.rois) {}
+
+  // A group for each image that has boxes (`together`), or for each box where windows of their own
+  // are less to read.
+  void group(const RoiShape& s, bool together) {
+    std::vector<int64_t> first(s.images + 1);
+    for (int64_t k = 0; k < s.rois; ++k) ++first[images[k] + 1];
+    for (int64_t n = 0; n < s.images; ++n) first[n + 1] += first[n];
+    std::vector<int64_t> next(first.begin(), first.end());
+    for (int64_t k = 0; k < s.rois; ++k) order[next[images[k]]++] = k;
+    const auto add = [&](int64_t image, const Bounds& b, int64_t begin, int64_t end) {
+      const bool any = b.cells() > 0;
+      RoiGroup g{};
+      g.image = image, g.boxes = order.data() + begin, g.count = end - begin;
+      g.row = any ? b.row : 0, g.rows = any ? b.row_end - b.row : 0;
+      g.col = any ? b.col : 0, g.cols = any ? b.col_end - b.col : 0;
+      cells = std::max(cells, g.rows * g.cols);
+      groups.push_back(g);
+    };
+    for (int64_t n = 0; n < s.images; ++n) {
+      Bounds all;
+      int64_t sum = 0;
+      for (int64_t k = first[n]; k < first[n + 1]; ++k) {
+        all.add(bounds[order[k]]);
+        sum += bounds[order[k]].cells();
+      }
+      if (together || all.cells() <= sum) {
+        if (first[n] < first[n + 1]) add(n, all, first[n], first[n + 1]);
+      } else {
+        for (int64_t k = first[n]; k < first[n + 1]; ++k) add(n, bounds[order[k]], k, k + 1);
+      }
+    }
+  }
+};
+
+// The samples of all boxes, in C, the arithmetic of the boxes.
+template <class C>
+void find_samples(const char* op, const Tensor& rois, const RoiShape& s, double spatial_scale,
+                  int64_t sampling, bool aligned, Plan& plan) {
+  const int64_t width = s.pooled_height + s.pooled_width + 3;
+  const C scale = static_cast<C>(spatial_scale);
+  plan.starts.resize(s.rois * width);
+  plan.counts.resize(s.rois);
+  const auto add_axis = [&](const roi::Axis<C>& axis, int64_t size, int64_t* starts, int64_t& low,
+                            int64_t& end) {
+    low = std::numeric_limits<int64_t>::max(), end = 0;
+    for (int64_t b = 0; b < axis.bins; ++b) {
+      starts[b] = static_cast<int64_t>(plan.samples.size());
+      int64_t first, last;
+      roi::near_samples(axis, b, size, &first, &last);
+      for (int64_t i = first; i < last; ++i) {
+        RoiSample sample;
+        C of_high;
+        if (!roi::sample_of(axis, b, i, size, &sample.low, &sample.high, &of_high)) continue;
+        sample.of_high = of_high, sample.of_low = C(1) - of_high;
+        low = std::min<int64_t>(low, sample.low);
+        end = std::max<int64_t>(end, sample.high + 1);
+        plan.samples.push_back(sample);
+      }
+    }
+    starts[axis.bins] = static_cast<int64_t>(plan.samples.size());
+  };
+  for_boxes(op, rois, s, [&](int64_t k, const double* box) {
+    const auto axis = [&](int i, int64_t bins) {
+      return roi::axis_of<C>(static_cast<C>(box[i]), static_cast<C>(box[i + 2]), scale, bins,
+                             sampling, aligned);
+    };
+    const roi::Axis<C> rows = axis(2, s.pooled_height), cols = axis(1, s.pooled_width);
+    int64_t* starts = plan.starts.data() + k * width;
+    plan.images[k] = starts[0] = static_cast<int64_t>(box[0]);
+    Bounds& b = plan.bounds[k];
+    // A map without cells has no sample.
+    const bool any = s.height > 0 && s.width > 0;
+    add_axis(rows, any ? s.height : -2, starts + 1, b.row, b.row_end);
+    add_axis(cols, any ? s.width : -2, starts + 2 + s.pooled_height, b.col, b.col_end);
+    plan.counts[k] = std::max(static_cast<double>(rows.grid) * static_cast<double>(cols.grid), 1.0);
+  });
+}
+
+// The bins of position-sensitive pooling, as roi_pool has them, but the last row and column of the
+// map are left out, as torchvision leaves them out.
+template <class C>
+void find_bins(const char* op, const Tensor& rois, const RoiShape& s, double spatial_scale,
+               Plan& plan) {
+  const int64_t ph = s.pooled_height, pw = s.pooled_width, width = roi::table_width(ph, pw);
+  const C scale = static_cast<C>(spatial_scale);
+  plan.table.resize(s.rois * width);
+  const auto axis = [&](C first, C last, int64_t bins, int64_t size, int32_t* begin) {
+    const int64_t start = roi::to_integer(first * scale), stop = roi::to_integer(last * scale);
+    const C bin = static_cast<C>(std::max<int64_t>(stop - start, 1)) / static_cast<C>(bins);
+    for (int64_t b = 0; b < bins; ++b) {
+      const C low = static_cast<C>(b) * bin, high = static_cast<C>(b + 1) * bin;
+      begin[b] = roi::clipped(roi::floor_integer(low) + start, std::max<int64_t>(size - 1, 0));
+      begin[bins + b] =
+          roi::clipped(roi::ceil_integer(high) + start, std::max<int64_t>(size - 1, 0));
+    }
+  };
+  for_boxes(op, rois, s, [&](int64_t k, const double* box) {
+    int32_t* row = plan.table.data() + k * width;
+    plan.images[k] = row[0] = static_cast<int32_t>(box[0]);
+    axis(static_cast<C>(box[2]), static_cast<C>(box[4]), ph, s.height, row + 1);
+    axis(static_cast<C>(box[1]), static_cast<C>(box[3]), pw, s.width, row + 1 + 2 * ph);
+    Bounds& b = plan.bounds[k];
+    b.row = row[1], b.row_end = row[2 * ph];
+    b.col = row[1 + 2 * ph], b.col_end = row[2 * ph + 2 * pw];
+  });
+}
+
+RoiStrides strides(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; }
+
+RoiAlignArgs arguments(const RoiShape& s, const Plan& plan) {
+  RoiAlignArgs a{};
+  a.roi.channels = s.channels, a.roi.height = s.height, a.roi.width = s.width;
+  a.roi.pooled_height = s.pooled_height, a.roi.pooled_width = s.pooled_width;
+  a.roi.table = plan.table.data();
+  a.samples = plan.samples.data();
+  a.starts = plan.starts.data(), a.starts_width = s.pooled_height + s.pooled_width + 3;
+  a.counts = plan.counts.data();
+  return a;
+}
+
+// The kernel over all groups and tiles of channels.
+void run(decltype(Kernels::RoiAlign::align) Kernels::RoiAlign::* which, const RoiAlignArgs& args,
+         const RoiShape& s, const Plan& plan) {
+  const int64_t size = s.dtype == ScalarType::Double ? 8 : 4;
+  const auto bytes = [&](const Kernels::RoiAlign& k) {
+    return (plan.cells + s.bins()) * k.tile * size;
+  };
+  const auto& all = kernels().roi_align[dtype_index(s.dtype)];
+  const Kernels::RoiAlign& kernel = all[bytes(all[0]) > kMostScratch ? 2
+                                        : s.channels <= all[1].tile  ? 1
+                                                                     : 0];
+  const int64_t tiles = divide_up(s.channels, kernel.tile);
+  const int64_t items = static_cast<int64_t>(plan.groups.size()) * tiles;
+  const int64_t work = (s.rois * s.bins() * 4 + s.images * plan.cells) * s.channels * size;
+  const int64_t parts = std::min(threads_for(work), items);
+  if (items == 0) return;
+  parallel_parts(parts, [&](int64_t p) {
+    constexpr std::align_val_t kAlignment{64};
+    void* const scratch = ::operator new(bytes(kernel), kAlignment);
+    for (int64_t i = items * p / parts; i < items * (p + 1) / parts; ++i)
+      (kernel.*which)(args, plan.groups[i / tiles], i % tiles * kernel.tile, scratch);
+    ::operator delete(scratch, kAlignment);
+  });
+}
+
+Tensor empty_pooled(const Tensor& like, const RoiShape& s) {
+  Tensor t =
+      empty(like, {s.rois, s.channels, s.pooled_height, s.pooled_width}, s.dtype, s.channels_last);
+  want_huge_pages(t);
+  return t;
+}
+Tensor zero_images(const Tensor& like, const RoiShape& s, int64_t channels) {
+  Tensor t = empty(like, {s.images, channels, s.height, s.width}, s.dtype, s.channels_last);
+  want_huge_pages(t);
+  torch::stable::zero_(t);
+  return t;
+}
+
+// Of a gradient: the shape of what it is the gradient of.
+RoiShape check_grad(const char* op, const Tensor& grad, const Tensor& rois, double spatial_scale,
+                    int64_t images, int64_t height, int64_t width, bool channels_last) {
+  check_images(op, "grad", grad);
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  AMSTEL_CHECK(
+      images >= 0 && height >= 0 && width >= 0 && images <= kMost && height <= kMost &&
+          width <= kMost && height * width <= kMost,
+      op, ": `images`, `height`, `width` must be those of a map of at most 2^31 - 1 cells, got ",
+      images, ", ", height, ", ", width);
+  const RoiShape s = check_rois(op, grad, rois, spatial_scale,
+                                {images,
+                                 grad.size(1),
+                                 height,
+                                 width,
+                                 0,
+                                 grad.size(2),
+                                 grad.size(3),
+                                 grad.scalar_type(),
+                                 {},
+                                 channels_last && grad.size(1) > 1});
+  check_pooled(op, "grad", grad, grad, s, s.dtype);
+  return s;
+}
+
+void check_sampling(const char* op, int64_t sampling) {
+  AMSTEL_CHECK(sampling <= 1 << 15, op, ": `sampling` must be at most 32768, got ", sampling);
+}
+
+// In float64 where that is what input and boxes share, or bfloat16 is; else in float32.
+template <class F>
+void with_arithmetic(const RoiShape& s, const F& f) {
+  if (s.arithmetic == roi::Arithmetic::kDouble)
+    f(double{});
+  else
+    f(float{});
+}
+
+RoiShape of_output(const char* op, RoiShape s) {
+  AMSTEL_CHECK(s.channels % s.bins() == 0, op, ": `input` must have a multiple of ",
+               s.pooled_height, " x ", s.pooled_width, " channels, got ", s.channels);
+  s.channels /= s.bins();
+  return s;
+}
+
+}  // namespace
+
+Tensor roi_align(Tensor input, Tensor rois, double spatial_scale, int64_t pooled_height,
+                 int64_t pooled_width, int64_t sampling, bool aligned) {
+  const char* op = "roi_align";
+  const RoiShape s = check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width);
+  check_sampling(op, sampling);
+  Plan plan(s);
+  with_arithmetic(s, [&](auto c) {
+    find_samples<decltype(c)>(op, rois, s, spatial_scale, sampling, aligned, plan);
+  });
+  plan.group(s, false);
+  Tensor output = empty_pooled(input, s);
+  RoiAlignArgs a = arguments(s, plan);
+  a.roi.input = input.const_data_ptr();
+  a.roi.in = strides(input);
+  a.roi.pooled = output.mutable_data_ptr();
+  a.roi.pooled_strides = strides(output);
+  run(&Kernels::RoiAlign::align, a, s, plan);
+  return output;
+}
+
+Tensor roi_align_grad(Tensor grad, Tensor rois, double spatial_scale, int64_t sampling,
+                      bool aligned, int64_t images, int64_t height, int64_t width,
+                      bool channels_last) {
+  const char* op = "roi_align_grad";
+  const RoiShape s =
+      check_grad(op, grad, rois, spatial_scale, images, height, width, channels_last);
+  check_sampling(op, sampling);
+  Plan plan(s);
+  with_arithmetic(s, [&](auto c) {
+    find_samples<decltype(c)>(op, rois, s, spatial_scale, sampling, aligned, plan);
+  });
+  plan.group(s, true);
+  Tensor grad_input = zero_images(grad, s, s.channels);
+  RoiAlignArgs a = arguments(s, plan);
+  a.roi.pooled = const_cast<void*>(grad.const_data_ptr());
+  a.roi.pooled_strides = strides(grad);
+  a.roi.grad_input = grad_input.mutable_data_ptr();
+  a.roi.grad_strides = strides(grad_input);
+  run(&Kernels::RoiAlign::align_grad, a, s, plan);
+  return grad_input;
+}
+
+Tensor ps_roi_pool(Tensor input, Tensor rois, double spatial_scale, int64_t pooled_height,
+                   int64_t pooled_width) {
+  const char* op = "ps_roi_pool";
+  const RoiShape s =
+      of_output(op, check_rois(op, input, rois, spatial_scale, pooled_height, pooled_width));
+  Plan plan(s);
+  with_arithmetic(s, [&](auto c) { find_bins<decltype(c)>(op, rois, s, spatial_scale, plan); });
+  plan.group(s, true);
+  Tensor output = empty_pooled(input, s);
+  RoiAlignArgs a = arguments(s, plan);
+  a.roi.input = input.const_data_ptr();
+  a.roi.in = strides(input);
+  a.roi.pooled = output.mutable_data_ptr();
+  a.roi.pooled_strides = strides(output);
+  run(&Kernels::RoiAlign::ps_pool, a, s, plan);
+  return output;
+}
+
+Tensor ps_roi_pool_grad(Tensor grad, Tensor rois, double spatial_scale, int64_t images,
+                        int64_t height, int64_t width, bool channels_last) {
+  const char* op = "ps_roi_pool_grad";
+  const RoiShape s =
+      check_grad(op, grad, rois, spatial_scale, images, height, width, channels_last);
+  Plan plan(s);
+  with_arithmetic(s, [&](auto c) { find_bins<decltype(c)>(op, rois, s, spatial_scale, plan); });
+  plan.group(s, true);
+  Tensor grad_input = zero_images(grad, s, s.channels * s.bins());
+  RoiAlignArgs a = arguments(s, plan);
+  a.roi.pooled = const_cast<void*>(grad.const_data_ptr());
+  a.roi.pooled_strides = strides(grad);
+  a.roi.grad_input = grad_input.mutable_data_ptr();
+  a.roi.grad_strides = strides(grad_input);
+  run(&Kernels::RoiAlign::ps_pool_grad, a, s, plan);
+  return grad_input;
+}
+
+}  // namespace amstel::cpu
+
+STABLE_TORCH_LIBRARY_IMPL(amstel, CPU, m) {
+  m.impl("roi_align", TORCH_BOX(&amstel::cpu::roi_align));
+  m.impl("roi_align_grad", TORCH_BOX(&amstel::cpu::roi_align_grad));
+  m.impl("ps_roi_pool", TORCH_BOX(&amstel::cpu::ps_roi_pool));
+  m.impl("ps_roi_pool_grad", TORCH_BOX(&amstel::cpu::ps_roi_pool_grad));
+}

@@ -1,0 +1,34 @@
+"""`SINTTracker` behind the interface of pysot's trackers, for its `tools/test.py` and toolkit; pysot is not needed.
+
+Example:
+    >>> tracker = amstel.interop.pysot.Tracker()                               # doctest: +SKIP
+    >>> tracker.init(cv2.imread("0001.jpg"), [121, 81, 40, 60])                # doctest: +SKIP
+    >>> tracker.track(cv2.imread("0002.jpg"))["bbox"]                          # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from amstel.tracking.tracker import SINTTracker
+
+
+class Tracker:
+    """Images are BGR, as OpenCV reads them.
+
+    Args:
+        tracker: default: `SINTTracker()`.
+        origin: number of the first pixel in the data set's boxes: 1, as OTB, LaSOT and UAV have it, or 0.
+    """
+
+    def __init__(self, tracker: SINTTracker | None = None, origin: int = 1):
+        self.tracker, self.shift = tracker or SINTTracker(), np.array([origin, origin, 0, 0])
+
+    def init(self, image: np.ndarray, bbox: Any) -> None:
+        self.tracker.init(image[..., ::-1], np.asarray(bbox, dtype=np.float64) - self.shift)
+
+    def track(self, image: np.ndarray) -> dict[str, Any]:
+        box = self.tracker.update(image[..., ::-1]) + self.shift
+        return {"bbox": box.tolist(), "best_score": self.tracker.similarity}

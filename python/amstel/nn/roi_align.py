@@ -1,0 +1,184 @@
+"""ROI align, position-sensitive ROI pooling, and ROI align over a pyramid, as modules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from amstel import _check
+from amstel.ops.roi_align import _sampling, ps_roi_pool, roi_align
+from amstel.ops.roi_pool import _output_size, _scale
+
+# A traced graph calls the functions instead of looking into them.
+torch.fx.wrap("roi_align")
+torch.fx.wrap("ps_roi_pool")
+
+
+class RoIAlign(nn.Module):
+    """`amstel.ops.roi_align` with fixed arguments, in place of `torchvision.ops.RoIAlign`.
+
+    Args:
+        output_size: rows and columns of the pooled maps, or one number for both.
+        spatial_scale: cells of the map a pixel of the boxes.
+        sampling_ratio: samples of a bin in each direction; -1: as many as it is cells high and wide.
+        aligned: boxes less half a cell.
+
+    Shapes: input [N, C, H, W], boxes [K, 5] or a list of N tensors [L, 4]; result [K, C, Ph, Pw].
+
+    Example:
+        >>> align = amstel.nn.RoIAlign(7, 1 / 16, 2)
+        >>> align(torch.randn(1, 3, 14, 14), [torch.tensor([[0.0, 0.0, 100.0, 80.0]])]).shape
+        torch.Size([1, 3, 7, 7])
+    """
+
+    def __init__(
+        self,
+        output_size: int | Sequence[int],
+        spatial_scale: float = 1.0,
+        sampling_ratio: int = -1,
+        aligned: bool = False,
+    ):
+        super().__init__()
+        _output_size(output_size)
+        _sampling(sampling_ratio)
+        if not isinstance(aligned, bool):
+            raise TypeError(f"`aligned` must be True or False, got {_check.describe(aligned)}")
+        self.output_size, self.sampling_ratio, self.aligned = output_size, sampling_ratio, aligned
+        self.spatial_scale = _scale("spatial_scale", spatial_scale)
+
+    def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
+        return roi_align(
+            input, boxes, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"output_size={self.output_size}, spatial_scale={self.spatial_scale}, "
+            f"sampling_ratio={self.sampling_ratio}, aligned={self.aligned}"
+        )
+
+
+class PSRoIPool(nn.Module):
+    """`amstel.ops.ps_roi_pool` with fixed output size and scale, in place of `torchvision.ops.PSRoIPool`.
+
+    Args:
+        output_size: rows and columns of the pooled maps, or one number for both.
+        spatial_scale: cells of the map a pixel of the boxes.
+
+    Shapes: input [N, C Ph Pw, H, W], boxes [K, 5] or a list of N tensors [L, 4]; result [K, C, Ph, Pw].
+
+    Example:
+        >>> pool = amstel.nn.PSRoIPool(3, 1 / 16)
+        >>> pool(torch.randn(1, 18, 14, 14), [torch.tensor([[0.0, 0.0, 100.0, 80.0]])]).shape
+        torch.Size([1, 2, 3, 3])
+    """
+
+    def __init__(self, output_size: int | Sequence[int], spatial_scale: float = 1.0):
+        super().__init__()
+        _output_size(output_size)
+        self.output_size = output_size
+        self.spatial_scale = _scale("spatial_scale", spatial_scale)
+
+    def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
+        return ps_roi_pool(input, boxes, self.output_size, self.spatial_scale)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
+
+
+class MultiScaleRoIAlign(nn.Module):
+    """`RoIAlign` of each box on the map of a feature pyramid that suits its size; in place of torchvision's.
+
+    A box of area w h is taken from level floor(canonical_level + log2(sqrt(w h) / canonical_scale) + 1e-6), within the
+    levels there are; the scales are powers of two, found from the sizes of maps and images.
+
+    Args:
+        featmap_names: keys of the maps to use, finest first.
+        output_size: rows and columns of the pooled maps, or one number for both.
+        sampling_ratio: as `RoIAlign` has it.
+        canonical_scale, canonical_level: a box of such a side comes from such a level (2: a quarter of the image).
+
+    Shapes: a dict of maps [N, C, H_l, W_l], a list of N boxes [L, 4], a list of N image sizes (H, W); result
+    [sum of L, C, Ph, Pw].
+
+    Raises:
+        ValueError: no map of these names, or none of a power of two of the images.
+
+    Source: T.-Y. Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, equation 1; torchvision's code.
+
+    Example:
+        >>> align = amstel.nn.MultiScaleRoIAlign(["0", "1"], 7, 2)
+        >>> maps = {"0": torch.randn(1, 5, 64, 64), "1": torch.randn(1, 5, 32, 32)}
+        >>> align(maps, [torch.tensor([[0.0, 0.0, 30.0, 30.0], [0, 0, 250, 250]])], [(256, 256)]).shape
+        torch.Size([2, 5, 7, 7])
+    """
+
+    def __init__(
+        self,
+        featmap_names: Sequence[str],
+        output_size: int | Sequence[int],
+        sampling_ratio: int,
+        *,
+        canonical_scale: int = 224,
+        canonical_level: int = 4,
+    ):
+        super().__init__()
+        if isinstance(featmap_names, str) or not featmap_names:
+            _check.fail("featmap_names", "a list of at least one name", featmap_names)
+        _check.number("canonical_scale", canonical_scale, "a finite number > 0", above=0)
+        self.featmap_names, self.output_size = list(featmap_names), _output_size(output_size)
+        _sampling(sampling_ratio)
+        self.sampling_ratio = int(sampling_ratio)
+        self.canonical_scale, self.canonical_level = canonical_scale, canonical_level
+
+    def forward(
+        self, x: Mapping[str, Tensor], boxes: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        maps = [value for key, value in x.items() if key in self.featmap_names]
+        if not maps:
+            raise ValueError(f"`x` must hold a map of {self.featmap_names}, got {list(x)}")
+        if len(image_shapes) != maps[0].shape[0] or len(boxes) != len(image_shapes):
+            raise ValueError(
+                f"`boxes` and `image_shapes` must be lists of {maps[0].shape[0]}, one an image, "
+                f"got {len(boxes)} and {len(image_shapes)}"
+            )
+        scales = self._scales(maps, image_shapes)
+        rois = torch.cat([torch.cat([torch.full_like(b[:, :1], n), b], 1) for n, b in enumerate(boxes)])
+        if len(maps) == 1:
+            return roi_align(maps[0], rois, self.output_size, scales[0], self.sampling_ratio)
+        side = torch.cat([(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in boxes]).sqrt()
+        level = (self.canonical_level + (side / self.canonical_scale).log2() + 1e-6).floor()
+        # Boxes without area have a level of -inf or NaN, and come from the finest map.
+        finest, coarsest = (-math.log2(scale) for scale in (scales[0], scales[-1]))
+        level = level.nan_to_num(finest).clamp(finest, coarsest).long() - int(finest)
+        shape = (len(rois), maps[0].shape[1], *self.output_size)
+        result = maps[0].new_zeros(shape)
+        for number, (features, scale) in enumerate(zip(maps, scales, strict=True)):
+            index = (level == number).nonzero()[:, 0]
+            found = roi_align(features, rois[index], self.output_size, scale, self.sampling_ratio)
+            result = result.index_put((index,), found.to(result.dtype))
+        return result
+
+    @staticmethod
+    def _scales(maps: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]) -> list[float]:
+        most = [max(sides) for sides in zip(*image_shapes, strict=True)]
+        scales = []
+        for features in maps:
+            found = {
+                2.0 ** round(math.log2(s / side)) for s, side in zip(features.shape[-2:], most, strict=True)
+            }
+            if len(found) > 1:
+                raise ValueError(
+                    f"`x` must hold maps of a power of two of the images' size {most}, got {list(features.shape)}"
+                )
+            scales.append(found.pop())
+        return scales
+
+    def extra_repr(self) -> str:
+        return (
+            f"featmap_names={self.featmap_names}, output_size={self.output_size}, "
+            f"sampling_ratio={self.sampling_ratio}"
+        )

@@ -1,0 +1,262 @@
+"""ROI align and position-sensitive ROI pooling: public functions, gradients, fake kernels."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amstel import _check
+from amstel.ops import _roi_align_cuda  # noqa: F401  (registers the plain form on CUDA)
+from amstel.ops._raw import operators, own_gradient
+from amstel.ops.roi_pool import _channels_last, _check_input, _empty, _output_size, _rois, _scale
+
+_ops = operators
+
+
+def roi_align(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Tensor:
+    r"""The mean of bilinear samples in every bin of every box; ``torchvision.ops.roi_align``, bit for bit on the CPU.
+
+    A box is scaled and not rounded; its height is cut into Ph bins, its width into Pw, and a bin has Gy rows and Gx
+    columns of samples in the middles of its parts:
+
+    .. code-block:: text
+
+        y1', y2' = y1 s - o, y2 s - o      b = max(y2' - y1', 1) / Ph       (x alike; o = 1/2 and no max if aligned)
+        y = y1' + i b + (m + 1/2) b / Gy,   m = 0 .. Gy - 1
+        output[k, c, i, j] = 1 / max(Gy Gx, 1) sum over m, n of input[n, c] interpolated at (y, x)
+
+    G is `sampling_ratio`, or ceil(b) where that is not positive. A sample more than a cell outside of the map is 0, one
+    less than a cell outside takes the border's value. A NaN spreads to the samples beside it and nowhere else.
+
+    Args:
+        input: [N, C, H, W], float64, float32, bfloat16 or float16, any strides. Contiguous and channels_last input is read
+            without a copy.
+        boxes: [K, 5], batch index, x1, y1, x2, y2, in pixels; or a list of N tensors [L, 4]. Any floating-point dtype.
+            Coordinates are computed in float64 where input or boxes are, else in float32 (torchvision's float16 is rounded
+            at every step, and less exact); bfloat16 boxes and input in float64.
+        output_size: Ph, Pw, or one number for both.
+        spatial_scale: s, cells a pixel, above 0.
+        sampling_ratio: samples of a bin in each direction; -1 or 0: as many as the bin is cells high and wide.
+        aligned: boxes less half a cell, so that pixel centers lie at whole numbers (detectron2's `ROIAlignV2`).
+
+    Returns:
+        [K, C, Ph, Pw] in the dtype of input, channels_last where input is.
+
+    Differentiable in input, any number of times; constant in the boxes, as in torchvision. Bit-identical from run to run
+    and for any number of threads, and so is the gradient, which is added up in the order of the boxes. On CUDA it is
+    PyTorch's own operators, a block of boxes at a time, which is deterministic too.
+
+    Raises:
+        ValueError, TypeError or RuntimeError: an argument is not as described, a coordinate is not finite, a batch
+        index is not whole or not one of the images.
+
+    Complexity: four cells a sample, times C; a window of a few channels is allocated beside the result.
+
+    Source: K. He, G. Gkioxari, P. Dollár, R. Girshick, Mask R-CNN, ICCV 2017, section 3; torchvision's code.
+
+    Example:
+        >>> features = torch.randn(1, 8, 32, 32)
+        >>> boxes = torch.tensor([[0, 8.0, 8.0, 71.0, 103.0]])
+        >>> amstel.ops.roi_align(features, boxes, 7, spatial_scale=0.25, aligned=True).shape
+        torch.Size([1, 8, 7, 7])
+    """
+    _check_input("input", input)
+    rois = _rois(boxes, input)
+    size = _output_size(output_size)
+    scale = _scale("spatial_scale", spatial_scale)
+    sampling = _sampling(sampling_ratio)
+    if not isinstance(aligned, bool):
+        raise TypeError(f"`aligned` must be True or False, got {_check.describe(aligned)}")
+    how = (scale, *size, sampling, aligned)
+    try:
+        if own_gradient(input):
+            return _Align.apply(input, rois, how)
+        return _ops.roi_align(input, rois, *how)
+    except RuntimeError as error:  # values of the boxes, at which the kernel looks
+        raise _check.found_by_kernel(error, rois="boxes") from None
+
+
+def ps_roi_pool(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+) -> Tensor:
+    r"""The mean of every bin of every box, each bin in maps of its own; ``torchvision.ops.ps_roi_pool``, bit for bit on
+    the CPU.
+
+    .. code-block:: text
+
+        y1', y2' = round(y1 s), round(y2 s)      b = max(y2' - y1', 1) / Ph      (x alike)
+        output[k, c, i, j] = mean input[n, (c Ph + i) Pw + j, y, x]
+                             over  y1' + floor(i b) <= y < y1' + ceil((i + 1) b)
+
+    with all ends clipped to 0 .. H - 1, so that the last row and column of the map take no part, as in torchvision. A bin
+    without cells is 0.
+
+    Args:
+        input: [N, C Ph Pw, H, W], float64, float32, bfloat16 or float16, any strides.
+        boxes: as for `roi_align`.
+        output_size: Ph, Pw, or one number for both.
+        spatial_scale: s, cells a pixel, above 0.
+
+    Returns:
+        [K, C, Ph, Pw] in the dtype of input, channels_last where input is.
+
+    Differentiable in input, any number of times; constant in the boxes. The gradient is that of this function, where
+    torchvision's counts the last row and column in. Deterministic as `roi_align` is; the same on CUDA.
+
+    Raises:
+        ValueError, TypeError or RuntimeError: as `roi_align`, or the channels are no multiple of Ph Pw.
+
+    Complexity: the cells of all bins, times C.
+
+    Source: J. Dai, Y. Li, K. He, J. Sun, R-FCN, NIPS 2016, section 3; torchvision's code.
+
+    Example:
+        >>> scores = torch.randn(1, 2 * 9, 32, 32)
+        >>> boxes = torch.tensor([[0, 8.0, 8.0, 71.0, 103.0]])
+        >>> amstel.ops.ps_roi_pool(scores, boxes, 3, spatial_scale=0.25).shape
+        torch.Size([1, 2, 3, 3])
+    """
+    _check_input("input", input)
+    rois = _rois(boxes, input)
+    size = _output_size(output_size)
+    scale = _scale("spatial_scale", spatial_scale)
+    bins = size[0] * size[1]
+    if input.shape[1] % bins:
+        _check.fail("input", f"[N, C, H, W] with a multiple of {size[0]} x {size[1]} channels", input)
+    try:
+        if own_gradient(input):
+            return _Ps.apply(input, rois, (scale, *size))
+        return _ops.ps_roi_pool(input, rois, scale, *size)
+    except RuntimeError as error:
+        raise _check.found_by_kernel(error, rois="boxes") from None
+
+
+def _sampling(ratio: Any) -> int:
+    whole = isinstance(ratio, numbers.Integral) and not isinstance(ratio, bool)
+    if not whole or not -1 <= ratio <= 1 << 15:
+        _check.fail("sampling_ratio", "an integer from 1 to 32768, or 0 or -1 for as many as fit", ratio)
+    return max(int(ratio), 0)
+
+
+# ---- Gradients: both operators are linear, and each is the derivative of the other's gradient ----
+
+
+class _Linear(torch.autograd.Function):
+    """What the two have in common: saved boxes, and how."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, rois, how, *shape = inputs
+        ctx.save_for_backward(rois)
+        ctx.save_for_forward(rois)
+        ctx.how = how
+        ctx.shape = shape[0] if shape else (x.shape[0], *x.shape[2:], _channels_last(x))
+
+
+class _Align(_Linear):
+    @staticmethod
+    def forward(input: Tensor, rois: Tensor, how: tuple) -> Tensor:
+        return _ops.roi_align(input, rois, *how)
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Tensor, *_: Any) -> Tensor:
+        return _Align.apply(input_t, *ctx.saved_tensors, ctx.how)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return _AlignGrad.apply(grad, *ctx.saved_tensors, ctx.how, ctx.shape), None, None
+
+
+class _AlignGrad(_Linear):
+    @staticmethod
+    def forward(grad: Tensor, rois: Tensor, how: tuple, shape: tuple) -> Tensor:
+        scale, _, _, sampling, aligned = how
+        return _ops.roi_align_grad(grad, rois, scale, sampling, aligned, *shape)
+
+    @staticmethod
+    def jvp(ctx: Any, grad_t: Tensor, *_: Any) -> Tensor:
+        return _AlignGrad.apply(grad_t, *ctx.saved_tensors, ctx.how, ctx.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return _Align.apply(grad, *ctx.saved_tensors, ctx.how), None, None, None
+
+
+class _Ps(_Linear):
+    @staticmethod
+    def forward(input: Tensor, rois: Tensor, how: tuple) -> Tensor:
+        return _ops.ps_roi_pool(input, rois, *how)
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Tensor, *_: Any) -> Tensor:
+        return _Ps.apply(input_t, *ctx.saved_tensors, ctx.how)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return _PsGrad.apply(grad, *ctx.saved_tensors, ctx.how, ctx.shape), None, None
+
+
+class _PsGrad(_Linear):
+    @staticmethod
+    def forward(grad: Tensor, rois: Tensor, how: tuple, shape: tuple) -> Tensor:
+        return _ops.ps_roi_pool_grad(grad, rois, how[0], *shape)
+
+    @staticmethod
+    def jvp(ctx: Any, grad_t: Tensor, *_: Any) -> Tensor:
+        return _PsGrad.apply(grad_t, *ctx.saved_tensors, ctx.how, ctx.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return _Ps.apply(grad, *ctx.saved_tensors, ctx.how), None, None, None
+
+
+# ---- Fake kernels ----
+
+
+@torch.library.register_fake("amstel::roi_align")
+def _(input: Tensor, rois: Tensor, scale: float, ph: int, pw: int, sampling: int, aligned: bool) -> Tensor:
+    return _empty(input, (rois.shape[0], input.shape[1], ph, pw), _channels_last(input))
+
+
+@torch.library.register_fake("amstel::roi_align_grad")
+def _(
+    grad: Tensor,
+    rois: Tensor,
+    scale: float,
+    sampling: int,
+    aligned: bool,
+    images: int,
+    height: int,
+    width: int,
+    channels_last: bool,
+) -> Tensor:
+    return _empty(grad, (images, grad.shape[1], height, width), channels_last)
+
+
+@torch.library.register_fake("amstel::ps_roi_pool")
+def _(input: Tensor, rois: Tensor, scale: float, ph: int, pw: int) -> Tensor:
+    return _empty(input, (rois.shape[0], input.shape[1] // (ph * pw), ph, pw), _channels_last(input))
+
+
+@torch.library.register_fake("amstel::ps_roi_pool_grad")
+def _(
+    grad: Tensor, rois: Tensor, scale: float, images: int, height: int, width: int, channels_last: bool
+) -> Tensor:
+    channels = grad.shape[1] * grad.shape[2] * grad.shape[3]
+    return _empty(grad, (images, channels, height, width), channels_last)

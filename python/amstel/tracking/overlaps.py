@@ -1,0 +1,98 @@
+"""GOT-10k's own measures, average overlap and success rates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amstel._check import fail
+from amstel.media.boxes import iou_xywh
+from amstel.tracking.evaluation import check_boxes
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class AverageOverlap:
+    """AO and SR over frames.
+
+    Attributes:
+        iou: [F], of all frames of all sequences that count.
+        ao: their mean.
+        sr50, sr75: part of them above 0.5 and 0.75.
+    """
+
+    iou: Tensor
+
+    @property
+    def ao(self) -> float:
+        """Mean overlap."""
+        return self.iou.mean().item()
+
+    @property
+    def sr50(self) -> float:
+        """Part of the frames with an overlap above 0.5."""
+        return (self.iou > 0.5).double().mean().item()
+
+    @property
+    def sr75(self) -> float:
+        """Part of the frames with an overlap above 0.75."""
+        return (self.iou > 0.75).double().mean().item()
+
+    def __repr__(self) -> str:
+        return f"AverageOverlap(ao={self.ao:.3f}, sr50={self.sr50:.3f}, sr75={self.sr75:.3f}, {len(self.iou)} frames)"
+
+
+def average_overlap(
+    boxes: Iterable[Any], ground_truth: Iterable[Any], sizes: Iterable[tuple[int, int]]
+) -> AverageOverlap:
+    """AO and SR of a tracker over sequences, as GOT-10k's toolkit takes them: over all frames together.
+
+    Both boxes are clipped to the picture before they are compared. The first frame, whose box is given, and frames
+    without ground truth do not count; a frame in which the tracker gave no box counts as 0. O(F).
+
+    Args:
+        boxes: of each sequence, what the tracker gave, [T, 4], x, y, w, h, 0-based.
+        ground_truth: of each sequence [T, 4], NaN where the target is not to be seen (the toolkit's `cover` 0).
+        sizes: (width, height) of each sequence's frames.
+
+    Raises:
+        ValueError: other shapes, lists of different lengths, or no frame that counts.
+
+    Source: L. Huang, X. Zhao, K. Huang, GOT-10k, TPAMI 2019, section 4; its toolkit.
+
+    Example:
+        >>> truth = torch.tensor([[10.0, 10, 20, 20]] * 3)
+        >>> boxes = truth + torch.tensor([[0.0], [0], [5]]) * torch.tensor([1.0, 0, 0, 0])
+        >>> amstel.tracking.average_overlap([boxes], [truth], [(64, 48)])
+        AverageOverlap(ao=0.800, sr50=1.000, sr75=0.500, 2 frames)
+    """
+    boxes, ground_truth, sizes = list(boxes), list(ground_truth), list(sizes)
+    if not len(boxes) == len(ground_truth) == len(sizes):
+        raise ValueError(
+            "`boxes`, `ground_truth` and `sizes` must be of the same sequences, "
+            f"got {len(boxes)}, {len(ground_truth)} and {len(sizes)}"
+        )
+    found = []
+    for number, (given, truth, size) in enumerate(zip(boxes, ground_truth, sizes, strict=True)):
+        own = check_boxes(f"boxes[{number}]", given)
+        true = check_boxes(f"ground_truth[{number}]", truth)
+        if len(own) != len(true):
+            fail(f"boxes[{number}]", f"[{len(true)}, 4], as many as the ground truth", own)
+        known = (true[1:, 2:] > 0).all(1) & ~true[1:].isnan().any(1)
+        # 0-based: the picture begins at 0, in the toolkit's files at 1.
+        iou = iou_xywh(_clipped(own[1:], size), _clipped(true[1:], size))
+        found.append(iou.nan_to_num(0)[known])
+    iou = torch.cat(found) if found else torch.empty(0)
+    if not len(iou):
+        raise ValueError("`ground_truth` must hold a box after a first frame to compare with, got none")
+    return AverageOverlap(iou)
+
+
+def _clipped(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    edge = torch.tensor(size, dtype=boxes.dtype)
+    low = boxes[:, :2].clamp(min=0).minimum(edge)
+    high = (boxes[:, :2] + boxes[:, 2:]).clamp(min=0).minimum(edge)
+    return torch.cat([low, high - low], 1)

@@ -1,0 +1,291 @@
+"""ROI align, position-sensitive pooling and ROI align over a pyramid: against torchvision and the plain form."""
+
+import math
+
+import pytest
+import torch
+
+import amstel
+from amstel import ops, reference
+from amstel.ops import _roi_align_cuda as on_cuda
+
+torchvision = pytest.importorskip("torchvision", reason="the oracle of the extra [dev]")
+
+NAN = math.nan
+
+
+def _boxes(generator, count, images, spread=1.4, side=64.0, dtype=torch.float32):
+    """Boxes inside and outside of a map, some of them without area, some with their ends swapped."""
+    ends = (torch.rand(count, 4, generator=generator) - 0.2) * side * spread
+    low, high = torch.minimum(ends[:, :2], ends[:, 2:]), torch.maximum(ends[:, :2], ends[:, 2:])
+    corners = torch.cat([low, high], 1)
+    corners[::7, 2:] = corners[::7, :2]
+    corners[::11] = corners[::11].roll(2, 1)
+    image = torch.randint(images, (count, 1), generator=generator).float()
+    return torch.cat([image, corners], 1).to(dtype)
+
+
+CASES = [
+    # channels, size, output, scale, sampling, aligned
+    (3, (16, 16), (7, 7), 0.25, -1, False),
+    (40, (12, 19), (3, 5), 0.5, 2, True),
+    (1, (16, 16), (2, 2), 0.25, 3, False),
+    (17, (9, 31), (1, 4), 0.3, 0, True),
+    (64, (16, 16), (7, 7), 0.25, 2, False),
+    (33, (1, 1), (2, 2), 1.0, 1, True),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_roi_align_has_torchvisions_bits(case, last, dtype):
+    channels, size, output, scale, sampling, aligned = case
+    g = torch.Generator().manual_seed(channels)
+    x = torch.randn(2, channels, *size, generator=g, dtype=dtype)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    boxes = _boxes(g, 60, 2, dtype=dtype)
+    expected = torchvision.ops.roi_align(x.contiguous(), boxes, output, scale, sampling, aligned)
+    found = ops.roi_align(x, boxes, output, scale, sampling, aligned)
+    assert torch.equal(found, expected)
+    assert not last or 1 in (channels, size[0]) or found.is_contiguous(memory_format=torch.channels_last)
+    plain = reference.roi_align(x, boxes, output, scale, sampling, aligned)
+    torch.testing.assert_close(plain, expected, atol=1e-4 if dtype == torch.float32 else 1e-12, rtol=1e-4)
+
+
+def test_random_cases_have_torchvisions_bits():
+    """A thousand boxes in each of a hundred calls: 10^5 random boxes."""
+    g = torch.Generator().manual_seed(0)
+    for number in range(100):
+        height, width, ph, pw = torch.randint(1, 9, (4,), generator=g).tolist()
+        x = torch.randn(2, 2, 2 * height, 3 * width, generator=g)
+        boxes = _boxes(g, 1000, 2, side=10 * max(height, width))
+        scale, sampling, aligned = 0.1 + number % 7 / 5, number % 4 - 1, number % 2 == 1
+        expected = torchvision.ops.roi_align(x, boxes, (ph, pw), scale, sampling, aligned)
+        assert torch.equal(ops.roi_align(x, boxes, (ph, pw), scale, sampling, aligned), expected), number
+        s = torch.randn(2, 2 * ph * pw, 2 * height, 3 * width, generator=g)
+        expected = torchvision.ops.ps_roi_pool(s, boxes, (ph, pw), scale)
+        assert torch.equal(ops.ps_roi_pool(s, boxes, (ph, pw), scale), expected), number
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_ps_roi_pool_has_torchvisions_bits(last):
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 21 * 12, 14, 17, generator=g)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    boxes = _boxes(g, 50, 2)
+    expected = torchvision.ops.ps_roi_pool(x.contiguous(), boxes, (3, 4), 0.25)
+    assert torch.equal(ops.ps_roi_pool(x, boxes, (3, 4), 0.25), expected)
+    torch.testing.assert_close(reference.ps_roi_pool(x, boxes, (3, 4), 0.25), expected, atol=1e-5, rtol=1e-5)
+
+
+def _align(f):
+    return lambda x, boxes: f.roi_align(x, boxes, (2, 3), 0.5, 2, True)
+
+
+def _pool(f):
+    return lambda x, boxes: f.ps_roi_pool(x, boxes, (2, 3), 0.5)
+
+
+@pytest.mark.parametrize("of", [_align, _pool])
+@pytest.mark.parametrize("last", [False, True])
+def test_gradients_are_those_of_the_forward_pass(of, last):
+    """Of `ps_roi_pool` torchvision's are not: its backward pass counts the last row and column in, its forward does not."""
+    g = torch.Generator().manual_seed(2)
+    layout = torch.channels_last if last else torch.contiguous_format
+    x = torch.randn(2, 12, 9, 11, generator=g, dtype=torch.float64).contiguous(memory_format=layout)
+    boxes = _boxes(g, 20, 2, side=24, dtype=torch.float64)
+    found, expected = [], []
+    for grads, f in ((found, ops), (expected, torchvision.ops if of is _align else reference)):
+        own = x.clone().requires_grad_()
+        y = of(f)(own, boxes)
+        grads += torch.autograd.grad((y * torch.arange(y.numel(), dtype=y.dtype).view_as(y)).sum(), own)
+    torch.testing.assert_close(found[0], expected[0], atol=1e-10, rtol=1e-10)
+    assert found[0].is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("of", [_align, _pool])
+def test_every_derivative(of):
+    g = torch.Generator().manual_seed(3)
+    x = torch.randn(2, 6, 4, 5, generator=g, dtype=torch.float64, requires_grad=True)
+    boxes = _boxes(g, 5, 2, side=9, dtype=torch.float64)
+    f = lambda x: of(ops)(x, boxes)  # noqa: E731
+    assert torch.autograd.gradcheck(f, (x,), check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(f, (x,))
+    several = torch.randn(3, *x.shape, generator=g, dtype=torch.float64)
+    mapped = torch.vmap(f)(several)
+    torch.testing.assert_close(mapped, torch.stack([f(one) for one in several]), atol=0, rtol=0)
+    torch.testing.assert_close(torch.func.jacrev(f)(x), torch.func.jacfwd(f)(x))
+
+
+@pytest.mark.parametrize("of", [_align, _pool])
+def test_compiled_and_exported(of):
+    g = torch.Generator().manual_seed(4)
+    x, boxes = torch.randn(2, 12, 9, 11, generator=g), _boxes(g, 6, 2, side=20)
+
+    class Model(torch.nn.Module):
+        def forward(self, x, boxes):
+            return of(ops)(x, boxes)
+
+    program = torch.export.export(Model(), (x, boxes))
+    assert "amstel.roi_align" in str(program.graph) or "amstel.ps_roi_pool" in str(program.graph)
+    assert torch.equal(program.module()(x, boxes), of(ops)(x, boxes))
+    plain = program.run_decompositions(ops.decompositions())
+    assert "amstel" not in str(plain.graph)
+    torch.testing.assert_close(plain.module()(x, boxes), of(ops)(x, boxes), atol=1e-5, rtol=1e-5)
+    torch.library.opcheck(
+        torch.ops.amstel.roi_align.default,
+        (x, boxes, 0.5, 2, 3, 2, True),
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+
+@pytest.mark.parametrize("of", [_align, _pool])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_short_types_round_once(of, dtype):
+    g = torch.Generator().manual_seed(5)
+    x, boxes = torch.randn(2, 12, 9, 11, generator=g).to(dtype), _boxes(g, 20, 2, side=20)
+    wide = of(ops)(x.float(), boxes)
+    assert torch.equal(of(ops)(x, boxes), wide.to(dtype))
+    own = x.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(of(ops)(own, boxes).float().sum(), own)
+    assert grad.dtype == dtype and grad.isfinite().all()
+
+
+def test_nan_and_infinity_stay_where_they_are():
+    x = torch.ones(1, 1, 8, 8)
+    x[0, 0, 0, 0] = NAN
+    boxes = torch.tensor([[0.0, 4, 4, 7, 7], [0, 40, 40, 60, 60], [0, 0, 0, 3, 3]])
+    y = ops.roi_align(x, boxes, 2, 1.0, 2)
+    assert torch.equal(y[0], torch.ones(1, 2, 2)) and torch.equal(y[1], torch.zeros(1, 2, 2))
+    assert y[2, 0, 0, 0].isnan() and torch.equal(y[2, 0, 1], torch.ones(2))
+    assert torch.equal(reference.roi_align(x, boxes, 2, 1.0, 2).isnan(), y.isnan())
+
+
+def test_threads_and_runs_change_no_bit():
+    g = torch.Generator().manual_seed(6)
+    x, boxes = torch.randn(3, 70, 40, 40, generator=g), _boxes(g, 300, 3, side=160)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            own = x.clone().requires_grad_()
+            y = ops.roi_align(own, boxes, 7, 0.25)
+            found.append((y.detach(), torch.autograd.grad(y.square().sum(), own)[0]))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_huge_box_takes_no_time_and_a_huge_map_no_memory():
+    x = torch.ones(1, 1, 8, 8)
+    y = ops.roi_align(x, torch.tensor([[0.0, -1e30, -1e9, 1e30, 1e9]]), 2, 1.0)
+    assert y.isfinite().all()
+    large = torch.arange(1100 * 1000.0).view(1, 1, 1100, 1000).expand(1, 33, -1, -1)
+    large = large.contiguous(memory_format=torch.channels_last)
+    boxes = torch.tensor([[0.0, 0, 0, 999, 1099], [0, 5, 5, 9, 9]] * 2)
+    for f in (ops.roi_align, ops.roi_pool):
+        wide = f(large, boxes, 2)
+        assert torch.equal(wide, f(large[:, :1].contiguous(), boxes, 2).expand(-1, 33, -1, -1))
+
+
+@pytest.mark.parametrize(
+    "box", [[2.0, 0, 0, 1, 1], [-1, 0, 0, 1, 1], [0.5, 0, 0, 1, 1], [0, NAN, 0, 1, 1], [0, 0, 0, math.inf, 1]]
+)
+def test_bad_boxes_are_refused(box):
+    x, boxes = torch.ones(2, 4, 4, 4), torch.tensor([box], dtype=torch.float32)
+    for f in (ops.roi_align, ops.ps_roi_pool):
+        with pytest.raises(ValueError, match="`boxes` must have finite coordinates and a whole batch index"):
+            f(x, boxes, 2)
+    with pytest.raises(RuntimeError, match="`boxes` must have finite coordinates"):
+        on_cuda.roi_align(x, boxes, 1.0, 2, 2, 2, False)
+
+
+@pytest.mark.parametrize("ratio", [1.5, True, "2", -2, 1 << 16])
+def test_bad_sampling_is_refused(ratio):
+    with pytest.raises(ValueError, match="`sampling_ratio` must be an integer"):
+        ops.roi_align(torch.ones(1, 1, 4, 4), torch.zeros(0, 5), 2, 1.0, ratio)
+
+
+def test_bad_shapes_are_refused():
+    x = torch.ones(1, 5, 4, 4)
+    with pytest.raises(ValueError, match=r"`input` must be .* a multiple of 2 x 2 channels"):
+        ops.ps_roi_pool(x, torch.zeros(0, 5), 2)
+    with pytest.raises(TypeError, match="`aligned` must be True or False"):
+        ops.roi_align(x, torch.zeros(0, 5), 2, aligned=1)
+    assert ops.roi_align(x, torch.zeros(0, 5), 2).shape == (0, 5, 2, 2)
+    assert ops.roi_align(x[:, :, :0], torch.tensor([[0.0, 0, 0, 1, 1]]), 2).eq(0).all()
+
+
+@pytest.mark.parametrize("sampling", [2, 0])
+@pytest.mark.parametrize("block", [1, 1 << 26])
+def test_what_cuda_computes(monkeypatch, sampling, block):
+    """The same functions on the CPU, where they can be compared."""
+    monkeypatch.setattr(on_cuda, "BLOCK", block)
+    g = torch.Generator().manual_seed(7)
+    x = torch.randn(2, 12, 9, 11, generator=g, dtype=torch.float64)
+    x = x.contiguous(memory_format=torch.channels_last)
+    boxes = _boxes(g, 12, 2, side=20, dtype=torch.float64)
+    raw = torch.ops.amstel
+    for name, forward, backward in (
+        ("roi_align", (0.5, 2, 3, sampling, True), (0.5, sampling, True)),
+        ("ps_roi_pool", (0.5, 2, 3), (0.5,)),
+    ):
+        expected = getattr(raw, name)(x, boxes, *forward)
+        found = getattr(on_cuda, name)(x, boxes, *forward)
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+        assert found.stride() == expected.stride()
+        grad = torch.randn(expected.shape, generator=g, dtype=torch.float64)
+        expected = getattr(raw, f"{name}_grad")(grad, boxes, *backward, 2, 9, 11, True)
+        found = getattr(on_cuda, f"{name}_grad")(grad, boxes, *backward, 2, 9, 11, True)
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+        assert found.stride() == expected.stride()
+
+
+def test_multi_scale_align_is_torchvisions():
+    g = torch.Generator().manual_seed(8)
+    maps = {name: torch.randn(2, 5, 64 >> k, 80 >> k, generator=g) for k, name in enumerate("0123")}
+    maps["pool"] = torch.randn(2, 5, 4, 5, generator=g)
+    boxes = [_boxes(g, 40, 1, spread=1.0, side=300)[:, 1:] for _ in range(2)]
+    boxes[0][0] = torch.tensor([5.0, 5, 5, 5])
+    sizes = [(250, 320), (256, 300)]
+    for names in (["0", "1", "2", "3"], ["2"]):
+        arguments = (names, 7, 2)
+        theirs = torchvision.ops.MultiScaleRoIAlign(*arguments)
+        ours = amstel.nn.MultiScaleRoIAlign(*arguments)
+        # Swapped ends have an area with torchvision, or a NaN that has a level of its own: in order here.
+        ordered = [torch.cat([b[:, :2].minimum(b[:, 2:]), b[:, :2].maximum(b[:, 2:])], 1) for b in boxes]
+        assert torch.equal(ours(maps, ordered, sizes), theirs(maps, ordered, sizes))
+    with pytest.raises(ValueError, match="`x` must hold a map of"):
+        amstel.nn.MultiScaleRoIAlign(["a"], 7, 2)(maps, boxes, sizes)
+    with pytest.raises(ValueError, match="one an image"):
+        amstel.nn.MultiScaleRoIAlign(["0"], 7, 2)(maps, boxes[:1], sizes)
+
+
+def test_a_detector_of_torchvision_finds_the_same_boxes():
+    from amstel.interop.torchvision import replace_
+
+    torch.manual_seed(0)
+    model = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, num_classes=3, box_score_thresh=0.0
+    ).eval()
+    picture = [torch.rand(3, 120, 160)]
+    with torch.no_grad():
+        expected = model(picture)[0]
+        assert replace_(model) == 1
+        found = model(picture)[0]
+    assert isinstance(model.roi_heads.box_roi_pool, amstel.nn.MultiScaleRoIAlign)
+    assert len(expected["boxes"]) and all(torch.equal(found[key], expected[key]) for key in expected)
+    with pytest.raises(ValueError, match="`model` must hold"):
+        replace_(model)
+
+
+def test_modules():
+    g = torch.Generator().manual_seed(9)
+    x, boxes = torch.randn(1, 8, 9, 9, generator=g), _boxes(g, 5, 1, side=9)
+    align, pool = amstel.nn.RoIAlign(2, 0.5, 2, True), amstel.nn.PSRoIPool((2, 2), 0.5)
+    assert torch.equal(align(x, boxes), ops.roi_align(x, boxes, 2, 0.5, 2, True))
+    assert torch.equal(pool(x, boxes), ops.ps_roi_pool(x, boxes, 2, 0.5))
