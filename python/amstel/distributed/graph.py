@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ class DistributedGraph:
         self.x = arrays.get("x")
         if "x_crow" in arrays:
             parts = (arrays[f"x_{k}"] for k in ("crow", "col", "value"))
-            self.x = torch.sparse_csr_tensor(*parts, (n, self.meta["features"]), check_invariants=False)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+                self.x = torch.sparse_csr_tensor(*parts, (n, self.meta["features"]), check_invariants=False)
         self.y = arrays.get("y")
         self.x, self.y = (None if t is None else t.to(self.device) for t in (self.x, self.y))
         names = self.meta["splits"]

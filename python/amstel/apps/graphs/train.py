@@ -37,6 +37,7 @@ from amstel.apps.graphs.settings import MODELS as MODELS
 from amstel.apps.graphs.settings import OLD_MODELS
 from amstel.apps.graphs.settings import STOPPING as STOPPING
 from amstel.apps.graphs.settings import Settings as Settings
+from amstel.apps.graphs.spread import DistributedProblem
 from amstel.apps.task import Plan, Task
 from amstel.apps.training import CHECKPOINT
 from amstel.data.nodes import NodeData
@@ -202,8 +203,6 @@ def study(
         result = gather(result)[0]
     start, before = time.perf_counter(), result.seconds
     if spread:
-        from amstel.apps.graphs.distributed import DistributedProblem
-
         same("what to train", (model, settings, seeds, len(result.accuracy)))
         problem: _Problem = DistributedProblem(data, model, settings, group.device)
         writes, group = group.first, ranks.Ranks(device=group.device)  # all work on every chunk
