@@ -21,14 +21,6 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   // Checks crow, col and weight of a CSR matrix from outside; raises at the first bad position.
   m.def("csr_check(Tensor crow, Tensor col, Tensor? weight, SymInt num_cols) -> ()");
 
-  // Up to `fanout` slots of each row in `nodes` (-1: all), uniformly or in proportion to `weight`
-  // [edges], and the factor of each that makes a sum over them unbiased; col numbers `sources`,
-  // whose first are `nodes`. Depends on (seed, node) only.
-  m.def(
-      "neighbor_sample(Tensor crow, Tensor col, Tensor? weight, Tensor nodes, SymInt fanout, bool "
-      "replace, SymInt seed) -> (Tensor crow, Tensor col, Tensor slot, Tensor scale, Tensor "
-      "sources)");
-
   // out[i] = sum_k a[edge[k]] * b[edge[k]] over the slots k of row i.
   m.def("edge_sum(Tensor crow, Tensor? edge, Tensor a, Tensor? b) -> Tensor");
   // out[edge[k]] = value[edge[k]] + row_term[i] + col_term[col[k]].

@@ -82,7 +82,7 @@ def partition(
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
         >>> meta = amstel.distributed.partition(graph, 2, "parts", x=torch.eye(3))
         >>> meta["offsets"], meta["halo"]
-        ([0, 2, 3], [1, 1])
+        ([0, 1, 3], [1, 1])
     """
     if not isinstance(graph, Graph):
         _check.fail_type("graph", "an amstel.Graph", graph)
