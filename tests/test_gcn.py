@@ -245,16 +245,15 @@ def _autograd(data, model, seed, settings):
     adam = torch.optim.Adam(
         [{"params": w[:1], "weight_decay": settings.weight_decay}, {"params": w[1:]}], lr=0.01
     )
-    # Which rows the field holds, to put its dropout masks in their place.
+    # Which rows the field holds.
     near = sum(t[data.train].abs().sum(0) for t in matrices) > 0
     far = sum(t[near].abs().sum(0) for t in matrices) > 0
     assert (int(near.sum()), int(far.sum())) == (field.near, field.far)
     x = data.features.to_dense()
+    nodes, count = torch.arange(300), data.features.crow_indices().diff()
     draws = [
-        problem_of._Dropout(settings.dropout, size, [generator])
-        for size in (field.x.num_edges, field.near * settings.hidden)
+        amstel.distributed.NodeDropout(settings.dropout, nodes, size) for size in (count, settings.hidden)
     ]
-    rows = far.nonzero()[:, 0]
 
     def layer(h, weight):
         return sum(t @ (h @ part) for t, part in zip(matrices, weight.chunk(len(matrices), 1), strict=True))
@@ -263,10 +262,9 @@ def _autograd(data, model, seed, settings):
         return layer(layer(x * mask_x, w[0]).relu() * mask_h, w[1])
 
     for epoch in range(settings.epochs):
-        mask_x, mask_h = torch.ones_like(x), torch.ones(300, settings.hidden)
-        kept_x = draws[0].draw()[0].clone()
-        mask_x[rows] = torch.ones(len(rows), 60).masked_scatter(x[rows] != 0, kept_x)
-        mask_h[near] = draws[1].draw()[0].view(-1, settings.hidden).clone()
+        drawn = [d.draw([amstel.distributed.key(seed, epoch, k)])[0] for k, d in enumerate(draws)]
+        mask_x = torch.ones_like(x).masked_scatter(x != 0, drawn[0])
+        mask_h = drawn[1].view(-1, settings.hidden)
         adam.zero_grad()
         F.cross_entropy(forward(mask_x, mask_h)[data.train], data.labels[data.train]).backward()
         for group in adam.param_groups:

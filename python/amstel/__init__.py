@@ -22,13 +22,14 @@ if TYPE_CHECKING or not _is_command():
     from amstel.graph import Graph
 
 if TYPE_CHECKING:
-    from amstel import data, interop, inverse, media, nn, plot, tracking, video, weights
+    from amstel import data, distributed, interop, inverse, media, nn, plot, tracking, video, weights
     from amstel.inverse.restore import restore
 
 __version__ = "0.2.0"
 __all__ = [
     "Graph",
     "data",
+    "distributed",
     "interop",
     "inverse",
     "media",
@@ -45,7 +46,20 @@ __all__ = [
 
 # Imported when they are first named, so that `import amstel` stays quick; the last two are of the last release.
 _LAZY = (
-    *("data", "draw", "interop", "inverse", "media", "nn", "ops", "plot", "tracking", "video", "weights"),
+    *(
+        "data",
+        "distributed",
+        "draw",
+        "interop",
+        "inverse",
+        "media",
+        "nn",
+        "ops",
+        "plot",
+        "tracking",
+        "video",
+        "weights",
+    ),
     *("recipes", "restoration"),
 )
 _ELSEWHERE = {

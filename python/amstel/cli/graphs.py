@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,6 +103,15 @@ def _train(
             help="write a histogram of the accuracies",
         ),
     ] = None,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="spread the graph over the processes of torchrun")
+    ] = False,
+    parts: Annotated[
+        Path | None,
+        typer.Option(
+            "--parts", metavar="DIR", help="of --distributed: the partition, made if it is not there"
+        ),
+    ] = None,
     *,
     given: dict[str, Any],
     common: Common,
@@ -109,8 +119,11 @@ def _train(
     """Train by Kipf and Welling's protocol, all seeds at once."""
     from amstel import _optional
     from amstel.apps import ranks as processes
+    from amstel.apps.graphs import distributed as spread
     from amstel.apps.graphs import evaluate, predict, train
 
+    if parts is not None and not distributed:
+        raise ValueError("--parts needs --distributed")
     if plot:
         _optional.need("matplotlib", extra="cli", purpose="--plot")
     if resume and out is None:
@@ -118,24 +131,30 @@ def _train(
     _apart(common.json, [plot, out and out / train.CHECKPOINT])
     if out is not None and not resume:
         new([out / train.CHECKPOINT], force)
-    data = predict.load_data(dataset, root)
-    settings = Settings.for_data(data.name, **given)
     first = common.seed or 0
-    with (
-        processes.group(common.device) as ranks,
-        common.progress(seeds * settings.epochs if ranks.first else 0, "epochs") as update,
-    ):
-        result = train.study(
-            data,
-            model,
-            range(first, first + seeds),
-            settings,
-            progress=update,
-            out=out,
-            resume=resume,
-            force=force,
-            device=ranks.device,
-        )
+    with processes.group(common.device) as ranks, spread.one_voice(out) if distributed else nullcontext():
+        data: Any
+        if distributed:
+            data = spread.load(
+                dataset, root, parts or (out / f"parts-{ranks.world}" if out else None), ranks.device
+            )
+            name = data.meta["name"]
+        else:
+            data = predict.load_data(dataset, root)
+            name = data.name
+        settings = Settings.for_data(name, **given)
+        with common.progress(seeds * settings.epochs if ranks.first else 0, "epochs") as update:
+            result = train.study(
+                data,
+                model,
+                range(first, first + seeds),
+                settings,
+                progress=update,
+                out=out,
+                resume=resume,
+                force=force,
+                device=ranks.device,
+            )
         if not ranks.first:
             return 0
     common.say(

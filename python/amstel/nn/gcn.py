@@ -38,7 +38,7 @@ def _prepare(x: Tensor | None, graph: Graph | Tensor, in_channels: int) -> Graph
         nodes = x.shape[-2]
     if isinstance(graph, Tensor):
         graph = Graph.from_edge_index(graph, num_nodes=nodes)
-    if not isinstance(graph, Graph):
+    if not isinstance(graph, Graph) and not hasattr(graph, "spmm"):  # a DistributedGraph has it
         raise TypeError(
             f"`graph` must be an amstel.Graph or an edge_index [2, E], got {_check.describe(graph)}"
         )
@@ -351,7 +351,11 @@ class GCN(nn.Module):
     def forward(self, x: Tensor | None, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
         graph = _prepare(x, graph, self.in_channels)
         for layer in self.layers:
-            if is_sparse(x):
+            if x is not None and hasattr(
+                graph, "dropout"
+            ):  # a DistributedGraph: by node, for any number of ranks
+                x = graph.dropout(x, self.dropout, self.training)
+            elif is_sparse(x):
                 x = sparse_dropout(x, self.dropout, self.training)  # type: ignore[arg-type]
             elif x is not None:
                 x = nn.functional.dropout(x, self.dropout, self.training)

@@ -87,6 +87,10 @@ def spmm(
                 [0.0000, 0.5000, 0.5000]])
     """
     if not isinstance(graph, Graph):
+        if hasattr(graph, "spmm"):  # amstel.distributed.DistributedGraph
+            return graph.spmm(
+                x, edge_weight, norm=norm, self_loops=self_loops, bias=bias, activation=activation
+            )
         raise TypeError(f"`graph` must be an amstel.Graph, got {_check.describe(graph)}")
     if type(x) is tuple or type(x) is list:
         return _bipartite(graph, x, edge_weight, norm, self_loops, bias, activation)

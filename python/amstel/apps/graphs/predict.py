@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _files
-from amstel.apps.graphs.problem import _Field, _Problem
+from amstel.apps.graphs.problem import _Problem
 from amstel.apps.graphs.train import Study
 from amstel.apps.ranks import on
 from amstel.data import Planetoid, block_model
@@ -45,7 +45,7 @@ def predict(study: Study, data: NodeData, device: str | torch.device = "cpu") ->
         raise ValueError(
             f"the network is for {got[0]} features and {got[1]} classes, but {data.name} has {wanted[0]} and {wanted[1]}"
         )
-    field = _Field(problem.together, problem.features, torch.arange(data.num_nodes), problem.device)
+    field = problem.field(torch.arange(data.num_nodes))
     weights = (w[None].to(problem.device) for w in (w1, w2))
     return field.logits(*weights)[0].softmax(-1).cpu()
 

@@ -8,6 +8,8 @@ is multiplied once.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +20,8 @@ from amstel.data.nodes import NodeData
 from amstel.graph import Graph
 from amstel.ops.spmm import spmm
 
+PARTS = ("train", "val", "test")
+
 
 def supports(graph: Graph, model: str) -> list[Tensor]:
     """The matrices T_k of `study` as coalesced torch.sparse_coo tensors [N, N]."""
@@ -25,16 +29,37 @@ def supports(graph: Graph, model: str) -> list[Tensor]:
     size, n = (graph.num_rows, graph.num_rows), graph.num_rows
     values = torch.ones(graph.num_edges) if weight is None else weight.float()
     adjacency = torch.sparse_coo_tensor(index.flip(0), values, size, check_invariants=False).coalesce()
-    loops = torch.arange(n).expand(2, n)
-    identity = torch.sparse_coo_tensor(loops, torch.ones(n), size, is_coalesced=True, check_invariants=False)
+    return polynomials(adjacency, _identity(torch.arange(n), n), model)
+
+
+def _identity(columns: Tensor, n: int) -> Tensor:
+    """Rows of the identity [., n]."""
+    index = torch.stack([torch.arange(len(columns)), columns])
+    size, ones = (len(columns), n), torch.ones(len(columns))
+    return torch.sparse_coo_tensor(index, ones, size, is_coalesced=True, check_invariants=False)
+
+
+def polynomials(
+    adjacency: Tensor,
+    identity: Tensor,
+    model: str,
+    at: Callable[[Tensor, Tensor], Tensor] = lambda scale, col: scale[col],
+    times: Callable[[Tensor, Tensor], Tensor] = torch.sparse.mm,
+) -> list[Tensor]:
+    """The T_k of an adjacency matrix, of which there may be some rows [n, N] only.
+
+    Args:
+        at: values of nodes, by column number, from those of the rows.
+        times: the product of two such matrices.
+    """
 
     def normalized(matrix: Tensor) -> Tensor:
         row, col = matrix.indices()
-        degree = torch.zeros(n).index_add_(0, row, matrix.values())
+        degree = torch.zeros(matrix.shape[0]).index_add_(0, row, matrix.values())
         scale = torch.where(degree > 0, degree.rsqrt(), 0.0)
-        value = matrix.values() * scale[row] * scale[col]
+        value = matrix.values() * scale[row] * at(scale, col)
         return torch.sparse_coo_tensor(
-            matrix.indices(), value, size, is_coalesced=True, check_invariants=False
+            matrix.indices(), value, matrix.shape, is_coalesced=True, check_invariants=False
         )
 
     if model == "gcn":
@@ -50,7 +75,7 @@ def supports(graph: Graph, model: str) -> list[Tensor]:
         return [identity, s]
     chebyshev = [identity, -s]
     for _ in range(2, int(model.removeprefix("cheb")) + 1):
-        chebyshev.append((torch.sparse.mm(-2 * s, chebyshev[-1]) - chebyshev[-2]).coalesce())
+        chebyshev.append((times(-2 * s, chebyshev[-1]) - chebyshev[-2]).coalesce())
     return chebyshev
 
 
@@ -71,105 +96,122 @@ def _times(graph: Graph, x: Tensor, values: Tensor | None = None) -> Tensor:
     return spmm(graph, x, values, norm="none", self_loops=0.0)
 
 
+class _Here:
+    """What `amstel.distributed.Exchange` does where all rows are in this process: nothing."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x
+
+    adjoint = __call__
+
+
+def _all_here(wanted: Tensor) -> tuple[Any, Tensor]:
+    return _Here(), wanted
+
+
 class _Field:
     """The part of the graph and the features that the outputs at `nodes` depend on.
 
     t2 [nodes, n1 K], t1 [n1, n2 K] and x [n2, F], with n1 the nodes whose hidden layer and n2 those whose
-    features matter.
+    features matter. Where the rows are spread over processes, `route` says which of its own a process computes and
+    gives what fetches those that its t2 and t1 need; `nodes`, t2, t1 and x are then the rows of this process.
     """
 
-    def __init__(self, together: Tensor, features: Tensor, nodes: Tensor, device: str | torch.device = "cpu"):
-        t2, near = self._rows(together, nodes)
-        t1, far = self._rows(together, near)
-        x = _csr(features.index_select(0, far).coalesce())
+    def __init__(
+        self,
+        problem: _Problem,
+        nodes: Tensor,
+        route: Callable[[Tensor], tuple[Any, Tensor]] = _all_here,
+    ):
+        t2, wanted = self._rows(problem.together, nodes, problem.supports)
+        self.fetch2, near = route(wanted)
+        t1, wanted = self._rows(problem.together, near, problem.supports)
+        self.fetch1, far = route(wanted)
+        x = _csr(problem.features.index_select(0, far).coalesce())
         self.values = x.weight
-        self.t2, self.t1, self.x = (graph.to(device) for graph in (t2, t1, x))
+        self.t2, self.t1, self.x = (graph.to(problem.device) for graph in (t2, t1, x))
         self.near, self.far = len(near), len(far)
+        # As the whole graph numbers them, for masks that follow the node.
+        self.near_nodes, self.far_nodes = problem.numbers[near], problem.numbers[far]
 
     @staticmethod
-    def _rows(together: Tensor, nodes: Tensor) -> tuple[Graph, Tensor]:
+    def _rows(together: Tensor, nodes: Tensor, k: int) -> tuple[Graph, Tensor]:
         """The given rows, with the columns of nodes that do not occur in them left out, and those nodes."""
         part = together.index_select(0, nodes).coalesce()
-        n = together.shape[0]
-        k = together.shape[1] // n
         row, col = part.indices()
-        used = torch.zeros(n, dtype=torch.bool)
-        used[col // k] = True
-        number = used.cumsum(0) - 1
-        index = torch.stack([row, number[col // k] * k + col % k])
-        size = (len(nodes), int(used.sum()) * k)
+        wanted, number = (col // k).unique(return_inverse=True)
+        index = torch.stack([row, number * k + col % k])
+        size = (len(nodes), len(wanted) * k)
         return _csr(
             torch.sparse_coo_tensor(index, part.values(), size, is_coalesced=True, check_invariants=False)
-        ), used.nonzero()[:, 0]
+        ), wanted
+
+    def hidden(self, product: Tensor, width: int) -> Tensor:
+        """t1 times X W_0 [S, n2, K h] of this process: [S, n1, h]."""
+        return _times(self.t1, self.fetch1(product).reshape(len(product), -1, width))
+
+    def output(self, product: Tensor, width: int) -> Tensor:
+        """t2 times H W_1 [S, n1, K C] of this process: [S, nodes, C]."""
+        return _times(self.t2, self.fetch2(product).reshape(len(product), -1, width))
 
     def logits(self, w1: Tensor, w2: Tensor) -> Tensor:
         """Without dropout: w1 [S, F, K h], w2 [S, h, K C] -> [S, nodes, C]."""
         h, c = w2.shape[1], w2.shape[2] * w2.shape[1] // w1.shape[2]
-        hidden = _times(self.t1, _times(self.x, w1).view(len(w1), -1, h)).relu_()
-        return _times(self.t2, (hidden @ w2).view(len(w1), -1, c))
-
-
-class _Dropout:
-    """Keep-or-drop bits of `size` elements for each of several generators."""
-
-    def __init__(self, rate: float, size: int, generators: list[np.random.Generator]):
-        self.rate, self.size, self.generators = rate, size, generators
-        words = math.ceil(size / 64)
-        self.bits = np.empty((len(generators), words), dtype=np.uint64)
-        self.keep = torch.empty(len(generators), size)
-
-    def draw(self, values: Tensor | None = None) -> Tensor:
-        """[generators, size]: `values` (or 1) over the keep rate, or 0; overwritten by the next call."""
-        if self.rate == 0.5:  # a bit an element
-            for row, generator in zip(self.bits, self.generators, strict=True):
-                row[:] = generator.bit_generator.random_raw(len(row))
-            kept = np.unpackbits(self.bits.view(np.uint8), axis=1, count=self.size)
-            self.keep.copy_(torch.from_numpy(kept))
-        else:
-            for row, generator in zip(self.keep.numpy(), self.generators, strict=True):
-                generator.random(out=row, dtype=np.float32)
-            torch.ge(self.keep, self.rate, out=self.keep)
-        scale = 1 / (1 - self.rate)
-        return self.keep.mul_(scale if values is None else values * scale)
+        product = _times(self.x, w1)
+        return self.output(self.hidden(product, h).relu_() @ w2, c)
 
 
 class _Problem:
+    """A whole problem in this process; `amstel.apps.graphs.distributed` has the one of which each process has a share."""
+
     def __init__(self, data: NodeData, model: str, settings: Settings, device: str | torch.device = "cpu"):
         self.settings, self.device = settings, torch.device(device)
         self.outputs = data.num_classes
-        n = data.num_nodes
-        matrices = supports(data.graph, model)
-        self.supports = len(matrices)
-        k = len(matrices)
+        self.numbers = torch.arange(data.num_nodes)
+        self._matrices(supports(data.graph, model), data.features)
+        parts = {part: getattr(data, part) for part in PARTS}
+        self._split(parts, {part: len(nodes) for part, nodes in parts.items()}, data.labels)
+
+    def _matrices(self, matrices: list[Tensor], features: Tensor | None) -> None:
+        (n, total), k = matrices[0].shape, len(matrices)
+        self.supports = k
         index = [torch.stack([m.indices()[0], m.indices()[1] * k + j]) for j, m in enumerate(matrices)]
         self.together = torch.sparse_coo_tensor(
             torch.cat(index, 1),
             torch.cat([m.values() for m in matrices]),
-            (n, n * len(matrices)),
+            (n, total * k),
             check_invariants=False,
         ).coalesce()
-        if data.features is None:
-            loops = torch.arange(n).expand(2, n)
-            self.features = torch.sparse_coo_tensor(
-                loops, torch.ones(n), (n, n), is_coalesced=True, check_invariants=False
-            )
-        elif data.features.layout == torch.strided:
-            self.features = data.features.float().to_sparse()
+        if features is None:
+            self.features = _identity(self.numbers, total)
+        elif features.layout == torch.strided:
+            self.features = features.float().to_sparse()
         else:
-            self.features = data.features.float().to_sparse_coo().coalesce()
-        self.input_dropout = 0.0 if data.features is None else settings.dropout
-        fields = {}
-        for part in ("train", "val", "test"):
-            nodes = getattr(data, part)
-            if len(nodes):
-                fields[part] = _Field(self.together, self.features, nodes, self.device)
-        self.fields = fields
-        self.labels = {part: data.labels[getattr(data, part)].to(self.device) for part in fields}
+            self.features = features.float().to_sparse_coo().coalesce()
+        self.input_dropout = 0.0 if features is None else self.settings.dropout
+
+    def _split(self, parts: dict[str, Tensor], totals: dict[str, int], labels: Tensor) -> None:
+        self.totals = {part: total for part, total in totals.items() if total}
+        self.fields = {part: self.field(parts[part]) for part in self.totals}
+        self.labels = {part: labels[parts[part]].to(self.device) for part in self.totals}
+
+    def field(self, nodes: Tensor) -> _Field:
+        """What the outputs at `nodes`, rows of this process, depend on."""
+        return _Field(self, nodes)
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        return value
+
+    def mean(self, values: Tensor, part: str) -> Tensor:
+        """values [S, nodes] of a part: the means over its nodes, of all processes."""
+        return self.total(values.sum(-1)) / self.totals[part]
 
     def chunk(self) -> int:
         """Enough seeds to hide what a call costs, few enough to stay in the cache."""
         s = self.settings
-        floats = 4 * self.features.shape[1] * self.supports * s.hidden + self.fields["train"].x.num_edges
+        edges = int(self.total(torch.tensor(self.fields["train"].x.num_edges, device=self.device)))
+        floats = 4 * self.features.shape[1] * self.supports * s.hidden + edges
         return max(1, min(16, 2**20 // floats))
 
     def glorot(self, generator: np.random.Generator, rows: int, cols: int) -> np.ndarray:
@@ -177,3 +219,39 @@ class _Problem:
         limit = math.sqrt(6 / (rows + cols))
         w = generator.uniform(-limit, limit, (self.supports, rows, cols)).astype(np.float32)
         return w.transpose(1, 0, 2).reshape(rows, -1)
+
+
+class _EarlyStopping:
+    """Keeps the weights of each seed as they were in its last epoch."""
+
+    def __init__(self, problem: _Problem, w1: Tensor, w2: Tensor):
+        self.problem, self.current = problem, (w1, w2)
+        self.rule = problem.settings.early_stopping
+        self.kept = (w1, w2) if self.rule == "none" else (w1.detach().clone(), w2.detach().clone())
+        self.epochs = torch.zeros(len(w1), dtype=torch.int64, device=w1.device)
+        self.running = torch.ones(len(w1), dtype=torch.bool, device=w1.device)
+        self.costs: list[Tensor] = []
+
+    def all_stopped(self) -> bool:
+        """After every epoch: whether no seed runs any more."""
+        self.epochs += self.running
+        if self.rule == "none":
+            return False
+        w1, w2 = self.current
+        settings, labels = self.problem.settings, self.problem.labels["val"]
+        logits = self.problem.fields["val"].logits(w1, w2)
+        target = labels.expand(len(w1), -1)
+        losses = torch.nn.functional.cross_entropy(logits.mT, target, reduction="none")
+        cost = self.problem.mean(losses, "val")
+        if self.rule == "kipf":
+            cost += settings.weight_decay / 2 * w1.square().sum((1, 2))
+        self.costs.append(cost)
+        for kept, now in zip(self.kept, self.current, strict=True):
+            kept[self.running] = now[self.running]
+        if len(self.costs) > settings.patience + 1:
+            before = torch.stack(self.costs[-settings.patience - 1 : -1]).mean(0)
+            self.running &= cost <= before
+        return not bool(self.running.any())
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        return self.kept

@@ -9,13 +9,16 @@ the features down to these rows; the rest of the graph takes part when the accur
 Every seed has its own weights and its own dropout, and all of them share the structure. The seeds of a
 chunk lie along a batch axis, so that one SpMM a step serves them all, and a seed's arrays fit in the
 cache of the core that works on it. Dropped features are zeros among the values of one block-diagonal
-sparse matrix, one block a seed.
+sparse matrix, one block a seed. What is dropped follows from the seed, the epoch, the layer and the node
+(`amstel.distributed.NodeDropout`), so that several processes can share one graph and compute the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +31,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel.apps import ranks, training
-from amstel.apps.graphs.problem import _Dropout, _Problem, _times, _transpose
+from amstel.apps.graphs.problem import _EarlyStopping, _Problem, _times, _transpose
 from amstel.apps.graphs.results import Seed, resumed
 from amstel.apps.graphs.results import Study as Study
 from amstel.apps.graphs.results import read as read
@@ -37,15 +40,22 @@ from amstel.apps.graphs.settings import MODELS as MODELS
 from amstel.apps.graphs.settings import MOST_SEEDS, OLD_MODELS
 from amstel.apps.graphs.settings import STOPPING as STOPPING
 from amstel.apps.graphs.settings import Settings as Settings
+from amstel.apps.graphs.spread import DistributedProblem
 from amstel.apps.ranks import on
 from amstel.apps.task import Plan, Task
 from amstel.apps.training import CHECKPOINT
 from amstel.data.nodes import NodeData
+from amstel.distributed import DistributedGraph, NodeDropout, key
+from amstel.distributed._collectives import gather, together
+from amstel.distributed.graph import same
 from amstel.graph import Graph
+
+#: Where a chunk of a spread run is that was not through, and how many epochs lie between two savings of it.
+RUNNING, SAVE_EVERY = "running", 50
 
 
 def study(
-    data: NodeData,
+    data: NodeData | DistributedGraph,
     model: str = "gcn",
     seeds: Sequence[int] = range(100),
     settings: Settings | None = None,
@@ -77,7 +87,8 @@ def study(
     seed's result depends neither on the others nor on `chunk`.
 
     Args:
-        data: the problem; without features X = I, which is not dropped out.
+        data: the problem; without features X = I, which is not dropped out. Or this process's part of it: then all
+            processes work on every seed.
         model: see above.
         seeds: integers >= 0.
         settings: default: the paper's for this data set.
@@ -100,14 +111,16 @@ def study(
         >>> len(result.accuracy), result.mean > 0.5
         (4, True)
     """
-    if not isinstance(data, NodeData):
+    spread = isinstance(data, DistributedGraph)
+    if not spread and not isinstance(data, NodeData):
         raise TypeError(f"`data` must be an amstel.data.NodeData, got {_check.describe(data)}")
     if isinstance(model, str) and model in OLD_MODELS:
         warnings.warn(f"the model {model!r} is now {OLD_MODELS[model]!r}", DeprecationWarning, stacklevel=2)
         model = OLD_MODELS[model]
     _check.choice("model", model, MODELS)
+    name = data.meta["name"] if spread else data.name
     if settings is None:
-        settings = Settings.for_data(data.name)
+        settings = Settings.for_data(name)
     elif not isinstance(settings, Settings):
         _check.fail_type("settings", "an amstel.apps.graphs.settings.Settings", settings)
     seeds = _seeds(seeds)
@@ -118,31 +131,41 @@ def study(
     if progress is not None and not callable(progress):
         _check.fail_type("progress", "a function, or None", progress)
     device = on(device)
-    for part in ("train", "test"):
-        if not len(getattr(data, part)):
-            raise ValueError(f"`data` must have {part} nodes, and {data!r} has none")
-    if bool((data.labels[data.test] < 0).any()):
-        raise ValueError(f"`data` must have the labels of its test nodes, and {data!r} lacks some")
-    if settings.early_stopping != "none" and not len(data.val):
-        raise ValueError(f"early stopping needs validation nodes, and {data!r} has none")
+    _check_nodes(data, settings)
     folder = training.begin(out, resume, force)
-    result = Study(data.name, model, settings, seeds)
-    if resume:
-        result = resumed(result, read(folder / CHECKPOINT))  # type: ignore[operator]
-    group, start, before = ranks.current(device), time.perf_counter(), result.seconds
-    problem = _Problem(data, model, settings, group.device)
+    result, group = Study(name, model, settings, seeds), ranks.current(device)
+    with together() if spread else contextlib.nullcontext():
+        begun = spread and folder is not None and (folder / RUNNING / CHECKPOINT).is_file()
+        if begun and not resume and not force and group.first:
+            raise FileExistsError(
+                f"{folder} holds a run that is not through: resume goes on with it, force ends it"
+            )
+        if resume and (group.first or not spread) and not (begun and not (folder / CHECKPOINT).exists()):  # type: ignore[operator]
+            result = resumed(result, read(folder / CHECKPOINT))  # type: ignore[operator]
+    if spread:
+        result = gather(result)[0]
+    start, before = time.perf_counter(), result.seconds
+    if spread:
+        same("what to train", (model, settings, seeds, len(result.accuracy)))
+        problem: _Problem = DistributedProblem(data, model, settings, group.device)
+        writes, group = group.first, ranks.Ranks(device=group.device)  # all work on every chunk
+    else:
+        problem, writes = _Problem(data, model, settings, group.device), group.first
     size = min(chunk or problem.chunk(), -(-len(seeds) // group.world))
     begins = range(len(result.accuracy), len(seeds), size)
     try:
         for first in range(0, len(begins), group.world):  # a chunk for every process
             own = group.share(begins[first : first + group.world])
-            found = [_train(problem, seeds[b : b + size], progress) for b in own]
+            running = folder / RUNNING if spread and folder is not None else None
+            found = [_train(problem, seeds[b : b + size], progress, running, writes, resume) for b in own]
             for some in group.merge(found):
                 for seed in some:
                     result.add(seed)
             result.seconds = before + time.perf_counter() - start
-            if folder is not None and group.first:
-                save(folder / CHECKPOINT, result)
+            with together() if spread else contextlib.nullcontext():
+                if folder is not None and writes:
+                    save(folder / CHECKPOINT, result)
+                    shutil.rmtree(folder / RUNNING, ignore_errors=True)
     except KeyboardInterrupt:
         if folder is None or not result.accuracy:
             raise
@@ -162,10 +185,40 @@ def _seeds(seeds: Any) -> list[int]:
     return found
 
 
-def _train(problem: _Problem, seeds: list[int], progress: Callable[[int], None] | None) -> list[Seed]:
+def _check_nodes(data: NodeData | DistributedGraph, settings: Settings) -> None:
+    """Whether there is what is trained on, stopped by and tested on."""
+    if isinstance(data, DistributedGraph):
+        held_out = data.totals.get("val")
+    else:
+        for part in ("train", "test"):
+            if not len(getattr(data, part)):
+                raise ValueError(f"`data` must have {part} nodes, and {data!r} has none")
+        if bool((data.labels[data.test] < 0).any()):
+            raise ValueError(f"`data` must have the labels of its test nodes, and {data!r} lacks some")
+        held_out = len(data.val)
+    if settings.early_stopping != "none" and not held_out:
+        raise ValueError(f"early stopping needs validation nodes, and {data!r} has none")
+
+
+def _train(
+    problem: _Problem,
+    seeds: list[int],
+    progress: Callable[[int], None] | None,
+    running: Path | None = None,
+    writes: bool = False,
+    resume: bool = False,
+) -> list[Seed]:
+    """Train a chunk; `running` is a folder of what a chunk needs to go on, which is written by one process."""
     task, epochs = _Chunk(problem, seeds), problem.settings.epochs
     update = None if progress is None else lambda n: progress(n * len(seeds))
-    training.fit(task, Plan(epochs, epochs), ranks.Ranks(device=problem.device), progress=update)
+    state = None
+    if resume and running is not None:
+        with together():
+            if writes and (running / CHECKPOINT).is_file():
+                state = torch.load(running / CHECKPOINT, map_location="cpu", weights_only=True)
+        state = task.restored(gather(state)[0] or {})
+    plan = Plan(epochs, epochs, running if writes else None, save_every=SAVE_EVERY)
+    training.fit(task, plan, ranks.Ranks(device=problem.device), state, progress=update)
     return task.results()
 
 
@@ -182,7 +235,7 @@ class _Chunk(Task):
 
     def __init__(self, problem: _Problem, seeds: list[int]):
         s, part, device = problem.settings, problem.fields["train"], problem.device
-        self.problem, self.count = problem, len(seeds)
+        self.problem, self.count, self.seeds = problem, len(seeds), seeds
         inputs = problem.features.shape[1]
         generators = [np.random.Generator(np.random.SFC64(seed)) for seed in seeds]
         first = [problem.glorot(g, inputs, s.hidden) for g in generators]
@@ -204,40 +257,38 @@ class _Chunk(Task):
         col = (part.x.col + block * inputs).flatten()
         self.x = Graph.from_csr(crow, col, num_cols=self.count * inputs)
         self.transposed = [_transpose(graph) for graph in (self.x, part.t1, part.t2)]
-        self.input_dropout = _Dropout(problem.input_dropout, edges, generators)
-        self.dropout = _Dropout(s.dropout, part.near * s.hidden, generators)
+        self.input_dropout = NodeDropout(problem.input_dropout, part.far_nodes.to(device), part.x.crow.diff())
+        self.dropout = NodeDropout(s.dropout, part.near_nodes.to(device), s.hidden)
         self.target = problem.labels["train"].repeat(self.count)
         self.every = torch.arange(len(self.target), device=device)
 
     @torch.no_grad()
     def gradients(self, step: int) -> Tensor:
-        s, part, count, k = (
-            self.problem.settings,
-            self.problem.fields["train"],
-            self.count,
-            self.problem.supports,
-        )
+        problem, part, count = self.problem, self.problem.fields["train"], self.count
+        k, h, c = problem.supports, problem.settings.hidden, problem.outputs
         (w1, w2), (x_t, t1_t, t2_t) = self.model.parameters(), self.transposed
-        kept = self.input_dropout.draw(part.values).flatten().to(self.problem.device)
-        mask = self.dropout.draw().view(count, part.near, s.hidden).to(self.problem.device)
+        drop_x, drop_h = ([key(seed, step, layer) for seed in self.seeds] for layer in range(2))
+        kept = self.input_dropout.draw(drop_x, 1 if part.values is None else part.values).flatten()
+        mask = self.dropout.draw(drop_h).view(count, part.near, h)
         product = _times(self.x, w1.view(count * w1.shape[1], -1), kept)
-        hidden = _times(part.t1, product.view(count, part.far * k, s.hidden))
+        hidden = part.hidden(product.view(count, part.far, k * h), h)
         # The factor of both relu and dropout, which is its own gradient.
         mask *= hidden > 0
         hidden *= mask
-        logits = _times(part.t2, torch.bmm(hidden, w2).view(count, part.near * k, -1))
+        logits = part.output(torch.bmm(hidden, w2), c)
 
         # Gradient of the mean cross-entropy: softmax - one-hot, over the number of nodes.
         grad = logits.softmax(-1)
-        probability = grad.view(-1, self.problem.outputs)
-        loss = -probability[self.every, self.target].log().view(count, -1).mean(-1)
+        probability = grad.view(-1, c)
+        loss = problem.mean(-probability[self.every, self.target].log().view(count, -1), "train")
         probability[self.every, self.target] -= 1
-        grad /= logits.shape[1]
-        grad = _times(t2_t, grad).view(count, part.near, -1)
+        grad /= problem.totals["train"]
+        grad = part.fetch2.adjoint(_times(t2_t, grad).view(count, -1, k * c))
         torch.bmm(hidden.mT, grad, out=w2.grad)
+        problem.total(w2.grad)
         grad = torch.bmm(grad, w2.mT).mul_(mask)
-        grad = _times(t1_t, grad).view(count * part.far, -1)
-        w1.grad = _times(x_t, grad, kept).view_as(w1)
+        grad = part.fetch1.adjoint(_times(t1_t, grad).view(count, -1, k * h))
+        w1.grad = problem.total(_times(x_t, grad.reshape(-1, k * h), kept).view_as(w1))
         self.losses.append(loss)
         return loss.mean()[None]
 
@@ -245,6 +296,29 @@ class _Chunk(Task):
         # TensorFlow adds its epsilon before it corrects the bias of the second moment.
         for group in self.optimizer.param_groups:
             group["eps"] = 1e-8 / math.sqrt(1 - 0.999 ** (step + 1))
+
+    def header(self, step: int) -> dict[str, Any]:
+        own = {k: v for k, v in vars(self.stopping).items() if k in ("epochs", "running", "costs")}
+        kept = None if self.stopping.rule == "none" else list(self.stopping.kept)
+        return {"what": self._what(), "losses": self.losses, "stopping": own, "kept": kept}
+
+    def _what(self) -> str:
+        p = self.problem
+        return repr((self.seeds, p.supports, p.outputs, p.features.shape[1], p.totals, p.settings))
+
+    def restored(self, state: dict[str, Any]) -> dict[str, Any] | None:
+        """Go on from what `header` and the engine saved; None where that was another chunk."""
+        if state.get("what") != self._what():
+            return None
+        device = self.problem.device
+        self.model.load_state_dict(state["model"])
+        self.losses = [loss.to(device) for loss in state["losses"]]
+        for name, value in state["stopping"].items():
+            there = [v.to(device) for v in value] if isinstance(value, list) else value.to(device)
+            setattr(self.stopping, name, there)
+        for kept, saved in zip(self.stopping.kept, state["kept"] or (), strict=False):
+            kept.copy_(saved)
+        return state
 
     @torch.no_grad()
     def finished(self) -> bool:
@@ -258,7 +332,7 @@ class _Chunk(Task):
         for part in ("val", "test"):
             if part in self.problem.fields:
                 found = self.problem.fields[part].logits(w1, w2).argmax(-1) == self.problem.labels[part]
-                share[part] = found.double().mean(-1).tolist()
+                share[part] = self.problem.mean(found.double(), part).tolist()
         epochs, losses = self.stopping.epochs.tolist(), torch.stack(self.losses, 1).tolist()
         return [
             Seed(
@@ -270,38 +344,3 @@ class _Chunk(Task):
             )
             for n in range(self.count)
         ]
-
-
-class _EarlyStopping:
-    """Keeps the weights of each seed as they were in its last epoch."""
-
-    def __init__(self, problem: _Problem, w1: Tensor, w2: Tensor):
-        self.problem, self.current = problem, (w1, w2)
-        self.rule = problem.settings.early_stopping
-        self.kept = (w1, w2) if self.rule == "none" else (w1.detach().clone(), w2.detach().clone())
-        self.epochs = torch.zeros(len(w1), dtype=torch.int64, device=w1.device)
-        self.running = torch.ones(len(w1), dtype=torch.bool, device=w1.device)
-        self.costs: list[Tensor] = []
-
-    def all_stopped(self) -> bool:
-        """After every epoch: whether no seed runs any more."""
-        self.epochs += self.running
-        if self.rule == "none":
-            return False
-        w1, w2 = self.current
-        settings, labels = self.problem.settings, self.problem.labels["val"]
-        logits = self.problem.fields["val"].logits(w1, w2)
-        target = labels.expand(len(w1), -1)
-        cost = torch.nn.functional.cross_entropy(logits.mT, target, reduction="none").mean(-1)
-        if self.rule == "kipf":
-            cost += settings.weight_decay / 2 * w1.square().sum((1, 2))
-        self.costs.append(cost)
-        for kept, now in zip(self.kept, self.current, strict=True):
-            kept[self.running] = now[self.running]
-        if len(self.costs) > settings.patience + 1:
-            before = torch.stack(self.costs[-settings.patience - 1 : -1]).mean(0)
-            self.running &= cost <= before
-        return not bool(self.running.any())
-
-    def weights(self) -> tuple[Tensor, Tensor]:
-        return self.kept

@@ -1,0 +1,92 @@
+"""Where the processes of `torchrun` get their parts of a data set from, and how they tell what went wrong once."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from amstel.apps.graphs.predict import load_data
+from amstel.apps.graphs.problem import PARTS
+from amstel.data.nodes import NodeData
+from amstel.distributed import DistributedGraph, partition
+from amstel.distributed import _collectives as collectives
+from amstel.distributed.folder import META, digest_of, read_meta
+
+
+def write(
+    data: NodeData, parts: int, folder: Path, method: str = "ranges", force: bool = False
+) -> dict[str, Any]:
+    """Cut a problem of node classification into parts on disk."""
+    return partition(data.graph, parts, folder, method=method, force=force, **_contents(data))
+
+
+def load(name: str, root: Path | None, folder: Path | None, device: torch.device) -> DistributedGraph:
+    """The part of this process, of a partition that is in `folder`, or is made there, or in a folder for the moment.
+
+    Only the first process reads the data set, and only where its partition is not there yet.
+
+    Raises:
+        ValueError: the folder holds a partition of another data set, or another number of parts.
+    """
+    rank, world = collectives.place()
+    made: Path | None = None
+    with collectives.together():
+        if rank == 0 and not (folder and (folder / META).exists()):
+            made = folder or Path(tempfile.mkdtemp(prefix="amstel-")) / "parts"
+            write(load_data(name, root), world, made)
+        elif rank == 0:
+            assert folder is not None
+            _is_of(read_meta(folder), name, root, folder)
+    try:
+        place = collectives.gather(str(made or folder))[0]
+        return DistributedGraph.load(place, device=device)
+    finally:
+        if made is not None and folder is None:  # what is mapped stays readable
+            shutil.rmtree(made.parent, ignore_errors=True)
+
+
+def _contents(data: NodeData) -> dict[str, Any]:
+    splits = {part: getattr(data, part) for part in PARTS}
+    facts = {"name": data.name, "num_classes": data.num_classes}
+    return {"x": data.features, "y": data.labels, "splits": splits, **facts}
+
+
+def _is_of(meta: dict[str, Any], name: str, root: Path | None, folder: Path) -> None:
+    """ValueError where a partition is of another data set; where the files of the set are given, of other contents."""
+    if meta["name"].replace(" ", "-").lower() != name.replace(" ", "-").lower():
+        raise ValueError(f"{folder} holds the parts of {meta['name'] or 'another graph'}, not of {name}")
+    if root is None and name.replace(" ", "-") != "block-model":
+        return
+    data = load_data(name, root)
+    if digest_of(data.graph, **_contents(data)) != meta["graph"]:
+        raise ValueError(f"{folder} holds the parts of another graph than {name} is now")
+
+
+@contextlib.contextmanager
+def one_voice(out: Path | None = None) -> Iterator[None]:
+    """An error that several processes end in is told by the first that comes to it; the others end in silence.
+
+    Where a rank was lost, the line says how to go on with the run in `out`.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        if not _is_first():
+            raise SystemExit(2) from None
+        if isinstance(error, ConnectionError) and out is not None:
+            raise ConnectionError(f"{error}; --resume goes on from {out}") from error
+        raise
+
+
+def _is_first() -> bool:
+    try:
+        return distributed.distributed_c10d._get_default_store().add("amstel/said", 1) == 1
+    except (RuntimeError, ValueError):  # nobody to ask
+        return True

@@ -1,0 +1,355 @@
+"""A graph in parts on disk: `partition` writes them, `read` opens one of them.
+
+A folder holds `meta.json` and a folder `part-K` a part with .npy files, which are memory-mapped when they are read. The
+nodes are numbered anew so that each part owns a range of the numbers, `offsets` in meta.json says which; within a part
+the nodes come first that have no neighbor outside. The files of a part of n nodes, h halo nodes (sources of its edges
+that other parts own) and b nodes with such edges, the last b:
+
+    nodes [n]                       their numbers in the graph that was partitioned
+    own_crow [n + 1], own_col       the edges within the part, CSR, columns 0..n-1
+    halo_crow [b + 1], halo_col     the edges from the halo, CSR, rows n-b..n-1, columns 0..h-1
+    own_weight, halo_weight         where the graph has weights
+    halo [h]                        the new numbers of the halo nodes, ascending
+    degree [2, n + h]               in- and out-degrees of own and halo nodes in the whole graph, float64
+    x [n, F] or x_crow, x_col, x_value, and y [n]
+    split_train, split_val, ...     rows of the part, ascending
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amstel import _check, _optional
+from amstel.graph import Graph
+
+META, FORMAT = "meta.json", "amstel partition 1"
+
+
+class Part(NamedTuple):
+    """One part: the facts of the whole, the number of the part, and its arrays."""
+
+    meta: dict[str, Any]
+    number: int
+    arrays: dict[str, np.ndarray]
+
+
+def partition(
+    graph: Graph,
+    parts: int,
+    folder: str | Path,
+    *,
+    x: Any = None,
+    y: Any = None,
+    splits: Mapping[str, Any] | None = None,
+    method: str | Any = "ranges",
+    name: str = "",
+    num_classes: int | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Cut a graph into parts on disk, for `DistributedGraph.load`.
+
+    Args:
+        graph: square, of N nodes, on the CPU.
+        parts: how many, from 1 to N.
+        folder: where to write; it appears when it is whole.
+        x: features [N, F], a tensor, an array or a memory map, or a torch.sparse_csr tensor.
+        y: labels [N].
+        splits: numbers of nodes by name, such as {"train": ..., "val": ..., "test": ...}.
+        method: "ranges" cuts the nodes in their order, into shares with equal sums of nodes and edges; "metis" cuts few
+            edges (needs pymetis); or a vector [N] with the part of each node.
+        name, num_classes: kept for those who read the parts; the largest label + 1 by default.
+        force: whether a partition that is there is replaced.
+
+    Returns:
+        what meta.json holds: among it "offsets", and "halo", the number of rows that each part receives in an exchange.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+        FileExistsError: the folder is there.
+
+    Example:
+        >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
+        >>> meta = amstel.distributed.partition(graph, 2, "parts", x=torch.eye(3))
+        >>> meta["offsets"], meta["halo"]
+        ([0, 1, 3], [1, 1])
+    """
+    if not isinstance(graph, Graph):
+        _check.fail_type("graph", "an amstel.Graph", graph)
+    if not graph.is_square or graph.device.type != "cpu":
+        raise ValueError(f"`graph` must be square and on the CPU, got {graph!r}")
+    nodes = graph.num_nodes
+    parts = _check.integer("parts", parts, 1)
+    if parts > max(nodes, 1):
+        _check.fail("parts", f"at most the number of nodes, {nodes}", parts)
+    content = _content(graph, x, y, splits)
+    features = {key: value for key, value in content.items() if key.startswith("x")}
+    labels, values, col = content["y"], content["weight"], content["col"]
+    chosen = {key: value for key, value in content.items() if key.startswith("split_")}
+    crow: np.ndarray = content["crow"]
+    degree = torch.stack([graph._degree(torch.float64, out) for out in (False, True)]).numpy()
+    assigned = _assigned(graph, parts, method)
+    if num_classes is None:
+        num_classes = int(labels.max()) + 1 if labels is not None and labels.size else 0
+
+    # New numbers: part after part, in each first the nodes without neighbors elsewhere.
+    order = np.argsort(assigned, kind="stable")
+    offsets = np.concatenate([[0], np.bincount(assigned, minlength=parts).cumsum()])
+    for part in range(parts):
+        own = order[offsets[part] : offsets[part + 1]]
+        slots, rows = _slots(crow, own)
+        outside = np.bincount(rows[assigned[col[slots]] != part], minlength=len(own)) > 0
+        order[offsets[part] : offsets[part + 1]] = np.concatenate([own[~outside], own[outside]])
+    number = np.empty(nodes, np.int64)
+    number[order] = np.arange(nodes)
+
+    digest = _hash(content, str(num_classes))
+    meta: dict[str, Any] = {"format": FORMAT, "name": name, "parts": parts, "nodes": nodes}
+    meta |= {"edges": graph.num_edges, "features": features["x"].shape[1] if "x" in features else None}
+    if "x_crow" in features:
+        meta["features"] = int(x.shape[1])
+    meta |= {"classes": num_classes, "method": method if isinstance(method, str) else "given"}
+    meta |= {"graph": digest, "id": _hash({"order": order, "offsets": offsets}, digest)}
+    meta |= {
+        "offsets": offsets.tolist(),
+        "splits": {key: len(chosen[f"split_{key}"]) for key in splits or {}},
+    }
+    meta["halo"] = []
+    with _whole_folder(Path(folder), force) as target:
+        for part in range(parts):
+            begin, end = int(offsets[part]), int(offsets[part + 1])
+            own = order[begin:end]
+            slots, rows = _slots(crow, own)
+            source = number[col[slots]]
+            inside = (begin <= source) & (source < end)
+            halo = np.unique(source[~inside])
+            first = int(rows[~inside].min()) if len(halo) else len(own)
+            arrays: dict[str, np.ndarray] = {"nodes": own, "halo": halo}
+            arrays["degree"] = degree[:, np.concatenate([own, order[halo]])]
+            small = np.int32 if max(len(slots), len(own), len(halo)) < 2**31 - 1 else np.int64
+            arrays["own_crow"] = _crow(rows[inside], len(own), small)
+            arrays["own_col"] = (source[inside] - begin).astype(small)
+            arrays["halo_crow"] = _crow(rows[~inside] - first, len(own) - first, small)
+            arrays["halo_col"] = np.searchsorted(halo, source[~inside]).astype(small)
+            if values is not None:
+                arrays["own_weight"], arrays["halo_weight"] = values[slots][inside], values[slots][~inside]
+            if "x" in features:
+                arrays["x"] = features["x"][own]
+            elif features:
+                slots, rows = _slots(features["x_crow"], own)
+                arrays["x_crow"] = _crow(rows, len(own), np.int64)
+                arrays |= {key: features[key][slots] for key in ("x_col", "x_value")}
+            if labels is not None:
+                arrays["y"] = labels[own]
+            for key, value in chosen.items():
+                new = np.sort(number[value])
+                arrays[key] = new[(begin <= new) & (new < end)] - begin
+            _write(target / f"part-{part}", arrays, meta, part)
+            meta["halo"].append(len(halo))
+        (target / META).write_text(json.dumps(meta, indent=1) + "\n")
+    return meta
+
+
+def read_meta(folder: str | Path) -> dict[str, Any]:
+    """What meta.json of a partition holds; FileNotFoundError or ValueError where it is none."""
+    file = Path(folder) / META
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} holds no partition: {META} is missing")
+    try:
+        meta = json.loads(file.read_text())
+        if meta["format"] != FORMAT:
+            raise ValueError
+        return meta
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not the {META} of a partition") from error
+
+
+def read(folder: str | Path, number: int) -> Part:
+    """A part, its arrays memory-mapped; an OSError or ValueError says what is missing, damaged or of another graph."""
+    meta, place = read_meta(folder), Path(folder) / f"part-{number}"
+    file = place / "part.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"part {number} of {meta['parts']} is missing: there is no {file}")
+    try:
+        own = json.loads(file.read_text())
+        of_this = own["graph"] == meta["graph"] and own["id"] == meta["id"] and own["part"] == number
+        shapes = own["shapes"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged") from error
+    if not of_this:
+        raise ValueError(
+            f"{place} is a part of another graph or partition than {meta['name'] or 'the one'} of {META}"
+        )
+    arrays = {}
+    for key, shape in shapes.items():
+        file = place / f"{key}.npy"
+        if not file.is_file():
+            raise FileNotFoundError(f"part {number} of {meta['parts']} is damaged: there is no {file}")
+        try:
+            arrays[key] = np.load(file, mmap_mode="c", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"part {number} of {meta['parts']} is damaged: {file} cannot be read") from error
+        if list(arrays[key].shape) != shape:
+            raise ValueError(f"part {number} of {meta['parts']} is damaged: {file} should hold {shape}")
+    return Part(meta, number, arrays)
+
+
+def digest_of(
+    graph: Graph, *, x: Any = None, y: Any = None, splits: Any = None, num_classes: int, name: str = ""
+) -> str:
+    """What "graph" in meta.json is for these arguments of `partition`: equal for equal contents only."""
+    return _hash(_content(graph, x, y, splits), str(num_classes))
+
+
+# ---- The pieces of `partition`
+
+
+def _content(graph: Graph, x: Any, y: Any, splits: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Everything that is partitioned, checked, as arrays."""
+    nodes = graph.num_nodes
+    weight = None if graph._weight is None else graph._values(graph._weight.dtype)
+    if weight is not None and weight.dtype not in (torch.float32, torch.float64):
+        weight = weight.float()
+    found: dict[str, Any] = {"crow": graph._crow.numpy(), "col": graph._col.numpy()}
+    found["weight"] = None if weight is None else weight.numpy()
+    found["y"] = None if y is None else _vector("y", y, nodes)
+    found |= _features(x, nodes)
+    return found | {f"split_{k}": _numbers(f"splits[{k!r}]", v, nodes) for k, v in (splits or {}).items()}
+
+
+def _assigned(graph: Graph, parts: int, method: Any) -> np.ndarray:
+    """The part of each node."""
+    nodes = graph.num_nodes
+    if not isinstance(method, str):
+        assigned = _vector("method", method, nodes).astype(np.int64)
+        if assigned.size and not 0 <= assigned.min() <= assigned.max() < parts:
+            _check.fail("method", f"parts from 0 to {parts - 1}", method)
+        return assigned
+    _check.choice("method", method, ("ranges", "metis"))
+    if method == "ranges" or parts == 1:
+        # Cut where the sum of nodes and edges passes equal shares; everyone gets a node.
+        load = graph._crow.numpy()[1:].astype(np.int64) + np.arange(1, nodes + 1)
+        total = int(load[-1]) if nodes else 0
+        cuts = np.searchsorted(load, total * np.arange(1, parts) / parts)
+        for k in range(parts - 1):
+            least = k + 1 if k == 0 else cuts[k - 1] + 1
+            cuts[k] = min(max(cuts[k], least), nodes - (parts - 1 - k))
+        return np.searchsorted(cuts, np.arange(nodes), side="right")
+    pymetis = _optional.need("pymetis", extra="metis", purpose='method="metis"')
+    source, target = graph.to_edge_index()[0].numpy()
+    a, b = np.concatenate([source, target]), np.concatenate([target, source])
+    pairs = np.unique(a[a != b] * nodes + b[a != b])
+    starts = np.concatenate([[0], np.bincount(pairs // nodes, minlength=nodes).cumsum()])
+    _, membership = pymetis.part_graph(parts, xadj=starts.tolist(), adjncy=(pairs % nodes).tolist())
+    return np.asarray(membership, np.int64)
+
+
+def _slots(crow: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the entries of some rows of a CSR matrix, and to which of these rows each belongs."""
+    begin = crow[rows].astype(np.int64)
+    count = crow[rows + 1] - begin
+    row = np.repeat(np.arange(len(rows)), count)
+    return np.arange(len(row)) + np.repeat(begin - (count.cumsum() - count), count), row
+
+
+def _crow(rows: np.ndarray, count: int, dtype: Any) -> np.ndarray:
+    return np.concatenate([[0], np.bincount(rows, minlength=count).cumsum()]).astype(dtype)
+
+
+def _features(x: Any, nodes: int) -> dict[str, np.ndarray]:
+    """Features as arrays: {"x": ...}, or the three of a sparse matrix."""
+    if x is None:
+        return {}
+    if isinstance(x, Tensor) and x.layout == torch.sparse_csr:
+        parts = {"x_crow": x.crow_indices(), "x_col": x.col_indices(), "x_value": x.values()}
+        found = {key: value.detach().cpu().numpy() for key, value in parts.items()}
+        shape = tuple(x.shape)
+    elif isinstance(x, Tensor):
+        if x.layout != torch.strided:
+            _check.fail("x", f"dense or torch.sparse_csr [{nodes}, F]", x)
+        x = x.detach().cpu()
+        found = {"x": (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()}
+        shape = tuple(x.shape)
+    elif isinstance(x, np.ndarray):
+        found, shape = {"x": x}, x.shape
+    else:
+        _check.fail_type("x", f"a tensor or an array [{nodes}, F]", x)
+    if len(shape) != 2 or shape[0] != nodes:
+        _check.fail("x", f"[{nodes}, F]", x)
+    return found
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    try:
+        return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`{name}` must be a vector, got {_check.describe(value)}") from error
+
+
+def _vector(name: str, value: Any, size: int) -> np.ndarray:
+    found = _array(name, value)
+    if found.shape != (size,):
+        _check.fail(name, f"a vector [{size}]", value)
+    return found
+
+
+def _numbers(name: str, value: Any, nodes: int) -> np.ndarray:
+    found = _array(name, value)
+    expected = f"numbers of nodes from 0 to {nodes - 1}"
+    if found.ndim != 1 or (found.size and not np.issubdtype(found.dtype, np.integer)):
+        _check.fail(name, expected, value)
+    if found.size and not 0 <= found.min() <= found.max() < nodes:
+        _check.fail(name, expected, value)
+    return found.astype(np.int64)
+
+
+def _hash(arrays: Mapping[str, np.ndarray | None], more: str) -> str:
+    state = hashlib.blake2b(more.encode(), digest_size=16)
+    for key, value in arrays.items():
+        if value is not None:
+            state.update(f"{key} {value.dtype} {value.shape}".encode())
+            for block in np.array_split(value, max(1, value.nbytes >> 24)):
+                state.update(np.ascontiguousarray(block).view(np.uint8).data)
+    return state.hexdigest()
+
+
+def _write(place: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any], part: int) -> None:
+    place.mkdir()
+    for key, value in arrays.items():
+        np.save(place / f"{key}.npy", value, allow_pickle=False)
+    facts = {"graph": meta["graph"], "id": meta["id"], "part": part}
+    facts["shapes"] = {key: list(value.shape) for key, value in arrays.items()}
+    (place / "part.json").write_text(json.dumps(facts) + "\n")
+
+
+@contextlib.contextmanager
+def _whole_folder(folder: Path, force: bool) -> Iterator[Path]:
+    """A folder beside `folder` to write to, which takes its place in the end, or goes after an error."""
+    if folder.exists() and not force:
+        raise FileExistsError(f"{folder} exists; `force` replaces it")
+    if folder.exists() and not (folder / META).is_file() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} holds something that is no partition, and is not replaced")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.partial")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.exists():
+            old = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.old")
+            os.replace(folder, old)
+            os.replace(temporary, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
