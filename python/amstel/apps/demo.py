@@ -47,6 +47,7 @@ class Show:
 
     Attributes:
         folder: of the pictures.
+        about: the family's line of `FAMILIES`.
         say: takes a line of text.
         device: where to compute.
         seed: of everything random.
@@ -61,6 +62,7 @@ class Show:
     say: Callable[[str], None] = print
     device: str = "cpu"
     seed: int = 0
+    about: str = ""
     progress: Callable[[int, str], Any] = lambda total, unit: contextlib.nullcontext(lambda n: None)
     figures: dict[str, float] = field(default_factory=dict)
     exhibits: list[Exhibit] = field(default_factory=list)
@@ -110,7 +112,7 @@ def run(
     shows: dict[str, Show] = {}
     for number, family in enumerate(families, start=1):
         say(f"[{number}/{len(families)}] {FAMILIES[family]}")
-        show, start = Show(folder, say, device, seed), time.perf_counter()
+        show, start = Show(folder, say, device, seed, FAMILIES[family]), time.perf_counter()
         if progress is not None:
             show.progress = progress
         with show.needs(family):

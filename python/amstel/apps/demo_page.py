@@ -92,12 +92,10 @@ def write(path: Path, shows: Mapping[str, Show], seconds: float) -> Path:
 
 
 def _family(name: str, show: Show) -> str:
-    from amstel.apps.demo import FAMILIES
-
     missing = "".join(f'<p class="missing">{escape(line)}</p>\n' for line in show.missing)
     cards = "\n".join(_card(exhibit) for exhibit in show.exhibits)
     wide = ' class="wide"' if len(show.exhibits) > 1 else ""
-    about = FAMILIES[name].partition(": ")[2]
+    about = show.about.partition(": ")[2]
     return (
         f'<section id="{name}"{wide}>\n<h2>{escape(HEADINGS[name])}</h2>\n'
         f"<p>{escape(about[:1].upper() + about[1:])}.</p>\n{missing}"
