@@ -80,6 +80,8 @@ def to_torch_lstm(lstm: ConvLSTM) -> nn.LSTM:
         LSTM(3, 4, bidirectional=True)
     """
     gates = _gates(lstm, bidirectional=(False, True), kernel_size=((1, 1),))
+    if not isinstance(lstm.hidden_channels, int):
+        _check.fail("lstm", "of one width in all layers", f"hidden_channels={lstm.hidden_channels}")
     first = gates[0].weight_ih
     result = nn.LSTM(
         lstm.in_channels,
@@ -125,8 +127,7 @@ def from_ndrplz(
     Args:
         weights: the module or its state_dict; a single cell (`conv.weight`, `conv.bias`) is one layer.
         batch_first: x is [N, T, C_in, H, W]; None: as in the module, False for a state_dict.
-        prefix: with which the keys begin, "lstm." say. Layers of different widths or kernels, which a ConvLSTM
-            does not have, are converted one by one: prefix="cell_list.0.", prefix="cell_list.1.", ...
+        prefix: with which the keys begin, "lstm." say; "cell_list.0." is one layer alone.
 
     Raises:
         TypeError or ValueError: a key is missing or unknown, or a shape is not as described.
@@ -298,8 +299,7 @@ def from_openstl(
     Args:
         weights: the module or its state_dict; a single cell (`conv_x.0.weight`, ...) is one layer.
         batch_first: x and output are [N, T, ...], as in OpenSTL.
-        prefix: with which the keys begin, "model." say. Layers of different widths, which a ConvLSTM does not
-            have, are converted one by one: prefix="cell_list.0.", prefix="cell_list.1.", ...
+        prefix: with which the keys begin, "model." say; "cell_list.0." is one layer alone.
 
     Raises:
         TypeError or ValueError: a model with layer_norm=1, a key is missing or unknown, or a shape is not as
@@ -386,20 +386,22 @@ def _check_odd(name: str, weight: Tensor) -> None:
 
 
 def _build(layers: Sequence[Layer], *, bidirectional: bool = False, **options: Any) -> ConvLSTM:
-    ih, hh, bias = layers[0]
+    ih, _, bias = layers[0]
     directions = 2 if bidirectional else 1
+    tops = layers[::directions]
     for n, (w, u, _) in enumerate(layers):
-        if u.shape != hh.shape or (n >= directions and w.shape[1] != directions * hh.shape[1]):
+        top, below = tops[n // directions][1], tops[max(0, n // directions - 1)][1].shape[1]
+        inputs = ih.shape[1] if n < directions else directions * below
+        if u.shape != top.shape or w.shape[1] != inputs or w.shape[2:] != u.shape[2:]:
             raise ValueError(
-                "`weights` must have one number of hidden channels and one kernel size in all layers (convert others "
-                f"layer by layer), got weight_hh {list(hh.shape)} in layer 0, and weight_ih {list(w.shape)} and "
-                f"weight_hh {list(u.shape)} in layer {n // directions}"
+                "`weights` must have layers that fit on top of each other, with kernels of one size in a layer, got "
+                f"weight_ih {list(w.shape)} and weight_hh {list(u.shape)} in layer {n // directions} on {inputs} channels"
             )
     with torch.device("meta"):
         lstm = ConvLSTM(
             ih.shape[1],
-            hh.shape[1],
-            (ih.shape[2], ih.shape[3]),
+            [u.shape[1] for _, u, _ in tops],
+            [tuple(u.shape[2:]) for _, u, _ in tops],
             num_layers=len(layers) // directions,
             bias=bias is not None,
             bidirectional=bidirectional,
@@ -422,7 +424,10 @@ def _gates(lstm: ConvLSTM, **only: Sequence[Any]) -> list[_Gates]:
     if not isinstance(lstm, ConvLSTM):
         _wrong_type("lstm", "an amstel.nn.ConvLSTM", lstm)
     gates = [cast(_Gates, layer) for layer in lstm.layers]
-    options = {"bidirectional": (False,), "peephole": (False,), **only}
+    options: dict[str, Sequence[Any]] = {"bidirectional": (False,), "peephole": (False,), **only}
+    # What only a ConvLSTM of ours has, and no weights of others can tell.
+    options |= {"stride": ((1, 1),), "padding_mode": ("zeros",), "layer_norm": (False,), "zoneout": (0.0,)}
+    options |= {"recurrent_dropout": (0.0,), "residual": (False,)}
     for name, values in options.items():
         value = gates[0].peephole is not None if name == "peephole" else getattr(lstm, name)
         if value not in values:
