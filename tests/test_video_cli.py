@@ -12,6 +12,7 @@ import torch
 
 from amstel import cli, video
 from amstel.apps.video import network
+from amstel.apps.video import predict as video_predict
 from amstel.apps.video import studies as video_studies
 from amstel.apps.video import train as video_lstm
 from amstel.data import generate_moving_shapes
@@ -111,6 +112,14 @@ def test_an_official_split_with_bad_clips(capsys, root, tmp_path):
         ["videolstm", "train", root, "--lists", data, "--out", tmp_path / "x"],
         "--lists needs --split",
     )
+
+
+def test_pictures_of_videos_of_one_name_have_names_of_their_own(tmp_path):
+    paths = [tmp_path / name for name in ("a/x.avi", "b/x.avi", "b/x.mp4", "y.avi")]
+    found = [p.name for p in video_predict.targets(paths, tmp_path / "out", "lstm")]
+    assert found == ["a_x_avi_lstm.gif", "b_x_avi_lstm.gif", "x_mp4_lstm.gif", "y_lstm.gif"]
+    with pytest.raises(ValueError, match="two of the videos would be written to"):
+        video_predict.targets([paths[0], paths[0]], tmp_path / "out", "lstm")
 
 
 def test_hold_out_nothing(capsys, root, tmp_path):

@@ -222,7 +222,9 @@ def _read_ucf(place: Path, files: list[Path]) -> tuple[list[str] | None, list[_R
                 raise ValueError(f'{where} must be "Class/video.avi" and perhaps a number, got {line!r}')
             said = numbers.get(number) if number and numbers else label
             if said != label or (numbers and label not in numbers.values()):
-                expected = f"class {number}, {said}" if said not in (None, label) else "a class of classInd.txt"
+                expected = (
+                    f"class {number}, {said}" if said not in (None, label) else "a class of classInd.txt"
+                )
                 raise ValueError(f"{where} must be of {expected}, got {label}")
             rows.append(_Row(name.strip(), label, found[1], int(found[2]), where))
     return list(numbers.values()) or None, rows
