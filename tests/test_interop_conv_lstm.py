@@ -175,16 +175,47 @@ def test_ndrplz(kernel, num_layers, bias, batch_first):
     assert torch.equal(theirs(x)[0], expected)
 
 
-def test_ndrplz_cells_of_different_widths_one_by_one():
-    state = {
-        "cell_list.0.conv.weight": torch.randn(16, 3 + 4, 3, 3),
-        "cell_list.1.conv.weight": torch.randn(24, 4 + 6, 5, 5),
-    }
-    with pytest.raises(ValueError, match=r"`weights` must have one number of hidden.*in layer 1"):
-        from_ndrplz(state)
-    lower, upper = (from_ndrplz(state, prefix=f"cell_list.{n}.") for n in range(2))
-    assert upper(lower(torch.randn(2, 1, 3, 5, 5))[0])[0].shape == (2, 1, 6, 5, 5)
+def test_ndrplz_layers_of_different_widths_and_kernels():
+    """The example of its README, hidden_dim=[64, 64, 128], and other kernels: at once, and layer by layer."""
+    for hidden, kernels in (([64, 64, 128], [(3, 3)] * 3), ([4, 6], [(3, 3), (5, 1)])):
+        cells = [NdrplzCell(i, h, k, True) for i, h, k in zip([3, *hidden], hidden, kernels, strict=False)]
+        state = {
+            f"cell_list.{n}.{k}": v for n, cell in enumerate(cells) for k, v in cell.state_dict().items()
+        }
+        ours = from_ndrplz(state)
+        x = torch.randn(2, 1, 3, 5, 5)
+        frames, by_layers = x, x
+        for n, cell in enumerate(cells):
+            h = c = torch.zeros(1, hidden[n], 5, 5)
+            outputs = []
+            for frame in frames:
+                h, c = cell(frame, h, c)
+                outputs.append(h)
+            frames = torch.stack(outputs)
+            by_layers = from_ndrplz(state, prefix=f"cell_list.{n}.")(by_layers)[0]
+        torch.testing.assert_close(ours(x)[0], frames)
+        torch.testing.assert_close(by_layers, frames)
+        back = to_ndrplz(ours)
+        assert back.keys() == state.keys() and all(torch.equal(back[k], state[k]) for k in state)
     assert from_ndrplz(NdrplzCell(3, 4, (3, 3), True)).hidden_channels == 4
+    state["cell_list.1.conv.weight"] = torch.randn(24, 5 + 6, 5, 1)
+    with pytest.raises(ValueError, match=r"`weights` must have layers that fit .* in layer 1 on 4 channels"):
+        from_ndrplz(state)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stride": 2}, {"padding_mode": "reflect"}, {"layer_norm": True}, {"zoneout": 0.1}, {"recurrent_dropout": 0.1},
+        {"residual": True, "num_layers": 2}, {"peephole": "full", "feature_size": 4},
+    ],
+)  # fmt: skip
+def test_what_others_do_not_have_is_not_lost(options):
+    for convert in (to_ndrplz, to_keras, to_torch_lstm):
+        with pytest.raises(ValueError, match=f"`lstm` must be of {next(iter(options))}="):
+            convert(amstel.nn.ConvLSTM(3, 4, 1, **options))
+    with pytest.raises(ValueError, match="`lstm` must be of one width"):
+        to_torch_lstm(amstel.nn.ConvLSTM(3, [4, 5], 1))
 
 
 # ---- Keras ----
@@ -422,7 +453,7 @@ K, R, B = (torch.randn(s) for s in ((3, 3, 5, 8), (3, 3, 2, 8), (8,)))
         (lambda: from_keras([R, K, B]), ValueError, r"`weights\[1\]` must be \[3, 3, 2, 8\], got"),
         (lambda: from_keras([B, R, K]), ValueError, r"`weights\[0\]` must be a kernel"),
         (lambda: from_keras([K, R, B[:6]]), ValueError, r"`weights\[2\]` must be \[8\], got"),
-        (lambda: from_keras([K, R, B, K, R, B]), ValueError, "`weights` must have one number of hidden"),
+        (lambda: from_keras([K, R, B, K, R, B]), ValueError, "`weights` must have layers that fit"),
         (
             lambda: from_openstl(_layer_norm()),
             ValueError,

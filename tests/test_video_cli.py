@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from amstel import cli, video
 from amstel.apps.video import network
+from amstel.apps.video import predict as video_predict
 from amstel.apps.video import studies as video_studies
 from amstel.apps.video import train as video_lstm
 from amstel.data import generate_moving_shapes
@@ -69,6 +71,55 @@ def test_train_and_resume(capsys, root, tmp_path):
     # The cosine of the rate knows the number of epochs, so only the first run of another length may differ.
     again = network.load(parts / video_lstm.CHECKPOINT)
     assert again.classes == ["left", "right"] and again.settings.epochs == 3
+
+
+def test_an_official_split_with_bad_clips(capsys, root, tmp_path):
+    """Trained on the train list alone, tested on the test list; what is missing or broken is named and counted."""
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(root, data)
+    (data / "left" / "broken.png").write_bytes(b"no picture")
+    files = sorted(f"{p.parent.name}/{p.name}" for p in root.rglob("*.png"))
+    test = [name for name in files if name in (files[0], files[-1])]
+    (data / "lists").mkdir()
+    train = [*(name for name in files[:-2] if name not in test), "left/broken.png", "right/gone.png"]
+    (data / "lists" / "trainlist02.txt").write_text("\n".join(train))
+    (data / "lists" / "testlist02.txt").write_text("\n".join(test))
+    arguments = ["train", data, "--split", 2, "--epochs", 1, "--out", out, "--json", tmp_path / "run.json"]
+    status, said, err = _run(capsys, *arguments, *SMALL)
+    assert status == 0 and "on 7 clips of 2 classes" in said and "2 clips were left out" in said
+    assert (
+        len(err.splitlines()) == 2
+        and "broken.png" in err
+        and "right/gone.png: is listed and not there" in err
+    )
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["held_out"] == [name.removesuffix(".png") for name in test] and record["split"] == 2
+    assert len(record["skipped"]) == 2
+    assert _run(capsys, "train", data, "--resume", "--epochs", 2, "--out", out)[0] == 0
+    record = json.loads((out / "training.json").read_text())
+    assert record["split"] == 2 and len(record["history"]) == 2
+    status, said, _ = _run(capsys, "evaluate", out / "checkpoint.pt", data, "--split", 2, "--segments", 2)
+    assert status == 1 and "on 2 clips" in said
+    for more, message in (
+        (["--strict"], "right/gone.png"),
+        (["--split", 4], "--split must be a split of"),
+        (["--hold-out", 0.5], "--hold-out cannot be given with --split"),
+    ):
+        there = ["train", data, "--split", 2, "--out", tmp_path / "other", *SMALL, *more]
+        command.is_refused(capsys, ["videolstm", *there], message)
+    command.is_refused(
+        capsys,
+        ["videolstm", "train", root, "--lists", data, "--out", tmp_path / "x"],
+        "--lists needs --split",
+    )
+
+
+def test_pictures_of_videos_of_one_name_have_names_of_their_own(tmp_path):
+    paths = [tmp_path / name for name in ("a/x.avi", "b/x.avi", "b/x.mp4", "y.avi")]
+    found = [p.name for p in video_predict.targets(paths, tmp_path / "out", "lstm")]
+    assert found == ["a_x_avi_lstm.gif", "b_x_avi_lstm.gif", "x_mp4_lstm.gif", "y_lstm.gif"]
+    with pytest.raises(ValueError, match="two of the videos would be written to"):
+        video_predict.targets([paths[0], paths[0]], tmp_path / "out", "lstm")
 
 
 def test_hold_out_nothing(capsys, root, tmp_path):

@@ -42,8 +42,50 @@ _OPTIONS: dict[str, Any] = {
     "initial_state": {"parser": values.choice(names.INITIAL_STATES), "help": ", ".join(names.INITIAL_STATES)},
 }
 
+Split = Annotated[
+    int | None,
+    typer.Option(
+        "--split", metavar="N", parser=values.positive, help="official split, of the lists in or by ROOT"
+    ),
+]
+Lists = Annotated[
+    Path | None,
+    typer.Option("--lists", metavar="DIR", parser=values.folder_there, help="where the lists of --split are"),
+]
 
-@command(app, "train", settings=_DEFAULT, own=_OPTIONS, said={"fraction": "--hold-out", "clips": "ROOT"})
+
+def _open(root: Path, split: int | None, lists: Path | None, strict: bool = False) -> tuple[Any, list[Any]]:
+    """The clips, and which of those that are listed or there cannot be read, said before the first epoch."""
+    import warnings
+
+    from amstel.apps.ranks import Outcome
+    from amstel.data import ClipFolder, SplitClips
+
+    if lists is not None and split is None:
+        raise ValueError("--lists needs --split N")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # each is told in a line of its own
+        clips: Any = ClipFolder(root) if split is None else SplitClips(root, lists, strict=strict)
+        wrong = [Outcome(name, error="is listed and not there") for name in getattr(clips, "missing", [])]
+        if split is not None:
+            clips.split(split)
+        wrong += [Outcome(name, error=reason) for name, reason in clips.check(strict)]
+    return clips, wrong
+
+
+def _folder(root: Path) -> tuple[Any, list[Any]]:
+    from amstel.data import ClipFolder
+
+    return ClipFolder(root), []
+
+
+@command(
+    app,
+    "train",
+    settings=_DEFAULT,
+    own=_OPTIONS,
+    said={"fraction": "--hold-out", "clips": "ROOT", "number": "--split"},
+)
 def train(
     root: Annotated[
         Path,
@@ -80,6 +122,11 @@ def train(
             help="fraction kept for testing [default: 0.2]",
         ),
     ] = None,
+    split: Split = None,
+    lists: Lists = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="stop at a clip that cannot be read, instead of leaving it out")
+    ] = False,
     precision: Precision = None,
     average: Average = None,
     *,
@@ -91,32 +138,41 @@ def train(
 
     from amstel import _files
     from amstel.apps import ranks as processes
+    from amstel.apps import training
     from amstel.apps.video import evaluate, network, samples, train
-    from amstel.data import ClipFolder
 
     plan = with_plan(precision, average)
     if common.seed is not None:
         given["seed"] = common.seed
     checkpoint, record = out / train.CHECKPOINT, out / "training.json"
+    before: dict[str, Any] = {}
+    if split is not None and hold_out is not None:
+        raise ValueError("--hold-out cannot be given with --split, whose test list is held out")
     if resume:
-        if given.keys() - {"epochs"} or backbone or plan or hold_out is not None:
+        if given.keys() - {"epochs"} or backbone or plan or hold_out is not None or split or lists:
             raise ValueError("--resume goes on with the settings of the checkpoint: give none but --epochs")
         settings = dataclasses.replace(network.load(checkpoint).settings, **given)
+        before = json.loads(record.read_text())
+        split, lists = before.get("split"), before.get("lists") and Path(before["lists"])
     else:
-        new([checkpoint], force)
+        new([checkpoint, out / training.BEST], force)
         vgg = {"backbone": "vgg16", "frame_size": 224, **given}
         settings = names.Settings(**vgg) if backbone == "vgg16" else names.Settings.from_scratch(**given)
-    clips = ClipFolder(root)
+    clips, wrong = _open(root, split, lists, strict)
     if resume:
-        held = json.loads(record.read_text())["held_out"]
+        held = before["held_out"]
         missing = sorted(set(held) - set(clips.names))
         if missing:
             raise ValueError(f"{root} lacks {missing[0]}, which was held out when the training began")
+    elif split is not None:
+        held = [clips.names[i] for i in clips.split(split)[1]]
     else:
         fraction = 0.2 if hold_out is None else hold_out
         held = [clips.names[i] for i in samples.split(clips.labels, fraction, settings.seed)[1]]
     test = [i for i, name in enumerate(clips.names) if name in set(held)]
-    known = [i for i in range(len(clips)) if i not in set(test)]
+    rest = range(len(clips)) if split is None else clips.split(split)[0]
+    known = [i for i in rest if i not in set(test)]
+    kept = {"held_out": held, "split": split, "lists": None if lists is None else str(lists)}
     state = None
     if settings.backbone == "vgg16" and not resume:
         if weights is None:
@@ -125,7 +181,8 @@ def train(
     with processes.group(common.device) as ranks:
         if ranks.first:
             out.mkdir(parents=True, exist_ok=True)
-            _files.write_json(record, {"held_out": held})
+            _files.write_json(record, {**before, **kept})  # what is known of the epochs before stays
+            skipped = report(wrong)
         with common.progress(settings.epochs * len(known) if ranks.first else 0, "clips") as update:
             result = train.train(
                 samples.Subset(clips, known),
@@ -144,13 +201,16 @@ def train(
             "settings": dataclasses.asdict(settings),
             "history": result.history,
             "loss": [entry["loss"] for entry in result.history],
-            "held_out": held,
+            **kept,
         }
         if test:
             tested = evaluate.evaluate(result.network, samples.Subset(clips, test), ranks=ranks)
             found["held_out_accuracy"] = tested.accuracy
         if not ranks.first:
             return 0
+    if skipped:
+        found["skipped"] = skipped["failed"]
+        common.say(f"{len(wrong)} clips were left out")
     last = result.history[-1]
     common.say(
         f"{settings.model} ({settings.stream}) on {len(known)} clips of {len(clips.classes)} classes, "
@@ -214,7 +274,7 @@ def predict(
     return 1 if failed else 0
 
 
-@command(app, "evaluate", "eval", said={"clips": "ROOT"})
+@command(app, "evaluate", "eval", said={"clips": "ROOT", "number": "--split"})
 def evaluate(
     checkpoint: Checkpoint,
     root: Annotated[
@@ -229,22 +289,27 @@ def evaluate(
             "--segments", metavar="N", parser=values.positive, help="segments per clip [default: 25]"
         ),
     ] = 25,
+    split: Split = None,
+    lists: Lists = None,
     *,
     common: Common,
 ) -> int:
-    """Report the accuracy on a folder of clips, averaged over segments."""
+    """Report the accuracy on a folder of clips, or on the test list of an official split, averaged over segments."""
     from amstel.apps import ranks as processes
-    from amstel.apps.video import evaluate, network
-    from amstel.data import ClipFolder
+    from amstel.apps.video import evaluate, network, samples
 
-    model, clips = network.load(checkpoint), ClipFolder(root)
+    model, (clips, wrong) = network.load(checkpoint), _open(root, split, lists) if split else _folder(root)
     if list(clips.classes) != model.classes:
         raise ValueError(f"{root} holds the classes {clips.classes}, but {checkpoint} knows {model.classes}")
+    names, part = clips.names, clips
+    if split is not None:
+        test = clips.split(split)[1]
+        names, part = [names[i] for i in test], samples.Subset(clips, test)
     failures: list[Any] = []
     with processes.group(common.device) as ranks:
-        with common.progress(len(ranks.share(clips.names)) if ranks.first else 0, "clips") as update:
+        with common.progress(len(ranks.share(names)) if ranks.first else 0, "clips") as update:
             found = evaluate.evaluate(
-                model.to(ranks.device), clips, segments, update, ranks=ranks, failures=failures
+                model.to(ranks.device), part, segments, update, ranks=ranks, failures=failures
             )
         if not ranks.first:
             return 0
@@ -255,7 +320,8 @@ def evaluate(
     for name, accuracy in of_class.items():
         common.say(f"{name:{width}s} {100 * accuracy:5.1f} %")
     common.say(f"accuracy {100 * found.accuracy:.1f} % on {len(found.names)} clips")
-    failed = report(failures, lambda number: clips.names[number])
+    failures = [*wrong, *(dataclasses.replace(f, item=names[f.item]) for f in failures)]
+    failed = report(failures)
     answers = [model.classes[k] for k in found.probabilities.argmax(1).tolist()]
     common.write_json(
         {

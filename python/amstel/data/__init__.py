@@ -8,6 +8,7 @@ from amstel.data.nodes import NodeData, block_model, karate_club
 from amstel.data.pairs import FramePair, SequencePairs
 from amstel.data.planetoid import Planetoid
 from amstel.data.shapes import generate_moving_shapes
+from amstel.data.splits import SplitClips
 from amstel.data.stills import StillPairs
 from amstel.data.tracking import ALOV, OTB, VOT, GOT10k, OTBSequence, TrackingSequence
 from amstel.data.tu import TUDataset
@@ -29,6 +30,7 @@ __all__ = [
     "OTBSequence",
     "Planetoid",
     "SequencePairs",
+    "SplitClips",
     "StillPairs",
     "TUDataset",
     "TrackingSequence",

@@ -68,6 +68,8 @@ class ClipFolder:
         (torch.Size([68, 64, 64, 3]), 'bend')
     """
 
+    _said: dict[Path, str] | None = None  # what each path is called
+
     def __init__(self, root: str | os.PathLike):
         self.root = data_folder(root, "", type(self).__name__)
         folders = [p for p in visible(self.root) if p.is_dir()]
@@ -87,8 +89,11 @@ class ClipFolder:
 
     @property
     def names(self) -> list[str]:
-        """The path from the root without its ending, which stays where two clips differ in nothing else."""
-        return _names(self.root, self.paths)
+        """The path from the root without its ending, which stays where two clips differ in nothing else. Clips that are
+        left out change no other's name."""
+        if self._said is None:
+            self._said = dict(zip(self.paths, _names(self.root, self.paths), strict=True))
+        return [self._said[path] for path in self.paths]
 
     def check(self, strict: bool = False) -> list[tuple[str, str]]:
         """Leave out the clips that cannot be read, by their first frames, so that no epoch ends at one.

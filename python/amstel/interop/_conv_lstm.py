@@ -67,20 +67,22 @@ def _check_odd(name: str, weight: Tensor) -> None:
 
 
 def _build(layers: Sequence[Layer], *, bidirectional: bool = False, **options: Any) -> ConvLSTM:
-    ih, hh, bias = layers[0]
+    ih, _, bias = layers[0]
     directions = 2 if bidirectional else 1
+    tops = layers[::directions]
     for n, (w, u, _) in enumerate(layers):
-        if u.shape != hh.shape or (n >= directions and w.shape[1] != directions * hh.shape[1]):
+        top, below = tops[n // directions][1], tops[max(0, n // directions - 1)][1].shape[1]
+        inputs = ih.shape[1] if n < directions else directions * below
+        if u.shape != top.shape or w.shape[1] != inputs or w.shape[2:] != u.shape[2:]:
             raise ValueError(
-                "`weights` must have one number of hidden channels and one kernel size in all layers (convert others "
-                f"layer by layer), got weight_hh {list(hh.shape)} in layer 0, and weight_ih {list(w.shape)} and "
-                f"weight_hh {list(u.shape)} in layer {n // directions}"
+                "`weights` must have layers that fit on top of each other, with kernels of one size in a layer, got "
+                f"weight_ih {list(w.shape)} and weight_hh {list(u.shape)} in layer {n // directions} on {inputs} channels"
             )
     with torch.device("meta"):
         lstm = ConvLSTM(
             ih.shape[1],
-            hh.shape[1],
-            (ih.shape[2], ih.shape[3]),
+            [u.shape[1] for _, u, _ in tops],
+            [tuple(u.shape[2:]) for _, u, _ in tops],
             num_layers=len(layers) // directions,
             bias=bias is not None,
             bidirectional=bidirectional,
@@ -103,7 +105,10 @@ def _gates(lstm: ConvLSTM, **only: Sequence[Any]) -> list[_Gates]:
     if not isinstance(lstm, ConvLSTM):
         _wrong_type("lstm", "an amstel.nn.ConvLSTM", lstm)
     gates = [cast(_Gates, layer) for layer in lstm.layers]
-    options = {"bidirectional": (False,), "peephole": (False,), **only}
+    options: dict[str, Sequence[Any]] = {"bidirectional": (False,), "peephole": (False,), **only}
+    # What only a ConvLSTM of ours has, and no weights of others can tell.
+    options |= {"stride": ((1, 1),), "padding_mode": ("zeros",), "layer_norm": (False,), "zoneout": (0.0,)}
+    options |= {"recurrent_dropout": (0.0,), "residual": (False,)}
     for name, values in options.items():
         value = gates[0].peephole is not None if name == "peephole" else getattr(lstm, name)
         if value not in values:

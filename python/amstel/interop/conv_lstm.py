@@ -89,6 +89,8 @@ def to_torch_lstm(lstm: ConvLSTM) -> nn.LSTM:
         LSTM(3, 4, bidirectional=True)
     """
     gates = _gates(lstm, bidirectional=(False, True), kernel_size=((1, 1),))
+    if not isinstance(lstm.hidden_channels, int):
+        _check.fail("lstm", "of one width in all layers", f"hidden_channels={lstm.hidden_channels}")
     first = gates[0].weight_ih
     result = nn.LSTM(
         lstm.in_channels,
@@ -134,8 +136,7 @@ def from_ndrplz(
     Args:
         weights: the module or its state_dict; a single cell (`conv.weight`, `conv.bias`) is one layer.
         batch_first: x is [N, T, C_in, H, W]; None: as in the module, False for a state_dict.
-        prefix: with which the keys begin, "lstm." say. Layers of different widths or kernels, which a ConvLSTM
-            does not have, are converted one by one: prefix="cell_list.0.", prefix="cell_list.1.", ...
+        prefix: with which the keys begin, "lstm." say; "cell_list.0." is one layer alone.
 
     Raises:
         TypeError or ValueError: a key is missing or unknown, or a shape is not as described.
@@ -307,8 +308,7 @@ def from_openstl(
     Args:
         weights: the module or its state_dict; a single cell (`conv_x.0.weight`, ...) is one layer.
         batch_first: x and output are [N, T, ...], as in OpenSTL.
-        prefix: with which the keys begin, "model." say. Layers of different widths, which a ConvLSTM does not
-            have, are converted one by one: prefix="cell_list.0.", prefix="cell_list.1.", ...
+        prefix: with which the keys begin, "model." say; "cell_list.0." is one layer alone.
 
     Raises:
         TypeError or ValueError: a model with layer_norm=1, a key is missing or unknown, or a shape is not as

@@ -14,20 +14,6 @@ INITIAL_STATES = ("first", "mean", "zeros")
 Returns = tuple[Tensor, Tensor | None]
 
 
-def _kept(lengths: Tensor | None, steps: int, count: int, device: torch.device) -> Tensor | None:
-    """[T, N]: which steps lie before the end of their sequence. None: all do."""
-    if lengths is None:
-        return None
-    expected = f"None or {count} integers from 1 to T = {steps}"
-    _check.tensor("lengths", lengths, expected)
-    whole = not (lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool)
-    if lengths.shape != (count,) or not whole:
-        _check.fail("lengths", expected, lengths)
-    if count and (int(lengths.min()) < 1 or int(lengths.max()) > steps):
-        _check.fail("lengths", expected, lengths.tolist())
-    return torch.arange(steps, device=device)[:, None] < lengths.to(device)
-
-
 class _Sequence(nn.Module, metaclass=Placed):
     """What the five models share: checks, the order of dimensions, `lengths`, the head of every step."""
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from amstel import _check
-from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
+from amstel.nn._conv_lstm import State, _Gates, _Layer, check_like
+from amstel.ops.conv_lstm import conv_lstm_cell
 from amstel.reference.conv_lstm import same_conv
 
-State = tuple[Tensor, Tensor]
-
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 _pair = _check.pair
 
@@ -21,67 +22,6 @@ _pair = _check.pair
 def _widths(**widths: int) -> None:
     for name, value in widths.items():
         _check.integer(name, value, 1)
-
-
-class _Gates(nn.Module):
-    """Weights of one direction of one layer: weight_ih [4C, C_in, k, k], weight_hh [4C, C, k, k], bias [4C]."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        hidden_channels: int,
-        kernel_size: int | tuple[int, int],
-        bias: bool,
-        peephole: bool,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ):
-        super().__init__()
-        how: dict[str, Any] = {"device": device, "dtype": dtype}
-        inputs = _check.integer("in_channels", in_channels, 1)
-        hidden = _check.integer("hidden_channels", hidden_channels, 1)
-        kernel = _check.pair("kernel_size", kernel_size)
-        self.weight_ih = nn.Parameter(torch.empty(4 * hidden, inputs, *kernel, **how))
-        self.weight_hh = nn.Parameter(torch.empty(4 * hidden, hidden, *kernel, **how))
-        self.bias = nn.Parameter(torch.empty(4 * hidden, **how)) if _check.flag("bias", bias) else None
-        wanted = _check.flag("peephole", peephole)
-        self.peephole = nn.Parameter(torch.empty(3, hidden, **how)) if wanted else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Uniform in ±1/sqrt(fan in) of both convolutions together, biases 0 but 1 for the forget gate, peepholes 0."""
-        fan_in = self.weight_ih[0].numel() + self.weight_hh[0].numel()
-        for weight in (self.weight_ih, self.weight_hh):
-            nn.init.uniform_(weight, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
-        if self.peephole is not None:
-            nn.init.zeros_(self.peephole)
-        if self.bias is not None:
-            with torch.no_grad():
-                self.bias.zero_().chunk(4)[1].fill_(1)
-
-
-class _Layer(_Gates):
-    """One direction of one layer. Its forward is where the weights are read, so that its hooks run, those of
-    torch.nn.utils.prune and spectral_norm among them."""
-
-    def forward(
-        self, x: Tensor, state: State | None, lengths: Tensor | None, backwards: bool, **options: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        output, final = conv_lstm(
-            _reverse(x, lengths) if backwards else x,
-            self.weight_ih,
-            self.weight_hh,
-            self.bias,
-            state,
-            lengths=lengths,
-            peephole=self.peephole,
-            **options,
-        )
-        return _reverse(output, lengths) if backwards and output.dim() == 5 else output, *final
-
-    def extra_repr(self) -> str:
-        rows, inputs, *kernel = self.weight_ih.shape
-        return f"{inputs}, {rows // 4}, kernel_size={tuple(kernel)}"
 
 
 class ConvLSTMCell(_Gates):
@@ -94,6 +34,8 @@ class ConvLSTMCell(_Gates):
         kernel_size: side of both kernels, or (height, width); even kernels pad one more below and to the right.
         bias: whether there is a b; it starts at 0, at 1 for the forget gate.
         peephole: whether the gates see the cell state, one weight a channel (starts at 0).
+        state_dtype: of c: None for that of the c that is given, or of the gates without one. torch.float32 loses no
+            bits from step to step in bfloat16 or float16.
         device, dtype: of the parameters.
 
     Shapes: x [N, C_in, H, W]; state None (zeros) or (h, c), each [N, C, H, W]; result (h, c).
@@ -118,18 +60,22 @@ class ConvLSTMCell(_Gates):
         peephole: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        state_dtype: torch.dtype | None = None,
     ):
         super().__init__(in_channels, hidden_channels, kernel_size, bias, peephole, device, dtype)
+        self.state_dtype = _float("state_dtype", state_dtype)
         self.hidden_channels, self.in_channels = self.weight_hh.shape[1], self.weight_ih.shape[1]
 
     def forward(self, x: Tensor, state: State | None = None) -> State:
         _check.tensor("x", x, "a tensor [N, C_in, H, W]")
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             _check.fail("x", f"[N, {self.in_channels}, H, W]", x)
+        check_like("x", x, self.weight_ih)
         gates = same_conv(x, self.weight_ih, self.bias)
         shape = (x.shape[0], self.hidden_channels, *x.shape[2:])
         if state is None:
-            c = gates.new_zeros(shape)
+            c = gates.new_zeros(shape, dtype=self.state_dtype)
         else:
             if not isinstance(state, (tuple, list)) or len(state) != 2:
                 _check.fail_type("state", "None or (h, c)", state)
@@ -137,6 +83,8 @@ class ConvLSTMCell(_Gates):
             for name, value in (("h", h), ("c", c)):
                 if _check.tensor(name, value, f"a tensor {list(shape)}").shape != shape:
                     _check.fail(name, str(list(shape)), value)
+            check_like("h", h, self.weight_hh)
+            c = c if self.state_dtype is None else c.to(self.state_dtype)
             gates = gates + same_conv(h, self.weight_hh)
         return conv_lstm_cell(gates, c, self.peephole)
 
@@ -148,14 +96,16 @@ class ConvLSTM(nn.Module):
     r"""Stacked, optionally bidirectional ConvLSTM over a sequence, with the interface of torch.nn.LSTM.
 
     Args:
-        in_channels, hidden_channels: C_in and C.
-        kernel_size: side of the kernels, or (height, width).
-        num_layers: layers, each on the output of the one below.
-        bias: whether the gates have a bias; it starts at 0, at 1 for the forget gate.
+        in_channels, hidden_channels: C_in and C; a list has the C of every layer.
+        kernel_size: side of the kernels, or (height, width), or a list of these, one for every layer (two integers are
+            height and width of all layers: write [3, 5] for two layers as [(3, 3), (5, 5)]).
+        num_layers: layers, each on the output of the one below; None: as many as the lists have, or 1.
+        bias: whether the gates have a bias; it starts at 0, at forget_bias for the forget gate.
         batch_first: x and output are [N, T, ...] instead of [T, N, ...].
         bidirectional: a second direction from the last step to the first; the channels of both are concatenated.
         dropout: rate of whole channels dropped between layers while training.
-        peephole: whether the gates see the cell state, one weight a channel.
+        peephole: whether the gates see the cell state: True for one weight a channel, "full" for one a channel and
+            place, as in the paper, which needs feature_size.
         dilation: of both convolutions.
         padding: "same", or "valid" for input convolutions without padding, in every layer: output and state of
             a layer are then dilation * (k - 1) smaller than what it reads.
@@ -163,79 +113,201 @@ class ConvLSTM(nn.Module):
         memory: "store" keeps the activated gates for the backward pass, "recompute" computes them again.
         state_dtype: of c_n: None for that of c_0, or of the output without one. torch.float32 loses no bits of a
             bfloat16 or float16 sequence that goes on with its state in a later call.
+        stride: of the input convolution, or a list of strides as of kernel_size; padded as
+            torch.nn.Conv2d(padding=k // 2), it leaves ceil(H / stride) rows.
+        padding_mode: "zeros", "reflect", "replicate" or "circular", of both convolutions, as torch.nn.Conv2d has.
+        layer_norm: normalize W_ih * x and W_hh * h, each over all of its 4C channels and places, before they are added.
+            The scale and shift that are learned are of every channel; with feature_size of every channel and place.
+        recurrent_dropout: rate of whole channels of h dropped on the way into W_hh while training, the same ones
+            in every step of a sequence.
+        zoneout: probability of each element of h and c to stay what it was in a step while training; then its mean.
+        residual: layers from the second on add their input to their output (all of one width, padding "same").
+        forget_bias: what the bias of the forget gate starts at.
+        feature_size: (H, W) of x, or one number, where parameters depend on it.
+        stateful: go on with the state of the last call, detached, when none is given; `reset_state` forgets it. Of
+            short types c is kept in float32. The state is no part of the state_dict. One direction only.
+        return_all_layers: output is a tuple of the outputs of all layers instead of that of the last.
         device, dtype: of the parameters.
 
     Shapes: x [T, N, C_in, H, W]; state None (zeros) or (h_0, c_0), each [num_layers * D, N, C, H, W] with D = 2 if
     bidirectional, else 1, in torch.nn.LSTM's order (layer 0 forward, layer 0 backward, layer 1 forward, ...);
     lengths None or [N] integers from 1 to T: what lies past the end of a sequence is neither read nor
     differentiated, the output there is 0 and the state is that of the last step.
-    Returns output [T, N, D * C, H, W] and (h_n, c_n), each [num_layers * D, N, C, H, W]. With padding="valid" H and W
-    of output and states are the smaller ones; with several layers, whose sizes then differ, h_0, c_0, h_n and c_n
-    are tuples of num_layers * D tensors [N, C, H_l, W_l] instead.
+    Returns output [T, N, D * C, H, W] and (h_n, c_n), each [num_layers * D, N, C, H, W]. With padding="valid" or a stride
+    H and W of output and states are the smaller ones; with several layers, whose sizes then differ, or with layers of
+    different widths, h_0, c_0, h_n and c_n are tuples of num_layers * D tensors [N, C_l, H_l, W_l] instead.
 
-    Source: X. Shi et al., Convolutional LSTM Network, NeurIPS 2015, equation 3.
+    The fused operator runs every layer, except where one of stride, padding_mode, peephole="full", layer_norm, zoneout
+    or (while training) recurrent_dropout is used: those go step by step through PyTorch's convolutions, which is slower,
+    and in short types rounds the result of each convolution.
+
+    Source: X. Shi et al., Convolutional LSTM Network, NeurIPS 2015, equation 3; layer_norm: J. Ba et al., 2016;
+    recurrent_dropout: Y. Gal and Z. Ghahramani, NeurIPS 2016; zoneout: D. Krueger et al., ICLR 2017.
 
     Example:
         >>> lstm = amstel.nn.ConvLSTM(3, 8, num_layers=2)
         >>> output, (h_n, c_n) = lstm(torch.randn(5, 2, 3, 16, 16))
         >>> output.shape, h_n.shape
         (torch.Size([5, 2, 8, 16, 16]), torch.Size([2, 2, 8, 16, 16]))
+
+        Layers of different widths and kernels:
+
+        >>> lstm = amstel.nn.ConvLSTM(3, [8, 8, 16], [(3, 3), (5, 5), (3, 3)])
+        >>> output, (h_n, c_n) = lstm(torch.randn(5, 2, 3, 16, 16))
+        >>> output.shape, [tuple(h.shape) for h in h_n]
+        (torch.Size([5, 2, 16, 16, 16]), [(2, 8, 16, 16), (2, 8, 16, 16), (2, 16, 16, 16)])
     """
 
     def __init__(
         self,
         in_channels: int,
-        hidden_channels: int,
-        kernel_size: int | tuple[int, int] = 3,
-        num_layers: int = 1,
+        hidden_channels: int | Sequence[int],
+        kernel_size: int | tuple[int, int] | Sequence[int | tuple[int, int]] = 3,
+        num_layers: int | None = None,
         bias: bool = True,
         batch_first: bool = False,
         bidirectional: bool = False,
         *,
         dropout: float = 0.0,
-        peephole: bool = False,
+        peephole: bool | str = False,
         dilation: int = 1,
         padding: str = "same",
         return_sequences: bool = True,
         memory: str = "store",
         state_dtype: torch.dtype | None = None,
+        stride: int | tuple[int, int] | Sequence[int | tuple[int, int]] = 1,
+        padding_mode: str = "zeros",
+        layer_norm: bool = False,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        residual: bool = False,
+        forget_bias: float = 1.0,
+        feature_size: int | tuple[int, int] | None = None,
+        stateful: bool = False,
+        return_all_layers: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
         self.in_channels = _check.integer("in_channels", in_channels, 1)
-        self.hidden_channels = _check.integer("hidden_channels", hidden_channels, 1)
-        self.num_layers = _check.integer("num_layers", num_layers, 1)
+        if num_layers is not None:
+            num_layers = _check.integer("num_layers", num_layers, 1)
+        given = {"hidden_channels": hidden_channels, "kernel_size": kernel_size, "stride": stride}
+        self.num_layers = n = num_layers or max(_count(name, value) for name, value in given.items())
+        hidden = _per_layer("hidden_channels", hidden_channels, n)
+        kernels, strides = (_per_layer(name, given[name], n) for name in ("kernel_size", "stride"))
+        self.hidden_channels = hidden[0] if len(set(hidden)) == 1 else hidden
+        self.kernel_size = kernels[0] if len(set(kernels)) == 1 else kernels
+        self.stride = strides[0] if len(set(strides)) == 1 else strides
         self.dilation = _check.integer("dilation", dilation, 1)
-        self.dropout = float(_check.number("dropout", dropout, "in [0, 1)", least=0, below=1))
+        self.dropout, self.recurrent_dropout, self.zoneout = (
+            float(_check.number(name, value, "in [0, 1)", least=0, below=1))
+            for name, value in (
+                ("dropout", dropout),
+                ("recurrent_dropout", recurrent_dropout),
+                ("zoneout", zoneout),
+            )
+        )
         self.memory = _check.choice("memory", memory, ("store", "recompute"))
         self.padding = _check.choice("padding", padding, ("same", "valid"))
+        self.padding_mode = _check.choice("padding_mode", padding_mode, PADDING_MODES)
         self.batch_first = _check.flag("batch_first", batch_first)
         self.bidirectional = _check.flag("bidirectional", bidirectional)
         self.return_sequences = _check.flag("return_sequences", return_sequences)
-        self.kernel_size = _check.pair("kernel_size", kernel_size)
-        if state_dtype is not None and state_dtype not in _check.FLOATS:
-            _check.fail("state_dtype", "None or a floating-point dtype", state_dtype)
-        self.state_dtype = state_dtype
-        directions = 2 if bidirectional else 1
-        self.layers = nn.ModuleList(
-            _Layer(
-                self.in_channels if layer == 0 else directions * self.hidden_channels,
-                self.hidden_channels,
-                self.kernel_size,
-                bias,
-                peephole,
-                device,
-                dtype,
+        self.return_all_layers = _check.flag("return_all_layers", return_all_layers)
+        self.layer_norm = _check.flag("layer_norm", layer_norm)
+        self.state_dtype = _float("state_dtype", state_dtype)
+        self.residual, self.stateful = _check.flag("residual", residual), _check.flag("stateful", stateful)
+        self.feature_size = size = None if feature_size is None else _pair("feature_size", feature_size)
+        full = isinstance(peephole, str) and _check.choice("peephole", peephole, ("full",)) == "full"
+        if full and size is None:
+            _check.fail("feature_size", "(H, W) of x for peephole='full'", feature_size)
+        if self.stateful and self.bidirectional:
+            _check.fail(
+                "stateful", "False with bidirectional=True, whose backward direction needs the end", stateful
             )
-            for layer in range(num_layers)
-            for _ in range(directions)
-        )
+        if self.residual and (len(set(hidden)) > 1 or self._shrinks):
+            expected = "False where layers differ in width, with a stride or with padding='valid'"
+            _check.fail("residual", expected, residual)
+        self._state: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None
+        directions = 2 if bidirectional else 1
+        layers = []
+        for k in range(n):
+            size = None if size is None else self._after(size, kernels[k], strides[k])
+            layers += [
+                _Layer(
+                    directions * hidden[k - 1] if k else self.in_channels,
+                    hidden[k],
+                    kernels[k],
+                    bias,
+                    full or _check.flag("peephole", peephole),
+                    device,
+                    dtype,
+                    size=size if full and size else (),
+                    forget_bias=forget_bias,
+                    layer_norm=self.layer_norm,
+                    norm_size=size or (),
+                )
+                for _ in range(directions)
+            ]
+        self.layers = nn.ModuleList(layers)
+
+    @property
+    def _shrinks(self) -> bool:
+        return self.padding == "valid" or self.stride != (1, 1)
+
+    @property
+    def _tuples(self) -> bool:
+        """Whether the states of the layers differ in shape."""
+        return isinstance(self.hidden_channels, tuple) or (self._shrinks and self.num_layers > 1)
+
+    def _after(
+        self, size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int]
+    ) -> tuple[int, int]:
+        """Height and width of a layer's state, whose input has `size`."""
+        less = [self.dilation * (k - 1) if self.padding == "valid" else 0 for k in kernel]
+        height, width = (-(-(s - gone) // step) for s, gone, step in zip(size, less, stride, strict=True))
+        if min(height, width) < 1:
+            _check.fail("feature_size", "large enough for padding='valid'", self.feature_size)
+        return height, width
 
     def reset_parameters(self) -> None:
         """Every layer and direction as `ConvLSTMCell.reset_parameters` does."""
         for layer in self.layers:
             cast(_Gates, layer).reset_parameters()
+
+    def reset_state(self) -> None:
+        """Forget the state that stateful=True keeps: the next call begins with zeros."""
+        self._state = None
+
+    def _initial(self, x: Tensor, state: Any) -> Any:
+        """(h_0, c_0), each with one tensor a layer and direction, or None; x [T, N, C_in, H, W]."""
+        count = len(self.layers)
+        if state is None:
+            if self._state is None:
+                return None
+            kept_for = self._state[0][0].shape[0]
+            if kept_for != x.shape[1]:
+                raise ValueError(
+                    f"`x` must have the N = {kept_for} of the call before, whose state is kept (reset_state() forgets "
+                    f"it), got {_check.describe(x)}"
+                )
+            h, c = self._state
+            return [t.to(x.device, x.dtype) for t in h], [t.to(x.device) for t in c]
+        if not isinstance(state, (tuple, list)) or len(state) != 2:
+            _check.fail_type("state", "None or (h_0, c_0)", state)
+        shape = (count, x.shape[1], self.hidden_channels, *x.shape[3:])
+        for name, value in zip(("h_0", "c_0"), state, strict=True):
+            if not self._shrinks and not self._tuples:
+                if _check.tensor(name, value, f"a tensor {list(shape)}").shape != shape:
+                    _check.fail(name, str(list(shape)), value)
+            elif not isinstance(value, (Tensor, tuple, list)):
+                _check.fail_type(name, f"{count} states, one a layer and direction", value)
+            if len(value) != count:  # where sizes differ each layer checks its own
+                raise ValueError(
+                    f"`{name}` must be {count} states, one a layer and direction, got {len(value)}"
+                )
+        return state
 
     def forward(
         self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
@@ -244,51 +316,58 @@ class ConvLSTM(nn.Module):
         if x.dim() != 5 or x.shape[2] != self.in_channels:
             first = "N, T" if self.batch_first else "T, N"
             _check.fail("x", f"[{first}, {self.in_channels}, H, W]", x)
+        if self.feature_size is not None and tuple(x.shape[3:]) != self.feature_size:
+            _check.fail("x", f"of the height and width of `feature_size`, {self.feature_size}", x)
         if self.batch_first:
             x = x.transpose(0, 1)
-        if state is not None:
-            if not isinstance(state, (tuple, list)) or len(state) != 2:
-                _check.fail_type("state", "None or (h_0, c_0)", state)
-            count = len(self.layers)
-            shape = (count, x.shape[1], self.hidden_channels, *x.shape[3:])
-            for name, value in zip(("h_0", "c_0"), state, strict=True):
-                if self.padding == "same":
-                    if _check.tensor(name, value, f"a tensor {list(shape)}").shape != shape:
-                        _check.fail(name, str(list(shape)), value)
-                elif not isinstance(value, (Tensor, tuple, list)):
-                    _check.fail_type(name, f"{count} states, one a layer and direction", value)
-                if len(value) != count:  # without padding sizes differ; conv_lstm checks each
-                    raise ValueError(
-                        f"`{name}` must be {count} states, one a layer and direction, got {len(value)}"
-                    )
+        initial = self._initial(x, state)
         directions = 2 if self.bidirectional else 1
+        state_dtype = self.state_dtype
+        if self.stateful and state_dtype is None:
+            state_dtype = torch.promote_types(x.dtype, torch.float32)
+        options: dict[str, Any] = {"dilation": self.dilation, "padding": self.padding, "memory": self.memory}
+        options |= {"padding_mode": self.padding_mode, "zoneout": self.zoneout, "state_dtype": state_dtype}
+        options["recurrent_dropout"] = self.recurrent_dropout
         last: list[State] = []
-        options = {"dilation": self.dilation, "padding": self.padding, "memory": self.memory}
+        found = []
         for k in range(self.num_layers):
-            top = k == self.num_layers - 1
+            below = x
             if k and self.dropout:
                 x = nn.functional.dropout2d(x.flatten(0, 1), self.dropout, self.training).view_as(x)
+            strides = self.stride[k] if isinstance(self.stride[0], tuple) else self.stride
+            whole = self.return_sequences or k < self.num_layers - 1
             outputs = []
             for d in range(directions):
-                n = k * directions + d
-                output, *final = self.layers[n](
+                m = k * directions + d
+                output, *final = self.layers[m](
                     x,
-                    None if state is None else (state[0][n], state[1][n]),
+                    None if initial is None else (initial[0][m], initial[1][m]),
                     lengths,
                     d == 1,
-                    return_sequences=self.return_sequences or not top,
-                    state_dtype=self.state_dtype,
+                    return_sequences=whole,
+                    stride=strides,
                     **options,
                 )
                 outputs.append(output)
                 last.append((final[0], final[1]))
             x = outputs[0] if directions == 1 else torch.cat(outputs, -3)
-        if self.batch_first and x.dim() == 5:
-            x = x.transpose(0, 1)
+            if k and self.residual:
+                x = x + (below if whole else _last(below, lengths, directions))
+            found.append(x)
+        if not self.return_sequences:
+            found = [t if t.dim() == 4 else _last(t, lengths, directions) for t in found]
+        elif self.batch_first:
+            found = [t.transpose(0, 1) for t in found]
         h_n, c_n = zip(*last, strict=True)
-        if self.padding == "valid" and self.num_layers > 1:
-            return x, (h_n, c_n)  # type: ignore[return-value]
-        return x, (torch.stack(h_n), torch.stack(c_n))
+        if self.stateful:
+            self._state = tuple(t.detach() for t in h_n), tuple(t.detach() for t in c_n)
+            if self.state_dtype is None:
+                given = h_n[0].dtype if state is None else state[1][0].dtype
+                c_n = tuple(t.to(given) for t in c_n)
+        output = tuple(found) if self.return_all_layers else found[-1]
+        if self._tuples:
+            return output, (h_n, c_n)  # type: ignore[return-value]
+        return output, (torch.stack(h_n), torch.stack(c_n))  # type: ignore[return-value]
 
     def extra_repr(self) -> str:
         return (
@@ -297,11 +376,43 @@ class ConvLSTM(nn.Module):
         )
 
 
-def _reverse(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """x [T, N, ...] backwards in time; every sequence from its own end, what lies past it stays."""
+def _last(x: Tensor, lengths: Tensor | None, directions: int) -> Tensor:
+    """The last step [N, D * C, H, W] of x [T, N, D * C, H, W]: of the second direction that is the first."""
     if lengths is None:
-        return x.flip(0)
-    steps = torch.arange(x.shape[0], device=x.device)[:, None]
-    lengths = lengths.to(x.device)
-    index = torch.where(steps < lengths, lengths - 1 - steps, steps)
-    return x[index, torch.arange(x.shape[1], device=x.device)]
+        end = x[-1]
+    else:
+        end = x[lengths.to(x.device) - 1, torch.arange(x.shape[1], device=x.device)]
+    if directions == 1:
+        return end
+    return torch.cat([end.chunk(2, 1)[0], x[0].chunk(2, 1)[1]], 1)
+
+
+def _float(name: str, value: torch.dtype | None) -> torch.dtype | None:
+    if value is not None and value not in _check.FLOATS:
+        _check.fail(name, "None or a floating-point dtype", value)
+    return value
+
+
+def _listed(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
+def _is_per_layer(name: str, value: Any) -> bool:
+    """Two integers are height and width, where there is such a thing."""
+    return _listed(value) and (name == "hidden_channels" or len(value) != 2 or any(map(_listed, value)))
+
+
+def _count(name: str, value: Any) -> int:
+    return len(value) if _is_per_layer(name, value) else 1
+
+
+def _per_layer(name: str, value: Any, count: int) -> tuple[Any, ...]:
+    """A number (of hidden channels) or a pair (of anything else) for every layer."""
+    parse: Callable[[str, Any], Any]
+    parse = (lambda n, v: _check.integer(n, v, 1)) if name == "hidden_channels" else _pair
+    if not _is_per_layer(name, value):
+        return (parse(name, value),) * count
+    if len(value) != count:
+        one = "an integer >= 1" if name == "hidden_channels" else "an integer >= 1 or two of them"
+        _check.fail(name, f"{one}, or a list of these for each layer (num_layers is {count})", value)
+    return tuple(parse(f"{name}[{k}]", v) for k, v in enumerate(value))

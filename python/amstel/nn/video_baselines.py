@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from amstel.nn._video import Returns, _choice, _kept, _mask, _Sequence, _softmax, _summary
+from amstel.nn._lengths import kept as _kept
+from amstel.nn._video import Returns, _choice, _mask, _Sequence, _softmax, _summary
 from amstel.nn.conv_lstm import ConvLSTM, _pair, _widths
 
 

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check
-from amstel.nn._video import INITIAL_STATES, Returns, _choice, _kept, _mask, _Sequence, _softmax, _summary
-from amstel.nn.conv_lstm import State, _Gates, _pair, _widths
+from amstel.nn._conv_lstm import State, _Weights
+from amstel.nn._lengths import kept as _kept
+from amstel.nn._video import INITIAL_STATES, Returns, _choice, _mask, _Sequence, _softmax, _summary
+from amstel.nn.conv_lstm import _pair, _widths
 from amstel.nn.video_baselines import ALSTM, ConvLSTMClassifier, LSTMClassifier
 from amstel.ops.conv_lstm import conv_lstm_cell
 from amstel.reference.conv_lstm import same_conv
@@ -137,7 +139,7 @@ class ConvALSTM(_Sequence):
         )
         self.feature_size = size
         self.initial_state = _choice(initial_state)
-        self.lstm = _Gates(in_channels, hidden_channels, kernel_size, bias=True, peephole=False)
+        self.lstm = _Weights(in_channels, hidden_channels, kernel_size, bias=True, peephole=False)
         with torch.no_grad():
             self.lstm.weight_ih.mul_((size[0] * size[1]) ** 0.5)
         self.attend_x = nn.Conv2d(in_channels, attention_channels, 1)
@@ -167,11 +169,12 @@ class ConvALSTM(_Sequence):
         x = _mask(x, kept)
         h, c = self._start(self.initial, x, kept)
         from_x = self.attend_x(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        weight = torch.cat([self.lstm.weight_ih, self.lstm.weight_hh], 1)
+        weight_ih, weight_hh, bias = self.lstm()
+        weight = torch.cat([weight_ih, weight_hh], 1)
         outputs, maps = [], []
         for frame, seen in zip(x, from_x, strict=True):
             attention = self._attention(seen, h)
-            gates = same_conv(torch.cat([attention * frame, h], 1), weight, self.lstm.bias)
+            gates = same_conv(torch.cat([attention * frame, h], 1), weight, bias)
             h, c = conv_lstm_cell(gates, c)
             outputs.append(h)
             maps.append(attention[:, 0])
@@ -265,7 +268,7 @@ class VideoLSTM(ConvALSTM):
         self.flow_channels = in_channels if flow_channels is None else flow_channels
         _widths(flow_channels=self.flow_channels)
         # W_hm and W_em side by side, for they are always used together: weight_hh [4C, 2C, k, k].
-        self.motion = _Gates(self.flow_channels, hidden_channels, kernel_size, bias=True, peephole=False)
+        self.motion = _Weights(self.flow_channels, hidden_channels, kernel_size, bias=True, peephole=False)
         spread = 1 / (self.lstm.weight_hh[0].numel() * 2 + self.motion.weight_ih[0].numel()) ** 0.5
         both = torch.empty(4 * hidden_channels, 2 * hidden_channels, *self.lstm.weight_hh.shape[2:])
         self.motion.weight_hh = nn.Parameter(both.uniform_(-spread, spread))
@@ -285,14 +288,16 @@ class VideoLSTM(ConvALSTM):
         h, c = self._start(self.initial, x, kept)
         h_m, c_m = self._start(self.motion_initial, m, kept)
         from_x = self.attend_x(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        from_m = same_conv(m.flatten(0, 1), self.motion.weight_ih, self.motion.bias).unflatten(0, m.shape[:2])
-        weight = torch.cat([self.lstm.weight_ih, self.lstm.weight_hh], 1)
+        motion_ih, motion_hh, motion_bias = self.motion()
+        from_m = same_conv(m.flatten(0, 1), motion_ih, motion_bias).unflatten(0, m.shape[:2])
+        weight_ih, weight_hh, bias = self.lstm()
+        weight = torch.cat([weight_ih, weight_hh], 1)
         outputs, maps = [], []
         for frame, seen, moved in zip(x, from_x, from_m, strict=True):
-            gates = moved + same_conv(torch.cat([h_m, h], 1), self.motion.weight_hh)
+            gates = moved + same_conv(torch.cat([h_m, h], 1), motion_hh)
             h_m, c_m = conv_lstm_cell(gates, c_m)
             attention = self._attention(seen, h_m)
-            gates = same_conv(torch.cat([attention * frame, h], 1), weight, self.lstm.bias)
+            gates = same_conv(torch.cat([attention * frame, h], 1), weight, bias)
             h, c = conv_lstm_cell(gates, c)
             outputs.append(h)
             maps.append(attention[:, 0])

@@ -9,12 +9,14 @@ from torch.nn.functional import conv2d, pad
 
 
 def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The same values as `amstel.ops.conv_lstm_cell`; differentiable any number of times."""
+    """The same values as `amstel.ops.conv_lstm_cell`; differentiable any number of times. Takes a peephole [3, C, H, W]
+    of one weight a place too."""
     # Short types are summed in float32, the type in which the cell state lives.
     state = torch.promote_types(gates.dtype, torch.float32)
     i, f, g, o = gates.to(state).chunk(4, 1)
     old = c.to(state)
-    p = None if peephole is None else peephole.to(state)[..., None, None]
+    p = None if peephole is None else peephole.to(state)
+    p = p[..., None, None] if p is not None and p.dim() == 2 else p
     i = torch.sigmoid(i if p is None else i + p[0] * old)
     f = torch.sigmoid(f if p is None else f + p[1] * old)
     new = f * old + i * torch.tanh(g)

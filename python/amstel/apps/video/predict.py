@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +72,21 @@ def find(paths: Sequence[Path]) -> list[Path]:
 
 
 def targets(sources: Sequence[Path], output: Path | None, model: str) -> list[Path]:
-    """The picture to write for each: `output` itself for one, else in that folder; ValueError where two were one."""
+    """The picture to write for each: `output` itself for one, else in that folder, named by the video's stem; where two
+    have one, by its ending and then its folder too. ValueError where they are the same even so."""
     if len(sources) == 1 and output is not None and not output.is_dir():
         return [output]
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-    found = [(output or Path()) / f"{source.resolve().stem}_{model}.gif" for source in sources]
+    paths = [source.resolve() for source in sources]
+    names = [path.stem for path in paths]
+    for longer in (
+        lambda p: p.name.replace(".", "_"),
+        lambda p: f"{p.parent.name}_{p.name.replace('.', '_')}",
+    ):
+        often = Counter(names)
+        names = [longer(p) if often[n] > 1 else n for p, n in zip(paths, names, strict=True)]
+    found = [(output or Path()) / f"{name}_{model}.gif" for name in names]
     if len(set(found)) < len(found):
         twice = next(t for t in found if found.count(t) > 1)
         raise ValueError(f"two of the videos would be written to {twice}; give them one at a time")
