@@ -122,9 +122,7 @@ class GCNConv(Convolution):
 
     def extra_repr(self) -> str:
         own = "" if self.weight_self is None else ", self_weight=True"
-        return (
-            f"{self.in_channels}, {self.out_channels}, norm={self.norm!r}, self_loops={float(self.self_loops)}{own}"
-        )
+        return f"{self.in_channels}, {self.out_channels}, norm={self.norm!r}, self_loops={float(self.self_loops)}{own}"
 
 
 class GCN(nn.Module):
