@@ -197,3 +197,25 @@ def test_first_bad_position_is_found_among_many():
 def test_bad_csr(message, arguments):
     with pytest.raises(ValueError, match=message):
         amstel.Graph.from_csr(*arguments)
+
+
+def test_to_networkx_and_to_pyg():
+    networkx, pyg = pytest.importorskip("networkx"), pytest.importorskip("torch_geometric.data")
+    index = torch.tensor([[3, 0, 1, 1], [0, 1, 0, 1]])
+    for edges, weight in (
+        (index, None),
+        (index, torch.tensor([0.1, 2, 3, 4], dtype=torch.float64)),
+        (index[:, [0, 1, 0, 2]], torch.tensor([0.5, 2, 3, 4])),
+    ):
+        graph = amstel.Graph.from_edge_index(edges, 5, weight)
+        G = graph.to_networkx()
+        assert G.is_directed() and list(G) == [0, 1, 2, 3, 4] and G.number_of_edges() == 4
+        assert (networkx.to_numpy_array(G).T == graph.to_scipy().toarray()).all()
+        assert (amstel.Graph.from_networkx(G).to_scipy().toarray() == graph.to_scipy().toarray()).all()
+        data = graph.to_pyg()
+        assert isinstance(data, pyg.Data) and data.num_nodes == 5 and torch.equal(data.edge_index, edges)
+        assert "edge_weight" not in data if weight is None else torch.equal(data.edge_weight, weight)
+    rectangle = amstel.Graph.from_csr(torch.tensor([0, 1]), torch.tensor([2]), num_cols=3)
+    for call in (rectangle.to_networkx, rectangle.to_pyg):
+        with pytest.raises(ValueError, match="as many sources as targets"):
+            call()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import amstel
-from amstel.interop import _pyg
+from amstel.interop import _pyg, pyg
 from amstel.interop.pyg import GCNConv
 
 N = 20
@@ -172,3 +172,51 @@ def test_batches():
 def test_bad_input_is_explained(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+OTHERS = {
+    "ChebConv": (6, 4, 3),
+    "SGConv": (6, 4, 2),
+    "APPNP": (3, 0.2),
+    "GCN2Conv": (6, 0.3, 0.5, 2),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("kind", ["directed", "loops"])
+def test_the_other_layers_are_pygs(name, kind, monkeypatch):
+    theirs_of = pytest.importorskip("torch_geometric.nn")
+    ours, theirs = getattr(pyg, name)(*OTHERS[name]), getattr(theirs_of, name)(*OTHERS[name])
+    assert isinstance(ours, getattr(theirs_of, name)) and list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    index = _index(kind)
+    x = torch.randn(N, 6, generator=torch.Generator().manual_seed(1))
+    w = torch.rand(index.shape[1], generator=torch.Generator().manual_seed(2))
+    inputs = (x, x.flip(0)) if name == "GCN2Conv" else (x,)
+    called = []
+    monkeypatch.setattr(pyg, "spmm", lambda *a, **k: called.append(1) or amstel.ops.spmm(*a, **k))
+    for weight in (None, w):
+        expected = theirs(*[t.clone() for t in inputs], index, weight)
+        torch.testing.assert_close(ours(*inputs, index, weight), expected, rtol=1e-4, atol=1e-5)
+        graph = amstel.Graph.from_edge_index(index, N, weight)
+        torch.testing.assert_close(ours(*inputs, graph), expected, rtol=1e-4, atol=1e-5)
+    assert called
+
+
+def test_who_watches_the_messages_sees_them():
+    model = pytest.importorskip("torch_geometric.nn")
+    index, x = _index("loops"), torch.randn(N, 6)
+    conv = GCNConv(6, 4)
+    expected, seen = conv(x, index), []
+    handle = conv.register_message_forward_hook(lambda module, inputs, out: seen.append(out.shape[0]))
+    for given in (index, amstel.Graph.from_edge_index(index, N)):
+        torch.testing.assert_close(conv(x, given), expected, rtol=1e-4, atol=1e-5)
+    handle.remove()
+    conv(x, index)
+    assert len(seen) == 2 and min(seen) > N
+    torch.testing.assert_close(torch.jit.script(conv)(x, index), expected, rtol=1e-4, atol=1e-5)
+    hetero = model.to_hetero(pyg.GCN(6, 8, 2, 3), (["a"], [("a", "to", "a"), ("a", "of", "a")]), aggr="sum")
+    edges = {("a", "to", "a"): index, ("a", "of", "a"): index.flip(0)}
+    assert not torch.allclose(
+        hetero({"a": x}, edges)["a"], hetero({"a": x}, {k: v[:, :0] for k, v in edges.items()})["a"]
+    )

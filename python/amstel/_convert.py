@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
+from amstel._optional import need
 
 if TYPE_CHECKING:
     from amstel.graph import Graph
@@ -49,6 +50,34 @@ def from_networkx(G: Any) -> tuple[Tensor, int, Tensor | None]:
         given = [1 if w is None else _weight_of_edge(w) for _, _, w in edges]
         weight = torch.from_numpy(_exact("weight", np.array(given, object)))
     return index, len(number), weight
+
+
+def _square(graph: Graph, what: str) -> None:
+    if not graph.is_square:
+        raise ValueError(f"`{what}` needs as many sources as targets, got {graph!r}")
+
+
+def to_networkx(graph: Graph) -> Any:
+    _square(graph, "to_networkx")
+    networkx = need("networkx", "graph", "Graph.to_networkx")
+    index, weight = graph.to_edge_index()
+    pairs = list(zip(*index.tolist(), strict=True))
+    made = networkx.DiGraph() if len(set(pairs)) == len(pairs) else networkx.MultiDiGraph()
+    made.add_nodes_from(range(graph.num_nodes))
+    if weight is None:
+        made.add_edges_from(pairs)
+    else:
+        values = weight.double().tolist()
+        made.add_edges_from((u, v, {"weight": w}) for (u, v), w in zip(pairs, values, strict=True))
+    return made
+
+
+def to_pyg(graph: Graph) -> Any:
+    _square(graph, "to_pyg")
+    data = need("torch_geometric.data", "pyg", "Graph.to_pyg")
+    index, weight = graph.to_edge_index()
+    given = {} if weight is None else {"edge_weight": weight.clone()}
+    return data.Data(edge_index=index, num_nodes=graph.num_nodes, **given)
 
 
 def cuthill_mckee(graph: Graph) -> tuple[Tensor, Tensor]:

@@ -301,6 +301,16 @@ class Graph(Matrix):
         """The matrix A[target, source] as a SciPy CSR array; weights default to 1, parallel edges stay."""
         return _convert.to_scipy(self)
 
+    def to_networkx(self) -> Any:
+        """A networkx.DiGraph of the nodes 0 to N - 1, source to target; a MultiDiGraph where edges are parallel. Weights
+        are the edge attribute "weight". Needs networkx."""
+        return _convert.to_networkx(self)
+
+    def to_pyg(self) -> Any:
+        """A torch_geometric.data.Data with num_nodes, edge_index and, where there are weights, edge_weight, in the order
+        in which the edges were given. Needs torch_geometric."""
+        return _convert.to_pyg(self)
+
     def reorder(self) -> tuple[Graph, Tensor]:
         """Renumber the nodes for locality (reverse Cuthill-McKee, SciPy).
 

@@ -1,11 +1,14 @@
 """Modules; each is a thin shell around operators of `amstel.ops`."""
 
 from amstel.nn.backbone import SmallBackbone, VGG16Features
+from amstel.nn.cheb import ChebConv
 from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.conv_lstm import ConvLSTM, ConvLSTMCell
+from amstel.nn.drop_edge import DropEdge
 from amstel.nn.efficientnet import EfficientNetLite
-from amstel.nn.gcn import GCN, ChebConv, GCNConv, sparse_dropout
+from amstel.nn.gcn import GCN, GCNConv, sparse_dropout
 from amstel.nn.pooling import global_max_pool, global_mean_pool, global_sum_pool
+from amstel.nn.propagation import APPNP, GCN2Conv, SGConv
 from amstel.nn.rim import RIM
 from amstel.nn.roi_align import MultiScaleRoIAlign, PSRoIPool, RoIAlign
 from amstel.nn.roi_pool import RoIPool
@@ -23,6 +26,7 @@ from amstel.nn.video_lstm import (
 
 __all__ = [
     "ALSTM",
+    "APPNP",
     "GCN",
     "RIM",
     "SINT",
@@ -32,7 +36,9 @@ __all__ = [
     "ConvLSTM",
     "ConvLSTMCell",
     "ConvLSTMClassifier",
+    "DropEdge",
     "EfficientNetLite",
+    "GCN2Conv",
     "GCNConv",
     "LSTMClassifier",
     "MarginContrastiveLoss",
@@ -40,6 +46,7 @@ __all__ = [
     "PSRoIPool",
     "RoIAlign",
     "RoIPool",
+    "SGConv",
     "SmallBackbone",
     "SpectralConv",
     "VGG16Features",

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from amstel import _check
 from amstel._derived import keep, plainly
 from amstel.graph import Graph
+from amstel.nn._convolution import Convolution, prepare
 from amstel.nn._sparse import is_sparse
-from amstel.nn.gcn import _Convolution, _prepare
 from amstel.ops.spmm import spmm
 
 # Bases of graphs, made once and dropped with them.
@@ -114,7 +114,7 @@ def inverse_graph_fourier(x: Tensor, graph: Graph, modes: int | None = None) -> 
     return basis.to(_rows("x", x, basis.shape[1]).dtype) @ x
 
 
-class SpectralConv(_Convolution):
+class SpectralConv(Convolution):
     r"""Spectral filter ``Y = U (Θ ⋆ (U^T X)) + b``: output o is ``sum_i U diag(Θ[:, i, o]) U^T X[:, i]``.
 
     U holds the `modes` smoothest eigenvectors of the normalized Laplacian (`fourier_basis`). The filters
@@ -158,8 +158,8 @@ class SpectralConv(_Convolution):
         self.reset_parameters()
 
     def forward(self, x: Tensor, graph: Graph | Tensor) -> Tensor:
-        graph = _prepare(x, graph, self.in_channels)
-        if x is None or is_sparse(x):
+        graph = prepare(x, graph, self.in_channels)
+        if x is None or type(x) is tuple or is_sparse(x):
             _check.fail("x", "a dense tensor", x)
         spectrum = torch.einsum("...mi,mio->...mo", graph_fourier(x, graph, self.modes), self.weight)
         y = inverse_graph_fourier(spectrum, graph, self.modes)

@@ -1,0 +1,146 @@
+"""What the graph convolutions share: checks of their inputs, weights drawn alike, widths that wait for an input."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import UninitializedParameter
+
+from amstel import _check
+from amstel.graph import Graph
+from amstel.nn._sparse import is_sparse
+
+#: Layers by their plain class, whose input width waits for the first input.
+LAZY: dict[type, type] = {}
+
+Features = Tensor | tuple[Tensor, Tensor | None] | None
+
+
+def prepare(x: Any, graph: Graph | Tensor, in_channels: int) -> Graph:
+    """Checks x and returns the graph as a Graph."""
+    if type(x) is tuple:
+        if len(x) != 2:
+            _check.fail("x", "a tensor or a pair (x_src, x_dst)", x)
+        source, target = x
+        for t in x if target is not None else x[:1]:
+            _check.tensor("x", t, "a pair (x_src, x_dst) of tensors")
+            if t.layout != torch.strided or t.dim() not in (2, 3) or t.shape[-1] != in_channels != -1:
+                _check.fail(
+                    "x", f"a pair (x_src, x_dst) of dense [N, {in_channels}] or [B, N, {in_channels}]", t
+                )
+        if not isinstance(graph, Graph):
+            _check.fail_type("graph", "an amstel.Graph where `x` is a pair", graph)
+        if (graph.num_cols, graph.num_rows) != (
+            source.shape[-2],
+            graph.num_rows if target is None else target.shape[-2],
+        ):
+            _check.fail(
+                "x", f"a pair (x_src, x_dst) with a row for each source and target of {graph!r}", source
+            )
+        return graph
+    expected = f"[N, {in_channels}] or [B, N, {in_channels}], a sparse_csr tensor [N, {in_channels}] or None"
+    if x is None:
+        if in_channels == -1 and isinstance(graph, Graph):
+            in_channels = graph.num_cols
+        nodes = in_channels
+    else:
+        _check.tensor("x", x, expected)
+        if (
+            x.layout not in (torch.strided, torch.sparse_csr)
+            or x.dim() not in ((2,) if is_sparse(x) else (2, 3))
+            or (x.shape[-1] != in_channels and in_channels != -1)
+        ):
+            _check.fail("x", expected, x)
+        nodes = x.shape[-2]
+    if isinstance(graph, Tensor):
+        graph = Graph.from_edge_index(graph, num_nodes=nodes)
+    if not isinstance(graph, Graph) and not hasattr(graph, "spmm"):  # a DistributedGraph has it
+        raise TypeError(
+            f"`graph` must be an amstel.Graph or an edge_index [2, E], got {_check.describe(graph)}"
+        )
+    if graph.num_cols != nodes:
+        what = (
+            "without features `in_channels` is the number of nodes" if x is None else f"`x` has {nodes} rows"
+        )
+        raise ValueError(f"{what}: got {nodes} for {graph!r}")
+    return graph
+
+
+class Convolution(nn.Module):
+    """What the convolutions share: weights drawn alike, and an input width that may wait for the first input."""
+
+    in_channels: int
+    out_channels: int
+
+    def __new__(cls, in_channels: Any = None, *_: Any, **__: Any) -> Convolution:
+        lazy = (
+            type(in_channels) is not bool and isinstance(in_channels, (int, np.integer)) and in_channels == -1
+        )
+        return super().__new__(LAZY.get(cls, cls) if lazy else cls)
+
+    def _widths(self, in_channels: int, out_channels: int) -> None:
+        if not isinstance(self, LazyModuleMixin):
+            in_channels = _check.integer("in_channels", in_channels, 1)
+        self.in_channels, self.out_channels = (
+            int(in_channels),
+            _check.integer("out_channels", out_channels, 1),
+        )
+
+    def _make(self, shape: tuple[int, ...], device: Any, dtype: Any) -> nn.Parameter:
+        if isinstance(self, LazyModuleMixin):
+            fresh: Any = UninitializedParameter
+            return fresh(device=device, dtype=dtype)
+        return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """Weights uniform in ±sqrt(6 / (inputs + outputs)) (Glorot and Bengio, AISTATS 2010), biases 0."""
+        for name, p in self.named_parameters(recurse=False):
+            if isinstance(p, UninitializedParameter):
+                continue
+            if name == "bias":
+                nn.init.zeros_(p)
+            elif name.startswith("weight"):  # λ that learns stays what it was given
+                limit = math.sqrt(6 / max(1, p.shape[-2] + p.shape[-1]))
+                nn.init.uniform_(p, -limit, limit)
+
+
+class Lazy(LazyModuleMixin):
+    """Takes in_channels from the first input, or with x=None from the graph, and becomes the plain layer."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Lazy modules are a new feature")
+            super().__init__(*args, **kwargs)  # type: ignore[misc]
+
+    def initialize_parameters(self, x: Any, graph: Any = None, *_: Any, **__: Any) -> None:
+        if not self.has_uninitialized_params():  # type: ignore[misc]
+            self.in_channels = self.weight.shape[-2]  # type: ignore[attr-defined]
+            return
+        if type(x) is tuple and x and isinstance(x[0], Tensor):
+            x = x[0]
+        if isinstance(x, Tensor) and x.dim() >= 2:
+            width = x.shape[-1]
+        elif x is None and isinstance(graph, Graph):
+            width = graph.num_cols
+        else:
+            _check.fail_type("x", "a tensor [N, F] or, with a Graph, None where in_channels is -1", x)
+        self.in_channels = width
+        for name, p in list(self.named_parameters(recurse=False)):  # type: ignore[attr-defined]
+            if isinstance(p, UninitializedParameter):
+                p.materialize(self._shape(name))  # type: ignore[attr-defined]
+        self.reset_parameters()  # type: ignore[attr-defined]
+
+
+def loop_weight(value: Any) -> Any:
+    """λ: a number, or a Parameter of one element, which learns."""
+    if isinstance(value, nn.Parameter):
+        if value.numel() != 1 or value.dtype not in _check.FLOATS:
+            _check.fail("self_loops", "a number or a Parameter of one element", value)
+        return value
+    return _check.number("self_loops", value)

@@ -1,0 +1,51 @@
+"""DropEdge: a random mask on the edge weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from amstel import _check
+from amstel.graph import Graph
+
+
+class DropEdge(nn.Module):
+    r"""While training, drops each edge with probability p: its weight becomes 0, and the Graph stays as it is.
+
+    The result is an `edge_weight` [E] for every layer and for `amstel.ops.spmm`, whose normalization counts what is left,
+    as in the paper; nothing is scaled by 1 / (1 - p). Differentiable in edge_weight. In eval mode, or with p = 0, the
+    edge_weight that was given comes back.
+
+    Args:
+        p: rate, in [0, 1).
+
+    forward(graph, edge_weight=None): edge_weight [E], else the graph's own weights, else ones of the default dtype.
+
+    Source: Y. Rong, W. Huang, T. Xu and J. Huang, DropEdge: Towards Deep Graph Convolutional Networks on Node
+    Classification, ICLR 2020, equation 4 (whose directions of an edge are drawn one by one, too).
+
+    Example:
+        >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 0]]))
+        >>> amstel.nn.DropEdge(0.5)(graph).shape
+        torch.Size([3])
+    """
+
+    def __init__(self, p: float = 0.5):
+        super().__init__()
+        self.p = float(_check.number("p", p, "in [0, 1)", least=0, below=1))
+
+    def forward(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor | None:
+        if not isinstance(graph, Graph):
+            _check.fail_type("graph", "an amstel.Graph", graph)
+        if not self.training or self.p == 0:
+            return edge_weight
+        if edge_weight is None:
+            edge_weight = graph._weight
+        if edge_weight is None:
+            edge_weight = torch.ones(graph.num_edges, device=graph.device)
+        return edge_weight * (torch.rand(graph.num_edges, device=graph.device) >= self.p).to(
+            edge_weight.dtype
+        )
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

@@ -1,0 +1,152 @@
+"""SGConv, APPNP, GCN2Conv, DropEdge against PyG and their formulas; weights, λ and masks that learn, in every layer."""
+
+import pytest
+import torch
+from torch import nn
+
+import amstel
+from amstel.nn import APPNP, GCN, ChebConv, DropEdge, GCN2Conv, GCNConv, SGConv
+
+N = 7
+
+
+@pytest.fixture
+def index():
+    generator = torch.Generator().manual_seed(0)
+    index = torch.randint(0, N, (2, 20), generator=generator)
+    return index[:, index[0] != index[1]]
+
+
+def features(*shape):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def test_pygs_layers_agree(index):
+    pyg = pytest.importorskip("torch_geometric.nn")
+    graph, x, w = amstel.Graph.from_edge_index(index, N), features(N, 4), features(index.shape[1]).abs() + 0.1
+    for width in (3, 6):
+        ours, theirs = SGConv(4, width, K=3).double(), pyg.SGConv(4, width, K=3).double()
+        with torch.no_grad():
+            theirs.lin.weight.copy_(ours.weight.T)
+            theirs.lin.bias.copy_(ours.bias)
+        torch.testing.assert_close(ours(x, graph, w), theirs(x, index, w))
+    torch.testing.assert_close(APPNP(4, 0.2)(x, graph, w), pyg.APPNP(4, 0.2)(x, index, w))
+    for shared in (True, False):
+        ours = GCN2Conv(4, 0.3, 0.5, 2, shared_weights=shared).double()
+        theirs = pyg.GCN2Conv(4, 0.3, 0.5, 2, shared_weights=shared).double()
+        with torch.no_grad():
+            theirs.weight1.copy_(ours.weight)
+            if not shared:
+                theirs.weight2.copy_(ours.weight_initial)
+        first = features(N, 4).flip(0)
+        torch.testing.assert_close(ours(x, first, graph, w), theirs(x.clone(), first, index, w))
+
+
+LAYERS = {
+    "GCNConv": lambda loops: GCNConv(3, 2, self_loops=loops),
+    "GCNConv, self": lambda loops: GCNConv(3, 2, self_loops=loops, self_weight=True, norm="row"),
+    "SGConv": lambda loops: SGConv(3, 2, K=2, self_loops=loops),
+    "APPNP": lambda loops: APPNP(2, 0.3, self_loops=loops),
+    "GCN2Conv": lambda loops: GCN2Conv(3, 0.3, self_loops=loops),
+    "ChebConv": lambda loops: ChebConv(3, 2, K=2, lambda_max=loops),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_weights_loops_and_masks_learn_in_every_layer(name, index):
+    graph, x = amstel.Graph.from_edge_index(index, N), features(N, 3)
+    layer = LAYERS[name](nn.Parameter(torch.tensor(1.3, dtype=torch.float64))).double()
+    names = [key for key, _ in layer.named_parameters()]
+    assert "self_loops" in names or "lambda_max" in names
+    w, mask = (features(2, index.shape[1]).abs() + 0.2).requires_grad_()
+
+    def call(x, w, mask, *parameters):
+        inputs = (x, x.flip(0)) if isinstance(layer, GCN2Conv) else (x,)
+        given = dict(zip(names, parameters, strict=True))
+        return torch.func.functional_call(layer, given, (*inputs, graph, w * mask))
+
+    leaves = [x.requires_grad_(), w, mask, *[p.detach().clone().requires_grad_() for p in layer.parameters()]]
+    assert torch.autograd.gradcheck(call, leaves)
+
+
+def test_a_number_and_a_parameter_are_the_same_loop(index):
+    graph, x = amstel.Graph.from_edge_index(index, N), torch.randn(N, 3)
+    for name, make in LAYERS.items():
+        plain, learns = make(1.3), make(nn.Parameter(torch.tensor(1.3)))
+        learns.load_state_dict({**learns.state_dict(), **plain.state_dict()})
+        inputs = (x, x) if name == "GCN2Conv" else (x,)
+        torch.testing.assert_close(plain(*inputs, graph), learns(*inputs, graph), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", ["transform_first", "propagate_first"])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_bipartite_layer(index, order, own):
+    graph = amstel.Graph.from_csr(torch.tensor([0, 2, 3, 5]), torch.tensor([0, 4, 2, 1, 3]), num_cols=5)
+    conv = GCNConv(4, 2, order=order, self_weight=own, activation="relu").double()
+    nn.init.normal_(conv.bias)
+    x, target = features(5, 4), features(3, 4).flip(0)
+    y = amstel.ops.spmm(graph, (x @ conv.weight, target @ conv.weight)) + conv.bias
+    y = y + target @ conv.weight_self if own else y
+    torch.testing.assert_close(conv((x, target), graph), y.relu())
+    with pytest.raises(ValueError, match="pair"):
+        conv((x, None), graph)
+    with pytest.raises(ValueError, match="`x` must be"):
+        conv((x, features(4, 4)), graph)
+
+
+def test_one_lambda_max_a_graph():
+    parts = [torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), torch.tensor([[0, 1], [1, 0]])]
+    whole = amstel.Graph.from_edge_index(torch.cat([parts[0], parts[1] + 3], 1), 5)
+    conv, x = ChebConv(3, 2, K=3).double(), features(5, 3)
+    largest = torch.tensor([1.5, 1.9], dtype=torch.float64, requires_grad=True)
+    batch = torch.tensor([0, 0, 0, 1, 1])
+    y = conv(x, whole, lambda_max=largest, batch=batch)
+    for k, rows in enumerate((slice(0, 3), slice(3, 5))):
+        one = ChebConv(3, 2, K=3, lambda_max=float(largest[k])).double()
+        one.load_state_dict(conv.state_dict())
+        torch.testing.assert_close(y[rows], one(x[rows], parts[k]))
+    assert torch.autograd.gradcheck(lambda v: conv(x, whole, lambda_max=v, batch=batch), largest)
+    for bad, message in (
+        ({"lambda_max": largest}, "with `batch` one a graph"),
+        ({"lambda_max": largest, "batch": batch + 1}, "`batch` must be"),
+        ({"lambda_max": largest - 1.5}, "`lambda_max` must be"),
+        ({"lambda_max": float("nan")}, "`lambda_max` must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            conv(x, whole, **bad)
+
+
+def test_drop_edge_masks_weights(index):
+    graph = amstel.Graph.from_edge_index(index.repeat(1, 200), N)
+    drop = DropEdge(0.3)
+    w = torch.rand(graph.num_edges, requires_grad=True)
+    torch.manual_seed(0)
+    left = drop(graph, w)
+    kept = left != 0
+    assert abs(float(kept.float().mean()) - 0.7) < 0.03 and torch.equal(left[kept], w[kept])
+    assert torch.equal(torch.autograd.grad(left.sum(), w)[0], kept.float())
+    small = amstel.Graph.from_edge_index(index, N)
+    x, mask = torch.randn(N, 3), (torch.arange(index.shape[1]) % 3 > 0).float()
+    without = amstel.Graph.from_edge_index(index[:, mask > 0], N)
+    torch.testing.assert_close(amstel.ops.spmm(small, x, mask), amstel.ops.spmm(without, x))
+    assert drop.eval()(graph) is None and drop(graph, w) is w
+    with pytest.raises(ValueError, match="`p` must be in"):
+        DropEdge(1.0)
+
+
+def test_residual_and_jumping_connections(index):
+    graph, x = amstel.Graph.from_edge_index(index, N), torch.randn(N, 5)
+    model = GCN(5, 8, 3, num_layers=3, residual=True, jumping="cat").eval()
+    h = [model.layers[0](x, graph)]
+    for layer in model.layers[1:]:
+        h.append(layer(h[-1], graph) + h[-1])
+    torch.testing.assert_close(model(x, graph), model.head(torch.cat(h, 1)))
+    largest = GCN(5, 8, 3, num_layers=3, residual=True, jumping="max").eval()
+    largest.layers.load_state_dict(model.layers.state_dict())
+    torch.testing.assert_close(largest(x, graph), largest.head(torch.stack(h).amax(0)))
+    dropped = GCN(5, 8, 3, dropout=0.0, drop_edge=0.5)
+    assert not torch.equal(dropped(x, graph), dropped(x, graph))
+    assert torch.equal(dropped.eval()(x, graph), dropped(x, graph))
+    assert list(GCN(5, 8, 3).state_dict()) == ["layers.0.weight", "layers.1.weight"]  # as before
+    with pytest.raises(ValueError, match="`jumping` must be"):
+        GCN(5, 8, 3, jumping="last")
