@@ -216,7 +216,7 @@ def test_mri_by_the_denoiser_is_better_than_the_network_and_fits_the_measurement
 
 
 def test_mri_by_a_denoiser_does_not_depend_on_units_gauge_or_company(scan):
-    x, y, mask, maps = scan
+    _, y, mask, maps = scan
     torch.manual_seed(0)
     model = RIM(1, 4, 2, network="unet").eval()
     run = lambda y, maps: amstel.restore(y, "mri", mask=mask, sensitivities=maps, model=model)  # noqa: E731
@@ -254,7 +254,7 @@ def test_a_model_by_name():
     y = np.random.default_rng(0).random((24, 24))
     named = amstel.restore(y, sigma=0.1, model="gray_conv")
     np.testing.assert_array_equal(named, amstel.restore(y, sigma=0.1, model=RIM.pretrained("gray_conv")))
-    with pytest.raises(ValueError, match="`model` must be .*gray.*got 'nothing'"):
+    with pytest.raises(ValueError, match=r"`model` must be .*gray.*got 'nothing'"):
         amstel.restore(y, model="nothing")
     with pytest.raises(TypeError, match="`model` must be a RIM"):
         amstel.restore(y, model=3)
