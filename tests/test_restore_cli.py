@@ -24,7 +24,8 @@ pytest.importorskip("skimage", reason="structural similarity is scikit-image's")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SMALL = ["--features", "8", "--steps", "2", "--batch", "8", "--size", "16", "--learning-rate", "0.04"]
+SMALL = ["--network", "conv", "--features", "8", "--steps", "2"]
+SMALL += ["--batch", "8", "--size", "16", "--learning-rate", "0.04"]
 
 
 def _run(capsys, *arguments):

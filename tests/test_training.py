@@ -257,7 +257,7 @@ def commands(tmp_path_factory):
         "1",
     ]
     net = ["--features", "8", "--steps", "2", "--batch", "5", "--size", "16", "--iterations", "200"]
-    restore = ["restore", "train", root / "images", *net]
+    restore = ["restore", "train", root / "images", *net, "--network", "conv"]
     return {
         "graphs": (graphs, [*graphs, "--resume"]),
         "video": (video_, [*video_[:3], "--resume"]),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amstel.apps.restoration.settings import TASKS as TRAINED
-from amstel.apps.restoration.settings import Settings
+from amstel.apps.restoration.settings import USUAL, Settings
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
 from amstel.cli._family import Average, Force, Out, Resume, Weights, folder_of, new, report, with_plan
@@ -286,20 +286,38 @@ def evaluate(
     return 1 if failed else 0
 
 
+def _usual(name: str) -> dict[str, str]:
+    """The default of an option that depends on the network."""
+    return {"default": "; ".join(f"{network} {usual[name]}" for network, usual in USUAL.items())}
+
+
 _DEFAULT = Settings()
 _OPTIONS: dict[str, Any] = {
     "task": {
         "parser": values.choice(tuple(TRAINED), colour="color", grey="gray"),
         "help": ", ".join(TRAINED),
     },
-    "features": {"parser": values.positive, "help": "channels"},
-    "steps": {"parser": values.positive, "help": "inference steps"},
-    "stride": {"parser": values.positive, "help": "stride of the first layer"},
-    "depth": {"parser": values.positive, "help": "layers between the recurrent ones"},
+    "network": {
+        "parser": values.choice(tuple(USUAL)),
+        "help": "unet or conv",
+        "default": "unet to denoise, else conv",
+    },
+    "features": {"parser": values.positive, "help": "channels", **_usual("features")},
+    "steps": {"parser": values.positive, "help": "inference steps", **_usual("steps")},
+    "stride": {"parser": values.positive, "help": "stride of the first layer of conv", **_usual("stride")},
+    "depth": {
+        "parser": values.positive,
+        "help": "layers between the recurrent ones; for unet, blocks per scale",
+        **_usual("depth"),
+    },
     "iterations": {"parser": values.positive, "help": "batches to train on"},
-    "batch": {"parser": values.positive, "help": "patches per batch, over all processes"},
-    "size": {"parser": values.positive, "help": "side of a patch, in pixels"},
-    "learning_rate": {"parser": values.number(0), "help": "learning rate"},
+    "batch": {"parser": values.positive, "help": "patches per batch, over all processes", **_usual("batch")},
+    "size": {
+        "parser": values.positive,
+        "help": "side of a patch, in pixels; for unet, at the beginning",
+        **_usual("size"),
+    },
+    "learning_rate": {"parser": values.number(0), "help": "learning rate", **_usual("learning_rate")},
 }
 
 
@@ -325,7 +343,10 @@ def train(
     sigma: Annotated[
         tuple[float, float] | None,
         typer.Option(
-            "--sigma", metavar="LOW HIGH", parser=Level, help="range of the noise, 0..255 [default: 5 55]"
+            "--sigma",
+            metavar="LOW HIGH",
+            parser=values.number(0),
+            help="noise of denoising, 0..255 [default: conv 5 55; unet 0 75]",
         ),
     ] = None,
     validation: Annotated[
@@ -373,7 +394,7 @@ def train(
     if validation is not None and settings.task == "mri":
         tested = mri.CoilImages(validation, settings.size)
     initial = None if weights is None else train.load(weights).state_dict()
-    left = settings.iterations * settings.batch
+    left = sum(train.stage(settings, step).batch for step in range(settings.iterations))
     with (
         processes.group(common.device) as ranks,
         common.progress(left if ranks.first else 0, "patches") as update,

@@ -17,6 +17,7 @@ from amstel.inverse.images import Deblurring, Denoising, Inpainting, RandomProje
 from amstel.inverse.model import ForwardModel, Prepared
 from amstel.inverse.mri import MRI
 from amstel.inverse.noise import estimate_sigma
+from amstel.inverse.plug_and_play import plug_and_play
 from amstel.inverse.total_variation import total_variation
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "RandomProjection",
     "SuperResolution",
     "estimate_sigma",
+    "plug_and_play",
     "total_variation",
 ]

@@ -14,13 +14,16 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from amstel import _check, inverse, ops
-from amstel.inverse.canonical import canonical, sampled, unit
+from amstel.inverse.canonical import sampled
 from amstel.inverse.noise import blend, estimate_sigma
-from amstel.inverse.sensitivities import estimate_sensitivities
+from amstel.inverse.reconstruct import mri_physics as mri_physics
+from amstel.inverse.reconstruct import reconstruct
 from amstel.inverse.tiles import LEAST, TILE, tiled
 from amstel.nn.rim import RIM
 
 TASKS = ("denoise", "inpaint", "sr", "mri")
+#: Names of `RIM.pretrained`.
+SHIPPED = ("gray", "gray_conv", "color", "sr", "mri")
 #: Noise of the known pixels that inpainting assumes where none is given.
 SIGMA = {"inpaint": 1 / 255}
 #: Estimated noise up to the first is left alone, as it may be texture; from the second on it is all taken off.
@@ -40,7 +43,7 @@ def restore(
     *,
     mask: Any = None,
     sensitivities: Any = None,
-    model: RIM | None = None,
+    model: RIM | str | None = None,
     steps: int | None = None,
     device: str | torch.device | None = None,
     tile: int = TILE,
@@ -55,7 +58,7 @@ def restore(
     "denoise"  noisy image          identity                          gray, color
     "inpaint"  image with holes     `mask`                            gray, color
     "sr"       small image          antialiased bicubic by 1 / scale  sr
-    "mri"      k-space              coils, Fourier transform, `mask`  mri
+    "mri"      k-space              coils, Fourier transform, `mask`  gray
     =========  ===================  ================================  ===========
 
     "denoise" goes back to the image as sigma goes to 0, and takes nothing off that is larger than the noise, nor what
@@ -64,8 +67,10 @@ def restore(
     "inpaint" fills holes from their surroundings, then alternates the denoiser with putting back what is known; of noisy
     pixels it keeps as much as they are worth. It takes five times as long as to denoise.
     "sr" enlarges the luma Y (BT.601) of a color image with the network and Cb and Cr bicubically.
-    "mri" does not depend on the scale of k-space, nor on phase and size of the sensitivities, nor on the order of the
-    coils: see `amstel.inverse.canonical`. What k-space holds where nothing is sampled does not matter.
+    "mri" alternates the gray denoiser, on real and imaginary part, with the image next to it that fits k-space
+    (`amstel.inverse.plug_and_play`); `model="mri"` is the network that was trained for it, which is faster and worse.
+    Neither depends on the scale of k-space, nor on phase and size of the sensitivities, nor on the order of the coils: see
+    `amstel.inverse.canonical`. What k-space holds where nothing is sampled does not matter.
 
     Args:
         image: a NumPy array [H, W] or [H, W, 3] or a tensor [N, 1, H, W] or [N, 3, H, W], floating point, in [0, 1]
@@ -83,8 +88,10 @@ def restore(
             channels may be 1. "mri": 1 where k-space is sampled, a column [W], [H, W] or [N, 1, H, W].
         sensitivities: of the coils, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the center of
             k-space (`amstel.data.mri.estimate_sensitivities`).
-        model: other weights, a `RIM` with as many channels as the image (1 for "sr", 2 for "mri").
-        steps: of the inference, at most as many as the weights were trained with; default: as trained.
+        model: other weights, a `RIM` with as many channels as the image (1 for "sr"; for "mri" 1, a denoiser, or 2, a
+            network that was trained for it), or the name of weights that ship, as of `RIM.pretrained`.
+        steps: of the inference, at most as many as the weights were trained with; default: as trained, and one of the
+            denoiser that "mri" calls.
         device: where to compute; default: where the tensor is, the CPU for an array.
         tile: an image larger than `tile` pixels a side is worked on in overlapping tiles of that size, so that memory
             stays bounded: 0.3 GB for 512 on a CPU with the weights that ship, beside the image. The parts of the
@@ -131,14 +138,20 @@ def restore(
     automatic = sigma is None or (isinstance(sigma, str) and sigma == "auto")
     noise = _sigma(None if automatic else sigma, task, y)
     if model is None:
-        kind = task if task in ("sr", "mri") else "color" if y.shape[1] == 3 else "gray"
-        model = pretrained(kind, y.device)
-    channels = {"sr": 1, "mri": 2}.get(task, y.shape[1])
-    if model.channels != channels:
-        raise ValueError(f"`model` must be a network of {channels} channels, got one of {model.channels}")
+        model = "sr" if task == "sr" else "color" if task != "mri" and y.shape[1] == 3 else "gray"
+    if isinstance(model, str):
+        if model not in SHIPPED:
+            _check.fail("model", f"a RIM, or one of {', '.join(SHIPPED)}", model)
+        model = pretrained(model, y.device)
+    elif not hasattr(model, "channels"):
+        _check.fail_type("model", "a RIM or the name of weights that ship", model)
+    channels = {"sr": (1,), "mri": (1, 2)}.get(task, (y.shape[1],))
+    if model.channels not in channels:
+        wanted = " or ".join(map(str, channels))
+        raise ValueError(f"`model` must be a network of {wanted} channels, got one of {model.channels}")
     run = partial(tiled, partial(model, steps=steps), tile=tile)
     if task == "mri":
-        x = _reconstruct(partial(model, steps=steps), y, mask, sensitivities)
+        x = reconstruct(model, y, mask, sensitivities, steps)
     elif task == "sr":
         x = _enlarge(partial(run, progress=progress), y, scale)
     elif task == "inpaint":
@@ -153,11 +166,6 @@ def restore(
 def sr_sigma(scale: int) -> float:
     """The sigma of super-resolution's physics, which has no noise but rounding: it keeps the gradient near 1."""
     return 0.1 / scale
-
-
-def mri_physics(mri: inverse.MRI) -> inverse.Envelope:
-    """The gradient that the MRI network sees: of the Moreau envelope, since coils are badly conditioned."""
-    return inverse.Envelope(mri, 0.05, 8)
 
 
 def _denoise(
@@ -231,23 +239,6 @@ def _enlarge(run: Callable[..., Tensor], y: Tensor, scale: int) -> Tensor:
     physics = inverse.SuperResolution(scale, sr_sigma(scale))
     luma = run(ycc[:, :1].contiguous(), start[:, :1].contiguous(), lambda part: physics, scale=scale)
     return luma if y.shape[1] == 1 else from_ycbcr(torch.cat([luma, start[:, 1:]], 1))
-
-
-def _reconstruct(model: Callable[..., list[Tensor]], y: Tensor, mask: Tensor, sensitivities: Any) -> Tensor:
-    y, size = unit(y)  # so that estimating the maps is within the numbers, too
-    y = y.to(torch.complex64)
-    if sensitivities is None and y.shape[1] > 1:
-        masks = mask[:, 0].expand(len(y), -1, -1) if mask.dim() == 4 else [mask] * len(y)
-        sensitivities = torch.stack([estimate_sensitivities(k, m) for k, m in zip(y, masks, strict=True)])
-    elif sensitivities is not None:
-        sensitivities = torch.as_tensor(sensitivities).to(y.device)
-        if sensitivities.shape not in (y.shape[1:], y.shape) or not sensitivities.is_complex():
-            _check.fail("sensitivities", f"complex {list(y.shape[1:])} as k-space", sensitivities)
-        if not sensitivities.isfinite().all():
-            raise ValueError("`sensitivities` must be finite, got NaN or infinity")
-    y, maps, back = canonical(y, mask, sensitivities)
-    physics = inverse.MRI(mask, maps, centered=True)
-    return back(model(y, mri_physics(physics))[-1]) * size[:, 0]
 
 
 @lru_cache(maxsize=8)

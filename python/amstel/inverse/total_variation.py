@@ -1,16 +1,20 @@
-"""MRI by total variation: the reconstruction without a network that others are measured against."""
+"""Reconstruction by total variation, without a network: the classical method that others are measured against."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from amstel._check import fail, tensor
+from amstel import _check
+from amstel.inverse.model import ForwardModel
 from amstel.inverse.mri import MRI
+
+#: Steps of the power method, and how much its estimate, which is a little too small, is raised by.
+_POWER, _MARGIN = 30, 1.05
 
 
 def _differences(x: Tensor) -> Tensor:
-    """To the next row and to the next column, zero at the border: [N, H, W] to [2, N, H, W]."""
+    """To the next row and to the next column, zero at the border: [..., H, W] to [2, ..., H, W]."""
     return torch.stack(
         [torch.diff(x, dim=-2, append=x[..., -1:, :]), torch.diff(x, dim=-1, append=x[..., -1:])]
     )
@@ -27,41 +31,73 @@ def _differences_adjoint(q: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def total_variation(y: Tensor, physics: MRI, weight: float, iterations: int = 100) -> Tensor:
+def total_variation(y: Tensor, physics: ForwardModel, weight: float, iterations: int = 100) -> Tensor:
     """argmin over x of ||A x - y||^2 / 2 + weight * TV(x), TV the sum of sqrt(|d x / di|^2 + |d x / dj|^2).
 
-    FISTA; the proximal map of TV by 5 steps of projected gradient on its dual, each time from where the last one ended.
+    FISTA with steps of 1 / ||A||^2; the proximal map of TV by 5 steps of projected gradient on its dual, each time from
+    where the last one ended. The sigma of the physics plays no part: what it says is in the weight.
     Source: Beck and Teboulle, "Fast gradient-based algorithms for constrained total variation image denoising and
     deblurring problems", IEEE TIP 18, 2009.
 
     Args:
-        y: k-space, complex [N, coils, H, W].
-        physics: the forward model, with sigma = 1 and sum |S|^2 <= 1, so that 1 is a step that converges.
-        weight: >= 0, for an image with a largest magnitude of about 1.
-        iterations: of FISTA, each with one gradient.
+        y: the measurements: of `MRI` k-space, complex [N, coils, H, W]; NaN and infinity are let through where they
+            are measured.
+        physics: the forward model, of any scale.
+        weight: >= 0. For an image with a largest magnitude of about 1 and ||A|| of 1: 0.001 to 0.1, as noise grows.
+        iterations: of FISTA, each with one A^H A.
 
     Returns:
-        complex [N, H, W].
+        The images, as `physics.adjoint` gives them: complex [N, H, W] of `MRI`, real [N, C, H, W] of others, whose
+        channels have a total variation each.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
 
     Example:
         >>> physics = amstel.inverse.MRI(torch.arange(16) % 4 == 0)
         >>> total_variation(torch.randn(1, 1, 12, 16, dtype=torch.complex64), physics, 0.01).shape
         torch.Size([1, 12, 16])
     """
-    tensor("y", y, "a complex tensor [N, coils, H, W]")
-    if not 0 <= weight < float("inf"):
-        fail("weight", "a finite number >= 0", weight)
-    if iterations < 1:
-        fail("iterations", "an integer >= 1", iterations)
-    prepared = physics.prepare(y)
-    x = ahead = physics.adjoint(y)
+    _check.tensor("y", y, "measurements, a tensor [N, ...]")
+    if not isinstance(physics, ForwardModel):
+        _check.fail_type("physics", "a ForwardModel", physics)
+    _check.number("weight", weight, "a finite number >= 0", least=0)
+    _check.integer("iterations", iterations, 1)
+    start = physics.adjoint(y)
+    if not start.numel():
+        return start
+    # A convex problem of any scale: of one whose numbers have squares, with the weight in its unit.
+    unit = start.abs().max()
+    unit = torch.where((unit > 0) & unit.isfinite(), unit, torch.ones_like(unit))
+    start = start / unit
+    step = 1 / _norm(physics, start).clamp_min(torch.finfo(unit.dtype).tiny)
+    most = step * (weight / unit).clamp_max(torch.finfo(unit.dtype).max ** 0.4)
+    some = most.clamp_min(torch.finfo(unit.dtype).tiny)
+    x = ahead = start
     q, t = torch.zeros_like(_differences(x)), 1.0
     for _ in range(iterations):
-        moved = ahead - prepared.gradient(ahead)
+        moved = ahead - step * (physics.normal(ahead) - start)
         for _ in range(5):
             q = q + 0.24 * _differences(moved - _differences_adjoint(q))
-            q = q * (weight / q.abs().square().sum(0).sqrt().clamp_min(max(weight, 1e-30)))
+            q = q * (most / q.abs().square().sum(0).sqrt().maximum(some))
         last, x = x, moved - _differences_adjoint(q)
         t, before = (1 + (1 + 4 * t * t) ** 0.5) / 2, t
         ahead = x + (before - 1) / t * (x - last)
-    return x
+    return x * unit
+
+
+def _norm(physics: ForwardModel, like: Tensor) -> Tensor:
+    """At least ||A||^2 (within what the power method can tell), one for each image, to be multiplied with images."""
+    shape = (len(like),) + (1,) * (like.dim() - 1)
+    if isinstance(physics, MRI):  # at most the largest of all sums of |S|^2
+        maps = physics.sensitivities
+        if maps is None:
+            return like.real.new_ones(shape)
+        strength = maps.to(like.dtype).abs().square().sum(-3).flatten(-2).amax(-1)
+        return strength.to(like.real.dtype).reshape(-1, 1, 1).expand(shape)
+    x = torch.randn(like.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(like)
+    dims = tuple(range(1, like.dim()))
+    for _ in range(_POWER):
+        size = x.abs().square().sum(dims, keepdim=True).sqrt()
+        x = physics.normal(x / size.clamp_min(torch.finfo(size.dtype).tiny))
+    return _MARGIN * x.abs().square().sum(dims, keepdim=True).sqrt()

@@ -35,10 +35,10 @@ class DropEdge(nn.Module):
         self.p = float(_check.number("p", p, "in [0, 1)", least=0, below=1))
 
     def forward(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor | None:
-        if not isinstance(graph, Graph):
-            _check.fail_type("graph", "an amstel.Graph", graph)
         if not self.training or self.p == 0:
             return edge_weight
+        if not isinstance(graph, Graph):
+            _check.fail_type("graph", "an amstel.Graph", graph)
         if edge_weight is None:
             edge_weight = graph._weight
         if edge_weight is None:

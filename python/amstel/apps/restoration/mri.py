@@ -24,7 +24,8 @@ from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.restoration.evaluate import psnr, ssim
 from amstel.data.mri import cartesian_mask, estimate_sensitivities, read_kspace, read_mask
 from amstel.inverse import MRI, total_variation
-from amstel.inverse.restore import mri_physics
+from amstel.inverse.reconstruct import reconstruct
+from amstel.inverse.restore import pretrained
 from amstel.nn.rim import RIM
 from amstel.reference.mri import ifft2
 
@@ -32,6 +33,9 @@ Row = dict[str, Any]
 
 #: Weights of total variation among which the baseline is given the best.
 TV_WEIGHTS = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005)
+
+#: What a network of so many channels reconstructs by.
+METHODS = {1: "plug-and-play", 2: "RIM"}
 
 
 def _central(kspace: Tensor, mask: Tensor) -> Tensor:
@@ -54,13 +58,14 @@ def evaluate(
     device: str | torch.device = "cpu",
     weights: Sequence[float] = TV_WEIGHTS,
 ) -> list[Row]:
-    """Scores of zero filling, total variation and a RIM on one slice, by the protocol of this module.
+    """Scores of zero filling, total variation and `amstel.restore` on one slice, by the protocol of this module.
 
     Args:
         kspace: fully sampled and centered, complex [coils, H, W].
         mask: [W], or [h, w] at most as large as k-space.
-        model: default: the weights that ship.
-        steps: of the RIM; default: as it was trained.
+        model: a network for MRI, or a denoiser as the prior of plug-and-play; default: the ones that ship, one after the
+            other.
+        steps: of the model; default: as `amstel.restore` has it.
         device: where to reconstruct.
         weights: of total variation; the one with the best PSNR on this very slice counts, in favor of the baseline.
 
@@ -73,11 +78,13 @@ def evaluate(
     """
     if tensor("kspace", kspace, "complex [coils, H, W]").dim() != 3 or not kspace.is_complex():
         fail("kspace", "complex [coils, H, W]", kspace)
-    model = (RIM.pretrained("mri") if model is None else model).to(device).eval()
+    device = torch.device(device)
+    models = [pretrained(n, device) for n in ("gray", "mri")] if model is None else [model.to(device).eval()]
     mask = tensor("mask", mask, "a tensor [W] or [H, W]").to(device)
     full = _central(kspace.to(device), mask)
     y = mask * full
-    physics = MRI(mask, estimate_sensitivities(y, mask), centered=True)
+    maps = estimate_sensitivities(y, mask)
+    physics = MRI(mask, maps, centered=True)
     peak = physics.adjoint(y[None]).abs().max()
     y, full = y[None] / peak, full / peak
 
@@ -96,7 +103,7 @@ def evaluate(
     return [
         row("zero-filled", physics.adjoint(y)),
         *([max(tv, key=lambda r: r["psnr"])] if tv else []),
-        row("RIM", model(y, mri_physics(physics), steps)[-1]),
+        *(row(METHODS[m.channels], reconstruct(m, y, mask, maps, steps)) for m in models),
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 from amstel.apps import checks
 
@@ -17,37 +18,69 @@ TASKS = {"gray": 1, "color": 3, "sr": 1, "mri": 2}
 OLD_TASKS = {"grey": "gray", "colour": "color"}
 
 
+#: What is usual of each network, where the settings say nothing.
+USUAL: dict[str, dict[str, Any]] = {
+    "conv": {
+        "features": 64,
+        "steps": 3,
+        "depth": 4,
+        "stride": 2,
+        "sigma": (5.0, 55.0),
+        "batch": 8,
+        "size": 64,
+        "learning_rate": 2e-3,
+    },
+    "unet": {
+        "features": 16,
+        "steps": 2,
+        "depth": 1,
+        "stride": 1,
+        "sigma": (0.0, 75.0),
+        "batch": 16,
+        "size": 48,
+        "learning_rate": 1.5e-3,
+    },
+}
+_AS_USUAL: Any = None
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to train; the defaults are those of the weights that ship, but for the number of iterations.
 
     Attributes:
         task: "gray" or "color" (denoising), "sr" (super-resolution of a gray image), "mri" (multi-coil).
-        features, steps, stride, depth: of the network, see `amstel.nn.RIM`.
+        network: "unet" or "conv", see `amstel.nn.RIM`; default: "unet" to denoise, "conv" for the other tasks. With it
+            comes the recipe: that of "unet" draws the number of steps anew for every batch (one more or less than
+            `steps`, two more at the most), clips and rounds one noisy patch in three to 8 bits, draws one patch in
+            twenty itself (`amstel.data.synthetic`), and lets the patches grow to twice the size.
+        features, steps, stride, depth: of the network; default: as usual of it (`USUAL`), as the next ones.
         sigma: lowest and highest standard deviation of the noise, 0..255; a patch draws its own (denoising).
         scales: of super-resolution; a batch draws its own.
         iterations, batch, size: batches, patches a batch (over all processes), pixels a side of a patch.
         learning_rate: of Adam, reached after `warmup` iterations, then falling to zero along a half cosine.
         clip_gradient: largest norm of the gradient; 0 does not clip.
-        bfloat16: run the network under autocast; the physics stays float32.
+        bfloat16: run the network under autocast, a U-Net but for the last twelfth of the iterations; the physics stays
+            float32.
         seed: of everything random.
     """
 
     task: str = "gray"
-    features: int = 64
-    steps: int = 3
-    stride: int = 2
-    depth: int = 4
-    sigma: tuple[float, float] = (5.0, 55.0)
+    features: int = _AS_USUAL
+    steps: int = _AS_USUAL
+    stride: int = _AS_USUAL
+    depth: int = _AS_USUAL
+    sigma: tuple[float, float] = _AS_USUAL
     scales: tuple[int, ...] = (2, 3, 4)
     iterations: int = 20000
-    batch: int = 8
-    size: int = 64
-    learning_rate: float = 2e-3
+    batch: int = _AS_USUAL
+    size: int = _AS_USUAL
+    learning_rate: float = _AS_USUAL
     warmup: int = 200
     clip_gradient: float = 1.0
     bfloat16: bool = True
     seed: int = 0
+    network: str = _AS_USUAL
 
     def __post_init__(self) -> None:
         if self.task in OLD_TASKS:
@@ -56,12 +89,19 @@ class Settings:
             object.__setattr__(self, "task", new)
         if self.task not in TASKS:
             checks.fail("task", f"one of {', '.join(TASKS)}", self.task)
+        if self.network is None:
+            object.__setattr__(self, "network", "unet" if self.task in ("gray", "color") else "conv")
+        if self.network not in USUAL:
+            checks.fail("network", f"one of {', '.join(USUAL)}", self.network)
+        for name, usual in USUAL[self.network].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, usual)
         for name in ("features", "steps", "stride", "depth", "iterations", "batch", "size"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 checks.fail(name, "an integer >= 1", value)
-        if len(self.sigma) != 2 or not 0 < self.sigma[0] <= self.sigma[1] < math.inf:
-            checks.fail("sigma", "two numbers, 0 < lowest <= highest", self.sigma)
+        if len(self.sigma) != 2 or not (0 <= self.sigma[0] <= self.sigma[1] < math.inf and self.sigma[1] > 0):
+            checks.fail("sigma", "two numbers, 0 <= lowest <= highest, > 0", self.sigma)
         if not self.scales or any(not isinstance(s, int) or s < 2 for s in self.scales):
             checks.fail("scales", "integers >= 2", self.scales)
         for name in ("learning_rate", "warmup", "clip_gradient"):

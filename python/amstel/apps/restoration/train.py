@@ -24,6 +24,7 @@ from amstel.apps.restoration.settings import Settings as Settings
 from amstel.apps.task import Plan, Task
 from amstel.apps.training import CHECKPOINT as CHECKPOINT
 from amstel.data.images import ImageFolder, patches
+from amstel.data.synthetic import drawings
 from amstel.inverse.restore import mri_physics, sr_sigma
 from amstel.nn.rim import RIM
 
@@ -38,23 +39,41 @@ class Result:
 
 
 EVERY = 50
+#: Of a U-Net: how many steps more than its own, and how often; the shares of patches that are drawn, and that are
+#: clipped and rounded; what the steps before the last count together.
+STEPS = {-1: 0.1, 0: 0.7, 1: 0.1, 2: 0.1}
+DRAWN, ROUNDED, EARLIER = 0.05, 1 / 3, 0.3
+#: Of a U-Net: from which part of the iterations on a batch has what part of the patches, of what times the size.
+STAGES = ((0.8, 0.5, 2.0), (0.45, 0.75, 4 / 3), (0.0, 1.0, 1.0))
+#: The share of the iterations after which a U-Net is trained in float32.
+WIDE = 0.92
 
 
 # ---------------------------------------------------------------------------------------------- the tasks
 
 
 class Sample(NamedTuple):
-    """A batch of one inverse problem: the images, the measurement of them, where to start, the weights of the loss."""
+    """A batch of one inverse problem: the images, the measurement of them, where to start, the weights of the loss, how
+    many steps (None: as many as the network has)."""
 
     x: Tensor
     y: Tensor
     physics: Any
     initial: Tensor | None
     weight: Tensor
+    steps: int | None = None
 
 
 def sample(source: Any, settings: Settings, count: int, rng: np.random.Generator) -> Sample:
     """A batch of the task; `source` are images as uint8 arrays, for "mri" an `amstel.data.mri.CoilImages`."""
+    found = _sample(source, settings, count, rng)
+    if settings.network == "conv":
+        return found
+    counts, chances = zip(*STEPS.items(), strict=True)
+    return found._replace(steps=max(1, settings.steps + int(rng.choice(counts, p=chances))))
+
+
+def _sample(source: Any, settings: Settings, count: int, rng: np.random.Generator) -> Sample:
     if settings.task == "mri":
         x, physics, y = source.batch(count, rng)
         return Sample(x, y, mri_physics(physics), None, torch.ones(count))
@@ -67,10 +86,18 @@ def sample(source: Any, settings: Settings, count: int, rng: np.random.Generator
         return Sample(x, y, model, model.adjoint(y) * scale**2, torch.full((count,), 1 / scale))
     x = torch.from_numpy(patches(source, count, settings.size, rng)).float() / 255
     sigma = torch.from_numpy(rng.uniform(*settings.sigma, count).astype(np.float32)) / 255
-    noise = torch.from_numpy(rng.standard_normal(x.shape, np.float32))
-    y = x + sigma[:, None, None, None] * noise
-    # The error that is left grows about as sigma does.
-    return Sample(x, y, inverse.Denoising(sigma), None, 0.1 / sigma)
+    if settings.network == "conv":
+        noise = torch.from_numpy(rng.standard_normal(x.shape, np.float32))
+        # The error that is left grows about as sigma does.
+        return Sample(x, x + sigma[:, None, None, None] * noise, inverse.Denoising(sigma), None, 0.1 / sigma)
+    drawn = torch.from_numpy(rng.random(count) < DRAWN)
+    x[drawn] = torch.from_numpy(drawings(source, int(drawn.sum()), settings.size, rng))
+    sigma = sigma.clamp_min(0.01 / 255)
+    y = x + sigma[:, None, None, None] * torch.from_numpy(rng.standard_normal(x.shape, np.float32))
+    rounded = torch.from_numpy(rng.random(count) < ROUNDED)[:, None, None, None]
+    y = torch.where(rounded, (y.clamp(0, 1) * 255).round() / 255, y)
+    # As 1 / sigma², but for the least noise, which would be all that counts.
+    return Sample(x, y, inverse.Denoising(sigma), None, (sigma + 5 / 255) ** -2)
 
 
 def part(s: Sample, items: Sequence[int]) -> Sample:
@@ -86,12 +113,13 @@ def part(s: Sample, items: Sequence[int]) -> Sample:
         whole: Any = physics.model
         physics = mri_physics(inverse.MRI(whole.mask, whole.sensitivities[rows], centered=True))
     initial = None if s.initial is None else s.initial[rows]
-    return Sample(s.x[rows], s.y[rows], physics, initial, s.weight[rows])
+    return Sample(s.x[rows], s.y[rows], physics, initial, s.weight[rows], s.steps)
 
 
 class _Loss(nn.Module):
-    """A batch -> mean over the steps of the weighted squared error, and the last step's PSNR.
+    """A batch -> the weighted squared error, and the last step's PSNR.
 
+    The error is the mean over the steps; of a U-Net that of the last step, and 0.3 times the mean of those before.
     It is a module so that DistributedDataParallel sees one forward.
     """
 
@@ -101,10 +129,13 @@ class _Loss(nn.Module):
 
     def forward(self, s: Sample) -> tuple[Tensor, Tensor]:
         with torch.autocast(s.x.device.type, torch.bfloat16, enabled=self.short):
-            estimates = self.model(s.y, s.physics, initial=s.initial)
+            estimates = self.model(s.y, s.physics, s.steps, s.initial)
         errors = torch.stack([(e - s.x).abs().square().flatten(1).mean(1) for e in estimates])
         psnr = -10 * errors[-1].detach().log10().mean()
-        return (errors * s.weight).mean(), psnr
+        losses = (errors * s.weight).mean(1)
+        if self.model.network == "conv":
+            return losses.mean(), psnr
+        return losses[-1] + EARLIER * losses[:-1].sum() / max(1, len(losses) - 1), psnr
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -115,7 +146,20 @@ def network(settings: Settings) -> RIM:
     s = settings
     # The step to the measurements is given, and training does not go through its conjugate gradients.
     mri: dict[str, Any] = {"gradient_step": 1.0, "detach_gradient": True} if s.task == "mri" else {}
-    return RIM(TASKS[s.task], s.features, s.steps, stride=s.stride, depth=s.depth, **mri)
+    if s.network == "unet":
+        mri.pop("gradient_step", None)  # it reads the step and takes as much of it as it will
+    options: dict[str, Any] = {"network": s.network, "stride": s.stride, "depth": s.depth}
+    return RIM(TASKS[s.task], s.features, s.steps, **options, **mri)
+
+
+def stage(settings: Settings, step: int) -> Settings:
+    """The settings with the batch and the patches of a step: those of a U-Net become fewer and larger."""
+    if settings.network == "conv":
+        return settings
+    done = step / settings.iterations
+    share, times = next((share, times) for first, share, times in STAGES if done >= first)
+    batch, size = max(1, round(share * settings.batch)), round(times * settings.size)
+    return replace(settings, batch=batch, size=size)
 
 
 def adapt(state: Mapping[str, Tensor], model: RIM) -> dict[str, Tensor]:
@@ -123,6 +167,8 @@ def adapt(state: Mapping[str, Tensor], model: RIM) -> dict[str, Tensor]:
     channels all alike, and layers that it lacks between its GRUs hand on what they get."""
     state = dict(state)
     channels = model.channels
+    if model.network == "unet":
+        return _adapt_unet(state, model)
     first, last, bias = (state[key] for key in ("conv1.weight", "conv3.weight", "conv3.bias"))
     if first.shape[1] == 2 and channels > 1:
         # The fresh weights tell the channels apart, which training could not do where all are alike.
@@ -134,6 +180,18 @@ def adapt(state: Mapping[str, Tensor], model: RIM) -> dict[str, Tensor]:
             # Not quite the identity, so that its weights do not stay alike.
             fresh = 0.1 * value if value.dim() == 4 else torch.zeros_like(value)
             state[key] = nn.init.dirac_(torch.empty_like(value)) + fresh if value.dim() == 4 else fresh
+    return state
+
+
+def _adapt_unet(state: dict[str, Tensor], model: RIM) -> dict[str, Tensor]:
+    """The same of a U-Net, whose inputs are estimate, gradient and level, and the features of the last step."""
+    channels, head, tail = model.channels, state["unet.head.weight"], state["unet.tail.weight"]
+    if tail.shape[0] == 1 and channels > 1:
+        images = head.shape[1] - 1 - model.features * model.recurrent
+        alike = head[:, :images].repeat_interleave(channels, 1) / channels
+        fresh = model.unet.head.weight.detach()[:, : images * channels]
+        state["unet.head.weight"] = torch.cat([alike + fresh, head[:, images:]], 1)
+        state["unet.tail.weight"] = tail.repeat(channels, 1, 1, 1) + model.unet.tail.weight.detach()
     return state
 
 
@@ -165,6 +223,7 @@ def read(path: str | Path) -> Checkpoint:
         if not state["format"].startswith("amstel restore"):
             raise ValueError("another format")
         saved = state["settings"]
+        saved = {"network": "conv", **saved}  # as it always was before there was another
         settings = Settings(**{**saved, "task": OLD_TASKS.get(saved["task"], saved["task"])})
         model = network(settings)
         model.load_state_dict(state["model"])
@@ -177,7 +236,7 @@ def load(path: str | Path) -> RIM:
     """The model of a checkpoint, in evaluation mode, with the steps and the noise that it was trained with."""
     found = read(path)
     model = found.model.eval()
-    model.trained_steps = model.steps
+    model.trained_steps = model.steps + (max(STEPS) if model.network == "unet" else 0)
     if found.settings.task in ("gray", "color"):
         low, high = found.settings.sigma
         model.trained_sigma = (low / 255, high / 255)
@@ -196,21 +255,24 @@ class _Task(Task):
         self.validation: Sample | None = None
         if validation is not None:
             rng = np.random.default_rng([settings.seed, 1])
-            self.validation = sample(validation, settings, 8 * settings.batch, rng)
+            self.validation = sample(validation, settings, 8 * settings.batch, rng)._replace(steps=None)
 
     def items(self, step: int) -> range:
-        return range(self.settings.batch)
+        return range(stage(self.settings, step).batch)
 
     def inputs(self, step: int, items: Sequence[int]) -> tuple[Sample]:
         # Every process draws all of the batch, so that it does not matter how many there are.
         if step != self.last:
             rng = np.random.default_rng([self.settings.seed, step, 0])
-            self.batch = sample(self.source, self.settings, self.settings.batch, rng)
+            settings = stage(self.settings, step)
+            self.batch = sample(self.source, settings, settings.batch, rng)
             self.last = step
         return (_to(part(self.batch, items), self.group.device),)
 
     def prepare(self, step: int) -> None:
         s = self.settings
+        if s.network == "unet":
+            self.module.short = s.bfloat16 and step < WIDE * s.iterations
         warm = min(1.0, (step + 1) / max(1, s.warmup))
         for group in self.optimizer.param_groups:
             group["lr"] = warm * (s.learning_rate * (1 + math.cos(math.pi * step / s.iterations)) / 2)
@@ -308,4 +370,4 @@ def _to(s: Sample, device: torch.device) -> Sample:
     if device.type == "cpu":
         return s
     initial = None if s.initial is None else s.initial.to(device)
-    return Sample(s.x.to(device), s.y.to(device), s.physics.to(device), initial, s.weight.to(device))
+    return Sample(s.x.to(device), s.y.to(device), s.physics.to(device), initial, s.weight.to(device), s.steps)

@@ -1,0 +1,124 @@
+"""A denoiser as the prior of any inverse problem: plug-and-play by half-quadratic splitting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from amstel import _check
+from amstel.inverse.envelope import Envelope
+from amstel.inverse.model import ForwardModel
+
+Denoiser = Callable[[Tensor, float], Tensor]
+
+
+@torch.no_grad()
+def plug_and_play(
+    y: Tensor,
+    physics: ForwardModel,
+    denoiser: Denoiser,
+    levels: Sequence[float],
+    *,
+    weight: float = 0.3,
+    iterations: int = 5,
+    initial: Tensor | None = None,
+) -> Tensor:
+    r"""The image x behind y = A x + noise, with what a denoiser knows of images for a prior.
+
+    .. code-block:: text
+
+        x_k = argmin_x  |A x - y|² / (2 sigma²) + weight |x - z_{k-1}|² / (2 level_k²)      z_k = denoiser(x_k, level_k)
+
+    for falling levels, and one more x at the end. Each x is the image next to z that fits the measurements as well as
+    their noise, sigma of the physics, allows; what is not measured is filled in by the denoiser, first coarsely and then
+    finely. x is found by conjugate gradients from z (`amstel.inverse.Envelope`). The denoiser sees the image in another
+    of its eight orientations every time, so that what it leaves of its own does not add up.
+
+    Args:
+        y: the measurements.
+        physics: the forward model, with the sigma of the noise in y.
+        denoiser: (images, level) -> images, for Gaussian noise of that standard deviation; images [N, C, H, W], or
+            complex [N, H, W] where those of the physics are (`complex_denoiser` makes one of a gray denoiser).
+        levels: > 0: from about what the first estimate is off by to about what is left at the end.
+        weight: > 0: of the prior; 0.2 to 0.5 is usual.
+        iterations: of conjugate gradients for each x.
+        initial: z_0; default: what the measurements alone say, by 10 conjugate gradients from 0.
+
+    Returns:
+        The images, as `physics.adjoint` gives them, without a gradient.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
+    Complexity: len(levels) times the denoiser and `iterations` A^H A.
+
+    Source: S. Venkatakrishnan et al., Plug-and-Play Priors for Model Based Reconstruction, GlobalSIP 2013; K. Zhang et al.,
+    Plug-and-Play Image Restoration with Deep Denoiser Prior, IEEE TPAMI 44, 2022.
+
+    Example:
+        >>> physics = amstel.inverse.Deblurring(torch.full((3, 3), 1 / 9), sigma=0.02)
+        >>> mean = lambda x, level: torch.nn.functional.avg_pool2d(x, 3, 1, 1)
+        >>> amstel.inverse.plug_and_play(torch.rand(1, 1, 8, 9), physics, mean, levels=[0.1, 0.05]).shape
+        torch.Size([1, 1, 8, 9])
+    """
+    if not isinstance(physics, ForwardModel):
+        _check.fail_type("physics", "a ForwardModel", physics)
+    if not callable(denoiser):
+        _check.fail_type("denoiser", "a function of images and a level", denoiser)
+    levels = [float(_check.number("levels", level, "numbers > 0", above=0)) for level in levels]
+    if not levels:
+        _check.fail("levels", "at least one number > 0", levels)
+    _check.number("weight", weight, "a finite number > 0", above=0)
+    start = physics.adjoint(_check.tensor("y", y, "measurements, a tensor [N, ...]"))
+    if initial is None:
+        # Next to nothing but the measurements; 10 iterations leave out what they hardly tell.
+        z = _nearest(physics, y, torch.zeros_like(start), 1e-3 * _precision(physics), 10)
+    elif _check.tensor("initial", initial, "images as of the physics").shape != start.shape:
+        _check.fail("initial", f"images {list(start.shape)}", initial)
+    else:
+        z = initial.to(start.dtype)
+    for k, level in enumerate(levels):
+        x = _nearest(physics, y, z, weight / level**2, iterations)
+        z = _turned(denoiser(_turned(x, k), level), k, back=True)
+        if z.shape != x.shape:
+            _check.fail("denoiser", f"a function to images {list(x.shape)}", z)
+    return _nearest(physics, y, z, weight / levels[-1] ** 2, iterations)
+
+
+def complex_denoiser(denoiser: Denoiser) -> Denoiser:
+    """A denoiser of complex images [N, H, W] from one of gray images [N, 1, H, W] in [0, 1].
+
+    Real and imaginary part are denoised apart, -1/2 to 3/2 of each as 0 to 1, so that a phase that is not quite right
+    stays within the gray scale.
+    """
+
+    def denoise(x: Tensor, level: float) -> Tensor:
+        parts = torch.stack([x.real, x.imag], 1).flatten(0, 1)[:, None]
+        found = (2 * denoiser(0.25 + 0.5 * parts, 0.5 * level) - 0.5)[:, 0].unflatten(0, (-1, 2))
+        return torch.complex(found[:, 0], found[:, 1])
+
+    return denoise
+
+
+def _nearest(physics: ForwardModel, y: Tensor, z: Tensor, weight: float, iterations: int) -> Tensor:
+    return z - Envelope(physics, weight, iterations).gradient(z, y)
+
+
+def _precision(physics: ForwardModel) -> float:
+    """1 / sigma² of the noisiest image."""
+    sigma = physics.sigma
+    return float(sigma.max() if isinstance(sigma, Tensor) else sigma) ** -2
+
+
+def _turned(x: Tensor, number: int, back: bool = False) -> Tensor:
+    """x in one of its eight orientations, contiguous, or back from it."""
+    flips = [dim for dim, bit in ((-1, 2), (-2, 4)) if number & bit]
+    swap = bool(number & 1)
+    if swap and not back:
+        x = x.transpose(-1, -2)
+    x = x.flip(flips)
+    if swap and back:
+        x = x.transpose(-1, -2)
+    return x.contiguous()

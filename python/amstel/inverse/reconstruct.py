@@ -1,0 +1,89 @@
+"""MRI from k-space of any scanner: by a denoiser of gray images as prior, or by a network that was trained for it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amstel import _check
+from amstel.inverse.canonical import canonical, unit
+from amstel.inverse.envelope import Envelope
+from amstel.inverse.images import Denoising
+from amstel.inverse.mri import MRI
+from amstel.inverse.plug_and_play import complex_denoiser, plug_and_play
+from amstel.inverse.sensitivities import estimate_sensitivities
+from amstel.nn.rim import RIM
+
+#: Of plug-and-play, for images with a largest magnitude of about 1: the levels, the last one at least the noise; the
+#: weight of the prior; conjugate gradients for each data step; steps of the denoiser. Chosen on simulated coils.
+LEVELS, WEIGHT, ITERATIONS, STEPS = np.geomspace(50, 2, 8) / 255, 0.3, 5, 1
+#: The outermost part of the samples, whose size tells the noise.
+_OUTER = 0.25
+
+
+def mri_physics(mri: MRI) -> Envelope:
+    """The gradient that the MRI network sees: of the Moreau envelope, since coils are badly conditioned."""
+    return Envelope(mri, 0.05, 8)
+
+
+def reconstruct(
+    model: RIM, y: Tensor, mask: Tensor, sensitivities: Any = None, steps: int | None = None
+) -> Tensor:
+    """The images [N, H, W] of k-space [N, coils, H, W], centered, 0 where it is not sampled; see `amstel.restore`.
+
+    Args:
+        model: of one channel, a gray denoiser: the prior of `plug_and_play`; of two channels: a network that
+            was trained for MRI, on the gradients of `mri_physics`.
+        y, mask, sensitivities: as for `amstel.restore`.
+        steps: of the model; default: one of a denoiser, which it is called often enough, or as it was trained.
+    """
+    y, size = unit(y)  # so that estimating the maps is within the numbers, too
+    y = y.to(torch.complex64)
+    if sensitivities is None and y.shape[1] > 1:
+        masks = mask[:, 0].expand(len(y), -1, -1) if mask.dim() == 4 else [mask] * len(y)
+        sensitivities = torch.stack([estimate_sensitivities(k, m) for k, m in zip(y, masks, strict=True)])
+    elif sensitivities is not None:
+        sensitivities = torch.as_tensor(sensitivities).to(y.device)
+        if sensitivities.shape not in (y.shape[1:], y.shape) or not sensitivities.is_complex():
+            _check.fail("sensitivities", f"complex {list(y.shape[1:])} as k-space", sensitivities)
+        if not sensitivities.isfinite().all():
+            raise ValueError("`sensitivities` must be finite, got NaN or infinity")
+    y, maps, back = canonical(y, mask, sensitivities)
+    if model.channels == 2:
+        x = model(y, mri_physics(MRI(mask, maps, centered=True)), steps)[-1]
+    else:
+        masks = mask.expand(len(y), -1, -1, -1) if mask.dim() == 4 else [mask] * len(y)
+        parts = zip(y.split(1), masks, maps.split(1), strict=True)
+        x = torch.cat([_by_denoiser(model, k, m if m.dim() < 3 else m[0], s, steps) for k, m, s in parts])
+    return back(x) * size[:, 0]
+
+
+def _by_denoiser(model: RIM, y: Tensor, mask: Tensor, maps: Tensor, steps: int | None) -> Tensor:
+    """Of one image in the gauge and scale of `canonical`, so that each is as it would be alone."""
+    sigma = _noise(y, mask)
+    levels = np.maximum(LEVELS, sigma).tolist()
+    denoiser = complex_denoiser(lambda x, level: model(x, Denoising(level), steps or STEPS)[-1])
+    return plug_and_play(
+        y, MRI(mask, maps, sigma, centered=True), denoiser, levels, weight=WEIGHT, iterations=ITERATIONS
+    )
+
+
+def _noise(y: Tensor, mask: Tensor) -> float:
+    """The standard deviation of the noise in k-space, or what the image has far from its middle, if that is more.
+
+    A normal distribution's from the median of the magnitudes; at least 1e-4 of what the image is scaled to.
+    """
+    height, width = y.shape[-2:]
+    rows, columns = (
+        torch.linspace(-1, 1, n, device=y.device) if n > 1 else y.real.new_zeros(1) for n in (height, width)
+    )
+    radius = torch.hypot(rows[:, None], columns)
+    sampled = (mask != 0).expand(height, width)
+    if not sampled.any():
+        return 1.0
+    outer = sampled & (radius >= radius[sampled].quantile(1 - _OUTER))
+    return max(1e-4, float(y[..., outer].abs().median()) / math.sqrt(2 * math.log(2)))

@@ -1,0 +1,115 @@
+"""Training of recurrent inference machines: the settings of each network, the recipe of the U-Net, drawn patches."""
+
+import dataclasses
+import doctest
+
+import numpy as np
+import pytest
+import torch
+
+from amstel.apps.restoration import train as recipe
+from amstel.apps.restoration.settings import Settings
+from amstel.data import synthetic
+from amstel.inverse import Denoising
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def photographs(channels=1, count=3, seed=0):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:40, :44] / 7
+    waves = [np.sin(a * x + b * y + c) for a, b, c in rng.uniform(0, 2, (count * channels, 3))]
+    images = np.rint(127 + 100 * np.stack(waves)).astype(np.uint8).reshape(count, channels, 40, 44)
+    return [image[0] if channels == 1 else image.transpose(1, 2, 0) for image in images]
+
+
+SMALL = Settings(features=4, batch=4, size=16, iterations=20, warmup=2)
+
+
+def test_each_task_has_its_network_and_each_network_its_settings():
+    assert [Settings(task=t).network for t in ("gray", "color", "sr", "mri")] == [
+        "unet",
+        "unet",
+        "conv",
+        "conv",
+    ]
+    unet, conv = Settings(), Settings(network="conv")
+    assert (unet.features, unet.steps, unet.sigma, unet.size) == (16, 2, (0.0, 75.0), 48)
+    assert (conv.features, conv.stride, conv.depth, conv.sigma) == (64, 2, 4, (5.0, 55.0))
+    assert Settings(network="unet", steps=3).steps == 3 and Settings(sigma=(0, 10)).sigma == (0, 10)
+    assert dataclasses.replace(conv, iterations=7).features == 64
+    for bad, message in (
+        ({"network": "vgg"}, "`network` must be one of conv, unet, got 'vgg'"),
+        ({"features": 0}, "`features` must be an integer >= 1, got 0"),
+        ({"sigma": (0, 0)}, "`sigma` must be two numbers"),
+        ({"sigma": (-1, 5)}, "`sigma` must be two numbers"),
+        ({"learning_rate": -1.0}, "`learning_rate` must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Settings(**bad)
+
+
+def test_patches_grow():
+    stages = [recipe.stage(SMALL, step) for step in range(20)]
+    assert [(s.batch, s.size) for s in (stages[0], stages[9], stages[16])] == [(4, 16), (3, 21), (2, 32)]
+    conv = dataclasses.replace(SMALL, network="conv")
+    assert recipe.stage(conv, 19) is conv
+
+
+def test_noise_of_the_unet_is_clipped_and_rounded_in_one_patch_of_three():
+    settings = Settings(batch=300, size=8)
+    s = recipe.sample(photographs(), settings, 300, np.random.default_rng(0))
+    eight_bit = ((s.y * 255 - (s.y * 255).round()).abs() < 1e-4).flatten(1).all(1)
+    assert 0.25 < eight_bit.float().mean() < 0.45
+    assert s.y[eight_bit].min() >= 0 and s.y[~eight_bit].min() < 0
+    assert (
+        isinstance(s.physics, Denoising) and s.physics.sigma.min() > 0 and s.physics.sigma.max() <= 75 / 255
+    )
+    drawn = recipe.sample([np.full((9, 9), 128, np.uint8)], settings, 300, np.random.default_rng(0))
+    assert 3 <= (drawn.x != 128 / 255).flatten(1).any(1).sum() <= 30
+    steps = [recipe.sample(photographs(), settings, 1, np.random.default_rng(n)).steps for n in range(60)]
+    assert set(steps) == {1, 2, 3, 4} and steps.count(2) > 30
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_drawings(channels):
+    images = photographs(channels)
+    drawn = synthetic.drawings(images, 60, 24, np.random.default_rng(0))
+    assert drawn.shape == (60, channels, 24, 24) and drawn.dtype == np.float32
+    assert 0 <= drawn.min() and drawn.max() <= 1
+    again = synthetic.drawings(images, 60, 24, np.random.default_rng(0))
+    np.testing.assert_array_equal(drawn, again)
+    flat = np.ptp(drawn, (2, 3)).max(1) == 0
+    assert 4 <= flat.sum() <= 40  # of the flat ones, of two like colors, and little else
+    assert not doctest.testmod(synthetic, extraglobs={"np": np}).failed
+
+
+def test_the_loss_is_of_the_last_step_and_less_of_those_before():
+    model = recipe.network(SMALL)
+    s = recipe.sample(photographs(), SMALL, 4, np.random.default_rng(0))._replace(steps=3)
+    loss, psnr = recipe._Loss(model, False)(s)
+    errors = [((e - s.x).square().flatten(1).mean(1) * s.weight).mean() for e in model(s.y, s.physics, 3)]
+    torch.testing.assert_close(loss, errors[2] + 0.3 * (errors[0] + errors[1]) / 2)
+    assert psnr.isfinite()
+
+
+def test_a_unet_is_trained_averaged_and_loaded_the_same_every_time(tmp_path):
+    small = dataclasses.replace(SMALL, iterations=6)
+    whole = recipe.train(photographs(), small, tmp_path / "whole", average=0.9)
+    again = recipe.train(photographs(), small, average=0.9)
+    for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    found = recipe.load(tmp_path / "whole" / "checkpoint.pt")
+    assert found.network == "unet" and found.trained_steps == 4 and found.trained_sigma == (0, 75 / 255)
+    x = torch.rand(1, 1, 16, 16)
+    torch.testing.assert_close(
+        found(x, Denoising(0.1))[-1], whole.model(x, Denoising(0.1))[-1]
+    )  # in another layout
+
+
+def test_color_begins_from_gray():
+    gray, color = recipe.network(SMALL), recipe.network(dataclasses.replace(SMALL, task="color"))
+    state = recipe.adapt(gray.state_dict(), color)
+    color.load_state_dict(state)
+    assert state["unet.tail.weight"].shape[0] == 3
+    assert torch.equal(state["unet.body.0.a.weight"], gray.state_dict()["unet.body.0.a.weight"])
