@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import amstel
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -53,6 +55,17 @@ def data_folder() -> Path:
     if not data_root().is_dir():
         pytest.fail(f"AMSTEL_DATA names {data_root()}, which is no folder")
     return data_root()
+
+
+@pytest.fixture(autouse=True)
+def errors_at_once(request):
+    """On CUDA an error in the values of an argument is raised by a later call; here by the call that is tested."""
+    if request.node.get_closest_marker("cuda") is None:
+        yield
+        return
+    amstel.set_checks("sync")
+    yield
+    amstel.set_checks("async")
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import time
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import distributed
 
@@ -27,6 +26,7 @@ from amstel.distributed import (
     partition,
     sum_gradients,
 )
+from tests import processes
 
 N, FEATURES, CLASSES = 120, 6, 3
 WORLDS = (1, 2, 3, 4)
@@ -84,9 +84,7 @@ def _outputs(graph, x, grad):
     return [*found, amstel.ops.spmm(graph, batch)[1]]
 
 
-def _work(rank, folder):
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=max(WORLDS))
+def _work(rank, most, folder):
     for world in WORLDS:
         group = distributed.new_group(list(range(world)))
         if rank < world:
@@ -95,7 +93,6 @@ def _work(rank, folder):
                 torch.save(found, f"{folder}/found-{world}.pt")
     distributed.barrier()
     _fail_together(folder, rank)
-    distributed.destroy_process_group()
 
 
 def _of_world(folder, world, rank, group):
@@ -174,7 +171,7 @@ def folder(tmp_path_factory):
     application.write(amstel.data.block_model(**DATA), 4, folder / "study-4")
     shutil.copytree(folder / "plain-4", folder / "missing")
     shutil.rmtree(folder / "missing" / "part-2")
-    mp.spawn(_work, (str(folder),), nprocs=max(WORLDS))
+    processes.run(_work, folder, world=max(WORLDS))
     return folder
 
 

@@ -39,7 +39,9 @@ def video() -> tuple[Tensor, Tensor]:
     output, (h, c) = lstm(x)
     weight_x, weight_h, bias = torch.randn(16, 3, 3, 3), torch.randn(16, 4, 3, 3), torch.zeros(16)
     ours, (last_h, last_c) = amstel.ops.conv_lstm(x, weight_x, weight_h, bias)
-    assert output.shape == ours.shape and h.shape[1:] == last_h.shape[-4:] and c.shape[1:] == last_c.shape[-4:]
+    assert (
+        output.shape == ours.shape and h.shape[1:] == last_h.shape[-4:] and c.shape[1:] == last_c.shape[-4:]
+    )
     return output, ours
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from amstel import _check
 from amstel.nn._conv_lstm import State, _Gates, _Layer, check_like
+from amstel.nn._per_layer import count_of, per_layer
 from amstel.ops.conv_lstm import conv_lstm_cell
 from amstel.reference.conv_lstm import same_conv
 
@@ -193,9 +193,9 @@ class ConvLSTM(nn.Module):
         if num_layers is not None:
             num_layers = _check.integer("num_layers", num_layers, 1)
         given = {"hidden_channels": hidden_channels, "kernel_size": kernel_size, "stride": stride}
-        self.num_layers = n = num_layers or max(_count(name, value) for name, value in given.items())
-        hidden = _per_layer("hidden_channels", hidden_channels, n)
-        kernels, strides = (_per_layer(name, given[name], n) for name in ("kernel_size", "stride"))
+        self.num_layers = n = num_layers or max(count_of(name, value) for name, value in given.items())
+        hidden = per_layer("hidden_channels", hidden_channels, n)
+        kernels, strides = (per_layer(name, given[name], n) for name in ("kernel_size", "stride"))
         self.hidden_channels = hidden[0] if len(set(hidden)) == 1 else hidden
         self.kernel_size = kernels[0] if len(set(kernels)) == 1 else kernels
         self.stride = strides[0] if len(set(strides)) == 1 else strides
@@ -391,28 +391,3 @@ def _float(name: str, value: torch.dtype | None) -> torch.dtype | None:
     if value is not None and value not in _check.FLOATS:
         _check.fail(name, "None or a floating-point dtype", value)
     return value
-
-
-def _listed(value: Any) -> bool:
-    return isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim > 0)
-
-
-def _is_per_layer(name: str, value: Any) -> bool:
-    """Two integers are height and width, where there is such a thing."""
-    return _listed(value) and (name == "hidden_channels" or len(value) != 2 or any(map(_listed, value)))
-
-
-def _count(name: str, value: Any) -> int:
-    return len(value) if _is_per_layer(name, value) else 1
-
-
-def _per_layer(name: str, value: Any, count: int) -> tuple[Any, ...]:
-    """A number (of hidden channels) or a pair (of anything else) for every layer."""
-    parse: Callable[[str, Any], Any]
-    parse = (lambda n, v: _check.integer(n, v, 1)) if name == "hidden_channels" else _pair
-    if not _is_per_layer(name, value):
-        return (parse(name, value),) * count
-    if len(value) != count:
-        one = "an integer >= 1" if name == "hidden_channels" else "an integer >= 1 or two of them"
-        _check.fail(name, f"{one}, or a list of these for each layer (num_layers is {count})", value)
-    return tuple(parse(f"{name}[{k}]", v) for k, v in enumerate(value))
