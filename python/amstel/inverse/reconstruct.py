@@ -20,7 +20,7 @@ from amstel.nn.rim import RIM
 
 #: Of plug-and-play, for images with a largest magnitude of about 1: the levels, the last one at least the noise; the
 #: weight of the prior; conjugate gradients for each data step; steps of the denoiser. Chosen on simulated coils.
-LEVELS, WEIGHT, ITERATIONS, STEPS = np.geomspace(50, 2, 8) / 255, 0.3, 5, 1
+LEVELS, WEIGHT, ITERATIONS, STEPS = np.geomspace(50, 1, 12) / 255, 0.3, 5, 1
 #: The outermost part of the samples, whose size tells the noise.
 _OUTER = 0.25
 
