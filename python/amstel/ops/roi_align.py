@@ -12,7 +12,8 @@ from torch import Tensor
 from amstel import _check
 from amstel.ops import _roi_align_cuda  # noqa: F401  (registers the plain form on CUDA)
 from amstel.ops._raw import operators, own_gradient
-from amstel.ops.roi_pool import _channels_last, _check_input, _empty, _output_size, _rois, _scale
+from amstel.ops._roi_pool import _channels_last, _empty
+from amstel.ops.roi_pool import _check_input, _output_size, _rois, _scale
 
 _ops = operators
 
