@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -70,11 +70,11 @@ def describe(value: Any) -> str:
     return f"{text if len(text) <= 200 else text[:200] + '...'} ({type(value).__name__})"
 
 
-def fail(argument: str, expected: str, got: Any) -> None:
+def fail(argument: str, expected: str, got: Any) -> NoReturn:
     raise ValueError(f"`{argument}` must be {expected}, got {describe(got)}")
 
 
-def fail_type(argument: str, expected: str, got: Any) -> None:
+def fail_type(argument: str, expected: str, got: Any) -> NoReturn:
     raise TypeError(f"`{argument}` must be {expected}, got {describe(got)}")
 
 

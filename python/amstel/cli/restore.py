@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amstel.apps.restoration.settings import TASKS as TRAINED
-from amstel.apps.restoration.settings import USUAL, Settings
+from amstel.apps.restoration.settings import Settings
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
 from amstel.cli._family import Average, Force, Out, Resume, Weights, folder_of, new, report, with_plan
+from amstel.cli._restore import OPTIONS
 
 if TYPE_CHECKING:
     from amstel.nn import RIM
@@ -286,42 +286,7 @@ def evaluate(
     return 1 if failed else 0
 
 
-def _usual(name: str) -> dict[str, str]:
-    """The default of an option that depends on the network."""
-    return {"default": "; ".join(f"{network} {usual[name]}" for network, usual in USUAL.items())}
-
-
-_DEFAULT = Settings()
-_OPTIONS: dict[str, Any] = {
-    "task": {
-        "parser": values.choice(tuple(TRAINED), colour="color", grey="gray"),
-        "help": ", ".join(TRAINED),
-    },
-    "network": {
-        "parser": values.choice(tuple(USUAL)),
-        "help": "unet or conv",
-        "default": "unet to denoise, else conv",
-    },
-    "features": {"parser": values.positive, "help": "channels", **_usual("features")},
-    "steps": {"parser": values.positive, "help": "inference steps", **_usual("steps")},
-    "stride": {"parser": values.positive, "help": "stride of the first layer of conv", **_usual("stride")},
-    "depth": {
-        "parser": values.positive,
-        "help": "layers between the recurrent ones; for unet, blocks per scale",
-        **_usual("depth"),
-    },
-    "iterations": {"parser": values.positive, "help": "batches to train on"},
-    "batch": {"parser": values.positive, "help": "patches per batch, over all processes", **_usual("batch")},
-    "size": {
-        "parser": values.positive,
-        "help": "side of a patch, in pixels; for unet, at the beginning",
-        **_usual("size"),
-    },
-    "learning_rate": {"parser": values.number(0), "help": "learning rate", **_usual("learning_rate")},
-}
-
-
-@command(app, "train", settings=_DEFAULT, own=_OPTIONS, said={"source": "ROOT", "images": "ROOT"})
+@command(app, "train", settings=Settings(), own=OPTIONS, said={"source": "ROOT", "images": "ROOT"})
 def train(
     root: Annotated[
         list[Path],

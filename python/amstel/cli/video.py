@@ -66,7 +66,9 @@ def _open(root: Path, split: int | None, lists: Path | None, strict: bool = Fals
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # each is told in a line of its own
         clips: Any = ClipFolder(root) if split is None else SplitClips(root, lists, strict=strict)
-        wrong = [Outcome(name, error="is listed and not there") for name in getattr(clips, "missing", [])]
+        wrong: list[Any] = [
+            Outcome(name, error="is listed and not there") for name in getattr(clips, "missing", [])
+        ]
         if split is not None:
             clips.split(split)
         wrong += [Outcome(name, error=reason) for name, reason in clips.check(strict)]

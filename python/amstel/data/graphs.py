@@ -75,8 +75,8 @@ class GraphData:
         return self._map(lambda t: t.pin_memory())
 
     def _map(self, f: Callable[[Any], Any]) -> GraphData:
-        parts = (self.graph, self.features, self.label, self.edge_features)
-        return GraphData(*(None if part is None else f(part) for part in parts))
+        rest = (self.features, self.label, self.edge_features)
+        return GraphData(f(self.graph), *(None if part is None else f(part) for part in rest))
 
 
 def _rows(name: str, value: Any, rows: int, device: torch.device) -> None:

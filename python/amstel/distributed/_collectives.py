@@ -95,9 +95,9 @@ def together(group: Any = None) -> Iterator[None]:
         yield
     except Exception as error:
         failed = error
-    for error in gather(failed if failed is None or _travels(failed) else ValueError(str(failed)), group):
-        if error is not None:
-            raise failed or error
+    for found in gather(failed if failed is None or _travels(failed) else ValueError(str(failed)), group):
+        if found is not None:
+            raise failed or found
 
 
 def _travels(error: Exception) -> bool:

@@ -71,10 +71,11 @@ class DistributedGraph:
         self._scales: dict[Any, tuple[Tensor | None, Tensor | None]] = {}
         self.x = arrays.get("x")
         if "x_crow" in arrays:
-            parts = (arrays[f"x_{k}"] for k in ("crow", "col", "value"))
+            crow, col, value = (arrays[f"x_{k}"] for k in ("crow", "col", "value"))
+            size = n, self.meta["features"]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-                self.x = torch.sparse_csr_tensor(*parts, (n, self.meta["features"]), check_invariants=False)
+                self.x = torch.sparse_csr_tensor(crow, col, value, size, check_invariants=False)
         self.y = arrays.get("y")
         self.x, self.y = (None if t is None else t.to(self.device) for t in (self.x, self.y))
         names = self.meta["splits"]

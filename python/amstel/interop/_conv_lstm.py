@@ -82,7 +82,7 @@ def _build(layers: Sequence[Layer], *, bidirectional: bool = False, **options: A
         lstm = ConvLSTM(
             ih.shape[1],
             [u.shape[1] for _, u, _ in tops],
-            [tuple(u.shape[2:]) for _, u, _ in tops],
+            [cast("tuple[int, int]", tuple(u.shape[2:])) for _, u, _ in tops],
             num_layers=len(layers) // directions,
             bias=bias is not None,
             bidirectional=bidirectional,

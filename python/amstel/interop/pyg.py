@@ -76,7 +76,7 @@ class _Fused:
         if not isinstance(edge_index, Tensor):
             return False
         if edge_index.layout == torch.strided:
-            sizes = getattr(edge_index, "sparse_size", tuple)()  # of an EdgeIndex
+            sizes: tuple[int | None, ...] = getattr(edge_index, "sparse_size", tuple)()  # of an EdgeIndex
             known = all(size in (None, x.shape[-2]) for size in sizes)
             return known and edge_index.dtype in (torch.int32, torch.int64)
         return (
@@ -145,7 +145,7 @@ class _Fused:
     def __prepare_scriptable__(self) -> Any:
         """For torch.jit.script: the same layer as PyG's own."""
         theirs = copy.copy(self)
-        theirs.__class__ = self._base()  # type: ignore[assignment]
+        theirs.__class__ = self._base()
         theirs.__dict__.pop("_cached_graph", None)
         theirs._set_jittable_templates()  # type: ignore[attr-defined]
         return theirs
@@ -250,7 +250,7 @@ class SGConv(_Fused, pyg.SGConv):
         for _ in range(self.K):
             x = _product(arguments, x, "sym")
             if self.cached:
-                self._cached_x = x
+                self._cached_x: Tensor | None = x
         return self.lin(x)
 
 

@@ -235,8 +235,8 @@ def _conv(
         total = dilation * (k - 1)
         room = {"reflect": size - 1, "circular": size}.get(padding_mode)
         if room is not None and total - total // 2 > room:
-            least = total - total // 2 + (padding_mode == "reflect")
-            _check.fail("x", f"at least {least} {name} for padding_mode={padding_mode!r}", x)
+            smallest = total - total // 2 + (padding_mode == "reflect")
+            _check.fail("x", f"at least {smallest} {name} for padding_mode={padding_mode!r}", x)
         pads = [total // 2, total - total // 2, *pads]
     if padding_mode == "zeros" and pads[0] == pads[1] and pads[2] == pads[3]:
         return F.conv2d(x, weight, None, stride, (pads[2], pads[0]), dilation)

@@ -89,15 +89,16 @@ class GCNConv(Convolution):
     def forward(self, x: Features, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
         graph = prepare(x, graph, self.in_channels)
         how: dict[str, Any] = {"edge_weight": edge_weight, "norm": self.norm, "self_loops": self.self_loops}
+        given: Any = x
         pair = type(x) is tuple
-        own: Any = x[1] if pair else x  # type: ignore[index]
+        own = given[1] if pair else given
         if self.weight_self is not None and pair and own is None:
             raise ValueError("`x` must be a pair (x_src, x_dst) of tensors with self_weight=True")
-        if self._propagates_first(x[0] if pair else x):  # type: ignore[index]
-            y = spmm(graph, x, **how) @ self.weight  # type: ignore[arg-type]
+        if self._propagates_first(given[0] if pair else given):
+            y = spmm(graph, given, **how) @ self.weight
         else:
             if pair:
-                h: Any = tuple(None if t is None else t @ self.weight for t in x)  # type: ignore[union-attr]
+                h: Any = tuple(None if t is None else t @ self.weight for t in given)
             else:
                 h = matmul(own, self.weight)
             if self.weight_self is None:

@@ -54,7 +54,8 @@ class _Conv(torch.autograd.Function):
         x, weight, bias = inputs = ctx.saved_tensors
         need = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled() or watched(grad):
-            plain = lambda *t: (conv2d(*(s.to(grad.dtype) for s in t), padding=1),)  # noqa: E731
+            to = grad.dtype
+            plain = lambda x, w, b: (conv2d(x.to(to), w.to(to), b.to(to), padding=1),)  # noqa: E731
             return None, *plain_gradients(plain, inputs, need, (grad,))
         rows = last(grad)
         if not math.isfinite(largest(rows)):  # stays in its window

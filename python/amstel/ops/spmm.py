@@ -94,7 +94,7 @@ def spmm(
         raise TypeError(f"`graph` must be an amstel.Graph, got {_check.describe(graph)}")
     if type(x) is tuple or type(x) is list:
         return _bipartite(graph, x, edge_weight, norm, self_loops, bias, activation)
-    _check.tensor("x", x, "a tensor [N, F] or [B, N, F]")
+    x = _check.tensor("x", x, "a tensor [N, F] or [B, N, F]")
     if isinstance(self_loops, Tensor):
         return _with_loops(graph, x, edge_weight, norm, self_loops, bias, activation)
     dtype, wide = x.dtype, False
@@ -312,7 +312,7 @@ def _bipartite(
     row, col = factors_of(norm, degree)
     scaled = x if col is None else x * col[:, None]
     y = spmm(graph, scaled, edge_weight, norm="none", self_loops=0.0)
-    y = y + value * (own if col is None else own * row[:, None])
+    y = y + value * (own if col is None or row is None else own * row[:, None])
     y = y if row is None else y * row[:, None]
     y = y if bias is None else y + bias
     return y.relu() if activation == "relu" else y

@@ -224,12 +224,12 @@ def _done(run: _Run, sequences: Iterable[TrackingSequence], jobs: int) -> Iterat
 def _named(sequences: Iterable[TrackingSequence]) -> Iterator[tuple[str, TrackingSequence | Exception]]:
     """Every sequence, or the error of one that cannot be read, by its name; names must differ."""
     names: set[str] = set()
-    listed = sequences.names if isinstance(sequences, Sequences) else None
-    for given in sequences if listed is None else listed:
-        sequence: Any = given
+    listed: Iterable[Any] = sequences.names if isinstance(sequences, Sequences) else sequences
+    for given in listed:
+        sequence = given
         if isinstance(sequences, Sequences):
             try:
-                sequence = sequences[given]  # type: ignore[index]
+                sequence = sequences[given]
             except Exception as error:
                 sequence = error
         name = given if isinstance(sequence, Exception) else sequence.name

@@ -118,7 +118,7 @@ def study(
         warnings.warn(f"the model {model!r} is now {OLD_MODELS[model]!r}", DeprecationWarning, stacklevel=2)
         model = OLD_MODELS[model]
     _check.choice("model", model, MODELS)
-    name = data.meta["name"] if spread else data.name
+    name = data.meta["name"] if isinstance(data, DistributedGraph) else data.name
     if settings is None:
         settings = Settings.for_data(name)
     elif not isinstance(settings, Settings):
@@ -145,7 +145,7 @@ def study(
     if spread:
         result = gather(result)[0]
     start, before = time.perf_counter(), result.seconds
-    if spread:
+    if isinstance(data, DistributedGraph):
         same("what to train", (model, settings, seeds, len(result.accuracy)))
         problem: _Problem = DistributedProblem(data, model, settings, group.device)
         writes, group = group.first, ranks.Ranks(device=group.device)  # all work on every chunk
@@ -284,6 +284,7 @@ class _Chunk(Task):
         probability[self.every, self.target] -= 1
         grad /= problem.totals["train"]
         grad = part.fetch2.adjoint(_times(t2_t, grad).view(count, -1, k * c))
+        assert w2.grad is not None
         torch.bmm(hidden.mT, grad, out=w2.grad)
         problem.total(w2.grad)
         grad = torch.bmm(grad, w2.mT).mul_(mask)

@@ -244,6 +244,7 @@ def load(path: str | Path) -> RIM:
 
 
 class _Task(Task):
+    module: _Loss
     metrics = ("loss", "psnr")
     best = "validation_psnr"
 

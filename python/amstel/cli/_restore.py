@@ -1,0 +1,43 @@
+"""What `amstel restore train` asks for, beyond what its settings say themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amstel.apps.restoration.settings import TASKS as TRAINED
+from amstel.apps.restoration.settings import USUAL
+from amstel.cli import _values as values
+
+
+def _usual(name: str) -> dict[str, str]:
+    """The default of an option that depends on the network."""
+    return {"default": "; ".join(f"{network} {usual[name]}" for network, usual in USUAL.items())}
+
+
+OPTIONS: dict[str, Any] = {
+    "task": {
+        "parser": values.choice(tuple(TRAINED), colour="color", grey="gray"),
+        "help": ", ".join(TRAINED),
+    },
+    "network": {
+        "parser": values.choice(tuple(USUAL)),
+        "help": "unet or conv",
+        "default": "unet to denoise, else conv",
+    },
+    "features": {"parser": values.positive, "help": "channels", **_usual("features")},
+    "steps": {"parser": values.positive, "help": "inference steps", **_usual("steps")},
+    "stride": {"parser": values.positive, "help": "stride of the first layer of conv", **_usual("stride")},
+    "depth": {
+        "parser": values.positive,
+        "help": "layers between the recurrent ones; for unet, blocks per scale",
+        **_usual("depth"),
+    },
+    "iterations": {"parser": values.positive, "help": "batches to train on"},
+    "batch": {"parser": values.positive, "help": "patches per batch, over all processes", **_usual("batch")},
+    "size": {
+        "parser": values.positive,
+        "help": "side of a patch, in pixels; for unet, at the beginning",
+        **_usual("size"),
+    },
+    "learning_rate": {"parser": values.number(0), "help": "learning rate", **_usual("learning_rate")},
+}
