@@ -41,8 +41,8 @@ void with_arithmetic(Arithmetic arithmetic, const F& f) {
     f(std::integral_constant<Arithmetic, Arithmetic::kHalf>{});
 }
 
-// The table of bins. Raises at the first box that is not valid; where nobody looks, or has looked
-// before, such a box is one without cells, of the first image.
+// The table of bins. Raises at the first box that is not valid; where nobody looks such a box is
+// one without cells, of the first image.
 std::vector<int32_t> bin_table(const char* op, const Tensor& rois, const RoiShape& s,
                                double spatial_scale, bool look) {
   const int64_t width = roi::table_width(s.pooled_height, s.pooled_width);
@@ -107,7 +107,7 @@ struct Plan {
   int64_t cells = 0, strip_rows = 0;  // of the largest window, and of all strips of a group
 
   Plan(const char* op, const Tensor& rois, const RoiShape& s, double spatial_scale, Windows windows,
-       bool look = false)
+       bool look = true)
       : table(bin_table(op, rois, s, spatial_scale, look)), order(s.rois) {
     const int64_t width = roi::table_width(s.pooled_height, s.pooled_width);
     std::vector<int64_t> first(s.images + 1);
@@ -356,7 +356,7 @@ Tensor roi_pool_gather(Tensor input, Tensor argmax, Tensor rois) {
                describe(argmax));
   const RoiShape s = check_rois(op, input, rois, 1, argmax.size(2), argmax.size(3));
   check_pooled(op, "argmax", input, argmax, s, ScalarType::Int);
-  const std::vector<int32_t> table = bin_table(op, rois, s, 1, false);
+  const std::vector<int32_t> table = bin_table(op, rois, s, 1, true);
   const int64_t table_width = roi::table_width(s.pooled_height, s.pooled_width);
   Tensor out = empty_pooled(input, s, s.dtype);
   const RoiStrides in = strides(input), from = strides(argmax), to = strides(out);

@@ -31,13 +31,23 @@ def match(
     return _score(_ops.roi_match(input, rois, query.contiguous(), scale, *size, *look))
 
 
+def _valid(rois: Tensor, input: Tensor, look: Look) -> Tensor:
+    """For the gradients, which look on the CPU: where nobody has looked, another box for one that is not valid. As that
+    was pooled to 0 none has a gradient."""
+    if not look or look[0] or rois.is_cuda:
+        return rois
+    image = rois[:, 0]
+    good = rois.isfinite().all(1) & (image == image.floor()) & (image >= 0) & (image < input.shape[0])
+    return rois.masked_fill(~good[:, None], 0)
+
+
 class _Pool(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, input: Tensor, rois: Tensor, scale: float, size: tuple[int, int], look: Look
     ) -> Tensor:
         output, argmax = _ops.roi_pool(input, rois, scale, *size, True, *look)
-        ctx.save_for_backward(argmax, rois)
+        ctx.save_for_backward(argmax, _valid(rois, input, look))
         n, _, h, w = input.shape
         ctx.map = scale, n, h, w, _channels_last(input)
         return output
@@ -115,7 +125,7 @@ class _Match(torch.autograd.Function):
     ) -> Tensor:
         query = query.contiguous()
         sums = _ops.roi_match(input, rois, query, scale, *size, *look)
-        ctx.save_for_backward(input, query, rois, sums)
+        ctx.save_for_backward(input, query, _valid(rois, input, look), sums)
         ctx.map = scale, size
         return _score(sums)
 
