@@ -18,6 +18,9 @@ ROWS = (
     "rim_super_resolve_input", "bicubic_down", "bicubic_down_adjoint", "mri_gradient", "mri_normal",
 )  # fmt: skip
 
+#: What has tests of its own instead: see the page.
+ASIDE = {"segment_reduce", "roi_align", "ps_roi_pool"}
+
 #: way: (what it means, the tests of it)
 WAYS: dict[str, tuple[str, tuple[Callable, ...]]] = {
     "gradient": (
@@ -117,6 +120,8 @@ def page() -> str:
         "Every operator under each of PyTorch's ways of use. A \"yes\" is a test that compares with eager PyTorch or with the",
         "plain form of the operator, in the project's own suite; this page is made from its list.", "",
         *header, *lines, "", *means, "", "Where there is no test:", "", *notes, "",
+        "`roi_align` and `ps_roi_pool` have derivatives of any order, `vmap`, `torch.export`, bfloat16 and float16 in tests of",
+        "their own; `segment_reduce` is made of `spmm` and PyTorch's `scatter_reduce`.", "",
     ])  # fmt: skip
 
 

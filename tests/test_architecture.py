@@ -64,7 +64,7 @@ def test_import_brings_nothing_but_torch_and_numpy():
     own = [name for name in new if name.split(".")[0] == "amstel"]
     # torch imports parts of itself when they are first named.
     others = {name.split(".")[0] for name in new} - {"amstel", "torch", "numpy"} - sys.stdlib_module_names
-    assert not others and len(own) < 40
+    assert not others and len(own) < 50
     assert not [name for name in own if name.startswith(("amstel.apps", "amstel.cli", "amstel.nn"))]
 
 

@@ -66,7 +66,7 @@ TABLE = [
         "bias": tensor(T(3), T(2).double(), T(1, 2), none=True), "activation": CHOICE,
     }),
     ("spmm of a rectangle", ops.spmm, {"graph": WIDE, "x": T(5, 2), "norm": "none", "self_loops": 0.0}, {
-        "norm": {ValueError: ["sym", "sym_inout"]}, "self_loops": {ValueError: [1.0]},
+        "norm": CHOICE, "self_loops": {ValueError: [1.0]},
     }),
     ("conv_lstm", ops.conv_lstm, {"x": SEQ, "weight_ih": T(8, 2, 3, 3), "weight_hh": T(8, 2, 3, 3), "bias": T(8), "state": None, "lengths": None, "peephole": None, "memory": "store", "dilation": 1, "padding": "same", "algorithm": "auto", "state_dtype": None, "return_sequences": True}, {
         "x": tensor(MAP, SEQ.long(), T(0, 1, 2, 5, 5), SEQ.to(C64)),
@@ -131,7 +131,8 @@ TABLE = [
         "in_channels": COUNT, "hidden_channels": COUNT, "kernel_size": SIZE, "bias": SWITCH, "peephole": SWITCH,
     }),
     ("ConvLSTM", nn.ConvLSTM, {"in_channels": 3, "hidden_channels": 2, "kernel_size": 3, "num_layers": 1, "batch_first": False, "bidirectional": False, "dropout": 0.0, "dilation": 1, "padding": "same", "memory": "store", "state_dtype": None, "return_sequences": True}, {
-        "in_channels": COUNT, "hidden_channels": COUNT, "kernel_size": SIZE, "num_layers": COUNT, "batch_first": SWITCH, "bidirectional": SWITCH, "dropout": RATE,
+        "in_channels": COUNT, "hidden_channels": {**COUNT, TypeError: [True, 1.5, "3", None]}, "kernel_size": {**SIZE, ValueError: [0, (3, 3, 3), (3, 0)]},
+        "num_layers": {**COUNT, TypeError: [True, 1.5, "3", [2]]}, "batch_first": SWITCH, "bidirectional": SWITCH, "dropout": RATE,
         "dilation": COUNT, "padding": CHOICE, "memory": CHOICE, "state_dtype": {ValueError: [torch.int64, "float32"]}, "return_sequences": SWITCH,
     }),
     ("ConvLSTM forward", nn.ConvLSTM(2, 3), {"x": SEQ, "state": None, "lengths": None}, {

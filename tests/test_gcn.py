@@ -349,7 +349,7 @@ def test_featureless_study():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda d: recipe.study(d, "gat"), "`model` must be one of gcn"),
+        (lambda d: recipe.study(d, "gat"), "`model` must be one of 'gcn'"),
         (lambda d: recipe.study(d, seeds=[]), "`seeds` must be"),
         (lambda d: recipe.study(d, seeds=[-1]), "`seeds` must be"),
         (

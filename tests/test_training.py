@@ -124,6 +124,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, options, step):
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts without one
     task = Regression()
 
     def twice(step, items):

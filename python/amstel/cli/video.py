@@ -24,7 +24,10 @@ Checkpoint = Annotated[
 ]
 _DEFAULT = names.Settings.from_scratch()
 _OPTIONS: dict[str, Any] = {
-    "model": {"parser": values.choice(names.MODELS), "help": ", ".join(names.MODELS), "default": "videolstm"},
+    "model": {
+        "parser": values.choice(names.MODELS),
+        "help": "videolstm [default], convalstm, convlstm, lstm, alstm",
+    },
     "stream": {"parser": values.choice(names.STREAMS), "help": ", ".join(names.STREAMS)},
     "motion": {"parser": values.choice(names.MOTIONS), "help": ", ".join(names.MOTIONS)},
     "frame_size": {"parser": values.positive, "help": "side of a frame, in pixels"},
@@ -126,9 +129,7 @@ def train(
     ] = None,
     split: Split = None,
     lists: Lists = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="stop at a clip that cannot be read, instead of leaving it out")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="stop at a clip that cannot be read")] = False,
     precision: Precision = None,
     average: Average = None,
     *,

@@ -92,7 +92,7 @@ def spmm(
                 x, edge_weight, norm=norm, self_loops=self_loops, bias=bias, activation=activation
             )
         raise TypeError(f"`graph` must be an amstel.Graph, got {_check.describe(graph)}")
-    if type(x) is tuple or type(x) is list:
+    if type(x) is tuple:
         return _bipartite(graph, x, edge_weight, norm, self_loops, bias, activation)
     x = _check.tensor("x", x, "a tensor [N, F] or [B, N, F]")
     if isinstance(self_loops, Tensor):
