@@ -32,13 +32,8 @@ _FILES = {"gray": "gray_unet", "grey": "gray_conv", "colour": "color"}
 _OLD = {"grey": "'gray', a better network (this one is 'gray_conv')", "colour": "'color'"}
 #: What only "conv" can be told, and the values that "unet" takes for it.
 _OF_CONV = {
-    "stride": 1,
-    "kernel_sizes": (5, 3, 3),
-    "gru_kernel_size": 1,
-    "dilation": 1,
-    "padding_mode": "zeros",
-    "reset": "after",
-    "state_relu": False,
+    **{"stride": 1, "kernel_sizes": (5, 3, 3), "gru_kernel_size": 1, "dilation": 1},
+    **{"padding_mode": "zeros", "reset": "after", "state_relu": False},
 }
 
 
