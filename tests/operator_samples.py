@@ -255,4 +255,7 @@ def _(ops, x, maps, scale):
 
 @sample("mri_gradient-sigma", _scaled)
 def _(ops, x, maps, sigma):
-    return ops.mri_gradient(x, x[:, None].expand(2, 2, 2, 3), POINTS, maps, sigma)
+    y = torch.view_as_complex(
+        torch.view_as_real(x)[:, None].expand(2, 2, 2, 3, 2)
+    )  # ONNX has no complex unsqueeze
+    return ops.mri_gradient(x, y, POINTS, maps, sigma)

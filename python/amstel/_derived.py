@@ -6,12 +6,14 @@ tracer they would poison whatever runs later. `plainly` makes them outside of al
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from amstel import _check, _library
 
@@ -201,8 +203,11 @@ class Transpose:
         """crow, col and edge of the transposed matrix; a symmetric matrix shares its own crow and col."""
         if self.csr is not None:
             return self.csr
-        crow, col, _, _ = self.arrays
-        crow_t, col_t, edge_t = plainly(lambda: _library.operators.csr_transpose(*self.arrays))
+        crow, col, edge, _ = self.arrays
+        # A constant of a program that torch.export writes: made here, since it has no ONNX.
+        untraced = _disable_current_modes if is_plain(crow, col, edge) else contextlib.nullcontext
+        with untraced():
+            crow_t, col_t, edge_t = plainly(lambda: _library.operators.csr_transpose(*self.arrays))
         if crow_t.shape == crow.shape and is_plain(crow, crow_t) and crow.device.type != "meta":
             if torch.equal(crow_t, crow) and torch.equal(col_t, col):
                 crow_t, col_t = crow, col
