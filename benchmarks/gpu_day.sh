@@ -69,11 +69,12 @@ if [ -z "$only" ]; then
   spread=() chosen=(-m cuda tests)
   "$python" -c 'import xdist' 2>/dev/null && [ -z "$dry" ] && spread=(-n 6)
   [ -n "$dry" ] && chosen=(tests/test_cuda_use.py -k cpu)
-  timeout 150 "$python" -m pytest -q -p no:cacheprovider ${spread[@]+"${spread[@]}"} --maxfail=60 --junitxml="$out/tests.xml" "${chosen[@]}" >"$out/tests.log" 2>&1
+  # SIGINT, so that a run that is too long still says what failed
+  timeout -s INT -k 10 150 "$python" -m pytest -q -p no:cacheprovider ${spread[@]+"${spread[@]}"} --maxfail=60 --durations=12 --junitxml="$out/tests.xml" "${chosen[@]}" >"$out/tests.log" 2>&1
   grep -E "^(FAILED|ERROR)|passed|failed" "$out/tests.log" | cut -c1-160 | tail -20
 fi
 say "suites"
-timeout 260 "$python" -m pytest benchmarks -q -p no:cacheprovider -m cuda $dry --deadline 235 --only "$only" --lines "$out/lines.jsonl" \
+timeout -s INT -k 10 260 "$python" -m pytest benchmarks -q -p no:cacheprovider -m cuda $dry --deadline 235 --only "$only" --lines "$out/lines.jsonl" \
   --benchmark-json="$out/cuda.json" --benchmark-quiet >"$out/bench.log" 2>&1
 grep -E "^(FAILED|ERROR)|passed|failed" "$out/bench.log" | cut -c1-160 | tail -20
 say "kernels"
