@@ -641,7 +641,7 @@ def test_device(dtype, layout):
 def test_device_boxes_that_are_not_valid():
     x = torch.randn(2, 8, 30, 40, device="cuda")
     for bad in BAD_BOXES:
-        rois = torch.tensor([(1, 0, 0, 3, 3), bad], device="cuda")
+        rois = torch.tensor([(1, 0, 0, 3, 3), bad], dtype=torch.float32, device="cuda")
         with pytest.raises(RuntimeError, match=r"whole batch index from 0 to 1, got .* in row 1"):
             amstel.ops.roi_pool(x, rois, 3)
     torch.cuda.synchronize()
