@@ -3,6 +3,7 @@ wrappers and autograd on the emulator against the operators of the CPU. With a G
 
 import contextlib
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest

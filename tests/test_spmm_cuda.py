@@ -20,11 +20,14 @@ HUB = 256  # a row of more edges takes a block
 
 # ---- The kernels, one by one ----
 
-# dtype, elements an access, lanes a row
+# dtype, elements an access, lanes a tile, lanes a row
 INSTANCES = {
-    "f64": ("f64", 2, 32), "f32": ("f32", 4, 16), "bf16": ("bf16", 8, 8), "f16": ("f16", 8, 4),
-    "f32_wide": ("f32", 4, 32), "f32_odd": ("f32", 1, 8), "f16_even": ("f16", 2, 4),
+    "f64": ("f64", 2, 8, 32), "f32": ("f32", 4, 8, 32), "f32_few": ("f32", 4, 8, 8), "bf16": ("bf16", 8, 8, 32),
+    "f16": ("f16", 8, 4, 32), "f32_narrow": ("f32", 4, 4, 32), "f32_odd": ("f32", 1, 8, 32),
+    "f16_even": ("f16", 2, 4, 4),
 }  # fmt: skip
+# The tiles of the gradient are up to a warp.
+GRAD = INSTANCES | {"f64": ("f64", 2, 32, 32), "f32": ("f32", 4, 16, 32), "f32_few": ("f32", 4, 16, 16)}
 # The width of the indices is no template argument: two kernels with wide ones will do.
 CASES = [(name, np.int32) for name in INSTANCES] + [("f32", np.int64), ("f16_even", np.int64)]
 NUMPY = {"f64": np.float64, "f32": np.float32, "f16": np.float16}
@@ -94,9 +97,9 @@ def sum_type(dtype):
 
 @pytest.mark.parametrize("name, index", CASES)
 def test_spmm_kernel(kernels, name, index):
-    dtype, width, tile = INSTANCES[name]
+    dtype, width, tile, lanes = INSTANCES[name]
     rng = np.random.default_rng(1)
-    m = Matrix(THREADS // tile + 3, index)  # the second block is not full
+    m = Matrix(THREADS // lanes + 3, index)  # the second block is not full
     features, batch = width * (tile + 1), 2  # two parts, the second of one lane
     x, x_ = down(rng.standard_normal((batch, m.rows, features + width)), dtype)  # rows further apart
     weight, weight_ = down(rng.random(m.edges), dtype)
@@ -111,7 +114,7 @@ def test_spmm_kernel(kernels, name, index):
             m.argument(), ("PPPPPP", *pointers, y),
             ("qqqqqdq", stride, m.rows * stride, features, m.rows * features, features, 0.5, int(given)),
         )  # fmt: skip
-        grid = (-(-m.rows * tile // THREADS), 2, batch)
+        grid = (-(-m.rows * lanes // THREADS), 2, batch)
         kernels[f"spmm_{name}"].launch(grid, THREADS, [arguments])
         a = m.dense(weight_ if given else np.ones(m.edges)) + 0.5 * np.eye(m.rows)
         if given:
@@ -124,9 +127,9 @@ def test_spmm_kernel(kernels, name, index):
 
 @pytest.mark.parametrize("name, index", CASES)
 def test_spmm_grad_kernel(kernels, name, index):
-    dtype, width, tile = INSTANCES[name]
+    dtype, width, tile, lanes = GRAD[name]
     rng = np.random.default_rng(2)
-    m = Matrix(THREADS // tile + 3, index)
+    m = Matrix(THREADS // lanes + 3, index)
     features, batch = width * (tile + 1), 2
     stride = features + width
     grad, grad_ = down(rng.standard_normal((batch, m.rows, stride)), dtype)
@@ -144,7 +147,7 @@ def test_spmm_grad_kernel(kernels, name, index):
             ("qqqqqq", stride, m.rows * stride, features, m.rows * features, batch, features),
             ("d", 0.5 if given else 0.0),
         )  # fmt: skip
-        kernels[f"spmm_grad_{name}"].launch(-(-m.rows * tile // THREADS), THREADS, [arguments])
+        kernels[f"spmm_grad_{name}"].launch(-(-m.rows * lanes // THREADS), THREADS, [arguments])
         # The matrix of the kernel is the transposed one: rows are those of x, columns those of grad.
         a = m.dense(weight_ if given else np.ones(m.edges)) + (0.5 if given else 0) * np.eye(m.rows)
         scale = np.outer(col_, row_) if given else np.ones((m.rows, m.rows))

@@ -37,13 +37,30 @@ void with_width(const Alignment& alignment, const F& f) {
   f(Int<1>{});
 }
 
-// f(Int<Tile>{}): the fewest lanes that hold a row at once, up to a warp.
-template <class F>
-void with_tile(int64_t lanes, const F& f) {
-  if (lanes <= 4) return f(Int<4>{});
-  if (lanes <= 8) return f(Int<8>{});
-  if (lanes <= 16) return f(Int<16>{});
-  f(Int<32>{});
+// Up to so many lanes a warp a row is no loss, however few edges it has.
+#ifdef AMSTEL_EMULATED
+constexpr int64_t kFewLanes = 1 << 9;  // so that the tests meet both
+#else
+constexpr int64_t kFewLanes = 1 << 18;
+#endif
+
+// f(Int<Tile>{}, Int<Row>{}): the fewest lanes that hold a row at once, up to Most, and a warp a
+// row where that keeps it busy.
+template <int Most, class F>
+void with_tile(int64_t lanes, int64_t rows, int64_t edges, const F& f) {
+  const auto with_row = [&](auto tile) {
+    constexpr int kTile = decltype(tile)::value;
+    if constexpr (kTile < 32) {
+      if (rows * kTile > kFewLanes && edges < 2 * kTile * rows) return f(tile, tile);
+    }
+    f(tile, Int<32>{});
+  };
+  if (lanes <= 4) return with_row(Int<4>{});
+  if constexpr (Most > 8) {
+    if (lanes > 16) return with_row(Int<32>{});
+    if (lanes > 8) return with_row(Int<16>{});
+  }
+  with_row(Int<8>{});
 }
 
 Tensor empty_rows(const Tensor& like, int64_t rows, int64_t features) {
@@ -78,8 +95,9 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
     using T = typename decltype(type)::type;
     using S = Accumulate<T>;
     with_width<T>(alignment, [&](auto width) {
-      with_tile(divide_up(s.features, width), [&](auto tile) {
+      with_tile<8>(divide_up(s.features, width), s.rows, col.size(0), [&](auto tile, auto row) {
         constexpr int N = decltype(width)::value, Tile = decltype(tile)::value;
+        constexpr int Row = decltype(row)::value;
         SpmmArgs<T> a{.csr = csr(crow, &col, edge),
                       .weight = data<T>(weight),
                       .row_scale = data<S>(row_scale),
@@ -91,7 +109,7 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
                       .features = 0,
                       .self_loops = self_loops,
                       .relu = relu};
-        const unsigned grid_x = blocks(op, divide_up(s.rows, kThreads / Tile));
+        const unsigned grid_x = blocks(op, divide_up(s.rows, kThreads / Row));
         // One launch, unless a batch of tiny graphs or enormous rows exceed the grid.
         for (int64_t item = 0; item < s.batch; item += kGridYZ) {
           for (int64_t part = 0; part < s.features; part += kGridYZ * (Tile * N)) {
@@ -101,7 +119,7 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
             a.bias = bias ? data<T>(*bias) + part : nullptr;
             const int64_t parts = std::min(kGridYZ, divide_up(a.features, Tile * N));
             const dim3 grid(grid_x, static_cast<unsigned>(parts), grid_yz(s.batch - item));
-            AMSTEL_LAUNCH((spmm_kernel<T, N, Tile>), grid, kThreads, 0, stream, a);
+            AMSTEL_LAUNCH((spmm_kernel<T, N, Tile, Row>), grid, kThreads, 0, stream, a);
             check_launch(op);
           }
         }
@@ -144,8 +162,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(Tensor crow_t, Tensor col_t
     using T = typename decltype(type)::type;
     using S = Accumulate<T>;
     with_width<T>(alignment, [&](auto width) {
-      with_tile(divide_up(s.features, width), [&](auto tile) {
+      with_tile<32>(divide_up(s.features, width), s.rows, col_t.size(0), [&](auto tile, auto row) {
         constexpr int N = decltype(width)::value, Tile = decltype(tile)::value;
+        constexpr int Row = decltype(row)::value;
         const SpmmGradArgs<T> a{.csr = csr(crow_t, &col_t, edge_t),
                                 .weight = data<T>(weight),
                                 .row_scale = data<S>(row_scale),
@@ -163,8 +182,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(Tensor crow_t, Tensor col_t
                                 .batch = s.batch,
                                 .features = s.features,
                                 .self_loops = self_loops};
-        AMSTEL_LAUNCH((spmm_grad_kernel<T, N, Tile>),
-                      blocks(op, divide_up(s.rows, kThreads / Tile)), kThreads, 0, stream, a);
+        AMSTEL_LAUNCH((spmm_grad_kernel<T, N, Tile, Row>),
+                      blocks(op, divide_up(s.rows, kThreads / Row)), kThreads, 0, stream, a);
         check_launch(op);
       });
     });
