@@ -117,13 +117,17 @@ struct ConvLstmArgs {
 
 // Blocks that shall be resident: as many as registers allow without spilling.
 template <typename T, Given kGiven>
-constexpr int kResidentGates = sizeof(T) == 8                                   ? 2
-                               : kGiven == Given::kNothing                      ? 4
-                               : kGiven == Given::kNoPeephole || sizeof(T) == 4 ? 3
-                                                                                : 2;
+constexpr int resident_gates() {
+  if (sizeof(T) == 8) return 2;
+  if (kGiven == Given::kNothing) return 4;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000  // whose compiler takes more of them
+  if (sizeof(T) == 4) return 2;
+#endif
+  return kGiven == Given::kNoPeephole || sizeof(T) == 4 ? 3 : 2;
+}
 
 template <typename T, typename U, int N, Given kGiven>
-__global__ void __launch_bounds__(kThreads, kResidentGates<T, kGiven>)
+__global__ void __launch_bounds__(kThreads, resident_gates<T, kGiven>())
     conv_lstm_gates_kernel(const ConvLstmArgs<T, U> a) {
   using S = Accumulate<T>;
   const int64_t row = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
