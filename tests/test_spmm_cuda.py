@@ -22,12 +22,9 @@ HUB = 256  # a row of more edges takes a block
 
 # dtype, elements an access, lanes a tile, lanes a row
 INSTANCES = {
-    "f64": ("f64", 2, 8, 32), "f32": ("f32", 4, 8, 32), "f32_few": ("f32", 4, 8, 8), "bf16": ("bf16", 8, 8, 32),
-    "f16": ("f16", 8, 4, 32), "f32_narrow": ("f32", 4, 4, 32), "f32_odd": ("f32", 1, 8, 32),
-    "f16_even": ("f16", 2, 4, 4),
+    "f64": ("f64", 2, 32, 32), "f32": ("f32", 4, 16, 16), "f32_wide": ("f32", 4, 32, 32), "f32_narrow": ("f32", 4, 4, 32),
+    "f32_odd": ("f32", 1, 8, 32), "bf16": ("bf16", 8, 8, 32), "f16": ("f16", 8, 4, 4), "f16_even": ("f16", 2, 8, 8),
 }  # fmt: skip
-# The tiles of the gradient are up to a warp.
-GRAD = INSTANCES | {"f64": ("f64", 2, 32, 32), "f32": ("f32", 4, 16, 32), "f32_few": ("f32", 4, 16, 16)}
 # The width of the indices is no template argument: two kernels with wide ones will do.
 CASES = [(name, np.int32) for name in INSTANCES] + [("f32", np.int64), ("f16_even", np.int64)]
 NUMPY = {"f64": np.float64, "f32": np.float32, "f16": np.float16}
@@ -127,7 +124,7 @@ def test_spmm_kernel(kernels, name, index):
 
 @pytest.mark.parametrize("name, index", CASES)
 def test_spmm_grad_kernel(kernels, name, index):
-    dtype, width, tile, lanes = GRAD[name]
+    dtype, width, tile, lanes = INSTANCES[name]
     rng = np.random.default_rng(2)
     m = Matrix(THREADS // lanes + 3, index)
     features, batch = width * (tile + 1), 2

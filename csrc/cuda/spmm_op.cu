@@ -37,30 +37,27 @@ void with_width(const Alignment& alignment, const F& f) {
   f(Int<1>{});
 }
 
-// Up to so many lanes a warp a row is no loss, however few edges it has.
+// Rows from which on there are enough of them to fill a GPU with tiles.
 #ifdef AMSTEL_EMULATED
-constexpr int64_t kFewLanes = 1 << 9;  // so that the tests meet both
+constexpr int64_t kManyRows = 1 << 6;  // so that the tests meet both
 #else
-constexpr int64_t kFewLanes = 1 << 18;
+constexpr int64_t kManyRows = 1 << 17;
 #endif
 
-// f(Int<Tile>{}, Int<Row>{}): the fewest lanes that hold a row at once, up to Most, and a warp a
-// row where that keeps it busy.
-template <int Most, class F>
+// f(Int<Tile>{}, Int<Row>{}): the fewest lanes that hold a row at once, up to a warp.  Narrow ones
+// share a warp a row, unless the rows are many and short. Measured on an H200:
+// docs/design/cuda.md.
+template <class F>
 void with_tile(int64_t lanes, int64_t rows, int64_t edges, const F& f) {
+  const bool alone = rows > kManyRows && edges < 32 * rows;
   const auto with_row = [&](auto tile) {
-    constexpr int kTile = decltype(tile)::value;
-    if constexpr (kTile < 32) {
-      if (rows * kTile > kFewLanes && edges < 2 * kTile * rows) return f(tile, tile);
-    }
+    if (alone) return f(tile, tile);
     f(tile, Int<32>{});
   };
   if (lanes <= 4) return with_row(Int<4>{});
-  if constexpr (Most > 8) {
-    if (lanes > 16) return with_row(Int<32>{});
-    if (lanes > 8) return with_row(Int<16>{});
-  }
-  with_row(Int<8>{});
+  if (lanes <= 8) return with_row(Int<8>{});
+  if (lanes <= 16) return f(Int<16>{}, Int<16>{});
+  f(Int<32>{}, Int<32>{});
 }
 
 Tensor empty_rows(const Tensor& like, int64_t rows, int64_t features) {
@@ -95,7 +92,7 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
     using T = typename decltype(type)::type;
     using S = Accumulate<T>;
     with_width<T>(alignment, [&](auto width) {
-      with_tile<8>(divide_up(s.features, width), s.rows, col.size(0), [&](auto tile, auto row) {
+      with_tile(divide_up(s.features, width), s.rows, col.size(0), [&](auto tile, auto row) {
         constexpr int N = decltype(width)::value, Tile = decltype(tile)::value;
         constexpr int Row = decltype(row)::value;
         SpmmArgs<T> a{.csr = csr(crow, &col, edge),
@@ -162,7 +159,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(Tensor crow_t, Tensor col_t
     using T = typename decltype(type)::type;
     using S = Accumulate<T>;
     with_width<T>(alignment, [&](auto width) {
-      with_tile<32>(divide_up(s.features, width), s.rows, col_t.size(0), [&](auto tile, auto row) {
+      with_tile(divide_up(s.features, width), s.rows, col_t.size(0), [&](auto tile, auto row) {
         constexpr int N = decltype(width)::value, Tile = decltype(tile)::value;
         constexpr int Row = decltype(row)::value;
         const SpmmGradArgs<T> a{.csr = csr(crow_t, &col_t, edge_t),

@@ -1,23 +1,22 @@
 // Normalized sparse-dense product, its gradient, and the small sums around them; torch-free.
 //
-// Data flow of spmm.  A tile of 4 or 8 lanes holds a stretch of a row of y, a lane N features of it
-// (16 bytes where F, strides and pointers allow); wider rows are cut into parts along grid.y, items
-// of a batch along grid.z.  An edge costs 4 or 8 bytes of col once a part, what edge, weight and
-// col_scale it has, and F * sizeof(T) bytes of x, 128 at a time where F is wide; a row costs two
-// entries of crow, and its F * sizeof(T) bytes of y are written once, after scale, bias and ReLU:
-// no buffer of E elements is read or written.  Each lane of a tile fetches one edge (column,
-// coefficient), so that structure is read in coalesced runs, and those of the next round are on
-// their way while the tile goes through these, four at a time: the lane that has an edge hands out
-// the offset and the coefficient by shuffle, and four gathers are in flight.
+// Data flow of spmm.  A tile of 4, 8, 16 or 32 lanes holds a row of y, a lane N features of it (16
+// bytes where F, strides and pointers allow); wider rows are cut into parts along grid.y, items of
+// a batch along grid.z.  An edge costs 4 or 8 bytes of col once a part, what edge, weight and
+// col_scale it has, and F * sizeof(T) bytes of x; a row costs two entries of crow, and its F *
+// sizeof(T) bytes of y are written once, after scale, bias and ReLU: no buffer of E elements is
+// read or written.  Each lane of a tile fetches one edge (column, coefficient), so that structure
+// is read in coalesced runs, and those of the next round are on their way while the tile goes
+// through these, four at a time: the lane that has an edge hands out the offset and the
+// coefficient by shuffle, and four gathers are in flight.
 //
-// Balance without a plan.  `Row` lanes own a row: a warp, whose tiles take runs of its edges in
-// turn and meet in a tree of shuffles, or a single tile, where there are many rows of few edges
-// (the launch decides by rows and edges alone).  A block owns the next kThreads / Row rows.  A row
-// of more than kHubRounds edges a lane, a hub, would leave its lanes busy long after all others
-// have ended, so the whole block takes its hubs one after the other, and the sums meet in shared
-// memory in a tree.  Who adds what is a function of crow alone: row-owned sums in a fixed order,
-// no atomics, the same bits in every run, and no preprocessing that a change of the graph would
-// void.
+// Balance without a plan.  `Row` lanes own a row: a tile, or a warp, whose tiles take runs of its
+// edges in turn and meet in a tree of shuffles (the launch decides by features, rows and edges
+// alone).  A block owns the next kThreads / Row rows.  A row of more than kHub edges would
+// leave its lanes busy long after all others have ended, so the whole block takes its hubs one
+// after the other, and the sums meet in shared memory in a tree.  Who adds what is a function of
+// crow alone: row-owned sums in a fixed order, no atomics, the same bits in every run, and no
+// preprocessing that a change of the graph would void.
 //
 // The warp goes around together: loops end by vote, and shuffles name all 32 lanes.  A tile that
 // is done first idles either way, and a constant mask spares the warp the synchronization of
@@ -31,10 +30,13 @@
 
 namespace amstel::cuda {
 
-constexpr int kHubRounds = 8;  // a row of more edges a lane is work for a block
-constexpr int kGroup = 4;      // edges gathered at once
-constexpr int kEdgeTile = 8;   // lanes a row where there are no features
+constexpr int kGroup = 4;     // edges gathered at once
+constexpr int kEdgeTile = 8;  // lanes a row where there are no features
 constexpr unsigned kWarp = 0xffffffffu;
+// A row of more edges is work for a block. Short rows of many are where most lanes come from, and
+// few hubs among them are worth a stop.
+template <int Row>
+constexpr int kHub = Row < 16 ? 32 * Row : 4 * Row;
 
 // Rows of edges; col and edge may be null where a kernel does not ask for them, edge[k] is then k.
 struct Csr {
@@ -78,7 +80,7 @@ __device__ __forceinline__ void for_rows(const Csr csr, const F& f) {
     share.begin = csr.index(csr.crow, share.row());
     share.end = csr.index(csr.crow, share.row() + 1);
   }
-  const bool hub = share.end - share.begin > kHubRounds * Row;
+  const bool hub = share.end - share.begin > kHub<Row>;
   if (hub) {
     share.begin = share.end = 0;
     share.works = false;
@@ -94,7 +96,7 @@ __device__ __forceinline__ void for_rows(const Csr csr, const F& f) {
       if (share.row() >= csr.rows) break;
       share.begin = csr.index(csr.crow, share.row());
       share.end = csr.index(csr.crow, share.row() + 1);
-      if (share.end - share.begin <= kHubRounds * Row) continue;
+      if (share.end - share.begin <= kHub<Row>) continue;
       share.begin += thread / Tile * Tile;
     }
     f(share);
