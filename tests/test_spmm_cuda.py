@@ -17,6 +17,8 @@ from tests.test_spmm import DTYPES, leaf, random_edges
 SOURCE = "spmm_instances.cu"
 THREADS = 256  # of every block
 HUB = 256  # a row of more edges takes a block
+CHUNK = 90  # edges that a block sums of a longer row, where the launch asks for that
+CHUNKED = ("spmm_chunk_f64", "spmm_chunk_f32", "spmm_chunk_bf16", "spmm_chunk_f16_even")
 
 # ---- The kernels, one by one ----
 
@@ -104,13 +106,20 @@ def test_spmm_kernel(kernels, name, index):
     row, row_ = down(rng.random(m.rows), sum_type(dtype))
     col, col_ = down(rng.random(m.rows), sum_type(dtype))
     y = zeros((batch, m.rows, features), dtype)
+    chunks = -(-m.edges // CHUNK)
+    partial = np.full((batch, chunks, 2, features), np.nan, NUMPY[sum_type(dtype)])
     for given in (True, False):
+        if f"spmm_chunk_{name}" not in CHUNKED:
+            partial = None
         pointers = (weight, row, col, x, bias) if given else (None, None, None, x, None)
         stride = features + width
         arguments = struct(
             m.argument(), ("PPPPPP", *pointers, y),
             ("qqqqqdq", stride, m.rows * stride, features, m.rows * features, features, 0.5, int(given)),
+            ("Pqqq", partial, CHUNK, chunks, features),
         )  # fmt: skip
+        if partial is not None:
+            kernels[f"spmm_chunk_{name}"].launch((chunks, 2, batch), THREADS, [arguments])
         grid = (-(-m.rows * lanes // THREADS), 2, batch)
         kernels[f"spmm_{name}"].launch(grid, THREADS, [arguments])
         a = m.dense(weight_ if given else np.ones(m.edges)) + 0.5 * np.eye(m.rows)

@@ -44,6 +44,14 @@ constexpr int64_t kManyRows = 1 << 6;  // so that the tests meet both
 constexpr int64_t kManyRows = 1 << 17;
 #endif
 
+// A long row's edges are summed in chunks of at least so many, at most kChunks of them; fewer edges
+// than kManyEdges are not worth a launch.
+#ifdef AMSTEL_EMULATED
+constexpr int64_t kManyEdges = 1 << 9, kChunk = 300, kChunks = 1 << 4;
+#else
+constexpr int64_t kManyEdges = 1 << 17, kChunk = 1 << 10, kChunks = 1 << 12;
+#endif
+
 // f(Int<Tile>{}, Int<Row>{}): the fewest lanes that hold a row at once, up to a warp.  Narrow ones
 // share a warp a row, unless the rows are many and short. Measured on an H200:
 // docs/design/cuda.md.
@@ -88,11 +96,15 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
   Alignment alignment;
   alignment.pointer(in.item(0)).pointer(pointer(bias)).pointer(y.const_data_ptr());
   alignment.bytes(s.features * size).bytes(in.stride * size).bytes(in.batch_stride * size);
+  const int64_t edges = col.size(0), chunk = std::max(kChunk, divide_up(edges, kChunks));
+  const int64_t chunks = edges < kManyEdges ? 0 : divide_up(edges, chunk);
+  const Tensor partial =
+      empty(crow, {chunks ? s.batch : 0, chunks, 2, s.features}, sum_dtype(s.dtype));
   with_float(s.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     using S = Accumulate<T>;
     with_width<T>(alignment, [&](auto width) {
-      with_tile(divide_up(s.features, width), s.rows, col.size(0), [&](auto tile, auto row) {
+      with_tile(divide_up(s.features, width), s.rows, edges, [&](auto tile, auto row) {
         constexpr int N = decltype(width)::value, Tile = decltype(tile)::value;
         constexpr int Row = decltype(row)::value;
         SpmmArgs<T> a{.csr = csr(crow, &col, edge),
@@ -105,7 +117,11 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
                       .y_batch_stride = s.rows * s.features,
                       .features = 0,
                       .self_loops = self_loops,
-                      .relu = relu};
+                      .relu = relu,
+                      .partial = nullptr,
+                      .chunk = chunk,
+                      .chunks = chunks,
+                      .partial_stride = s.features};
         const unsigned grid_x = blocks(op, divide_up(s.rows, kThreads / Row));
         // One launch, unless a batch of tiny graphs or enormous rows exceed the grid.
         for (int64_t item = 0; item < s.batch; item += kGridYZ) {
@@ -116,6 +132,12 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
             a.bias = bias ? data<T>(*bias) + part : nullptr;
             const int64_t parts = std::min(kGridYZ, divide_up(a.features, Tile * N));
             const dim3 grid(grid_x, static_cast<unsigned>(parts), grid_yz(s.batch - item));
+            if (chunks) {
+              a.partial = mutable_data<S>(partial) + item * chunks * 2 * s.features + part;
+              AMSTEL_LAUNCH((spmm_chunk_kernel<T, N, Tile>),
+                            dim3(blocks(op, chunks), grid.y, grid.z), kThreads, 0, stream, a);
+              check_launch(op);
+            }
             AMSTEL_LAUNCH((spmm_kernel<T, N, Tile, Row>), grid, kThreads, 0, stream, a);
             check_launch(op);
           }

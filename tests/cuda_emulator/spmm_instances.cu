@@ -18,6 +18,11 @@ AMSTEL_SPMM(bf16, __nv_bfloat16, 8, 8, 32);
 AMSTEL_SPMM(f16, __half, 8, 4, 4);
 AMSTEL_SPMM(f16_even, __half, 2, 8, 8);
 
+AMSTEL_TEST_INSTANCE(spmm_chunk_f64, spmm_chunk_kernel<double, 2, 32>);
+AMSTEL_TEST_INSTANCE(spmm_chunk_f32, spmm_chunk_kernel<float, 4, 16>);
+AMSTEL_TEST_INSTANCE(spmm_chunk_bf16, spmm_chunk_kernel<__nv_bfloat16, 8, 8>);
+AMSTEL_TEST_INSTANCE(spmm_chunk_f16_even, spmm_chunk_kernel<__half, 2, 8>);
+
 AMSTEL_TEST_INSTANCE(edge_sum_f64, edge_sum_kernel<double>);
 AMSTEL_TEST_INSTANCE(edge_sum_f32, edge_sum_kernel<float>);
 AMSTEL_TEST_INSTANCE(edge_sum_bf16, edge_sum_kernel<__nv_bfloat16>);
