@@ -84,6 +84,13 @@ def tensor(argument: str, value: Any, expected: str) -> Tensor:
     return value
 
 
+def dense(argument: str, value: Any, expected: str) -> Tensor:
+    """A tensor with elements in memory, neither sparse nor of a layout of a library."""
+    if tensor(argument, value, expected).layout != torch.strided:
+        fail(argument, f"dense, {expected}", value)
+    return value
+
+
 def vector(argument: str, value: Any, size: int, like: Tensor) -> Tensor:
     """A dense vector of `size` elements with the dtype and on the device of `like`."""
     if not isinstance(value, Tensor):

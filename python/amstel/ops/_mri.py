@@ -141,7 +141,8 @@ class Normal(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weights, maps, scales)
         ctx.factor = factor
-        return _normal(x, minus, weights, maps, scales, factor)
+        # Detached here and below, the result is no view for autograd and may be changed in place.
+        return _normal(x, minus, weights, maps, scales, factor).detach()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -182,7 +183,7 @@ class Adjoint(torch.autograd.Function):
     def forward(ctx: Any, y: Tensor, weights: Tensor, maps: Any, centered: bool) -> Tensor:
         ctx.save_for_backward(weights, maps)
         ctx.centered = centered
-        return _adjoint(y, weights, maps, centered)
+        return _adjoint(y, weights, maps, centered).detach()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:

@@ -96,15 +96,6 @@ def plain_gradients(
     return [next(found) if need else None for need in needs]
 
 
-def batched(t: Tensor) -> bool:
-    """Whether torch.vmap hides a dimension of t, so that its values cannot be looked at."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(t):
-        if torch._C._functorch.is_batchedtensor(t):
-            return True
-        t = torch._C._functorch.get_unwrapped(t)
-    return False
-
-
 def _call(op: Any, plain: Callable | None) -> Callable:
     def call(*args: Any) -> Any:
         if is_compiling() or dispatched():

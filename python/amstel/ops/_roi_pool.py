@@ -123,8 +123,7 @@ class _Match(torch.autograd.Function):
     def forward(
         ctx: Any, input: Tensor, query: Tensor, rois: Tensor, scale: float, size: tuple[int, int], look: Look
     ) -> Tensor:
-        query = query.contiguous()
-        sums = _ops.roi_match(input, rois, query, scale, *size, *look)
+        sums = _ops.roi_match(input, rois, query.contiguous(), scale, *size, *look)
         ctx.save_for_backward(input, query, _valid(rois, input, look), sums)
         ctx.map = scale, size
         return _score(sums)
@@ -148,7 +147,7 @@ class _Match(torch.autograd.Function):
         of_query = grad * inverse
         coefficients = torch.stack([of_query, -of_query * dot * inverse.square()], 1)
         grad_input, grad_query = _ops.roi_match_grad(
-            input, rois, query, coefficients, scale, *size, need_input, need_query
+            input, rois, query.contiguous(), coefficients, scale, *size, need_input, need_query
         )
         grads = grad_input if need_input else None, grad_query if need_query else None
         return *grads, *(None,) * 4

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _batch, _check, _derived
+from amstel import _batch, _check, _checks, _derived
+from amstel._torch import without_autocast
 from amstel.graph import Graph
 from amstel.ops._raw import dispatched
 from amstel.ops.spmm import spmm
@@ -66,7 +67,7 @@ def reduced(x: Tensor, segments: Any, num_segments: Any, reduce: str, name: str,
     _check.choice("reduce", reduce, REDUCTIONS)
     members, spread = _members(x, segments, num_segments, name, size_name)
     flat = x.reshape(x.shape[0], math.prod(x.shape[1:]))
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         if reduce != "max":
             y = spmm(members, flat, norm="row" if reduce == "mean" else "none", self_loops=0.0)
         elif torch.compiler.is_compiling() or dispatched():
@@ -101,7 +102,7 @@ def _members(x: Tensor, segments: Any, num_segments: Any, name: str, size_name: 
         _check.fail(name, expected, segments)
     if segments.device != x.device:
         _check.fail(name, f"on {x.device} like x", segments)
-    if num_segments is None or not torch.compiler.is_compiling():
+    if num_segments is None or not _checks.hidden(segments):
         least, most = (int(v) for v in segments.aminmax()) if rows else (0, -1)
         num_segments = most + 1 if num_segments is None else num_segments
         if least < 0 or most >= num_segments:
