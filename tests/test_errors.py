@@ -217,7 +217,14 @@ def test_bad_calls(function, arguments, name, error):
 def test_arguments_of_another_layout_or_device():
     """Sparse tensors where dense ones are meant, and tensors without values beside others: refused by name."""
     taken = ("GCNConv forward", "sparse_dropout", "pyg.GCNConv forward")  # sparse features
-    alone = ("bicubic", "Inpainting", "Deblurring", "RandomProjection", "MRI", "Denoising")  # no other device to differ
+    alone = (
+        "bicubic",
+        "Inpainting",
+        "Deblurring",
+        "RandomProjection",
+        "MRI",
+        "Denoising",
+    )  # no other device to differ
     count = 0
     for name, function, good, _ in TABLE:
         for argument, value in good.items():

@@ -116,6 +116,8 @@ def integer(argument: str, value: Any, least: int | None = None, expected: str |
         value = _scalar(value)
         if isinstance(value, torch.SymInt):
             pass
+        elif isinstance(value, Tensor) and torch._C._is_tracing():
+            value = int(value)  # a size under torch.jit.trace, which makes it a constant as everywhere
         elif isinstance(value, bool) or not isinstance(value, (int, np.integer)):
             expected = expected or ("an integer" if least is None else f"an integer >= {least}")
             raise NumberTypeError(f"`{argument}` must be {expected}, got {describe(value)}")

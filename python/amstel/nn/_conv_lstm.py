@@ -248,7 +248,7 @@ def _conv(
 def _checked(state: State, shape: tuple[int, ...], x: Tensor) -> State:
     loose = autocast_dtype(x) is not None
     for name, value in zip(("h_0", "c_0"), state, strict=True):
-        _check.dense(name, value, f"a tensor {list(shape)}")
+        _check.dense(name, value, "a tensor [N, C, H, W]")
         allowed = {x.dtype, torch.promote_types(x.dtype, torch.float32)} if name == "c_0" else {x.dtype}
         same = value.dtype in allowed or (loose and value.is_floating_point())
         if value.shape != shape or not same or value.device != x.device:

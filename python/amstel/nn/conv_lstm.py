@@ -81,7 +81,7 @@ class ConvLSTMCell(_Gates):
                 _check.fail_type("state", "None or (h, c)", state)
             h, c = state
             for name, value in (("h", h), ("c", c)):
-                if _check.dense(name, value, f"a tensor {list(shape)}").shape != shape:
+                if _check.dense(name, value, "a tensor [N, C, H, W]").shape != shape:
                     _check.fail(name, str(list(shape)), value)
             check_like("h", h, self.weight_hh)
             c = c if self.state_dtype is None else c.to(self.state_dtype)
@@ -299,7 +299,7 @@ class ConvLSTM(nn.Module):
         shape = (count, x.shape[1], self.hidden_channels, *x.shape[3:])
         for name, value in zip(("h_0", "c_0"), state, strict=True):
             if not self._shrinks and not self._tuples:
-                if _check.dense(name, value, f"a tensor {list(shape)}").shape != shape:
+                if _check.dense(name, value, "a tensor [layers, N, C, H, W]").shape != shape:
                     _check.fail(name, str(list(shape)), value)
             elif not isinstance(value, (Tensor, tuple, list)):
                 _check.fail_type(name, f"{count} states, one a layer and direction", value)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 
 from amstel import _library
 from amstel._torch import is_exporting
@@ -94,6 +94,17 @@ def plain_gradients(
         ys, gs = zip(*pairs, strict=True)
         found = iter(torch.autograd.grad(ys, wanted, gs, create_graph=True, allow_unused=True))
     return [next(found) if need else None for need in needs]
+
+
+def forward_mode(function: Any, jvp: Callable) -> Callable:
+    """The `apply` of an autograd.Function with this derivative in forward mode; without, where Dynamo looks, which takes
+    none and needs none: it writes such programs with the operators themselves."""
+    dual = type(function.__name__, (function,), {"jvp": staticmethod(jvp)})
+
+    def apply(*args: Any) -> Any:
+        return function.apply(*args) if is_dynamo_compiling() else dual.apply(*args)
+
+    return apply
 
 
 def _call(op: Any, plain: Callable | None) -> Callable:

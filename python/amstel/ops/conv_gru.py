@@ -179,10 +179,9 @@ def _check_pointwise(x: Any, h: Any, weight_ih: Any, weight_hh: Any, bias_ih: An
         shapes["h"] = (h, (x.shape[0], hidden))
     cast = autocast_dtype(x) is not None
     for name, (t, shape) in shapes.items():
-        wanted = f"{str(x.dtype).removeprefix('torch.')} {list(shape)} on {x.device} like x"
-        _check.dense(name, t, wanted)
+        _check.dense(name, t, "a tensor like x")
         if t.shape != shape or t.device != x.device or (t.dtype != x.dtype and not cast):
-            _check.fail(name, wanted, t)
+            _check.fail(name, f"{_check.name(x.dtype)} {list(shape)} on {x.device} like x", t)
 
 
 def _cast(tensors: Any, dtype: torch.dtype) -> Any:

@@ -196,7 +196,7 @@ def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> 
 def _check_peephole(peephole: Tensor | None, hidden: int, like: Tensor) -> None:
     if peephole is None:
         return
-    _check.dense("peephole", peephole, f"a tensor [3, {hidden}]")
+    _check.dense("peephole", peephole, "a tensor [3, C]")
     if (
         peephole.shape != (3, hidden)
         or peephole.dtype not in (like.dtype, sum_dtype(like.dtype))
@@ -266,7 +266,7 @@ def _check_state(
         ("h_0", state[0], (x.dtype,)),
         ("c_0", state[1], (x.dtype, sum_dtype(x.dtype))),
     ):
-        _check.dense(name, t, f"a tensor {list(shape)}")
+        _check.dense(name, t, "a tensor [N, C, H, W]")
         if t.shape != shape or t.dtype not in dtypes or t.device != x.device:
             _check.fail(name, f"{_check.name(x.dtype)} {list(shape)} on {x.device}", t)
 
@@ -274,7 +274,7 @@ def _check_state(
 def _mask(x: Tensor, lengths: Tensor) -> Tensor:
     """[T, N]: whether the sequence has this step."""
     steps, items = x.shape[:2]
-    _check.dense("lengths", lengths, f"an integer tensor [{items}]")
+    _check.dense("lengths", lengths, "an integer tensor [N]")
     if lengths.shape != (items,) or lengths.dtype not in (torch.int32, torch.int64):
         _check.fail("lengths", f"int64 or int32 [{items}]", lengths)
     if lengths.device != x.device and lengths.is_meta:

@@ -57,7 +57,7 @@ def mri_gradient(
     maps = _checked(x, mask, sensitivities)
     coils = 1 if maps is None else maps.shape[1]
     shape = (x.shape[0], coils, *x.shape[1:])
-    _check.dense("y", y, f"a tensor {list(shape)}")
+    _check.dense("y", y, "a complex tensor [N, coils, H, W]")
     if y.shape != shape or y.dtype != x.dtype or y.device != x.device:
         _check.fail("y", f"{_check.name(x.dtype)} {list(shape)} on {x.device}", y)
     scale = precision_of(sigma, x)
@@ -153,7 +153,7 @@ def _checked(x: Tensor, mask: Tensor, sensitivities: Tensor | None) -> Tensor | 
     if x.dim() != 3 or x.dtype not in (torch.complex64, torch.complex128):
         _check.fail("x", "complex64 or complex128 [N, H, W]", x)
     n, h, w = x.shape
-    _check.dense("mask", mask, f"a tensor [{w}], [{h}, {w}] or [{n}, 1, {h}, {w}]")
+    _check.dense("mask", mask, "a tensor [W], [H, W] or [N, 1, H, W]")
     shapes = ((w,), (h, w), (n, 1, h, w), (1, 1, h, w))
     if mask.is_complex() or not any(
         [mask.shape == shape for shape in shapes]
@@ -163,7 +163,7 @@ def _checked(x: Tensor, mask: Tensor, sensitivities: Tensor | None) -> Tensor | 
         _check.fail("mask", f"on {x.device}", mask)
     if sensitivities is None:
         return None
-    _check.dense("sensitivities", sensitivities, f"a complex tensor [coils, {h}, {w}]")
+    _check.dense("sensitivities", sensitivities, "a complex tensor [coils, H, W]")
     maps = sensitivities if sensitivities.dim() == 4 else sensitivities[None]
     if (
         maps.dim() != 4

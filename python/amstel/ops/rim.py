@@ -131,7 +131,7 @@ def rim_super_resolve_input(
     if eta.shape[2] % scale or eta.shape[3] % scale:
         _check.fail("eta", f"of height and width that are multiples of the scale {scale}", eta)
     small = (*eta.shape[:2], eta.shape[2] // scale, eta.shape[3] // scale)
-    _check.dense("y", y, f"a tensor {list(small)}")
+    _check.dense("y", y, "a tensor [N, C, H / scale, W / scale]")
     if y.shape != small or y.dtype != eta.dtype or y.device != eta.device:
         _check.fail("y", f"{_check.name(eta.dtype)} {list(small)} on {eta.device}", y)
     if scale > LARGEST_SCALE:

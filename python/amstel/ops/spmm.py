@@ -11,7 +11,7 @@ from amstel._torch import autocast_dtype, cast, without_autocast
 from amstel.graph import Graph
 from amstel.ops import _csr_fake  # noqa: F401
 from amstel.ops._raw import dispatched, operators
-from amstel.ops._spmm import Product, Spmm, degree_of, factors_of, forward, prepare, sum_dtype
+from amstel.ops._spmm import Spmm, degree_of, factors_of, forward, prepare, product, sum_dtype
 
 NORMS = ("sym", "row", "sym_inout", "none")
 
@@ -303,7 +303,7 @@ def _bipartite(
             found = graph._degree(sum_dtype(x.dtype), out)
         else:
             ones = edge_weight.new_ones(graph.num_rows if out else graph.num_cols, 1)
-            found = Product.apply(edge_weight, ones, graph, out)[:, 0]
+            found = product(edge_weight, ones, graph, out)[:, 0]
         return found if out else found + value
 
     row, col = factors_of(norm, degree)
