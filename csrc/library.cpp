@@ -160,8 +160,8 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   // Its gradient, [images, C, height, width]: grad is added where argmax points, in the order of
   // the rois.
   m.def(
-      "roi_pool_grad(Tensor grad, Tensor argmax, Tensor rois, float spatial_scale, int images, int "
-      "height, int width, bool channels_last) -> Tensor");
+      "roi_pool_grad(Tensor grad, Tensor argmax, Tensor rois, float spatial_scale, SymInt "
+      "images, SymInt height, SymInt width, bool channels_last) -> Tensor");
   // The gradient of that: input where argmax points, 0 where it is -1.
   m.def("roi_pool_gather(Tensor input, Tensor argmax, Tensor rois) -> Tensor");
   // With p_k the pooled map of roi k and query [C ph pw]: sums[k] = (<p_k, p_k>, <p_k, query>).
@@ -183,16 +183,15 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "pooled_width, int sampling, bool aligned) -> Tensor");
   m.def(
       "roi_align_grad(Tensor grad, Tensor rois, float spatial_scale, int sampling, bool aligned, "
-      "int "
-      "images, int height, int width, bool channels_last) -> Tensor");
+      "SymInt images, SymInt height, SymInt width, bool channels_last) -> Tensor");
   // Position-sensitive ROI pooling of input [N, C ph pw, H, W]: the mean of bin (i, j) of channel
   // (c, i, j); and its adjoint.
   m.def(
       "ps_roi_pool(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int "
       "pooled_width) -> Tensor");
   m.def(
-      "ps_roi_pool_grad(Tensor grad, Tensor rois, float spatial_scale, int images, int height, int "
-      "width, bool channels_last) -> Tensor");
+      "ps_roi_pool_grad(Tensor grad, Tensor rois, float spatial_scale, SymInt images, SymInt "
+      "height, SymInt width, bool channels_last) -> Tensor");
 
   m.def("cpu_isa() -> str");
   m.def("build_info() -> str");
