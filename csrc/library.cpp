@@ -28,11 +28,14 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "edge_add(Tensor crow, Tensor col, Tensor? edge, Tensor value, Tensor? row_term, Tensor? "
       "col_term, ScalarType dtype) -> Tensor");
 
+  // On the CPU a weight that is NaN raises with check_weight; on CUDA it leaves a 0 in `found`,
+  // int64 [1], if that is given.
   // y[i] = act(row_scale[i] * (sum_k weight[edge[k]] col_scale[col[k]] x[col[k]]
   //                            + self_loops * col_scale[i] x[i]) + bias)
   m.def(
       "spmm(Tensor crow, Tensor col, Tensor? edge, Tensor? weight, Tensor x, Tensor? row_scale, "
-      "Tensor? col_scale, float self_loops, Tensor? bias, bool relu, bool check_weight) -> Tensor");
+      "Tensor? col_scale, float self_loops, Tensor? bias, bool relu, bool check_weight, "
+      "Tensor? found=None) -> Tensor");
   // One pass over the transposed matrix for both gradients of `spmm` without bias and activation:
   // grad_x, grad_weight[edge] = row_scale[i] col_scale[j] <grad[i], x[j]>, and per node
   // dot = <x, grad_x> and loop = self_loops row_scale col_scale <grad, x>.

@@ -108,6 +108,7 @@ def test_spmm_kernel(kernels, name, index):
     y = zeros((batch, m.rows, features), dtype)
     chunks = -(-m.edges // CHUNK)
     partial = np.full((batch, chunks, 2, features), np.nan, NUMPY[sum_type(dtype)])
+    found = np.full(1, -1)
     for given in (True, False):
         if f"spmm_chunk_{name}" not in CHUNKED:
             partial = None
@@ -116,7 +117,7 @@ def test_spmm_kernel(kernels, name, index):
         arguments = struct(
             m.argument(), ("PPPPPP", *pointers, y),
             ("qqqqqdq", stride, m.rows * stride, features, m.rows * features, features, 0.5, int(given)),
-            ("Pqqq", partial, CHUNK, chunks, features),
+            ("PPqqq", found, partial, CHUNK, chunks, features),
         )  # fmt: skip
         if partial is not None:
             kernels[f"spmm_chunk_{name}"].launch((chunks, 2, batch), THREADS, [arguments])
@@ -129,6 +130,15 @@ def test_spmm_kernel(kernels, name, index):
         if given:
             expected = np.maximum(expected + bias_, 0)
         close(up(y, dtype), expected, dtype)
+        assert found[0] == -1
+    weight[m.edge[-1]] = 0x7FC0 if dtype == "bf16" else np.nan
+    arguments = struct(
+        m.argument(), ("PPPPPP", weight, row, col, x, bias, y),
+        ("qqqqqdq", stride, m.rows * stride, features, m.rows * features, features, 0.5, 1),
+        ("PPqqq", found, None, CHUNK, chunks, features),
+    )  # fmt: skip
+    kernels[f"spmm_{name}"].launch(grid, THREADS, [arguments])
+    assert found[0] == 0
 
 
 @pytest.mark.parametrize("name, index", CASES)

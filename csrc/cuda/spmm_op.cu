@@ -2,9 +2,9 @@
 // the work are in kernels/spmm.cuh, the meaning of the arguments in library.cpp.
 //
 // Nothing in here looks at device memory or waits, so that all of it can be captured in a CUDA
-// graph. For the same reason `check_weight` is not heeded: the Python function looks for NaN,
-// outside a capture. csr_from_coo, csr_transpose and csr_check are sorts and look-ups that PyTorch
-// has: ops/_csr_cuda.py.
+// graph. For the same reason `check_weight` is not heeded: the kernel notes a NaN in `found`, or
+// the Python function looks for it, outside a capture. csr_from_coo, csr_transpose and csr_check
+// are sorts and look-ups that PyTorch has: ops/_csr_cuda.py.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -82,11 +82,12 @@ void check_features(const char* op, int64_t features) {
 
 Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight, Tensor x,
             OptionalTensor row_scale, OptionalTensor col_scale, double self_loops,
-            OptionalTensor bias, bool relu, bool /*check_weight*/) {
+            OptionalTensor bias, bool relu, bool /*check_weight*/, OptionalTensor found) {
   const char* op = "spmm";
   const SpmmShape s =
       check_spmm(op, crow, col, edge, weight, "x", x, row_scale, col_scale, self_loops);
   if (bias) check_vector(op, crow, "bias", *bias, s.features, s.dtype);
+  if (found) check_vector(op, crow, "found", *found, 1, ScalarType::Long);
   check_features(op, s.features);
   const CurrentStream stream(x);
   const Rows in(x);
@@ -118,6 +119,7 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
                       .features = 0,
                       .self_loops = self_loops,
                       .relu = relu,
+                      .nan = found ? mutable_data<unsigned long long>(*found) : nullptr,
                       .partial = nullptr,
                       .chunk = chunk,
                       .chunks = chunks,

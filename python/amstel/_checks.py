@@ -157,6 +157,11 @@ def _notes_on(device: torch.device, capturing: bool) -> Notes | None:
     return found
 
 
+def watching(t: Tensor) -> Notes | None:
+    """Where an operator that has asked `how` notes what it finds in t; None but for asynchronous checks on CUDA."""
+    return _notes.get(t.device) if _mode == "async" and t.is_cuda else None
+
+
 def notes_of(t: Tensor) -> Notes:
     """Where `how` said "async"."""
     return _notes[t.device]

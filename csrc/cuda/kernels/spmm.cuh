@@ -163,7 +163,8 @@ struct SpmmArgs {
   int64_t features;
   double self_loops;
   int64_t relu;
-  Accumulate<T>* partial;  // [batch, chunks, 2, all features] of longer rows, or null
+  unsigned long long* nan;  // set to 0 by a weight that is NaN; may be null
+  Accumulate<T>* partial;   // [batch, chunks, 2, all features] of longer rows, or null
   int64_t chunk, chunks, partial_stride;  // edges of a chunk; numbers of a slot of `partial`
 
   // Where the sum of a long row's edges in chunk c is: a chunk holds the end of one such row and
@@ -183,6 +184,7 @@ __device__ __forceinline__ void add_edges(const SpmmArgs<T> a, const T* x, bool 
   const auto coefficient = [=](int64_t k, int64_t j) {
     if (k >= end) return S(0);
     const S c = a.weight ? widen(a.weight[a.csr.edge_of(k)]) : S(1);
+    if (a.nan && c != c) atomicMin(a.nan, 0ull);
     return a.col_scale ? c * a.col_scale[j] : c;
   };
   // The next round's edges on their way; eight short elements leave no registers for them.

@@ -51,7 +51,13 @@ def forward(
     elif graph._weight is not None:
         weight, edge = graph._values(x.dtype), None
     bias = bias if bias is None else bias.contiguous()
-    y = _spmm(graph._crow, graph._col, edge, weight, x, row_scale, col_scale, self_loops, bias, relu, given)
+    notes = None if edge_weight is None else _checks.watching(edge_weight)
+    found = None if notes is None else notes.slots["edge_weight"]
+    y = _spmm(
+        graph._crow, graph._col, edge, weight, x, row_scale, col_scale, self_loops, bias, relu, given, found
+    )
+    if notes is not None:
+        notes.post()
     return y, row_scale, col_scale
 
 

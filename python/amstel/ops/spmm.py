@@ -180,11 +180,8 @@ def _check_arguments(
     if edge_weight is not None:
         _check.vector("edge_weight", edge_weight, graph.num_edges, x)
         if edge_weight.is_cuda:
-            # The CPU operator looks as it goes.
-            how = _checks.how(edge_weight)
-            if how == "async":
-                _checks.notes_of(edge_weight).note("edge_weight", edge_weight.isnan())
-            elif how == "sync" and bool(edge_weight.isnan().any()):
+            # The CPU operator looks as it goes, and that of CUDA where nothing may wait.
+            if _checks.how(edge_weight) == "sync" and bool(edge_weight.isnan().any()):
                 raise ValueError(
                     f"`edge_weight` must not be NaN, got NaN at position {int(edge_weight.isnan().nonzero()[0])}"
                 )
