@@ -286,6 +286,8 @@ class RandomProjection(ForwardModel):
 
 
 def _filter(x: Tensor, transfer: Tensor) -> Tensor:
+    if not x.numel():  # MKL does not transform nothing
+        return x.clone()
     return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=x.shape[2:])
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from amstel import _check, ops
 from amstel.inverse._checks import WIDE, check_like
-from amstel.reference.rim import precision, psi
+from amstel.reference.rim import as_complex, precision, psi
 
 Sigma = float | Tensor
 
@@ -221,9 +221,7 @@ def _to_complex(eta: Tensor) -> Tensor:
     _check.tensor("eta", eta, expected)
     if eta.dim() != 4 or eta.shape[1] != 2 or eta.dtype not in WIDE:
         _check.fail("eta", expected, eta)
-    n, _, h, w = eta.shape
-    # Flat, since the stride of a side of length 1 may be anything.
-    return torch.view_as_complex(eta.permute(0, 2, 3, 1).reshape(-1).view(n, h, w, 2))
+    return as_complex(eta)
 
 
 def _normal_like(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -20,7 +20,7 @@ from amstel.nn._placed import Placed
 from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.unet import RecurrentUNet
 from amstel.ops._winograd import conv3x3
-from amstel.reference.rim import psi
+from amstel.reference.rim import as_complex, psi
 
 State = tuple[Tensor | None, Tensor | None]
 
@@ -291,7 +291,7 @@ class RIM(nn.Module, metaclass=Placed):
         etas = run(eta, None, None, steps)[:-2]
         estimates = [psi(e, self.link) for e in etas]
         if complex_:
-            return [torch.view_as_complex(e.permute(0, 2, 3, 1).contiguous()) for e in estimates]
+            return [as_complex(e) for e in estimates]
         return estimates
 
     def _run(
@@ -386,7 +386,7 @@ def _likelihood(y: Tensor, physics: Any, complex_: bool) -> Callable[[Tensor, st
     def network_input(eta: Tensor, link: str) -> Tensor:
         x = psi(eta, link)
         if complex_:
-            x = torch.view_as_complex(x.permute(0, 2, 3, 1).contiguous())
+            x = as_complex(x)
         gradient = prepared.gradient(x) if prepared is not None else physics.gradient(x, y)
         if complex_:
             gradient = torch.view_as_real(gradient).permute(0, 3, 1, 2)
