@@ -12,7 +12,8 @@ from amstel.apps.restoration import files
 from amstel.apps.restoration.files import Picture
 from amstel.apps.restoration.train import sr_sigma
 from amstel.inverse.noise import blend
-from amstel.inverse.restore import fill, from_ycbcr, to_ycbcr
+from amstel.inverse.color import from_ycbcr, to_ycbcr
+from amstel.inverse.restore import fill
 from amstel.nn import RIM
 from amstel.testing import assert_close
 

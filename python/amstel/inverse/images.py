@@ -29,6 +29,8 @@ class Denoising(ForwardModel):
         tensor(104.0400)
     """
 
+    pixelwise = True
+
     def forward(self, x: Tensor) -> Tensor:
         return self._checked("x", x).clone()  # y += noise must not change x
 
@@ -37,12 +39,17 @@ class Denoising(ForwardModel):
 
     def prepare(self, y: Tensor) -> Prepared:
         sigma = self._sigma(self._checked("y", y))
+        if self._mapped():
+            return Prepared(self, y)
         return Fused(self, y, lambda eta, link: ops.rim_denoise_input(eta, y, sigma, link=link))
 
     def _checked(self, name: str, images: Any) -> Tensor:
         check_images(name, images)
         self._check_device(images)
         return images
+
+    def _image_shape(self) -> tuple[int, ...]:
+        return tuple(self.sigma.shape) if self._mapped() else super()._image_shape()  # type: ignore[union-attr]
 
 
 class Inpainting(ForwardModel):
@@ -61,6 +68,7 @@ class Inpainting(ForwardModel):
         tensor([[[[1., 0., 1., 1.]]]])
     """
 
+    pixelwise = True
     mask: Tensor
 
     def __init__(self, mask: Tensor, sigma: Sigma = 1.0):
@@ -80,6 +88,8 @@ class Inpainting(ForwardModel):
     def prepare(self, y: Tensor) -> Prepared:
         self._check("y", y)
         mask, sigma = self.mask, self._sigma(y)
+        if self._mapped():
+            return Prepared(self, y)
         return Fused(self, y, lambda eta, link: ops.rim_denoise_input(eta, y, sigma, mask=mask, link=link))
 
     def _seen(self, name: str, images: Any) -> Tensor:

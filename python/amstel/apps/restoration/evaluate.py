@@ -30,7 +30,8 @@ from amstel import ops
 from amstel._check import fail
 from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.restoration import files
-from amstel.inverse.restore import restore, to_ycbcr
+from amstel.inverse.color import to_ycbcr
+from amstel.inverse.restore import restore
 from amstel.nn.rim import RIM
 
 Row = dict[str, Any]
