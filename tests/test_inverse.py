@@ -637,11 +637,14 @@ def test_to_a_dtype():
 
 
 def test_examples():
+    import amstel.inverse.deblurring
     import amstel.inverse.images
+    import amstel.inverse.kernels
     import amstel.inverse.model
     import amstel.inverse.mri
 
-    for module in (amstel.inverse.model, amstel.inverse.images, amstel.inverse.mri):
+    of = amstel.inverse
+    for module in (of.model, of.images, of.mri, of.deblurring, of.kernels):
         result = doctest.testmod(module, extraglobs={"torch": torch, "amstel": amstel})
         assert result.attempted and not result.failed
 

@@ -85,12 +85,12 @@ def mask_of(mask: Any, image: Any, task: str) -> Tensor:
 
 def noise_of(sigma: Any, task: str, y: Tensor) -> Tensor:
     """[N], one for each image, or a map [N, 1, H, W]; None: estimated, or what the task assumes."""
-    if task not in ("denoise", "inpaint"):
+    if task not in ("denoise", "inpaint", "deblur"):
         if sigma is not None:
             _check.fail("sigma", f"None for the task {task}", sigma)
         return y.real.new_ones(len(y))
     if sigma is None:
-        return estimate_sigma(y) if task == "denoise" else y.new_full((len(y),), SIGMA[task])
+        return estimate_sigma(y) if task in ("denoise", "deblur") else y.new_full((len(y),), SIGMA[task])
     n, size = len(y), y.shape[2:]
     expected = "a number > 0, [N] of such, a map [H, W] or [N, 1, H, W], or 'auto'"
     if isinstance(sigma, (list, tuple, np.ndarray)) and not isinstance(sigma, np.ma.MaskedArray):
@@ -103,6 +103,8 @@ def noise_of(sigma: Any, task: str, y: Tensor) -> Tensor:
     if not isinstance(sigma, Tensor):
         sigma = _check.number("sigma", sigma, expected, above=0)
     found = torch.as_tensor(sigma, dtype=torch.float32, device=y.device)
+    if task == "deblur":
+        expected, size = "a number > 0, [N] of such, or 'auto'", torch.Size([0, 0])
     if found.shape == size and found.dim() == 2:
         found = found.expand(n, 1, *size)
     fits = found.shape in ((), (1,), (n,), (n, 1, *size), (1, 1, *size))

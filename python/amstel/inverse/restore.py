@@ -16,13 +16,14 @@ from torch.nn.functional import avg_pool2d, interpolate
 from amstel import _check, inverse, ops
 from amstel.inverse._given import images, mask_of, noise_of
 from amstel.inverse.color import from_ycbcr, to_ycbcr
+from amstel.inverse.deblur import deblur, kernel_of
 from amstel.inverse.noise import blend
 from amstel.inverse.reconstruct import mri_physics as mri_physics
 from amstel.inverse.reconstruct import reconstruct
 from amstel.inverse.tiles import LEAST, TILE, tiled
 from amstel.nn.rim import RIM
 
-TASKS = ("denoise", "inpaint", "sr", "mri")
+TASKS = ("denoise", "inpaint", "deblur", "sr", "mri")
 #: Names of `RIM.pretrained`.
 SHIPPED = ("gray", "gray_conv", "color", "sr", "mri")
 #: Estimated noise up to the first is left alone, as it may be texture; from the second on it is all taken off.
@@ -41,6 +42,7 @@ def restore(
     scale: int = 2,
     *,
     mask: Any = None,
+    kernel: Any = None,
     sensitivities: Any = None,
     model: RIM | str | None = None,
     steps: int | None = None,
@@ -56,6 +58,7 @@ def restore(
     =========  ===================  ================================  ===========
     "denoise"  noisy image          identity                          gray, color
     "inpaint"  image with holes     `mask`                            gray, color
+    "deblur"   blurred image        convolution with `kernel`         gray, color
     "sr"       small image          antialiased bicubic by 1 / scale  sr
     "mri"      k-space              coils, Fourier transform, `mask`  gray
     =========  ===================  ================================  ===========
@@ -65,6 +68,9 @@ def restore(
     run of the network. A photograph without noise comes back as it was, since the noise is estimated.
     "inpaint" fills holes from their surroundings, then alternates the denoiser with putting back what is known; of noisy
     pixels it keeps as much as they are worth. It takes five times as long as to denoise.
+    "deblur" alternates the denoiser with the image next to it that the blur makes y of (`amstel.inverse.plug_and_play`); it
+    takes about eight times as long as to denoise. The kernel must be known: `amstel.inverse.gaussian_kernel`,
+    `motion_kernel` and `disk_kernel` are the usual ones. What it brought in from beyond the border is estimated with the image.
     "sr" enlarges the luma Y (BT.601) of a color image with the network and Cb and Cr bicubically.
     "mri" alternates the gray denoiser, on real and imaginary part, with the image next to it that fits k-space
     (`amstel.inverse.plug_and_play`); `model="mri"` is the network that was trained for it, which is faster and worse.
@@ -80,13 +86,15 @@ def restore(
         sigma: standard deviation of the noise in units of the image, > 0, one for each image [N], or a map [H, W] or
             [N, 1, H, W] of what it is at every pixel. "auto" (or None), to
             denoise: estimated from each image (`amstel.inverse.estimate_sigma`), and less than 3 / 255 taken for
-            texture and left alone; to inpaint: 1 / 255. Weights are good for the noise that they were trained with, as
+            texture and left alone; to deblur: estimated, 1 / 255 at the least; to inpaint: 1 / 255. Weights are good for the noise that they were trained with, as
             their cards say: above it there is a warning, below it the result is blended with the image. Not for "sr"
             and "mri".
         scale: of "sr": 2, 3 or 4 are trained; any other integer up to 16 runs.
         mask: "inpaint": 1 where a pixel is known, 0 where not (what the image holds there does not matter), [H, W] or of the shape of a tensor `image`, whose
             channels may be 1; of an array [H, W, 3] also [H, W, 1] or [H, W, 3]. "mri": 1 where k-space is sampled,
             a column [W] (also as [1, W, 1], as fastMRI has it), [H, W] or [N, 1, H, W].
+        kernel: "deblur": of the blur, a true convolution, [kh, kw], or [C, kh, kw] with one for each channel; odd sides, a
+            sum of 1.
         sensitivities: of the coils, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the center of
             k-space (`amstel.data.mri.estimate_sensitivities`).
         model: other weights, a `RIM` with as many channels as the image (1 for "sr"; for "mri" 1, a denoiser, or 2, a
@@ -132,6 +140,8 @@ def restore(
         _check.fail("scale", f"at most {LARGEST_SCALE}", scale)
     if (mask is not None) != (task in ("inpaint", "mri")):
         _check.fail("mask", f"{'given' if mask is None else 'None'} for the task {task}", mask)
+    if kernel is not None and task != "deblur":
+        _check.fail("kernel", f"None for the task {task}", kernel)
     mask = None if mask is None else mask_of(mask, image, task)
     y, back = images(image, task, mask)
     y = y if device is None else y.to(device)
@@ -155,6 +165,14 @@ def restore(
         x = reconstruct(model, y, mask, sensitivities, steps)
     elif task == "sr":
         x = _enlarge(partial(run, progress=progress), y, scale)
+    elif task == "deblur":
+        x = deblur(
+            partial(tiled, partial(model, steps=steps or 1), tile=tile),
+            y,
+            kernel_of(kernel, y),
+            noise,
+            progress,
+        )
     elif task == "inpaint":
         x = _inpaint(run, y, mask, noise, progress)
     else:
