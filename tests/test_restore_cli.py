@@ -398,7 +398,13 @@ def test_training_is_resumed(capsys, root, tmp_path, task):
     assert status == 2 and "checkpoint.pt exists; --force" in err
     status, said, err = _run(capsys, *arguments, "--resume", "--iterations", 60)
     assert status == 0 and err == "" and said.startswith("60 batches")
-    assert recipe.read(tmp_path / "out" / "checkpoint.pt").iteration == 60
+    checkpoint = tmp_path / "out" / "checkpoint.pt"
+    assert recipe.read(checkpoint).iteration == 60
+    # It claimed 50 batches, and wrote so into the checkpoint.
+    before = checkpoint.read_bytes()
+    status, said, err = _run(capsys, *arguments, "--resume", "--iterations", 50)
+    assert status == 2 and said == "" and "--iterations must be at least 60, which the run has done" in err
+    assert checkpoint.read_bytes() == before
 
 
 def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, monkeypatch):
