@@ -293,16 +293,53 @@ def test_kspace(capsys, tmp_path):
     np.save(tmp_path / "real.npy", kspace.abs())
     np.save(tmp_path / "narrow.npy", mask[1:])
     for arguments, message in (
-        ([tmp_path / "flat.npy", *options], "flat.npy must hold complex k-space [coils, H, W]"),
+        ([tmp_path / "flat.npy", *options], "flat.npy must hold complex k-space [H, W]"),
         ([tmp_path / "real.npy", *options], "real.npy must hold complex k-space"),
         (
             [tmp_path / "kspace.npy", *options, "--mask", tmp_path / "narrow.npy", "-o", tmp_path / "n.png"],
             "--mask",
         ),
-        ([tmp_path / "kspace.npy", "--task", "mri"], "--task mri needs --mask"),
+        (
+            [tmp_path / "kspace.npy", *options, "--slice", 1, "-o", tmp_path / "n.png"],
+            "--slice must be at most 0",
+        ),
+        ([tmp_path / "flat.npy", "--slice", 1], "--slice is for --task mri"),
     ):
         status, said, err = _run(capsys, *arguments)
         assert status == 2 and said == "" and message in err and err.count("\n") == 1, (arguments, err)
+
+
+def test_a_scan_of_slices(capsys, tmp_path):
+    """fastMRI's file says what was sampled and how large the image is; slices lie side by side in the picture."""
+    h5py = pytest.importorskip("h5py")
+    from amstel.data.mri import cartesian_mask, loop_sensitivities
+    from amstel.inverse import MRI
+    from tests.test_mri_scans import header
+
+    rng = np.random.default_rng(0)
+    mask, maps = cartesian_mask(48, 3, 0.2, rng), loop_sensitivities(4, (80, 48), rng)
+    images = torch.zeros(3, 80, 48, dtype=torch.complex64)
+    for number in range(2):  # the third slice is empty
+        images[number, 20:60] = torch.from_numpy(waves(40, 48, 1, number))
+    kspace = MRI(mask, maps, centered=True)(images)
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["kspace"], file["mask"] = kspace.numpy(), mask.numpy()
+        file["ismrmrd_header"] = header((80, 48, 1), (40, 40, 1))
+    out, record = tmp_path / "out.png", tmp_path / "done.json"
+    status, said, err = _run(capsys, tmp_path / "scan.h5", "--task", "mri", "-o", out, "--json", record)
+    assert status == 0 and err == "" and said.startswith("3 slices, 4 coils, 33.3% of k-space sampled\n")
+    x = np.load(tmp_path / "out.npy")
+    assert x.shape == (3, 40, 40) and x.dtype == np.complex64 and not x[2].any()
+    from amstel.reference.mri import fft2, ifft2
+
+    smaller = fft2(ifft2(kspace, centered=True)[..., 20:60, :], centered=True)[:1]
+    expected = amstel.restore(smaller, "mri", mask=mask)[..., 4:44].numpy()
+    np.testing.assert_allclose(x[:1], expected, atol=1e-4)
+    assert files.read(out).pixels.shape == (80, 80)
+    assert json.loads(record.read_text())["images"][0]["slices"] == 3
+    one = ["--task", "mri", "--slice", 1, "-o", tmp_path / "one.png"]
+    assert _run(capsys, tmp_path / "scan.h5", *one)[0] == 0
+    np.testing.assert_allclose(np.load(tmp_path / "one.npy"), x[1], atol=1e-5)
 
 
 def test_evaluation(capsys, root, weights, tmp_path):

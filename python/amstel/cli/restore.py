@@ -35,7 +35,9 @@ def predict(
     input: Annotated[
         Path,
         typer.Argument(
-            metavar="INPUT", parser=values.there, help="an image or a folder of images; mri: k-space, .npy"
+            metavar="INPUT",
+            parser=values.there,
+            help="an image or a folder; mri: k-space, .npy .npz .h5 .mat .cfl",
         ),
     ],
     output: Annotated[
@@ -75,7 +77,7 @@ def predict(
             "--mask",
             metavar="FILE",
             parser=values.file_there,
-            help="inpaint: white is known; mri: .npy of 0 and 1",
+            help="inpaint: white is known; mri: .npy of 0 and 1 [default: by the file]",
         ),
     ] = None,
     sensitivities: Annotated[
@@ -86,6 +88,10 @@ def predict(
             parser=values.file_there,
             help="mri: coil maps [default: estimated]",
         ),
+    ] = None,
+    slice: Annotated[
+        int | None,
+        typer.Option("--slice", metavar="N", parser=values.integer(0), help="mri: one slice [default: all]"),
     ] = None,
     add_noise: Annotated[
         float | None,
@@ -112,8 +118,9 @@ def predict(
         scale=(scale, ("sr",)),
         mask=(mask, ("inpaint", "mri")),
         sensitivities=(sensitivities, ("mri",)),
+        slice=(slice, ("mri",)),
     )
-    if mask is None and task in ("inpaint", "mri"):
+    if mask is None and task == "inpaint":
         raise ValueError(f"--task {task} needs --mask FILE")
     if kernel is None and task == "deblur":
         raise ValueError("--task deblur needs --kernel: the blur must be known")
@@ -123,7 +130,7 @@ def predict(
     began = time.perf_counter()
     if task == "mri":
         if input.is_dir():
-            raise ValueError(f"{input} is a folder; --task mri takes a file of k-space, .npy")
+            raise ValueError(f"{input} is a folder; --task mri takes a file of k-space")
         sources, targets = [input], [output or Path(f"{input.stem}_mri.png")]
         files.check_writable(targets[0])
         written = [targets[0], targets[0].with_suffix(".npy")]
@@ -143,13 +150,16 @@ def predict(
             scale=scale or 2,
             mask=mask,
             kernel=kernel,
+            slice=slice,
             sensitivities=sensitivities,
             add_noise=add_noise,
             seed=common.seed or 0,
             steps=steps,
         )
         if task == "mri":
-            record = predict.kspace(sources[0], targets[0], options, ranks)
+            from amstel.apps.restoration import kspace
+
+            record = kspace.reconstruct(sources[0], targets[0], options, ranks)
             outcomes = [processes.Outcome(0, record)]
         else:
             alone = len(sources) == 1
@@ -176,7 +186,8 @@ def predict(
 
 def _said(record: dict[str, Any]) -> str:
     if "coils" in record:
-        sampled = f"{record['coils']} coils, {record['sampled']:.1%} of k-space sampled"
+        slices = f"{record['slices']} slices, " if record["slices"] > 1 else ""
+        sampled = f"{slices}{record['coils']} coils, {record['sampled']:.1%} of k-space sampled"
         return f"{sampled}\nwrote {record['output']} and {record['complex_output']}"
     line = f"wrote {record['output']}"
     if record.get("estimated"):

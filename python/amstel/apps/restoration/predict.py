@@ -1,4 +1,4 @@
-"""From degraded images or k-space in files to restored ones in files: what `amstel restore INPUT` does."""
+"""From degraded images in files to restored ones in files: what `amstel restore INPUT` does but for k-space."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Options:
         scale: of "sr".
         mask, sensitivities: files.
         kernel: of "deblur", see `given.read_kernel`.
+        slice: of k-space, which one; None: all.
         steps: None: as trained.
     """
 
@@ -40,6 +41,7 @@ class Options:
     scale: int = 2
     mask: Path | None = None
     kernel: str | None = None
+    slice: int | None = None
     sensitivities: Path | None = None
     add_noise: float | None = None
     seed: int = 0
@@ -185,38 +187,3 @@ def _image(
     if options.add_noise:
         record |= {"noisy_psnr": evaluate.psnr(y, truth), "psnr": evaluate.psnr(x, truth)}
     return record
-
-
-def kspace(source: Path, target: Path, options: Options, ranks: Ranks | None = None) -> Record:
-    """Reconstruct the k-space of a file: the magnitude as a picture, the complex image as .npy beside it."""
-    from amstel.data import mri
-
-    assert options.mask is not None
-    files.check_writable(target)
-    numbers = target.with_suffix(".npy")
-    _files.distinct(numbers, source, options.mask, argument="output")
-    y, mask = mri.read_kspace(source), mri.read_mask(options.mask)
-    maps = None if options.sensitivities is None else mri.read_kspace(options.sensitivities)
-    x = restore(
-        y[None],
-        "mri",
-        mask=mask if mask.dim() == 1 else mask[None, None],
-        sensitivities=maps,
-        model=options.model,
-        device=(ranks or Ranks()).device,
-        steps=options.steps,
-    )[0].numpy()
-    magnitude = np.abs(x)
-    files.write(target, files.Picture(magnitude / max(magnitude.max(), 1e-30)))
-    with _files.replacing(numbers) as temporary:
-        np.save(temporary, x)
-    coils, height, width = y.shape
-    return {
-        "input": str(source),
-        "output": str(target),
-        "complex_output": str(numbers),
-        "width": width,
-        "height": height,
-        "coils": coils,
-        "sampled": float(mask.float().mean()),
-    }
