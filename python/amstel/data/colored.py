@@ -29,7 +29,7 @@ def colored_graphs(
 
     Example:
         >>> amstel.data.colored_graphs(30)
-        GraphDataset(colored graphs, num_graphs=30, num_nodes=629, num_edges=2150, num_features=2, num_classes=3)
+        GraphDataset(colored graphs, num_graphs=30, num_nodes=629, num_edges=2096, num_features=2, num_classes=3)
     """
     graphs = _check.integer("graphs", graphs, 1)
     nodes, colors = _check.integer("nodes", nodes, 4), _check.integer("colors", colors, 2)

@@ -108,7 +108,7 @@ def split_links(
     Example:
         >>> data = amstel.data.block_model(nodes=400)
         >>> amstel.data.split_links(data.graph, data.features, name="block model")
-        LinkData(block model, num_nodes=400, num_edges=1344, num_features=300, val=39, test=79)
+        LinkData(block model, num_nodes=400, num_edges=1332, num_features=300, val=39, test=78)
     """
     _square(graph)
     if graph.device.type != "cpu":
