@@ -205,7 +205,8 @@ class GCN(nn.Module):
 
     def forward(self, x: Tensor | None, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
         graph = prepare(x, graph, self.in_channels)
-        edge_weight = self.drop_edge(graph, edge_weight)
+        if self.training and self.drop_edge.p:
+            edge_weight = self.drop_edge(graph, edge_weight)
         seen = []
         for layer in self.layers:
             before = x
