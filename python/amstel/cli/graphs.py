@@ -74,7 +74,7 @@ _OPTIONS: dict[str, Any] = {
     },
     "weight_decay": {
         "parser": values.number(0),
-        "help": "weight decay of the first layer, of all layers in tasks link and graph",
+        "help": "of the first layer; link, graph: of all",
         "default": "the paper's; link: 0.0003; graph: 0",
     },
     "learning_rate": {"parser": values.number(0), "help": "learning rate of Adam"},
@@ -130,7 +130,7 @@ def _train(
             "--seeds",
             metavar="N",
             parser=_up_to(MOST_SEEDS),
-            help="number of seeds [default: 100; tasks link and graph: 10]",
+            help="number of seeds [default: 100; link, graph: 10]",
         ),
     ] = None,
     out: Annotated[
@@ -153,9 +153,7 @@ def _train(
     ] = False,
     parts: Annotated[
         Path | None,
-        typer.Option(
-            "--parts", metavar="DIR", help="of --distributed: the partition, made if it is not there"
-        ),
+        typer.Option("--parts", metavar="DIR", help="of --distributed: the partition, or where to make it"),
     ] = None,
     *,
     given: dict[str, Any],
@@ -184,7 +182,9 @@ def _train(
         new([out / train.CHECKPOINT], force)
     first = common.seed or 0
     if task != "node":
-        return trials.train(task, dataset, root, model, range(first, first + seeds), out, resume, force, given, common)
+        return trials.train(
+            task, dataset, root, model, range(first, first + seeds), out, resume, force, given, common
+        )
     trials.only("node", Settings, given)
     with processes.group(common.device) as ranks, spread.one_voice(out) if distributed else nullcontext():
         data: Any
