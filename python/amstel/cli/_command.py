@@ -244,7 +244,7 @@ def _settings_parameters(settings: Any, own: Mapping[str, Any]) -> list[inspect.
     for name, keywords in own.items():
         keywords = dict(keywords)
         parser = keywords.pop("parser")
-        default = keywords.pop("default", getattr(settings, name))
+        default = keywords.pop("default") if "default" in keywords else getattr(settings, name)
         option = f"--{name.replace('_', '-')}"
         if parser is bool:
             said = typer.Option(option, help=keywords["help"])

@@ -2,8 +2,10 @@
 
 from amstel.data import mri
 from amstel.data.clips import UCF101, Clip, ClipFolder, MovingShapes, Weizmann
+from amstel.data.colored import colored_graphs
 from amstel.data.graphs import GraphData, GraphDataset, collate
 from amstel.data.images import ImageFolder
+from amstel.data.links import LinkData, split_links
 from amstel.data.nodes import NodeData, block_model, karate_club
 from amstel.data.pairs import FramePair, SequencePairs
 from amstel.data.planetoid import Planetoid
@@ -25,6 +27,7 @@ __all__ = [
     "GraphData",
     "GraphDataset",
     "ImageFolder",
+    "LinkData",
     "MovingShapes",
     "NodeData",
     "OTBSequence",
@@ -37,7 +40,9 @@ __all__ = [
     "Weizmann",
     "block_model",
     "collate",
+    "colored_graphs",
     "generate_moving_shapes",
     "karate_club",
     "mri",
+    "split_links",
 ]

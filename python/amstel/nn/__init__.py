@@ -1,5 +1,6 @@
 """Modules; each is a thin shell around operators of `amstel.ops`."""
 
+from amstel.nn.autoencoder import GAE, VGAE
 from amstel.nn.backbone import SmallBackbone, VGG16Features
 from amstel.nn.cheb import ChebConv
 from amstel.nn.conv_gru import ConvGRUCell
@@ -7,6 +8,7 @@ from amstel.nn.conv_lstm import ConvLSTM, ConvLSTMCell
 from amstel.nn.drop_edge import DropEdge
 from amstel.nn.efficientnet import EfficientNetLite
 from amstel.nn.gcn import GCN, GCNConv, sparse_dropout
+from amstel.nn.graph_classifier import GraphClassifier
 from amstel.nn.pooling import global_max_pool, global_mean_pool, global_sum_pool
 from amstel.nn.propagation import APPNP, GCN2Conv, SGConv
 from amstel.nn.rim import RIM
@@ -27,9 +29,11 @@ from amstel.nn.video_lstm import (
 __all__ = [
     "ALSTM",
     "APPNP",
+    "GAE",
     "GCN",
     "RIM",
     "SINT",
+    "VGAE",
     "ChebConv",
     "ConvALSTM",
     "ConvGRUCell",
@@ -40,6 +44,7 @@ __all__ = [
     "EfficientNetLite",
     "GCN2Conv",
     "GCNConv",
+    "GraphClassifier",
     "LSTMClassifier",
     "MarginContrastiveLoss",
     "MultiScaleRoIAlign",

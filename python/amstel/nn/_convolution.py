@@ -34,6 +34,8 @@ def prepare(x: Any, graph: Graph | Tensor, in_channels: int) -> Graph:
                 _check.fail(
                     "x", f"a pair (x_src, x_dst) of dense [N, {in_channels}] or [B, N, {in_channels}]", t
                 )
+            if t.dtype not in _check.FLOATS:
+                _check.fail("x", "float64, float32, bfloat16 or float16", t)
         if not isinstance(graph, Graph):
             _check.fail_type("graph", "an amstel.Graph where `x` is a pair", graph)
         if (graph.num_cols, graph.num_rows) != (
@@ -57,6 +59,8 @@ def prepare(x: Any, graph: Graph | Tensor, in_channels: int) -> Graph:
             or (x.shape[-1] != in_channels and in_channels != -1)
         ):
             _check.fail("x", expected, x)
+        if x.dtype not in _check.FLOATS:
+            _check.fail("x", "float64, float32, bfloat16 or float16", x)
         nodes = x.shape[-2]
     if isinstance(graph, Tensor):
         graph = Graph.from_edge_index(graph, num_nodes=nodes)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from amstel import _check
 from amstel.graph import Graph
 from amstel.nn._convolution import LAZY, Convolution, Features, Lazy, loop_weight, prepare
-from amstel.nn._sparse import _structures, is_sparse, matmul, sparse_dropout  # noqa: F401
+from amstel.nn._sparse import _structures, dropout, is_sparse, matmul, sparse_dropout  # noqa: F401
 from amstel.nn.drop_edge import DropEdge
 from amstel.ops.spmm import NORMS, spmm
 
@@ -205,18 +205,12 @@ class GCN(nn.Module):
 
     def forward(self, x: Tensor | None, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
         graph = prepare(x, graph, self.in_channels)
-        edge_weight = self.drop_edge(graph, edge_weight)
+        if self.training and self.drop_edge.p:
+            edge_weight = self.drop_edge(graph, edge_weight)
         seen = []
         for layer in self.layers:
             before = x
-            if x is not None and hasattr(
-                graph, "dropout"
-            ):  # a DistributedGraph: by node, for any number of ranks
-                x = graph.dropout(x, self.dropout, self.training)
-            elif is_sparse(x):
-                x = sparse_dropout(x, self.dropout, self.training)  # type: ignore[arg-type]
-            elif x is not None:
-                x = nn.functional.dropout(x, self.dropout, self.training)
+            x = dropout(x, graph, self.dropout, self.training)
             x = layer(x, graph, edge_weight)
             if self.residual and before is not None and not is_sparse(before) and before.shape == x.shape:
                 x = x + before
