@@ -1,9 +1,11 @@
 """Readers of the field's data formats, and small data sets that need no file."""
 
 from amstel.data import mri
+from amstel.data._loader import NodeBatch
 from amstel.data.clips import UCF101, Clip, ClipFolder, MovingShapes, Weizmann
 from amstel.data.graphs import GraphData, GraphDataset, collate
 from amstel.data.images import ImageFolder
+from amstel.data.neighbor_loader import NeighborLoader
 from amstel.data.nodes import NodeData, block_model, karate_club
 from amstel.data.pairs import FramePair, SequencePairs
 from amstel.data.planetoid import Planetoid
@@ -12,6 +14,7 @@ from amstel.data.splits import SplitClips
 from amstel.data.stills import StillPairs
 from amstel.data.tracking import ALOV, OTB, VOT, GOT10k, OTBSequence, TrackingSequence
 from amstel.data.tu import TUDataset
+from amstel.sampled import SampledGraph
 
 __all__ = [
     "ALOV",
@@ -26,9 +29,12 @@ __all__ = [
     "GraphDataset",
     "ImageFolder",
     "MovingShapes",
+    "NeighborLoader",
+    "NodeBatch",
     "NodeData",
     "OTBSequence",
     "Planetoid",
+    "SampledGraph",
     "SequencePairs",
     "SplitClips",
     "StillPairs",
