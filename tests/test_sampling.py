@@ -588,3 +588,95 @@ def test_compiled():
     conv = amstel.nn.GCNConv(4, 8)
     compiled = torch.compile(conv, backend="eager", fullgraph=True)
     assert torch.allclose(compiled(x, layer), conv(x, layer), atol=1e-6)
+
+
+# ---- Subgraphs as batches ----
+
+
+@pytest.mark.parametrize("method", ["metis", "ranges"])
+def test_clusters(method):
+    if method == "metis":
+        pytest.importorskip("pymetis")
+    graph, x = make(weighted=True), torch.randn(60, 4)
+
+    def epochs(**options):
+        loader = amstel.data.ClusterLoader(
+            graph, x, torch.arange(60), 7, 2, torch.arange(40), method=method, **options
+        )
+        return len(loader), [list(loader) for _ in range(2)]
+
+    count, (first, second) = epochs()
+    assert count == len(first) == 4
+    for epoch in (first, second):
+        assert sorted(torch.cat([b.nodes for b in epoch]).tolist()) == list(range(60))
+        assert sorted(torch.cat([b.y for b in epoch]).tolist()) == list(range(40))
+    assert [b.nodes.tolist() for b in first] != [b.nodes.tolist() for b in second]
+    for b in first:
+        expected = graph.subgraph(b.nodes)
+        assert torch.equal(b.x, x[b.nodes]) and torch.equal(b.nodes[b.rows], b.y)
+        for norm in ("sym", "row"):
+            assert torch.allclose(
+                amstel.ops.spmm(b.graph, b.x, norm=norm), amstel.ops.spmm(expected, b.x, norm=norm), atol=1e-6
+            )
+    again = epochs(num_workers=2)[1][0]
+    assert [b.nodes.tolist() for b in again] == [b.nodes.tolist() for b in first]
+    given = amstel.data.ClusterLoader(graph, parts=torch.arange(60) % 3 * 5, shuffle=False)
+    assert [b.nodes.tolist() for b in given] == [list(range(k, 60, 3)) for k in range(3)]
+
+
+def test_walks_are_scaled_by_how_often_nodes_and_edges_came():
+    """Over the subgraphs that were counted, the mean of the sums and of the loss is that of the whole graph exactly."""
+    graph = make(nodes=20, edges=60)
+    x = torch.randn(20, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    seeds, y = torch.arange(5, 15), torch.arange(20.0)
+    loader = amstel.data.SaintLoader(graph, x, y, 4, 2, 1, seeds, coverage=40)
+    counted = loader._plan(-1)[1]
+    drawn = round(float(loader._weight[seeds[0]] * loader._nodes_came[seeds[0]]) * len(seeds))
+    total, came, loss = torch.zeros(20, 2, dtype=torch.float64), torch.zeros(20), 0.0
+    for number in range(drawn):
+        batch = counted(number, False)
+        assert torch.equal(batch.y, y[batch.nodes[batch.rows]])
+        total.index_add_(0, batch.nodes, amstel.ops.spmm(batch.graph, batch.x, norm="row"))
+        came[batch.nodes] += 1
+        loss += float((batch.weight * batch.y).sum())
+    crow, edges = graph.crow.long(), loader._edges_came
+    assert loss / drawn == pytest.approx(float(y[seeds].mean()), rel=1e-5)
+    expected = amstel.ops.spmm(graph, x, norm="row")
+    slots = torch.repeat_interleave(torch.arange(20), crow.diff())
+    sure = torch.zeros(20).index_add_(0, slots, (edges > 1).float()) == crow.diff()  # all their edges came
+    sure &= came > 0
+    assert sure.sum() > 10
+    assert torch.allclose((total / came[:, None])[sure], expected[sure], atol=1e-5)
+    model = amstel.nn.GCN(2, 4, 3, dtype=torch.float64)
+    assert model(batch.x, batch.graph).shape == (len(batch.nodes), 3)
+
+
+def test_walks_do_not_depend_on_the_workers():
+    graph = make()
+
+    def epochs(**options):
+        loader = amstel.data.SaintLoader(graph, batch_size=5, steps=4, coverage=2, seed=3, **options)
+        return [[(b.nodes.tolist(), b.graph.weight.tolist()) for b in loader] for _ in range(2)]
+
+    first = epochs()
+    assert first[0] != first[1] and epochs(num_workers=2, prefetch=1) == first
+
+
+@pytest.mark.parametrize(
+    "loader, options, kind, text",
+    [
+        ("ClusterLoader", {"parts": 0}, ValueError, "`parts`"),
+        ("ClusterLoader", {"parts": 61}, ValueError, "`parts`"),
+        ("ClusterLoader", {"parts": torch.zeros(3)}, ValueError, "`parts`"),
+        ("ClusterLoader", {"parts": "3"}, TypeError, "`parts`"),
+        ("ClusterLoader", {"method": "best"}, ValueError, "`method`"),
+        ("ClusterLoader", {"batch_size": 0}, ValueError, "`batch_size`"),
+        ("SaintLoader", {"walk_length": -1}, ValueError, "`walk_length`"),
+        ("SaintLoader", {"steps": 0}, ValueError, "`steps`"),
+        ("SaintLoader", {"coverage": 0}, ValueError, "`coverage`"),
+        ("SaintLoader", {"seeds": []}, ValueError, "`seeds`"),
+    ],
+)
+def test_bad_arguments_of_subgraph_loaders(loader, options, kind, text):
+    with pytest.raises(kind, match=text):
+        getattr(amstel.data, loader)(make(), **options)

@@ -9,7 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from amstel.apps.graphs.settings import MODELS, MOST_SEEDS, MOST_UNITS, OLD_MODELS, STOPPING, Settings
+from amstel.apps.graphs.settings import (
+    MODELS,
+    MOST_FANOUT,
+    MOST_SEEDS,
+    MOST_UNITS,
+    OLD_MODELS,
+    SAMPLERS,
+    STOPPING,
+    Settings,
+)
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
 from amstel.cli._family import Force, Resume, new, report
@@ -43,6 +52,17 @@ def _up_to(most: int) -> Callable[[str], int]:
     return parse
 
 
+def _fanouts(text: str) -> tuple[int, ...]:
+    """15,10: two numbers of neighbors, of which -1 means all."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) != 2 or not all(f == -1 or 1 <= f <= MOST_FANOUT for f in found):
+        values.fail(f"should be two integers, each >= 1 or -1, such as 15,10, got {text}")
+    return found
+
+
 _OPTIONS: dict[str, Any] = {
     "early_stopping": {"parser": values.choice(STOPPING), "help": ", ".join(STOPPING)},
     "epochs": {"parser": _up_to(2**31 - 1), "help": "maximum epochs", "default": "the paper's, 200"},
@@ -54,6 +74,13 @@ _OPTIONS: dict[str, Any] = {
         "default": "the paper's",
     },
     "learning_rate": {"parser": values.number(0), "help": "learning rate of Adam"},
+    "sampler": {"parser": values.choice(SAMPLERS), "help": "neighbor trains on sampled batches"},
+    "fanouts": {
+        "parser": _fanouts,
+        "help": "of --sampler: neighbors drawn at both steps, -1 for all",
+        "default": "15,10",
+    },
+    "batch_size": {"parser": _up_to(2**31 - 1), "help": "of --sampler: training nodes of a batch"},
 }
 
 
@@ -122,6 +149,8 @@ def _train(
     from amstel.apps.graphs import distributed as spread
     from amstel.apps.graphs import evaluate, predict, train
 
+    if {"fanouts", "batch_size"} & set(given) and given.get("sampler", "none") == "none":
+        raise ValueError("--fanouts and --batch-size need --sampler neighbor")
     if parts is not None and not distributed:
         raise ValueError("--parts needs --distributed")
     if plot:

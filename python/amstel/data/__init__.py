@@ -12,6 +12,7 @@ from amstel.data.planetoid import Planetoid
 from amstel.data.shapes import generate_moving_shapes
 from amstel.data.splits import SplitClips
 from amstel.data.stills import StillPairs
+from amstel.data.subgraph_loaders import ClusterLoader, SaintLoader, SubgraphBatch
 from amstel.data.tracking import ALOV, OTB, VOT, GOT10k, OTBSequence, TrackingSequence
 from amstel.data.tu import TUDataset
 from amstel.sampled import SampledGraph
@@ -23,6 +24,7 @@ __all__ = [
     "VOT",
     "Clip",
     "ClipFolder",
+    "ClusterLoader",
     "FramePair",
     "GOT10k",
     "GraphData",
@@ -34,10 +36,12 @@ __all__ = [
     "NodeData",
     "OTBSequence",
     "Planetoid",
+    "SaintLoader",
     "SampledGraph",
     "SequencePairs",
     "SplitClips",
     "StillPairs",
+    "SubgraphBatch",
     "TUDataset",
     "TrackingSequence",
     "Weizmann",

@@ -53,6 +53,8 @@ class Sample:
                     (value._nodes, value._slots, value._in_degree) if isinstance(value, SampledGraph) else ()
                 )
                 found.extend(t for t in (*parts, *own) if t is not None)
+            elif value.layout == torch.sparse_csr:
+                found.extend((value.crow_indices(), value.col_indices(), value.values()))
             else:
                 found.append(value)
             return value
