@@ -3,6 +3,7 @@
 import copy
 import io
 import itertools
+import json
 import math
 import pickle
 import threading
@@ -15,6 +16,7 @@ import torch
 import amstel
 from amstel import _library
 from amstel.data import NeighborLoader
+from tests.command import run
 
 OPS = _library.operators
 
@@ -680,3 +682,81 @@ def test_walks_do_not_depend_on_the_workers():
 def test_bad_arguments_of_subgraph_loaders(loader, options, kind, text):
     with pytest.raises(kind, match=text):
         getattr(amstel.data, loader)(make(), **options)
+
+
+# ---- Training ----
+
+
+@pytest.mark.data
+def test_sampled_training_is_as_accurate_as_full_batches(data_folder):
+    """Amazon Photo, 100 training nodes a class: within a point of the full batch."""
+    with np.load(data_folder / "graphs" / "amazon_photo_labelled.npz", allow_pickle=True) as file:
+        adjacency, features = file["adj_matrix"][()], file["node_attr"][()]
+        labels = torch.from_numpy(file["node_label"]).long()
+    index = torch.from_numpy(np.stack((adjacency + adjacency.T).nonzero())).long()
+    graph = amstel.Graph.from_edge_index(index, len(labels))
+    x = torch.from_numpy(features.toarray()).float()
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    train = torch.cat([order[labels[order] == k][:100] for k in range(8)])
+    test = torch.ones(len(labels), dtype=torch.bool)
+    test[train] = False
+
+    def accuracy(batches, epochs):
+        torch.manual_seed(0)
+        model = amstel.nn.GCN(x.shape[1], 32, 8)
+        adam = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=5e-4)
+        for _ in range(epochs):
+            for inputs, graphs, rows, target in batches():
+                adam.zero_grad()
+                torch.nn.functional.cross_entropy(model(inputs, graphs)[rows], target).backward()
+                adam.step()
+        with torch.no_grad():
+            return float((model.eval()(x, graph).argmax(1) == labels)[test].double().mean())
+
+    loader = NeighborLoader(graph, x, labels, [10, 5], 200, train)
+    whole = accuracy(lambda: [(x, graph, train, labels[train])], 80)
+    sampled = accuracy(lambda: ((b.x, b.layers, slice(None), b.y) for b in loader), 20)
+    assert whole > 0.9 and sampled > whole - 0.01
+
+
+def test_a_study_on_sampled_batches():
+    from amstel.apps.graphs.predict import predict
+    from amstel.apps.graphs.train import Settings, study
+
+    data = amstel.data.block_model(nodes=400)
+    settings = Settings(epochs=20, sampler="neighbor", fanouts=(5, 5), batch_size=30)
+    done = []
+    found = study(data, seeds=[0, 1], settings=settings, progress=done.append)
+    assert sum(done) == 40 and len(found.loss) == 20 and found.loss[-1] < found.loss[0]
+    assert found.epochs == [20, 20] and found.mean > 0.5
+    again = study(data, seeds=[1], settings=settings)
+    assert again.losses[0] == found.losses[1] and again.accuracy[0] == found.accuracy[1]
+    assert predict(found, data).shape == (400, data.num_classes)
+    stopped = study(data, seeds=[0], settings=Settings(epochs=200, sampler="neighbor", early_stopping="loss"))
+    assert len(stopped.losses[0]) == stopped.epochs[0] < 200
+    for wrong in ({"sampler": "best"}, {"fanouts": (1,)}, {"fanouts": (0, 1)}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Settings(**wrong)
+    with pytest.raises(ValueError, match="`sampler`"):
+        study(data, "cheb2", seeds=[0], settings=settings)
+
+
+def test_a_study_on_the_command_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train = ["graphs", "train", "--dataset", "block-model", "--seeds", "1", "--epochs", "3"]
+    sampled = [*train, "--sampler", "neighbor"]
+    for words, text in [
+        ([*train, "--fanouts", "3,3"], "--fanouts and --batch-size need --sampler neighbor"),
+        ([*sampled, "--fanouts", "3"], "two integers"),
+        ([*sampled, "--fanouts", "0,3"], "two integers"),
+        ([*sampled, "--model", "mlp"], "--sampler must be 'none'"),
+        ([*train, "--sampler", "best"], "--sampler"),
+    ]:
+        status, _, err = run(capsys, *words)
+        assert status == 2 and text in err and len(err.splitlines()) == 1
+    status, _, err = run(capsys, *sampled, "--fanouts", "5,-1", "--json", "r.json", "--out", "run")
+    assert status == 0, err
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert len(found["loss"]) == 3 and found["settings"]["fanouts"] == [5, -1]
+    status, _, err = run(capsys, *train, "--out", "run", "--resume")
+    assert status == 2 and "checkpoint" in err
