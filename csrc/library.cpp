@@ -33,6 +33,8 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   m.def(
       "induced_subgraph(Tensor crow, Tensor col, Tensor nodes, bool parallel) -> (Tensor crow, "
       "Tensor col, Tensor slot)");
+  // x[index] of bytes [rows, width], for the features of a batch.
+  m.def("gather_rows(Tensor x, Tensor index, bool parallel) -> Tensor");
   // Walks from target to source, [starts, length + 1]; a walk stays where no edge leads on.
   m.def("random_walk(Tensor crow, Tensor col, Tensor starts, int length, int key) -> Tensor");
 

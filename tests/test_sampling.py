@@ -225,16 +225,37 @@ def test_bad_arguments_of_the_operators():
         OPS.random_walk(g._crow, g._col, torch.tensor([0]), -1, 0)
 
 
-@pytest.mark.parametrize("name", ["sample_neighbors", "induced_subgraph", "random_walk"])
+@pytest.mark.parametrize("name", ["sample_neighbors", "induced_subgraph", "random_walk", "gather_rows"])
 def test_fake_kernels(name):
     g, nodes = make(), torch.tensor([3, 5, 7])
     arguments = {
         "sample_neighbors": (g._crow, g._col, None, nodes, 4, False, 1, False),
         "induced_subgraph": (g._crow, g._col, nodes, False),
         "random_walk": (g._crow, g._col, nodes, 5, 1),
+        "gather_rows": (torch.zeros(9, 4, dtype=torch.uint8), nodes, False),
     }[name]
     op = getattr(torch.ops.amstel, name).default
     torch.library.opcheck(op, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("width", [1, 3, 100])
+def test_rows_are_those_of_index_select(dtype, width):
+    from amstel.data._loader import rows_of
+
+    x = (torch.randn(500, width) * 3).to(dtype)
+    for count in (0, 1, 7, 3000):
+        nodes = torch.randint(0, 500, (count,))
+        before = torch.get_num_threads()
+        torch.set_num_threads(3)
+        found = [rows_of("x", x, nodes, parallel) for parallel in (False, True)]
+        torch.set_num_threads(before)
+        for rows in found:
+            assert rows.dtype == dtype and torch.equal(rows, x[nodes])
+        assert torch.equal(rows_of("x", x.T.contiguous().T, nodes), x[nodes])
+    for wrong in (500, -1):
+        with pytest.raises(RuntimeError, match="index"):
+            OPS.gather_rows(x.view(torch.uint8), torch.tensor([0, wrong]), False)
 
 
 def test_walks_go_along_edges():

@@ -14,13 +14,14 @@
 #include "common/spmm_check.h"
 #include "common/stable.h"
 #include "cpu/dispatch.h"
+#include "cpu/huge_pages.h"
 #include "cpu/parallel.h"
 #include "cpu/sampling.h"
 
 namespace amstel::cpu {
 namespace {
 
-constexpr int64_t kAhead = 16;
+constexpr int64_t kAhead = 16, kRowsAhead = 4;
 constexpr int64_t kEdgeWork = 64;  // a draw and a line of memory
 
 template <class I>
@@ -258,6 +259,36 @@ std::tuple<Tensor, Tensor, Tensor> induced_subgraph(Tensor crow, Tensor col, Ten
   return out;
 }
 
+Tensor gather_rows(Tensor x, Tensor index, bool parallel) {
+  const char* op = "gather_rows";
+  AMSTEL_CHECK(x.dim() == 2 && x.is_contiguous() && x.scalar_type() == ScalarType::Byte, op,
+               ": `x` must be contiguous bytes [rows, width], got ", describe(x));
+  AMSTEL_CHECK(index.dim() == 1, op, ": `index` must be a vector, got ", describe(index));
+  check_vector(op, x, "index", index, index.size(0), ScalarType::Long);
+  const int64_t rows = x.size(0), width = x.size(1), count = index.size(0);
+  const int64_t* from = data<int64_t>(index);
+  for (int64_t i = 0; i < count; ++i)
+    AMSTEL_CHECK(from[i] >= 0 && from[i] < rows, op, ": `index` must be from 0 to ", rows - 1,
+                 ", got ", from[i], " at position ", i);
+  Tensor out = empty(x, {count, width}, ScalarType::Byte);
+  const uint8_t* source = data<uint8_t>(x);
+  uint8_t* target = mutable_data<uint8_t>(out);
+  want_huge_pages(out);
+  const int64_t parts = parallel ? threads_for(count * width) : 1;
+  parallel_parts(parts, [&](int64_t part) {
+    const int64_t end = count * (part + 1) / parts;
+    for (int64_t i = count * part / parts; i < end; ++i) {
+      // The lines of a row that the hardware will not guess, some rows before they are copied.
+      if (i + kRowsAhead < end) {
+        const uint8_t* next = source + from[i + kRowsAhead] * width;
+        for (int64_t b = 0; b < width && b < 512; b += 64) __builtin_prefetch(next + b);
+      }
+      std::memcpy(target + i * width, source + from[i] * width, width);
+    }
+  });
+  return out;
+}
+
 Tensor random_walk(Tensor crow, Tensor col, Tensor starts, int64_t length, int64_t key) {
   const char* op = "random_walk";
   check_csr(op, crow, col, std::nullopt);
@@ -294,5 +325,6 @@ Tensor random_walk(Tensor crow, Tensor col, Tensor starts, int64_t length, int64
 STABLE_TORCH_LIBRARY_IMPL(amstel, CPU, m) {
   m.impl("sample_neighbors", TORCH_BOX(&amstel::cpu::sample_neighbors));
   m.impl("induced_subgraph", TORCH_BOX(&amstel::cpu::induced_subgraph));
+  m.impl("gather_rows", TORCH_BOX(&amstel::cpu::gather_rows));
   m.impl("random_walk", TORCH_BOX(&amstel::cpu::random_walk));
 }

@@ -121,6 +121,7 @@ def sampling() -> None:
                     for some in (None, chance):
                         torch.ops.amstel.sample_neighbors(*arrays, some, targets, fanout, replace, 1, True)
             torch.ops.amstel.induced_subgraph(*arrays, targets[: nodes // 2 + 1], True)
+            torch.ops.amstel.gather_rows(torch.zeros(nodes, 900, dtype=torch.uint8), targets, True)
             torch.ops.amstel.random_walk(*arrays, targets, 9, 2)
 
 

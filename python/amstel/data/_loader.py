@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel import _check, _subgraph
+from amstel import _check, _library, _subgraph
 from amstel.distributed.dropout import key
 from amstel.graph import Graph
 from amstel.sampled import SampledGraph
@@ -214,11 +214,15 @@ def _store(name: str, value: Any, nodes: int) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def rows_of(name: str, store: Any, nodes: Tensor) -> Tensor | None:
+def rows_of(name: str, store: Any, nodes: Tensor, parallel: bool = False) -> Tensor | None:
     """The rows of some nodes as a tensor."""
     if store is None:
         return None
     if isinstance(store, Tensor):
+        if store.layout == torch.strided and store.dim() == 2 and store.is_contiguous() and store.numel():
+            # Faster than index_select: it asks for rows ahead, and for pages that need fewer faults.
+            found = _library.operators.gather_rows(store.view(torch.uint8), nodes, parallel)
+            return found.view(store.dtype)
         return (
             _sparse_rows(store, nodes) if store.layout == torch.sparse_csr else store.index_select(0, nodes)
         )

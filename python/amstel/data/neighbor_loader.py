@@ -147,7 +147,7 @@ class NeighborLoader(Loader):
             SampledGraph._of(graph, arrays, scale, nodes[:size], degree[:size])
             for arrays, scale, size in reversed(drawn)
         ]
-        x, y = rows_of("x", self.x, nodes), rows_of("y", self.y, seeds)
+        x, y = rows_of("x", self.x, nodes, parallel), rows_of("y", self.y, seeds)
         return NodeBatch(layers, nodes, nodes[: len(seeds)], x, y, number)
 
 

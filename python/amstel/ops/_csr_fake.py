@@ -109,6 +109,11 @@ def _(crow: Tensor, col: Tensor, nodes: Tensor, parallel: bool) -> Any:
     return crow.new_empty(nodes.shape[0] + 1), col.new_empty(edges), col.new_empty(edges)
 
 
+@torch.library.register_fake("amstel::gather_rows")
+def _(x: Tensor, index: Tensor, parallel: bool) -> Tensor:
+    return x.new_empty(index.shape[0], x.shape[1])
+
+
 @torch.library.register_fake("amstel::random_walk")
 def _(crow: Tensor, col: Tensor, starts: Tensor, length: int, key: int) -> Tensor:
     return starts.new_empty(starts.shape[0], length + 1)
