@@ -45,6 +45,9 @@ class SampledGraph(Graph):
     _whole: Graph | None
     _products: dict[Any, Graph]
 
+    def __init__(self, *_: Any, **__: Any):
+        raise TypeError("a SampledGraph is made by a loader, such as amstel.data.NeighborLoader")
+
     @classmethod
     def _of(
         cls,
