@@ -50,7 +50,9 @@ def loaders(at, nodes, edges, features, batches, size):
     functions = {"amstel": ours(0), "amstel workers": ours(workers)}
     if len(PEERS) > 2:
         functions |= {"PyG": peer(0), "PyG workers": peer(workers)}
-    return Work(functions, tolerance=0.1, judge=None if len(PEERS) > 2 else "amstel", facts={"batches": batches})
+    return Work(
+        functions, tolerance=0.1, judge=None if len(PEERS) > 2 else "amstel", facts={"batches": batches}
+    )
 
 
 @suite("sampler", "structure", SHAPES, *PEERS)
