@@ -13,10 +13,12 @@ from amstel.apps.graphs.settings import (
     GRAPH_MODELS,
     LINK_MODELS,
     MODELS,
+    MOST_FANOUT,
     MOST_SEEDS,
     MOST_UNITS,
     OLD_MODELS,
     POOLS,
+    SAMPLERS,
     STOPPING,
     TASKS,
     Settings,
@@ -55,6 +57,17 @@ def _up_to(most: int) -> Callable[[str], int]:
     return parse
 
 
+def _fanouts(text: str) -> tuple[int, ...]:
+    """15,10: two numbers of neighbors, of which -1 means all."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) != 2 or not all(f == -1 or 1 <= f <= MOST_FANOUT for f in found):
+        values.fail(f"should be two integers, each >= 1 or -1, such as 15,10, got {text}")
+    return found
+
+
 _OPTIONS: dict[str, Any] = {
     "early_stopping": {"parser": values.choice(STOPPING), "help": f"task node: {', '.join(STOPPING)}"},
     "epochs": {"parser": _up_to(2**31 - 1), "help": "maximum epochs", "default": "200; task graph: 100"},
@@ -66,7 +79,6 @@ _OPTIONS: dict[str, Any] = {
     "latent": {"parser": _up_to(MOST_UNITS), "help": "task link: units of an embedding", "default": "16"},
     "layers": {"parser": _up_to(1000), "help": "task graph: convolutions", "default": "3"},
     "pool": {"parser": values.choice(POOLS), "help": f"task graph: {', '.join(POOLS)}", "default": "mean"},
-    "batch_size": {"parser": _up_to(2**31 - 1), "help": "task graph: graphs a step", "default": "32"},
     "dropout": {
         "parser": values.number(0, 1, below=True),
         "help": "dropout rate",
@@ -78,6 +90,17 @@ _OPTIONS: dict[str, Any] = {
         "default": "the paper's; link: 0.0003; graph: 0",
     },
     "learning_rate": {"parser": values.number(0), "help": "learning rate of Adam"},
+    "sampler": {"parser": values.choice(SAMPLERS), "help": "neighbor trains on sampled batches"},
+    "fanouts": {
+        "parser": _fanouts,
+        "help": "of --sampler: neighbors drawn at both steps, -1 for all",
+        "default": "15,10",
+    },
+    "batch_size": {
+        "parser": _up_to(2**31 - 1),
+        "help": "of --sampler: training nodes; task graph: graphs a step",
+        "default": "512; task graph: 32",
+    },
 }
 #: Models of every task; the first is the default, but for links.
 _MODELS = {"node": MODELS, "link": LINK_MODELS, "graph": GRAPH_MODELS}
@@ -171,6 +194,8 @@ def _train(
     if task != "node" and (plot or distributed or parts):
         option = "--plot" if plot else "--distributed" if distributed else "--parts"
         raise ValueError(f"{option} is of --task node, got --task {task}")
+    if task == "node" and {"fanouts", "batch_size"} & set(given) and given.get("sampler", "none") == "none":
+        raise ValueError("--fanouts and --batch-size need --sampler neighbor")
     if parts is not None and not distributed:
         raise ValueError("--parts needs --distributed")
     if plot:

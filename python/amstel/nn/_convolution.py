@@ -22,8 +22,12 @@ LAZY: dict[type, type] = {}
 Features = Tensor | tuple[Tensor, Tensor | None] | None
 
 
-def prepare(x: Any, graph: Graph | Tensor, in_channels: int) -> Graph:
-    """Checks x and returns the graph as a Graph."""
+def prepare(x: Any, graph: Graph | Tensor, in_channels: int, sampled: bool = False) -> Graph:
+    """Checks x and returns the graph as a Graph; `sampled`: whether the layer takes a SampledGraph."""
+    if not sampled and getattr(graph, "_is_sampled", False):
+        raise ValueError(
+            f"`graph` must be a whole Graph for this layer, got {graph!r}: GCNConv and GCN take sampled ones"
+        )
     if type(x) is tuple:
         if len(x) != 2:
             _check.fail("x", "a tensor or a pair (x_src, x_dst)", x)
@@ -68,6 +72,8 @@ def prepare(x: Any, graph: Graph | Tensor, in_channels: int) -> Graph:
         raise TypeError(
             f"`graph` must be an amstel.Graph or an edge_index [2, E], got {_check.describe(graph)}"
         )
+    if x is None and sampled and getattr(graph, "_is_sampled", False):
+        raise ValueError("`x` must be a tensor on a SampledGraph, got None")
     if graph.num_cols != nodes:
         what = (
             "without features `in_channels` is the number of nodes" if x is None else f"`x` has {nodes} rows"

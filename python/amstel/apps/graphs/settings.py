@@ -12,6 +12,7 @@ from amstel.apps import checks
 MODELS = ("gcn", "cheb2", "cheb3", "first_order", "single", "neighbors", "mlp")
 #: A name of the last release.
 OLD_MODELS = {"neighbours": "neighbors"}
+SAMPLERS = ("none", "neighbor")
 STOPPING = ("none", "kipf", "loss")
 TASKS = ("node", "link", "graph")
 LINK_MODELS = ("gae", "vgae")
@@ -19,6 +20,8 @@ GRAPH_MODELS = ("gcn", "mlp")
 POOLS = ("mean", "sum", "max")
 #: More hidden units than anyone trains, and fewer than what makes sizes overflow.
 MOST_UNITS = 2**20
+#: The sampler counts neighbors in 31 bits.
+MOST_FANOUT = 2**31 - 2
 #: A study of more is a mistake, and would fill the memory with their numbers.
 MOST_SEEDS = 10**7
 
@@ -37,6 +40,10 @@ class Settings:
             included, is above the mean of the `patience` epochs before it, as his code does; "loss": the
             same rule on the cross-entropy alone. The weights tested are those of the last epoch.
         patience: see above.
+        sampler: "none": every step sees the whole graph; "neighbor": a batch of training nodes with a sample of their
+            neighbors, and an epoch goes over all of them.
+        fanouts: neighbors that are drawn at the first and the second step away from a batch; -1 takes all.
+        batch_size: training nodes of a batch.
     """
 
     hidden: int = 16
@@ -46,11 +53,21 @@ class Settings:
     epochs: int = 200
     early_stopping: str = "none"
     patience: int = 10
+    sampler: str = "none"
+    fanouts: tuple[int, ...] = (15, 10)
+    batch_size: int = 512
 
     def __post_init__(self) -> None:
         if not isinstance(self.early_stopping, str) or self.early_stopping not in STOPPING:
             checks.fail("early_stopping", f"one of {', '.join(STOPPING)}", self.early_stopping)
+        if not isinstance(self.sampler, str) or self.sampler not in SAMPLERS:
+            checks.fail("sampler", f"one of {', '.join(SAMPLERS)}", self.sampler)
+        two = isinstance(self.fanouts, (tuple, list)) and len(self.fanouts) == 2
+        if not two or any(type(f) is not int or f < -1 or f == 0 or f > MOST_FANOUT for f in self.fanouts):
+            checks.fail("fanouts", "two integers, each >= 1 or -1 for all neighbors", self.fanouts)
+        object.__setattr__(self, "fanouts", tuple(self.fanouts))
         checked = {
+            "batch_size": checks.integer("batch_size", self.batch_size, 1),
             "hidden": checks.integer("hidden", self.hidden, 1, MOST_UNITS),
             "epochs": checks.integer("epochs", self.epochs, 1),
             "patience": checks.integer("patience", self.patience, 1),
