@@ -125,7 +125,7 @@ class Common:
         if self.json == values.STDOUT:
             print(json.dumps(record, indent=1, ensure_ascii=False))
         elif self.json is not None:
-            _files.write_json(self.json, record)
+            _files.write_json(values.no_other(self.json), record)  # the command may have written it itself
 
     @contextlib.contextmanager
     def progress(self, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:

@@ -78,6 +78,23 @@ def _open(root: Path, split: int | None, lists: Path | None, strict: bool = Fals
     return clips, wrong
 
 
+def _before(record: Path) -> dict[str, Any]:
+    """What training.json says of the run that goes on."""
+    import json
+
+    try:
+        found = json.loads(record.read_text())
+        if not isinstance(found, dict) or not isinstance(found["held_out"], list):
+            raise ValueError("another form")
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{record} does not exist; it says which clips were held out when the training began"
+        ) from None
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{record} is not what `amstel video train` wrote: {error}") from None
+    return found
+
+
 def _folder(root: Path) -> tuple[Any, list[Any]]:
     from amstel.data import ClipFolder
 
@@ -137,8 +154,6 @@ def train(
     common: Common,
 ) -> int:
     """Train on a folder of clips, one subfolder per class."""
-    import json
-
     from amstel import _files
     from amstel.apps import ranks as processes
     from amstel.apps import training
@@ -155,13 +170,16 @@ def train(
         if given.keys() - {"epochs"} or backbone or plan or hold_out is not None or split or lists:
             raise ValueError("--resume goes on with the settings of the checkpoint: give none but --epochs")
         settings = dataclasses.replace(network.load(checkpoint).settings, **given)
-        before = json.loads(record.read_text())
+        before = _before(record)
         split, lists = before.get("split"), before.get("lists") and Path(before["lists"])
     else:
         new([checkpoint, out / training.BEST], force)
         vgg = {"backbone": "vgg16", "frame_size": 224, **given}
         settings = names.Settings(**vgg) if backbone == "vgg16" else names.Settings.from_scratch(**given)
+    _files.distinct(out, root, argument="out")  # the next training would take it for a class
     clips, wrong = _open(root, split, lists, strict)
+    if len(clips.classes) < 2:
+        raise ValueError(f"{root} must hold two or more classes, got {', '.join(clips.classes)} alone")
     if resume:
         held = before["held_out"]
         missing = sorted(set(held) - set(clips.names))
@@ -213,7 +231,7 @@ def train(
             return 0
     if skipped:
         found["skipped"] = skipped["failed"]
-        common.say(f"{len(wrong)} clips were left out")
+        common.say("1 clip was left out" if len(wrong) == 1 else f"{len(wrong)} clips were left out")
     last = result.history[-1]
     common.say(
         f"{settings.model} ({settings.stream}) on {len(known)} clips of {len(clips.classes)} classes, "
@@ -228,7 +246,7 @@ def train(
     return 0
 
 
-@command(app, "predict", said={"frames": "VIDEO", "path": "-o"})
+@command(app, "predict", said={"frames": "VIDEO", "path": "-o", "output": "-o"})
 def predict(
     checkpoint: Checkpoint,
     video: Annotated[
@@ -247,6 +265,7 @@ def predict(
             help=".gif or .mp4; for several videos a folder [default: here]",
         ),
     ] = None,
+    force: Force = False,
     *,
     common: Common,
 ) -> int:
@@ -257,7 +276,12 @@ def predict(
     sources = predict.find(video)
     targets = predict.targets(sources, output, network.read(checkpoint)[0].settings.model)
     for target in targets:
-        values.file_to_write(str(target), (".gif", ".mp4"))
+        values.ends_in(str(target), (".gif", ".mp4"))
+    if len(targets) > 1 and output is not None:
+        values.folder_to_write(str(output)).mkdir(parents=True, exist_ok=True)
+    for target in targets:
+        values.file_to_write(str(target))
+    new(targets, force)
     with processes.group(common.device) as ranks:
         model = network.load(checkpoint).to(ranks.device)
         with common.progress(len(sources) if ranks.first else 0, "videos") as update:

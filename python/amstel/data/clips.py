@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from amstel._check import fail
+from amstel._optional import need
 from amstel.data._clip import Clip
 from amstel.data._folders import data_folder
 from amstel.data.shapes import DIRECTIONS, generate_moving_shapes
@@ -96,7 +97,10 @@ class ClipFolder:
         return [self._said[path] for path in self.paths]
 
     def check(self, strict: bool = False) -> list[tuple[str, str]]:
-        """Leave out the clips that cannot be read, by their first frames, so that no epoch ends at one.
+        """Leave out the clips that cannot be read, so that no epoch ends at one, and those that are there twice.
+
+        A clip is judged by its first frame, and a folder of frames by the sizes of all. A link to a file that is a clip
+        already would be in both parts of a split, or of two classes: it is left out, and said.
 
         Args:
             strict: raise at the first one instead.
@@ -108,9 +112,14 @@ class ClipFolder:
             ValueError: with `strict`, for a clip; else where none is left of a class.
         """
         bad, good = [], []
+        first: dict[tuple[int, int], str] = {}
         for index, (name, path) in enumerate(zip(self.names, self.paths, strict=True)):
             try:
-                next(iter(Frames(path, strip=True)))
+                _readable(path)
+                status = path.stat()
+                other = first.setdefault((status.st_dev, status.st_ino), name)
+                if other != name:
+                    raise ValueError(f"{path} is the same file as {other}")
                 good.append(index)
             except (ValueError, OSError) as error:
                 if strict:
@@ -143,6 +152,25 @@ class ClipFolder:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} clips, classes={self.classes})"
+
+
+def _readable(path: Path) -> None:
+    """ValueError where a clip, by its first frame and the sizes of the files of a folder, cannot be read."""
+    next(iter(Frames(path, strip=True)))
+    if not path.is_dir():
+        return
+    image, first = need("PIL.Image", extra="video", purpose="amstel.data"), None
+    for file in visible(path, IMAGES):
+        try:
+            with image.open(file) as picture:
+                size = picture.size
+        except OSError as error:
+            raise ValueError(f"{file} must be an image that can be read, got: {error}") from None
+        first = first or size
+        if size != first:
+            raise ValueError(
+                f"{file} must be {first[0]}x{first[1]} as the first frame of its folder, got {size[0]}x{size[1]}"
+            )
 
 
 class Weizmann(ClipFolder):

@@ -57,7 +57,8 @@ def annotate(
         boxes: found boxes [T, 4] in pixels of `frames`; a row with NaN is left out.
         truth: true boxes, alike.
         caption: one line of text for all frames, or one a frame.
-        scale: whole number by which to enlarge; default: the least that makes the shorter side 256 pixels.
+        scale: whole number by which to enlarge; default: the least that makes the shorter side 256 pixels, but not
+            the longer one more than 1280.
 
     Returns:
         uint8 [T, H', W', 3], larger by `scale` and by the lines of text.
@@ -87,7 +88,7 @@ def annotate(
     if len(captions) != count:
         raise ValueError(f"`caption` must be one line or {count}, got {len(captions)}")
     if scale is None:
-        scale = max(1, math.ceil(256 / min(height, width)))
+        scale = max(1, min(math.ceil(256 / min(height, width)), 1280 // max(height, width)))
     scale = _arguments.integer("scale", scale)
 
     image, drawing = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,16 +58,17 @@ def predict(network: Network, frames: Tensor, segments: int = 25) -> Prediction:
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """The videos, and of a folder that holds videos those in it; a folder of frames is a video."""
-    from amstel.media.formats import VIDEOS
+    """The videos, and of a folder that holds videos those in it; a folder of frames is a video.
+
+    ValueError for a folder with neither videos nor frames.
+    """
+    from amstel.media.formats import IMAGES, VIDEOS, visible
 
     found: list[Path] = []
     for path in paths:
-        inside = (
-            sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEOS and not p.name.startswith("."))
-            if path.is_dir()
-            else []
-        )
+        inside = visible(path, VIDEOS) if path.is_dir() else []
+        if path.is_dir() and not inside and not visible(path, IMAGES):
+            raise ValueError(f"{path} must hold videos or frames, at least one frame, got none")
         found += inside or [path]
     return found
 
@@ -77,8 +79,9 @@ def targets(sources: Sequence[Path], output: Path | None, model: str) -> list[Pa
     if len(sources) == 1 and output is not None and not output.is_dir():
         return [output]
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-    paths = [source.resolve() for source in sources]
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"`output` must be a folder for {len(sources)} videos, got the file {output}")
+    paths = [Path(os.path.abspath(source)) for source in sources]  # a link keeps its own name
     names = [path.stem for path in paths]
     for longer in (
         lambda p: p.name.replace(".", "_"),
