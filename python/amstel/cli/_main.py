@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from amstel.cli import bench, demo, graphs, info, restore, track, video
+from amstel.cli import video_forecast as _video_forecast  # noqa: F401 (a command of the family video)
 from amstel.cli._command import Failed, Group, Stopped, one_line
 
 app = typer.Typer(

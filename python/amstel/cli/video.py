@@ -10,18 +10,12 @@ import typer
 
 from amstel.apps.video import settings as names
 from amstel.cli import _values as values
-from amstel.cli._command import Common, command, family
+from amstel.cli._command import Common, command
 from amstel.cli._family import Average, Force, Out, Precision, Resume, new, report, with_plan
+from amstel.cli._video import Checkpoint, Lists, Split, app, folder, open_clips, read_record
 
-app = family("Recognize actions in videos, and show where they happen (VideoLSTM).")
 STUDIES = ("weizmann", "moving-shapes", "order", "localization")
 
-Checkpoint = Annotated[
-    Path,
-    typer.Argument(
-        metavar="CHECKPOINT", parser=values.file_there, help="checkpoint.pt from amstel video train"
-    ),
-]
 _DEFAULT = names.Settings.from_scratch()
 _OPTIONS: dict[str, Any] = {
     "model": {
@@ -44,61 +38,6 @@ _OPTIONS: dict[str, Any] = {
     "flip": {"parser": bool, "help": "augment: mirror left and right"},
     "initial_state": {"parser": values.choice(names.INITIAL_STATES), "help": ", ".join(names.INITIAL_STATES)},
 }
-
-Split = Annotated[
-    int | None,
-    typer.Option(
-        "--split", metavar="N", parser=values.positive, help="official split, of the lists in or by ROOT"
-    ),
-]
-Lists = Annotated[
-    Path | None,
-    typer.Option("--lists", metavar="DIR", parser=values.folder_there, help="where the lists of --split are"),
-]
-
-
-def _open(root: Path, split: int | None, lists: Path | None, strict: bool = False) -> tuple[Any, list[Any]]:
-    """The clips, and which of those that are listed or there cannot be read, said before the first epoch."""
-    import warnings
-
-    from amstel.apps.ranks import Outcome
-    from amstel.data import ClipFolder, SplitClips
-
-    if lists is not None and split is None:
-        raise ValueError("--lists needs --split N")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # each is told in a line of its own
-        clips: Any = ClipFolder(root) if split is None else SplitClips(root, lists, strict=strict)
-        wrong: list[Any] = [
-            Outcome(name, error="is listed and not there") for name in getattr(clips, "missing", [])
-        ]
-        if split is not None:
-            clips.split(split)
-        wrong += [Outcome(name, error=reason) for name, reason in clips.check(strict)]
-    return clips, wrong
-
-
-def _before(record: Path) -> dict[str, Any]:
-    """What training.json says of the run that goes on."""
-    import json
-
-    try:
-        found = json.loads(record.read_text())
-        if not isinstance(found, dict) or not isinstance(found["held_out"], list):
-            raise ValueError("another form")
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{record} does not exist; it says which clips were held out when the training began"
-        ) from None
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{record} is not what `amstel video train` wrote: {error}") from None
-    return found
-
-
-def _folder(root: Path) -> tuple[Any, list[Any]]:
-    from amstel.data import ClipFolder
-
-    return ClipFolder(root), []
 
 
 @command(
@@ -170,14 +109,14 @@ def train(
         if given.keys() - {"epochs"} or backbone or plan or hold_out is not None or split or lists:
             raise ValueError("--resume goes on with the settings of the checkpoint: give none but --epochs")
         settings = dataclasses.replace(network.load(checkpoint).settings, **given)
-        before = _before(record)
+        before = read_record(record)
         split, lists = before.get("split"), before.get("lists") and Path(before["lists"])
     else:
         new([checkpoint, out / training.BEST], force)
         vgg = {"backbone": "vgg16", "frame_size": 224, **given}
         settings = names.Settings(**vgg) if backbone == "vgg16" else names.Settings.from_scratch(**given)
     _files.distinct(out, root, argument="out")  # the next training would take it for a class
-    clips, wrong = _open(root, split, lists, strict)
+    clips, wrong = open_clips(root, split, lists, strict)
     if len(clips.classes) < 2:
         raise ValueError(f"{root} must hold two or more classes, got {', '.join(clips.classes)} alone")
     if resume:
@@ -325,7 +264,10 @@ def evaluate(
     from amstel.apps import ranks as processes
     from amstel.apps.video import evaluate, network, samples
 
-    model, (clips, wrong) = network.load(checkpoint), _open(root, split, lists) if split else _folder(root)
+    model, (clips, wrong) = (
+        network.load(checkpoint),
+        open_clips(root, split, lists) if split else folder(root),
+    )
     if list(clips.classes) != model.classes:
         raise ValueError(f"{root} holds the classes {clips.classes}, but {checkpoint} knows {model.classes}")
     names, part = clips.names, clips

@@ -1,6 +1,7 @@
 """Readers of the field's data formats, and small data sets that need no file."""
 
 from amstel.data import mri
+from amstel.data.bouncing import generate_bouncing_digits
 from amstel.data.clips import UCF101, Clip, ClipFolder, MovingShapes, Weizmann
 from amstel.data.graphs import GraphData, GraphDataset, collate
 from amstel.data.images import ImageFolder
@@ -37,6 +38,7 @@ __all__ = [
     "Weizmann",
     "block_model",
     "collate",
+    "generate_bouncing_digits",
     "generate_moving_shapes",
     "karate_club",
     "mri",

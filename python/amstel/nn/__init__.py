@@ -6,6 +6,7 @@ from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.conv_lstm import ConvLSTM, ConvLSTMCell
 from amstel.nn.drop_edge import DropEdge
 from amstel.nn.efficientnet import EfficientNetLite
+from amstel.nn.forecaster import ConvLSTMForecaster
 from amstel.nn.gcn import GCN, GCNConv, sparse_dropout
 from amstel.nn.pooling import global_max_pool, global_mean_pool, global_sum_pool
 from amstel.nn.propagation import APPNP, GCN2Conv, SGConv
@@ -36,6 +37,7 @@ __all__ = [
     "ConvLSTM",
     "ConvLSTMCell",
     "ConvLSTMClassifier",
+    "ConvLSTMForecaster",
     "DropEdge",
     "EfficientNetLite",
     "GCN2Conv",

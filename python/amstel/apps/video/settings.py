@@ -119,3 +119,49 @@ class Settings:
     @property
     def uses_motion(self) -> bool:
         return self.model == "videolstm" or self.stream != "rgb"
+
+
+@dataclass(frozen=True)
+class ForecastSettings:
+    """Of `amstel video forecast`: what is to be forecast, and the network that learns it in minutes on a CPU.
+
+    Attributes:
+        size, digits: side of a frame in pixels, and how many digits bounce in it.
+        given, steps: frames that the network reads, and those that it forecasts.
+        hidden, layers, kernel_size, patch, layer_norm: of `amstel.nn.ConvLSTMForecaster`.
+        iterations, batch, learning_rate: Adam, with a cosine down to 0.
+        seed: of everything random.
+    """
+
+    size: int = 32
+    digits: int = 2
+    given: int = 8
+    steps: int = 8
+    hidden: int = 48
+    layers: int = 2
+    kernel_size: int = 3
+    patch: int = 4
+    layer_norm: bool = True
+    iterations: int = 400
+    batch: int = 16
+    learning_rate: float = 4e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "digits",
+            "given",
+            "steps",
+            "hidden",
+            "layers",
+            "kernel_size",
+            "patch",
+            "iterations",
+            "batch",
+        ):
+            if getattr(self, name) < 1:
+                checks.fail(name, "an integer >= 1", getattr(self, name))
+        if self.size < 16 or self.size % self.patch:
+            checks.fail("size", f"at least 16 and a multiple of patch = {self.patch}", self.size)
+        if not 0 <= self.learning_rate < math.inf:
+            checks.fail("learning_rate", "a finite number >= 0", self.learning_rate)
