@@ -26,7 +26,7 @@ model = amstel.nn.ConvLSTMForecaster(1, 16, patch=2, layer_norm=True)
 adam = torch.optim.Adam(model.parameters(), lr=0.01)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, 200)
 losses = []
-for step in range(200):
+for _ in range(200):
     x = known[:, torch.randint(known.shape[1], (16,))]
     loss = F.binary_cross_entropy_with_logits(model(x[:5], steps=3), x[5:])
     adam.zero_grad()

@@ -31,19 +31,35 @@ Lists = Annotated[
 
 
 def open_clips(
-    root: Path, split: int | None, lists: Path | None, strict: bool = False
+    root: Path,
+    split: int | None,
+    lists: Path | None,
+    strict: bool = False,
+    *,
+    fps: float = 0.0,
+    listed: bool | None = None,
 ) -> tuple[Any, list[Any]]:
-    """The clips, and which of those that are listed or there cannot be read, said before the first epoch."""
+    """The clips, or their features, and which of those that are listed or there cannot be read, said before the first
+    epoch. `listed`: whether the clips are those of the lists; None: where a split is asked for."""
     import warnings
 
     from amstel.apps.ranks import Outcome
+    from amstel.apps.video import features
     from amstel.data import ClipFolder, SplitClips
 
-    if lists is not None and split is None:
-        raise ValueError("--lists needs --split N")
+    if listed is None:
+        listed = split is not None
+        if lists is not None and split is None:
+            raise ValueError("--lists needs --split N")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # each is told in a line of its own
-        clips: Any = ClipFolder(root) if split is None else SplitClips(root, lists, strict=strict)
+        if features.is_folder(root):
+            if lists is not None:
+                raise ValueError(f"{root} holds features, whose lists amstel video extract was given")
+            clips: Any = features.FeatureFolder(root)
+        else:
+            clips = SplitClips(root, lists, strict=strict) if listed else ClipFolder(root)
+            clips.fps = fps or None
         wrong: list[Any] = [
             Outcome(name, error="is listed and not there") for name in getattr(clips, "missing", [])
         ]
@@ -68,9 +84,3 @@ def read_record(record: Path) -> dict[str, Any]:
     except (KeyError, ValueError) as error:
         raise ValueError(f"{record} is not what `amstel video train` wrote: {error}") from None
     return found
-
-
-def folder(root: Path) -> tuple[Any, list[Any]]:
-    from amstel.data import ClipFolder
-
-    return ClipFolder(root), []

@@ -12,7 +12,7 @@ from amstel.apps.video import settings as names
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
 from amstel.cli._family import Average, Force, Out, Precision, Resume, new, report, with_plan
-from amstel.cli._video import Checkpoint, Lists, Split, app, folder, open_clips, read_record
+from amstel.cli._video import Checkpoint, Lists, Split, app, open_clips, read_record
 
 STUDIES = ("weizmann", "moving-shapes", "order", "localization")
 
@@ -20,16 +20,19 @@ _DEFAULT = names.Settings.from_scratch()
 _OPTIONS: dict[str, Any] = {
     "model": {
         "parser": values.choice(names.MODELS),
-        "help": "videolstm [default], convalstm, convlstm, lstm, alstm",
+        "help": "videolstm [default], convalstm, convlstm, alstm, lstm, cnn",
     },
+    "layer": {"parser": values.choice(names.LAYERS), "help": "of vgg16: pool5, or fc7 for cnn and lstm"},
     "stream": {"parser": values.choice(names.STREAMS), "help": ", ".join(names.STREAMS)},
     "motion": {"parser": values.choice(names.MOTIONS), "help": ", ".join(names.MOTIONS)},
     "frame_size": {"parser": values.positive, "help": "side of a frame, in pixels"},
     "hidden": {"parser": values.positive, "help": "hidden channels"},
     "steps": {"parser": values.positive, "help": "frames per sample"},
     "stride": {"parser": values.positive, "help": "take every Xth frame of a clip"},
+    "fps": {"parser": values.number(0), "help": "frames a second to look at; 0: every frame"},
     "epochs": {"parser": values.positive, "help": "passes over the data"},
     "batch": {"parser": values.positive, "help": "clips per batch, over all processes"},
+    "balanced": {"parser": bool, "help": "every class equally often in an epoch"},
     "optimizer": {"parser": values.choice(names.OPTIMIZERS), "help": ", ".join(names.OPTIMIZERS)},
     "learning_rate": {"parser": values.number(0), "help": "learning rate"},
     "dropout": {"parser": values.number(0, 1, below=True), "help": "dropout rate"},
@@ -53,7 +56,7 @@ def train(
         typer.Argument(
             metavar="ROOT",
             parser=values.folder_there,
-            help="one folder per class: videos, frames, PNG strips",
+            help="one folder per class: videos, frames, PNG strips; or features of amstel video extract",
         ),
     ],
     out: Out,
@@ -96,7 +99,7 @@ def train(
     from amstel import _files
     from amstel.apps import ranks as processes
     from amstel.apps import training
-    from amstel.apps.video import evaluate, network, samples, train
+    from amstel.apps.video import evaluate, features, network, samples, train
 
     plan = with_plan(precision, average)
     if common.seed is not None:
@@ -114,9 +117,19 @@ def train(
     else:
         new([checkpoint, out / training.BEST], force)
         vgg = {"backbone": "vgg16", "frame_size": 224, **given}
-        settings = names.Settings(**vgg) if backbone == "vgg16" else names.Settings.from_scratch(**given)
+        extracted = features.is_folder(root)
+        if extracted:
+            if backbone or weights:
+                raise ValueError(
+                    f"{root} holds features: leave out --backbone and --weights, which made them"
+                )
+            vgg = {**features.FeatureFolder(root).settings, **given}
+        paper = extracted or backbone == "vgg16"
+        settings = names.Settings(**vgg) if paper else names.Settings.from_scratch(**given)
     _files.distinct(out, root, argument="out")  # the next training would take it for a class
-    clips, wrong = open_clips(root, split, lists, strict)
+    clips, wrong = open_clips(root, split, lists, strict, fps=settings.fps)
+    if isinstance(clips, features.FeatureFolder):
+        clips.fit(settings)
     if len(clips.classes) < 2:
         raise ValueError(f"{root} must hold two or more classes, got {', '.join(clips.classes)} alone")
     if resume:
@@ -134,10 +147,12 @@ def train(
     known = [i for i in rest if i not in set(test)]
     kept = {"held_out": held, "split": split, "lists": None if lists is None else str(lists)}
     state = None
-    if settings.backbone == "vgg16" and not resume:
+    if isinstance(clips, features.FeatureFolder) and not resume:
+        state = clips.backbone()
+    elif settings.backbone == "vgg16" and not resume:
         if weights is None:
             raise ValueError("--backbone vgg16 needs --weights FILE, torchvision's vgg16 state_dict")
-        state = train.backbone_weights(weights)
+        state = train.backbone_weights(weights, settings.layer)
     with processes.group(common.device) as ranks:
         if ranks.first:
             out.mkdir(parents=True, exist_ok=True)
@@ -237,69 +252,6 @@ def predict(
         common.say(f"wrote {record['output']}")
     failed = report(outcomes, lambda number: str(sources[number]))
     common.write_json({"checkpoint": str(checkpoint), "videos": done, **failed})
-    return 1 if failed else 0
-
-
-@command(app, "evaluate", "eval", said={"clips": "ROOT", "number": "--split"})
-def evaluate(
-    checkpoint: Checkpoint,
-    root: Annotated[
-        Path,
-        typer.Argument(
-            metavar="ROOT", parser=values.folder_there, help="one folder per class, as for amstel video train"
-        ),
-    ],
-    segments: Annotated[
-        int,
-        typer.Option(
-            "--segments", metavar="N", parser=values.positive, help="segments per clip [default: 25]"
-        ),
-    ] = 25,
-    split: Split = None,
-    lists: Lists = None,
-    *,
-    common: Common,
-) -> int:
-    """Report the accuracy on a folder of clips, or on the test list of an official split, averaged over segments."""
-    from amstel.apps import ranks as processes
-    from amstel.apps.video import evaluate, network, samples
-
-    model, (clips, wrong) = (
-        network.load(checkpoint),
-        open_clips(root, split, lists) if split else folder(root),
-    )
-    if list(clips.classes) != model.classes:
-        raise ValueError(f"{root} holds the classes {clips.classes}, but {checkpoint} knows {model.classes}")
-    names, part = clips.names, clips
-    if split is not None:
-        test = clips.split(split)[1]
-        names, part = [names[i] for i in test], samples.Subset(clips, test)
-    failures: list[Any] = []
-    with processes.group(common.device) as ranks:
-        with common.progress(len(ranks.share(names)) if ranks.first else 0, "clips") as update:
-            found = evaluate.evaluate(
-                model.to(ranks.device), part, segments, update, ranks=ranks, failures=failures
-            )
-        if not ranks.first:
-            return 0
-    right = found.probabilities.argmax(1) == found.labels
-    of_class = {name: right[found.labels == k].double().mean().item() for k, name in enumerate(model.classes)
-                if bool((found.labels == k).any())}  # fmt: skip
-    width = max(map(len, of_class))
-    for name, accuracy in of_class.items():
-        common.say(f"{name:{width}s} {100 * accuracy:5.1f} %")
-    common.say(f"accuracy {100 * found.accuracy:.1f} % on {len(found.names)} clips")
-    failures = [*wrong, *(dataclasses.replace(f, item=names[f.item]) for f in failures)]
-    failed = report(failures)
-    answers = [model.classes[k] for k in found.probabilities.argmax(1).tolist()]
-    common.write_json(
-        {
-            "accuracy": found.accuracy,
-            "classes": of_class,
-            "answers": dict(zip(found.names, answers, strict=True)),
-            **failed,
-        }
-    )
     return 1 if failed else 0
 
 

@@ -53,6 +53,7 @@ class ClipFolder:
         root: the folder.
 
     Attributes:
+        fps: set it to read clips at so many frames a second, by the times of their frames; None: every frame.
         classes: names of the classes.
         labels: class of each clip.
         names: "class/clip" of each clip, no two alike.
@@ -69,6 +70,7 @@ class ClipFolder:
         (torch.Size([68, 64, 64, 3]), 'bend')
     """
 
+    fps: float | None = None
     _said: dict[Path, str] | None = None  # what each path is called
 
     def __init__(self, root: str | os.PathLike):
@@ -115,7 +117,7 @@ class ClipFolder:
         first: dict[tuple[int, int], str] = {}
         for index, (name, path) in enumerate(zip(self.names, self.paths, strict=True)):
             try:
-                _readable(path)
+                _readable(path, self.fps)
                 status = path.stat()
                 other = first.setdefault((status.st_dev, status.st_ino), name)
                 if other != name:
@@ -148,15 +150,19 @@ class ClipFolder:
     def __getitem__(self, index: int) -> Clip:
         if not -len(self) <= index < len(self):
             raise IndexError(f"`index` must be below {len(self)}, got {index}")
-        return Clip(read(self.paths[index], strip=True), self.labels[index], self.names[index])
+        frames = read(self.paths[index], strip=True, fps=self.fps)
+        return Clip(frames, self.labels[index], self.names[index])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} clips, classes={self.classes})"
 
 
-def _readable(path: Path) -> None:
+def _readable(path: Path, fps: float | None) -> None:
     """ValueError where a clip, by its first frame and the sizes of the files of a folder, cannot be read."""
-    next(iter(Frames(path, strip=True)))
+    frames = Frames(path, strip=True)
+    next(iter(frames))
+    if fps is not None and frames.time is None:
+        raise ValueError(f"{path} does not say when its frames are shown, which is needed for fps")
     if not path.is_dir():
         return
     image, first = need("PIL.Image", extra="video", purpose="amstel.data"), None

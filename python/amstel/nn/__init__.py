@@ -15,6 +15,7 @@ from amstel.nn.roi_align import MultiScaleRoIAlign, PSRoIPool, RoIAlign
 from amstel.nn.roi_pool import RoIPool
 from amstel.nn.sint import SINT, MarginContrastiveLoss
 from amstel.nn.spectral import SpectralConv, fourier_basis, graph_fourier, inverse_graph_fourier
+from amstel.nn.video_baselines import FrameClassifier
 from amstel.nn.video_lstm import (
     ALSTM,
     ConvALSTM,
@@ -40,6 +41,7 @@ __all__ = [
     "ConvLSTMForecaster",
     "DropEdge",
     "EfficientNetLite",
+    "FrameClassifier",
     "GCN2Conv",
     "GCNConv",
     "LSTMClassifier",

@@ -383,7 +383,7 @@ def flow_video(flow: Tensor, side: int, frames: int) -> _Video:
 
 def localize_flow(network: Network, flow: Tensor, frame_size: Sequence[int], frames: int) -> Tensor:
     """Boxes of a video of which only the flow is known, by a network with a flow stream."""
-    _, attention = _segments(network, flow_video(flow, network.settings.frame_size, frames), 25)
+    _, attention, _ = _segments(network, flow_video(flow, network.settings.frame_size, frames), 25)
     assert attention is not None
     return video.localize(attention, frame_size)
 
