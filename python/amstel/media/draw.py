@@ -137,8 +137,18 @@ def _heat(attention: Tensor, size: tuple[int, int]) -> np.ndarray:
 
 
 def _overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    place = heat * (len(HEAT) - 1)
-    below = np.minimum(place.astype(int), len(HEAT) - 2)
-    color = HEAT[below] + (HEAT[below + 1] - HEAT[below]) * (place - below)[..., None]
-    share = 0.65 * heat[..., None]
-    return (picture * (1 - share) + color * share).round().astype(np.uint8)
+    """The picture under the heat, which has 256 levels."""
+    level = (heat * 255 + 0.5).astype(np.uint8)
+    return np.rint(picture * _KEPT[level] + _ADDED[level]).astype(np.uint8)
+
+
+def _levels() -> tuple[np.ndarray, np.ndarray]:
+    """What each level of heat leaves of the picture [256, 1], and what it adds [256, 3]."""
+    heat = np.linspace(0, 1, 256, dtype=np.float32)
+    place = np.linspace(0, 1, len(HEAT))
+    color = np.stack([np.interp(heat, place, HEAT[:, k]) for k in range(3)], 1).astype(np.float32)
+    share = 0.65 * heat[:, None]
+    return 1 - share, color * share
+
+
+_KEPT, _ADDED = _levels()

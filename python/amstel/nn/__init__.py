@@ -9,6 +9,7 @@ from amstel.nn.efficientnet import EfficientNetLite
 from amstel.nn.forecaster import ConvLSTMForecaster
 from amstel.nn.gcn import GCN, GCNConv, sparse_dropout
 from amstel.nn.pooling import global_max_pool, global_mean_pool, global_sum_pool
+from amstel.nn.pred_rnn import PredRNNCell
 from amstel.nn.propagation import APPNP, GCN2Conv, SGConv
 from amstel.nn.rim import RIM
 from amstel.nn.roi_align import MultiScaleRoIAlign, PSRoIPool, RoIAlign
@@ -48,6 +49,7 @@ __all__ = [
     "MarginContrastiveLoss",
     "MultiScaleRoIAlign",
     "PSRoIPool",
+    "PredRNNCell",
     "RoIAlign",
     "RoIPool",
     "SGConv",
