@@ -341,3 +341,18 @@ def test_a_network_sees_the_same_of_another_rate(capsys, tmp_path):
     )
     status, said, err = _run(capsys, *words, "--force")
     assert status == 0 and "1 clip was left out" in said and "does not say when" in err
+
+
+def test_gaps_between_models():
+    """By hand: differences 1, 2, 3 have the mean 2 and a standard error of 1 / sqrt(3); t of 2 degrees is 4.3027."""
+    from amstel.apps.video.intervals import gap, with_gaps
+
+    found = gap([2, 4, 6], [1, 2, 3])
+    assert found["mean"] == 2 and found["high"] - 2 == pytest.approx(4.30265 / 3**0.5, abs=1e-4)
+    assert found["noise"] and not gap([9, 9.1, 9.2], [1, 1, 1])["noise"]
+    with pytest.raises(ValueError, match="as many seeds"):
+        gap([1, 2], [1])
+    lines = []
+    runs = [{"model": m, "accuracy": a} for m, a in (("a", [0.9, 0.91]), ("b", [0.1, 0.1]), ("c", [0.1, 0.09]))]
+    gaps = with_gaps({"runs": runs}, lines.append)["gaps"]
+    assert [g["noise"] for g in gaps] == [False, True] and "beyond noise" in lines[0] and "within" in lines[1]

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from amstel import video
 from amstel.apps.video.evaluate import _segments, evaluate
+from amstel.apps.video.intervals import with_gaps
 from amstel.apps.video.network import Network
 from amstel.apps.video.predict import predict
 from amstel.apps.video.samples import Subset, _generator, _Video
@@ -262,7 +263,7 @@ def order(root: Path | None = None, say: Say = print, seeds: int = 3) -> dict[st
                 "settings": asdict(_small(model)),
             }
         )
-    return found
+    return with_gaps(found, say)
 
 
 def _center_boxes(truth: Tensor, size: tuple[int, int]) -> Tensor:
