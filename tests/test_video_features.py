@@ -170,7 +170,7 @@ def test_vectors_of_fc7(capsys, tiny, root, tmp_path):
     command.is_refused(
         capsys,
         ["video", "train", out, "--out", tmp_path / "x", "--model", "convlstm", *small],
-        "--layer must be pool5 but for",
+        "the layer must be pool5 but for",
     )
 
 

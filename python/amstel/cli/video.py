@@ -20,9 +20,8 @@ _DEFAULT = names.Settings.from_scratch()
 _OPTIONS: dict[str, Any] = {
     "model": {
         "parser": values.choice(names.MODELS),
-        "help": "videolstm [default], convalstm, convlstm, alstm, lstm, cnn",
+        "help": "convalstm convlstm alstm lstm cnn",
     },
-    "layer": {"parser": values.choice(names.LAYERS), "help": "of vgg16: pool5, or fc7 for cnn and lstm"},
     "stream": {"parser": values.choice(names.STREAMS), "help": ", ".join(names.STREAMS)},
     "motion": {"parser": values.choice(names.MOTIONS), "help": ", ".join(names.MOTIONS)},
     "frame_size": {"parser": values.positive, "help": "side of a frame, in pixels"},
@@ -39,7 +38,11 @@ _OPTIONS: dict[str, Any] = {
     "shift": {"parser": values.integer(0), "help": "augment: shift by up to X pixels"},
     "brightness": {"parser": values.number(0, 1, below=True), "help": "augment: scale brightness by 1 ± X"},
     "flip": {"parser": bool, "help": "augment: mirror left and right"},
-    "initial_state": {"parser": values.choice(names.INITIAL_STATES), "help": ", ".join(names.INITIAL_STATES)},
+    "initial_state": {
+        "parser": values.choice(names.INITIAL_STATES),
+        "help": ", ".join(names.INITIAL_STATES),
+        "hidden": True,
+    },
 }
 
 
@@ -48,7 +51,7 @@ _OPTIONS: dict[str, Any] = {
     "train",
     settings=_DEFAULT,
     own=_OPTIONS,
-    said={"fraction": "--hold-out", "clips": "ROOT", "number": "--split"},
+    said={"layer": "the layer", "fraction": "--hold-out", "clips": "ROOT", "number": "--split"},
 )
 def train(
     root: Annotated[
@@ -56,7 +59,7 @@ def train(
         typer.Argument(
             metavar="ROOT",
             parser=values.folder_there,
-            help="one folder per class: videos, frames, PNG strips; or features of amstel video extract",
+            help="a folder of clips per class, or features",
         ),
     ],
     out: Out,

@@ -14,12 +14,12 @@ from amstel import nn as models
 from amstel.apps.video.settings import Settings
 
 MODELS: dict[str, Any] = {
-    "cnn": models.FrameClassifier,
     "lstm": models.LSTMClassifier,
     "alstm": models.ALSTM,
     "convlstm": models.ConvLSTMClassifier,
     "convalstm": models.ConvALSTM,
     "videolstm": models.VideoLSTM,
+    "cnn": models.FrameClassifier,
 }
 
 
