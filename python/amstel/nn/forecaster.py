@@ -77,8 +77,9 @@ class ConvLSTMForecaster(nn.Module):
 
     def reset_parameters(self) -> None:
         """Every part as its own reset_parameters does."""
-        for part in (self.encoder, self.forecaster, self.readout):
-            part.reset_parameters()
+        self.encoder.reset_parameters()
+        self.forecaster.reset_parameters()
+        self.readout.reset_parameters()
 
     def forward(self, frames: Tensor, steps: int) -> Tensor:
         order = "N, T" if self.batch_first else "T, N"

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -76,7 +76,8 @@ def extract(
     network = Network(both, ["", " "])  # for its backbones; there are no classes to tell apart
     network.load_backbone(backbone_weights)
     network.to(ranks.device).eval()
-    state = network.streams[both.streams[0]].backbone.state_dict()
+    first: Any = network.streams[both.streams[0]]
+    state = first.backbone.state_dict()
     record: dict[str, Any] = {
         "format": FORMAT,
         "settings": {name: getattr(settings, name) for name in OF_FRAMES},
@@ -123,11 +124,11 @@ def extract(
 
 @torch.no_grad()
 def _features(network: Network, stream: str, pixels: Tensor, device: torch.device) -> np.ndarray:
-    parts = []
+    parts, reader = [], cast(Any, network.streams[stream])
     for part in pixels.split(32):
         part = part.to(device)
         part = part.float() / 255 if part.dtype == torch.uint8 else part
-        found = network.streams[stream].features(part[:, None], stream == "flow")[:, 0]
+        found = reader.features(part[:, None], stream == "flow")[:, 0]
         parts.append(found.cpu().clamp(max=65504).to(torch.float16))  # the largest number of float16
     return torch.cat(parts).numpy()
 
