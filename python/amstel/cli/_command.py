@@ -125,7 +125,7 @@ class Common:
         if self.json == values.STDOUT:
             print(json.dumps(record, indent=1, ensure_ascii=False))
         elif self.json is not None:
-            _files.write_json(self.json, record)
+            _files.write_json(values.no_other(self.json), record)  # the command may have written it itself
 
     @contextlib.contextmanager
     def progress(self, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
@@ -251,7 +251,11 @@ def _settings_parameters(settings: Any, own: Mapping[str, Any]) -> list[inspect.
             found.append(_parameter(name, bool, False, said))
             continue
         help = f"{keywords['help']} [default: {default}]".strip()
-        said = typer.Option(option, metavar=keywords.get("metavar", "X"), parser=parser, help=help)
+        shown: dict[str, Any] = {
+            "metavar": keywords.get("metavar", "X"),
+            "hidden": keywords.get("hidden", False),
+        }
+        said = typer.Option(option, parser=parser, help=help, **shown)
         found.append(_parameter(name, keywords.get("kind", Any) | None, None, said))
     return found
 

@@ -2,6 +2,7 @@
 
 from amstel.data import mri
 from amstel.data._loader import NodeBatch
+from amstel.data.bouncing import generate_bouncing_digits
 from amstel.data.clips import UCF101, Clip, ClipFolder, MovingShapes, Weizmann
 from amstel.data.colored import colored_graphs
 from amstel.data.graphs import GraphData, GraphDataset, collate
@@ -51,6 +52,7 @@ __all__ = [
     "block_model",
     "collate",
     "colored_graphs",
+    "generate_bouncing_digits",
     "generate_moving_shapes",
     "karate_club",
     "mri",

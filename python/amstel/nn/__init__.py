@@ -7,15 +7,18 @@ from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.conv_lstm import ConvLSTM, ConvLSTMCell
 from amstel.nn.drop_edge import DropEdge
 from amstel.nn.efficientnet import EfficientNetLite
+from amstel.nn.forecaster import ConvLSTMForecaster
 from amstel.nn.gcn import GCN, GCNConv, sparse_dropout
 from amstel.nn.graph_classifier import GraphClassifier
 from amstel.nn.pooling import global_max_pool, global_mean_pool, global_sum_pool
+from amstel.nn.pred_rnn import PredRNNCell
 from amstel.nn.propagation import APPNP, GCN2Conv, SGConv
 from amstel.nn.rim import RIM
 from amstel.nn.roi_align import MultiScaleRoIAlign, PSRoIPool, RoIAlign
 from amstel.nn.roi_pool import RoIPool
 from amstel.nn.sint import SINT, MarginContrastiveLoss
 from amstel.nn.spectral import SpectralConv, fourier_basis, graph_fourier, inverse_graph_fourier
+from amstel.nn.video_baselines import FrameClassifier
 from amstel.nn.video_lstm import (
     ALSTM,
     ConvALSTM,
@@ -40,8 +43,10 @@ __all__ = [
     "ConvLSTM",
     "ConvLSTMCell",
     "ConvLSTMClassifier",
+    "ConvLSTMForecaster",
     "DropEdge",
     "EfficientNetLite",
+    "FrameClassifier",
     "GCN2Conv",
     "GCNConv",
     "GraphClassifier",
@@ -49,6 +54,7 @@ __all__ = [
     "MarginContrastiveLoss",
     "MultiScaleRoIAlign",
     "PSRoIPool",
+    "PredRNNCell",
     "RoIAlign",
     "RoIPool",
     "SGConv",
