@@ -57,7 +57,7 @@ def _output(text: str) -> Path:
     return path if path.is_dir() else values.file_to_write(text, (".mp4", ".gif", ".txt", ".csv"))
 
 
-@command(app, "predict", said={"box": "--box", "frames": "VIDEO", "path": "-o"})
+@command(app, "predict", said={"box": "--box", "boxes": "--box", "frames": "VIDEO", "path": "-o"})
 def predict(
     video: Annotated[
         list[Path],

@@ -12,16 +12,22 @@ from amstel.tracking.robustness import PerturbedSequence, perturbed
 from amstel.tracking.synthetic import generate_sequence
 
 if TYPE_CHECKING:
+    from amstel.tracking.multi import MultiTracker
     from amstel.tracking.settings import Settings
     from amstel.tracking.tracker import SINTTracker
 
 # The tracker brings the models with it, which reading and scoring boxes does not need.
-_LAZY = {"SINTTracker": "amstel.tracking.tracker", "Settings": "amstel.tracking.settings"}
+_LAZY = {
+    "MultiTracker": "amstel.tracking.multi",
+    "SINTTracker": "amstel.tracking.tracker",
+    "Settings": "amstel.tracking.settings",
+}
 
 __all__ = [
     "AverageOverlap",
     "DatasetEvaluation",
     "Evaluation",
+    "MultiTracker",
     "PerturbedSequence",
     "SINTTracker",
     "Settings",

@@ -28,14 +28,14 @@ from amstel.tracking.candidates import (
     targets,
 )
 from amstel.tracking.settings import Settings
-from amstel.tracking.view import View
+from amstel.tracking.view import View, Views, Window
 
 #: Side of the square to which the whole frame is resized where there is no window (the paper's).
 FRAME_SIZE = 512
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads(count: int | None) -> Iterator[None]:
     """torch on so many CPU threads for a while; None leaves them as they are."""
     before = torch.get_num_threads()
     if count is not None:
@@ -125,16 +125,22 @@ class SINTTracker:
     @torch.inference_mode()
     def init(self, image: Any, box: Any) -> None:
         """Begin with a frame and the target's box in it."""
-        with _threads(self.settings.threads):
-            self._begin(image, box)
+        with threads(self.settings.threads):
+            frame = copied("image", image)
+            first = target(box, frame)
+            self._place(frame, first, self._zoom(first, frame))
+            self._begin(Views(self.model, frame))
 
-    def _begin(self, image: Any, box: Any) -> None:
-        # A copy: a loop that captures into one buffer would otherwise change the last frame, which SINT+ compares with.
-        self._frame = np.array(image_array("image", image))
-        self._first = self._box = _target(box, self._frame)
+    def _place(self, frame: np.ndarray, first: Tensor, zoom: float) -> Window:
+        """Where it begins; the window around it."""
+        self._frame, self._zoomed = frame, zoom
+        self._first = self._box = first
         self._window = self._plan_window()
+        return self._wanted()
+
+    def _begin(self, views: Views) -> None:
         self.similarity, self.lost = 1.0, False
-        view = self._look()
+        view = self._look(views)
         query = view.describe(self._first[None])[0]
         self._query = query / query.square().sum().clamp(min=1e-12)
         samples = regression_samples(self._first)
@@ -144,34 +150,38 @@ class SINTTracker:
         # The target's usual similarity is not known before the second frame.
         self._usual, self._seen = 0.0, 0
         if self.redetect:
-            boxes, similarity = self._search_everywhere()
+            boxes, similarity = self._search_everywhere(views)
             apart = overlap(boxes, self._first) == 0
             self._background = max(similarity[apart].tolist(), default=0.0)
 
     @torch.inference_mode()
     def update(self, image: Any) -> np.ndarray:
         """The box in the next frame: float64 [4]."""
-        with _threads(self.settings.threads):
-            return self._next(image)
+        with threads(self.settings.threads):
+            return self._next(Views(self.model, self._same_size(image)))
 
-    def _next(self, image: Any) -> np.ndarray:
+    def _same_size(self, image: Any) -> np.ndarray:
+        """The next frame, checked against the first one."""
         if self._box is None:
             raise ValueError("`init` must be called with the first frame and box before `update`")
-        frame = np.array(image_array("image", image))
+        frame = copied("image", image)
         if frame.shape != self._frame.shape:
             was, now = (f"{f.shape[1]}x{f.shape[0]}" for f in (self._frame, frame))
             raise ValueError(f"`image` must be {was} as the first frame, got {now}")
-        before, self._frame = self._frame, frame
-        view = self._look()
+        return frame
+
+    def _next(self, views: Views) -> np.ndarray:
+        before, self._frame = self._frame, views.frame
+        view = self._look(views)
         box, similarity = self._search(view, before)
         if self.redetect:
             threshold = (self._background + (self._usual if self._seen else similarity)) / 2
             if similarity < threshold:
-                boxes, everywhere = self._search_everywhere()
+                boxes, everywhere = self._search_everywhere(views)
                 best = int(everywhere.argmax())
                 if everywhere[best] >= threshold:
                     self._box = boxes[best]
-                    there = self._look()
+                    there = self._look(views)
                     found, again = self._search(there)
                     if again > similarity:
                         view, box, similarity = there, found, again
@@ -196,40 +206,48 @@ class SINTTracker:
         for image in Frames(frames):
             if not boxes:
                 self.init(image, box)
-                boxes.append(_target(box, image).numpy())
+                boxes.append(target(box, image).numpy())
             else:
                 boxes.append(self.update(image))
         if not boxes:
             raise ValueError("`frames` must hold at least one frame, got none")
         return np.stack(boxes)
 
-    def _plan_window(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Extent of the window in pixels of the frame, and the size to which it is resized."""
-        height, width = self._frame.shape[:2]
+    @property
+    def _cell(self) -> int:
+        """Pixels a cell of the coarsest map."""
+        return round(1 / min(self.model.spatial_scales))
+
+    def _inner(self, first: Tensor, frame: np.ndarray) -> Tensor:
+        """Width and height of what the candidates cover."""
+        reach = torch.tensor(frame.shape[1] * self.settings.radius)
+        return first[2:] * max(self.settings.scales) + 2 * reach
+
+    def _zoom(self, first: Tensor, frame: np.ndarray) -> float:
+        """By how much the window is enlarged; 0: there is none."""
         if self.settings.object_size is None:
-            return (width, height), (FRAME_SIZE, FRAME_SIZE)
-        zoom = self.settings.object_size / self._first[2:].prod().sqrt().item()
-        reach = torch.tensor(width * self.settings.radius)
-        inner = self._first[2:] * max(self.settings.scales) + 2 * reach
-        zoom = min(zoom, (self.settings.longest_side - 2 * self.settings.margin) / inner.max().item())
-        size = self._size(inner + 2 * self.settings.margin / zoom, zoom)
-        return (round(size[0] / zoom), round(size[1] / zoom)), size
+            return 0.0
+        room = self.settings.longest_side - 2 * self.settings.margin
+        most = room / self._inner(first, frame).max().item()
+        return min(self.settings.object_size / first[2:].prod().sqrt().item(), most)
 
-    def _size(self, extent: Tensor, zoom: float) -> tuple[int, int]:
-        """An extent at a scale, in whole cells of the coarsest map."""
-        cell = round(1 / min(self.model.spatial_scales))
-        width, height = (max(2, math.ceil(side * zoom / cell)) * cell for side in extent.tolist())
-        return width, height
+    def _plan_window(self) -> Window:
+        height, width = self._frame.shape[:2]
+        if not self._zoomed:
+            return Window((0, 0), (width, height), (FRAME_SIZE, FRAME_SIZE))
+        extent = self._inner(self._first, self._frame) + 2 * self.settings.margin / self._zoomed
+        return Window.of((0, 0), extent.tolist(), self._zoomed, self._cell)
 
-    def _look(self) -> View:
+    def _wanted(self) -> Window:
         """The window around the last box."""
         assert self._box is not None
-        extent, size = self._window
-        corner = (0, 0)
-        if self.settings.object_size is not None:
-            low = self._box[:2] + self._box[2:] / 2 - torch.tensor(extent) / 2
-            corner = (round(low[0].item()), round(low[1].item()))
-        return View(self.model, self._frame, corner, extent, size)
+        if not self._zoomed:
+            return self._window
+        low = self._box[:2] + self._box[2:] / 2 - torch.tensor(self._window.extent) / 2
+        return self._window.at((round(low[0].item()), round(low[1].item())))
+
+    def _look(self, views: Views) -> View:
+        return views.of(self._wanted())
 
     def _pool(self, view: View, boxes: Tensor) -> Tensor:
         features = view.pool(boxes)
@@ -302,17 +320,15 @@ class SINTTracker:
             inside &= (moved[axis] >= start) & (moved[axis] < start + side)
         return inside.double().mean((1, 2))
 
-    def _search_everywhere(self) -> tuple[Tensor, Tensor]:
+    def _search_everywhere(self, views: Views) -> tuple[Tensor, Tensor]:
         """Boxes of all scales on a grid over the frame, a quarter of the first box apart, and their similarities."""
         height, width = self._frame.shape[:2]
-        if self.settings.object_size is None:
-            size = (FRAME_SIZE, FRAME_SIZE)
-        else:
-            zoom = min(
-                self._window[1][0] / self._window[0][0], self.settings.longest_side / max(height, width)
-            )
-            size = self._size(torch.tensor([width, height]), zoom)
-        view = View(self.model, self._frame, (0, 0), (width, height), size)
+        window = self._window
+        if self._zoomed:
+            zoom = min(self._zoomed, self.settings.longest_side / max(height, width))
+            size = Window.of((0, 0), (width, height), zoom, self._cell).size
+            window = Window((0, 0), (width, height), size)
+        view = views.of(window)
         # No more than 64 positions a side, however small the target.
         counts = [
             min(64, math.ceil(4 * side / own))
@@ -327,7 +343,12 @@ class SINTTracker:
         return boxes, view.match(boxes, self._query)
 
 
-def _target(box: Any, frame: np.ndarray) -> Tensor:
+def copied(argument: str, image: Any) -> np.ndarray:
+    """A frame of one's own: a loop that captures into one buffer would otherwise change the last frame of SINT+."""
+    return np.array(image_array(argument, image))
+
+
+def target(box: Any, frame: np.ndarray, argument: str = "box") -> Tensor:
     """The first box as a float64 tensor [4], checked against its frame."""
     expected = "four finite numbers x, y, w, h"
     try:
@@ -335,17 +356,19 @@ def _target(box: Any, frame: np.ndarray) -> Tensor:
             box = box.detach().double().cpu().numpy()
         values = torch.as_tensor(np.asarray(box, dtype=np.float64).copy())
     except (TypeError, ValueError):
-        raise ValueError(f"`box` must be {expected}, got {describe(box)}") from None
+        raise ValueError(f"`{argument}` must be {expected}, got {describe(box)}") from None
     if values.shape != (4,) or not values.isfinite().all():
-        raise ValueError(f"`box` must be {expected}, got {values.tolist()}")
+        raise ValueError(f"`{argument}` must be {expected}, got {values.tolist()}")
     height, width = frame.shape[:2]
     size = torch.tensor([width, height])
     if not (values[2:] > 0).all():
-        raise ValueError(f"`box` must have a positive width and height, got {values.tolist()}")
+        raise ValueError(f"`{argument}` must have a positive width and height, got {values.tolist()}")
     if (values[:2] >= size).any() or (values[:2] + values[2:] <= 0).any():
-        raise ValueError(f"`box` must lie in the frame of {width}x{height} pixels, got {values.tolist()}")
+        raise ValueError(
+            f"`{argument}` must lie in the frame of {width}x{height} pixels, got {values.tolist()}"
+        )
     if (values[2:] > 2 * size).any():
         raise ValueError(
-            f"`box` must be at most twice as large as the frame of {width}x{height} pixels, got {values.tolist()}"
+            f"`{argument}` must be at most twice as large as the frame of {width}x{height} pixels, got {values.tolist()}"
         )
     return values

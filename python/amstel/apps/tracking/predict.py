@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from amstel import _files, tracking, video
 from amstel.apps.tracking.train import load
 from amstel.data import OTBSequence
 from amstel.nn import SINT
-from amstel.tracking import SINTTracker
+from amstel.tracking import MultiTracker, SINTTracker
 from amstel.tracking.frames import Frames, VideoWriter
 
 #: What the frames of a folder are shown at, in frames a second.
@@ -141,21 +140,22 @@ def print_warning(text: str) -> None:
 class _Track:
     """What is known of one target so far, a line a frame that was looked at."""
 
-    tracker: SINTTracker
-    box: list[float]
     boxes: list[np.ndarray] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     lost: list[bool] = field(default_factory=list)
 
-    def look(self, frame: np.ndarray) -> None:
-        if self.boxes:
-            box = self.tracker.update(frame)
-        else:
-            self.tracker.init(frame, self.box)
-            box = np.asarray(self.box, dtype=np.float64)
-        self.boxes.append(box)
-        self.scores.append(self.tracker.similarity)
-        self.lost.append(self.tracker.lost)
+
+def _look(tracker: MultiTracker, frame: np.ndarray, tracks: list[_Track], first: list[list[float]]) -> None:
+    """All targets in one more frame; nothing is kept of a frame that fails."""
+    if tracks[0].boxes:
+        boxes = tracker.update(frame)
+    else:
+        tracker.init(frame, first)
+        boxes = np.asarray(first, dtype=np.float64)
+    for one, box, score, lost in zip(tracks, boxes, tracker.similarity, tracker.lost, strict=True):
+        one.boxes.append(box)
+        one.scores.append(float(score))
+        one.lost.append(bool(lost))
 
 
 def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[str, Any]:
@@ -166,9 +166,7 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
     """
     _files.distinct(source.target, source.path, argument="output")
     frames, kind = Frames(source.frames), source.target.suffix.lower()
-    # One network for all targets; a copy of the rest.
-    copies = [copy.copy(tracker) for _ in source.boxes]
-    tracks = [_Track(one, box) for one, box in zip(copies, source.boxes, strict=True)]
+    targets, tracks = MultiTracker.of(tracker), [_Track() for _ in source.boxes]
     numbers: list[int] = []
     times: list[float | None] = []
 
@@ -178,8 +176,7 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
                 return
             if number not in source.range:
                 continue
-            for one in tracks:
-                one.look(frame)
+            _look(targets, frame, tracks, source.boxes)
             numbers.append(number)
             times.append(frames.time)
             if progress is not None:
