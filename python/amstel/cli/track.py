@@ -136,6 +136,13 @@ def predict(
     return 1 if failed else 0
 
 
+def _interval(text: str) -> tuple[int, int]:
+    ends = text.split(",")
+    if len(ends) != 2 or not all(end.isdecimal() for end in ends) or not 1 <= int(ends[0]) < int(ends[1]):
+        return values.fail(f"should be two numbers of frames, as in 115,755, got {text!r}")
+    return int(ends[0]), int(ends[1])
+
+
 @command(app, "evaluate", "eval")
 def evaluate(
     root: Annotated[
@@ -188,8 +195,17 @@ def evaluate(
         typer.Option(
             "--robustness",
             metavar="X",
-            parser=values.choice(("sre", "tre")),
-            help="sre, tre: from 12 other first boxes, or 20 first frames, of each sequence",
+            parser=values.choice(("sre", "tre", "vot")),
+            help="sre, tre: from 12 other first boxes, or 20 first frames; vot: from anchors, with EAO",
+        ),
+    ] = None,
+    interval: Annotated[
+        Any,
+        typer.Option(
+            "--interval",
+            metavar="LOW,HIGH",
+            parser=_interval,
+            help="frames of the runs that EAO is the mean over [default: 115,755]",
         ),
     ] = None,
     sequences: Annotated[
@@ -216,6 +232,8 @@ def evaluate(
     from amstel.apps.tracking import evaluate, predict
     from amstel.nn.sint import WEIGHTS
 
+    if interval is not None and robustness != "vot":
+        raise ValueError("--interval is for --robustness vot")
     chosen = getattr(readers, LAYOUTS[data])(root)
     if sequences is not None:
         chosen = [chosen[name] for name in sequences.split(",")]
@@ -243,7 +261,16 @@ def evaluate(
     common.say(result.table())
     names = [sequence.name for sequence in chosen] if failures else []
     failed = report(failures, lambda number: names[number])
-    common.write_json({**json.loads(result.to_json()), **failed})
+    found: dict[str, Any] = {**json.loads(result.to_json()), **failed}
+    if robustness == "vot":
+        runs = [run for run in chosen if run.name in result.sequences]
+        overlap = evaluate.expected_overlap(runs, out, origin, interval)
+        common.say(
+            f"EAO {overlap.eao:.3f}, accuracy {overlap.accuracy:.3f}, robustness {overlap.robustness:.3f}; "
+            f"{overlap.failures} of {overlap.runs} runs fail"
+        )
+        found["vot"] = {**dataclasses.asdict(overlap), "curve": overlap.curve.tolist()}
+    common.write_json(found)
     if plot:
         with _files.replacing(plot) as temporary:
             tracking.plot({"SINT+" if plus else "SINT": result}, temporary, f"{protocol} protocol")

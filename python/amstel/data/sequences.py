@@ -92,6 +92,7 @@ class TrackingSequence:
     Attributes:
         name, frames, sparse: as given.
         ground_truth: float64 [T, 4], NaN rows where it is missing.
+        anchors: where VOT's runs begin, see `VOT`; None where the data do not say it.
 
     Raises:
         ValueError: no frame, or another number of boxes; on reading, an image that cannot be read.
@@ -106,6 +107,7 @@ class TrackingSequence:
     frames: Sequence[Path]
     ground_truth: Tensor
     sparse: bool
+    anchors: list[tuple[int, bool]] | None = None
 
     def __init__(self, name: str, frames: Sequence[Path], ground_truth: Tensor, sparse: bool = False):
         boxes = tensor("ground_truth", ground_truth, "a tensor [T, 4]")

@@ -204,7 +204,7 @@ class GOT10k(Listed):
 
 
 class VOT(Listed):
-    """VOT (2013 to 2019): NAME/color/00000001.jpg or NAME/00000001.jpg, ... and groundtruth.txt.
+    """VOT (2013 and later): NAME/color/00000001.jpg or NAME/00000001.jpg, ... and groundtruth.txt.
 
     A line holds x, y, w, h or the corners of a polygon, x1, y1, ..., x4, y4, taken as 0-based; a file may have both. A polygon
     becomes an upright box, `polygon="area"`: with the polygon's center (the mean of its corners), the
@@ -213,6 +213,9 @@ class VOT(Listed):
     learn and follow; the tracker wrappers of the challenge do so too (some with a pixel added to width and
     height, which is not done here). The toolkit's own conversion to rectangles is the bounds. Both are the same
     for upright polygons.
+
+    anchor.value, a number a frame, has the frames in which the runs of VOT2020 and later begin: sequences have the
+    attribute `anchors` then, pairs of the frame's number from 0 and whether the run goes back (-1) to the first frame.
 
     Args:
         root: the folder of the sequences.
@@ -243,7 +246,15 @@ class VOT(Listed):
         rows = [torch.tensor(row, dtype=torch.float64) for row in read_rows(file, [4, 8])]
         boxes = [row if len(row) == 4 else polygon_to_box(row[None], self.polygon)[0] for row in rows]
         found = torch.stack(boxes) if boxes else torch.empty(0, 4, dtype=torch.float64)
-        return TrackingSequence(name, images, pad(found, len(images), file))
+        sequence = TrackingSequence(name, images, pad(found, len(images), file))
+        if (file := folder / "anchor.value").is_file():
+            values = read_numbers(file, 1)[:, 0].tolist()
+            if len(values) > len(images) or not any(values):
+                raise ValueError(
+                    f"{file} must hold an anchor in one of {len(images)} frames, got {len(values)} lines"
+                )
+            sequence.anchors = [(frame, value < 0) for frame, value in enumerate(values) if value]
+        return sequence
 
 
 class ALOV(Sequences):

@@ -10,6 +10,7 @@ from amstel.tracking.overlaps import AverageOverlap, average_overlap
 from amstel.tracking.plots import plot
 from amstel.tracking.robustness import PerturbedSequence, perturbed
 from amstel.tracking.synthetic import generate_sequence
+from amstel.tracking.vot import ExpectedOverlap, expected_overlap
 
 if TYPE_CHECKING:
     from amstel.tracking.multi import MultiTracker
@@ -27,6 +28,7 @@ __all__ = [
     "AverageOverlap",
     "DatasetEvaluation",
     "Evaluation",
+    "ExpectedOverlap",
     "MultiTracker",
     "PerturbedSequence",
     "SINTTracker",
@@ -34,6 +36,7 @@ __all__ = [
     "average_overlap",
     "evaluate",
     "evaluate_dataset",
+    "expected_overlap",
     "generate_sequence",
     "overlap",
     "perturbed",

@@ -16,7 +16,8 @@ from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.tracking.samples import _rois
 from amstel.data.pairs import Pairs, overlaps, polar_boxes
 from amstel.nn.sint import SINT
-from amstel.tracking.evaluation import DatasetEvaluation
+from amstel.tracking.dataset import DatasetEvaluation
+from amstel.tracking.vot import INTERVAL, ExpectedOverlap
 
 _SCALES = (1.0, math.sqrt(0.5), math.sqrt(2.0))
 
@@ -107,3 +108,13 @@ def evaluate_dataset(
     outcomes = each(range(len(sequences)), work, ranks or Ranks(), progress, fatal=failures is None)
     done = [sequences[outcome.item] for outcome in succeeded(outcomes, failures)]
     return tracking.evaluate_dataset(None, done, out, protocol, origin=origin)
+
+
+def expected_overlap(
+    runs: Sequence[Any], out: Path, origin: int = 0, interval: tuple[int, int] | None = None
+) -> ExpectedOverlap:
+    """EAO of the runs `tracking.perturbed(sequence, "vot")` whose boxes are in `out`; every run's first frame is read for its size."""
+    boxes = [tracking.read_boxes(out / f"{run.name}.txt", origin) for run in runs]
+    sizes = [run[0].shape[1::-1] for run in runs]
+    truth, wholes = [run.ground_truth for run in runs], [run.whole for run in runs]
+    return tracking.expected_overlap(boxes, truth, sizes, wholes, interval=interval or INTERVAL)
