@@ -667,6 +667,20 @@ def test_the_network_on_vgg16_sees_the_whole_frame():
     assert SINTTracker(model, settings=Settings()).settings == Settings()
 
 
+def test_pysots_adapter_takes_what_opencv_reads():
+    from amstel.interop import pysot
+
+    images, boxes = sequence(frames=3)
+    gray = images.mean(3).astype(np.uint8)
+    adapter, tracker = pysot.Tracker(SINTTracker(Colors()), origin=0), SINTTracker(Colors())
+    adapter.init(gray[0], boxes[0])  # [H, W]: not to be turned round
+    np.testing.assert_array_equal(adapter.track(gray[1])["bbox"], tracker.track(gray, boxes[0])[1])
+    with pytest.raises(TypeError, match="`image` must be a PIL image or a uint8 array"):
+        adapter.track(None)  # a file that could not be read
+    with pytest.raises(ValueError, match="`image` must be a PIL image or a uint8 array"):
+        adapter.track(np.zeros((160, 200, 4), np.uint8))
+
+
 def test_image_array_kinds():
     gray = np.arange(6, dtype=np.uint8).reshape(2, 3)
     for image in (gray, gray[..., None], torch.from_numpy(gray)):

@@ -217,6 +217,15 @@ def evaluate(
         typer.Option("--jobs", metavar="N", parser=values.positive, help="sequences at a time [default: 1]"),
     ] = 1,
     origin: Origin = 0,
+    truth_origin: Annotated[
+        int | None,
+        typer.Option(
+            "--truth-origin",
+            metavar="N",
+            parser=values.integer(0, 1),
+            help="number of the first pixel in the data [default: as --data has it]",
+        ),
+    ] = None,
     plus: Plus = False,
     redetect: Redetect = None,
     preset: Preset = None,
@@ -234,20 +243,21 @@ def evaluate(
 
     if interval is not None and robustness != "vot":
         raise ValueError("--interval is for --robustness vot")
-    chosen = getattr(readers, LAYOUTS[data])(root)
-    if sequences is not None:
-        chosen = [chosen[name] for name in sequences.split(",")]
-    if robustness is not None:
-        chosen = [run for sequence in chosen for run in tracking.perturbed(sequence, robustness)]
+    if truth_origin is not None and data == "alov":
+        raise ValueError("--truth-origin is not for --data alov")
+    counted = {} if truth_origin is None else {"origin": truth_origin}
+    known = getattr(readers, LAYOUTS[data])(root, **counted)
+    wanted = known.names if sequences is None else sequences.split(",")
+    chosen, failures = evaluate.readable(known, wanted, robustness)
     # A folder holds one tracker's boxes: another one must not take them for its own.
     digest = hashlib.sha256((weights or shipped.path(WEIGHTS)).read_bytes()).hexdigest()
-    settings = {"plus": plus, "redetect": redetect, "preset": preset, "weights": digest, "origin": origin}
     record = out / "tracker.json"
-    if record.is_file() and json.loads(record.read_text()) != settings:
-        raise ValueError(f"{out} holds the boxes of another tracker, see {record}: give another --out")
-    failures: list[Any] = []
     with processes.group(common.device) as ranks:
         tracker = predict.tracker(weights, ranks.device, plus, redetect, preset)
+        settings = {"plus": plus, "redetect": tracker.redetect, "weights": digest, "origin": origin}
+        settings["settings"] = json.loads(json.dumps(dataclasses.asdict(tracker.settings)))
+        there = [run.name for run in chosen if (out / f"{run.name}.txt").exists()]
+        evaluate.same_tracker(record, settings, there)
         out.mkdir(parents=True, exist_ok=True)
         if ranks.first:
             _files.write_json(record, settings)
@@ -259,8 +269,7 @@ def evaluate(
         if not ranks.first:
             return 0
     common.say(result.table())
-    names = [sequence.name for sequence in chosen] if failures else []
-    failed = report(failures, lambda number: names[number])
+    failed = report(failures, lambda item: item if isinstance(item, str) else chosen[item].name)
     found: dict[str, Any] = {**json.loads(result.to_json()), **failed}
     if robustness == "vot":
         runs = [run for run in chosen if run.name in result.sequences]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from amstel._check import describe
-from amstel.media.reading import Frames
+from amstel.tracking.frames import Frames, of_one_size
 from amstel.tracking.settings import Settings
 from amstel.tracking.tracker import SINTTracker, copied, target, threads
 from amstel.tracking.view import Views
@@ -109,7 +109,7 @@ class MultiTracker:
             ValueError: there is no frame; the others as above.
         """
         found: list[np.ndarray] = []
-        for image in Frames(frames):
+        for image in of_one_size(Frames(frames)):
             if not found:
                 self.init(image, boxes)
                 found.append(np.stack([one._first.numpy() for one in self._each]))

@@ -16,7 +16,6 @@ from amstel._check import describe, fail
 from amstel.media.boxes import iou_xywh as overlap
 from amstel.media.flow import flow as optical_flow
 from amstel.media.images import image_array
-from amstel.media.reading import Frames
 from amstel.tracking.candidates import (
     ANGLES,
     STEP,
@@ -27,6 +26,7 @@ from amstel.tracking.candidates import (
     regression_samples,
     targets,
 )
+from amstel.tracking.frames import Frames, of_one_size
 from amstel.tracking.settings import Settings
 from amstel.tracking.view import View, Views, Window
 
@@ -203,7 +203,7 @@ class SINTTracker:
             ValueError: there is no frame; the others as above.
         """
         boxes: list[np.ndarray] = []
-        for image in Frames(frames):
+        for image in of_one_size(Frames(frames)):
             if not boxes:
                 self.init(image, box)
                 boxes.append(target(box, image).numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,50 @@ def evaluate_dataset(
     outcomes = each(range(len(sequences)), work, ranks or Ranks(), progress, fatal=failures is None)
     done = [sequences[outcome.item] for outcome in succeeded(outcomes, failures)]
     return tracking.evaluate_dataset(None, done, out, protocol, origin=origin)
+
+
+def readable(sequences: Any, names: Sequence[str], how: str | None = None) -> tuple[list[Any], list[Outcome]]:
+    """The sequences of those names, or their runs by `perturbed`; and the names and errors of those that cannot be read.
+
+    ValueError where none can be, or a name is not known.
+    """
+    found: list[Any] = []
+    wrong: list[Outcome] = []
+    for name in names:
+        if name not in sequences.names:
+            raise ValueError(f"{sequences.root} holds no sequence {name!r}")
+        try:
+            sequence = sequences[name]
+            found += [sequence] if how is None else tracking.perturbed(sequence, how)
+        except (ValueError, OSError) as error:
+            wrong.append(Outcome(name, error=str(error)))
+    if not found:
+        raise ValueError(wrong[0].error)
+    return found, wrong
+
+
+def same_tracker(record: Path, settings: dict[str, Any], there: Sequence[str]) -> None:
+    """ValueError where the folder of `record` holds boxes of another tracker, or of one that is not known.
+
+    Args:
+        record: the file with the settings of the tracker whose boxes lie beside it.
+        settings: of the one whose boxes are to join them.
+        there: sequences whose boxes are there already.
+    """
+    other = f"give another --out, or move {record.parent} away"
+    if record.is_file():
+        try:
+            known = json.loads(record.read_text(encoding="utf-8"))
+        except ValueError:
+            raise ValueError(
+                f"{record} must hold the settings of a tracker as JSON, got something else: {other}"
+            ) from None
+        if known != settings:
+            raise ValueError(f"{record.parent} holds the boxes of another tracker, see {record}: {other}")
+    elif there:
+        raise ValueError(
+            f"{record.parent} holds boxes of {there[0]}, of a tracker that is not known: {other}"
+        )
 
 
 def expected_overlap(

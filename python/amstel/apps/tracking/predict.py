@@ -16,7 +16,7 @@ from amstel.apps.tracking.train import load
 from amstel.data import OTBSequence
 from amstel.nn import SINT
 from amstel.tracking import MultiTracker, SINTTracker
-from amstel.tracking.frames import Frames, VideoWriter
+from amstel.tracking.frames import Frames, VideoWriter, of_one_size
 
 #: What the frames of a folder are shown at, in frames a second.
 RATE = 25.0
@@ -60,7 +60,8 @@ class Range:
 
 @dataclass
 class Source:
-    """What to track in: frames, the first boxes, the true boxes where there are any, the file to write, and which frames."""
+    """What to track in: frames, the first boxes, the true boxes where there are any, the file to write, and which frames;
+    whether the first boxes were given, and not those of the data."""
 
     path: Path
     frames: Any
@@ -68,6 +69,7 @@ class Source:
     truth: Tensor | None
     target: Path
     range: Range = field(default_factory=Range)
+    given: bool = True
 
 
 def sources(
@@ -123,7 +125,7 @@ def _source(path: Path, boxes: list[list[float]], target: Path, range: Range) ->
         start = truth[range.first - 1]
         if not boxes and start.isnan().any():
             raise ValueError(f"--box is needed: {path} has no true box in frame {range.first}")
-        return Source(path, sequence, boxes or [start.tolist()], truth, target, range)
+        return Source(path, sequence, boxes or [start.tolist()], truth, target, range, given=bool(boxes))
     if not boxes:
         raise ValueError(f"--box x,y,w,h is needed: {path} is no OTB sequence, which would have a first box")
     return Source(path, path, boxes, None, target, range)
@@ -171,12 +173,18 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
     times: list[float | None] = []
 
     def looked_at() -> Iterator[np.ndarray]:
-        for number, frame in enumerate(frames, start=1):
+        for number, frame in enumerate(of_one_size(frames), start=1):
             if source.range.last is not None and number > source.range.last:
                 return
             if number not in source.range:
                 continue
-            _look(targets, frame, tracks, source.boxes)
+            try:
+                _look(targets, frame, tracks, source.boxes)
+            except ValueError as error:
+                if source.given or tracks[0].boxes:
+                    raise
+                message = str(error).replace("`boxes[0]`", f"{source.path}: its true box in frame {number}")
+                raise ValueError(message) from None
             numbers.append(number)
             times.append(frames.time)
             if progress is not None:
