@@ -204,12 +204,24 @@ def test_scale_is_followed(scale):
     )
     scaled = images[0][rows[:, None], columns]
     # Mean colors know too little of the target for a wider search.
-    tracker = SINTTracker(Colors(), settings=Settings(radius=30 / 512))
+    tracker = SINTTracker(Colors(), settings=Settings(radius=30 / 512, size_rate=1))
     tracker.init(images[0], truth[0])
     for _ in range(3):
         found = tracker.update(scaled)
     size = truth[0, 2:] * scale
     assert _iou(found, np.concatenate([center - size / 2, size])) > 0.75
+
+
+def test_the_size_that_is_reported_follows_what_is_found_at_its_rate():
+    images, truth = sequence(frames=5)
+    found, steady = (
+        SINTTracker(Colors(), settings=Settings(size_rate=rate)).track(images, truth[0]) for rate in (1, 0.25)
+    )
+    size = truth[0, 2:]
+    for one, other in zip(found[1:], steady[1:], strict=True):
+        size = size**0.75 * one[2:] ** 0.25
+        np.testing.assert_allclose(other[2:], size)
+        np.testing.assert_allclose(other[:2] + other[2:] / 2, one[:2] + one[2:] / 2)
 
 
 def test_plus_follows_the_flow():

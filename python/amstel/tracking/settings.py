@@ -31,6 +31,9 @@ class Settings:
         refine: stages of a finer search around the best candidate: each halves the distance to the next place and the step
             of the scale, so that circles may be sparse far from the last box. 0: one stage. (It finds closer boxes, and wrong ones more often.)
         redetect: `SINTTracker`'s, where it is not told.
+        size_rate: how far the reported width and height go from the last ones to those that are found now, on a logarithmic
+            scale; 1: all the way, the paper's. Sizes found in single frames scatter by a tenth or more. The search is not
+            touched.
         normalize: the regression sees features of norm 1, so that `alpha` does not depend on their size (False: as
             they are, the paper's).
     """
@@ -45,6 +48,7 @@ class Settings:
     longest_side: int = 512
     refine: int = 0
     redetect: bool = True
+    size_rate: float = 0.15
 
     def __post_init__(self) -> None:
         for name in ("object_size", "margin", "alpha", "radius"):
@@ -60,6 +64,9 @@ class Settings:
                 fail(name, f"an integer >= {least}{' or None' if name == 'threads' else ''}", value)
         if self.object_size is not None and self.longest_side <= 2 * self.margin:
             fail("longest_side", f"more than the two margins, {2 * self.margin}", self.longest_side)
+        rate = self.size_rate
+        if not isinstance(rate, numbers.Real) or isinstance(rate, bool) or not 0 < rate <= 1:
+            fail("size_rate", "a number > 0 and <= 1", rate)
         if not isinstance(self.redetect, bool):
             fail("redetect", "True or False", self.redetect)
         if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
@@ -77,6 +84,7 @@ class Settings:
             longest_side=1024,
             refine=0,
             redetect=False,
+            size_rate=1.0,
         )
 
     @property

@@ -135,6 +135,7 @@ class SINTTracker:
         """Where it begins; the window around it."""
         self._frame, self._zoomed = frame, zoom
         self._first = self._box = first
+        self._size = first[2:]
         self._window = self._plan_window()
         return self._wanted()
 
@@ -190,7 +191,15 @@ class SINTTracker:
                 self._seen = min(self._seen + 1, 20)
                 self._usual += (similarity - self._usual) / self._seen
         self._box, self.similarity = box, similarity
-        return self._regression(box[None], self._pool(view, box[None]))[0].numpy()
+        return self._steady(self._regression(box[None], self._pool(view, box[None]))[0]).numpy()
+
+    def _steady(self, box: Tensor) -> Tensor:
+        """The box with a size that changes little from frame to frame, and not while the target is lost."""
+        if self.settings.size_rate == 1:
+            return box
+        if not self.lost:
+            self._size = self._size * (box[2:] / self._size) ** self.settings.size_rate
+        return torch.cat([box[:2] + (box[2:] - self._size) / 2, self._size])
 
     def track(self, frames: Any, box: Any) -> np.ndarray:
         """All boxes of a video, the given one first: float64 [T, 4].
