@@ -224,6 +224,22 @@ def test_the_size_that_is_reported_follows_what_is_found_at_its_rate():
         np.testing.assert_allclose(other[:2] + other[2:] / 2, one[:2] + one[2:] / 2)
 
 
+def test_the_search_follows_the_size():
+    images, truth = sequence(frames=8)
+    for rate in (0, 0.5):
+        tracker = SINTTracker(Colors(), settings=Settings(scale_rate=rate))
+        tracker.init(images[0], truth[0])
+        before, ratio = tracker._window, 1.0
+        for image in images[1:]:
+            tracker.update(image)
+            part = tracker._box[2].item() / truth[0, 2]
+            assert min(abs(part / (ratio if rate else 1) - scale) for scale in Settings().scales) < 1e-9
+            ratio = ratio ** (1 - rate) * part**rate
+            assert tracker._ratio == pytest.approx(ratio if rate else 1)
+            assert max(tracker._window.size) <= tracker.settings.longest_side + 16
+        assert rate or tracker._window == before
+
+
 def test_plus_follows_the_flow():
     pytest.importorskip("cv2")
     images, truth = sequence()
@@ -263,7 +279,8 @@ def test_redetects_after_an_absence():
         found.append(tracker.update(image))
         lost.append(tracker.lost)
     assert _iou(plain, truth)[20:].max() < 0.3
-    assert _iou(np.stack(found), truth)[17:].min() > 0.5
+    # It is back in frame 16; a grid of a quarter of the target may miss it in one or two.
+    assert _iou(np.stack(found), truth)[18:].min() > 0.5
     assert not any(lost[:8]) and all(lost[10:14]) and not any(lost[17:])
 
 
@@ -360,7 +377,16 @@ def test_the_first_box_in_any_form():
 def test_settings_take_numpys_numbers_and_the_old_name():
     settings = Settings(object_size=np.float32(64), margin=np.int64(24), threads=np.int32(1))
     assert settings == Settings()
-    for name, value in (("threads", True), ("alpha", True), ("margin", "24"), ("object_size", np.nan)):
+    for name, value in (
+        ("threads", True),
+        ("alpha", True),
+        ("margin", "24"),
+        ("object_size", np.nan),
+        ("size_rate", 0),
+        ("size_rate", 1.5),
+        ("size_rate", True),
+        ("scale_rate", -0.1),
+    ):
         with pytest.raises(ValueError, match=f"`{name}`"):
             Settings(**{name: value})
     with pytest.warns(DeprecationWarning, match="normalize"):
@@ -460,7 +486,7 @@ def test_query_stays_that_of_the_first_frame():
 
 def test_search_goes_on_from_the_unrefined_candidate():
     images, truth = sequence(frames=4)
-    tracker = SINTTracker(Colors())
+    tracker = SINTTracker(Colors(), settings=Settings(scale_rate=0))
     tracker.init(images[0], truth[0])
     for image in images[1:]:
         reported = tracker.update(image)
@@ -639,6 +665,7 @@ def test_the_papers_preset_has_its_constants(monkeypatch):
     images, truth = sequence(frames=3)
     tracker = SINTTracker(Colors(), preset="paper")
     assert tracker.settings == Settings.paper() and not tracker.redetect and tracker.settings.refine == 0
+    assert tracker.settings.size_rate == 1 and tracker.settings.scale_rate == 0
     seen = []
     match = Colors.match
     monkeypatch.setattr(Colors, "match", lambda self, f, b, q: seen.append((f, b)) or match(self, f, b, q))

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from amstel._check import describe
+from amstel.tracking._given import copied, target, threads
 from amstel.tracking.frames import Frames, of_one_size
 from amstel.tracking.settings import Settings
-from amstel.tracking.tracker import SINTTracker, copied, target, threads
+from amstel.tracking.tracker import SINTTracker
 from amstel.tracking.view import Views
 
 #: Targets whose own zooms differ by no more than this are looked at with one zoom, so that they can share windows.
@@ -77,12 +78,9 @@ class MultiTracker:
         frame = copied("image", image)
         firsts = [target(box, frame, f"boxes[{n}]") for n, box in enumerate(_rows(boxes))]
         each = [copy.copy(self._one) for _ in firsts]
-        zooms = _together([one._zoom(first, frame) for one, first in zip(each, firsts, strict=True)])
-        views = Views(self._one.model, frame)
-        views.share(
-            [one._place(frame, first, zoom) for one, first, zoom in zip(each, firsts, zooms, strict=True)],
-            self._one._cell,
-        )
+        for one, first in zip(each, firsts, strict=True):
+            one._place(frame, first)
+        views = self._views(frame, each)
         with threads(self._one.settings.threads):
             for one in each:
                 one._begin(views)
@@ -93,10 +91,17 @@ class MultiTracker:
         """The boxes in the next frame: float64 [N, 4]."""
         if not self._each:
             raise ValueError("`init` must be called with the first frame and boxes before `update`")
-        views = Views(self._one.model, self._each[0]._same_size(image))
-        views.share([one._wanted() for one in self._each], self._one._cell)
+        views = self._views(self._each[0]._same_size(image), self._each)
         with threads(self._one.settings.threads):
             return np.stack([one._next(views) for one in self._each])
+
+    def _views(self, frame: np.ndarray, each: Sequence[SINTTracker]) -> Views:
+        """Of a frame, for the windows of all targets."""
+        for one, zoom in zip(each, _together([one._zoom() for one in each]), strict=True):
+            one._plan(zoom)
+        views = Views(self._one.model, frame)
+        views.share([one._wanted() for one in each], self._one._cell)
+        return views
 
     def track(self, frames: Any, boxes: Any) -> np.ndarray:
         """All boxes of a video, the given ones first: float64 [T, N, 4].

@@ -24,7 +24,9 @@ class Settings:
             network's `receptive_field` would make the maps those of the whole frame; a part of it is as good.
         threads: CPU threads while it tracks; None: torch's. A window is so small that a second one gains nothing, and
             waits for the first at every layer: where another process is busy, many times longer than it works.
-        scales: of the first box, at each of which the candidates come.
+        scales: at each of which the candidates come, as parts of the search's size, which begins as the first box's.
+        scale_rate: how far the search's size goes from the last one to that of the best candidate, on a logarithmic scale,
+            within a fifth and five times of the first box's; the window and its zoom follow. 0: it stays, as in the paper.
         alpha: of the ridge regression of boxes.
         radius: of the search around the last box, as a part of the frame's width; the paper's is 30/512.
         longest_side: no picture goes through the network with a longer side than this; what is larger is shrunk.
@@ -49,6 +51,7 @@ class Settings:
     refine: int = 0
     redetect: bool = True
     size_rate: float = 0.15
+    scale_rate: float = 0.15
 
     def __post_init__(self) -> None:
         for name in ("object_size", "margin", "alpha", "radius"):
@@ -64,9 +67,11 @@ class Settings:
                 fail(name, f"an integer >= {least}{' or None' if name == 'threads' else ''}", value)
         if self.object_size is not None and self.longest_side <= 2 * self.margin:
             fail("longest_side", f"more than the two margins, {2 * self.margin}", self.longest_side)
-        rate = self.size_rate
-        if not isinstance(rate, numbers.Real) or isinstance(rate, bool) or not 0 < rate <= 1:
-            fail("size_rate", "a number > 0 and <= 1", rate)
+        for name in ("size_rate", "scale_rate"):
+            rate = getattr(self, name)
+            number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
+            if not number or not 0 <= rate <= 1 or (name == "size_rate" and rate == 0):
+                fail(name, "a number from 0 to 1 (size_rate above 0)", rate)
         if not isinstance(self.redetect, bool):
             fail("redetect", "True or False", self.redetect)
         if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
@@ -85,6 +90,7 @@ class Settings:
             refine=0,
             redetect=False,
             size_rate=1.0,
+            scale_rate=0.0,
         )
 
     @property

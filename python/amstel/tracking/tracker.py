@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from amstel._check import describe, fail
+from amstel._check import fail
 from amstel.media.boxes import iou_xywh as overlap
 from amstel.media.flow import flow as optical_flow
-from amstel.media.images import image_array
+from amstel.tracking._given import copied, target, threads
 from amstel.tracking.candidates import (
     ANGLES,
     STEP,
@@ -32,18 +30,6 @@ from amstel.tracking.view import View, Views, Window
 
 #: Side of the square to which the whole frame is resized where there is no window (the paper's).
 FRAME_SIZE = 512
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """torch on so many CPU threads for a while; None leaves them as they are."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(int(count))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class SINTTracker:
@@ -90,8 +76,8 @@ class SINTTracker:
     pooled and matched; 51 more for each stage of `Settings.refine`.
 
     Source: R. Tao, E. Gavves, A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016 (arXiv 1605.05863),
-    sections 3.3 (the tracker) and 4 (re-identification), and the authors' code (constants). The window, the finer
-    search, the normalized features of the regression and the rule for the threshold are ours.
+    sections 3.3 (the tracker) and 4 (re-identification), and the authors' code (constants). The window, the
+    finer search, the size that follows, the normalized features of the regression and the rule for the threshold are ours.
 
     Example:
         >>> tracker = amstel.tracking.SINTTracker()                            # doctest: +SKIP
@@ -128,16 +114,14 @@ class SINTTracker:
         with threads(self.settings.threads):
             frame = copied("image", image)
             first = target(box, frame)
-            self._place(frame, first, self._zoom(first, frame))
+            self._place(frame, first)
+            self._plan(self._zoom())
             self._begin(Views(self.model, frame))
 
-    def _place(self, frame: np.ndarray, first: Tensor, zoom: float) -> Window:
-        """Where it begins; the window around it."""
-        self._frame, self._zoomed = frame, zoom
-        self._first = self._box = first
-        self._size = first[2:]
-        self._window = self._plan_window()
-        return self._wanted()
+    def _place(self, frame: np.ndarray, first: Tensor) -> None:
+        """Where it begins."""
+        self._frame, self._first, self._box = frame, first, first
+        self._size, self._ratio = first[2:], 1.0
 
     def _begin(self, views: Views) -> None:
         self.similarity, self.lost = 1.0, False
@@ -159,7 +143,9 @@ class SINTTracker:
     def update(self, image: Any) -> np.ndarray:
         """The box in the next frame: float64 [4]."""
         with threads(self.settings.threads):
-            return self._next(Views(self.model, self._same_size(image)))
+            frame = self._same_size(image)
+            self._plan(self._zoom())
+            return self._next(Views(self.model, frame))
 
     def _same_size(self, image: Any) -> np.ndarray:
         """The next frame, checked against the first one."""
@@ -181,15 +167,22 @@ class SINTTracker:
                 boxes, everywhere = self._search_everywhere(views)
                 best = int(everywhere.argmax())
                 if everywhere[best] >= threshold:
-                    self._box = boxes[best]
+                    last = self._ratio
+                    self._box, self._ratio = boxes[best], (boxes[best, 2] / self._first[2]).item()
+                    self._plan(self._zoom())
                     there = self._look(views)
                     found, again = self._search(there)
                     if again > similarity:
                         view, box, similarity = there, found, again
+                    else:
+                        self._ratio = last
             self.lost = similarity < threshold
             if not self.lost:
                 self._seen = min(self._seen + 1, 20)
                 self._usual += (similarity - self._usual) / self._seen
+        if rate := self.settings.scale_rate:
+            found = (box[2] / self._first[2]).item()
+            self._ratio = min(max(self._ratio ** (1 - rate) * found**rate, 0.2), 5.0)
         self._box, self.similarity = box, similarity
         return self._steady(self._regression(box[None], self._pool(view, box[None]))[0]).numpy()
 
@@ -227,25 +220,36 @@ class SINTTracker:
         """Pixels a cell of the coarsest map."""
         return round(1 / min(self.model.spatial_scales))
 
-    def _inner(self, first: Tensor, frame: np.ndarray) -> Tensor:
-        """Width and height of what the candidates cover."""
-        reach = torch.tensor(frame.shape[1] * self.settings.radius)
-        return first[2:] * max(self.settings.scales) + 2 * reach
+    def _sought(self) -> Tensor:
+        """Width and height that are looked for."""
+        return self._first[2:] * (self._ratio if self.settings.scale_rate else 1)
 
-    def _zoom(self, first: Tensor, frame: np.ndarray) -> float:
-        """By how much the window is enlarged; 0: there is none."""
+    def _inner(self) -> Tensor:
+        """Width and height of what the candidates cover."""
+        reach = torch.tensor(self._frame.shape[1] * self.settings.radius)
+        return self._sought() * max(self.settings.scales) + 2 * reach
+
+    def _zoom(self) -> float:
+        """By how much the window is to be enlarged; 0: there is none."""
         if self.settings.object_size is None:
             return 0.0
-        room = self.settings.longest_side - 2 * self.settings.margin
-        most = room / self._inner(first, frame).max().item()
-        return min(self.settings.object_size / first[2:].prod().sqrt().item(), most)
+        most = (self.settings.longest_side - 2 * self.settings.margin) / self._inner().max().item()
+        zoom = min(self.settings.object_size / self._sought().prod().sqrt().item(), most)
+        if not self.settings.scale_rate:
+            return zoom
+        # In eighths of an octave, so that the pixels are not resized in another way in every frame.
+        step = round(8 * math.log2(zoom))
+        return 2 ** ((step if 2 ** (step / 8) <= most else step - 1) / 8)
 
-    def _plan_window(self) -> Window:
+    def _plan(self, zoom: float) -> None:
+        """The size of the window at a zoom."""
         height, width = self._frame.shape[:2]
-        if not self._zoomed:
-            return Window((0, 0), (width, height), (FRAME_SIZE, FRAME_SIZE))
-        extent = self._inner(self._first, self._frame) + 2 * self.settings.margin / self._zoomed
-        return Window.of((0, 0), extent.tolist(), self._zoomed, self._cell)
+        self._zoomed = zoom
+        if zoom:
+            extent = self._inner() + 2 * self.settings.margin / zoom
+            self._window = Window.of((0, 0), extent.tolist(), zoom, self._cell)
+        else:
+            self._window = Window((0, 0), (width, height), (FRAME_SIZE, FRAME_SIZE))
 
     def _wanted(self) -> Window:
         """The window around the last box."""
@@ -266,9 +270,8 @@ class SINTTracker:
         """The best candidate around the last box, and its similarity; `before` is the last frame, for its flow."""
         assert self._box is not None
         width = self._frame.shape[1]
-        boxes = candidates(
-            self._box, self._first, width, radius=self.settings.radius, scales=self.settings.scales
-        )
+        sought = torch.cat([self._first[:2], self._sought()])
+        boxes = candidates(self._box, sought, width, radius=self.settings.radius, scales=self.settings.scales)
         boxes = self._inside(boxes)
         similarity = view.match(boxes, self._query)
         best = int(similarity.argmax())
@@ -350,34 +353,3 @@ class SINTTracker:
         sizes = self._first[2:] * torch.tensor(self.settings.scales, dtype=torch.float64)[:, None]
         boxes = around(torch.zeros(4, dtype=torch.float64), torch.cartesian_prod(*places), sizes)
         return boxes, view.match(boxes, self._query)
-
-
-def copied(argument: str, image: Any) -> np.ndarray:
-    """A frame of one's own: a loop that captures into one buffer would otherwise change the last frame of SINT+."""
-    return np.array(image_array(argument, image))
-
-
-def target(box: Any, frame: np.ndarray, argument: str = "box") -> Tensor:
-    """The first box as a float64 tensor [4], checked against its frame."""
-    expected = "four finite numbers x, y, w, h"
-    try:
-        if isinstance(box, Tensor):
-            box = box.detach().double().cpu().numpy()
-        values = torch.as_tensor(np.asarray(box, dtype=np.float64).copy())
-    except (TypeError, ValueError):
-        raise ValueError(f"`{argument}` must be {expected}, got {describe(box)}") from None
-    if values.shape != (4,) or not values.isfinite().all():
-        raise ValueError(f"`{argument}` must be {expected}, got {values.tolist()}")
-    height, width = frame.shape[:2]
-    size = torch.tensor([width, height])
-    if not (values[2:] > 0).all():
-        raise ValueError(f"`{argument}` must have a positive width and height, got {values.tolist()}")
-    if (values[:2] >= size).any() or (values[:2] + values[2:] <= 0).any():
-        raise ValueError(
-            f"`{argument}` must lie in the frame of {width}x{height} pixels, got {values.tolist()}"
-        )
-    if (values[2:] > 2 * size).any():
-        raise ValueError(
-            f"`{argument}` must be at most twice as large as the frame of {width}x{height} pixels, got {values.tolist()}"
-        )
-    return values
