@@ -307,6 +307,6 @@ def in_words_of_the_user(message: str, command: Any) -> str:
         option = next((o for o in p.opts if o.startswith("--")), None)
         names[p.name] = option or p.metavar or p.name.upper()
     names |= command.said
-    message = re.sub(r"`(\w+)`", lambda m: names.get(m[1], m[0]), message)
+    message = re.sub(r"`(\w+)(\[\d+\])?`", lambda m: names.get(m[1], m[0]), message)
     # What the user never named is left out: of "x.png: `image` must be finite" stays that x.png must be.
     return re.sub(r"`\w+` (?=must|should|needs)", "", message)
