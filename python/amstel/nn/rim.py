@@ -226,7 +226,7 @@ class RIM(nn.Module, metaclass=Placed):
         model.load_state_dict(weights.load(file))
         model.trained_steps = int(said.get("trained_steps", model.steps))
         settings = json.loads(said.get("settings", "{}"))
-        if settings.get("task") in ("gray", "grey", "color", "colour"):
+        if settings.get("task") in ("gray", "grey", "color", "colour", "3task"):
             low, high = settings["sigma"]
             model.trained_sigma = low / 255, high / 255
         return model.eval()
