@@ -22,6 +22,7 @@ from amstel.inverse import (
     RandomProjection,
     SuperResolution,
 )
+from amstel.nn import RIM
 from amstel.testing import TOLERANCE
 
 F64, C128 = torch.float64, torch.complex128
@@ -591,9 +592,25 @@ def test_no_images():
         Inpainting(torch.ones(4, 4)),
         SuperResolution(2),
         RandomProjection(normal(3, 16)),
+        Deblurring(normal(3, 3)),
+        MRI(torch.ones(4)),
+        MRI(torch.ones(4, 4), normal(3, 4, 4, dtype=C128), centered=True),
     ):
-        x = torch.zeros(0, 1, 4, 4, dtype=F64)
-        assert model.gradient(x, model(x)).shape == x.shape
+        x = torch.zeros(0, 4, 4, dtype=C128) if model.complex_images else torch.zeros(0, 1, 4, 4, dtype=F64)
+        y = model(x)
+        for found in (
+            model.gradient(x, y),
+            model.adjoint(y),
+            model.prepare(y).gradient(x),
+            inverse.Envelope(model, 0.3, 2).gradient(x, y),
+            inverse.total_variation(y, model, 0.1, 2),
+            inverse.plug_and_play(y, model, lambda t, level: t, [0.1]),
+            *(
+                RIM(2 if x.is_complex() else 1, 4, 2, network=kind).double()(y, model)[-1]
+                for kind in ("conv", "unet")
+            ),
+        ):
+            assert found.shape == x.shape and found.dtype == x.dtype
 
 
 def test_sensitivities_and_masks_of_all_images():
@@ -620,11 +637,14 @@ def test_to_a_dtype():
 
 
 def test_examples():
+    import amstel.inverse.deblurring
     import amstel.inverse.images
+    import amstel.inverse.kernels
     import amstel.inverse.model
     import amstel.inverse.mri
 
-    for module in (amstel.inverse.model, amstel.inverse.images, amstel.inverse.mri):
+    of = amstel.inverse
+    for module in (of.model, of.images, of.mri, of.deblurring, of.kernels):
         result = doctest.testmod(module, extraglobs={"torch": torch, "amstel": amstel})
         assert result.attempted and not result.failed
 

@@ -11,8 +11,9 @@ from amstel.apps.restoration import evaluate as evaluation
 from amstel.apps.restoration import files
 from amstel.apps.restoration.files import Picture
 from amstel.apps.restoration.train import sr_sigma
+from amstel.inverse.color import from_ycbcr, to_ycbcr
 from amstel.inverse.noise import blend
-from amstel.inverse.restore import fill, from_ycbcr, to_ycbcr
+from amstel.inverse.restore import fill
 from amstel.nn import RIM
 from amstel.testing import assert_close
 
@@ -229,7 +230,16 @@ K = np.zeros((2, 8, 9), np.complex64)
 @pytest.mark.parametrize(
     "given, options, message",
     [
-        (image(8, 8), {"task": "deblur"}, "`task` must be one of denoise, inpaint, sr, mri, got 'deblur'"),
+        (image(8, 8), {"task": "sharpen"}, "`task` must be one of .*, got 'sharpen'"),
+        (image(8, 8), {"task": "deblur"}, "`kernel` must be given for the task deblur"),
+        (image(8, 8), {"task": "deblur", "kernel": np.ones((3, 3))}, "`kernel` must have a sum of 1"),
+        (image(8, 8), {"task": "deblur", "kernel": np.ones((2, 3)) / 6}, "`kernel` must be .* odd sides"),
+        (
+            image(8, 8),
+            {"task": "deblur", "kernel": np.ones((9, 9)) / 81},
+            "`kernel` must be .* as large as the image",
+        ),
+        (image(8, 8), {"kernel": np.ones((3, 3)) / 9}, "`kernel` must be None for the task denoise"),
         (image(8, 8, 4), {}, r"`image` must be an array \[H, W\] or \[H, W, 3\], got \[8, 8, 4\]"),
         (image(8), {}, r"`image` must be an array .* got \[8\]"),
         (image(1, 1, 8, 8), {}, "`image` must be an array"),

@@ -40,3 +40,10 @@ def check_binary(name: str, mask: Any, expected: str) -> Tensor:
     if mask.dtype != torch.bool and not mask.is_meta and not bool(((mask == 1) | ~sampled).all()):
         raise ValueError(f"`{name}` must be {expected}, got other values in {_check.describe(mask)}")
     return sampled
+
+
+def columns(mask: Tensor) -> Tensor:
+    """A mask of columns [1, ..., W, 1], as fastMRI has it beside k-space [..., H, W, 2], as [W]; others as they are."""
+    if mask.dim() >= 3 and mask.shape[-1] == 1 and 1 < mask.shape[-2] == mask.numel():
+        return mask.reshape(-1)
+    return mask

@@ -22,7 +22,8 @@ from torch import Tensor
 from amstel._check import fail, tensor
 from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.restoration.evaluate import psnr, ssim
-from amstel.data.mri import cartesian_mask, estimate_sensitivities, read_kspace, read_mask
+from amstel.data.mri import cartesian_mask, estimate_sensitivities, read_mask, read_scan
+from amstel.data.mri.scans import ENDINGS
 from amstel.inverse import MRI, total_variation
 from amstel.inverse.reconstruct import reconstruct
 from amstel.inverse.restore import pretrained
@@ -108,11 +109,11 @@ def evaluate(
 
 
 def find(path: str | os.PathLike) -> list[Path]:
-    """The file, or the .npy files of the folder in the order of their names; ValueError where there is none."""
+    """The file, or the files of k-space in the folder in the order of their names; ValueError where there is none."""
     path = Path(path)
-    found = [path] if path.is_file() else sorted(path.glob("*.npy"))
+    found = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix.lower() in ENDINGS)
     if not found:
-        raise ValueError(f"{path} must hold at least one file of k-space, .npy, got none")
+        raise ValueError(f"{path} must hold at least one file of k-space, {' '.join(ENDINGS)}, got none")
     return found
 
 
@@ -130,7 +131,7 @@ def evaluate_files(
     """`evaluate` on files of k-space; scores are means over the files and the masks of a kind.
 
     Args:
-        paths: fully sampled and centered k-space, complex [coils, H, W] in .npy files.
+        paths: fully sampled and centered k-space of one slice or several, as for `amstel.data.mri.read_scan`.
         masks: masks by kind; default "columns 4x", `seeds` of them: a quarter of the columns, 8 % of them in the
             center, the others at random (`cartesian_mask` with numpy.random.default_rng(seed)).
         progress: called with 1 after every mask of a file.
@@ -148,15 +149,21 @@ def evaluate_files(
         fail("seeds", "an integer >= 1", seeds)
 
     def work(path: str | os.PathLike) -> dict[str, list[list[Row]]]:
-        kspace = read_kspace(path)
-        columns = lambda seed: cartesian_mask(kspace.shape[-1], 4, 0.08, np.random.default_rng(seed))  # noqa: E731
+        scan = read_scan(path)
+        if scan.mask is not None:
+            raise ValueError(
+                f"{path} must hold fully sampled k-space, got {scan.mask.float().mean():.1%} of it"
+            )
+        width = scan.kspace.shape[-1]
+        columns = lambda seed: cartesian_mask(width, 4, 0.08, np.random.default_rng(seed))  # noqa: E731
         of_file = masks or {"columns 4x": [columns(seed) for seed in range(seeds)]}
         found: dict[str, list[list[Row]]] = {}
         for kind, some in of_file.items():
             for mask in some:
-                rows = evaluate(kspace, mask, model, **options)
                 sampled = mask.float().mean().item()
-                found.setdefault(kind, []).append([{**row, "sampled": sampled} for row in rows])
+                for kspace in scan.kspace:
+                    rows = evaluate(kspace, mask, model, **options)
+                    found.setdefault(kind, []).append([{**row, "sampled": sampled} for row in rows])
                 if progress is not None:
                     progress(1)
         return found

@@ -264,7 +264,8 @@ def train(
         plan: `precision`, `accumulate`, `average`: see `amstel.apps.task.Plan`.
 
     Raises:
-        ValueError: no image, or images smaller than a patch; a checkpoint of something else.
+        ValueError: no image, or images smaller than a patch; a checkpoint of something else, or of more iterations than are
+            wanted.
         FileNotFoundError: nothing to resume from.
         FileExistsError: a run is in `out`, and is neither to be resumed nor overwritten.
     """
@@ -273,7 +274,9 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         if resume:
-            model, saved, _, _, _, state = read(folder / CHECKPOINT)  # type: ignore[operator]
+            model, saved, _, done, _, state = read(folder / CHECKPOINT)  # type: ignore[operator]
+            if settings.iterations < done:
+                _check.fail("iterations", f"at least {done}, which the run has done", settings.iterations)
             settings = replace(saved, iterations=settings.iterations)
         else:
             model = network(settings)
