@@ -637,11 +637,19 @@ def test_device(dtype, layout):
     check(*(tuple([t.cpu() for t in part] for part in results) for results in (first, expected)), dtype)
 
 
+def test_no_host_code_calls_exit():
+    """What nvcc silently makes of a call of a __device__ function in host code that is a template."""
+    library = amstel._library.paths["cuda"]
+    if not library:
+        pytest.skip("this build has no CUDA library")
+    assert b"\0exit\0" not in Path(library).read_bytes()
+
+
 @pytest.mark.cuda
 def test_device_boxes_that_are_not_valid():
     x = torch.randn(2, 8, 30, 40, device="cuda")
     for bad in BAD_BOXES:
-        rois = torch.tensor([(1, 0, 0, 3, 3), bad], device="cuda")
+        rois = torch.tensor([(1, 0, 0, 3, 3), bad], dtype=torch.float32, device="cuda")
         with pytest.raises(RuntimeError, match=r"whole batch index from 0 to 1, got .* in row 1"):
             amstel.ops.roi_pool(x, rois, 3)
     torch.cuda.synchronize()
