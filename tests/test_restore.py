@@ -10,10 +10,9 @@ from amstel.apps.restoration import demo as demonstration
 from amstel.apps.restoration import evaluate as evaluation
 from amstel.apps.restoration import files
 from amstel.apps.restoration.files import Picture
-from amstel.apps.restoration.train import sr_sigma
 from amstel.inverse.color import from_ycbcr, to_ycbcr
 from amstel.inverse.noise import blend
-from amstel.inverse.restore import fill
+from amstel.inverse.restore import fill, sr_sigma
 from amstel.nn import RIM
 from amstel.testing import assert_close
 
@@ -161,8 +160,8 @@ def test_holes_are_filled_smoothly():
 
 
 def test_mri_is_the_network_in_the_gauge_of_its_training():
-    from amstel.apps.restoration.train import mri_physics
     from amstel.data.mri import cartesian_mask, estimate_sensitivities
+    from amstel.inverse.restore import mri_physics
 
     rng = np.random.default_rng(0)
     mask = cartesian_mask(40, 2, 0.2, rng)
