@@ -644,7 +644,7 @@ def test_examples():
     import amstel.inverse.mri
 
     of = amstel.inverse
-    for module in (of.model, of.images, of.mri, of.deblurring, of.kernels):
+    for module in (of.model, of.images, of.mri, of.deblurring, of.kernels, of.poisson, of.projection):
         result = doctest.testmod(module, extraglobs={"torch": torch, "amstel": amstel})
         assert result.attempted and not result.failed
 

@@ -7,9 +7,11 @@
 | `SuperResolution` | antialiased bicubic downsampling | [N, C, H, W] | [N, C, H / s, W / s] |
 | `Deblurring` | convolution, circular or with another boundary | [N, C, H, W] | [N, C, H, W] |
 | `RandomProjection` | matrix x | [N, C, H, W] | [N, P] |
+| `StructuredProjection` | the same of a seed, without a matrix | [N, C, H, W] | [N, P] |
 | `MRI` | mask F (sensitivities x) | complex [N, H, W] | complex [N, coils, H, W] |
 
-Any other is a subclass of `ForwardModel`. `Envelope` makes of any of them one with better conditioned gradients.
+Any other is a subclass of `ForwardModel`. `Envelope` makes of any of them one with better conditioned
+gradients, `Poisson` one of counts.
 """
 
 from amstel.inverse.deblurring import Deblurring
@@ -20,6 +22,8 @@ from amstel.inverse.model import ForwardModel, Prepared
 from amstel.inverse.mri import MRI
 from amstel.inverse.noise import estimate_sigma
 from amstel.inverse.plug_and_play import plug_and_play
+from amstel.inverse.poisson import Poisson
+from amstel.inverse.projection import StructuredProjection
 from amstel.inverse.total_variation import total_variation
 
 __all__ = [
@@ -29,8 +33,10 @@ __all__ = [
     "Envelope",
     "ForwardModel",
     "Inpainting",
+    "Poisson",
     "Prepared",
     "RandomProjection",
+    "StructuredProjection",
     "SuperResolution",
     "disk_kernel",
     "estimate_sigma",

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
 
 from amstel import _check, inverse, ops
 from amstel.inverse._given import images, mask_of, noise_of
 from amstel.inverse.color import from_ycbcr, to_ycbcr
 from amstel.inverse.deblur import deblur, kernel_of
+from amstel.inverse.holes import inpaint
 from amstel.inverse.noise import blend
 from amstel.inverse.reconstruct import mri_physics as mri_physics
 from amstel.inverse.reconstruct import reconstruct
-from amstel.inverse.tiles import LEAST, TILE, tiled
+from amstel.inverse.tiles import LEAST, TILE, at, tiled
 from amstel.nn.rim import RIM
 
 TASKS = ("denoise", "inpaint", "deblur", "sr", "mri")
@@ -30,8 +30,6 @@ SHIPPED = ("gray", "gray_conv", "color", "sr", "mri", "complex")
 DOUBT = (3 / 255, 5 / 255)
 #: The weights are trained for 2 to 4 times; far above that there is nothing but a large image.
 LARGEST_SCALE = 16
-#: The noise that the rounds of inpainting remove, at the least.
-ROUNDS = (30 / 255, 20 / 255, 14 / 255, 10 / 255, 5 / 255)
 
 
 @torch.no_grad()
@@ -66,8 +64,9 @@ def restore(
     "denoise" goes back to the image as sigma goes to 0, and takes nothing off that is larger than the noise, nor what
     makes the image worse by Stein's estimate of the error: see `amstel.inverse.noise.blend`. The estimate takes a second
     run of the network. A photograph without noise comes back as it was, since the noise is estimated.
-    "inpaint" fills holes from their surroundings, then alternates the denoiser with putting back what is known; of noisy
-    pixels it keeps as much as they are worth. It takes five times as long as to denoise.
+    "inpaint" fills holes as smoothly as their border is, then alternates the denoiser with putting back what is known, and
+    trusts it less the farther from anything known; of noisy pixels it keeps as much as they are worth. It takes three times
+    as long as to denoise.
     "deblur" alternates the denoiser with the image next to it that the blur makes y of (`amstel.inverse.plug_and_play`); it
     takes about eight times as long as to denoise. The kernel must be known: `amstel.inverse.gaussian_kernel`,
     `motion_kernel` and `disk_kernel` are the usual ones. What it brought in from beyond the border is estimated with the image.
@@ -163,20 +162,17 @@ def restore(
         wanted = " or ".join(map(str, channels))
         raise ValueError(f"`model` must be a network of {wanted} channels, got one of {model.channels}")
     run = partial(tiled, partial(model, steps=steps), tile=tile)
+    # Of a denoiser that is called often one step is enough.
+    once = steps is None and getattr(model, "network", None) == "unet"
+    often = partial(tiled, partial(model, steps=1 if once else steps), tile=tile)
     if task == "mri":
         x = reconstruct(model, y, mask, sensitivities, steps, prior)
     elif task == "sr":
         x = _enlarge(partial(run, progress=progress), y, scale)
     elif task == "deblur":
-        x = deblur(
-            partial(tiled, partial(model, steps=steps or 1), tile=tile),
-            y,
-            kernel_of(kernel, y),
-            noise,
-            progress,
-        )
+        x = deblur(often, y, kernel_of(kernel, y), noise, progress)
     elif task == "inpaint":
-        x = _inpaint(run, y, mask, noise, progress)
+        x = inpaint(often, y, mask, noise, progress)
     else:
         x = _denoise(partial(model, steps=steps), partial(tiled, tile=tile), y, noise, automatic, progress)
     if not return_sigma:
@@ -216,49 +212,19 @@ def _denoise(
             progress(y[:, 0].numel())
         return y.clone()
     level = noise.clamp_min(max(low, 0.01 / 255))
-    found = over(model, y, y, lambda part: inverse.Denoising(_at(level, part)), progress=None)
+    found = over(model, y, y, lambda part: inverse.Denoising(at(level, part)), progress=None)
     # The derivative of each pixel in itself, by a random change: S. Ramani et al., Monte-Carlo SURE, IEEE TIP 17, 2008.
     signs = torch.randint(0, 2, y.shape[1:], generator=torch.Generator().manual_seed(0)).to(y) * 2 - 1
     probe = 0.1 * (level if level.dim() == 4 else level[:, None, None, None]) * signs
     moved = y + probe
-    kept = over(model, moved, moved, lambda part: inverse.Denoising(_at(level, part)), progress=progress)
+    kept = over(model, moved, moved, lambda part: inverse.Denoising(at(level, part)), progress=progress)
     kept = kept.sub_(found).div_(probe)
 
     def safe(part: Tensor, known: tuple[Tensor, Tensor, Tensor, Tensor], initial: Tensor) -> list[Tensor]:
         return [blend(part, *known, low)]
 
-    of = lambda part: (found[part], kept[part], _at(noise, part), _at(share, part))  # noqa: E731
+    of = lambda part: (found[part], kept[part], at(noise, part), at(share, part))  # noqa: E731
     return over(safe, y, y, of, progress=None)
-
-
-def _inpaint(
-    run: Callable[..., Tensor],
-    y: Tensor,
-    mask: Tensor,
-    noise: Tensor,
-    progress: Callable[[int], None] | None,
-) -> Tensor:
-    """Rounds of denoising, as if of ever less noise, after each of which the known pixels are put back.
-
-    The network with the likelihood of the known pixels alone leaves holes much as it finds them, as it was trained
-    without any. Source: S. Venkatakrishnan et al., Plug-and-Play Priors for Model Based Reconstruction, GlobalSIP 2013.
-    """
-    known = inverse.Inpainting(mask).adjoint(y)
-    mask = mask.to(y).reshape((1,) * (4 - mask.dim()) + mask.shape).expand(len(y), -1, -1, -1)
-    x = fill(known, mask)
-    for level in ROUNDS:
-        sigma = noise.clamp_min(level)
-        said = progress if level == ROUNDS[-1] else None
-        found = run(x, x, lambda part, s=sigma: inverse.Denoising(_at(s, part)), progress=said)
-        x = torch.where(mask > 0, y, found)
-    # The mean of two estimates of a known pixel by their variances: denoising leaves about a third of the noise.
-    left, given = ((s if s.dim() == 4 else s[:, None, None, None]).square() for s in (sigma / 3, noise))
-    return found + mask * left / (left + given) * (y - found)
-
-
-def _at(noise: Tensor, part: tuple[slice, ...]) -> Tensor:
-    """The noise [N], or its map [N, 1, H, W], of a tile."""
-    return noise[part] if noise.dim() == 4 else noise[part[0]]
 
 
 def _number(noise: Tensor) -> float | np.ndarray:
@@ -278,20 +244,3 @@ def _enlarge(run: Callable[..., Tensor], y: Tensor, scale: int) -> Tensor:
 def pretrained(name: str, device: torch.device) -> RIM:
     """Weights that ship, read once."""
     return RIM.pretrained(name).to(device)
-
-
-def fill(known: Tensor, mask: Tensor) -> Tensor:
-    """Unknown pixels from the known ones around them: means over squares of 2, 4, 8, ... pixels, interpolated.
-
-    Args:
-        known: [N, C, H, W], 0 where unknown.
-        mask: [N, 1, H, W] or [N, C, H, W], 1 where known.
-
-    Source: the pull-push of S. J. Gortler et al., The Lumigraph, SIGGRAPH 1996.
-    """
-    if mask.all() or max(known.shape[2:]) == 1:
-        return known
-    count = avg_pool2d(mask, 2, ceil_mode=True)
-    mean = avg_pool2d(known, 2, ceil_mode=True) / count.clamp_min(0.1)
-    coarse = fill(mean, (count > 0).to(mask))
-    return torch.where(mask > 0, known, interpolate(coarse, known.shape[2:], mode="bilinear"))
