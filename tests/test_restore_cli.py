@@ -424,6 +424,29 @@ def test_tables_of_the_talk(capsys, tmp_path):
     assert status == 2 and "--table talk has its own tasks and noise; it takes no --sigma" in err
 
 
+def test_convergence_over_the_steps(capsys, tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        files.write(tmp_path / "in" / f"{number}.png", Picture(waves(66, 70, 1, number)))
+    given = ["evaluate", "--table", "convergence", "--data", tmp_path / "in"]
+    record, figure = tmp_path / "a.json", tmp_path / "a.png"
+    status, out, err = _run(capsys, *given, "--json", record, "--plot", figure)
+    assert (
+        status == 0
+        and err == ""
+        and re.search(r"^projection P/N = 0\.3 +total variation( +\d+\.\d\d){15}$", out, re.M)
+    )
+    rows = json.loads(record.read_text())["rows"]
+    assert len(rows) == 14 and files.read(figure).pixels.shape[1] > 1500
+    for task in ("denoise", "super-resolve x3", "projection P/N = 0.5"):
+        ours, tv = (row["psnr"] for row in rows if row["task"] == task)
+        assert len(ours) == len(tv) and (task != "denoise" or ours[-1] > tv[-1])
+    noise = 20 * np.log10(255 / 25)
+    assert rows[0]["psnr"][-1] > noise + 6 and rows[-2]["psnr"][-1] > rows[-2]["psnr"][0] + 3
+    status, _, err = _run(capsys, "evaluate", "--data", tmp_path / "in", "--plot", tmp_path / "b.png")
+    assert status == 2 and "--plot is for --table convergence" in err
+
+
 @pytest.mark.parametrize("task", ["gray", "sr"])
 def test_training_is_resumed(capsys, root, tmp_path, task):
     arguments = ["train", root / "gray", "--out", tmp_path / "out"]

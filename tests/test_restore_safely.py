@@ -135,7 +135,7 @@ def test_the_gradient_of_a_map(holes):
     assert physics.adjointness_test() < 1e-12
     for network in ("conv", "unet"):
         assert RIM(3, 4, 2, network=network)(y, physics)[-1].shape == x.shape
-    with pytest.raises(ValueError, match="`sigma` must be .* as the images"):
+    with pytest.raises(ValueError, match=r"`sigma` must be .* as the images"):
         physics.gradient(x[..., :-1], y[..., :-1]) if not holes else inverse.Inpainting(
             mask, sigma[..., :-1]
         ).gradient(x, y)

@@ -73,8 +73,17 @@ def evaluate(
         typer.Option(
             "--table",
             metavar="T",
-            parser=values.choice(("talk",)),
-            help="talk: all tables of the RIM talk, beside what it says",
+            parser=values.choice(("talk", "convergence")),
+            help="talk: its tables, ours beside them; convergence: PSNR by step",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            parser=values.writes(".png", ".pdf", ".svg"),
+            help="convergence: draw the curves",
         ),
     ] = None,
     weights: Weights = None,
@@ -104,9 +113,13 @@ def evaluate(
         raise ValueError(f"--table {table} has its own tasks and noise; it takes no {(*given, '--task')[0]}")
     if clean and (quantized or seeds or len(sigma or []) > 1):
         raise ValueError("--clean takes the noise as it is: neither --quantized, --seeds nor several --sigma")
-    new([common.json], force)
+    if plot and table != "convergence":
+        raise ValueError("--plot is for --table convergence")
+    if seeds and table == "convergence":
+        raise ValueError("--seeds is not for --table convergence; --seed is")
+    new([common.json, plot], force)
     from amstel.apps import ranks as processes
-    from amstel.apps.restoration import evaluate, files, mri, talk
+    from amstel.apps.restoration import convergence, evaluate, files, mri, talk
 
     sigmas, scales, count = sigma or [15.0, 25.0, 50.0], scale or [2, 3, 4], seeds or 3
     failures: list[Any] = []
@@ -118,11 +131,15 @@ def evaluate(
         each = {"sr": len(scales), "denoise": len(sigmas) * count, "mri": len(mask or [0] * count)}[task]
         each = 1 if clean else each
         total = len(ranks.share(paths)) * each if paths else 3 * count
-        if table:
+        if table == "convergence":
+            total = convergence.count()
+        elif table:
             total = talk.count(root, seeds or 1) // ranks.world
         with common.progress(total if ranks.first else 0, "images") as update:
             options["progress"] = update
-            if table:
+            if table == "convergence":
+                rows = convergence.curves(root, seed=common.seed or 0, progress=update)
+            elif table:
                 del options["model"]
                 rows = talk.tables(root, seeds or 1, **options)
             elif clean:
@@ -138,7 +155,10 @@ def evaluate(
                 rows = evaluate.denoising(root, sigmas, count, quantized=quantized, **options)
         if not ranks.first:
             return 0
-    common.say((talk.text if table else mri.table if task == "mri" else evaluate.table)(rows))
+    if plot:
+        convergence.draw(rows, plot)
+    tables = {"talk": talk.text, "convergence": convergence.text}
+    common.say((tables[table] if table else mri.table if task == "mri" else evaluate.table)(rows))
     failed = report(failures, lambda item: str(paths[item]) if paths and isinstance(item, int) else str(item))
     said = None if weights is None else str(weights)
     common.write_json({"task": table or task, "root": root.name, "weights": said, "rows": rows, **failed})

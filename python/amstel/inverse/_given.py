@@ -76,7 +76,8 @@ def mask_of(mask: Any, image: Any, task: str) -> Tensor:
     """The mask as a tensor in the order of tensors: that of a color array may be [H, W, 1] or [H, W, 3], as the array is."""
     found = torch.as_tensor(mask)
     if task == "mri":
-        return columns(found)
+        size = getattr(image, "shape", ())
+        return columns(found, size[-1] if len(size) else None)
     array = isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3
     if array and found.dim() == 3 and found.shape[:2] == image.shape[:2] and found.shape[2] in (1, 3):
         return found.movedim(2, 0)

@@ -56,8 +56,8 @@ class MRI(ForwardModel):
         super().__init__(sigma)
         expected = "[W], [H, W] or [N, 1, H, W] of 0 and 1"
         mask = check_binary("mask", mask, expected)
-        narrow = isinstance(sensitivities, Tensor) and sensitivities.shape[-1:] == (1,)
-        mask = mask if narrow else columns(mask)
+        known = isinstance(sensitivities, Tensor) and sensitivities.dim() > 0
+        mask = columns(mask, sensitivities.shape[-1] if known else None)  # type: ignore[union-attr]
         if mask.dim() not in (1, 2, 4) or (mask.dim() == 4 and mask.shape[1] != 1):
             _check.fail("mask", expected, mask)
         if mask.dim() == 4 and mask.shape[0] == 1:
