@@ -353,6 +353,8 @@ def test_gaps_between_models():
     with pytest.raises(ValueError, match="as many seeds"):
         gap([1, 2], [1])
     lines = []
-    runs = [{"model": m, "accuracy": a} for m, a in (("a", [0.9, 0.91]), ("b", [0.1, 0.1]), ("c", [0.1, 0.09]))]
+    runs = [
+        {"model": m, "accuracy": a} for m, a in (("a", [0.9, 0.91]), ("b", [0.1, 0.1]), ("c", [0.1, 0.09]))
+    ]
     gaps = with_gaps({"runs": runs}, lines.append)["gaps"]
     assert [g["noise"] for g in gaps] == [False, True] and "beyond noise" in lines[0] and "within" in lines[1]

@@ -66,7 +66,7 @@ class SampledGraph(Graph):
                 weight = (weight * scale).to(weight.dtype)
         elif scale is not None:
             weight = scale.float()
-        graph = cls._trusted(crow, col, None, weight, len(nodes))
+        graph: Any = cls._trusted(crow, col, None, weight, len(nodes))
         graph._nodes, graph._slots, graph._in_degree, graph._whole = nodes, slot, in_degree, whole
         graph._out_degree = None
         return graph
@@ -99,11 +99,10 @@ class SampledGraph(Graph):
         if not out:
             return self._in_degree.to(dtype)
         if self._out_degree is None:
-            assert self._whole is not None
-            nodes = self._nodes.to(self._whole.device)
-            self._out_degree = plainly(lambda: self._whole._degree(torch.float64, True)[nodes]).to(
-                self.device
-            )  # type: ignore[union-attr]
+            whole = self._whole
+            assert whole is not None
+            nodes = self._nodes.to(whole.device)
+            self._out_degree = plainly(lambda: whole._degree(torch.float64, True)[nodes]).to(self.device)
         return self._out_degree.to(dtype)
 
     def _factors_there(

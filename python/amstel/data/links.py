@@ -162,7 +162,9 @@ def _unlinked(keys: Tensor, nodes: int, count: int, generator: torch.Generator) 
         raise ValueError(
             f"`graph` must have {count} pairs of nodes without a link, as many as are held out, got {free}"
         )
-    if free < 2 * count or len(keys) > pairs // 2:  # then it is no larger than the graph to write them all down
+    if (
+        free < 2 * count or len(keys) > pairs // 2
+    ):  # then it is no larger than the graph to write them all down
         every = torch.combinations(torch.arange(nodes))
         others = every[:, 0] * nodes + every[:, 1]
         others = others[~torch.isin(others, keys)]

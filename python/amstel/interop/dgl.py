@@ -140,8 +140,8 @@ class GraphConv(nn.Module):
         weight = self.weight if weight is None else weight
         if edge_weight is not None:
             edge_weight = self._edge_weight(given, edge_weight)
-        first = weight is not None and self.in_feats > self.out_feats
-        if first:
+        first = self.in_feats > self.out_feats
+        if weight is not None and first:
             x = x @ weight
         x = self._propagate(given, x, edge_weight)
         if weight is not None and not first:

@@ -74,7 +74,7 @@ class GraphClassifier(nn.Module):
     def reset_parameters(self) -> None:
         """Every layer as it does itself."""
         for layer in (*self.layers, self.head):
-            layer.reset_parameters()  # type: ignore[operator]
+            layer.reset_parameters()
 
     def forward(self, x: Tensor, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
         expected = f"a dense tensor [N, {self.in_channels}]"

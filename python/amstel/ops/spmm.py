@@ -96,7 +96,7 @@ def spmm(
         raise TypeError(f"`graph` must be an amstel.Graph, got {_check.describe(graph)}")
     if graph._is_sampled:
         return _sampled.propagate(spmm, graph, x, edge_weight, norm, self_loops, bias, activation)
-    if type(x) is tuple:
+    if isinstance(x, tuple):
         return _bipartite(graph, x, edge_weight, norm, self_loops, bias, activation)
     x = _check.tensor("x", x, "a tensor [N, F] or [B, N, F]")
     if isinstance(self_loops, Tensor):
@@ -110,6 +110,7 @@ def spmm(
         wide = edge_weight is not None and edge_weight.dtype != dtype
         if not wide:
             x, bias = cast(dtype, x, bias)
+    assert isinstance(x, Tensor)
     if wide or (dtype == torch.float16 and edge_weight is None and not graph._fits_half()):
         # Rounded to a short type before they are summed and normalized, weights would be others, or infinite.
         with without_autocast(x):

@@ -94,9 +94,9 @@ def perturbed(sequence: TrackingSequence, how: str, segments: int = 20) -> list[
     begins: list[int] = []
     for k in range(min(segments, len(sequence))):
         wanted = math.floor(k * len(sequence) / min(segments, len(sequence)))
-        begin = next((frame for frame in known if frame >= wanted), None)
-        if begin is not None and begin not in begins:
-            begins.append(begin)
+        later = next((frame for frame in known if frame >= wanted), None)
+        if later is not None and later not in begins:
+            begins.append(later)
     return [run(number, begin, truth[begin]) for number, begin in enumerate(begins)]
 
 

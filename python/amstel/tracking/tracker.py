@@ -181,8 +181,8 @@ class SINTTracker:
                 self._seen = min(self._seen + 1, 20)
                 self._usual += (similarity - self._usual) / self._seen
         if rate := self.settings.scale_rate:
-            found = (box[2] / self._first[2]).item()
-            self._ratio = min(max(self._ratio ** (1 - rate) * found**rate, 0.2), 5.0)
+            grown = (box[2] / self._first[2]).item()
+            self._ratio = min(max(self._ratio ** (1 - rate) * grown**rate, 0.2), 5.0)
         self._box, self.similarity = box, similarity
         return self._steady(self._regression(box[None], self._pool(view, box[None]))[0]).numpy()
 

@@ -78,7 +78,9 @@ def train(
     result = Trials("graph", data.name, model, settings, seeds, _facts(data))
     return run(
         result,
-        lambda seed: _one(data, parts.get(seed) or split(data, seed), model, settings, seed, progress, device),
+        lambda seed: _one(
+            data, parts.get(seed) or split(data, seed), model, settings, seed, progress, device
+        ),
         out=out,
         resume=resume,
         force=force,
@@ -143,6 +145,8 @@ class _Classification(Task):
 
     metrics = ("loss", "accuracy")
 
+    model: GraphClassifier
+
     def __init__(
         self,
         data: GraphDataset,
@@ -176,6 +180,7 @@ class _Classification(Task):
         batch = collate([self.graphs[k] for k in self.order[begin : begin + self.size]])
         self.optimizer.zero_grad()
         logits = self.model.train()(_inputs(batch), batch.graph)
+        assert batch.label is not None
         loss = cross_entropy(logits, batch.label)
         loss.backward()
         right = (logits.argmax(1) == batch.label).double().mean()
