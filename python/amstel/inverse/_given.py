@@ -76,7 +76,7 @@ def mask_of(mask: Any, image: Any, task: str) -> Tensor:
     """The mask as a tensor in the order of tensors: that of a color array may be [H, W, 1] or [H, W, 3], as the array is."""
     found = torch.as_tensor(mask)
     if task == "mri":
-        size = getattr(image, "shape", ())
+        size: Any = getattr(image, "shape", ())
         return columns(found, size[-1] if len(size) else None)
     shape: list[int] = list(image.shape) if isinstance(image, np.ndarray) else []
     if len(shape) == 3 and shape[2] == 3 and found.dim() == 3 and list(found.shape[:2]) == shape[:2]:
