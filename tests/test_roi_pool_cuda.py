@@ -345,7 +345,9 @@ def test_grad_kernels(grad_kernels, dtype, last, k, matched):
                 ("PP", entries, counts), ("Pqqqq", out, *steps), ("qq", channels, int(last)),
             )  # fmt: skip
             shared = rows * cols * (threads + 1) * np.dtype(NUMPY[state]).itemsize
-            grad_kernels[f"grad_{dtype}"].launch((count, 2), threads, [arguments], shared)
+            grad_kernels[f"{'matched' if matched else 'grad'}_{dtype}"].launch(
+                (count, 2), threads, [arguments], shared
+            )
         found = up(back(out, last), dtype).reshape(expected.shape)
         if matched:
             close(found, expected, dtype)

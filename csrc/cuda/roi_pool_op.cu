@@ -203,7 +203,7 @@ constexpr int64_t kListScratch = 64 << 20;
 // Large tiles have fewer bins in common, small ones fill the card where a map is small.
 Tiles tiles_of(const RoiShape& s, int64_t channels) {
   Tiles large{8, 16, s.height, s.width, 0, 0};
-  if (large.of_image() * s.images * channels >= int64_t{1} << 16) return large;
+  if (large.of_image() * s.images * channels >= int64_t{3} << 15) return large;
   return {4, 8, s.height, s.width, 0, 0};
 }
 
@@ -222,7 +222,7 @@ void pool_grad(const char* op, cudaStream_t stream, const Tensor& like, const Ro
   a.counts = data<int32_t>(counts);
   a.pooled_width = s.pooled_width;
   a.boxes = s.rois;
-  const int64_t warps = divide_up(std::min<int64_t>(a.channels, 64), 32);
+  const int64_t warps = divide_up(std::min<int64_t>(a.channels, kGradThreads), 32);
   const dim3 block(static_cast<unsigned>(32 * warps));
   const int64_t shared = roi_grad_shared(tiles, block.x, sizeof(Accumulate<T>));
   for (tiles.first = 0; tiles.first < all; tiles.first += part) {
@@ -236,7 +236,13 @@ void pool_grad(const char* op, cudaStream_t stream, const Tensor& like, const Ro
     AMSTEL_LAUNCH(roi_list_kernel, blocks(op, tiles.count), kThreads, 0, stream, list);
     check_launch(op);
     const dim3 grid(blocks(op, tiles.count), grid_yz(divide_up(a.channels, block.x)));
-    AMSTEL_LAUNCH((roi_pool_grad_kernel<T>), grid, block, static_cast<size_t>(shared), stream, a);
+    if (a.query) {
+      AMSTEL_LAUNCH((roi_pool_grad_kernel<T, true>), grid, block, static_cast<size_t>(shared),
+                    stream, a);
+    } else {
+      AMSTEL_LAUNCH((roi_pool_grad_kernel<T, false>), grid, block, static_cast<size_t>(shared),
+                    stream, a);
+    }
     check_launch(op);
   }
 }
