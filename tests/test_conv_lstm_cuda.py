@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-import amstel  # noqa: F401  (the operators)
+import amstel
 from amstel.ops import _conv_lstm
 from amstel.testing import assert_close
 from tests import test_conv_lstm
