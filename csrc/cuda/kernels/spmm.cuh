@@ -1,23 +1,24 @@
 // Normalized sparse-dense product, its gradient, and the small sums around them; torch-free.
 //
-// Data flow of spmm.  A tile of 4 or 8 lanes holds a stretch of a row of y, a lane N features of it
-// (16 bytes where F, strides and pointers allow); wider rows are cut into parts along grid.y, items
-// of a batch along grid.z.  An edge costs 4 or 8 bytes of col once a part, what edge, weight and
-// col_scale it has, and F * sizeof(T) bytes of x, 128 at a time where F is wide; a row costs two
-// entries of crow, and its F * sizeof(T) bytes of y are written once, after scale, bias and ReLU:
-// no buffer of E elements is read or written.  Each lane of a tile fetches one edge (column,
-// coefficient), so that structure is read in coalesced runs, and those of the next round are on
-// their way while the tile goes through these, four at a time: the lane that has an edge hands out
-// the offset and the coefficient by shuffle, and four gathers are in flight.
+// Data flow of spmm.  A tile of 4, 8, 16 or 32 lanes holds a row of y, a lane N features of it (16
+// bytes where F, strides and pointers allow); wider rows are cut into parts along grid.y, items of
+// a batch along grid.z.  An edge costs 4 or 8 bytes of col once a part, what edge, weight and
+// col_scale it has, and F * sizeof(T) bytes of x; a row costs two entries of crow, and its F *
+// sizeof(T) bytes of y are written once, after scale, bias and ReLU: no buffer of E elements is
+// read or written.  Each lane of a tile fetches one edge (column, coefficient), so that structure
+// is read in coalesced runs, and those of the next round are on their way while the tile goes
+// through these, four at a time: the lane that has an edge hands out the offset and the
+// coefficient by shuffle, and four gathers are in flight.
 //
-// Balance without a plan.  `Row` lanes own a row: a warp, whose tiles take runs of its edges in
-// turn and meet in a tree of shuffles, or a single tile, where there are many rows of few edges
-// (the launch decides by rows and edges alone).  A block owns the next kThreads / Row rows.  A row
-// of more than kHubRounds edges a lane, a hub, would leave its lanes busy long after all others
-// have ended, so the whole block takes its hubs one after the other, and the sums meet in shared
-// memory in a tree.  Who adds what is a function of crow alone: row-owned sums in a fixed order,
-// no atomics, the same bits in every run, and no preprocessing that a change of the graph would
-// void.
+// Balance without a plan.  `Row` lanes own a row: a tile, or a warp, whose tiles take runs of its
+// edges in turn and meet in a tree of shuffles (the launch decides by features, rows and edges
+// alone).  A block owns the next kThreads / Row rows.  A row of more than kHub edges would leave
+// its lanes busy long after all others have ended, so the whole block takes its hubs one after the
+// other, and the sums meet in shared memory in a tree.  A row of more edges than a chunk of them
+// would leave its block busy: where there may be such rows, a first kernel sums what lies of them
+// in each chunk, a block a chunk, and the block of the row adds these sums in their order.  Who
+// adds what is a function of crow alone: sums in a fixed order, no atomics, the same bits in every
+// run, and no preprocessing that a change of the graph would void.
 //
 // The warp goes around together: loops end by vote, and shuffles name all 32 lanes.  A tile that
 // is done first idles either way, and a constant mask spares the warp the synchronization of
@@ -31,10 +32,13 @@
 
 namespace amstel::cuda {
 
-constexpr int kHubRounds = 8;  // a row of more edges a lane is work for a block
-constexpr int kGroup = 4;      // edges gathered at once
-constexpr int kEdgeTile = 8;   // lanes a row where there are no features
+constexpr int kGroup = 4;     // edges gathered at once
+constexpr int kEdgeTile = 8;  // lanes a row where there are no features
 constexpr unsigned kWarp = 0xffffffffu;
+// A row of more edges is work for a block. Short rows of many are where most lanes come from, and
+// few hubs among them are worth a stop.
+template <int Row>
+constexpr int kHub = Row < 16 ? 32 * Row : 4 * Row;
 
 // Rows of edges; col and edge may be null where a kernel does not ask for them, edge[k] is then k.
 struct Csr {
@@ -78,7 +82,7 @@ __device__ __forceinline__ void for_rows(const Csr csr, const F& f) {
     share.begin = csr.index(csr.crow, share.row());
     share.end = csr.index(csr.crow, share.row() + 1);
   }
-  const bool hub = share.end - share.begin > kHubRounds * Row;
+  const bool hub = share.end - share.begin > kHub<Row>;
   if (hub) {
     share.begin = share.end = 0;
     share.works = false;
@@ -94,7 +98,7 @@ __device__ __forceinline__ void for_rows(const Csr csr, const F& f) {
       if (share.row() >= csr.rows) break;
       share.begin = csr.index(csr.crow, share.row());
       share.end = csr.index(csr.crow, share.row() + 1);
-      if (share.end - share.begin <= kHubRounds * Row) continue;
+      if (share.end - share.begin <= kHub<Row>) continue;
       share.begin += thread / Tile * Tile;
     }
     f(share);
@@ -127,9 +131,9 @@ __device__ __forceinline__ void gather(Vector<T, N> (&row)[kGroup], const T* row
 }
 
 // The number of edges that the tile holds in this round; `k` is the calling lane's.
-template <int Tile, int Row>
-__device__ __forceinline__ int held_edges(const Share<Tile, Row>& share, int64_t k, int lane) {
-  const int64_t left = share.end - (k - lane);
+template <int Tile>
+__device__ __forceinline__ int held_edges(int64_t end, int64_t k, int lane) {
+  const int64_t left = end - (k - lane);
   return left < Tile ? static_cast<int>(left) : Tile;
 }
 
@@ -159,7 +163,106 @@ struct SpmmArgs {
   int64_t features;
   double self_loops;
   int64_t relu;
+  unsigned long long* nan;  // set to 0 by a weight that is NaN; may be null
+  Accumulate<T>* partial;   // [batch, chunks, 2, all features] of longer rows, or null
+  int64_t chunk, chunks, partial_stride;  // edges of a chunk; numbers of a slot of `partial`
+
+  // Where the sum of a long row's edges in chunk c is: a chunk holds the end of one such row and
+  // the beginning of another at most.
+  __device__ __forceinline__ int64_t slot(int64_t c, bool begins) const {
+    return ((blockIdx.z * chunks + c) * 2 + begins) * partial_stride;
+  }
 };
+
+// sum += of edges k, k + stride, ... < end of a tile, `k` being the calling lane's first.
+template <int Tile, int N, typename T, typename S>
+__device__ __forceinline__ void add_edges(const SpmmArgs<T> a, const T* x, bool has_features,
+                                          int64_t k, int64_t end, int stride, S (&sum)[N]) {
+  const int lane = static_cast<int>(threadIdx.x) % Tile;
+  // Where there is no edge, the first column and no coefficient.
+  const auto column = [=](int64_t k) { return k < end ? a.csr.index(a.csr.col, k) : int64_t{0}; };
+  const auto coefficient = [=](int64_t k, int64_t j) {
+    if (k >= end) return S(0);
+    const S c = a.weight ? widen(a.weight[a.csr.edge_of(k)]) : S(1);
+    if (a.nan && c != c) atomicMin(a.nan, 0ull);
+    return a.col_scale ? c * a.col_scale[j] : c;
+  };
+  // The next round's edges on their way; eight short elements leave no registers for them.
+  constexpr bool kAhead = sizeof(T) > 2;
+  int64_t next = 0;
+  S next_c = 0;
+  if constexpr (kAhead) {
+    next = column(k);
+    next_c = coefficient(k, next);
+  }
+#pragma unroll 1
+  for (; __any_sync(kWarp, k - lane < end); k += stride) {
+    const int64_t j = kAhead ? next : column(k), offset = j * a.x_stride;
+    const S c = kAhead ? next_c : coefficient(k, j);
+    if constexpr (kAhead) {
+      next = column(k + stride);
+      next_c = coefficient(k + stride, next);
+    }
+    const int count = held_edges<Tile>(end, k, lane);
+#pragma unroll 1
+    for (int e = 0; e < Tile; e += kGroup) {
+      if (e > 0 && !__any_sync(kWarp, e < count)) break;
+      Vector<T, N> rows[kGroup];
+      gather<Tile>(rows, x, has_features, offset, e, count);
+#pragma unroll
+      for (int u = 0; u < kGroup; ++u) {
+        const S c_u = __shfl_sync(kWarp, c, e + u, Tile);
+#pragma unroll
+        for (int n = 0; n < N; ++n) sum[n] += c_u * widen(rows[u][n]);
+      }
+    }
+  }
+}
+
+// The row of edge k: the last that does not begin after it.
+__device__ __forceinline__ int64_t row_of(const Csr csr, int64_t k) {
+  int64_t low = 0, high = csr.rows;
+  while (high - low > 1) {
+    const int64_t middle = (low + high) / 2;
+    if (csr.index(csr.crow, middle) <= k) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+// Block c sums what lies in chunk c of rows that are longer than a chunk.  Reads log2(rows) entries
+// of crow, and of such a row what spmm_kernel would read; writes at most two slots of features.
+template <typename T, int N, int Tile>
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 4 : 3)
+    spmm_chunk_kernel(const SpmmArgs<T> a) {
+  using S = Accumulate<T>;
+  AMSTEL_SHARED(S, partial, kThreads * N);
+  const int thread = static_cast<int>(threadIdx.x);
+  const int64_t feature = int64_t{blockIdx.y} * (Tile * N) + thread % Tile * N;
+  const bool has_features = feature < a.features;
+  const int64_t edges = a.csr.index(a.csr.crow, a.csr.rows);
+  const int64_t first = int64_t{blockIdx.x} * a.chunk;
+  const int64_t past = first + a.chunk < edges ? first + a.chunk : edges;
+  if (first >= edges) return;
+#pragma unroll 1
+  for (int begins = 0; begins < 2; ++begins) {
+    const int64_t row = row_of(a.csr, begins ? past - 1 : first);
+    const int64_t begin = a.csr.index(a.csr.crow, row), end = a.csr.index(a.csr.crow, row + 1);
+    // The same for the whole block.
+    if (end - begin <= a.chunk || (begin > first) != (begins == 1)) continue;
+    S sum[N] = {};
+    add_edges<Tile, N>(a, a.x + blockIdx.z * a.x_batch_stride + feature, has_features,
+                       (begins ? begin : first) + thread, end < past ? end : past, kThreads, sum);
+    sum_tiles<N, S>(partial, thread, Tile, sum);
+    if (thread < Tile && has_features) {
+#pragma unroll
+      for (int n = 0; n < N; ++n) a.partial[a.slot(blockIdx.x, begins) + feature + n] = sum[n];
+    }
+  }
+}
 
 template <typename T, int N, int Tile, int Row>
 __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 4 : 3)
@@ -180,45 +283,18 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 4 : 3)
 #pragma unroll
       for (int n = 0; n < N; ++n) sum[n] = c * widen(own[n]);
     }
-    // Where there is no edge, the first column and no coefficient.
-    const auto column = [=](int64_t k) {
-      return k < share.end ? a.csr.index(a.csr.col, k) : int64_t{0};
-    };
-    const auto coefficient = [=](int64_t k, int64_t j) {
-      if (k >= share.end) return S(0);
-      const S c = a.weight ? widen(a.weight[a.csr.edge_of(k)]) : S(1);
-      return a.col_scale ? c * a.col_scale[j] : c;
-    };
-    // The next round's edges on their way; eight short elements leave no registers for them.
-    constexpr bool kAhead = sizeof(T) > 2;
-    int64_t next = 0;
-    S next_c = 0;
-    if constexpr (kAhead) {
-      next = column(share.begin + lane);
-      next_c = coefficient(share.begin + lane, next);
-    }
-#pragma unroll 1
-    for (int64_t k = share.begin + lane; __any_sync(kWarp, k - lane < share.end);
-         k += share.stride()) {
-      const int64_t j = kAhead ? next : column(k), offset = j * a.x_stride;
-      const S c = kAhead ? next_c : coefficient(k, j);
-      if constexpr (kAhead) {
-        next = column(k + share.stride());
-        next_c = coefficient(k + share.stride(), next);
-      }
-      const int count = held_edges(share, k, lane);
-#pragma unroll 1
-      for (int e = 0; e < Tile; e += kGroup) {
-        if (e > 0 && !__any_sync(kWarp, e < count)) break;
-        Vector<T, N> rows[kGroup];
-        gather<Tile>(rows, x, has_features, offset, e, count);
+    int64_t begin = share.end;  // of a row whose chunks have been summed
+    if (share.whole && a.partial) begin = a.csr.index(a.csr.crow, share.row());
+    if (share.end - begin > a.chunk) {
+      const int64_t last = (share.end - 1) / a.chunk;
+      int64_t c = begin / a.chunk + threadIdx.x / Tile;
+      for (; has_features && c <= last; c += kThreads / Tile) {
+        const S* const found = a.partial + a.slot(c, begin > c * a.chunk) + feature;
 #pragma unroll
-        for (int u = 0; u < kGroup; ++u) {
-          const S c_u = __shfl_sync(kWarp, c, e + u, Tile);
-#pragma unroll
-          for (int n = 0; n < N; ++n) sum[n] += c_u * widen(rows[u][n]);
-        }
+        for (int n = 0; n < N; ++n) sum[n] += found[n];
       }
+    } else {
+      add_edges<Tile, N>(a, x, has_features, share.begin + lane, share.end, share.stride(), sum);
     }
     meet(share, partial, sum);
     if (!writes) return;
@@ -299,7 +375,7 @@ __global__ void __launch_bounds__(kThreads, 2) spmm_grad_kernel(const SpmmGradAr
               factor *= a.row_scale[i];
             }
           }
-          const int count = held_edges(share, k, lane);
+          const int count = held_edges<Tile>(share.end, k, lane);
           S inner = 0;  // of the edge that this lane holds
 #pragma unroll 1
           for (int e = 0; e < Tile; e += kGroup) {
