@@ -69,8 +69,8 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   // are float64 for float64 and float32 for the rest. With a = gates + more: i = s(a_i + p_i c), f
   // = s(a_f + p_f c), c_out = f c + i tanh(a_g), o = s(a_o + p_o c_out), h = o tanh(c_out);
   // `activated` receives i, f, tanh(a_g), o. c_out may be c, activated may be gates. On CUDA,
-  // `more` may be one row for all, and c and c_out (back: grad_c and grad_c_out too) of the dtype
-  // of gates.
+  // `more` may be one row for all, rows of h may lie apart, and c and c_out (back: grad_c and
+  // grad_c_out too) may be of the dtype of gates.
   m.def(
       "conv_lstm_gates(Tensor gates, Tensor? more, Tensor c, Tensor? peephole, Tensor(a!) h, "
       "Tensor(b!) c_out, Tensor(c!)? activated) -> ()");

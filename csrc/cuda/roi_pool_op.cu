@@ -200,10 +200,9 @@ constexpr int64_t kListScratch = 1 << 12;  // so that the tests meet several
 constexpr int64_t kListScratch = 64 << 20;
 #endif
 
-// Large tiles have fewer bins in common, small ones fill the card where a map is small.
 Tiles tiles_of(const RoiShape& s, int64_t channels) {
-  Tiles large{8, 16, s.height, s.width, 0, 0};
-  if (large.of_image() * s.images * channels >= int64_t{1} << 16) return large;
+  Tiles large{8, 8, s.height, s.width, 0, 0};
+  if (large.of_image() * s.images * channels > int64_t{1} << 17) return large;
   return {4, 8, s.height, s.width, 0, 0};
 }
 
@@ -222,9 +221,8 @@ void pool_grad(const char* op, cudaStream_t stream, const Tensor& like, const Ro
   a.counts = data<int32_t>(counts);
   a.pooled_width = s.pooled_width;
   a.boxes = s.rois;
-  const int64_t warps = divide_up(std::min<int64_t>(a.channels, 64), 32);
-  const dim3 block(static_cast<unsigned>(32 * warps));
-  const int64_t shared = roi_grad_shared(tiles, block.x, sizeof(Accumulate<T>));
+  const dim3 block(static_cast<unsigned>(32 * kTileSums<T> / (tiles.rows * tiles.cols)));
+  const size_t shared = kTileSums<T> * kSumPitch * sizeof(Accumulate<T>);
   for (tiles.first = 0; tiles.first < all; tiles.first += part) {
     tiles.count = std::min(part, all - tiles.first);
     a.tiles = tiles;
@@ -235,8 +233,12 @@ void pool_grad(const char* op, cudaStream_t stream, const Tensor& like, const Ro
                            .counts = mutable_data<int32_t>(counts)};
     AMSTEL_LAUNCH(roi_list_kernel, blocks(op, tiles.count), kThreads, 0, stream, list);
     check_launch(op);
-    const dim3 grid(blocks(op, tiles.count), grid_yz(divide_up(a.channels, block.x)));
-    AMSTEL_LAUNCH((roi_pool_grad_kernel<T>), grid, block, static_cast<size_t>(shared), stream, a);
+    const dim3 grid(blocks(op, tiles.count), grid_yz(divide_up(a.channels, 32)));
+    if (a.query) {
+      AMSTEL_LAUNCH((roi_pool_grad_kernel<T, true>), grid, block, shared, stream, a);
+    } else {
+      AMSTEL_LAUNCH((roi_pool_grad_kernel<T, false>), grid, block, shared, stream, a);
+    }
     check_launch(op);
   }
 }
