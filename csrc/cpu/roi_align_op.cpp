@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "common/roi_align.h"
+#include "common/roi_align_check.h"
+#include "common/stable.h"
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
 #include "cpu/roi_windows.h"
@@ -116,29 +118,18 @@ void find_samples(const char* op, const Tensor& rois, const RoiShape& s, double 
   });
 }
 
-// The bins of position-sensitive pooling, as roi_pool has them, but the last row and column of the
-// map are left out, as torchvision leaves them out.
 template <class C>
 void find_bins(const char* op, const Tensor& rois, const RoiShape& s, double spatial_scale,
                Plan& plan) {
   const int64_t ph = s.pooled_height, pw = s.pooled_width, width = roi::table_width(ph, pw);
   const C scale = static_cast<C>(spatial_scale);
   plan.table.resize(s.rois * width);
-  const auto axis = [&](C first, C last, int64_t bins, int64_t size, int32_t* begin) {
-    const int64_t start = roi::to_integer(first * scale), stop = roi::to_integer(last * scale);
-    const C bin = static_cast<C>(std::max<int64_t>(stop - start, 1)) / static_cast<C>(bins);
-    for (int64_t b = 0; b < bins; ++b) {
-      const C low = static_cast<C>(b) * bin, high = static_cast<C>(b + 1) * bin;
-      begin[b] = roi::clipped(roi::floor_integer(low) + start, std::max<int64_t>(size - 1, 0));
-      begin[bins + b] =
-          roi::clipped(roi::ceil_integer(high) + start, std::max<int64_t>(size - 1, 0));
-    }
-  };
   for_boxes(op, rois, s, [&](int64_t k, const double* box) {
     int32_t* row = plan.table.data() + k * width;
     plan.images[k] = row[0] = static_cast<int32_t>(box[0]);
-    axis(static_cast<C>(box[2]), static_cast<C>(box[4]), ph, s.height, row + 1);
-    axis(static_cast<C>(box[1]), static_cast<C>(box[3]), pw, s.width, row + 1 + 2 * ph);
+    roi::ps_bins(static_cast<C>(box[2]), static_cast<C>(box[4]), scale, ph, s.height, row + 1);
+    roi::ps_bins(static_cast<C>(box[1]), static_cast<C>(box[3]), scale, pw, s.width,
+                 row + 1 + 2 * ph);
     Bounds& b = plan.bounds[k];
     b.row = row[1], b.row_end = row[2 * ph];
     b.col = row[1 + 2 * ph], b.col_end = row[2 * ph + 2 * pw];
@@ -179,35 +170,6 @@ void run(decltype(Kernels::RoiAlign::align) Kernels::RoiAlign::* which, const Ro
   });
 }
 
-// Of a gradient: the shape of what it is the gradient of.
-RoiShape check_grad(const char* op, const Tensor& grad, const Tensor& rois, double spatial_scale,
-                    int64_t images, int64_t height, int64_t width, bool channels_last) {
-  check_images(op, "grad", grad);
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-  AMSTEL_CHECK(
-      images >= 0 && height >= 0 && width >= 0 && images <= kMost && height <= kMost &&
-          width <= kMost && height * width <= kMost,
-      op, ": `images`, `height`, `width` must be those of a map of at most 2^31 - 1 cells, got ",
-      images, ", ", height, ", ", width);
-  const RoiShape s = check_rois(op, grad, rois, spatial_scale,
-                                {images,
-                                 grad.size(1),
-                                 height,
-                                 width,
-                                 0,
-                                 grad.size(2),
-                                 grad.size(3),
-                                 grad.scalar_type(),
-                                 {},
-                                 channels_last && grad.size(1) > 1});
-  check_pooled(op, "grad", grad, grad, s, s.dtype);
-  return s;
-}
-
-void check_sampling(const char* op, int64_t sampling) {
-  AMSTEL_CHECK(sampling <= 1 << 15, op, ": `sampling` must be at most 32768, got ", sampling);
-}
-
 // In float64 where that is what input and boxes share, or bfloat16 is; else in float32.
 template <class F>
 void with_arithmetic(const RoiShape& s, const F& f) {
@@ -215,13 +177,6 @@ void with_arithmetic(const RoiShape& s, const F& f) {
     f(double{});
   else
     f(float{});
-}
-
-RoiShape of_output(const char* op, RoiShape s) {
-  AMSTEL_CHECK(s.channels % s.bins() == 0, op, ": `input` must have a multiple of ",
-               s.pooled_height, " x ", s.pooled_width, " channels, got ", s.channels);
-  s.channels /= s.bins();
-  return s;
 }
 
 }  // namespace
@@ -251,7 +206,7 @@ Tensor roi_align_grad(Tensor grad, Tensor rois, double spatial_scale, int64_t sa
                       bool channels_last) {
   const char* op = "roi_align_grad";
   const RoiShape s =
-      check_grad(op, grad, rois, spatial_scale, images, height, width, channels_last);
+      check_region_grad(op, grad, rois, spatial_scale, images, height, width, channels_last);
   check_sampling(op, sampling);
   Plan plan(s);
   with_arithmetic(s, [&](auto c) {
@@ -290,7 +245,7 @@ Tensor ps_roi_pool_grad(Tensor grad, Tensor rois, double spatial_scale, int64_t 
                         int64_t height, int64_t width, bool channels_last) {
   const char* op = "ps_roi_pool_grad";
   const RoiShape s =
-      check_grad(op, grad, rois, spatial_scale, images, height, width, channels_last);
+      check_region_grad(op, grad, rois, spatial_scale, images, height, width, channels_last);
   Plan plan(s);
   with_arithmetic(s, [&](auto c) { find_bins<decltype(c)>(op, rois, s, spatial_scale, plan); });
   plan.group(s, true);

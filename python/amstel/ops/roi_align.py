@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from amstel import _check
-from amstel.ops import _roi_align_cuda  # noqa: F401  (registers the plain form on CUDA)
 from amstel.ops._raw import forward_mode, operators, own_gradient
 from amstel.ops._roi_pool import _channels_last, _empty
 from amstel.ops.roi_pool import _check_input, _output_size, _rois, _scale
@@ -55,8 +54,8 @@ def roi_align(
         [K, C, Ph, Pw] in the dtype of input, channels_last where input is.
 
     Differentiable in input, any number of times; constant in the boxes, as in torchvision. Bit-identical from run to run
-    and for any number of threads, and so is the gradient, which is added up in the order of the boxes. On CUDA it is
-    PyTorch's own operators, a block of boxes at a time, which is deterministic too.
+    and for any number of threads, and so is the gradient, which is added up in the order of the boxes. On CUDA
+    values are right to rounding, and the same bits from run to run.
 
     Raises:
         ValueError, TypeError or RuntimeError: an argument is not as described, a coordinate is not finite, a batch
