@@ -102,6 +102,7 @@ def sequences(at, shape, step):
 
     flops = 2 * steps * items * size**2 * 4 * hidden * (inputs + hidden) * 9
     forward = step == "forward"
+    tf32 = at.device == "cuda" and at.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
     return Work(
         {name: p[step] for name, p in found.items()},
         flops=flops * {"forward": 1, "backward": 2, "both": 3}[step],
@@ -109,6 +110,7 @@ def sequences(at, shape, step):
         tolerance=(6e-2 if at.dtype == torch.bfloat16 else 2e-2 if at.device == "cuda" else 1e-3),
         read={} if forward else {name: split for name in runs if not name.startswith("amstel")},
         holds={} if forward else {name: p["hold"] for name, p in found.items()},
+        units="tf32" if tf32 else None,
         facts={"tf32": torch.backends.cudnn.allow_tf32} if at.device == "cuda" else {},
     )
 

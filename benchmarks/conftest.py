@@ -4,6 +4,7 @@ pytest benchmarks                                       all of the CPU; -k, -m, 
 pytest benchmarks --benchmark-json=run.json             and then: python -m benchmarks.report run.json
 pytest benchmarks -m cuda                               the GPU's; -m large: what takes long
 pytest benchmarks --dry                                 every code path, CUDA's too, on the CPU at tiny shapes
+pytest benchmarks --compile-only -n 8                   fills the compiler's cache, so that the session that times is short
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ def pytest_addoption(parser):
         "--lines", metavar="FILE", help="append each result to FILE as it comes, a JSON line each"
     )
     group.addoption("--only", default="", metavar="REGEX", help="groups in which it is found")
+    group.addoption(
+        "--compile-only", action="store_true", help="call everything once and time nothing: for the cache"
+    )
     group.addoption("--deadline", type=float, metavar="SECONDS", help="leave out what begins later than that")
 
 
@@ -105,12 +109,30 @@ def pytest_collection_modifyitems(config, items):
             suite.group(*(item.callspec.params[k] for k in ("workload", "device")))
         )
 
-    out = [i for i in items if not wanted(i)]
-    if out:
-        items[:] = [i for i in items if i not in set(out)]
-        config.hook.pytest_deselected(items=out)
+    out = {i for i in items if not wanted(i)}
+    kept = [i for i in items if i not in out]
+    config.stash[GROUPS] = groups = {}
+    for item in kept:
+        if suite := getattr(getattr(item, "function", None), "suite", None):
+            p = item.callspec.params
+            groups.setdefault(suite.group(p["workload"], p["device"]), []).append(item)
+    if config.getoption("compile_only"):
+        kept = [group[0] for group in groups.values()]
+    if config.getoption("deadline") is not None:  # the main workload of every suite first
+        kept.sort(key=lambda i: rank(i) if hasattr(i.function, "suite") else 0)
+    if len(kept) < len(items):
+        config.hook.pytest_deselected(items=[i for i in items if i not in set(kept)])
+    items[:] = kept
 
 
+def rank(item) -> int:
+    """The number of the workload among those of its suite and device."""
+    shapes, params = item.function.suite.shapes, item.callspec.params
+    return [n for n, s in shapes.items() if params["device"] in s.devices].index(params["workload"])
+
+
+DEVICES = pytest.StashKey[set]()
+GROUPS = pytest.StashKey[dict]()
 STARTED = pytest.StashKey[float]()
 RESULTS = pytest.StashKey[dict]()
 
@@ -132,6 +154,8 @@ def turns(request):
             results[group] = run_group(
                 request.session, suite, params["workload"], params["device"], benchmark
             )
+        if config.getoption("compile_only"):
+            return
         member = params["implementation"], params["threads"], params["dtype"]
         result = results[group][member]
         benchmark._mode = "turns"
@@ -171,12 +195,10 @@ def keep_line(config, group, member, figures):
 
 def run_group(session, suite, workload, device, benchmark) -> dict:
     """Result, or what was raised, of every member of the group that this session runs."""
-    members = list(dict.fromkeys(
-        (p["implementation"], p["threads"], p["dtype"])
-        for item in session.items
-        if getattr(item, "callspec", None) and getattr(item.function, "suite", None) is suite
-        and (p := item.callspec.params)["workload"] == workload and p["device"] == device
-    ))  # fmt: skip
+    items = session.config.stash[GROUPS][suite.group(workload, device)]
+    params = [item.callspec.params for item in items]
+    members = list(dict.fromkeys((p["implementation"], p["threads"], p["dtype"]) for p in params))
+    session.config.stash.setdefault(DEVICES, set()).add(device)
     without_device = dry(session.config) or device == "cpu"
     context = nullcontext() if without_device else torch.cuda.stream(stream())
     with context:
@@ -214,7 +236,7 @@ def measure_group(config, suite, workload, device, members, benchmark) -> dict:
             results |= failed
         except Exception as error:
             results |= dict.fromkeys(chosen, error)
-    if not calls:
+    if not calls or config.getoption("compile_only"):
         return results
     peaks = memory(calls, works, device, is_dry)
     run = measure.on_cuda if device == "cuda" else measure.on_cpu
@@ -225,7 +247,7 @@ def measure_group(config, suite, workload, device, members, benchmark) -> dict:
         amounts = {k: v for k in ("bytes", "gathered", "flops") if (v := getattr(work, k))}
         median = sorted(result.samples)[len(result.samples) // 2]
         rooms = measure.limits_of(device, threads, is_dry)
-        result.extra |= amounts | work.facts | peaks[member] | limits.share(median, rooms, dtype, **amounts)
+        result.extra |= amounts | work.facts | peaks[member] | limits.share(median, rooms, work.units or dtype, **amounts)
     return results | found
 
 
@@ -276,8 +298,9 @@ def pytest_benchmark_update_machine_info(config, machine_info):
     is_dry = dry(config)
     threads = config.getoption("threads") or list(dict.fromkeys([1, CORES]))
     machine_info |= limits.facts() | {"cores": CORES, "threads": threads, "dry": is_dry}
-    machine_info["limits"] = {"cpu": {n: limits.cpu(n, is_dry) for n in threads}}
-    if torch.cuda.is_available() or is_dry:
+    measured = config.stash.get(DEVICES, {"cpu"})
+    machine_info["limits"] = {"cpu": {n: limits.cpu(n, is_dry) for n in threads}} if "cpu" in measured else {}
+    if "cuda" in measured:
         machine_info["limits"]["cuda"] = limits.cuda(is_dry)
 
 

@@ -136,7 +136,7 @@ def suites() -> list:
 
 
 def kernels(only: str | None, tiny: bool, profile: bool, dry: bool) -> None:
-    """Ours of every suite once, at its main workload: its last, which is the largest; the profiler sees that call."""
+    """Ours of every suite once, forward and backward, at its main workload, its first; the profiler sees that call."""
     import torch
 
     from benchmarks.suite import DTYPES, At
@@ -144,9 +144,9 @@ def kernels(only: str | None, tiny: bool, profile: bool, dry: bool) -> None:
     device = "cpu" if dry else "cuda"
     activity = torch.profiler.ProfilerActivity.CPU if dry else torch.profiler.ProfilerActivity.CUDA
     for suite in suites():
-        workload, shape = [(n, s) for n, s in suite.shapes.items() if "cuda" in s.devices and not s.large][-1]
+        workload, shape = next((n, s) for n, s in suite.shapes.items() if "cuda" in s.devices)
         group = suite.group(workload, "cuda")
-        if only and not re.search(only, group):
+        if suite.step == "both" or (only and not re.search(only, group)):
             continue
         ours = [i for i in suite.implementations if i.name.startswith("amstel")]
         for implementation in ours[:1]:

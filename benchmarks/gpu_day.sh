@@ -7,7 +7,7 @@
 #         pytest-xdist, torchvision, torch_geometric, deepinv), or - for what is installed
 # DATA    the folder of real graphs and files (AMSTEL_DATA), or - for generated ones
 # OUT     a folder; every figure is written there as it comes: info.txt tests.log tests.xml bench.log lines.jsonl
-#         cuda.json kernels.txt summary.txt
+#         compile.log cuda.json kernels.txt summary.txt
 # --only      regular expression: groups of the suites, such as 'spmm|roi_pool-backward'; tests are left out
 # --sanitize  instead: memcheck, racecheck, initcheck and synccheck over every kernel at small shapes
 # --dry       walks all of it on the CPU at tiny shapes
@@ -64,17 +64,25 @@ fi
 { nvidia-smi -q -d CLOCK,MEMORY 2>/dev/null | head -40; "$python" -m amstel.info; } >"$out/info.txt" 2>&1
 tail -10 "$out/info.txt"
 : >"$out/lines.jsonl"
+# What torch.compile makes for the suites comes from its cache then; it is made beside the tests, on the other cores.
+bench=(-m pytest benchmarks -q -p no:cacheprovider -m cuda $dry --only "$only")
+spread=() chosen=(-m cuda tests) compiling=
+if [ -n "$dry" ]; then
+  chosen=(tests/test_cuda_use.py -k cpu)
+elif "$python" -c 'import xdist' 2>/dev/null; then
+  spread=(-n 6)
+  timeout -k 5 120 "$python" "${bench[@]}" --compile-only -n 8 >"$out/compile.log" 2>&1 &
+  compiling=$!
+fi
 if [ -z "$only" ]; then
   say "tests"
-  spread=() chosen=(-m cuda tests)
-  "$python" -c 'import xdist' 2>/dev/null && [ -z "$dry" ] && spread=(-n 6)
-  [ -n "$dry" ] && chosen=(tests/test_cuda_use.py -k cpu)
   # SIGINT, so that a run that is too long still says what failed
   timeout -s INT -k 10 150 "$python" -m pytest -q -p no:cacheprovider ${spread[@]+"${spread[@]}"} --maxfail=60 --durations=12 --junitxml="$out/tests.xml" "${chosen[@]}" >"$out/tests.log" 2>&1
   grep -E "^(FAILED|ERROR)|passed|failed" "$out/tests.log" | cut -c1-160 | tail -20
 fi
+[ -z "$compiling" ] || wait $compiling
 say "suites"
-timeout -s INT -k 10 260 "$python" -m pytest benchmarks -q -p no:cacheprovider -m cuda $dry --deadline 235 --only "$only" --lines "$out/lines.jsonl" \
+timeout -s INT -k 10 260 "$python" "${bench[@]}" --deadline 235 --lines "$out/lines.jsonl" \
   --benchmark-json="$out/cuda.json" --benchmark-quiet >"$out/bench.log" 2>&1
 grep -E "^(FAILED|ERROR)|passed|failed" "$out/bench.log" | cut -c1-160 | tail -20
 say "kernels"

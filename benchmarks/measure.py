@@ -136,7 +136,7 @@ def on_cuda(
         for _ in range(1 if dry else 3):
             f()
         once = max(clock.median(f, 1 if dry else 3), 1e-6)
-        rounds = 1 if dry else int(np.clip(0.02 / once, 3, 50))  # about 20 ms a figure
+        rounds = 1 if dry else int(np.clip(0.01 / once, 3, 50))  # about 10 ms a figure
         calls_a_graph = 1 if dry else int(np.clip(2e-3 / once, 1, 20))
         extra: dict[str, Any] = {
             "eager_us": 1e6 * clock.median(f, rounds),
@@ -155,7 +155,7 @@ def on_cuda(
     # The figures that are compared, by turns.
     names = list(replays)
     spent = sum(max(clock.median(replay, 1), 1e-6) for replay, _ in replays.values())
-    rounds = 1 if dry else int(np.clip(seconds * len(names) / spent, least, 60))
+    rounds = 1 if dry else int(np.clip(seconds * len(names) / spent, least, 40))
     for r in range(rounds):
         for member in names[r % len(names) :] + names[: r % len(names)]:
             replay, n = replays[member]

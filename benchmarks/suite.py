@@ -56,6 +56,8 @@ class Work:
     bytes: int = 0
     gathered: int = 0
     flops: int = 0
+    #: Whose products are the limit where it is not the dtype's: "tf32", as cuDNN convolves float32.
+    units: str | None = None
     judge: str | None = None
     tolerance: float | None = None
     read: dict[str, Callable[[Any], Any]] = field(default_factory=dict)

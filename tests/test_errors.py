@@ -214,6 +214,31 @@ def test_bad_calls(function, arguments, name, error):
     assert any(f"`{s}" in message for s in states), message
 
 
+def test_arguments_of_another_layout_or_device():
+    """Sparse tensors where dense ones are meant, and tensors without values beside others: refused by name."""
+    taken = ("GCNConv forward", "sparse_dropout", "pyg.GCNConv forward")  # sparse features
+    alone = (
+        "bicubic",
+        "Inpainting",
+        "Deblurring",
+        "RandomProjection",
+        "MRI",
+        "Denoising",
+    )  # no other device to differ
+    count = 0
+    for name, function, good, _ in TABLE:
+        for argument, value in good.items():
+            if not isinstance(value, torch.Tensor) or name in taken:
+                continue
+            others = [value.to_sparse(), *([] if name.startswith(alone) else [value.to("meta")])]
+            for other in others:
+                with pytest.raises(ValueError, match=f"`{argument}|on meta") as caught:
+                    function(**{**good, argument: other})
+                assert not isinstance(caught.value, RuntimeError), name
+                count += 1
+    assert count > 60
+
+
 NUMBERS = [
     lambda: ops.spmm(GRAPH, T(3, 2), self_loops=np.float32(1)),
     lambda: ops.spmm(GRAPH, T(3, 2), self_loops=np.int64(1)),

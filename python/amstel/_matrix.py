@@ -98,7 +98,8 @@ class Matrix:
     def _kept(self, store: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
         found = store.get(key)
         if found is None:
-            found = plainly(make)
+            with _derived.untraced(self._crow, self._col, self._edge, self._weight):
+                found = plainly(make)
             if is_plain(*found) if isinstance(found, tuple) else is_plain(found):
                 keep(store, key, found)
         return found

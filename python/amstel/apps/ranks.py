@@ -59,9 +59,19 @@ def on(device: Any) -> torch.device:
         raise kind(f"`device` must be {said}") from error
 
 
+def _numbered(device: str | torch.device) -> torch.device:
+    """The GPU that "cuda" means here, by its number, which torch wants in places: LOCAL_RANK's, or the current one."""
+    device = torch.device(device)
+    if device.type != "cuda" or device.index is not None or not torch.cuda.is_available():
+        return device
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return torch.device("cuda", torch.cuda.current_device())
+
+
 def current(device: str | torch.device = "cpu") -> Ranks:
     """This process in the group that is there, or alone."""
-    device = torch.device(device)
+    device = _numbered(device)
     if distributed.is_available() and distributed.is_initialized():
         return Ranks(distributed.get_rank(), distributed.get_world_size(), device)
     return Ranks(device=device)
@@ -74,10 +84,8 @@ def group(device: str | torch.device = "cpu") -> Iterator[Ranks]:
     "cuda" is the GPU of the process's LOCAL_RANK. Without torchrun, or in a group that is there already, nothing
     is set up and nothing torn down.
     """
-    device = torch.device(device)
+    device = _numbered(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if device.type == "cuda" and device.index is None and world > 1:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world == 1 or distributed.is_initialized():

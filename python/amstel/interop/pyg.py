@@ -16,6 +16,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel._optional import need
+from amstel._torch import without_autocast
 from amstel.graph import Graph
 from amstel.interop import _pyg
 from amstel.ops.spmm import spmm
@@ -169,7 +170,7 @@ def _product(arguments: _pyg.Arguments, h: Tensor, norm: str, bias: Tensor | Non
     if bias is not None and bias.dtype != dtype:
         return _product(arguments, h, norm) + bias
     weight = weight if weight is None else weight.to(dtype)
-    with torch.autocast(h.device.type, enabled=False):
+    with without_autocast(h):
         return spmm(graph, h.to(dtype), weight, norm=norm, self_loops=self_loops, bias=bias)
 
 

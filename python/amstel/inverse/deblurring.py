@@ -46,7 +46,7 @@ class Deblurring(ForwardModel):
     def __init__(self, kernel: Tensor, sigma: Sigma = 1.0, boundary: str = "circular"):
         super().__init__(sigma)
         expected = "float32 or float64 [kh, kw], [C, kh, kw] or [N, C, kh, kw] with odd sides"
-        _check.tensor("kernel", kernel, expected)
+        _check.dense("kernel", kernel, expected)
         odd = kernel.dim() in (2, 3, 4) and all(n % 2 for n in kernel.shape[-2:]) and 0 not in kernel.shape
         if not odd or kernel.dtype not in WIDE:
             _check.fail("kernel", expected, kernel)

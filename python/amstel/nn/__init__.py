@@ -61,3 +61,16 @@ __all__ = [
     "predict",
     "sparse_dropout",
 ]
+
+
+def _refuse_script(self: object) -> None:
+    raise TypeError(
+        f"torch.jit.script does not take amstel.nn.{type(self).__name__}, whose operators are called from Python: "
+        "use torch.export, torch.compile or torch.jit.trace"
+    )
+
+
+# torch.jit.script asks every module for this first; without it the error would name a line in the middle of ours.
+for _name in __all__:
+    if isinstance(globals()[_name], type):
+        globals()[_name].__prepare_scriptable__ = _refuse_script

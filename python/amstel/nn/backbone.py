@@ -22,7 +22,7 @@ _VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 51
 
 def _frames(x: Tensor, channels: int, least: int) -> Tensor:
     expected = f"floating-point [..., {channels}, H, W] with H and W at least {least}"
-    _check.tensor("x", x, expected)
+    _check.dense("x", x, expected)
     if x.dim() < 4 or x.shape[-3] != channels or min(x.shape[-2:]) < least or not x.is_floating_point():
         _check.fail("x", expected, x)
     return x.flatten(0, -4)

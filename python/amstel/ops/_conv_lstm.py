@@ -1,6 +1,7 @@
 """The sequence of `amstel.ops.conv_lstm` as steps of kernels and convolutions; `_conv_lstm_grad` is its backward pass.
 
-Registered as the operator amstel::conv_lstm, so that a compiler sees one operation whatever T is. Images are channels last throughout, [..., H, W, channels] and contiguous. The convolutions are
+Registered as the operator amstel::conv_lstm, so that a compiler sees one operation whatever T is. Images are channels
+last throughout, [..., H, W, channels] and contiguous. The convolutions are
 PyTorch's, but for 3x3 kernels on the CPU, which go through Winograd's algorithm (csrc/cpu/kernels/winograd.inl.h)
 with weights transformed once a sequence.
 
@@ -12,6 +13,7 @@ passes, so that gates that are computed again go through the same kernels on the
 from __future__ import annotations
 
 import math
+import os
 
 import torch
 from torch import Tensor
@@ -48,17 +50,30 @@ def largest(*tensors: Tensor | None) -> float:
     return float(torch.stack(ends).abs().max()) if ends else 0.0
 
 
+def on_cuda(t: Tensor) -> bool:
+    return t.is_cuda
+
+
 class Plain:
-    """PyTorch's convolution of channels-last images; an even kernel pads one more below and to the right."""
+    """PyTorch's convolution of channels-last images; an even kernel pads one more below and to the right.
+
+    On CUDA fewer than 8 input channels are filled up with zeros to 8: cuDNN's kernels for tensor cores read 16 bytes.
+    """
 
     def __init__(self, weight: Tensor, dilation: int, padding: str):
-        self.weight, self.dilation = weight.contiguous(memory_format=torch.channels_last), dilation
+        self.inputs, self.dilation = weight.shape[1], dilation
+        self.filled = max(0, 8 - self.inputs) if on_cuda(weight) and weight.dtype != torch.float64 else 0
+        if self.filled:
+            weight = pad(weight, (0, 0, 0, 0, 0, self.filled))
+        self.weight = weight.contiguous(memory_format=torch.channels_last)
         total = [dilation * (k - 1) if padding == "same" else 0 for k in weight.shape[2:]]
         self.padding = [t // 2 for t in total]
         self.odd = [t % 2 for t in total]
 
     def _padded(self, x: Tensor) -> Tensor:
-        return pad(first(x), (0, self.odd[1], 0, self.odd[0])) if any(self.odd) else first(x)
+        if any(self.odd) or self.filled:
+            x = pad(x, (0, self.filled, 0, self.odd[1], 0, self.odd[0]))
+        return first(x)
 
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         # Padded evenly on both sides and once more at the end, an even kernel gives a row and a column too many.
@@ -69,14 +84,17 @@ class Plain:
         """Gradient of the weight, or without x that of the input, of `shape` [n, H, W, C]."""
         n, height, width, channels = shape
         if x is None:  # only its shape is looked at
-            like = first(grad.new_empty(1).expand(n, height + self.odd[0], width + self.odd[1], channels))
+            size = height + self.odd[0], width + self.odd[1]
+            like = first(grad.new_empty(1).expand(n, *size, channels + self.filled))
         else:
             like = self._padded(x)
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
             first(grad), like, self.weight, None, [1, 1], self.padding, [self.dilation] * 2, False, [0, 0], 1,
             [x is None, x is not None, False],
         )  # fmt: skip
-        return last(grad_x[:, :, :height, :width]) if x is None else grad_weight
+        if x is None:
+            return last(grad_x[:, :channels, :height, :width])
+        return grad_weight[:, : self.inputs]
 
 
 def parts(count: int, size: int) -> list[slice]:
@@ -119,11 +137,14 @@ class Plan:
         item = height * width * 4 * self.hidden * x.element_size()
         part, weights = _PART["cpu" if x.is_cpu else "cuda"], _weights_bytes(weight_ih, weight_hh)
         limit = max(part, weights)
+        cuda = on_cuda(x)
         # Transformed weights, four times as large, are made again for every chunk rather than kept side by side.
         self.heavy = weights > part
         # A group has pixels enough that a step of it is worth its weights.
         least = -(-1024 // max(1, height * width)) if grouped else self.items
-        self.groups = parts(self.items, max(least, limit // max(1, item * self.steps)))
+        # On CUDA all items go together wherever a chunk of them fits: convolutions of few pixels leave it idle.
+        together = -(-self.steps // CHECKPOINTS) if cuda else self.steps
+        self.groups = parts(self.items, max(least, limit // max(1, item * together)))
         group = -(-self.items // len(self.groups))
         size = limit // max(1, group * item)
         self.chunks = parts(self.steps, max(size, -(-self.steps // CHECKPOINTS)) if grouped else size)
@@ -153,13 +174,32 @@ class Plan:
         self.packed: Tensor | None = None
         self.packed_input: Tensor | None = None
         self.recurrent = None if self.winograd else Plain(weight_hh, dilation, "same")
+        # Of few channels and many pixels a step is bound by memory: one convolution of h and x, whose gates are
+        # written once, beats two.
+        self.joined: Plain | None = None
+        same = padding == "same" and weight_ih.shape[2:] == weight_hh.shape[2:]
+        if cuda and same and not self.winograd and self.dtype != torch.float64 and self._memory_bound(group):
+            self._join()
+
+    def _memory_bound(self, items: int) -> bool:
+        choice = os.environ.get("AMSTEL_LSTM_STEP")  # (of the next measurement)
+        if choice:
+            return choice == "join"
+        return self.hidden + self.inputs <= 256 and items * math.prod(self.size) >= 1024
+
+    def _join(self) -> None:
+        both = self.hidden + self.inputs
+        weight = torch.cat([self.weight_hh, self.weight_ih], 1)
+        self.joined = Plain(pad(weight, (0, 0, 0, 0, 0, -both % 8)), self.dilation, "same")
+        self.zeros: Tensor | None = None  # the channels that fill up to a multiple of 8
+        self.bias_row = None if self.bias is None else self.bias.to(self.dtype)[None].contiguous()
 
     def empty(self, *leading: int, channels: int, dtype: torch.dtype | None = None) -> Tensor:
         return self.weight_hh.new_empty(*leading, *self.size, channels, dtype=dtype or self.dtype)
 
     def input_gates(self, x: Tensor) -> Tensor | None:
         """The gates of the steps x [k, n, H, W, C_in], all at once; None where each step adds its own."""
-        if self.join:
+        if self.join or self.joined is not None:
             return None
         flat = x.flatten(0, 1)
         if self.winograd_input:
@@ -198,10 +238,24 @@ class Plan:
             joined = x if self.join else None
             _ops.winograd_lstm(h, joined, self.packed, gates, bias, c, peephole, h_out, c_out, activated)
             return
-        assert gates is not None and self.recurrent is not None
-        rows = [t if t is None else t.view(-1, t.shape[-1]) for t in (c, h_out, c_out, activated)]
-        both = [t.view(-1, 4 * self.hidden) for t in (gates, self.recurrent(h))]
-        _ops.conv_lstm_gates(*both, rows[0], peephole, *rows[1:])
+        assert self.recurrent is not None
+        if self.joined is not None:
+            gates, more = self.joined(self._beside(h, x)), self.bias_row
+        else:
+            assert gates is not None
+            more = self.recurrent(h).view(-1, 4 * self.hidden)
+        rows = [t if t is None else t.view(-1, t.shape[-1]) for t in (gates, c, h_out, c_out, activated)]
+        _ops.conv_lstm_gates(rows[0], more, rows[1], peephole, *rows[2:])
+
+    def _beside(self, h: Tensor, x: Tensor) -> Tensor:
+        """The channels of h, of x, and zeros up to a multiple of 8."""
+        assert self.joined is not None
+        missing = self.joined.inputs - h.shape[-1] - x.shape[-1]
+        if not missing:
+            return torch.cat([h, x], -1)
+        if self.zeros is None or self.zeros.shape[:-1] != h.shape[:-1]:
+            self.zeros = h.new_zeros(*h.shape[:-1], missing)
+        return torch.cat([h, x, self.zeros], -1)
 
 
 def _initial(state: Tensor | None, out: Tensor) -> None:

@@ -105,12 +105,19 @@ def cell(
     gates, c = gates.contiguous(memory_format=laid), c.contiguous(memory_format=laid)
     h, c_out = torch.empty_like(c, dtype=gates.dtype), torch.empty_like(c)
     activated = torch.empty_like(gates) if keep else None
-    flat = [None if t is None else _flat(t, laid) for t in (gates, c, h, c_out, activated)]
-    g, old, new_h, new_c, act = (
-        t if t is None else _rows(t, inner * n) for t, n in zip(flat, (4, 1, 1, 1, 4), strict=True)
-    )
-    _ops.conv_lstm_gates(g, None, old, weights, new_h, new_c, act)
+    # One view each: this runs at every step, and every call of torch costs the host as much as the kernel's launch.
+    rows = c.numel() // inner if inner else 0
+    wide, state = ((rows, 4 * inner), (4 * inner, 1)), ((rows, inner), (inner, 1))
+    _ops.conv_lstm_gates(
+        gates.as_strided(*wide), None, c.as_strided(*state), weights, h.as_strided(*state), c_out.as_strided(*state),
+        None if activated is None else activated.as_strided(*wide),
+    )  # fmt: skip
     return h, c_out, activated
+
+
+def state_of(c: Tensor, dtype: torch.dtype) -> Tensor:
+    """c as the gates' kernel of its device reads it: on CUDA as it is, else in the type of sums."""
+    return c if c.is_cuda else c.to(sum_dtype(dtype))
 
 
 def _flat(t: Tensor, laid: torch.memory_format) -> Tensor:

@@ -128,8 +128,8 @@ class _Field:
         t1, wanted = self._rows(problem.together, near, problem.supports)
         self.fetch1, far = route(wanted)
         x = _csr(problem.features.index_select(0, far).coalesce())
-        self.values = x.weight
         self.t2, self.t1, self.x = (graph.to(problem.device) for graph in (t2, t1, x))
+        self.values = self.x.weight
         self.near, self.far = len(near), len(far)
         # As the whole graph numbers them, for masks that follow the node.
         self.near_nodes, self.far_nodes = problem.numbers[near], problem.numbers[far]
