@@ -137,7 +137,8 @@ def evaluate(
             total = classical.count()
         elif table:
             total = talk.count(root, seeds or 1) // ranks.world
-        with common.progress(total if ranks.first else 0, "images") as update:
+        unit = "tasks" if table in ("convergence", "classical") else "images"
+        with common.progress(total if ranks.first else 0, unit) as update:
             options["progress"] = update
             if table == "convergence":
                 rows = convergence.curves(root, seed=common.seed or 0, progress=update)

@@ -29,7 +29,7 @@ from amstel.nn.rim import _FILES, RIM
 Row = dict[str, Any]
 
 #: Pixels a side that are scored, at the most and at the least; how many more the blurs see on both sides together.
-SIDE, LEAST, MARGIN = 144, 48, 12
+SIDE, LEAST, MARGIN = 128, 48, 12
 BLOCKS, LOST, SIGMAS, RATIOS = (12, 24), (0.5, 0.8), (2.55, 7.65), convergence.RATIOS
 #: Iterations and weights of total variation: by blur and noise, and by P / N. The best of a grid on images held out of training.
 ITERATIONS = 100
@@ -71,7 +71,7 @@ def scores(
 
     Args:
         root: a folder of images of at least 60x60 pixels; the first `images` of them are taken, and of each the middle
-            144x144 pixels, or as many as the smallest image has, less 12.
+            128x128 pixels, or as many as the smallest image has, less 12.
         seed: of random holes, noise and projections.
         device: of the networks.
         progress: called with 1 after every problem, of which there are `count()`.
