@@ -82,8 +82,9 @@ def curves(
     truth = x[..., :63, :63]
     physics = inverse.SuperResolution(3, sr_sigma(3))
     y = (physics(truth) * 255).round().clamp(0, 255) / 255
-    add("super-resolve x3", "RIM", sr(y, physics, initial=physics.adjoint(y) * 9), truth)
-    against("super-resolve x3", "super", y, physics, truth, sr.trained_steps or sr.steps)
+    steps = sr.trained_steps or sr.steps
+    add("super-resolve x3", "RIM", sr(y, physics, steps, initial=physics.adjoint(y) * 9), truth)
+    against("super-resolve x3", "super", y, physics, truth, steps)
 
     small = x[..., 16:48, 16:48].contiguous()
     for ratio in ratios:
