@@ -22,6 +22,7 @@ from amstel.inverse import (
     RandomProjection,
     SuperResolution,
 )
+from amstel.nn import RIM
 from amstel.testing import TOLERANCE
 
 F64, C128 = torch.float64, torch.complex128
@@ -591,9 +592,25 @@ def test_no_images():
         Inpainting(torch.ones(4, 4)),
         SuperResolution(2),
         RandomProjection(normal(3, 16)),
+        Deblurring(normal(3, 3)),
+        MRI(torch.ones(4)),
+        MRI(torch.ones(4, 4), normal(3, 4, 4, dtype=C128), centered=True),
     ):
-        x = torch.zeros(0, 1, 4, 4, dtype=F64)
-        assert model.gradient(x, model(x)).shape == x.shape
+        x = torch.zeros(0, 4, 4, dtype=C128) if model.complex_images else torch.zeros(0, 1, 4, 4, dtype=F64)
+        y = model(x)
+        for found in (
+            model.gradient(x, y),
+            model.adjoint(y),
+            model.prepare(y).gradient(x),
+            inverse.Envelope(model, 0.3, 2).gradient(x, y),
+            inverse.total_variation(y, model, 0.1, 2),
+            inverse.plug_and_play(y, model, lambda t, level: t, [0.1]),
+            *(
+                RIM(2 if x.is_complex() else 1, 4, 2, network=kind).double()(y, model)[-1]
+                for kind in ("conv", "unet")
+            ),
+        ):
+            assert found.shape == x.shape and found.dtype == x.dtype
 
 
 def test_sensitivities_and_masks_of_all_images():
@@ -620,11 +637,14 @@ def test_to_a_dtype():
 
 
 def test_examples():
+    import amstel.inverse.deblurring
     import amstel.inverse.images
+    import amstel.inverse.kernels
     import amstel.inverse.model
     import amstel.inverse.mri
 
-    for module in (amstel.inverse.model, amstel.inverse.images, amstel.inverse.mri):
+    of = amstel.inverse
+    for module in (of.model, of.images, of.mri, of.deblurring, of.kernels, of.poisson, of.projection):
         result = doctest.testmod(module, extraglobs={"torch": torch, "amstel": amstel})
         assert result.attempted and not result.failed
 
@@ -675,7 +695,7 @@ SENS = torch.zeros(3, 4, 4, dtype=torch.complex64)
     (ValueError, r"`x` must be .*multiples of the scale 3, got float32 \[2, 1, 4, 4\]", lambda: SuperResolution(3)(X)),
     (ValueError, r"`y` must be float32 \[2, 1, 2, 2\]", lambda: SuperResolution(2).gradient(X, X)),
     (TypeError, "`kernel`", lambda: Deblurring([[1.0]])),
-    (ValueError, r"`kernel` must be float32 or float64 \[kh, kw\] with odd sides, got float32 \[4, 4\]", lambda: Deblurring(X[0, 0])),
+    (ValueError, r"`kernel` must be float32 or float64 .* with odd sides, got float32 \[4, 4\]", lambda: Deblurring(X[0, 0])),
     (ValueError, "`kernel`.*complex64", lambda: Deblurring(Z[0, :3, :3])),
     (ValueError, "`kernel`", lambda: Deblurring(X)),
     (ValueError, "`x` must be float64 or float32.*complex64", lambda: Deblurring(X[0, 0, :3, :3])(Z[None])),

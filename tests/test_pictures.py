@@ -1,5 +1,7 @@
 """Reading and writing pictures: orientation, depth, kinds of TIFF, what the file says of itself, several frames."""
 
+import struct
+
 import numpy as np
 import pytest
 
@@ -120,6 +122,67 @@ def test_alpha_palettes_and_bits(tmp_path):
     Image.fromarray(RGB8).convert("CMYK").save(tmp_path / "c.tif", icc_profile=PROFILE)
     cmyk = files.read(tmp_path / "c.tif")
     assert cmyk.pixels.shape == (6, 9, 3) and "icc_profile" not in cmyk.about
+
+
+def twelve_bits(path, values):
+    """A TIFF of 12 bits a sample, two samples in three bytes, as scanners write it."""
+    pairs = values.reshape(-1, 2).astype(int)
+    packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1)
+    data = packed.astype(np.uint8).tobytes()
+    height, width = values.shape
+    tags = [(256, 3, width), (257, 3, height), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 8)]
+    tags += [(277, 3, 1), (278, 3, height), (279, 4, len(data))]
+    ends = {3: "<HHIHxx", 4: "<HHII"}
+    ifd = b"".join(struct.pack(ends[kind], tag, kind, 1, value) for tag, kind, value in tags)
+    head = b"II*\0" + struct.pack("<I", 8 + len(data))
+    path.write_bytes(head + data + struct.pack("<H", len(tags)) + ifd + bytes(4))
+
+
+def test_depths_that_libraries_cut(tmp_path):
+    """12 bits came dark, 16 bits of PPM and JPEG 2000 as 8 bits or as garbage, what is clear in gray of 16 bits was lost."""
+    values = RNG.integers(0, 4096, (6, 8))
+    twelve_bits(tmp_path / "a.tif", values)
+    np.testing.assert_allclose(files.read(tmp_path / "a.tif").pixels, values / 4095, atol=1e-5)
+    for top in (65535, 1000):
+        rgb = RGB16.astype(int) % (top + 1)
+        (tmp_path / "a.ppm").write_bytes(b"P6\n9 6\n%d\n" % top + rgb.astype(">u2").tobytes())
+        found = files.read(tmp_path / "a.ppm")
+        np.testing.assert_allclose(found.pixels, rgb / top, atol=1e-5)
+        assert found.bits == 16
+    (tmp_path / "cut.ppm").write_bytes(b"P6\n9 6\n65535\n" + bytes(20))
+    with pytest.raises(OSError, match=r"cut\.ppm"):
+        files.read(tmp_path / "cut.ppm")
+    cv2 = pytest.importorskip("cv2")
+    large = np.kron(RGB16, np.ones((16, 16, 1), np.uint16))
+    cv2.imwrite(
+        str(tmp_path / "a.jp2"), large[..., ::-1], [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
+    )  # without loss
+    np.testing.assert_array_equal(files.read(tmp_path / "a.jp2").pixels, large / np.float32(65535))
+    Image.fromarray(GRAY16).save(tmp_path / "a.png", transparency=int(GRAY16[2, 3]))
+    found = files.read(tmp_path / "a.png")
+    np.testing.assert_array_equal(found.pixels, GRAY16 / np.float32(65535))
+    np.testing.assert_array_equal(found.alpha, GRAY16 != GRAY16[2, 3])
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint32])
+def test_integers_whose_white_is_not_known(tmp_path, dtype):
+    tifffile.imwrite(tmp_path / "a.tif", GRAY16.astype(dtype))
+    with pytest.raises(ValueError, match=r"a\.tif must have 8 or 16 bits"):
+        files.read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_colors_that_were_multiplied_by_alpha(tmp_path, dtype):
+    top = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    pixels, alpha = RGB16 / 65535, np.maximum(GRAY16 / 65535, 0.5)
+    alpha[0, 0] = 0
+    data = np.concatenate([pixels * alpha[..., None], alpha[..., None]], 2) * top
+    data = data if top == 1 else np.rint(data)
+    tifffile.imwrite(tmp_path / "a.tif", data.astype(dtype), photometric="rgb", extrasamples=["assocalpha"])
+    found = files.read(tmp_path / "a.tif")
+    np.testing.assert_allclose(found.alpha, alpha, atol=0.5 / top if top > 1 else 1e-6)
+    expected = np.where(alpha[..., None] > 0, pixels, 0)
+    np.testing.assert_allclose(found.pixels, expected, atol=3 / top if top > 1 else 1e-6)
 
 
 @pytest.mark.parametrize("bits, channels", [(8, 1), (8, 3), (16, 1), (16, 3)])

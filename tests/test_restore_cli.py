@@ -204,6 +204,61 @@ def test_inpainting(capsys, root, weights, tmp_path):
     assert status == 2 and "mask.png has 52 x 39 pixels, but the image" in err and "52 x 40" in err
 
 
+def test_deblurring(capsys, root, weights, tmp_path):
+    kernel = np.zeros((4, 5), np.float32)
+    kernel[:3, 1:4] = 1 / 9
+    np.save(tmp_path / "k.npy", 2 * kernel)  # even sides, and not of sum 1
+    files.write(tmp_path / "k.png", Picture(np.pad(kernel, ((0, 1), (0, 0)))))
+    files.write(tmp_path / "in.png", Picture(waves(40, 52)))
+    out, record = tmp_path / "out.png", tmp_path / "done.json"
+    options = ["--task", "deblur", *weights, "-o", out, "--json", record, "--force", "--sigma", 3]
+    found = []
+    for given in (tmp_path / "k.npy", tmp_path / "k.png", "gaussian:0.8", "motion:3:45", "disk:1.2"):
+        status, said, err = _run(capsys, tmp_path / "in.png", *options, "--kernel", given)
+        assert status == 0 and err == "" and said == f"wrote {out}\n"
+        found.append(files.read(out).pixels)
+        entry = json.loads(record.read_text())["images"][0]
+        assert entry["kernel"] == str(given) and entry["sigma"] == pytest.approx(3 / 255)
+    np.testing.assert_array_equal(*found[:2])
+    model = recipe.load(root / "gray_out" / "checkpoint.pt")
+    x = amstel.restore(
+        waves(40, 52), "deblur", kernel=amstel.inverse.disk_kernel(1.2), sigma=3 / 255, model=model
+    )
+    np.testing.assert_allclose(found[-1], x.clip(0, 1), atol=1.01 / 255)
+    np.save(tmp_path / "bad.npy", np.zeros((3, 3)))
+    for given, message in (
+        (["--task", "deblur"], "--task deblur needs --kernel"),
+        (["--kernel", "disk:1"], "--kernel is for --task deblur"),
+        (["--task", "deblur", "--kernel", "motion"], "--kernel must be motion:LENGTH"),
+        (["--task", "deblur", "--kernel", "nothing"], "--kernel must be a file, or gaussian:SIGMA"),
+        (["--task", "deblur", "--kernel", tmp_path / "bad.npy"], "a sum > 0"),
+    ):
+        status, _, err = _run(capsys, tmp_path / "in.png", "-o", tmp_path / "new.png", *weights, *given)
+        assert status == 2 and message in err and err.count("\n") == 1 and not (tmp_path / "new.png").exists()
+
+
+def test_a_map_of_the_noise_from_a_file(capsys, weights, tmp_path):
+    files.write(tmp_path / "in.png", Picture(waves(40, 52)))
+    np.save(tmp_path / "s.npy", np.full((40, 52), 20))
+    files.write(tmp_path / "s.png", Picture(np.full((40, 52), 20 / 255, np.float32)))
+    found = []
+    for given in (20, tmp_path / "s.npy", tmp_path / "s.png"):
+        out = tmp_path / "out.png"
+        status, _, err = _run(capsys, tmp_path / "in.png", *weights, "--sigma", given, "-o", out, "--force")
+        assert status == 0 and err == ""
+        found.append(files.read(out).pixels)
+    assert abs(found[1] - found[0]).max() < 1.5 / 255 and abs(found[2] - found[0]).max() < 1.5 / 255
+    np.save(tmp_path / "s.npy", np.zeros((40, 52)))
+    status, _, err = _run(capsys, tmp_path / "in.png", "--sigma", tmp_path / "s.npy", "-o", out, "--force")
+    assert status == 2 and "sigma > 0 at every pixel" in err
+
+
+def test_jpeg_is_warned_about(capsys, weights, tmp_path):
+    files.write(tmp_path / "in.jpg", Picture(waves(40, 52)))
+    status, _, err = _run(capsys, tmp_path / "in.jpg", *weights, "-o", tmp_path / "out.png")
+    assert status == 0 and "warning" in err and "in.jpg is a JPEG file" in err and err.count("\n") == 1
+
+
 def test_kspace(capsys, tmp_path):
     from amstel.data.mri import cartesian_mask, loop_sensitivities
     from amstel.inverse import MRI
@@ -238,16 +293,53 @@ def test_kspace(capsys, tmp_path):
     np.save(tmp_path / "real.npy", kspace.abs())
     np.save(tmp_path / "narrow.npy", mask[1:])
     for arguments, message in (
-        ([tmp_path / "flat.npy", *options], "flat.npy must hold complex k-space [coils, H, W]"),
+        ([tmp_path / "flat.npy", *options], "flat.npy must hold complex k-space [H, W]"),
         ([tmp_path / "real.npy", *options], "real.npy must hold complex k-space"),
         (
             [tmp_path / "kspace.npy", *options, "--mask", tmp_path / "narrow.npy", "-o", tmp_path / "n.png"],
             "--mask",
         ),
-        ([tmp_path / "kspace.npy", "--task", "mri"], "--task mri needs --mask"),
+        (
+            [tmp_path / "kspace.npy", *options, "--slice", 1, "-o", tmp_path / "n.png"],
+            "--slice must be at most 0",
+        ),
+        ([tmp_path / "flat.npy", "--slice", 1], "--slice is for --task mri"),
     ):
         status, said, err = _run(capsys, *arguments)
         assert status == 2 and said == "" and message in err and err.count("\n") == 1, (arguments, err)
+
+
+def test_a_scan_of_slices(capsys, tmp_path):
+    """fastMRI's file says what was sampled and how large the image is; slices lie side by side in the picture."""
+    h5py = pytest.importorskip("h5py")
+    from amstel.data.mri import cartesian_mask, loop_sensitivities
+    from amstel.inverse import MRI
+    from tests.test_mri_scans import header
+
+    rng = np.random.default_rng(0)
+    mask, maps = cartesian_mask(48, 3, 0.2, rng), loop_sensitivities(4, (80, 48), rng)
+    images = torch.zeros(3, 80, 48, dtype=torch.complex64)
+    for number in range(2):  # the third slice is empty
+        images[number, 20:60] = torch.from_numpy(waves(40, 48, 1, number))
+    kspace = MRI(mask, maps, centered=True)(images)
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["kspace"], file["mask"] = kspace.numpy(), mask.numpy()
+        file["ismrmrd_header"] = header((80, 48, 1), (40, 40, 1))
+    out, record = tmp_path / "out.png", tmp_path / "done.json"
+    status, said, err = _run(capsys, tmp_path / "scan.h5", "--task", "mri", "-o", out, "--json", record)
+    assert status == 0 and err == "" and said.startswith("3 slices, 4 coils, 33.3% of k-space sampled\n")
+    x = np.load(tmp_path / "out.npy")
+    assert x.shape == (3, 40, 40) and x.dtype == np.complex64 and not x[2].any()
+    from amstel.reference.mri import fft2, ifft2
+
+    smaller = fft2(ifft2(kspace, centered=True)[..., 20:60, :], centered=True)[:1]
+    expected = amstel.restore(smaller, "mri", mask=mask)[..., 4:44].numpy()
+    np.testing.assert_allclose(x[:1], expected, atol=1e-4)
+    assert files.read(out).pixels.shape == (80, 80)
+    assert json.loads(record.read_text())["images"][0]["slices"] == 3
+    one = ["--task", "mri", "--slice", 1, "-o", tmp_path / "one.png"]
+    assert _run(capsys, tmp_path / "scan.h5", *one)[0] == 0
+    np.testing.assert_allclose(np.load(tmp_path / "one.npy"), x[1], atol=1e-5)
 
 
 def test_evaluation(capsys, root, weights, tmp_path):
@@ -269,6 +361,92 @@ def test_evaluation(capsys, root, weights, tmp_path):
     assert json.loads(record.read_text())["rows"][0]["bicubic"]["ssim"] > 0.5
 
 
+def test_evaluation_of_own_pairs(capsys, root, weights, tmp_path):
+    rng, record = np.random.default_rng(0), tmp_path / "scores.json"
+    for name in ("clean", "noisy"):
+        (tmp_path / name).mkdir()
+    for number in range(2):
+        clean = waves(40, 52, 1, number)
+        files.write(tmp_path / "clean" / f"{number}.png", Picture(clean))
+        noisy = clean + 20 / 255 * rng.standard_normal(clean.shape).astype(np.float32)
+        files.write(tmp_path / "noisy" / f"{number}.tif", Picture(noisy))
+    pair = ["evaluate", "--data", tmp_path / "noisy", "--clean", tmp_path / "clean", *weights]
+    status, out, err = _run(capsys, *pair, "--sigma", 20, "--json", record)
+    assert (
+        status == 0
+        and err == ""
+        and re.search(r"^ 20\.0( +\d\d\.\d\d +0\.\d{4}| +\d\d\.\d\d){3}$", out, re.M)
+    )
+    row = json.loads(record.read_text())["rows"][0]
+    assert row["images"] == 2 and row["psnr"] > row["before"]["psnr"] and row["psnr_se"] >= 0
+    y, x = (files.read(tmp_path / name).pixels for name in ("noisy/0.tif", "clean/0.png"))
+    other = files.read(tmp_path / "noisy/1.tif").pixels, files.read(tmp_path / "clean/1.png").pixels
+    expected = np.mean([evaluation.psnr(y, x), evaluation.psnr(*other)])
+    assert row["before"]["psnr"] == pytest.approx(expected)
+    status, out, _ = _run(capsys, *pair)
+    assert status == 0 and "sigma estimated" in out
+    (tmp_path / "clean" / "1.png").unlink()
+    status, _, err = _run(capsys, *pair)
+    assert status == 2 and "must hold an image for each of" in err
+    for more, message in (
+        (["--quantized"], "--clean takes the noise as it is"),
+        (["--table", "talk"], "no --clean"),
+    ):
+        status, _, err = _run(capsys, *pair, *more)
+        assert status == 2 and message in err
+
+
+def test_tables_of_the_talk(capsys, tmp_path):
+    for name, channels in (("bsd68", 1), ("cbsd68", 3)):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            files.write(tmp_path / name / f"{number}.png", Picture(waves(24, 36, channels, number)))
+    record = tmp_path / "talk.json"
+    status, out, err = _run(capsys, "evaluate", "--table", "talk", "--data", tmp_path, "--json", record)
+    assert status == 0 and err == ""
+    assert re.search(r"sigma 25 +quantized \d\d\.\d\d ± \d\.\d\d  \(published: RIM 28\.72\)", out)
+    assert re.search(r"x3 +\d\d\.\d\d ± \d+\.\d\d +0\.\d{4} ± 0\.\d{4} +bicubic", out)
+    rows = json.loads(record.read_text())["rows"]
+    assert {row["folder"] for row in rows} == {"bsd68", "cbsd68"}
+    plain = [row for row in rows if row["table"] == "gray" and row["method"] == "amstel"]
+    assert [(row["sigma"], row["quantized"]) for row in plain] == [
+        (s, q) for q in (False, True) for s in (15, 25, 50)
+    ]
+    scores = evaluation.denoising(tmp_path / "bsd68", (50,), 1, quantized=True)[0]
+    assert (
+        scores["psnr"] == pytest.approx(plain[5]["psnr"], abs=1e-4) and plain[5]["noisy"] > plain[2]["noisy"]
+    )
+    assert scores["psnr_se"] == pytest.approx(plain[5]["psnr_se"], abs=1e-4)
+    # A folder of images, of which some are in color: gray by their luma, color as they are.
+    status, out, _ = _run(capsys, "evaluate", "--table", "talk", "--data", tmp_path / "cbsd68")
+    assert status == 0 and "gray denoising, PSNR: cbsd68, 2 images" in out and "color denoising" in out
+    status, _, err = _run(capsys, "evaluate", "--table", "talk", "--data", tmp_path, "--sigma", 15)
+    assert status == 2 and "--table talk has its own tasks and noise; it takes no --sigma" in err
+
+
+def test_convergence_over_the_steps(capsys, tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        files.write(tmp_path / "in" / f"{number}.png", Picture(waves(66, 70, 1, number)))
+    given = ["evaluate", "--table", "convergence", "--data", tmp_path / "in"]
+    record, figure = tmp_path / "a.json", tmp_path / "a.png"
+    status, out, err = _run(capsys, *given, "--json", record, "--plot", figure)
+    assert (
+        status == 0
+        and err == ""
+        and re.search(r"^projection P/N = 0\.3 +total variation( +\d+\.\d\d){15}$", out, re.M)
+    )
+    rows = json.loads(record.read_text())["rows"]
+    assert len(rows) == 14 and files.read(figure).pixels.shape[1] > 1500
+    for task in ("denoise", "super-resolve x3", "projection P/N = 0.5"):
+        ours, tv = (row["psnr"] for row in rows if row["task"] == task)
+        assert len(ours) == len(tv) and (task != "denoise" or ours[-1] > tv[-1])
+    noise = 20 * np.log10(255 / 25)
+    assert rows[0]["psnr"][-1] > noise + 6 and rows[-2]["psnr"][-1] > rows[-2]["psnr"][0] + 3
+    status, _, err = _run(capsys, "evaluate", "--data", tmp_path / "in", "--plot", tmp_path / "b.png")
+    assert status == 2 and "--plot is for --table convergence" in err
+
+
 @pytest.mark.parametrize("task", ["gray", "sr"])
 def test_training_is_resumed(capsys, root, tmp_path, task):
     arguments = ["train", root / "gray", "--out", tmp_path / "out"]
@@ -280,7 +458,13 @@ def test_training_is_resumed(capsys, root, tmp_path, task):
     assert status == 2 and "checkpoint.pt exists; --force" in err
     status, said, err = _run(capsys, *arguments, "--resume", "--iterations", 60)
     assert status == 0 and err == "" and said.startswith("60 batches")
-    assert recipe.read(tmp_path / "out" / "checkpoint.pt").iteration == 60
+    checkpoint = tmp_path / "out" / "checkpoint.pt"
+    assert recipe.read(checkpoint).iteration == 60
+    # It claimed 50 batches, and wrote so into the checkpoint.
+    before = checkpoint.read_bytes()
+    status, said, err = _run(capsys, *arguments, "--resume", "--iterations", 50)
+    assert status == 2 and said == "" and "--iterations must be at least 60, which the run has done" in err
+    assert checkpoint.read_bytes() == before
 
 
 def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, monkeypatch):

@@ -93,6 +93,88 @@ def test_blend():
     assert float((blend(y, y - noise, none + 1, sigma, one) - y).abs().max()) < 1e-6
 
 
+# ---- Noise that differs from pixel to pixel ----
+
+
+def test_a_map_of_the_noise():
+    """A map of one value is that value; where it tells the truth it is better than the mean, in tiles too."""
+    rng = np.random.default_rng(0)
+    v, u = np.mgrid[0 : 6 : 160 * 1j, 0 : 5 : 150 * 1j]
+    clean = 0.5 + 0.3 * np.sin(u * v) * np.cos(v)
+    level = np.full(clean.shape, 5 / 255)
+    level[:, 75:] = 50 / 255
+    noisy = clean + level * rng.standard_normal(clean.shape)
+    alike = [amstel.restore(noisy, sigma=s) for s in (0.1, np.full(clean.shape, 0.1), [0.1], np.array([0.1]))]
+    for found in alike[1:]:
+        np.testing.assert_allclose(found, alike[0], atol=1e-5)
+    told, sigma = amstel.restore(noisy, sigma=level, return_sigma=True)
+    np.testing.assert_allclose(sigma, level, rtol=1e-6)
+    mean = amstel.restore(noisy, sigma=float(np.sqrt((level**2).mean())))
+    error = [np.square(x - clean).mean() for x in (told, mean)]
+    assert error[0] < 0.8 * error[1]
+    tiled = amstel.restore(noisy, sigma=level, tile=128)
+    assert abs(tiled - told)[:, :150].max() < 2e-3
+    holes = rng.random(clean.shape) > 0.3
+    filled = [amstel.restore(noisy, "inpaint", sigma=s, mask=holes) for s in (0.1, np.full(clean.shape, 0.1))]
+    np.testing.assert_allclose(*filled, atol=1e-5)
+    for bad in (np.zeros(clean.shape), -level, level[:-1], np.full(clean.shape, np.nan), level > 0.1, ["a"]):
+        with pytest.raises((ValueError, TypeError), match="`sigma` must be"):
+            amstel.restore(noisy, sigma=bad)
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_the_gradient_of_a_map(holes):
+    x, y = torch.rand(2, 3, 5, 6), torch.rand(2, 3, 5, 6)
+    sigma = 0.1 + torch.rand(2, 1, 5, 6)
+    mask = torch.rand(5, 6) > 0.5 if holes else torch.ones(5, 6)
+    physics = inverse.Inpainting(mask, sigma) if holes else inverse.Denoising(sigma)
+    expected = mask * (x - y) / sigma**2
+    torch.testing.assert_close(physics.gradient(x, y), expected)
+    torch.testing.assert_close(physics.prepare(y).gradient(x), expected)
+    torch.testing.assert_close(physics.prepare(y).network_input(x), torch.cat([x, expected], 1))
+    assert physics.adjointness_test() < 1e-12
+    for network in ("conv", "unet"):
+        assert RIM(3, 4, 2, network=network)(y, physics)[-1].shape == x.shape
+    with pytest.raises(ValueError, match=r"`sigma` must be .* as the images"):
+        physics.gradient(x[..., :-1], y[..., :-1]) if not holes else inverse.Inpainting(
+            mask, sigma[..., :-1]
+        ).gradient(x, y)
+    with pytest.raises(ValueError, match="`sigma` must be"):
+        inverse.Deblurring(torch.ones(3, 3), sigma)
+
+
+# ---- What arrays are, and are not ----
+
+
+def test_arrays_that_were_read_wrong():
+    y = np.random.default_rng(0).random((20, 24, 3))
+    mask = y[..., 0] > 0.4
+    x = amstel.restore(y, "inpaint", mask=mask, model=RIMS[3])
+    for other in (mask[..., None], np.repeat(mask[..., None], 3, 2), mask.astype(int), mask.astype(float)):
+        np.testing.assert_array_equal(amstel.restore(y, "inpaint", mask=other, model=RIMS[3]), x)
+    with pytest.raises(TypeError, match="without a mask of its own"):
+        amstel.restore(np.ma.masked_array(y, ~np.repeat(mask[..., None], 3, 2)), model=RIMS[3])
+    with pytest.raises(ValueError, match="`mask` must be 1 somewhere"):
+        amstel.restore(y, "inpaint", mask=0 * mask, model=RIMS[3])
+    np.testing.assert_allclose(
+        amstel.restore(y.astype(np.longdouble), sigma=0.1, model=RIMS[3]),
+        amstel.restore(y, sigma=0.1, model=RIMS[3]),
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 1), (1, 1, 40, 1), (1, 1, 1, 40, 1)])
+def test_masks_of_columns_as_fastmri_has_them(shape):
+    y, mask, maps = scan()
+    as_columns = amstel.restore(y, "mri", mask=mask, sensitivities=maps, model=RIMS[2])
+    found = amstel.restore(y, "mri", mask=mask.reshape(shape), sensitivities=maps, model=RIMS[2])
+    assert torch.equal(found, as_columns)
+    physics = inverse.MRI(mask.reshape(shape), maps, centered=True)
+    assert torch.equal(physics.adjoint(y), inverse.MRI(mask, maps, centered=True).adjoint(y))
+    narrow = torch.ones(2, 40, 1, dtype=torch.complex64)
+    points = inverse.MRI(mask.reshape(1, 1, 40, 1), narrow)
+    assert points.adjoint(torch.ones(1, 2, 40, 1, dtype=torch.complex64)).shape == (1, 40, 1)
+
+
 # ---- What was not measured ----
 
 

@@ -1,12 +1,40 @@
-"""What `amstel restore train` asks for, beyond what its settings say themselves."""
+"""What the commands of `amstel restore` share, and what `train` asks for beyond what its settings say themselves."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from amstel.apps.restoration.settings import TASKS as TRAINED
 from amstel.apps.restoration.settings import USUAL
 from amstel.cli import _values as values
+
+if TYPE_CHECKING:
+    from amstel.nn import RIM
+
+TASKS = ("denoise", "inpaint", "deblur", "sr", "mri")
+Level = values.number(0, above=True)
+Scale = values.integer(2, 16)  # LARGEST_SCALE of amstel.inverse.restore
+
+
+def level(text: str) -> float | Path | None:
+    """A number, the file of a map, or nothing where the noise is to be estimated."""
+    if text == "auto":
+        return None
+    return Level(text) if values.is_number(text) or not Path(text).is_file() else Path(text)
+
+
+def only(task: str, **given: tuple[Any, tuple[str, ...]]) -> None:
+    """An error for an option of another task: better said than left out of account."""
+    for name, (value, allowed) in given.items():
+        if value not in (None, [], False) and task not in allowed:
+            raise ValueError(f"--{name.replace('_', '-')} is for --task {' and '.join(allowed)}")
+
+
+def model(weights: Path | None, device: Any) -> RIM | None:
+    from amstel.apps.restoration import train
+
+    return None if weights is None else train.load(weights).to(device)
 
 
 def _usual(name: str) -> dict[str, str]:
@@ -22,7 +50,7 @@ OPTIONS: dict[str, Any] = {
     "network": {
         "parser": values.choice(tuple(USUAL)),
         "help": "unet or conv",
-        "default": "unet to denoise, else conv",
+        "default": "conv for sr and mri, else unet",
     },
     "features": {"parser": values.positive, "help": "channels", **_usual("features")},
     "steps": {"parser": values.positive, "help": "inference steps", **_usual("steps")},
@@ -39,5 +67,8 @@ OPTIONS: dict[str, Any] = {
         "help": "side of a patch, in pixels; for unet, at the beginning",
         **_usual("size"),
     },
+    "rounded": {"parser": values.number(0), "help": "share of noisy patches rounded to 8 bits, unet"},
+    "drawn": {"parser": values.number(0), "help": "share of patches that are drawn, unet"},
+    "fixed_size": {"parser": bool, "help": "unet: keep the size of the patches, which grows else"},
     "learning_rate": {"parser": values.number(0), "help": "learning rate", **_usual("learning_rate")},
 }

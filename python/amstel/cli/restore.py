@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,12 +13,9 @@ from amstel.apps.restoration.settings import Settings
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
 from amstel.cli._family import Average, Force, Out, Resume, Weights, folder_of, new, report, with_plan
-from amstel.cli._restore import OPTIONS
+from amstel.cli._restore import OPTIONS, TASKS, Level, Scale, level, model, only
+from amstel.cli._restore_evaluate import evaluate
 
-if TYPE_CHECKING:
-    from amstel.nn import RIM
-
-TASKS = ("denoise", "inpaint", "sr", "mri")
 app = family(
     "Denoise, inpaint or enlarge images, or reconstruct MRI (RIM): amstel restore IMAGE.",
     default="predict",
@@ -31,25 +28,6 @@ Task = Annotated[
         "--task", metavar="T", parser=values.choice(TASKS), help=f"{', '.join(TASKS)} [default: denoise]"
     ),
 ]
-Level = values.number(0, above=True)
-Scale = values.integer(2, 16)  # LARGEST_SCALE of amstel.inverse.restore
-
-
-def _level(text: str) -> float | None:
-    return None if text == "auto" else Level(text)
-
-
-def _only(task: str, **given: tuple[Any, tuple[str, ...]]) -> None:
-    """An error for an option of another task: better said than left out of account."""
-    for name, (value, allowed) in given.items():
-        if value not in (None, []) and task not in allowed:
-            raise ValueError(f"--{name.replace('_', '-')} is for --task {' and '.join(allowed)}")
-
-
-def _model(weights: Path | None, device: Any) -> RIM | None:
-    from amstel.apps.restoration import train
-
-    return None if weights is None else train.load(weights).to(device)
 
 
 @command(app, "predict", said={"output": "-o"})
@@ -57,7 +35,9 @@ def predict(
     input: Annotated[
         Path,
         typer.Argument(
-            metavar="INPUT", parser=values.there, help="an image or a folder of images; mri: k-space, .npy"
+            metavar="INPUT",
+            parser=values.there,
+            help="an image or a folder; mri: k-space, .npy .npz .h5 .mat .cfl",
         ),
     ],
     output: Annotated[
@@ -72,12 +52,20 @@ def predict(
     ] = None,
     task: Task = "denoise",
     sigma: Annotated[
-        float | None,
+        Any,
         typer.Option(
             "--sigma",
             metavar="S",
-            parser=_level,
-            help="noise, 0..255, or auto: estimated [default: auto; inpaint: 1]",
+            parser=level,
+            help="noise, 0..255, auto, or the FILE of a map [default: auto; inpaint: 1]",
+        ),
+    ] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option(
+            "--kernel",
+            metavar="K",
+            help="deblur: gaussian:SIGMA, motion:LENGTH:DEGREES, disk:RADIUS, or a file",
         ),
     ] = None,
     scale: Annotated[
@@ -89,7 +77,7 @@ def predict(
             "--mask",
             metavar="FILE",
             parser=values.file_there,
-            help="inpaint: white is known; mri: .npy of 0 and 1",
+            help="inpaint: white is known; mri: .npy of 0 and 1 [default: by the file]",
         ),
     ] = None,
     sensitivities: Annotated[
@@ -100,6 +88,10 @@ def predict(
             parser=values.file_there,
             help="mri: coil maps [default: estimated]",
         ),
+    ] = None,
+    slice: Annotated[
+        int | None,
+        typer.Option("--slice", metavar="N", parser=values.integer(0), help="mri: one slice [default: all]"),
     ] = None,
     add_noise: Annotated[
         float | None,
@@ -117,24 +109,28 @@ def predict(
     common: Common,
 ) -> int:
     """Restore an image, the images of a folder, or k-space."""
-    noisy = ("denoise", "inpaint")
-    _only(
+    noisy = ("denoise", "inpaint", "deblur")
+    only(
         task,
         sigma=(sigma, noisy),
-        add_noise=(add_noise, noisy),
+        add_noise=(add_noise, ("denoise", "inpaint")),
+        kernel=(kernel, ("deblur",)),
         scale=(scale, ("sr",)),
         mask=(mask, ("inpaint", "mri")),
         sensitivities=(sensitivities, ("mri",)),
+        slice=(slice, ("mri",)),
     )
-    if mask is None and task in ("inpaint", "mri"):
+    if mask is None and task == "inpaint":
         raise ValueError(f"--task {task} needs --mask FILE")
+    if kernel is None and task == "deblur":
+        raise ValueError("--task deblur needs --kernel: the blur must be known")
     from amstel.apps import ranks as processes
     from amstel.apps.restoration import files, predict
 
     began = time.perf_counter()
     if task == "mri":
         if input.is_dir():
-            raise ValueError(f"{input} is a folder; --task mri takes a file of k-space, .npy")
+            raise ValueError(f"{input} is a folder; --task mri takes a file of k-space")
         sources, targets = [input], [output or Path(f"{input.stem}_mri.png")]
         files.check_writable(targets[0])
         written = [targets[0], targets[0].with_suffix(".npy")]
@@ -149,17 +145,21 @@ def predict(
     with processes.group(common.device) as ranks:
         options = predict.Options(
             task,
-            _model(weights, ranks.device),
+            model(weights, ranks.device),
             sigma=sigma,
             scale=scale or 2,
             mask=mask,
+            kernel=kernel,
+            slice=slice,
             sensitivities=sensitivities,
             add_noise=add_noise,
             seed=common.seed or 0,
             steps=steps,
         )
         if task == "mri":
-            record = predict.kspace(sources[0], targets[0], options, ranks)
+            from amstel.apps.restoration import kspace
+
+            record = kspace.reconstruct(sources[0], targets[0], options, ranks)
             outcomes = [processes.Outcome(0, record)]
         else:
             alone = len(sources) == 1
@@ -186,104 +186,22 @@ def predict(
 
 def _said(record: dict[str, Any]) -> str:
     if "coils" in record:
-        sampled = f"{record['coils']} coils, {record['sampled']:.1%} of k-space sampled"
+        slices = f"{record['slices']} slices, " if record["slices"] > 1 else ""
+        sampled = f"{slices}{record['coils']} coils, {record['sampled']:.1%} of k-space sampled"
         return f"{sampled}\nwrote {record['output']} and {record['complex_output']}"
     line = f"wrote {record['output']}"
     if record.get("estimated"):
         from amstel.inverse.restore import DOUBT
 
         line += f": sigma {255 * record['sigma']:.1f} estimated"
-        if record["sigma"] < DOUBT[0]:
+        if "kernel" not in record and record["sigma"] < DOUBT[0]:
             line += ", so little that it is left alone"
     if "psnr" in record:
         line += f": PSNR {record['noisy_psnr']:.2f} dB with noise, {record['psnr']:.2f} dB restored"
     return line
 
 
-@command(app, "evaluate", "eval")
-def evaluate(
-    root: Annotated[
-        Path,
-        typer.Option(
-            "--root",
-            metavar="PATH",
-            parser=values.there,
-            help="images; mri: .npy of k-space, or ESPIRiT's folder",
-        ),
-    ],
-    task: Annotated[
-        str,
-        typer.Option(
-            "--task",
-            metavar="T",
-            parser=values.choice(("denoise", "sr", "mri")),
-            help="denoise, sr, mri [default: denoise]",
-        ),
-    ] = "denoise",
-    sigma: Annotated[
-        list[float] | None,
-        typer.Option("--sigma", metavar="S...", parser=Level, help="noise, 0..255 [default: 15 25 50]"),
-    ] = None,
-    scale: Annotated[
-        list[int] | None,
-        typer.Option("--scale", metavar="N...", parser=Scale, help="sr: times larger [default: 2 3 4]"),
-    ] = None,
-    mask: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--mask", metavar="FILE", parser=values.file_there, help="mri: .npy of 0 and 1; may be repeated"
-        ),
-    ] = None,
-    seeds: Annotated[
-        int | None,
-        typer.Option(
-            "--seeds", metavar="N", parser=values.positive, help="noise seeds per image [default: 3]"
-        ),
-    ] = None,
-    weights: Weights = None,
-    force: Force = False,
-    *,
-    common: Common,
-) -> int:
-    """Score restorations by the usual protocols."""
-    _only(
-        task,
-        sigma=(sigma, ("denoise",)),
-        seeds=(seeds, ("denoise", "mri")),
-        scale=(scale, ("sr",)),
-        mask=(mask, ("mri",)),
-    )
-    new([common.json], force)
-    from amstel.apps import ranks as processes
-    from amstel.apps.restoration import evaluate, files, mri
-
-    sigmas, scales, count = sigma or [15.0, 25.0, 50.0], scale or [2, 3, 4], seeds or 3
-    failures: list[Any] = []
-    with processes.group(common.device) as ranks:
-        options: dict[str, Any] = {"model": _model(weights, ranks.device), "device": ranks.device}
-        options |= {"ranks": ranks, "failures": failures}
-        own = task == "mri" and (mask or not (root / "espirit_brain_8ch").is_dir())
-        paths = mri.find(root) if own else [] if task == "mri" else files.find(root)
-        each = {"sr": len(scales), "denoise": len(sigmas) * count, "mri": len(mask or [0] * count)}[task]
-        total = len(ranks.share(paths)) * each if paths else 3 * count
-        with common.progress(total if ranks.first else 0, "images") as update:
-            options["progress"] = update
-            if own:
-                masks = {file.name: [mri.read_mask(file)] for file in mask or []} or None
-                rows = mri.evaluate_files(paths, masks, seeds=count, **options)
-            elif task == "mri":
-                rows = mri.evaluate_folder(root, seeds=count, **options)
-            elif task == "sr":
-                rows = evaluate.super_resolution(root, scales, **options)
-            else:
-                rows = evaluate.denoising(root, sigmas, count, **options)
-        if not ranks.first:
-            return 0
-    common.say(mri.table(rows) if task == "mri" else evaluate.table(rows))
-    failed = report(failures, lambda item: str(paths[item]) if isinstance(item, int) else str(item))
-    said = None if weights is None else str(weights)
-    common.write_json({"task": task, "root": root.name, "weights": said, "rows": rows, **failed})
-    return 1 if failed else 0
+command(app, "evaluate", "eval")(evaluate)
 
 
 @command(app, "train", settings=Settings(), own=OPTIONS, said={"source": "ROOT", "images": "ROOT"})

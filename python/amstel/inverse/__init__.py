@@ -5,19 +5,25 @@
 | `Denoising` | x | [N, C, H, W] | [N, C, H, W] |
 | `Inpainting` | mask x | [N, C, H, W] | [N, C, H, W] |
 | `SuperResolution` | antialiased bicubic downsampling | [N, C, H, W] | [N, C, H / s, W / s] |
-| `Deblurring` | circular convolution | [N, C, H, W] | [N, C, H, W] |
+| `Deblurring` | convolution, circular or with another boundary | [N, C, H, W] | [N, C, H, W] |
 | `RandomProjection` | matrix x | [N, C, H, W] | [N, P] |
+| `StructuredProjection` | the same of a seed, without a matrix | [N, C, H, W] | [N, P] |
 | `MRI` | mask F (sensitivities x) | complex [N, H, W] | complex [N, coils, H, W] |
 
-Any other is a subclass of `ForwardModel`. `Envelope` makes of any of them one with better conditioned gradients.
+Any other is a subclass of `ForwardModel`. `Envelope` makes of any of them one with better conditioned
+gradients, `Poisson` one of counts.
 """
 
+from amstel.inverse.deblurring import Deblurring
 from amstel.inverse.envelope import Envelope
-from amstel.inverse.images import Deblurring, Denoising, Inpainting, RandomProjection, SuperResolution
+from amstel.inverse.images import Denoising, Inpainting, RandomProjection, SuperResolution
+from amstel.inverse.kernels import disk_kernel, gaussian_kernel, motion_kernel
 from amstel.inverse.model import ForwardModel, Prepared
 from amstel.inverse.mri import MRI
 from amstel.inverse.noise import estimate_sigma
 from amstel.inverse.plug_and_play import plug_and_play
+from amstel.inverse.poisson import Poisson
+from amstel.inverse.projection import StructuredProjection
 from amstel.inverse.total_variation import total_variation
 
 __all__ = [
@@ -27,10 +33,15 @@ __all__ = [
     "Envelope",
     "ForwardModel",
     "Inpainting",
+    "Poisson",
     "Prepared",
     "RandomProjection",
+    "StructuredProjection",
     "SuperResolution",
+    "disk_kernel",
     "estimate_sigma",
+    "gaussian_kernel",
+    "motion_kernel",
     "plug_and_play",
     "total_variation",
 ]

@@ -40,3 +40,13 @@ def check_binary(name: str, mask: Any, expected: str) -> Tensor:
     if mask.dtype != torch.bool and not mask.is_meta and not bool(((mask == 1) | ~sampled).all()):
         raise ValueError(f"`{name}` must be {expected}, got other values in {_check.describe(mask)}")
     return sampled
+
+
+def columns(mask: Tensor, width: int | None) -> Tensor:
+    """A mask of columns [1, ..., W, 1], as fastMRI has it beside k-space [..., H, W, 2], as [W]; others as they are.
+
+    One [1, 1, W, 1] may be of points of an image of one column too: it depends on the width of images, if that is known.
+    """
+    if mask.dim() < 3 or mask.shape[-1] != 1 or not 1 < mask.shape[-2] == mask.numel():
+        return mask
+    return mask.reshape(-1) if mask.dim() != 4 or width == mask.shape[-2] else mask

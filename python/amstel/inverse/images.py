@@ -1,9 +1,9 @@
-"""Forward models of real images."""
+"""Forward models of real images: denoising, inpainting, super-resolution, random projections."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from amstel import _check, ops
 from amstel._torch import without_autocast
-from amstel.inverse._checks import WIDE, check_binary, check_images
+from amstel.inverse._checks import check_binary, check_images
+from amstel.inverse._derived import Derived
 from amstel.inverse.model import ForwardModel, Fused, Normal, Prepared, Sigma
-from amstel.ops._raw import transformed
 
 
 class Denoising(ForwardModel):
@@ -30,6 +30,8 @@ class Denoising(ForwardModel):
         tensor(104.0400)
     """
 
+    pixelwise = True
+
     def forward(self, x: Tensor) -> Tensor:
         return self._checked("x", x).clone()  # y += noise must not change x
 
@@ -38,12 +40,17 @@ class Denoising(ForwardModel):
 
     def prepare(self, y: Tensor) -> Prepared:
         sigma = self._sigma(self._checked("y", y))
+        if self._mapped():
+            return Prepared(self, y)
         return Fused(self, y, lambda eta, link: ops.rim_denoise_input(eta, y, sigma, link=link))
 
     def _checked(self, name: str, images: Any) -> Tensor:
         check_images(name, images)
         self._check_device(images)
         return images
+
+    def _image_shape(self) -> tuple[int, ...]:
+        return tuple(self.sigma.shape) if self._mapped() else super()._image_shape()  # type: ignore[union-attr]
 
 
 class Inpainting(ForwardModel):
@@ -62,6 +69,7 @@ class Inpainting(ForwardModel):
         tensor([[[[1., 0., 1., 1.]]]])
     """
 
+    pixelwise = True
     mask: Tensor
 
     def __init__(self, mask: Tensor, sigma: Sigma = 1.0):
@@ -81,6 +89,8 @@ class Inpainting(ForwardModel):
     def prepare(self, y: Tensor) -> Prepared:
         self._check("y", y)
         mask, sigma = self.mask, self._sigma(y)
+        if self._mapped():
+            return Prepared(self, y)
         return Fused(self, y, lambda eta, link: ops.rim_denoise_input(eta, y, sigma, mask=mask, link=link))
 
     def _seen(self, name: str, images: Any) -> Tensor:
@@ -147,69 +157,6 @@ class SuperResolution(ForwardModel):
         return self._batch(), 1, 5 * self.scale, 4 * self.scale
 
 
-class Deblurring(ForwardModel):
-    r"""A x = kernel * x: circular convolution, every channel with the same kernel.
-
-    .. code-block:: text
-
-        (A x)[i, j] = sum over u, v of  kernel[u, v]  x[(i - u + kh // 2) mod H, (j - v + kw // 2) mod W]
-
-    a true convolution, thus with the kernel mirrored if compared with conv2d, by FFT: O(H W log(H W)) whatever the
-    size of the kernel, which may be larger than the image. Its transfer function is kept for the last image size.
-
-    Args:
-        kernel: [kh, kw], odd sides, float64 or float32.
-        sigma: see `ForwardModel`.
-
-    Shapes: x and y [N, C, H, W], float64 or float32.
-
-    Example:
-        >>> physics = amstel.inverse.Deblurring(torch.full((5, 5), 1 / 25), sigma=0.01)
-        >>> physics(torch.ones(1, 3, 8, 9)).shape
-        torch.Size([1, 3, 8, 9])
-    """
-
-    kernel: Tensor
-
-    def __init__(self, kernel: Tensor, sigma: Sigma = 1.0):
-        super().__init__(sigma)
-        expected = "float32 or float64 [kh, kw] with odd sides"
-        _check.dense("kernel", kernel, expected)
-        if kernel.dim() != 2 or kernel.dtype not in WIDE or not all(n % 2 for n in kernel.shape):
-            _check.fail("kernel", expected, kernel)
-        self.register_buffer("kernel", kernel, persistent=False)
-        self._known = _Derived()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _filter(x, self._transfer("x", x))
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return _filter(y, self._transfer("y", y).conj())
-
-    def normal(self, x: Tensor) -> Tensor:
-        transfer = self._transfer("x", x)
-        return _filter(x, transfer.real.square() + transfer.imag.square())
-
-    def prepare(self, y: Tensor) -> Prepared:
-        return Normal(self, y)
-
-    def _transfer(self, name: str, images: Any) -> Tensor:
-        """The kernel's Fourier transform [H, W // 2 + 1]."""
-        check_images(name, images, WIDE)
-        self._check_device(images)
-        h, w = images.shape[2:]
-
-        def compute(kernel: Tensor) -> Tensor:
-            rows = _phases(kernel.shape[0], h, h, images)
-            cols = _phases(kernel.shape[1], w, w // 2 + 1, images)
-            return rows @ kernel.to(rows.dtype) @ cols.T
-
-        return self._known(self.kernel, (h, w, images.dtype), compute)
-
-    def _image_shape(self) -> tuple[int, ...]:
-        return self._batch(), 1, *(n + 4 for n in self.kernel.shape)
-
-
 class RandomProjection(ForwardModel):
     """A x = matrix x, with x flattened.
 
@@ -251,7 +198,7 @@ class RandomProjection(ForwardModel):
                 "image_shape", f"C, H, W of {pixels} elements, as the matrix has columns", image_shape
             )
         self.register_buffer("matrix", matrix, persistent=False)
-        self._known = _Derived()
+        self._known = Derived()
 
     def forward(self, x: Tensor) -> Tensor:
         return _multiply(self._flat(x), self.matrix.to(x.dtype).T)
@@ -286,42 +233,9 @@ class RandomProjection(ForwardModel):
         return self._batch(), *self.image_shape
 
 
-def _filter(x: Tensor, transfer: Tensor) -> Tensor:
-    return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=x.shape[2:])
-
-
-def _phases(taps: int, size: int, frequencies: int, like: Tensor) -> Tensor:
-    """exp(-2 pi i f (u - taps // 2) / size), [frequencies, taps]; products of integers keep large angles exact."""
-    f = torch.arange(frequencies, device=like.device)[:, None]
-    u = torch.arange(taps, device=like.device) - taps // 2
-    angle = (f * u % size).to(torch.float64) * (-2 * math.pi / size)
-    return torch.complex(angle.cos().to(like.dtype), angle.sin().to(like.dtype))
-
-
 def _multiply(a: Tensor, b: Tensor) -> Tensor:
     """a @ b in their own dtype, under autocast too."""
     if a.device.type == "meta":
         return a @ b
     with without_autocast(a):
         return a @ b
-
-
-class _Derived:
-    """What is computed from a constant tensor once: the transfer function of a kernel, the Gram matrix of a matrix."""
-
-    def __init__(self) -> None:
-        self._known: tuple[Tensor, int, tuple, Tensor] | None = None
-
-    def __call__(self, source: Tensor, key: tuple, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        # What a transform of torch.func makes is gone with it.
-        if source.requires_grad or torch.compiler.is_compiling() or transformed():
-            return compute(source)
-        known, version = self._known, 0 if source.is_inference() else source._version
-        if known is None or known[0] is not source or known[1:3] != (version, key):
-            # What inference mode made could not be used in training afterwards.
-            with torch.inference_mode(False), torch.no_grad():
-                known = self._known = source, version, key, compute(source)
-        return known[3]
-
-    def __reduce__(self) -> tuple:
-        return _Derived, ()  # copies and files of a model go without it

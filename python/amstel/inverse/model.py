@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from amstel import _check, ops
 from amstel.inverse._checks import WIDE, check_like
-from amstel.reference.rim import precision, psi
+from amstel.reference.rim import as_complex, precision, psi
 
 Sigma = float | Tensor
 
@@ -31,7 +31,8 @@ class ForwardModel(nn.Module, ABC):
     `adjoint` is from being one.
 
     Args:
-        sigma: a finite number > 0, or a tensor [N] of such, one an image.
+        sigma: a finite number > 0, or a tensor [N] of such, one an image; where measurements are pixels (`Denoising`,
+            `Inpainting`) also a map [N, 1, H, W] (N may be 1) of what it is at every one.
 
     Masks, kernels and the like are buffers: `.to(device)` moves them. They are taken in the dtype of the images,
     must not be changed in place, and are not part of the state_dict. Images and measurements are float64 or float32,
@@ -67,16 +68,24 @@ class ForwardModel(nn.Module, ABC):
 
     #: Images are complex [N, H, W]; a network sees them as real [N, 2, H, W].
     complex_images = False
+    #: A^H A is diagonal, so that sigma may differ from pixel to pixel.
+    pixelwise = False
     sigma: Sigma
 
     def __init__(self, sigma: Sigma = 1.0):
         super().__init__()
         expected = "a finite number > 0, or a floating-point tensor [N] of such"
         if isinstance(sigma, Tensor):
-            if sigma.dim() > 1 or not sigma.is_floating_point():
+            sizes: tuple[int, ...] = (0, 1)
+            if self.pixelwise:
+                sizes, expected = (0, 1, 4), f"{expected}, or [N, 1, H, W]"
+            fits = sigma.dim() in sizes and (
+                sigma.dim() < 4 or (sigma.shape[1] == 1 and 0 not in sigma.shape)
+            )
+            if not fits or not sigma.is_floating_point():
                 _check.fail("sigma", expected, sigma)
             if not sigma.is_meta and not bool(((sigma > 0) & sigma.isfinite()).all()):
-                _check.fail("sigma", expected, sigma.tolist())
+                _check.fail("sigma", expected, sigma.tolist() if sigma.dim() < 4 else sigma)
             self.register_buffer("sigma", sigma.detach(), persistent=False)
         else:
             self.sigma = float(_check.number("sigma", sigma, expected, above=0))
@@ -140,12 +149,19 @@ class ForwardModel(nn.Module, ABC):
 
     def _batch(self) -> int:
         """How many images sigma is for."""
-        return self.sigma.numel() if isinstance(self.sigma, Tensor) else 1
+        sigma = self.sigma
+        return 1 if not isinstance(sigma, Tensor) else len(sigma) if sigma.dim() == 4 else sigma.numel()
 
     def _sigma(self, images: Tensor) -> Sigma:
-        """A number, or [N]."""
+        """A number, or [N], or a map [N or 1, 1, H, W]."""
         sigma, n = self.sigma, images.shape[0]
         if not isinstance(sigma, Tensor):
+            return sigma
+        if sigma.dim() == 4:
+            if sigma.shape[0] not in (1, n) or sigma.shape[2:] != images.shape[2:]:
+                _check.fail(
+                    "sigma", f"[{n}, 1, {', '.join(map(str, images.shape[2:]))}] as the images", sigma
+                )
             return sigma
         if sigma.numel() not in (1, n):
             _check.fail("sigma", f"a number or [{n}], one an image", sigma)
@@ -153,7 +169,14 @@ class ForwardModel(nn.Module, ABC):
 
     def _precision(self, images: Tensor) -> Sigma:
         """1 / sigma^2, to be multiplied with images."""
-        return precision(self._sigma(images), images.real)
+        sigma = self._sigma(images)
+        if isinstance(sigma, Tensor) and sigma.dim() == 4:
+            return sigma.to(images).square().reciprocal()
+        return precision(sigma, images.real)
+
+    def _mapped(self) -> bool:
+        """Whether sigma is a map, which the fused operators do not take."""
+        return isinstance(self.sigma, Tensor) and self.sigma.dim() == 4
 
     def _check_device(self, given: Tensor) -> None:
         for name, buffer in self.named_buffers(recurse=False):
@@ -221,9 +244,7 @@ def _to_complex(eta: Tensor) -> Tensor:
     _check.dense("eta", eta, expected)
     if eta.dim() != 4 or eta.shape[1] != 2 or eta.dtype not in WIDE:
         _check.fail("eta", expected, eta)
-    n, _, h, w = eta.shape
-    # Flat, since the stride of a side of length 1 may be anything.
-    return torch.view_as_complex(eta.permute(0, 2, 3, 1).reshape(-1).view(n, h, w, 2))
+    return as_complex(eta)
 
 
 def _normal_like(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, ops
-from amstel.inverse._checks import COMPLEX, check_binary, check_like, names
+from amstel.inverse._checks import COMPLEX, check_binary, check_like, columns, names
 from amstel.inverse.model import ForwardModel, Normal, Prepared, Sigma
 from amstel.reference.mri import mri_adjoint, mri_forward
 
@@ -17,7 +17,7 @@ class MRI(ForwardModel):
     r"""A x = mask F (S_c x) for every coil c, with F the orthonormal 2-D Fourier transform.
 
     Args:
-        mask: what is sampled: columns [W], points [H, W], or points of each image [N, 1, H, W] (N may be 1); bool, or
+        mask: what is sampled: columns [W] (or [1, W, 1] and the like, as fastMRI has them), points [H, W], or points of each image [N, 1, H, W] (N may be 1); bool, or
             numbers that are 0 or 1.
         sensitivities: S, complex [coils, H, W] or [N, coils, H, W] (N may be 1); None: one coil, S = 1.
         sigma: of the real and of the imaginary part; see `ForwardModel`.
@@ -56,6 +56,8 @@ class MRI(ForwardModel):
         super().__init__(sigma)
         expected = "[W], [H, W] or [N, 1, H, W] of 0 and 1"
         mask = check_binary("mask", mask, expected)
+        known = isinstance(sensitivities, Tensor) and sensitivities.dim() > 0
+        mask = columns(mask, sensitivities.shape[-1] if known else None)  # type: ignore[union-attr]
         if mask.dim() not in (1, 2, 4) or (mask.dim() == 4 and mask.shape[1] != 1):
             _check.fail("mask", expected, mask)
         if mask.dim() == 4 and mask.shape[0] == 1:

@@ -145,13 +145,13 @@ def blend(
     Args:
         y, found: [N, C, H, W], noisy and denoised.
         kept: like y, the derivative of each pixel of `found` in the same pixel of y, or something of that mean.
-        sigma, share: [N], the noise and how much of its removal is wanted.
+        sigma, share: [N] or maps [N, 1, H, W], the noise and how much of its removal is wanted.
         lowest: noise that the network was trained with, at the least.
 
     Source: V. A. Morozov, On the solution of functional equations by the method of regularization, 1966; C. Stein,
     Estimation of the mean of a multivariate normal distribution, Annals of Statistics 9, 1981.
     """
-    sigma, share = (t.reshape(-1, 1, 1, 1).to(y) for t in (sigma, share))
+    sigma, share = ((t if t.dim() == 4 else t.reshape(-1, 1, 1, 1)).to(y) for t in (sigma, share))
     taken = y - found
     rms = avg_pool2d(taken.square(), 9, 1, 4, count_include_pad=False).sqrt()
     c = (1.25 * sigma / rms.clamp_min(1e-12)).clamp_max(1)

@@ -11,27 +11,25 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
 
 from amstel import _check, inverse, ops
-from amstel.inverse.canonical import sampled
-from amstel.inverse.noise import blend, estimate_sigma
+from amstel.inverse._given import images, mask_of, noise_of
+from amstel.inverse.color import from_ycbcr, to_ycbcr
+from amstel.inverse.deblur import deblur, kernel_of
+from amstel.inverse.holes import inpaint
+from amstel.inverse.noise import blend
 from amstel.inverse.reconstruct import mri_physics as mri_physics
 from amstel.inverse.reconstruct import reconstruct
-from amstel.inverse.tiles import LEAST, TILE, tiled
+from amstel.inverse.tiles import LEAST, TILE, at, tiled
 from amstel.nn.rim import RIM
 
-TASKS = ("denoise", "inpaint", "sr", "mri")
+TASKS = ("denoise", "inpaint", "deblur", "sr", "mri")
 #: Names of `RIM.pretrained`.
-SHIPPED = ("gray", "gray_conv", "color", "sr", "mri")
-#: Noise of the known pixels that inpainting assumes where none is given.
-SIGMA = {"inpaint": 1 / 255}
+SHIPPED = ("gray", "gray_conv", "color", "sr", "mri", "complex")
 #: Estimated noise up to the first is left alone, as it may be texture; from the second on it is all taken off.
 DOUBT = (3 / 255, 5 / 255)
 #: The weights are trained for 2 to 4 times; far above that there is nothing but a large image.
 LARGEST_SCALE = 16
-#: The noise that the rounds of inpainting remove, at the least.
-ROUNDS = (30 / 255, 20 / 255, 14 / 255, 10 / 255, 5 / 255)
 
 
 @torch.no_grad()
@@ -42,6 +40,7 @@ def restore(
     scale: int = 2,
     *,
     mask: Any = None,
+    kernel: Any = None,
     sensitivities: Any = None,
     model: RIM | str | None = None,
     steps: int | None = None,
@@ -57,19 +56,25 @@ def restore(
     =========  ===================  ================================  ===========
     "denoise"  noisy image          identity                          gray, color
     "inpaint"  image with holes     `mask`                            gray, color
+    "deblur"   blurred image        convolution with `kernel`         gray, color
     "sr"       small image          antialiased bicubic by 1 / scale  sr
-    "mri"      k-space              coils, Fourier transform, `mask`  gray
+    "mri"      k-space              coils, Fourier transform, `mask`  mri, complex
     =========  ===================  ================================  ===========
 
     "denoise" goes back to the image as sigma goes to 0, and takes nothing off that is larger than the noise, nor what
     makes the image worse by Stein's estimate of the error: see `amstel.inverse.noise.blend`. The estimate takes a second
     run of the network. A photograph without noise comes back as it was, since the noise is estimated.
-    "inpaint" fills holes from their surroundings, then alternates the denoiser with putting back what is known; of noisy
-    pixels it keeps as much as they are worth. It takes five times as long as to denoise.
+    "inpaint" fills holes as smoothly as their border is, then alternates the denoiser with putting back what is known, and
+    trusts it less the farther from anything known; of noisy pixels it keeps as much as they are worth. It takes three times
+    as long as to denoise.
+    "deblur" alternates the denoiser with the image next to it that the blur makes y of (`amstel.inverse.plug_and_play`); it
+    takes about eight times as long as to denoise. The kernel must be known: `amstel.inverse.gaussian_kernel`,
+    `motion_kernel` and `disk_kernel` are the usual ones. What it brought in from beyond the border is estimated with the image.
     "sr" enlarges the luma Y (BT.601) of a color image with the network and Cb and Cr bicubically.
-    "mri" alternates the gray denoiser, on real and imaginary part, with the image next to it that fits k-space
-    (`amstel.inverse.plug_and_play`); `model="mri"` is the network that was trained for it, which is faster and worse.
-    Neither depends on the scale of k-space, nor on phase and size of the sensitivities, nor on the order of the coils: see
+    "mri" runs a network that was trained for it, then alternates a denoiser of complex images with the image next to it
+    that fits k-space (`amstel.inverse.plug_and_play`). `model="mri"` is the network alone; with a denoiser, as
+    `model="complex"`, there is the alternation alone, from zero filling.
+    None depends on the scale of k-space, nor on phase and size of the sensitivities, nor on the order of the coils: see
     `amstel.inverse.canonical`. What k-space holds where nothing is sampled does not matter.
 
     Args:
@@ -78,18 +83,22 @@ def restore(
             [coils, H, W] or a tensor [N, coils, H, W], its zero frequency at [H // 2, W // 2], of the orthonormal
             transform; its scale is free.
         task: one of the above.
-        sigma: standard deviation of the noise in units of the image, > 0, or a tensor [N] of them. "auto" (or None), to
+        sigma: standard deviation of the noise in units of the image, > 0, one for each image [N], or a map [H, W] or
+            [N, 1, H, W] of what it is at every pixel. "auto" (or None), to
             denoise: estimated from each image (`amstel.inverse.estimate_sigma`), and less than 3 / 255 taken for
-            texture and left alone; to inpaint: 1 / 255. Weights are good for the noise that they were trained with, as
+            texture and left alone; to deblur: estimated, 1 / 255 at the least; to inpaint: 1 / 255. Weights are good for the noise that they were trained with, as
             their cards say: above it there is a warning, below it the result is blended with the image. Not for "sr"
             and "mri".
         scale: of "sr": 2, 3 or 4 are trained; any other integer up to 16 runs.
         mask: "inpaint": 1 where a pixel is known, 0 where not (what the image holds there does not matter), [H, W] or of the shape of a tensor `image`, whose
-            channels may be 1. "mri": 1 where k-space is sampled, a column [W], [H, W] or [N, 1, H, W].
+            channels may be 1; of an array [H, W, 3] also [H, W, 1] or [H, W, 3]. "mri": 1 where k-space is sampled,
+            a column [W] (also as [1, W, 1], as fastMRI has it), [H, W] or [N, 1, H, W].
+        kernel: "deblur": of the blur, a true convolution, [kh, kw], or [C, kh, kw] with one for each channel; odd sides, a
+            sum of 1.
         sensitivities: of the coils, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the center of
             k-space (`amstel.data.mri.estimate_sensitivities`).
-        model: other weights, a `RIM` with as many channels as the image (1 for "sr"; for "mri" 1, a denoiser, or 2, a
-            network that was trained for it), or the name of weights that ship, as of `RIM.pretrained`.
+        model: other weights, a `RIM` with as many channels as the image (1 for "sr"; for "mri" 1, a denoiser, or 2, one of
+            complex images or a network that was trained for it), or the name of weights that ship, as of `RIM.pretrained`.
         steps: of the inference, at most as many as the weights were trained with; default: as trained, and one of the
             denoiser that "mri" calls.
         device: where to compute; default: where the tensor is, the CPU for an array.
@@ -102,7 +111,7 @@ def restore(
     Returns:
         What came in: array or tensor, dtype and device; not clipped. [scale * H, scale * W] for "sr"; for "mri" the
         complex image [H, W] or [N, H, W]. It is computed in float32 and has no gradient. With `return_sigma` a pair:
-        that, and sigma, a number for an array and [N] for a tensor.
+        that, and sigma: a number for an array and [N] for a tensor, or the map.
 
     Warns:
         UserWarning: sigma is above what the weights were trained with, or a given one below.
@@ -131,14 +140,17 @@ def restore(
         _check.fail("scale", f"at most {LARGEST_SCALE}", scale)
     if (mask is not None) != (task in ("inpaint", "mri")):
         _check.fail("mask", f"{'given' if mask is None else 'None'} for the task {task}", mask)
-    mask = None if mask is None else torch.as_tensor(mask)
-    y, back = _tensor(image, task, mask)
+    if kernel is not None and task != "deblur":
+        _check.fail("kernel", f"None for the task {task}", kernel)
+    mask = None if mask is None else mask_of(mask, image, task)
+    y, back = images(image, task, mask)
     y = y if device is None else y.to(device)
     mask = None if mask is None else mask.to(y.device)
     automatic = sigma is None or (isinstance(sigma, str) and sigma == "auto")
-    noise = _sigma(None if automatic else sigma, task, y)
+    noise = noise_of(None if automatic else sigma, task, y)
+    prior = pretrained("complex", y.device) if task == "mri" and model is None else None
     if model is None:
-        model = "sr" if task == "sr" else "color" if task != "mri" and y.shape[1] == 3 else "gray"
+        model = task if task in ("sr", "mri") else "color" if y.shape[1] == 3 else "gray"
     if isinstance(model, str):
         if model not in SHIPPED:
             _check.fail("model", f"a RIM, or one of {', '.join(SHIPPED)}", model)
@@ -150,17 +162,23 @@ def restore(
         wanted = " or ".join(map(str, channels))
         raise ValueError(f"`model` must be a network of {wanted} channels, got one of {model.channels}")
     run = partial(tiled, partial(model, steps=steps), tile=tile)
+    # Of a denoiser that is called often one step is enough.
+    once = steps is None and getattr(model, "network", None) == "unet"
+    often = partial(tiled, partial(model, steps=1 if once else steps), tile=tile)
     if task == "mri":
-        x = reconstruct(model, y, mask, sensitivities, steps)
+        x = reconstruct(model, y, mask, sensitivities, steps, prior)
     elif task == "sr":
         x = _enlarge(partial(run, progress=progress), y, scale)
+    elif task == "deblur":
+        x = deblur(often, y, kernel_of(kernel, y), noise, progress)
     elif task == "inpaint":
-        x = _inpaint(run, y, mask, noise, progress)
+        x = inpaint(often, y, mask, noise, progress)
     else:
         x = _denoise(partial(model, steps=steps), partial(tiled, tile=tile), y, noise, automatic, progress)
     if not return_sigma:
         return back(x)
-    return back(x), (float(noise[0]) if isinstance(image, np.ndarray) else noise.to(image.device))
+    array = isinstance(image, np.ndarray)
+    return back(x), (_number(noise) if array else noise.to(image.device))
 
 
 def sr_sigma(scale: int) -> float:
@@ -178,7 +196,8 @@ def _denoise(
 ) -> Tensor:
     """The network's estimate as far as it can be trusted: all of it within the trained noise, none of it at 0."""
     low, high = getattr(model.func, "trained_sigma", None) or (0.0, math.inf)
-    for level in noise[(noise > 1.001 * high) | ((noise < 0.999 * low) & (not automatic))].tolist():
+    beyond = (noise > 1.001 * high) | ((noise < 0.999 * low) & (not automatic))
+    for level in noise[beyond].unique().tolist()[-len(y) :]:
         warnings.warn(
             f"`sigma` of {255 * level:.3g} / 255 is outside {255 * low:.3g} to {255 * high:.3g}, which the weights were "
             "trained with: the result may be worse than it could be",
@@ -193,44 +212,24 @@ def _denoise(
             progress(y[:, 0].numel())
         return y.clone()
     level = noise.clamp_min(max(low, 0.01 / 255))
-    found = over(model, y, y, lambda part: inverse.Denoising(level[part[0]]), progress=None)
+    found = over(model, y, y, lambda part: inverse.Denoising(at(level, part)), progress=None)
     # The derivative of each pixel in itself, by a random change: S. Ramani et al., Monte-Carlo SURE, IEEE TIP 17, 2008.
     signs = torch.randint(0, 2, y.shape[1:], generator=torch.Generator().manual_seed(0)).to(y) * 2 - 1
-    probe = 0.1 * level.reshape(-1, 1, 1, 1) * signs
+    probe = 0.1 * (level if level.dim() == 4 else level[:, None, None, None]) * signs
     moved = y + probe
-    kept = over(model, moved, moved, lambda part: inverse.Denoising(level[part[0]]), progress=progress)
+    kept = over(model, moved, moved, lambda part: inverse.Denoising(at(level, part)), progress=progress)
     kept = kept.sub_(found).div_(probe)
 
     def safe(part: Tensor, known: tuple[Tensor, Tensor, Tensor, Tensor], initial: Tensor) -> list[Tensor]:
         return [blend(part, *known, low)]
 
-    of = lambda part: (found[part], kept[part], noise[part[0]], share[part[0]])  # noqa: E731
+    of = lambda part: (found[part], kept[part], at(noise, part), at(share, part))  # noqa: E731
     return over(safe, y, y, of, progress=None)
 
 
-def _inpaint(
-    run: Callable[..., Tensor],
-    y: Tensor,
-    mask: Tensor,
-    noise: Tensor,
-    progress: Callable[[int], None] | None,
-) -> Tensor:
-    """Rounds of denoising, as if of ever less noise, after each of which the known pixels are put back.
-
-    The network with the likelihood of the known pixels alone leaves holes much as it finds them, as it was trained
-    without any. Source: S. Venkatakrishnan et al., Plug-and-Play Priors for Model Based Reconstruction, GlobalSIP 2013.
-    """
-    known = inverse.Inpainting(mask, noise).adjoint(y)
-    mask = mask.to(y).reshape((1,) * (4 - mask.dim()) + mask.shape).expand(len(y), -1, -1, -1)
-    x = fill(known, mask)
-    for level in ROUNDS:
-        sigma = noise.clamp_min(level)
-        said = progress if level == ROUNDS[-1] else None
-        found = run(x, x, lambda part, s=sigma: inverse.Denoising(s[part[0]]), progress=said)
-        x = torch.where(mask > 0, y, found)
-    # The mean of two estimates of a known pixel by their variances: denoising leaves about a third of the noise.
-    left, given = (s.square()[:, None, None, None] for s in (sigma / 3, noise))
-    return found + mask * left / (left + given) * (y - found)
+def _number(noise: Tensor) -> float | np.ndarray:
+    """Of one image."""
+    return noise[0, 0].cpu().numpy() if noise.dim() == 4 else float(noise[0])
 
 
 def _enlarge(run: Callable[..., Tensor], y: Tensor, scale: int) -> Tensor:
@@ -245,104 +244,3 @@ def _enlarge(run: Callable[..., Tensor], y: Tensor, scale: int) -> Tensor:
 def pretrained(name: str, device: torch.device) -> RIM:
     """Weights that ship, read once."""
     return RIM.pretrained(name).to(device)
-
-
-# ------------------------------------------------------------------------------------ what comes and goes
-
-
-def _tensor(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """The image as a float32 [N, C, H, W] (k-space: complex), 0 where the mask is, and the way back to what it was."""
-    kspace = task == "mri"
-    if isinstance(image, np.ndarray):
-        wanted = "an array [coils, H, W]" if kspace else "an array [H, W] or [H, W, 3]"
-        fits = image.ndim == 3 if kspace else image.ndim == 2 or image.shape[2:] == (3,)
-        # A copy: PyTorch takes neither negative strides nor another byte order.
-        y = torch.from_numpy(np.array(image, image.dtype.newbyteorder("="), order="C"))
-        y = y.movedim(-1, 0)[None] if not kspace and y.dim() == 3 else y[(None,) * (4 - y.dim())]
-    elif isinstance(image, Tensor):
-        wanted = "a tensor [N, coils, H, W]" if kspace else "a tensor [N, 1, H, W] or [N, 3, H, W]"
-        fits = image.dim() == 4 and (kspace or image.shape[1] in (1, 3))
-        y = image.detach()
-    else:
-        raise TypeError(f"`image` must be a NumPy array or a tensor, got {_check.describe(image)}")
-    if not fits:
-        raise ValueError(f"`image` must be {wanted}, got {list(image.shape)}")
-    if not (y.is_complex() if kspace else y.is_floating_point()) or not y.numel():
-        kind = "complex" if kspace else "floating point"
-        hint = "" if kspace or y.is_complex() else " (8-bit pixels divided by 255)"
-        _check.fail("image", f"{kind}{hint} and not empty", y)
-    dtype, home = y.dtype, y.device
-    if not kspace:
-        y = y.float()
-    elif dtype not in (torch.complex64, torch.complex128):
-        y = y.to(torch.complex64)
-    if mask is not None:
-        measured = inverse.MRI(mask, y[0], centered=True) if kspace else inverse.Inpainting(mask)
-        measured.adjoint(y)  # checks the size of the mask
-        y = sampled(y, mask.to(home))
-    if not y.isfinite().all():
-        raise ValueError("`image` must be finite, got NaN or infinity")
-    if not kspace and y.abs().max() > 16:
-        raise ValueError(f"`image` must be in [0, 1] but for noise, got values up to {y.abs().max():g}")
-
-    def back(x: Tensor) -> Any:
-        x = x.to(home, dtype)
-        if isinstance(image, Tensor):
-            return x
-        x = x[0] if kspace else x[0].movedim(0, -1) if x.shape[1] == 3 else x[0, 0]
-        return x.contiguous().numpy()
-
-    return y.contiguous(), back
-
-
-def _sigma(sigma: Any, task: str, y: Tensor) -> Tensor:
-    """One for each image; None: estimated, or what the task assumes."""
-    if task not in ("denoise", "inpaint"):
-        if sigma is not None:
-            _check.fail("sigma", f"None for the task {task}", sigma)
-        return y.real.new_ones(len(y))
-    if sigma is None:
-        return estimate_sigma(y) if task == "denoise" else y.new_full((len(y),), SIGMA[task])
-    expected = "a number > 0, a tensor [N] of such, or 'auto'"
-    if not isinstance(sigma, Tensor):
-        sigma = _check.number("sigma", sigma, expected, above=0)
-    found = torch.as_tensor(sigma, dtype=torch.float32, device=y.device)
-    if found.shape not in ((), (1,), (len(y),)) or not bool((found > 0).all() & found.isfinite().all()):
-        _check.fail("sigma", expected, sigma)
-    return found.expand(len(y))
-
-
-def fill(known: Tensor, mask: Tensor) -> Tensor:
-    """Unknown pixels from the known ones around them: means over squares of 2, 4, 8, ... pixels, interpolated.
-
-    Args:
-        known: [N, C, H, W], 0 where unknown.
-        mask: [N, 1, H, W] or [N, C, H, W], 1 where known.
-
-    Source: the pull-push of S. J. Gortler et al., The Lumigraph, SIGGRAPH 1996.
-    """
-    if mask.all() or max(known.shape[2:]) == 1:
-        return known
-    count = avg_pool2d(mask, 2, ceil_mode=True)
-    mean = avg_pool2d(known, 2, ceil_mode=True) / count.clamp_min(0.1)
-    coarse = fill(mean, (count > 0).to(mask))
-    return torch.where(mask > 0, known, interpolate(coarse, known.shape[2:], mode="bilinear"))
-
-
-# ------------------------------------------------------------------------------------------------- color
-
-# ITU-R BT.601 as studio video has it: Y in 16..235, Cb and Cr in 16..240, of 255.
-_YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
-_OFFSET = np.array([16, 128, 128]) / 255
-
-
-def to_ycbcr(x: Tensor) -> Tensor:
-    """RGB in [0, 1] [N, 3, H, W] to Y, Cb and Cr (BT.601, 16 to 235 and 240 of 255)."""
-    matrix, offset = (torch.from_numpy(a).to(x) for a in (_YCBCR, _OFFSET))
-    return torch.einsum("oc,nchw->nohw", matrix, x) + offset[:, None, None]
-
-
-def from_ycbcr(x: Tensor) -> Tensor:
-    """The inverse of `to_ycbcr`."""
-    matrix, offset = (torch.from_numpy(a).to(x) for a in (np.linalg.inv(_YCBCR), _OFFSET))
-    return torch.einsum("oc,nchw->nohw", matrix, x - offset[:, None, None])

@@ -42,6 +42,11 @@ def tiled(
     return x
 
 
+def at(noise: Tensor, part: tuple[slice, ...]) -> Tensor:
+    """The noise [N], or its map [N, 1, H, W], of a tile."""
+    return noise[part] if noise.dim() == 4 else noise[part[0]]
+
+
 def _windows(shape: torch.Size, tile: int, overlap: int) -> Iterator[tuple[slice, list[slice], list[slice]]]:
     """Which images, which rows and columns of them the network sees, and which of those are kept.
 

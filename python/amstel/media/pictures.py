@@ -59,13 +59,13 @@ def read(path: str | os.PathLike) -> Picture:
 
     Gray stays gray. What is neither gray nor RGB (palettes, CMYK, Lab, ...) becomes RGB, and one bit a pixel eight. The
     orientation that a camera noted is applied, in every format. 16 bits stay 16; those of TIFF go through tifffile and
-    other color of 16 bits through OpenCV, as Pillow would halve them. Floating point (TIFF) is taken as [0, 1] and
-    becomes 16 bits.
+    other color of 16 bits through OpenCV, as Pillow would halve them; 12 bits are scaled to 16. Floating point (TIFF) is
+    taken as [0, 1] and becomes 16 bits. Colors that were multiplied by alpha are divided by it.
 
     Raises:
         OSError: the file does not exist or cannot be read.
-        ValueError: an animation or several pages, of which one alone would be taken; floating point beyond [0, 1]; too
-            many pixels for Pillow.
+        ValueError: an animation or several pages, of which one alone would be taken; floating point beyond [0, 1],
+            integers with a sign or of 32 bits, whose white is not known; too many pixels for Pillow.
     """
     path = Path(path)
     tiff = _is_tiff(path)
@@ -106,11 +106,45 @@ def _pillow(path: Path, tiff: bool) -> tuple[np.ndarray, int, dict[str, Any]]:
         about, orientation = _about(image), int(image.getexif().get(ORIENTATION, 1))
         if tiff:
             orientation = 1  # Pillow turns these by itself
+        if image.format == "PPM" and image.mode == "RGB" and image.tile[0][3][1] > 255:
+            return _ppm(path, image), orientation, about
+        if image.format == "JPEG2000" and image.mode in ("RGB", "RGBA") and _jpeg2000_bits(path) > 8:
+            return _opencv(path, gray=False), orientation, about
         if ";16" in raw and image.mode in ("L", "LA", "RGB", "RGBA"):
             return _opencv(path, gray=raw.startswith("L")), orientation, about
         if not image.mode.startswith(("1", "L", "P", "RGB", "I")) or image.mode == "LAB":
             about.pop("icc_profile", None)  # of CMYK, Lab, ..., which the pixels no longer are
-        return np.asarray(image.convert(_mode(image))), orientation, about
+        data = np.asarray(image.convert(_mode(image)))
+        if ";12" in raw:
+            data = _scaled(data, 4095)
+        clear = image.info.get("transparency")
+        if data.dtype == np.uint16 and isinstance(clear, int):  # one gray value of a PNG
+            data = np.stack([data, np.where(data == clear, 0, 65535).astype(np.uint16)], -1)
+        return data, orientation, about
+
+
+def _scaled(data: np.ndarray, top: int) -> np.ndarray:
+    """0 to `top` as 0 to 65535."""
+    return np.rint(data.astype(np.float64) * (65535 / top)).astype(np.uint16)
+
+
+def _ppm(path: Path, image: Any) -> np.ndarray:
+    """Color of up to 16 bits, which Pillow would halve."""
+    offset, (_, top) = image.tile[0][2:4]
+    data = np.fromfile(path, ">u2", 3 * image.width * image.height, offset=offset)
+    if data.size < 3 * image.width * image.height:
+        raise OSError("the file is cut")
+    return _scaled(data.reshape(image.height, image.width, 3), top)
+
+
+def _jpeg2000_bits(path: Path) -> int:
+    """Bits of a sample, by the marker of the sizes."""
+    data = path.read_bytes()
+    start = data.find(b"\xff\x4f\xff\x51")
+    bits = (data[start + 42] & 127) + 1 if start >= 0 else 8
+    if 8 < bits < 16:
+        raise ValueError(f"{path} must have 8 or 16 bits a sample, got {bits}")
+    return bits
 
 
 def _is_tiff(path: Path) -> bool:
@@ -129,7 +163,11 @@ def _picture(path: Path, data: np.ndarray, about: dict[str, Any]) -> Picture:
         bits, values = 16, data.astype(np.float32)
     else:
         if data.dtype == np.int32:  # Pillow's mode for 16 bits in some formats
-            data = data.clip(0, 65535).astype(np.uint16)
+            if data.size and (data.min() < 0 or data.max() > 65535):
+                raise ValueError(
+                    f"{path} must have 8 or 16 bits, got {data.min()} to {data.max()}, whose white is not known"
+                )
+            data = data.astype(np.uint16)
         bits = 16 if data.dtype == np.uint16 else 8
         values = data.astype(np.float32) / (2**bits - 1)
     if values.ndim == 2:
@@ -198,6 +236,8 @@ def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
             if len(pages) > 1:
                 raise ValueError(f"{path} has {len(pages)} pages; one at a time can be read")
             page = pages[0]
+            if page.dtype is not None and (page.dtype.kind == "i" or page.dtype in (np.uint32, np.uint64)):
+                raise ValueError(f"{path} must have 8 or 16 bits without a sign, got {page.dtype}")
             deep = page.dtype is not None and (page.dtype == np.uint16 or page.dtype.kind == "f")
             plain = page.photometric in (0, 1, 2) and page.bitspersample in (8, 16, 32, 64)
             if not plain or not (deep or page.dtype == np.uint8) or (not deep and page.compression in (6, 7)):
@@ -222,8 +262,19 @@ def _samples(page: Any) -> np.ndarray:
         # Samples beyond color and alpha are of no picture.
         alpha = bool(page.extrasamples) and int(page.extrasamples[0]) in (1, 2)
         data = data[..., : colors + alpha]
+        if alpha and int(page.extrasamples[0]) == 1:
+            data = _divided(data)
         data = data[..., 0] if data.shape[-1] == 1 else data
     return data.astype(data.dtype.newbyteorder("="))
+
+
+def _divided(data: np.ndarray) -> np.ndarray:
+    """Colors that were multiplied by alpha, which comes last, without it; where that is 0, black."""
+    top = 1.0 if data.dtype.kind == "f" else float(np.iinfo(data.dtype).max)
+    alpha = data[..., -1:].astype(np.float64)
+    colors = np.where(alpha > 0, np.minimum(top, top * data[..., :-1] / np.maximum(alpha, 1e-30)), 0)
+    colors = colors if top == 1 else np.rint(colors)
+    return np.concatenate([colors.astype(data.dtype), data[..., -1:]], -1)
 
 
 def _of_tags(page: Any) -> dict[str, Any]:

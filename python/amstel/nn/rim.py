@@ -20,7 +20,7 @@ from amstel.nn._placed import Placed
 from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.unet import RecurrentUNet
 from amstel.ops._winograd import conv3x3
-from amstel.reference.rim import psi
+from amstel.reference.rim import as_complex, psi
 
 State = tuple[Tensor | None, Tensor | None]
 
@@ -51,7 +51,8 @@ class RIM(nn.Module, metaclass=Placed):
       convolution 3x3.
     * "unet", `amstel.nn.unet.RecurrentUNet`, which sees much farther for the same time: a U-Net without biases of four
       scales, whose GRU lives at an eighth of the size and which hands its last features on to the next step. It reads
-      η_t, σ² g_t and a map of σ, with σ = `physics.sigma`, a number or a tensor [N]; 1 where the physics has none.
+      η_t, σ² g_t and a map of σ, with σ = `physics.sigma`, a number, a tensor [N] or a map
+      [N, 1, H, W]; 1 where the physics has none.
 
     Args:
         channels: C of the images; 2 where they are complex, as their real and imaginary part.
@@ -210,11 +211,11 @@ class RIM(nn.Module, metaclass=Placed):
 
     @classmethod
     def pretrained(cls, name: str) -> RIM:
-        """The network with weights that ship, "gray", "color", "sr" or "mri", in evaluation mode.
+        """The network with weights that ship, "gray", "color", "3task", "sr", "mri" or "complex", in evaluation mode.
 
-        "gray" (a U-Net) and "color" are denoisers, "sr" enlarges the gray image 2, 3 or 4 times, "mri" takes complex
-        images of several coils; "gray_conv" is the gray denoiser of the last release. See the cards beside the files. Needs
-        the extra [restore].
+        "gray" and "color" are denoisers, "complex" is one of complex images, as two channels; "sr" enlarges a gray image
+        2, 3 or 4 times; "mri" takes complex images of several coils; "3task" denoises, fills holes and enlarges. All are
+        U-Nets but "gray_conv", the gray denoiser of the last release. See their cards. Needs the extra [restore].
         """
         from amstel import weights
 
@@ -226,7 +227,7 @@ class RIM(nn.Module, metaclass=Placed):
         model.load_state_dict(weights.load(file))
         model.trained_steps = int(said.get("trained_steps", model.steps))
         settings = json.loads(said.get("settings", "{}"))
-        if settings.get("task") in ("gray", "grey", "color", "colour"):
+        if settings.get("task") in ("gray", "grey", "color", "colour", "3task", "complex"):
             low, high = settings["sigma"]
             model.trained_sigma = low / 255, high / 255
         return model.eval()
@@ -236,7 +237,7 @@ class RIM(nn.Module, metaclass=Placed):
     ) -> tuple[Tensor, State]:
         """The update of η from the network's input, [η_t, g_t] or g_t alone, and the next state.
 
-        `sigma`, [N], is for the U-Net, which reads σ² g_t and σ; None: 1.
+        `sigma`, [N] or [N, 1, H, W], is for the U-Net, which reads σ² g_t and σ; None: 1.
         """
         if self.network == "unet":
             return self.unet(self._levelled(given, sigma), state)
@@ -254,7 +255,8 @@ class RIM(nn.Module, metaclass=Placed):
     def _levelled(self, given: Tensor, sigma: Tensor | None) -> Tensor:
         """[η, σ² g, σ]: all in the units of the image, so that the U-Net need not learn to divide by σ²."""
         n, _, height, width = given.shape
-        level = given.new_ones(n, 1, 1, 1) if sigma is None else sigma.to(given).reshape(-1, 1, 1, 1)
+        level = given.new_ones(n) if sigma is None else sigma.to(given)
+        level = level if level.dim() == 4 else level.reshape(-1, 1, 1, 1)
         c = given.shape[1] - self.channels
         parts = [given[:, :c], given[:, c:] * level.square(), level.expand(n, 1, height, width)]
         return torch.cat(parts, 1).contiguous(memory_format=torch.channels_last)
@@ -291,7 +293,7 @@ class RIM(nn.Module, metaclass=Placed):
         etas = run(eta, None, None, steps)[:-2]
         estimates = [psi(e, self.link) for e in etas]
         if complex_:
-            return [torch.view_as_complex(e.permute(0, 2, 3, 1).contiguous()) for e in estimates]
+            return [as_complex(e) for e in estimates]
         return estimates
 
     def _run(
@@ -363,10 +365,12 @@ class RIM(nn.Module, metaclass=Placed):
 
 
 def _sigma(physics: Any, images: Tensor) -> Tensor:
-    """The physics' σ as [N], or 1 as in a `ForwardModel` that is told nothing."""
+    """The physics' σ as [N], or its map [N, 1, H, W], or 1 as in a `ForwardModel` that is told nothing."""
     sigma, n = getattr(physics, "sigma", 1.0), images.shape[0]
     if not isinstance(sigma, Tensor):
         return images.real.new_full((n,), float(sigma))
+    if sigma.dim() == 4 and sigma.shape in ((n, 1, *images.shape[2:]), (1, 1, *images.shape[2:])):
+        return sigma.detach().to(images.real)
     if sigma.is_complex() or sigma.numel() not in (1, n):
         _check.fail("physics.sigma", f"a number or [{n}], one an image", sigma)
     return sigma.detach().to(images.real).reshape(-1).expand(n)
@@ -386,7 +390,7 @@ def _likelihood(y: Tensor, physics: Any, complex_: bool) -> Callable[[Tensor, st
     def network_input(eta: Tensor, link: str) -> Tensor:
         x = psi(eta, link)
         if complex_:
-            x = torch.view_as_complex(x.permute(0, 2, 3, 1).contiguous())
+            x = as_complex(x)
         gradient = prepared.gradient(x) if prepared is not None else physics.gradient(x, y)
         if complex_:
             gradient = torch.view_as_real(gradient).permute(0, 3, 1, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -210,12 +210,14 @@ class _PsGrad(_Linear):
         return _ps(grad, *ctx.saved_tensors, ctx.how), None, None, None
 
 
-_align = forward_mode(_Align, lambda ctx, t, *_: _align(t, *ctx.saved_tensors, ctx.how))
-_ps = forward_mode(_Ps, lambda ctx, t, *_: _ps(t, *ctx.saved_tensors, ctx.how))
-_align_grad = forward_mode(
+_align: Callable[..., Any] = forward_mode(_Align, lambda ctx, t, *_: _align(t, *ctx.saved_tensors, ctx.how))
+_ps: Callable[..., Any] = forward_mode(_Ps, lambda ctx, t, *_: _ps(t, *ctx.saved_tensors, ctx.how))
+_align_grad: Callable[..., Any] = forward_mode(
     _AlignGrad, lambda ctx, t, *_: _align_grad(t, *ctx.saved_tensors, ctx.how, ctx.shape)
 )
-_ps_grad = forward_mode(_PsGrad, lambda ctx, t, *_: _ps_grad(t, *ctx.saved_tensors, ctx.how, ctx.shape))
+_ps_grad: Callable[..., Any] = forward_mode(
+    _PsGrad, lambda ctx, t, *_: _ps_grad(t, *ctx.saved_tensors, ctx.how, ctx.shape)
+)
 
 
 # ---- Fake kernels ----

@@ -9,6 +9,8 @@ from amstel.reference.rim import Sigma, precision
 def fft2(x: Tensor, centered: bool) -> Tensor:
     """Orthonormal; `centered`: both origins in the middle, at index size // 2."""
     dims = (-2, -1)
+    if not x.numel():  # MKL does not transform nothing
+        return x.clone()
     if not centered:  # contiguous: torch 2.14 writes past its buffers where the innermost elements are apart
         return torch.fft.fft2(x.contiguous(), norm="ortho")
     return torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(x, dim=dims), norm="ortho"), dim=dims)
@@ -17,6 +19,8 @@ def fft2(x: Tensor, centered: bool) -> Tensor:
 def ifft2(k: Tensor, centered: bool) -> Tensor:
     """The inverse of `fft2`."""
     dims = (-2, -1)
+    if not k.numel():
+        return k.clone()
     if not centered:
         return torch.fft.ifft2(k.contiguous(), norm="ortho")
     return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(k, dim=dims), norm="ortho"), dim=dims)

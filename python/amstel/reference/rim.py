@@ -12,6 +12,13 @@ from torch import Tensor
 Sigma = float | Tensor
 
 
+def as_complex(parts: Tensor) -> Tensor:
+    """Real and imaginary part [N, 2, H, W] as complex [N, H, W], without a copy from channels_last."""
+    n, _, h, w = parts.shape
+    # Flat, since the stride of a side of length 1, or of any side where there are no images, may be anything.
+    return torch.view_as_complex(parts.permute(0, 2, 3, 1).reshape(-1).view(n, h, w, 2))
+
+
 def psi(eta: Tensor, link: str) -> Tensor:
     """The image of an estimate."""
     return eta if link == "identity" else torch.sigmoid(eta)

@@ -3,9 +3,9 @@
 All begin from the 8-bit images of a folder, and all scores are means over the images.
 
 - Denoising. The noise is sigma / 255 times numpy.random.default_rng([seed, number of the image, in the order of the
-  names]).standard_normal(shape), [H, W] or [H, W, 3], in float32; the noisy image is neither clipped nor rounded. Gray
-  images stay gray, others are RGB, with one PSNR over the three channels. The mean is over seeds 0, 1, ... too; the same noise,
-  but for its size, serves every sigma.
+  names]).standard_normal(shape), [H, W] or [H, W, 3], in float32; the noisy image is neither clipped nor rounded, or, if
+  "quantized", clipped to [0, 1] and rounded to 8 bits. Gray images stay gray, others are RGB, with one PSNR over the three
+  channels. The mean is over seeds 0, 1, ... too; the same noise, but for its size, serves every sigma.
 - Super-resolution. Gray images are taken as they are; of others the luma Y = 16 + 65.481 R + 128.553 G + 24.966 B
   (BT.601, R, G and B in [0, 1]), rounded to 8 bits, as MATLAB's rgb2ycbcr gives it. The image is cropped at the right and
   at the bottom to a multiple of the scale; the small image is its antialiased bicubic reduction (a = -0.5, as MATLAB's
@@ -30,7 +30,8 @@ from amstel import ops
 from amstel._check import fail
 from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.restoration import files
-from amstel.inverse.restore import restore, to_ycbcr
+from amstel.inverse.color import to_ycbcr
+from amstel.inverse.restore import restore
 from amstel.nn.rim import RIM
 
 Row = dict[str, Any]
@@ -66,7 +67,11 @@ def _scores(x: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _row(scores: np.ndarray) -> Row:
-    return dict(zip(("psnr", "psnr_8bit", "ssim"), np.mean(scores, 0).tolist(), strict=True))
+    """Means of [images, 3], and the standard errors of the mean over the images (None of one image)."""
+    names, count = ("psnr", "psnr_8bit", "ssim"), len(scores)
+    errors = (scores.std(0, ddof=1) / np.sqrt(count)).tolist() if count > 1 else [None] * 3
+    means = dict(zip(names, scores.mean(0).tolist(), strict=True))
+    return means | {f"{name}_se": error for name, error in zip(names, errors, strict=True)}
 
 
 def denoising(
@@ -74,6 +79,8 @@ def denoising(
     sigmas: Sequence[float] = (15, 25, 50),
     seeds: int = 3,
     *,
+    quantized: bool = False,
+    gray: bool = False,
     model: RIM | None = None,
     device: str | torch.device = "cpu",
     progress: Callable[[int], None] | None = None,
@@ -86,13 +93,16 @@ def denoising(
         root: the folder (or one image).
         sigmas: standard deviations of the noise, 0..255.
         seeds: how many.
+        quantized: clip the noisy images to [0, 1] and round them to 8 bits, as a file has them.
+        gray: take color images as the mean of ITU-R 601 of their channels, rounded to 8 bits.
         model: default: the weights that ship.
         progress: called with 1 after every image that is restored.
         ranks: processes of which each takes its share of the images.
         failures: takes images that cannot be read, which are left out then; default: their error is raised.
 
     Returns:
-        Rows of "sigma", "images", "seeds", "noisy" (PSNR, unclipped), "psnr", "psnr_8bit", "ssim", and "psnr_seeds".
+        Rows of "sigma", "quantized", "images", "seeds", "noisy" (PSNR), "psnr", "psnr_8bit" and "ssim", each with its
+        standard error ("psnr_se"), and "psnr_seeds".
     """
     _positive("sigmas", sigmas)
     paths, progress = files.find(root), progress or (lambda n: None)
@@ -100,11 +110,14 @@ def denoising(
     def work(number: int) -> np.ndarray:
         """[sigmas, seeds, (noisy, psnr, psnr_8bit, ssim)]"""
         truth = rounded(files.read(paths[number]).pixels)
+        if gray and truth.ndim == 3:
+            truth = rounded(truth @ np.array([0.299, 0.587, 0.114], np.float32))
         found = np.empty((len(sigmas), seeds, 4))
         for i, sigma in enumerate(sigmas):
             for seed in range(seeds):
                 noise = np.random.default_rng([seed, number]).standard_normal(truth.shape)
                 y = (truth + sigma / 255 * noise).astype(np.float32)
+                y = rounded(y) if quantized else y
                 x = restore(y, "denoise", sigma / 255, model=model, device=device)
                 found[i, seed] = psnr(y, truth), *_scores(x, truth)
                 progress(1)
@@ -113,8 +126,9 @@ def denoising(
     done = succeeded(each(range(len(paths)), work, ranks or Ranks(), fatal=failures is None), failures)
     scores = np.stack([outcome.value for outcome in done], 2)  # type: ignore[misc]
     return [
-        {"sigma": sigma, "images": len(done), "seeds": seeds, "noisy": float(of_sigma[..., 0].mean())}
-        | _row(of_sigma[..., 1:].reshape(-1, 3))
+        {"sigma": sigma, "quantized": quantized, "images": len(done), "seeds": seeds}
+        | {"noisy": float(of_sigma[..., 0].mean())}
+        | _row(of_sigma[..., 1:].mean(0))
         | {"psnr_seeds": of_sigma[..., 1].mean(1).tolist()}
         for sigma, of_sigma in zip(sigmas, scores, strict=True)
     ]
@@ -133,7 +147,8 @@ def super_resolution(
     """Scores on the images of a folder, a row for each scale; arguments as `denoising`.
 
     Returns:
-        Rows of "scale", "images", "bicubic" (the same scores of bicubic enlargement), "psnr", "psnr_8bit", "ssim".
+        Rows of "scale", "images", "bicubic" (the same scores of bicubic enlargement), "psnr", "psnr_8bit" and "ssim", each
+        with its standard error.
     """
     _positive("scales", scales)
     paths, progress = files.find(root), progress or (lambda n: None)
@@ -158,6 +173,56 @@ def super_resolution(
         {"scale": scale, "images": len(done), "bicubic": _row(of_scale[:, 0])} | _row(of_scale[:, 1])
         for scale, of_scale in zip(scales, scores, strict=True)
     ]
+
+
+def pairs(
+    noisy: str | os.PathLike,
+    clean: str | os.PathLike,
+    sigma: float | None = None,
+    *,
+    model: RIM | None = None,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int], None] | None = None,
+    ranks: Ranks | None = None,
+    failures: list[Outcome] | None = None,
+) -> list[Row]:
+    """Scores on one's own noisy images and the clean ones of the same stems; arguments as `denoising`.
+
+    Args:
+        noisy, clean: two folders, or two files.
+        sigma: of the noise, 0..255; None: estimated from each image.
+
+    Returns:
+        One row of "sigma" (of None the mean of the estimates), "estimated", "images", "noisy" (the same scores before),
+        "psnr", "psnr_8bit" and "ssim", each with its standard error.
+
+    Raises:
+        ValueError: an image without a partner.
+    """
+    paths, partners = files.find(noisy), {path.stem: path for path in files.find(clean)}
+    progress = progress or (lambda n: None)
+    if not Path(noisy).is_dir():
+        partners = {paths[0].stem: next(iter(partners.values()))}
+    for path in paths:
+        if path.stem not in partners:
+            raise ValueError(f"{clean} must hold an image for each of {noisy}, got none for {path.stem}")
+
+    def work(path: Path) -> tuple[np.ndarray, float]:
+        """[(noisy, restored), (psnr, psnr_8bit, ssim)], sigma"""
+        y, truth = files.read(path).pixels, files.read(partners[path.stem]).pixels
+        if y.shape != truth.shape:
+            sizes = [" x ".join(map(str, t.shape)) for t in (y, truth)]
+            raise ValueError(f"{path} must have the size and channels of {partners[path.stem]}, got {sizes}")
+        level = "auto" if sigma is None else sigma / 255
+        x, found = restore(y, "denoise", level, model=model, device=device, return_sigma=True)
+        progress(1)
+        return np.stack([_scores(y, truth), _scores(x, truth)]), 255 * found
+
+    done = succeeded(each(paths, work, ranks or Ranks(), fatal=failures is None), failures)
+    scores = np.stack([outcome.value[0] for outcome in done])  # type: ignore[index]
+    level = float(np.mean([outcome.value[1] for outcome in done]))  # type: ignore[index]
+    row: Row = {"sigma": level, "estimated": sigma is None, "images": len(done)}
+    return [row | {"before": _row(scores[:, 0])} | _row(scores[:, 1])]
 
 
 def luma(image: np.ndarray) -> np.ndarray:
@@ -186,14 +251,23 @@ def _positive(name: str, values: Sequence[float]) -> None:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as text, PSNR in dB; what was not restored, or bicubically enlarged, beside them."""
+    """The rows of `denoising`, `pairs` or `super_resolution` as text, PSNR in dB; what was not restored, or bicubically enlarged, beside them."""
     lines = []
-    if "sigma" in rows[0]:
+    if "before" in rows[0]:
+        lines.append(f"{'':5s} {'noisy':>15s} {'restored':>23s}")
+        lines.append(f"{'sigma':>5s} {'PSNR':>7s} {'SSIM':>7s} {'PSNR':>7s} {'8 bits':>7s} {'SSIM':>7s}")
+        for r in rows:
+            scores = f"{r['psnr']:7.2f} {r['psnr_8bit']:7.2f} {r['ssim']:7.4f}"
+            b = r["before"]
+            lines.append(f"{r['sigma']:5.1f} {b['psnr']:7.2f} {b['ssim']:7.4f} {scores}")
+        last = f"{rows[0]['images']} images" + (", sigma estimated" if rows[0]["estimated"] else "")
+    elif "sigma" in rows[0]:
         lines.append(f"{'sigma':>5s} {'noisy':>7s} {'PSNR':>7s} {'8 bits':>7s} {'SSIM':>7s}")
         for r in rows:
             scores = f"{r['noisy']:7.2f} {r['psnr']:7.2f} {r['psnr_8bit']:7.2f} {r['ssim']:7.4f}"
             lines.append(f"{r['sigma']:5g} {scores}")
         last = f"{rows[0]['images']} images, {rows[0]['seeds']} seeds"
+        last += ", noisy images clipped and rounded to 8 bits" if rows[0]["quantized"] else ""
     else:
         lines.append(f"{'':5s} {'bicubic':>15s} {'restored':>23s}")
         lines.append(f"{'scale':>5s} {'8 bits':>7s} {'SSIM':>7s} {'PSNR':>7s} {'8 bits':>7s} {'SSIM':>7s}")

@@ -22,7 +22,8 @@ from torch import Tensor
 from amstel._check import fail, tensor
 from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.restoration.evaluate import psnr, ssim
-from amstel.data.mri import cartesian_mask, estimate_sensitivities, read_kspace, read_mask
+from amstel.data.mri import cartesian_mask, estimate_sensitivities, read_mask, read_scan
+from amstel.data.mri.scans import ENDINGS
 from amstel.inverse import MRI, total_variation
 from amstel.inverse.reconstruct import reconstruct
 from amstel.inverse.restore import pretrained
@@ -34,8 +35,8 @@ Row = dict[str, Any]
 #: Weights of total variation among which the baseline is given the best.
 TV_WEIGHTS = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005)
 
-#: What a network of so many channels reconstructs by.
-METHODS = {1: "plug-and-play", 2: "RIM"}
+#: The networks that ship: the method, its name, and that of the denoiser which goes on from its result.
+SHIPPED = (("plug-and-play", "complex", None), ("RIM", "mri", None), ("RIM, plug-and-play", "mri", "complex"))
 
 
 def _central(kspace: Tensor, mask: Tensor) -> Tensor:
@@ -63,8 +64,8 @@ def evaluate(
     Args:
         kspace: fully sampled and centered, complex [coils, H, W].
         mask: [W], or [h, w] at most as large as k-space.
-        model: a network for MRI, or a denoiser as the prior of plug-and-play; default: the ones that ship, one after the
-            other.
+        model: a network for MRI, or a denoiser as the prior of plug-and-play; default: the ones that ship, each alone,
+            and together as `amstel.restore` takes them.
         steps: of the model; default: as `amstel.restore` has it.
         device: where to reconstruct.
         weights: of total variation; the one with the best PSNR on this very slice counts, in favor of the baseline.
@@ -79,7 +80,12 @@ def evaluate(
     if tensor("kspace", kspace, "complex [coils, H, W]").dim() != 3 or not kspace.is_complex():
         fail("kspace", "complex [coils, H, W]", kspace)
     device = torch.device(device)
-    models = [pretrained(n, device) for n in ("gray", "mri")] if model is None else [model.to(device).eval()]
+    ready = lambda name: None if name is None else pretrained(name, device)  # noqa: E731
+    if model is None:
+        models = [(method, ready(name), ready(prior)) for method, name, prior in SHIPPED]
+    else:
+        denoises = model.channels == 1 or model.trained_sigma is not None
+        models = [("plug-and-play" if denoises else "RIM", model.to(device).eval(), None)]
     mask = tensor("mask", mask, "a tensor [W] or [H, W]").to(device)
     full = _central(kspace.to(device), mask)
     y = mask * full
@@ -103,16 +109,16 @@ def evaluate(
     return [
         row("zero-filled", physics.adjoint(y)),
         *([max(tv, key=lambda r: r["psnr"])] if tv else []),
-        *(row(METHODS[m.channels], reconstruct(m, y, mask, maps, steps)) for m in models),
+        *(row(method, reconstruct(m, y, mask, maps, steps, prior)) for method, m, prior in models),  # type: ignore[arg-type]
     ]
 
 
 def find(path: str | os.PathLike) -> list[Path]:
-    """The file, or the .npy files of the folder in the order of their names; ValueError where there is none."""
+    """The file, or the files of k-space in the folder in the order of their names; ValueError where there is none."""
     path = Path(path)
-    found = [path] if path.is_file() else sorted(path.glob("*.npy"))
+    found = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix.lower() in ENDINGS)
     if not found:
-        raise ValueError(f"{path} must hold at least one file of k-space, .npy, got none")
+        raise ValueError(f"{path} must hold at least one file of k-space, {' '.join(ENDINGS)}, got none")
     return found
 
 
@@ -130,7 +136,7 @@ def evaluate_files(
     """`evaluate` on files of k-space; scores are means over the files and the masks of a kind.
 
     Args:
-        paths: fully sampled and centered k-space, complex [coils, H, W] in .npy files.
+        paths: fully sampled and centered k-space of one slice or several, as for `amstel.data.mri.read_scan`.
         masks: masks by kind; default "columns 4x", `seeds` of them: a quarter of the columns, 8 % of them in the
             center, the others at random (`cartesian_mask` with numpy.random.default_rng(seed)).
         progress: called with 1 after every mask of a file.
@@ -148,15 +154,21 @@ def evaluate_files(
         fail("seeds", "an integer >= 1", seeds)
 
     def work(path: str | os.PathLike) -> dict[str, list[list[Row]]]:
-        kspace = read_kspace(path)
-        columns = lambda seed: cartesian_mask(kspace.shape[-1], 4, 0.08, np.random.default_rng(seed))  # noqa: E731
+        scan = read_scan(path)
+        if scan.mask is not None:
+            raise ValueError(
+                f"{path} must hold fully sampled k-space, got {scan.mask.float().mean():.1%} of it"
+            )
+        width = scan.kspace.shape[-1]
+        columns = lambda seed: cartesian_mask(width, 4, 0.08, np.random.default_rng(seed))  # noqa: E731
         of_file = masks or {"columns 4x": [columns(seed) for seed in range(seeds)]}
         found: dict[str, list[list[Row]]] = {}
         for kind, some in of_file.items():
             for mask in some:
-                rows = evaluate(kspace, mask, model, **options)
                 sampled = mask.float().mean().item()
-                found.setdefault(kind, []).append([{**row, "sampled": sampled} for row in rows])
+                for kspace in scan.kspace:
+                    rows = evaluate(kspace, mask, model, **options)
+                    found.setdefault(kind, []).append([{**row, "sampled": sampled} for row in rows])
                 if progress is not None:
                     progress(1)
         return found

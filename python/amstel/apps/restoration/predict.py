@@ -1,9 +1,10 @@
-"""From degraded images or k-space in files to restored ones in files: what `amstel restore INPUT` does."""
+"""From degraded images in files to restored ones in files: what `amstel restore INPUT` does but for k-space."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from amstel import _files, restore
 from amstel.apps.ranks import Outcome, Ranks, each
-from amstel.apps.restoration import evaluate, files
+from amstel.apps.restoration import evaluate, files, given
 from amstel.nn.rim import RIM
 
 Record = dict[str, Any]
@@ -24,11 +25,13 @@ class Options:
     Attributes:
         task: "denoise", "inpaint", "sr" or "mri".
         model: None: the weights that ship.
-        sigma, add_noise: 0..255; noise that is there, and noise to add for a test; None: estimated where images are
-            denoised, 1 where they are inpainted.
+        sigma, add_noise: 0..255; noise that is there, a number or the file of a map, and noise to add for a test; None:
+            estimated where images are denoised or deblurred, 1 where they are inpainted.
         seed: of the noise that is added.
         scale: of "sr".
         mask, sensitivities: files.
+        kernel: of "deblur", see `given.read_kernel`.
+        slice: of k-space, which one; None: all.
         steps: None: as trained.
     """
 
@@ -37,6 +40,8 @@ class Options:
     sigma: Any = None
     scale: int = 2
     mask: Path | None = None
+    kernel: str | None = None
+    slice: int | None = None
     sensitivities: Path | None = None
     add_noise: float | None = None
     seed: int = 0
@@ -76,16 +81,30 @@ def images(
         progress: called with 1 after every file; of one file with the number of its pixels that are done.
     """
     ranks = ranks or Ranks()
-    known = None
-    if options.mask is not None:
-        known = read_mask(options.mask)
+    known = None if options.mask is None else read_mask(options.mask)
+    blur = None if options.kernel is None else given.read_kernel(options.kernel)
+    if isinstance(options.sigma, Path):
+        options = replace(options, sigma=255 * given.read_sigma(options.sigma))
+    _warn_of_jpeg(sources, options)
     alone = len(sources) == 1
 
     def work(number: int) -> Record:
         update = progress if alone else None
-        return _image(number, sources[number], targets[number], options, known, ranks, update)
+        return _image(number, sources[number], targets[number], options, (known, blur), ranks, update)
 
     return each(range(len(sources)), work, ranks, None if alone else progress)
+
+
+def _warn_of_jpeg(sources: Sequence[Path], options: Options) -> None:
+    """Artifacts of JPEG are no noise that weights were trained on, and the noise under them is estimated too low."""
+    found = [path for path in sources if path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif")]
+    if found and options.task in ("denoise", "deblur") and not options.add_noise:
+        more = f" and {len(found) - 1} more are JPEG files" if len(found) > 1 else " is a JPEG file"
+        warnings.warn(
+            f"{found[0]}{more}: compression changed the noise and added artifacts, which the weights do not know; "
+            "restore the original where there is one",
+            stacklevel=3,
+        )
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -108,10 +127,11 @@ def _image(
     source: Path,
     target: Path,
     options: Options,
-    mask: np.ndarray | None,
+    beside: tuple[np.ndarray | None, np.ndarray | None],
     ranks: Ranks,
     progress: Callable[[int], None] | None,
 ) -> Record:
+    mask, kernel = beside
     picture = files.read(source)
     files.check_writable(target, picture)
     _files.distinct(target, source, argument="output")
@@ -126,12 +146,16 @@ def _image(
     if options.task == "sr":
         how["scale"] = options.scale
     else:
-        level = options.sigma or options.add_noise
+        level = options.add_noise if options.sigma is None else options.sigma
+        if isinstance(level, np.ndarray) and level.shape != y.shape[:2]:
+            sizes = [f"{s[1]} x {s[0]} pixels" for s in (level.shape, y.shape)]
+            raise ValueError(f"the map of --sigma has {sizes[0]}, but the image {source} {sizes[1]}")
         how |= {"sigma": "auto" if level is None else level / 255, "return_sigma": True}
     x = restore(
         y,
         options.task,
         mask=mask,
+        kernel=kernel,
         model=options.model,
         device=ranks.device,
         steps=options.steps,
@@ -140,10 +164,12 @@ def _image(
     )
     if how.pop("return_sigma", False):
         x, assumed = x
-        estimated = how["sigma"] == "auto"
-        how = {"sigma": assumed if estimated else how["sigma"]}
-        if options.task == "denoise":
+        estimated = level is None
+        how = {"sigma": float(np.mean(assumed if estimated else how["sigma"]))}
+        if options.task in ("denoise", "deblur"):
             how["estimated"] = estimated
+    if options.kernel is not None:
+        how["kernel"] = options.kernel
     alpha = picture.alpha
     if alpha is not None and options.task == "sr":
         alpha = evaluate.enlarged(alpha, options.scale)
@@ -161,38 +187,3 @@ def _image(
     if options.add_noise:
         record |= {"noisy_psnr": evaluate.psnr(y, truth), "psnr": evaluate.psnr(x, truth)}
     return record
-
-
-def kspace(source: Path, target: Path, options: Options, ranks: Ranks | None = None) -> Record:
-    """Reconstruct the k-space of a file: the magnitude as a picture, the complex image as .npy beside it."""
-    from amstel.data import mri
-
-    assert options.mask is not None
-    files.check_writable(target)
-    numbers = target.with_suffix(".npy")
-    _files.distinct(numbers, source, options.mask, argument="output")
-    y, mask = mri.read_kspace(source), mri.read_mask(options.mask)
-    maps = None if options.sensitivities is None else mri.read_kspace(options.sensitivities)
-    x = restore(
-        y[None],
-        "mri",
-        mask=mask if mask.dim() == 1 else mask[None, None],
-        sensitivities=maps,
-        model=options.model,
-        device=(ranks or Ranks()).device,
-        steps=options.steps,
-    )[0].numpy()
-    magnitude = np.abs(x)
-    files.write(target, files.Picture(magnitude / max(magnitude.max(), 1e-30)))
-    with _files.replacing(numbers) as temporary:
-        np.save(temporary, x)
-    coils, height, width = y.shape
-    return {
-        "input": str(source),
-        "output": str(target),
-        "complex_output": str(numbers),
-        "width": width,
-        "height": height,
-        "coils": coils,
-        "sampled": float(mask.float().mean()),
-    }

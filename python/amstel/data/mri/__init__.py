@@ -7,10 +7,12 @@ k-space and mask, which is `amstel.inverse.MRI(..., centered=True)`. Transforms 
 from amstel.data.mri.images import CoilImages
 from amstel.data.mri.masks import cartesian_mask, poisson_disc_mask, radial_mask
 from amstel.data.mri.readers import read_admmnet, read_kspace, read_mask
+from amstel.data.mri.scans import Scan, read_maps, read_scan
 from amstel.data.mri.sensitivities import estimate_sensitivities, loop_sensitivities
 
 __all__ = [
     "CoilImages",
+    "Scan",
     "cartesian_mask",
     "estimate_sensitivities",
     "loop_sensitivities",
@@ -18,5 +20,7 @@ __all__ = [
     "radial_mask",
     "read_admmnet",
     "read_kspace",
+    "read_maps",
     "read_mask",
+    "read_scan",
 ]

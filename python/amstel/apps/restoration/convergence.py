@@ -1,0 +1,148 @@
+"""How fast estimates become good: PSNR over the steps of an iteration, beside those of total variation at equal steps.
+
+Patches of 64x64 pixels (32x32 of random projections) from the middle of images, gray. Total variation is FISTA
+(`amstel.inverse.total_variation`) with the best of three weights at its last step.
+
+- "denoise": sigma 25; the steps of the network.
+- "super-resolve x3": the steps of the network, which begins with bicubic enlargement.
+- "projection P/N = r": r times as many random projections as pixels, noise of 1 / 255; the steps of plug-and-play with the
+  gray denoiser.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amstel import inverse
+from amstel.apps.restoration import evaluate, files
+from amstel.inverse.plug_and_play import _turned, plug_and_play
+from amstel.inverse.restore import sr_sigma
+from amstel.nn.rim import RIM
+
+Row = dict[str, Any]
+
+RATIOS, STEPS = (0.1, 0.2, 0.3, 0.4, 0.5), 15
+WEIGHTS = {"denoise": (0.05, 0.08, 0.12), "super": (0.0005, 0.002, 0.005), "projection": (0.003, 0.01, 0.03)}
+
+
+@torch.no_grad()
+def curves(
+    root: str | os.PathLike,
+    *,
+    images: int = 20,
+    seed: int = 0,
+    ratios: Sequence[float] = RATIOS,
+    progress: Callable[[int], None] | None = None,
+) -> list[Row]:
+    """Rows of "task", "method" and "psnr", its mean over the patches after every step.
+
+    Args:
+        root: a folder of images of at least 64x64 pixels; the first `images` of them are taken.
+        seed: of noise and projections.
+        ratios: P / N of the random projections.
+        progress: called with 1 after every task.
+
+    Raises:
+        ValueError: a folder without images, images that are smaller.
+    """
+    paths = files.find(root)[:images]
+    x = torch.stack([_patch(path) for path in paths])[:, None]
+    generator = torch.Generator().manual_seed(seed)
+    gray, sr = RIM.pretrained("gray"), RIM.pretrained("sr")
+    rows: list[Row] = []
+
+    def add(task: str, method: str, estimates: Sequence[Tensor], truth: Tensor) -> None:
+        rows.append({"task": task, "method": method, "psnr": [_psnr(t, truth) for t in estimates]})
+
+    def against(
+        task: str, kind: str, y: Tensor, physics: inverse.ForwardModel, truth: Tensor, steps: int
+    ) -> None:
+        """Total variation, with the weight that is best at the end."""
+        best = max(WEIGHTS[kind], key=lambda w: _psnr(inverse.total_variation(y, physics, w, steps), truth))
+        found = [inverse.total_variation(y, physics, best, t) for t in range(1, steps + 1)]
+        add(task, "total variation", found, truth)
+        if progress is not None:
+            progress(1)
+
+    physics: inverse.ForwardModel = inverse.Denoising(25 / 255)
+    y = x + 25 / 255 * torch.randn(x.shape, generator=generator)
+    steps = gray.trained_steps or gray.steps
+    add("denoise", "RIM", gray(y, physics, steps), x)
+    against("denoise", "denoise", y, physics, x, steps)
+
+    truth = x[..., :63, :63]
+    physics = inverse.SuperResolution(3, sr_sigma(3))
+    y = (physics(truth) * 255).round().clamp(0, 255) / 255
+    add("super-resolve x3", "RIM", sr(y, physics, initial=physics.adjoint(y) * 9), truth)
+    against("super-resolve x3", "super", y, physics, truth, sr.trained_steps or sr.steps)
+
+    small = x[..., 16:48, 16:48].contiguous()
+    for ratio in ratios:
+        task = f"projection P/N = {ratio:g}"
+        physics = inverse.StructuredProjection((1, 32, 32), round(ratio * 1024), 1 / 255, seed=seed)
+        y = physics(small)
+        y = y + torch.randn(y.shape, generator=generator) / 255
+        found: list[Tensor] = []
+
+        def denoise(t: Tensor, level: float, found: list[Tensor] = found) -> Tensor:
+            found.append(_turned(t, len(found), back=True))
+            return gray(t, inverse.Denoising(level), 1)[-1]
+
+        levels = np.geomspace(60, 2, STEPS - 1) / 255
+        last = plug_and_play(y, physics, denoise, levels.tolist(), weight=0.3, iterations=8)
+        add(task, "plug-and-play", [*found, last], small)
+        against(task, "projection", y, physics, small, STEPS)
+    return rows
+
+
+def count(ratios: Sequence[float] = RATIOS) -> int:
+    """How often `curves` calls its progress."""
+    return 2 + len(ratios)
+
+
+def _patch(path: Path) -> Tensor:
+    pixels = files.read(path).pixels
+    pixels = pixels if pixels.ndim == 2 else pixels @ np.array([0.299, 0.587, 0.114], np.float32)
+    i, j = (n // 2 - 32 for n in pixels.shape)
+    if i < 0 or j < 0:
+        raise ValueError(
+            f"{path} must have at least 64 x 64 pixels, got {pixels.shape[1]} x {pixels.shape[0]}"
+        )
+    return torch.from_numpy(np.ascontiguousarray(pixels[i : i + 64, j : j + 64]))
+
+
+def _psnr(x: Tensor, truth: Tensor) -> float:
+    pairs = zip(x.numpy(), truth.numpy(), strict=True)
+    return float(np.mean([evaluate.psnr(a, b) for a, b in pairs]))
+
+
+def text(rows: Sequence[Row]) -> str:
+    """A line for each task and method, PSNR in dB after every step."""
+    width = max(len(row["task"]) for row in rows)
+    return "\n".join(
+        f"{row['task']:<{width}}  {row['method']:<15} " + " ".join(f"{v:5.2f}" for v in row["psnr"])
+        for row in rows
+    )
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """The curves as a figure, a panel for each task, by `amstel.plot.convergence`."""
+    from amstel import _files, plot
+
+    figures, agg = files.module("matplotlib.figure"), files.module("matplotlib.backends.backend_agg")
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    figure = figures.Figure(figsize=(3.4 * len(tasks), 3), layout="constrained")
+    agg.FigureCanvasAgg(figure)
+    for task, axes in zip(tasks, figure.subplots(1, len(tasks), squeeze=False)[0], strict=True):
+        of_task = {row["method"]: row["psnr"] for row in rows if row["task"] == task}
+        plot.convergence(of_task, xlabel="step", ylabel="PSNR, dB", axes=axes)
+        axes.set_title(task, fontsize=10)
+    with _files.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=100)

@@ -1,0 +1,88 @@
+"""What the command line is given beside pictures: kernels of blurs by name or file, and maps of the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amstel import inverse
+from amstel.apps.restoration import files
+
+#: Names of kernels, their function and how many numbers they take.
+KERNELS: dict[str, tuple[Callable[..., Any], str, tuple[int, ...]]] = {
+    "gaussian": (inverse.gaussian_kernel, "gaussian:SIGMA", (1,)),
+    "motion": (inverse.motion_kernel, "motion:LENGTH or motion:LENGTH:DEGREES", (1, 2)),
+    "disk": (inverse.disk_kernel, "disk:RADIUS", (1,)),
+}
+
+
+def read_kernel(text: str) -> np.ndarray:
+    """A kernel [kh, kw], its sum 1, of a name with its numbers (`KERNELS`), in pixels, or of a file: .npy, or a picture.
+
+    An even side gets a row or column of zeros at its end, which moves nothing.
+
+    Raises:
+        ValueError: neither; a kernel of another rank, with a sum that is not positive, with NaN.
+        OSError: the file cannot be read.
+    """
+    name, *numbers = text.split(":")
+    if name in KERNELS and not Path(text).is_file():
+        function, usage, counts = KERNELS[name]
+        try:
+            values = [float(number) for number in numbers]
+        except ValueError:
+            values = []
+        if len(values) not in counts:
+            raise ValueError(f"--kernel must be {usage}, got {text!r}")
+        return function(*values).numpy()
+    path = Path(text)
+    if not path.is_file():
+        names = ", ".join(usage for _, usage, _ in KERNELS.values())
+        raise ValueError(f"--kernel must be a file, or {names}, got {text!r}")
+    if path.suffix.lower() == ".npy":
+        kernel = _numbers(path)
+    else:
+        pixels = files.read(path).pixels
+        kernel = pixels if pixels.ndim == 2 else pixels.mean(2)
+    if kernel.ndim != 2 or not np.isfinite(kernel).all() or not kernel.sum() > 0:
+        raise ValueError(
+            f"{path} must hold a kernel [kh, kw] with a sum > 0, got {kernel.dtype} {list(kernel.shape)}"
+        )
+    kernel = kernel.astype(np.float64)
+    kernel = np.pad(kernel, [(0, 1 - n % 2) for n in kernel.shape])
+    return kernel / kernel.sum()
+
+
+def read_sigma(path: Path) -> np.ndarray:
+    """A map of the noise [H, W] in units of the image, of a file: numbers 0..255 in .npy, or a gray picture of 8 bits.
+
+    Raises:
+        ValueError: another shape, numbers that are not > 0.
+    """
+    if path.suffix.lower() == ".npy":
+        level = _numbers(path)
+    else:
+        pixels = files.read(path).pixels
+        level = 255 * (pixels if pixels.ndim == 2 else pixels.mean(2))
+    if (
+        level.ndim != 2
+        or level.dtype.kind not in "iuf"
+        or not (np.isfinite(level).all() and (level > 0).all())
+    ):
+        raise ValueError(
+            f"{path} must hold sigma > 0 at every pixel [H, W], got {level.dtype} {list(level.shape)}"
+        )
+    return level / 255
+
+
+def _numbers(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} must be a .npy file without pickled objects") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
+        raise ValueError(f"{path} must be a .npy file of one array of real numbers")
+    return array

@@ -1,0 +1,114 @@
+"""From k-space in a file to images in files: what `amstel restore INPUT --task mri` does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amstel import _files, restore
+from amstel.apps.ranks import Ranks
+from amstel.apps.restoration import files
+from amstel.apps.restoration.predict import Options
+from amstel.data import mri
+
+Record = dict[str, Any]
+
+
+def reconstruct(
+    source: Path,
+    target: Path,
+    options: Options,
+    ranks: Ranks | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Record:
+    """The magnitudes as a picture, slices side by side, and the complex images as .npy beside it.
+
+    Args:
+        source: as for `amstel.data.mri.read_scan`.
+        target: the picture; the magnitudes are divided by their largest value in all slices.
+        options: mask (default: what was sampled by the file), sensitivities, slice, model, steps.
+        progress: called with 1 after every slice.
+
+    Returns:
+        What was done; the images are [H, W] of one slice and [slices, H, W] of several, cut to the size that the file says.
+    """
+    files.check_writable(target)
+    numbers = target.with_suffix(".npy")
+    _files.distinct(numbers, source, *filter(None, [options.mask, options.sensitivities]), argument="output")
+    scan = mri.read_scan(source)
+    maps = None if options.sensitivities is None else mri.read_maps(options.sensitivities)
+    count = len(scan.kspace)
+    if maps is not None and len(maps) not in (1, count):
+        raise ValueError(
+            f"{options.sensitivities} must hold maps of one slice or of {count}, got {len(maps)}"
+        )
+    if options.mask is not None:
+        scan = replace(scan, mask=_mask(options.mask, source, scan.kspace))
+    if maps is None:
+        scan = scan.without_oversampling()
+    mask = torch.ones(scan.kspace.shape[-1], dtype=torch.bool) if scan.mask is None else scan.mask
+    chosen = range(count) if options.slice is None else [options.slice]
+    if options.slice is not None and options.slice >= count:
+        raise ValueError(
+            f"--slice must be at most {count - 1}, as {source} has {count} slices, got {options.slice}"
+        )
+    images = []
+    for number in chosen:
+        y = scan.kspace[number : number + 1]
+        if not y.any():
+            x = torch.zeros(y.shape[-2:], dtype=y.dtype)
+        else:
+            x = restore(
+                y,
+                "mri",
+                mask=mask if mask.dim() == 1 else mask[None, None],
+                sensitivities=None if maps is None else maps[number if len(maps) > 1 else 0],
+                model=options.model,
+                device=(ranks or Ranks()).device,
+                steps=options.steps,
+            )[0]
+        images.append(scan.cropped(x))
+        if progress is not None:
+            progress(1)
+    found = torch.stack(images).numpy()
+    magnitude = np.abs(found)
+    files.write(target, files.Picture(side_by_side(magnitude / max(magnitude.max(), 1e-30))))
+    with _files.replacing(numbers) as temporary:
+        np.save(temporary, found if len(found) > 1 else found[0])
+    return {
+        "input": str(source),
+        "output": str(target),
+        "complex_output": str(numbers),
+        "width": x.shape[2],
+        "height": x.shape[1],
+        "slices": len(x),
+        "coils": scan.kspace.shape[1],
+        "sampled": float(mask.float().mean()),
+    }
+
+
+def _mask(path: Path, source: Path, kspace: Tensor) -> Tensor:
+    mask, size = mri.read_mask(path), tuple(kspace.shape[-2:])
+    if mask.shape not in (size[1:], size):
+        raise ValueError(
+            f"--mask {path} must be [{size[1]}] or {list(size)} as {source}, got {list(mask.shape)}"
+        )
+    return mask
+
+
+def side_by_side(images: np.ndarray) -> np.ndarray:
+    """[count, H, W] in rows and columns of one picture, about square, from the upper left."""
+    count, height, width = images.shape
+    columns = math.ceil(math.sqrt(count * height / width))
+    columns = min(count, columns)
+    rows = math.ceil(count / columns)
+    grid = np.zeros((rows * columns, height, width), images.dtype)
+    grid[:count] = images
+    return grid.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)

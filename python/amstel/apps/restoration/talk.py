@@ -1,0 +1,168 @@
+"""The tables by which recurrent inference machines are known, ours beside what was published.
+
+Denoising of gray images, with the noisy input as it is and clipped and rounded ("quantized"), of color images, and
+super-resolution, each with the standard error of the mean over the images; and, where such weights are there, what is lost
+without the estimate as an input and without state. Published figures are of BSD68, CBSD68 and the 100 test images of BSD300,
+thus beside other images for orientation only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amstel import weights
+from amstel.apps.ranks import Outcome, Ranks
+from amstel.apps.restoration import evaluate, files
+from amstel.nn.rim import RIM
+
+Row = dict[str, Any]
+
+#: PSNR in dB at sigma 15, 25, 50 by whether the input is quantized: P. Putzky and M. Welling, arXiv 1706.04008, and the
+#: authors' talk (RIM, RIM-3task); K. Zhang et al., IEEE TIP 26, 2017 (DnCNN).
+GRAY: dict[bool, dict[str, tuple[float, float, float]]] = {
+    False: {"RIM": (31.31, 28.91, 26.06), "RIM-3task": (31.19, 28.67, 25.78), "DnCNN": (31.72, 29.23, 26.23)},
+    True: {"RIM": (31.10, 28.72, 25.88)},
+}
+#: At sigma 25; FFDNet: K. Zhang et al., IEEE TIP 27, 2018.
+COLOR: dict[bool, dict[str, float]] = {False: {"RIM": 30.84, "FFDNet": 31.21}, True: {"RIM": 30.67}}
+#: PSNR and SSIM of two, three and four times.
+LARGER = {"RIM": ((31.39, 0.8885), (28.51, 0.7888), (27.01, 0.7156))}
+SIGMAS, COLOR_SIGMAS, SCALES = (15, 25, 50), (25,), (2, 3, 4)
+#: Folders of a data set's root, by table; without them the root itself is the folder of all.
+FOLDERS = {"gray": ("bsd68",), "color": ("cbsd68",), "sr": ("bsd300_test", "cbsd68")}
+#: Names of weights beside those of "gray", if they are there.
+OTHERS = {
+    "one network for three tasks": "3task",
+    "without the estimate": "gray_no_estimate",
+    "without state": "gray_no_state",
+}
+
+
+def folders(root: str | os.PathLike) -> dict[str, Path]:
+    """The folder of images of each table: "gray", "color" (absent where all images are gray) and "sr"."""
+    root = Path(root)
+    found = {}
+    for table, names in FOLDERS.items():
+        there = [root / name for name in names if (root / name).is_dir()]
+        if there:
+            found[table] = there[0]
+    if found:
+        return found
+    images = files.find(root)
+    color = [path for path in images if files.read(path).pixels.ndim == 3]
+    return {"gray": root, "sr": root} | ({"color": root} if color else {})
+
+
+def count(root: str | os.PathLike, seeds: int = 1) -> int:
+    """How many images are restored for the tables."""
+    each = {"gray": 2 * len(SIGMAS) * seeds, "color": 2 * len(COLOR_SIGMAS) * seeds, "sr": len(SCALES)}
+    total = sum(each[table] * len(files.find(folder)) for table, folder in folders(root).items())
+    return total + len(_others()) * each["gray"] * len(files.find(folders(root)["gray"]))
+
+
+def tables(
+    root: str | os.PathLike,
+    seeds: int = 1,
+    *,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int], None] | None = None,
+    ranks: Ranks | None = None,
+    failures: list[Outcome] | None = None,
+) -> list[Row]:
+    """The rows of `evaluate.denoising` and `evaluate.super_resolution` with "table", "folder", "method" and "published".
+
+    Args:
+        root: a folder of images, or one that holds folders bsd68, cbsd68 and bsd300_test.
+        seeds, device, progress, ranks, failures: as for `evaluate.denoising`. Color images are gray by their luma in the
+            table of gray ones.
+
+    Raises:
+        ValueError: a folder without images.
+    """
+    how: dict[str, Any] = {"device": device, "progress": progress, "ranks": ranks, "failures": failures}
+    found, rows = folders(root), []
+    models: dict[str, RIM | None] = {"amstel": None} | {
+        name: load(file, device) for name, file in _others().items()
+    }
+    for method, model in models.items():
+        if "gray" in found:
+            for quantized in (False, True):
+                some = evaluate.denoising(
+                    found["gray"], SIGMAS, seeds, quantized=quantized, gray=True, model=model, **how
+                )
+                rows += _named(some, "gray", found, method)
+                for row, k in zip(some, range(len(SIGMAS)), strict=True):
+                    row["published"] = {name: of[k] for name, of in GRAY[quantized].items()}
+    if "color" in found:
+        for quantized in (False, True):
+            some = evaluate.denoising(found["color"], COLOR_SIGMAS, seeds, quantized=quantized, **how)
+            rows += _named(some, "color", found, "amstel")
+            some[0]["published"] = dict(COLOR[quantized])
+    if "sr" in found:
+        some = evaluate.super_resolution(found["sr"], SCALES, **how)
+        rows += _named(some, "sr", found, "amstel")
+        for row, k in zip(some, range(len(SCALES)), strict=True):
+            row["published"] = {name: of[k][0] for name, of in LARGER.items()}
+            row["published_ssim"] = {name: of[k][1] for name, of in LARGER.items()}
+    return rows
+
+
+def load(name: str, device: str | torch.device) -> RIM:
+    return RIM.pretrained(name).to(device)
+
+
+def _others() -> dict[str, str]:
+    there = weights.names()
+    return {name: file for name, file in OTHERS.items() if f"rim_{file}" in there}
+
+
+def _named(rows: list[Row], table: str, found: dict[str, Path], method: str) -> list[Row]:
+    for row in rows:
+        row.update(table=table, folder=found[table].name, method=method)
+    return rows
+
+
+def text(rows: Sequence[Row]) -> str:
+    """The tables to print: mean ± its standard error over the images, what was published to the right."""
+    lines: list[str] = []
+    titles = {
+        "gray": "gray denoising, PSNR",
+        "color": "color denoising, PSNR",
+        "sr": "super-resolution, PSNR and SSIM",
+    }
+    for table, title in titles.items():
+        of_table = [row for row in rows if row["table"] == table]
+        if not of_table:
+            continue
+        first = of_table[0]
+        lines += (
+            ["", f"{title}: {first['folder']}, {first['images']} images"]
+            if lines
+            else [f"{title}: {first['folder']}, {first['images']} images"]
+        )
+        for row in of_table:
+            published = ", ".join(f"{name} {value:.2f}" for name, value in row["published"].items())
+            if table == "sr":
+                b = row["bicubic"]
+                line = f"x{row['scale']}  {_with(row, 'psnr', 2)}  {_with(row, 'ssim', 4)}"
+                line += f"  bicubic {b['psnr']:.2f} {b['ssim']:.4f}"
+                published += "".join(f" {value:.4f}" for value in row["published_ssim"].values())
+            else:
+                kind = "quantized" if row["quantized"] else "as it is"
+                line = f"sigma {row['sigma']:<3g} {kind:<9} {_with(row, 'psnr', 2)}"
+                line += "" if row["method"] == "amstel" else f"  {row['method']}"
+            lines.append(f"  {line}  (published: {published})" if published else f"  {line}")
+    missing = [name for name in OTHERS if name not in {row["method"] for row in rows}]
+    if missing:
+        lines += ["", f"no weights ship for: {', '.join(missing)}"]
+    return "\n".join(lines)
+
+
+def _with(row: Row, name: str, digits: int) -> str:
+    error = row[f"{name}_se"]
+    return f"{row[name]:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")

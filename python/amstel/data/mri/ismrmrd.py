@@ -1,0 +1,123 @@
+"""Cartesian k-space from the acquisitions of an ISMRMRD file, line by line.
+
+Source: S. Inati et al., ISMRM Raw Data Format: A Proposed Standard for MRI Raw Datasets, MRM 77, 2017.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: Bits of `flags`, from 1: lines that are of no image (noise, navigators, corrections, feedback, dummies).
+_NOT_OF_IMAGES = (19, 23, 24, 26, 27, 28, 29)
+#: Bit of a line that is there for calibration alone: it counts where no other line was measured.
+_CALIBRATION = 20
+#: Bit of a line whose samples come in the other direction.
+_REVERSED = 22
+#: What a file may have one of only.
+_ONE = ("contrast", "phase", "set", "repetition")
+
+
+def sizes(xml: bytes | str) -> tuple[tuple[int, int, int], tuple[int, int, int], dict[str, int]]:
+    """Matrices of the encoded and of the reconstructed space, x, y and z, and the centers of the encoding steps."""
+    try:
+        root = ElementTree.fromstring(xml)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"the header of ISMRMRD must be XML, got {error}") from error
+    name = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
+
+    def matrix(space: str) -> tuple[int, int, int]:
+        at = f"{name}encoding/{name}{space}/{name}matrixSize/{name}"
+        found = [root.findtext(at + axis) for axis in "xyz"]
+        if None in found:
+            raise ValueError(f"the header of ISMRMRD must give the matrix of its {space}")
+        x, y, z = (int(n) for n in found)  # type: ignore[arg-type]
+        return x, y, z
+
+    centers = {}
+    for step in ("kspace_encoding_step_1", "kspace_encoding_step_2"):
+        text = root.findtext(f"{name}encoding/{name}encodingLimits/{name}{step}/{name}center")
+        if text is not None:
+            centers[step] = int(text)
+    trajectory = root.findtext(f"{name}encoding/{name}trajectory")
+    if trajectory not in (None, "cartesian"):
+        raise ValueError(f"the trajectory of an ISMRMRD file must be cartesian, got {trajectory}")
+    return matrix("encodedSpace"), matrix("reconSpace"), centers
+
+
+def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
+    """k-space [slices, coils, readout, lines], the columns that were measured (None: all), the size of the image.
+
+    Lines that were measured several times are averaged; a volume is transformed along its second phase encoding, so that
+    its partitions are slices.
+
+    Raises:
+        ValueError: not Cartesian, several contrasts, phases, sets or repetitions, slices or partitions whose lines differ.
+    """
+    xml = group["xml"][()]
+    (nx, ny, nz), (rx, ry, _), centers = sizes(np.asarray(xml).reshape(-1)[0])
+    records = group["data"][()]
+    head = records["head"]
+    flags = head["flags"].astype(np.uint64)
+    of_image = np.ones(len(records), bool)
+    for bit in _NOT_OF_IMAGES:
+        of_image &= (flags >> np.uint64(bit - 1)) & np.uint64(1) == 0
+    records, head, flags = records[of_image], head[of_image], flags[of_image]
+    if not len(records):
+        raise ValueError(f"{path} must hold acquisitions of an image, got none")
+    index = head["idx"]
+    for name in _ONE:
+        values = np.unique(index[name])
+        if len(values) > 1:
+            raise ValueError(f"{path} must hold one {name}, got {len(values)}")
+    coils = np.unique(head["active_channels"])
+    if len(coils) > 1:
+        raise ValueError(f"{path} must have as many coils in every line, got {coils.tolist()}")
+    slices, of_slice = np.unique(index["slice"], return_inverse=True)
+    nz = max(nz, 1)
+    kspace = np.zeros((len(slices), nz, int(coils[0]), nx, ny), np.complex64)
+    count = np.zeros((len(slices), nz, ny))
+    calibration = flags >> np.uint64(_CALIBRATION - 1) & np.uint64(1) == 1
+    order = np.argsort(calibration, kind="stable")
+    images = len(records) - int(calibration.sum())
+    # The middle of k-space belongs at n // 2.
+    first, second = (
+        n // 2 - centers.get(step, n // 2)
+        for n, step in ((ny, "kspace_encoding_step_1"), (nz, "kspace_encoding_step_2"))
+    )
+    measured = count > 0
+    for number, k in enumerate(order):
+        record, where = records[k], of_slice.reshape(-1)[k]
+        one = record["head"]
+        if number == images:
+            measured = count > 0
+        samples = int(one["number_of_samples"])
+        data = np.asarray(record["data"], np.float32).view(np.complex64).reshape(int(coils[0]), samples)
+        if int(one["flags"]) >> (_REVERSED - 1) & 1:
+            data = data[:, ::-1]
+        column = int(one["idx"]["kspace_encode_step_1"]) + first
+        part = int(one["idx"]["kspace_encode_step_2"]) + second if nz > 1 else 0
+        begin = nx // 2 - int(one["center_sample"])
+        if not (0 <= column < ny and 0 <= part < nz and 0 <= begin and begin + samples <= nx):
+            raise ValueError(
+                f"{path} must have lines within its matrix {nx} x {ny} x {nz}, got line {column} of {part}"
+            )
+        if calibration[k] and measured[where, part, column]:
+            continue
+        kspace[where, part, :, begin : begin + samples, column] += data
+        count[where, part, column] += 1
+    if ((count > 0) != (count[:1, :1] > 0)).any():
+        raise ValueError(f"{path} must have the same lines in every slice and partition")
+    kspace /= np.maximum(count, 1)[:, :, None, None, :]
+    found = torch.from_numpy(kspace)
+    if nz > 1:
+        turned = torch.fft.ifft(torch.fft.ifftshift(found, dim=1), dim=1, norm="ortho")
+        found = torch.fft.fftshift(turned, dim=1)
+    columns = torch.from_numpy(count.sum((0, 1)) > 0)
+    whole = found.flatten(0, 1)
+    return whole, None if columns.all() else columns, (min(rx, nx), min(ry, ny))

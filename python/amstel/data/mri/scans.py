@@ -1,0 +1,310 @@
+"""Whole scans from the files that scanners and toolboxes write: fastMRI, ISMRMRD, BART, MATLAB and NumPy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amstel import _check
+from amstel._optional import need
+from amstel.data.mri import ismrmrd
+from amstel.reference.mri import fft2, ifft2
+
+#: Names under which k-space lies in files that hold several things.
+KSPACE = ("kspace", "ksp", "kdata", "k", "y", "data", "rawdata")
+ENDINGS = (".npy", ".npz", ".h5", ".hdf5", ".mat", ".cfl")
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """k-space of some slices, as a file holds it.
+
+    Attributes:
+        kspace: complex64 [slices, coils, H, W], centered; not finite only where nothing was sampled, if at all.
+        mask: bool [W] or [H, W], what was sampled, by what the file says or else by what is there; None where a file says
+            nothing and everything is there.
+        image_size: (height, width) that the scanner makes of it, the middle of what is reconstructed; None: all of it.
+
+    Example:
+        >>> scan = Scan(torch.ones(2, 1, 4, 6, dtype=torch.complex64))
+        >>> scan.kspace.shape, scan.cropped(torch.ones(2, 4, 6)).shape
+        (torch.Size([2, 1, 4, 6]), torch.Size([2, 4, 6]))
+    """
+
+    kspace: Tensor
+    mask: Tensor | None = None
+    image_size: tuple[int, int] | None = None
+
+    def cropped(self, images: Tensor) -> Tensor:
+        """The middle of images [..., H, W] that has `image_size`."""
+        return images if self.image_size is None else _middle(images, *self.image_size)
+
+    def without_oversampling(self) -> Scan:
+        """The field of view in the direction of the rows (readout) cut to that of the image, half as much as a rule.
+
+        Exact where whole columns are sampled; a scan with another mask, or without a size of its image, is as it was.
+        """
+        height = self.kspace.shape[-2]
+        columns = self.mask is None or self.mask.dim() == 1
+        if self.image_size is None or self.image_size[0] >= height or not columns:
+            return self
+        sampled = self.kspace if self.mask is None else self.kspace.masked_fill(~self.mask, 0)
+        images = _middle(ifft2(sampled, centered=True), self.image_size[0], self.kspace.shape[-1])
+        found = fft2(images, centered=True)
+        return replace(self, kspace=found if self.mask is None else found.masked_fill(~self.mask, 0))
+
+
+def read_scan(path: str | os.PathLike) -> Scan:
+    """k-space of all slices of a file.
+
+    - `.npy`, `.npz`: complex [coils, H, W], [H, W] or [slices, coils, H, W]; or real [..., H, W, 2], its real and imaginary
+      part; of several arrays the one called kspace (or ksp, kdata, ...), and "mask" where there is one.
+    - `.mat`: the same, of MATLAB up to version 7 (needs scipy) and 7.3 (needs h5py); [H, W, coils] and
+      [H, W, coils, slices] too, told by which of the first and the last but slices is smaller.
+    - `.h5`: fastMRI's, "kspace" [slices, coils, H, W] or [slices, H, W] with "mask"; ISMRMRD's, "dataset" with one
+      acquisition a line (Cartesian: see `amstel.data.mri.ismrmrd`). Needs h5py.
+    - `.cfl` with its `.hdr`: BART's; dimensions 0 to 2 are space, 3 the coils, 13 slices. Of a volume dimension 0 is
+      transformed, and what was its readout are the slices.
+
+    Samples that are 0 or not finite in every coil and slice were not measured, if the file says nothing else.
+
+    Raises:
+        FileNotFoundError: no such file (of `.cfl` also: no `.hdr`).
+        ValueError: another ending; nothing that is k-space, or several candidates; other dimensions.
+        ImportError: h5py or scipy is missing, of the extra [mri].
+
+    Example:
+        >>> scan = amstel.data.mri.read_scan("file1000000.h5")                  # doctest: +SKIP
+        >>> scan.kspace.shape                                                   # doctest: +SKIP
+        torch.Size([35, 15, 640, 372])
+    """
+    scan = _read(Path(path), "scan")
+    return scan if scan.mask is not None else replace(scan, mask=_sampled(path, scan.kspace))
+
+
+def read_maps(path: str | os.PathLike) -> Tensor:
+    """Coil sensitivities complex64 [slices, coils, H, W] of a file as of `read_scan`, such as BART's ecalib writes.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: as `read_scan`; NaN or infinity.
+
+    Example:
+        >>> maps = amstel.data.mri.read_maps("maps.cfl")                        # doctest: +SKIP
+    """
+    maps = _read(Path(path), "file of sensitivities").kspace
+    if not torch.view_as_real(maps).isfinite().all():
+        raise ValueError(f"{path} must hold finite numbers, got NaN or infinity")
+    return maps
+
+
+def _read(path: Path, what: str) -> Scan:
+    if not path.is_file():
+        raise FileNotFoundError(f"the {what} {path} does not exist")
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{path} must end in one of {', '.join(ENDINGS)}")
+    return reader(path)
+
+
+def _sampled(path: str | os.PathLike, kspace: Tensor) -> Tensor | None:
+    """[W] of whole columns or [H, W]: where there is something; None: everywhere."""
+    there = ((kspace != 0) & torch.isfinite(torch.view_as_real(kspace)).all(-1)).any(1)
+    there = there[there.flatten(1).any(1)]  # without empty slices
+    if not len(there):
+        raise ValueError(f"{path} must hold k-space that is not zero everywhere")
+    if bool((there != there[:1]).any()):
+        raise ValueError(f"{path} must have the same samples in every slice, as it holds no mask")
+    points = there[0]
+    if bool((points == points.any(0)).all()):  # whole columns
+        return None if points.all() else points.any(0)
+    return points
+
+
+# ------------------------------------------------------------------------------------------- formats
+
+
+def _numpy(path: Path) -> Scan:
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return _scan(path, found)
+        return _of_several(path, dict(found))
+    except (EOFError, OSError, ValueError) as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path} must be a file of NumPy without pickled objects") from error
+
+
+def _matlab(path: Path) -> Scan:
+    with path.open("rb") as file:
+        head = file.read(10)
+    if head == b"MATLAB 7.3":
+        with _hdf5(path) as file:
+            # MATLAB writes the first dimension last.
+            arrays = {name: _complex(file[name]).T for name in _datasets(file)}
+            return _of_several(path, {name: _coils_first(path, array) for name, array in arrays.items()})
+    load = need("scipy.io", extra="mri", purpose="reading .mat").loadmat
+    try:
+        found = load(path)
+    except Exception as error:
+        raise ValueError(f"{path} is no file of MATLAB that can be read") from error
+    arrays = {name: value for name, value in found.items() if not name.startswith("__")}
+    return _of_several(path, {name: _coils_first(path, array) for name, array in arrays.items()})
+
+
+def _coils_first(path: Path, array: np.ndarray) -> np.ndarray:
+    """[H, W, coils] and [H, W, coils, slices] of MATLAB as [slices, coils, H, W]."""
+    if not np.iscomplexobj(array) or array.ndim not in (3, 4):
+        return array
+    coils = (0, 2) if array.ndim == 3 else (1, 2)
+    sizes = [array.shape[k] for k in coils]
+    if sizes[0] == sizes[1]:
+        raise ValueError(
+            f"{path} must have fewer coils than rows, to tell one from the other, got {list(array.shape)}"
+        )
+    if sizes[0] < sizes[1]:
+        return array
+    return array.transpose(2, 0, 1) if array.ndim == 3 else array.transpose(3, 2, 0, 1)
+
+
+def _hdf5(path: Path) -> Any:
+    h5py = need("h5py", extra="mri", purpose=f"reading {path.suffix}")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path} is no HDF5 file that can be read") from error
+
+
+def _h5(path: Path) -> Scan:
+    with _hdf5(path) as file:
+        if "dataset" in file and "data" in file["dataset"]:
+            return Scan(*ismrmrd.assembled(path, file["dataset"]))
+        arrays = {name: _complex(file[name]) for name in _datasets(file) if name != "ismrmrd_header"}
+        scan = _of_several(path, arrays, slices_first=True)
+        if "ismrmrd_header" in file:
+            sizes = ismrmrd.sizes(file["ismrmrd_header"][()])
+            scan = replace(scan, image_size=_fitting(sizes[1][:2], scan.kspace))
+        return scan
+
+
+def _datasets(file: Any) -> list[str]:
+    return [name for name, item in file.items() if hasattr(item, "shape") and item.shape]
+
+
+def _complex(item: Any) -> np.ndarray:
+    """A dataset, whose complex numbers may be pairs of "real" and "imag"."""
+    array = item[()]
+    names = array.dtype.names
+    if names and set(names) in ({"real", "imag"}, {"r", "i"}):
+        return (
+            array[names[0]] + 1j * array[names[1]]
+            if names[0][0] == "r"
+            else array[names[1]] + 1j * array[names[0]]
+        )
+    return array
+
+
+def _bart(path: Path) -> Scan:
+    header = path.with_suffix(".hdr")
+    if not header.is_file():
+        raise FileNotFoundError(f"the header {header} of {path} does not exist")
+    lines = [line.strip() for line in header.read_text(errors="replace").splitlines()]
+    numbers = next((line for line in lines if line and not line.startswith("#")), "")
+    try:
+        dims = [int(n) for n in numbers.split()]
+    except ValueError:
+        dims = []
+    data = np.fromfile(path, "<c8")
+    if not dims or min(dims) < 1 or data.size != np.prod(dims):
+        raise ValueError(
+            f"{header} must give the dimensions of {path}, which has {data.size} numbers, got {numbers!r}"
+        )
+    dims += [1] * (16 - len(dims))
+    if [n for k, n in enumerate(dims) if n > 1 and k not in (0, 1, 2, 3, 13)]:
+        raise ValueError(f"{path} must have no dimensions but 0 to 3 and 13 (slices), got {dims}")
+    array = data.reshape(dims, order="F").reshape(*dims[:4], dims[13], order="F")
+    space = [n > 1 for n in dims[:3]]
+    if all(space):  # a volume
+        if dims[13] > 1:
+            raise ValueError(f"{path} must be a volume or slices, got both: {dims}")
+        # From the ends of the dimension, as the middle of a centered transform lies at n // 2.
+        along = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(array, axes=0), axis=0, norm="ortho"), axes=0)
+        slices = along[..., 0].transpose(0, 3, 1, 2)
+    else:
+        flat = [k for k in range(3) if not space[k]][-1]
+        slices = np.moveaxis(array, flat, 0)[0].transpose(3, 2, 0, 1)
+    return _scan(path, slices)
+
+
+_READERS: dict[str, Callable[[Path], Scan]] = {
+    ".npy": _numpy,
+    ".npz": _numpy,
+    ".mat": _matlab,
+    ".h5": _h5,
+    ".hdf5": _h5,
+    ".cfl": _bart,
+}
+
+
+# -------------------------------------------------------------------------------------- what they share
+
+
+def _of_several(path: Path, arrays: dict[str, np.ndarray], slices_first: bool = False) -> Scan:
+    """The k-space among arrays of a file, with their mask."""
+    lower = {name.lower(): array for name, array in arrays.items()}
+    named = [name for name in KSPACE if name in lower]
+    kinds = {name for name, array in lower.items() if np.iscomplexobj(array) and array.ndim >= 2}
+    if named:
+        name = named[0]
+    elif len(kinds) == 1:
+        name = kinds.pop()
+    else:
+        have = ", ".join(f"{name} {_describe(array)}" for name, array in arrays.items())
+        raise ValueError(f"{path} must hold one array called kspace, got {have or 'none'}")
+    array = lower[name]
+    if slices_first and array.ndim == 3 and np.iscomplexobj(array):
+        array = array[:, None]  # fastMRI with one coil
+    mask = lower.get("mask")
+    return _scan(path, array, mask=mask)
+
+
+def _scan(path: Path, array: np.ndarray, mask: np.ndarray | None = None) -> Scan:
+    if array.dtype.kind == "f" and array.ndim >= 3 and array.shape[-1] == 2:
+        array = array[..., 0] + 1j * array[..., 1]
+    if not np.iscomplexobj(array) or array.ndim not in (2, 3, 4) or not array.size:
+        wanted = "complex k-space [H, W], [coils, H, W] or [slices, coils, H, W]"
+        raise ValueError(f"{path} must hold {wanted}, got {_describe(array)}")
+    array = array.reshape((1,) * (4 - array.ndim) + array.shape)
+    kspace = torch.from_numpy(np.ascontiguousarray(array.astype(np.complex64)))
+    height, width = kspace.shape[2:]
+    if mask is not None:
+        found = np.squeeze(np.asarray(mask))
+        if found.shape not in ((width,), (height, width)) or not np.isin(found, (0, 1)).all():
+            raise ValueError(
+                f"{path} must hold a mask [{width}] or [{height}, {width}] of 0 and 1, got {_describe(found)}"
+            )
+        return Scan(kspace, torch.from_numpy(found != 0))
+    return Scan(kspace)
+
+
+def _fitting(size: Any, kspace: Tensor) -> tuple[int, int] | None:
+    height, width = (min(int(a), b) for a, b in zip(size, kspace.shape[-2:], strict=True))
+    return (height, width) if height > 0 and width > 0 else None
+
+
+def _middle(images: Tensor, height: int, width: int) -> Tensor:
+    i, j = images.shape[-2] // 2 - height // 2, images.shape[-1] // 2 - width // 2
+    if i < 0 or j < 0:
+        _check.fail("images", f"at least {height} x {width} pixels", images)
+    return images[..., i : i + height, j : j + width]
+
+
+def _describe(array: np.ndarray) -> str:
+    return f"{array.dtype} {list(array.shape)}"

@@ -1,0 +1,92 @@
+"""Counts instead of Gaussian noise: the Poisson likelihood of any forward model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amstel import _check
+from amstel.inverse._checks import check_like
+from amstel.inverse.model import ForwardModel
+
+
+class Poisson(ForwardModel):
+    r"""A forward model whose measurements are counts: y / gain has a Poisson distribution of mean (A x + background) / gain.
+
+    .. code-block:: text
+
+        -log p(y | x) = sum  (m - y log m) / gain + what does not depend on x       m = A x + background
+        gradient(x, y) = A^H (1 - y / m) / gain
+
+    m is taken to be at least `floor`, so that the gradient is finite where an estimate is not positive; there it says by how
+    much more counts were seen than that. What y holds does not have to be whole numbers.
+
+    Args:
+        model: a `ForwardModel` of real images with non-negative A x; its A and adjoint are taken, its sigma is not.
+        gain: > 0: of one count, in units of y: 1 / 255 where 255 counts are white.
+        background: >= 0: what is counted without any image.
+        floor: > 0; default: a thousandth of the gain.
+
+    Shapes: as those of the model. A network that asks for sigma gets sqrt(gain), the noise where A x is 1.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
+    Source: L. Shepp, Y. Vardi, Maximum Likelihood Reconstruction for Emission Tomography, IEEE TMI 1, 1982.
+
+    Example:
+        >>> physics = amstel.inverse.Poisson(amstel.inverse.Denoising(), gain=0.5)
+        >>> x, y = torch.full((1, 1, 2, 2), 2.0), torch.ones(1, 1, 2, 2)
+        >>> physics.gradient(x, y)[0, 0, 0, 0]
+        tensor(1.)
+    """
+
+    def __init__(
+        self, model: ForwardModel, gain: float = 1.0, background: float = 0.0, floor: float | None = None
+    ):
+        if not isinstance(model, ForwardModel):
+            _check.fail_type("model", "a ForwardModel", model)
+        if model.complex_images:
+            _check.fail("model", "one of real images", model)
+        gain = float(_check.number("gain", gain, "a finite number > 0", above=0))
+        super().__init__(gain**0.5)
+        self.model, self.gain = model, gain
+        self.background = float(_check.number("background", background, "a finite number >= 0", least=0))
+        floor = (
+            1e-3 * gain if floor is None else _check.number("floor", floor, "a finite number > 0", above=0)
+        )
+        self.floor = float(floor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A x, without the background."""
+        return self.model(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.model.adjoint(y)
+
+    def normal(self, x: Tensor) -> Tensor:
+        return self.model.normal(x)
+
+    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """A^H (1 - y / m) / gain, of the shape and dtype of x."""
+        mean = self._mean(x)
+        check_like("y", y, mean)
+        return self.model.adjoint(1 - y / mean) / self.gain
+
+    def likelihood(self, x: Tensor, y: Tensor) -> Tensor:
+        """-log p(y | x) [N], but for what does not depend on x."""
+        mean = self._mean(x)
+        check_like("y", y, mean)
+        return ((mean - y * mean.log()) / self.gain).flatten(1).sum(1)
+
+    def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Counts of an image x, in units of y."""
+        return torch.poisson(self._mean(x).detach() / self.gain, generator) * self.gain
+
+    def _mean(self, x: Any) -> Tensor:
+        return (self.model(x) + self.background).clamp_min(self.floor)
+
+    def _image_shape(self) -> tuple[int, ...]:
+        return self.model._image_shape()

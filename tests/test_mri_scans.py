@@ -1,0 +1,274 @@
+"""k-space from the files of fastMRI, ISMRMRD, BART, MATLAB and NumPy, written here as those write them."""
+
+import numpy as np
+import pytest
+import torch
+
+from amstel.data.mri import read_maps, read_scan
+from amstel.reference.mri import fft2, ifft2
+
+RNG = np.random.default_rng(0)
+STACK = (RNG.normal(size=(3, 4, 12, 10)) + 1j * RNG.normal(size=(3, 4, 12, 10))).astype(np.complex64)
+
+
+def test_numpy(tmp_path):
+    for name, array in {"stack": STACK, "slice": STACK[0], "coil": STACK[0, 0]}.items():
+        np.save(tmp_path / f"{name}.npy", array.astype(np.complex128))
+        scan = read_scan(tmp_path / f"{name}.npy")
+        assert scan.kspace.dtype == torch.complex64 and scan.mask is None
+        np.testing.assert_array_equal(scan.kspace, array.reshape((1,) * (4 - array.ndim) + array.shape))
+    np.save(tmp_path / "parts.npy", np.stack([STACK.real, STACK.imag], -1))
+    np.testing.assert_array_equal(read_scan(tmp_path / "parts.npy").kspace, STACK)
+    mask = np.arange(10) % 3 == 0
+    np.savez(tmp_path / "a.npz", kspace=STACK, maps=STACK[0], mask=mask[None, :, None])
+    scan = read_scan(tmp_path / "a.npz")
+    np.testing.assert_array_equal(scan.kspace, STACK)
+    np.testing.assert_array_equal(scan.mask, mask)
+    np.savez(tmp_path / "b.npz", something=STACK[0])
+    assert read_scan(tmp_path / "b.npz").kspace.shape == (1, 4, 12, 10)
+
+
+def test_what_was_not_sampled(tmp_path):
+    """Zeros and NaN in all coils; points and columns."""
+    columns, points = np.arange(10) % 3 == 0, RNG.random((12, 10)) > 0.4
+    for mask in (columns, points):
+        for empty in (0, np.nan):
+            np.save(tmp_path / "a.npy", np.where(mask, STACK, empty))
+            np.testing.assert_array_equal(read_scan(tmp_path / "a.npy").mask, mask)
+    other = np.where(columns, STACK, 0)
+    other[1] = np.where(points, STACK[1], 0)
+    np.save(tmp_path / "a.npy", other)
+    with pytest.raises(ValueError, match="the same samples in every slice"):
+        read_scan(tmp_path / "a.npy")
+    np.save(tmp_path / "a.npy", 0 * STACK)
+    with pytest.raises(ValueError, match="not zero everywhere"):
+        read_scan(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("order", ["coils first", "coils last"])
+def test_matlab(tmp_path, order):
+    savemat = pytest.importorskip("scipy.io").savemat
+    last = order == "coils last"
+    for array in (STACK[0], STACK):
+        axes = ((1, 2, 0) if array.ndim == 3 else (2, 3, 1, 0)) if last else tuple(range(array.ndim))
+        savemat(tmp_path / "a.mat", {"ksp": array.transpose(axes), "mask": np.ones(10)})
+        np.testing.assert_array_equal(read_scan(tmp_path / "a.mat").kspace, array.reshape(-1, 4, 12, 10))
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "b.mat", "w", userblock_size=512) as file:
+        axes = (2, 3, 1, 0) if last else (0, 1, 2, 3)
+        array = STACK.transpose(axes).T  # as MATLAB lays it down
+        pairs = np.empty(array.shape, [("real", "f4"), ("imag", "f4")])
+        pairs["real"], pairs["imag"] = array.real, array.imag
+        file["kspace"] = pairs
+    with (tmp_path / "b.mat").open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file")
+    np.testing.assert_array_equal(read_scan(tmp_path / "b.mat").kspace, STACK)
+    savemat(tmp_path / "c.mat", {"kspace": STACK[0, :, :4, :4]})
+    with pytest.raises(ValueError, match="fewer coils than rows"):
+        read_scan(tmp_path / "c.mat")
+
+
+def header(encoded, recon, centers=(5, 0), trajectory="cartesian"):
+    def matrix(name, size):
+        axes = "".join(f"<{a}>{n}</{a}>" for a, n in zip("xyz", size, strict=True))
+        return f"<{name}><matrixSize>{axes}</matrixSize></{name}>"
+
+    limits = "".join(
+        f"<kspace_encoding_step_{k + 1}><minimum>0</minimum><maximum>9</maximum><center>{c}</center></kspace_encoding_step_{k + 1}>"
+        for k, c in enumerate(centers)
+    )
+    body = matrix("encodedSpace", encoded) + matrix("reconSpace", recon)
+    body += f"<encodingLimits>{limits}</encodingLimits><trajectory>{trajectory}</trajectory>"
+    return f'<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>{body}</encoding></ismrmrdHeader>'
+
+
+def test_fastmri(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    mask = np.arange(10) % 3 == 0
+    with h5py.File(tmp_path / "multi.h5", "w") as file:
+        file["kspace"], file["mask"] = np.where(mask, STACK, 0), mask.astype(np.float32)
+        file["reconstruction_rss"] = np.ones((3, 6, 8), np.float32)
+        file["ismrmrd_header"] = header((12, 10, 1), (6, 8, 1))
+    scan = read_scan(tmp_path / "multi.h5")
+    np.testing.assert_array_equal(scan.kspace, np.where(mask, STACK, 0))
+    np.testing.assert_array_equal(scan.mask, mask)
+    assert scan.image_size == (6, 8) and scan.cropped(torch.ones(12, 10)).shape == (6, 8)
+    smaller = scan.without_oversampling()
+    assert smaller.kspace.shape == (3, 4, 6, 10) and not smaller.kspace[..., ~mask].any()
+    expected = ifft2(scan.kspace, centered=True)[..., 3:9, :]
+    torch.testing.assert_close(ifft2(smaller.kspace, centered=True), expected, atol=1e-5, rtol=1e-4)
+    with h5py.File(tmp_path / "single.h5", "w") as file:
+        file["kspace"] = STACK[:, 0]
+    assert read_scan(tmp_path / "single.h5").kspace.shape == (3, 1, 12, 10)
+
+
+HEAD = np.dtype(
+    [
+        ("flags", "<u8"),
+        ("number_of_samples", "<u2"),
+        ("active_channels", "<u2"),
+        ("center_sample", "<u2"),
+        (
+            "idx",
+            [
+                (name, "<u2")
+                for name in (
+                    "kspace_encode_step_1",
+                    "kspace_encode_step_2",
+                    "average",
+                    "slice",
+                    "contrast",
+                    "phase",
+                    "repetition",
+                    "set",
+                )
+            ],
+        ),
+    ]
+)
+
+
+def acquisitions(path, lines, xml):
+    """Lines (flags, slice, step 1, step 2, data [coils, samples], more of idx) as the library ismrmrd writes them."""
+    h5py = pytest.importorskip("h5py")
+    floats = h5py.vlen_dtype(np.float32)
+    kind = np.dtype([("head", HEAD), ("traj", floats), ("data", floats)])
+    records = np.zeros(len(lines), kind)
+    for record, (flags, number, one, two, data, more) in zip(records, lines, strict=True):
+        head = record["head"]
+        head["flags"], head["number_of_samples"], head["active_channels"] = flags, data.shape[1], len(data)
+        head["center_sample"] = data.shape[1] // 2
+        for name, value in {
+            "slice": number,
+            "kspace_encode_step_1": one,
+            "kspace_encode_step_2": two,
+            **more,
+        }.items():
+            head["idx"][name] = value
+        record["traj"] = np.zeros(0, np.float32)
+        record["data"] = np.ascontiguousarray(data).view(np.float32).reshape(-1)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("dataset")
+        group.create_dataset("data", data=records)
+        group.create_dataset("xml", data=[xml], dtype=h5py.string_dtype())
+
+
+def test_ismrmrd(tmp_path):
+    path, mask = tmp_path / "a.h5", np.arange(10) % 2 == 1
+    bit = lambda n: 1 << (n - 1)  # noqa: E731
+    lines = [(bit(19), 0, 0, 0, STACK[0, :, :, 0], {})]  # noise
+    for k in np.flatnonzero(mask):
+        for number in (0, 1, 2):
+            last = bit(25) if k == 9 and number == 2 else 0
+            lines.append((last, number, k, 0, STACK[number, :, :, k] * 2, {"average": 0}))
+            lines.append((bit(22), number, k, 0, 0 * STACK[number, :, ::-1, k], {"average": 1}))
+    # Calibration counts where nothing else was measured, here column 4.
+    for number in (0, 1, 2):
+        lines += [(bit(20), number, k, 0, 7 * STACK[number, :, :, k], {}) for k in (4, 5)]
+    acquisitions(path, lines, header((12, 10, 1), (6, 10, 1)))
+    scan = read_scan(path)
+    expected = np.where(mask, STACK, 0)
+    expected[..., 4] = 7 * STACK[..., 4]
+    np.testing.assert_allclose(scan.kspace, expected, rtol=1e-6)
+    np.testing.assert_array_equal(scan.mask, mask | (np.arange(10) == 4))
+    assert scan.image_size == (6, 10)
+    # The center of the lines at step 3 of 8, shorter lines, all measured.
+    lines = [(0, 0, k, 0, STACK[0, :, 2:10, k + 2], {}) for k in range(8)]
+    acquisitions(path, lines, header((12, 10, 1), (12, 10, 1), centers=(3, 0)))
+    found = read_scan(path)
+    expected = np.zeros_like(STACK[:1])
+    expected[0, :, 2:10, 2:] = STACK[0, :, 2:10, 2:]
+    np.testing.assert_allclose(found.kspace, expected)
+    np.testing.assert_array_equal(found.mask, np.arange(10) >= 2)
+    # A volume: partitions become slices.
+    volume = STACK.transpose(1, 0, 2, 3)  # coils, partitions, readout, lines
+    lines = [(0, 0, k, z, volume[:, z, :, k], {}) for z in range(3) for k in range(10)]
+    acquisitions(path, lines, header((12, 10, 3), (12, 10, 3), centers=(5, 1)))
+    wanted = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(STACK, axes=0), axis=0, norm="ortho"), axes=0)
+    np.testing.assert_allclose(read_scan(path).kspace, wanted, atol=1e-5)
+    for bad, xml, message in (
+        (lines[:-1], header((12, 10, 3), (12, 10, 3), (5, 1)), "same lines in every slice and partition"),
+        (
+            [(0, 0, 0, 0, STACK[0, :, :, 0], {"contrast": c}) for c in (0, 1)],
+            header((12, 10, 1), (12, 10, 1)),
+            "one contrast",
+        ),
+        (lines[:1], header((12, 10, 1), (12, 10, 1), trajectory="spiral"), "cartesian, got spiral"),
+        ([(bit(19), 0, 0, 0, STACK[0, :, :, 0], {})], header((12, 10, 1), (12, 10, 1)), "got none"),
+        (
+            [(0, 0, 9, 0, STACK[0, :, :, 0], {})],
+            header((12, 10, 1), (12, 10, 1), (3, 0)),
+            "within its matrix",
+        ),
+    ):
+        acquisitions(path, bad, xml)
+        with pytest.raises(ValueError, match=message):
+            read_scan(path)
+
+
+def bart(path, array, dims):
+    path.with_suffix(".hdr").write_text(
+        "# Dimensions\n" + " ".join(map(str, dims)) + " \n# Command\nphantom -k\n"
+    )
+    np.asarray(array, "<c8").flatten(order="F").tofile(path)
+
+
+def test_bart(tmp_path):
+    path = tmp_path / "k.cfl"
+    bart(path, STACK[0].transpose(1, 2, 0), [12, 10, 1, 4] + 12 * [1])
+    np.testing.assert_array_equal(read_scan(path).kspace, STACK[:1])
+    bart(path, STACK[0].transpose(1, 2, 0), [1, 12, 10, 4])
+    np.testing.assert_array_equal(read_scan(path).kspace, STACK[:1])
+    bart(path, STACK.transpose(2, 3, 1, 0), [12, 10, 1, 4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3])
+    np.testing.assert_array_equal(read_scan(path).kspace, STACK)
+    bart(path, STACK.transpose(0, 2, 3, 1), [3, 12, 10, 4])  # a volume, its readout first
+    wanted = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(STACK, axes=0), axis=0, norm="ortho"), axes=0)
+    np.testing.assert_allclose(read_scan(path).kspace, wanted, atol=1e-5)
+    for dims, message in (
+        ([12, 10, 1, 5], "must give the dimensions"),
+        ([12, 10, 1, 2, 1, 2], "no dimensions but"),
+    ):
+        bart(path, STACK[0].transpose(1, 2, 0), dims)
+        with pytest.raises(ValueError, match=message):
+            read_scan(path)
+    path.with_suffix(".hdr").unlink()
+    with pytest.raises(FileNotFoundError, match=r"k\.hdr"):
+        read_scan(path)
+
+
+def test_maps_may_be_zero_where_they_like(tmp_path):
+    maps = STACK * (RNG.random((3, 1, 12, 10)) > 0.5)
+    np.save(tmp_path / "maps.npy", maps)
+    np.testing.assert_array_equal(read_maps(tmp_path / "maps.npy"), maps)
+
+
+def test_what_is_no_scan(tmp_path):
+    np.savez(tmp_path / "a.npz", one=STACK, two=STACK)
+    np.save(tmp_path / "real.npy", STACK.real)
+    for name, text in (("a.txt", "x"), ("a.h5", "x"), ("a.mat", "x"), ("a.npy", "x")):
+        (tmp_path / name).write_text(text)
+    for name, message in (
+        ("a.npz", "one array called kspace, got one complex64"),
+        ("real.npy", "must hold complex k-space"),
+        ("a.txt", "must end in one of .npy"),
+        ("a.h5", "no HDF5 file"),
+        ("a.mat", "no file of MATLAB"),
+        ("a.npy", "must be a file of NumPy"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_scan(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        read_scan(tmp_path / "nothing.h5")
+
+
+def test_oversampling_of_columns_is_taken_off_exactly():
+    """Undersampling along the columns and the readout have nothing to do with each other."""
+    from amstel.data.mri import Scan
+
+    x = torch.zeros(1, 2, 16, 10, dtype=torch.complex64)
+    x[..., 4:12, :] = torch.randn(1, 2, 8, 10, dtype=torch.complex64)
+    mask = torch.arange(10) % 2 == 0
+    scan = Scan(fft2(x, centered=True) * mask, mask, (8, 10)).without_oversampling()
+    torch.testing.assert_close(scan.kspace, fft2(x[..., 4:12, :], centered=True) * mask, atol=1e-5, rtol=1e-4)
+    points = Scan(scan.kspace, torch.rand(8, 10) > 0.5, (4, 10))
+    assert points.without_oversampling() is points
