@@ -56,6 +56,16 @@ def restoration() -> list[str]:
             "|---|" + "---|" * len(methods),
         ]
         lines += [f"| {kind} | {' | '.join(scores[kind, m] for m in methods)} |" for kind in kinds]
+    if found := files.get("classical"):
+        lines += [
+            "",
+            f"| {found['root']}, first {found['rows'][0]['images']} images, {found['weights']}: PSNR (dB) | amstel | without training |",
+            "|---|---|---|",
+        ]
+        lines += [
+            f"| {r['task']}, {r['problem']} | {r['psnr']:.2f} ± {r['psnr_se']:.2f} | {r['method']} {r['classical']:.2f} |"
+            for r in found["rows"]
+        ]
     return lines
 
 

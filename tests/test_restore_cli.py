@@ -13,7 +13,7 @@ import torch
 import amstel
 from amstel import cli
 from amstel.apps.demo import Show
-from amstel.apps.restoration import demo, files
+from amstel.apps.restoration import classical, demo, files
 from amstel.apps.restoration import evaluate as evaluation
 from amstel.apps.restoration import train as recipe
 from amstel.apps.restoration.files import Picture
@@ -445,6 +445,44 @@ def test_convergence_over_the_steps(capsys, tmp_path):
     assert rows[0]["psnr"][-1] > noise + 6 and rows[-2]["psnr"][-1] > rows[-2]["psnr"][0] + 3
     status, _, err = _run(capsys, "evaluate", "--data", tmp_path / "in", "--plot", tmp_path / "b.png")
     assert status == 2 and "--plot is for --table convergence" in err
+
+
+def test_classical_methods_beside_ours(capsys, tmp_path, monkeypatch):
+    for name, some in {"BLOCKS": (12,), "SIGMAS": (2.55,), "RATIOS": (0.1, 0.5)}.items():
+        monkeypatch.setattr(classical, name, some)  # all of them take long
+    (tmp_path / "in").mkdir()
+    for number, shape in enumerate([(60, 70), (61, 60)]):
+        files.write(tmp_path / "in" / f"{number}.png", Picture(waves(*shape, 1, number)))
+    given, record = ["evaluate", "--table", "classical", "--data", tmp_path / "in"], tmp_path / "a.json"
+    status, out, _ = _run(capsys, *given, "--json", record)
+    assert status == 0
+    assert re.search(
+        r"^inpaint +blocks of 12 pixels +\d+\.\d\d ± \d+\.\d\d  \(biharmonic \d+\.\d\d\)$", out, re.M
+    )
+    found = json.loads(record.read_text())
+    assert re.fullmatch(r"rim_\w+, sha256 [0-9a-f]{12}", found["weights"]) and found["weights"] in out
+    rows = found["rows"]
+    assert [row["task"] for row in rows] == ["inpaint"] * 4 + ["deblur"] * 2 + ["projection"] * 2
+    assert {row["side"] for row in rows} == {48, 50, 32} and {row["images"] for row in rows} == {2}
+    assert len(rows) == classical.count()
+    scores = {row["problem"]: (row["psnr"], row["classical"]) for row in rows}
+    # Waves are smooth: both sides find them again where little is lost, and more measurements are better.
+    assert min(scores["50% at random"]) > 30 and min(scores["motion of 13 pixels, sigma 2.55"]) > 25
+    assert all(a > b for a, b in zip(scores["P / N = 0.5"], scores["P / N = 0.1"], strict=True))
+    status, _, err = _run(capsys, *given, "--seeds", 2)
+    assert status == 2 and "--seeds is not for --table classical" in err
+    files.write(tmp_path / "in" / "2.png", Picture(waves(59, 80, 1, 2)))
+    status, _, err = _run(capsys, *given)
+    assert status == 2 and "2.png must have at least 60 x 60 pixels, got 80 x 59" in err
+
+
+def test_holes_of_the_classical_table():
+    for side in (48, 100, 144):
+        lost = {name: 1 - known.mean().item() for name, known in classical.masks(side).items()}
+        assert abs(lost["50% at random"] - 0.5) < 0.03 and abs(lost["80% at random"] - 0.8) < 0.03
+        for block in classical.BLOCKS:
+            count = max(1, side // (3 * block)) ** 2
+            assert lost[f"blocks of {block} pixels"] == pytest.approx(count * block**2 / side**2)
 
 
 @pytest.mark.parametrize("task", ["gray", "sr"])

@@ -9,6 +9,7 @@
 
 #include "common/roi_align.h"
 #include "common/roi_align_check.h"
+#include "common/stable.h"
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
 #include "cpu/roi_windows.h"

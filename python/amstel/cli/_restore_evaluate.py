@@ -73,8 +73,8 @@ def evaluate(
         typer.Option(
             "--table",
             metavar="T",
-            parser=values.choice(("talk", "convergence")),
-            help="talk: its tables, ours beside them; convergence: PSNR by step",
+            parser=values.choice(("talk", "convergence", "classical")),
+            help="talk: its tables, ours beside them; convergence: PSNR by step; classical: holes, blurs, projections",
         ),
     ] = None,
     plot: Annotated[
@@ -115,11 +115,11 @@ def evaluate(
         raise ValueError("--clean takes the noise as it is: neither --quantized, --seeds nor several --sigma")
     if plot and table != "convergence":
         raise ValueError("--plot is for --table convergence")
-    if seeds and table == "convergence":
-        raise ValueError("--seeds is not for --table convergence; --seed is")
+    if seeds and table in ("convergence", "classical"):
+        raise ValueError(f"--seeds is not for --table {table}; --seed is")
     new([common.json, plot], force)
     from amstel.apps import ranks as processes
-    from amstel.apps.restoration import convergence, evaluate, files, mri, talk
+    from amstel.apps.restoration import classical, convergence, evaluate, files, mri, talk
 
     sigmas, scales, count = sigma or [15.0, 25.0, 50.0], scale or [2, 3, 4], seeds or 3
     failures: list[Any] = []
@@ -133,12 +133,17 @@ def evaluate(
         total = len(ranks.share(paths)) * each if paths else 3 * count
         if table == "convergence":
             total = convergence.count()
+        elif table == "classical":
+            total = classical.count()
         elif table:
             total = talk.count(root, seeds or 1) // ranks.world
-        with common.progress(total if ranks.first else 0, "images") as update:
+        unit = "tasks" if table in ("convergence", "classical") else "images"
+        with common.progress(total if ranks.first else 0, unit) as update:
             options["progress"] = update
             if table == "convergence":
                 rows = convergence.curves(root, seed=common.seed or 0, progress=update)
+            elif table == "classical":
+                rows = classical.scores(root, seed=common.seed or 0, device=ranks.device, progress=update)
             elif table:
                 del options["model"]
                 rows = talk.tables(root, seeds or 1, **options)
@@ -157,9 +162,9 @@ def evaluate(
             return 0
     if plot:
         convergence.draw(rows, plot)
-    tables = {"talk": talk.text, "convergence": convergence.text}
+    tables = {"talk": talk.text, "convergence": convergence.text, "classical": classical.text}
     common.say((tables[table] if table else mri.table if task == "mri" else evaluate.table)(rows))
     failed = report(failures, lambda item: str(paths[item]) if paths and isinstance(item, int) else str(item))
-    said = None if weights is None else str(weights)
+    said = classical.weights_used() if table == "classical" else None if weights is None else str(weights)
     common.write_json({"task": table or task, "root": root.name, "weights": said, "rows": rows, **failed})
     return 1 if failed else 0

@@ -14,7 +14,7 @@ from amstel.inverse.images import Denoising, Inpainting
 from amstel.inverse.tiles import at
 
 #: The noise that the rounds remove, at the least; and from how many pixels on the filling is left as it was. Chosen on
-#: seven photographs of Set12.
+#: images held out of training.
 ROUNDS, FAR = tuple((np.geomspace(10, 2, 12) / 255).tolist()), 3.0
 #: Conjugate gradients of the smooth filling, at the most, and what they leave of the residual.
 MOST, LEFT = 400, 1e-3

@@ -80,7 +80,7 @@ class StructuredProjection(ForwardModel):
 
     def adjoint(self, y: Tensor) -> Tensor:
         expected = f"a floating-point tensor [N, {self.count}]"
-        _check.tensor("y", y, expected)
+        _check.dense("y", y, expected)
         if y.dim() != 2 or y.shape[1] != self.count or y.dtype not in _check.FLOATS:
             _check.fail("y", expected, y)
         self._check_device(y)

@@ -1,4 +1,4 @@
-"""MRI from k-space of any scanner: by a denoiser as prior, by a network that was trained for it, or by both."""
+"""MRI from k-space of any scanner: by a denoiser as prior, or by a network that was trained for it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ from amstel.reference.rim import as_complex
 #: Of plug-and-play, for images with a largest magnitude of about 1: the levels, the last one at least the noise; the
 #: weight of the prior; conjugate gradients for each data step; steps of the denoiser. Chosen on simulated coils.
 LEVELS, WEIGHT, ITERATIONS, STEPS = np.geomspace(50, 1, 12) / 255, 0.3, 5, 1
-#: The levels after a network that was trained for MRI, whose result a denoiser refines. Chosen on simulated coils, too.
-REFINED = np.geomspace(5, 1, 3) / 255
 #: The outermost part of the samples, whose size tells the noise.
 _OUTER = 0.25
 
@@ -39,7 +37,6 @@ def reconstruct(
     mask: Tensor,
     sensitivities: Any = None,
     steps: int | None = None,
-    prior: RIM | None = None,
 ) -> Tensor:
     """The images [N, H, W] of k-space [N, coils, H, W], centered, 0 where it is not sampled; see `amstel.restore`.
 
@@ -49,7 +46,6 @@ def reconstruct(
             `mri_physics`.
         y, mask, sensitivities: as for `amstel.restore`.
         steps: of the model; default: one of a denoiser, which it is called often enough, or as it was trained.
-        prior: a denoiser that goes on from the result of a network that was trained for MRI.
     """
     y, size = unit(y)  # so that estimating the maps is within the numbers, too
     y = y.to(torch.complex64)
@@ -63,24 +59,19 @@ def reconstruct(
         if not sensitivities.isfinite().all():
             raise ValueError("`sensitivities` must be finite, got NaN or infinity")
     y, maps, back = canonical(y, mask, sensitivities)
-    found: Any = [None] * len(y)
     if model.channels == 2 and model.trained_sigma is None:
         x = model(y, mri_physics(MRI(mask, maps, centered=True)), steps)[-1]
-        if prior is None:
-            return back(x) * size[:, 0]
-        found, model, steps = x.split(1), prior, None
-    masks = mask.expand(len(y), -1, -1, -1) if mask.dim() == 4 else [mask] * len(y)
-    parts = zip(y.split(1), masks, maps.split(1), found, strict=True)
-    x = torch.cat([_by_denoiser(model, k, m if m.dim() < 3 else m[0], s, steps, x0) for k, m, s, x0 in parts])
+    else:
+        masks = mask.expand(len(y), -1, -1, -1) if mask.dim() == 4 else [mask] * len(y)
+        parts = zip(y.split(1), masks, maps.split(1), strict=True)
+        x = torch.cat([_by_denoiser(model, k, m if m.dim() < 3 else m[0], s, steps) for k, m, s in parts])
     return back(x) * size[:, 0]
 
 
-def _by_denoiser(
-    model: RIM, y: Tensor, mask: Tensor, maps: Tensor, steps: int | None, initial: Tensor | None
-) -> Tensor:
+def _by_denoiser(model: RIM, y: Tensor, mask: Tensor, maps: Tensor, steps: int | None) -> Tensor:
     """Of one image in the gauge and scale of `canonical`, so that each is as it would be alone."""
     sigma = _noise(y, mask)
-    levels = np.maximum(LEVELS if initial is None else REFINED, sigma).tolist()
+    levels = np.maximum(LEVELS, sigma).tolist()
 
     def real(x: Tensor, level: float) -> Tensor:
         return model(x, Denoising(level), steps or STEPS)[-1]
@@ -95,7 +86,6 @@ def _by_denoiser(
         levels,
         weight=WEIGHT,
         iterations=ITERATIONS,
-        initial=initial,
     )
 
 

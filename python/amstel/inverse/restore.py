@@ -58,7 +58,7 @@ def restore(
     "inpaint"  image with holes     `mask`                            gray, color
     "deblur"   blurred image        convolution with `kernel`         gray, color
     "sr"       small image          antialiased bicubic by 1 / scale  sr
-    "mri"      k-space              coils, Fourier transform, `mask`  mri, complex
+    "mri"      k-space              coils, Fourier transform, `mask`  complex
     =========  ===================  ================================  ===========
 
     "denoise" goes back to the image as sigma goes to 0, and takes nothing off that is larger than the noise, nor what
@@ -71,10 +71,9 @@ def restore(
     takes about eight times as long as to denoise. The kernel must be known: `amstel.inverse.gaussian_kernel`,
     `motion_kernel` and `disk_kernel` are the usual ones. What it brought in from beyond the border is estimated with the image.
     "sr" enlarges the luma Y (BT.601) of a color image with the network and Cb and Cr bicubically.
-    "mri" runs a network that was trained for it, then alternates a denoiser of complex images with the image next to it
-    that fits k-space (`amstel.inverse.plug_and_play`). `model="mri"` is the network alone; with a denoiser, as
-    `model="complex"`, there is the alternation alone, from zero filling.
-    None depends on the scale of k-space, nor on phase and size of the sensitivities, nor on the order of the coils: see
+    "mri" alternates a denoiser of complex images with the image next to it that fits k-space
+    (`amstel.inverse.plug_and_play`); `model="mri"` is a network that was trained for it, which is faster and worse.
+    Neither depends on the scale of k-space, nor on phase and size of the sensitivities, nor on the order of the coils: see
     `amstel.inverse.canonical`. What k-space holds where nothing is sampled does not matter.
 
     Args:
@@ -148,9 +147,8 @@ def restore(
     mask = None if mask is None else mask.to(y.device)
     automatic = sigma is None or (isinstance(sigma, str) and sigma == "auto")
     noise = noise_of(None if automatic else sigma, task, y)
-    prior = pretrained("complex", y.device) if task == "mri" and model is None else None
     if model is None:
-        model = task if task in ("sr", "mri") else "color" if y.shape[1] == 3 else "gray"
+        model = {"sr": "sr", "mri": "complex"}.get(task, "color" if y.shape[1] == 3 else "gray")
     if isinstance(model, str):
         if model not in SHIPPED:
             _check.fail("model", f"a RIM, or one of {', '.join(SHIPPED)}", model)
@@ -166,7 +164,7 @@ def restore(
     once = steps is None and getattr(model, "network", None) == "unet"
     often = partial(tiled, partial(model, steps=1 if once else steps), tile=tile)
     if task == "mri":
-        x = reconstruct(model, y, mask, sensitivities, steps, prior)
+        x = reconstruct(model, y, mask, sensitivities, steps)
     elif task == "sr":
         x = _enlarge(partial(run, progress=progress), y, scale)
     elif task == "deblur":

@@ -29,6 +29,8 @@ from amstel.nn.rim import RIM
 Row = dict[str, Any]
 
 RATIOS, STEPS = (0.1, 0.2, 0.3, 0.4, 0.5), 15
+#: Of plug-and-play from random projections. Chosen on images held out of training.
+LEVELS, WEIGHT = (np.geomspace(60, 2, STEPS - 1) / 255).tolist(), 0.3
 WEIGHTS = {"denoise": (0.05, 0.08, 0.12), "super": (0.0005, 0.002, 0.005), "projection": (0.003, 0.01, 0.03)}
 
 
@@ -53,7 +55,7 @@ def curves(
         ValueError: a folder without images, images that are smaller.
     """
     paths = files.find(root)[:images]
-    x = torch.stack([_patch(path) for path in paths])[:, None]
+    x = torch.stack([middle(path, 64) for path in paths])[:, None]
     generator = torch.Generator().manual_seed(seed)
     gray, sr = RIM.pretrained("gray"), RIM.pretrained("sr")
     rows: list[Row] = []
@@ -89,17 +91,22 @@ def curves(
         physics = inverse.StructuredProjection((1, 32, 32), round(ratio * 1024), 1 / 255, seed=seed)
         y = physics(small)
         y = y + torch.randn(y.shape, generator=generator) / 255
-        found: list[Tensor] = []
-
-        def denoise(t: Tensor, level: float, found: list[Tensor] = found) -> Tensor:
-            found.append(_turned(t, len(found), back=True))
-            return gray(t, inverse.Denoising(level), 1)[-1]
-
-        levels = np.geomspace(60, 2, STEPS - 1) / 255
-        last = plug_and_play(y, physics, denoise, levels.tolist(), weight=0.3, iterations=8)
-        add(task, "plug-and-play", [*found, last], small)
+        add(task, "plug-and-play", unprojected(y, physics, gray), small)
         against(task, "projection", y, physics, small, STEPS)
     return rows
+
+
+@torch.no_grad()
+def unprojected(y: Tensor, physics: inverse.ForwardModel, gray: RIM) -> list[Tensor]:
+    """The estimates from random projections after each of `STEPS` steps of plug-and-play with the gray denoiser."""
+    found: list[Tensor] = []
+
+    def denoise(t: Tensor, level: float) -> Tensor:
+        found.append(_turned(t, len(found), back=True))
+        return gray(t, inverse.Denoising(level), 1)[-1]
+
+    last = plug_and_play(y, physics, denoise, LEVELS, weight=WEIGHT, iterations=8)
+    return [*found, last]
 
 
 def count(ratios: Sequence[float] = RATIOS) -> int:
@@ -107,15 +114,16 @@ def count(ratios: Sequence[float] = RATIOS) -> int:
     return 2 + len(ratios)
 
 
-def _patch(path: Path) -> Tensor:
+def middle(path: Path, side: int) -> Tensor:
+    """The middle `side` x `side` pixels of an image, gray by its luma."""
     pixels = files.read(path).pixels
     pixels = pixels if pixels.ndim == 2 else pixels @ np.array([0.299, 0.587, 0.114], np.float32)
-    i, j = (n // 2 - 32 for n in pixels.shape)
+    i, j = ((n - side) // 2 for n in pixels.shape)
     if i < 0 or j < 0:
         raise ValueError(
-            f"{path} must have at least 64 x 64 pixels, got {pixels.shape[1]} x {pixels.shape[0]}"
+            f"{path} must have at least {side} x {side} pixels, got {pixels.shape[1]} x {pixels.shape[0]}"
         )
-    return torch.from_numpy(np.ascontiguousarray(pixels[i : i + 64, j : j + 64]))
+    return torch.from_numpy(np.ascontiguousarray(pixels[i : i + side, j : j + side]))
 
 
 def _psnr(x: Tensor, truth: Tensor) -> float:

@@ -35,8 +35,8 @@ Row = dict[str, Any]
 #: Weights of total variation among which the baseline is given the best.
 TV_WEIGHTS = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005)
 
-#: The networks that ship: the method, its name, and that of the denoiser which goes on from its result.
-SHIPPED = (("plug-and-play", "complex", None), ("RIM", "mri", None), ("RIM, plug-and-play", "mri", "complex"))
+#: The method and the name of the networks that ship.
+SHIPPED = (("plug-and-play", "complex"), ("RIM", "mri"))
 
 
 def _central(kspace: Tensor, mask: Tensor) -> Tensor:
@@ -64,8 +64,8 @@ def evaluate(
     Args:
         kspace: fully sampled and centered, complex [coils, H, W].
         mask: [W], or [h, w] at most as large as k-space.
-        model: a network for MRI, or a denoiser as the prior of plug-and-play; default: the ones that ship, each alone,
-            and together as `amstel.restore` takes them.
+        model: a network for MRI, or a denoiser as the prior of plug-and-play; default: the ones that ship, one after the
+            other.
         steps: of the model; default: as `amstel.restore` has it.
         device: where to reconstruct.
         weights: of total variation; the one with the best PSNR on this very slice counts, in favor of the baseline.
@@ -80,12 +80,11 @@ def evaluate(
     if tensor("kspace", kspace, "complex [coils, H, W]").dim() != 3 or not kspace.is_complex():
         fail("kspace", "complex [coils, H, W]", kspace)
     device = torch.device(device)
-    ready = lambda name: None if name is None else pretrained(name, device)  # noqa: E731
     if model is None:
-        models = [(method, ready(name), ready(prior)) for method, name, prior in SHIPPED]
+        models = [(method, pretrained(name, device)) for method, name in SHIPPED]
     else:
         denoises = model.channels == 1 or model.trained_sigma is not None
-        models = [("plug-and-play" if denoises else "RIM", model.to(device).eval(), None)]
+        models = [("plug-and-play" if denoises else "RIM", model.to(device).eval())]
     mask = tensor("mask", mask, "a tensor [W] or [H, W]").to(device)
     full = _central(kspace.to(device), mask)
     y = mask * full
@@ -109,7 +108,7 @@ def evaluate(
     return [
         row("zero-filled", physics.adjoint(y)),
         *([max(tv, key=lambda r: r["psnr"])] if tv else []),
-        *(row(method, reconstruct(m, y, mask, maps, steps, prior)) for method, m, prior in models),  # type: ignore[arg-type]
+        *(row(method, reconstruct(m, y, mask, maps, steps)) for method, m in models),
     ]
 
 
