@@ -212,7 +212,8 @@ struct RoiGradArgs {
 
 // kMatched: with a query.
 template <typename T, bool kMatched>
-__global__ void __launch_bounds__(kThreads, 3) roi_pool_grad_kernel(const RoiGradArgs<T> a) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 2 : 3)
+    roi_pool_grad_kernel(const RoiGradArgs<T> a) {
   using S = Accumulate<T>;
   constexpr int kAhead = sizeof(T) == 8 ? 4 : 8;  // bins that are on their way at a time
   AMSTEL_DYNAMIC_SHARED(S, sums);                 // [warps, cells, kSumPitch]
