@@ -144,7 +144,7 @@ def kernels(only: str | None, tiny: bool, profile: bool, dry: bool) -> None:
     device = "cpu" if dry else "cuda"
     activity = torch.profiler.ProfilerActivity.CPU if dry else torch.profiler.ProfilerActivity.CUDA
     for suite in suites():
-        workload, shape = [(n, s) for n, s in suite.shapes.items() if "cuda" in s.devices][0]
+        workload, shape = next((n, s) for n, s in suite.shapes.items() if "cuda" in s.devices)
         group = suite.group(workload, "cuda")
         if suite.step == "both" or (only and not re.search(only, group)):
             continue

@@ -21,6 +21,23 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   // Checks crow, col and weight of a CSR matrix from outside; raises at the first bad position.
   m.def("csr_check(Tensor crow, Tensor col, Tensor? weight, SymInt num_cols) -> ()");
 
+  // Samples of a graph, on the CPU. Of the slots of every target `fanout` (all of them: -1), with
+  // or without replacement, uniformly or in proportion to chance [edges]: the matrix [targets,
+  // nodes] of the sample, the slots it came from, by what the edges must be scaled so that sums are
+  // unbiased (empty: by 1), and the nodes, the targets first. Draws follow from key and target.
+  m.def(
+      "sample_neighbors(Tensor crow, Tensor col, Tensor? chance, Tensor targets, int fanout, bool "
+      "replace, int key, bool parallel) -> (Tensor crow, Tensor col, Tensor slot, Tensor scale, "
+      "Tensor nodes)");
+  // The rows and columns `nodes` of a square matrix, in that order, and the slots they came from.
+  m.def(
+      "induced_subgraph(Tensor crow, Tensor col, Tensor nodes, bool parallel) -> (Tensor crow, "
+      "Tensor col, Tensor slot)");
+  // x[index] of bytes [rows, width], for the features of a batch.
+  m.def("gather_rows(Tensor x, Tensor index, bool parallel) -> Tensor");
+  // Walks from target to source, [starts, length + 1]; a walk stays where no edge leads on.
+  m.def("random_walk(Tensor crow, Tensor col, Tensor starts, int length, int key) -> Tensor");
+
   // out[i] = sum_k a[edge[k]] * b[edge[k]] over the slots k of row i.
   m.def("edge_sum(Tensor crow, Tensor? edge, Tensor a, Tensor? b) -> Tensor");
   // out[edge[k]] = value[edge[k]] + row_term[i] + col_term[col[k]].
@@ -28,11 +45,14 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "edge_add(Tensor crow, Tensor col, Tensor? edge, Tensor value, Tensor? row_term, Tensor? "
       "col_term, ScalarType dtype) -> Tensor");
 
+  // On the CPU a weight that is NaN raises with check_weight; on CUDA it leaves a 0 in `found`,
+  // int64 [1], if that is given.
   // y[i] = act(row_scale[i] * (sum_k weight[edge[k]] col_scale[col[k]] x[col[k]]
   //                            + self_loops * col_scale[i] x[i]) + bias)
   m.def(
       "spmm(Tensor crow, Tensor col, Tensor? edge, Tensor? weight, Tensor x, Tensor? row_scale, "
-      "Tensor? col_scale, float self_loops, Tensor? bias, bool relu, bool check_weight) -> Tensor");
+      "Tensor? col_scale, float self_loops, Tensor? bias, bool relu, bool check_weight, "
+      "Tensor? found=None) -> Tensor");
   // One pass over the transposed matrix for both gradients of `spmm` without bias and activation:
   // grad_x, grad_weight[edge] = row_scale[i] col_scale[j] <grad[i], x[j]>, and per node
   // dot = <x, grad_x> and loop = self_loops row_scale col_scale <grad, x>.
@@ -48,7 +68,9 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   // the order i, f, o. A row is a pixel (I = C) or an image (I = C H W). States, peephole and sums
   // are float64 for float64 and float32 for the rest. With a = gates + more: i = s(a_i + p_i c), f
   // = s(a_f + p_f c), c_out = f c + i tanh(a_g), o = s(a_o + p_o c_out), h = o tanh(c_out);
-  // `activated` receives i, f, tanh(a_g), o. c_out may be c, activated may be gates.
+  // `activated` receives i, f, tanh(a_g), o. c_out may be c, activated may be gates. On CUDA,
+  // `more` may be one row for all, rows of h may lie apart, and c and c_out (back: grad_c and
+  // grad_c_out too) may be of the dtype of gates.
   m.def(
       "conv_lstm_gates(Tensor gates, Tensor? more, Tensor c, Tensor? peephole, Tensor(a!) h, "
       "Tensor(b!) c_out, Tensor(c!)? activated) -> ()");
@@ -158,8 +180,8 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   // Its gradient, [images, C, height, width]: grad is added where argmax points, in the order of
   // the rois.
   m.def(
-      "roi_pool_grad(Tensor grad, Tensor argmax, Tensor rois, float spatial_scale, int images, int "
-      "height, int width, bool channels_last) -> Tensor");
+      "roi_pool_grad(Tensor grad, Tensor argmax, Tensor rois, float spatial_scale, SymInt "
+      "images, SymInt height, SymInt width, bool channels_last) -> Tensor");
   // The gradient of that: input where argmax points, 0 where it is -1.
   m.def("roi_pool_gather(Tensor input, Tensor argmax, Tensor rois) -> Tensor");
   // With p_k the pooled map of roi k and query [C ph pw]: sums[k] = (<p_k, p_k>, <p_k, query>).
@@ -181,16 +203,15 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "pooled_width, int sampling, bool aligned) -> Tensor");
   m.def(
       "roi_align_grad(Tensor grad, Tensor rois, float spatial_scale, int sampling, bool aligned, "
-      "int "
-      "images, int height, int width, bool channels_last) -> Tensor");
+      "SymInt images, SymInt height, SymInt width, bool channels_last) -> Tensor");
   // Position-sensitive ROI pooling of input [N, C ph pw, H, W]: the mean of bin (i, j) of channel
   // (c, i, j); and its adjoint.
   m.def(
       "ps_roi_pool(Tensor input, Tensor rois, float spatial_scale, int pooled_height, int "
       "pooled_width) -> Tensor");
   m.def(
-      "ps_roi_pool_grad(Tensor grad, Tensor rois, float spatial_scale, int images, int height, int "
-      "width, bool channels_last) -> Tensor");
+      "ps_roi_pool_grad(Tensor grad, Tensor rois, float spatial_scale, SymInt images, SymInt "
+      "height, SymInt width, bool channels_last) -> Tensor");
 
   m.def("cpu_isa() -> str");
   m.def("build_info() -> str");

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-import amstel  # noqa: F401  (the operators)
+import amstel
+from amstel.ops import _conv_lstm
 from amstel.testing import assert_close
 from tests import test_conv_lstm
 from tests.cuda_emulator import build, ptx
 from tests.test_spmm_cuda import THREADS, close, down, struct, sum_type, up, zeros
 
 SOURCE = "conv_lstm_instances.cu"
-# dtype, elements an access forward and backward
+# dtype, that of the states, elements an access forward and backward
 INSTANCES = {
-    "f64": ("f64", 2, 2), "f32": ("f32", 4, 4), "bf16": ("bf16", 8, 4), "f16": ("f16", 8, 4),
-    "f32_odd": ("f32", 1, 1), "f16_even": ("f16", 2, 2),
+    "f64": ("f64", "f64", 2, 2), "f32": ("f32", "f32", 4, 4), "bf16": ("bf16", "f32", 8, 4),
+    "f16": ("f16", "f32", 8, 4), "bf16_short": ("bf16", "bf16", 8, 4), "f16_short": ("f16", "f16", 8, 4),
+    "f32_odd": ("f32", "f32", 1, 1), "f16_even": ("f16", "f32", 2, 2),
 }  # fmt: skip
 # rows, accesses a row, lanes, blocks along a row: an odd number of accesses, in which the second lane of a pair
 # has none at the end of its second turn; a row alone; rows narrower than the block
@@ -64,29 +66,37 @@ def kernels(request):
     return request.param(SOURCE)
 
 
-@pytest.mark.parametrize("given", ["nothing", "all", "in place"])
+@pytest.mark.parametrize("given", ["nothing", "alone", "more", "all", "in place"])
 @pytest.mark.parametrize("name", INSTANCES)
 def test_gates_kernel(kernels, name, given):
-    dtype, width, _ = INSTANCES[name]
-    state = sum_type(dtype)
+    """ "alone" and "more" run the kernels that have no place for what is not given, of the widest accesses."""
+    dtype, state, width, _ = INSTANCES[name]
+    kernel = f"gates_{given}_{name}" if given in ("alone", "more") else f"gates_{name}"
+    if name in ("f32_odd", "f16_even") and given in ("alone", "more"):
+        kernel = f"gates_{name}"
     rng = np.random.default_rng(1)
     for rows, accesses, lanes, parts in SHAPES:
         inner = accesses * width
         gates, gates_ = down(rng.standard_normal((rows, 4, inner)), dtype)
         more, more_ = down(rng.standard_normal((rows, 4, inner)), dtype)
         c, c_ = down(rng.standard_normal((rows, inner)), state)
-        peephole, peephole_ = down(rng.standard_normal((3, inner)), state)
+        peephole, peephole_ = down(rng.standard_normal((3, inner)), sum_type(dtype))
         h, c_out, activated = zeros(c.shape, dtype), zeros(c.shape, state), zeros(gates.shape, dtype)
-        if given == "nothing":
+        if given in ("nothing", "alone"):
             more = peephole = activated = None
             expected = forward(gates_, c_, None)
+        elif given == "more":
+            peephole = None
+            expected = forward(gates_ + more_, c_, None)
         else:
             expected = forward(gates_ + more_, c_, peephole_)
         if given == "in place":
             c_out, activated = c, gates
-        arguments = struct(("PPPPPPPqq", gates, more, c, peephole, h, c_out, activated, rows, inner))
+        arguments = struct(
+            ("PPPPPPPqqqq", gates, more, c, peephole, h, c_out, activated, rows, inner, 4 * inner)
+        )
         grid = (-(-rows * lanes // THREADS), parts)
-        kernels[f"gates_{name}"].launch(grid, (lanes, THREADS // lanes), [arguments])
+        kernels[kernel].launch(grid, (lanes, THREADS // lanes), [arguments])
         close(up(h, dtype), expected[0], dtype)
         close(up(c_out, state), expected[1], state)
         if activated is not None:
@@ -97,8 +107,8 @@ def test_gates_kernel(kernels, name, given):
 @pytest.mark.parametrize("name", INSTANCES)
 def test_grad_kernel(kernels, name, given):
     """The rows of three blocks, the last one shorter."""
-    dtype, _, width = INSTANCES[name]
-    state = sum_type(dtype)
+    dtype, state, _, width = INSTANCES[name]
+    total = sum_type(dtype)
     rng = np.random.default_rng(2)
     for rows, accesses, lanes, parts in SHAPES:
         inner, per_block = accesses * width, -(-rows // 3) + 1
@@ -107,11 +117,13 @@ def test_grad_kernel(kernels, name, given):
         (c, c_), (c_out, c_out_), (grad_c, grad_c_) = (
             down(rng.standard_normal((rows, inner)), state) for _ in range(3)
         )
-        peephole, p_ = down(rng.standard_normal((3, inner)), state)
+        peephole, p_ = down(rng.standard_normal((3, inner)), total)
         grad_c_out, grad_gates = zeros(c.shape, state), zeros(activated.shape, dtype)
         blocks = -(-rows // per_block)
         # Both have a stride of four gates; of the peepholes' sums the fourth stays as it is.
-        bias_sums, peephole_sums = (np.full((blocks, 4, inner), np.nan, grad_c.dtype) for _ in range(2))
+        bias_sums, peephole_sums = (
+            np.full((blocks, 4, inner), np.nan, zeros(1, total).dtype) for _ in range(2)
+        )
         if given in ("nothing", "sums"):
             peephole = peephole_sums = p_ = None
         if given == "nothing":
@@ -130,9 +142,9 @@ def test_grad_kernel(kernels, name, given):
         close(up(grad_c_out, state), c_out_grad_, state)
         totals = np.stack([terms[i : i + per_block].sum(0) for i in range(0, rows, per_block)])
         if bias_sums is not None:
-            close(up(bias_sums, state), totals[:, :4], state)
+            close(up(bias_sums, total), totals[:, :4], total)
         if peephole is not None:
-            close(up(peephole_sums[:, :3], state), totals[:, 4:], state)
+            close(up(peephole_sums[:, :3], total), totals[:, 4:], total)
 
 
 @pytest.mark.parametrize("dtype", ["f64", "f32"])
@@ -153,7 +165,7 @@ def test_activations_to_two_units_in_the_last_place(kernels, dtype):
     c, h, c_out, activated = (np.zeros((1, 4, x.size), real) for _ in range(4))
     arguments = struct(
         (
-            "PPPPPPPqq",
+            "PPPPPPPqqqq",
             gates,
             None,
             c[:, 0].copy(),
@@ -162,6 +174,8 @@ def test_activations_to_two_units_in_the_last_place(kernels, dtype):
             c_out[:, 0].copy(),
             activated,
             1,
+            x.size,
+            4 * x.size,
             x.size,
         )
     )
@@ -177,7 +191,9 @@ def test_limits_and_nan(kernels):
     x = np.array([inf, -inf, nan, 0, 1e4, -1e4, 3e38, -3e38], np.float32)
     gates = np.repeat(x[None, None], 4, 1)
     c, h = np.ones((1, 8), np.float32), np.zeros((1, 8), np.float32)
-    kernels["gates_f32"].launch(1, (2, 128), [struct(("PPPPPPPqq", gates, None, c, None, h, c, gates, 1, 8))])
+    kernels["gates_f32"].launch(
+        1, (2, 128), [struct(("PPPPPPPqqqq", gates, None, c, None, h, c, gates, 1, 8, 32, 8))]
+    )
     np.testing.assert_array_equal(gates[0, 0], [1, 0, nan, 0.5, 1, 0, 1, 0])
     np.testing.assert_array_equal(gates[0, 2], [1, -1, nan, 0, 1, -1, 1, -1])
     np.testing.assert_array_equal(c[0], [2, 0, nan, 0.5, 2, 0, 2, 0])
@@ -208,10 +224,11 @@ def tensor(shape, dtype, seed, shifted=False):
     return torch.cat([values[:0].new_zeros(1), values])[1:].view(shape)
 
 
-def run_gates(rows, inner, dtype, given=GATES, in_place=False, shifted=False):
-    state = torch.promote_types(dtype, torch.float32)
+def run_gates(rows, inner, dtype, given=GATES, in_place=False, shifted=False, state=None):
+    wide = torch.promote_types(dtype, torch.float32)
+    state = state or wide
     gates, more = (tensor((rows, 4 * inner), dtype, seed, shifted) for seed in (0, 1))
-    c, peephole = tensor((rows, inner), state, 2, shifted), tensor((3, inner), state, 3, shifted)
+    c, peephole = tensor((rows, inner), state, 2, shifted), tensor((3, inner), wide, 3, shifted)
     h = torch.full((rows, inner), torch.nan, dtype=dtype)
     c_out = c if in_place else torch.full_like(c, torch.nan)
     activated = gates if in_place else torch.full_like(gates, torch.nan)
@@ -222,13 +239,14 @@ def run_gates(rows, inner, dtype, given=GATES, in_place=False, shifted=False):
     return [h, c_out] + ([activated] if optional[2] is not None else [])
 
 
-def run_grad(rows, inner, dtype, given=GRAD, in_place=False, shifted=False):
+def run_grad(rows, inner, dtype, given=GRAD, in_place=False, shifted=False, state=None):
     """The gradients, and the sums of each block."""
-    state = torch.promote_types(dtype, torch.float32)
+    wide = torch.promote_types(dtype, torch.float32)
+    state = state or wide
     activated = tensor((rows, 4 * inner), dtype, 0, shifted).sigmoid_()
     c, c_out, grad_c = (tensor((rows, inner), state, seed, shifted) for seed in (1, 2, 3))
     grad_h, more = (tensor((rows, inner), dtype, seed, shifted) for seed in (4, 5))
-    peephole = tensor((3, inner), state, 6, shifted)
+    peephole = tensor((3, inner), wide, 6, shifted)
     optional = [
         t if name in given else None
         for name, t in zip(GRAD, (grad_h, more, grad_c, peephole, True), strict=True)
@@ -271,6 +289,73 @@ def test_operators(dtype, rows, inner):
 def test_operators_in_place(dtype):
     for inner in (7, 16):
         compare(20, inner, dtype, in_place=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_operators_short_states(dtype):
+    """c of a short type in that type: the values of a float c that was rounded, rounded. Only on CUDA."""
+    rows, inner = 37, 24
+    for given, grads in ((GATES, GRAD), ((), ("grad_h", "bias"))):
+        for shifted in (False, True):
+            options = {"shifted": shifted, "state": dtype}
+            with emulated():
+                h, c, *rest = run_gates(rows, inner, dtype, given, **options)
+                gates, grad_c, sums = run_grad(rows, inner, dtype, grads, **options)
+            assert h.dtype == c.dtype == grad_c.dtype == dtype and sums.dtype == torch.float32
+            wide = forward_of(rows, inner, dtype, given), backward_of(rows, inner, dtype, grads)
+            for actual, expected in zip((h, c, *rest, gates, grad_c), (*wide[0], *wide[1][:2]), strict=True):
+                assert_close(actual, expected.double(), dtype)
+            assert_close(sums.sum(0), wide[1][2].double().sum(0), torch.float32)
+    with pytest.raises(RuntimeError, match="`c` must be a contiguous Float"):
+        run_gates(rows, inner, dtype, state=dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_operators_one_row_of_more_and_rows_of_h_apart(dtype):
+    """A bias for all rows; h among channels of others, whose addresses allow wide accesses or do not."""
+    state, rows, inner = torch.promote_types(dtype, torch.float32), 37, 24
+    gates, bias, c = (
+        tensor(s, t, n)
+        for n, (s, t) in enumerate((((rows, 96), dtype), ((1, 96), dtype), ((rows, 24), state)))
+    )
+    expected = [torch.empty(rows, inner, dtype=dtype), torch.empty_like(c)]
+    torch.ops.amstel.conv_lstm_gates(gates, bias.expand(rows, -1).contiguous(), c, None, *expected, None)
+    for width in (32, 29):
+        wide, c_out = torch.full((rows, width), 7.0, dtype=dtype), torch.empty_like(c)
+        with emulated():
+            torch.ops.amstel.conv_lstm_gates(gates, bias, c, None, wide[:, :inner], c_out, None)
+        assert_close(wide[:, :inner], expected[0].double(), dtype)
+        assert_close(c_out, expected[1].double(), state)
+        assert (wide[:, inner:] == 7).all()
+
+
+def forward_of(rows, inner, dtype, given):
+    """run_gates on the CPU with c rounded to the type."""
+    gates, more = (tensor((rows, 4 * inner), dtype, seed) for seed in (0, 1))
+    c, peephole = tensor((rows, inner), dtype, 2).float(), tensor((3, inner), torch.float32, 3)
+    h, c_out, activated = torch.empty(rows, inner, dtype=dtype), torch.empty_like(c), torch.empty_like(gates)
+    everything = bool(given)
+    torch.ops.amstel.conv_lstm_gates(
+        gates, more if everything else None, c, peephole if everything else None, h, c_out,
+        activated if everything else None,
+    )  # fmt: skip
+    return [h, c_out] + ([activated] if everything else [])
+
+
+def backward_of(rows, inner, dtype, given):
+    activated = tensor((rows, 4 * inner), dtype, 0).sigmoid_()
+    c, c_out, grad_c = (tensor((rows, inner), dtype, seed).float() for seed in (1, 2, 3))
+    grad_h, more = (tensor((rows, inner), dtype, seed) for seed in (4, 5))
+    peephole = tensor((3, inner), torch.float32, 6)
+    optional = [
+        t if name in given else None
+        for name, t in zip(GRAD, (grad_h, more, grad_c, peephole, True), strict=True)
+    ]
+    grad_c_out, grad_gates = torch.empty_like(c), torch.empty_like(activated)
+    sums = torch.ops.amstel.conv_lstm_gates_grad(
+        activated, c, c_out, optional[3], *optional[:3], grad_c_out, grad_gates, bool(optional[4])
+    )
+    return grad_gates, grad_c_out, sums
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -344,6 +429,29 @@ def test_public_functions_over_the_wrappers(dtype):
             test_conv_lstm.check(inputs, dtype, algorithm="plain", **options)
         for laid in (torch.contiguous_format, torch.channels_last):
             test_conv_lstm.test_cell(3, (4, 5), laid, dtype, "cpu")
+
+
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize(
+    "case, dtype",
+    [("plain", torch.float32), ("plain", torch.bfloat16), ("lengths, plain", torch.float16), ("last only", torch.float32), ("even kernels", torch.float32)],
+)  # fmt: skip
+def test_sequence_as_on_a_device(monkeypatch, joined, case, dtype):
+    """The parts, the filled-up channels and the steps that join x and h, which only CUDA has."""
+    monkeypatch.setattr(_conv_lstm, "on_cuda", lambda t: True)
+    monkeypatch.setattr(_conv_lstm.Plan, "_memory_bound", lambda self, items: joined)
+    inputs, options = test_conv_lstm.make(case)
+    plan = _conv_lstm.Plan(*(t.to(dtype) for t in inputs[:4]), 1, "same", "plain", True)
+    assert (plan.joined is not None) == (joined and case != "even kernels")
+    with emulated():
+        _, h_n, c_n, *_ = test_conv_lstm.check(inputs, dtype, algorithm="plain", **options)
+        x, w_ih, w_hh, bias, peephole, *state = (t.to(dtype) for t in inputs)
+        for sequences in (True, False):  # without a gradient the last step alone may be kept
+            more = options | {"return_sequences": sequences, "peephole": peephole, "algorithm": "plain"}
+            with torch.no_grad():
+                _, (h, c) = amstel.ops.conv_lstm(x, w_ih, w_hh, bias, tuple(state), **more)
+            assert_close(h, h_n.double(), dtype)
+            assert_close(c, c_n.double(), dtype)
 
 
 @pytest.mark.slow

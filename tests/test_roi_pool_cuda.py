@@ -3,6 +3,7 @@ wrappers and autograd on the emulator against the operators of the CPU. With a G
 
 import contextlib
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,19 +15,18 @@ from amstel.testing import assert_close
 from tests.cuda_emulator import build, ptx, toolchain
 from tests.test_spmm_cuda import NUMPY, close, down, struct, sum_type, up, zeros
 
-SOURCE = "roi_pool_instances.cu"
+SOURCE, GRAD_SOURCE = "roi_pool_instances.cu", "roi_pool_grad_instances.cu"
 THREADS, TABLE_THREADS = 256, 64
-TILE = 4, 16  # cells of a block of the gradient
 LOWEST = -float(np.finfo(np.float32).max)
-# dtype, elements an access, channels of a thread of the gradient
+# dtype, elements an access
 INSTANCES = {
-    "f64": ("f64", 2, 2), "f32": ("f32", 4, 4), "bf16": ("bf16", 8, 8), "f16": ("f16", 8, 8),
-    "f64_single": ("f64", 1, 4), "f32_single": ("f32", 1, 4), "f16_single": ("f16", 1, 4),
+    "f64": ("f64", 2), "f32": ("f32", 4), "bf16": ("bf16", 8), "f16": ("f16", 8),
+    "f64_single": ("f64", 1), "f32_single": ("f32", 1), "f16_single": ("f16", 1),
 }  # fmt: skip
 # With the layout; what takes single elements takes both.
 CASES = [
     (name, last)
-    for name, (_, width, _) in INSTANCES.items()
+    for name, (_, width) in INSTANCES.items()
     for last in ([True, False] if width == 1 else [True])
 ]
 
@@ -150,7 +150,7 @@ IMAGES, HEIGHT, WIDTH = 2, 6, 21
 
 def example(name, last, seed=1):
     """A map with NaN and equal maxima, its table, and what pooling gives."""
-    dtype, width, _ = INSTANCES[name]
+    dtype, width = INSTANCES[name]
     rng = np.random.default_rng(seed)
     channels = 3 * width
     x, x_ = down(rng.integers(-9, 9, (IMAGES, channels, HEIGHT, WIDTH)) / 4, dtype)
@@ -279,19 +279,25 @@ def test_sum_rows_kernel(kernels, dtype):
         close(up(out.T, dtype), expected, dtype)
 
 
-# More boxes than a block lists at once for two of them; `grad` and a query, as in roi_match_grad, for three.
+@pytest.fixture(params=ptx.engines())
+def grad_kernels(request):
+    return request.param(GRAD_SOURCE)
+
+
+# More boxes than a block looks at at once for two of them; `grad` and a query, as in roi_match_grad, for three.
 GRAD_CASES = [
-    (*case, THREADS + 5 if case in (("f32", True), ("f32_single", False)) else 21, False) for case in CASES
-] + [("f64_single", True, 21, True), ("f32", True, 21, True), ("f16_single", False, 21, True)]
+    (dtype, last, THREADS + 5 if (dtype, last) in (("f32", True), ("f64", False)) else 21, False)
+    for dtype in ("f64", "f32", "bf16", "f16")
+    for last in (True, False)
+] + [("f64", True, 21, True), ("f32", False, 21, True), ("f16", False, 21, True)]
 
 
-@pytest.mark.parametrize("name, last, k, matched", GRAD_CASES)
-def test_grad_kernel(kernels, name, last, k, matched):
-    """Boxes that overlap; the sums have the order of boxes and bins, to the bit."""
-    dtype, _, width = INSTANCES[name]
-    vector, state = not name.endswith("single"), sum_type(dtype)
+@pytest.mark.parametrize("dtype, last, k, matched", GRAD_CASES)
+def test_grad_kernels(grad_kernels, dtype, last, k, matched):
+    """Boxes that overlap; several warps and slices of channels."""
+    state = sum_type(dtype)
     rng = np.random.default_rng(4)
-    channels, bins = 5 * width if vector else 4 * width + 2, PH * PW
+    channels, bins = 38, PH * PW
     rois = np.tile(rois_for(IMAGES, HEIGHT, WIDTH, count=1), (k // 15 + 1, 1))[:k]
     rois[20:, 1:] += rng.integers(-3, 3, (k - 20, 1))
     table = table_of(rois.astype(np.float32), 0.9, IMAGES, HEIGHT, WIDTH, PH, PW)
@@ -304,37 +310,64 @@ def test_grad_kernel(kernels, name, last, k, matched):
     grad, grad_ = down(rng.standard_normal(argmax.shape), dtype)
     query, query_ = down(rng.standard_normal((channels, bins)), dtype)
     coefficients, c_ = down(rng.standard_normal((k, 2)), state)
-    # What points out of its bin points nowhere.
+    # What points out of the map points nowhere.
     cells = argmax.copy()
     cells[0, 0, 0, 0], cells[1, 0, 0, 0], cells[2, 0, 0, 0] = 10**9, -7, HEIGHT * WIDTH
     argmax[:3, 0, 0, 0] = -1
-    (cells, from_), (grad, of_grad) = lay(cells, last), lay(grad, vector and not last)
-    out, steps = lay(zeros((IMAGES, channels, HEIGHT, WIDTH), dtype), last)
-    out.view(np.uint8)[:] = 0xFF
-    arguments = struct(
-        ("Pqqqq", grad, *of_grad), ("Pqqqq", cells, *from_), ("P", query if matched else None), ("qqq", 0, bins, 1),
-        ("P", coefficients if matched else None), ("Pqq", table, PH, PW), ("q", k), ("Pqqqq", out, *steps),
-        ("qqqq", IMAGES, channels, HEIGHT, WIDTH), ("q", int(last)),
-    )  # fmt: skip
-    tiles = -(-HEIGHT // TILE[0]) * -(-WIDTH // TILE[1])
-    kernels[f"grad_{name}"].launch((tiles, 1, 1), THREADS, [arguments])  # slices and images in turn
+    (cells, from_), (grad, of_grad) = lay(cells, last), lay(grad, not last)
     value = grad_
     if matched:
         value = (
             c_[:, 0, None, None, None] * query_.reshape(1, channels, PH, PW)
             + c_[:, 1, None, None, None] * grad_
         )
-    real = np.float64 if matched else NUMPY[state]
-    expected = np.zeros((IMAGES, channels, HEIGHT * WIDTH), real)
+    expected = np.zeros((IMAGES, channels, HEIGHT * WIDTH))
     n, c, i, j = np.nonzero(argmax >= 0)
-    np.add.at(
-        expected, (table[n, 0], c, argmax[n, c, i, j]), value[n, c, i, j].astype(real)
-    )  # one by one, in order
-    found = up(back(out, last), dtype).reshape(expected.shape)
-    if matched:
+    np.add.at(expected, (table[n, 0], c, argmax[n, c, i, j]), value[n, c, i, j].astype(float))
+    for rows, cols in ((4, 8), (8, 8)) if k < THREADS else ((4, 8),):
+        out, steps = lay(zeros((IMAGES, channels, HEIGHT, WIDTH), dtype), last)
+        out.view(np.uint8)[:] = 0xFF
+        down_, across = -(-HEIGHT // rows), -(-WIDTH // cols)
+        # Two launches, as where the lists of all tiles are too long.
+        for first, count in ((0, down_ * across), (down_ * across, down_ * across)):
+            entries, counts = np.full((count, k, 4), -1, np.int32), np.full(count, -1, np.int32)
+            tiles = ("iiqqqq", rows, cols, HEIGHT, WIDTH, first, count)
+            arguments = struct(("Pqqq", table, PH, PW, k), tiles, ("PP", entries, counts))
+            grad_kernels["list"].launch(count, THREADS, [arguments])
+            for number in range(count):
+                check_list(entries[number], counts[number], table, first + number, rows, cols, across, down_)
+            arguments = struct(
+                ("Pqqqq", grad, *of_grad), ("Pqqqq", cells, *from_), ("P", query if matched else None),
+                ("qqq", 0, bins, 1), ("P", coefficients if matched else None), ("qq", PW, k), tiles,
+                ("PP", entries, counts), ("Pqqqq", out, *steps), ("qq", channels, int(last)),
+            )  # fmt: skip
+            sums = 128 if dtype == "f64" else 256  # cells times warps
+            shared, threads = sums * 33 * np.dtype(NUMPY[state]).itemsize, 32 * sums // (rows * cols)
+            grad_kernels[f"{'matched' if matched else 'grad'}_{dtype}"].launch(
+                (count, 2), threads, [arguments], shared
+            )
+        found = up(back(out, last), dtype).reshape(expected.shape)
         close(found, expected, dtype)
-    else:
-        np.testing.assert_array_equal(found, down(expected, dtype)[1])
+
+
+def check_list(entries, count, table, number, rows, cols, across, down_):
+    """The boxes of a tile in order, each with exactly the bins that touch it between its ends."""
+    image, top = number // (across * down_), number // across % down_ * rows
+    left, listed = number % across * cols, []
+    for box, row in enumerate(table):
+        touching = [
+            (i, j)
+            for i, j, hs, ws in bins_in(row, PH, PW)
+            if row[0] == image
+            and hs.start < top + rows and hs.stop > top and ws.start < left + cols and ws.stop > left
+        ]  # fmt: skip
+        if touching:
+            listed.append((box, touching))
+    found = {int(e[0]): e for e in entries[:count]}
+    assert list(found) == sorted(found) and len(found) == count
+    for box, touching in listed:
+        i, j = ((int(n) & 0xFFFF, int(n) >> 16) for n in found[box][1:3])
+        assert set(touching) <= {(a, b) for a in range(*i) for b in range(*j)}
 
 
 # ---- The launch wrappers, against the operators of the CPU ----
@@ -394,7 +427,7 @@ def run(x, rois, size=(3, 4), scale=0.75, grad=None, query=None):
     for n, needs in enumerate(((True, False), (False, True))):
         one = ops.roi_match_grad(finite, rois, query, coefficients, scale, *size, *needs)
         assert torch.equal(one[n], both[n]) and one[1 - n].numel() == 0
-    return [output, argmax, plain, grad_input, gathered], [sums, *both]
+    return [output, argmax, plain, gathered], [grad_input, sums, *both]
 
 
 def check(found, expected, dtype):
@@ -554,8 +587,11 @@ def test_gradients_of_boxes_and_positions_that_are_not_valid():
     nowhere = argmax.clone()
     nowhere[~keep] = torch.tensor([-2, 10**9, 42, 2**31 - 1], dtype=torch.int32).repeat(2)[:, None, None]
     with emulated():
-        assert torch.equal(ops.roi_pool_grad(output, argmax, spoilt, 1.0, 2, 6, 7, True), expected)
-        assert torch.equal(ops.roi_pool_grad(output, nowhere, rois, 1.0, 2, 6, 7, True), expected)
+        for found in (
+            ops.roi_pool_grad(output, argmax, spoilt, 1.0, 2, 6, 7, True),
+            ops.roi_pool_grad(output, nowhere, rois, 1.0, 2, 6, 7, True),
+        ):
+            assert_close(found, expected.double(), torch.float32)
         gathered = ops.roi_pool_gather(x, nowhere, spoilt)
         for ours, theirs in zip(
             ops.roi_match_grad(x, spoilt, query, coefficients, 1.0, 2, 3, True, True), matched, strict=True

@@ -17,13 +17,15 @@ from tests.test_spmm import DTYPES, leaf, random_edges
 SOURCE = "spmm_instances.cu"
 THREADS = 256  # of every block
 HUB = 256  # a row of more edges takes a block
+CHUNK = 90  # edges that a block sums of a longer row, where the launch asks for that
+CHUNKED = ("spmm_chunk_f64", "spmm_chunk_f32", "spmm_chunk_bf16", "spmm_chunk_f16_even")
 
 # ---- The kernels, one by one ----
 
-# dtype, elements an access, lanes a row
+# dtype, elements an access, lanes a tile, lanes a row
 INSTANCES = {
-    "f64": ("f64", 2, 32), "f32": ("f32", 4, 16), "bf16": ("bf16", 8, 8), "f16": ("f16", 8, 4),
-    "f32_wide": ("f32", 4, 32), "f32_odd": ("f32", 1, 8), "f16_even": ("f16", 2, 4),
+    "f64": ("f64", 2, 32, 32), "f32": ("f32", 4, 16, 16), "f32_wide": ("f32", 4, 32, 32), "f32_narrow": ("f32", 4, 4, 32),
+    "f32_odd": ("f32", 1, 8, 32), "bf16": ("bf16", 8, 8, 32), "f16": ("f16", 8, 4, 4), "f16_even": ("f16", 2, 8, 8),
 }  # fmt: skip
 # The width of the indices is no template argument: two kernels with wide ones will do.
 CASES = [(name, np.int32) for name in INSTANCES] + [("f32", np.int64), ("f16_even", np.int64)]
@@ -94,9 +96,9 @@ def sum_type(dtype):
 
 @pytest.mark.parametrize("name, index", CASES)
 def test_spmm_kernel(kernels, name, index):
-    dtype, width, tile = INSTANCES[name]
+    dtype, width, tile, lanes = INSTANCES[name]
     rng = np.random.default_rng(1)
-    m = Matrix(THREADS // tile + 3, index)  # the second block is not full
+    m = Matrix(THREADS // lanes + 3, index)  # the second block is not full
     features, batch = width * (tile + 1), 2  # two parts, the second of one lane
     x, x_ = down(rng.standard_normal((batch, m.rows, features + width)), dtype)  # rows further apart
     weight, weight_ = down(rng.random(m.edges), dtype)
@@ -104,14 +106,22 @@ def test_spmm_kernel(kernels, name, index):
     row, row_ = down(rng.random(m.rows), sum_type(dtype))
     col, col_ = down(rng.random(m.rows), sum_type(dtype))
     y = zeros((batch, m.rows, features), dtype)
+    chunks = -(-m.edges // CHUNK)
+    partial = np.full((batch, chunks, 2, features), np.nan, NUMPY[sum_type(dtype)])
+    found = np.full(1, -1)
     for given in (True, False):
+        if f"spmm_chunk_{name}" not in CHUNKED:
+            partial = None
         pointers = (weight, row, col, x, bias) if given else (None, None, None, x, None)
         stride = features + width
         arguments = struct(
             m.argument(), ("PPPPPP", *pointers, y),
             ("qqqqqdq", stride, m.rows * stride, features, m.rows * features, features, 0.5, int(given)),
+            ("PPqqq", found, partial, CHUNK, chunks, features),
         )  # fmt: skip
-        grid = (-(-m.rows * tile // THREADS), 2, batch)
+        if partial is not None:
+            kernels[f"spmm_chunk_{name}"].launch((chunks, 2, batch), THREADS, [arguments])
+        grid = (-(-m.rows * lanes // THREADS), 2, batch)
         kernels[f"spmm_{name}"].launch(grid, THREADS, [arguments])
         a = m.dense(weight_ if given else np.ones(m.edges)) + 0.5 * np.eye(m.rows)
         if given:
@@ -120,13 +130,22 @@ def test_spmm_kernel(kernels, name, index):
         if given:
             expected = np.maximum(expected + bias_, 0)
         close(up(y, dtype), expected, dtype)
+        assert found[0] == -1
+    weight[m.edge[-1]] = 0x7FC0 if dtype == "bf16" else np.nan
+    arguments = struct(
+        m.argument(), ("PPPPPP", weight, row, col, x, bias, y),
+        ("qqqqqdq", stride, m.rows * stride, features, m.rows * features, features, 0.5, 1),
+        ("PPqqq", found, None, CHUNK, chunks, features),
+    )  # fmt: skip
+    kernels[f"spmm_{name}"].launch(grid, THREADS, [arguments])
+    assert found[0] == 0
 
 
 @pytest.mark.parametrize("name, index", CASES)
 def test_spmm_grad_kernel(kernels, name, index):
-    dtype, width, tile = INSTANCES[name]
+    dtype, width, tile, lanes = INSTANCES[name]
     rng = np.random.default_rng(2)
-    m = Matrix(THREADS // tile + 3, index)
+    m = Matrix(THREADS // lanes + 3, index)
     features, batch = width * (tile + 1), 2
     stride = features + width
     grad, grad_ = down(rng.standard_normal((batch, m.rows, stride)), dtype)
@@ -144,7 +163,7 @@ def test_spmm_grad_kernel(kernels, name, index):
             ("qqqqqq", stride, m.rows * stride, features, m.rows * features, batch, features),
             ("d", 0.5 if given else 0.0),
         )  # fmt: skip
-        kernels[f"spmm_grad_{name}"].launch(-(-m.rows * tile // THREADS), THREADS, [arguments])
+        kernels[f"spmm_grad_{name}"].launch(-(-m.rows * lanes // THREADS), THREADS, [arguments])
         # The matrix of the kernel is the transposed one: rows are those of x, columns those of grad.
         a = m.dense(weight_ if given else np.ones(m.edges)) + (0.5 if given else 0) * np.eye(m.rows)
         scale = np.outer(col_, row_) if given else np.ones((m.rows, m.rows))

@@ -2,38 +2,18 @@
 // box, share boxes out into windows and windows to threads. The arithmetic is in
 // kernels/roi_align.inl.h.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <limits>
-#include <new>
 #include <vector>
 
 #include "common/roi_align.h"
-#include "common/roi_pool_check.h"
-#include "common/stable.h"
 #include "cpu/dispatch.h"
-#include "cpu/huge_pages.h"
-#include "cpu/isa.h"
 #include "cpu/parallel.h"
+#include "cpu/roi_windows.h"
 
 namespace amstel::cpu {
 namespace {
-
-// A window of more bytes than this is taken one channel at a time.
-constexpr int64_t kMostScratch = int64_t{1} << 27;
-
-struct Bounds {
-  int64_t row = std::numeric_limits<int64_t>::max(), row_end = 0, col = row, col_end = 0;
-  int64_t cells() const {
-    return row < row_end && col < col_end ? (row_end - row) * (col_end - col) : 0;
-  }
-  void add(const Bounds& o) {
-    if (o.cells() == 0) return;
-    row = std::min(row, o.row), row_end = std::max(row_end, o.row_end);
-    col = std::min(col, o.col), col_end = std::max(col_end, o.col_end);
-  }
-};
 
 // The boxes as float32, or float64 where that is the arithmetic; raises at the first that is not
 // valid.
@@ -71,19 +51,10 @@ struct Plan {
   // A group for each image that has boxes (`together`), or for each box where windows of their own
   // are less to read.
   void group(const RoiShape& s, bool together) {
-    std::vector<int64_t> first(s.images + 1);
-    for (int64_t k = 0; k < s.rois; ++k) ++first[images[k] + 1];
-    for (int64_t n = 0; n < s.images; ++n) first[n + 1] += first[n];
-    std::vector<int64_t> next(first.begin(), first.end());
-    for (int64_t k = 0; k < s.rois; ++k) order[next[images[k]]++] = k;
+    const std::vector<int64_t> first = by_image(s, order, [&](int64_t k) { return images[k]; });
     const auto add = [&](int64_t image, const Bounds& b, int64_t begin, int64_t end) {
-      const bool any = b.cells() > 0;
-      RoiGroup g{};
-      g.image = image, g.boxes = order.data() + begin, g.count = end - begin;
-      g.row = any ? b.row : 0, g.rows = any ? b.row_end - b.row : 0;
-      g.col = any ? b.col : 0, g.cols = any ? b.col_end - b.col : 0;
-      cells = std::max(cells, g.rows * g.cols);
-      groups.push_back(g);
+      groups.push_back(b.group(image, order, begin, end));
+      cells = std::max(cells, b.cells());
     };
     for (int64_t n = 0; n < s.images; ++n) {
       Bounds all;
@@ -174,8 +145,6 @@ void find_bins(const char* op, const Tensor& rois, const RoiShape& s, double spa
   });
 }
 
-RoiStrides strides(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; }
-
 RoiAlignArgs arguments(const RoiShape& s, const Plan& plan) {
   RoiAlignArgs a{};
   a.roi.channels = s.channels, a.roi.height = s.height, a.roi.width = s.width;
@@ -204,25 +173,10 @@ void run(decltype(Kernels::RoiAlign::align) Kernels::RoiAlign::* which, const Ro
   const int64_t parts = std::min(threads_for(work), items);
   if (items == 0) return;
   parallel_parts(parts, [&](int64_t p) {
-    constexpr std::align_val_t kAlignment{64};
-    void* const scratch = ::operator new(bytes(kernel), kAlignment);
+    const Scratch scratch(bytes(kernel));
     for (int64_t i = items * p / parts; i < items * (p + 1) / parts; ++i)
-      (kernel.*which)(args, plan.groups[i / tiles], i % tiles * kernel.tile, scratch);
-    ::operator delete(scratch, kAlignment);
+      (kernel.*which)(args, plan.groups[i / tiles], i % tiles * kernel.tile, scratch.memory);
   });
-}
-
-Tensor empty_pooled(const Tensor& like, const RoiShape& s) {
-  Tensor t =
-      empty(like, {s.rois, s.channels, s.pooled_height, s.pooled_width}, s.dtype, s.channels_last);
-  want_huge_pages(t);
-  return t;
-}
-Tensor zero_images(const Tensor& like, const RoiShape& s, int64_t channels) {
-  Tensor t = empty(like, {s.images, channels, s.height, s.width}, s.dtype, s.channels_last);
-  want_huge_pages(t);
-  torch::stable::zero_(t);
-  return t;
 }
 
 // Of a gradient: the shape of what it is the gradient of.
@@ -282,7 +236,7 @@ Tensor roi_align(Tensor input, Tensor rois, double spatial_scale, int64_t pooled
     find_samples<decltype(c)>(op, rois, s, spatial_scale, sampling, aligned, plan);
   });
   plan.group(s, false);
-  Tensor output = empty_pooled(input, s);
+  Tensor output = empty_pooled(input, s, s.dtype);
   RoiAlignArgs a = arguments(s, plan);
   a.roi.input = input.const_data_ptr();
   a.roi.in = strides(input);
@@ -322,7 +276,7 @@ Tensor ps_roi_pool(Tensor input, Tensor rois, double spatial_scale, int64_t pool
   Plan plan(s);
   with_arithmetic(s, [&](auto c) { find_bins<decltype(c)>(op, rois, s, spatial_scale, plan); });
   plan.group(s, true);
-  Tensor output = empty_pooled(input, s);
+  Tensor output = empty_pooled(input, s, s.dtype);
   RoiAlignArgs a = arguments(s, plan);
   a.roi.input = input.const_data_ptr();
   a.roi.in = strides(input);

@@ -51,7 +51,7 @@ void over_rows(const Tensor& crow, int64_t edge_work, const F& f) {
 
 Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight, Tensor x,
             OptionalTensor row_scale, OptionalTensor col_scale, double self_loops,
-            OptionalTensor bias, bool relu, bool check_weight) {
+            OptionalTensor bias, bool relu, bool check_weight, OptionalTensor /*found*/) {
   const SpmmShape s =
       check_spmm("spmm", crow, col, edge, weight, "x", x, row_scale, col_scale, self_loops);
   check_edges("spmm", crow, col);

@@ -14,25 +14,24 @@
 namespace amstel::cuda {
 namespace {
 
-// f(Int<N>{}, grid, block): elements an access and the fewest lanes that hold a row at once; the
-// rest of a block takes further rows.  Every gate of every row begins at a multiple of `inner`.
+// f(Int<N>{}, grid, block): elements an access.  Every gate of every row begins at a multiple of
+// `inner`.
 template <class T, class F>
 void launch(const char* op, const GateShape& s, const Alignment& alignment, const F& f) {
   const auto with = [&](auto width) {
     const int64_t parts = s.inner / decltype(width)::value;
-    unsigned lanes = 1;
-    while (lanes < parts && lanes < kThreads) lanes *= 2;
-    const dim3 block(lanes, kThreads / lanes);
-    const dim3 grid(blocks(op, divide_up(s.rows, block.y)), grid_yz(divide_up(parts, lanes)));
+    const dim3 block = block_of_rows(parts);
+    const dim3 grid(blocks(op, divide_up(s.rows, block.y)), grid_yz(divide_up(parts, block.x)));
     f(width, grid, block);
     check_launch(op);
   };
-  const auto fits = [&](int n) {
-    return s.inner % n == 0 && alignment.allows(n * static_cast<int>(sizeof(T)));
+  const auto fits = [&](int n, int64_t threads) {
+    return s.inner % n == 0 && alignment.allows(n * static_cast<int>(sizeof(T))) &&
+           s.rows * s.inner / n >= threads;
   };
-  if (fits(kVectorWidth<T>)) return with(Int<kVectorWidth<T>>{});
+  if (fits(kVectorWidth<T>, kManyThreads)) return with(Int<kVectorWidth<T>>{});
   if constexpr (sizeof(T) == 2) {
-    if (fits(2)) return with(Int<2>{});
+    if (fits(2, 0)) return with(Int<2>{});
   }
   with(Int<1>{});
 }

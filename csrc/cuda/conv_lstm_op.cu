@@ -13,25 +13,37 @@
 namespace amstel::cuda {
 namespace {
 
-// f(Int<N>{}): elements an access of T, at most Widest.  `elements` and `states` are what the
-// arrays of T and of their states are aligned to; every gate of every row begins at a multiple of
-// `inner`.
-template <class T, int Widest, class F>
-void with_width(int64_t inner, const Alignment& elements, const Alignment& states, const F& f) {
+template <Given kGiven>
+using GivenIs = std::integral_constant<Given, kGiven>;
+
+// f(Type<U>{}): that of c, which short types may keep in float.
+template <class T, class F>
+void with_state(const GateShape& s, const F& f) {
+  if constexpr (sizeof(T) == 2) {
+    if (s.state == s.dtype) return f(Type<T>{});
+  }
+  f(Type<Accumulate<T>>{});
+}
+
+// f(Int<N>{}): elements an access of T, at most Widest, which leave `threads`.  `elements` and
+// `states` are what the arrays of T and of U are aligned to; every gate of every row begins at a
+// multiple of `inner`.
+template <class T, class U, int Widest, class F>
+void with_width(const GateShape& s, int64_t threads, const Alignment& elements,
+                const Alignment& states, const F& f) {
   const auto fits = [&](int n) {
-    const int state = n * static_cast<int>(sizeof(Accumulate<T>));
-    return inner % n == 0 && elements.allows(n * static_cast<int>(sizeof(T))) &&
-           states.allows(std::min(state, 16));
+    return s.inner % n == 0 && elements.allows(n * static_cast<int>(sizeof(T))) &&
+           states.allows(std::min(n * static_cast<int>(sizeof(U)), 16));
   };
-  if (fits(Widest)) return f(Int<Widest>{});
+  if (fits(Widest) && s.rows * s.inner / Widest >= threads) return f(Int<Widest>{});
   if constexpr (sizeof(T) == 2) {
     if (fits(2)) return f(Int<2>{});
   }
   f(Int<1>{});
 }
 
-// The fewest lanes that hold a row of `parts` accesses at once; the rest of the block takes further
-// rows.
+// The fewest lanes that hold a row of `parts` accesses at once, a power of two for the sums; the
+// rest of the block takes further rows.
 dim3 block_for(int64_t parts) {
   unsigned lanes = 1;
   while (lanes < parts && lanes < kThreads) lanes *= 2;
@@ -45,30 +57,45 @@ unsigned grid_y(int64_t parts, const dim3& block) { return grid_yz(divide_up(par
 void conv_lstm_gates(Tensor gates, OptionalTensor more, Tensor c, OptionalTensor peephole, Tensor h,
                      Tensor c_out, OptionalTensor activated) {
   const char* op = "conv_lstm_gates";
-  const GateShape s = check_forward(op, gates, more, c, peephole, h, c_out, activated);
+  const GateShape s = check_forward(op, gates, more, c, peephole, h, c_out, activated, true);
   if (s.rows * s.inner == 0) return;
   const CurrentStream stream(gates);
   with_float(s.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    using S = Accumulate<T>;
-    const ConvLstmArgs<T> a{.gates = data<T>(gates),
-                            .more = data<T>(more),
-                            .c = data<S>(c),
-                            .peephole = data<S>(peephole),
-                            .h = mutable_data<T>(h),
-                            .c_out = mutable_data<S>(c_out),
-                            .activated = mutable_data<T>(activated),
-                            .rows = s.rows,
-                            .inner = s.inner};
-    Alignment elements, states;
-    elements.pointer(a.gates).pointer(a.more).pointer(a.h).pointer(a.activated);
-    states.pointer(a.c).pointer(a.peephole).pointer(a.c_out);
-    with_width<T, kVectorWidth<T>>(s.inner, elements, states, [&](auto width) {
-      constexpr int N = decltype(width)::value;
-      const dim3 block = block_for(s.inner / N);
-      const dim3 grid(blocks(op, divide_up(s.rows, block.y)), grid_y(s.inner / N, block));
-      AMSTEL_LAUNCH((conv_lstm_gates_kernel<T, N>), grid, block, 0, stream, a);
-      check_launch(op);
+    with_state<T>(s, [&](auto state) {
+      using U = typename decltype(state)::type;
+      const ConvLstmArgs<T, U> a{.gates = data<T>(gates),
+                                 .more = data<T>(more),
+                                 .c = data<U>(c),
+                                 .peephole = data<Accumulate<T>>(peephole),
+                                 .h = mutable_data<T>(h),
+                                 .c_out = mutable_data<U>(c_out),
+                                 .activated = mutable_data<T>(activated),
+                                 .rows = s.rows,
+                                 .inner = s.inner,
+                                 .more_stride = more && more->size(0) == 1 ? 0 : 4 * s.inner,
+                                 .h_stride = h.stride(0)};
+      Alignment elements, states;
+      if (s.rows > 1) elements.bytes(h.stride(0) * static_cast<int64_t>(sizeof(T)));
+      elements.pointer(a.gates).pointer(a.more).pointer(a.h).pointer(a.activated);
+      states.pointer(a.c).pointer(a.c_out);
+      states.pointer(a.peephole);
+      const auto launch = [&](auto width, auto given) {
+        constexpr int N = decltype(width)::value;
+        const dim3 block = block_of_rows(s.inner / N);
+        const dim3 grid(blocks(op, divide_up(s.rows, block.y)), grid_y(s.inner / N, block));
+        AMSTEL_LAUNCH((conv_lstm_gates_kernel<T, U, N, decltype(given)::value>), grid, block, 0,
+                      stream, a);
+        check_launch(op);
+      };
+      with_width<T, U, kVectorWidth<T>>(s, kManyThreads, elements, states, [&](auto width) {
+        // Narrow accesses are few and take the kernel that serves all.
+        if constexpr (decltype(width)::value == kVectorWidth<T>) {
+          if (!peephole && !more && !activated) return launch(width, GivenIs<Given::kNothing>{});
+          if (!peephole) return launch(width, GivenIs<Given::kNoPeephole>{});
+        }
+        launch(width, GivenIs<Given::kAnything>{});
+      });
     });
   });
 }
@@ -79,7 +106,7 @@ Tensor conv_lstm_gates_grad(Tensor activated, Tensor c, Tensor c_out, OptionalTe
                             bool bias) {
   const char* op = "conv_lstm_gates_grad";
   const GateShape s = check_backward(op, activated, c, c_out, peephole, grad_h, grad_h_more, grad_c,
-                                     grad_c_out, grad_gates);
+                                     grad_c_out, grad_gates, true);
   const CurrentStream stream(c);
   const int64_t per_block = rows_per_block(s.inner);
   const int64_t width = ((bias ? 4 : 0) + (peephole ? 3 : 0)) * s.inner;
@@ -88,37 +115,42 @@ Tensor conv_lstm_gates_grad(Tensor activated, Tensor c, Tensor c_out, OptionalTe
   with_float(s.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     using S = Accumulate<T>;
-    S* const sum = mutable_data<S>(sums);
-    const ConvLstmGradArgs<T> a{.activated = data<T>(activated),
-                                .c = data<S>(c),
-                                .c_out = data<S>(c_out),
-                                .peephole = data<S>(peephole),
-                                .grad_h = data<T>(grad_h),
-                                .grad_h_more = data<T>(grad_h_more),
-                                .grad_c = data<S>(grad_c),
-                                .grad_c_out = mutable_data<S>(grad_c_out),
-                                .grad_gates = mutable_data<T>(grad_gates),
-                                .bias_sum = bias ? sum : nullptr,
-                                .peephole_sum = peephole ? sum + (bias ? 4 * s.inner : 0) : nullptr,
-                                .sum_stride = width,
-                                .rows = s.rows,
-                                .rows_per_block = per_block,
-                                .inner = s.inner};
-    Alignment elements, states;
-    elements.pointer(a.activated).pointer(a.grad_h).pointer(a.grad_h_more).pointer(a.grad_gates);
-    states.pointer(a.c).pointer(a.c_out).pointer(a.peephole).pointer(a.grad_c);
-    states.pointer(a.grad_c_out).pointer(sum);
-    const auto launch = [&](auto width, auto with_peephole) {
-      constexpr int N = decltype(width)::value;
-      constexpr bool kPeephole = decltype(with_peephole)::value;
-      const dim3 block = block_for(s.inner / N);
-      const dim3 grid(blocks(op, divide_up(s.rows, per_block)), grid_y(s.inner / N, block));
-      AMSTEL_LAUNCH((conv_lstm_gates_grad_kernel<T, N, kPeephole>), grid, block, 0, stream, a);
-      check_launch(op);
-    };
-    // As many elements as states fit into 16 bytes: the sums take the registers for more.
-    with_width<T, kVectorWidth<S>>(s.inner, elements, states, [&](auto width) {
-      peephole ? launch(width, std::true_type{}) : launch(width, std::false_type{});
+    with_state<T>(s, [&](auto state) {
+      using U = typename decltype(state)::type;
+      S* const sum = mutable_data<S>(sums);
+      S* const peephole_sum = peephole ? sum + (bias ? 4 * s.inner : 0) : nullptr;
+      const ConvLstmGradArgs<T, U> a{.activated = data<T>(activated),
+                                     .c = data<U>(c),
+                                     .c_out = data<U>(c_out),
+                                     .peephole = data<S>(peephole),
+                                     .grad_h = data<T>(grad_h),
+                                     .grad_h_more = data<T>(grad_h_more),
+                                     .grad_c = data<U>(grad_c),
+                                     .grad_c_out = mutable_data<U>(grad_c_out),
+                                     .grad_gates = mutable_data<T>(grad_gates),
+                                     .bias_sum = bias ? sum : nullptr,
+                                     .peephole_sum = peephole_sum,
+                                     .sum_stride = width,
+                                     .rows = s.rows,
+                                     .rows_per_block = per_block,
+                                     .inner = s.inner};
+      Alignment elements, states;
+      elements.pointer(a.activated).pointer(a.grad_h).pointer(a.grad_h_more);
+      elements.pointer(a.grad_gates);
+      states.pointer(a.c).pointer(a.c_out).pointer(a.peephole).pointer(a.grad_c);
+      states.pointer(a.grad_c_out).pointer(sum);
+      const auto launch = [&](auto width, auto with_peephole) {
+        constexpr int N = decltype(width)::value;
+        constexpr bool kPeephole = decltype(with_peephole)::value;
+        const dim3 block = block_for(s.inner / N);
+        const dim3 grid(blocks(op, divide_up(s.rows, per_block)), grid_y(s.inner / N, block));
+        AMSTEL_LAUNCH((conv_lstm_gates_grad_kernel<T, U, N, kPeephole>), grid, block, 0, stream, a);
+        check_launch(op);
+      };
+      // As many elements as states fit into 16 bytes: the sums take the registers for more.
+      with_width<T, S, kVectorWidth<S>>(s, 0, elements, states, [&](auto width) {
+        peephole ? launch(width, std::true_type{}) : launch(width, std::false_type{});
+      });
     });
   });
   return sums;

@@ -78,6 +78,21 @@ constexpr int64_t kGridYZ = 65535;
 // What the second and third dimension of a grid take of n; kernels stride over the rest.
 inline unsigned grid_yz(int64_t n) { return static_cast<unsigned>(n < kGridYZ ? n : kGridYZ); }
 
+// Threads that fill a large card: four blocks on each of its multiprocessors.  A launch of fewer
+// takes narrower accesses, more threads of less work each.
+#ifdef AMSTEL_EMULATED
+constexpr int64_t kManyThreads = 64;  // so that the tests meet both
+#else
+constexpr int64_t kManyThreads = int64_t{1} << 17;
+#endif
+
+// A block of threads that share nothing: the lanes that hold a row of `parts` accesses at once, and
+// rows beside it.
+inline dim3 block_of_rows(int64_t parts) {
+  const unsigned lanes = static_cast<unsigned>(parts < kThreads ? parts : kThreads);
+  return dim3(lanes, kThreads / lanes);
+}
+
 // The first dimension of a grid.
 inline unsigned blocks(const char* op, int64_t n) {
   AMSTEL_CHECK(n <= kGridX, op, ": needs ", n, " blocks, a grid takes ", kGridX);

@@ -1,6 +1,6 @@
 // The input of a RIM's network and bicubic resampling on CUDA: check, allocate, launch.  The
-// kernels and how their threads share the work are in kernels/rim.cuh, the meaning of the arguments
-// in library.cpp.
+// kernels and how their threads share the work are in kernels/rim*.cuh, the meaning of the
+// arguments in library.cpp.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -12,6 +12,7 @@
 #include "cuda/device.cuh"
 #include "cuda/dispatch.cuh"
 #include "cuda/kernels/rim.cuh"
+#include "cuda/kernels/rim_input.cuh"
 
 namespace amstel::cuda {
 namespace {
@@ -53,24 +54,47 @@ bool dense(const RimInputArgs<S>& a, const P& p, Alignment& alignment) {
   return (a.channels == 1 || p.channel == 1) && (a.pixels == 1 || p.pixel == a.channels);
 }
 
-// dense_kernel(Int<C>{}, grid) or strided_kernel(grid, block); `rows`: the network's side.
-template <class T, class Dense, class Strided>
-void launch(const char* op, const RimInputArgs<T>& a, const T* rows, const Dense& dense_kernel,
-            const Strided& strided_kernel) {
-  using S = Accumulate<T>;
+// Pixels of a tile that a block turns around in shared memory: fewer where images are small, so
+// that there are blocks enough; 0 where those of its least tile do not fit.
+template <class T>
+int64_t tile_of(const RimInputArgs<T>& a) {
+  constexpr int64_t kShared = 24 << 10, kLeast = kThreads, kBlocks = 512;
+  const int64_t pixel = 2 * a.channels * static_cast<int64_t>(sizeof(T));
+  if (kLeast * pixel > 2 * kShared) return 0;
+  int64_t tile = kPixelsAhead * kThreads;
+  while (tile > kLeast && (tile * pixel > kShared || a.items * divide_up(a.pixels, tile) < kBlocks))
+    tile /= 2;
+  return tile;
+}
+
+// dense_kernel(Int<C>{}, grid), planes_kernel(args, grid, shared) or strided_kernel(grid, block);
+// `rows`: the network's side.
+template <class T, class Dense, class InPlanes, class Strided>
+void launch(const char* op, RimInputArgs<T> a, const T* rows, const Dense& dense_kernel,
+            const InPlanes& planes_kernel, const Strided& strided_kernel) {
   const int64_t size = a.channels * a.pixels;
-  Alignment alignment;
-  alignment.pointer(rows);
-  if (a.items > 1) alignment.bytes(2 * size * static_cast<int64_t>(sizeof(T)));
+  Alignment network, alignment;
+  network.pointer(rows);
+  if (a.items > 1) network.bytes(2 * size * static_cast<int64_t>(sizeof(T)));
   bool all = a.channels <= 2 && dense(a, a.eta, alignment) && dense(a, a.other, alignment);
   if (a.mask.data) all = dense(a, a.mask, alignment) && all;
   if (a.grad) {
     all = dense(a, a.grad_eta, alignment) && all;
     alignment.pointer(a.grad_other);
   }
-  if (all && alignment.allows(16)) {
-    const dim3 grid(blocks(op, divide_up(size, kThreads * kVectorWidth<S>)), grid_yz(a.items));
-    a.channels == 1 ? dense_kernel(Int<1>{}, grid) : dense_kernel(Int<2>{}, grid);
+  const bool planes = a.pixels == 1 || (a.eta.pixel == 1 && a.other.pixel == 1 &&
+                                        (!a.grad || a.grad_eta.pixel == 1));
+  a.tile = planes ? tile_of(a) : 0;
+  a.aligned = network.allows(16);
+  if (all && alignment.allows(16) && network.allows(16)) {
+    const auto launch_dense = [&](auto channels) {
+      constexpr int64_t kNumbers = kThreads * kDenseWidth<T, decltype(channels)::value>;
+      dense_kernel(channels, dim3(blocks(op, divide_up(size, kNumbers)), grid_yz(a.items)));
+    };
+    a.channels == 1 ? launch_dense(Int<1>{}) : launch_dense(Int<2>{});
+  } else if (a.tile) {
+    const dim3 grid(blocks(op, divide_up(a.pixels, a.tile)), grid_yz(a.items));
+    planes_kernel(a, grid, static_cast<size_t>(a.tile * 2 * a.channels) * sizeof(T));
   } else {
     unsigned lanes = 1;
     while (lanes < a.channels && lanes < 32) lanes *= 2;
@@ -128,6 +152,9 @@ Tensor rim_input(Tensor eta, Tensor other, OptionalTensor mask, OptionalTensor p
           AMSTEL_LAUNCH((rim_input_kernel<T, decltype(channels)::value>), grid, kThreads, 0, stream,
                         a);
         },
+        [&](const RimInputArgs<T>& tiled, const dim3& grid, size_t shared) {
+          AMSTEL_LAUNCH((rim_input_planes_kernel<T, false>), grid, kThreads, shared, stream, tiled);
+        },
         [&](const dim3& grid, const dim3& block) {
           AMSTEL_LAUNCH((rim_input_strided_kernel<T, false>), grid, block, 0, stream, a);
         });
@@ -165,6 +192,9 @@ std::tuple<Tensor, Tensor> rim_input_grad(Tensor grad, Tensor eta, Tensor other,
         [&](auto channels, const dim3& grid) {
           AMSTEL_LAUNCH((rim_input_grad_kernel<T, decltype(channels)::value>), grid, kThreads, 0,
                         stream, a);
+        },
+        [&](const RimInputArgs<T>& tiled, const dim3& grid, size_t shared) {
+          AMSTEL_LAUNCH((rim_input_planes_kernel<T, true>), grid, kThreads, shared, stream, tiled);
         },
         [&](const dim3& grid, const dim3& block) {
           AMSTEL_LAUNCH((rim_input_strided_kernel<T, true>), grid, block, 0, stream, a);

@@ -17,6 +17,7 @@
 #include "cuda/device.cuh"
 #include "cuda/dispatch.cuh"
 #include "cuda/kernels/roi_pool.cuh"
+#include "cuda/kernels/roi_pool_grad.cuh"
 
 namespace amstel::cuda {
 namespace {
@@ -192,26 +193,54 @@ void pool(const char* op, cudaStream_t stream, const Tensor& input, const RoiSha
   });
 }
 
+// Lists of the boxes of each tile, in launches of as many tiles as fit into this many bytes.
+#ifdef AMSTEL_EMULATED
+constexpr int64_t kListScratch = 1 << 12;  // so that the tests meet several
+#else
+constexpr int64_t kListScratch = 64 << 20;
+#endif
+
+Tiles tiles_of(const RoiShape& s, int64_t channels) {
+  Tiles large{8, 8, s.height, s.width, 0, 0};
+  if (large.of_image() * s.images * channels > int64_t{1} << 17) return large;
+  return {4, 8, s.height, s.width, 0, 0};
+}
+
+// a.tiles, entries and counts are found here.
 template <class T>
-void pool_grad(const char* op, cudaStream_t stream, const RoiGradArgs<T>& a) {
-  if (a.images * a.channels * a.height * a.width == 0) return;
-  constexpr int N = kVectorWidth<T>, kArgmaxBytes = N * 4 < 16 ? N * 4 : 16;
-  const RoiStrides& p = a.argmax_strides;
-  Alignment argmax, out;
-  argmax.pointer(a.argmax).bytes(4 * p.item).bytes(4 * p.row).bytes(4 * p.col);
-  out.pointer(a.grad_input);
-  const bool vector = a.last && a.channels % N == 0 && p.channel == 1 &&
-                      argmax.allows(kArgmaxBytes) && out.allows(16) && a.out.channel == 1 &&
-                      a.out.col % N == 0 && a.out.item % N == 0;
-  const auto launch = [&](auto width, auto is_vector) {
-    constexpr int kWidth = decltype(width)::value;
-    const dim3 grid(blocks(op, divide_up(a.width, kTileCols) * divide_up(a.height, kTileRows)),
-                    grid_yz(divide_up(a.channels, kChannelLanes * kWidth)), grid_yz(a.images));
-    AMSTEL_LAUNCH((roi_pool_grad_kernel<T, kWidth, decltype(is_vector)::value>), grid, kThreads, 0,
-                  stream, a);
+void pool_grad(const char* op, cudaStream_t stream, const Tensor& like, const RoiShape& s,
+               const BinTable& table, RoiGradArgs<T> a) {
+  if (s.images * a.channels * s.height * s.width == 0) return;
+  Tiles tiles = tiles_of(s, a.channels);
+  const int64_t all = tiles.of_image() * s.images;
+  const int64_t part =
+      std::min(all, std::max<int64_t>(1, kListScratch / (16 * std::max<int64_t>(1, s.rois))));
+  const Tensor entries = empty(like, {part, std::max<int64_t>(1, s.rois), 4}, ScalarType::Int);
+  const Tensor counts = empty(like, {part}, ScalarType::Int);
+  a.entries = static_cast<const uint32_t*>(entries.const_data_ptr());
+  a.counts = data<int32_t>(counts);
+  a.pooled_width = s.pooled_width;
+  a.boxes = s.rois;
+  const dim3 block(static_cast<unsigned>(32 * kTileSums<T> / (tiles.rows * tiles.cols)));
+  const size_t shared = kTileSums<T> * kSumPitch * sizeof(Accumulate<T>);
+  for (tiles.first = 0; tiles.first < all; tiles.first += part) {
+    tiles.count = std::min(part, all - tiles.first);
+    a.tiles = tiles;
+    const RoiListArgs list{.table = table,
+                           .boxes = s.rois,
+                           .tiles = tiles,
+                           .entries = static_cast<uint32_t*>(entries.mutable_data_ptr()),
+                           .counts = mutable_data<int32_t>(counts)};
+    AMSTEL_LAUNCH(roi_list_kernel, blocks(op, tiles.count), kThreads, 0, stream, list);
     check_launch(op);
-  };
-  vector ? launch(Int<N>{}, std::true_type{}) : launch(Int<4>{}, std::false_type{});
+    const dim3 grid(blocks(op, tiles.count), grid_yz(divide_up(a.channels, 32)));
+    if (a.query) {
+      AMSTEL_LAUNCH((roi_pool_grad_kernel<T, true>), grid, block, shared, stream, a);
+    } else {
+      AMSTEL_LAUNCH((roi_pool_grad_kernel<T, false>), grid, block, shared, stream, a);
+    }
+    check_launch(op);
+  }
 }
 
 template <class T>
@@ -253,23 +282,15 @@ Tensor roi_pool_grad(Tensor grad, Tensor argmax, Tensor rois, double spatial_sca
   const Tensor table = bin_table(op, rois, s, spatial_scale, stream);
   with_float(s.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
-    pool_grad<T>(op, stream,
-                 {data<T>(grad),
-                  strides(grad),
-                  data<int32_t>(argmax),
-                  strides(argmax),
-                  nullptr,
-                  {},
-                  nullptr,
-                  {data<int32_t>(table), s.pooled_height, s.pooled_width},
-                  s.rois,
-                  mutable_data<T>(grad_input),
-                  strides(grad_input),
-                  images,
-                  s.channels,
-                  height,
-                  width,
-                  s.channels_last});
+    pool_grad<T>(op, stream, grad, s, {data<int32_t>(table), s.pooled_height, s.pooled_width},
+                 {.grad = data<T>(grad),
+                  .grad_strides = strides(grad),
+                  .argmax = data<int32_t>(argmax),
+                  .argmax_strides = strides(argmax),
+                  .grad_input = mutable_data<T>(grad_input),
+                  .out = strides(grad_input),
+                  .channels = s.channels,
+                  .last = s.channels_last});
   });
   return grad_input;
 }
@@ -386,13 +407,18 @@ std::tuple<Tensor, Tensor> roi_match_grad(Tensor input, Tensor rois, Tensor quer
       pool<T>(op, stream, input, s, bin_table, first, channels, mutable_data<T>(pooled), cells);
       if (need_input) {
         const RoiStrides out = strides(grad_input);
-        pool_grad<T>(
-            op, stream,
-            {data<T>(pooled), strides(of_pooled, pooled_width), cells,
-             strides(of_pooled, pooled_width), data<T>(q.tensor) + first * q.strides.channel,
-             q.strides, data<S>(coefficients), bin_table, s.rois,
-             mutable_data<T>(grad_input) + first * out.channel, out, s.images, channels, s.height,
-             s.width, s.channels_last});
+        pool_grad<T>(op, stream, input, s, bin_table,
+                     {.grad = data<T>(pooled),
+                      .grad_strides = strides(of_pooled, pooled_width),
+                      .argmax = cells,
+                      .argmax_strides = strides(of_pooled, pooled_width),
+                      .query = data<T>(q.tensor) + first * q.strides.channel,
+                      .of_query = q.strides,
+                      .coefficients = data<S>(coefficients),
+                      .grad_input = mutable_data<T>(grad_input) + first * out.channel,
+                      .out = out,
+                      .channels = channels,
+                      .last = s.channels_last});
       }
       if (need_query) {
         SumRowsArgs<T> a{.rows = data<T>(pooled),

@@ -2,9 +2,9 @@
 // the work are in kernels/spmm.cuh, the meaning of the arguments in library.cpp.
 //
 // Nothing in here looks at device memory or waits, so that all of it can be captured in a CUDA
-// graph. For the same reason `check_weight` is not heeded: the Python function looks for NaN,
-// outside a capture. csr_from_coo, csr_transpose and csr_check are sorts and look-ups that PyTorch
-// has: ops/_csr_cuda.py.
+// graph. For the same reason `check_weight` is not heeded: the kernel notes a NaN in `found`, or
+// the Python function looks for it, outside a capture. csr_from_coo, csr_transpose and csr_check
+// are sorts and look-ups that PyTorch has: ops/_csr_cuda.py.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -37,13 +37,35 @@ void with_width(const Alignment& alignment, const F& f) {
   f(Int<1>{});
 }
 
-// f(Int<Tile>{}): the fewest lanes that hold a row at once, up to a warp.
+// Rows from which on there are enough of them to fill a GPU with tiles.
+#ifdef AMSTEL_EMULATED
+constexpr int64_t kManyRows = 1 << 6;  // so that the tests meet both
+#else
+constexpr int64_t kManyRows = 1 << 17;
+#endif
+
+// A long row's edges are summed in chunks of at least so many, at most kChunks of them; fewer edges
+// than kManyEdges are not worth a launch.
+#ifdef AMSTEL_EMULATED
+constexpr int64_t kManyEdges = 1 << 9, kChunk = 300, kChunks = 1 << 4;
+#else
+constexpr int64_t kManyEdges = 1 << 17, kChunk = 1 << 10, kChunks = 1 << 12;
+#endif
+
+// f(Int<Tile>{}, Int<Row>{}): the fewest lanes that hold a row at once, up to a warp.  Narrow ones
+// share a warp a row, unless the rows are many and short. Measured on an H200:
+// docs/design/cuda.md.
 template <class F>
-void with_tile(int64_t lanes, const F& f) {
-  if (lanes <= 4) return f(Int<4>{});
-  if (lanes <= 8) return f(Int<8>{});
-  if (lanes <= 16) return f(Int<16>{});
-  f(Int<32>{});
+void with_tile(int64_t lanes, int64_t rows, int64_t edges, const F& f) {
+  const bool alone = rows > kManyRows && edges < 32 * rows;
+  const auto with_row = [&](auto tile) {
+    if (alone) return f(tile, tile);
+    f(tile, Int<32>{});
+  };
+  if (lanes <= 4) return with_row(Int<4>{});
+  if (lanes <= 8) return with_row(Int<8>{});
+  if (lanes <= 16) return f(Int<16>{}, Int<16>{});
+  f(Int<32>{}, Int<32>{});
 }
 
 Tensor empty_rows(const Tensor& like, int64_t rows, int64_t features) {
@@ -60,11 +82,12 @@ void check_features(const char* op, int64_t features) {
 
 Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight, Tensor x,
             OptionalTensor row_scale, OptionalTensor col_scale, double self_loops,
-            OptionalTensor bias, bool relu, bool /*check_weight*/) {
+            OptionalTensor bias, bool relu, bool /*check_weight*/, OptionalTensor found) {
   const char* op = "spmm";
   const SpmmShape s =
       check_spmm(op, crow, col, edge, weight, "x", x, row_scale, col_scale, self_loops);
   if (bias) check_vector(op, crow, "bias", *bias, s.features, s.dtype);
+  if (found) check_vector(op, crow, "found", *found, 1, ScalarType::Long);
   check_features(op, s.features);
   const CurrentStream stream(x);
   const Rows in(x);
@@ -74,12 +97,17 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
   Alignment alignment;
   alignment.pointer(in.item(0)).pointer(pointer(bias)).pointer(y.const_data_ptr());
   alignment.bytes(s.features * size).bytes(in.stride * size).bytes(in.batch_stride * size);
+  const int64_t edges = col.size(0), chunk = std::max(kChunk, divide_up(edges, kChunks));
+  const int64_t chunks = edges < kManyEdges ? 0 : divide_up(edges, chunk);
+  const Tensor partial =
+      empty(crow, {chunks ? s.batch : 0, chunks, 2, s.features}, sum_dtype(s.dtype));
   with_float(s.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     using S = Accumulate<T>;
     with_width<T>(alignment, [&](auto width) {
-      with_tile(divide_up(s.features, width), [&](auto tile) {
+      with_tile(divide_up(s.features, width), s.rows, edges, [&](auto tile, auto row) {
         constexpr int N = decltype(width)::value, Tile = decltype(tile)::value;
+        constexpr int Row = decltype(row)::value;
         SpmmArgs<T> a{.csr = csr(crow, &col, edge),
                       .weight = data<T>(weight),
                       .row_scale = data<S>(row_scale),
@@ -90,8 +118,13 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
                       .y_batch_stride = s.rows * s.features,
                       .features = 0,
                       .self_loops = self_loops,
-                      .relu = relu};
-        const unsigned grid_x = blocks(op, divide_up(s.rows, kThreads / Tile));
+                      .relu = relu,
+                      .nan = found ? mutable_data<unsigned long long>(*found) : nullptr,
+                      .partial = nullptr,
+                      .chunk = chunk,
+                      .chunks = chunks,
+                      .partial_stride = s.features};
+        const unsigned grid_x = blocks(op, divide_up(s.rows, kThreads / Row));
         // One launch, unless a batch of tiny graphs or enormous rows exceed the grid.
         for (int64_t item = 0; item < s.batch; item += kGridYZ) {
           for (int64_t part = 0; part < s.features; part += kGridYZ * (Tile * N)) {
@@ -101,7 +134,13 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
             a.bias = bias ? data<T>(*bias) + part : nullptr;
             const int64_t parts = std::min(kGridYZ, divide_up(a.features, Tile * N));
             const dim3 grid(grid_x, static_cast<unsigned>(parts), grid_yz(s.batch - item));
-            AMSTEL_LAUNCH((spmm_kernel<T, N, Tile>), grid, kThreads, 0, stream, a);
+            if (chunks) {
+              a.partial = mutable_data<S>(partial) + item * chunks * 2 * s.features + part;
+              AMSTEL_LAUNCH((spmm_chunk_kernel<T, N, Tile>),
+                            dim3(blocks(op, chunks), grid.y, grid.z), kThreads, 0, stream, a);
+              check_launch(op);
+            }
+            AMSTEL_LAUNCH((spmm_kernel<T, N, Tile, Row>), grid, kThreads, 0, stream, a);
             check_launch(op);
           }
         }
@@ -144,8 +183,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(Tensor crow_t, Tensor col_t
     using T = typename decltype(type)::type;
     using S = Accumulate<T>;
     with_width<T>(alignment, [&](auto width) {
-      with_tile(divide_up(s.features, width), [&](auto tile) {
+      with_tile(divide_up(s.features, width), s.rows, col_t.size(0), [&](auto tile, auto row) {
         constexpr int N = decltype(width)::value, Tile = decltype(tile)::value;
+        constexpr int Row = decltype(row)::value;
         const SpmmGradArgs<T> a{.csr = csr(crow_t, &col_t, edge_t),
                                 .weight = data<T>(weight),
                                 .row_scale = data<S>(row_scale),
@@ -163,8 +203,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> spmm_grad(Tensor crow_t, Tensor col_t
                                 .batch = s.batch,
                                 .features = s.features,
                                 .self_loops = self_loops};
-        AMSTEL_LAUNCH((spmm_grad_kernel<T, N, Tile>),
-                      blocks(op, divide_up(s.rows, kThreads / Tile)), kThreads, 0, stream, a);
+        AMSTEL_LAUNCH((spmm_grad_kernel<T, N, Tile, Row>),
+                      blocks(op, divide_up(s.rows, kThreads / Row)), kThreads, 0, stream, a);
         check_launch(op);
       });
     });

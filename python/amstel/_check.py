@@ -84,6 +84,13 @@ def tensor(argument: str, value: Any, expected: str) -> Tensor:
     return value
 
 
+def dense(argument: str, value: Any, expected: str) -> Tensor:
+    """A tensor with elements in memory, neither sparse nor of a layout of a library."""
+    if tensor(argument, value, expected).layout != torch.strided:
+        fail(argument, f"dense, {expected}", value)
+    return value
+
+
 def vector(argument: str, value: Any, size: int, like: Tensor) -> Tensor:
     """A dense vector of `size` elements with the dtype and on the device of `like`."""
     if not isinstance(value, Tensor):
@@ -109,6 +116,8 @@ def integer(argument: str, value: Any, least: int | None = None, expected: str |
         value = _scalar(value)
         if isinstance(value, torch.SymInt):
             pass
+        elif isinstance(value, Tensor) and torch._C._is_tracing():
+            value = int(value)  # a size under torch.jit.trace, which makes it a constant as everywhere
         elif isinstance(value, bool) or not isinstance(value, (int, np.integer)):
             expected = expected or ("an integer" if least is None else f"an integer >= {least}")
             raise NumberTypeError(f"`{argument}` must be {expected}, got {describe(value)}")

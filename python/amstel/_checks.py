@@ -67,10 +67,30 @@ def enabled() -> bool:
     return _mode != "off"
 
 
+_get_mode = torch._C._get_dispatch_mode
+_TRACERS = (torch._C._TorchDispatchModeKey.PROXY, torch._C._TorchDispatchModeKey.FAKE)
+
+
+def hidden(t: Tensor) -> bool:
+    """Whether the values of t cannot be looked at: while a program is written down (torch.compile, torch.export,
+    torch.jit, make_fx), where there are none (fake tensors, meta), and where torch.vmap hides a dimension."""
+    if torch.compiler.is_compiling() or torch._C._is_tracing() or t.is_meta:
+        return True
+    if torch._C._len_torch_dispatch_stack() and any(_get_mode(key) is not None for key in _TRACERS):
+        return True
+    while torch._C._functorch.is_functorch_wrapped_tensor(t):
+        if torch._C._functorch.is_batchedtensor(t):
+            return True
+        t = torch._C._functorch.get_unwrapped(t)
+    return type(t) is not Tensor and hasattr(t, "fake_mode")
+
+
 def how(t: Tensor) -> str:
     """How the values of t are looked at now, "sync", "async" or "off"; raises what was found on its device before."""
-    if _mode == "off" or not t.is_cuda:
-        return "off" if _mode == "off" else "sync"
+    if _mode == "off" or hidden(t):
+        return "off"
+    if not t.is_cuda:
+        return "sync"
     capturing = torch.cuda.is_current_stream_capturing()
     if _mode == "sync":
         return "off" if capturing else "sync"
@@ -135,6 +155,11 @@ def _notes_on(device: torch.device, capturing: bool) -> Notes | None:
     if found is None and not capturing:
         found = _notes[device] = Notes(device)
     return found
+
+
+def watching(t: Tensor) -> Notes | None:
+    """Where an operator that has asked `how` notes what it finds in t; None but for asynchronous checks on CUDA."""
+    return _notes.get(t.device) if _mode == "async" and t.is_cuda else None
 
 
 def notes_of(t: Tensor) -> Notes:

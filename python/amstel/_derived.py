@@ -56,6 +56,12 @@ def plainly(make: Callable[[], Any]) -> Any:
     return make()
 
 
+def untraced(*arrays: Tensor | None) -> Any:
+    """Where what is made of these arrays is made at once and not by the program that a tracer writes: of a Graph that is
+    a constant of the program so is what is derived, which costs no time in it and needs no ONNX."""
+    return _disable_current_modes() if is_plain(*arrays) else contextlib.nullcontext()
+
+
 Given = dict[int, tuple["weakref.ref[Tensor]", "weakref.ref[Tensor]"]]
 
 
@@ -204,9 +210,7 @@ class Transpose:
         if self.csr is not None:
             return self.csr
         crow, col, edge, _ = self.arrays
-        # A constant of a program that torch.export writes: made here, since it has no ONNX.
-        untraced = _disable_current_modes if is_plain(crow, col, edge) else contextlib.nullcontext
-        with untraced():
+        with untraced(crow, col, edge):
             crow_t, col_t, edge_t = plainly(lambda: _library.operators.csr_transpose(*self.arrays))
         if crow_t.shape == crow.shape and is_plain(crow, crow_t) and crow.device.type != "meta":
             if torch.equal(crow_t, crow) and torch.equal(col_t, col):

@@ -41,6 +41,7 @@ class Matrix:
         self._is_square = crow.shape[0] - 1 == num_cols
         self._given: _derived.Given = {}
         self._turned = Transpose(crow, col, edge, num_cols) if turned is None else turned
+        self._is_sampled = False  # a SampledGraph
         self._offsets: Any = None  # of a batch of graphs: see _batch
         self._members: Any = None
         self._half: bool | None = None
@@ -98,7 +99,8 @@ class Matrix:
     def _kept(self, store: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
         found = store.get(key)
         if found is None:
-            found = plainly(make)
+            with _derived.untraced(self._crow, self._col, self._edge, self._weight):
+                found = plainly(make)
             if is_plain(*found) if isinstance(found, tuple) else is_plain(found):
                 keep(store, key, found)
         return found

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import torch
+from torch import Tensor
 
 
 def is_exporting() -> bool:
     """torch.compiler.is_exporting(), which torch.compile takes to be true in torch 2.11."""
     return torch.compiler._is_exporting_flag
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """In which autocast computes with x; None where it is off, for float64 and what is not floating point, and on meta,
+    of which autocast does not know."""
+    device = x.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device) if x.is_floating_point() and x.dtype != torch.float64 else None
+
+
+def without_autocast(x: Tensor) -> Any:
+    """A context in which autocast is off on the device of x."""
+    return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+def cast(dtype: torch.dtype | None, *values: Any) -> list[Any]:
+    """The floating-point tensors among the values in this dtype (None: as they are); all else is left to the checks."""
+    if dtype is None:
+        return list(values)
+    return [v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for v in values]

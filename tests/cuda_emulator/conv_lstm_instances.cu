@@ -5,16 +5,23 @@
 
 namespace amstel::cuda {
 
-#define AMSTEL_GATES(name, T, N, GradN)                                            \
-  AMSTEL_TEST_INSTANCE(gates_##name, conv_lstm_gates_kernel<T, N>);                \
-  AMSTEL_TEST_INSTANCE(grad_##name, conv_lstm_gates_grad_kernel<T, GradN, false>); \
-  AMSTEL_TEST_INSTANCE(grad_peephole_##name, conv_lstm_gates_grad_kernel<T, GradN, true>)
+// U: of the states; the kernels without what is not given only with the widest accesses.
+#define AMSTEL_GATES(name, T, U, N, GradN)                                               \
+  AMSTEL_TEST_INSTANCE(gates_##name, conv_lstm_gates_kernel<T, U, N, Given::kAnything>); \
+  AMSTEL_TEST_INSTANCE(grad_##name, conv_lstm_gates_grad_kernel<T, U, GradN, false>);    \
+  AMSTEL_TEST_INSTANCE(grad_peephole_##name, conv_lstm_gates_grad_kernel<T, U, GradN, true>)
+#define AMSTEL_WIDE_GATES(name, T, U, N, GradN)                                               \
+  AMSTEL_GATES(name, T, U, N, GradN);                                                         \
+  AMSTEL_TEST_INSTANCE(gates_alone_##name, conv_lstm_gates_kernel<T, U, N, Given::kNothing>); \
+  AMSTEL_TEST_INSTANCE(gates_more_##name, conv_lstm_gates_kernel<T, U, N, Given::kNoPeephole>)
 
-AMSTEL_GATES(f64, double, 2, 2);
-AMSTEL_GATES(f32, float, 4, 4);
-AMSTEL_GATES(bf16, __nv_bfloat16, 8, 4);
-AMSTEL_GATES(f16, __half, 8, 4);
-AMSTEL_GATES(f32_odd, float, 1, 1);
-AMSTEL_GATES(f16_even, __half, 2, 2);
+AMSTEL_WIDE_GATES(f64, double, double, 2, 2);
+AMSTEL_WIDE_GATES(f32, float, float, 4, 4);
+AMSTEL_WIDE_GATES(bf16, __nv_bfloat16, float, 8, 4);
+AMSTEL_WIDE_GATES(f16, __half, float, 8, 4);
+AMSTEL_WIDE_GATES(bf16_short, __nv_bfloat16, __nv_bfloat16, 8, 4);
+AMSTEL_WIDE_GATES(f16_short, __half, __half, 8, 4);
+AMSTEL_GATES(f32_odd, float, float, 1, 1);
+AMSTEL_GATES(f16_even, __half, float, 2, 2);
 
 }  // namespace amstel::cuda

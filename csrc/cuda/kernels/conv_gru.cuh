@@ -5,8 +5,8 @@
 // Everything is of one type, read once and written once: a cell costs forward 3 + 3 + 1 numbers
 // read and 1 (with `activated` 5) written, backward 6 read and 7 written.
 //
-// A thread takes N neighboring cells of a row, 16 bytes an access where `inner` and pointers
-// allow.  blockDim.x lanes, a power of two, go along a row, so that runs of at least a warp or a
+// A thread takes N neighboring cells of a row, 16 bytes an access where `inner` and pointers allow
+// and there is work enough.  blockDim.x lanes go along a row, so that runs of at least a warp or a
 // row are contiguous, and blockDim.y rows are done at once; grid.x are the rows, and further parts
 // of a row follow along grid.y.  No sums over cells, so nothing depends on the order of the
 // threads.
@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 2 : 3)
     for (int i = 0; i < N; ++i) {
       const S r = sigmoid<T>(widen(x[0][i]) + widen(g[0][i]));
       const S z = sigmoid<T>(widen(x[1][i]) + widen(g[1][i]));
-      const S n = hyperbolic_tangent(widen(x[2][i]) + r * widen(g[2][i]));
+      const S n = hyperbolic_tangent<T>(widen(x[2][i]) + r * widen(g[2][i]));
       h[i] = narrow<T>((1 - z) * n + z * widen(h[i]));
       x[0][i] = narrow<T>(r);
       x[1][i] = narrow<T>(z);

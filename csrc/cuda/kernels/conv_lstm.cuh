@@ -2,19 +2,19 @@
 //
 // Data flow.  A row holds the four gates of `inner` cells one after the other, i f g o: a pixel of
 // a channels_last tensor (inner = C), or a whole image of a contiguous one (inner = C H W).
-// Everything is read and written once.  With T of t bytes and states of s bytes (4 for the short
-// types), a cell costs forward
+// Everything is read and written once.  With T of t bytes and states U of s bytes (T itself, or 4
+// bytes where a sequence keeps c of a short type in float), a cell costs forward
 //   4 t (8 t with `more`) + s read, t + s (5 t + s with `activated`) written, and backward
 //   4 t + 2 s + t for each gradient of h + s for that of c read, 4 t + s written,
-// and s / (rows of a block) for each of its sums.  Peepholes [3, inner] come from the cache.
+// and 4 / (rows of a block) for each of its sums.  Peepholes [3, inner] come from the cache.
 //
-// A thread takes N neighboring cells of a row, 16 bytes an access where `inner` and pointers
-// allow. blockDim.x lanes, a power of two, go along a row, so that runs of at least a warp or a row
-// are contiguous, and blockDim.y rows are done at once; further parts of a row follow along grid.y.
-// Forward, grid.x are the rows.  Backward, it is blocks of rows, of a number that depends on the
-// shape alone: a thread keeps the sums of its cells over its rows in registers, the rows of a block
-// meet in shared memory in a tree, and each block writes its own sums.  So no atomics and the same
-// bits in every run.
+// A thread takes N neighboring cells of a row, 16 bytes an access where `inner` and pointers allow
+// and there is work enough. blockDim.x lanes go along a row, so that runs of at least a warp or a
+// row are contiguous, and blockDim.y rows are done at once; further parts of a row follow along
+// grid.y. Forward, grid.x are the rows.  Backward, it is blocks of rows, of a number that depends
+// on the shape alone: a thread keeps the sums of its cells over its rows in registers, the rows of
+// a block meet in shared memory in a tree (lanes are a power of two), and each block writes its own
+// sums.  So no atomics and the same bits in every run.
 //
 // A thread reads all that it needs of a cell before it writes any of it, and nobody else does:
 // outputs may take the place of inputs.  Nothing here is __restrict__ for this reason.
@@ -35,7 +35,7 @@ __device__ __forceinline__ void load_each(Cells<T, N> (&cells)[Count], const T* 
   for (int g = 0; g < Count; ++g) cells[g].load(pointer + at + g * stride);
 }
 
-// ---- Activations, to 2 units in the last place ----
+// ---- Activations, to 2 units in the last place of T ----
 
 // e^z for z <= 0 to 1.04 units, where the approximation behind expf is further off; below the
 // smallest normal number 0.  z = n ln 2 + r, and e^z = s p + s with s = 2^n and p = e^r - 1 by its
@@ -55,8 +55,6 @@ __device__ __forceinline__ float exponential(float z) {
   return z < -87.33654f ? 0.0f : fmaf(s, p, s);
 }
 __device__ __forceinline__ double exponential(double z) { return exp(z); }
-__device__ __forceinline__ float hyperbolic_tangent(float x) { return tanhf(x); }
-__device__ __forceinline__ double hyperbolic_tangent(double x) { return tanh(x); }
 __device__ __forceinline__ float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
 __device__ __forceinline__ double multiply_add(double a, double b, double c) {
   return fma(a, b, c);
@@ -67,74 +65,114 @@ __device__ __forceinline__ double inverse(double d) { return 1.0 / d; }
 
 // y = n / (1 + e) with e = exp(-|x|) and n = 1 or e.  One Newton step on the residual n - y (1 + e)
 // gives back what the inverse and the rounding of 1 + e lost; what is left, the error of e and half
-// a unit, was found to be at most 1.52 units in float.
+// a unit, was found to be at most 1.52 units in float.  The short types, of 11 bits at most, take
+// the quick exponential, right to 18 bits, and no such step: half the instructions.
 template <typename T, typename S>
 __device__ __forceinline__ S sigmoid(S x) {
   const S z = x < 0 ? x : -x;
-  S e;
   if constexpr (sizeof(T) == 2) {
-    e = expf(z);  // its last bit means nothing to the short types, its registers do
+    const S e = __expf(z), r = inverse(1 + e);
+    return x < 0 ? e * r : r;
   } else {
-    e = exponential(z);
+    const S e = exponential(z);
+    const S n = x < 0 ? e : S(1), r = inverse(1 + e), y = n * r;
+    return multiply_add(r, multiply_add(-y, e, n - y), y);
   }
-  const S n = x < 0 ? e : S(1), r = inverse(1 + e), y = n * r;
-  return multiply_add(r, multiply_add(-y, e, n - y), y);
+}
+
+// For the short types (1 - e) / (1 + e) with e = exp(-2 |x|), and where that cancels x times a
+// polynomial in x^2: right to 18 bits, without a branch.
+template <typename T, typename S>
+__device__ __forceinline__ S hyperbolic_tangent(S x) {
+  if constexpr (sizeof(T) == 2) {
+    const S size = x < 0 ? -x : x, e = __expf(-2 * size), square = x * x;
+    const S far = (1 - e) * inverse(1 + e);
+    S near = fmaf(square, -17.0f / 315, 2.0f / 15);
+    near = fmaf(square, near, -1.0f / 3);
+    near = fmaf(square * x, near, x);
+    return size < 0.25f ? near : x < 0 ? -far : far;
+  } else if constexpr (sizeof(T) == 4) {
+    return tanhf(x);
+  } else {
+    return tanh(x);
+  }
 }
 
 // ---- Forward ----
 
-template <typename T>
+// What may be given beside gates and c: what cannot be costs neither registers nor instructions.
+enum class Given { kNothing, kNoPeephole, kAnything };
+
+template <typename T, typename U>
 struct ConvLstmArgs {
-  const T *gates, *more;             // more may be null, like peephole and activated
-  const Accumulate<T>*c, *peephole;  // peephole: of i, f, o
+  const T *gates, *more;  // more may be null, like peephole and activated
+  const U* c;
+  const Accumulate<T>* peephole;  // of i, f, o
   T* h;
-  Accumulate<T>* c_out;
+  U* c_out;
   T* activated;
   int64_t rows, inner;
+  int64_t more_stride;  // from row to row: 4 inner, or 0 where one row (a bias) serves all
+  int64_t h_stride;     // of h, whose rows may be parts of longer ones
 };
 
-template <typename T, int N>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
-    conv_lstm_gates_kernel(const ConvLstmArgs<T> a) {
+// Blocks that shall be resident: as many as registers allow without spilling.
+template <typename T, Given kGiven>
+constexpr int resident_gates() {
+  if (sizeof(T) == 8) return 2;
+  if (kGiven == Given::kNothing) return 4;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000  // whose compiler takes more of them
+  if (sizeof(T) == 4) return 2;
+#endif
+  return kGiven == Given::kNoPeephole || sizeof(T) == 4 ? 3 : 2;
+}
+
+template <typename T, typename U, int N, Given kGiven>
+__global__ void __launch_bounds__(kThreads, resident_gates<T, kGiven>())
+    conv_lstm_gates_kernel(const ConvLstmArgs<T, U> a) {
   using S = Accumulate<T>;
   const int64_t row = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
   if (row >= a.rows) return;
   const int64_t step = int64_t{gridDim.y} * blockDim.x * N;
+  const bool peephole = kGiven == Given::kAnything && a.peephole;
 #pragma unroll 1
   for (int64_t k = (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * N; k < a.inner; k += step) {
     const int64_t gate = row * 4 * a.inner + k, state = row * a.inner + k;
     Cells<T, N> gates[4], more[4], h;
-    Cells<S, N> c, p[3];
+    Cells<U, N> c;
+    Cells<S, N> p[3];
     load_each(gates, a.gates, gate, a.inner);
-    load_each(more, a.more, gate, a.inner);
-    c.load(a.c + state);
-    load_each(p, a.peephole, k, a.inner);
-    S sum[4][N];
-#pragma unroll
-    for (int g = 0; g < 4; ++g) {
-#pragma unroll
-      for (int n = 0; n < N; ++n) sum[g][n] = widen(gates[g][n]) + widen(more[g][n]);
+    if constexpr (kGiven != Given::kNothing) {
+      load_each(more, a.more, row * a.more_stride + k, a.inner);
     }
+    c.load(a.c + state);
+    if constexpr (kGiven == Given::kAnything) load_each(p, a.peephole, k, a.inner);
 #pragma unroll
     for (int n = 0; n < N; ++n) {
-      S v[4] = {sum[0][n], sum[1][n], sum[2][n], sum[3][n]};
-      if (a.peephole) {  // 0 * c would spread a c that is not finite
-        v[0] += p[0][n] * c[n];
-        v[1] += p[1][n] * c[n];
+      S v[4], old = widen(c[n]);
+#pragma unroll
+      for (int g = 0; g < 4; ++g) {
+        v[g] = widen(gates[g][n]);
+        if constexpr (kGiven != Given::kNothing) v[g] += widen(more[g][n]);
+      }
+      if (peephole) {  // 0 * c would spread a c that is not finite
+        v[0] += p[0][n] * old;
+        v[1] += p[1][n] * old;
       }
       v[0] = sigmoid<T>(v[0]);
       v[1] = sigmoid<T>(v[1]);
-      v[2] = hyperbolic_tangent(v[2]);
-      c[n] = v[1] * c[n] + v[0] * v[2];
-      if (a.peephole) v[3] += p[2][n] * c[n];
+      v[2] = hyperbolic_tangent<T>(v[2]);
+      const S next = v[1] * old + v[0] * v[2];
+      if (peephole) v[3] += p[2][n] * next;
       v[3] = sigmoid<T>(v[3]);
-      h[n] = narrow<T>(v[3] * hyperbolic_tangent(c[n]));
+      c[n] = narrow<U>(next);
+      h[n] = narrow<T>(v[3] * hyperbolic_tangent<T>(next));
 #pragma unroll
       for (int g = 0; g < 4; ++g) gates[g][n] = narrow<T>(v[g]);
     }
     c.store(a.c_out + state);
-    h.store(a.h + state);
-    if (a.activated) {
+    h.store(a.h + row * a.h_stride + k);
+    if (kGiven != Given::kNothing && a.activated) {
 #pragma unroll
       for (int g = 0; g < 4; ++g) gates[g].store(a.activated + gate + g * a.inner);
     }
@@ -143,22 +181,23 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 2)
 
 // ---- Backward ----
 
-template <typename T>
+template <typename T, typename U>
 struct ConvLstmGradArgs {
   const T* activated;
-  const Accumulate<T>*c, *c_out, *peephole;
+  const U *c, *c_out;
+  const Accumulate<T>* peephole;
   const T *grad_h, *grad_h_more;  // may be null, like grad_c
-  const Accumulate<T>* grad_c;
-  Accumulate<T>* grad_c_out;
+  const U* grad_c;
+  U* grad_c_out;
   T* grad_gates;
   Accumulate<T>*bias_sum, *peephole_sum;  // of the first block; bias_sum may be null
   int64_t sum_stride;                     // from block to block
   int64_t rows, rows_per_block, inner;
 };
 
-template <typename T, int N, bool Peephole>
+template <typename T, typename U, int N, bool Peephole>
 __global__ void __launch_bounds__(kThreads, Peephole || sizeof(T) == 8 ? 2 : 3)
-    conv_lstm_gates_grad_kernel(const ConvLstmGradArgs<T> a) {
+    conv_lstm_gates_grad_kernel(const ConvLstmGradArgs<T, U> a) {
   using S = Accumulate<T>;
   constexpr int kSums = Peephole ? 7 : 4;
   AMSTEL_SHARED(S, partial, kThreads * kSums * N);
@@ -178,7 +217,7 @@ __global__ void __launch_bounds__(kThreads, Peephole || sizeof(T) == 8 ? 2 : 3)
       for (int64_t row = first; row < last; row += blockDim.y) {
         const int64_t gate = row * 4 * a.inner + k, state = row * a.inner + k;
         Cells<T, N> v[4], grad_h[1], more[1];
-        Cells<S, N> c, c_out, grad_c[1];
+        Cells<U, N> c, c_out, grad_c[1];
         load_each(v, a.activated, gate, a.inner);
         c.load(a.c + state);
         c_out.load(a.c_out + state);
@@ -189,21 +228,22 @@ __global__ void __launch_bounds__(kThreads, Peephole || sizeof(T) == 8 ? 2 : 3)
         for (int n = 0; n < N; ++n) {
           const S i = widen(v[0][n]), f = widen(v[1][n]), g = widen(v[2][n]), o = widen(v[3][n]);
           const S dh = widen(grad_h[0][n]) + widen(more[0][n]);
-          const S t = hyperbolic_tangent(c_out[n]);
-          S d[4], dc = grad_c[0][n] + dh * o * (1 - t * t);
+          const S before = widen(c[n]), after = widen(c_out[n]);
+          const S t = hyperbolic_tangent<T>(after);
+          S d[4], dc = widen(grad_c[0][n]) + dh * o * (1 - t * t);
           d[3] = dh * t * (o * (1 - o));
           if constexpr (Peephole) dc += d[3] * p[2][n];
           d[0] = dc * g * (i * (1 - i));
-          d[1] = dc * c[n] * (f * (1 - f));
+          d[1] = dc * before * (f * (1 - f));
           d[2] = dc * i * (1 - g * g);
           dc *= f;
           if constexpr (Peephole) {
             dc += d[0] * p[0][n] + d[1] * p[1][n];
-            sum[4 * N + n] += d[0] * c[n];
-            sum[5 * N + n] += d[1] * c[n];
-            sum[6 * N + n] += d[3] * c_out[n];
+            sum[4 * N + n] += d[0] * before;
+            sum[5 * N + n] += d[1] * before;
+            sum[6 * N + n] += d[3] * after;
           }
-          grad_c[0][n] = dc;
+          grad_c[0][n] = narrow<U>(dc);
 #pragma unroll
           for (int q = 0; q < 4; ++q) {
             v[q][n] = narrow<T>(d[q]);

@@ -1,4 +1,5 @@
-// ROI max pooling, its gradients, and the match of pooled maps with a query; torch-free.
+// ROI max pooling and the match of pooled maps with a query; torch-free.  The gradient of the input
+// is in roi_pool_grad.cuh.
 //
 // Data flow.  roi_table_kernel computes where the bins of every box lie, 4 (1 + 2 ph + 2 pw) bytes
 // a box; no other kernel knows any geometry.  A box that is not valid has image -1 and no cells: it
@@ -14,15 +15,6 @@
 //
 // roi_match_kernel reads the same, keeps <p, p> and <p, query> in registers, and writes two numbers
 // a box and part of the channels; sum_rows_kernel adds the parts up.
-//
-// roi_pool_grad_kernel owns cells and looks for the bins that point at them, so that every sum has
-// one owner and the order of the boxes and bins, without atomics.  A block has a tile of 4 x 16
-// cells of an image and a slice of channels.  It goes through the boxes 256 at a time, a thread
-// each: those that touch the tile are listed in shared memory, in order, with the bins that each
-// row and column of the tile lies in.  Then every thread, a cell and N channels, walks the list.  A
-// cell costs 4 bytes of argmax for every bin that it lies in, t bytes where argmax is the cell, and
-// t written, once.  In roi_match_grad `grad` is the pooled map p, and what is added is a_k query +
-// b_k p.
 //
 // Offsets are 64-bit throughout; bins and cells of a map are counted in 32.
 #pragma once
@@ -313,164 +305,6 @@ __global__ void __launch_bounds__(kThreads, resident(6)) sum_rows_kernel(const S
       sum += a.weight ? a.weight[k * a.weight_stride] * x : x;
     }
     a.out[u * a.out_across + v * a.out_along] = narrow<T>(sum);
-  }
-}
-
-// ---- Gradient of the input ----
-
-constexpr int kTileRows = 4, kTileCols = 16;
-constexpr int kTileEdges = kTileRows + kTileCols, kTileCells = kTileRows * kTileCols;
-constexpr int kChannelLanes = kThreads / kTileCells;
-
-template <typename T>
-struct RoiGradArgs {
-  const T* grad;  // or the pooled maps, with a query
-  RoiStrides grad_strides;
-  const int32_t* argmax;
-  RoiStrides argmax_strides;
-  const T* query;  // null without, like its coefficients, two a box
-  PooledStrides of_query;
-  const Accumulate<T>* coefficients;
-  BinTable table;
-  int64_t boxes;
-  T* grad_input;
-  RoiStrides out;
-  int64_t images, channels, height, width;
-  int64_t last;  // lanes are along channels, else along columns
-};
-
-// The bins along an axis in which a coordinate lies are those from `first` to before `last`, since
-// begins and ends both ascend: the bins that end before it, and those that begin no later. Of
-// `count` coordinates from `coordinate` on, four at a time, which the registers hold.
-__device__ __forceinline__ void bins_around(const int32_t* begin, int64_t bins, int64_t coordinate,
-                                            int count, SharedPointer<uint32_t> ranges) {
-#pragma unroll 1
-  for (int from = 0; from < count; from += 4) {
-    const int at = static_cast<int>(coordinate) + from;
-    int first[4] = {}, last[4] = {};
-#pragma unroll 1
-    for (int64_t b = 0; b < bins; ++b) {
-      const int low = begin[b] - at, high = begin[bins + b] - at;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        first[i] += high <= i;
-        last[i] += low <= i;
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      ranges[from + i] = static_cast<uint32_t>(first[i]) | static_cast<uint32_t>(last[i]) << 16;
-  }
-}
-
-// Vectors of N neighboring channels, or N channels with lanes between them.
-template <typename T, int N, bool kVector>
-__global__ void __launch_bounds__(kThreads, 3) roi_pool_grad_kernel(const RoiGradArgs<T> a) {
-  using S = Accumulate<T>;
-  AMSTEL_SHARED(unsigned, ballots, kThreads / 32);
-  AMSTEL_SHARED(int, listed, kThreads);
-  AMSTEL_SHARED(uint32_t, ranges, kThreads* kTileEdges);
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
-  const int lane = a.last ? thread % kChannelLanes : thread / kTileCells;
-  const int at = a.last ? thread / kChannelLanes : thread % kTileCells;
-  const int64_t tiles = divide_up(a.width, kTileCols);
-  const int64_t top = blockIdx.x / tiles * kTileRows, left = blockIdx.x % tiles * kTileCols;
-  const int64_t h = top + at / kTileCols, w = left + at % kTileCols;
-  const bool inside = h < a.height && w < a.width;
-  const int cell = inside ? static_cast<int>(h * a.width + w) : -2;
-  constexpr int kStep = kVector ? 1 : kChannelLanes, kSlice = kChannelLanes * N;
-  const BinTable table = a.table;  // a copy: the address of an argument is never taken
-  const int64_t ph = table.pooled_height, pw = table.pooled_width;
-
-  for (int64_t image = blockIdx.z; image < a.images; image += gridDim.z) {
-    for (int64_t slice = int64_t{blockIdx.y} * kSlice; slice < a.channels;
-         slice += int64_t{gridDim.y} * kSlice) {
-      const int64_t channel = slice + (kVector ? lane * N : lane);
-      const bool works = inside && channel < a.channels;
-      S sum[N] = {};
-      for (int64_t first = 0; first < a.boxes; first += kThreads) {
-        const int64_t mine = first + thread;
-        const int32_t* const row = table.of(mine);
-        bool touches = mine < a.boxes && row[0] == image;
-        if (touches)
-          touches = row[1] < top + kTileRows && row[2 * ph] > top &&
-                    row[1 + 2 * ph] < left + kTileCols && row[2 * ph + 2 * pw] > left;
-        const unsigned ballot = __ballot_sync(0xffffffffu, touches);
-        __syncthreads();  // who walked the last list has done so
-        if (thread % 32 == 0) ballots[warp] = ballot;
-        __syncthreads();
-        int slot = __popc(ballot & ((1u << thread % 32) - 1)), count = 0;
-#pragma unroll
-        for (int i = 0; i < kThreads / 32; ++i) {
-          const unsigned other = ballots[i];
-          if (i < warp) slot += __popc(other);
-          count += __popc(other);
-        }
-        if (touches) {
-          listed[slot] = thread;
-          bins_around(row + 1, ph, top, kTileRows, ranges + slot * kTileEdges);
-          bins_around(row + 1 + 2 * ph, pw, left, kTileCols,
-                      ranges + (slot * kTileEdges + kTileRows));
-        }
-        __syncthreads();
-        if (!works) count = 0;
-#pragma unroll 1
-        for (int e = 0; e < count; ++e) {
-          const uint32_t rows = ranges[e * kTileEdges + at / kTileCols];
-          const uint32_t cols = ranges[e * kTileEdges + kTileRows + at % kTileCols];
-          const int i_end = static_cast<int>(rows >> 16), j_end = static_cast<int>(cols >> 16);
-          const int offset = listed[e];
-          const int64_t k = first + offset;
-#pragma unroll 1
-          for (int i = static_cast<int>(rows & 0xffff); i < i_end; ++i) {
-#pragma unroll 1
-            for (int j = static_cast<int>(cols & 0xffff); j < j_end; ++j) {
-              const auto offset_in = [=](const RoiStrides s) {
-                return k * s.item + channel * s.channel + i * s.row + j * s.col;
-              };
-              const int32_t* const argmax = a.argmax + offset_in(a.argmax_strides);
-              Cells<int32_t, N> points;
-              if constexpr (kVector) points.load(argmax);
-              bool any = false;
-#pragma unroll
-              for (int n = 0; n < N; ++n) {
-                if constexpr (!kVector) {
-                  points[n] = -1;
-                  if (channel + n * kStep < a.channels)
-                    points[n] = argmax[n * kStep * a.argmax_strides.channel];
-                }
-                any |= points[n] == cell;
-              }
-              if (!any) continue;
-              const T* const grad = a.grad + offset_in(a.grad_strides);
-              const int64_t query = channel * a.of_query.channel + (i * pw + j) * a.of_query.bin;
-#pragma unroll
-              for (int n = 0; n < N; ++n) {
-                if (points[n] != cell) continue;
-                S value = widen(grad[n * kStep * a.grad_strides.channel]);
-                if (a.query)
-                  value = a.coefficients[2 * k] *
-                              widen(a.query[query + n * kStep * a.of_query.channel]) +
-                          a.coefficients[2 * k + 1] * value;
-                sum[n] += value;
-              }
-            }
-          }
-        }
-      }
-      if (!works) continue;
-      T* const out = a.grad_input + image * a.out.item + channel * a.out.channel + h * a.out.row +
-                     w * a.out.col;
-      Cells<T, N> total;
-#pragma unroll
-      for (int n = 0; n < N; ++n) {
-        total[n] = narrow<T>(sum[n]);
-        if constexpr (!kVector) {
-          if (channel + n * kStep < a.channels) out[n * kStep * a.out.channel] = total[n];
-        }
-      }
-      if constexpr (kVector) total.store(out);
-    }
   }
 }
 

@@ -1,21 +1,24 @@
 // Normalized sparse-dense product, its gradient, and the small sums around them; torch-free.
 //
-// Data flow of spmm.  A tile of 4, 8, 16 or 32 lanes owns a row of y, a lane N features of it (16
+// Data flow of spmm.  A tile of 4, 8, 16 or 32 lanes holds a row of y, a lane N features of it (16
 // bytes where F, strides and pointers allow); wider rows are cut into parts along grid.y, items of
 // a batch along grid.z.  An edge costs 4 or 8 bytes of col once a part, what edge, weight and
 // col_scale it has, and F * sizeof(T) bytes of x; a row costs two entries of crow, and its F *
 // sizeof(T) bytes of y are written once, after scale, bias and ReLU: no buffer of E elements is
 // read or written.  Each lane of a tile fetches one edge (column, coefficient), so that structure
-// is read in coalesced runs, then the tile goes through these edges together, four at a time: the
-// lane that has it hands out the offset and the coefficient by shuffle, and four gathers are in
-// flight.
+// is read in coalesced runs, and those of the next round are on their way while the tile goes
+// through these, four at a time: the lane that has an edge hands out the offset and the
+// coefficient by shuffle, and four gathers are in flight.
 //
-// Balance without a plan.  A block owns the next kThreads / Tile rows.  Rows of at most kHub edges
-// are done by their tiles; a longer one, a hub, would leave one tile busy long after all others
-// have ended, so the whole block takes its hubs one after the other: the tiles take runs of edges
-// in turn and their sums meet in shared memory in a tree.  Who adds what is a function of crow
-// alone: row-owned sums in a fixed order, no atomics, the same bits in every run, and no
-// preprocessing that a change of the graph would void.
+// Balance without a plan.  `Row` lanes own a row: a tile, or a warp, whose tiles take runs of its
+// edges in turn and meet in a tree of shuffles (the launch decides by features, rows and edges
+// alone).  A block owns the next kThreads / Row rows.  A row of more than kHub edges would leave
+// its lanes busy long after all others have ended, so the whole block takes its hubs one after the
+// other, and the sums meet in shared memory in a tree.  A row of more edges than a chunk of them
+// would leave its block busy: where there may be such rows, a first kernel sums what lies of them
+// in each chunk, a block a chunk, and the block of the row adds these sums in their order.  Who
+// adds what is a function of crow alone: sums in a fixed order, no atomics, the same bits in every
+// run, and no preprocessing that a change of the graph would void.
 //
 // The warp goes around together: loops end by vote, and shuffles name all 32 lanes.  A tile that
 // is done first idles either way, and a constant mask spares the warp the synchronization of
@@ -29,10 +32,13 @@
 
 namespace amstel::cuda {
 
-constexpr int kHub = 256;     // a row of more edges is work for a block
 constexpr int kGroup = 4;     // edges gathered at once
 constexpr int kEdgeTile = 8;  // lanes a row where there are no features
 constexpr unsigned kWarp = 0xffffffffu;
+// A row of more edges is work for a block. Short rows of many are where most lanes come from, and
+// few hubs among them are worth a stop.
+template <int Row>
+constexpr int kHub = Row < 16 ? 32 * Row : 4 * Row;
 
 // Rows of edges; col and edge may be null where a kernel does not ask for them, edge[k] is then k.
 struct Csr {
@@ -49,7 +55,7 @@ struct Csr {
 // ---- Rows and their edges ----
 
 // What a tile does of a row: the edges begin + lane, begin + lane + stride, ... < end.
-template <int Tile>
+template <int Tile, int Row>
 struct Share {
   int64_t begin, end;
   int slot;    // of the rows of this block
@@ -58,42 +64,56 @@ struct Share {
   bool whole;  // the block does the row together
 
   __device__ __forceinline__ int64_t row() const {
-    return int64_t{blockIdx.x} * (kThreads / Tile) + slot;
+    return int64_t{blockIdx.x} * (kThreads / Row) + slot;
   }
-  __device__ __forceinline__ int stride() const { return whole ? kThreads : Tile; }
+  __device__ __forceinline__ int stride() const { return whole ? kThreads : Row; }
 };
 
-// f(share) for the rows of this block: all tiles at once, then hub by hub.  Every thread of the
-// block comes along each time.  Arguments of the kernel go by value, here and into f: so they are
-// read where they lie, in constant memory, and their address is never taken.
-template <int Tile, typename F>
+// f(share) for the rows of this block: all at once, then hub by hub.  Every thread of the block
+// comes along each time.  Arguments of the kernel go by value, here and into f: so they are read
+// where they lie, in constant memory, and their address is never taken.
+template <int Tile, int Row, typename F>
 __device__ __forceinline__ void for_rows(const Csr csr, const F& f) {
-  const int tile = static_cast<int>(threadIdx.x) / Tile;
-  Share<Tile> share{0, 0, tile, false, false, false};
+  static_assert(Tile <= Row && Row <= 32);
+  const int thread = static_cast<int>(threadIdx.x);
+  Share<Tile, Row> share{0, 0, thread / Row, false, false, false};
   share.works = share.row() < csr.rows;
   if (share.works) {
     share.begin = csr.index(csr.crow, share.row());
     share.end = csr.index(csr.crow, share.row() + 1);
   }
-  const bool hub = share.end - share.begin > kHub;
+  const bool hub = share.end - share.begin > kHub<Row>;
   if (hub) {
     share.begin = share.end = 0;
     share.works = false;
   }
-  share.leads = share.works;
-  int turns = __syncthreads_or(hub) ? kThreads / Tile : 0;
+  share.leads = share.works && thread % Row < Tile;
+  share.begin += thread % Row / Tile * Tile;
+  int turns = __syncthreads_or(hub) ? kThreads / Row : 0;
   // One loop for both kinds, so that f is compiled once.
 #pragma unroll 1
   for (int turn = -1; turn < turns; ++turn) {
     if (turn >= 0) {
-      share = {0, 0, turn, true, tile == 0, true};
+      share = {0, 0, turn, true, thread < Tile, true};
       if (share.row() >= csr.rows) break;
       share.begin = csr.index(csr.crow, share.row());
       share.end = csr.index(csr.crow, share.row() + 1);
-      if (share.end - share.begin <= kHub) continue;
-      share.begin += tile * Tile;
+      if (share.end - share.begin <= kHub<Row>) continue;
+      share.begin += thread / Tile * Tile;
     }
     f(share);
+  }
+}
+
+// The tiles that have had a share in a row: their sums, lane by lane, in the tile that leads.
+template <int Tile, int Row, int N, typename S>
+__device__ __forceinline__ void meet(const Share<Tile, Row>& share, SharedPointer<S> partial,
+                                     S (&sum)[N]) {
+  if (share.whole) return sum_tiles<N, S>(partial, static_cast<int>(threadIdx.x), Tile, sum);
+#pragma unroll
+  for (int step = Tile; step < Row; step *= 2) {
+#pragma unroll
+    for (int n = 0; n < N; ++n) sum[n] += __shfl_xor_sync(kWarp, sum[n], step);
   }
 }
 
@@ -112,8 +132,8 @@ __device__ __forceinline__ void gather(Vector<T, N> (&row)[kGroup], const T* row
 
 // The number of edges that the tile holds in this round; `k` is the calling lane's.
 template <int Tile>
-__device__ __forceinline__ int held_edges(const Share<Tile>& share, int64_t k, int lane) {
-  const int64_t left = share.end - (k - lane);
+__device__ __forceinline__ int held_edges(int64_t end, int64_t k, int lane) {
+  const int64_t left = end - (k - lane);
   return left < Tile ? static_cast<int>(left) : Tile;
 }
 
@@ -143,10 +163,109 @@ struct SpmmArgs {
   int64_t features;
   double self_loops;
   int64_t relu;
+  unsigned long long* nan;  // set to 0 by a weight that is NaN; may be null
+  Accumulate<T>* partial;   // [batch, chunks, 2, all features] of longer rows, or null
+  int64_t chunk, chunks, partial_stride;  // edges of a chunk; numbers of a slot of `partial`
+
+  // Where the sum of a long row's edges in chunk c is: a chunk holds the end of one such row and
+  // the beginning of another at most.
+  __device__ __forceinline__ int64_t slot(int64_t c, bool begins) const {
+    return ((blockIdx.z * chunks + c) * 2 + begins) * partial_stride;
+  }
 };
 
+// sum += of edges k, k + stride, ... < end of a tile, `k` being the calling lane's first.
+template <int Tile, int N, typename T, typename S>
+__device__ __forceinline__ void add_edges(const SpmmArgs<T> a, const T* x, bool has_features,
+                                          int64_t k, int64_t end, int stride, S (&sum)[N]) {
+  const int lane = static_cast<int>(threadIdx.x) % Tile;
+  // Where there is no edge, the first column and no coefficient.
+  const auto column = [=](int64_t k) { return k < end ? a.csr.index(a.csr.col, k) : int64_t{0}; };
+  const auto coefficient = [=](int64_t k, int64_t j) {
+    if (k >= end) return S(0);
+    const S c = a.weight ? widen(a.weight[a.csr.edge_of(k)]) : S(1);
+    if (a.nan && c != c) atomicMin(a.nan, 0ull);
+    return a.col_scale ? c * a.col_scale[j] : c;
+  };
+  // The next round's edges on their way; eight short elements leave no registers for them.
+  constexpr bool kAhead = sizeof(T) > 2;
+  int64_t next = 0;
+  S next_c = 0;
+  if constexpr (kAhead) {
+    next = column(k);
+    next_c = coefficient(k, next);
+  }
+#pragma unroll 1
+  for (; __any_sync(kWarp, k - lane < end); k += stride) {
+    const int64_t j = kAhead ? next : column(k), offset = j * a.x_stride;
+    const S c = kAhead ? next_c : coefficient(k, j);
+    if constexpr (kAhead) {
+      next = column(k + stride);
+      next_c = coefficient(k + stride, next);
+    }
+    const int count = held_edges<Tile>(end, k, lane);
+#pragma unroll 1
+    for (int e = 0; e < Tile; e += kGroup) {
+      if (e > 0 && !__any_sync(kWarp, e < count)) break;
+      Vector<T, N> rows[kGroup];
+      gather<Tile>(rows, x, has_features, offset, e, count);
+#pragma unroll
+      for (int u = 0; u < kGroup; ++u) {
+        const S c_u = __shfl_sync(kWarp, c, e + u, Tile);
+#pragma unroll
+        for (int n = 0; n < N; ++n) sum[n] += c_u * widen(rows[u][n]);
+      }
+    }
+  }
+}
+
+// The row of edge k: the last that does not begin after it.
+__device__ __forceinline__ int64_t row_of(const Csr csr, int64_t k) {
+  int64_t low = 0, high = csr.rows;
+  while (high - low > 1) {
+    const int64_t middle = (low + high) / 2;
+    if (csr.index(csr.crow, middle) <= k) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+// Block c sums what lies in chunk c of rows that are longer than a chunk.  Reads log2(rows) entries
+// of crow, and of such a row what spmm_kernel would read; writes at most two slots of features.
 template <typename T, int N, int Tile>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 4)
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 4 : 3)
+    spmm_chunk_kernel(const SpmmArgs<T> a) {
+  using S = Accumulate<T>;
+  AMSTEL_SHARED(S, partial, kThreads * N);
+  const int thread = static_cast<int>(threadIdx.x);
+  const int64_t feature = int64_t{blockIdx.y} * (Tile * N) + thread % Tile * N;
+  const bool has_features = feature < a.features;
+  const int64_t edges = a.csr.index(a.csr.crow, a.csr.rows);
+  const int64_t first = int64_t{blockIdx.x} * a.chunk;
+  const int64_t past = first + a.chunk < edges ? first + a.chunk : edges;
+  if (first >= edges) return;
+#pragma unroll 1
+  for (int begins = 0; begins < 2; ++begins) {
+    const int64_t row = row_of(a.csr, begins ? past - 1 : first);
+    const int64_t begin = a.csr.index(a.csr.crow, row), end = a.csr.index(a.csr.crow, row + 1);
+    // The same for the whole block.
+    if (end - begin <= a.chunk || (begin > first) != (begins == 1)) continue;
+    S sum[N] = {};
+    add_edges<Tile, N>(a, a.x + blockIdx.z * a.x_batch_stride + feature, has_features,
+                       (begins ? begin : first) + thread, end < past ? end : past, kThreads, sum);
+    sum_tiles<N, S>(partial, thread, Tile, sum);
+    if (thread < Tile && has_features) {
+#pragma unroll
+      for (int n = 0; n < N; ++n) a.partial[a.slot(blockIdx.x, begins) + feature + n] = sum[n];
+    }
+  }
+}
+
+template <typename T, int N, int Tile, int Row>
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 4 ? 4 : 3)
     spmm_kernel(const SpmmArgs<T> a) {
   using S = Accumulate<T>;
   AMSTEL_SHARED(S, partial, kThreads * N);
@@ -155,7 +274,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 4)
   const int64_t feature = int64_t{blockIdx.y} * (Tile * N) + lane * N;
   const bool has_features = feature < a.features;
   const T* x = a.x + blockIdx.z * a.x_batch_stride + feature;
-  for_rows<Tile>(a.csr, [=](const Share<Tile>& share) {
+  for_rows<Tile, Row>(a.csr, [=](const Share<Tile, Row>& share) {
     const bool writes = share.leads && has_features;
     S sum[N] = {};
     if (writes && self_loops != 0) {
@@ -164,32 +283,20 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 3 : 4)
 #pragma unroll
       for (int n = 0; n < N; ++n) sum[n] = c * widen(own[n]);
     }
-#pragma unroll 1
-    for (int64_t k = share.begin + lane; __any_sync(kWarp, k - lane < share.end);
-         k += share.stride()) {
-      int64_t offset = 0;
-      S c = 0;
-      if (k < share.end) {
-        const int64_t j = a.csr.index(a.csr.col, k);
-        offset = j * a.x_stride;
-        c = a.weight ? widen(a.weight[a.csr.edge_of(k)]) : S(1);
-        if (a.col_scale) c *= a.col_scale[j];
-      }
-      const int count = held_edges<Tile>(share, k, lane);
-#pragma unroll 1
-      for (int e = 0; e < Tile; e += kGroup) {
-        if (e > 0 && !__any_sync(kWarp, e < count)) break;
-        Vector<T, N> rows[kGroup];
-        gather<Tile>(rows, x, has_features, offset, e, count);
+    int64_t begin = share.end;  // of a row whose chunks have been summed
+    if (share.whole && a.partial) begin = a.csr.index(a.csr.crow, share.row());
+    if (share.end - begin > a.chunk) {
+      const int64_t last = (share.end - 1) / a.chunk;
+      int64_t c = begin / a.chunk + threadIdx.x / Tile;
+      for (; has_features && c <= last; c += kThreads / Tile) {
+        const S* const found = a.partial + a.slot(c, begin > c * a.chunk) + feature;
 #pragma unroll
-        for (int u = 0; u < kGroup; ++u) {
-          const S c_u = __shfl_sync(kWarp, c, e + u, Tile);
-#pragma unroll
-          for (int n = 0; n < N; ++n) sum[n] += c_u * widen(rows[u][n]);
-        }
+        for (int n = 0; n < N; ++n) sum[n] += found[n];
       }
+    } else {
+      add_edges<Tile, N>(a, x, has_features, share.begin + lane, share.end, share.stride(), sum);
     }
-    if (share.whole) sum_tiles<N, S>(partial, threadIdx.x, Tile, sum);
+    meet(share, partial, sum);
     if (!writes) return;
     const S scale = a.row_scale ? a.row_scale[share.row()] : S(1);
     Vector<T, N> bias = {}, y;
@@ -223,13 +330,13 @@ struct SpmmGradArgs {
   double self_loops;
 };
 
-template <typename T, int N, int Tile>
+template <typename T, int N, int Tile, int Row>
 __global__ void __launch_bounds__(kThreads, 2) spmm_grad_kernel(const SpmmGradArgs<T> a) {
   using S = Accumulate<T>;
   AMSTEL_SHARED(S, partial, kThreads * N);
   const int lane = static_cast<int>(threadIdx.x) % Tile;
   const S self_loops = static_cast<S>(a.self_loops);
-  for_rows<Tile>(a.csr, [=](const Share<Tile>& share) {
+  for_rows<Tile, Row>(a.csr, [=](const Share<Tile, Row>& share) {
     const S scale_j = share.works && a.col_scale ? a.col_scale[share.row()] : S(1);
     S dot = 0, loop = 0;
     bool add = false;
@@ -268,7 +375,7 @@ __global__ void __launch_bounds__(kThreads, 2) spmm_grad_kernel(const SpmmGradAr
               factor *= a.row_scale[i];
             }
           }
-          const int count = held_edges<Tile>(share, k, lane);
+          const int count = held_edges<Tile>(share.end, k, lane);
           S inner = 0;  // of the edge that this lane holds
 #pragma unroll 1
           for (int e = 0; e < Tile; e += kGroup) {
@@ -294,7 +401,7 @@ __global__ void __launch_bounds__(kThreads, 2) spmm_grad_kernel(const SpmmGradAr
             *out = add ? *out + inner * factor : inner * factor;
           }
         }
-        if (share.whole) sum_tiles<N, S>(partial, threadIdx.x, Tile, sum);
+        meet(share, partial, sum);
         if (has_features && share.leads) {
           Vector<T, N> grad_x;
 #pragma unroll
@@ -330,7 +437,7 @@ __global__ void __launch_bounds__(kThreads, resident(6))
                     S* __restrict__ out) {
   AMSTEL_SHARED(S, partial, kThreads);
   const int lane = static_cast<int>(threadIdx.x) % kEdgeTile;
-  for_rows<kEdgeTile>(csr, [&](const Share<kEdgeTile>& share) {
+  for_rows<kEdgeTile, kEdgeTile>(csr, [&](const Share<kEdgeTile, kEdgeTile>& share) {
     S sum[1] = {};
     for (int64_t k = share.begin + lane; k < share.end; k += share.stride()) {
       const int64_t edge = csr.edge_of(k);
@@ -348,7 +455,7 @@ __global__ void __launch_bounds__(kThreads, resident(6))
     edge_add_kernel(const Csr csr, const S* __restrict__ value, const S* __restrict__ row_term,
                     const S* __restrict__ col_term, T* __restrict__ out) {
   const int lane = static_cast<int>(threadIdx.x) % kEdgeTile;
-  for_rows<kEdgeTile>(csr, [&](const Share<kEdgeTile>& share) {
+  for_rows<kEdgeTile, kEdgeTile>(csr, [&](const Share<kEdgeTile, kEdgeTile>& share) {
     const S term = share.works && row_term ? row_term[share.row()] : S(0);
     for (int64_t k = share.begin + lane; k < share.end; k += share.stride()) {
       const int64_t edge = csr.edge_of(k);

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel._derived import factors
+from amstel._torch import autocast_dtype
 from amstel.distributed import _collectives as collectives
 from amstel.distributed import folder as folders
 from amstel.distributed.dropout import NodeDropout, key, node_dropout
@@ -156,8 +157,9 @@ class DistributedGraph:
         be None.
         """
         _check.tensor("x", x, f"[{self.num_nodes}, F] or [B, {self.num_nodes}, F]")
-        if torch.is_autocast_enabled(self.device.type) and x.dtype != torch.float64:
-            x = x.to(torch.get_autocast_dtype(self.device.type))
+        cast = autocast_dtype(x)
+        if cast is not None:
+            x = x.to(cast)
             bias = None if bias is None else bias.to(x.dtype)
         if x.dtype not in _check.FLOATS or x.dim() not in (2, 3) or x.shape[-2] != self.num_nodes:
             _check.fail("x", f"floating point [{self.num_nodes}, F] or [B, {self.num_nodes}, F]", x)

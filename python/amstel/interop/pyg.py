@@ -16,6 +16,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel._optional import need
+from amstel._torch import without_autocast
 from amstel.graph import Graph
 from amstel.interop import _pyg
 from amstel.ops.spmm import spmm
@@ -120,7 +121,9 @@ class _Fused:
         """By gcn_norm's rules, cached like its result."""
         if self._cached_graph is not None:
             return self._cached_graph
-        loops, flow = self.add_self_loops, self.flow  # type: ignore[attr-defined]
+        # Without normalization PyG adds none, whatever `add_self_loops` is.
+        loops = self.add_self_loops and getattr(self, "normalize", True)  # type: ignore[attr-defined]
+        flow = self.flow  # type: ignore[attr-defined]
         nodes = x.shape[-2]
         if isinstance(edge_index, Graph):
             found = _pyg.of_graph(edge_index, nodes, edge_weight, flow, loops, fill)
@@ -169,7 +172,7 @@ def _product(arguments: _pyg.Arguments, h: Tensor, norm: str, bias: Tensor | Non
     if bias is not None and bias.dtype != dtype:
         return _product(arguments, h, norm) + bias
     weight = weight if weight is None else weight.to(dtype)
-    with torch.autocast(h.device.type, enabled=False):
+    with without_autocast(h):
         return spmm(graph, h.to(dtype), weight, norm=norm, self_loops=self_loops, bias=bias)
 
 

@@ -17,7 +17,7 @@ def names(*dtypes: torch.dtype) -> str:
 
 def check_images(name: str, images: Any, dtypes: tuple[torch.dtype, ...] = _check.FLOATS) -> None:
     expected = f"{'a real' if dtypes is _check.FLOATS else names(*dtypes)} tensor [N, C, H, W]"
-    _check.tensor(name, images, expected)
+    _check.dense(name, images, expected)
     fits = images.dim() == 4 and images.dtype in dtypes and images.layout == torch.strided
     if not fits or 0 in images.shape[2:]:
         _check.fail(name, expected, images)
@@ -25,7 +25,7 @@ def check_images(name: str, images: Any, dtypes: tuple[torch.dtype, ...] = _chec
 
 def check_like(name: str, given: Any, other: Tensor) -> Tensor:
     expected = f"{names(other.dtype)} {list(other.shape)} on {other.device}"
-    _check.tensor(name, given, expected)
+    _check.dense(name, given, expected)
     if given.shape != other.shape or given.dtype != other.dtype or given.device != other.device:
         _check.fail(name, expected, given)
     return given
@@ -33,7 +33,7 @@ def check_like(name: str, given: Any, other: Tensor) -> Tensor:
 
 def check_binary(name: str, mask: Any, expected: str) -> Tensor:
     """The mask in bool."""
-    _check.tensor(name, mask, expected)
+    _check.dense(name, mask, expected)
     if mask.is_complex() or 0 in mask.shape:
         _check.fail(name, expected, mask)
     sampled = mask != 0

@@ -46,7 +46,7 @@ class Deblurring(ForwardModel):
     def __init__(self, kernel: Tensor, sigma: Sigma = 1.0, boundary: str = "circular"):
         super().__init__(sigma)
         expected = "float32 or float64 [kh, kw], [C, kh, kw] or [N, C, kh, kw] with odd sides"
-        _check.tensor("kernel", kernel, expected)
+        _check.dense("kernel", kernel, expected)
         odd = kernel.dim() in (2, 3, 4) and all(n % 2 for n in kernel.shape[-2:]) and 0 not in kernel.shape
         if not odd or kernel.dtype not in WIDE:
             _check.fail("kernel", expected, kernel)
@@ -146,7 +146,7 @@ def _folded(z: Tensor, width: int, dim: int, boundary: str) -> Tensor:
     if boundary == "reflect":
         edges, offset = (before.flip(dim), after.flip(dim)), 1
     else:
-        edges, offset = tuple(t.sum(dim, keepdim=True) for t in (before, after)), 0
+        edges, offset = (before.sum(dim, keepdim=True), after.sum(dim, keepdim=True)), 0
     length = edges[0].shape[dim]
     for edge, at in zip(edges, (offset, size - offset - length), strict=True):
         gap = [0, 0] * (-dim - 1) + [at, size - at - length]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, ops
+from amstel._torch import without_autocast
 from amstel.inverse._checks import check_binary, check_images
 from amstel.inverse._derived import Derived
 from amstel.inverse.model import ForwardModel, Fused, Normal, Prepared, Sigma
@@ -179,7 +180,7 @@ class RandomProjection(ForwardModel):
 
     def __init__(self, matrix: Tensor, sigma: Sigma = 1.0, *, image_shape: Sequence[int] | None = None):
         super().__init__(sigma)
-        _check.tensor("matrix", matrix, "a floating-point tensor [P, C * H * W]")
+        _check.dense("matrix", matrix, "a floating-point tensor [P, C * H * W]")
         if matrix.dim() != 2 or matrix.dtype not in _check.FLOATS or 0 in matrix.shape:
             _check.fail("matrix", "a floating-point tensor [P, C * H * W]", matrix)
         pixels = matrix.shape[1]
@@ -204,7 +205,7 @@ class RandomProjection(ForwardModel):
 
     def adjoint(self, y: Tensor) -> Tensor:
         expected = f"a floating-point tensor [N, {self.matrix.shape[0]}]"
-        _check.tensor("y", y, expected)
+        _check.dense("y", y, expected)
         if y.dim() != 2 or y.shape[1] != self.matrix.shape[0] or y.dtype not in _check.FLOATS:
             _check.fail("y", expected, y)
         self._check_device(y)
@@ -236,5 +237,5 @@ def _multiply(a: Tensor, b: Tensor) -> Tensor:
     """a @ b in their own dtype, under autocast too."""
     if a.device.type == "meta":
         return a @ b
-    with torch.autocast(a.device.type, enabled=False):
+    with without_autocast(a):
         return a @ b

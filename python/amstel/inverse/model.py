@@ -76,7 +76,7 @@ class ForwardModel(nn.Module, ABC):
         super().__init__()
         expected = "a finite number > 0, or a floating-point tensor [N] of such"
         if isinstance(sigma, Tensor):
-            sizes = (0, 1)
+            sizes: tuple[int, ...] = (0, 1)
             if self.pixelwise:
                 sizes, expected = (0, 1, 4), f"{expected}, or [N, 1, H, W]"
             fits = sigma.dim() in sizes and (
@@ -128,7 +128,7 @@ class ForwardModel(nn.Module, ABC):
             x = torch.empty(self._image_shape(), dtype=dtype, device=device)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            x = _normal_like(_check.tensor("x", x, "an image"), generator)
+            x = _normal_like(_check.dense("x", x, "an image"), generator)
             ax = self(x)
             y = _normal_like(ax, generator)
             left, right = _inner(ax, y), _inner(x, self.adjoint(y))
@@ -241,7 +241,7 @@ class Normal(Prepared):
 def _to_complex(eta: Tensor) -> Tensor:
     """[N, 2, H, W] as complex [N, H, W], without a copy from channels_last."""
     expected = "float32 or float64 [N, 2, H, W], real and imaginary part"
-    _check.tensor("eta", eta, expected)
+    _check.dense("eta", eta, expected)
     if eta.dim() != 4 or eta.shape[1] != 2 or eta.dtype not in WIDE:
         _check.fail("eta", expected, eta)
     return as_complex(eta)

@@ -64,7 +64,7 @@ class MRI(ForwardModel):
             mask = mask[0, 0]
         if sensitivities is not None:
             expected = "complex64 or complex128 [coils, H, W] or [N, coils, H, W]"
-            _check.tensor("sensitivities", sensitivities, expected)
+            _check.dense("sensitivities", sensitivities, expected)
             if sensitivities.dim() not in (3, 4) or sensitivities.dtype not in COMPLEX:
                 _check.fail("sensitivities", expected, sensitivities)
             if mask.shape[-2:] != sensitivities.shape[-2:] and mask.shape != sensitivities.shape[-1:]:
@@ -111,7 +111,7 @@ class MRI(ForwardModel):
         """The sensitivities in the dtype of `given`, images `x` or measurements `y`, which are checked."""
         shape = "[N, H, W]" if name == "x" else "[N, coils, H, W]"
         expected = f"complex64 or complex128 {shape}"
-        _check.tensor(name, given, expected)
+        _check.dense(name, given, expected)
         if given.dim() != (3 if name == "x" else 4) or given.dtype not in COMPLEX or 0 in given.shape[1:]:
             _check.fail(name, expected, given)
         self._check_device(given)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from amstel import _check, reference
+from amstel._torch import autocast_dtype
 from amstel.nn._lengths import kept as kept_steps
 from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
 
@@ -245,9 +246,9 @@ def _conv(
 
 
 def _checked(state: State, shape: tuple[int, ...], x: Tensor) -> State:
-    loose = torch.is_autocast_enabled(x.device.type)
+    loose = autocast_dtype(x) is not None
     for name, value in zip(("h_0", "c_0"), state, strict=True):
-        _check.tensor(name, value, f"a tensor {list(shape)}")
+        _check.dense(name, value, "a tensor [N, C, H, W]")
         allowed = {x.dtype, torch.promote_types(x.dtype, torch.float32)} if name == "c_0" else {x.dtype}
         same = value.dtype in allowed or (loose and value.is_floating_point())
         if value.shape != shape or not same or value.device != x.device:
@@ -257,7 +258,7 @@ def _checked(state: State, shape: tuple[int, ...], x: Tensor) -> State:
 
 def check_like(name: str, x: Tensor, weight: Tensor) -> None:
     """x has the dtype and the device of the weights; autocast sees to the dtype itself."""
-    loose = torch.is_autocast_enabled(x.device.type) and x.is_floating_point()
+    loose = autocast_dtype(x) is not None
     if x.device != weight.device or (x.dtype != weight.dtype and not loose):
         _check.fail(name, f"{str(weight.dtype).removeprefix('torch.')} on {weight.device} as the weights", x)
 

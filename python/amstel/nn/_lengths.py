@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor
 
-from amstel import _check
+from amstel import _check, _checks
 
 
 def kept(lengths: Tensor | None, steps: int, count: int, device: torch.device) -> Tensor | None:
@@ -15,13 +17,16 @@ def kept(lengths: Tensor | None, steps: int, count: int, device: torch.device) -
     """
     if lengths is None:
         return None
-    expected = f"None or {count} integers from 1 to T = {steps}"
-    _check.tensor("lengths", lengths, expected)
+    _check.dense("lengths", lengths, "None or N integers from 1 to T")
+
+    def fail(got: object) -> NoReturn:
+        _check.fail("lengths", f"None or {count} integers from 1 to T = {steps}", got)
+
     whole = not (lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool)
     if lengths.shape != (count,) or not whole:
-        _check.fail("lengths", expected, lengths)
-    hidden = torch.compiler.is_compiling() or torch._C._is_tracing()
+        fail(lengths)
+    hidden = _checks.hidden(lengths)
     hidden = hidden or (lengths.is_cuda and torch.cuda.is_current_stream_capturing())
     if not hidden and count and (int(lengths.min()) < 1 or int(lengths.max()) > steps):
-        _check.fail("lengths", expected, lengths.tolist())
+        fail(lengths.tolist())
     return torch.arange(steps, device=device)[:, None] < lengths.to(device)

@@ -15,7 +15,7 @@ Returns = tuple[Tensor, Tensor | None]
 
 
 class _Sequence(nn.Module, metaclass=Placed):
-    """What the five models share: checks, the order of dimensions, `lengths`, the head of every step."""
+    """What the models share: checks, the order of dimensions, `lengths`, the head of every step."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class _Sequence(nn.Module, metaclass=Placed):
         expected = f"[{order}, {channels}, {height}, {width}]"
         if vectors:
             expected += f" or [{order}, {channels}]"
-        _check.tensor(name, x, f"a tensor {expected}")
+        _check.dense(name, x, f"a tensor {expected}")
         ranks = (3, 5) if vectors else (5,)
         if x.dim() not in ranks or x.shape[2] != channels or not x.is_floating_point():
             _check.fail(name, f"floating-point {expected}", x)

@@ -75,11 +75,11 @@ class ConvGRUCell(nn.Module):
         nn.init.zeros_(self.bias_hh)
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        _check.tensor("x", x, "a tensor [N, C_in, H, W]")
+        _check.dense("x", x, "a tensor [N, C_in, H, W]")
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             _check.fail("x", f"[N, {self.in_channels}, H, W]", x)
         shape = (x.shape[0], self.hidden_channels, *x.shape[2:])
-        if h is not None and _check.tensor("h", h, f"a tensor {list(shape)}").shape != shape:
+        if h is not None and _check.dense("h", h, "a tensor [N, C, H, W]").shape != shape:
             _check.fail("h", f"{list(shape)}", h)
         if self.weight_ih.shape[2:] == (1, 1) and self.reset == "after":
             return self._by_pixels(x, h)

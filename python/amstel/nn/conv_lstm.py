@@ -68,7 +68,7 @@ class ConvLSTMCell(_Gates):
         self.hidden_channels, self.in_channels = self.weight_hh.shape[1], self.weight_ih.shape[1]
 
     def forward(self, x: Tensor, state: State | None = None) -> State:
-        _check.tensor("x", x, "a tensor [N, C_in, H, W]")
+        _check.dense("x", x, "a tensor [N, C_in, H, W]")
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             _check.fail("x", f"[N, {self.in_channels}, H, W]", x)
         check_like("x", x, self.weight_ih)
@@ -81,7 +81,7 @@ class ConvLSTMCell(_Gates):
                 _check.fail_type("state", "None or (h, c)", state)
             h, c = state
             for name, value in (("h", h), ("c", c)):
-                if _check.tensor(name, value, f"a tensor {list(shape)}").shape != shape:
+                if _check.dense(name, value, "a tensor [N, C, H, W]").shape != shape:
                     _check.fail(name, str(list(shape)), value)
             check_like("h", h, self.weight_hh)
             c = c if self.state_dtype is None else c.to(self.state_dtype)
@@ -299,7 +299,7 @@ class ConvLSTM(nn.Module):
         shape = (count, x.shape[1], self.hidden_channels, *x.shape[3:])
         for name, value in zip(("h_0", "c_0"), state, strict=True):
             if not self._shrinks and not self._tuples:
-                if _check.tensor(name, value, f"a tensor {list(shape)}").shape != shape:
+                if _check.dense(name, value, "a tensor [layers, N, C, H, W]").shape != shape:
                     _check.fail(name, str(list(shape)), value)
             elif not isinstance(value, (Tensor, tuple, list)):
                 _check.fail_type(name, f"{count} states, one a layer and direction", value)
@@ -312,7 +312,7 @@ class ConvLSTM(nn.Module):
     def forward(
         self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        _check.tensor("x", x, "a tensor [T, N, C_in, H, W]")
+        _check.dense("x", x, "a tensor [T, N, C_in, H, W]")
         if x.dim() != 5 or x.shape[2] != self.in_channels:
             first = "N, T" if self.batch_first else "T, N"
             _check.fail("x", f"[{first}, {self.in_channels}, H, W]", x)

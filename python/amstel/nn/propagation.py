@@ -186,7 +186,7 @@ class GCN2Conv(nn.Module):
         self, x: Tensor, x_0: Tensor, graph: Graph | Tensor, edge_weight: Tensor | None = None
     ) -> Tensor:
         graph = _dense(x, graph, self.channels)
-        _check.tensor("x_0", x_0, f"{list(x.shape)} like x")
+        _check.tensor("x_0", x_0, "a tensor like x")
         if x_0.shape != x.shape or x_0.dtype != x.dtype:
             _check.fail("x_0", f"{x.dtype} {list(x.shape)} like x", x_0)
         h = (1 - self.alpha) * spmm(graph, x, edge_weight, norm=self.norm, self_loops=self.self_loops)

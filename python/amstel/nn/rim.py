@@ -15,7 +15,7 @@ from torch.nn.functional import pixel_shuffle, relu
 from torch.utils.checkpoint import checkpoint
 
 from amstel import _check, ops
-from amstel._torch import is_exporting
+from amstel._torch import autocast_dtype, is_exporting
 from amstel.nn._placed import Placed
 from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.unet import RecurrentUNet
@@ -346,7 +346,7 @@ class RIM(nn.Module, metaclass=Placed):
         expected = f"floating-point [N, {self.channels}, H, W]" + (
             ", or complex [N, H, W]" if self.channels == 2 else ""
         )
-        _check.tensor(name, x, expected)
+        _check.dense(name, x, expected)
         if x.is_complex():
             fits = x.dim() == 3 and self.channels == 2
         else:
@@ -354,7 +354,7 @@ class RIM(nn.Module, metaclass=Placed):
         if not fits:
             _check.fail(name, f"{expected} in this RIM of {self.channels} channels", x)
         own, given = next(self.parameters()).dtype, x.real.dtype
-        short = torch.is_autocast_enabled(x.device.type) and torch.float64 not in (own, given)
+        short = autocast_dtype(x.real) is not None and own != torch.float64
         if given != own and not short:
             own_name = str(own).removeprefix("torch.")
             _check.fail(name, f"{own_name} as the weights are (`.to(dtype)` changes a model's)", x)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check, ops
+from amstel._torch import autocast_dtype
 from amstel.nn._placed import Placed
 from amstel.nn.backbone import VGG16Features
 from amstel.nn.efficientnet import EfficientNetLite
@@ -175,7 +176,7 @@ class SINT(nn.Module, metaclass=Placed):
     def features(self, image: Tensor) -> list[Tensor]:
         """Maps [N, C_l, H_l, W_l] of images [N, 3, H, W], RGB in [0, 1], of the dtype of the parameters."""
         expected = "floating-point [N, 3, H, W], RGB in [0, 1]"
-        _check.tensor("image", image, expected)
+        _check.dense("image", image, expected)
         if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point() or not image.numel():
             _check.fail("image", expected, image)
         return self.backbone(image)
@@ -197,7 +198,7 @@ class SINT(nn.Module, metaclass=Placed):
         Equal to `describe(features, boxes) @ query` up to rounding, but the descriptions are never written; of the
         pooled maps only what fc6 eats is.
         """
-        if not torch.is_autocast_enabled(features[0].device.type):  # where the widest dtype counts
+        if autocast_dtype(features[0]) is None:  # where the widest dtype counts
             _check.vector("query", query, self.size, features[0])
         maps, rest = query.split([self._pooled_size, self.size - self._pooled_size])
         scores = ops.roi_match(features, boxes, maps, self.output_size, self.spatial_scales)
@@ -263,7 +264,9 @@ class MarginContrastiveLoss(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor, y: Tensor) -> Tensor:
         for name, value in (("a", a), ("b", b), ("y", y)):
-            _check.tensor(name, value, "a tensor")
+            _check.dense(name, value, "a tensor")
+            if value.device != a.device:
+                _check.fail(name, f"on {a.device} like `a`", value)
         if a.dim() < 1 or b.dim() < 1 or a.shape[-1] != b.shape[-1]:
             _check.fail("b", f"[..., {a.shape[-1] if a.dim() else 'D'}] as `a`", b)
         square = (a - b).square().sum(-1)

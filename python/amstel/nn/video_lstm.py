@@ -46,8 +46,8 @@ def fuse(rgb_logits: Tensor, flow_logits: Tensor) -> Tensor:
         >>> amstel.nn.fuse(torch.tensor([0.6, 0.4]).log(), torch.tensor([0.6, 0.4]).log())
         tensor([0.6923, 0.3077])
     """
-    _check.tensor("rgb_logits", rgb_logits, "a tensor [..., K]")
-    _check.tensor("flow_logits", flow_logits, "a tensor [..., K]")
+    _check.dense("rgb_logits", rgb_logits, "a tensor [..., K]")
+    _check.dense("flow_logits", flow_logits, "a tensor [..., K]")
     if rgb_logits.dim() == 0 or rgb_logits.shape != flow_logits.shape:
         _check.fail("flow_logits", f"of the shape of `rgb_logits`, {list(rgb_logits.shape)}", flow_logits)
     return (rgb_logits.log_softmax(-1) + flow_logits.log_softmax(-1)).softmax(-1)
@@ -60,7 +60,7 @@ def predict(logits: Tensor, lengths: Tensor | None = None, batch_first: bool = F
         >>> amstel.nn.predict(torch.zeros(4, 1, 2))
         tensor([[0.5000, 0.5000]])
     """
-    _check.tensor("logits", logits, "a tensor [T, N, K]")
+    _check.dense("logits", logits, "a tensor [T, N, K]")
     if logits.dim() != 3:
         _check.fail("logits", "[N, T, K]" if batch_first else "[T, N, K]", logits)
     steps = (logits.transpose(0, 1) if batch_first else logits).softmax(-1)

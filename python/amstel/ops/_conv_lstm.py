@@ -1,6 +1,7 @@
 """The sequence of `amstel.ops.conv_lstm` as steps of kernels and convolutions; `_conv_lstm_grad` is its backward pass.
 
-Registered as the operator amstel::conv_lstm, so that a compiler sees one operation whatever T is. Images are channels last throughout, [..., H, W, channels] and contiguous. The convolutions are
+Registered as the operator amstel::conv_lstm, so that a compiler sees one operation whatever T is. Images are channels
+last throughout, [..., H, W, channels] and contiguous. The convolutions are
 PyTorch's, but for 3x3 kernels on the CPU, which go through Winograd's algorithm (csrc/cpu/kernels/winograd.inl.h)
 with weights transformed once a sequence.
 
@@ -48,17 +49,30 @@ def largest(*tensors: Tensor | None) -> float:
     return float(torch.stack(ends).abs().max()) if ends else 0.0
 
 
+def on_cuda(t: Tensor) -> bool:
+    return t.is_cuda
+
+
 class Plain:
-    """PyTorch's convolution of channels-last images; an even kernel pads one more below and to the right."""
+    """PyTorch's convolution of channels-last images; an even kernel pads one more below and to the right.
+
+    On CUDA fewer than 8 input channels are filled up with zeros to 8: cuDNN's kernels for tensor cores read 16 bytes.
+    """
 
     def __init__(self, weight: Tensor, dilation: int, padding: str):
-        self.weight, self.dilation = weight.contiguous(memory_format=torch.channels_last), dilation
+        self.inputs, self.dilation = weight.shape[1], dilation
+        self.filled = max(0, 8 - self.inputs) if on_cuda(weight) and weight.dtype != torch.float64 else 0
+        if self.filled:
+            weight = pad(weight, (0, 0, 0, 0, 0, self.filled))
+        self.weight = weight.contiguous(memory_format=torch.channels_last)
         total = [dilation * (k - 1) if padding == "same" else 0 for k in weight.shape[2:]]
         self.padding = [t // 2 for t in total]
         self.odd = [t % 2 for t in total]
 
     def _padded(self, x: Tensor) -> Tensor:
-        return pad(first(x), (0, self.odd[1], 0, self.odd[0])) if any(self.odd) else first(x)
+        if any(self.odd) or self.filled:
+            x = pad(x, (0, self.filled, 0, self.odd[1], 0, self.odd[0]))
+        return first(x)
 
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         # Padded evenly on both sides and once more at the end, an even kernel gives a row and a column too many.
@@ -69,14 +83,26 @@ class Plain:
         """Gradient of the weight, or without x that of the input, of `shape` [n, H, W, C]."""
         n, height, width, channels = shape
         if x is None:  # only its shape is looked at
-            like = first(grad.new_empty(1).expand(n, height + self.odd[0], width + self.odd[1], channels))
+            size = (n, height + self.odd[0], width + self.odd[1], channels + self.filled)
+            like = first(_shaped(grad, size))
         else:
             like = self._padded(x)
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
             first(grad), like, self.weight, None, [1, 1], self.padding, [self.dilation] * 2, False, [0, 0], 1,
             [x is None, x is not None, False],
         )  # fmt: skip
-        return last(grad_x[:, :, :height, :width]) if x is None else grad_weight
+        if x is None:
+            return last(grad_x[:, :channels, :height, :width])
+        return grad_weight[:, : self.inputs]
+
+
+def _shaped(memory: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Something of this size, whose values do not matter. On CUDA its layout does: where it is not that of the gradient,
+    cuDNN's gradient is transposed there and back."""
+    if not on_cuda(memory):
+        return memory.new_empty(1).expand(size)
+    count = math.prod(size)
+    return (memory.view(-1)[:count] if count <= memory.numel() else memory.new_empty(count)).view(size)
 
 
 def parts(count: int, size: int) -> list[slice]:
@@ -119,11 +145,14 @@ class Plan:
         item = height * width * 4 * self.hidden * x.element_size()
         part, weights = _PART["cpu" if x.is_cpu else "cuda"], _weights_bytes(weight_ih, weight_hh)
         limit = max(part, weights)
+        cuda = on_cuda(x)
         # Transformed weights, four times as large, are made again for every chunk rather than kept side by side.
         self.heavy = weights > part
         # A group has pixels enough that a step of it is worth its weights.
         least = -(-1024 // max(1, height * width)) if grouped else self.items
-        self.groups = parts(self.items, max(least, limit // max(1, item * self.steps)))
+        # On CUDA all items go together wherever a chunk of them fits: convolutions of few pixels leave it idle.
+        together = -(-self.steps // CHECKPOINTS) if cuda else self.steps
+        self.groups = parts(self.items, max(least, limit // max(1, item * together)))
         group = -(-self.items // len(self.groups))
         size = limit // max(1, group * item)
         self.chunks = parts(self.steps, max(size, -(-self.steps // CHECKPOINTS)) if grouped else size)
@@ -153,13 +182,43 @@ class Plan:
         self.packed: Tensor | None = None
         self.packed_input: Tensor | None = None
         self.recurrent = None if self.winograd else Plain(weight_hh, dilation, "same")
+        # Of few channels and many pixels a step is bound by memory: one convolution of h and x, whose gates are
+        # written once, beats two.
+        self.joined: Plain | None = None
+        same = padding == "same" and weight_ih.shape[2:] == weight_hh.shape[2:]
+        if cuda and same and not self.winograd and self.dtype != torch.float64 and self._memory_bound(group):
+            self._join()
+
+    def _memory_bound(self, items: int) -> bool:
+        pixels, short = items * math.prod(self.size), self.dtype != torch.float32
+        if self.hidden + self.inputs <= 256:
+            return pixels >= (4096 if short else 8192)
+        return (
+            not short and pixels < 1024
+        )  # and of few pixels in TF32 cuDNN is slower where there is less to do
+
+    def _join(self) -> None:
+        weight = torch.cat([self.weight_hh, self.weight_ih], 1)
+        self.joined = Plain(pad(weight, (0, 0, 0, 0, 0, -weight.shape[1] % 8)), self.dilation, "same")
+        self.bias_row = None if self.bias is None else self.bias.to(self.dtype)[None].contiguous()
+
+    def beside(self, h: Tensor, xs: Tensor) -> Tensor | None:
+        """Where steps join h and x: [steps + 1, n, H, W, channels] with h before the first one, the x of each, and zeros
+        up to a multiple of 8 channels; every step writes its h behind itself."""
+        if self.joined is None:
+            return None
+        found = self.empty(len(xs) + 1, xs.shape[1], channels=self.joined.inputs)
+        found[:-1, ..., self.hidden : self.hidden + self.inputs] = xs
+        found[:-1, ..., self.hidden + self.inputs :] = 0
+        found[0, ..., : self.hidden] = h
+        return found
 
     def empty(self, *leading: int, channels: int, dtype: torch.dtype | None = None) -> Tensor:
         return self.weight_hh.new_empty(*leading, *self.size, channels, dtype=dtype or self.dtype)
 
     def input_gates(self, x: Tensor) -> Tensor | None:
         """The gates of the steps x [k, n, H, W, C_in], all at once; None where each step adds its own."""
-        if self.join:
+        if self.join or self.joined is not None:
             return None
         flat = x.flatten(0, 1)
         if self.winograd_input:
@@ -198,10 +257,14 @@ class Plan:
             joined = x if self.join else None
             _ops.winograd_lstm(h, joined, self.packed, gates, bias, c, peephole, h_out, c_out, activated)
             return
-        assert gates is not None and self.recurrent is not None
-        rows = [t if t is None else t.view(-1, t.shape[-1]) for t in (c, h_out, c_out, activated)]
-        both = [t.view(-1, 4 * self.hidden) for t in (gates, self.recurrent(h))]
-        _ops.conv_lstm_gates(*both, rows[0], peephole, *rows[1:])
+        assert self.recurrent is not None
+        if self.joined is not None:  # h is given with x beside it
+            gates, more = self.joined(h), self.bias_row
+        else:
+            assert gates is not None
+            more = self.recurrent(h).view(-1, 4 * self.hidden)
+        rows = [t if t is None else t.view(-1, t.shape[-1]) for t in (gates, c, c_out, activated)]
+        _ops.conv_lstm_gates(rows[0], more, rows[1], peephole, h_out.flatten(0, 2), *rows[2:])
 
 
 def _initial(state: Tensor | None, out: Tensor) -> None:
@@ -241,17 +304,21 @@ def conv_lstm(
         for k, chunk in enumerate(plan.chunks):
             xs = last(x[chunk, group])
             hoisted = plan.input_gates(xs)
+            beside = plan.beside(h[chunk.start % len(h), group], xs)
             if keep == "state":
                 c[k + 1, group] = c[k, group]
             for t in range(chunk.start, chunk.stop):
+                own = t - chunk.start
                 source, target = h[t % len(h), group], h[(t + 1) % len(h), group]
+                if beside is not None:
+                    source, target = beside[own], beside[own + 1, ..., : plan.hidden]
                 at = (t, t + 1) if keep == "gates" else (k + 1,) * 2 if keep == "state" else (0, 0)
                 c_source, c_target = c[at[0], group], c[at[1], group]
                 on = None if mask is None else mask[t, group, None, None, None]
                 before = c_source.clone() if on is not None else c_source
                 plan.step(
-                    xs[t - chunk.start],
-                    None if hoisted is None else hoisted[t - chunk.start],
+                    xs[own],
+                    None if hoisted is None else hoisted[own],
                     source,
                     c_source,
                     peephole,
@@ -260,8 +327,13 @@ def conv_lstm(
                     gates[t, group] if keep == "gates" else None,
                 )
                 if on is not None:
-                    target.copy_(torch.where(on, target, source))
+                    target.copy_(torch.where(on, target, source[..., : plan.hidden]))
                     c_target.copy_(torch.where(on, c_target, before))
+            if beside is not None:
+                if keep == "last":
+                    h[chunk.stop % 2, group] = beside[-1, ..., : plan.hidden]
+                else:
+                    h[chunk.start + 1 : chunk.stop + 1, group] = beside[1:, ..., : plan.hidden]
             plan.release()
     if keep == "last":
         h = h[steps % 2 : steps % 2 + 1].clone()

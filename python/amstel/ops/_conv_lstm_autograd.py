@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from amstel import reference
 from amstel.ops._conv_lstm import first, sum_dtype
@@ -93,6 +94,13 @@ class ConvLstm(torch.autograd.Function):
 # ---- The cell ----
 
 
+def _in_rows(t: Tensor, laid: torch.memory_format, width: int) -> Tensor:
+    """Rows of the memory of t. One view: this runs at every step, and a call of torch costs as much as a launch."""
+    if not width or is_compiling():  # a compiler sees through those better
+        return _rows(_flat(t, laid), width)
+    return t.as_strided((t.numel() // width, width), (width, 1))
+
+
 def _rows(t: Tensor, inner: int) -> Tensor:
     return t.reshape(-1, inner) if inner else t.reshape(0, 0)
 
@@ -105,12 +113,15 @@ def cell(
     gates, c = gates.contiguous(memory_format=laid), c.contiguous(memory_format=laid)
     h, c_out = torch.empty_like(c, dtype=gates.dtype), torch.empty_like(c)
     activated = torch.empty_like(gates) if keep else None
-    flat = [None if t is None else _flat(t, laid) for t in (gates, c, h, c_out, activated)]
-    g, old, new_h, new_c, act = (
-        t if t is None else _rows(t, inner * n) for t, n in zip(flat, (4, 1, 1, 1, 4), strict=True)
-    )
+    shapes = ((gates, 4), (c, 1), (h, 1), (c_out, 1), (activated, 4))
+    g, old, new_h, new_c, act = (t if t is None else _in_rows(t, laid, inner * n) for t, n in shapes)
     _ops.conv_lstm_gates(g, None, old, weights, new_h, new_c, act)
     return h, c_out, activated
+
+
+def state_of(c: Tensor, dtype: torch.dtype) -> Tensor:
+    """c as the gates' kernel of its device reads it: on CUDA as it is, else in the type of sums."""
+    return c if c.is_cuda else c.to(sum_dtype(dtype))
 
 
 def _flat(t: Tensor, laid: torch.memory_format) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -40,13 +41,25 @@ def origin(weights: Tensor, centered: bool) -> Tensor:
     return weights.contiguous()
 
 
-@lru_cache(maxsize=64)
 def _smooth(size: int) -> bool:
     """Whether no prime factor is above LARGEST_PRIME."""
     for prime in range(2, LARGEST_PRIME + 1):
         while size % prime == 0:
             size //= prime
     return size == 1
+
+
+_known_smooth = lru_cache(maxsize=64)(_smooth)
+
+
+def _ours(x: Tensor, sides: Sequence[int]) -> bool:
+    """Whether the kernel's own transforms take images with these sides; where a compiler leaves one open, which to ask
+    about would make it a constant, PyTorch's do."""
+    if torch.compiler.is_compiling():
+        from torch.fx.experimental.symbolic_shapes import has_static_value
+
+        return x.device.type == "cpu" and all([has_static_value(n) and _smooth(n) for n in sides])
+    return x.device.type == "cpu" and all([_known_smooth(n) for n in sides])
 
 
 # ---- The operators ----
@@ -71,7 +84,7 @@ def _normal(
     """(AᴴA x - minus) factor scales, nothing differentiable."""
     less = None if minus is None else _real(minus)
     coils = None if maps is None else _real(maps)
-    if x.device.type == "cpu" and _smooth(x.shape[-1]) and (weights.dim() == 1 or _smooth(x.shape[-2])):
+    if _ours(x, x.shape[-min(2, weights.dim()) :]):
         return _complex(_ops.mri_normal(_real(x), weights, coils, less, scales, factor))
     images = x[:, None] if coils is None else _complex(_ops.coil_expand(_real(x), coils))
     dims = (-1,) if weights.dim() == 1 else (-2, -1)
@@ -141,7 +154,8 @@ class Normal(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weights, maps, scales)
         ctx.factor = factor
-        return _normal(x, minus, weights, maps, scales, factor)
+        # Detached here and below, the result is no view for autograd and may be changed in place.
+        return _normal(x, minus, weights, maps, scales, factor).detach()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -182,7 +196,7 @@ class Adjoint(torch.autograd.Function):
     def forward(ctx: Any, y: Tensor, weights: Tensor, maps: Any, centered: bool) -> Tensor:
         ctx.save_for_backward(weights, maps)
         ctx.centered = centered
-        return _adjoint(y, weights, maps, centered)
+        return _adjoint(y, weights, maps, centered).detach()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:

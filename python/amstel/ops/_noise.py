@@ -11,9 +11,10 @@ from amstel import _check
 def precision_of(sigma: float | Tensor, like: Tensor) -> tuple[Tensor | None, float]:
     """1 / sigma² as a tensor [N], at least float32, and as a number, one of the two being 1."""
     if isinstance(sigma, Tensor):
-        if sigma.dim() == 0:
+        real = sigma.layout == torch.strided and not sigma.is_complex() and sigma.dtype != torch.bool
+        if real and sigma.dim() == 0:
             sigma = sigma.expand(like.shape[0])
-        if sigma.shape != like.shape[:1] or sigma.is_complex() or sigma.device != like.device:
+        if sigma.shape != like.shape[:1] or not real or sigma.device != like.device:
             _check.fail("sigma", f"a number, or a tensor [{like.shape[0]}] on {like.device}", sigma)
         wide = torch.promote_types(like.real.dtype, torch.float32)
         return sigma.to(wide).square().reciprocal().contiguous(), 1.0

@@ -83,6 +83,7 @@ def spmm(
     bias: Maybe,
     relu: bool,
     check_weight: bool,
+    found: Maybe = None,
 ) -> Tensor:
     wide = x.to(_wide(x.dtype))
     if col_scale is not None:

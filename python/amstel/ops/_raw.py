@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 
 from amstel import _library
 from amstel._torch import is_exporting
@@ -96,13 +96,15 @@ def plain_gradients(
     return [next(found) if need else None for need in needs]
 
 
-def batched(t: Tensor) -> bool:
-    """Whether torch.vmap hides a dimension of t, so that its values cannot be looked at."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(t):
-        if torch._C._functorch.is_batchedtensor(t):
-            return True
-        t = torch._C._functorch.get_unwrapped(t)
-    return False
+def forward_mode(function: Any, jvp: Callable) -> Callable[..., Any]:
+    """The `apply` of an autograd.Function with this derivative in forward mode; without, where Dynamo looks, which takes
+    none and needs none: it writes such programs with the operators themselves."""
+    dual: Any = type(function.__name__, (function,), {"jvp": staticmethod(jvp)})
+
+    def apply(*args: Any) -> Any:
+        return function.apply(*args) if is_dynamo_compiling() else dual.apply(*args)
+
+    return apply
 
 
 def _call(op: Any, plain: Callable | None) -> Callable:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amstel._torch import autocast_dtype
 from amstel.ops._raw import operators, own_gradient, tracked, transformed
 
 _ops = operators
@@ -20,9 +21,7 @@ def wide(t: Tensor) -> Tensor:
 
 
 def output_dtype(eta: Tensor) -> torch.dtype:
-    if torch.is_autocast_enabled(eta.device.type) and eta.dtype != torch.float64:
-        return torch.get_autocast_dtype(eta.device.type)
-    return eta.dtype
+    return autocast_dtype(eta) or eta.dtype
 
 
 def dense(t: Tensor) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from amstel.ops._raw import operators, own_gradient, plain_gradients, transformed
+from amstel.ops._raw import forward_mode, operators, own_gradient, plain_gradients, transformed
 
 _ops = operators
 
@@ -58,7 +58,7 @@ class _Pool(torch.autograd.Function):
         if not torch.is_grad_enabled() and not transformed():
             scale, n, h, w, last = ctx.map
             return _ops.roi_pool_grad(grad, argmax, rois, scale, n, h, w, last), *(None,) * 4
-        return _PoolGrad.apply(grad, argmax, rois, ctx.map), *(None,) * 4
+        return _pool_grad(grad, argmax, rois, ctx.map), *(None,) * 4
 
 
 class _PoolGrad(torch.autograd.Function):
@@ -78,13 +78,9 @@ class _PoolGrad(torch.autograd.Function):
         ctx.map = inputs[3]
 
     @staticmethod
-    def jvp(ctx: Any, grad_t: Tensor, *_: Any) -> Tensor:
-        return _PoolGrad.apply(grad_t, *ctx.saved_tensors, ctx.map)
-
-    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         argmax, rois = ctx.saved_tensors
-        return _Gather.apply(grad, argmax, rois, ctx.map), None, None, None
+        return _gather(grad, argmax, rois, ctx.map), None, None, None
 
 
 class _Gather(torch.autograd.Function):
@@ -103,13 +99,17 @@ class _Gather(torch.autograd.Function):
         ctx.map = inputs[3]
 
     @staticmethod
-    def jvp(ctx: Any, input_t: Tensor, *_: Any) -> Tensor:
-        return _Gather.apply(input_t, *ctx.saved_tensors, ctx.map)
-
-    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         argmax, rois = ctx.saved_tensors
-        return _PoolGrad.apply(grad, argmax, rois, ctx.map), None, None, None
+        return _pool_grad(grad, argmax, rois, ctx.map), None, None, None
+
+
+_pool_grad: Callable[..., Any] = forward_mode(
+    _PoolGrad, lambda ctx, t, *_: _pool_grad(t, *ctx.saved_tensors, ctx.map)
+)
+_gather: Callable[..., Any] = forward_mode(
+    _Gather, lambda ctx, t, *_: _gather(t, *ctx.saved_tensors, ctx.map)
+)
 
 
 def _score(sums: Tensor) -> Tensor:
@@ -123,8 +123,7 @@ class _Match(torch.autograd.Function):
     def forward(
         ctx: Any, input: Tensor, query: Tensor, rois: Tensor, scale: float, size: tuple[int, int], look: Look
     ) -> Tensor:
-        query = query.contiguous()
-        sums = _ops.roi_match(input, rois, query, scale, *size, *look)
+        sums = _ops.roi_match(input, rois, query.contiguous(), scale, *size, *look)
         ctx.save_for_backward(input, query, _valid(rois, input, look), sums)
         ctx.map = scale, size
         return _score(sums)
@@ -148,7 +147,7 @@ class _Match(torch.autograd.Function):
         of_query = grad * inverse
         coefficients = torch.stack([of_query, -of_query * dot * inverse.square()], 1)
         grad_input, grad_query = _ops.roi_match_grad(
-            input, rois, query, coefficients, scale, *size, need_input, need_query
+            input, rois, query.contiguous(), coefficients, scale, *size, need_input, need_query
         )
         grads = grad_input if need_input else None, grad_query if need_query else None
         return *grads, *(None,) * 4

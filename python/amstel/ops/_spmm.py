@@ -10,7 +10,7 @@ from torch import Tensor
 from amstel import _checks
 from amstel._derived import factors
 from amstel.graph import Graph
-from amstel.ops._raw import operators, plain_gradients, transformed
+from amstel.ops._raw import forward_mode, operators, plain_gradients, transformed
 
 _ops = operators
 _spmm = operators.spmm
@@ -51,7 +51,13 @@ def forward(
     elif graph._weight is not None:
         weight, edge = graph._values(x.dtype), None
     bias = bias if bias is None else bias.contiguous()
-    y = _spmm(graph._crow, graph._col, edge, weight, x, row_scale, col_scale, self_loops, bias, relu, given)
+    notes = None if edge_weight is None else _checks.watching(edge_weight)
+    found = None if notes is None else notes.slots["edge_weight"]
+    y = _spmm(
+        graph._crow, graph._col, edge, weight, x, row_scale, col_scale, self_loops, bias, relu, given, found
+    )
+    if notes is not None:
+        notes.post()
     return y, row_scale, col_scale
 
 
@@ -181,7 +187,7 @@ def _weight_grad(
 # which are each other's derivatives: the plain product and the inner products along the edges.
 
 
-class Product(torch.autograd.Function):
+class _Product(torch.autograd.Function):
     """y[i] = sum over the edges j -> i of weight * x[j] (j -> i reversed with `out`)."""
 
     generate_vmap_rule = True
@@ -198,17 +204,11 @@ class Product(torch.autograd.Function):
         ctx.graph, ctx.out = inputs[2:]
 
     @staticmethod
-    def jvp(ctx: Any, weight_t: Tensor, x_t: Tensor, *_: Any) -> Tensor:
-        weight, x = ctx.saved_tensors
-        rest = ctx.graph, ctx.out
-        return Product.apply(weight_t, x, *rest) + Product.apply(weight, x_t, *rest)
-
-    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         weight, x = ctx.saved_tensors
         target, source = (x, grad) if ctx.out else (grad, x)
-        grad_weight = _EdgeDot.apply(target, source, ctx.graph) if ctx.needs_input_grad[0] else None
-        grad_x = Product.apply(weight, grad, ctx.graph, not ctx.out) if ctx.needs_input_grad[1] else None
+        grad_weight = _edge_dot(target, source, ctx.graph) if ctx.needs_input_grad[0] else None
+        grad_x = product(weight, grad, ctx.graph, not ctx.out) if ctx.needs_input_grad[1] else None
         return grad_weight, grad_x, None, None
 
 
@@ -229,16 +229,26 @@ class _EdgeDot(torch.autograd.Function):
         ctx.graph = inputs[2]
 
     @staticmethod
-    def jvp(ctx: Any, target_t: Tensor, source_t: Tensor, *_: Any) -> Tensor:
-        target, source = ctx.saved_tensors
-        return _EdgeDot.apply(target_t, source, ctx.graph) + _EdgeDot.apply(target, source_t, ctx.graph)
-
-    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         target, source = ctx.saved_tensors
-        grad_target = Product.apply(grad, source, ctx.graph, False) if ctx.needs_input_grad[0] else None
-        grad_source = Product.apply(grad, target, ctx.graph, True) if ctx.needs_input_grad[1] else None
+        grad_target = product(grad, source, ctx.graph, False) if ctx.needs_input_grad[0] else None
+        grad_source = product(grad, target, ctx.graph, True) if ctx.needs_input_grad[1] else None
         return grad_target, grad_source, None
+
+
+def _product_jvp(ctx: Any, weight_t: Tensor, x_t: Tensor, *_: Any) -> Tensor:
+    weight, x = ctx.saved_tensors
+    rest = ctx.graph, ctx.out
+    return product(weight_t, x, *rest) + product(weight, x_t, *rest)
+
+
+def _edge_dot_jvp(ctx: Any, target_t: Tensor, source_t: Tensor, *_: Any) -> Tensor:
+    target, source = ctx.saved_tensors
+    return _edge_dot(target_t, source, ctx.graph) + _edge_dot(target, source_t, ctx.graph)
+
+
+product = forward_mode(_Product, _product_jvp)
+_edge_dot = forward_mode(_EdgeDot, _edge_dot_jvp)
 
 
 def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -251,22 +261,22 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
 
     def degree(weight: Tensor, out: bool) -> Tensor:
         ones = weight.new_ones(graph.num_rows if out else graph.num_cols, 1)
-        return Product.apply(weight, ones, graph, out)[:, 0] + ctx.self_loops
+        return product(weight, ones, graph, out)[:, 0] + ctx.self_loops
 
     def apply(weight: Tensor, rows: Tensor, transposed: bool) -> Tensor:
         row_scale, col_scale = factors_of(ctx.norm, lambda out: degree(weight, out))
         if transposed:
             row_scale, col_scale = col_scale, row_scale
         scaled = rows if col_scale is None else rows * col_scale[:, None]
-        product = Product.apply(weight, scaled, graph, transposed)
+        y = product(weight, scaled, graph, transposed)
         if ctx.self_loops != 0:
-            product = product + ctx.self_loops * scaled
-        return product if row_scale is None else product * row_scale[:, None]
+            y = y + ctx.self_loops * scaled
+        return y if row_scale is None else y * row_scale[:, None]
 
     if need_weight:
         # The whole product again, so that the degrees take part.
-        product = lambda x, weight: (apply(weight, x, False),)  # noqa: E731
-        return *plain_gradients(product, (x, edge_weight), (need_x, True), (grad,)), grad_bias
+        whole = lambda x, weight: (apply(weight, x, False),)  # noqa: E731
+        return *plain_gradients(whole, (x, edge_weight), (need_x, True), (grad,)), grad_bias
     if not need_x:
         return None, None, grad_bias
     weight = edge_weight

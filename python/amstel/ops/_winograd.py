@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from amstel._torch import autocast_dtype
 from amstel.ops._conv_lstm import AMX, LARGE, largest, last, parts
 from amstel.ops._conv_lstm_grad import TILES, weight_transform
 from amstel.ops._raw import operators, plain_gradients, transformed, watched
@@ -23,9 +24,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     a NaN, an infinity or a value that stands far out of the others goes through conv2d, so that it reaches nothing
     outside of its 3x3 window.
     """
-    dtype = x.dtype
-    if torch.is_autocast_enabled(x.device.type) and dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(x.device.type)
+    dtype = autocast_dtype(x) or x.dtype
     plain = not x.is_cpu or dtype == torch.float64 or min(weight.shape[:2]) < 8
     if plain or (AMX and dtype == torch.bfloat16) or torch.compiler.is_compiling() or transformed():
         return conv2d(x, weight, bias, padding=1)

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn.functional import linear
 
 from amstel import _check, reference
-from amstel.ops._raw import operators, own_gradient, plain_gradients, tracked, transformed
+from amstel._torch import autocast_dtype, cast
+from amstel.ops._raw import dispatched, operators, own_gradient, plain_gradients, tracked, transformed
 
 _ops = operators
 
@@ -48,12 +50,12 @@ def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = 
         >>> h[0, 0, 0, 0]
         tensor(0.5000)
     """
-    _check.tensor("gates_x", gates_x, "a tensor [N, 3C, H, W]")
-    _check.tensor("gates_h", gates_h, "a tensor [N, 3C, H, W]")
-    _check.tensor("h", h, "a tensor [N, C, H, W]")
-    device = gates_x.device.type
-    if torch.is_autocast_enabled(device) and torch.float64 not in (gates_x.dtype, gates_h.dtype, h.dtype):
-        gates_x, gates_h, h = (t.to(torch.get_autocast_dtype(device)) for t in (gates_x, gates_h, h))
+    _check.dense("gates_x", gates_x, "a tensor [N, 3C, H, W]")
+    _check.dense("gates_h", gates_h, "a tensor [N, 3C, H, W]")
+    _check.dense("h", h, "a tensor [N, C, H, W]")
+    casts = [autocast_dtype(t) for t in (gates_x, gates_h, h)]
+    if None not in casts:
+        gates_x, gates_h, h = cast(casts[0], gates_x, gates_h, h)
     if gates_x.dim() != 4 or gates_x.shape[1] % 3 or gates_x.dtype not in _check.FLOATS:
         _check.fail("gates_x", "floating-point [N, 3C, H, W]", gates_x)
     name = _check.name(gates_x.dtype)
@@ -63,6 +65,8 @@ def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = 
             _check.fail(argument, f"{name} {list(size)} on {gates_x.device}", t)
     _check.choice("memory", memory, ("store", "recompute"))
     last = not gates_x.is_contiguous()
+    if gates_x.numel() and not (tracked(gates_x, gates_h, h) or is_compiling() or dispatched()):
+        return _now(gates_x, gates_h, h, last)
     rows = [_rows(t, last) for t in (gates_x, gates_h, h)]
     if not own_gradient(*rows):
         new = _ops.conv_gru_gates(*rows, False)[0]
@@ -71,6 +75,26 @@ def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = 
     else:
         new = _Recompute.apply(*rows)
     return _maps(new, h.shape, last)
+
+
+def _now(gates_x: Tensor, gates_h: Tensor, h: Tensor, channels_last: bool) -> Tensor:
+    """Where nobody looks: one view of the memory each, for a call of torch costs as much as a launch on CUDA."""
+    laid = torch.channels_last if channels_last else torch.contiguous_format
+    h = h.contiguous(memory_format=laid)
+    width = h.shape[1] if channels_last else h.numel() // h.shape[0]
+    rows = h.numel() // width
+    wide = ((rows, 3 * width), (3 * width, 1))
+    new = _ops.conv_gru_gates(
+        gates_x.contiguous(memory_format=laid).as_strided(*wide),
+        gates_h.contiguous(memory_format=laid).as_strided(*wide),
+        h.as_strided((rows, width), (width, 1)),
+        False,
+    )[0]
+    _, c, height, across = h.shape
+    strides = (
+        (c * height * across, 1, c * across, c) if channels_last else (width, height * across, across, 1)
+    )
+    return new.as_strided(h.shape, strides)
 
 
 def _rows(t: Tensor, channels_last: bool) -> Tensor:
@@ -158,19 +182,17 @@ def conv_gru_pointwise(
     _check_pointwise(x, h, weight_ih, weight_hh, bias_ih, bias_hh)
     _check.choice("memory", memory, ("store", "recompute"))
     inputs = (x, h, weight_ih, weight_hh, bias_ih, bias_hh)
-    device, dtype = x.device.type, x.dtype
-    if torch.is_autocast_enabled(device) and dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
+    dtype = autocast_dtype(x) or x.dtype
     if not own_gradient(*inputs):
         return _products(_cast(inputs, dtype), False)[0]
     return _Pointwise.apply(dtype, memory == "store", *inputs)
 
 
 def _check_pointwise(x: Any, h: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any, bias_hh: Any) -> None:
-    _check.tensor("x", x, "a tensor [P, C_in]")
+    _check.dense("x", x, "a tensor [P, C_in]")
     if x.dim() != 2 or x.dtype not in _check.FLOATS:
         _check.fail("x", "floating-point [P, C_in]", x)
-    _check.tensor("weight_hh", weight_hh, "a tensor [3C, C]")
+    _check.dense("weight_hh", weight_hh, "a tensor [3C, C]")
     if weight_hh.dim() != 2 or weight_hh.shape[0] != 3 * weight_hh.shape[1]:
         _check.fail("weight_hh", "[3C, C]", weight_hh)
     rows, hidden = weight_hh.shape
@@ -178,12 +200,11 @@ def _check_pointwise(x: Any, h: Any, weight_ih: Any, weight_hh: Any, bias_ih: An
     shapes |= {"weight_hh": (weight_hh, (rows, hidden)), "bias_hh": (bias_hh, (rows,))}
     if h is not None:
         shapes["h"] = (h, (x.shape[0], hidden))
-    cast = torch.is_autocast_enabled(x.device.type)
+    cast = autocast_dtype(x) is not None
     for name, (t, shape) in shapes.items():
-        wanted = f"{str(x.dtype).removeprefix('torch.')} {list(shape)} on {x.device} like x"
-        _check.tensor(name, t, wanted)
+        _check.dense(name, t, "a tensor like x")
         if t.shape != shape or t.device != x.device or (t.dtype != x.dtype and not cast):
-            _check.fail(name, wanted, t)
+            _check.fail(name, f"{_check.name(x.dtype)} {list(shape)} on {x.device} like x", t)
 
 
 def _cast(tensors: Any, dtype: torch.dtype) -> Any:

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _checks
+from amstel._torch import autocast_dtype, cast
 from amstel.ops import (  # noqa: F401  (the second and the third register operators)
     _conv_lstm_autograd,
     _conv_lstm_fake,
     _conv_lstm_grad,
 )
 from amstel.ops._conv_lstm import first, sum_dtype
-from amstel.ops._raw import batched, dispatched, operators, own_gradient
+from amstel.ops._raw import dispatched, operators, own_gradient
 
 State = tuple[Tensor, Tensor]
 
@@ -97,15 +98,13 @@ def conv_lstm(
         >>> output.shape, torch.equal(output[-1], h)
         (torch.Size([5, 2, 8, 8, 8]), True)
     """
-    _check.tensor("x", x, "a tensor [T, N, C_in, H, W]")
-    _check.tensor("weight_ih", weight_ih, "a tensor [4C, C_in, k, k]")
-    _check.tensor("weight_hh", weight_hh, "a tensor [4C, C, k, k]")
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight_ih, weight_hh = x.to(dtype), weight_ih.to(dtype), weight_hh.to(dtype)
-        bias = bias if bias is None else bias.to(dtype)
-        peephole = peephole if peephole is None else peephole.to(dtype)
-        state = state if state is None else (state[0].to(dtype), state[1])
+    _check.dense("x", x, "a tensor [T, N, C_in, H, W]")
+    _check.dense("weight_ih", weight_ih, "a tensor [4C, C_in, k, k]")
+    _check.dense("weight_hh", weight_hh, "a tensor [4C, C, k, k]")
+    dtype = autocast_dtype(x)
+    x, weight_ih, weight_hh, bias, peephole = cast(dtype, x, weight_ih, weight_hh, bias, peephole)
+    if isinstance(state, (tuple, list)) and len(state) == 2:
+        state = (*cast(dtype, state[0]), state[1])
     _check_sequence(x, weight_ih, weight_hh, bias, peephole, dilation, padding)
     _check_choices(weight_hh, x, memory, algorithm, dilation)
     _check_state(x, weight_ih, weight_hh, state, dilation, padding)
@@ -171,8 +170,8 @@ def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> 
         >>> c[0, 0, 0, 0]
         tensor(0.5000)
     """
-    _check.tensor("gates", gates, "a tensor [N, 4C, H, W]")
-    _check.tensor("c", c, "a tensor [N, C, H, W]")
+    _check.dense("gates", gates, "a tensor [N, 4C, H, W]")
+    _check.dense("c", c, "a tensor [N, C, H, W]")
     if gates.dim() != 4 or gates.shape[1] % 4 or gates.dtype not in _check.FLOATS:
         _check.fail("gates", "floating-point [N, 4C, H, W]", gates)
     hidden = gates.shape[1] // 4
@@ -180,14 +179,14 @@ def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> 
     if c.shape != shape or c.dtype not in (gates.dtype, sum_dtype(gates.dtype)) or c.device != gates.device:
         _check.fail("c", f"{_check.name(gates.dtype)} {list(shape)} on {gates.device}", c)
     _check_peephole(peephole, hidden, gates)
-    wide = c.to(sum_dtype(gates.dtype))
-    tensors = (gates, wide, peephole)
+    old = _conv_lstm_autograd.state_of(c, gates.dtype)
+    tensors = (gates, old, peephole)
     if own_gradient(*tensors):
         h, c_new = _conv_lstm_autograd.Cell.apply(*tensors)
     elif torch.compiler.is_compiling() or dispatched():
         h, c_new = _ops.conv_lstm_cell(*tensors)
     else:
-        h, c_new, _ = _conv_lstm_autograd.cell(gates, wide, peephole, False)
+        h, c_new, _ = _conv_lstm_autograd.cell(gates, old, peephole, False)
     return h, c_new.to(c.dtype)
 
 
@@ -197,7 +196,7 @@ def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> 
 def _check_peephole(peephole: Tensor | None, hidden: int, like: Tensor) -> None:
     if peephole is None:
         return
-    _check.tensor("peephole", peephole, f"a tensor [3, {hidden}]")
+    _check.dense("peephole", peephole, "a tensor [3, C]")
     if (
         peephole.shape != (3, hidden)
         or peephole.dtype not in (like.dtype, sum_dtype(like.dtype))
@@ -267,7 +266,7 @@ def _check_state(
         ("h_0", state[0], (x.dtype,)),
         ("c_0", state[1], (x.dtype, sum_dtype(x.dtype))),
     ):
-        _check.tensor(name, t, f"a tensor {list(shape)}")
+        _check.dense(name, t, "a tensor [N, C, H, W]")
         if t.shape != shape or t.dtype not in dtypes or t.device != x.device:
             _check.fail(name, f"{_check.name(x.dtype)} {list(shape)} on {x.device}", t)
 
@@ -275,11 +274,12 @@ def _check_state(
 def _mask(x: Tensor, lengths: Tensor) -> Tensor:
     """[T, N]: whether the sequence has this step."""
     steps, items = x.shape[:2]
-    _check.tensor("lengths", lengths, f"an integer tensor [{items}]")
+    _check.dense("lengths", lengths, "an integer tensor [N]")
     if lengths.shape != (items,) or lengths.dtype not in (torch.int32, torch.int64):
         _check.fail("lengths", f"int64 or int32 [{items}]", lengths)
-    hidden = torch.compiler.is_compiling() or torch._C._is_tracing() or batched(lengths)
-    how = "off" if hidden else _checks.how(lengths)
+    if lengths.device != x.device and lengths.is_meta:
+        _check.fail("lengths", f"on {x.device} like x, or on the CPU", lengths)
+    how = _checks.how(lengths)
     if how != "off":
         wrong = (lengths < 1) | (lengths > steps)
     if how == "async":
@@ -289,5 +289,5 @@ def _mask(x: Tensor, lengths: Tensor) -> Tensor:
         raise ValueError(f"`lengths` must be from 1 to {steps} (T), got {int(lengths[n])} at position {n}")
     if lengths.device != x.device:
         # Without waiting for the device; memory that is not pinned is copied aside at once.
-        lengths = lengths.to(x.device, non_blocking=hidden or not lengths.is_pinned())
+        lengths = lengths.to(x.device, non_blocking=_checks.hidden(lengths) or not lengths.is_pinned())
     return torch.arange(steps, device=x.device)[:, None] < lengths

@@ -57,7 +57,7 @@ def mri_gradient(
     maps = _checked(x, mask, sensitivities)
     coils = 1 if maps is None else maps.shape[1]
     shape = (x.shape[0], coils, *x.shape[1:])
-    _check.tensor("y", y, f"a tensor {list(shape)}")
+    _check.dense("y", y, "a complex tensor [N, coils, H, W]")
     if y.shape != shape or y.dtype != x.dtype or y.device != x.device:
         _check.fail("y", f"{_check.name(x.dtype)} {list(shape)} on {x.device}", y)
     scale = precision_of(sigma, x)
@@ -117,7 +117,7 @@ def mri_normal(
     """
     maps = _checked(x, mask, sensitivities)
     if adjoint_y is not None:
-        _check.tensor("adjoint_y", adjoint_y, "a tensor like x")
+        _check.dense("adjoint_y", adjoint_y, "a tensor like x")
         if adjoint_y.shape != x.shape or adjoint_y.dtype != x.dtype or adjoint_y.device != x.device:
             _check.fail(
                 "adjoint_y", f"{_check.name(x.dtype)} {list(x.shape)} on {x.device} like x", adjoint_y
@@ -125,7 +125,13 @@ def mri_normal(
     factor, scales = 1.0, None
     if not isinstance(scale, Tensor):
         factor = float(_check.number("scale", scale, f"a number or a real tensor [{x.shape[0]}]"))
-    elif scale.shape == x.shape[:1] and not scale.is_complex() and scale.device == x.device:
+    elif (
+        scale.shape == x.shape[:1]
+        and scale.layout == torch.strided
+        and not scale.is_complex()
+        and scale.dtype != torch.bool
+        and scale.device == x.device
+    ):
         scales = scale.to(x.real.dtype).contiguous()
     else:
         _check.fail("scale", f"a number or a real tensor [{x.shape[0]}] on {x.device}", scale)
@@ -143,11 +149,11 @@ def mri_normal(
 
 def _checked(x: Tensor, mask: Tensor, sensitivities: Tensor | None) -> Tensor | None:
     """The sensitivities as [1 or N, coils, H, W]."""
-    _check.tensor("x", x, "a complex tensor [N, H, W]")
+    _check.dense("x", x, "a complex tensor [N, H, W]")
     if x.dim() != 3 or x.dtype not in (torch.complex64, torch.complex128):
         _check.fail("x", "complex64 or complex128 [N, H, W]", x)
     n, h, w = x.shape
-    _check.tensor("mask", mask, f"a tensor [{w}], [{h}, {w}] or [{n}, 1, {h}, {w}]")
+    _check.dense("mask", mask, "a tensor [W], [H, W] or [N, 1, H, W]")
     shapes = ((w,), (h, w), (n, 1, h, w), (1, 1, h, w))
     if mask.is_complex() or not any(
         [mask.shape == shape for shape in shapes]
@@ -157,7 +163,7 @@ def _checked(x: Tensor, mask: Tensor, sensitivities: Tensor | None) -> Tensor | 
         _check.fail("mask", f"on {x.device}", mask)
     if sensitivities is None:
         return None
-    _check.tensor("sensitivities", sensitivities, f"a complex tensor [coils, {h}, {w}]")
+    _check.dense("sensitivities", sensitivities, "a complex tensor [coils, H, W]")
     maps = sensitivities if sensitivities.dim() == 4 else sensitivities[None]
     if (
         maps.dim() != 4

@@ -83,13 +83,13 @@ def rim_denoise_input(
     _like(eta, y, "y")
     precision, factor = precision_of(sigma, eta)
     if mask is not None:
-        _check.tensor("mask", mask, "a tensor that can be broadcast to eta")
+        _check.dense("mask", mask, "a tensor that can be broadcast to eta")
         if mask.is_complex() or mask.device != eta.device:
             _check.fail("mask", f"boolean or real on {eta.device}", mask)
-        try:
-            mask = mask.to(eta.dtype).expand_as(eta)
-        except RuntimeError:
+        sizes = zip(reversed(mask.shape), reversed(eta.shape), strict=False)
+        if mask.dim() > eta.dim() or not all([m == 1 or m == n for m, n in sizes]):
             _check.fail("mask", f"broadcast to {list(eta.shape)}", mask)
+        mask = mask.to(eta.dtype).expand_as(eta)
     return _rim.network_input(eta, y, mask, precision, factor, True, link)
 
 
@@ -131,7 +131,7 @@ def rim_super_resolve_input(
     if eta.shape[2] % scale or eta.shape[3] % scale:
         _check.fail("eta", f"of height and width that are multiples of the scale {scale}", eta)
     small = (*eta.shape[:2], eta.shape[2] // scale, eta.shape[3] // scale)
-    _check.tensor("y", y, f"a tensor {list(small)}")
+    _check.dense("y", y, "a tensor [N, C, H / scale, W / scale]")
     if y.shape != small or y.dtype != eta.dtype or y.device != eta.device:
         _check.fail("y", f"{_check.name(eta.dtype)} {list(small)} on {eta.device}", y)
     if scale > LARGEST_SCALE:
@@ -223,7 +223,7 @@ def bicubic_down_adjoint(y: Tensor, scale: int) -> Tensor:
 
 
 def _image(name: str, t: Tensor) -> None:
-    _check.tensor(name, t, "a tensor [N, C, H, W]")
+    _check.dense(name, t, "a tensor [N, C, H, W]")
     if t.dim() != 4 or t.dtype not in _check.FLOATS:
         _check.fail(name, "floating-point [N, C, H, W]", t)
 
@@ -235,7 +235,7 @@ def _estimate(eta: Tensor, link: str) -> None:
 
 
 def _like(eta: Tensor, t: Tensor, name: str) -> None:
-    _check.tensor(name, t, "a tensor like eta")
+    _check.dense(name, t, "a tensor like eta")
     if t.shape != eta.shape or t.dtype != eta.dtype or t.device != eta.device:
         _check.fail(name, f"{_check.name(eta.dtype)} {list(eta.shape)} on {eta.device} like eta", t)
 

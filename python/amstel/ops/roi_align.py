@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel.ops import _roi_align_cuda  # noqa: F401  (registers the plain form on CUDA)
-from amstel.ops._raw import operators, own_gradient
+from amstel.ops._raw import forward_mode, operators, own_gradient
 from amstel.ops._roi_pool import _channels_last, _empty
 from amstel.ops.roi_pool import _check_input, _output_size, _rois, _scale
 
@@ -82,7 +82,7 @@ def roi_align(
     how = (scale, *size, sampling, aligned)
     try:
         if own_gradient(input):
-            return _Align.apply(input, rois, how)
+            return _align(input, rois, how)
         return _ops.roi_align(input, rois, *how)
     except RuntimeError as error:  # values of the boxes, at which the kernel looks
         raise _check.found_by_kernel(error, rois="boxes") from None
@@ -140,7 +140,7 @@ def ps_roi_pool(
         _check.fail("input", f"[N, C, H, W] with a multiple of {size[0]} x {size[1]} channels", input)
     try:
         if own_gradient(input):
-            return _Ps.apply(input, rois, (scale, *size))
+            return _ps(input, rois, (scale, *size))
         return _ops.ps_roi_pool(input, rois, scale, *size)
     except RuntimeError as error:
         raise _check.found_by_kernel(error, rois="boxes") from None
@@ -157,7 +157,7 @@ def _sampling(ratio: Any) -> int:
 
 
 class _Linear(torch.autograd.Function):
-    """What the two have in common: saved boxes, and how."""
+    """What they have in common: saved boxes, and how."""
 
     generate_vmap_rule = True
 
@@ -176,12 +176,8 @@ class _Align(_Linear):
         return _ops.roi_align(input, rois, *how)
 
     @staticmethod
-    def jvp(ctx: Any, input_t: Tensor, *_: Any) -> Tensor:
-        return _Align.apply(input_t, *ctx.saved_tensors, ctx.how)
-
-    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return _AlignGrad.apply(grad, *ctx.saved_tensors, ctx.how, ctx.shape), None, None
+        return _align_grad(grad, *ctx.saved_tensors, ctx.how, ctx.shape), None, None
 
 
 class _AlignGrad(_Linear):
@@ -191,12 +187,8 @@ class _AlignGrad(_Linear):
         return _ops.roi_align_grad(grad, rois, scale, sampling, aligned, *shape)
 
     @staticmethod
-    def jvp(ctx: Any, grad_t: Tensor, *_: Any) -> Tensor:
-        return _AlignGrad.apply(grad_t, *ctx.saved_tensors, ctx.how, ctx.shape)
-
-    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return _Align.apply(grad, *ctx.saved_tensors, ctx.how), None, None, None
+        return _align(grad, *ctx.saved_tensors, ctx.how), None, None, None
 
 
 class _Ps(_Linear):
@@ -205,12 +197,8 @@ class _Ps(_Linear):
         return _ops.ps_roi_pool(input, rois, *how)
 
     @staticmethod
-    def jvp(ctx: Any, input_t: Tensor, *_: Any) -> Tensor:
-        return _Ps.apply(input_t, *ctx.saved_tensors, ctx.how)
-
-    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return _PsGrad.apply(grad, *ctx.saved_tensors, ctx.how, ctx.shape), None, None
+        return _ps_grad(grad, *ctx.saved_tensors, ctx.how, ctx.shape), None, None
 
 
 class _PsGrad(_Linear):
@@ -219,12 +207,18 @@ class _PsGrad(_Linear):
         return _ops.ps_roi_pool_grad(grad, rois, how[0], *shape)
 
     @staticmethod
-    def jvp(ctx: Any, grad_t: Tensor, *_: Any) -> Tensor:
-        return _PsGrad.apply(grad_t, *ctx.saved_tensors, ctx.how, ctx.shape)
-
-    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return _Ps.apply(grad, *ctx.saved_tensors, ctx.how), None, None, None
+        return _ps(grad, *ctx.saved_tensors, ctx.how), None, None, None
+
+
+_align: Callable[..., Any] = forward_mode(_Align, lambda ctx, t, *_: _align(t, *ctx.saved_tensors, ctx.how))
+_ps: Callable[..., Any] = forward_mode(_Ps, lambda ctx, t, *_: _ps(t, *ctx.saved_tensors, ctx.how))
+_align_grad: Callable[..., Any] = forward_mode(
+    _AlignGrad, lambda ctx, t, *_: _align_grad(t, *ctx.saved_tensors, ctx.how, ctx.shape)
+)
+_ps_grad: Callable[..., Any] = forward_mode(
+    _PsGrad, lambda ctx, t, *_: _ps_grad(t, *ctx.saved_tensors, ctx.how, ctx.shape)
+)
 
 
 # ---- Fake kernels ----

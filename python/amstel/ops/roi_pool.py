@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _checks
+from amstel._torch import autocast_dtype
 from amstel.ops import _roi_pool
 from amstel.ops._raw import own_gradient
 from amstel.reference.roi_pool import boxes_to_rois
@@ -129,7 +130,7 @@ def roi_match(
         raise TypeError(f"`features` must be a list of at least one map, got {_check.describe(features)}")
     for l, x in enumerate(features):
         _check_input(f"features[{l}]", x)
-    if torch.is_autocast_enabled(features[0].device.type) and isinstance(query, Tensor):
+    if autocast_dtype(features[0]) is not None and isinstance(query, Tensor):
         features, query = _widest(features, query)
     for l, x in enumerate(features):
         same = x.dtype == features[0].dtype and x.device == features[0].device
@@ -175,7 +176,7 @@ def _widest(features: Sequence[Tensor], query: Tensor) -> tuple[list[Tensor], Te
 
 def _look(rois: Tensor) -> tuple[_roi_pool.Look, _checks.Notes | None]:
     """How the operators look at the boxes, and where they leave what they find."""
-    if torch.compiler.is_compiling():
+    if _checks.hidden(rois):  # from here, but not from the kernel
         return (() if _checks.enabled() else (False, None)), None
     how = _checks.how(rois)
     if how == "sync":
@@ -195,7 +196,8 @@ def _check_input(name: str, x: Any) -> None:
 
 def _rois(boxes: Any, input: Tensor) -> Tensor:
     if isinstance(boxes, Tensor):
-        if boxes.dim() != 2 or boxes.shape[1] != 5 or boxes.dtype not in _check.FLOATS:
+        dense = boxes.layout == torch.strided
+        if not dense or boxes.dim() != 2 or boxes.shape[1] != 5 or boxes.dtype not in _check.FLOATS:
             _check.fail(
                 "boxes", "floating-point [K, 5] (batch index, x1, y1, x2, y2) or a list of [L, 4]", boxes
             )
@@ -210,7 +212,7 @@ def _rois(boxes: Any, input: Tensor) -> Tensor:
         )
     for n, b in enumerate(boxes):
         expected = f"a floating-point tensor [L, 4] on {input.device}, of one dtype with the others"
-        _check.tensor(f"boxes[{n}]", b, expected)
+        _check.dense(f"boxes[{n}]", b, expected)
         fits = b.dim() == 2 and b.shape[1] == 4 and b.dtype in _check.FLOATS
         if not fits or b.device != input.device or b.dtype != boxes[0].dtype:
             _check.fail(f"boxes[{n}]", expected, b)

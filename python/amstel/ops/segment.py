@@ -7,12 +7,13 @@ their derivatives. The maximum is torch's, with a gradient that runs along the s
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from amstel import _batch, _check, _derived
+from amstel import _batch, _check, _checks, _derived
+from amstel._torch import without_autocast
 from amstel.graph import Graph
 from amstel.ops._raw import dispatched
 from amstel.ops.spmm import spmm
@@ -66,7 +67,7 @@ def reduced(x: Tensor, segments: Any, num_segments: Any, reduce: str, name: str,
     _check.choice("reduce", reduce, REDUCTIONS)
     members, spread = _members(x, segments, num_segments, name, size_name)
     flat = x.reshape(x.shape[0], math.prod(x.shape[1:]))
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         if reduce != "max":
             y = spmm(members, flat, norm="row" if reduce == "mean" else "none", self_loops=0.0)
         elif torch.compiler.is_compiling() or dispatched():
@@ -78,12 +79,16 @@ def reduced(x: Tensor, segments: Any, num_segments: Any, reduce: str, name: str,
 
 def _members(x: Tensor, segments: Any, num_segments: Any, name: str, size_name: str) -> tuple[Graph, Graph]:
     """The matrix [S, N] of which row is in which segment, and its transpose."""
-    rows, expected = x.shape[0], f"a Graph of {x.shape[0]} nodes, or an int32 or int64 vector [{x.shape[0]}]"
+    rows = x.shape[0]
+
+    def fail(got: Any) -> NoReturn:
+        _check.fail(name, f"a Graph of {rows} nodes, or an int32 or int64 vector [{rows}]", got)
+
     if num_segments is not None:
         num_segments = _check.integer(size_name, num_segments, 0)
     if isinstance(segments, Graph):
         if segments.num_rows != rows:
-            _check.fail(name, expected, segments)
+            fail(segments)
         if segments.device != x.device:
             _check.fail(name, f"on {x.device} like x", segments)
         if num_segments not in (None, segments.num_graphs):
@@ -92,16 +97,16 @@ def _members(x: Tensor, segments: Any, num_segments: Any, name: str, size_name: 
     if segments is None:
         segments = torch.zeros(rows, dtype=torch.int64, device=x.device)
         num_segments = 1 if num_segments is None else num_segments
-    _check.tensor(name, segments, expected)
+    _check.tensor(name, segments, "a Graph of N nodes, or an int32 or int64 vector [N]")
     if (
         segments.shape != (rows,)
         or segments.dtype not in (torch.int32, torch.int64)
         or segments.layout != torch.strided
     ):
-        _check.fail(name, expected, segments)
+        fail(segments)
     if segments.device != x.device:
         _check.fail(name, f"on {x.device} like x", segments)
-    if num_segments is None or not torch.compiler.is_compiling():
+    if num_segments is None or not _checks.hidden(segments):
         least, most = (int(v) for v in segments.aminmax()) if rows else (0, -1)
         num_segments = most + 1 if num_segments is None else num_segments
         if least < 0 or most >= num_segments:

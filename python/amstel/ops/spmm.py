@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _checks
+from amstel._torch import autocast_dtype, cast, without_autocast
 from amstel.graph import Graph
-from amstel.ops import _csr_fake  # noqa: F401
-from amstel.ops._raw import batched, dispatched, operators
-from amstel.ops._spmm import Product, Spmm, degree_of, factors_of, forward, prepare, sum_dtype
+from amstel.ops import _csr_fake, _sampled  # noqa: F401
+from amstel.ops._raw import dispatched, operators
+from amstel.ops._spmm import Spmm, degree_of, factors_of, forward, prepare, product, sum_dtype
 
 NORMS = ("sym", "row", "sym_inout", "none")
 
@@ -50,7 +51,8 @@ def spmm(
     and "sym_inout", else 1.
 
     Args:
-        graph: a `Graph` of E edges; reuse one object over layers and epochs.
+        graph: a `Graph` of E edges; reuse one object over layers and epochs. A `SampledGraph` of m targets counts its
+            loops and degrees as it says there, and gives m rows.
         x: [N, F] or [B, N, F], or the pair (x_src, x_dst) of such, where x_dst may be None if λ is 0; float64, float32, bfloat16 or float16, on the graph's device, any
             strides. bfloat16 and float16 are summed in float32. Under autocast, x, edge_weight and bias
             are cast to its dtype.
@@ -92,26 +94,27 @@ def spmm(
                 x, edge_weight, norm=norm, self_loops=self_loops, bias=bias, activation=activation
             )
         raise TypeError(f"`graph` must be an amstel.Graph, got {_check.describe(graph)}")
-    if type(x) is tuple:
+    if graph._is_sampled:
+        return _sampled.propagate(spmm, graph, x, edge_weight, norm, self_loops, bias, activation)
+    if isinstance(x, tuple):
         return _bipartite(graph, x, edge_weight, norm, self_loops, bias, activation)
     x = _check.tensor("x", x, "a tensor [N, F] or [B, N, F]")
     if isinstance(self_loops, Tensor):
         return _with_loops(graph, x, edge_weight, norm, self_loops, bias, activation)
-    dtype, wide = x.dtype, False
-    if torch.is_autocast_enabled(graph._device.type) and dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(x.device.type)
+    autocast = autocast_dtype(x)
+    dtype, wide = autocast or x.dtype, False
+    if autocast is not None:
         for name, value in (("edge_weight", edge_weight), ("bias", bias)):
             if value is not None:
-                _check.tensor(name, value, "a tensor")
+                _check.dense(name, value, "a tensor")
         wide = edge_weight is not None and edge_weight.dtype != dtype
         if not wide:
-            x = x.to(dtype)
-            bias = bias if bias is None else bias.to(dtype)
+            x, bias = cast(dtype, x, bias)
+    assert isinstance(x, Tensor)
     if wide or (dtype == torch.float16 and edge_weight is None and not graph._fits_half()):
         # Rounded to a short type before they are summed and normalized, weights would be others, or infinite.
-        with torch.autocast(x.device.type, enabled=False):
-            floats = (t if t is None else t.float() for t in (edge_weight, bias))
-            weight, bias = floats
+        with without_autocast(x):
+            weight, bias = cast(torch.float32, edge_weight, bias)
             y = spmm(
                 graph, x.float(), weight, norm=norm, self_loops=self_loops, bias=bias, activation=activation
             )
@@ -180,12 +183,9 @@ def _check_arguments(
         )
     if edge_weight is not None:
         _check.vector("edge_weight", edge_weight, graph.num_edges, x)
-        if edge_weight.is_cuda and not torch.compiler.is_compiling() and not batched(edge_weight):
-            # The CPU operator looks as it goes.
-            how = _checks.how(edge_weight)
-            if how == "async":
-                _checks.notes_of(edge_weight).note("edge_weight", edge_weight.isnan())
-            elif how == "sync" and bool(edge_weight.isnan().any()):
+        if edge_weight.is_cuda:
+            # The CPU operator looks as it goes, and that of CUDA where nothing may wait.
+            if _checks.how(edge_weight) == "sync" and bool(edge_weight.isnan().any()):
                 raise ValueError(
                     f"`edge_weight` must not be NaN, got NaN at position {int(edge_weight.isnan().nonzero()[0])}"
                 )
@@ -234,24 +234,22 @@ def _loop_weight(value: float | Tensor, like: Tensor) -> float | Tensor:
     return value.to(like.dtype).reshape(())
 
 
-def _in_float32(dtype: torch.dtype, device: torch.device) -> torch.dtype | None:
+def _in_float32(x: Tensor) -> torch.dtype | None:
     """The dtype of the result where float32 must carry the sums between products: short types and autocast."""
-    if torch.is_autocast_enabled(device.type) and dtype != torch.float64:
-        return torch.get_autocast_dtype(device.type)
-    return dtype if dtype in (torch.bfloat16, torch.float16) else None
+    return autocast_dtype(x) or (x.dtype if x.dtype in (torch.bfloat16, torch.float16) else None)
 
 
-def _float(t: Tensor | None) -> Tensor | None:
-    return t if t is None else t.float()
+def _float(t: Any) -> Any:
+    return cast(torch.float32, t)[0]
 
 
 def _with_loops(
     graph: Graph, x: Tensor, edge_weight: Tensor | None, norm: str, loops: Tensor, bias: Any, activation: Any
 ) -> Tensor:
     """λ that may learn: the loops as edges, of which it is the weight."""
-    short = _in_float32(x.dtype, x.device)
+    short = _in_float32(x)
     if short is not None:
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             return _with_loops(
                 graph, x.float(), _float(edge_weight), norm, loops, _float(bias), activation
             ).to(short)
@@ -281,9 +279,9 @@ def _bipartite(
         _check.fail("x", "a tensor or a pair (x_src, x_dst)", pair)
     x, own = pair
     _check.tensor("x", x, "a tensor or a pair (x_src, x_dst) of tensors")
-    short = _in_float32(x.dtype, x.device)
+    short = _in_float32(x)
     if short is not None:
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             wide = x.float(), _float(own)
             y = _bipartite(graph, wide, _float(edge_weight), norm, self_loops, _float(bias), activation)
             return y.to(short)
@@ -291,7 +289,7 @@ def _bipartite(
     value = _loop_weight(self_loops, x)
     shape = [*x.shape[:-2], graph.num_rows, x.shape[-1]]
     if own is not None:
-        _check.tensor("x", own, "a pair (x_src, x_dst) of tensors")
+        _check.dense("x", own, "a pair (x_src, x_dst) of tensors")
         if list(own.shape) != shape or own.dtype != x.dtype or own.device != x.device:
             _check.fail("x", f"a pair (x_src, x_dst), x_dst {shape} like x_src", own)
     norm = "sym_inout" if norm == "sym" else norm
@@ -306,7 +304,7 @@ def _bipartite(
             found = graph._degree(sum_dtype(x.dtype), out)
         else:
             ones = edge_weight.new_ones(graph.num_rows if out else graph.num_cols, 1)
-            found = Product.apply(edge_weight, ones, graph, out)[:, 0]
+            found = product(edge_weight, ones, graph, out)[:, 0]
         return found if out else found + value
 
     row, col = factors_of(norm, degree)

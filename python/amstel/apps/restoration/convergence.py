@@ -109,7 +109,7 @@ def count(ratios: Sequence[float] = RATIOS) -> int:
 
 def _patch(path: Path) -> Tensor:
     pixels = files.read(path).pixels
-    pixels = pixels if pixels.ndim == 2 else pixels @ np.float32([0.299, 0.587, 0.114])
+    pixels = pixels if pixels.ndim == 2 else pixels @ np.array([0.299, 0.587, 0.114], np.float32)
     i, j = (n // 2 - 32 for n in pixels.shape)
     if i < 0 or j < 0:
         raise ValueError(

@@ -1,0 +1,77 @@
+"""Exported programs beside eager calls, by turns: `python -m benchmarks.exported [threads]`.
+
+One line a model: both medians in milliseconds and their ratio, which is to stay below 1.2.
+"""
+
+import statistics
+import sys
+import time
+
+import torch
+
+import amstel
+from amstel import nn, ops
+
+
+class Pool(torch.nn.Module):
+    def forward(self, x, boxes):
+        return ops.roi_pool(x, boxes, 7, 0.25)
+
+
+class OnGraph(torch.nn.Module):
+    """A model whose graph is part of it: an exported program takes tensors alone."""
+
+    def __init__(self, graph):
+        super().__init__()
+        self.model, self.graph = nn.GCN(1433, 16, 7), graph
+
+    def forward(self, x):
+        return self.model(x, self.graph)
+
+
+class Denoiser(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = nn.RIM(features=32, steps=5, network="conv")
+
+    def forward(self, y):
+        return self.model(y, amstel.inverse.Denoising(0.1))[-1]
+
+
+def models():
+    torch.manual_seed(0)
+    corners = torch.rand(303, 2) * 256
+    boxes = torch.cat([torch.zeros(303, 1), corners, corners + torch.rand(303, 2) * 200], 1)
+    graph = amstel.Graph.from_edge_index(torch.randint(0, 2708, (2, 10556)), 2708)
+    yield "RoIPool, 303 boxes, 512 x 128 x 128", Pool(), (torch.randn(1, 512, 128, 128), boxes)
+    yield "GCN of Cora's size", OnGraph(graph), (torch.randn(2708, 1433),)
+    yield "ConvLSTM 16 to 32, T = 8, 2 x 32 x 32", nn.ConvLSTM(16, 32), (torch.randn(8, 2, 16, 32, 32),)
+    yield "RIM, 5 steps, 64 x 64", Denoiser(), (torch.randn(1, 1, 64, 64),)
+
+
+def by_turns(functions, seconds=5.0):
+    """The median time of each in milliseconds."""
+    times = [[] for _ in functions]
+    for f in functions:
+        f()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[0]) < 7:
+        for f, taken in zip(functions, times, strict=True):
+            start = time.perf_counter()
+            f()
+            taken.append(time.perf_counter() - start)
+    return [1e3 * statistics.median(t) for t in times]
+
+
+def main(threads="1"):
+    torch.set_num_threads(int(threads))
+    with torch.no_grad():
+        for name, model, inputs in models():
+            model.eval()
+            program = torch.export.export(model, inputs).module()
+            eager, exported = by_turns([lambda m=m, i=inputs: m(*i) for m in (model, program)])
+            print(f"{name}: eager {eager:.2f}, exported {exported:.2f}, ratio {exported / eager:.2f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
