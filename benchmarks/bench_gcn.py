@@ -124,6 +124,88 @@ def test_step(at, nodes, edges, features, classes):
     )
 
 
+def transposed_third(gradient):
+    """PyG's weight is ours transposed."""
+    return (*gradient[:2], gradient[2].T, *gradient[3:])
+
+
+def layer_and_peer(at, features):
+    """A layer of ours and one of PyG's that caches nothing, with the same weights."""
+    ours = amstel.nn.GCNConv(features, features).to(at.device)
+    theirs = GCNConv(features, features).to(at.device)
+    with torch.no_grad():
+        theirs.lin.weight.copy_(ours.weight.T)
+    return ours, theirs
+
+
+# nodes, edges, features
+WEIGHTED = {"random": Shape((20_000, 200_000, 64), (60, 200, 8))}
+
+
+@suite("gcn", "weighted", WEIGHTED, *PEERS[:2])
+def test_weighted(at, nodes, edges, features):
+    """Edge weights that learn: forward, and the gradients of x, the edge weights, weight and bias."""
+    index = torch.randint(0, nodes, (2, edges), generator=at.generator, device=at.device)
+    index = index[:, index[0] != index[1]]
+    graph = amstel.Graph.from_edge_index(index, nodes)
+    x, w = (
+        at.randn(nodes, features).requires_grad_(),
+        at.randn(index.shape[1]).abs().add(0.1).requires_grad_(),
+    )
+    ours, theirs = layer_and_peer(at, features)
+    grad = at.randn(nodes, features)
+    found = {
+        "amstel": passes(lambda: ours(x, graph, w), [x, w, ours.weight, ours.bias], grad),
+        "PyG": passes(lambda: theirs(x, index, w), [x, w, theirs.lin.weight, theirs.bias], grad),
+    }
+    return Work(
+        {k: p["both"] for k, p in found.items()},
+        read={"PyG": transposed_third},
+        holds={k: p["hold"] for k, p in found.items()},
+        flops=3 * 2 * nodes * features**2 + 3 * 2 * index.shape[1] * features,
+    )
+
+
+# graphs, nodes and edges of one, features
+BATCHES = {"small_graphs": Shape((256, 30, 120, 64), (4, 10, 20, 8))}
+
+
+@suite("gcn", "batch", BATCHES, *PEERS[:2])
+def test_batch(at, graphs, nodes, edges, features):
+    """A batch of small graphs, made in every step: joined, a layer, the mean of each graph; and the gradients."""
+    from torch_geometric.data import Batch, Data
+    from torch_geometric.nn import global_mean_pool
+
+    drawn = (
+        torch.randint(0, nodes, (2, edges), generator=at.generator, device=at.device) for _ in range(graphs)
+    )
+    parts = [index[:, index[0] != index[1]] for index in drawn]
+    mine = [amstel.Graph.from_edge_index(index, nodes) for index in parts]
+    data = [Data(edge_index=index, num_nodes=nodes) for index in parts]
+    x = at.randn(graphs * nodes, features).requires_grad_()
+    ours, theirs = layer_and_peer(at, features)
+    grad = at.randn(graphs, features)
+
+    def step():
+        batch = amstel.Graph.batch(mine)
+        return amstel.nn.global_mean_pool(ours(x, batch), batch)
+
+    def peer():
+        batch = Batch.from_data_list(data)
+        return global_mean_pool(theirs(x, batch.edge_index), batch.batch, graphs)
+
+    found = {
+        "amstel": passes(step, [x, ours.bias, ours.weight], grad),
+        "PyG": passes(peer, [x, theirs.bias, theirs.lin.weight], grad),
+    }
+    return Work(
+        {k: p["both"] for k, p in found.items()},
+        read={"PyG": transposed_third},
+        holds={k: p["hold"] for k, p in found.items()},
+        flops=3 * 2 * graphs * nodes * features**2,
+    )
+
+
 if (data_root() / "planetoid" / "ind.cora.x").exists():
 
     @suite(

@@ -247,7 +247,9 @@ def measure_group(config, suite, workload, device, members, benchmark) -> dict:
         amounts = {k: v for k in ("bytes", "gathered", "flops") if (v := getattr(work, k))}
         median = sorted(result.samples)[len(result.samples) // 2]
         rooms = measure.limits_of(device, threads, is_dry)
-        result.extra |= amounts | work.facts | peaks[member] | limits.share(median, rooms, work.units or dtype, **amounts)
+        result.extra |= (
+            amounts | work.facts | peaks[member] | limits.share(median, rooms, work.units or dtype, **amounts)
+        )
     return results | found
 
 

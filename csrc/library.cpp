@@ -21,6 +21,23 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   // Checks crow, col and weight of a CSR matrix from outside; raises at the first bad position.
   m.def("csr_check(Tensor crow, Tensor col, Tensor? weight, SymInt num_cols) -> ()");
 
+  // Samples of a graph, on the CPU. Of the slots of every target `fanout` (all of them: -1), with
+  // or without replacement, uniformly or in proportion to chance [edges]: the matrix [targets,
+  // nodes] of the sample, the slots it came from, by what the edges must be scaled so that sums are
+  // unbiased (empty: by 1), and the nodes, the targets first. Draws follow from key and target.
+  m.def(
+      "sample_neighbors(Tensor crow, Tensor col, Tensor? chance, Tensor targets, int fanout, bool "
+      "replace, int key, bool parallel) -> (Tensor crow, Tensor col, Tensor slot, Tensor scale, "
+      "Tensor nodes)");
+  // The rows and columns `nodes` of a square matrix, in that order, and the slots they came from.
+  m.def(
+      "induced_subgraph(Tensor crow, Tensor col, Tensor nodes, bool parallel) -> (Tensor crow, "
+      "Tensor col, Tensor slot)");
+  // x[index] of bytes [rows, width], for the features of a batch.
+  m.def("gather_rows(Tensor x, Tensor index, bool parallel) -> Tensor");
+  // Walks from target to source, [starts, length + 1]; a walk stays where no edge leads on.
+  m.def("random_walk(Tensor crow, Tensor col, Tensor starts, int length, int key) -> Tensor");
+
   // out[i] = sum_k a[edge[k]] * b[edge[k]] over the slots k of row i.
   m.def("edge_sum(Tensor crow, Tensor? edge, Tensor a, Tensor? b) -> Tensor");
   // out[edge[k]] = value[edge[k]] + row_term[i] + col_term[col[k]].
@@ -52,8 +69,8 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   // are float64 for float64 and float32 for the rest. With a = gates + more: i = s(a_i + p_i c), f
   // = s(a_f + p_f c), c_out = f c + i tanh(a_g), o = s(a_o + p_o c_out), h = o tanh(c_out);
   // `activated` receives i, f, tanh(a_g), o. c_out may be c, activated may be gates. On CUDA,
-  // `more` may be one row for all, and c and c_out (back: grad_c and grad_c_out too) of the dtype
-  // of gates.
+  // `more` may be one row for all, rows of h may lie apart, and c and c_out (back: grad_c and
+  // grad_c_out too) may be of the dtype of gates.
   m.def(
       "conv_lstm_gates(Tensor gates, Tensor? more, Tensor c, Tensor? peephole, Tensor(a!) h, "
       "Tensor(b!) c_out, Tensor(c!)? activated) -> ()");

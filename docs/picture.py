@@ -11,10 +11,10 @@ from matplotlib import pyplot as plt
 
 import amstel
 from amstel.apps.graphs import karate
-from amstel.apps.restoration.train import mri_physics
 from amstel.apps.video import demo as video
 from amstel.apps.video.predict import predict
 from amstel.data.mri.images import smooth_phase
+from amstel.inverse.restore import mri_physics
 
 
 def graph(ax: plt.Axes) -> None:

@@ -95,7 +95,7 @@ def test_settings_of_the_command_line_are_those_of_the_library():
 
     assert tuple(network.MODELS) == video.MODELS and tuple(INITIAL_STATES) == video.INITIAL_STATES
     assert tuple(studies.STUDIES) == video_command.STUDIES and tuple(TASKS) == SHOWN
-    assert set(restoration.TASKS) == {"gray", "color", "sr", "mri"}
+    assert set(restoration.TASKS) == {"gray", "color", "3task", "sr", "mri"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-import amstel  # noqa: F401  (the operators)
+import amstel
 from amstel.ops import _conv_lstm
 from amstel.testing import assert_close
 from tests import test_conv_lstm
@@ -93,7 +93,7 @@ def test_gates_kernel(kernels, name, given):
         if given == "in place":
             c_out, activated = c, gates
         arguments = struct(
-            ("PPPPPPPqqq", gates, more, c, peephole, h, c_out, activated, rows, inner, 4 * inner)
+            ("PPPPPPPqqqq", gates, more, c, peephole, h, c_out, activated, rows, inner, 4 * inner)
         )
         grid = (-(-rows * lanes // THREADS), parts)
         kernels[kernel].launch(grid, (lanes, THREADS // lanes), [arguments])
@@ -165,7 +165,7 @@ def test_activations_to_two_units_in_the_last_place(kernels, dtype):
     c, h, c_out, activated = (np.zeros((1, 4, x.size), real) for _ in range(4))
     arguments = struct(
         (
-            "PPPPPPPqqq",
+            "PPPPPPPqqqq",
             gates,
             None,
             c[:, 0].copy(),
@@ -176,6 +176,7 @@ def test_activations_to_two_units_in_the_last_place(kernels, dtype):
             1,
             x.size,
             4 * x.size,
+            x.size,
         )
     )
     kernels[f"gates_{dtype}"].launch((1, x.size // (THREADS * width)), (THREADS, 1), [arguments])
@@ -191,7 +192,7 @@ def test_limits_and_nan(kernels):
     gates = np.repeat(x[None, None], 4, 1)
     c, h = np.ones((1, 8), np.float32), np.zeros((1, 8), np.float32)
     kernels["gates_f32"].launch(
-        1, (2, 128), [struct(("PPPPPPPqqq", gates, None, c, None, h, c, gates, 1, 8, 32))]
+        1, (2, 128), [struct(("PPPPPPPqqqq", gates, None, c, None, h, c, gates, 1, 8, 32, 8))]
     )
     np.testing.assert_array_equal(gates[0, 0], [1, 0, nan, 0.5, 1, 0, 1, 0])
     np.testing.assert_array_equal(gates[0, 2], [1, -1, nan, 0, 1, -1, 1, -1])
@@ -309,6 +310,25 @@ def test_operators_short_states(dtype):
         run_gates(rows, inner, dtype, state=dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_operators_one_row_of_more_and_rows_of_h_apart(dtype):
+    """A bias for all rows; h among channels of others, whose addresses allow wide accesses or do not."""
+    state, rows, inner = torch.promote_types(dtype, torch.float32), 37, 24
+    gates, bias, c = (
+        tensor(s, t, n)
+        for n, (s, t) in enumerate((((rows, 96), dtype), ((1, 96), dtype), ((rows, 24), state)))
+    )
+    expected = [torch.empty(rows, inner, dtype=dtype), torch.empty_like(c)]
+    torch.ops.amstel.conv_lstm_gates(gates, bias.expand(rows, -1).contiguous(), c, None, *expected, None)
+    for width in (32, 29):
+        wide, c_out = torch.full((rows, width), 7.0, dtype=dtype), torch.empty_like(c)
+        with emulated():
+            torch.ops.amstel.conv_lstm_gates(gates, bias, c, None, wide[:, :inner], c_out, None)
+        assert_close(wide[:, :inner], expected[0].double(), dtype)
+        assert_close(c_out, expected[1].double(), state)
+        assert (wide[:, inner:] == 7).all()
+
+
 def forward_of(rows, inner, dtype, given):
     """run_gates on the CPU with c rounded to the type."""
     gates, more = (tensor((rows, 4 * inner), dtype, seed) for seed in (0, 1))
@@ -414,7 +434,7 @@ def test_public_functions_over_the_wrappers(dtype):
 @pytest.mark.parametrize("joined", [True, False])
 @pytest.mark.parametrize(
     "case, dtype",
-    [("plain", torch.float32), ("plain", torch.bfloat16), ("lengths, plain", torch.float16), ("even kernels", torch.float32)],
+    [("plain", torch.float32), ("plain", torch.bfloat16), ("lengths, plain", torch.float16), ("last only", torch.float32), ("even kernels", torch.float32)],
 )  # fmt: skip
 def test_sequence_as_on_a_device(monkeypatch, joined, case, dtype):
     """The parts, the filled-up channels and the steps that join x and h, which only CUDA has."""
@@ -424,7 +444,14 @@ def test_sequence_as_on_a_device(monkeypatch, joined, case, dtype):
     plan = _conv_lstm.Plan(*(t.to(dtype) for t in inputs[:4]), 1, "same", "plain", True)
     assert (plan.joined is not None) == (joined and case != "even kernels")
     with emulated():
-        test_conv_lstm.check(inputs, dtype, algorithm="plain", **options)
+        _, h_n, c_n, *_ = test_conv_lstm.check(inputs, dtype, algorithm="plain", **options)
+        x, w_ih, w_hh, bias, peephole, *state = (t.to(dtype) for t in inputs)
+        for sequences in (True, False):  # without a gradient the last step alone may be kept
+            more = options | {"return_sequences": sequences, "peephole": peephole, "algorithm": "plain"}
+            with torch.no_grad():
+                _, (h, c) = amstel.ops.conv_lstm(x, w_ih, w_hh, bias, tuple(state), **more)
+            assert_close(h, h_n.double(), dtype)
+            assert_close(c, c_n.double(), dtype)
 
 
 @pytest.mark.slow

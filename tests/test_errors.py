@@ -13,7 +13,7 @@ import torch
 
 import amstel
 from amstel import inverse, nn, ops
-from amstel.interop import pyg
+from amstel.interop import dgl, pyg
 from amstel.ops.conv_gru import conv_gru_pointwise
 
 T = torch.ones
@@ -121,6 +121,29 @@ TABLE = [
     ("SpectralConv", nn.SpectralConv, {"in_channels": 3, "out_channels": 2, "modes": 2}, {"in_channels": COUNT, "out_channels": COUNT, "modes": COUNT}),
     ("GCN", nn.GCN, {"in_channels": 3, "hidden_channels": 4, "out_channels": 2, "num_layers": 2, "dropout": 0.5}, {
         "in_channels": {**COUNT, ValueError: [0, -2]}, "hidden_channels": COUNT, "out_channels": COUNT, "num_layers": COUNT, "dropout": RATE,
+    }),
+    ("SGConv", nn.SGConv, {"in_channels": 3, "out_channels": 2, "K": 2, "bias": True, "norm": "sym", "self_loops": 1.0}, {
+        "in_channels": {**COUNT, ValueError: [0, -2]}, "out_channels": COUNT, "K": NATURAL, "bias": SWITCH, "norm": CHOICE, "self_loops": FINITE,
+    }),
+    ("DropEdge forward", nn.DropEdge(0.5), {"graph": GRAPH, "edge_weight": VEC}, {
+        "graph": {TypeError: [None, INDEX]}, "edge_weight": tensor(T(2), T(3, 1), T(3).long(), none=True),
+    }),
+    ("GAE", nn.GAE, {"in_channels": 3, "hidden_channels": 4, "out_channels": 2, "dropout": 0.5, "bias": True}, {
+        "in_channels": {**COUNT, ValueError: [0, -2]}, "hidden_channels": COUNT, "out_channels": COUNT, "dropout": RATE, "bias": SWITCH,
+    }),
+    ("GAE.decode", nn.GAE(3, 2, 2).decode, {"z": T(3, 2), "edge_index": INDEX}, {
+        "z": tensor(T(3), T(3, 2).long()), "edge_index": tensor(INDEX.float(), INDEX[0], INDEX + 1, INDEX - 1),
+    }),
+    ("GraphClassifier", nn.GraphClassifier, {"in_channels": 3, "hidden_channels": 4, "num_classes": 2, "num_layers": 2, "dropout": 0.5, "pool": "sum", "propagate": True}, {
+        "in_channels": {**COUNT, ValueError: [0, -2]}, "hidden_channels": COUNT, "num_classes": COUNT, "num_layers": COUNT, "dropout": RATE,
+        "pool": CHOICE, "propagate": SWITCH,
+    }),
+    ("GraphConv of DGL", dgl.GraphConv, {"in_feats": 3, "out_feats": 2, "norm": "both", "weight": True, "bias": True, "activation": None, "allow_zero_in_degree": False}, {
+        "in_feats": COUNT, "out_feats": COUNT, "norm": CHOICE, "weight": SWITCH, "bias": SWITCH, "activation": {TypeError: ["relu", 3]},
+        "allow_zero_in_degree": SWITCH,
+    }),
+    ("split_links", amstel.data.split_links, {"graph": RING, "features": None, "val": 0.2, "test": 0.4, "seed": 0}, {
+        "graph": {TypeError: [None, INDEX], ValueError: [WIDE]}, "features": tensor(T(4, 2), none=True), "val": RATE, "test": RATE, "seed": NATURAL,
     }),
     ("GCNConv forward", nn.GCNConv(2, 2), {"x": T(3, 2), "graph": GRAPH, "edge_weight": VEC}, {
         "x": {TypeError: [3.0, "x"], ValueError: [T(3, 3), T(3), T(2, 2)]}, "graph": {TypeError: [None, "x", [[0], [1]]]}, "edge_weight": tensor(T(2), NAN3, none=True),

@@ -297,3 +297,16 @@ def test_compiled_transforms(name):
     torch.compiler.reset()
     compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
     assert_close(compiled(*tensors), everything(*tensors), **TOLERANCE)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torch_jit():
+    """A trace holds the operators and takes other values, edges among them; a script is refused with a way out."""
+    model = amstel.nn.GCN(3, 4, 2, dropout=0.0).eval()
+    x, edges = torch.randn(5, 3), torch.tensor([[0, 1, 2, 2, 3], [1, 0, 1, 1, 2]])
+    traced, others = torch.jit.trace(model, (x, edges), check_trace=False), torch.tensor([[4, 1], [0, 3]])
+    others = torch.cat([others, edges[:, 2:]], 1)
+    assert_close(traced(x + 1, others), model(x + 1, others), **TOLERANCE)
+    for module in (model, torch.nn.Sequential(amstel.nn.RoIPool(2)), amstel.nn.ConvLSTM(2, 3)):
+        with pytest.raises(TypeError, match=r"torch\.export"):
+            torch.jit.script(module)

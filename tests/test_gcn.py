@@ -140,6 +140,32 @@ def test_spectral_conv_contains_cheb_conv(graph, x):
     torch.testing.assert_close(spectral(x, graph), cheb(x, graph), rtol=1e-4, atol=1e-5)
 
 
+def test_spectral_filters_of_weights_that_learn():
+    pairs = torch.tensor([[0, 0, 1, 2, 3, 1], [1, 2, 2, 3, 4, 4]])
+    graph = amstel.Graph.from_edge_index(torch.cat([pairs, pairs.flip(0)], 1), 5)
+    conv = SpectralConv(3, 2, modes=3).double()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 3, dtype=torch.float64, generator=generator).requires_grad_()
+    w = (torch.rand(6, dtype=torch.float64, generator=generator) + 0.5).requires_grad_()
+    weighted = amstel.Graph.from_edge_index(graph.to_edge_index()[0], 5, w.detach().repeat(2))
+    expected = conv(x, weighted)
+    torch.testing.assert_close(conv(x, graph, w.detach().repeat(2)), expected, rtol=1e-5, atol=1e-6)
+    assert torch.autograd.gradcheck(lambda x, w: conv(x, graph, w.repeat(2)), (x, w))
+    assert torch.autograd.gradgradcheck(lambda w: conv(x.detach(), graph, w.repeat(2)), (w,))
+    one_way = torch.cat([w, 2 * w]).detach()
+    with pytest.raises(ValueError, match="differs with the direction"):
+        conv(x, graph, one_way)
+    with pytest.raises(ValueError, match="eigenvalues are equal"):  # three nodes that are alike
+        conv(x[:3], torch.tensor([[0, 1, 1, 2, 2, 0], [1, 0, 2, 1, 0, 2]]), w[0].expand(6))
+    for bad, error in (
+        (w[:3], ValueError),
+        (torch.ones(12, dtype=torch.int64), ValueError),
+        ([1.0] * 12, TypeError),
+    ):
+        with pytest.raises(error, match="`edge_weight` must be"):
+            conv(x, graph, bad)
+
+
 def test_graph_fourier_transform(graph, x):
     values, vectors = fourier_basis(graph)
     assert (values.diff() >= 0).all() and values[0].abs() < 1e-6 and values[-1] <= 2 + 1e-6

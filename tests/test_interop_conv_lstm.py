@@ -18,6 +18,7 @@ from amstel.interop.conv_lstm import (
     from_torch_lstm,
     to_keras,
     to_ndrplz,
+    to_openstl,
     to_torch_lstm,
 )
 
@@ -355,6 +356,15 @@ def test_openstl(kernel, num_layers):
     _close(conv2d(output[:, 1], state["conv_last.weight"]), frames[:, 1])
     prefixed = from_openstl({f"model.{k}": v for k, v in state.items()}, prefix="model.", batch_first=False)
     _close(prefixed(x.transpose(0, 1))[0].transpose(0, 1), expected)
+    back = to_openstl(from_openstl(state))
+    assert len(back) == 2 * num_layers and all(torch.equal(w, state[k]) for k, w in back.items())
+    for lstm, message in (
+        (amstel.nn.ConvLSTM(3, 4), "of bias=False"),
+        (amstel.nn.ConvLSTM(3, 4, 2, bias=False), "of odd kernel size"),
+        (amstel.nn.ConvLSTM(3, 4, bias=False, peephole=True), "of peephole=False"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            to_openstl(lstm)
     lowest = from_openstl(state, prefix="cell_list.0.")
     assert torch.equal(lowest.layers[0].weight_ih, state["cell_list.0.conv_x.0.weight"])
 

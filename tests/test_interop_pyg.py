@@ -220,3 +220,20 @@ def test_who_watches_the_messages_sees_them():
     assert not torch.allclose(
         hetero({"a": x}, edges)["a"], hetero({"a": x}, {k: v[:, :0] for k, v in edges.items()})["a"]
     )
+
+
+@pytest.mark.parametrize("name", ["APPNP", "GCN2Conv"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_without_normalization_there_are_no_loops(name, weighted):
+    torch_geometric = pytest.importorskip("torch_geometric.nn")
+    index = _index("loops")
+    options = {"K": 3, "alpha": 0.2} if name == "APPNP" else {"channels": 6, "alpha": 0.2}
+    theirs = getattr(torch_geometric, name)(**options, normalize=False)
+    ours = getattr(pyg, name)(**options, normalize=False)
+    ours.load_state_dict(theirs.state_dict())
+    x, w = torch.randn(N, 6), torch.rand(index.shape[1]) if weighted else None
+    inputs = (x,) if name == "APPNP" else (x, x)
+    expected = theirs(*inputs, index, w)
+    torch.testing.assert_close(ours(*inputs, index, w), expected, rtol=1e-4, atol=1e-4)
+    graph = amstel.Graph.from_edge_index(index, N)
+    torch.testing.assert_close(ours(*inputs, graph, w), expected, rtol=1e-4, atol=1e-4)

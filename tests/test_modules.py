@@ -79,7 +79,14 @@ MODELS = {
         name: lambda name=name, **o: getattr(nn, name)(
             4, 3, num_classes=2, feature_size=(2, 2), head_channels=5, **o
         )
-        for name in ("LSTMClassifier", "ALSTM", "ConvLSTMClassifier", "ConvALSTM", "VideoLSTM")
+        for name in (
+            "FrameClassifier",
+            "LSTMClassifier",
+            "ALSTM",
+            "ConvLSTMClassifier",
+            "ConvALSTM",
+            "VideoLSTM",
+        )
     },
 }
 

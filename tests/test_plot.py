@@ -165,3 +165,16 @@ def test_axes_must_be_axes():
 def closed():
     yield
     matplotlib.pyplot.close("all")
+
+
+def test_confusion():
+    axes = amstel.plot.confusion([[8, 2], [0, 0]], ["walk", "run"])
+    (image,) = axes.images
+    np.testing.assert_allclose(image.get_array(), [[0.8, 0.2], [0, 0]])
+    assert [text.get_text() for text in axes.texts] == ["8", "2", "0", "0"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["walk", "run"]
+    many = amstel.plot.confusion(torch.eye(50, dtype=torch.int64), [str(k) for k in range(50)])
+    assert not many.texts and not many.get_xticklabels()
+    for matrix, classes in (([[1, 2]], ["a"]), ([[1, -1], [0, 0]], ["a", "b"]), (np.zeros((0, 0)), [])):
+        with pytest.raises(ValueError, match="`matrix` must be"):
+            amstel.plot.confusion(matrix, classes)

@@ -106,6 +106,10 @@ def test_one_lambda_max_a_graph():
         one.load_state_dict(conv.state_dict())
         torch.testing.assert_close(y[rows], one(x[rows], parts[k]))
     assert torch.autograd.gradcheck(lambda v: conv(x, whole, lambda_max=v, batch=batch), largest)
+    joined = amstel.Graph.batch([amstel.Graph.from_edge_index(part) for part in parts])
+    torch.testing.assert_close(conv(x, joined, lambda_max=largest), y)  # a batch knows whose a node is
+    with pytest.raises(ValueError, match=r"`lambda_max` must be one number, or \[2\]"):
+        conv(x, joined, lambda_max=largest[[0, 1, 1]])
     for bad, message in (
         ({"lambda_max": largest}, "with `batch` one a graph"),
         ({"lambda_max": largest, "batch": batch + 1}, "`batch` must be"),
@@ -132,6 +136,33 @@ def test_drop_edge_masks_weights(index):
     assert drop.eval()(graph) is None and drop(graph, w) is w
     with pytest.raises(ValueError, match="`p` must be in"):
         DropEdge(1.0)
+    edges = small.num_edges
+    for bad in (
+        torch.ones(edges, 1),
+        torch.ones(edges - 1),
+        torch.ones(edges, dtype=torch.int64),
+        [1.0] * edges,
+    ):
+        for mode in (True, False):
+            with pytest.raises(
+                (ValueError, TypeError), match="`edge_weight` must be a floating-point tensor"
+            ):
+                drop.train(mode)(small, bad)
+    with pytest.raises(TypeError, match="`graph` must be an amstel"):
+        drop(index)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_features_that_are_no_floating_point_are_refused(index, dtype):
+    graph, x = amstel.Graph.from_edge_index(index, N), torch.ones(N, 3, dtype=dtype)
+    pair = amstel.Graph.from_csr(torch.tensor([0, 1]), torch.tensor([1]), num_cols=N)
+    layers = [make(1.0) for make in LAYERS.values()] + [GCN(3, 4, 2), amstel.nn.GAE(3, 4, 2)]
+    for layer in layers:
+        inputs = (x, x) if isinstance(layer, GCN2Conv) else (x,)
+        with pytest.raises(ValueError, match="`x` must be"):
+            layer(*inputs, graph)
+    with pytest.raises(ValueError, match="`x` must be"):
+        GCNConv(3, 2)((x, x[:1]), pair)
 
 
 def test_residual_and_jumping_connections(index):

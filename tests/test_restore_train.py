@@ -10,7 +10,8 @@ import torch
 from amstel.apps.restoration import train as recipe
 from amstel.apps.restoration.settings import Settings
 from amstel.data import synthetic
-from amstel.inverse import Denoising
+from amstel.data.mri import CoilImages
+from amstel.inverse import Denoising, Inpainting, SuperResolution
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,12 +28,8 @@ SMALL = Settings(features=4, batch=4, size=16, iterations=20, warmup=2)
 
 
 def test_each_task_has_its_network_and_each_network_its_settings():
-    assert [Settings(task=t).network for t in ("gray", "color", "sr", "mri")] == [
-        "unet",
-        "unet",
-        "conv",
-        "conv",
-    ]
+    networks = {t: Settings(task=t).network for t in ("gray", "color", "3task", "sr", "mri")}
+    assert networks == {"gray": "unet", "color": "unet", "3task": "unet", "sr": "conv", "mri": "conv"}
     unet, conv = Settings(), Settings(network="conv")
     assert (unet.features, unet.steps, unet.sigma, unet.size) == (16, 2, (0.0, 75.0), 48)
     assert (conv.features, conv.stride, conv.depth, conv.sigma) == (64, 2, 4, (5.0, 55.0))
@@ -44,6 +41,10 @@ def test_each_task_has_its_network_and_each_network_its_settings():
         ({"sigma": (0, 0)}, "`sigma` must be two numbers"),
         ({"sigma": (-1, 5)}, "`sigma` must be two numbers"),
         ({"learning_rate": -1.0}, "`learning_rate` must be"),
+        ({"rounded": 1.5}, "`rounded` must be a number between 0 and 1, got 1.5"),
+        ({"drawn": -0.1}, "`drawn` must be a number between 0 and 1, got -0.1"),
+        ({"fixed_size": 1}, "`fixed_size` must be True or False, got 1"),
+        ({"task": "3task", "network": "conv"}, "`network` must be 'unet' for the task '3task', got 'conv'"),
     ):
         with pytest.raises(ValueError, match=message):
             Settings(**bad)
@@ -54,6 +55,8 @@ def test_patches_grow():
     assert [(s.batch, s.size) for s in (stages[0], stages[9], stages[16])] == [(4, 16), (3, 21), (2, 32)]
     conv = dataclasses.replace(SMALL, network="conv")
     assert recipe.stage(conv, 19) is conv
+    fixed = dataclasses.replace(SMALL, fixed_size=True)
+    assert recipe.stage(fixed, 19) is fixed
 
 
 def test_noise_of_the_unet_is_clipped_and_rounded_in_one_patch_of_three():
@@ -69,6 +72,54 @@ def test_noise_of_the_unet_is_clipped_and_rounded_in_one_patch_of_three():
     assert 3 <= (drawn.x != 128 / 255).flatten(1).any(1).sum() <= 30
     steps = [recipe.sample(photographs(), settings, 1, np.random.default_rng(n)).steps for n in range(60)]
     assert set(steps) == {1, 2, 3, 4} and steps.count(2) > 30
+
+
+def test_shares_of_rounded_and_of_drawn_patches_are_settings():
+    flat = [np.full((9, 9), 128, np.uint8)]
+    for share in (0.0, 1.0):
+        settings = Settings(batch=40, size=8, rounded=share, drawn=share, sigma=(20, 20))
+        s = recipe.sample(flat, settings, 40, np.random.default_rng(0))
+        eight_bit = ((s.y * 255 - (s.y * 255).round()).abs() < 1e-4).flatten(1).all(1)
+        drawn = (s.x != 128 / 255).flatten(1).any(1)
+        assert eight_bit.float().mean() == share and (drawn.float().mean() > 0.9) == bool(share)
+
+
+def test_every_level_of_the_noise_counts_alike_in_db():
+    settings = Settings(batch=3, size=8, sigma=(25, 25))
+    weight = recipe.sample(photographs(), settings, 3, np.random.default_rng(0)).weight
+    # A tenth of one over the usual squared error, 3.2 * 25² / 28.2 of 255².
+    torch.testing.assert_close(weight, torch.full((3,), 0.1 * 255**2 * 28.2 / 2000))
+
+
+def test_three_tasks_take_turns():
+    settings = dataclasses.replace(SMALL, task="3task")
+    kinds = {}
+    for n in range(40):
+        s = recipe.sample(photographs(), settings, 4, np.random.default_rng(n))
+        kinds.setdefault(type(s.physics), []).append(s)
+    assert {k: len(v) > 2 for k, v in kinds.items()} == dict.fromkeys(
+        (Denoising, Inpainting, SuperResolution), True
+    )
+    s = kinds[Inpainting][0]
+    unknown = s.physics.mask == 0
+    assert 0 < unknown.float().mean() < 1 and not s.y[unknown].any()
+    some = recipe.part(s, [2, 0])
+    assert torch.equal(some.physics.mask, s.physics.mask[[2, 0]])
+    assert torch.equal(some.physics.sigma, s.physics.sigma[[2, 0]])
+    found = recipe.train(photographs(), dataclasses.replace(settings, iterations=6))
+    assert all(p.isfinite().all() for p in found.model.parameters())
+
+
+def test_the_loss_of_mri_is_the_logarithm_and_grows_with_the_step():
+    settings = dataclasses.replace(SMALL, task="mri", network="unet", size=32)
+    images = CoilImages(torch.rand(2, 32, 32, generator=torch.Generator().manual_seed(0)), coils=(2, 2))
+    model = recipe.network(settings)
+    s = recipe.sample(images, settings, 2, np.random.default_rng(0))._replace(steps=2)
+    loss, _ = recipe._Loss(model, False)(s)
+    first, last = (
+        ((e - s.x).abs().square().flatten(1).mean(1) + 1e-7).log().mean() for e in model(s.y, s.physics, 2)
+    )
+    torch.testing.assert_close(loss, (first + 2 * last) / 30)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -7,7 +7,6 @@ import torch
 
 import amstel
 from amstel import ops, reference
-from amstel.ops import _roi_align_cuda as on_cuda
 
 torchvision = pytest.importorskip("torchvision", reason="the oracle of the extra [dev]")
 
@@ -200,8 +199,6 @@ def test_bad_boxes_are_refused(box):
     for f in (ops.roi_align, ops.ps_roi_pool):
         with pytest.raises(ValueError, match="`boxes` must have finite coordinates and a whole batch index"):
             f(x, boxes, 2)
-    with pytest.raises(RuntimeError, match="`boxes` must have finite coordinates"):
-        on_cuda.roi_align(x, boxes, 1.0, 2, 2, 2, False)
 
 
 @pytest.mark.parametrize("ratio", [1.5, True, "2", -2, 1 << 16])
@@ -218,31 +215,6 @@ def test_bad_shapes_are_refused():
         ops.roi_align(x, torch.zeros(0, 5), 2, aligned=1)
     assert ops.roi_align(x, torch.zeros(0, 5), 2).shape == (0, 5, 2, 2)
     assert ops.roi_align(x[:, :, :0], torch.tensor([[0.0, 0, 0, 1, 1]]), 2).eq(0).all()
-
-
-@pytest.mark.parametrize("sampling", [2, 0])
-@pytest.mark.parametrize("block", [1, 1 << 26])
-def test_what_cuda_computes(monkeypatch, sampling, block):
-    """The same functions on the CPU, where they can be compared."""
-    monkeypatch.setattr(on_cuda, "BLOCK", block)
-    g = torch.Generator().manual_seed(7)
-    x = torch.randn(2, 12, 9, 11, generator=g, dtype=torch.float64)
-    x = x.contiguous(memory_format=torch.channels_last)
-    boxes = _boxes(g, 12, 2, side=20, dtype=torch.float64)
-    raw = torch.ops.amstel
-    for name, forward, backward in (
-        ("roi_align", (0.5, 2, 3, sampling, True), (0.5, sampling, True)),
-        ("ps_roi_pool", (0.5, 2, 3), (0.5,)),
-    ):
-        expected = getattr(raw, name)(x, boxes, *forward)
-        found = getattr(on_cuda, name)(x, boxes, *forward)
-        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
-        assert found.stride() == expected.stride()
-        grad = torch.randn(expected.shape, generator=g, dtype=torch.float64)
-        expected = getattr(raw, f"{name}_grad")(grad, boxes, *backward, 2, 9, 11, True)
-        found = getattr(on_cuda, f"{name}_grad")(grad, boxes, *backward, 2, 9, 11, True)
-        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
-        assert found.stride() == expected.stride()
 
 
 def test_multi_scale_align_is_torchvisions():

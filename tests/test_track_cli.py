@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,116 @@ def test_evaluation_is_resumed_and_written(capsys, root, tmp_path):
     # Another tracker must not take them for its own.
     status, out, err = _run(capsys, *arguments, "--plus")
     assert status == 2 and out == "" and "boxes of another tracker" in err and err.count("\n") == 1
+    # Nor those of nobody knows whom; a time that is lost costs no boxes.
+    record = tmp_path / "run" / "tracker.json"
+    settings = record.read_text()
+    record.write_text("{")
+    command.is_refused(capsys, ["track", *arguments], "tracker.json must hold the settings of a tracker")
+    record.unlink()
+    command.is_refused(capsys, ["track", *arguments], "holds boxes of One, of a tracker that is not known")
+    record.write_text(settings)
+    for text in ("", "x\n"):
+        (tmp_path / "run" / "One.seconds").write_text(text)
+        status, out, err = _run(capsys, *arguments)
+        assert status == 0 and err == "" and re.search(r"^One .* -$", out, re.M)
+
+
+def test_a_sequence_that_cannot_be_read_is_named_and_the_others_scored(capsys, root, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(root, data)
+    (data / "One" / "groundtruth_rect.txt").write_text("1,2,3\n")
+    for more in ((), ("--robustness", "tre")):
+        arguments = ["eval", "--root", data, "--out", tmp_path / f"run{len(more)}", *more]
+        status, out, err = _run(capsys, *arguments, "--json", tmp_path / "scores.json")
+        assert status == 1 and "line 1: a line must hold 4 numbers" in err and err.count("\n") == 1
+        assert "Two" in out and "One" not in out
+        assert [f["input"] for f in json.loads((tmp_path / "scores.json").read_text())["failed"]] == ["One"]
+    command.is_refused(capsys, ["track", *arguments, "--sequences", "One"], "line 1")
+    command.is_refused(capsys, ["track", *arguments, "--sequences", "Two,Three"], "holds no sequence 'Three'")
+
+
+def _copy(root, tmp_path):
+    shutil.copytree(root / "One", tmp_path / "One")
+    return tmp_path / "One", tmp_path / "One" / "img"
+
+
+def test_frames_that_change_their_size_or_break_are_named(capsys, root, tmp_path):
+    from PIL import Image
+
+    folder, frames = _copy(root, tmp_path)
+    whole = (frames / "0003.png").read_bytes()
+    for how, message in (
+        (
+            lambda file: Image.open(file).crop((0, 0, 200, 80)).save(file),
+            "0003.png must be 200x160 as the first frame, got 200x80",
+        ),
+        (
+            lambda file: file.write_bytes(whole[: len(whole) // 2]),
+            "0003.png must be an image that can be read",
+        ),
+        (lambda file: file.write_bytes(b""), "0003.png must be an image that can be read"),
+    ):
+        (frames / "0003.png").write_bytes(whole)
+        how(frames / "0003.png")
+        file = tmp_path / "boxes.csv"
+        command.is_refused(capsys, ["track", folder, "-o", file], message)
+        left = (tmp_path / "boxes.csv.partial.csv").read_text().splitlines()
+        assert [line.split(",")[0] for line in left] == ["frame", "1", "2"] and not file.exists()
+        with pytest.raises(ValueError, match="0003"):
+            SINTTracker().track(frames, [30, 50, 36, 30])
+
+
+def test_frames_of_every_kind_of_pixel(capsys, root, tmp_path):
+    from PIL import Image
+
+    folder, frames = _copy(root, tmp_path)
+    for number, kind in enumerate(("L", "RGBA", "P", "I;16"), start=2):
+        picture = Image.open(frames / f"{number:04d}.png")
+        if kind == "I;16":
+            picture = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+        else:
+            picture = picture.convert(kind)
+        picture.save(frames / f"{number:04d}.png")
+    status, out, err = _run(capsys, folder, "-o", tmp_path / "bücher 箱.txt")
+    assert status == 0 and err == ""
+    assert float(re.search(r"mean IoU (\S+)", out)[1]) > 0.8 and len(_boxes(tmp_path / "bücher 箱.txt")) == 5
+
+
+def test_frames_that_lack_or_come_twice(capsys, root, tmp_path):
+    folder, frames = _copy(root, tmp_path)
+    truth = folder / "groundtruth_rect.txt"
+    shutil.copy(frames / "0003.png", frames / "0003.bmp")
+    command.is_refused(capsys, ["track", folder], "got 0003.bmp and 0003.png for one frame")
+    (frames / "0003.bmp").unlink()
+    (frames / "0003.png").unlink()
+    command.is_refused(capsys, ["track", folder], "got 5 (")
+    command.is_refused(capsys, ["track", folder], "0003.png is not there)")
+    truth.write_text("\n".join(truth.read_text().splitlines()[:4]))
+    status, _, err = _run(capsys, folder, "-o", tmp_path / "boxes.txt")
+    assert status == 0 and "0003.png is not there: the boxes of" in err and err.count("\n") == 1
+
+
+def test_where_pixels_count_from(capsys, root, tmp_path):
+    folder, _ = _copy(root, tmp_path)
+    status, _, err = _run(capsys, folder, "--box", "31,51,36,30", "-o", tmp_path / "boxes.txt")
+    assert status == 0 and "off by one" in err and "counted from 1" in err and err.count("\n") == 1
+    truth = folder / "groundtruth_rect.txt"
+    lines = truth.read_text().splitlines()
+    truth.write_text("\n".join([lines[0], "0,5,36,30", "0,6,36,30", *lines[3:]]))
+    arguments = ["eval", "--root", tmp_path, "--sequences", "One"]
+    status, _, err = _run(capsys, *arguments, "--out", tmp_path / "a")
+    assert status == 0 and "as if its pixels counted from 0" in err and err.count("\n") == 1
+    status, _, err = _run(capsys, *arguments, "--out", tmp_path / "b", "--truth-origin", 0)
+    assert status == 0 and err == ""
+    first = _boxes(tmp_path / "b" / "One.txt")[0]
+    np.testing.assert_array_equal(first, [float(value) for value in lines[0].split(",")])
+
+
+def test_a_first_true_box_outside_of_the_frame_is_said_to_be_that(capsys, root, tmp_path):
+    folder, _ = _copy(root, tmp_path)
+    lines = (folder / "groundtruth_rect.txt").read_text().splitlines()
+    (folder / "groundtruth_rect.txt").write_text("\n".join(["500,500,20,20", *lines[1:]]))
+    command.is_refused(capsys, ["track", folder], "One: its true box in frame 1 must lie in the frame")
 
 
 SMALL = ["--epochs", "1", "--batch", "2", "--boxes", "8", "--mining", "1", "--seed", "3"]
@@ -172,7 +283,8 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, tmp_path, monkeypatch)
         ([images, "--box", "a,b,c,d"], "--box should be four numbers x,y,w,h"),
         ([images, "--box", "30,50,0,30"], "--box should have a positive width and height"),
         ([images, "--box", "30,50,nan,30"], "--box should be four finite numbers"),
-        ([images, "--box", "300,50,36,30"], "must lie in the frame of 200x160"),
+        ([images, "--box", "300,50,36,30"], "--box must lie in the frame of 200x160"),
+        ([images, *boxes, "--box", "300,50,36,30", "-o", "b.csv"], "--box must lie in the frame of 200x160"),
         ([images, *boxes, "-o", "boxes.xls"], "must end in .mp4, .gif, .txt or .csv"),
         ([images, *boxes, "-o", "/nowhere/boxes.txt"], "cannot write"),
         ([images, *boxes, "--weights", "nowhere.pt"], "nowhere.pt does not exist"),

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from amstel.ops import roi_match, roi_pool
-from amstel.tracking import SINTTracker, generate_sequence, overlap
+from amstel.tracking import MultiTracker, SINTTracker, generate_sequence, overlap
 from amstel.tracking.candidates import (
     BoxRegression,
     candidates,
@@ -18,6 +18,7 @@ from amstel.tracking.candidates import (
 )
 from amstel.tracking.frames import Frames, VideoWriter, image_array
 from amstel.tracking.tracker import Settings
+from amstel.tracking.view import Views, Window
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -203,12 +204,40 @@ def test_scale_is_followed(scale):
     )
     scaled = images[0][rows[:, None], columns]
     # Mean colors know too little of the target for a wider search.
-    tracker = SINTTracker(Colors(), settings=Settings(radius=30 / 512))
+    tracker = SINTTracker(Colors(), settings=Settings(radius=30 / 512, size_rate=1))
     tracker.init(images[0], truth[0])
     for _ in range(3):
         found = tracker.update(scaled)
     size = truth[0, 2:] * scale
     assert _iou(found, np.concatenate([center - size / 2, size])) > 0.75
+
+
+def test_the_size_that_is_reported_follows_what_is_found_at_its_rate():
+    images, truth = sequence(frames=5)
+    found, steady = (
+        SINTTracker(Colors(), settings=Settings(size_rate=rate)).track(images, truth[0]) for rate in (1, 0.25)
+    )
+    size = truth[0, 2:]
+    for one, other in zip(found[1:], steady[1:], strict=True):
+        size = size**0.75 * one[2:] ** 0.25
+        np.testing.assert_allclose(other[2:], size)
+        np.testing.assert_allclose(other[:2] + other[2:] / 2, one[:2] + one[2:] / 2)
+
+
+def test_the_search_follows_the_size():
+    images, truth = sequence(frames=8)
+    for rate in (0, 0.5):
+        tracker = SINTTracker(Colors(), settings=Settings(scale_rate=rate))
+        tracker.init(images[0], truth[0])
+        before, ratio = tracker._window, 1.0
+        for image in images[1:]:
+            tracker.update(image)
+            part = tracker._box[2].item() / truth[0, 2]
+            assert min(abs(part / (ratio if rate else 1) - scale) for scale in Settings().scales) < 1e-9
+            ratio = ratio ** (1 - rate) * part**rate
+            assert tracker._ratio == pytest.approx(ratio if rate else 1)
+            assert max(tracker._window.size) <= tracker.settings.longest_side + 16
+        assert rate or tracker._window == before
 
 
 def test_plus_follows_the_flow():
@@ -259,7 +288,7 @@ def test_whole_frame_search_finds_the_target_anywhere():
     tracker = SINTTracker(Colors(), redetect=True)
     tracker.init(images[0], truth[0])
     tracker._frame = images[20]
-    boxes, similarity = tracker._search_everywhere()
+    boxes, similarity = tracker._search_everywhere(Views(tracker.model, tracker._frame))
     assert _iou(boxes[similarity.argmax()], truth[20]) > 0.5
 
 
@@ -347,13 +376,97 @@ def test_the_first_box_in_any_form():
 def test_settings_take_numpys_numbers_and_the_old_name():
     settings = Settings(object_size=np.float32(64), margin=np.int64(24), threads=np.int32(1))
     assert settings == Settings()
-    for name, value in (("threads", True), ("alpha", True), ("margin", "24"), ("object_size", np.nan)):
+    for name, value in (
+        ("threads", True),
+        ("alpha", True),
+        ("margin", "24"),
+        ("object_size", np.nan),
+        ("size_rate", 0),
+        ("size_rate", 1.5),
+        ("size_rate", True),
+        ("scale_rate", -0.1),
+    ):
         with pytest.raises(ValueError, match=f"`{name}`"):
             Settings(**{name: value})
     with pytest.warns(DeprecationWarning, match="normalize"):
         assert Settings(normalise=False) == Settings(normalize=False)
     with pytest.warns(DeprecationWarning, match="normalize"):
         assert Settings().normalise is True
+
+
+def test_several_targets_share_what_the_network_sees(monkeypatch):
+    images, boxes = sequence(frames=6)
+    seen = []
+    features = Colors.features
+    monkeypatch.setattr(Colors, "features", lambda self, x: seen.append(x[0, 0].numel()) or features(self, x))
+    firsts = [boxes[0] + [dx, 0, 0, 0] for dx in (-8, 0, 8)]
+    each = np.stack([SINTTracker(Colors()).track(images, first) for first in firsts], 1)
+    pixels, seen[:] = sum(seen), []
+    tracker = MultiTracker(Colors())
+    found = tracker.track(images, firsts)
+    assert found.shape == (6, 3, 4) and (found[0] == np.stack(firsts)).all()
+    assert sum(seen) < 0.6 * pixels
+    assert overlap(torch.from_numpy(found[:, 1]), torch.from_numpy(each[:, 1])).min() > 0.8
+    assert tracker.similarity.shape == (3,) and tracker.lost.tolist() == [False] * 3
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_one_of_several_is_as_alone_where_nothing_is_shared(preset):
+    images, boxes = sequence(frames=5)
+    # Sizes so different that no window serves both; the paper's one window serves all, and is the same.
+    firsts = np.stack([boxes[0], boxes[0] * [1, 1, 0.6, 0.6]])
+    tracker = MultiTracker(Colors(), preset=preset)
+    found = tracker.track(images, firsts)
+    for n, first in enumerate(firsts):
+        one = SINTTracker(Colors(), preset=preset)
+        np.testing.assert_array_equal(found[:, n], one.track(images, first))
+        assert tracker.similarity[n] == one.similarity and tracker.lost[n] == one.lost
+    np.testing.assert_array_equal(
+        MultiTracker(Colors()).track(iter(images), firsts[:1])[:, 0],
+        SINTTracker(Colors()).track(images, firsts[0]),
+    )
+
+
+def test_windows_are_joined_where_that_is_less_work():
+    near = [Window.of((x, 0), (100, 60), 0.5, 16) for x in (0, 20, 40)]
+    far, other = Window.of((500, 400), (100, 60), 0.5, 16), Window.of((0, 0), (100, 60), 0.6, 16)
+    views = Views(Colors(), np.zeros((480, 640, 3), np.uint8))
+    views.share([*near, near[0], far, other], 16)
+    assert len(views._planned) == 3 and {far, other} < set(views._planned)
+    (joined,) = set(views._planned) - {far, other}
+    assert all(joined.covers(window) for window in near) and not joined.covers(far)
+    assert joined.pixels < sum(window.pixels for window in near)
+    assert views.of(near[0]) is views.of(near[2]) is not views.of(far)
+
+
+@pytest.mark.parametrize(
+    "boxes, error, message",
+    [
+        ([], ValueError, r"`boxes` must be a box"),
+        ([1, 2, 3, 4], ValueError, r"`boxes` must be a box"),
+        (np.ones((2, 3)), ValueError, r"`boxes` must be a box"),
+        (7, TypeError, r"`boxes` must be a box"),
+        ([[1, 2, 30, 40], [1, 2, math.nan, 3]], ValueError, r"`boxes\[1\]` must be four finite numbers"),
+        ([[1, 2, 30, 40], [900, 2, 3, 3]], ValueError, r"`boxes\[1\]` must lie in the frame of 200x160"),
+    ],
+)
+def test_bad_boxes_of_several_targets(boxes, error, message):
+    image = sequence(frames=1)[0][0]
+    with pytest.raises(error, match=message):
+        MultiTracker(Colors()).init(image, boxes)
+
+
+def test_several_targets_are_begun_first_and_keep_their_size_of_frame():
+    images, boxes = sequence(frames=2)
+    tracker = MultiTracker(Colors())
+    with pytest.raises(ValueError, match="`init` must be called"):
+        tracker.update(images[0])
+    tracker.init(images[0], boxes[:1])
+    with pytest.raises(ValueError, match="`image` must be 200x160 as the first frame, got 100x160"):
+        tracker.update(images[1][:, :100])
+    assert tracker.update(images[1]).shape == (1, 4)
+    with pytest.raises(ValueError, match="at least one frame"):
+        tracker.track([], boxes[:1])
 
 
 def test_query_stays_that_of_the_first_frame():
@@ -372,7 +485,7 @@ def test_query_stays_that_of_the_first_frame():
 
 def test_search_goes_on_from_the_unrefined_candidate():
     images, truth = sequence(frames=4)
-    tracker = SINTTracker(Colors())
+    tracker = SINTTracker(Colors(), settings=Settings(scale_rate=0))
     tracker.init(images[0], truth[0])
     for image in images[1:]:
         reported = tracker.update(image)
@@ -551,6 +664,7 @@ def test_the_papers_preset_has_its_constants(monkeypatch):
     images, truth = sequence(frames=3)
     tracker = SINTTracker(Colors(), preset="paper")
     assert tracker.settings == Settings.paper() and not tracker.redetect and tracker.settings.refine == 0
+    assert tracker.settings.size_rate == 1 and tracker.settings.scale_rate == 0
     seen = []
     match = Colors.match
     monkeypatch.setattr(Colors, "match", lambda self, f, b, q: seen.append((f, b)) or match(self, f, b, q))
@@ -589,6 +703,20 @@ def test_the_network_on_vgg16_sees_the_whole_frame():
     model.fc6 = torch.nn.Linear(1, 1)
     assert SINTTracker(model).settings == Settings.paper()
     assert SINTTracker(model, settings=Settings()).settings == Settings()
+
+
+def test_pysots_adapter_takes_what_opencv_reads():
+    from amstel.interop import pysot
+
+    images, boxes = sequence(frames=3)
+    gray = images.mean(3).astype(np.uint8)
+    adapter, tracker = pysot.Tracker(SINTTracker(Colors()), origin=0), SINTTracker(Colors())
+    adapter.init(gray[0], boxes[0])  # [H, W]: not to be turned round
+    np.testing.assert_array_equal(adapter.track(gray[1])["bbox"], tracker.track(gray, boxes[0])[1])
+    with pytest.raises(TypeError, match="`image` must be a PIL image or a uint8 array"):
+        adapter.track(None)  # a file that could not be read
+    with pytest.raises(ValueError, match="`image` must be a PIL image or a uint8 array"):
+        adapter.track(np.zeros((160, 200, 4), np.uint8))
 
 
 def test_image_array_kinds():

@@ -16,6 +16,7 @@ from amstel.nn import (
     ALSTM,
     ConvALSTM,
     ConvLSTMClassifier,
+    FrameClassifier,
     LSTMClassifier,
     SmallBackbone,
     VGG16Features,
@@ -25,7 +26,7 @@ from tests import processes
 
 T, N, C, SIDE, K = 5, 3, 6, 4, 3
 ATTENTIVE = [ALSTM, ConvALSTM, VideoLSTM]
-ALL = [LSTMClassifier, ConvLSTMClassifier, *ATTENTIVE]
+ALL = [FrameClassifier, LSTMClassifier, ConvLSTMClassifier, *ATTENTIVE]
 
 
 def _model(kind, dtype=torch.float64, **options):
@@ -89,7 +90,9 @@ def _plain(model, features, lengths, initial):
             h_m, c_m = _conv(seen[1], model.motion_initial.weight, model.motion_initial.bias).tanh().chunk(2)
         for t in range(lengths[n]):
             a = None
-            if isinstance(model, LSTMClassifier):
+            if isinstance(model, FrameClassifier):
+                h = x[t].mean((1, 2))
+            elif isinstance(model, LSTMClassifier):
                 p = dict(model.lstm.named_parameters())
                 gates = p["weight_ih_l0"] @ x[t].mean((1, 2)) + p["bias_ih_l0"]
                 h, c = _cell(gates + p["weight_hh_l0"] @ h + p["bias_hh_l0"], c)
@@ -120,7 +123,7 @@ def _plain(model, features, lengths, initial):
 
 @pytest.mark.parametrize(
     "kind, initial",
-    [(LSTMClassifier, "zeros"), (ConvLSTMClassifier, "zeros")]
+    [(FrameClassifier, "zeros"), (LSTMClassifier, "zeros"), (ConvLSTMClassifier, "zeros")]
     + [(kind, initial) for kind in ATTENTIVE for initial in ("first", "mean", "zeros")],
 )
 def test_models_are_their_formulas(kind, initial):

@@ -39,11 +39,15 @@ inline GateShape check_gates(const char* op, const char* name, const Tensor& gat
 inline GateShape check_forward(const char* op, const Tensor& gates, const OptionalTensor& more,
                                const Tensor& c, const OptionalTensor& peephole, const Tensor& h,
                                const Tensor& c_out, const OptionalTensor& activated,
-                               bool short_states = false, bool one_row = false) {
-  const GateShape s = check_gates(op, "gates", gates, c, peephole, short_states);
-  const bool one = one_row && more && more->dim() == 2 && more->size(0) == 1;
+                               bool on_cuda = false) {
+  const GateShape s = check_gates(op, "gates", gates, c, peephole, on_cuda);
+  const bool one = on_cuda && more && more->dim() == 2 && more->size(0) == 1;
   if (more) check_rows(op, gates, "more", *more, one ? 1 : s.rows, 4 * s.inner, s.dtype);
-  check_rows(op, gates, "h", h, s.rows, s.inner, s.dtype);
+  // Rows of h may lie apart, as where they are channels beside others.
+  const bool apart = on_cuda && h.dim() == 2 && h.size(0) == s.rows && h.size(1) == s.inner &&
+                     h.scalar_type() == s.dtype && h.stride(1) == 1 && h.stride(0) >= s.inner;
+  if (!apart) check_rows(op, gates, "h", h, s.rows, s.inner, s.dtype);
+  check_same_device(op, gates, "h", h);
   check_rows(op, gates, "c_out", c_out, s.rows, s.inner, s.state);
   if (activated) check_rows(op, gates, "activated", *activated, s.rows, 4 * s.inner, s.dtype);
   return s;

@@ -5,8 +5,23 @@
 #include <stdint.h>
 
 #include "numbers.h"
+#include "roi.h"
 
 namespace amstel::roi {
+
+// A product that no compiler makes part of an fma, which would round once where the CPU rounds
+// twice.
+template <class C>
+AMSTEL_HOST_DEVICE inline C product(C a, C b) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(C) == sizeof(double))
+    return __dmul_rn(a, b);
+  else
+    return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
 
 // A box along one axis, in cells.
 template <class C>
@@ -20,8 +35,8 @@ AMSTEL_HOST_DEVICE inline Axis<C> axis_of(C first, C last, C scale, int64_t bins
                                           bool aligned) {
   constexpr C kMost = C(int64_t{1} << 30);
   const C offset = aligned ? C(0.5) : C(0);
-  const C start = first * scale - offset;
-  C length = last * scale - offset - start;
+  const C start = product(first, scale) - offset;
+  C length = product(last, scale) - offset - start;
   if (!aligned && length < C(1)) length = C(1);
   const C bin = length / static_cast<C>(bins);
   const C wanted = ceil(bin);
@@ -50,8 +65,8 @@ AMSTEL_HOST_DEVICE inline void near_samples(const Axis<C>& a, int64_t b, int64_t
 template <class C>
 AMSTEL_HOST_DEVICE inline bool sample_of(const Axis<C>& a, int64_t b, int64_t i, int64_t size,
                                          int32_t* low, int32_t* high, C* of_high) {
-  C at = a.start + static_cast<C>(b) * a.bin +
-         (static_cast<C>(i) + C(0.5)) * a.bin / static_cast<C>(a.grid);
+  C at = a.start + product(static_cast<C>(b), a.bin) +
+         product(static_cast<C>(i) + C(0.5), a.bin) / static_cast<C>(a.grid);
   if (!(at >= C(-1)) || at > static_cast<C>(size)) return false;
   if (at <= C(0)) at = C(0);
   *low = static_cast<int32_t>(at);
@@ -63,6 +78,21 @@ AMSTEL_HOST_DEVICE inline bool sample_of(const Axis<C>& a, int64_t b, int64_t i,
   }
   *of_high = at - static_cast<C>(*low);
   return true;
+}
+
+// The bins of position-sensitive pooling along an axis, begins and then ends, as roi_pool has them,
+// but the last cell of the map is left out, as torchvision leaves it out.
+template <class C>
+AMSTEL_HOST_DEVICE inline void ps_bins(C first, C last, C scale, int64_t bins, int64_t size,
+                                       int32_t* begin) {
+  const int64_t start = to_integer(product(first, scale)), stop = to_integer(product(last, scale));
+  const int64_t cells = size > 1 ? size - 1 : 0, length = stop - start > 1 ? stop - start : 1;
+  const C bin = static_cast<C>(length) / static_cast<C>(bins);
+  for (int64_t b = 0; b < bins; ++b) {
+    const C low = product(static_cast<C>(b), bin), high = product(static_cast<C>(b + 1), bin);
+    begin[b] = clipped(floor_integer(low) + start, cells);
+    begin[bins + b] = clipped(ceil_integer(high) + start, cells);
+  }
 }
 
 }  // namespace amstel::roi

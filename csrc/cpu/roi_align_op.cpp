@@ -2,38 +2,20 @@
 // box, share boxes out into windows and windows to threads. The arithmetic is in
 // kernels/roi_align.inl.h.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <limits>
-#include <new>
 #include <vector>
 
 #include "common/roi_align.h"
-#include "common/roi_pool_check.h"
+#include "common/roi_align_check.h"
 #include "common/stable.h"
 #include "cpu/dispatch.h"
-#include "cpu/huge_pages.h"
-#include "cpu/isa.h"
 #include "cpu/parallel.h"
+#include "cpu/roi_windows.h"
 
 namespace amstel::cpu {
 namespace {
-
-// A window of more bytes than this is taken one channel at a time.
-constexpr int64_t kMostScratch = int64_t{1} << 27;
-
-struct Bounds {
-  int64_t row = std::numeric_limits<int64_t>::max(), row_end = 0, col = row, col_end = 0;
-  int64_t cells() const {
-    return row < row_end && col < col_end ? (row_end - row) * (col_end - col) : 0;
-  }
-  void add(const Bounds& o) {
-    if (o.cells() == 0) return;
-    row = std::min(row, o.row), row_end = std::max(row_end, o.row_end);
-    col = std::min(col, o.col), col_end = std::max(col_end, o.col_end);
-  }
-};
 
 // The boxes as float32, or float64 where that is the arithmetic; raises at the first that is not
 // valid.
@@ -71,19 +53,10 @@ struct Plan {
   // A group for each image that has boxes (`together`), or for each box where windows of their own
   // are less to read.
   void group(const RoiShape& s, bool together) {
-    std::vector<int64_t> first(s.images + 1);
-    for (int64_t k = 0; k < s.rois; ++k) ++first[images[k] + 1];
-    for (int64_t n = 0; n < s.images; ++n) first[n + 1] += first[n];
-    std::vector<int64_t> next(first.begin(), first.end());
-    for (int64_t k = 0; k < s.rois; ++k) order[next[images[k]]++] = k;
+    const std::vector<int64_t> first = by_image(s, order, [&](int64_t k) { return images[k]; });
     const auto add = [&](int64_t image, const Bounds& b, int64_t begin, int64_t end) {
-      const bool any = b.cells() > 0;
-      RoiGroup g{};
-      g.image = image, g.boxes = order.data() + begin, g.count = end - begin;
-      g.row = any ? b.row : 0, g.rows = any ? b.row_end - b.row : 0;
-      g.col = any ? b.col : 0, g.cols = any ? b.col_end - b.col : 0;
-      cells = std::max(cells, g.rows * g.cols);
-      groups.push_back(g);
+      groups.push_back(b.group(image, order, begin, end));
+      cells = std::max(cells, b.cells());
     };
     for (int64_t n = 0; n < s.images; ++n) {
       Bounds all;
@@ -145,36 +118,23 @@ void find_samples(const char* op, const Tensor& rois, const RoiShape& s, double 
   });
 }
 
-// The bins of position-sensitive pooling, as roi_pool has them, but the last row and column of the
-// map are left out, as torchvision leaves them out.
 template <class C>
 void find_bins(const char* op, const Tensor& rois, const RoiShape& s, double spatial_scale,
                Plan& plan) {
   const int64_t ph = s.pooled_height, pw = s.pooled_width, width = roi::table_width(ph, pw);
   const C scale = static_cast<C>(spatial_scale);
   plan.table.resize(s.rois * width);
-  const auto axis = [&](C first, C last, int64_t bins, int64_t size, int32_t* begin) {
-    const int64_t start = roi::to_integer(first * scale), stop = roi::to_integer(last * scale);
-    const C bin = static_cast<C>(std::max<int64_t>(stop - start, 1)) / static_cast<C>(bins);
-    for (int64_t b = 0; b < bins; ++b) {
-      const C low = static_cast<C>(b) * bin, high = static_cast<C>(b + 1) * bin;
-      begin[b] = roi::clipped(roi::floor_integer(low) + start, std::max<int64_t>(size - 1, 0));
-      begin[bins + b] =
-          roi::clipped(roi::ceil_integer(high) + start, std::max<int64_t>(size - 1, 0));
-    }
-  };
   for_boxes(op, rois, s, [&](int64_t k, const double* box) {
     int32_t* row = plan.table.data() + k * width;
     plan.images[k] = row[0] = static_cast<int32_t>(box[0]);
-    axis(static_cast<C>(box[2]), static_cast<C>(box[4]), ph, s.height, row + 1);
-    axis(static_cast<C>(box[1]), static_cast<C>(box[3]), pw, s.width, row + 1 + 2 * ph);
+    roi::ps_bins(static_cast<C>(box[2]), static_cast<C>(box[4]), scale, ph, s.height, row + 1);
+    roi::ps_bins(static_cast<C>(box[1]), static_cast<C>(box[3]), scale, pw, s.width,
+                 row + 1 + 2 * ph);
     Bounds& b = plan.bounds[k];
     b.row = row[1], b.row_end = row[2 * ph];
     b.col = row[1 + 2 * ph], b.col_end = row[2 * ph + 2 * pw];
   });
 }
-
-RoiStrides strides(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; }
 
 RoiAlignArgs arguments(const RoiShape& s, const Plan& plan) {
   RoiAlignArgs a{};
@@ -204,54 +164,10 @@ void run(decltype(Kernels::RoiAlign::align) Kernels::RoiAlign::* which, const Ro
   const int64_t parts = std::min(threads_for(work), items);
   if (items == 0) return;
   parallel_parts(parts, [&](int64_t p) {
-    constexpr std::align_val_t kAlignment{64};
-    void* const scratch = ::operator new(bytes(kernel), kAlignment);
+    const Scratch scratch(bytes(kernel));
     for (int64_t i = items * p / parts; i < items * (p + 1) / parts; ++i)
-      (kernel.*which)(args, plan.groups[i / tiles], i % tiles * kernel.tile, scratch);
-    ::operator delete(scratch, kAlignment);
+      (kernel.*which)(args, plan.groups[i / tiles], i % tiles * kernel.tile, scratch.memory);
   });
-}
-
-Tensor empty_pooled(const Tensor& like, const RoiShape& s) {
-  Tensor t =
-      empty(like, {s.rois, s.channels, s.pooled_height, s.pooled_width}, s.dtype, s.channels_last);
-  want_huge_pages(t);
-  return t;
-}
-Tensor zero_images(const Tensor& like, const RoiShape& s, int64_t channels) {
-  Tensor t = empty(like, {s.images, channels, s.height, s.width}, s.dtype, s.channels_last);
-  want_huge_pages(t);
-  torch::stable::zero_(t);
-  return t;
-}
-
-// Of a gradient: the shape of what it is the gradient of.
-RoiShape check_grad(const char* op, const Tensor& grad, const Tensor& rois, double spatial_scale,
-                    int64_t images, int64_t height, int64_t width, bool channels_last) {
-  check_images(op, "grad", grad);
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-  AMSTEL_CHECK(
-      images >= 0 && height >= 0 && width >= 0 && images <= kMost && height <= kMost &&
-          width <= kMost && height * width <= kMost,
-      op, ": `images`, `height`, `width` must be those of a map of at most 2^31 - 1 cells, got ",
-      images, ", ", height, ", ", width);
-  const RoiShape s = check_rois(op, grad, rois, spatial_scale,
-                                {images,
-                                 grad.size(1),
-                                 height,
-                                 width,
-                                 0,
-                                 grad.size(2),
-                                 grad.size(3),
-                                 grad.scalar_type(),
-                                 {},
-                                 channels_last && grad.size(1) > 1});
-  check_pooled(op, "grad", grad, grad, s, s.dtype);
-  return s;
-}
-
-void check_sampling(const char* op, int64_t sampling) {
-  AMSTEL_CHECK(sampling <= 1 << 15, op, ": `sampling` must be at most 32768, got ", sampling);
 }
 
 // In float64 where that is what input and boxes share, or bfloat16 is; else in float32.
@@ -261,13 +177,6 @@ void with_arithmetic(const RoiShape& s, const F& f) {
     f(double{});
   else
     f(float{});
-}
-
-RoiShape of_output(const char* op, RoiShape s) {
-  AMSTEL_CHECK(s.channels % s.bins() == 0, op, ": `input` must have a multiple of ",
-               s.pooled_height, " x ", s.pooled_width, " channels, got ", s.channels);
-  s.channels /= s.bins();
-  return s;
 }
 
 }  // namespace
@@ -282,7 +191,7 @@ Tensor roi_align(Tensor input, Tensor rois, double spatial_scale, int64_t pooled
     find_samples<decltype(c)>(op, rois, s, spatial_scale, sampling, aligned, plan);
   });
   plan.group(s, false);
-  Tensor output = empty_pooled(input, s);
+  Tensor output = empty_pooled(input, s, s.dtype);
   RoiAlignArgs a = arguments(s, plan);
   a.roi.input = input.const_data_ptr();
   a.roi.in = strides(input);
@@ -297,7 +206,7 @@ Tensor roi_align_grad(Tensor grad, Tensor rois, double spatial_scale, int64_t sa
                       bool channels_last) {
   const char* op = "roi_align_grad";
   const RoiShape s =
-      check_grad(op, grad, rois, spatial_scale, images, height, width, channels_last);
+      check_region_grad(op, grad, rois, spatial_scale, images, height, width, channels_last);
   check_sampling(op, sampling);
   Plan plan(s);
   with_arithmetic(s, [&](auto c) {
@@ -322,7 +231,7 @@ Tensor ps_roi_pool(Tensor input, Tensor rois, double spatial_scale, int64_t pool
   Plan plan(s);
   with_arithmetic(s, [&](auto c) { find_bins<decltype(c)>(op, rois, s, spatial_scale, plan); });
   plan.group(s, true);
-  Tensor output = empty_pooled(input, s);
+  Tensor output = empty_pooled(input, s, s.dtype);
   RoiAlignArgs a = arguments(s, plan);
   a.roi.input = input.const_data_ptr();
   a.roi.in = strides(input);
@@ -336,7 +245,7 @@ Tensor ps_roi_pool_grad(Tensor grad, Tensor rois, double spatial_scale, int64_t 
                         int64_t height, int64_t width, bool channels_last) {
   const char* op = "ps_roi_pool_grad";
   const RoiShape s =
-      check_grad(op, grad, rois, spatial_scale, images, height, width, channels_last);
+      check_region_grad(op, grad, rois, spatial_scale, images, height, width, channels_last);
   Plan plan(s);
   with_arithmetic(s, [&](auto c) { find_bins<decltype(c)>(op, rois, s, spatial_scale, plan); });
   plan.group(s, true);

@@ -2,13 +2,10 @@
 // windows to threads. The arithmetic is in kernels/roi_pool.inl.h, the meaning of the arguments in
 // library.cpp.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <atomic>
 #include <deque>
-#include <limits>
-#include <new>
 #include <optional>
 #include <tuple>
 #include <type_traits>
@@ -16,20 +13,14 @@
 #include <utility>
 #include <vector>
 
-#include "common/roi_pool_check.h"
-#include "common/stable.h"
 #include "cpu/dispatch.h"
-#include "cpu/huge_pages.h"
-#include "cpu/isa.h"
 #include "cpu/parallel.h"
+#include "cpu/roi_windows.h"
 
 namespace amstel::cpu {
 namespace {
 
 using roi::Arithmetic;
-
-// A window of more bytes than this is taken one channel at a time.
-constexpr int64_t kMostScratch = int64_t{1} << 27;
 
 template <class F>
 void with_arithmetic(Arithmetic arithmetic, const F& f) {
@@ -79,18 +70,6 @@ std::vector<int32_t> bin_table(const char* op, const Tensor& rois, const RoiShap
   return table;
 }
 
-struct Bounds {
-  int64_t row = std::numeric_limits<int64_t>::max(), row_end = 0, col = row, col_end = 0;
-  void add(const Bounds& o) {
-    if (o.cells() == 0) return;
-    row = std::min(row, o.row), row_end = std::max(row_end, o.row_end);
-    col = std::min(col, o.col), col_end = std::max(col_end, o.col_end);
-  }
-  int64_t cells() const {
-    return row < row_end && col < col_end ? (row_end - row) * (col_end - col) : 0;
-  }
-};
-
 enum class Windows {
   kPool,    // one for the boxes of an image where they share cells, else one for each box
   kValues,  // the same, where positions are not asked for: with strips
@@ -110,11 +89,8 @@ struct Plan {
        bool look = true)
       : table(bin_table(op, rois, s, spatial_scale, look)), order(s.rois) {
     const int64_t width = roi::table_width(s.pooled_height, s.pooled_width);
-    std::vector<int64_t> first(s.images + 1);
-    for (int64_t k = 0; k < s.rois; ++k) ++first[table[k * width] + 1];
-    for (int64_t n = 0; n < s.images; ++n) first[n + 1] += first[n];
-    std::vector<int64_t> next(first.begin(), first.end());
-    for (int64_t k = 0; k < s.rois; ++k) order[next[table[k * width]]++] = k;
+    const std::vector<int64_t> first =
+        by_image(s, order, [&](int64_t k) { return table[k * width]; });
 
     const auto bounds = [&](int64_t k) {
       const int32_t* row = table.data() + k * width + 1;
@@ -122,10 +98,7 @@ struct Plan {
       return Bounds{row[0], row[2 * s.pooled_height - 1], col[0], col[2 * s.pooled_width - 1]};
     };
     const auto add = [&](int64_t image, const Bounds& b, int64_t begin, int64_t end) {
-      const bool any = b.cells() > 0;
-      groups.push_back({image, any ? b.row : 0, any ? b.col : 0, any ? b.row_end - b.row : 0,
-                        any ? b.col_end - b.col : 0, order.data() + begin, end - begin, nullptr,
-                        nullptr, 0, 0});
+      groups.push_back(b.group(image, order, begin, end));
       RoiGroup& g = groups.back();
       cells = std::max(cells, g.rows * (windows == Windows::kBand ? s.width : g.cols));
       if (windows == Windows::kValues && g.count > 1) share_strips(g, s);
@@ -198,16 +171,6 @@ struct Plan {
   }
 };
 
-RoiStrides strides(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; }
-
-struct Scratch {
-  explicit Scratch(int64_t bytes) : memory(::operator new(bytes, kAlignment)) {}
-  ~Scratch() { ::operator delete(memory, kAlignment); }
-  Scratch(const Scratch&) = delete;
-  static constexpr std::align_val_t kAlignment{64};
-  void* const memory;
-};
-
 // How a call runs: scratch of `windows` windows and of `maps` numbers a bin, a tile of channels
 // each.
 struct Launch {
@@ -268,24 +231,10 @@ RoiStrides image_strides(const RoiShape& s) {
                          : RoiStrides{s.channels * cells, cells, s.width, 1};
 }
 
-Tensor zero_images(const Tensor& like, const RoiShape& s) {
-  Tensor t = empty(like, {s.images, s.channels, s.height, s.width}, s.dtype, s.channels_last);
-  want_huge_pages(t);
-  torch::stable::zero_(t);
-  return t;
-}
-
 // A pooled map in which the next bin is always as far away as the next column of bins.
 Tensor bins_in_line(const Tensor& t) {
   const bool in_line = t.stride(2) == t.size(3) * t.stride(3);
   return in_line ? t : torch::stable::contiguous(t);
-}
-
-Tensor empty_pooled(const Tensor& like, const RoiShape& s, ScalarType dtype) {
-  Tensor t =
-      empty(like, {s.rois, s.channels, s.pooled_height, s.pooled_width}, dtype, s.channels_last);
-  want_huge_pages(t);
-  return t;
 }
 
 // out = the sum over the first dimension of sums, in order, cast to the dtype of `out`.
@@ -335,7 +284,7 @@ Tensor roi_pool_grad(Tensor grad, Tensor argmax, Tensor rois, double spatial_sca
   grad = bins_in_line(grad);
   argmax = bins_in_line(argmax);
   const Plan plan(op, rois, s, spatial_scale, Windows::kBand);
-  Tensor grad_input = zero_images(grad, s);
+  Tensor grad_input = zero_images(grad, s, s.channels);
   bool bad = false;
   RoiArgs a = arguments(s, plan);
   a.grad_strides = image_strides(s);
@@ -421,7 +370,7 @@ std::tuple<Tensor, Tensor> roi_match_grad(Tensor input, Tensor rois, Tensor quer
   check_query(op, input, query, s);
   check_coefficients(op, input, coefficients, s);
   const Plan plan(op, rois, s, spatial_scale, Windows::kImage);
-  Tensor grad_input = need_input ? zero_images(input, s) : empty(input, {0});
+  Tensor grad_input = need_input ? zero_images(input, s, s.channels) : empty(input, {0});
   Tensor grad_query = empty(input, {need_query ? query.numel() : 0});
   // A row for every image, added up at the end; an image without boxes writes none.
   const ScalarType sum = sum_dtype(s.dtype);

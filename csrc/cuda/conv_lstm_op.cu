@@ -57,7 +57,7 @@ unsigned grid_y(int64_t parts, const dim3& block) { return grid_yz(divide_up(par
 void conv_lstm_gates(Tensor gates, OptionalTensor more, Tensor c, OptionalTensor peephole, Tensor h,
                      Tensor c_out, OptionalTensor activated) {
   const char* op = "conv_lstm_gates";
-  const GateShape s = check_forward(op, gates, more, c, peephole, h, c_out, activated, true, true);
+  const GateShape s = check_forward(op, gates, more, c, peephole, h, c_out, activated, true);
   if (s.rows * s.inner == 0) return;
   const CurrentStream stream(gates);
   with_float(s.dtype, [&](auto type) {
@@ -73,8 +73,10 @@ void conv_lstm_gates(Tensor gates, OptionalTensor more, Tensor c, OptionalTensor
                                  .activated = mutable_data<T>(activated),
                                  .rows = s.rows,
                                  .inner = s.inner,
-                                 .more_stride = more && more->size(0) == 1 ? 0 : 4 * s.inner};
+                                 .more_stride = more && more->size(0) == 1 ? 0 : 4 * s.inner,
+                                 .h_stride = h.stride(0)};
       Alignment elements, states;
+      if (s.rows > 1) elements.bytes(h.stride(0) * static_cast<int64_t>(sizeof(T)));
       elements.pointer(a.gates).pointer(a.more).pointer(a.h).pointer(a.activated);
       states.pointer(a.c).pointer(a.c_out);
       states.pointer(a.peephole);

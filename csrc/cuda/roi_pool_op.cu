@@ -18,6 +18,7 @@
 #include "cuda/dispatch.cuh"
 #include "cuda/kernels/roi_pool.cuh"
 #include "cuda/kernels/roi_pool_grad.cuh"
+#include "cuda/roi_launch.cuh"
 
 namespace amstel::cuda {
 namespace {
@@ -48,21 +49,6 @@ void with_arithmetic(Arithmetic arithmetic, const F& f) {
   }
   if constexpr (!std::is_same_v<R, double>)
     f(std::integral_constant<Arithmetic, Arithmetic::kFloat>{});
-}
-
-bool is_capturing(cudaStream_t stream) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  return cudaStreamIsCapturing(stream, &status) == cudaSuccess &&
-         status != cudaStreamCaptureStatusNone;
-}
-
-template <class T>
-T to_host(const char* op, cudaStream_t stream, const T* pointer) {
-  T value;
-  cudaMemcpyAsync(&value, pointer, sizeof(T), cudaMemcpyDeviceToHost, stream);
-  cudaStreamSynchronize(stream);
-  check_launch(op);
-  return value;
 }
 
 Tensor bin_table(const char* op, const Tensor& rois, const RoiShape& s, double spatial_scale,
@@ -96,61 +82,9 @@ Tensor bin_table(const char* op, const Tensor& rois, const RoiShape& s, double s
                     blocks(op, divide_up(s.rois, kTableThreads)), kTableThreads, 0, stream, a);
       check_launch(op);
     });
-    if (!look) return;
-    const unsigned long long k = to_host(op, stream, bad);
-    if (k >= static_cast<unsigned long long>(s.rois)) return;
-    double box[5];
-    for (int i = 0; i < 5; ++i)
-      box[i] = widen(to_host(op, stream, a.rois + static_cast<int64_t>(k) * a.row + i * a.col));
-    fail_roi(op, static_cast<int64_t>(k), box, s.images);
+    if (look) raise_first_bad(op, stream, bad, a, s);
   });
   return table;
-}
-
-// ---- Layouts and grids ----
-
-RoiStrides strides(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; }
-
-// Of a new [items, channels, bins], channels last or contiguous.
-PooledStrides pooled_strides(int64_t channels, int64_t bins, bool last) {
-  return {channels * bins, last ? 1 : bins, last ? channels : 1};
-}
-
-RoiStrides strides(const PooledStrides& s, int64_t columns) {
-  return {s.item, s.channel, s.bin * columns, s.bin};
-}
-
-// Up to a warp along channels, or up to 64 bins, shared out evenly.
-Share share_of(int64_t accesses, int64_t bins, bool last) {
-  int64_t lanes = divide_up(bins, divide_up(bins, 64));
-  if (last)
-    for (lanes = 1; lanes < accesses && lanes < 32;) lanes *= 2;
-  return {accesses, bins, lanes, last};
-}
-
-dim3 grid_of(const char* op, int64_t boxes, const Share& s) {
-  const int64_t along = s.last ? s.bins : s.accesses, across = s.last ? s.accesses : s.bins;
-  return dim3(blocks(op, boxes), grid_yz(divide_up(along, kThreads / s.lanes)),
-              grid_yz(divide_up(across, s.lanes)));
-}
-
-// f(Int<N>{}): channels an access, the 16 bytes of T or one.
-template <class T, class F>
-void with_width(bool last, int64_t channels, const Alignment& alignment, const F& f) {
-  if (last && channels % kVectorWidth<T> == 0 && alignment.allows(16))
-    return f(Int<kVectorWidth<T>>{});
-  f(Int<1>{});
-}
-
-Alignment alignment_of(const Tensor& input) {
-  const int64_t size = static_cast<int64_t>(input.element_size());
-  Alignment a;
-  a.pointer(input.const_data_ptr()).bytes(input.stride(0) * size);
-  return a.bytes(input.stride(2) * size).bytes(input.stride(3) * size);
-}
-
-Tensor empty_pooled(const Tensor& like, const RoiShape& s, ScalarType dtype) {
-  return empty(like, {s.rois, s.channels, s.pooled_height, s.pooled_width}, dtype, s.channels_last);
 }
 
 // A query [C, bins] as the kernels read it: in the order of the map's channels.
@@ -193,52 +127,22 @@ void pool(const char* op, cudaStream_t stream, const Tensor& input, const RoiSha
   });
 }
 
-// Lists of the boxes of each tile, in launches of as many tiles as fit into this many bytes.
-#ifdef AMSTEL_EMULATED
-constexpr int64_t kListScratch = 1 << 12;  // so that the tests meet several
-#else
-constexpr int64_t kListScratch = 64 << 20;
-#endif
-
-// Large tiles have fewer bins in common, small ones fill the card where a map is small.
-Tiles tiles_of(const RoiShape& s, int64_t channels) {
-  Tiles large{8, 16, s.height, s.width, 0, 0};
-  if (large.of_image() * s.images * channels >= int64_t{1} << 16) return large;
-  return {4, 8, s.height, s.width, 0, 0};
-}
-
-// a.tiles, entries and counts are found here.
 template <class T>
 void pool_grad(const char* op, cudaStream_t stream, const Tensor& like, const RoiShape& s,
                const BinTable& table, RoiGradArgs<T> a) {
-  if (s.images * a.channels * s.height * s.width == 0) return;
-  Tiles tiles = tiles_of(s, a.channels);
-  const int64_t all = tiles.of_image() * s.images;
-  const int64_t part =
-      std::min(all, std::max<int64_t>(1, kListScratch / (16 * std::max<int64_t>(1, s.rois))));
-  const Tensor entries = empty(like, {part, std::max<int64_t>(1, s.rois), 4}, ScalarType::Int);
-  const Tensor counts = empty(like, {part}, ScalarType::Int);
-  a.entries = static_cast<const uint32_t*>(entries.const_data_ptr());
-  a.counts = data<int32_t>(counts);
   a.pooled_width = s.pooled_width;
-  a.boxes = s.rois;
-  const int64_t warps = divide_up(std::min<int64_t>(a.channels, 64), 32);
-  const dim3 block(static_cast<unsigned>(32 * warps));
-  const int64_t shared = roi_grad_shared(tiles, block.x, sizeof(Accumulate<T>));
-  for (tiles.first = 0; tiles.first < all; tiles.first += part) {
-    tiles.count = std::min(part, all - tiles.first);
-    a.tiles = tiles;
-    const RoiListArgs list{.table = table,
-                           .boxes = s.rois,
-                           .tiles = tiles,
-                           .entries = static_cast<uint32_t*>(entries.mutable_data_ptr()),
-                           .counts = mutable_data<int32_t>(counts)};
-    AMSTEL_LAUNCH(roi_list_kernel, blocks(op, tiles.count), kThreads, 0, stream, list);
-    check_launch(op);
-    const dim3 grid(blocks(op, tiles.count), grid_yz(divide_up(a.channels, block.x)));
-    AMSTEL_LAUNCH((roi_pool_grad_kernel<T>), grid, block, static_cast<size_t>(shared), stream, a);
-    check_launch(op);
-  }
+  for_tiles<T>(
+      op, like, s, a.channels, [&](const RoiLists& lists, dim3 grid, dim3 block, size_t shared) {
+        AMSTEL_LAUNCH(roi_list_kernel, grid.x, kThreads, 0, stream, RoiListArgs{table, lists});
+        check_launch(op);
+        a.lists = lists;
+        if (a.query) {
+          AMSTEL_LAUNCH((roi_pool_grad_kernel<T, true>), grid, block, shared, stream, a);
+        } else {
+          AMSTEL_LAUNCH((roi_pool_grad_kernel<T, false>), grid, block, shared, stream, a);
+        }
+        check_launch(op);
+      });
 }
 
 template <class T>

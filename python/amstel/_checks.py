@@ -82,7 +82,7 @@ def hidden(t: Tensor) -> bool:
         if torch._C._functorch.is_batchedtensor(t):
             return True
         t = torch._C._functorch.get_unwrapped(t)
-    return hasattr(t, "fake_mode")
+    return type(t) is not Tensor and hasattr(t, "fake_mode")
 
 
 def how(t: Tensor) -> str:

@@ -113,5 +113,14 @@ def torch_save(path: Name, state: Any) -> Path:
     import torch
 
     with replacing(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(state, file)
+        except (
+            RuntimeError
+        ) as error:  # torch's own words for a disk that is full: "unexpected pos 704 vs 598"
+            cause = error.__context__
+            if isinstance(cause, OSError):
+                raise OSError(cause.errno, cause.strerror, os.fspath(path)) from error
+            raise
     return Path(path)

@@ -41,6 +41,7 @@ class Matrix:
         self._is_square = crow.shape[0] - 1 == num_cols
         self._given: _derived.Given = {}
         self._turned = Transpose(crow, col, edge, num_cols) if turned is None else turned
+        self._is_sampled = False  # a SampledGraph
         self._offsets: Any = None  # of a batch of graphs: see _batch
         self._members: Any = None
         self._half: bool | None = None

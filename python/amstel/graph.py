@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _batch, _check, _convert, _derived
+from amstel import _batch, _check, _convert, _derived, _subgraph
 from amstel._derived import copy_of, plainly
 from amstel._matrix import Matrix
 
@@ -322,6 +322,43 @@ class Graph(Matrix):
         order, rank = _convert.cuthill_mckee(self)
         index, weight = self.to_edge_index()
         return Graph.from_edge_index(rank[index], self.num_rows, weight), order
+
+    def subgraph(self, nodes: Any) -> Graph:
+        """The graph that some nodes induce: they and the edges between them, on the CPU.
+
+        Args:
+            nodes: different numbers (a list, an array or a tensor), or a mask [N]; node i of the result is nodes[i], so
+                that features become `x[nodes]`.
+
+        Edges keep the order in which they were given, and their weights. O(sum of the degrees of the nodes), whatever the
+        size of the graph. Where a weight [E] or a feature of the edges shall follow, take those with both ends inside.
+
+        Example:
+            >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]]))
+            >>> graph.subgraph([3, 2, 1]).to_edge_index()[0].tolist()
+            [[2, 1], [1, 0]]
+        """
+        return _subgraph.subgraph(self, nodes)
+
+    def k_hop(self, nodes: Any, k: int) -> tuple[Graph, Tensor]:
+        """The graph that some nodes and all nodes induce from which at most k edges lead to them, on the CPU.
+
+        Args:
+            nodes: as for `subgraph`.
+            k: number of steps, >= 0, against the direction of the edges: what k layers look at.
+
+        Returns:
+            the graph, and its nodes' numbers in this one, int64: those that were given come first, in their order, and
+            the others by their distance. Degrees are those within the graph, so that nodes at distance k have smaller
+            ones than they had; `amstel.data.NeighborLoader(fanouts=[-1] * k)` keeps those of the whole graph.
+
+        Example:
+            >>> path = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]]))
+            >>> around, nodes = path.k_hop([3], 2)
+            >>> nodes.tolist(), around.num_edges
+            ([3, 2, 1], 2)
+        """
+        return _subgraph.k_hop(self, nodes, k)
 
     # Derived data, for users
 

@@ -26,7 +26,16 @@ from amstel.media.points import COLORS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["attention", "convergence", "embedding", "precision", "restorations", "success", "tracks"]
+__all__ = [
+    "attention",
+    "confusion",
+    "convergence",
+    "embedding",
+    "precision",
+    "restorations",
+    "success",
+    "tracks",
+]
 
 
 def embedding(
@@ -143,6 +152,43 @@ def attention(
         if corners is not None:
             x1, y1, x2, y2 = _boxes(corners, name)[-1]
             _rectangle(axes, (x1, y1, x2 - x1, y2 - y1), color, line, name)
+    return axes
+
+
+def confusion(matrix: Any, classes: Sequence[str], *, axes: Axes | None = None) -> Axes:
+    """Which classes were taken for which: a row for every true class, a column for every answer.
+
+    The color is the share of the row; up to 12 classes have the numbers in their cells, up to 40 their names.
+
+    Args:
+        matrix: [K, K] counts, as `Evaluation.confusion` of `amstel.apps.video.evaluate` has them.
+        classes: K names.
+        axes: to draw on; None for new ones.
+
+    Raises:
+        ValueError: a shape that does not fit, or counts that are negative or not finite.
+
+    Example:
+        >>> axes = amstel.plot.confusion([[8, 2], [1, 9]], ["walk", "run"])
+    """
+    counts, names = _array(matrix), list(classes)
+    if counts.shape != (len(names), len(names)) or not names:
+        _wrong("matrix", f"[K, K] with K = {len(names)} classes, at least one", _shape(counts))
+    if not np.isfinite(counts).all() or counts.min() < 0:
+        _wrong("matrix", "counts >= 0", "others among them")
+    axes = _axes(axes)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="answer", ylabel="class")
+    ticks = range(len(names)) if len(names) <= 40 else []
+    shown = names if len(names) <= 40 else []
+    small = 6 if len(names) > 12 else None
+    axes.set_xticks(ticks, shown, rotation=45 if len(names) <= 12 else 90, ha="right", fontsize=small)
+    axes.set_yticks(ticks, shown, fontsize=small)
+    if len(names) <= 12:
+        for row, column in np.ndindex(*counts.shape):
+            color = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{counts[row, column]:g}", ha="center", va="center", color=color)
     return axes
 
 

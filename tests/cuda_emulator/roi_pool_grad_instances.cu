@@ -6,9 +6,13 @@
 namespace amstel::cuda {
 
 AMSTEL_TEST_INSTANCE(list, roi_list_kernel);
-AMSTEL_TEST_INSTANCE(grad_f64, roi_pool_grad_kernel<double>);
-AMSTEL_TEST_INSTANCE(grad_f32, roi_pool_grad_kernel<float>);
-AMSTEL_TEST_INSTANCE(grad_bf16, roi_pool_grad_kernel<__nv_bfloat16>);
-AMSTEL_TEST_INSTANCE(grad_f16, roi_pool_grad_kernel<__half>);
+#define AMSTEL_GRAD(name, T)                                         \
+  AMSTEL_TEST_INSTANCE(grad_##name, roi_pool_grad_kernel<T, false>); \
+  AMSTEL_TEST_INSTANCE(matched_##name, roi_pool_grad_kernel<T, true>)
+
+AMSTEL_GRAD(f64, double);
+AMSTEL_GRAD(f32, float);
+AMSTEL_GRAD(bf16, __nv_bfloat16);
+AMSTEL_GRAD(f16, __half);
 
 }  // namespace amstel::cuda

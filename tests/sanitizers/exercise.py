@@ -109,9 +109,27 @@ def inverse_problems(dtype: torch.dtype) -> None:
             backward(torch.view_as_real(ops.mri_gradient(x.clone().requires_grad_(), y, mask, s)))
 
 
+def sampling() -> None:
+    for nodes, edges in [(1, 0), (50, 200), (3000, 90000)]:
+        graph = amstel.Graph.from_edge_index(torch.randint(0, nodes, (2, edges)), num_nodes=nodes)
+        crow, col, targets = graph.crow, graph.col, torch.randperm(nodes)
+        chance = torch.rand(edges) * (torch.rand(edges) > 0.2)
+        for index in (torch.int32, torch.int64):
+            arrays = crow.to(index), col.to(index)
+            for fanout in (-1, 1, 7, 70, 1000):
+                for replace in (False, True):
+                    for some in (None, chance):
+                        torch.ops.amstel.sample_neighbors(*arrays, some, targets, fanout, replace, 1, True)
+            torch.ops.amstel.induced_subgraph(*arrays, targets[: nodes // 2 + 1], True)
+            torch.ops.amstel.gather_rows(torch.zeros(nodes, 900, dtype=torch.uint8), targets, True)
+            torch.ops.amstel.random_walk(*arrays, targets, 9, 2)
+
+
 def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)  # torch's own, which a sanitizer cannot follow
+    sampling()
+    print("sampling: done", flush=True)
     for dtype in DTYPES:
         for run in (graphs, recurrent, pooling, inverse_problems):
             run(dtype)

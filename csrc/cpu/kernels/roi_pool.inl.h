@@ -234,9 +234,15 @@ struct Roi {
     for (int64_t r = 0; r < g.rows; ++r, out += a.grad_strides.row, window += width * L) {
       if (L > 1 && a.grad_strides.channel == 1) {
         for (int64_t c = 0; c < g.cols; ++c)
-          for (int v = 0; v < kVectors && left(v) > 0; ++v)
-            store_wide<T, W>(out + c * a.grad_strides.col + v * W, load(window + c * L + v * W),
-                             left(v));
+          for (int v = 0; v < kVectors && left(v) > 0; ++v) {
+            T* const to = out + c * a.grad_strides.col + v * W;
+            const S* const from = window + c * L + v * W;
+            // Not by the store of a part of a vector, at which GCC 12 warns (-Warray-bounds) here.
+            if (left(v) >= W)
+              store_wide<W>(to, load(from));
+            else
+              for (int64_t l = 0; l < left(v); ++l) store_one(to + l, from[l]);
+          }
       } else {
         for (int64_t l = 0; l < channels; ++l)
           for (int64_t c = 0; c < g.cols; ++c)

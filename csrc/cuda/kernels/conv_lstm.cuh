@@ -113,6 +113,7 @@ struct ConvLstmArgs {
   T* activated;
   int64_t rows, inner;
   int64_t more_stride;  // from row to row: 4 inner, or 0 where one row (a bias) serves all
+  int64_t h_stride;     // of h, whose rows may be parts of longer ones
 };
 
 // Blocks that shall be resident: as many as registers allow without spilling.
@@ -170,7 +171,7 @@ __global__ void __launch_bounds__(kThreads, resident_gates<T, kGiven>())
       for (int g = 0; g < 4; ++g) gates[g][n] = narrow<T>(v[g]);
     }
     c.store(a.c_out + state);
-    h.store(a.h + state);
+    h.store(a.h + row * a.h_stride + k);
     if (kGiven != Given::kNothing && a.activated) {
 #pragma unroll
       for (int g = 0; g < 4; ++g) gates[g].store(a.activated + gate + g * a.inner);

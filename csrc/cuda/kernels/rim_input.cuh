@@ -2,7 +2,7 @@
 //
 // Data flow.  eta and g are read once (of g = mask (Psi(eta) - y), y and mask), and both results
 // are written once, to pixels of 2 C numbers: 2 (3) numbers read and 2 written a pixel and channel;
-// backward 2 more read and as many written.
+// backward as many, and with the logistic function, the only one that bends, eta and g again.
 //
 // Dense: where all that is read lies as pixels of C = 1 or 2 numbers, gray or complex, a thread
 // takes as many as make 16 bytes of the network's side, so that a warp's accesses there are one
@@ -154,14 +154,18 @@ __global__ void __launch_bounds__(kThreads, 4) rim_input_grad_kernel(const RimIn
         for (; k < a.pixels * C; ++k) {
           const T* const from = grad + interleaved<C>(k);
           S first = widen(from[0]), second = widen(from[C]);
-          cell.backward(eta[k], other[k], mask ? mask[k] : S(1), first, second);
+          const S e = cell.logistic ? eta[k] : S(0), o = cell.logistic ? other[k] : S(0);
+          cell.backward(e, o, mask ? mask[k] : S(1), first, second);
           grad_eta[k] = first;
           grad_other[k] = second;
         }
         return;
       }
-      const Vector<S, N> e = load_vector<N>(eta + k), g = load_vector<N>(other + k);
-      Vector<S, N> m, to_eta, to_other;
+      Vector<S, N> e = {}, g = {}, m, to_eta, to_other;
+      if (cell.logistic) {
+        e = load_vector<N>(eta + k);
+        g = load_vector<N>(other + k);
+      }
 #pragma unroll
       for (int n = 0; n < N; ++n) m[n] = 1;
       if (mask) m = load_vector<N>(mask + k);
@@ -191,7 +195,9 @@ __global__ void __launch_bounds__(kThreads, 4) rim_input_strided_kernel(const Ri
       return item * p.item + c * p.channel + pixel * p.pixel;
     };
     for (int64_t c = threadIdx.x; c < a.channels; c += blockDim.x) {
-      const S eta = a.eta.data[at(a.eta, c)], other = a.other.data[at(a.other, c)];
+      const bool asked = !kGrad || cell.logistic;
+      const S eta = asked ? a.eta.data[at(a.eta, c)] : S(0);
+      const S other = asked ? a.other.data[at(a.other, c)] : S(0);
       const S mask = a.mask.data ? a.mask.data[at(a.mask, c)] : S(1);
       const int64_t both = (item * a.pixels + pixel) * 2 * a.channels + c;
       if constexpr (kGrad) {
@@ -261,8 +267,10 @@ __global__ void __launch_bounds__(kThreads, 4) rim_input_planes_kernel(const Rim
           const int p = start + q * kThreads;
           m[q] = 1;
           if (p >= count) continue;
-          e[q] = eta[p];
-          o[q] = other[p];
+          if (!kGrad || cell.logistic) {
+            e[q] = eta[p];
+            o[q] = other[p];
+          }
           if (mask) m[q] = mask[p * a.mask.pixel];
         }
 #pragma unroll

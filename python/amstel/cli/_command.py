@@ -125,7 +125,7 @@ class Common:
         if self.json == values.STDOUT:
             print(json.dumps(record, indent=1, ensure_ascii=False))
         elif self.json is not None:
-            _files.write_json(self.json, record)
+            _files.write_json(values.no_other(self.json), record)  # the command may have written it itself
 
     @contextlib.contextmanager
     def progress(self, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
@@ -244,14 +244,18 @@ def _settings_parameters(settings: Any, own: Mapping[str, Any]) -> list[inspect.
     for name, keywords in own.items():
         keywords = dict(keywords)
         parser = keywords.pop("parser")
-        default = keywords.pop("default", getattr(settings, name))
+        default = keywords.pop("default") if "default" in keywords else getattr(settings, name)
         option = f"--{name.replace('_', '-')}"
         if parser is bool:
             said = typer.Option(option, help=keywords["help"])
             found.append(_parameter(name, bool, False, said))
             continue
         help = f"{keywords['help']} [default: {default}]".strip()
-        said = typer.Option(option, metavar=keywords.get("metavar", "X"), parser=parser, help=help)
+        shown: dict[str, Any] = {
+            "metavar": keywords.get("metavar", "X"),
+            "hidden": keywords.get("hidden", False),
+        }
+        said = typer.Option(option, parser=parser, help=help, **shown)
         found.append(_parameter(name, keywords.get("kind", Any) | None, None, said))
     return found
 
@@ -303,6 +307,6 @@ def in_words_of_the_user(message: str, command: Any) -> str:
         option = next((o for o in p.opts if o.startswith("--")), None)
         names[p.name] = option or p.metavar or p.name.upper()
     names |= command.said
-    message = re.sub(r"`(\w+)`", lambda m: names.get(m[1], m[0]), message)
+    message = re.sub(r"`(\w+)(\[\d+\])?`", lambda m: names.get(m[1], m[0]), message)
     # What the user never named is left out: of "x.png: `image` must be finite" stays that x.png must be.
     return re.sub(r"`\w+` (?=must|should|needs)", "", message)

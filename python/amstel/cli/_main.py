@@ -11,6 +11,9 @@ from typing import Any
 import typer
 
 from amstel.cli import bench, demo, graphs, info, restore, track, video
+from amstel.cli import video_evaluate as _evaluate  # noqa: F401 (commands of the family video)
+from amstel.cli import video_extract as _extract  # noqa: F401
+from amstel.cli import video_forecast as _forecast  # noqa: F401
 from amstel.cli._command import Failed, Group, Stopped, one_line
 
 app = typer.Typer(

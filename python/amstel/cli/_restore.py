@@ -50,7 +50,7 @@ OPTIONS: dict[str, Any] = {
     "network": {
         "parser": values.choice(tuple(USUAL)),
         "help": "unet or conv",
-        "default": "unet to denoise, else conv",
+        "default": "conv for sr and mri, else unet",
     },
     "features": {"parser": values.positive, "help": "channels", **_usual("features")},
     "steps": {"parser": values.positive, "help": "inference steps", **_usual("steps")},
@@ -67,5 +67,8 @@ OPTIONS: dict[str, Any] = {
         "help": "side of a patch, in pixels; for unet, at the beginning",
         **_usual("size"),
     },
+    "rounded": {"parser": values.number(0), "help": "share of noisy patches rounded to 8 bits, unet"},
+    "drawn": {"parser": values.number(0), "help": "share of patches that are drawn, unet"},
+    "fixed_size": {"parser": bool, "help": "unet: keep the size of the patches, which grows else"},
     "learning_rate": {"parser": values.number(0), "help": "learning rate", **_usual("learning_rate")},
 }

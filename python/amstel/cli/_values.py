@@ -121,8 +121,7 @@ def file_to_write(text: str, endings: Sequence[str] = ()) -> Path:
     """A file that can be written, of one of the endings: better said before an hour of work than after."""
     from amstel import _files
 
-    if endings and Path(text).suffix.lower() not in endings:
-        return fail(f"{text} must end in {_either(endings)}")
+    ends_in(text, endings)
     try:
         _files.writable(text)
     except OSError as error:
@@ -130,12 +129,29 @@ def file_to_write(text: str, endings: Sequence[str] = ()) -> Path:
     return Path(text)
 
 
+def ends_in(text: str, endings: Sequence[str]) -> None:
+    """An error where a file has none of the endings."""
+    if endings and Path(text).suffix.lower() not in endings:
+        fail(f"{text} must end in {_either(endings)}")
+
+
 #: What --json calls standard output.
 STDOUT = Path("-")
 
 
 def json_to_write(text: str) -> Path:
-    return STDOUT if text == "-" else file_to_write(text)
+    """A file for JSON, or standard output; a checkpoint or a clip that is there is not what is meant."""
+    return STDOUT if text == "-" else no_other(file_to_write(text))
+
+
+def no_other(path: Path) -> Path:
+    """`path`, where nothing is lost by writing JSON to it: it is not there, empty, no plain file or JSON already."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            begin = file.read(64).lstrip()
+        if begin and begin[:1] not in b"{[":
+            return fail(f"cannot write JSON to {path}: it exists and holds something else")
+    return path
 
 
 def writes(*endings: str) -> Callable[[str], Path]:

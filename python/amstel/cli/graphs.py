@@ -1,4 +1,4 @@
-"""`amstel graphs`: node classification."""
+"""`amstel graphs`: classification of nodes and of graphs, prediction of links."""
 
 from __future__ import annotations
 
@@ -9,12 +9,26 @@ from typing import Annotated, Any
 
 import typer
 
-from amstel.apps.graphs.settings import MODELS, MOST_SEEDS, MOST_UNITS, OLD_MODELS, STOPPING, Settings
+from amstel.apps.graphs.settings import (
+    GRAPH_MODELS,
+    LINK_MODELS,
+    MODELS,
+    MOST_FANOUT,
+    MOST_SEEDS,
+    MOST_UNITS,
+    OLD_MODELS,
+    POOLS,
+    SAMPLERS,
+    STOPPING,
+    TASKS,
+    Settings,
+)
+from amstel.cli import _trials as trials
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
 from amstel.cli._family import Force, Resume, new, report
 
-app = family("Classify the nodes of a graph with graph convolutional networks (GCN).")
+app = family("Classify nodes or graphs, or predict links, with graph convolutional networks (GCN).")
 
 Root = Annotated[
     Path | None,
@@ -22,7 +36,7 @@ Root = Annotated[
         "--root",
         metavar="DIR",
         parser=values.folder_there,
-        help="folder of the ind.* files [default: $AMSTEL_DATA/planetoid]",
+        help="folder of the data set's files [default: $AMSTEL_DATA/planetoid]",
     ),
 ]
 Checkpoints = Annotated[
@@ -43,18 +57,54 @@ def _up_to(most: int) -> Callable[[str], int]:
     return parse
 
 
+def _fanouts(text: str) -> tuple[int, ...]:
+    """15,10: two numbers of neighbors, of which -1 means all."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) != 2 or not all(f == -1 or 1 <= f <= MOST_FANOUT for f in found):
+        values.fail(f"should be two integers, each >= 1 or -1, such as 15,10, got {text}")
+    return found
+
+
 _OPTIONS: dict[str, Any] = {
-    "early_stopping": {"parser": values.choice(STOPPING), "help": ", ".join(STOPPING)},
-    "epochs": {"parser": _up_to(2**31 - 1), "help": "maximum epochs", "default": "the paper's, 200"},
-    "hidden": {"parser": _up_to(MOST_UNITS), "help": "hidden units", "default": "the paper's, 16 or 64"},
-    "dropout": {"parser": values.number(0, 1, below=True), "help": "dropout rate", "default": "the paper's"},
+    "early_stopping": {"parser": values.choice(STOPPING), "help": f"task node: {', '.join(STOPPING)}"},
+    "epochs": {"parser": _up_to(2**31 - 1), "help": "maximum epochs", "default": "200; task graph: 100"},
+    "hidden": {
+        "parser": _up_to(MOST_UNITS),
+        "help": "hidden units",
+        "default": "the paper's, 16 or 64; link: 32; graph: 64",
+    },
+    "latent": {"parser": _up_to(MOST_UNITS), "help": "task link: units of an embedding", "default": "16"},
+    "layers": {"parser": _up_to(1000), "help": "task graph: convolutions", "default": "3"},
+    "pool": {"parser": values.choice(POOLS), "help": f"task graph: {', '.join(POOLS)}", "default": "mean"},
+    "dropout": {
+        "parser": values.number(0, 1, below=True),
+        "help": "dropout rate",
+        "default": "the paper's; task graph: 0.5",
+    },
     "weight_decay": {
         "parser": values.number(0),
-        "help": "weight decay of the first layer",
-        "default": "the paper's",
+        "help": "of the first layer; link, graph: of all",
+        "default": "the paper's; link: 0.0003; graph: 0",
     },
     "learning_rate": {"parser": values.number(0), "help": "learning rate of Adam"},
+    "sampler": {"parser": values.choice(SAMPLERS), "help": "neighbor trains on sampled batches"},
+    "fanouts": {
+        "parser": _fanouts,
+        "help": "of --sampler: neighbors drawn at both steps, -1 for all",
+        "default": "15,10",
+    },
+    "batch_size": {
+        "parser": _up_to(2**31 - 1),
+        "help": "of --sampler: training nodes; task graph: graphs a step",
+        "default": "512; task graph: 32",
+    },
 }
+#: Models of every task; the first is the default, but for links.
+_MODELS = {"node": MODELS, "link": LINK_MODELS, "graph": GRAPH_MODELS}
+_DEFAULTS = {"node": ("gcn", 100), "link": ("vgae", 10), "graph": ("gcn", 10)}
 
 
 def _apart(json: Path | None, others: Sequence[Path | None]) -> None:
@@ -69,25 +119,43 @@ def _train(
     dataset: Annotated[
         str,
         typer.Option(
-            "--dataset", metavar="NAME", help="cora, citeseer, pubmed, nell; block-model needs no files"
+            "--dataset",
+            metavar="NAME",
+            help="cora, citeseer, pubmed, nell; task graph: MUTAG, PROTEINS, ...; "
+            "block-model and, task graph, colored-graphs need no files",
         ),
     ],
     root: Root = None,
-    model: Annotated[
+    task: Annotated[
         str,
+        typer.Option(
+            "--task",
+            metavar="T",
+            parser=values.choice(TASKS),
+            help="node: classes of nodes; link: links that are missing; graph: classes of graphs [default: node]",
+        ),
+    ] = "node",
+    model: Annotated[
+        str | None,
         typer.Option(
             "--model",
             metavar="M",
-            parser=values.choice(MODELS, cheb="cheb2", **OLD_MODELS),
-            help=f"{', '.join(MODELS)} [default: gcn]",
+            parser=values.choice(
+                tuple(dict.fromkeys(m for some in _MODELS.values() for m in some)), cheb="cheb2", **OLD_MODELS
+            ),
+            help=f"{', '.join(MODELS)} [default: gcn]; task link: {', '.join(LINK_MODELS)} [default: vgae]; "
+            f"task graph: {', '.join(GRAPH_MODELS)} [default: gcn]",
         ),
-    ] = "gcn",
+    ] = None,
     seeds: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--seeds", metavar="N", parser=_up_to(MOST_SEEDS), help="number of seeds [default: 100]"
+            "--seeds",
+            metavar="N",
+            parser=_up_to(MOST_SEEDS),
+            help="number of seeds [default: 100; link, graph: 10]",
         ),
-    ] = 100,
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", parser=values.folder_to_write, help="folder for the checkpoint"),
@@ -108,20 +176,26 @@ def _train(
     ] = False,
     parts: Annotated[
         Path | None,
-        typer.Option(
-            "--parts", metavar="DIR", help="of --distributed: the partition, made if it is not there"
-        ),
+        typer.Option("--parts", metavar="DIR", help="of --distributed: the partition, or where to make it"),
     ] = None,
     *,
     given: dict[str, Any],
     common: Common,
 ) -> int:
-    """Train by Kipf and Welling's protocol, all seeds at once."""
+    """Train a network for every seed, by Kipf and Welling's protocols."""
     from amstel import _optional
     from amstel.apps import ranks as processes
     from amstel.apps.graphs import distributed as spread
     from amstel.apps.graphs import evaluate, predict, train
 
+    model, seeds = model or _DEFAULTS[task][0], seeds or _DEFAULTS[task][1]
+    if model not in _MODELS[task]:
+        raise ValueError(f"--model of --task {task} must be one of {', '.join(_MODELS[task])}, got {model!r}")
+    if task != "node" and (plot or distributed or parts):
+        option = "--plot" if plot else "--distributed" if distributed else "--parts"
+        raise ValueError(f"{option} is of --task node, got --task {task}")
+    if task == "node" and {"fanouts", "batch_size"} & set(given) and given.get("sampler", "none") == "none":
+        raise ValueError("--fanouts and --batch-size need --sampler neighbor")
     if parts is not None and not distributed:
         raise ValueError("--parts needs --distributed")
     if plot:
@@ -132,6 +206,11 @@ def _train(
     if out is not None and not resume:
         new([out / train.CHECKPOINT], force)
     first = common.seed or 0
+    if task != "node":
+        return trials.train(
+            task, dataset, root, model, range(first, first + seeds), out, resume, force, given, common
+        )
+    trials.only("node", Settings, given)
     with processes.group(common.device) as ranks, spread.one_voice(out) if distributed else nullcontext():
         data: Any
         if distributed:
@@ -193,18 +272,30 @@ def predict(
             "--output",
             metavar="FILE",
             parser=values.writes(".csv", ".json"),
-            help="one line per node, .csv or .json [default: DATASET_classes.csv]",
+            help="one line per node, link or graph, .csv or .json "
+            "[default: DATASET_classes.csv, DATASET_links.csv]",
         ),
     ] = None,
     root: Root = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--count", metavar="N", parser=values.positive, help="task link: number of links [default: 1000]"
+        ),
+    ] = None,
     *,
     common: Common,
 ) -> int:
-    """Predict the class of every node with the network that validated best."""
-    from amstel.apps.graphs import predict, train
+    """Predict the class of every node or graph, or missing links, with the network that validated best."""
+    from amstel.apps.graphs import predict, tasks
+    from amstel.apps.graphs.trials import Trials
 
-    study = train.read(checkpoint)
+    study = tasks.read(checkpoint)
     _apart(common.json, [checkpoint, output])
+    if count is not None and getattr(study, "task", "node") != "link":
+        raise ValueError(f"--count is of --task link, got {checkpoint} of another task")
+    if isinstance(study, Trials):
+        return trials.predict(study, output, root, count or 1000, common)
     data = predict.load_data(study.dataset, root)
     target = output or values.file_to_write(f"{study.dataset.replace(' ', '-')}_classes.csv")
     probabilities = predict.predict(study, data, common.device)
@@ -217,12 +308,15 @@ def predict(
 
 @command(app, "evaluate", "eval")
 def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> int:
-    """Report the accuracy on the training, validation and test nodes."""
+    """Report the accuracy on the parts for training, validation and test; of links the AUC and average precision."""
     from amstel.apps import ranks as processes
-    from amstel.apps.graphs import evaluate, predict, train
+    from amstel.apps.graphs import evaluate, predict, tasks
+    from amstel.apps.graphs.trials import Trials
 
     def work(path: Path) -> dict[str, Any]:
-        study = train.read(path)
+        study = tasks.read(path)
+        if isinstance(study, Trials):
+            return {"checkpoint": str(path), **trials.evaluated(study, root, ranks.device)}
         found = evaluate.evaluate(study, predict.load_data(study.dataset, root), ranks.device)
         return {"checkpoint": str(path), "dataset": study.dataset, "model": study.model, **found}
 
@@ -233,7 +327,8 @@ def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> i
             return 0
     rows = [outcome.value for outcome in outcomes if outcome.value is not None]
     for row in rows:
-        own = ", ".join(f"{part} {100 * row[part]:.2f} %" for part in ("train", "val", "test") if part in row)
+        parts = [name for name in trials.PARTS if name in row]
+        own = ", ".join(f"{name.replace('_', ' ')} {100 * row[name]:.2f} %" for name in parts)
         common.say(
             f"{row['dataset']} {row['model']}, seed {row['seed']}: {own}; "
             f"all {row['seeds']} seeds: test {100 * row['mean']:.2f} ± {100 * row['std']:.2f} %"

@@ -57,7 +57,7 @@ def _output(text: str) -> Path:
     return path if path.is_dir() else values.file_to_write(text, (".mp4", ".gif", ".txt", ".csv"))
 
 
-@command(app, "predict", said={"box": "--box", "frames": "VIDEO", "path": "-o"})
+@command(app, "predict", said={"box": "--box", "boxes": "--box", "frames": "VIDEO", "path": "-o"})
 def predict(
     video: Annotated[
         list[Path],
@@ -136,6 +136,13 @@ def predict(
     return 1 if failed else 0
 
 
+def _interval(text: str) -> tuple[int, int]:
+    ends = text.split(",")
+    if len(ends) != 2 or not all(end.isdecimal() for end in ends) or not 1 <= int(ends[0]) < int(ends[1]):
+        return values.fail(f"should be two numbers of frames, as in 115,755, got {text!r}")
+    return int(ends[0]), int(ends[1])
+
+
 @command(app, "evaluate", "eval")
 def evaluate(
     root: Annotated[
@@ -188,8 +195,17 @@ def evaluate(
         typer.Option(
             "--robustness",
             metavar="X",
-            parser=values.choice(("sre", "tre")),
-            help="sre, tre: from 12 other first boxes, or 20 first frames, of each sequence",
+            parser=values.choice(("sre", "tre", "vot")),
+            help="sre, tre: from 12 other first boxes, or 20 first frames; vot: from anchors, with EAO",
+        ),
+    ] = None,
+    interval: Annotated[
+        Any,
+        typer.Option(
+            "--interval",
+            metavar="LOW,HIGH",
+            parser=_interval,
+            help="frames of the runs that EAO is the mean over [default: 115,755]",
         ),
     ] = None,
     sequences: Annotated[
@@ -201,6 +217,15 @@ def evaluate(
         typer.Option("--jobs", metavar="N", parser=values.positive, help="sequences at a time [default: 1]"),
     ] = 1,
     origin: Origin = 0,
+    truth_origin: Annotated[
+        int | None,
+        typer.Option(
+            "--truth-origin",
+            metavar="N",
+            parser=values.integer(0, 1),
+            help="number of the first pixel in the data [default: as --data has it]",
+        ),
+    ] = None,
     plus: Plus = False,
     redetect: Redetect = None,
     preset: Preset = None,
@@ -216,20 +241,23 @@ def evaluate(
     from amstel.apps.tracking import evaluate, predict
     from amstel.nn.sint import WEIGHTS
 
-    chosen = getattr(readers, LAYOUTS[data])(root)
-    if sequences is not None:
-        chosen = [chosen[name] for name in sequences.split(",")]
-    if robustness is not None:
-        chosen = [run for sequence in chosen for run in tracking.perturbed(sequence, robustness)]
+    if interval is not None and robustness != "vot":
+        raise ValueError("--interval is for --robustness vot")
+    if truth_origin is not None and data == "alov":
+        raise ValueError("--truth-origin is not for --data alov")
+    counted = {} if truth_origin is None else {"origin": truth_origin}
+    known = getattr(readers, LAYOUTS[data])(root, **counted)
+    wanted = known.names if sequences is None else sequences.split(",")
+    chosen, failures = evaluate.readable(known, wanted, robustness)
     # A folder holds one tracker's boxes: another one must not take them for its own.
     digest = hashlib.sha256((weights or shipped.path(WEIGHTS)).read_bytes()).hexdigest()
-    settings = {"plus": plus, "redetect": redetect, "preset": preset, "weights": digest, "origin": origin}
     record = out / "tracker.json"
-    if record.is_file() and json.loads(record.read_text()) != settings:
-        raise ValueError(f"{out} holds the boxes of another tracker, see {record}: give another --out")
-    failures: list[Any] = []
     with processes.group(common.device) as ranks:
         tracker = predict.tracker(weights, ranks.device, plus, redetect, preset)
+        settings = {"plus": plus, "redetect": tracker.redetect, "weights": digest, "origin": origin}
+        settings["settings"] = json.loads(json.dumps(dataclasses.asdict(tracker.settings)))
+        there = [run.name for run in chosen if (out / f"{run.name}.txt").exists()]
+        evaluate.same_tracker(record, settings, there)
         out.mkdir(parents=True, exist_ok=True)
         if ranks.first:
             _files.write_json(record, settings)
@@ -241,9 +269,17 @@ def evaluate(
         if not ranks.first:
             return 0
     common.say(result.table())
-    names = [sequence.name for sequence in chosen] if failures else []
-    failed = report(failures, lambda number: names[number])
-    common.write_json({**json.loads(result.to_json()), **failed})
+    failed = report(failures, lambda item: item if isinstance(item, str) else chosen[item].name)
+    found: dict[str, Any] = {**json.loads(result.to_json()), **failed}
+    if robustness == "vot":
+        runs = [run for run in chosen if run.name in result.sequences]
+        overlap = evaluate.expected_overlap(runs, out, origin, interval)
+        common.say(
+            f"EAO {overlap.eao:.3f}, accuracy {overlap.accuracy:.3f}, robustness {overlap.robustness:.3f}; "
+            f"{overlap.failures} of {overlap.runs} runs fail"
+        )
+        found["vot"] = {**dataclasses.asdict(overlap), "curve": overlap.curve.tolist()}
+    common.write_json(found)
     if plot:
         with _files.replacing(plot) as temporary:
             tracking.plot({"SINT+" if plus else "SINT": result}, temporary, f"{protocol} protocol")

@@ -10,23 +10,17 @@ import typer
 
 from amstel.apps.video import settings as names
 from amstel.cli import _values as values
-from amstel.cli._command import Common, command, family
+from amstel.cli._command import Common, command
 from amstel.cli._family import Average, Force, Out, Precision, Resume, new, report, with_plan
+from amstel.cli._video import Checkpoint, Lists, Split, app, open_clips, read_record
 
-app = family("Recognize actions in videos, and show where they happen (VideoLSTM).")
 STUDIES = ("weizmann", "moving-shapes", "order", "localization")
 
-Checkpoint = Annotated[
-    Path,
-    typer.Argument(
-        metavar="CHECKPOINT", parser=values.file_there, help="checkpoint.pt from amstel video train"
-    ),
-]
 _DEFAULT = names.Settings.from_scratch()
 _OPTIONS: dict[str, Any] = {
     "model": {
         "parser": values.choice(names.MODELS),
-        "help": "videolstm [default], convalstm, convlstm, lstm, alstm",
+        "help": "convalstm convlstm alstm lstm cnn",
     },
     "stream": {"parser": values.choice(names.STREAMS), "help": ", ".join(names.STREAMS)},
     "motion": {"parser": values.choice(names.MOTIONS), "help": ", ".join(names.MOTIONS)},
@@ -34,54 +28,22 @@ _OPTIONS: dict[str, Any] = {
     "hidden": {"parser": values.positive, "help": "hidden channels"},
     "steps": {"parser": values.positive, "help": "frames per sample"},
     "stride": {"parser": values.positive, "help": "take every Xth frame of a clip"},
+    "fps": {"parser": values.number(0), "help": "frames a second to look at; 0: every frame"},
     "epochs": {"parser": values.positive, "help": "passes over the data"},
     "batch": {"parser": values.positive, "help": "clips per batch, over all processes"},
+    "balanced": {"parser": bool, "help": "every class equally often in an epoch"},
     "optimizer": {"parser": values.choice(names.OPTIMIZERS), "help": ", ".join(names.OPTIMIZERS)},
     "learning_rate": {"parser": values.number(0), "help": "learning rate"},
     "dropout": {"parser": values.number(0, 1, below=True), "help": "dropout rate"},
     "shift": {"parser": values.integer(0), "help": "augment: shift by up to X pixels"},
     "brightness": {"parser": values.number(0, 1, below=True), "help": "augment: scale brightness by 1 ± X"},
     "flip": {"parser": bool, "help": "augment: mirror left and right"},
-    "initial_state": {"parser": values.choice(names.INITIAL_STATES), "help": ", ".join(names.INITIAL_STATES)},
+    "initial_state": {
+        "parser": values.choice(names.INITIAL_STATES),
+        "help": ", ".join(names.INITIAL_STATES),
+        "hidden": True,
+    },
 }
-
-Split = Annotated[
-    int | None,
-    typer.Option(
-        "--split", metavar="N", parser=values.positive, help="official split, of the lists in or by ROOT"
-    ),
-]
-Lists = Annotated[
-    Path | None,
-    typer.Option("--lists", metavar="DIR", parser=values.folder_there, help="where the lists of --split are"),
-]
-
-
-def _open(root: Path, split: int | None, lists: Path | None, strict: bool = False) -> tuple[Any, list[Any]]:
-    """The clips, and which of those that are listed or there cannot be read, said before the first epoch."""
-    import warnings
-
-    from amstel.apps.ranks import Outcome
-    from amstel.data import ClipFolder, SplitClips
-
-    if lists is not None and split is None:
-        raise ValueError("--lists needs --split N")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # each is told in a line of its own
-        clips: Any = ClipFolder(root) if split is None else SplitClips(root, lists, strict=strict)
-        wrong: list[Any] = [
-            Outcome(name, error="is listed and not there") for name in getattr(clips, "missing", [])
-        ]
-        if split is not None:
-            clips.split(split)
-        wrong += [Outcome(name, error=reason) for name, reason in clips.check(strict)]
-    return clips, wrong
-
-
-def _folder(root: Path) -> tuple[Any, list[Any]]:
-    from amstel.data import ClipFolder
-
-    return ClipFolder(root), []
 
 
 @command(
@@ -89,7 +51,7 @@ def _folder(root: Path) -> tuple[Any, list[Any]]:
     "train",
     settings=_DEFAULT,
     own=_OPTIONS,
-    said={"fraction": "--hold-out", "clips": "ROOT", "number": "--split"},
+    said={"layer": "the layer", "fraction": "--hold-out", "clips": "ROOT", "number": "--split"},
 )
 def train(
     root: Annotated[
@@ -97,7 +59,7 @@ def train(
         typer.Argument(
             metavar="ROOT",
             parser=values.folder_there,
-            help="one folder per class: videos, frames, PNG strips",
+            help="a folder of clips per class, or features",
         ),
     ],
     out: Out,
@@ -137,12 +99,10 @@ def train(
     common: Common,
 ) -> int:
     """Train on a folder of clips, one subfolder per class."""
-    import json
-
     from amstel import _files
     from amstel.apps import ranks as processes
     from amstel.apps import training
-    from amstel.apps.video import evaluate, network, samples, train
+    from amstel.apps.video import evaluate, features, network, samples, train
 
     plan = with_plan(precision, average)
     if common.seed is not None:
@@ -155,13 +115,26 @@ def train(
         if given.keys() - {"epochs"} or backbone or plan or hold_out is not None or split or lists:
             raise ValueError("--resume goes on with the settings of the checkpoint: give none but --epochs")
         settings = dataclasses.replace(network.load(checkpoint).settings, **given)
-        before = json.loads(record.read_text())
+        before = read_record(record)
         split, lists = before.get("split"), before.get("lists") and Path(before["lists"])
     else:
         new([checkpoint, out / training.BEST], force)
         vgg = {"backbone": "vgg16", "frame_size": 224, **given}
-        settings = names.Settings(**vgg) if backbone == "vgg16" else names.Settings.from_scratch(**given)
-    clips, wrong = _open(root, split, lists, strict)
+        extracted = features.is_folder(root)
+        if extracted:
+            if backbone or weights:
+                raise ValueError(
+                    f"{root} holds features: leave out --backbone and --weights, which made them"
+                )
+            vgg = {**features.FeatureFolder(root).settings, **given}
+        paper = extracted or backbone == "vgg16"
+        settings = names.Settings(**vgg) if paper else names.Settings.from_scratch(**given)
+    _files.distinct(out, root, argument="out")  # the next training would take it for a class
+    clips, wrong = open_clips(root, split, lists, strict, fps=settings.fps)
+    if isinstance(clips, features.FeatureFolder):
+        clips.fit(settings)
+    if len(clips.classes) < 2:
+        raise ValueError(f"{root} must hold two or more classes, got {', '.join(clips.classes)} alone")
     if resume:
         held = before["held_out"]
         missing = sorted(set(held) - set(clips.names))
@@ -177,10 +150,12 @@ def train(
     known = [i for i in rest if i not in set(test)]
     kept = {"held_out": held, "split": split, "lists": None if lists is None else str(lists)}
     state = None
-    if settings.backbone == "vgg16" and not resume:
+    if isinstance(clips, features.FeatureFolder) and not resume:
+        state = clips.backbone()
+    elif settings.backbone == "vgg16" and not resume:
         if weights is None:
             raise ValueError("--backbone vgg16 needs --weights FILE, torchvision's vgg16 state_dict")
-        state = train.backbone_weights(weights)
+        state = train.backbone_weights(weights, settings.layer)
     with processes.group(common.device) as ranks:
         if ranks.first:
             out.mkdir(parents=True, exist_ok=True)
@@ -213,7 +188,7 @@ def train(
             return 0
     if skipped:
         found["skipped"] = skipped["failed"]
-        common.say(f"{len(wrong)} clips were left out")
+        common.say("1 clip was left out" if len(wrong) == 1 else f"{len(wrong)} clips were left out")
     last = result.history[-1]
     common.say(
         f"{settings.model} ({settings.stream}) on {len(known)} clips of {len(clips.classes)} classes, "
@@ -228,7 +203,7 @@ def train(
     return 0
 
 
-@command(app, "predict", said={"frames": "VIDEO", "path": "-o"})
+@command(app, "predict", said={"frames": "VIDEO", "path": "-o", "output": "-o"})
 def predict(
     checkpoint: Checkpoint,
     video: Annotated[
@@ -247,6 +222,7 @@ def predict(
             help=".gif or .mp4; for several videos a folder [default: here]",
         ),
     ] = None,
+    force: Force = False,
     *,
     common: Common,
 ) -> int:
@@ -257,7 +233,12 @@ def predict(
     sources = predict.find(video)
     targets = predict.targets(sources, output, network.read(checkpoint)[0].settings.model)
     for target in targets:
-        values.file_to_write(str(target), (".gif", ".mp4"))
+        values.ends_in(str(target), (".gif", ".mp4"))
+    if len(targets) > 1 and output is not None:
+        values.folder_to_write(str(output)).mkdir(parents=True, exist_ok=True)
+    for target in targets:
+        values.file_to_write(str(target))
+    new(targets, force)
     with processes.group(common.device) as ranks:
         model = network.load(checkpoint).to(ranks.device)
         with common.progress(len(sources) if ranks.first else 0, "videos") as update:
@@ -274,66 +255,6 @@ def predict(
         common.say(f"wrote {record['output']}")
     failed = report(outcomes, lambda number: str(sources[number]))
     common.write_json({"checkpoint": str(checkpoint), "videos": done, **failed})
-    return 1 if failed else 0
-
-
-@command(app, "evaluate", "eval", said={"clips": "ROOT", "number": "--split"})
-def evaluate(
-    checkpoint: Checkpoint,
-    root: Annotated[
-        Path,
-        typer.Argument(
-            metavar="ROOT", parser=values.folder_there, help="one folder per class, as for amstel video train"
-        ),
-    ],
-    segments: Annotated[
-        int,
-        typer.Option(
-            "--segments", metavar="N", parser=values.positive, help="segments per clip [default: 25]"
-        ),
-    ] = 25,
-    split: Split = None,
-    lists: Lists = None,
-    *,
-    common: Common,
-) -> int:
-    """Report the accuracy on a folder of clips, or on the test list of an official split, averaged over segments."""
-    from amstel.apps import ranks as processes
-    from amstel.apps.video import evaluate, network, samples
-
-    model, (clips, wrong) = network.load(checkpoint), _open(root, split, lists) if split else _folder(root)
-    if list(clips.classes) != model.classes:
-        raise ValueError(f"{root} holds the classes {clips.classes}, but {checkpoint} knows {model.classes}")
-    names, part = clips.names, clips
-    if split is not None:
-        test = clips.split(split)[1]
-        names, part = [names[i] for i in test], samples.Subset(clips, test)
-    failures: list[Any] = []
-    with processes.group(common.device) as ranks:
-        with common.progress(len(ranks.share(names)) if ranks.first else 0, "clips") as update:
-            found = evaluate.evaluate(
-                model.to(ranks.device), part, segments, update, ranks=ranks, failures=failures
-            )
-        if not ranks.first:
-            return 0
-    right = found.probabilities.argmax(1) == found.labels
-    of_class = {name: right[found.labels == k].double().mean().item() for k, name in enumerate(model.classes)
-                if bool((found.labels == k).any())}  # fmt: skip
-    width = max(map(len, of_class))
-    for name, accuracy in of_class.items():
-        common.say(f"{name:{width}s} {100 * accuracy:5.1f} %")
-    common.say(f"accuracy {100 * found.accuracy:.1f} % on {len(found.names)} clips")
-    failures = [*wrong, *(dataclasses.replace(f, item=names[f.item]) for f in failures)]
-    failed = report(failures)
-    answers = [model.classes[k] for k in found.probabilities.argmax(1).tolist()]
-    common.write_json(
-        {
-            "accuracy": found.accuracy,
-            "classes": of_class,
-            "answers": dict(zip(found.names, answers, strict=True)),
-            **failed,
-        }
-    )
     return 1 if failed else 0
 
 

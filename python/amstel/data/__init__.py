@@ -1,17 +1,24 @@
 """Readers of the field's data formats, and small data sets that need no file."""
 
 from amstel.data import mri
+from amstel.data._loader import NodeBatch
+from amstel.data.bouncing import generate_bouncing_digits
 from amstel.data.clips import UCF101, Clip, ClipFolder, MovingShapes, Weizmann
+from amstel.data.colored import colored_graphs
 from amstel.data.graphs import GraphData, GraphDataset, collate
 from amstel.data.images import ImageFolder
+from amstel.data.links import LinkData, split_links
+from amstel.data.neighbor_loader import NeighborLoader
 from amstel.data.nodes import NodeData, block_model, karate_club
 from amstel.data.pairs import FramePair, SequencePairs
 from amstel.data.planetoid import Planetoid
 from amstel.data.shapes import generate_moving_shapes
 from amstel.data.splits import SplitClips
 from amstel.data.stills import StillPairs
+from amstel.data.subgraph_loaders import ClusterLoader, SaintLoader, SubgraphBatch
 from amstel.data.tracking import ALOV, OTB, VOT, GOT10k, OTBSequence, TrackingSequence
 from amstel.data.tu import TUDataset
+from amstel.sampled import SampledGraph
 
 __all__ = [
     "ALOV",
@@ -20,24 +27,34 @@ __all__ = [
     "VOT",
     "Clip",
     "ClipFolder",
+    "ClusterLoader",
     "FramePair",
     "GOT10k",
     "GraphData",
     "GraphDataset",
     "ImageFolder",
+    "LinkData",
     "MovingShapes",
+    "NeighborLoader",
+    "NodeBatch",
     "NodeData",
     "OTBSequence",
     "Planetoid",
+    "SaintLoader",
+    "SampledGraph",
     "SequencePairs",
     "SplitClips",
     "StillPairs",
+    "SubgraphBatch",
     "TUDataset",
     "TrackingSequence",
     "Weizmann",
     "block_model",
     "collate",
+    "colored_graphs",
+    "generate_bouncing_digits",
     "generate_moving_shapes",
     "karate_club",
     "mri",
+    "split_links",
 ]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from amstel._check import fail
+from amstel._optional import need
 from amstel.data._clip import Clip
 from amstel.data._folders import data_folder
 from amstel.data.shapes import DIRECTIONS, generate_moving_shapes
@@ -52,6 +53,7 @@ class ClipFolder:
         root: the folder.
 
     Attributes:
+        fps: set it to read clips at so many frames a second, by the times of their frames; None: every frame.
         classes: names of the classes.
         labels: class of each clip.
         names: "class/clip" of each clip, no two alike.
@@ -68,6 +70,7 @@ class ClipFolder:
         (torch.Size([68, 64, 64, 3]), 'bend')
     """
 
+    fps: float | None = None
     _said: dict[Path, str] | None = None  # what each path is called
 
     def __init__(self, root: str | os.PathLike):
@@ -96,7 +99,10 @@ class ClipFolder:
         return [self._said[path] for path in self.paths]
 
     def check(self, strict: bool = False) -> list[tuple[str, str]]:
-        """Leave out the clips that cannot be read, by their first frames, so that no epoch ends at one.
+        """Leave out the clips that cannot be read, so that no epoch ends at one, and those that are there twice.
+
+        A clip is judged by its first frame, and a folder of frames by the sizes of all. A link to a file that is a clip
+        already would be in both parts of a split, or of two classes: it is left out, and said.
 
         Args:
             strict: raise at the first one instead.
@@ -108,9 +114,14 @@ class ClipFolder:
             ValueError: with `strict`, for a clip; else where none is left of a class.
         """
         bad, good = [], []
+        first: dict[tuple[int, int], str] = {}
         for index, (name, path) in enumerate(zip(self.names, self.paths, strict=True)):
             try:
-                next(iter(Frames(path, strip=True)))
+                _readable(path, self.fps)
+                status = path.stat()
+                other = first.setdefault((status.st_dev, status.st_ino), name)
+                if other != name:
+                    raise ValueError(f"{path} is the same file as {other}")
                 good.append(index)
             except (ValueError, OSError) as error:
                 if strict:
@@ -139,10 +150,33 @@ class ClipFolder:
     def __getitem__(self, index: int) -> Clip:
         if not -len(self) <= index < len(self):
             raise IndexError(f"`index` must be below {len(self)}, got {index}")
-        return Clip(read(self.paths[index], strip=True), self.labels[index], self.names[index])
+        frames = read(self.paths[index], strip=True, fps=self.fps)
+        return Clip(frames, self.labels[index], self.names[index])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} clips, classes={self.classes})"
+
+
+def _readable(path: Path, fps: float | None) -> None:
+    """ValueError where a clip, by its first frame and the sizes of the files of a folder, cannot be read."""
+    frames = Frames(path, strip=True)
+    next(iter(frames))
+    if fps is not None and frames.time is None:
+        raise ValueError(f"{path} does not say when its frames are shown, which is needed for fps")
+    if not path.is_dir():
+        return
+    image, first = need("PIL.Image", extra="video", purpose="amstel.data"), None
+    for file in visible(path, IMAGES):
+        try:
+            with image.open(file) as picture:
+                size = picture.size
+        except OSError as error:
+            raise ValueError(f"{file} must be an image that can be read, got: {error}") from None
+        first = first or size
+        if size != first:
+            raise ValueError(
+                f"{file} must be {first[0]}x{first[1]} as the first frame of its folder, got {size[0]}x{size[1]}"
+            )
 
 
 class Weizmann(ClipFolder):

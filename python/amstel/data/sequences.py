@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +55,21 @@ def read_numbers(file: Path, columns: int) -> Tensor:
     return torch.tensor(read_rows(file, [columns]), dtype=torch.float64).reshape(-1, columns)
 
 
+def from_origin(boxes: Tensor, file: Path, origin: int) -> Tensor:
+    """Boxes [T, 4] of a file whose first pixel has the number `origin`, 0-based; a hint where that seems to be 0 and not 1."""
+    if isinstance(origin, bool) or origin not in (0, 1):
+        fail("origin", "0 or 1, the number of the first pixel", origin)
+    corners = boxes[(boxes[:, 2:] > 0).all(1)][:, :2]
+    # One may leave the picture by a pixel; of the OTB's 100 sequences one has a single such number.
+    if origin == 1 and (corners == 0).sum() > 1 and not (corners < 0).any():
+        warnings.warn(
+            f"{file} has corners at 0 and none below, as if its pixels counted from 0; they are taken to count from 1 "
+            "(origin=0, or --truth-origin 0, reads such a file)",
+            stacklevel=4,
+        )
+    return boxes - boxes.new_tensor([1, 1, 0, 0]) * int(origin)
+
+
 def images_of(folder: Path) -> list[Path]:
     """The images of a folder in natural order, at least one."""
     if not folder.is_dir():
@@ -60,16 +77,43 @@ def images_of(folder: Path) -> list[Path]:
     files = visible(folder, IMAGES)
     if not files:
         raise ValueError(f"{folder} must hold at least one image, got none")
+    for before, after in itertools.pairwise(files):
+        numbered = before.stem.isdecimal() and after.stem.isdecimal()
+        if before.stem == after.stem or (numbered and int(before.stem) == int(after.stem)):
+            raise ValueError(
+                f"{folder} must hold one image a frame, got {before.name} and {after.name} for one frame"
+            )
     return files
 
 
-def pad(boxes: Tensor, frames: int, file: Path) -> Tensor:
-    """A row a frame: frames after the last row get NaN."""
+def pad(boxes: Tensor, images: Sequence[Path], file: Path) -> Tensor:
+    """A row an image: those after the last row get NaN. Where a number lacks among the images, the boxes may be off."""
+    frames, lacking = len(images), _lacking(images)
+    hole = f" ({lacking} is not there)" if lacking else ""
     if not 1 <= len(boxes) <= frames:
         raise ValueError(
-            f"{file} must hold 1 to {frames} boxes, as many as there are frames, got {len(boxes)}"
+            f"{file} must hold 1 to {frames} boxes, as many as there are frames, got {len(boxes)}{hole}"
+        )
+    if lacking:
+        warnings.warn(
+            f"{lacking} is not there: the boxes of {file} are taken as those of the images that are, one after the other",
+            stacklevel=3,
         )
     return torch.cat([boxes, boxes.new_full((frames - len(boxes), 4), math.nan)])
+
+
+def _lacking(images: Sequence[Path]) -> Path | None:
+    """The first image that is not there, where all are numbered and nearly all numbers follow one another."""
+    stems = [image.stem for image in images]
+    if not all(stem.isdecimal() for stem in stems):
+        return None
+    numbers = [int(stem) for stem in stems]
+    present, wanted = set(numbers), range(numbers[0], numbers[-1] + 1)
+    # Every second or fifth frame of a video, or parts of several, are numbered so on purpose.
+    if len(present) == len(wanted) or len(present) < 0.75 * len(wanted):
+        return None
+    missing = next(number for number in wanted if number not in present)
+    return images[0].with_name(f"{missing:0{len(stems[0])}d}{images[0].suffix}")
 
 
 # --------------------------------------------------------------------------------------------- sequences
@@ -92,6 +136,7 @@ class TrackingSequence:
     Attributes:
         name, frames, sparse: as given.
         ground_truth: float64 [T, 4], NaN rows where it is missing.
+        anchors: where VOT's runs begin, see `VOT`; None where the data do not say it.
 
     Raises:
         ValueError: no frame, or another number of boxes; on reading, an image that cannot be read.
@@ -106,6 +151,7 @@ class TrackingSequence:
     frames: Sequence[Path]
     ground_truth: Tensor
     sparse: bool
+    anchors: list[tuple[int, bool]] | None = None
 
     def __init__(self, name: str, frames: Sequence[Path], ground_truth: Tensor, sparse: bool = False):
         boxes = tensor("ground_truth", ground_truth, "a tensor [T, 4]")

@@ -16,6 +16,7 @@ from amstel.data.sequences import (
     Listed,
     Sequences,
     TrackingSequence,
+    from_origin,
     images_of,
     pad,
     polygon_to_box,
@@ -54,6 +55,10 @@ class OTBSequence(TrackingSequence):
         folder: the sequence's folder.
         target: which target, where there are groundtruth_rect.1.txt and groundtruth_rect.2.txt (Jogging,
             Skating2, Human4); its number goes into the name, Jogging-1.
+        origin: number of the first pixel in the file, 1 or, in a folder of one's own, 0.
+
+    Warns:
+        UserWarning: the file seems to count from 0; a number lacks among the images.
 
     Raises:
         FileNotFoundError: the folder, its img folder or the file of boxes does not exist.
@@ -64,7 +69,7 @@ class OTBSequence(TrackingSequence):
     Source: Y. Wu, J. Lim, M.-H. Yang, Object Tracking Benchmark, TPAMI 2015; frame ranges as its toolkit has them.
     """
 
-    def __init__(self, folder: str | os.PathLike, target: int | None = None):
+    def __init__(self, folder: str | os.PathLike, target: int | None = None, *, origin: int = 1):
         folder = data_folder(folder, "", "OTBSequence")
         files = _targets(folder)
         if target is None and len(files) != 1:
@@ -82,8 +87,8 @@ class OTBSequence(TrackingSequence):
             if len(boxes) == len(images):
                 boxes = boxes[part]
             images = [images[k] for k in part]
-        boxes = boxes - boxes.new_tensor([1, 1, 0, 0])
-        super().__init__(f"{name}-{target}" if target else name, images, pad(boxes, len(images), file))
+        boxes = from_origin(boxes, file, origin)
+        super().__init__(f"{name}-{target}" if target else name, images, pad(boxes, images, file))
 
 
 def _part(name: str, images: list[Path], boxes: int) -> list[int] | None:
@@ -123,6 +128,7 @@ class OTB(Sequences):
 
     Args:
         root: the folder; default: `tracking` in the environment's AMSTEL_DATA.
+        origin: as `OTBSequence` has it.
 
     Attributes:
         names: names of the sequences.
@@ -137,8 +143,8 @@ class OTB(Sequences):
         torch.Size([307, 4])
     """
 
-    def __init__(self, root: str | os.PathLike | None = None):
-        self.root = data_folder(root, "tracking", "OTB")
+    def __init__(self, root: str | os.PathLike | None = None, *, origin: int = 1):
+        self.root, self.origin = data_folder(root, "tracking", "OTB"), origin
         self._parts = {
             f"{folder.name}-{target}" if target else folder.name: (folder, target)
             for folder in visible(self.root)
@@ -153,7 +159,7 @@ class OTB(Sequences):
 
     def _read(self, name: str) -> OTBSequence:
         folder, target = self._parts[name]
-        return OTBSequence(folder, target)
+        return OTBSequence(folder, target, origin=self.origin)
 
 
 class GOT10k(Listed):
@@ -165,6 +171,7 @@ class GOT10k(Listed):
     Args:
         root: the folder of the sequences, or the one above its train, val and test.
         split: "train", "val" or "test" in the latter case.
+        origin: number of the first pixel in the files, 1 or, in folders of one's own, 0.
 
     Attributes:
         names: names of the sequences, those of list.txt where that is there.
@@ -179,8 +186,8 @@ class GOT10k(Listed):
     their toolkit's issue 6.
     """
 
-    def __init__(self, root: str | os.PathLike, split: str | None = None):
-        root = data_folder(root, "", "GOT10k")
+    def __init__(self, root: str | os.PathLike, split: str | None = None, *, origin: int = 1):
+        self.origin, root = origin, data_folder(root, "", "GOT10k")
         if split not in (None, "train", "val", "test"):
             fail("split", '"train", "val", "test" or None', split)
         if split is None and not (root / "list.txt").is_file() and (root / "train").is_dir():
@@ -192,7 +199,7 @@ class GOT10k(Listed):
     def _read(self, name: str) -> TrackingSequence:
         folder = self.root / name
         images, file = images_of(folder), folder / "groundtruth.txt"
-        boxes = pad(read_numbers(file, 4) - torch.tensor([1, 1, 0, 0]), len(images), file)
+        boxes = pad(from_origin(read_numbers(file, 4), file, self.origin), images, file)
         for label, unseen in (("absence", 1), ("cover", 0)):
             file = folder / f"{label}.label"
             if file.is_file():
@@ -204,7 +211,7 @@ class GOT10k(Listed):
 
 
 class VOT(Listed):
-    """VOT (2013 to 2019): NAME/color/00000001.jpg or NAME/00000001.jpg, ... and groundtruth.txt.
+    """VOT (2013 and later): NAME/color/00000001.jpg or NAME/00000001.jpg, ... and groundtruth.txt.
 
     A line holds x, y, w, h or the corners of a polygon, x1, y1, ..., x4, y4, taken as 0-based; a file may have both. A polygon
     becomes an upright box, `polygon="area"`: with the polygon's center (the mean of its corners), the
@@ -214,9 +221,13 @@ class VOT(Listed):
     height, which is not done here). The toolkit's own conversion to rectangles is the bounds. Both are the same
     for upright polygons.
 
+    anchor.value, a number a frame, has the frames in which the runs of VOT2020 and later begin: sequences have the
+    attribute `anchors` then, pairs of the frame's number from 0 and whether the run goes back (-1) to the first frame.
+
     Args:
         root: the folder of the sequences.
         polygon: "area" or "bounds".
+        origin: number of the first pixel in the files, 0 or, in folders of one's own, 1.
 
     Attributes:
         names: names of the sequences, those of list.txt where that is there.
@@ -230,10 +241,10 @@ class VOT(Listed):
     Source: M. Kristan et al., The Visual Object Tracking challenge, 2013 to 2019.
     """
 
-    def __init__(self, root: str | os.PathLike, polygon: str = "area"):
+    def __init__(self, root: str | os.PathLike, polygon: str = "area", *, origin: int = 0):
         if polygon not in ("area", "bounds"):
             fail("polygon", '"area" or "bounds"', polygon)
-        self.polygon = polygon
+        self.polygon, self.origin = polygon, origin
         self._find(data_folder(root, "", "VOT"), "groundtruth.txt")
 
     def _read(self, name: str) -> TrackingSequence:
@@ -243,7 +254,16 @@ class VOT(Listed):
         rows = [torch.tensor(row, dtype=torch.float64) for row in read_rows(file, [4, 8])]
         boxes = [row if len(row) == 4 else polygon_to_box(row[None], self.polygon)[0] for row in rows]
         found = torch.stack(boxes) if boxes else torch.empty(0, 4, dtype=torch.float64)
-        return TrackingSequence(name, images, pad(found, len(images), file))
+        found = from_origin(found, file, self.origin)
+        sequence = TrackingSequence(name, images, pad(found, images, file))
+        if (file := folder / "anchor.value").is_file():
+            values = read_numbers(file, 1)[:, 0].tolist()
+            if len(values) > len(images) or not any(values):
+                raise ValueError(
+                    f"{file} must hold an anchor in one of {len(images)} frames, got {len(values)} lines"
+                )
+            sequence.anchors = [(frame, value < 0) for frame, value in enumerate(values) if value]
+        return sequence
 
 
 class ALOV(Sequences):

@@ -98,17 +98,17 @@ def partition(
     chosen = {key: value for key, value in content.items() if key.startswith("split_")}
     crow: np.ndarray = content["crow"]
     degree = torch.stack([graph._degree(torch.float64, out) for out in (False, True)]).numpy()
-    assigned = _assigned(graph, parts, method)
+    owner = assigned(graph, parts, method)
     if num_classes is None:
         num_classes = int(labels.max()) + 1 if labels is not None and labels.size else 0
 
     # New numbers: part after part, in each first the nodes without neighbors elsewhere.
-    order = np.argsort(assigned, kind="stable")
-    offsets = np.concatenate([[0], np.bincount(assigned, minlength=parts).cumsum()])
+    order = np.argsort(owner, kind="stable")
+    offsets = np.concatenate([[0], np.bincount(owner, minlength=parts).cumsum()])
     for part in range(parts):
         own = order[offsets[part] : offsets[part + 1]]
         slots, rows = _slots(crow, own)
-        outside = np.bincount(rows[assigned[col[slots]] != part], minlength=len(own)) > 0
+        outside = np.bincount(rows[owner[col[slots]] != part], minlength=len(own)) > 0
         order[offsets[part] : offsets[part + 1]] = np.concatenate([own[~outside], own[outside]])
     number = np.empty(nodes, np.int64)
     number[order] = np.arange(nodes)
@@ -227,7 +227,7 @@ def _content(graph: Graph, x: Any, y: Any, splits: Mapping[str, Any] | None) -> 
     return found | {f"split_{k}": _numbers(f"splits[{k!r}]", v, nodes) for k, v in (splits or {}).items()}
 
 
-def _assigned(graph: Graph, parts: int, method: Any) -> np.ndarray:
+def assigned(graph: Graph, parts: int, method: Any) -> np.ndarray:
     """The part of each node."""
     nodes = graph.num_nodes
     if not isinstance(method, str):

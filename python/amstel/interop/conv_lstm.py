@@ -337,3 +337,30 @@ def from_openstl(
         _check_shape(f"{cell}conv_h.0.weight", hh, [ih.shape[0], ih.shape[0] // 4, *ih.shape[2:]])
         layers.append((ih, hh, None))
     return _build(layers, batch_first=batch_first)
+
+
+def to_openstl(lstm: ConvLSTM) -> dict[str, Tensor]:
+    r"""The cells of OpenSTL's ConvLSTM_Model (layer_norm=0) with the same weights; see `from_openstl`.
+
+    For `model.load_state_dict(state, strict=False)`: its cells also have a `conv_o` and a `conv_last`, which it never uses,
+    and the model a `conv_last` of its own, which draws the frames.
+
+    Args:
+        lstm: of one direction, odd kernels, without bias, peepholes or dilation, padding "same".
+
+    Raises:
+        TypeError or ValueError: lstm is not such a ConvLSTM.
+
+    Example:
+        >>> from amstel.interop.conv_lstm import to_openstl
+        >>> {k: list(v.shape) for k, v in to_openstl(amstel.nn.ConvLSTM(3, 8, 5, bias=False)).items()}
+        {'cell_list.0.conv_x.0.weight': [32, 3, 5, 5], 'cell_list.0.conv_h.0.weight': [32, 8, 5, 5]}
+    """
+    state = {}
+    for n, layer in enumerate(_gates(lstm, dilation=(1,), padding=("same",))):
+        _check_odd("lstm", layer.weight_ih)
+        if layer.bias is not None:
+            _check.fail("lstm", "of bias=False, as OpenSTL's", "bias=True")
+        state[f"cell_list.{n}.conv_x.0.weight"] = layer.weight_ih.detach().clone()
+        state[f"cell_list.{n}.conv_h.0.weight"] = layer.weight_hh.detach().clone()
+    return state

@@ -121,7 +121,9 @@ class _Fused:
         """By gcn_norm's rules, cached like its result."""
         if self._cached_graph is not None:
             return self._cached_graph
-        loops, flow = self.add_self_loops, self.flow  # type: ignore[attr-defined]
+        # Without normalization PyG adds none, whatever `add_self_loops` is.
+        loops = self.add_self_loops and getattr(self, "normalize", True)  # type: ignore[attr-defined]
+        flow = self.flow  # type: ignore[attr-defined]
         nodes = x.shape[-2]
         if isinstance(edge_index, Graph):
             found = _pyg.of_graph(edge_index, nodes, edge_weight, flow, loops, fill)

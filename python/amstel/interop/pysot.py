@@ -16,7 +16,7 @@ from amstel.tracking.tracker import SINTTracker
 
 
 class Tracker:
-    """Images are BGR, as OpenCV reads them.
+    """Images are BGR, as OpenCV reads them, or gray [H, W].
 
     Args:
         tracker: default: `SINTTracker()`.
@@ -27,8 +27,13 @@ class Tracker:
         self.tracker, self.shift = tracker or SINTTracker(), np.array([origin, origin, 0, 0])
 
     def init(self, image: np.ndarray, bbox: Any) -> None:
-        self.tracker.init(image[..., ::-1], np.asarray(bbox, dtype=np.float64) - self.shift)
+        self.tracker.init(_rgb(image), np.asarray(bbox, dtype=np.float64) - self.shift)
 
     def track(self, image: np.ndarray) -> dict[str, Any]:
-        box = self.tracker.update(image[..., ::-1]) + self.shift
+        box = self.tracker.update(_rgb(image)) + self.shift
         return {"bbox": box.tolist(), "best_score": self.tracker.similarity}
+
+
+def _rgb(image: np.ndarray) -> Any:
+    """What is not BGR (gray, or None where OpenCV could not read a file) as it is, for the tracker to judge."""
+    return image[..., ::-1] if getattr(image, "ndim", 0) == 3 and image.shape[2] == 3 else image

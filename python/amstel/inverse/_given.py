@@ -41,9 +41,9 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
     if not fits:
         raise ValueError(f"`image` must be {wanted}, got {list(image.shape)}")
     if not (y.is_complex() if kspace else y.is_floating_point()) or not y.numel():
-        kind = "complex" if kspace else "floating point"
+        wanted = "complex" if kspace else "floating point"
         hint = "" if kspace or y.is_complex() else " (8-bit pixels divided by 255)"
-        _check.fail("image", f"{kind}{hint} and not empty", y)
+        _check.fail("image", f"{wanted}{hint} and not empty", y)
     dtype, home = y.dtype, y.device
     if not kspace:
         y = y.float()
@@ -76,11 +76,12 @@ def mask_of(mask: Any, image: Any, task: str) -> Tensor:
     """The mask as a tensor in the order of tensors: that of a color array may be [H, W, 1] or [H, W, 3], as the array is."""
     found = torch.as_tensor(mask)
     if task == "mri":
-        size = getattr(image, "shape", ())
+        size: Any = getattr(image, "shape", ())
         return columns(found, size[-1] if len(size) else None)
-    array = isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3
-    if array and found.dim() == 3 and found.shape[:2] == image.shape[:2] and found.shape[2] in (1, 3):
-        return found.movedim(2, 0)
+    shape: list[int] = list(image.shape) if isinstance(image, np.ndarray) else []
+    if len(shape) == 3 and shape[2] == 3 and found.dim() == 3 and list(found.shape[:2]) == shape[:2]:
+        if found.shape[2] in (1, 3):
+            return found.movedim(2, 0)
     return found
 
 

@@ -146,7 +146,7 @@ def _folded(z: Tensor, width: int, dim: int, boundary: str) -> Tensor:
     if boundary == "reflect":
         edges, offset = (before.flip(dim), after.flip(dim)), 1
     else:
-        edges, offset = tuple(t.sum(dim, keepdim=True) for t in (before, after)), 0
+        edges, offset = (before.sum(dim, keepdim=True), after.sum(dim, keepdim=True)), 0
     length = edges[0].shape[dim]
     for edge, at in zip(edges, (offset, size - offset - length), strict=True):
         gap = [0, 0] * (-dim - 1) + [at, size - at - length]

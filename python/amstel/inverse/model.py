@@ -76,7 +76,7 @@ class ForwardModel(nn.Module, ABC):
         super().__init__()
         expected = "a finite number > 0, or a floating-point tensor [N] of such"
         if isinstance(sigma, Tensor):
-            sizes = (0, 1)
+            sizes: tuple[int, ...] = (0, 1)
             if self.pixelwise:
                 sizes, expected = (0, 1, 4), f"{expected}, or [N, 1, H, W]"
             fits = sigma.dim() in sizes and (

@@ -1,4 +1,4 @@
-"""MRI from k-space of any scanner: by a denoiser of gray images as prior, or by a network that was trained for it."""
+"""MRI from k-space of any scanner: by a denoiser as prior, or by a network that was trained for it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from amstel.inverse.mri import MRI
 from amstel.inverse.plug_and_play import complex_denoiser, plug_and_play
 from amstel.inverse.sensitivities import estimate_sensitivities
 from amstel.nn.rim import RIM
+from amstel.reference.rim import as_complex
 
 #: Of plug-and-play, for images with a largest magnitude of about 1: the levels, the last one at least the noise; the
 #: weight of the prior; conjugate gradients for each data step; steps of the denoiser. Chosen on simulated coils.
@@ -31,13 +32,18 @@ def mri_physics(mri: MRI) -> Envelope:
 
 
 def reconstruct(
-    model: RIM, y: Tensor, mask: Tensor, sensitivities: Any = None, steps: int | None = None
+    model: RIM,
+    y: Tensor,
+    mask: Tensor,
+    sensitivities: Any = None,
+    steps: int | None = None,
 ) -> Tensor:
     """The images [N, H, W] of k-space [N, coils, H, W], centered, 0 where it is not sampled; see `amstel.restore`.
 
     Args:
-        model: of one channel, a gray denoiser: the prior of `plug_and_play`; of two channels: a network that
-            was trained for MRI, on the gradients of `mri_physics`.
+        model: a denoiser, of gray images (one channel) or of complex ones (two channels, with `trained_sigma`): the
+            prior of `plug_and_play`; or of two channels a network that was trained for MRI, on the gradients of
+            `mri_physics`.
         y, mask, sensitivities: as for `amstel.restore`.
         steps: of the model; default: one of a denoiser, which it is called often enough, or as it was trained.
     """
@@ -53,7 +59,7 @@ def reconstruct(
         if not sensitivities.isfinite().all():
             raise ValueError("`sensitivities` must be finite, got NaN or infinity")
     y, maps, back = canonical(y, mask, sensitivities)
-    if model.channels == 2:
+    if model.channels == 2 and model.trained_sigma is None:
         x = model(y, mri_physics(MRI(mask, maps, centered=True)), steps)[-1]
     else:
         masks = mask.expand(len(y), -1, -1, -1) if mask.dim() == 4 else [mask] * len(y)
@@ -66,9 +72,20 @@ def _by_denoiser(model: RIM, y: Tensor, mask: Tensor, maps: Tensor, steps: int |
     """Of one image in the gauge and scale of `canonical`, so that each is as it would be alone."""
     sigma = _noise(y, mask)
     levels = np.maximum(LEVELS, sigma).tolist()
-    denoiser = complex_denoiser(lambda x, level: model(x, Denoising(level), steps or STEPS)[-1])
+
+    def real(x: Tensor, level: float) -> Tensor:
+        return model(x, Denoising(level), steps or STEPS)[-1]
+
+    def both(x: Tensor, level: float) -> Tensor:
+        return as_complex(real(torch.view_as_real(x).permute(0, 3, 1, 2).contiguous(), level))
+
     return plug_and_play(
-        y, MRI(mask, maps, sigma, centered=True), denoiser, levels, weight=WEIGHT, iterations=ITERATIONS
+        y,
+        MRI(mask, maps, sigma, centered=True),
+        both if model.channels == 2 else complex_denoiser(real),
+        levels,
+        weight=WEIGHT,
+        iterations=ITERATIONS,
     )
 
 

@@ -25,7 +25,7 @@ from amstel.nn.rim import RIM
 
 TASKS = ("denoise", "inpaint", "deblur", "sr", "mri")
 #: Names of `RIM.pretrained`.
-SHIPPED = ("gray", "gray_conv", "color", "sr", "mri")
+SHIPPED = ("gray", "gray_conv", "color", "sr", "mri", "complex")
 #: Estimated noise up to the first is left alone, as it may be texture; from the second on it is all taken off.
 DOUBT = (3 / 255, 5 / 255)
 #: The weights are trained for 2 to 4 times; far above that there is nothing but a large image.
@@ -58,7 +58,7 @@ def restore(
     "inpaint"  image with holes     `mask`                            gray, color
     "deblur"   blurred image        convolution with `kernel`         gray, color
     "sr"       small image          antialiased bicubic by 1 / scale  sr
-    "mri"      k-space              coils, Fourier transform, `mask`  gray
+    "mri"      k-space              coils, Fourier transform, `mask`  complex
     =========  ===================  ================================  ===========
 
     "denoise" goes back to the image as sigma goes to 0, and takes nothing off that is larger than the noise, nor what
@@ -71,8 +71,8 @@ def restore(
     takes about eight times as long as to denoise. The kernel must be known: `amstel.inverse.gaussian_kernel`,
     `motion_kernel` and `disk_kernel` are the usual ones. What it brought in from beyond the border is estimated with the image.
     "sr" enlarges the luma Y (BT.601) of a color image with the network and Cb and Cr bicubically.
-    "mri" alternates the gray denoiser, on real and imaginary part, with the image next to it that fits k-space
-    (`amstel.inverse.plug_and_play`); `model="mri"` is the network that was trained for it, which is faster and worse.
+    "mri" alternates a denoiser of complex images with the image next to it that fits k-space
+    (`amstel.inverse.plug_and_play`); `model="mri"` is a network that was trained for it, which is faster and worse.
     Neither depends on the scale of k-space, nor on phase and size of the sensitivities, nor on the order of the coils: see
     `amstel.inverse.canonical`. What k-space holds where nothing is sampled does not matter.
 
@@ -96,8 +96,8 @@ def restore(
             sum of 1.
         sensitivities: of the coils, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the center of
             k-space (`amstel.data.mri.estimate_sensitivities`).
-        model: other weights, a `RIM` with as many channels as the image (1 for "sr"; for "mri" 1, a denoiser, or 2, a
-            network that was trained for it), or the name of weights that ship, as of `RIM.pretrained`.
+        model: other weights, a `RIM` with as many channels as the image (1 for "sr"; for "mri" 1, a denoiser, or 2, one of
+            complex images or a network that was trained for it), or the name of weights that ship, as of `RIM.pretrained`.
         steps: of the inference, at most as many as the weights were trained with; default: as trained, and one of the
             denoiser that "mri" calls.
         device: where to compute; default: where the tensor is, the CPU for an array.
@@ -148,7 +148,7 @@ def restore(
     automatic = sigma is None or (isinstance(sigma, str) and sigma == "auto")
     noise = noise_of(None if automatic else sigma, task, y)
     if model is None:
-        model = "sr" if task == "sr" else "color" if task != "mri" and y.shape[1] == 3 else "gray"
+        model = {"sr": "sr", "mri": "complex"}.get(task, "color" if y.shape[1] == 3 else "gray")
     if isinstance(model, str):
         if model not in SHIPPED:
             _check.fail("model", f"a RIM, or one of {', '.join(SHIPPED)}", model)

@@ -57,7 +57,8 @@ def annotate(
         boxes: found boxes [T, 4] in pixels of `frames`; a row with NaN is left out.
         truth: true boxes, alike.
         caption: one line of text for all frames, or one a frame.
-        scale: whole number by which to enlarge; default: the least that makes the shorter side 256 pixels.
+        scale: whole number by which to enlarge; default: the least that makes the shorter side 256 pixels, but not
+            the longer one more than 1280.
 
     Returns:
         uint8 [T, H', W', 3], larger by `scale` and by the lines of text.
@@ -87,7 +88,7 @@ def annotate(
     if len(captions) != count:
         raise ValueError(f"`caption` must be one line or {count}, got {len(captions)}")
     if scale is None:
-        scale = max(1, math.ceil(256 / min(height, width)))
+        scale = max(1, min(math.ceil(256 / min(height, width)), 1280 // max(height, width)))
     scale = _arguments.integer("scale", scale)
 
     image, drawing = (
@@ -136,8 +137,18 @@ def _heat(attention: Tensor, size: tuple[int, int]) -> np.ndarray:
 
 
 def _overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    place = heat * (len(HEAT) - 1)
-    below = np.minimum(place.astype(int), len(HEAT) - 2)
-    color = HEAT[below] + (HEAT[below + 1] - HEAT[below]) * (place - below)[..., None]
-    share = 0.65 * heat[..., None]
-    return (picture * (1 - share) + color * share).round().astype(np.uint8)
+    """The picture under the heat, which has 256 levels."""
+    level = (heat * 255 + 0.5).astype(np.uint8)
+    return np.rint(picture * _KEPT[level] + _ADDED[level]).astype(np.uint8)
+
+
+def _levels() -> tuple[np.ndarray, np.ndarray]:
+    """What each level of heat leaves of the picture [256, 1], and what it adds [256, 3]."""
+    heat = np.linspace(0, 1, 256, dtype=np.float32)
+    place = np.linspace(0, 1, len(HEAT))
+    color = np.stack([np.interp(heat, place, HEAT[:, k]) for k in range(3)], 1).astype(np.float32)
+    share = 0.65 * heat[:, None]
+    return 1 - share, color * share
+
+
+_KEPT, _ADDED = _levels()

@@ -89,15 +89,21 @@ def localize(
     ndimage = need("scipy.ndimage", extra="video", purpose="amstel.video.localize")
     rows, columns = maps.shape[1:]
     blur = (height / rows / 2, width / columns / 2) if sigma is None else (sigma, sigma)
+    # Enlarging and the Gaussian are linear, in one direction and then in the other: two matrices do both.
+    down, across = (
+        ndimage.gaussian_filter1d(_enlarging(n, size), b, axis=0, mode="nearest")
+        if b
+        else _enlarging(n, size)
+        for n, size, b in ((rows, height, blur[0]), (columns, width, blur[1]))
+    )
     boxes = torch.tensor([0.0, 0.0, width, height], dtype=torch.float64).repeat(len(maps), 1)
     for t, small in enumerate(maps):
         low, high = small.min(), small.max()
         if high - low <= 1e-5 * high:
             continue
         # To 0..1 first: in the tail of a softmax the values can be too small for the filter.
-        scaled = ((small - low) / (high - low))[None, None]
-        large = interpolate(scaled, (height, width), mode="bilinear", align_corners=False)[0, 0].numpy()
-        large = ndimage.gaussian_filter(large, blur, mode="nearest")
+        scaled = ((small - low) / (high - low)).numpy()
+        large = down @ scaled @ across.T
         low, high = large.min(), large.max()
         if high == low:
             continue
@@ -115,6 +121,12 @@ def localize(
     x1, y1 = boxes[:, 0].clamp(0, width - 1), boxes[:, 1].clamp(0, height - 1)
     x2, y2 = boxes[:, 2].clamp(max=width).maximum(x1 + 1), boxes[:, 3].clamp(max=height).maximum(y1 + 1)
     return torch.stack([x1, y1, x2, y2], dim=1).float().to(attention.device)
+
+
+def _enlarging(count: int, size: int) -> np.ndarray:
+    """The matrix [size, count] of bilinear interpolation in one direction."""
+    eye = torch.eye(count, dtype=torch.float64)[None]
+    return interpolate(eye, size, mode="linear", align_corners=False)[0].T.contiguous().numpy()
 
 
 def _size(frame_size: Sequence[int]) -> tuple[int, int]:

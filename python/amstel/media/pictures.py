@@ -138,7 +138,7 @@ def _ppm(path: Path, image: Any) -> np.ndarray:
 
 
 def _jpeg2000_bits(path: Path) -> int:
-    """Bits of a sample, by the marker SIZ."""
+    """Bits of a sample, by the marker of the sizes."""
     data = path.read_bytes()
     start = data.find(b"\xff\x4f\xff\x51")
     bits = (data[start + 42] & 127) + 1 if start >= 0 else 8

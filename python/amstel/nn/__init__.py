@@ -1,19 +1,24 @@
 """Modules; each is a thin shell around operators of `amstel.ops`."""
 
+from amstel.nn.autoencoder import GAE, VGAE
 from amstel.nn.backbone import SmallBackbone, VGG16Features
 from amstel.nn.cheb import ChebConv
 from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.conv_lstm import ConvLSTM, ConvLSTMCell
 from amstel.nn.drop_edge import DropEdge
 from amstel.nn.efficientnet import EfficientNetLite
+from amstel.nn.forecaster import ConvLSTMForecaster
 from amstel.nn.gcn import GCN, GCNConv, sparse_dropout
+from amstel.nn.graph_classifier import GraphClassifier
 from amstel.nn.pooling import global_max_pool, global_mean_pool, global_sum_pool
+from amstel.nn.pred_rnn import PredRNNCell
 from amstel.nn.propagation import APPNP, GCN2Conv, SGConv
 from amstel.nn.rim import RIM
 from amstel.nn.roi_align import MultiScaleRoIAlign, PSRoIPool, RoIAlign
 from amstel.nn.roi_pool import RoIPool
 from amstel.nn.sint import SINT, MarginContrastiveLoss
 from amstel.nn.spectral import SpectralConv, fourier_basis, graph_fourier, inverse_graph_fourier
+from amstel.nn.video_baselines import FrameClassifier
 from amstel.nn.video_lstm import (
     ALSTM,
     ConvALSTM,
@@ -27,23 +32,29 @@ from amstel.nn.video_lstm import (
 __all__ = [
     "ALSTM",
     "APPNP",
+    "GAE",
     "GCN",
     "RIM",
     "SINT",
+    "VGAE",
     "ChebConv",
     "ConvALSTM",
     "ConvGRUCell",
     "ConvLSTM",
     "ConvLSTMCell",
     "ConvLSTMClassifier",
+    "ConvLSTMForecaster",
     "DropEdge",
     "EfficientNetLite",
+    "FrameClassifier",
     "GCN2Conv",
     "GCNConv",
+    "GraphClassifier",
     "LSTMClassifier",
     "MarginContrastiveLoss",
     "MultiScaleRoIAlign",
     "PSRoIPool",
+    "PredRNNCell",
     "RoIAlign",
     "RoIPool",
     "SGConv",

@@ -22,8 +22,12 @@ LAZY: dict[type, type] = {}
 Features = Tensor | tuple[Tensor, Tensor | None] | None
 
 
-def prepare(x: Any, graph: Graph | Tensor, in_channels: int) -> Graph:
-    """Checks x and returns the graph as a Graph."""
+def prepare(x: Any, graph: Graph | Tensor, in_channels: int, sampled: bool = False) -> Graph:
+    """Checks x and returns the graph as a Graph; `sampled`: whether the layer takes a SampledGraph."""
+    if not sampled and getattr(graph, "_is_sampled", False):
+        raise ValueError(
+            f"`graph` must be a whole Graph for this layer, got {graph!r}: GCNConv and GCN take sampled ones"
+        )
     if type(x) is tuple:
         if len(x) != 2:
             _check.fail("x", "a tensor or a pair (x_src, x_dst)", x)
@@ -34,6 +38,8 @@ def prepare(x: Any, graph: Graph | Tensor, in_channels: int) -> Graph:
                 _check.fail(
                     "x", f"a pair (x_src, x_dst) of dense [N, {in_channels}] or [B, N, {in_channels}]", t
                 )
+            if t.dtype not in _check.FLOATS:
+                _check.fail("x", "float64, float32, bfloat16 or float16", t)
         if not isinstance(graph, Graph):
             _check.fail_type("graph", "an amstel.Graph where `x` is a pair", graph)
         if (graph.num_cols, graph.num_rows) != (
@@ -57,6 +63,8 @@ def prepare(x: Any, graph: Graph | Tensor, in_channels: int) -> Graph:
             or (x.shape[-1] != in_channels and in_channels != -1)
         ):
             _check.fail("x", expected, x)
+        if x.dtype not in _check.FLOATS:
+            _check.fail("x", "float64, float32, bfloat16 or float16", x)
         nodes = x.shape[-2]
     if isinstance(graph, Tensor):
         graph = Graph.from_edge_index(graph, num_nodes=nodes)
@@ -64,6 +72,8 @@ def prepare(x: Any, graph: Graph | Tensor, in_channels: int) -> Graph:
         raise TypeError(
             f"`graph` must be an amstel.Graph or an edge_index [2, E], got {_check.describe(graph)}"
         )
+    if x is None and sampled and getattr(graph, "_is_sampled", False):
+        raise ValueError("`x` must be a tensor on a SampledGraph, got None")
     if graph.num_cols != nodes:
         what = (
             "without features `in_channels` is the number of nodes" if x is None else f"`x` has {nodes} rows"

@@ -15,7 +15,7 @@ Returns = tuple[Tensor, Tensor | None]
 
 
 class _Sequence(nn.Module, metaclass=Placed):
-    """What the five models share: checks, the order of dimensions, `lengths`, the head of every step."""
+    """What the models share: checks, the order of dimensions, `lengths`, the head of every step."""
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ def _frames(x: Tensor, channels: int, least: int) -> Tensor:
 
 
 class VGG16Features(nn.Module, metaclass=Placed):
-    """The thirteen convolutions of VGG-16 up to pool5: a 224x224 frame becomes 512 channels of 7x7.
+    """The thirteen convolutions of VGG-16 up to pool5: a 224x224 frame becomes 512 channels of 7x7; or on to fc7.
 
     The parameters are named as in torchvision, so that its files load as they are; what they hold of the
     classifier is left out:
@@ -40,8 +40,11 @@ class VGG16Features(nn.Module, metaclass=Placed):
     Args:
         normalize: take frames in [0, 1] and normalize them with the ImageNet mean and standard deviation inside;
             False for frames that are normalized already.
+        layer: "pool5", or "fc7": the two hidden layers of the classifier on top, after their ReLU, which make a
+            vector of a frame. Frames of another size than 224x224 are averaged to 7x7 in front, as torchvision does.
 
-    Shapes: x [..., 3, H, W] with any leading dimensions, such as [T, N]; result [..., 512, H // 32, W // 32].
+    Shapes: x [..., 3, H, W] with any leading dimensions, such as [T, N]; result [..., 512, H // 32, W // 32], or with
+    layer="fc7" [..., 4096].
 
     Source: K. Simonyan and A. Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition,
     ICLR 2015, table 1, configuration D.
@@ -56,8 +59,9 @@ class VGG16Features(nn.Module, metaclass=Placed):
     out_channels = 512
     stride = 32
 
-    def __init__(self, normalize: bool = True):
+    def __init__(self, normalize: bool = True, layer: str = "pool5"):
         super().__init__()
+        self.layer = _check.choice("layer", layer, ("pool5", "fc7"))
         layers: list[nn.Module] = []
         channels = 3
         for width in _VGG16:
@@ -67,6 +71,12 @@ class VGG16Features(nn.Module, metaclass=Placed):
             else:
                 layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
+        self.classifier: nn.Sequential | None = None
+        if layer == "fc7":
+            self.out_channels = 4096
+            # The dropout between them is that of training ImageNet: what is asked for here does not drop.
+            first, second = nn.Linear(512 * 7 * 7, 4096), nn.Linear(4096, 4096)
+            self.classifier = nn.Sequential(first, nn.ReLU(inplace=True), nn.Identity(), second, nn.ReLU())
         self.normalize = normalize
         for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
@@ -75,12 +85,16 @@ class VGG16Features(nn.Module, metaclass=Placed):
         flat = _frames(x, 3, self.stride)
         if self.normalize:
             flat = (flat - self.mean) / self.std
-        return self.features(flat).unflatten(0, x.shape[:-3])
+        maps = self.features(flat)
+        if self.classifier is not None:
+            maps = self.classifier(nn.functional.adaptive_avg_pool2d(maps, 7).flatten(1))
+        return maps.unflatten(0, x.shape[:-3])
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        kept = {name: value for name, value in state_dict.items() if not name.startswith("classifier.")}
+        unused = "classifier." if self.classifier is None else "classifier.6."
+        kept = {name: value for name, value in state_dict.items() if not name.startswith(unused)}
         return super().load_state_dict(kept, strict, assign)
 
 

@@ -85,7 +85,17 @@ class ChebConv(Convolution):
         if type(x) is tuple:
             _check.fail("x", "a tensor: a Laplacian is of one kind of nodes", x)
         graph = prepare(x, graph, self.in_channels)
-        ratio = 2 / _largest(self.lambda_max if lambda_max is None else lambda_max, batch, graph.num_nodes)
+        largest = self.lambda_max if lambda_max is None else lambda_max
+        if (
+            batch is None
+            and isinstance(largest, Tensor)
+            and largest.numel() != 1
+            and graph._offsets is not None
+        ):
+            if largest.shape != (graph.num_graphs,):
+                _check.fail("lambda_max", f"one number, or [{graph.num_graphs}] for {graph!r}", largest)
+            batch = graph.batch_index
+        ratio = 2 / _largest(largest, batch, graph.num_nodes)
 
         def laplacian(h: Tensor) -> Tensor:
             y = spmm(graph, h, edge_weight, norm="sym", self_loops=0.0)

@@ -21,6 +21,9 @@ class DropEdge(nn.Module):
 
     forward(graph, edge_weight=None): edge_weight [E], else the graph's own weights, else ones of the default dtype.
 
+    Raises:
+        ValueError or TypeError: an argument is not as described, in eval mode too.
+
     Source: Y. Rong, W. Huang, T. Xu and J. Huang, DropEdge: Towards Deep Graph Convolutional Networks on Node
     Classification, ICLR 2020, equation 4 (whose directions of an edge are drawn one by one, too).
 
@@ -35,10 +38,19 @@ class DropEdge(nn.Module):
         self.p = float(_check.number("p", p, "in [0, 1)", least=0, below=1))
 
     def forward(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor | None:
-        if not self.training or self.p == 0:
-            return edge_weight
         if not isinstance(graph, Graph):
             _check.fail_type("graph", "an amstel.Graph", graph)
+        if edge_weight is not None:
+            expected = f"a floating-point tensor [{graph.num_edges}] on {graph.device}"
+            _check.tensor("edge_weight", edge_weight, expected)
+            if (
+                edge_weight.shape != (graph.num_edges,)
+                or edge_weight.dtype not in _check.FLOATS
+                or edge_weight.device != graph.device
+            ):
+                _check.fail("edge_weight", expected, edge_weight)
+        if not self.training or self.p == 0:
+            return edge_weight
         if edge_weight is None:
             edge_weight = graph._weight
         if edge_weight is None:

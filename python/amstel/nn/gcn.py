@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 from amstel import _check
 from amstel.graph import Graph
 from amstel.nn._convolution import LAZY, Convolution, Features, Lazy, loop_weight, prepare
-from amstel.nn._sparse import _structures, is_sparse, matmul, sparse_dropout  # noqa: F401
+from amstel.nn._sparse import _structures, dropout, is_sparse, matmul, sparse_dropout  # noqa: F401
 from amstel.nn.drop_edge import DropEdge
 from amstel.ops.spmm import NORMS, spmm
+from amstel.sampled import SampledGraph, targets_of
 
 ORDERS = ("auto", "transform_first", "propagate_first")
 
@@ -38,7 +40,8 @@ class GCNConv(Convolution):
     Shapes: x [N, F] or [B, N, F], dense; or a torch.sparse_csr tensor [N, F] (its structure is converted once
     a tensor and forgotten with it; no gradient to it); or None, which stands for X = I. graph: a `Graph` of
     N nodes, or an edge_index [2, E] that is converted in every call. Or x = (x_src, x_dst) with a bipartite graph, as
-    `amstel.ops.spmm` defines it; W_self is then for x_dst. Result: [N, F'] or [B, N, F'].
+    `amstel.ops.spmm` defines it; W_self is then for x_dst. Or a `SampledGraph` of N sources, whose targets are the first
+    of them. Result: [N, F'] or [B, N, F'], with a row for each target.
     Parameters: weight [F, F'], weight_self [F, F'], bias [F'], weights Glorot-initialized.
 
     Raises:
@@ -87,11 +90,11 @@ class GCNConv(Convolution):
         return self.in_channels, self.out_channels
 
     def forward(self, x: Features, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        graph = prepare(x, graph, self.in_channels)
+        graph = prepare(x, graph, self.in_channels, sampled=True)
         how: dict[str, Any] = {"edge_weight": edge_weight, "norm": self.norm, "self_loops": self.self_loops}
         given: Any = x
         pair = type(x) is tuple
-        own = given[1] if pair else given
+        own = given[1] if pair else targets_of(given, graph)
         if self.weight_self is not None and pair and own is None:
             raise ValueError("`x` must be a pair (x_src, x_dst) of tensors with self_weight=True")
         if self._propagates_first(given[0] if pair else given):
@@ -100,7 +103,7 @@ class GCNConv(Convolution):
             if pair:
                 h: Any = tuple(None if t is None else t @ self.weight for t in given)
             else:
-                h = matmul(own, self.weight)
+                h = matmul(given, self.weight)
             if self.weight_self is None:
                 # Bias and activation ride along.
                 return spmm(graph, h, bias=self.bias, activation=self.activation, **how)
@@ -140,7 +143,9 @@ class GCN(nn.Module):
             side, or their maximum (Xu et al., Representation Learning on Graphs with Jumping Knowledge Networks, 2018).
         drop_edge: rate at which the edges of every forward pass are dropped while training, see `DropEdge`.
 
-    Shapes: x and graph as `GCNConv`; result: logits [N, out_channels] or [B, N, out_channels].
+    Shapes: x and graph as `GCNConv`; result: logits [N, out_channels] or [B, N, out_channels]. graph may be a list of a
+    `SampledGraph` a layer, as the batches of `amstel.data.NeighborLoader` have them (`batch.layers`), with x for the
+    sources of the first of them; the logits are then those of the targets of the last.
 
     Source: T. N. Kipf and M. Welling, ICLR 2017, equation 9 and section 5.2.
     `amstel.apps.graphs.train.study` trains it by the paper's protocol, many seeds at a time.
@@ -203,30 +208,46 @@ class GCN(nn.Module):
         if self.jumping is not None:
             self.head.reset_parameters()
 
-    def forward(self, x: Tensor | None, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        graph = prepare(x, graph, self.in_channels)
-        edge_weight = self.drop_edge(graph, edge_weight)
+    def forward(
+        self,
+        x: Tensor | None,
+        graph: Graph | Tensor | Sequence[SampledGraph],
+        edge_weight: Tensor | None = None,
+    ) -> Tensor:
+        graphs = self._graphs(x, graph)
+        if self.training and self.drop_edge.p:
+            if isinstance(graphs[0], SampledGraph):
+                raise ValueError("`drop_edge` must be 0 on sampled graphs, which leave edges out already")
+            edge_weight = self.drop_edge(graphs[0], edge_weight)
         seen = []
-        for layer in self.layers:
-            before = x
-            if x is not None and hasattr(
-                graph, "dropout"
-            ):  # a DistributedGraph: by node, for any number of ranks
-                x = graph.dropout(x, self.dropout, self.training)
-            elif is_sparse(x):
-                x = sparse_dropout(x, self.dropout, self.training)  # type: ignore[arg-type]
-            elif x is not None:
-                x = nn.functional.dropout(x, self.dropout, self.training)
+        for layer, graph in zip(self.layers, graphs, strict=True):
+            before = targets_of(x, graph)
+            x = dropout(x, graph, self.dropout, self.training)
             x = layer(x, graph, edge_weight)
             if self.residual and before is not None and not is_sparse(before) and before.shape == x.shape:
                 x = x + before
             seen.append(x)
         assert x is not None
+        if isinstance(graphs[0], SampledGraph):
+            seen = [h[..., : x.shape[-2], :] for h in seen]  # of the last targets
         if self.jumping == "cat":
             return self.head(torch.cat(seen, -1))
         if self.jumping == "max":
             return self.head(torch.stack(seen).amax(0))
         return x
+
+    def _graphs(self, x: Any, graph: Any) -> list[Any]:
+        """One graph a layer."""
+        if not isinstance(graph, (list, tuple)):
+            square = isinstance(graph, SampledGraph) and graph.is_square  # the nodes of all layers
+            return [prepare(x, graph, self.in_channels, sampled=square)] * len(self.layers)
+        for number, one in enumerate(graph):
+            if not isinstance(one, SampledGraph):
+                _check.fail_type(f"graph[{number}]", "an amstel.data.SampledGraph", one)
+        if len(graph) != len(self.layers):
+            raise ValueError(f"`graph` must be {len(self.layers)} graphs, one a layer, got {len(graph)}")
+        prepare(x, graph[0], self.in_channels, sampled=True)
+        return list(graph)
 
     def extra_repr(self) -> str:
         return f"dropout={self.dropout}"

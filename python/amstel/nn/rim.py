@@ -211,11 +211,11 @@ class RIM(nn.Module, metaclass=Placed):
 
     @classmethod
     def pretrained(cls, name: str) -> RIM:
-        """The network with weights that ship, "gray", "color", "sr" or "mri", in evaluation mode.
+        """The network with weights that ship, "gray", "color", "3task", "sr", "mri" or "complex", in evaluation mode.
 
-        "gray" (a U-Net) and "color" are denoisers, "sr" enlarges the gray image 2, 3 or 4 times, "mri" takes complex
-        images of several coils; "gray_conv" is the gray denoiser of the last release. See the cards beside the files. Needs
-        the extra [restore].
+        "gray" and "color" are denoisers, "complex" is one of complex images, as two channels; "sr" enlarges a gray image
+        2, 3 or 4 times; "mri" takes complex images of several coils; "3task" denoises, fills holes and enlarges. All are
+        U-Nets but "gray_conv", the gray denoiser of the last release. See their cards. Needs the extra [restore].
         """
         from amstel import weights
 
@@ -227,7 +227,7 @@ class RIM(nn.Module, metaclass=Placed):
         model.load_state_dict(weights.load(file))
         model.trained_steps = int(said.get("trained_steps", model.steps))
         settings = json.loads(said.get("settings", "{}"))
-        if settings.get("task") in ("gray", "grey", "color", "colour"):
+        if settings.get("task") in ("gray", "grey", "color", "colour", "3task", "complex"):
             low, high = settings["sigma"]
             model.trained_sigma = low / 255, high / 255
         return model.eval()

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check
+from amstel.nn.roi_pool import FixedPooling
 from amstel.ops.roi_align import _sampling, ps_roi_pool, roi_align
-from amstel.ops.roi_pool import _output_size, _scale
+from amstel.ops.roi_pool import _output_size
 
 # A traced graph calls the functions instead of looking into them.
 torch.fx.wrap("roi_align")
 torch.fx.wrap("ps_roi_pool")
 
 
-class RoIAlign(nn.Module):
+class RoIAlign(FixedPooling):
     """`amstel.ops.roi_align` with fixed arguments, in place of `torchvision.ops.RoIAlign`.
 
     Args:
@@ -41,13 +42,11 @@ class RoIAlign(nn.Module):
         sampling_ratio: int = -1,
         aligned: bool = False,
     ):
-        super().__init__()
-        _output_size(output_size)
+        super().__init__(output_size, spatial_scale)
         _sampling(sampling_ratio)
         if not isinstance(aligned, bool):
             raise TypeError(f"`aligned` must be True or False, got {_check.describe(aligned)}")
-        self.output_size, self.sampling_ratio, self.aligned = output_size, sampling_ratio, aligned
-        self.spatial_scale = _scale("spatial_scale", spatial_scale)
+        self.sampling_ratio, self.aligned = sampling_ratio, aligned
 
     def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
         return roi_align(
@@ -55,13 +54,10 @@ class RoIAlign(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return (
-            f"output_size={self.output_size}, spatial_scale={self.spatial_scale}, "
-            f"sampling_ratio={self.sampling_ratio}, aligned={self.aligned}"
-        )
+        return f"{super().extra_repr()}, sampling_ratio={self.sampling_ratio}, aligned={self.aligned}"
 
 
-class PSRoIPool(nn.Module):
+class PSRoIPool(FixedPooling):
     """`amstel.ops.ps_roi_pool` with fixed output size and scale, in place of `torchvision.ops.PSRoIPool`.
 
     Args:
@@ -76,17 +72,8 @@ class PSRoIPool(nn.Module):
         torch.Size([1, 2, 3, 3])
     """
 
-    def __init__(self, output_size: int | Sequence[int], spatial_scale: float = 1.0):
-        super().__init__()
-        _output_size(output_size)
-        self.output_size = output_size
-        self.spatial_scale = _scale("spatial_scale", spatial_scale)
-
     def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
         return ps_roi_pool(input, boxes, self.output_size, self.spatial_scale)
-
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
 
 
 class MultiScaleRoIAlign(nn.Module):

@@ -13,7 +13,20 @@ from amstel.ops.roi_pool import _output_size, _scale, roi_pool
 torch.fx.wrap("roi_pool")
 
 
-class RoIPool(nn.Module):
+class FixedPooling(nn.Module):
+    """What modules of ROI pooling have in common: output size and scale, checked when they are made."""
+
+    def __init__(self, output_size: int | Sequence[int], spatial_scale: float = 1.0):
+        super().__init__()
+        _output_size(output_size)
+        self.output_size = output_size
+        self.spatial_scale = _scale("spatial_scale", spatial_scale)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
+
+
+class RoIPool(FixedPooling):
     """`amstel.ops.roi_pool` with fixed output size and scale, in place of `torchvision.ops.RoIPool`.
 
     Works under `torch.fx.symbolic_trace`, `torch.compile` and `torch.export`.
@@ -30,14 +43,5 @@ class RoIPool(nn.Module):
         torch.Size([1, 3, 7, 7])
     """
 
-    def __init__(self, output_size: int | Sequence[int], spatial_scale: float = 1.0):
-        super().__init__()
-        _output_size(output_size)
-        self.output_size = output_size
-        self.spatial_scale = _scale("spatial_scale", spatial_scale)
-
     def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
         return roi_pool(input, boxes, self.output_size, self.spatial_scale)
-
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"

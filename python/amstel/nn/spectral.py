@@ -36,35 +36,51 @@ def _one_basis(values: Tensor, vectors: Tensor) -> Tensor:
             node = int((part >= part.max() - 1e-9).nonzero()[0])
             direction = rest[node] / rest[node].norm()
             out[:, k] = space @ direction
-            rest -= torch.outer(rest @ direction, direction)
+            rest = rest - torch.outer(rest @ direction, direction)
     return out
 
 
-def _solve(graph: Graph) -> tuple[Tensor, Tensor]:
+def _solve(graph: Graph, edge_weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     eye = torch.eye(graph.num_rows, dtype=torch.float64, device=graph.device)
-    laplacian = eye - spmm(graph, eye, norm="sym", self_loops=0.0)
+    edge_weight = None if edge_weight is None else edge_weight.double()
+    laplacian = eye - spmm(graph, eye, edge_weight, norm="sym", self_loops=0.0)
     if not torch.allclose(laplacian, laplacian.T, atol=1e-10):
-        raise ValueError(f"a graph Fourier transform needs a symmetric graph, got a directed {graph!r}")
+        what = "a directed" if edge_weight is None else "an `edge_weight` that differs with the direction, of"
+        raise ValueError(f"a graph Fourier transform needs a symmetric graph, got {what} {graph!r}")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the bits of LAPACK depend on the number
     try:
         values, vectors = torch.linalg.eigh(laplacian)
+        if vectors.requires_grad and bool((values.diff() <= 1e-9).any()):
+            raise ValueError(
+                "`edge_weight` must not require a gradient where eigenvalues are equal: their eigenvectors have none"
+            )
         return values, _one_basis(values, vectors)
     finally:
         torch.set_num_threads(threads)
 
 
-def fourier_basis(graph: Graph, modes: int | None = None) -> tuple[Tensor, Tensor]:
+def fourier_basis(
+    graph: Graph, modes: int | None = None, edge_weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The `modes` (default: all) smoothest eigenvectors of L = I - D^-1/2 A D^-1/2.
 
-    Returns:
-        eigenvalues [M], ascending and in [0, 2], and eigenvectors U [N, M], float32, computed in float64
-        once a Graph. Signs, and the basis where eigenvalues are equal, follow a rule and not the solver: in each
-        eigenspace the node with the largest part (the first of equals) gives a vector that is positive there, and
-        so on orthogonally to it. On the CPU the bits do not depend on the number of threads. O(N^3) time, O(N^2) memory: for graphs of some thousand nodes.
+        Args:
+            graph: symmetric.
+            modes: M, from 1 to N.
+            edge_weight: [E], in place of the graph's own weights, alike in both directions; then the basis is computed in
+    every call, and float64 if this is. Differentiable in it, through the degrees too, where no two eigenvalues are
+                equal.
 
-    Raises:
-        ValueError: the graph is not symmetric or has fewer nodes than `modes`.
+        Returns:
+            eigenvalues [M], ascending and in [0, 2], and eigenvectors U [N, M], float32, computed in float64
+            once a Graph. Signs, and the basis where eigenvalues are equal, follow a rule and not the solver: in each
+            eigenspace the node with the largest part (the first of equals) gives a vector that is positive there, and
+            so on orthogonally to it. On the CPU the bits do not depend on the number of threads. O(N^3) time, O(N^2) memory: for graphs of some thousand nodes.
+
+        Raises:
+            ValueError: the graph is not symmetric or has fewer nodes than `modes`, or edge_weight requires a gradient
+                and eigenvalues are equal, as those of nodes that are alike.
     """
     if not isinstance(graph, Graph):
         _check.fail_type("graph", "an amstel.Graph", graph)
@@ -72,6 +88,13 @@ def fourier_basis(graph: Graph, modes: int | None = None) -> tuple[Tensor, Tenso
     modes = n if modes is None else _check.integer("modes", modes)
     if not 1 <= modes <= n or not graph.is_square:
         _check.fail("modes", f"from 1 to the number of nodes of {graph!r}", modes)
+    if edge_weight is not None:
+        expected = f"a floating-point tensor [{graph.num_edges}]"
+        if _check.tensor("edge_weight", edge_weight, expected).dtype not in _check.FLOATS:
+            _check.fail("edge_weight", expected, edge_weight)
+        values, vectors = _solve(graph, edge_weight)
+        dtype = torch.promote_types(edge_weight.dtype, torch.float32)
+        return values[:modes].to(dtype), vectors[:, :modes].to(dtype).contiguous()
     kept = _bases.setdefault(graph, {})
     if modes not in kept:
         values, vectors = plainly(lambda: _solve(graph))
@@ -128,6 +151,8 @@ class SpectralConv(Convolution):
     Shapes: x [N, F] or [B, N, F], dense; graph: a symmetric `Graph`, best always the same one, or an
     edge_index (whose eigenvectors are then computed in every call). Parameters: weight [M, F, F'], bias [F'].
 
+    forward(x, graph, edge_weight=None): edge_weight [E] as `fourier_basis` takes it, which is also what it costs.
+
     Source: J. Bruna, W. Zaremba, A. Szlam and Y. LeCun, Spectral Networks and Locally Connected
     Networks on Graphs, ICLR 2014, equation 3.2; Kipf and Welling, ICLR 2017, equation 3.
 
@@ -157,12 +182,12 @@ class SpectralConv(Convolution):
         )
         self.reset_parameters()
 
-    def forward(self, x: Tensor, graph: Graph | Tensor) -> Tensor:
+    def forward(self, x: Tensor, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
         graph = prepare(x, graph, self.in_channels)
         if x is None or type(x) is tuple or is_sparse(x):
             _check.fail("x", "a dense tensor", x)
-        spectrum = torch.einsum("...mi,mio->...mo", graph_fourier(x, graph, self.modes), self.weight)
-        y = inverse_graph_fourier(spectrum, graph, self.modes)
+        basis = fourier_basis(graph, self.modes, edge_weight)[1].to(_rows("x", x, graph.num_rows).dtype)
+        y = basis @ torch.einsum("...mi,mio->...mo", basis.T @ x, self.weight)
         return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:

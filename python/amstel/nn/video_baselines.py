@@ -1,4 +1,4 @@
-"""What VideoLSTM is compared with: LSTM, ALSTM and ConvLSTM, with class scores after every step."""
+"""What VideoLSTM is compared with: single frames, LSTM, ALSTM and ConvLSTM, with class scores after every step."""
 
 from __future__ import annotations
 
@@ -10,6 +10,58 @@ from amstel.nn._video import Returns, _choice, _mask, _Sequence, _softmax, _summ
 from amstel.nn.conv_lstm import ConvLSTM, _pair, _widths
 
 
+class FrameClassifier(_Sequence):
+    r"""Class scores of every frame by itself: the baseline without a memory.
+
+    logits_t = W_2 dropout(tanh(W_1 x_t + b_1)) + b_2, with x_t the features averaged over the map;
+    `amstel.nn.predict` averages the scores of a clip's frames.
+
+    Args:
+        in_channels, num_classes: C of the features, K.
+        hidden_channels, feature_size, attention_channels: not used; taken so that the models are made alike.
+        head_channels: width of the hidden layer of the head.
+        dropout: rate before the last layer of the head.
+        batch_first: features and results begin [N, T].
+
+    Shapes: features [T, N, C], or [T, N, C, H, W], which are averaged over the map; lengths None or [N] integers from
+    1 to T: what lies past the end of a clip is neither read nor differentiated, logits are 0 there.
+    Returns logits [T, N, K] and None.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
+    Source: K. Simonyan and A. Zisserman, Two-Stream Convolutional Networks for Action Recognition in Videos, NeurIPS
+    2014, section 2, with the head that the other models have.
+
+    Example:
+        >>> model = amstel.nn.FrameClassifier(16, 8, num_classes=3)
+        >>> model(torch.randn(5, 2, 16, 7, 7))[0].shape
+        torch.Size([5, 2, 3])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        num_classes: int,
+        *,
+        feature_size: int | tuple[int, int] = (7, 7),
+        attention_channels: int | None = None,
+        head_channels: int = 1024,
+        dropout: float = 0.7,
+        batch_first: bool = False,
+    ):
+        super().__init__(
+            in_channels, hidden_channels, num_classes, in_channels, head_channels, dropout, batch_first
+        )
+
+    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Returns:
+        x = self._maps("features", features, self.in_channels, None, vectors=True)
+        kept = _kept(lengths, x.shape[0], x.shape[1], x.device)
+        x = _mask(x, kept)
+        return self._returns(x.mean((3, 4)) if x.dim() == 5 else x, None, kept)
+
+
 class LSTMClassifier(_Sequence):
     r"""An LSTM on one vector a frame, with class scores after every step: the baseline without a map.
 
@@ -18,7 +70,7 @@ class LSTMClassifier(_Sequence):
 
     Args:
         in_channels, hidden_channels, num_classes: C of the features, width of the LSTM, K.
-        feature_size, attention_channels: not used; taken so that the five models are made alike.
+        feature_size, attention_channels: not used; taken so that the models are made alike.
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
         batch_first: features and results begin [N, T].
@@ -152,7 +204,7 @@ class ConvLSTMClassifier(_Sequence):
         in_channels, hidden_channels, num_classes: C of the features, channels of the ConvLSTM, K.
         kernel_size: side of the kernels of both convolutions.
         feature_size: (H, W) of the maps, or one number: the head depends on it.
-        attention_channels: not used; taken so that the five models are made alike.
+        attention_channels: not used; taken so that the models are made alike.
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
         batch_first: features and results begin [N, T].

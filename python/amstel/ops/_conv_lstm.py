@@ -13,7 +13,6 @@ passes, so that gates that are computed again go through the same kernels on the
 from __future__ import annotations
 
 import math
-import os
 
 import torch
 from torch import Tensor
@@ -84,8 +83,8 @@ class Plain:
         """Gradient of the weight, or without x that of the input, of `shape` [n, H, W, C]."""
         n, height, width, channels = shape
         if x is None:  # only its shape is looked at
-            size = height + self.odd[0], width + self.odd[1]
-            like = first(grad.new_empty(1).expand(n, *size, channels + self.filled))
+            size = (n, height + self.odd[0], width + self.odd[1], channels + self.filled)
+            like = first(_shaped(grad, size))
         else:
             like = self._padded(x)
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
@@ -95,6 +94,15 @@ class Plain:
         if x is None:
             return last(grad_x[:, :channels, :height, :width])
         return grad_weight[:, : self.inputs]
+
+
+def _shaped(memory: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Something of this size, whose values do not matter. On CUDA its layout does: where it is not that of the gradient,
+    cuDNN's gradient is transposed there and back."""
+    if not on_cuda(memory):
+        return memory.new_empty(1).expand(size)
+    count = math.prod(size)
+    return (memory.view(-1)[:count] if count <= memory.numel() else memory.new_empty(count)).view(size)
 
 
 def parts(count: int, size: int) -> list[slice]:
@@ -182,17 +190,28 @@ class Plan:
             self._join()
 
     def _memory_bound(self, items: int) -> bool:
-        choice = os.environ.get("AMSTEL_LSTM_STEP")  # (of the next measurement)
-        if choice:
-            return choice == "join"
-        return self.hidden + self.inputs <= 256 and items * math.prod(self.size) >= 1024
+        pixels, short = items * math.prod(self.size), self.dtype != torch.float32
+        if self.hidden + self.inputs <= 256:
+            return pixels >= (4096 if short else 8192)
+        return (
+            not short and pixels < 1024
+        )  # and of few pixels in TF32 cuDNN is slower where there is less to do
 
     def _join(self) -> None:
-        both = self.hidden + self.inputs
         weight = torch.cat([self.weight_hh, self.weight_ih], 1)
-        self.joined = Plain(pad(weight, (0, 0, 0, 0, 0, -both % 8)), self.dilation, "same")
-        self.zeros: Tensor | None = None  # the channels that fill up to a multiple of 8
+        self.joined = Plain(pad(weight, (0, 0, 0, 0, 0, -weight.shape[1] % 8)), self.dilation, "same")
         self.bias_row = None if self.bias is None else self.bias.to(self.dtype)[None].contiguous()
+
+    def beside(self, h: Tensor, xs: Tensor) -> Tensor | None:
+        """Where steps join h and x: [steps + 1, n, H, W, channels] with h before the first one, the x of each, and zeros
+        up to a multiple of 8 channels; every step writes its h behind itself."""
+        if self.joined is None:
+            return None
+        found = self.empty(len(xs) + 1, xs.shape[1], channels=self.joined.inputs)
+        found[:-1, ..., self.hidden : self.hidden + self.inputs] = xs
+        found[:-1, ..., self.hidden + self.inputs :] = 0
+        found[0, ..., : self.hidden] = h
+        return found
 
     def empty(self, *leading: int, channels: int, dtype: torch.dtype | None = None) -> Tensor:
         return self.weight_hh.new_empty(*leading, *self.size, channels, dtype=dtype or self.dtype)
@@ -239,23 +258,13 @@ class Plan:
             _ops.winograd_lstm(h, joined, self.packed, gates, bias, c, peephole, h_out, c_out, activated)
             return
         assert self.recurrent is not None
-        if self.joined is not None:
-            gates, more = self.joined(self._beside(h, x)), self.bias_row
+        if self.joined is not None:  # h is given with x beside it
+            gates, more = self.joined(h), self.bias_row
         else:
             assert gates is not None
             more = self.recurrent(h).view(-1, 4 * self.hidden)
-        rows = [t if t is None else t.view(-1, t.shape[-1]) for t in (gates, c, h_out, c_out, activated)]
-        _ops.conv_lstm_gates(rows[0], more, rows[1], peephole, *rows[2:])
-
-    def _beside(self, h: Tensor, x: Tensor) -> Tensor:
-        """The channels of h, of x, and zeros up to a multiple of 8."""
-        assert self.joined is not None
-        missing = self.joined.inputs - h.shape[-1] - x.shape[-1]
-        if not missing:
-            return torch.cat([h, x], -1)
-        if self.zeros is None or self.zeros.shape[:-1] != h.shape[:-1]:
-            self.zeros = h.new_zeros(*h.shape[:-1], missing)
-        return torch.cat([h, x, self.zeros], -1)
+        rows = [t if t is None else t.view(-1, t.shape[-1]) for t in (gates, c, c_out, activated)]
+        _ops.conv_lstm_gates(rows[0], more, rows[1], peephole, h_out.flatten(0, 2), *rows[2:])
 
 
 def _initial(state: Tensor | None, out: Tensor) -> None:
@@ -295,17 +304,21 @@ def conv_lstm(
         for k, chunk in enumerate(plan.chunks):
             xs = last(x[chunk, group])
             hoisted = plan.input_gates(xs)
+            beside = plan.beside(h[chunk.start % len(h), group], xs)
             if keep == "state":
                 c[k + 1, group] = c[k, group]
             for t in range(chunk.start, chunk.stop):
+                own = t - chunk.start
                 source, target = h[t % len(h), group], h[(t + 1) % len(h), group]
+                if beside is not None:
+                    source, target = beside[own], beside[own + 1, ..., : plan.hidden]
                 at = (t, t + 1) if keep == "gates" else (k + 1,) * 2 if keep == "state" else (0, 0)
                 c_source, c_target = c[at[0], group], c[at[1], group]
                 on = None if mask is None else mask[t, group, None, None, None]
                 before = c_source.clone() if on is not None else c_source
                 plan.step(
-                    xs[t - chunk.start],
-                    None if hoisted is None else hoisted[t - chunk.start],
+                    xs[own],
+                    None if hoisted is None else hoisted[own],
                     source,
                     c_source,
                     peephole,
@@ -314,8 +327,13 @@ def conv_lstm(
                     gates[t, group] if keep == "gates" else None,
                 )
                 if on is not None:
-                    target.copy_(torch.where(on, target, source))
+                    target.copy_(torch.where(on, target, source[..., : plan.hidden]))
                     c_target.copy_(torch.where(on, c_target, before))
+            if beside is not None:
+                if keep == "last":
+                    h[chunk.stop % 2, group] = beside[-1, ..., : plan.hidden]
+                else:
+                    h[chunk.start + 1 : chunk.stop + 1, group] = beside[1:, ..., : plan.hidden]
             plan.release()
     if keep == "last":
         h = h[steps % 2 : steps % 2 + 1].clone()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from amstel import reference
 from amstel.ops._conv_lstm import first, sum_dtype
@@ -93,6 +94,13 @@ class ConvLstm(torch.autograd.Function):
 # ---- The cell ----
 
 
+def _in_rows(t: Tensor, laid: torch.memory_format, width: int) -> Tensor:
+    """Rows of the memory of t. One view: this runs at every step, and a call of torch costs as much as a launch."""
+    if not width or is_compiling():  # a compiler sees through those better
+        return _rows(_flat(t, laid), width)
+    return t.as_strided((t.numel() // width, width), (width, 1))
+
+
 def _rows(t: Tensor, inner: int) -> Tensor:
     return t.reshape(-1, inner) if inner else t.reshape(0, 0)
 
@@ -105,13 +113,9 @@ def cell(
     gates, c = gates.contiguous(memory_format=laid), c.contiguous(memory_format=laid)
     h, c_out = torch.empty_like(c, dtype=gates.dtype), torch.empty_like(c)
     activated = torch.empty_like(gates) if keep else None
-    # One view each: this runs at every step, and every call of torch costs the host as much as the kernel's launch.
-    rows = c.numel() // inner if inner else 0
-    wide, state = ((rows, 4 * inner), (4 * inner, 1)), ((rows, inner), (inner, 1))
-    _ops.conv_lstm_gates(
-        gates.as_strided(*wide), None, c.as_strided(*state), weights, h.as_strided(*state), c_out.as_strided(*state),
-        None if activated is None else activated.as_strided(*wide),
-    )  # fmt: skip
+    shapes = ((gates, 4), (c, 1), (h, 1), (c_out, 1), (activated, 4))
+    g, old, new_h, new_c, act = (t if t is None else _in_rows(t, laid, inner * n) for t, n in shapes)
+    _ops.conv_lstm_gates(g, None, old, weights, new_h, new_c, act)
     return h, c_out, activated
 
 

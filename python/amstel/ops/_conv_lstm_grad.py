@@ -112,9 +112,12 @@ def _recompute(
     cells = plan.empty(len(xs) + 1, xs.shape[1], channels=plan.hidden, dtype=plan.sum)
     cells[0] = c
     spare = torch.empty_like(hs[0], memory_format=torch.contiguous_format)
+    beside = plan.beside(hs[0], xs)
+    if beside is not None:
+        beside[1:-1, ..., : plan.hidden] = hs[1:]
     for t in range(len(xs)):
-        own = None if gates is None else gates[t]
-        plan.step(xs[t], own, hs[t], cells[t], peephole, spare, cells[t + 1], activated[t])
+        own, h = None if gates is None else gates[t], hs[t] if beside is None else beside[t]
+        plan.step(xs[t], own, h, cells[t], peephole, spare, cells[t + 1], activated[t])
         if mask is not None:
             on = mask[chunk.start + t, group, None, None, None]
             cells[t + 1] = torch.where(on, cells[t + 1], cells[t])

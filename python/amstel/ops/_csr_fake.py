@@ -85,3 +85,41 @@ def _(
 def _(grad: Tensor, output: Any) -> Any:
     masked = grad.new_empty(grad.shape if output is not None else (0,))
     return masked, grad.new_empty(grad.shape[-1])
+
+
+@torch.library.register_fake("amstel::sample_neighbors")
+def _(
+    crow: Tensor,
+    col: Tensor,
+    chance: Any,
+    targets: Tensor,
+    fanout: int,
+    replace: bool,
+    key: int,
+    parallel: bool,
+) -> Any:
+    edges, nodes = _unknown(), _unknown()
+    scale = targets.new_empty(_unknown(), dtype=torch.float64)
+    rows = crow.new_empty(targets.shape[0] + 1)
+    return rows, col.new_empty(edges), col.new_empty(edges), scale, targets.new_empty(nodes)
+
+
+@torch.library.register_fake("amstel::induced_subgraph")
+def _(crow: Tensor, col: Tensor, nodes: Tensor, parallel: bool) -> Any:
+    edges = _unknown()
+    return crow.new_empty(nodes.shape[0] + 1), col.new_empty(edges), col.new_empty(edges)
+
+
+@torch.library.register_fake("amstel::gather_rows")
+def _(x: Tensor, index: Tensor, parallel: bool) -> Tensor:
+    return x.new_empty(index.shape[0], x.shape[1])
+
+
+@torch.library.register_fake("amstel::random_walk")
+def _(crow: Tensor, col: Tensor, starts: Tensor, length: int, key: int) -> Tensor:
+    return starts.new_empty(starts.shape[0], length + 1)
+
+
+def _unknown() -> Any:
+    """A size that follows from values."""
+    return torch.library.get_ctx().new_dynamic_size()

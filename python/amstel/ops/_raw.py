@@ -96,10 +96,10 @@ def plain_gradients(
     return [next(found) if need else None for need in needs]
 
 
-def forward_mode(function: Any, jvp: Callable) -> Callable:
+def forward_mode(function: Any, jvp: Callable) -> Callable[..., Any]:
     """The `apply` of an autograd.Function with this derivative in forward mode; without, where Dynamo looks, which takes
     none and needs none: it writes such programs with the operators themselves."""
-    dual = type(function.__name__, (function,), {"jvp": staticmethod(jvp)})
+    dual: Any = type(function.__name__, (function,), {"jvp": staticmethod(jvp)})
 
     def apply(*args: Any) -> Any:
         return function.apply(*args) if is_dynamo_compiling() else dual.apply(*args)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -104,8 +104,12 @@ class _Gather(torch.autograd.Function):
         return _pool_grad(grad, argmax, rois, ctx.map), None, None, None
 
 
-_pool_grad = forward_mode(_PoolGrad, lambda ctx, t, *_: _pool_grad(t, *ctx.saved_tensors, ctx.map))
-_gather = forward_mode(_Gather, lambda ctx, t, *_: _gather(t, *ctx.saved_tensors, ctx.map))
+_pool_grad: Callable[..., Any] = forward_mode(
+    _PoolGrad, lambda ctx, t, *_: _pool_grad(t, *ctx.saved_tensors, ctx.map)
+)
+_gather: Callable[..., Any] = forward_mode(
+    _Gather, lambda ctx, t, *_: _gather(t, *ctx.saved_tensors, ctx.map)
+)
 
 
 def _score(sums: Tensor) -> Tensor:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from amstel import _check
-from amstel.ops import _roi_align_cuda  # noqa: F401  (registers the plain form on CUDA)
 from amstel.ops._raw import forward_mode, operators, own_gradient
 from amstel.ops._roi_pool import _channels_last, _empty
 from amstel.ops.roi_pool import _check_input, _output_size, _rois, _scale
@@ -55,8 +54,8 @@ def roi_align(
         [K, C, Ph, Pw] in the dtype of input, channels_last where input is.
 
     Differentiable in input, any number of times; constant in the boxes, as in torchvision. Bit-identical from run to run
-    and for any number of threads, and so is the gradient, which is added up in the order of the boxes. On CUDA it is
-    PyTorch's own operators, a block of boxes at a time, which is deterministic too.
+    and for any number of threads, and so is the gradient, which is added up in the order of the boxes. On CUDA
+    values are right to rounding, and the same bits from run to run.
 
     Raises:
         ValueError, TypeError or RuntimeError: an argument is not as described, a coordinate is not finite, a batch
@@ -211,12 +210,14 @@ class _PsGrad(_Linear):
         return _ps(grad, *ctx.saved_tensors, ctx.how), None, None, None
 
 
-_align = forward_mode(_Align, lambda ctx, t, *_: _align(t, *ctx.saved_tensors, ctx.how))
-_ps = forward_mode(_Ps, lambda ctx, t, *_: _ps(t, *ctx.saved_tensors, ctx.how))
-_align_grad = forward_mode(
+_align: Callable[..., Any] = forward_mode(_Align, lambda ctx, t, *_: _align(t, *ctx.saved_tensors, ctx.how))
+_ps: Callable[..., Any] = forward_mode(_Ps, lambda ctx, t, *_: _ps(t, *ctx.saved_tensors, ctx.how))
+_align_grad: Callable[..., Any] = forward_mode(
     _AlignGrad, lambda ctx, t, *_: _align_grad(t, *ctx.saved_tensors, ctx.how, ctx.shape)
 )
-_ps_grad = forward_mode(_PsGrad, lambda ctx, t, *_: _ps_grad(t, *ctx.saved_tensors, ctx.how, ctx.shape))
+_ps_grad: Callable[..., Any] = forward_mode(
+    _PsGrad, lambda ctx, t, *_: _ps_grad(t, *ctx.saved_tensors, ctx.how, ctx.shape)
+)
 
 
 # ---- Fake kernels ----

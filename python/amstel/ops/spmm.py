@@ -9,7 +9,7 @@ from torch import Tensor
 from amstel import _check, _checks
 from amstel._torch import autocast_dtype, cast, without_autocast
 from amstel.graph import Graph
-from amstel.ops import _csr_fake  # noqa: F401
+from amstel.ops import _csr_fake, _sampled  # noqa: F401
 from amstel.ops._raw import dispatched, operators
 from amstel.ops._spmm import Spmm, degree_of, factors_of, forward, prepare, product, sum_dtype
 
@@ -51,7 +51,8 @@ def spmm(
     and "sym_inout", else 1.
 
     Args:
-        graph: a `Graph` of E edges; reuse one object over layers and epochs.
+        graph: a `Graph` of E edges; reuse one object over layers and epochs. A `SampledGraph` of m targets counts its
+            loops and degrees as it says there, and gives m rows.
         x: [N, F] or [B, N, F], or the pair (x_src, x_dst) of such, where x_dst may be None if λ is 0; float64, float32, bfloat16 or float16, on the graph's device, any
             strides. bfloat16 and float16 are summed in float32. Under autocast, x, edge_weight and bias
             are cast to its dtype.
@@ -93,7 +94,9 @@ def spmm(
                 x, edge_weight, norm=norm, self_loops=self_loops, bias=bias, activation=activation
             )
         raise TypeError(f"`graph` must be an amstel.Graph, got {_check.describe(graph)}")
-    if type(x) is tuple:
+    if graph._is_sampled:
+        return _sampled.propagate(spmm, graph, x, edge_weight, norm, self_loops, bias, activation)
+    if isinstance(x, tuple):
         return _bipartite(graph, x, edge_weight, norm, self_loops, bias, activation)
     x = _check.tensor("x", x, "a tensor [N, F] or [B, N, F]")
     if isinstance(self_loops, Tensor):
@@ -107,6 +110,7 @@ def spmm(
         wide = edge_weight is not None and edge_weight.dtype != dtype
         if not wide:
             x, bias = cast(dtype, x, bias)
+    assert isinstance(x, Tensor)
     if wide or (dtype == torch.float16 and edge_weight is None and not graph._fits_half()):
         # Rounded to a short type before they are summed and normalized, weights would be others, or infinite.
         with without_autocast(x):

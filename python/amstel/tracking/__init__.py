@@ -10,24 +10,33 @@ from amstel.tracking.overlaps import AverageOverlap, average_overlap
 from amstel.tracking.plots import plot
 from amstel.tracking.robustness import PerturbedSequence, perturbed
 from amstel.tracking.synthetic import generate_sequence
+from amstel.tracking.vot import ExpectedOverlap, expected_overlap
 
 if TYPE_CHECKING:
+    from amstel.tracking.multi import MultiTracker
     from amstel.tracking.settings import Settings
     from amstel.tracking.tracker import SINTTracker
 
 # The tracker brings the models with it, which reading and scoring boxes does not need.
-_LAZY = {"SINTTracker": "amstel.tracking.tracker", "Settings": "amstel.tracking.settings"}
+_LAZY = {
+    "MultiTracker": "amstel.tracking.multi",
+    "SINTTracker": "amstel.tracking.tracker",
+    "Settings": "amstel.tracking.settings",
+}
 
 __all__ = [
     "AverageOverlap",
     "DatasetEvaluation",
     "Evaluation",
+    "ExpectedOverlap",
+    "MultiTracker",
     "PerturbedSequence",
     "SINTTracker",
     "Settings",
     "average_overlap",
     "evaluate",
     "evaluate_dataset",
+    "expected_overlap",
     "generate_sequence",
     "overlap",
     "perturbed",

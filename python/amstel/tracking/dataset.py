@@ -8,7 +8,8 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -215,10 +216,17 @@ def _done(run: _Run, sequences: Iterable[TrackingSequence], jobs: int) -> Iterat
                 for name, s in _named(sequences)
             ]
             for name, future in waiting:
-                yield name, future if isinstance(future, Exception) else future.result()
+                yield name, future if isinstance(future, Exception) else _result(future)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _result(future: Future[_Found]) -> _Found:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return RuntimeError("a process that tracked was ended from outside, perhaps for want of memory")
 
 
 def _named(sequences: Iterable[TrackingSequence]) -> Iterator[tuple[str, TrackingSequence | Exception]]:
@@ -280,4 +288,12 @@ class _Run:
             )
         sparse = getattr(sequence, "sparse", False) if self.skip_missing is None else self.skip_missing
         found = evaluate(boxes, sequence.ground_truth, self.protocol, skip_missing=sparse)
-        return found, read_numbers(clock, 1)[0].item() if clock.is_file() else math.nan
+        return found, _seconds(clock)
+
+
+def _seconds(clock: Path) -> float:
+    """What the file says, NaN where it says nothing: no reason to lose the boxes beside it."""
+    try:
+        return read_numbers(clock, 1)[0].item()
+    except (OSError, ValueError, IndexError):
+        return math.nan

@@ -83,7 +83,7 @@ def average_overlap(
             fail(f"boxes[{number}]", f"[{len(true)}, 4], as many as the ground truth", own)
         known = (true[1:, 2:] > 0).all(1) & ~true[1:].isnan().any(1)
         # 0-based: the picture begins at 0, in the toolkit's files at 1.
-        iou = iou_xywh(_clipped(own[1:], size), _clipped(true[1:], size))
+        iou = iou_xywh(clipped(own[1:], size), clipped(true[1:], size))
         found.append(iou.nan_to_num(0)[known])
     iou = torch.cat(found) if found else torch.empty(0)
     if not len(iou):
@@ -91,7 +91,8 @@ def average_overlap(
     return AverageOverlap(iou)
 
 
-def _clipped(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def clipped(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes [T, 4] cut to a picture of (width, height)."""
     edge = torch.tensor(size, dtype=boxes.dtype)
     low = boxes[:, :2].clamp(min=0).minimum(edge)
     high = (boxes[:, :2] + boxes[:, 2:]).clamp(min=0).minimum(edge)

@@ -24,13 +24,19 @@ class Settings:
             network's `receptive_field` would make the maps those of the whole frame; a part of it is as good.
         threads: CPU threads while it tracks; None: torch's. A window is so small that a second one gains nothing, and
             waits for the first at every layer: where another process is busy, many times longer than it works.
-        scales: of the first box, at each of which the candidates come.
+        scales: at each of which the candidates come, as parts of the search's size, which begins as the first box's.
+        scale_rate: how far the search's size goes from the last one to that of the best candidate, on a logarithmic scale,
+            within a fifth and five times of the first box's; the window and its zoom follow. 0: it stays, as in the paper.
+            (0.15 follows targets that grow or shrink, and drifts from others more often.)
         alpha: of the ridge regression of boxes.
         radius: of the search around the last box, as a part of the frame's width; the paper's is 30/512.
         longest_side: no picture goes through the network with a longer side than this; what is larger is shrunk.
         refine: stages of a finer search around the best candidate: each halves the distance to the next place and the step
             of the scale, so that circles may be sparse far from the last box. 0: one stage. (It finds closer boxes, and wrong ones more often.)
         redetect: `SINTTracker`'s, where it is not told.
+        size_rate: how far the reported width and height go from the last ones to those that are found now, on a logarithmic
+            scale; 1: all the way, the paper's. Sizes found in single frames scatter by a tenth or more. The search is not
+            touched.
         normalize: the regression sees features of norm 1, so that `alpha` does not depend on their size (False: as
             they are, the paper's).
     """
@@ -45,6 +51,8 @@ class Settings:
     longest_side: int = 512
     refine: int = 0
     redetect: bool = True
+    size_rate: float = 0.15
+    scale_rate: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("object_size", "margin", "alpha", "radius"):
@@ -60,6 +68,11 @@ class Settings:
                 fail(name, f"an integer >= {least}{' or None' if name == 'threads' else ''}", value)
         if self.object_size is not None and self.longest_side <= 2 * self.margin:
             fail("longest_side", f"more than the two margins, {2 * self.margin}", self.longest_side)
+        for name in ("size_rate", "scale_rate"):
+            rate = getattr(self, name)
+            number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
+            if not number or not 0 <= rate <= 1 or (name == "size_rate" and rate == 0):
+                fail(name, "a number from 0 to 1 (size_rate above 0)", rate)
         if not isinstance(self.redetect, bool):
             fail("redetect", "True or False", self.redetect)
         if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
@@ -77,6 +90,8 @@ class Settings:
             longest_side=1024,
             refine=0,
             redetect=False,
+            size_rate=1.0,
+            scale_rate=0.0,
         )
 
     @property

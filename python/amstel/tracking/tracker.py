@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from amstel._check import describe, fail
+from amstel._check import fail
 from amstel.media.boxes import iou_xywh as overlap
 from amstel.media.flow import flow as optical_flow
-from amstel.media.images import image_array
-from amstel.media.reading import Frames
+from amstel.tracking._given import copied, target, threads
 from amstel.tracking.candidates import (
     ANGLES,
     STEP,
@@ -27,23 +24,12 @@ from amstel.tracking.candidates import (
     regression_samples,
     targets,
 )
+from amstel.tracking.frames import Frames, of_one_size
 from amstel.tracking.settings import Settings
-from amstel.tracking.view import View
+from amstel.tracking.view import View, Views, Window
 
 #: Side of the square to which the whole frame is resized where there is no window (the paper's).
 FRAME_SIZE = 512
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """torch on so many CPU threads for a while; None leaves them as they are."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(int(count))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class SINTTracker:
@@ -90,8 +76,8 @@ class SINTTracker:
     pooled and matched; 51 more for each stage of `Settings.refine`.
 
     Source: R. Tao, E. Gavves, A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016 (arXiv 1605.05863),
-    sections 3.3 (the tracker) and 4 (re-identification), and the authors' code (constants). The window, the finer
-    search, the normalized features of the regression and the rule for the threshold are ours.
+    sections 3.3 (the tracker) and 4 (re-identification), and the authors' code (constants). The window, the
+    finer search, the size that follows, the normalized features of the regression and the rule for the threshold are ours.
 
     Example:
         >>> tracker = amstel.tracking.SINTTracker()                            # doctest: +SKIP
@@ -125,16 +111,21 @@ class SINTTracker:
     @torch.inference_mode()
     def init(self, image: Any, box: Any) -> None:
         """Begin with a frame and the target's box in it."""
-        with _threads(self.settings.threads):
-            self._begin(image, box)
+        with threads(self.settings.threads):
+            frame = copied("image", image)
+            first = target(box, frame)
+            self._place(frame, first)
+            self._plan(self._zoom())
+            self._begin(Views(self.model, frame))
 
-    def _begin(self, image: Any, box: Any) -> None:
-        # A copy: a loop that captures into one buffer would otherwise change the last frame, which SINT+ compares with.
-        self._frame = np.array(image_array("image", image))
-        self._first = self._box = _target(box, self._frame)
-        self._window = self._plan_window()
+    def _place(self, frame: np.ndarray, first: Tensor) -> None:
+        """Where it begins."""
+        self._frame, self._first, self._box = frame, first, first
+        self._size, self._ratio = first[2:], 1.0
+
+    def _begin(self, views: Views) -> None:
         self.similarity, self.lost = 1.0, False
-        view = self._look()
+        view = self._look(views)
         query = view.describe(self._first[None])[0]
         self._query = query / query.square().sum().clamp(min=1e-12)
         samples = regression_samples(self._first)
@@ -144,43 +135,64 @@ class SINTTracker:
         # The target's usual similarity is not known before the second frame.
         self._usual, self._seen = 0.0, 0
         if self.redetect:
-            boxes, similarity = self._search_everywhere()
+            boxes, similarity = self._search_everywhere(views)
             apart = overlap(boxes, self._first) == 0
             self._background = max(similarity[apart].tolist(), default=0.0)
 
     @torch.inference_mode()
     def update(self, image: Any) -> np.ndarray:
         """The box in the next frame: float64 [4]."""
-        with _threads(self.settings.threads):
-            return self._next(image)
+        with threads(self.settings.threads):
+            frame = self._same_size(image)
+            self._plan(self._zoom())
+            return self._next(Views(self.model, frame))
 
-    def _next(self, image: Any) -> np.ndarray:
+    def _same_size(self, image: Any) -> np.ndarray:
+        """The next frame, checked against the first one."""
         if self._box is None:
             raise ValueError("`init` must be called with the first frame and box before `update`")
-        frame = np.array(image_array("image", image))
+        frame = copied("image", image)
         if frame.shape != self._frame.shape:
             was, now = (f"{f.shape[1]}x{f.shape[0]}" for f in (self._frame, frame))
             raise ValueError(f"`image` must be {was} as the first frame, got {now}")
-        before, self._frame = self._frame, frame
-        view = self._look()
+        return frame
+
+    def _next(self, views: Views) -> np.ndarray:
+        before, self._frame = self._frame, views.frame
+        view = self._look(views)
         box, similarity = self._search(view, before)
         if self.redetect:
             threshold = (self._background + (self._usual if self._seen else similarity)) / 2
             if similarity < threshold:
-                boxes, everywhere = self._search_everywhere()
+                boxes, everywhere = self._search_everywhere(views)
                 best = int(everywhere.argmax())
                 if everywhere[best] >= threshold:
-                    self._box = boxes[best]
-                    there = self._look()
+                    last = self._ratio
+                    self._box, self._ratio = boxes[best], (boxes[best, 2] / self._first[2]).item()
+                    self._plan(self._zoom())
+                    there = self._look(views)
                     found, again = self._search(there)
                     if again > similarity:
                         view, box, similarity = there, found, again
+                    else:
+                        self._ratio = last
             self.lost = similarity < threshold
             if not self.lost:
                 self._seen = min(self._seen + 1, 20)
                 self._usual += (similarity - self._usual) / self._seen
+        if rate := self.settings.scale_rate:
+            grown = (box[2] / self._first[2]).item()
+            self._ratio = min(max(self._ratio ** (1 - rate) * grown**rate, 0.2), 5.0)
         self._box, self.similarity = box, similarity
-        return self._regression(box[None], self._pool(view, box[None]))[0].numpy()
+        return self._steady(self._regression(box[None], self._pool(view, box[None]))[0]).numpy()
+
+    def _steady(self, box: Tensor) -> Tensor:
+        """The box with a size that changes little from frame to frame, and not while the target is lost."""
+        if self.settings.size_rate == 1:
+            return box
+        if not self.lost:
+            self._size = self._size * (box[2:] / self._size) ** self.settings.size_rate
+        return torch.cat([box[:2] + (box[2:] - self._size) / 2, self._size])
 
     def track(self, frames: Any, box: Any) -> np.ndarray:
         """All boxes of a video, the given one first: float64 [T, 4].
@@ -193,43 +205,62 @@ class SINTTracker:
             ValueError: there is no frame; the others as above.
         """
         boxes: list[np.ndarray] = []
-        for image in Frames(frames):
+        for image in of_one_size(Frames(frames)):
             if not boxes:
                 self.init(image, box)
-                boxes.append(_target(box, image).numpy())
+                boxes.append(target(box, image).numpy())
             else:
                 boxes.append(self.update(image))
         if not boxes:
             raise ValueError("`frames` must hold at least one frame, got none")
         return np.stack(boxes)
 
-    def _plan_window(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Extent of the window in pixels of the frame, and the size to which it is resized."""
-        height, width = self._frame.shape[:2]
+    @property
+    def _cell(self) -> int:
+        """Pixels a cell of the coarsest map."""
+        return round(1 / min(self.model.spatial_scales))
+
+    def _sought(self) -> Tensor:
+        """Width and height that are looked for."""
+        return self._first[2:] * (self._ratio if self.settings.scale_rate else 1)
+
+    def _inner(self) -> Tensor:
+        """Width and height of what the candidates cover."""
+        reach = torch.tensor(self._frame.shape[1] * self.settings.radius)
+        return self._sought() * max(self.settings.scales) + 2 * reach
+
+    def _zoom(self) -> float:
+        """By how much the window is to be enlarged; 0: there is none."""
         if self.settings.object_size is None:
-            return (width, height), (FRAME_SIZE, FRAME_SIZE)
-        zoom = self.settings.object_size / self._first[2:].prod().sqrt().item()
-        reach = torch.tensor(width * self.settings.radius)
-        inner = self._first[2:] * max(self.settings.scales) + 2 * reach
-        zoom = min(zoom, (self.settings.longest_side - 2 * self.settings.margin) / inner.max().item())
-        size = self._size(inner + 2 * self.settings.margin / zoom, zoom)
-        return (round(size[0] / zoom), round(size[1] / zoom)), size
+            return 0.0
+        most = (self.settings.longest_side - 2 * self.settings.margin) / self._inner().max().item()
+        zoom = min(self.settings.object_size / self._sought().prod().sqrt().item(), most)
+        if not self.settings.scale_rate:
+            return zoom
+        # In eighths of an octave, so that the pixels are not resized in another way in every frame.
+        step = round(8 * math.log2(zoom))
+        return 2 ** ((step if 2 ** (step / 8) <= most else step - 1) / 8)
 
-    def _size(self, extent: Tensor, zoom: float) -> tuple[int, int]:
-        """An extent at a scale, in whole cells of the coarsest map."""
-        cell = round(1 / min(self.model.spatial_scales))
-        width, height = (max(2, math.ceil(side * zoom / cell)) * cell for side in extent.tolist())
-        return width, height
+    def _plan(self, zoom: float) -> None:
+        """The size of the window at a zoom."""
+        height, width = self._frame.shape[:2]
+        self._zoomed = zoom
+        if zoom:
+            extent = self._inner() + 2 * self.settings.margin / zoom
+            self._window = Window.of((0, 0), extent.tolist(), zoom, self._cell)
+        else:
+            self._window = Window((0, 0), (width, height), (FRAME_SIZE, FRAME_SIZE))
 
-    def _look(self) -> View:
+    def _wanted(self) -> Window:
         """The window around the last box."""
         assert self._box is not None
-        extent, size = self._window
-        corner = (0, 0)
-        if self.settings.object_size is not None:
-            low = self._box[:2] + self._box[2:] / 2 - torch.tensor(extent) / 2
-            corner = (round(low[0].item()), round(low[1].item()))
-        return View(self.model, self._frame, corner, extent, size)
+        if not self._zoomed:
+            return self._window
+        low = self._box[:2] + self._box[2:] / 2 - torch.tensor(self._window.extent) / 2
+        return self._window.at((round(low[0].item()), round(low[1].item())))
+
+    def _look(self, views: Views) -> View:
+        return views.of(self._wanted())
 
     def _pool(self, view: View, boxes: Tensor) -> Tensor:
         features = view.pool(boxes)
@@ -239,9 +270,8 @@ class SINTTracker:
         """The best candidate around the last box, and its similarity; `before` is the last frame, for its flow."""
         assert self._box is not None
         width = self._frame.shape[1]
-        boxes = candidates(
-            self._box, self._first, width, radius=self.settings.radius, scales=self.settings.scales
-        )
+        sought = torch.cat([self._first[:2], self._sought()])
+        boxes = candidates(self._box, sought, width, radius=self.settings.radius, scales=self.settings.scales)
         boxes = self._inside(boxes)
         similarity = view.match(boxes, self._query)
         best = int(similarity.argmax())
@@ -302,17 +332,15 @@ class SINTTracker:
             inside &= (moved[axis] >= start) & (moved[axis] < start + side)
         return inside.double().mean((1, 2))
 
-    def _search_everywhere(self) -> tuple[Tensor, Tensor]:
+    def _search_everywhere(self, views: Views) -> tuple[Tensor, Tensor]:
         """Boxes of all scales on a grid over the frame, a quarter of the first box apart, and their similarities."""
         height, width = self._frame.shape[:2]
-        if self.settings.object_size is None:
-            size = (FRAME_SIZE, FRAME_SIZE)
-        else:
-            zoom = min(
-                self._window[1][0] / self._window[0][0], self.settings.longest_side / max(height, width)
-            )
-            size = self._size(torch.tensor([width, height]), zoom)
-        view = View(self.model, self._frame, (0, 0), (width, height), size)
+        window = self._window
+        if self._zoomed:
+            zoom = min(self._zoomed, self.settings.longest_side / max(height, width))
+            size = Window.of((0, 0), (width, height), zoom, self._cell).size
+            window = Window((0, 0), (width, height), size)
+        view = views.of(window)
         # No more than 64 positions a side, however small the target.
         counts = [
             min(64, math.ceil(4 * side / own))
@@ -325,27 +353,3 @@ class SINTTracker:
         sizes = self._first[2:] * torch.tensor(self.settings.scales, dtype=torch.float64)[:, None]
         boxes = around(torch.zeros(4, dtype=torch.float64), torch.cartesian_prod(*places), sizes)
         return boxes, view.match(boxes, self._query)
-
-
-def _target(box: Any, frame: np.ndarray) -> Tensor:
-    """The first box as a float64 tensor [4], checked against its frame."""
-    expected = "four finite numbers x, y, w, h"
-    try:
-        if isinstance(box, Tensor):
-            box = box.detach().double().cpu().numpy()
-        values = torch.as_tensor(np.asarray(box, dtype=np.float64).copy())
-    except (TypeError, ValueError):
-        raise ValueError(f"`box` must be {expected}, got {describe(box)}") from None
-    if values.shape != (4,) or not values.isfinite().all():
-        raise ValueError(f"`box` must be {expected}, got {values.tolist()}")
-    height, width = frame.shape[:2]
-    size = torch.tensor([width, height])
-    if not (values[2:] > 0).all():
-        raise ValueError(f"`box` must have a positive width and height, got {values.tolist()}")
-    if (values[:2] >= size).any() or (values[:2] + values[2:] <= 0).any():
-        raise ValueError(f"`box` must lie in the frame of {width}x{height} pixels, got {values.tolist()}")
-    if (values[2:] > 2 * size).any():
-        raise ValueError(
-            f"`box` must be at most twice as large as the frame of {width}x{height} pixels, got {values.tolist()}"
-        )
-    return values

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from amstel import _check, _files
+from amstel.apps.graphs.checkpoints import loaded
 from amstel.apps.graphs.settings import MODELS, OLD_MODELS, Settings
+
+FORMAT = "amstel gcn 1"
 
 
 class Seed(NamedTuple):
@@ -85,29 +88,21 @@ class Study:
 def save(path: Path, result: Study) -> None:
     """The results so far, in a file that torch.load(weights_only=True) reads."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = {"format": "amstel gcn 1", **{f.name: getattr(result, f.name) for f in fields(result)}}
+    state = {"format": FORMAT, **{f.name: getattr(result, f.name) for f in fields(result)}}
     _files.torch_save(path, {**state, "settings": asdict(result.settings)})
+
+
+def of_state(state: dict[str, Any]) -> Study:
+    """The study in what a checkpoint holds; an error where it is damaged."""
+    state["model"] = OLD_MODELS.get(state["model"], state["model"])
+    found = Study(**{**state, "settings": Settings(**state["settings"])})
+    _whole(found)
+    return found
 
 
 def read(path: str | Path) -> Study:
     """The results in a checkpoint."""
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"the checkpoint {path} is a folder; it should be a file")
-    if not path.exists():
-        raise FileNotFoundError(f"the checkpoint {path} does not exist")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state.pop("format") != "amstel gcn 1":
-            raise ValueError("another format")
-        state["model"] = OLD_MODELS.get(state["model"], state["model"])
-        found = Study(**{**state, "settings": Settings(**state["settings"])})
-        _whole(found)
-        return found
-    except OSError as error:
-        raise type(error)(f"the checkpoint {path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:
-        raise ValueError(f"{path} is not a checkpoint of `amstel graphs train`") from error
+    return loaded(path, {FORMAT: of_state})
 
 
 def _whole(found: Study) -> None:

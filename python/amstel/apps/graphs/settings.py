@@ -1,4 +1,4 @@
-"""Settings of node classification, and the names that they choose from.
+"""Settings of the graph trainings, and the names that they choose from.
 
 Without torch, so that the command line can show the options of a training at once.
 """
@@ -12,9 +12,16 @@ from amstel.apps import checks
 MODELS = ("gcn", "cheb2", "cheb3", "first_order", "single", "neighbors", "mlp")
 #: A name of the last release.
 OLD_MODELS = {"neighbours": "neighbors"}
+SAMPLERS = ("none", "neighbor")
 STOPPING = ("none", "kipf", "loss")
+TASKS = ("node", "link", "graph")
+LINK_MODELS = ("gae", "vgae")
+GRAPH_MODELS = ("gcn", "mlp")
+POOLS = ("mean", "sum", "max")
 #: More hidden units than anyone trains, and fewer than what makes sizes overflow.
 MOST_UNITS = 2**20
+#: The sampler counts neighbors in 31 bits.
+MOST_FANOUT = 2**31 - 2
 #: A study of more is a mistake, and would fill the memory with their numbers.
 MOST_SEEDS = 10**7
 
@@ -33,6 +40,10 @@ class Settings:
             included, is above the mean of the `patience` epochs before it, as his code does; "loss": the
             same rule on the cross-entropy alone. The weights tested are those of the last epoch.
         patience: see above.
+        sampler: "none": every step sees the whole graph; "neighbor": a batch of training nodes with a sample of their
+            neighbors, and an epoch goes over all of them.
+        fanouts: neighbors that are drawn at the first and the second step away from a batch; -1 takes all.
+        batch_size: training nodes of a batch.
     """
 
     hidden: int = 16
@@ -42,11 +53,21 @@ class Settings:
     epochs: int = 200
     early_stopping: str = "none"
     patience: int = 10
+    sampler: str = "none"
+    fanouts: tuple[int, ...] = (15, 10)
+    batch_size: int = 512
 
     def __post_init__(self) -> None:
         if not isinstance(self.early_stopping, str) or self.early_stopping not in STOPPING:
             checks.fail("early_stopping", f"one of {', '.join(STOPPING)}", self.early_stopping)
+        if not isinstance(self.sampler, str) or self.sampler not in SAMPLERS:
+            checks.fail("sampler", f"one of {', '.join(SAMPLERS)}", self.sampler)
+        two = isinstance(self.fanouts, (tuple, list)) and len(self.fanouts) == 2
+        if not two or any(type(f) is not int or f < -1 or f == 0 or f > MOST_FANOUT for f in self.fanouts):
+            checks.fail("fanouts", "two integers, each >= 1 or -1 for all neighbors", self.fanouts)
+        object.__setattr__(self, "fanouts", tuple(self.fanouts))
         checked = {
+            "batch_size": checks.integer("batch_size", self.batch_size, 1),
             "hidden": checks.integer("hidden", self.hidden, 1, MOST_UNITS),
             "epochs": checks.integer("epochs", self.epochs, 1),
             "patience": checks.integer("patience", self.patience, 1),
@@ -62,3 +83,71 @@ class Settings:
         """The paper's settings for a data set, with some changed."""
         paper = {"hidden": 64, "dropout": 0.1, "weight_decay": 1e-5} if name.startswith("nell") else {}
         return cls(**{**paper, **changes})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class LinkSettings:
+    """Kipf & Welling's settings for graph autoencoders, but for the weight decay, which they do not have.
+
+    Attributes:
+        hidden, latent: units of the hidden layer, and of the embedding.
+        dropout: rate, on the inputs of both layers.
+        weight_decay: L2 on all weights: weight_decay * sum(W**2) / 2. The paper's is 0.
+        learning_rate: of Adam.
+        epochs: how many; the weights tested are those of the last one.
+    """
+
+    hidden: int = 32
+    latent: int = 16
+    dropout: float = 0.0
+    weight_decay: float = 3e-4
+    learning_rate: float = 0.01
+    epochs: int = 200
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "latent"):
+            object.__setattr__(self, name, checks.integer(name, getattr(self, name), 1, MOST_UNITS))
+        _check_training(self)
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """Settings of graph classification.
+
+    Attributes:
+        hidden, layers: units of a layer, and number of layers.
+        pool: "mean", "sum" or "max" of the nodes.
+        dropout: rate, before the classifier.
+        weight_decay: L2 on all weights: weight_decay * sum(W**2) / 2.
+        learning_rate: of Adam.
+        epochs: how many; the weights tested are those of the epoch that is best on the validation graphs.
+        batch_size: graphs a step.
+    """
+
+    hidden: int = 64
+    layers: int = 3
+    pool: str = "mean"
+    dropout: float = 0.5
+    weight_decay: float = 0.0
+    learning_rate: float = 0.01
+    epochs: int = 100
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.pool, str) or self.pool not in POOLS:
+            checks.fail("pool", f"one of {', '.join(POOLS)}", self.pool)
+        for name, most in (("hidden", MOST_UNITS), ("layers", 1000), ("batch_size", 2**31 - 1)):
+            object.__setattr__(self, name, checks.integer(name, getattr(self, name), 1, most))
+        _check_training(self)
+
+
+def _check_training(settings: LinkSettings | GraphSettings) -> None:
+    """What all trainings have."""
+    checked = {
+        "epochs": checks.integer("epochs", settings.epochs, 1),
+        "dropout": checks.number("dropout", settings.dropout, "in [0, 1)", below=1),
+        "weight_decay": checks.number("weight_decay", settings.weight_decay, "a finite number >= 0"),
+        "learning_rate": checks.number("learning_rate", settings.learning_rate, "a finite number >= 0"),
+    }
+    for name, value in checked.items():
+        object.__setattr__(settings, name, value)

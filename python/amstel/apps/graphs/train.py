@@ -36,6 +36,7 @@ from amstel.apps.graphs.results import Seed, resumed
 from amstel.apps.graphs.results import Study as Study
 from amstel.apps.graphs.results import read as read
 from amstel.apps.graphs.results import save as save
+from amstel.apps.graphs.sampled import Sampled
 from amstel.apps.graphs.settings import MODELS as MODELS
 from amstel.apps.graphs.settings import MOST_SEEDS, OLD_MODELS
 from amstel.apps.graphs.settings import STOPPING as STOPPING
@@ -132,6 +133,9 @@ def study(
         _check.fail_type("progress", "a function, or None", progress)
     device = on(device)
     _check_nodes(data, settings)
+    if settings.sampler != "none" and (spread or model != "gcn"):
+        how = "on a graph that processes share" if spread else f'with the model "{model}"'
+        raise ValueError(f"`sampler` must be 'none' {how}: it draws neighbors for the model \"gcn\"")
     folder = training.begin(out, resume, force)
     result, group = Study(name, model, settings, seeds), ranks.current(device)
     with together() if spread else contextlib.nullcontext():
@@ -157,7 +161,11 @@ def study(
         for first in range(0, len(begins), group.world):  # a chunk for every process
             own = group.share(begins[first : first + group.world])
             running = folder / RUNNING if spread and folder is not None else None
-            found = [_train(problem, seeds[b : b + size], progress, running, writes, resume) for b in own]
+            if settings.sampler != "none":
+                assert isinstance(data, NodeData)
+                found = [_train_sampled(problem, data, seeds[b : b + size], progress) for b in own]
+            else:
+                found = [_train(problem, seeds[b : b + size], progress, running, writes, resume) for b in own]
             for some in group.merge(found):
                 for seed in some:
                     result.add(seed)
@@ -220,6 +228,27 @@ def _train(
     plan = Plan(epochs, epochs, running if writes else None, save_every=SAVE_EVERY)
     training.fit(task, plan, ranks.Ranks(device=problem.device), state, progress=update)
     return task.results()
+
+
+def _train_sampled(
+    problem: _Problem, data: NodeData, seeds: list[int], progress: Callable[[int], None] | None
+) -> list[Seed]:
+    """Train the seeds of a chunk one after the other, on sampled batches."""
+    found, epochs = [], problem.settings.epochs
+    for seed in seeds:
+        task = Sampled(problem, data, seed)
+        done = 0
+
+        def update(_: int, task: Sampled = task) -> None:
+            nonlocal done
+            if progress is not None and len(task.losses) > done:
+                done += 1
+                progress(1)
+
+        plan = Plan(epochs * task.every, task.every)
+        training.fit(task, plan, ranks.Ranks(device=problem.device), progress=update)
+        found += task.results()
+    return found
 
 
 class _Weights(nn.Module):

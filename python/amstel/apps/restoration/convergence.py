@@ -118,7 +118,7 @@ def count(ratios: Sequence[float] = RATIOS) -> int:
 def middle(path: Path, side: int) -> Tensor:
     """The middle `side` x `side` pixels of an image, gray by its luma."""
     pixels = files.read(path).pixels
-    pixels = pixels if pixels.ndim == 2 else pixels @ np.float32([0.299, 0.587, 0.114])
+    pixels = pixels if pixels.ndim == 2 else pixels @ np.array([0.299, 0.587, 0.114], np.float32)
     i, j = ((n - side) // 2 for n in pixels.shape)
     if i < 0 or j < 0:
         raise ValueError(

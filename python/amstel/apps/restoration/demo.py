@@ -14,9 +14,9 @@ from amstel import inverse
 from amstel.apps.demo import Exhibit, Show
 from amstel.apps.restoration import evaluate as evaluation
 from amstel.apps.restoration import files
-from amstel.apps.restoration.train import mri_physics, sr_sigma
 from amstel.data import mri
 from amstel.data.mri.images import smooth_phase
+from amstel.inverse.restore import mri_physics, sr_sigma
 from amstel.nn.rim import RIM
 
 

@@ -111,7 +111,7 @@ def denoising(
         """[sigmas, seeds, (noisy, psnr, psnr_8bit, ssim)]"""
         truth = rounded(files.read(paths[number]).pixels)
         if gray and truth.ndim == 3:
-            truth = rounded(truth @ np.float32([0.299, 0.587, 0.114]))
+            truth = rounded(truth @ np.array([0.299, 0.587, 0.114], np.float32))
         found = np.empty((len(sigmas), seeds, 4))
         for i, sigma in enumerate(sigmas):
             for seed in range(seeds):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from amstel import inverse
 from amstel.apps.restoration import files
 
 #: Names of kernels, their function and how many numbers they take.
-KERNELS = {
+KERNELS: dict[str, tuple[Callable[..., Any], str, tuple[int, ...]]] = {
     "gaussian": (inverse.gaussian_kernel, "gaussian:SIGMA", (1,)),
     "motion": (inverse.motion_kernel, "motion:LENGTH or motion:LENGTH:DEGREES", (1, 2)),
     "disk": (inverse.disk_kernel, "disk:RADIUS", (1,)),

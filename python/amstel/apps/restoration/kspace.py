@@ -77,11 +77,11 @@ def reconstruct(
         images.append(scan.cropped(x))
         if progress is not None:
             progress(1)
-    x = torch.stack(images).numpy()
-    magnitude = np.abs(x)
+    found = torch.stack(images).numpy()
+    magnitude = np.abs(found)
     files.write(target, files.Picture(side_by_side(magnitude / max(magnitude.max(), 1e-30))))
     with _files.replacing(numbers) as temporary:
-        np.save(temporary, x if len(x) > 1 else x[0])
+        np.save(temporary, found if len(found) > 1 else found[0])
     return {
         "input": str(source),
         "output": str(target),

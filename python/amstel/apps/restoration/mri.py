@@ -35,8 +35,8 @@ Row = dict[str, Any]
 #: Weights of total variation among which the baseline is given the best.
 TV_WEIGHTS = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005)
 
-#: What a network of so many channels reconstructs by.
-METHODS = {1: "plug-and-play", 2: "RIM"}
+#: The method and the name of the networks that ship.
+SHIPPED = (("plug-and-play", "complex"), ("RIM", "mri"))
 
 
 def _central(kspace: Tensor, mask: Tensor) -> Tensor:
@@ -80,7 +80,11 @@ def evaluate(
     if tensor("kspace", kspace, "complex [coils, H, W]").dim() != 3 or not kspace.is_complex():
         fail("kspace", "complex [coils, H, W]", kspace)
     device = torch.device(device)
-    models = [pretrained(n, device) for n in ("gray", "mri")] if model is None else [model.to(device).eval()]
+    if model is None:
+        models = [(method, pretrained(name, device)) for method, name in SHIPPED]
+    else:
+        denoises = model.channels == 1 or model.trained_sigma is not None
+        models = [("plug-and-play" if denoises else "RIM", model.to(device).eval())]
     mask = tensor("mask", mask, "a tensor [W] or [H, W]").to(device)
     full = _central(kspace.to(device), mask)
     y = mask * full
@@ -104,7 +108,7 @@ def evaluate(
     return [
         row("zero-filled", physics.adjoint(y)),
         *([max(tv, key=lambda r: r["psnr"])] if tv else []),
-        *(row(METHODS[m.channels], reconstruct(m, y, mask, maps, steps)) for m in models),
+        *(row(method, reconstruct(m, y, mask, maps, steps)) for method, m in models),
     ]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from amstel.apps import checks
 
 #: The tasks, and the channels of their images.
-TASKS = {"gray": 1, "color": 3, "sr": 1, "mri": 2}
+TASKS = {"gray": 1, "color": 3, "sr": 1, "3task": 1, "mri": 2}
 #: Names of the last release, in its checkpoints too.
 OLD_TASKS = {"grey": "gray", "colour": "color"}
 
@@ -49,14 +49,18 @@ class Settings:
     """How to train; the defaults are those of the weights that ship, but for the number of iterations.
 
     Attributes:
-        task: "gray" or "color" (denoising), "sr" (super-resolution of a gray image), "mri" (multi-coil).
-        network: "unet" or "conv", see `amstel.nn.RIM`; default: "unet" to denoise, "conv" for the other tasks. With it
-            comes the recipe: that of "unet" draws the number of steps anew for every batch (one more or less than
-            `steps`, two more at the most), clips and rounds one noisy patch in three to 8 bits, draws one patch in
-            twenty itself (`amstel.data.synthetic`), and lets the patches grow to twice the size.
+        task: "gray" or "color" (denoising), "sr" (super-resolution of a gray image), "3task" (of a batch one of
+            denoising, inpainting and super-resolution, of gray images), "mri" (multi-coil).
+        network: "unet" or "conv", see `amstel.nn.RIM`; default: "conv" for "sr" and "mri", "unet" for the others. With
+            it comes the recipe: that of "unet" draws the number of steps anew for every batch (one more or less than
+            `steps`, two more at the most), and weighs the error of a patch by what is usual at its noise.
         features, steps, stride, depth: of the network; default: as usual of it (`USUAL`), as the next ones.
         sigma: lowest and highest standard deviation of the noise, 0..255; a patch draws its own (denoising).
         scales: of super-resolution; a batch draws its own.
+        rounded: the share of noisy patches that are clipped and rounded to 8 bits, with "unet".
+        drawn: the share of patches that are drawn (`amstel.data.synthetic`), not photographs, with "unet".
+        fixed_size: with "unet" keep the patches at `size`; else they grow to twice that in the course of the training,
+            and become half as many.
         iterations, batch, size: batches, patches a batch (over all processes), pixels a side of a patch.
         learning_rate: of Adam, reached after `warmup` iterations, then falling to zero along a half cosine.
         clip_gradient: largest norm of the gradient; 0 does not clip.
@@ -81,6 +85,9 @@ class Settings:
     bfloat16: bool = True
     seed: int = 0
     network: str = _AS_USUAL
+    rounded: float = 1 / 3
+    drawn: float = 0.05
+    fixed_size: bool = False
 
     def __post_init__(self) -> None:
         if self.task in OLD_TASKS:
@@ -90,7 +97,7 @@ class Settings:
         if self.task not in TASKS:
             checks.fail("task", f"one of {', '.join(TASKS)}", self.task)
         if self.network is None:
-            object.__setattr__(self, "network", "unet" if self.task in ("gray", "color") else "conv")
+            object.__setattr__(self, "network", "conv" if self.task in ("sr", "mri") else "unet")
         if self.network not in USUAL:
             checks.fail("network", f"one of {', '.join(USUAL)}", self.network)
         for name, usual in USUAL[self.network].items():
@@ -102,6 +109,13 @@ class Settings:
                 checks.fail(name, "an integer >= 1", value)
         if len(self.sigma) != 2 or not (0 <= self.sigma[0] <= self.sigma[1] < math.inf and self.sigma[1] > 0):
             checks.fail("sigma", "two numbers, 0 <= lowest <= highest, > 0", self.sigma)
+        for name in ("rounded", "drawn"):
+            if not 0 <= getattr(self, name) <= 1:
+                checks.fail(name, "a number between 0 and 1", getattr(self, name))
+        if not isinstance(self.fixed_size, bool):
+            checks.fail("fixed_size", "True or False", self.fixed_size)
+        if self.task == "3task" and self.network != "unet":
+            checks.fail("network", "'unet' for the task '3task'", self.network)
         if not self.scales or any(not isinstance(s, int) or s < 2 for s in self.scales):
             checks.fail("scales", "integers >= 2", self.scales)
         for name in ("learning_rate", "warmup", "clip_gradient"):

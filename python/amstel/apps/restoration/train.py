@@ -16,16 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from amstel import _check, _files, inverse
+from amstel import _check, _files
 from amstel.apps import ranks, training
+from amstel.apps.restoration.samples import STEPS, Sample, part, sample
 from amstel.apps.restoration.settings import OLD_TASKS
 from amstel.apps.restoration.settings import TASKS as TASKS
 from amstel.apps.restoration.settings import Settings as Settings
 from amstel.apps.task import Plan, Task
 from amstel.apps.training import CHECKPOINT as CHECKPOINT
-from amstel.data.images import ImageFolder, patches
-from amstel.data.synthetic import drawings
-from amstel.inverse.restore import mri_physics, sr_sigma
+from amstel.data.images import ImageFolder
 from amstel.nn.rim import RIM
 
 
@@ -39,87 +38,19 @@ class Result:
 
 
 EVERY = 50
-#: Of a U-Net: how many steps more than its own, and how often; the shares of patches that are drawn, and that are
-#: clipped and rounded; what the steps before the last count together.
-STEPS = {-1: 0.1, 0: 0.7, 1: 0.1, 2: 0.1}
-DRAWN, ROUNDED, EARLIER = 0.05, 1 / 3, 0.3
+#: Of a U-Net: what the steps before the last count together.
+EARLIER = 0.3
 #: Of a U-Net: from which part of the iterations on a batch has what part of the patches, of what times the size.
 STAGES = ((0.8, 0.5, 2.0), (0.45, 0.75, 4 / 3), (0.0, 1.0, 1.0))
 #: The share of the iterations after which a U-Net is trained in float32.
 WIDE = 0.92
 
 
-# ---------------------------------------------------------------------------------------------- the tasks
-
-
-class Sample(NamedTuple):
-    """A batch of one inverse problem: the images, the measurement of them, where to start, the weights of the loss, how
-    many steps (None: as many as the network has)."""
-
-    x: Tensor
-    y: Tensor
-    physics: Any
-    initial: Tensor | None
-    weight: Tensor
-    steps: int | None = None
-
-
-def sample(source: Any, settings: Settings, count: int, rng: np.random.Generator) -> Sample:
-    """A batch of the task; `source` are images as uint8 arrays, for "mri" an `amstel.data.mri.CoilImages`."""
-    found = _sample(source, settings, count, rng)
-    if settings.network == "conv":
-        return found
-    counts, chances = zip(*STEPS.items(), strict=True)
-    return found._replace(steps=max(1, settings.steps + int(rng.choice(counts, p=chances))))
-
-
-def _sample(source: Any, settings: Settings, count: int, rng: np.random.Generator) -> Sample:
-    if settings.task == "mri":
-        x, physics, y = source.batch(count, rng)
-        return Sample(x, y, mri_physics(physics), None, torch.ones(count))
-    if settings.task == "sr":
-        scale = int(settings.scales[int(rng.integers(len(settings.scales)))])
-        size = settings.size - settings.size % scale
-        x = torch.from_numpy(patches(source, count, size, rng)).float() / 255
-        model = inverse.SuperResolution(scale, sr_sigma(scale))
-        y = (model(x) * 255).round().clamp(0, 255) / 255
-        return Sample(x, y, model, model.adjoint(y) * scale**2, torch.full((count,), 1 / scale))
-    x = torch.from_numpy(patches(source, count, settings.size, rng)).float() / 255
-    sigma = torch.from_numpy(rng.uniform(*settings.sigma, count).astype(np.float32)) / 255
-    if settings.network == "conv":
-        noise = torch.from_numpy(rng.standard_normal(x.shape, np.float32))
-        # The error that is left grows about as sigma does.
-        return Sample(x, x + sigma[:, None, None, None] * noise, inverse.Denoising(sigma), None, 0.1 / sigma)
-    drawn = torch.from_numpy(rng.random(count) < DRAWN)
-    x[drawn] = torch.from_numpy(drawings(source, int(drawn.sum()), settings.size, rng))
-    sigma = sigma.clamp_min(0.01 / 255)
-    y = x + sigma[:, None, None, None] * torch.from_numpy(rng.standard_normal(x.shape, np.float32))
-    rounded = torch.from_numpy(rng.random(count) < ROUNDED)[:, None, None, None]
-    y = torch.where(rounded, (y.clamp(0, 1) * 255).round() / 255, y)
-    # As 1 / sigma², but for the least noise, which would be all that counts.
-    return Sample(x, y, inverse.Denoising(sigma), None, (sigma + 5 / 255) ** -2)
-
-
-def part(s: Sample, items: Sequence[int]) -> Sample:
-    """Some of the images of a batch, with their own physics."""
-    if list(items) == list(range(len(s.x))):
-        return s
-    rows = torch.as_tensor(items, device=s.x.device)
-    physics: Any = s.physics
-    if isinstance(physics, inverse.Denoising):
-        sigma: Any = physics.sigma
-        physics = inverse.Denoising(sigma[rows])
-    elif isinstance(physics, inverse.Envelope):
-        whole: Any = physics.model
-        physics = mri_physics(inverse.MRI(whole.mask, whole.sensitivities[rows], centered=True))
-    initial = None if s.initial is None else s.initial[rows]
-    return Sample(s.x[rows], s.y[rows], physics, initial, s.weight[rows], s.steps)
-
-
 class _Loss(nn.Module):
     """A batch -> the weighted squared error, and the last step's PSNR.
 
-    The error is the mean over the steps; of a U-Net that of the last step, and 0.3 times the mean of those before.
+    The error is the mean over the steps; of a U-Net that of the last step, and 0.3 times the mean of those before; of a
+    U-Net for MRI, whose images are of very different difficulty, the mean logarithm, of step t t times as much.
     It is a module so that DistributedDataParallel sees one forward.
     """
 
@@ -132,6 +63,9 @@ class _Loss(nn.Module):
             estimates = self.model(s.y, s.physics, s.steps, s.initial)
         errors = torch.stack([(e - s.x).abs().square().flatten(1).mean(1) for e in estimates])
         psnr = -10 * errors[-1].detach().log10().mean()
+        if self.model.network == "unet" and s.x.is_complex():
+            order = torch.arange(1.0, 1 + len(errors), device=errors.device)
+            return ((errors + 1e-7).log().mean(1) * order).sum() / (10 * order.sum()), psnr
         losses = (errors * s.weight).mean(1)
         if self.model.network == "conv":
             return losses.mean(), psnr
@@ -154,7 +88,7 @@ def network(settings: Settings) -> RIM:
 
 def stage(settings: Settings, step: int) -> Settings:
     """The settings with the batch and the patches of a step: those of a U-Net become fewer and larger."""
-    if settings.network == "conv":
+    if settings.network == "conv" or settings.fixed_size:
         return settings
     done = step / settings.iterations
     share, times = next((share, times) for first, share, times in STAGES if done >= first)
@@ -237,7 +171,7 @@ def load(path: str | Path) -> RIM:
     found = read(path)
     model = found.model.eval()
     model.trained_steps = model.steps + (max(STEPS) if model.network == "unet" else 0)
-    if found.settings.task in ("gray", "color"):
+    if found.settings.task in ("gray", "color", "3task"):
         low, high = found.settings.sigma
         model.trained_sigma = (low / 255, high / 255)
     return model

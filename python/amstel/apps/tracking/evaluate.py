@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.tracking.samples import _rois
 from amstel.data.pairs import Pairs, overlaps, polar_boxes
 from amstel.nn.sint import SINT
-from amstel.tracking.evaluation import DatasetEvaluation
+from amstel.tracking.dataset import DatasetEvaluation
+from amstel.tracking.vot import INTERVAL, ExpectedOverlap
 
 _SCALES = (1.0, math.sqrt(0.5), math.sqrt(2.0))
 
@@ -107,3 +109,57 @@ def evaluate_dataset(
     outcomes = each(range(len(sequences)), work, ranks or Ranks(), progress, fatal=failures is None)
     done = [sequences[outcome.item] for outcome in succeeded(outcomes, failures)]
     return tracking.evaluate_dataset(None, done, out, protocol, origin=origin)
+
+
+def readable(sequences: Any, names: Sequence[str], how: str | None = None) -> tuple[list[Any], list[Outcome]]:
+    """The sequences of those names, or their runs by `perturbed`; and the names and errors of those that cannot be read.
+
+    ValueError where none can be, or a name is not known.
+    """
+    found: list[Any] = []
+    wrong: list[Outcome] = []
+    for name in names:
+        if name not in sequences.names:
+            raise ValueError(f"{sequences.root} holds no sequence {name!r}")
+        try:
+            sequence = sequences[name]
+            found += [sequence] if how is None else tracking.perturbed(sequence, how)
+        except (ValueError, OSError) as error:
+            wrong.append(Outcome(name, error=str(error)))
+    if not found:
+        raise ValueError(wrong[0].error)
+    return found, wrong
+
+
+def same_tracker(record: Path, settings: dict[str, Any], there: Sequence[str]) -> None:
+    """ValueError where the folder of `record` holds boxes of another tracker, or of one that is not known.
+
+    Args:
+        record: the file with the settings of the tracker whose boxes lie beside it.
+        settings: of the one whose boxes are to join them.
+        there: sequences whose boxes are there already.
+    """
+    other = f"give another --out, or move {record.parent} away"
+    if record.is_file():
+        try:
+            known = json.loads(record.read_text(encoding="utf-8"))
+        except ValueError:
+            raise ValueError(
+                f"{record} must hold the settings of a tracker as JSON, got something else: {other}"
+            ) from None
+        if known != settings:
+            raise ValueError(f"{record.parent} holds the boxes of another tracker, see {record}: {other}")
+    elif there:
+        raise ValueError(
+            f"{record.parent} holds boxes of {there[0]}, of a tracker that is not known: {other}"
+        )
+
+
+def expected_overlap(
+    runs: Sequence[Any], out: Path, origin: int = 0, interval: tuple[int, int] | None = None
+) -> ExpectedOverlap:
+    """EAO of the runs `tracking.perturbed(sequence, "vot")` whose boxes are in `out`; every run's first frame is read for its size."""
+    boxes = [tracking.read_boxes(out / f"{run.name}.txt", origin) for run in runs]
+    sizes = [run[0].shape[1::-1] for run in runs]
+    truth, wholes = [run.ground_truth for run in runs], [run.whole for run in runs]
+    return tracking.expected_overlap(boxes, truth, sizes, wholes, interval=interval or INTERVAL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,8 @@ from amstel import _files, tracking, video
 from amstel.apps.tracking.train import load
 from amstel.data import OTBSequence
 from amstel.nn import SINT
-from amstel.tracking import SINTTracker
-from amstel.tracking.frames import Frames, VideoWriter
+from amstel.tracking import MultiTracker, SINTTracker
+from amstel.tracking.frames import Frames, VideoWriter, of_one_size
 
 #: What the frames of a folder are shown at, in frames a second.
 RATE = 25.0
@@ -61,7 +60,8 @@ class Range:
 
 @dataclass
 class Source:
-    """What to track in: frames, the first boxes, the true boxes where there are any, the file to write, and which frames."""
+    """What to track in: frames, the first boxes, the true boxes where there are any, the file to write, and which frames;
+    whether the first boxes were given, and not those of the data."""
 
     path: Path
     frames: Any
@@ -69,6 +69,7 @@ class Source:
     truth: Tensor | None
     target: Path
     range: Range = field(default_factory=Range)
+    given: bool = True
 
 
 def sources(
@@ -124,7 +125,7 @@ def _source(path: Path, boxes: list[list[float]], target: Path, range: Range) ->
         start = truth[range.first - 1]
         if not boxes and start.isnan().any():
             raise ValueError(f"--box is needed: {path} has no true box in frame {range.first}")
-        return Source(path, sequence, boxes or [start.tolist()], truth, target, range)
+        return Source(path, sequence, boxes or [start.tolist()], truth, target, range, given=bool(boxes))
     if not boxes:
         raise ValueError(f"--box x,y,w,h is needed: {path} is no OTB sequence, which would have a first box")
     return Source(path, path, boxes, None, target, range)
@@ -141,21 +142,22 @@ def print_warning(text: str) -> None:
 class _Track:
     """What is known of one target so far, a line a frame that was looked at."""
 
-    tracker: SINTTracker
-    box: list[float]
     boxes: list[np.ndarray] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     lost: list[bool] = field(default_factory=list)
 
-    def look(self, frame: np.ndarray) -> None:
-        if self.boxes:
-            box = self.tracker.update(frame)
-        else:
-            self.tracker.init(frame, self.box)
-            box = np.asarray(self.box, dtype=np.float64)
-        self.boxes.append(box)
-        self.scores.append(self.tracker.similarity)
-        self.lost.append(self.tracker.lost)
+
+def _look(tracker: MultiTracker, frame: np.ndarray, tracks: list[_Track], first: list[list[float]]) -> None:
+    """All targets in one more frame; nothing is kept of a frame that fails."""
+    if tracks[0].boxes:
+        boxes = tracker.update(frame)
+    else:
+        tracker.init(frame, first)
+        boxes = np.asarray(first, dtype=np.float64)
+    for one, box, score, lost in zip(tracks, boxes, tracker.similarity, tracker.lost, strict=True):
+        one.boxes.append(box)
+        one.scores.append(float(score))
+        one.lost.append(bool(lost))
 
 
 def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[str, Any]:
@@ -166,20 +168,23 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
     """
     _files.distinct(source.target, source.path, argument="output")
     frames, kind = Frames(source.frames), source.target.suffix.lower()
-    # One network for all targets; a copy of the rest.
-    copies = [copy.copy(tracker) for _ in source.boxes]
-    tracks = [_Track(one, box) for one, box in zip(copies, source.boxes, strict=True)]
+    targets, tracks = MultiTracker.of(tracker), [_Track() for _ in source.boxes]
     numbers: list[int] = []
     times: list[float | None] = []
 
     def looked_at() -> Iterator[np.ndarray]:
-        for number, frame in enumerate(frames, start=1):
+        for number, frame in enumerate(of_one_size(frames), start=1):
             if source.range.last is not None and number > source.range.last:
                 return
             if number not in source.range:
                 continue
-            for one in tracks:
-                one.look(frame)
+            try:
+                _look(targets, frame, tracks, source.boxes)
+            except ValueError as error:
+                if source.given or tracks[0].boxes:
+                    raise
+                message = str(error).replace("`boxes[0]`", f"{source.path}: its true box in frame {number}")
+                raise ValueError(message) from None
             numbers.append(number)
             times.append(frames.time)
             if progress is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,39 +12,54 @@ from amstel import _check
 from amstel import nn as models
 from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.video.network import Network
-from amstel.apps.video.samples import Clips, _prepare, _stack, _Video
+from amstel.apps.video.samples import Clips, _stack, _Video, prepared
 
 
 @dataclass
 class Evaluation:
-    """Clips in order: probabilities [clips, K], labels [clips], names."""
+    """Clips in order: probabilities [clips, K], labels [clips], names; probabilities of each stream by its name."""
 
     probabilities: Tensor
     labels: Tensor
     names: list[str]
+    streams: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> float:
         return (self.probabilities.argmax(1) == self.labels).double().mean().item()
 
+    @property
+    def confusion(self) -> Tensor:
+        """How many clips of each class (rows) were taken for which (columns): int64 [K, K]."""
+        count = self.probabilities.shape[1]
+        pairs = self.labels * count + self.probabilities.argmax(1)
+        return torch.bincount(pairs, minlength=count * count).view(count, count)
+
 
 @torch.no_grad()
 def _segments(
     network: Network, video: _Video, count: int, vote: str = "mean"
-) -> tuple[Tensor, Tensor | None]:
-    """Probabilities [K] and attention [n, h, w] of a prepared video, each the mean over the segments that see it."""
+) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    """Probabilities [K] and attention [n, h, w] of a prepared video, each the mean over the segments that see it, and
+    the probabilities of each stream."""
     from amstel.media.reading import segments
 
     n, steps = len(video.frames), min(network.settings.steps, len(video.frames))
     index = torch.unique(segments(n, steps, count), dim=0)
     device = next(network.parameters()).device
     probabilities, total, seen = [], None, torch.zeros(n)
+    streams: dict[str, list[Tensor]] = {name: [] for name in network.streams}
     for part in index.split(32):
-        crops = [_Video(video.frames[i], None if video.motion is None else video.motion[i]) for i in part]
+        crops = [
+            _Video(video.frames[i], None if video.motion is None else video.motion[i], video.features)
+            for i in part
+        ]
         batch = _stack(crops, [0] * len(crops), device)
-        outputs = network(batch.frames, batch.motion, batch.lengths)
+        outputs = network(batch.frames, batch.motion, batch.lengths, batch.features)
         scores = [logits for logits, _ in outputs.values()]  # of equal length: nothing is padded
         found = [models.predict(x if vote == "mean" else x[-1:]) for x in scores]
+        for name, of_stream in zip(outputs, found, strict=True):
+            streams[name].append(of_stream)
         # A probability that underflows in one stream must not make the product 0/0.
         probabilities.append(
             found[0] if len(found) == 1 else models.fuse(*(p.clamp_min(1e-12).log() for p in found))
@@ -56,7 +71,8 @@ def _segments(
             total.index_add_(0, part.T.flatten(), attention.flatten(0, 1).cpu())
             seen.index_add_(0, part.T.flatten(), torch.ones(part.numel()))
     mean = torch.cat(probabilities).mean(0).cpu()
-    return mean, None if total is None else total / seen[:, None, None]
+    each_stream = {name: torch.cat(parts).mean(0).cpu() for name, parts in streams.items()}
+    return mean, None if total is None else total / seen[:, None, None], each_stream
 
 
 def evaluate(
@@ -89,13 +105,15 @@ def evaluate(
         _check.fail("clips", "at least one clip", "none")
     network.eval()
 
-    def work(number: int) -> tuple[Tensor, int, str]:
+    def work(number: int) -> tuple[Tensor, int, str, dict[str, Tensor]]:
         clip = clips[number]
-        found = _segments(network, _prepare(clip.frames, network.settings), segments, vote)[0]
+        found, _, streams = _segments(network, prepared(clip, network.settings), segments, vote)
         if progress is not None:
             progress(1)
-        return found, clip.label, clip.name
+        return found, clip.label, clip.name, streams
 
     outcomes = each(range(len(clips)), work, ranks or Ranks(), fatal=failures is None)
-    found, labels, names = zip(*(done.value for done in succeeded(outcomes, failures)), strict=True)
-    return Evaluation(torch.stack(found), torch.tensor(labels), list(names))
+    values = (done.value for done in succeeded(outcomes, failures))
+    found, labels, names, parts = zip(*values, strict=True)
+    streams = {name: torch.stack([part[name] for part in parts]) for name in network.streams}
+    return Evaluation(torch.stack(found), torch.tensor(labels), list(names), streams)

@@ -19,7 +19,12 @@ MODELS: dict[str, Any] = {
     "convlstm": models.ConvLSTMClassifier,
     "convalstm": models.ConvALSTM,
     "videolstm": models.VideoLSTM,
+    "cnn": models.FrameClassifier,
 }
+
+
+#: Frames that a frozen backbone reads at once: VGG-16 then takes about 1 GB for its largest maps.
+AT_ONCE = 32
 
 
 class _Stream(nn.Module):
@@ -39,35 +44,39 @@ class _Stream(nn.Module):
             "head_channels": s.head,
             "dropout": s.dropout,
         }
-        if s.model not in ("lstm", "convlstm"):
+        if s.model not in ("cnn", "lstm", "convlstm"):
             options["initial_state"] = s.initial_state
         self.model = MODELS[s.model](self.backbone.out_channels, s.hidden, num_classes, **options)
 
-    def _features(self, backbone: nn.Module, pixels: Tensor) -> Tensor:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return backbone(pixels)
+    def features(self, pixels: Tensor, of_motion: bool) -> Tensor:
+        """Frames or motion [..., C, S, S] -> maps or vectors, by the backbone that reads them."""
+        backbone = self.backbone if self.motion is None or not of_motion else self.motion
+        if not self.frozen:
+            return backbone(pixels if of_motion else pixels - 0.5)
+        with torch.no_grad():
+            flat = pixels.flatten(0, -4)
+            # In parts: the maps of all frames of a batch would take tens of gigabytes.
+            parts = [backbone(_flow_pixels(p) if of_motion else p) for p in flat.split(AT_ONCE)]
+            return torch.cat(parts).unflatten(0, pixels.shape[:-3])
 
     def forward(
-        self, frames: Tensor, motion: Tensor | None, lengths: Tensor | None
+        self, frames: Tensor, motion: Tensor | None, lengths: Tensor | None, features: bool
     ) -> models.video_lstm.Returns:
-        if self.frozen:
-            motion = None if motion is None else _flow_pixels(motion)
-        else:
-            frames = frames - 0.5
-        pixels = frames if self.stream == "rgb" else motion
-        assert pixels is not None
-        x = self._features(self.backbone, pixels)
+        of_motion = self.stream == "flow"
+        given = motion if of_motion else frames
+        assert given is not None
+        x = given if features else self.features(given, of_motion)
         if not self.takes_motion:
             return self.model(x, lengths)
         if self.motion is None:
             return self.model(x, x, lengths)
         assert motion is not None
-        return self.model(x, self._features(self.motion, motion), lengths)
+        return self.model(x, motion if features else self.features(motion, True), lengths)
 
 
 def _backbone(settings: Settings, channels: int) -> Any:
     if settings.backbone == "vgg16":
-        return models.VGG16Features().requires_grad_(False)
+        return models.VGG16Features(layer=settings.layer).requires_grad_(False)
     return models.SmallBackbone(channels, settings.channels)
 
 
@@ -81,7 +90,8 @@ class Network(nn.Module):
     """Frames in, class scores and attention of every stream out; carries its settings and the names of its classes.
 
     Shapes: frames [T, N, 3, S, S] in [0, 1]; motion [T, N, 2, S, S] or None where no part of it uses motion; lengths
-    None or [N]. Returns {stream: (logits [T, N, K], attention [T, N, h, w] or None)}.
+    None or [N]. With features=True frames and motion are what the backbones make of them instead, as `amstel video
+    extract` wrote it. Returns {stream: (logits [T, N, K], attention [T, N, h, w] or None)}.
     """
 
     def __init__(self, settings: Settings, classes: Sequence[str]):
@@ -92,9 +102,13 @@ class Network(nn.Module):
         self.streams = nn.ModuleDict({s: _Stream(settings, s, len(classes)) for s in settings.streams})
 
     def forward(
-        self, frames: Tensor, motion: Tensor | None, lengths: Tensor | None = None
+        self,
+        frames: Tensor,
+        motion: Tensor | None,
+        lengths: Tensor | None = None,
+        features: bool = False,
     ) -> dict[str, models.video_lstm.Returns]:
-        return {name: stream(frames, motion, lengths) for name, stream in self.streams.items()}
+        return {name: stream(frames, motion, lengths, features) for name, stream in self.streams.items()}
 
     def load_backbone(self, state_dict: dict[str, Tensor]) -> None:
         """torchvision's weights of VGG-16 into the backbones of all streams."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,11 +30,14 @@ class Prediction:
     boxes: Tensor | None
 
 
-def predict(network: Network, frames: Tensor, segments: int = 25) -> Prediction:
+def predict(
+    network: Network, frames: Tensor, segments: int = 25, *, times: Sequence[float] | None = None
+) -> Prediction:
     """Classes, attention and boxes of one video, uint8 frames [n, H, W, 3].
 
     At least `segments` segments, and as many as it takes to see every frame twice; each is classified from the start,
-    and a frame's attention is the mean over those that see it.
+    and a frame's attention is the mean over those that see it. A network that was trained at a number of frames a second
+    needs `times`, when each frame is shown, in seconds from the first.
     """
     from amstel.media.localize import localize
 
@@ -42,13 +46,25 @@ def predict(network: Network, frames: Tensor, segments: int = 25) -> Prediction:
         _check.fail("frames", "uint8 [n, H, W, 3] with at least one frame", frames)
     network.eval()
     settings = network.settings
-    video = _prepare(frames, settings)
-    probabilities, attention = _segments(
+    seen, shows = frames, torch.arange(len(frames))
+    if settings.fps:
+        if times is None or len(times) != len(frames):
+            _check.fail(
+                "times",
+                f"{len(frames)} of them, for the network looks at {settings.fps:g} frames a second",
+                times,
+            )
+        at = torch.tensor(times, dtype=torch.float64)
+        shows = (at * settings.fps + 1e-6).floor().long()
+        wanted = torch.arange(int(shows[-1]) + 1) / settings.fps
+        seen = frames[torch.searchsorted(at, wanted.double() + 1e-6 / settings.fps, right=True) - 1]
+    video = _prepare(seen, settings)
+    probabilities, attention, _ = _segments(
         network, video, max(segments, math.ceil(2 * len(video.frames) / settings.steps) + 1)
     )
     if attention is None:
         return Prediction(probabilities, None, None)
-    attention = attention.repeat_interleave(settings.stride, 0)[: len(frames)]
+    attention = attention[shows // settings.stride]
     height, width = frames.shape[1:3]
     return Prediction(probabilities, attention, localize(attention, (height, width)))
 
@@ -57,16 +73,17 @@ def predict(network: Network, frames: Tensor, segments: int = 25) -> Prediction:
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """The videos, and of a folder that holds videos those in it; a folder of frames is a video."""
-    from amstel.media.formats import VIDEOS
+    """The videos, and of a folder that holds videos those in it; a folder of frames is a video.
+
+    ValueError for a folder with neither videos nor frames.
+    """
+    from amstel.media.formats import IMAGES, VIDEOS, visible
 
     found: list[Path] = []
     for path in paths:
-        inside = (
-            sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEOS and not p.name.startswith("."))
-            if path.is_dir()
-            else []
-        )
+        inside = visible(path, VIDEOS) if path.is_dir() else []
+        if path.is_dir() and not inside and not visible(path, IMAGES):
+            raise ValueError(f"{path} must hold videos or frames, at least one frame, got none")
         found += inside or [path]
     return found
 
@@ -77,8 +94,9 @@ def targets(sources: Sequence[Path], output: Path | None, model: str) -> list[Pa
     if len(sources) == 1 and output is not None and not output.is_dir():
         return [output]
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-    paths = [source.resolve() for source in sources]
+        if output.exists() and not output.is_dir():
+            raise ValueError(f"`output` must be a folder for {len(sources)} videos, got the file {output}")
+    paths = [Path(os.path.abspath(source)) for source in sources]  # a link keeps its own name
     names = [path.stem for path in paths]
     for longer in (
         lambda p: p.name.replace(".", "_"),
@@ -90,6 +108,19 @@ def targets(sources: Sequence[Path], output: Path | None, model: str) -> list[Pa
     if len(set(found)) < len(found):
         twice = next(t for t in found if found.count(t) > 1)
         raise ValueError(f"two of the videos would be written to {twice}; give them one at a time")
+    return found
+
+
+def _times(source: Path) -> list[float]:
+    """When each frame is shown, in seconds from the first."""
+    from amstel.media.reading import Frames
+
+    found = []
+    frames = Frames(source)
+    for _ in frames:
+        if frames.time is None:
+            raise ValueError(f"{source} does not say when its frames are shown, which this network needs")
+        found.append(frames.time)
     return found
 
 
@@ -108,8 +139,11 @@ def files(
     def work(number: int) -> dict[str, Any]:
         source, target = sources[number], targets[number]
         _files.distinct(target, source, argument="output")
+        times = None
+        if network.settings.fps:
+            times = _times(source)
         frames = read(source)
-        found = predict(network, frames)
+        found = predict(network, frames, times=times)
         order = found.probabilities.argsort(descending=True).tolist()
         share = {network.classes[k]: found.probabilities[k].item() for k in order}
         caption = f"{network.classes[order[0]]}  {100 * found.probabilities[order[0]]:.0f} %"

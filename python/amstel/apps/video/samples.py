@@ -31,6 +31,14 @@ class Clips(Protocol):
 class _Video:
     frames: Tensor  # uint8 [n, 3, S, S]
     motion: Tensor | None  # [n, 2, S, S], in units of a sixteenth of S
+    features: bool = False  # both are what the backbones made of them, [n, C, h, w] or [n, C]
+
+
+@dataclass(repr=False, eq=False)
+class FeatureClip(Clip):
+    """A clip of which the features are known: those of its frames, and of its motion where they are needed."""
+
+    motion: Tensor | None = None
 
 
 def _prepare(frames: Tensor, settings: Settings) -> _Video:
@@ -52,6 +60,13 @@ def _prepare(frames: Tensor, settings: Settings) -> _Video:
     return _Video(pixels, flow * (16 / side))
 
 
+def prepared(clip: Clip, settings: Settings) -> _Video:
+    """A clip as a network sees it."""
+    if isinstance(clip, FeatureClip):
+        return _Video(clip.frames, clip.motion, True)
+    return _prepare(clip.frames, settings)
+
+
 class _Videos:
     """Prepared clips, kept in memory up to a limit."""
 
@@ -65,7 +80,9 @@ class _Videos:
         clip = self.clips[index]
         if clip.frames.shape[0] < 1:
             raise ValueError(f"clip {clip.name} has no frame")
-        video = _prepare(clip.frames, self.settings)
+        video = prepared(clip, self.settings)
+        if video.features:  # mapped from a file: the system keeps what there is room for
+            return video, clip.label
         size = video.frames.numel() + (0 if video.motion is None else 4 * video.motion.numel())
         if size <= self.room:
             self.room -= size
@@ -79,6 +96,7 @@ class _Batch:
     motion: Tensor | None
     lengths: Tensor
     labels: Tensor
+    features: bool = False
 
 
 def _stack(crops: list[_Video], labels: list[int], device: torch.device) -> _Batch:
@@ -90,10 +108,11 @@ def _stack(crops: list[_Video], labels: list[int], device: torch.device) -> _Bat
     frames = pad([crop.frames for crop in crops])
     motion = [crop.motion for crop in crops if crop.motion is not None]
     return _Batch(
-        frames.float() / 255 if frames.dtype == torch.uint8 else frames,
-        pad(motion) if motion else None,
+        frames.float() / 255 if frames.dtype == torch.uint8 else frames.float(),
+        pad(motion).float() if motion else None,
         torch.tensor([len(crop.frames) for crop in crops], device=device),
         torch.tensor(labels, device=device),
+        crops[0].features,
     )
 
 
@@ -102,8 +121,10 @@ def _crop(video: _Video, settings: Settings, generator: torch.Generator) -> _Vid
     start, left, up, mirror, light = torch.rand(5, generator=generator).tolist()
     begin = int(start * (max(0, len(video.frames) - settings.steps) + 1))
     part = slice(begin, begin + settings.steps)
-    frames = video.frames[part].float() / 255
     motion = None if video.motion is None else video.motion[part]
+    if video.features:
+        return _Video(video.frames[part], motion, True)
+    frames = video.frames[part].float() / 255
     if settings.brightness:
         frames = (frames * (1 + settings.brightness * (2 * light - 1))).clamp(0, 1)
     if settings.shift:
@@ -152,8 +173,34 @@ class Subset:
     def __init__(self, clips: Clips, indices: Sequence[int]):
         self.clips, self.indices = clips, list(indices)
 
+    @property
+    def labels(self) -> list[int]:
+        known = labels_of(self.clips)
+        return [known[k] for k in self.indices]
+
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int, /) -> Clip:
         return self.clips[self.indices[index]]
+
+
+def labels_of(clips: Clips) -> list[int]:
+    """The class of each; of a folder without reading the clips."""
+    known = getattr(clips, "labels", None)
+    return [clips[k].label for k in range(len(clips))] if known is None else list(known)
+
+
+def balanced(order: Sequence[int], labels: Sequence[int]) -> list[int]:
+    """As many clips as in `order`, of every class equally many or one more, each class by turns and in that order.
+
+    Of a class with fewer clips they come again from the first; of one with more, the last wait for another epoch. What
+    comes for the k-th time is its number plus k - 1 times the number of clips, so that it can be another crop.
+    """
+    own: dict[int, list[int]] = {}
+    for index in order:
+        own.setdefault(labels[index], []).append(index)
+    classes = list(own)
+    turns = [divmod(n, len(classes)) for n in range(len(order))]
+    mine = [(own[classes[k]], turn) for turn, k in turns]
+    return [some[turn % len(some)] + len(labels) * (turn // len(some)) for some, turn in mine]

@@ -11,10 +11,11 @@ from typing import Any
 
 from amstel.apps import checks
 
-MODELS = ("lstm", "alstm", "convlstm", "convalstm", "videolstm")
+MODELS = ("lstm", "alstm", "convlstm", "convalstm", "videolstm", "cnn")
 STREAMS = ("rgb", "flow", "both")
 MOTIONS = ("dis", "farneback", "difference")
 BACKBONES = ("small", "vgg16")
+LAYERS = ("pool5", "fc7")
 INITIAL_STATES = ("first", "mean", "zeros")
 OPTIMIZERS = ("rmsprop", "adam")
 SCHEDULES = ("constant", "cosine")
@@ -26,9 +27,10 @@ class Settings:
     network needs that knows nothing yet.
 
     Attributes:
-        model: one of `MODELS`.
+        model: one of `MODELS`; "cnn" scores every frame by itself.
         stream: "rgb", "flow", or "both": two networks, whose probabilities are multiplied.
         backbone: "small", trained with the rest, or "vgg16", which stays as it was loaded.
+        layer: of vgg16: maps of "pool5", or vectors of "fc7", for the models without a map, cnn and lstm.
         frame_size: frames are resized to a square of so many pixels.
         channels: of the small backbone, whose maps have frame_size / 2^len(channels) a side.
         hidden, attention, head: channels of the ConvLSTM, of the attention (None: as hidden), width of the head.
@@ -36,10 +38,13 @@ class Settings:
         motion: what the flow stream and the motion attention see: optical flow by "dis" or "farneback" (needs
             opencv), or "difference", what became lighter and darker since the frame before.
         steps, stride: a sample is `steps` frames (T), every `stride`-th of a clip.
+        fps: look at clips at so many frames a second, by their times, whatever the rate of a file is; 0: every frame.
         optimizer, learning_rate: "rmsprop" with decay 0.9, or "adam".
         schedule: of the learning rate: "constant", or "cosine" down to 0.
         clip_gradient: largest norm of the gradient; 0 does not clip.
         epochs, batch: a clip gives one sample an epoch; batch is over all processes.
+        balanced: every class equally often in an epoch, however many clips it has; clips of small classes come several
+            times, in other crops.
         dropout: in the head.
         shift, flip, brightness: augmentation: by up to `shift` pixels; left and right, which not every set of classes
             allows; times 1 ± brightness.
@@ -49,6 +54,7 @@ class Settings:
     model: str = "videolstm"
     stream: str = "rgb"
     backbone: str = "small"
+    layer: str = "pool5"
     frame_size: int = 64
     channels: tuple[int, ...] = (16, 32, 32)
     hidden: int = 32
@@ -58,12 +64,14 @@ class Settings:
     motion: str = "dis"
     steps: int = 30
     stride: int = 1
+    fps: float = 0.0
     optimizer: str = "rmsprop"
     learning_rate: float = 1e-3
     schedule: str = "constant"
     clip_gradient: float = 0.0
     epochs: int = 60
     batch: int = 128
+    balanced: bool = False
     dropout: float = 0.7
     shift: int = 0
     flip: bool = False
@@ -75,6 +83,7 @@ class Settings:
             ("model", MODELS),
             ("stream", STREAMS),
             ("backbone", BACKBONES),
+            ("layer", LAYERS),
             ("initial_state", INITIAL_STATES),
             ("motion", MOTIONS),
             ("optimizer", OPTIMIZERS),
@@ -88,10 +97,12 @@ class Settings:
         least = 32 if self.backbone == "vgg16" else 2 ** len(self.channels)
         if self.frame_size % least:
             checks.fail("frame_size", f"a multiple of {least} for this backbone", self.frame_size)
+        if self.layer == "fc7" and (self.backbone != "vgg16" or self.model not in ("cnn", "lstm")):
+            checks.fail("layer", "pool5 but for --model cnn or lstm on vgg16", self.layer)
         for name in ("dropout", "brightness"):
             if not 0 <= getattr(self, name) < 1:
                 checks.fail(name, "in [0, 1)", getattr(self, name))
-        for name in ("learning_rate", "clip_gradient", "shift"):
+        for name in ("learning_rate", "clip_gradient", "shift", "fps"):
             if not 0 <= getattr(self, name) < math.inf:
                 checks.fail(name, "a finite number >= 0", getattr(self, name))
 
@@ -119,3 +130,49 @@ class Settings:
     @property
     def uses_motion(self) -> bool:
         return self.model == "videolstm" or self.stream != "rgb"
+
+
+@dataclass(frozen=True)
+class ForecastSettings:
+    """Of `amstel video forecast`: what is to be forecast, and the network that learns it in minutes on a CPU.
+
+    Attributes:
+        size, digits: side of a frame in pixels, and how many digits bounce in it.
+        given, steps: frames that the network reads, and those that it forecasts.
+        hidden, layers, kernel_size, patch, layer_norm: of `amstel.nn.ConvLSTMForecaster`.
+        iterations, batch, learning_rate: Adam, with a cosine down to 0.
+        seed: of everything random.
+    """
+
+    size: int = 32
+    digits: int = 2
+    given: int = 8
+    steps: int = 8
+    hidden: int = 48
+    layers: int = 2
+    kernel_size: int = 3
+    patch: int = 4
+    layer_norm: bool = True
+    iterations: int = 400
+    batch: int = 16
+    learning_rate: float = 4e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "digits",
+            "given",
+            "steps",
+            "hidden",
+            "layers",
+            "kernel_size",
+            "patch",
+            "iterations",
+            "batch",
+        ):
+            if getattr(self, name) < 1:
+                checks.fail(name, "an integer >= 1", getattr(self, name))
+        if self.size < 16 or self.size % self.patch:
+            checks.fail("size", f"at least 16 and a multiple of patch = {self.patch}", self.size)
+        if not 0 <= self.learning_rate < math.inf:
+            checks.fail("learning_rate", "a finite number >= 0", self.learning_rate)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from amstel import video
 from amstel.apps.video.evaluate import _segments, evaluate
+from amstel.apps.video.intervals import with_gaps
 from amstel.apps.video.network import Network
 from amstel.apps.video.predict import predict
 from amstel.apps.video.samples import Subset, _generator, _Video
@@ -262,7 +263,7 @@ def order(root: Path | None = None, say: Say = print, seeds: int = 3) -> dict[st
                 "settings": asdict(_small(model)),
             }
         )
-    return found
+    return with_gaps(found, say)
 
 
 def _center_boxes(truth: Tensor, size: tuple[int, int]) -> Tensor:
@@ -383,7 +384,7 @@ def flow_video(flow: Tensor, side: int, frames: int) -> _Video:
 
 def localize_flow(network: Network, flow: Tensor, frame_size: Sequence[int], frames: int) -> Tensor:
     """Boxes of a video of which only the flow is known, by a network with a flow stream."""
-    _, attention = _segments(network, flow_video(flow, network.settings.frame_size, frames), 25)
+    _, attention, _ = _segments(network, flow_video(flow, network.settings.frame_size, frames), 25)
     assert attention is not None
     return video.localize(attention, frame_size)
 

@@ -23,7 +23,7 @@ from amstel.apps.task import Plan, Task
 from amstel.apps.training import CHECKPOINT as CHECKPOINT
 from amstel.apps.video.evaluate import evaluate
 from amstel.apps.video.network import Network, read
-from amstel.apps.video.samples import Clips, _Batch, _crop, _generator, _stack, _Videos
+from amstel.apps.video.samples import Clips, _Batch, _crop, _generator, _stack, _Videos, balanced, labels_of
 from amstel.apps.video.settings import Settings
 
 
@@ -43,7 +43,7 @@ class _Loss(nn.Module):
         self.network = network
 
     def forward(self, batch: _Batch) -> tuple[Tensor, Tensor]:
-        return _loss(self.network(batch.frames, batch.motion, batch.lengths), batch)
+        return _loss(self.network(batch.frames, batch.motion, batch.lengths, batch.features), batch)
 
 
 def _loss(outputs: dict[str, models.video_lstm.Returns], batch: _Batch) -> tuple[Tensor, Tensor]:
@@ -81,6 +81,9 @@ class _Task(Task):
         self.optimizer = _optimizer(network, network.settings)
         self.clip = network.settings.clip_gradient
         self.count, self.classes, self.validation, self.group = len(clips), len(classes), validation, group
+        self.labels: list[int] = []
+        if network.settings.balanced:
+            self.labels = labels_of(clips)
         self.videos = _Videos(clips, network.settings)
         self.batches = math.ceil(len(clips) / network.settings.batch)
         self.order: tuple[int, list[int]] = (-1, [])
@@ -88,17 +91,20 @@ class _Task(Task):
     def items(self, step: int) -> list[int]:
         epoch, number = divmod(step, self.batches)
         if self.order[0] != epoch:
-            order = torch.randperm(self.count, generator=_generator(self.settings.seed, epoch)).tolist()
-            self.order = epoch, order
+            generator = _generator(self.settings.seed, epoch)
+            order = torch.randperm(self.count, generator=generator).tolist()
+            self.order = epoch, balanced(order, self.labels) if self.labels else order
         return self.order[1][number * self.settings.batch : (number + 1) * self.settings.batch]
 
     def inputs(self, step: int, items: Sequence[int]) -> tuple[_Batch]:
         epoch, crops, labels = step // self.batches, [], []
-        for index in items:
+        for item in items:
+            again, index = divmod(item, self.count)  # of balanced classes
             video, label = self.videos[index]
             if not 0 <= label < self.classes:
                 _check.fail("clips", f"labeled 0 to {self.classes - 1}, one for each of `classes`", label)
-            crops.append(_crop(video, self.settings, _generator(self.settings.seed, epoch, 1, index)))
+            key = (self.settings.seed, epoch, 1, index, *([again] if again else []))
+            crops.append(_crop(video, self.settings, _generator(*key)))
             labels.append(label)
         return (_stack(crops, labels, self.group.device),)
 
@@ -184,11 +190,11 @@ def train(
     return Training(network.eval(), history)
 
 
-def backbone_weights(path: Path) -> dict[str, Tensor]:
+def backbone_weights(path: Path, layer: str = "pool5") -> dict[str, Tensor]:
     """torchvision's state_dict of VGG-16 from a file, tried here so that an error names it."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        models.VGG16Features().load_state_dict(state)
+        models.VGG16Features(layer=layer).load_state_dict(state)
     except Exception as error:
         raise ValueError(f"{path} does not hold torchvision's state_dict of VGG-16") from error
     return state

@@ -1,0 +1,277 @@
+"""Features of frames, computed once: what a frozen backbone makes of every clip, in files that trainings map to memory.
+
+A folder of features holds `features.json` (of what they are, and all clips), `backbone.pt` (so that a network that was
+trained on them can read videos) and, for each clip, "class/clip.rgb.npy" and "class/clip.flow.npy": float16, a map
+[512, 7, 7] of pool5 or a vector [4096] of fc7 for every frame. A file is written whole or not at all, and one that is
+there is not computed again: an extraction that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amstel import _check, _files
+from amstel.apps.ranks import Outcome, Ranks, each
+from amstel.apps.video.network import Network
+from amstel.apps.video.samples import FeatureClip, _prepare
+from amstel.apps.video.settings import Settings
+from amstel.data.clips import ClipFolder
+
+RECORD, BACKBONE, FORMAT = "features.json", "backbone.pt", "amstel video_features 1"
+#: The settings on which features depend.
+OF_FRAMES = ("backbone", "layer", "frame_size", "motion", "stride", "fps")
+
+
+def _file(folder: Path, name: str, stream: str) -> Path:
+    return folder / f"{name}.{stream}.npy"
+
+
+def bytes_a_frame(settings: Settings) -> int:
+    """What a frame takes on disk, of one stream."""
+    side = settings.frame_size // 32
+    return 2 * (4096 if settings.layer == "fc7" else 512 * side * side)
+
+
+def extract(
+    clips: ClipFolder,
+    settings: Settings,
+    out: Path,
+    backbone_weights: dict[str, Tensor],
+    *,
+    streams: tuple[str, ...] = ("rgb",),
+    force: bool = False,
+    ranks: Ranks | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Outcome[int, int]]:
+    """Write the features of all clips; item i of the outcomes is clip i, its value the number of frames.
+
+    Args:
+        clips: a folder of videos, with or without official splits.
+        settings: with backbone="vgg16"; of it `OF_FRAMES` matter.
+        out: the folder to write to.
+        backbone_weights: torchvision's state_dict of VGG-16.
+        streams: "rgb", "flow" or both; VideoLSTM on RGB reads both.
+        force: compute again what is there, and with other settings.
+        ranks: processes of which each takes its share of the clips.
+        progress: called with 1 after every clip.
+
+    Raises:
+        ValueError: settings without a frozen backbone.
+        FileExistsError: `out` holds features of other settings, weights or streams.
+    """
+    if settings.backbone != "vgg16":
+        _check.fail("backbone", "vgg16, which is not trained", settings.backbone)
+    ranks = ranks or Ranks()
+    model = "cnn" if settings.layer == "fc7" else "convlstm"
+    both = replace(settings, model=model, stream="both" if len(streams) > 1 else streams[0])
+    network = Network(both, ["", " "])  # for its backbones; there are no classes to tell apart
+    network.load_backbone(backbone_weights)
+    network.to(ranks.device).eval()
+    first: Any = network.streams[both.streams[0]]
+    state = first.backbone.state_dict()
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "settings": {name: getattr(settings, name) for name in OF_FRAMES},
+        "streams": list(streams),
+        "weights": _fingerprint(state),
+        "root": os.path.abspath(clips.root),
+        "classes": clips.classes,
+        "clips": [[name, label] for name, label in zip(clips.names, clips.labels, strict=True)],
+        "splits": _splits(clips),
+    }
+    if (out / RECORD).exists() and not force:
+        before = _read_record(out)
+        for name in ("settings", "streams", "weights", "root"):
+            if before.get(name) != record[name]:
+                raise FileExistsError(
+                    f"{out} holds features of other {name}, {_short(before.get(name))}, not {_short(record[name])}; "
+                    "--force overwrites them"
+                )
+    if ranks.first:
+        out.mkdir(parents=True, exist_ok=True)
+        if force:
+            for name in clips.names:
+                for stream in ("rgb", "flow"):
+                    _file(out, name, stream).unlink(missing_ok=True)
+        if force or not (out / BACKBONE).exists():
+            _files.torch_save(out / BACKBONE, {k: v.cpu() for k, v in state.items()})
+        _files.write_json(out / RECORD, record)
+
+    def work(number: int) -> int:
+        files = {stream: _file(out, clips.names[number], stream) for stream in streams}
+        if all(file.exists() for file in files.values()):
+            return len(np.load(next(iter(files.values())), mmap_mode="r"))
+        video = _prepare(clips[number].frames, both)
+        for stream, file in files.items():
+            pixels = video.frames if stream == "rgb" else video.motion
+            found = _features(network, stream, pixels, ranks.device)  # type: ignore[arg-type]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with _files.replacing(file) as temporary:
+                np.save(temporary, found)
+        return len(video.frames)
+
+    return each(range(len(clips)), work, ranks, progress)
+
+
+@torch.no_grad()
+def _features(network: Network, stream: str, pixels: Tensor, device: torch.device) -> np.ndarray:
+    parts, reader = [], cast(Any, network.streams[stream])
+    for part in pixels.split(32):
+        part = part.to(device)
+        part = part.float() / 255 if part.dtype == torch.uint8 else part
+        found = reader.features(part[:, None], stream == "flow")[:, 0]
+        parts.append(found.cpu().clamp(max=65504).to(torch.float16))  # the largest number of float16
+    return torch.cat(parts).numpy()
+
+
+def _fingerprint(state: dict[str, Tensor]) -> str:
+    """Tells the weights of two backbones apart."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _splits(clips: ClipFolder) -> dict[str, list[list[str]]]:
+    """Names of the clips to train and to test on in each official split; {} where there are none."""
+    numbers = getattr(clips, "numbers", [])
+    return {str(n): [[clips.names[k] for k in part] for part in clips.split(n)] for n in numbers}  # type: ignore[attr-defined]
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value) if value is not None else "none"
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        if record["format"] != FORMAT:
+            raise ValueError("another format")
+        Settings(**record["settings"], model="cnn")
+        _ = record["classes"], record["splits"], [(str(n), int(k)) for n, k in record["clips"]]
+        if not set(record["streams"]) <= {"rgb", "flow"} or not record["streams"]:
+            raise ValueError("other streams")
+    except FileNotFoundError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / RECORD} is not what `amstel video extract` wrote: {error}") from None
+    return record
+
+
+def is_folder(root: Path) -> bool:
+    """Whether a folder holds features, and not clips."""
+    return (root / RECORD).is_file()
+
+
+class FeatureFolder:
+    """The clips of which a folder holds the features, read when they are asked for: `FeatureClip` mapped to memory.
+
+    Attributes:
+        classes, labels, names: as of the clips.
+        settings: {name: value} of the settings on which features depend.
+        streams: "rgb" and "flow", of which there are features.
+        numbers: which official splits there are.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no record, or it is broken; on reading, a file is.
+    """
+
+    def __init__(self, root: str | os.PathLike):
+        self.root = Path(root)
+        record = _read_record(self.root)
+        self.classes: list[str] = record["classes"]
+        self.names = [name for name, _ in record["clips"]]
+        self.labels = [label for _, label in record["clips"]]
+        self.settings, self.streams = record["settings"], tuple(record["streams"])
+        self._splits = record["splits"]
+        self.numbers = sorted(int(n) for n in self._splits)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int, /) -> FeatureClip:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"`index` must be below {len(self)}, got {index}")
+        maps = {stream: self._mapped(self.names[index], stream) for stream in self.streams}
+        if len({len(m) for m in maps.values()}) > 1:
+            raise ValueError(f"{self.root} must hold as many frames of {self.names[index]} of rgb as of flow")
+        first = maps[self.streams[0]]
+        return FeatureClip(
+            maps.get("rgb", first), self.labels[index], self.names[index], motion=maps.get("flow")
+        )
+
+    def _mapped(self, name: str, stream: str) -> Tensor:
+        file = _file(self.root, name, stream)
+        side = self.settings["frame_size"] // 32
+        shape = (4096,) if self.settings["layer"] == "fc7" else (512, side, side)
+        try:
+            # Copy on write: what is read stays in the file's own pages, which the system drops when it needs room.
+            array = np.load(file, mmap_mode="c")
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{file} is no file of features: {error}") from None
+        if array.dtype != np.float16 or array.shape[1:] != shape or not len(array):
+            raise ValueError(
+                f"{file} must hold float16 [frames, {', '.join(map(str, shape))}], got {array.dtype} {list(array.shape)}"
+            )
+        return torch.from_numpy(array)
+
+    def check(self, strict: bool = False) -> list[tuple[str, str]]:
+        """Leave out the clips whose features are missing or broken: (name, reason) of each; with `strict` raise."""
+        bad, good = [], []
+        for index, name in enumerate(self.names):
+            try:
+                self[index]
+                good.append(index)
+            except (ValueError, OSError) as error:
+                if strict:
+                    raise
+                bad.append((name, str(error)))
+        gone = set(self.labels) - {self.labels[k] for k in good}
+        if gone:
+            said = ", ".join(self.classes[k] for k in sorted(gone))
+            raise ValueError(f"{self.root} holds no features of {said}; the first: {bad[0][1]}")
+        self.names, self.labels = [self.names[k] for k in good], [self.labels[k] for k in good]
+        return bad
+
+    def split(self, number: int = 1) -> tuple[list[int], list[int]]:
+        """Numbers of the clips to train on, and of those to test on, in an official split."""
+        if number not in self.numbers:
+            known = ", ".join(map(str, self.numbers)) or "none: give --lists to amstel video extract"
+            _check.fail("number", f"a split of {self.root} ({known})", number)
+        numbers = {name: k for k, name in enumerate(self.names)}
+        train, test = self._splits[str(number)]
+        return [numbers[n] for n in train if n in numbers], [numbers[n] for n in test if n in numbers]
+
+    def backbone(self) -> dict[str, Tensor]:
+        """The weights that made the features."""
+        return torch.load(self.root / BACKBONE, map_location="cpu", weights_only=True)
+
+    def fit(self, settings: Settings, training: bool = True) -> None:
+        """ValueError where a network of `settings` cannot read these features, or be trained on them."""
+        for name in OF_FRAMES:
+            value = asdict(settings)[name]
+            if name == "motion" and "flow" not in self.streams:
+                continue
+            if value != self.settings[name]:
+                _check.fail(name, f"{self.settings[name]}, of which the features of {self.root} are", value)
+        for name in ("shift", "flip", "brightness"):
+            if training and getattr(settings, name):
+                _check.fail(name, "left out: features are of the frames as they are", getattr(settings, name))
+        needed = {*settings.streams, *(["flow"] if settings.uses_motion else [])}
+        if lacking := needed - set(self.streams):
+            raise ValueError(
+                f"{self.root} must hold the features of {' and '.join(sorted(needed))} for {settings.model}, got "
+                f"{', '.join(self.streams)}: extract those of {sorted(lacking)[0]} too (--stream both)"
+            )

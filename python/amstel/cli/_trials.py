@@ -1,0 +1,103 @@
+"""What `amstel graphs` does where the task is not the classification of nodes: prediction of links, classes of graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amstel.cli import _values as values
+
+if TYPE_CHECKING:
+    from amstel.apps.graphs.trials import Trials
+    from amstel.cli._command import Common
+
+#: What an evaluation may report.
+PARTS = ("train", "val", "val_auc", "val_ap", "test", "test_auc", "test_ap")
+
+
+def only(task: str, settings: type, given: dict[str, Any]) -> None:
+    """An error where an option is of another task."""
+    for name in given:
+        if name not in settings.__dataclass_fields__:  # type: ignore[attr-defined]
+            raise ValueError(f"--{name.replace('_', '-')} is of another task, got --task {task}")
+
+
+def _application(task: str) -> Any:
+    from amstel.apps.graphs import classify, links
+
+    return links if task == "link" else classify
+
+
+def train(
+    task: str,
+    dataset: str,
+    root: Path | None,
+    model: str,
+    seeds: range,
+    out: Path | None,
+    resume: bool,
+    force: bool,
+    given: dict[str, Any],
+    common: Common,
+) -> int:
+    """Train, and say and write what was found."""
+    from amstel.apps import ranks as processes
+    from amstel.apps.graphs.trials import CHECKPOINT, KINDS
+
+    kind = KINDS[task]
+    only(task, kind.settings, given)
+    settings, application = kind.settings(**given), _application(task)
+    with processes.group(common.device) as ranks:
+        data = application.load_data(dataset, root)
+        total = len(seeds) * application.steps(data, settings)
+        with common.progress(total if ranks.first else 0, "steps") as update:
+            result = application.train(
+                data,
+                model,
+                seeds,
+                settings,
+                update,
+                out=out,
+                resume=resume,
+                force=force,
+                device=ranks.device,
+            )
+        if not ranks.first:
+            return 0
+    common.say(
+        f"{result.dataset} {result.model}: test {result.said()} over {len(seeds)} seeds, {result.seconds:.1f} s"
+    )
+    if out is not None:
+        common.say(f"wrote {out / CHECKPOINT}")
+    common.write_json(result.to_json())
+    return 0
+
+
+def predict(result: Trials, output: Path | None, root: Path | None, count: int, common: Common) -> int:
+    """The links or the classes that the best network finds."""
+    application = _application(result.task)
+    data: Any = application.load_data(result.dataset, root)
+    what = "links" if result.task == "link" else "classes"
+    target = output or values.file_to_write(f"{result.dataset.replace(' ', '-')}_{what}.csv")
+    if result.task == "link":
+        pairs, probabilities = application.predict(result, data, count, common.device)
+        application.write(target, pairs, probabilities)
+        columns = {"source": pairs[0].tolist(), "target": pairs[1].tolist()}
+        common.say(f"{pairs.shape[1]} pairs of the {data.num_nodes} nodes of {result.dataset}")
+    else:
+        found = application.predict(result, data, common.device)
+        names = getattr(data, "classes", [])
+        application.write(target, found, names)
+        probabilities, classes = found.max(1)
+        columns = {"class": [names[k] for k in classes.tolist()] if names else classes.tolist()}
+        common.say(f"{len(data)} graphs of {result.dataset}, {data.num_classes} classes")
+    common.say(f"wrote {target}")
+    common.write_json({"dataset": result.dataset, **columns, "probability": probabilities.tolist()})
+    return 0
+
+
+def evaluated(result: Trials, root: Path | None, device: Any) -> dict[str, Any]:
+    """A row of `amstel graphs evaluate`."""
+    application = _application(result.task)
+    found = application.evaluate(result, application.load_data(result.dataset, root), device)
+    return {"dataset": result.dataset, "model": result.model, "task": result.task, **found}

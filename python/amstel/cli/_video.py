@@ -1,0 +1,86 @@
+"""What the commands of `amstel video` share: the family, the options of clips and splits, and how clips are opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from amstel.cli import _values as values
+from amstel.cli._command import family
+
+app = family("Recognize actions in videos, and show where they happen (VideoLSTM).")
+
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT", parser=values.file_there, help="checkpoint.pt from amstel video train"
+    ),
+]
+Split = Annotated[
+    int | None,
+    typer.Option(
+        "--split", metavar="N", parser=values.positive, help="official split, of the lists in or by ROOT"
+    ),
+]
+Lists = Annotated[
+    Path | None,
+    typer.Option("--lists", metavar="DIR", parser=values.folder_there, help="where the lists of --split are"),
+]
+
+
+def open_clips(
+    root: Path,
+    split: int | None,
+    lists: Path | None,
+    strict: bool = False,
+    *,
+    fps: float = 0.0,
+    listed: bool | None = None,
+) -> tuple[Any, list[Any]]:
+    """The clips, or their features, and which of those that are listed or there cannot be read, said before the first
+    epoch. `listed`: whether the clips are those of the lists; None: where a split is asked for."""
+    import warnings
+
+    from amstel.apps.ranks import Outcome
+    from amstel.apps.video import features
+    from amstel.data import ClipFolder, SplitClips
+
+    if listed is None:
+        listed = split is not None
+        if lists is not None and split is None:
+            raise ValueError("--lists needs --split N")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # each is told in a line of its own
+        if features.is_folder(root):
+            if lists is not None:
+                raise ValueError(f"{root} holds features, whose lists amstel video extract was given")
+            clips: Any = features.FeatureFolder(root)
+        else:
+            clips = SplitClips(root, lists, strict=strict) if listed else ClipFolder(root)
+            clips.fps = fps or None
+        wrong: list[Any] = [
+            Outcome(name, error="is listed and not there") for name in getattr(clips, "missing", [])
+        ]
+        if split is not None:
+            clips.split(split)
+        wrong += [Outcome(name, error=reason) for name, reason in clips.check(strict)]
+    return clips, wrong
+
+
+def read_record(record: Path) -> dict[str, Any]:
+    """What training.json says of the run that goes on."""
+    import json
+
+    try:
+        found = json.loads(record.read_text())
+        if not isinstance(found, dict) or not isinstance(found["held_out"], list):
+            raise ValueError("another form")
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{record} does not exist; it says which clips were held out when the training began"
+        ) from None
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{record} is not what `amstel video train` wrote: {error}") from None
+    return found

@@ -1,0 +1,73 @@
+"""`amstel video forecast`: the next frames of bouncing digits."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from amstel.apps.video import settings as names
+from amstel.cli import _values as values
+from amstel.cli._command import Common, command
+from amstel.cli._family import Force, Out, Resume, new
+from amstel.cli._video import app
+
+_OPTIONS: dict[str, Any] = {
+    "size": {"parser": values.integer(16), "help": "side of a frame, in pixels"},
+    "digits": {"parser": values.positive, "help": "digits that bounce"},
+    "given": {"parser": values.positive, "help": "frames that are given"},
+    "steps": {"parser": values.positive, "help": "frames to forecast"},
+    "hidden": {"parser": values.positive, "help": "hidden channels"},
+    "layers": {"parser": values.positive, "help": "layers of encoder and forecaster"},
+    "patch": {"parser": values.positive, "help": "side of the squares that frames are cut into"},
+    "iterations": {"parser": values.positive, "help": "batches to train on"},
+    "batch": {"parser": values.positive, "help": "sequences per batch"},
+    "learning_rate": {"parser": values.number(0), "help": "learning rate"},
+}
+
+
+@command(app, "forecast", settings=names.ForecastSettings(), own=_OPTIONS)
+def forecast(
+    out: Out,
+    resume: Resume = False,
+    force: Force = False,
+    *,
+    given: dict[str, Any],
+    common: Common,
+) -> int:
+    """Learn to forecast the next frames of bouncing digits, and draw a strip of them."""
+    from amstel import _files
+    from amstel.apps import training
+    from amstel.apps.video import forecast
+
+    if common.seed is not None:
+        given["seed"] = common.seed
+    checkpoint, picture, record = out / training.CHECKPOINT, out / "forecast.png", out / "forecast.json"
+    if resume:
+        if given.keys() - {"iterations"}:
+            raise ValueError(
+                "--resume goes on with the settings of the checkpoint: give none but --iterations"
+            )
+        settings = dataclasses.replace(forecast.read(checkpoint)[1], **given)
+    else:
+        new([checkpoint, picture, record], force)
+        settings = names.ForecastSettings(**given)
+    total = 2 * settings.iterations * settings.batch
+    with common.progress(total, "sequences") as update:
+        found = forecast.train(
+            settings, out=out, resume=resume, force=force, device=common.device, progress=update
+        )
+    errors = forecast.evaluate(found)
+    forecast.strip(found, picture)
+    mean = {name: sum(each) / len(each) for name, each in errors.items()}
+    for name, error in mean.items():
+        common.say(f"{name:17s} mean squared error {error:.4f}, of the last frame {errors[name][-1]:.4f}")
+    result = {
+        "settings": dataclasses.asdict(found.settings),
+        "loss": [entry["loss"] for entry in found.history],
+        "mean_squared_error": mean,
+        "of_each_frame": errors,
+    }
+    _files.write_json(record, result)
+    common.write_json(result)
+    common.say(f"wrote {picture}, {checkpoint} and {record}")
+    return 0

@@ -1,0 +1,147 @@
+"""Several targets in one pass over a video, which share what the network has seen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amstel._check import describe
+from amstel.tracking._given import copied, target, threads
+from amstel.tracking.frames import Frames, of_one_size
+from amstel.tracking.settings import Settings
+from amstel.tracking.tracker import SINTTracker
+from amstel.tracking.view import Views
+
+#: Targets whose own zooms differ by no more than this are looked at with one zoom, so that they can share windows.
+ALIKE = 1.25
+
+
+class MultiTracker:
+    """Tracks several objects, each as `SINTTracker` tracks one; the network sees what they share once a frame.
+
+    Windows that overlap are joined where that is less work than one after the other, and the search of the whole frame
+    for targets that are lost is made once for all of one size. For this, targets of nearly one size (a factor of 1.25 at
+    most between the roots of their areas) are looked at with one zoom, the least of theirs, so that their boxes differ a
+    little from those of a tracker for each. One target alone has the same boxes bit for bit. Targets know nothing of each
+    other: two may end on one object.
+
+    Args:
+        model, plus, redetect, settings, preset: as `SINTTracker` has them.
+
+    Attributes:
+        similarity: of each target [N], as there.
+        lost: whether each is, bool [N].
+
+    Raises:
+        ValueError, TypeError, ImportError: as `SINTTracker`; no box; a message about a box names it, `boxes[1]`.
+
+    Example:
+        >>> tracker = amstel.tracking.MultiTracker()                           # doctest: +SKIP
+        >>> boxes = tracker.track("clip.mp4", [[120, 80, 40, 60], [30, 84, 38, 64]])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        plus: bool = False,
+        redetect: bool | None = None,
+        *,
+        settings: Settings | None = None,
+        preset: str | None = None,
+    ):
+        self._one = SINTTracker(model, plus, redetect, settings=settings, preset=preset)
+        self._each: list[SINTTracker] = []
+
+    @classmethod
+    def of(cls, tracker: SINTTracker) -> MultiTracker:
+        """One that tracks each target as `tracker` would, with its network and settings."""
+        return cls(tracker.model, tracker.plus, tracker.redetect, settings=tracker.settings)
+
+    @property
+    def similarity(self) -> np.ndarray:
+        """Of every target's last box with its first."""
+        return np.array([one.similarity for one in self._each])
+
+    @property
+    def lost(self) -> np.ndarray:
+        """Which targets are lost."""
+        return np.array([one.lost for one in self._each], dtype=bool)
+
+    @torch.inference_mode()
+    def init(self, image: Any, boxes: Any) -> None:
+        """Begin with a frame and the targets' boxes in it, [N, 4]."""
+        frame = copied("image", image)
+        firsts = [target(box, frame, f"boxes[{n}]") for n, box in enumerate(_rows(boxes))]
+        each = [copy.copy(self._one) for _ in firsts]
+        for one, first in zip(each, firsts, strict=True):
+            one._place(frame, first)
+        views = self._views(frame, each)
+        with threads(self._one.settings.threads):
+            for one in each:
+                one._begin(views)
+        self._each = each
+
+    @torch.inference_mode()
+    def update(self, image: Any) -> np.ndarray:
+        """The boxes in the next frame: float64 [N, 4]."""
+        if not self._each:
+            raise ValueError("`init` must be called with the first frame and boxes before `update`")
+        views = self._views(self._each[0]._same_size(image), self._each)
+        with threads(self._one.settings.threads):
+            return np.stack([one._next(views) for one in self._each])
+
+    def _views(self, frame: np.ndarray, each: Sequence[SINTTracker]) -> Views:
+        """Of a frame, for the windows of all targets."""
+        for one, zoom in zip(each, _together([one._zoom() for one in each]), strict=True):
+            one._plan(zoom)
+        views = Views(self._one.model, frame)
+        views.share([one._wanted() for one in each], self._one._cell)
+        return views
+
+    def track(self, frames: Any, boxes: Any) -> np.ndarray:
+        """All boxes of a video, the given ones first: float64 [T, N, 4].
+
+        Args:
+            frames: a video file, a folder of images, or an iterable of images; read one by one.
+            boxes: x, y, w, h of every target in the first of them, [N, 4].
+
+        Raises:
+            ValueError: there is no frame; the others as above.
+        """
+        found: list[np.ndarray] = []
+        for image in of_one_size(Frames(frames)):
+            if not found:
+                self.init(image, boxes)
+                found.append(np.stack([one._first.numpy() for one in self._each]))
+            else:
+                found.append(self.update(image))
+        if not found:
+            raise ValueError("`frames` must hold at least one frame, got none")
+        return np.stack(found)
+
+
+def _rows(boxes: Any) -> Sequence[Any]:
+    expected = "a box x, y, w, h for each of at least one target, [N, 4]"
+    if isinstance(boxes, (Tensor, np.ndarray)):
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
+            raise ValueError(f"`boxes` must be {expected}, got {describe(boxes)}")
+        return list(boxes)
+    if not isinstance(boxes, Sequence) or isinstance(boxes, str):
+        raise TypeError(f"`boxes` must be {expected}, got {describe(boxes)}")
+    if not boxes or not all(hasattr(box, "__len__") for box in boxes):
+        raise ValueError(f"`boxes` must be {expected}, got {describe(boxes)}")
+    return boxes
+
+
+def _together(zooms: Sequence[float]) -> list[float]:
+    """The least zoom of those that are alike, for all of them."""
+    steps: list[float] = []
+    for zoom in sorted(zooms):
+        if not steps or zoom > ALIKE * steps[-1]:
+            steps.append(zoom)
+    return [max(step for step in steps if step <= zoom) for zoom in zooms]
