@@ -1,7 +1,7 @@
 """Inverse problems that classical methods solve without training, ours beside them: holes, blurs, random projections.
 
-The middle of the first images of a folder, gray. The settings of both sides are fixed, chosen on images that were held out of
-training, so that nothing is chosen on the images at hand.
+The middle of the first images of a folder, gray. The settings of both sides are fixed, so that nothing is chosen on the
+images at hand; those of total variation are the best of a grid on images held out of training.
 
 - "inpaint": blocks of 12 and of 24 pixels a side, 50 % and 80 % of the pixels at random, and lines are lost, without noise;
   PSNR of what is lost, beside scikit-image's `inpaint_biharmonic`.
