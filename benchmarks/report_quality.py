@@ -13,7 +13,11 @@ REACHES = {
     ("gray", 15): "31.31 (BM3D 31.08)",
     ("gray", 25): "28.91 (BM3D 28.56)",
     ("gray", 50): "26.06 (BM3D 25.62)",
+    ("gray, clipped and rounded", 15): "31.10",
+    ("gray, clipped and rounded", 25): "28.72",
+    ("gray, clipped and rounded", 50): "25.88",
     ("color", 25): "30.84",
+    ("color, clipped and rounded", 25): "30.67",
     ("set5", 2): "A+ 36.54 / .9544",
     ("set5", 3): "A+ 32.58 / .9088",
     ("set5", 4): "A+ 30.28 / .8603",
@@ -32,8 +36,9 @@ def restoration() -> list[str]:
     for stem, found in files.items():
         for r in found["rows"]:
             if "sigma" in r:
-                name, before = f"{found['root']}, sigma {r['sigma']:g}", f"{r['noisy']:.2f}"
-                reach = REACHES.get((stem, r["sigma"]), "-")
+                kind = ", clipped and rounded" if r.get("quantized") else ""
+                name, before = f"{found['root']}, sigma {r['sigma']:g}{kind}", f"{r['noisy']:.2f}"
+                reach = REACHES.get((stem + kind, r["sigma"]), "-")
             elif "scale" in r:
                 b = r["bicubic"]
                 name, before = (
