@@ -78,7 +78,9 @@ def train(
     result = Trials("graph", data.name, model, settings, seeds, _facts(data))
     return run(
         result,
-        lambda seed: _one(data, parts.get(seed) or split(data, seed), model, settings, seed, progress, device),
+        lambda seed: _one(
+            data, parts.get(seed) or split(data, seed), model, settings, seed, progress, device
+        ),
         out=out,
         resume=resume,
         force=force,

@@ -145,7 +145,9 @@ def _one(
     z = embed(task.model, data.features, data.graph, device)
     found = scores(z, data)
     weights = {name: w.detach().cpu().clone() for name, w in task.model.state_dict().items()}
-    return Trial(found["test"], found.get("val", {}).get("auc"), [entry["loss"] for entry in history], weights)
+    return Trial(
+        found["test"], found.get("val", {}).get("auc"), [entry["loss"] for entry in history], weights
+    )
 
 
 @torch.no_grad()
@@ -204,7 +206,11 @@ def _check_scores(positive: np.ndarray, negative: np.ndarray) -> None:
 def evaluate(result: Trials, data: NodeData, device: str | torch.device = "cpu") -> dict[str, Any]:
     """The scores of the best weights on the links that their seed held out, beside what all seeds found."""
     z, seed = _embedded(result, data, device)
-    rows = {f"{part}_{name}": value for part, some in scores(z, split(data, seed)).items() for name, value in some.items()}
+    rows = {
+        f"{part}_{name}": value
+        for part, some in scores(z, split(data, seed)).items()
+        for name, value in some.items()
+    }
     return {"seed": seed, **rows, "mean": result.mean, "std": result.std, "seeds": len(result.losses)}
 
 
@@ -255,7 +261,11 @@ def write(path: Path, pairs: Tensor, probabilities: Tensor) -> None:
     path = Path(path)
     if path.suffix.lower() not in WRITTEN:
         _check.fail("path", f"a file that ends in {' or '.join(WRITTEN)}", str(path))
-    columns = {"source": pairs[0].tolist(), "target": pairs[1].tolist(), "probability": probabilities.tolist()}
+    columns = {
+        "source": pairs[0].tolist(),
+        "target": pairs[1].tolist(),
+        "probability": probabilities.tolist(),
+    }
     with _files.replacing(path) as temporary, open(temporary, "w", newline="") as file:
         if path.suffix.lower() == ".json":
             json.dump(columns, file)

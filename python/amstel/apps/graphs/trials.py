@@ -38,9 +38,15 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "link": Kind(LinkSettings, LINK_MODELS, ("auc", "ap"), ("features", "nodes"), "weights of the last epoch"),
+    "link": Kind(
+        LinkSettings, LINK_MODELS, ("auc", "ap"), ("features", "nodes"), "weights of the last epoch"
+    ),
     "graph": Kind(
-        GraphSettings, GRAPH_MODELS, ("accuracy",), ("features", "classes"), "weights of the epoch that validated best"
+        GraphSettings,
+        GRAPH_MODELS,
+        ("accuracy",),
+        ("features", "classes"),
+        "weights of the epoch that validated best",
     ),
 }
 
@@ -217,7 +223,10 @@ def of_state(state: dict[str, Any]) -> Trials:
         and list(found.scores) == list(kind.scores)
         and all(isinstance(found.facts[key], int) for key in kind.facts)
         and all(isinstance(seed, int) for seed in found.seeds)
-        and all(isinstance(some, list) and len(some) == done for some in (found.validation, *found.scores.values()))
+        and all(
+            isinstance(some, list) and len(some) == done
+            for some in (found.validation, *found.scores.values())
+        )
         and all(isinstance(x, float) for some in (*found.losses, *found.scores.values()) for x in some)
         and done <= len(found.seeds)
         and isinstance(found.seconds, (int, float))
