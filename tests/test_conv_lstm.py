@@ -657,7 +657,7 @@ def bad_calls():
         (ValueError, r"`lengths` must be from 1 to 3 \(T\), got 0 at position 0", (x, wi, wh), {"lengths": torch.tensor([0, 4])}),
         (ValueError, r"`lengths` must be int64 or int32 \[2\], got int64 \[3\]", (x, wi, wh), {"lengths": torch.ones(3).long()}),
         (ValueError, r"`lengths` must be int64 or int32 \[2\], got float32", (x, wi, wh), {"lengths": torch.ones(2)}),
-        (TypeError, r"`lengths` must be an integer tensor \[2\], got \[3, 3\]", (x, wi, wh), {"lengths": [3, 3]}),
+        (TypeError, r"`lengths` must be an integer tensor \[N\], got \[3, 3\]", (x, wi, wh), {"lengths": [3, 3]}),
         (ValueError, "`memory` must be 'store' or 'recompute', got 'none'", (x, wi, wh), {"memory": "none"}),
         (ValueError, "`algorithm` must be one of 'auto', 'plain', 'winograd', got 'fft'", (x, wi, wh), {"algorithm": "fft"}),
         (ValueError, "`algorithm` 'winograd' takes a 3x3", (x, wi, wh), {"algorithm": "winograd", "dilation": 2}),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,12 +103,17 @@ def test_splits_are_apart_and_have_every_class(data):
         classify.split(data[:3], 0)
 
 
-def test_it_learns_what_features_alone_do_not_tell(data, tmp_path):
-    found = classify.train(data, seeds=[0, 1], settings=SMALL, out=tmp_path / "whole")
-    blind = classify.train(data, "mlp", seeds=[0, 1], settings=SMALL)
+def test_it_learns_what_features_alone_do_not_tell(data, one_thread):
+    found = classify.train(data, seeds=[0], settings=SMALL)
+    blind = classify.train(data, "mlp", seeds=[0], settings=SMALL)
     assert found.mean > max(0.55, blind.mean + 0.1) and found.loss[-1] < found.loss[0]
-    classify.train(data, seeds=[0], settings=SMALL, out=tmp_path / "parts")
-    parts = classify.train(data, seeds=[0, 1], settings=SMALL, out=tmp_path / "parts", resume=True)
+
+
+def test_a_run_that_is_resumed_is_the_whole_run(data, tmp_path, one_thread):
+    few = replace(SMALL, epochs=2)
+    found = classify.train(data, seeds=[0, 1], settings=few, out=tmp_path / "whole")
+    classify.train(data, seeds=[0], settings=few, out=tmp_path / "parts")
+    parts = classify.train(data, seeds=[0, 1], settings=few, out=tmp_path / "parts", resume=True)
     assert parts.scores == found.scores and parts.losses == found.losses
     read = tasks.read(tmp_path / "whole" / "checkpoint.pt")
     row = classify.evaluate(read, data)

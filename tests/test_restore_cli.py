@@ -448,7 +448,7 @@ def test_convergence_over_the_steps(capsys, tmp_path):
 
 
 def test_classical_methods_beside_ours(capsys, tmp_path, monkeypatch):
-    for name, some in {"BLOCKS": (12,), "SIGMAS": (2.55,), "RATIOS": (0.1, 0.5)}.items():
+    for name, some in {"BLOCKS": (12,), "SIGMAS": (2.55,), "RATIOS": (0.1, 0.5), "STEPS": 20}.items():
         monkeypatch.setattr(classical, name, some)  # all of them take long
     (tmp_path / "in").mkdir()
     for number, shape in enumerate([(60, 70), (61, 60)]):

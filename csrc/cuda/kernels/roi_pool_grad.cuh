@@ -101,8 +101,9 @@ struct RoiListArgs {
   RoiLists lists;
 };
 
-// Of every file that launches it, as it is no template.
-static __global__ void __launch_bounds__(kThreads, 4) roi_list_kernel(const RoiListArgs a) {
+// Weak: it is no template, and more than one file launches it.
+__attribute__((weak)) __global__ void __launch_bounds__(kThreads, 4)
+    roi_list_kernel(const RoiListArgs a) {
   const BinTable table = a.table;  // copies: the address of an argument is never taken
   const int64_t ph = table.pooled_height, pw = table.pooled_width;
   const int32_t tile_rows = a.lists.tiles.rows, tile_cols = a.lists.tiles.cols;

@@ -93,13 +93,13 @@ _OPTIONS: dict[str, Any] = {
     "sampler": {"parser": values.choice(SAMPLERS), "help": "neighbor trains on sampled batches"},
     "fanouts": {
         "parser": _fanouts,
-        "help": "of --sampler: neighbors drawn at both steps, -1 for all",
+        "help": "of --sampler: neighbors, -1: all",
         "default": "15,10",
     },
     "batch_size": {
         "parser": _up_to(2**31 - 1),
-        "help": "of --sampler: training nodes; task graph: graphs a step",
-        "default": "512; task graph: 32",
+        "help": "of --sampler or task graph",
+        "default": "512; 32",
     },
 }
 #: Models of every task; the first is the default, but for links.
@@ -121,8 +121,7 @@ def _train(
         typer.Option(
             "--dataset",
             metavar="NAME",
-            help="cora, citeseer, pubmed, nell; task graph: MUTAG, PROTEINS, ...; "
-            "block-model and, task graph, colored-graphs need no files",
+            help="cora, citeseer, pubmed, nell, block-model; task graph: MUTAG, PROTEINS, ..., colored-graphs",
         ),
     ],
     root: Root = None,

@@ -16,7 +16,7 @@ from amstel.inverse.images import Denoising
 from amstel.inverse.plug_and_play import plug_and_play
 
 #: Of plug-and-play: the first level and how many, the weight of the prior, conjugate gradients for each data step, and the
-#: least noise that is assumed. Chosen on images held out of training.
+#: least noise that is assumed. FIRST, WEIGHT and NOISY are chosen on images held out of training; the others are not compared.
 FIRST, COUNT, WEIGHT, ITERATIONS, LEAST = 49 / 255, 8, 0.25, 15, 1 / 255
 #: Measurements that are noisier are worse than what the denoiser makes of them.
 NOISY = 5 / 255

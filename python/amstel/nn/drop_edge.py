@@ -42,7 +42,7 @@ class DropEdge(nn.Module):
             _check.fail_type("graph", "an amstel.Graph", graph)
         if edge_weight is not None:
             expected = f"a floating-point tensor [{graph.num_edges}] on {graph.device}"
-            _check.tensor("edge_weight", edge_weight, expected)
+            _check.dense("edge_weight", edge_weight, expected)
             if (
                 edge_weight.shape != (graph.num_edges,)
                 or edge_weight.dtype not in _check.FLOATS

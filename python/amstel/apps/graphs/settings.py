@@ -92,7 +92,8 @@ class LinkSettings:
     Attributes:
         hidden, latent: units of the hidden layer, and of the embedding.
         dropout: rate, on the inputs of both layers.
-        weight_decay: L2 on all weights: weight_decay * sum(W**2) / 2. The paper's is 0.
+        weight_decay: L2 on all weights: weight_decay * sum(W**2) / 2. The paper's is 0. The default was chosen on the
+            validation links of Cora: of 0, 1e-4, 3e-4 and 1e-3 the one with the highest mean AUC of VGAE, seeds 0-2.
         learning_rate: of Adam.
         epochs: how many; the weights tested are those of the last one.
     """

@@ -29,8 +29,6 @@ from amstel.nn.rim import RIM
 Row = dict[str, Any]
 
 RATIOS, STEPS = (0.1, 0.2, 0.3, 0.4, 0.5), 15
-#: Of plug-and-play from random projections. Chosen on images held out of training.
-LEVELS, WEIGHT = (np.geomspace(60, 2, STEPS - 1) / 255).tolist(), 0.3
 WEIGHTS = {"denoise": (0.05, 0.08, 0.12), "super": (0.0005, 0.002, 0.005), "projection": (0.003, 0.01, 0.03)}
 
 
@@ -82,8 +80,9 @@ def curves(
     truth = x[..., :63, :63]
     physics = inverse.SuperResolution(3, sr_sigma(3))
     y = (physics(truth) * 255).round().clamp(0, 255) / 255
-    add("super-resolve x3", "RIM", sr(y, physics, initial=physics.adjoint(y) * 9), truth)
-    against("super-resolve x3", "super", y, physics, truth, sr.trained_steps or sr.steps)
+    steps = sr.trained_steps or sr.steps
+    add("super-resolve x3", "RIM", sr(y, physics, steps, initial=physics.adjoint(y) * 9), truth)
+    against("super-resolve x3", "super", y, physics, truth, steps)
 
     small = x[..., 16:48, 16:48].contiguous()
     for ratio in ratios:
@@ -91,21 +90,24 @@ def curves(
         physics = inverse.StructuredProjection((1, 32, 32), round(ratio * 1024), 1 / 255, seed=seed)
         y = physics(small)
         y = y + torch.randn(y.shape, generator=generator) / 255
-        add(task, "plug-and-play", unprojected(y, physics, gray), small)
+        add(task, "plug-and-play", unprojected(y, physics, gray, STEPS), small)
         against(task, "projection", y, physics, small, STEPS)
     return rows
 
 
 @torch.no_grad()
-def unprojected(y: Tensor, physics: inverse.ForwardModel, gray: RIM) -> list[Tensor]:
-    """The estimates from random projections after each of `STEPS` steps of plug-and-play with the gray denoiser."""
+def unprojected(
+    y: Tensor, physics: inverse.ForwardModel, gray: RIM, steps: int, first: float = 60 / 255
+) -> list[Tensor]:
+    """The estimates from random projections after each step of plug-and-play with the gray denoiser, from a level `first`."""
     found: list[Tensor] = []
 
     def denoise(t: Tensor, level: float) -> Tensor:
         found.append(_turned(t, len(found), back=True))
         return gray(t, inverse.Denoising(level), 1)[-1]
 
-    last = plug_and_play(y, physics, denoise, LEVELS, weight=WEIGHT, iterations=8)
+    levels = np.geomspace(first, 2 / 255, steps - 1).tolist()
+    last = plug_and_play(y, physics, denoise, levels, weight=0.3, iterations=8)
     return [*found, last]
 
 
