@@ -93,7 +93,7 @@ def test_gates_kernel(kernels, name, given):
         if given == "in place":
             c_out, activated = c, gates
         arguments = struct(
-            ("PPPPPPPqqqq", gates, more, c, peephole, h, c_out, activated, rows, inner, 4 * inner)
+            ("PPPPPPPqqqq", gates, more, c, peephole, h, c_out, activated, rows, inner, 4 * inner, inner)
         )
         grid = (-(-rows * lanes // THREADS), parts)
         kernels[kernel].launch(grid, (lanes, THREADS // lanes), [arguments])

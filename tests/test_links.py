@@ -75,6 +75,7 @@ def test_second_derivatives_of_blocks(monkeypatch):
 
 def test_pygs_autoencoders_agree():
     nn = pytest.importorskip("torch_geometric.nn")
+    pytest.importorskip("sklearn", reason="PyG scores links with scikit-learn")
     index, x, w = edges(), features(N, 5), features(160).abs()
     graph = amstel.Graph.from_edge_index(index, N)
     negatives = torch.randint(0, N, (2, 50))

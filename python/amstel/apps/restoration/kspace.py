@@ -86,9 +86,9 @@ def reconstruct(
         "input": str(source),
         "output": str(target),
         "complex_output": str(numbers),
-        "width": x.shape[2],
-        "height": x.shape[1],
-        "slices": len(x),
+        "width": found.shape[2],
+        "height": found.shape[1],
+        "slices": len(found),
         "coils": scan.kspace.shape[1],
         "sampled": float(mask.float().mean()),
     }
