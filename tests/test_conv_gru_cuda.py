@@ -15,7 +15,9 @@ from tests.test_conv_lstm_cuda import DTYPES, INSTANCES, SHAPES, sigmoid, tensor
 from tests.test_spmm_cuda import THREADS, close, down, struct, up, zeros
 
 SOURCE = "conv_gru_instances.cu"
-WIDTHS = {name: (dtype, width) for name, (dtype, _, width, _) in INSTANCES.items() if not name.endswith("_short")}
+WIDTHS = {
+    name: (dtype, width) for name, (dtype, _, width, _) in INSTANCES.items() if not name.endswith("_short")
+}
 ops = torch.ops.amstel
 
 
