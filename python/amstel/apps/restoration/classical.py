@@ -104,13 +104,13 @@ def scores(
     biharmonic = files.module("skimage.restoration").inpaint_biharmonic
     for name, known in masks(side, seed).items():
         ours = restore(x * known, "inpaint", mask=known, device=device)
-        theirs = [biharmonic((t[0] * known).double().numpy(), known.numpy() == 0) for t in x]
-        add("inpaint", name, x, ours, "biharmonic", torch.from_numpy(np.stack(theirs))[:, None], 1 - known)
+        filled = [biharmonic((t[0] * known).double().numpy(), known.numpy() == 0) for t in x]
+        add("inpaint", name, x, ours, "biharmonic", torch.from_numpy(np.stack(filled))[:, None], 1 - known)
 
     kernels = {"gaussian": inverse.gaussian_kernel(1.6), "motion": inverse.motion_kernel(13, 30)}
     titles = {"gaussian": "Gaussian of 1.6", "motion": "motion of 13"}
     for kind, kernel in kernels.items():
-        physics = inverse.Deblurring(kernel, boundary="valid")
+        physics: inverse.ForwardModel = inverse.Deblurring(kernel, boundary="valid")
         clean = physics(wide)
         truth = _cut(wide, clean.shape[-1])
         for sigma in SIGMAS:
