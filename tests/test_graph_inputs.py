@@ -233,6 +233,9 @@ def test_a_checkpoint_is_never_replaced_by_results(capsys, monkeypatch, tmp_path
                 status == 2 and re.search("another file|holds something else", err) and err.count("\n") == 1
             )
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+    (tmp_path / "named.csv").write_bytes(before)
+    command.is_refused(capsys, ["graphs", "predict", "named.csv", "-o", "named.csv"], "another file")
+    assert (tmp_path / "named.csv").read_bytes() == before
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full")

@@ -100,7 +100,6 @@ def test_a_run_lies_outside_of_its_clips(capsys, root):
         assert not out.exists()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process")
 def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path):
     file = tmp_path / "checkpoint.pt"
     _files.torch_save(file, {"epoch": 1})

@@ -286,11 +286,14 @@ def predict(
     common: Common,
 ) -> int:
     """Predict the class of every node or graph, or missing links, with the network that validated best."""
+    from amstel import _files
     from amstel.apps.graphs import predict, tasks
     from amstel.apps.graphs.trials import Trials
 
     study = tasks.read(checkpoint)
     _apart(common.json, [checkpoint, output])
+    if output is not None:
+        _files.distinct(output, checkpoint, argument="output")
     if count is not None and getattr(study, "task", "node") != "link":
         raise ValueError(f"--count is of --task link, got {checkpoint} of another task")
     if isinstance(study, Trials):
