@@ -61,7 +61,7 @@ def pytest_configure(config):
     config.stash[STARTED] = time.monotonic()
     if not any(str(a).startswith("--benchmark-max-time") for a in config.invocation_params.args):
         config.option.benchmark_max_time = (
-            0.2  # a benchmark; its group takes as many times that as it has members
+            0.1  # a benchmark; its group takes as many times that as it has members
         )
     functorch_config.donated_buffer = False  # a backward pass is repeated on a kept forward pass
     dynamo_config.recompile_limit = 64  # a compilation for each dtype and number of threads
