@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import re
 import sys
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.report import read_run
 from benchmarks.suite import DTYPES, At, Suite, threads_of
 
 MOST = 0.05
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="of alternating calls, a pair")
     given = parser.parse_args(arguments)
     groups = defaultdict(list)
-    for row in json.loads(given.json.read_text())["benchmarks"]:
+    for row in read_run(given.json)["benchmarks"]:
         if row["params"]["device"] == "cpu" and re.search(given.only, row["group"]):
             groups[row["group"]].append(row)
     known = {
