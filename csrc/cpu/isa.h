@@ -208,6 +208,7 @@ struct RoiArgs {
   RoiStrides pooled_strides, argmax_strides;
   bool* bad_argmax;        // set by any thread, atomically
   void* grad_input /*?*/;  // all of the group's image is written
+  bool stream;             // past the caches
   // roi_match: query [C, bins], sums [tiles, boxes, 2] of which `tile_sums` a tile;
   // roi_match_grad: coefficients [box, 2] and grad_query [C, bins], of this group alone.
   const void *query, *coefficients;
