@@ -18,6 +18,7 @@ struct SpmmArgs {
   double self_loops;
   bool relu;
   bool prefetch;  // x is larger than a cache that could hold it
+  bool stream;    // y is larger than all caches, and whole vectors begin where they may
 };
 
 // `crow`, `col`, `edge` are those of the transposed matrix; row_scale belongs to the rows of grad.

@@ -78,9 +78,8 @@ inline Tensor zero_images(const Tensor& like, const RoiShape& s, int64_t channel
 // Whether vectors of a gradient of images, channels last, go past the caches (vector.h): it is
 // larger than they are, and every vector begins where one may.
 inline bool outgrows_caches(const Tensor& t) {
-  constexpr int64_t kCaches = int64_t{1} << 24;
   const int64_t size = t.element_size();
-  return t.numel() * size >= kCaches && t.size(1) * size % 64 == 0 &&
+  return t.numel() * size >= kAllCaches && t.size(1) * size % 64 == 0 &&
          reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 64 == 0;
 }
 

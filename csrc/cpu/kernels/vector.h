@@ -238,6 +238,17 @@ struct Pack {
     }
   }
 
+  // The same past the caches, where `store` writes a whole vector.
+  void stream(T* p) const {
+    if constexpr (kPaired) {
+      AMSTEL_ISA::stream(p, (round_bfloat16<W>(v[0]) >> 16) | round_bfloat16<W>(v[1]));
+    } else if constexpr (__is_same(T, S)) {
+      AMSTEL_ISA::stream(p, v[0]);
+    } else {
+      store(p);
+    }
+  }
+
   void add(const Pack& o) {
 #pragma GCC unroll 2
     for (int k = 0; k < K; ++k) v[k] += o.v[k];
