@@ -17,12 +17,9 @@ that other parts own) and b nodes with such edges, the last b:
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel import _check, _optional
+from amstel import _check, _files, _optional
 from amstel.graph import Graph
 
 META, FORMAT = "meta.json", "amstel partition 1"
@@ -125,7 +122,7 @@ def partition(
         "splits": {key: len(chosen[f"split_{key}"]) for key in splits or {}},
     }
     meta["halo"] = []
-    with _whole_folder(Path(folder), force) as target:
+    with _files.replacing_folder(Path(folder), force, _is_partition, "partition") as target:
         for part in range(parts):
             begin, end = int(offsets[part]), int(offsets[part + 1])
             own = order[begin:end]
@@ -156,7 +153,7 @@ def partition(
                 arrays[key] = new[(begin <= new) & (new < end)] - begin
             _write(target / f"part-{part}", arrays, meta, part)
             meta["halo"].append(len(halo))
-        (target / META).write_text(json.dumps(meta, indent=1) + "\n")
+        _files.write_json(target / META, meta)
     return meta
 
 
@@ -326,30 +323,14 @@ def _hash(arrays: Mapping[str, np.ndarray | None], more: str) -> str:
 def _write(place: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any], part: int) -> None:
     place.mkdir()
     for key, value in arrays.items():
-        np.save(place / f"{key}.npy", value, allow_pickle=False)
+        value = np.ascontiguousarray(value)
+        with _files.writing(place / f"{key}.npy") as file:
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(value))
+            file.write(value.reshape(-1).view(np.uint8).data)
     facts = {"graph": meta["graph"], "id": meta["id"], "part": part}
     facts["shapes"] = {key: list(value.shape) for key, value in arrays.items()}
-    (place / "part.json").write_text(json.dumps(facts) + "\n")
+    _files.write_json(place / "part.json", facts, indent=None)
 
 
-@contextlib.contextmanager
-def _whole_folder(folder: Path, force: bool) -> Iterator[Path]:
-    """A folder beside `folder` to write to, which takes its place in the end, or goes after an error."""
-    if folder.exists() and not force:
-        raise FileExistsError(f"{folder} exists; `force` replaces it")
-    if folder.exists() and not (folder / META).is_file() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} holds something that is no partition, and is not replaced")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.partial")
-    temporary.mkdir()
-    try:
-        yield temporary
-        if folder.exists():
-            old = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.old")
-            os.replace(folder, old)
-            os.replace(temporary, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _is_partition(folder: Path) -> bool:
+    return (folder / META).is_file()
