@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import amstel
+from amstel.apps.graphs.train import Settings, study
 from amstel.data import GraphFolder, _blocks, convert_graph
+from tests.command import is_refused, run
 
 N, E, F, C = 60, 300, 5, 4
 
@@ -31,9 +33,10 @@ def text(path, rows):
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
-def ogb(place, form="csv.gz", seed=0):
+def ogb(place, form="csv.gz", seed=0, labelled=False):
     """OGB's layout of the same problem in one of the forms in which it comes."""
     index, x, y, splits = problem(seed)
+    y = np.maximum(y, 0) if labelled else y
     raw, split = place / "raw", place / "split" / "time"
     raw.mkdir(parents=True)
     split.mkdir(parents=True)
@@ -201,7 +204,10 @@ def test_damaged_archives(tmp_path):
     good = {"edge_index": index, "x": x, "y": y, **parts}
     for change, said in [
         ({"edge_index": index.astype(float)}, "edge_index] must hold integers, got float64"),
-        ({"edge_index": index.astype(complex)}, "must hold integers or floating-point numbers, got complex128"),
+        (
+            {"edge_index": index.astype(complex)},
+            "must hold integers or floating-point numbers, got complex128",
+        ),
         ({"edge_index": index.astype(object)}, "must hold integers or floating-point numbers, got object"),
         ({"edge_index": index > 3}, "got bool"),
         ({"edge_index": index[0]}, "must be [2, edges], got [300]"),
@@ -260,3 +266,70 @@ def test_damaged_folders(tmp_path):
         GraphFolder(tmp_path)
     with pytest.raises(TypeError, match="`root`"):
         GraphFolder(3)
+
+
+# ---- The command line ----
+
+
+def test_on_the_command_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = ogb(tmp_path / "ogbn_tiny", "csv.gz", labelled=True)
+    status, out, err = run(capsys, "graphs", "convert", place, "tiny", "--undirected", "--json", "facts.json")
+    assert status == 0 and err == "" and "ogbn-tiny: 60 nodes" in out and "wrote tiny" in out
+    assert json.loads((tmp_path / "facts.json").read_text())["features"] == F
+    train = ["graphs", "train", "--seeds", "2", "--epochs", "3", "--quiet"]
+    losses = []
+    for n, words in enumerate(
+        (
+            ["--dataset", "tiny"],
+            ["--dataset", "ogbn-tiny", "--root", "tiny"],
+            ["--dataset", "tiny", "--root", "."],
+        )
+    ):
+        status, _, err = run(capsys, *train, *words, "--json", f"{n}.json", "--out", f"run{n}")
+        assert status == 0, err
+        losses.append(json.loads((tmp_path / f"{n}.json").read_text())["loss"])
+    assert losses[0] == losses[1] == losses[2] and len(losses[0]) == 3
+    for command in ("predict", "evaluate"):
+        status, _, err = run(capsys, "graphs", command, "run0/checkpoint.pt", "--root", "tiny", "--quiet")
+        assert status == 0, err
+    sampled = [*train, "--dataset", "tiny", "--sampler", "neighbor", "--fanouts", "3,-1"]
+    assert run(capsys, *sampled)[0] == 0
+    assert run(capsys, *train, "--dataset", "tiny", "--task", "link", "--hidden", "4")[0] == 0
+
+    is_refused(capsys, ["graphs", "convert", place, "tiny"], "tiny exists; --force replaces it")
+    is_refused(capsys, ["graphs", "convert", "none", "new"], "none does not exist")
+    is_refused(capsys, ["graphs", "convert", "tiny", "new"], "tiny is a converted graph already")
+    is_refused(capsys, ["graphs", "convert", place, place / "new"], "must lie outside the input folder")
+    is_refused(capsys, ["graphs", "convert", place, "new", "--split", "best"], "--split must be one of time")
+    is_refused(capsys, ["graphs", "convert", "facts.json", "new"], "facts.json is no .npz file, or damaged")
+    is_refused(capsys, [*train, "--dataset", "ogbn-tiny", "--root", "."], "amstel graphs convert")
+    is_refused(
+        capsys, [*train, "--dataset", "cora", "--root", "tiny"], "holds the graph 'ogbn-tiny', not 'cora'"
+    )
+    secret = ogb(tmp_path / "secret", "csv")  # of some test nodes nobody knows the class
+    assert run(capsys, "graphs", "convert", secret, "unknown")[0] == 0
+    is_refused(capsys, [*train, "--dataset", "unknown"], "must have the labels of its test nodes")
+    facts = json.loads((tmp_path / "unknown" / "graph.json").read_text()) | {"name": "ogbn-tiny"}
+    (tmp_path / "unknown" / "graph.json").write_text(json.dumps(facts))
+    is_refused(
+        capsys,
+        ["graphs", "evaluate", "run0/checkpoint.pt", "--root", "unknown"],
+        "must have the labels of its test nodes",
+    )
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("model", ["gcn", "cheb2"])
+def test_dense_features_train_as_sparse_ones(model):
+    """Without dropout, whose masks follow the stored values, the losses are the same."""
+    data = amstel.data.block_model(nodes=400)
+    parts = (data.train, data.val, data.test, 4)
+    dense = amstel.data.NodeData("dense", data.graph, data.features.to_dense(), data.labels, *parts)
+    settings = Settings(epochs=10, dropout=0.0)
+    a, b = study(data, model, [0, 1], settings), study(dense, model, [0, 1], settings)
+    np.testing.assert_allclose(a.losses, b.losses, atol=2e-6)
+    assert a.accuracy == b.accuracy
+    a, b = (study(dense, model, [1, 2], Settings(epochs=10), chunk=k) for k in (1, 2))
+    np.testing.assert_allclose(a.losses, b.losses, atol=1e-6)  # with dropout, whatever the chunk
+    assert a.losses[0][-1] < a.losses[0][0]

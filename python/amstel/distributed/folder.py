@@ -60,12 +60,12 @@ def partition(
         graph: square, of N nodes, on the CPU.
         parts: how many, from 1 to N.
         folder: where to write; it appears when it is whole.
-        x: features [N, F], a tensor, an array or a memory map, or a torch.sparse_csr tensor.
-        y: labels [N].
-        splits: numbers of nodes by name, such as {"train": ..., "val": ..., "test": ...}.
+        x: features [N, F], floating point: a tensor, an array or a memory map, or a torch.sparse_csr tensor.
+        y: classes [N], integers, of which those below 0 are unknown; or targets [N], floating point.
+        splits: numbers of nodes, each once, by name, such as {"train": ..., "val": ..., "test": ...}.
         method: "ranges" cuts the nodes in their order, into shares with equal sums of nodes and edges; "metis" cuts few
-            edges (needs pymetis); or a vector [N] with the part of each node.
-        name, num_classes: kept for those who read the parts; the largest label + 1 by default.
+            edges (needs pymetis); or a vector [N] of integers, the part of each node.
+        name, num_classes: kept for those who read the parts; the largest class + 1 by default.
         force: whether a partition that is there is replaced.
 
     Returns:
@@ -89,6 +89,9 @@ def partition(
     parts = _check.integer("parts", parts, 1)
     if parts > max(nodes, 1):
         _check.fail("parts", f"at most the number of nodes, {nodes}", parts)
+    _check.flag("force", force)
+    if not isinstance(name, str):
+        _check.fail_type("name", "a string", name)
     content = _content(graph, x, y, splits)
     features = {key: value for key, value in content.items() if key.startswith("x")}
     labels, values, col = content["y"], content["weight"], content["col"]
@@ -96,8 +99,14 @@ def partition(
     crow: np.ndarray = content["crow"]
     degree = torch.stack([graph._degree(torch.float64, out) for out in (False, True)]).numpy()
     owner = assigned(graph, parts, method)
+    found = int(labels.max()) + 1 if labels is not None and labels.size and labels.dtype.kind == "i" else 0
+    least = max(found, 0)
     if num_classes is None:
-        num_classes = int(labels.max()) + 1 if labels is not None and labels.size else 0
+        num_classes = least
+    else:
+        num_classes = _check.integer(
+            "num_classes", num_classes, least, f"an integer >= {least}, the largest class + 1"
+        )
 
     # New numbers: part after part, in each first the nodes without neighbors elsewhere.
     order = np.argsort(owner, kind="stable")
@@ -219,8 +228,13 @@ def _content(graph: Graph, x: Any, y: Any, splits: Mapping[str, Any] | None) -> 
         weight = weight.float()
     found: dict[str, Any] = {"crow": graph._crow.numpy(), "col": graph._col.numpy()}
     found["weight"] = None if weight is None else weight.numpy()
-    found["y"] = None if y is None else _vector("y", y, nodes)
+    found["y"] = None if y is None else _labels(y, nodes)
     found |= _features(x, nodes)
+    if not isinstance(splits, Mapping) and splits is not None:
+        _check.fail_type("splits", "a dictionary of numbers of nodes, or None", splits)
+    for name in splits or {}:
+        if not isinstance(name, str) or not name.isidentifier():  # it becomes a part of a file's name
+            _check.fail("splits", "a dictionary whose keys are names, such as 'train'", name)
     return found | {f"split_{k}": _numbers(f"splits[{k!r}]", v, nodes) for k, v in (splits or {}).items()}
 
 
@@ -228,7 +242,10 @@ def assigned(graph: Graph, parts: int, method: Any) -> np.ndarray:
     """The part of each node."""
     nodes = graph.num_nodes
     if not isinstance(method, str):
-        assigned = _vector("method", method, nodes).astype(np.int64)
+        given = _vector("method", method, nodes)
+        if given.size and given.dtype.kind not in "iu":
+            _check.fail("method", f"'ranges', 'metis' or integers [{nodes}], the part of each node", method)
+        assigned = given.astype(np.int64)
         if assigned.size and not 0 <= assigned.min() <= assigned.max() < parts:
             _check.fail("method", f"parts from 0 to {parts - 1}", method)
         return assigned
@@ -269,6 +286,8 @@ def _features(x: Any, nodes: int) -> dict[str, np.ndarray]:
         return {}
     if isinstance(x, Tensor) and x.layout == torch.sparse_csr:
         parts = {"x_crow": x.crow_indices(), "x_col": x.col_indices(), "x_value": x.values()}
+        if x.dtype == torch.bfloat16:
+            parts["x_value"] = parts["x_value"].float()
         found = {key: value.detach().cpu().numpy() for key, value in parts.items()}
         shape = tuple(x.shape)
     elif isinstance(x, Tensor):
@@ -283,6 +302,21 @@ def _features(x: Any, nodes: int) -> dict[str, np.ndarray]:
         _check.fail_type("x", f"a tensor or an array [{nodes}, F]", x)
     if len(shape) != 2 or shape[0] != nodes:
         _check.fail("x", f"[{nodes}, F]", x)
+    values = next(reversed(found.values()))
+    if values.dtype not in (np.float16, np.float32, np.float64):
+        _check.fail(
+            "x", f"floating point [{nodes}, F]", x if isinstance(x, Tensor) else f"dtype {values.dtype}"
+        )
+    return found
+
+
+def _labels(value: Any, nodes: int) -> np.ndarray:
+    """Classes as int64, or targets."""
+    found = _vector("y", value, nodes)
+    if found.dtype.kind in "iu" and (not found.size or found.max() < 2**62):
+        return found.astype(np.int64)
+    if found.dtype not in (np.float16, np.float32, np.float64) or not np.isfinite(found).all():
+        _check.fail("y", f"classes [{nodes}], integers, or finite floating-point targets", value)
     return found
 
 
@@ -307,6 +341,9 @@ def _numbers(name: str, value: Any, nodes: int) -> np.ndarray:
         _check.fail(name, expected, value)
     if found.size and not 0 <= found.min() <= found.max() < nodes:
         _check.fail(name, expected, value)
+    if len(np.unique(found)) != len(found):
+        first, counts = np.unique(found, return_counts=True)
+        raise ValueError(f"`{name}` must name a node once, got {first[counts > 1][0]} more than once")
     return found.astype(np.int64)
 
 
