@@ -47,7 +47,7 @@ def predict(
             "--output",
             metavar="PATH",
             help="file or folder [default: INPUT_TASK in this folder]",
-            parser=Path,
+            parser=values.target,
         ),
     ] = None,
     task: Task = "denoise",
