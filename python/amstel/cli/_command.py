@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -147,9 +148,10 @@ class Common:
             print(text)
 
     def write_json(self, record: Any) -> None:
-        """To the file of --json, where it was given."""
+        """To the file of --json, where it was given; null where a number is not one, which JSON has no word for."""
         from amstel import _files
 
+        record = _finite(record)
         if self.json == values.STDOUT:
             print(json.dumps(record, indent=1, ensure_ascii=False))
         elif self.json is not None:
@@ -162,6 +164,15 @@ class Common:
 
         with progress.shown(total, unit, quiet=self.quiet) as update:
             yield update
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None for NaN and infinity, in whatever it holds."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 _COMMON = [
