@@ -8,6 +8,7 @@
 | `Deblurring` | convolution, circular or with another boundary | [N, C, H, W] | [N, C, H, W] |
 | `RandomProjection` | matrix x | [N, C, H, W] | [N, P] |
 | `StructuredProjection` | the same of a seed, without a matrix | [N, C, H, W] | [N, P] |
+| `Radon` | sums along parallel rays | [N, C, H, W] | [N, C, angles, detectors] |
 | `MRI` | mask F (sensitivities x) | complex [N, H, W] | complex [N, coils, H, W] |
 
 Any other is a subclass of `ForwardModel`. `Envelope` makes of any of them one with better conditioned
@@ -24,6 +25,7 @@ from amstel.inverse.noise import estimate_sigma
 from amstel.inverse.plug_and_play import plug_and_play
 from amstel.inverse.poisson import Poisson
 from amstel.inverse.projection import StructuredProjection
+from amstel.inverse.radon import Radon
 from amstel.inverse.total_variation import total_variation
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "Inpainting",
     "Poisson",
     "Prepared",
+    "Radon",
     "RandomProjection",
     "StructuredProjection",
     "SuperResolution",
