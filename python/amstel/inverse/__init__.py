@@ -19,6 +19,7 @@ from amstel.inverse.deblurring import Deblurring
 from amstel.inverse.envelope import Envelope
 from amstel.inverse.images import Denoising, Inpainting, RandomProjection, SuperResolution
 from amstel.inverse.kernels import disk_kernel, gaussian_kernel, motion_kernel
+from amstel.inverse.message_passing import message_passing
 from amstel.inverse.model import ForwardModel, Prepared
 from amstel.inverse.mri import MRI
 from amstel.inverse.noise import estimate_sigma
@@ -44,6 +45,7 @@ __all__ = [
     "disk_kernel",
     "estimate_sigma",
     "gaussian_kernel",
+    "message_passing",
     "motion_kernel",
     "plug_and_play",
     "total_variation",
