@@ -81,12 +81,12 @@ def predict(
         ),
     ] = None,
     sensitivities: Annotated[
-        Path | None,
+        Any,
         typer.Option(
             "--sensitivities",
             metavar="FILE",
-            parser=values.file_there,
-            help="mri: coil maps [default: estimated]",
+            parser=lambda text: text if text == "espirit" else values.file_there(text),
+            help="mri: coil maps, or espirit [default: estimated from the center]",
         ),
     ] = None,
     slice: Annotated[

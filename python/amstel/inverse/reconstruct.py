@@ -50,9 +50,15 @@ def reconstruct(
     """
     y, size = unit(y)  # so that estimating the maps is within the numbers, too
     y = y.to(torch.complex64)
+    method = "center" if sensitivities is None else sensitivities
+    if isinstance(method, str):
+        _check.choice("sensitivities", method, ("center", "espirit"))
+        sensitivities = None
     if sensitivities is None and y.shape[1] > 1:
         masks = mask[:, 0].expand(len(y), -1, -1) if mask.dim() == 4 else [mask] * len(y)
-        sensitivities = torch.stack([estimate_sensitivities(k, m) for k, m in zip(y, masks, strict=True)])
+        sensitivities = torch.stack(
+            [estimate_sensitivities(k, m, method=method) for k, m in zip(y, masks, strict=True)]
+        )
     elif sensitivities is not None:
         sensitivities = torch.as_tensor(sensitivities).to(y.device)
         if sensitivities.shape not in (y.shape[1:], y.shape) or not sensitivities.is_complex():
