@@ -10,6 +10,7 @@
 | `StructuredProjection` | the same of a seed, without a matrix | [N, C, H, W] | [N, P] |
 | `Radon` | sums along parallel rays | [N, C, H, W] | [N, C, angles, detectors] |
 | `MRI` | mask F (sensitivities x) | complex [N, H, W] | complex [N, coils, H, W] |
+| `NonCartesianMRI` | F (sensitivities x) at any points | complex [N, H, W] | complex [N, coils, K] |
 
 Any other is a subclass of `ForwardModel`. `Envelope` makes of any of them one with better conditioned
 gradients, `Poisson` one of counts.
@@ -23,6 +24,7 @@ from amstel.inverse.message_passing import message_passing
 from amstel.inverse.model import ForwardModel, Prepared
 from amstel.inverse.mri import MRI
 from amstel.inverse.noise import estimate_sigma
+from amstel.inverse.non_cartesian import NonCartesianMRI
 from amstel.inverse.plug_and_play import plug_and_play
 from amstel.inverse.poisson import Poisson
 from amstel.inverse.projection import StructuredProjection
@@ -36,6 +38,7 @@ __all__ = [
     "Envelope",
     "ForwardModel",
     "Inpainting",
+    "NonCartesianMRI",
     "Poisson",
     "Prepared",
     "Radon",
