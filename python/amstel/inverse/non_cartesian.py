@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
+import torch
 from torch import Tensor
 
 from amstel import _check
