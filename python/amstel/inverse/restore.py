@@ -95,7 +95,8 @@ def restore(
         kernel: "deblur": of the blur, a true convolution, [kh, kw], or [C, kh, kw] with one for each channel; odd sides, a
             sum of 1.
         sensitivities: of the coils, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the center of
-            k-space (`amstel.data.mri.estimate_sensitivities`).
+            k-space (`amstel.data.mri.estimate_sensitivities`), "espirit": by its method of that name, which takes longer
+            and is better where there is little noise.
         model: other weights, a `RIM` with as many channels as the image (1 for "sr"; for "mri" 1, a denoiser, or 2, one of
             complex images or a network that was trained for it), or the name of weights that ship, as of `RIM.pretrained`.
         steps: of the inference, at most as many as the weights were trained with; default: as trained, and one of the
@@ -240,5 +241,5 @@ def _enlarge(run: Callable[..., Tensor], y: Tensor, scale: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def pretrained(name: str, device: torch.device) -> RIM:
-    """Weights that ship, read once."""
-    return RIM.pretrained(name).to(device)
+    """Weights that ship, read once; in the layout of the network's input, so that no convolution reorders them again."""
+    return RIM.pretrained(name).to(device, memory_format=torch.channels_last)
