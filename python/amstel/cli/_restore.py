@@ -57,18 +57,18 @@ OPTIONS: dict[str, Any] = {
     "stride": {"parser": values.positive, "help": "stride of the first layer of conv", **_usual("stride")},
     "depth": {
         "parser": values.positive,
-        "help": "layers between the recurrent ones; for unet, blocks per scale",
+        "help": "layers between the recurrent ones; unet: blocks per scale",
         **_usual("depth"),
     },
     "iterations": {"parser": values.positive, "help": "batches to train on"},
     "batch": {"parser": values.positive, "help": "patches per batch, over all processes", **_usual("batch")},
     "size": {
         "parser": values.positive,
-        "help": "side of a patch, in pixels; for unet, at the beginning",
+        "help": "side of a patch in pixels; unet: at first",
         **_usual("size"),
     },
-    "rounded": {"parser": values.number(0), "help": "share of noisy patches rounded to 8 bits, unet"},
-    "drawn": {"parser": values.number(0), "help": "share of patches that are drawn, unet"},
-    "fixed_size": {"parser": bool, "help": "unet: keep the size of the patches, which grows else"},
+    "rounded": {"parser": values.number(0), "help": "unet: share of noisy patches rounded to 8 bits"},
+    "drawn": {"parser": values.number(0), "help": "unet: share of patches that are drawings"},
+    "fixed_size": {"parser": bool, "help": "unet: keep the patch size instead of growing it"},
     "learning_rate": {"parser": values.number(0), "help": "learning rate", **_usual("learning_rate")},
 }
