@@ -221,7 +221,7 @@ def tracks(frame: Any, boxes: Mapping[str, Any], *, axes: Axes | None = None) ->
 
 
 def success(evaluations: Mapping[str, Any], *, axes: Axes | None = None) -> Axes:
-    """The success plot: the share of frames whose overlap is above each threshold; a line a tracker, the best first.
+    """The success plot: the share of frames whose overlap is above each threshold; a line per tracker, the best first.
 
     Args:
         evaluations: what each tracker is called, and its scores, of `amstel.tracking.evaluate` or `evaluate_dataset`.
@@ -239,7 +239,7 @@ def success(evaluations: Mapping[str, Any], *, axes: Axes | None = None) -> Axes
 
 
 def precision(evaluations: Mapping[str, Any], *, axes: Axes | None = None) -> Axes:
-    """The precision plot: the share of frames whose center is within each distance; a line a tracker, the best first.
+    """The precision plot: the share of frames whose center is within each distance; a line per tracker, the best first.
 
     Args, errors: as `success`; the score in the legend is the share within 20 pixels.
 
@@ -340,7 +340,7 @@ def convergence(
     log: bool = False,
     axes: Axes | None = None,
 ) -> Axes:
-    """A quantity over epochs or steps, a line a run; several seeds of one run as their mean and its standard deviation.
+    """A quantity over epochs or steps, a line per run; several seeds of one run as their mean and its standard deviation.
 
     Args:
         curves: what each run is called, and its values [T], or [seeds, T]; or the values of one run.

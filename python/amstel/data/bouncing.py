@@ -46,7 +46,7 @@ def generate_bouncing_digits(
         size: height and width in pixels, at least 16.
         digits: how many in a sequence.
         seed: the same seed gives the same sequences.
-        speed: pixels a frame at size=64, least and greatest; in proportion at another size.
+        speed: pixels per frame at size=64, least and greatest; in proportion at another size.
         start: number of the first sequence, so that a training needs no more of them at a time than a batch.
 
     Returns:

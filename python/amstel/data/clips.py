@@ -43,7 +43,7 @@ def _names(root: Path, paths: list[Path]) -> list[str]:
 
 
 class ClipFolder:
-    """A folder with one subfolder a class, and the clips of the class in it.
+    """A folder with one subfolder per class, and the clips of the class in it.
 
     A clip is a video file, a folder of frames (in natural order), or an image that is a strip of square frames
     side by side (or an animation); `amstel.video.read` reads it when it is asked for. Classes are in the order of their names.

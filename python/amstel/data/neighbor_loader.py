@@ -15,7 +15,7 @@ from amstel.sampled import SampledGraph
 
 
 class NeighborLoader(Loader):
-    r"""Batches of seed nodes with sampled neighbors, a bipartite graph a layer (GraphSAGE's sampling).
+    r"""Batches of seed nodes with sampled neighbors, a bipartite graph per layer (GraphSAGE's sampling).
 
     Args:
         graph: square, of N nodes, on the CPU.

@@ -165,7 +165,7 @@ def block_model(
     """A made-up citation graph: a stochastic block model whose nodes carry bags of words.
 
     Each node cites about `degree` others, a share `mixing` of them from any class, the others from its
-    own, and holds 12 of `words` words, two of them from its class's own tenth. 20 nodes a class train,
+    own, and holds 12 of `words` words, two of them from its class's own tenth. 20 nodes per class train,
     the next 200 validate, the others test.
 
     Example:

@@ -73,7 +73,7 @@ def generate_moving_shapes(
         seed: the same seed gives the same clips.
         classes: 2 (right, left), 4 (right, up, left, down) or 8 (with the diagonals); see `DIRECTIONS`.
         distractors: number of gray shapes, which do not matter; each rests or moves in a direction of its own.
-        speed: pixels a frame, or the range from which each clip's is drawn.
+        speed: pixels per frame, or the range from which each clip's is drawn.
         noise: standard deviation of the pixels' noise, new in each frame; the picture's range is 0..1.
         wrap: come in again at the other side.
 

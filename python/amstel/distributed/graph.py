@@ -292,7 +292,7 @@ def same(what: str, value: Any, group: Any = None) -> None:
 
 
 def sum_gradients(model: nn.Module | Iterable[Tensor], group: Any = None) -> None:
-    """Add up the gradients of all ranks, in one message a dtype, where each rank has the gradient of its share of a sum.
+    """Add up the gradients of all ranks, in one message per dtype, where each rank has the gradient of its share of a sum.
 
     Args:
         model: a module, or parameters, with the same gradients present on all ranks.

@@ -309,7 +309,7 @@ class GCN2Conv(_Fused, pyg.GCN2Conv):
 
 class ChebConv(_Fused, pyg.ChebConv):
     r"""torch_geometric.nn.ChebConv, fused: ``X' = sum_k T_k(L̃) X Θ_k^T + b``. Arguments and state_dict are PyG's, with
-    `batch` and one `lambda_max` a graph; K is the number of terms, as PyG counts.
+    `batch` and one `lambda_max` per graph; K is the number of terms, as PyG counts.
 
     Example:
         >>> from amstel.interop.pyg import ChebConv

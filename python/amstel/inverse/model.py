@@ -31,7 +31,7 @@ class ForwardModel(nn.Module, ABC):
     `adjoint` is from being one.
 
     Args:
-        sigma: a finite number > 0, or a tensor [N] of such, one an image; where measurements are pixels (`Denoising`,
+        sigma: a finite number > 0, or a tensor [N] of such, one per image; where measurements are pixels (`Denoising`,
             `Inpainting`) also a map [N, 1, H, W] (N may be 1) of what it is at every one.
 
     Masks, kernels and the like are buffers: `.to(device)` moves them. They are taken in the dtype of the images,

@@ -101,7 +101,7 @@ def restore(
         steps: of the inference, at most as many as the weights were trained with; default: as trained, and one of the
             denoiser that "mri" calls.
         device: where to compute; default: where the tensor is, the CPU for an array.
-        tile: an image larger than `tile` pixels a side is worked on in overlapping tiles of that size, so that memory
+        tile: an image larger than `tile` pixels per side is worked on in overlapping tiles of that size, so that memory
             stays bounded: 0.3 GB for 512 on a CPU with the weights that ship, beside the image. The parts of the
             tiles that are kept differ from those of the whole image by less than 0.02 / 255.
         progress: called with the number of finished pixels of `image`, tile by tile (of inpainting, in the last round).

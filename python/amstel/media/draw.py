@@ -56,7 +56,7 @@ def annotate(
         attention: maps [T, h, w] of any scale and size.
         boxes: found boxes [T, 4] in pixels of `frames`; a row with NaN is left out.
         truth: true boxes, alike.
-        caption: one line of text for all frames, or one a frame.
+        caption: one line of text for all frames, or one per frame.
         scale: whole number by which to enlarge; default: the least that makes the shorter side 256 pixels, but not
             the longer one more than 1280.
 

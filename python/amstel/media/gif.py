@@ -13,7 +13,7 @@ from amstel._optional import need
 
 
 def _palette(array: Sequence[np.ndarray]) -> Any:
-    """One palette, from a spread of frames: a palette a frame makes still parts flicker."""
+    """One palette, from a spread of frames: a palette per frame makes still parts flicker."""
     image = need("PIL.Image", extra="video", purpose="amstel.media.gif")
     sample = [array[k] for k in np.unique(np.linspace(0, len(array) - 1, 16).round().astype(int))]
     return image.fromarray(np.concatenate(sample, axis=1)).quantize(256, image.Quantize.MAXCOVERAGE, kmeans=3)

@@ -33,7 +33,7 @@ class ConvLSTMCell(_Gates):
         in_channels, hidden_channels: C_in and C.
         kernel_size: side of both kernels, or (height, width); even kernels pad one more below and to the right.
         bias: whether there is a b; it starts at 0, at 1 for the forget gate.
-        peephole: whether the gates see the cell state, one weight a channel (starts at 0).
+        peephole: whether the gates see the cell state, one weight per channel (starts at 0).
         state_dtype: of c: None for that of the c that is given, or of the gates without one. torch.float32 loses no
             bits from step to step in bfloat16 or float16.
         device, dtype: of the parameters.
@@ -104,7 +104,7 @@ class ConvLSTM(nn.Module):
         batch_first: x and output are [N, T, ...] instead of [T, N, ...].
         bidirectional: a second direction from the last step to the first; the channels of both are concatenated.
         dropout: rate of whole channels dropped between layers while training.
-        peephole: whether the gates see the cell state: True for one weight a channel, "full" for one a channel and
+        peephole: whether the gates see the cell state: True for one weight per channel, "full" for one per channel and
             place, as in the paper, which needs feature_size.
         dilation: of both convolutions.
         padding: "same", or "valid" for input convolutions without padding, in every layer: output and state of
@@ -281,7 +281,7 @@ class ConvLSTM(nn.Module):
         self._state = None
 
     def _initial(self, x: Tensor, state: Any) -> Any:
-        """(h_0, c_0), each with one tensor a layer and direction, or None; x [T, N, C_in, H, W]."""
+        """(h_0, c_0), each with one tensor per layer and direction, or None; x [T, N, C_in, H, W]."""
         count = len(self.layers)
         if state is None:
             if self._state is None:

@@ -144,7 +144,7 @@ class GCN(nn.Module):
         drop_edge: rate at which the edges of every forward pass are dropped while training, see `DropEdge`.
 
     Shapes: x and graph as `GCNConv`; result: logits [N, out_channels] or [B, N, out_channels]. graph may be a list of a
-    `SampledGraph` a layer, as the batches of `amstel.data.NeighborLoader` have them (`batch.layers`), with x for the
+    `SampledGraph` per layer, as the batches of `amstel.data.NeighborLoader` have them (`batch.layers`), with x for the
     sources of the first of them; the logits are then those of the targets of the last.
 
     Source: T. N. Kipf and M. Welling, ICLR 2017, equation 9 and section 5.2.
@@ -237,7 +237,7 @@ class GCN(nn.Module):
         return x
 
     def _graphs(self, x: Any, graph: Any) -> list[Any]:
-        """One graph a layer."""
+        """One graph per layer."""
         if not isinstance(graph, (list, tuple)):
             square = isinstance(graph, SampledGraph) and graph.is_square  # the nodes of all layers
             return [prepare(x, graph, self.in_channels, sampled=square)] * len(self.layers)

@@ -15,7 +15,7 @@ from amstel.ops.segment import REDUCTIONS, segment_reduce
 
 
 class GraphClassifier(nn.Module):
-    r"""Layers ``H_l = relu(Â H_(l-1) W_l + b_l)``, H_0 = X, and logits ``dropout([pool(H_1) ... pool(H_L)]) W + b``, where
+    r"""Layers ``H_l = relu(Â H_(l-1) W_l + b_l)``, H_0 = X, and logits ``dropout([pool(H_1), ..., pool(H_L)]) W + b``, where
     `pool` makes one row a graph of the rows of its nodes.
 
     Args:

@@ -98,7 +98,7 @@ class RIM(nn.Module, metaclass=Placed):
     Raises:
         ValueError or TypeError: an argument is not as described.
 
-    Complexity: with C' features, 50 C C' + 9 C'² + 9 C C' + 12 C'² multiplications a pixel and step; "unet" about
+    Complexity: with C' features, 50 C C' + 9 C'² + 9 C C' + 12 C'² multiplications per pixel and step; "unet" about
     190 C'² + 36 C C'.
 
     Source: P. Putzky, M. Welling, Recurrent Inference Machines for Solving Inverse Problems, arXiv 1706.04008,

@@ -89,13 +89,13 @@ class SINT(nn.Module, metaclass=Placed):
     Args:
         backbone:
             "light": the first stages of EfficientNet-Lite0 at strides 4, 8 and 16, each map projected to 24, 40 and
-            64 channels: 6,272 numbers a box, 1 MB of weights, and milliseconds for a search window on one core.
+            64 channels: 6,272 numbers per box, 1 MB of weights, and milliseconds for a search window on one core.
             "vgg16": the paper's. VGG-16 with its first two poolings only, so at stride 4; conv4_3 and conv5_3 are pooled,
-            and fc6 (without ReLU) of the pooled conv5_3 is a third layer: 2 * 25,088 + 4,096 = 54,272 numbers a box.
+            and fc6 (without ReLU) of the pooled conv5_3 is a third layer: 2 * 25,088 + 4,096 = 54,272 numbers per box.
             A module: called with images [N, 3, H, W], RGB in [0, 1], it returns a list of maps, and has the attributes
             `channels` and `strides` (of every map) and `receptive_field` (as below); if it has a method
             `trainable()`, that says what is trained, as below.
-        output_size: cells a side of a pooled map.
+        output_size: cells per side of a pooled map.
 
     Attributes:
         spatial_scales: 1 / stride of every map.
@@ -105,7 +105,7 @@ class SINT(nn.Module, metaclass=Placed):
         size: numbers in a description.
 
     Differentiable in the parameters and the image, not in the boxes. Every method takes what `amstel.ops.roi_pool` takes
-    as boxes: [K, 5] (index of the image, x1, y1, x2, y2 in pixels, both ends inside), or a list of [L, 4], one an image;
+    as boxes: [K, 5] (index of the image, x1, y1, x2, y2 in pixels, both ends inside), or a list of [L, 4], one per image;
     and raises what it raises.
 
     Source: R. Tao, E. Gavves and A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016

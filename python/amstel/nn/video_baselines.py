@@ -63,7 +63,7 @@ class FrameClassifier(_Sequence):
 
 
 class LSTMClassifier(_Sequence):
-    r"""An LSTM on one vector a frame, with class scores after every step: the baseline without a map.
+    r"""An LSTM on one vector per frame, with class scores after every step: the baseline without a map.
 
     h_t = LSTM(x_t, h_{t-1}), logits_t = W_2 dropout(tanh(W_1 h_t + b_1)) + b_2, with x_t the features averaged over the
     map.

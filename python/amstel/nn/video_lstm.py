@@ -1,7 +1,7 @@
 """VideoLSTM, ConvALSTM, and the fusion of an RGB and a flow stream.
 
 The models, with the baselines of `video_baselines`, map features of T frames to class scores after every step and,
-where they attend, to one attention map a step. They are causal: a step's outputs depend on no later frame (except with
+where they attend, to one attention map per step. They are causal: a step's outputs depend on no later frame (except with
 initial_state="mean").
 """
 

@@ -54,8 +54,8 @@ def conv_lstm(
         lengths: [N] integers from 1 to T. What lies past the end of a sequence is not read, the output there
             is 0 and (h_n, c_n) are those of its last step; no gradient comes from or goes there. When other
             numbers raise says `amstel.set_checks`.
-        peephole: [3, C], the weights p of i, f, o, one a channel.
-        memory: for the gradient, "store" keeps the activated gates, 4C numbers a pixel and step, and both
+        peephole: [3, C], the weights p of i, f, o, one per channel.
+        memory: for the gradient, "store" keeps the activated gates, 4C numbers per pixel and step, and both
             states; "recompute" keeps h alone (and c now and then) and computes the rest again, for up to a third
             more time. Both give the same bits; on CUDA, whose convolutions are cuDNN's, where
             torch.backends.cudnn.deterministic is set, and else the same values to rounding.

@@ -46,7 +46,7 @@ def roi_align(
             Coordinates are computed in float64 where input or boxes are, else in float32 (torchvision's float16 is rounded
             at every step, and less exact); bfloat16 boxes and input in float64.
         output_size: Ph, Pw, or one number for both.
-        spatial_scale: s, cells a pixel, above 0.
+        spatial_scale: s, cells per pixel, above 0.
         sampling_ratio: samples of a bin in each direction; -1 or 0: as many as the bin is cells high and wide.
         aligned: boxes less half a cell, so that pixel centers lie at whole numbers (detectron2's `ROIAlignV2`).
 
@@ -61,7 +61,7 @@ def roi_align(
         ValueError, TypeError or RuntimeError: an argument is not as described, a coordinate is not finite, a batch
         index is not whole or not one of the images.
 
-    Complexity: four cells a sample, times C; a window of a few channels is allocated beside the result.
+    Complexity: four cells per sample, times C; a window of a few channels is allocated beside the result.
 
     Source: K. He, G. Gkioxari, P. Dollár, R. Girshick, Mask R-CNN, ICCV 2017, section 3; torchvision's code.
 
@@ -109,7 +109,7 @@ def ps_roi_pool(
         input: [N, C Ph Pw, H, W], float64, float32, bfloat16 or float16, any strides.
         boxes: as for `roi_align`.
         output_size: Ph, Pw, or one number for both.
-        spatial_scale: s, cells a pixel, above 0.
+        spatial_scale: s, cells per pixel, above 0.
 
     Returns:
         [K, C, Ph, Pw] in the dtype of input, channels_last where input is.

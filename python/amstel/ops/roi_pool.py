@@ -36,13 +36,13 @@ def roi_pool(
     the largest; a bin of nothing else is -3.4e38, the lowest float32 (-inf in short types), as in torchvision.
 
     Args:
-        input: [N, C, H, W], float64, float32, bfloat16 or float16, any strides, at most 2^31 - 1 cells a map.
+        input: [N, C, H, W], float64, float32, bfloat16 or float16, any strides, at most 2^31 - 1 cells per map.
             Contiguous and channels_last input is read without a copy.
         boxes: [K, 5], batch index, x1, y1, x2, y2, in pixels; or a list of N tensors [L, 4], x1, y1, x2, y2. Any
             floating-point dtype. Coordinates are scaled and divided in the dtype that input and boxes share
             (bfloat16: in float64), in that of the boxes, at least float32, where they differ.
         output_size: Ph, Pw, or one number for both.
-        spatial_scale: s, cells a pixel, above 0.
+        spatial_scale: s, cells per pixel, above 0.
 
     Returns:
         [K, C, Ph, Pw] in the dtype of input, channels_last where input is.
@@ -103,13 +103,13 @@ def roi_match(
         boxes: as for `roi_pool`, the same for all maps.
         query: [sum of C_l Ph Pw] in the dtype of the maps.
         output_size: Ph, Pw, or one number for both.
-        spatial_scales: cells a pixel of each map.
+        spatial_scales: cells per pixel of each map.
 
     Returns:
         scores [K] in the dtype of the maps; sums are kept in float64 for float64 and in float32 otherwise. Under
         autocast maps and query may differ in dtype, and the widest is that of all.
 
-    Differentiable in features and query; the gradient pools again and keeps two numbers a box and map. Higher
+    Differentiable in features and query; the gradient pools again and keeps two numbers per box and map. Higher
     derivatives go through `roi_pool`. Deterministic as `roi_pool` is.
 
     Raises:

@@ -91,7 +91,7 @@ class DatasetEvaluation(Curves):
         return [*rows, ("all", self, self.frames_per_second)]
 
     def table(self) -> str:
-        """A line a sequence and one for all, for the terminal."""
+        """A line per sequence and one for all, for the terminal."""
         width = max(len(name) for name in ["sequence", *self.sequences])
         lines = [f"{'sequence':<{width}}  frames    AUC  precision  normalized    IoU  frames/s"]
         for name, e, speed in self._rows():

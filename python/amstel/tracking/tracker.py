@@ -341,7 +341,7 @@ class SINTTracker:
             size = Window.of((0, 0), (width, height), zoom, self._cell).size
             window = Window((0, 0), (width, height), size)
         view = views.of(window)
-        # No more than 64 positions a side, however small the target.
+        # No more than 64 positions per side, however small the target.
         counts = [
             min(64, math.ceil(4 * side / own))
             for side, own in zip((width, height), self._first[2:].tolist(), strict=True)

@@ -61,7 +61,7 @@ class Settings:
         drawn: the share of patches that are drawn (`amstel.data.synthetic`), not photographs, with "unet".
         fixed_size: with "unet" keep the patches at `size`; else they grow to twice that in the course of the training,
             and become half as many.
-        iterations, batch, size: batches, patches a batch (over all processes), pixels a side of a patch.
+        iterations, batch, size: batches, patches per batch (over all processes), pixels per side of a patch.
         learning_rate: of Adam, reached after `warmup` iterations, then falling to zero along a half cosine.
         clip_gradient: largest norm of the gradient; 0 does not clip.
         bfloat16: run the network under autocast, a U-Net but for the last twelfth of the iterations; the physics stays
