@@ -1,4 +1,4 @@
-"""`amstel bench`: this library beside PyTorch on this machine, and the fair timing that benchmarks/ uses too."""
+"""`amstel bench`: time this library against PyTorch on this machine. benchmarks/ uses the same timing."""
 
 from __future__ import annotations
 

@@ -175,9 +175,7 @@ def _train(
     ] = False,
     parts: Annotated[
         Path | None,
-        typer.Option(
-            "--parts", metavar="DIR", help="folder of the partition, made if missing"
-        ),
+        typer.Option("--parts", metavar="DIR", help="folder of the partition, made if missing"),
     ] = None,
     *,
     given: dict[str, Any],

@@ -162,10 +162,10 @@ def block_model(
     mixing: float = 0.3,
     seed: int = 0,
 ) -> NodeData:
-    """A made-up citation graph: a stochastic block model whose nodes carry bags of words.
+    """A synthetic citation graph: a stochastic block model whose nodes carry bags of words.
 
-    Each node cites about `degree` others, a share `mixing` of them from any class, the others from its
-    own, and holds 12 of `words` words, two of them from its class's own tenth. 20 nodes per class train,
+    Each node cites about `degree` others, a fraction `mixing` of them from any class and the rest from its own, and
+    holds 12 of `words` words, two of them from its class's own tenth. 20 nodes per class train,
     the next 200 validate, the others test.
 
     Example:

@@ -53,7 +53,7 @@ def generate_moving_shapes(
     noise: float = 0.03,
     wrap: bool = True,
 ) -> list[Clip]:
-    """Made-up clips: a colored shape moves over a textured background; the class is the direction of its motion.
+    """Synthetic clips: a colored shape moves over a textured background, and the class is its direction.
 
     The shape is a disc, square, triangle or cross of random color and size. Its position in the first frame is
     uniform over the places where all of it is in the picture, and where it would leave the picture it comes in

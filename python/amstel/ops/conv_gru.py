@@ -17,19 +17,18 @@ _ops = operators
 
 
 def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = "store") -> Tensor:
-    r"""What a convolutional GRU does after its convolutions, in one pass: the gates of x and of h give the new state.
+    r"""The pointwise part of a convolutional GRU in one pass: the new state from the gates of x and of h.
 
     .. code-block:: text
 
         r = σ(x_r + h_r)   z = σ(x_z + h_z)   n = tanh(x_n + r ⊙ h_n)   h' = (1 - z) ⊙ n + z ⊙ h
 
     Args:
-        gates_x, gates_h: [N, 3C, H, W], what the convolutions of x and of h gave, biases included, in the order
+        gates_x, gates_h: [N, 3C, H, W], results of the convolutions of x and of h, including biases, in the order
             r, z, n; float64, float32, bfloat16 or float16, contiguous or channels_last (other layouts are copied).
         h: [N, C, H, W] in their dtype.
-        memory: for the gradient, "store" keeps r, z, n and h_n, 4C numbers per pixel, in the place of gates_x and
-            gates_h; "recompute" keeps those two themselves and computes the rest again: less to write where the
-            caller holds them anyway.
+        memory: for the gradient, "store" keeps r, z, n and h_n, 4C numbers per pixel, instead of gates_x and gates_h;
+            "recompute" keeps those two and recomputes the rest, which writes less if the caller holds them anyway.
 
     Returns:
         h' [N, C, H, W] in the dtype of h, laid out as gates_x.
