@@ -79,10 +79,7 @@ def predict(
     init_frame: Annotated[
         int,
         typer.Option(
-            "--init-frame",
-            metavar="N",
-            parser=values.positive,
-            help="frame of the boxes, from 1 [default: 1]",
+            "--init-frame", metavar="N", parser=values.positive, help="frame of the boxes [default: 1]"
         ),
     ] = 1,
     end_frame: Annotated[
@@ -338,10 +335,7 @@ def train(
     validation: Annotated[
         Path | None,
         typer.Option(
-            "--validation",
-            metavar="DIR",
-            parser=values.there,
-            help="data like ROOT, to test on after every epoch",
+            "--validation", metavar="DIR", parser=values.there, help="data to test on after every epoch"
         ),
     ] = None,
     precision: Precision = None,

@@ -165,8 +165,8 @@ def block_model(
     """A synthetic citation graph: a stochastic block model whose nodes carry bags of words.
 
     Each node cites about `degree` others, a fraction `mixing` of them from any class and the rest from its own, and
-    holds 12 of `words` words, two of them from its class's own tenth. 20 nodes per class train,
-    the next 200 validate, the others test.
+    holds 12 of `words` words, two of them from its class's own tenth. 20 nodes per class train, the next 200
+    validate, the others test.
 
     Example:
         >>> amstel.data.block_model(nodes=400, seed=1).num_classes

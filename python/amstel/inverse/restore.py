@@ -69,9 +69,8 @@ def restore(
     It takes three times as long as denoising.
     "deblur" alternates the denoiser with a step toward images whose blurred version fits y
     (`amstel.inverse.plug_and_play`). It takes about eight times as long as denoising. The kernel must be known:
-    `amstel.inverse.gaussian_kernel`,
-    `motion_kernel` and `disk_kernel` are the usual ones. The part of the scene beyond the border that was blurred
-    into the image is estimated too.
+    `amstel.inverse.gaussian_kernel`, `motion_kernel` and `disk_kernel` are the usual ones. The part of the scene
+    beyond the border that was blurred into the image is estimated too.
     "sr" enlarges the luma (BT.601 Y) of a color image with the network, and Cb and Cr with bicubic interpolation.
     "mri" alternates a denoiser for complex images with a step toward images that fit k-space
     (`amstel.inverse.plug_and_play`). `model="mri"` uses a network trained for MRI instead, which is faster but less
@@ -93,13 +92,11 @@ def restore(
         scale: for "sr". The network was trained for 2, 3 and 4; any other integer up to 16 also runs.
         mask: "inpaint": 1 where a pixel is known, and 0 where it is not (its value is ignored). [H, W], or the shape
             of a tensor `image` with its channels or 1; for an array [H, W, 3] also [H, W, 1] or [H, W, 3]. "mri": 1
-            where k-space is sampled,
-            a column [W] (also as [1, W, 1], as fastMRI has it), [H, W] or [N, 1, H, W].
+            where k-space is sampled, a column [W] (also as [1, W, 1], as fastMRI has it), [H, W] or [N, 1, H, W].
         kernel: "deblur": kernel of the blur, a true convolution: [kh, kw], or [C, kh, kw] with one per channel; odd
             sides, sum 1.
         sensitivities: coil sensitivities, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the
-            center of
-            k-space (`amstel.data.mri.estimate_sensitivities`).
+            center of k-space (`amstel.data.mri.estimate_sensitivities`).
         model: the network to use: a `RIM` with as many channels as the image (1 for "sr"; for "mri" 1, a denoiser, or
             2, a denoiser for complex images or a network trained for MRI), or the name of bundled weights, as for
             `RIM.pretrained`.
@@ -114,8 +111,8 @@ def restore(
 
     Returns:
         An image of the input's type (array or tensor), dtype and device; not clipped. [scale * H, scale * W] for
-        "sr"; for "mri" the
-        complex image [H, W] or [N, H, W]. It is computed in float32 and has no gradient. With `return_sigma`, a pair
+        "sr"; for "mri" the complex image [H, W] or [N, H, W]. It is computed in float32 and has no gradient. With
+        `return_sigma`, a pair
         of the image and sigma: a number for an array, [N] for a tensor, or the map.
 
     Warns:

@@ -38,10 +38,10 @@ class GCNConv(Convolution):
     forward(x, graph, edge_weight=None): edge_weight [E] replaces the graph's own weights and may require a gradient.
 
     Shapes: x [N, F] or [B, N, F], dense; or a torch.sparse_csr tensor [N, F] (its structure is converted once per
-    tensor; it gets no gradient); or None, which means X = I. graph: a `Graph` of
-    N nodes, or an edge_index [2, E] that is converted in every call. Or x = (x_src, x_dst) with a bipartite graph, as
-    `amstel.ops.spmm` defines it; W_self is then for x_dst. Or a `SampledGraph` of N sources, whose targets are the first
-    of them. Result: [N, F'] or [B, N, F'], with a row for each target.
+    tensor; it gets no gradient); or None, which means X = I. graph: a `Graph` of N nodes, or an edge_index [2, E]
+    that is converted in every call. Or x = (x_src, x_dst) with a bipartite graph, as `amstel.ops.spmm` defines it;
+    W_self is then for x_dst. Or a `SampledGraph` of N sources, whose targets are the first of them. Result: [N, F']
+    or [B, N, F'], with a row for each target.
     Parameters: weight [F, F'], weight_self [F, F'], bias [F'], weights Glorot-initialized.
 
     Raises:

@@ -48,13 +48,11 @@ class RIM(nn.Module, metaclass=Placed):
     where h is a small network that sees the forward model A only through the gradient. There are two networks:
 
     * "conv", the network of the paper, with two convolutional GRUs: convolution 5x5, ReLU, GRU, convolution 3x3,
-      ReLU, GRU,
-      convolution 3x3.
+      ReLU, GRU, convolution 3x3.
     * "unet", `amstel.nn.unet.RecurrentUNet`, which has a much larger receptive field for the same time: a U-Net with
       four scales and no biases, with a GRU at an eighth of the size. It passes its last features on to the next step.
-      It reads
-      η_t, σ² g_t and a map of σ, with σ = `physics.sigma`, a number, a tensor [N] or a map
-      [N, 1, H, W]; 1 where the physics has none.
+      It reads η_t, σ² g_t and a map of σ, with σ = `physics.sigma`, a number, a tensor [N] or a map [N, 1, H, W]; 1
+      where the physics has none.
 
     Args:
         channels: C of the images; 2 for complex images, as real and imaginary part.
@@ -69,29 +67,25 @@ class RIM(nn.Module, metaclass=Placed):
         stride: of the first convolution; the last one turns one pixel into stride². The network is about stride²
             times as fast, and its receptive field stride times as large.
         memory: what is kept for the gradient; the results are bit-identical. "store": everything; "recompute": η and
-            the
-            two states of a step, about an eighth, for a second forward pass; "chunked": those of every sqrt(T)-th
+            the two states of a step, about an eighth, for a second forward pass; "chunked": those of every sqrt(T)-th
             step, for a third one; a number k: of every k-th step.
         use_estimate: whether the network sees η_t, or g_t alone.
         recurrent: whether there are states. False: each GRU is replaced by two convolutions with ReLU and as many
             weights; in "unet" it is left out.
         kernel_sizes: of the three convolutions, odd. gru_kernel_size: of the GRUs.
         dilation: of the second convolution.
-        gradient_step: α of a plain gradient step to which the network's is added, η_{t+1} = η_t - α g_t + h(g_t, η_t,
-            s_t).
+        gradient_step: α of a plain gradient step, added to that of the network: η_{t+1} = η_t - α g_t + h(g_t, η_t, s_t).
         depth: number of convolutions with ReLU between the two GRUs; for "unet", of residual blocks per scale, on the
             way down and on the way up.
         padding_mode: of the three convolutions, "zeros", "replicate" or "reflect".
         reset: of the GRUs, see `amstel.nn.ConvGRUCell`.
         state_relu: whether a GRU's output goes through a ReLU on its way to the next convolution.
 
-    `model(y, physics, steps=None, initial=None)` returns the list of estimates x_1 ... x_T; the last one is the
-    result. They have the shape and dtype of `physics.adjoint(y)`, images [N, C, H, W], or complex [N, H, W] with C =
-    2.
+    `model(y, physics, steps=None, initial=None)` returns the list of estimates x_1 ... x_T, the last of which is the
+    result, in the shape and dtype of `physics.adjoint(y)`: [N, C, H, W], or complex [N, H, W] with C = 2.
 
     * y: measurements.
-    * physics: anything with `.adjoint(y)` and `.gradient(x, y)`, such as the models in `amstel.inverse`;
-      `.prepare(y)` is used if there is one.
+    * physics: a model of `amstel.inverse`, or anything with `.adjoint(y)`, `.gradient(x, y)`, and perhaps `.prepare(y)`.
     * steps: T for this call. Running many more steps than in training diverges, so `trained_steps`, which
       `pretrained` sets, is the largest T that the model accepts; None: any.
     * initial: x_0; None: `physics.adjoint(y)`. With the logistic link it is clamped to [0.01, 0.99] first, so that η_0

@@ -92,8 +92,8 @@ class SINT(nn.Module, metaclass=Placed):
             "light": the first stages of EfficientNet-Lite0 at strides 4, 8 and 16, each map projected to 24, 40 and
             64 channels: 6,272 numbers per box, 1 MB of weights, and milliseconds for a search window on one core.
             "vgg16": the paper's. VGG-16 with only its first two pooling layers, so at stride 4; conv4_3 and conv5_3
-            are pooled,
-            and fc6 (without ReLU) of the pooled conv5_3 is a third layer: 2 * 25,088 + 4,096 = 54,272 numbers per box.
+            are pooled, and fc6 (without ReLU) of the pooled conv5_3 is a third layer: 2 * 25,088 + 4,096 = 54,272
+            numbers per box.
             A module that takes images [N, 3, H, W], RGB in [0, 1], and returns a list of maps. It has the attributes
             `channels` and `strides` (one per map) and `receptive_field` (see below), and optionally a method
             `trainable()` (see below).

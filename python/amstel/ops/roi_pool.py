@@ -48,9 +48,8 @@ def roi_pool(
         [K, C, Ph, Pw] in the dtype of input, channels_last where input is.
 
     Differentiable in input, any number of times; piecewise constant in the boxes, whose derivative is 0. The gradient
-    goes to the first of equal maxima. Bit-identical
-    from run to run and for any number of threads, and so is the gradient, which is added up in the order of the
-    boxes, in float32 for short types.
+    goes to the first of equal maxima. Bit-identical from run to run and for any number of threads, and so is the
+    gradient, which is added up in the order of the boxes, in float32 for short types.
 
     Raises:
         ValueError, TypeError or RuntimeError: an argument is not as described, a coordinate is not finite, a batch
