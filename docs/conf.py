@@ -51,6 +51,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"plot_.*\.py",
     "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
+    "notebook_extensions": set(),  # scripts alone
     "show_memory": False,
     "min_reported_time": 1,
     "show_signature": False,

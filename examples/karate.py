@@ -1,8 +1,8 @@
 """A graph convolutional network on Zachary's karate club, drawn while it learns.
 
-A three-layer GCN with two outputs a member already puts friends side by side before any training,
-because a layer averages over neighbors. Then one labeled member of each of the four groups
-(drawn larger) is enough to pull the groups apart.
+A three-layer GCN with two outputs per member places friends side by side even before training,
+because each layer averages over neighbors. One labeled member from each of the four groups
+(drawn larger) is then enough to pull the groups apart.
 
     pip install "amstel[cli]"
     python examples/karate.py [FILE.gif | FILE.svg]

@@ -1,7 +1,7 @@
-"""RIM: one network, trained for noise, and the forward model that it is handed: restore an image, and look at every step.
+"""RIM: restore an image with a network trained on noise and a forward model, and look at every step.
 
-The forward model says how an image came to be what was measured; the network sees only how far an estimate is from that.
-For images of your own: amstel restore photo.png --task denoise --sigma 25 -o clean.png
+The forward model says how the image was measured; the network only sees how far an estimate is from the measurement.
+For your own images: amstel restore photo.png --task denoise --sigma 25 -o clean.png
 
     pip install "amstel[restore]"
     python examples/restore.py [FILE.png]

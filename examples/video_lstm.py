@@ -1,7 +1,7 @@
 """VideoLSTM on clips whose class is the direction in which a shape moves, and where it looks.
 
-Made-up clips: no single frame says anything about the class. Motion here is what became lighter and darker since the
-frame before; with opencv installed, motion="dis" takes optical flow instead.
+The clips are synthetic: no single frame reveals the class. Motion here is what became lighter or darker since the previous
+frame; with opencv installed, motion="dis" uses optical flow instead.
 
     pip install "amstel[cli,video]"
     python examples/video_lstm.py [FILE.gif | FILE.mp4]

@@ -24,11 +24,11 @@ ASIDE = {"segment_reduce", "roi_align", "ps_roi_pool"}
 #: way: (what it means, the tests of it)
 WAYS: dict[str, tuple[str, tuple[Callable, ...]]] = {
     "gradient": (
-        "reverse and forward mode, batched too",
+        "reverse and forward mode, also batched",
         (test_transforms.test_first_derivatives, test_transforms.test_forward_mode),
     ),
     "second": (
-        "derivatives of derivatives, each mode over the other",
+        "second derivatives, with every combination of the modes",
         (test_transforms.test_second_derivatives, test_transforms.test_second_functional_derivatives),
     ),
     "func": (
@@ -37,7 +37,7 @@ WAYS: dict[str, tuple[str, tuple[Callable, ...]]] = {
     ),
     "hessian": ("`torch.func.hessian`", (test_transforms.test_hessian,)),
     "vmap": (
-        "`torch.vmap`, of derivatives too",
+        "`torch.vmap`, also of derivatives",
         (test_transforms.test_vmap, test_transforms.test_vmap_of_derivatives),
     ),
     "compile": (
@@ -45,7 +45,7 @@ WAYS: dict[str, tuple[str, tuple[Callable, ...]]] = {
         (test_export.test_compile,),
     ),
     "export": (
-        "`torch.export`, and training and transforming the program",
+        "`torch.export`, and training and transforming the exported program",
         (test_export.test_export_holds_the_operator, test_export.test_exported_programs_can_be_trained),
     ),
     "dynamic": ("`torch.export` with dynamic shapes", (test_export.test_export_with_dynamic_shapes,)),
@@ -53,20 +53,20 @@ WAYS: dict[str, tuple[str, tuple[Callable, ...]]] = {
     "ONNX": ("`torch.onnx.export(dynamo=True)`, run by onnxruntime", (test_export.test_onnx,)),
     "autocast": ("`torch.autocast`, bfloat16 and float16", (test_support.test_autocast,)),
     "inference": ("`torch.inference_mode`", (test_support.test_inference_mode,)),
-    "CUDA graph": ("captured and replayed, where a GPU is", (test_cuda_use.test_captured,)),
+    "CUDA graph": ("captured and replayed, if there is a GPU", (test_cuda_use.test_captured,)),
 }
 
 # What a case is called where it stands for others, or for several operators.
 _STANDS_FOR = {"bicubic": ("bicubic_down", "bicubic_down_adjoint")}
 
-_SAME = "the kernel and its rules are those of `{}`, which is tested"
+_SAME = "it shares its kernel and rules with `{}`, which is tested"
 HOLES: dict[tuple[str, str], str] = {
-    **{(row, "hessian"): "PyTorch defines it for real tensors" for row in ("mri_gradient", "mri_normal")},
+    **{(row, "hessian"): "PyTorch defines the Hessian only for real tensors" for row in ("mri_gradient", "mri_normal")},
     **{("rim_input", way): _SAME.format("rim_denoise_input") for way in ("dynamic", "AOTI", "CUDA graph")},
     **{("mri_normal", way): _SAME.format("mri_gradient") for way in ("dynamic", "CUDA graph")},
     ("bicubic_down_adjoint", "CUDA graph"): "it runs as the backward pass of `bicubic_down`, which is tested",
     **{
-        (row, "AOTI"): "the package holds the operator that `torch.export` does, which is tested; a package takes long"
+        (row, "AOTI"): "the package holds the same operator as `torch.export`, which is tested; building a package takes long"
         for row in (
             "conv_lstm_cell", "conv_gru_cell", "roi_match", "rim_super_resolve_input", "bicubic_down",
             "bicubic_down_adjoint", "mri_gradient", "mri_normal",
@@ -117,11 +117,11 @@ def page() -> str:
     notes = [f"{n}. {reason[0].upper()}{reason[1:]}." for n, reason in enumerate(reasons, 1)]
     return "\n".join([
         "# What works with what", "",
-        "Every operator under each of PyTorch's ways of use. A \"yes\" is a test that compares with eager PyTorch or with the",
-        "plain form of the operator, in the project's own suite; this page is made from its list.", "",
-        *header, *lines, "", *means, "", "Where there is no test:", "", *notes, "",
-        "`roi_align` and `ps_roi_pool` have derivatives of any order, `vmap`, `torch.export`, bfloat16 and float16 in tests of",
-        "their own; `segment_reduce` is made of `spmm` and PyTorch's `scatter_reduce`.", "",
+        "Which PyTorch features work with which operator. Each \"yes\" is backed by a test that compares with eager PyTorch or with",
+        "the plain form of the operator. This page is generated from the list of those tests.", "",
+        *header, *lines, "", *means, "", "Cases without a test:", "", *notes, "",
+        "`roi_align` and `ps_roi_pool` have their own tests of derivatives of any order, `vmap`, `torch.export`, bfloat16 and",
+        "float16. `segment_reduce` is built from `spmm` and PyTorch's `scatter_reduce`.", "",
     ])  # fmt: skip
 
 

@@ -72,6 +72,14 @@ def test_gallery(script):
     plt.close("all")
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "CHANGELOG.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_no_page_holds_a_merge_conflict(page):
+    text = page.read_text(encoding="utf-8")
+    assert not re.findall(r"^(?:<{7}|>{7}|={7}$).*", text, re.MULTILINE)
+
+
 PUBLIC = ["amstel", *(f"amstel.{name}" for name in amstel.__all__ if inspect.ismodule(getattr(amstel, name)))]
 
 

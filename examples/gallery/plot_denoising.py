@@ -2,7 +2,7 @@
 Denoising, step by step
 =======================
 
-One call restores an image; the network by hand shows every step of its iteration.
+One call restores an image. Calling the network yourself shows every step of its iteration.
 """
 
 import torch

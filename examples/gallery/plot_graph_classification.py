@@ -2,9 +2,9 @@
 Which kind of graph is this?
 ============================
 
-Graphs grow node by node, and a new node joins two others: any two, or such as have many neighbors already. A GCN
-classifies whole graphs, in batches from a DataLoader: its layers see one block-diagonal graph, and pooling makes one
-vector a graph of the vectors of its nodes.
+These graphs grow node by node. A new node connects to two others: any two in one class, and preferably well-connected ones in
+the other. A GCN classifies whole graphs, in batches from a DataLoader. Its layers see one block-diagonal graph, and pooling
+turns the vectors of a graph's nodes into one vector per graph.
 """
 
 import torch

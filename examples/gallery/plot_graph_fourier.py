@@ -12,12 +12,11 @@ from matplotlib import pyplot as plt
 import amstel
 
 data = amstel.data.karate_club()
-frequencies, _ = amstel.nn.fourier_basis(data.graph)
 x = torch.randn(data.num_nodes, 1, generator=torch.Generator().manual_seed(0))
 y = amstel.ops.spmm(data.graph, x)
 
 figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
 for signal, name in ((x, "x"), (y, "propagated")):
-    axes.plot(frequencies, amstel.nn.graph_fourier(signal, data.graph).abs(), "o-", label=name, markersize=3)
-axes.set(xlabel="frequency (eigenvalue)", ylabel="magnitude")
+    axes.plot(amstel.nn.graph_fourier(signal, data.graph).abs(), "o-", label=name, markersize=3)
+axes.set(xlabel="eigenvector, from smooth to rough", ylabel="magnitude")
 axes.legend()

@@ -20,8 +20,8 @@ for ax, epoch in zip(axes, (0, 50, 200), strict=True):
     ax.set_title(f"epoch {epoch}: accuracy {accuracy[epoch]:.0%}")
 
 # %%
-# The training is 15 lines of ordinary PyTorch. A layer is one call of :func:`amstel.ops.spmm`; features ``None`` stand for
-# one feature per node.
+# The training is 15 lines of ordinary PyTorch. A layer is one call to :func:`amstel.ops.spmm`; passing ``None`` as features
+# means one feature per node.
 
 layer = amstel.nn.GCNConv(data.num_nodes, 2, bias=False)
 print(layer(None, data.graph).shape)

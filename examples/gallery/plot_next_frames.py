@@ -2,8 +2,8 @@
 The next frames of bouncing digits
 ==================================
 
-One stack of ConvLSTMs reads five frames, another goes on from its states and draws the three that come next. Where a
-digit goes lies in several frames: a network that sees the last one alone can but blur it.
+One stack of ConvLSTMs reads five frames. Another continues from its states and draws the next three. The motion of a digit
+shows only across several frames, so a network that sees only the last one can do no better than blur it.
 """
 
 import torch

@@ -11,11 +11,14 @@ from matplotlib import pyplot as plt
 import amstel
 
 frames, truth, hidden = amstel.tracking.generate_sequence()
-frames, truth = frames[:20], truth[:20]
+frames, truth, hidden = frames[:50], truth[:50], hidden[:50]
 boxes = amstel.tracking.SINTTracker().track(frames.numpy(), truth[0])
 
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
-for ax, t in zip(axes, (5, 12, 19), strict=True):
+for ax, t in zip(axes, (5, 30, 49), strict=True):
     amstel.plot.tracks(frames[t], {"SINT": boxes[: t + 1], "truth": truth[: t + 1]}, axes=ax)
     ax.set_title(f"frame {t}")
-print(f"mean overlap {amstel.tracking.evaluate(boxes, truth).mean_iou:.2f}")
+visible = ~hidden
+print(
+    f"mean overlap {amstel.tracking.evaluate(boxes[visible], truth[visible]).mean_iou:.2f} while it is visible"
+)

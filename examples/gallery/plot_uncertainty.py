@@ -3,7 +3,7 @@ Derivatives of a restoration
 ============================
 
 Operators are differentiable in forward mode too. One Jacobian-vector product shows, pixel by pixel, how much of a change in
-the input reaches the output of a denoiser, and costs about as much as two calls.
+the input reaches the output of a denoiser. It costs about as much as two calls.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Fused PyTorch operators, CPU and CUDA, for four model families from Amsterdam, and the models on them."""
+"""Fused PyTorch operators for CPU and CUDA, for four model families from Amsterdam, and the models built on them."""
 
 import os
 import sys

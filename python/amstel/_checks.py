@@ -25,18 +25,17 @@ _mode = "async"
 
 
 def set_checks(mode: str) -> None:
-    """When operators look at the values of their arguments: boxes, lengths, and edge weights.
+    """Set when operators check the values of their arguments: boxes, lengths and edge weights.
 
     Args:
-        mode: "async", the default: at once on the CPU, and on CUDA without waiting for the device. There an error is
-            raised by a later call of an operator that checks, or by `raise_pending_checks`, and names no call.
-            "sync": at once everywhere; every check on CUDA waits for the device (none does in a CUDA graph).
-            "off": never.
+        mode: "async", the default: immediately on the CPU; on CUDA without waiting for the device, so an error is
+            raised by a later operator call or by `raise_pending_checks`, and does not name the call. "sync":
+            immediately everywhere; every check on CUDA waits for the device (except in a CUDA graph). "off": never.
 
-    A value that is not valid reads nothing in any mode: a box is pooled to 0, a length below 1 keeps the initial state
-    and one above T counts as T, a NaN weight gives NaN. In a CUDA graph "async" checks work too, at every replay, if an
-    operator has checked on this device before the capture. Compiled programs look at boxes as with "sync", if they
-    were compiled with any mode but "off", and not at lengths.
+    In every mode, invalid values never cause an invalid read: an invalid box is pooled to 0, a length below 1 keeps
+    the initial state, a length above T counts as T, and a NaN weight gives NaN. "async" checks also work in a CUDA
+    graph, at every replay, if an operator has made a check on this device before the capture. Compiled programs check
+    boxes as with "sync", unless they were compiled with "off", and do not check lengths.
 
     Raises:
         ValueError or TypeError: mode is none of these.
@@ -50,10 +49,10 @@ def set_checks(mode: str) -> None:
 
 
 def raise_pending_checks() -> None:
-    """Wait for all devices and raise what asynchronous checks have found there, if anything.
+    """Wait for all devices, and raise any error that asynchronous checks have found.
 
     Raises:
-        ValueError: an operator was given a value that is not valid.
+        ValueError: an operator got an invalid value.
 
     Example:
         >>> amstel.raise_pending_checks()

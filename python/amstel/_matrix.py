@@ -173,7 +173,7 @@ class Matrix:
         return ordered
 
     def _looped(self) -> Any:
-        """The Graph with one more loop a node, behind the edges that were given and without weights."""
+        """The Graph with one more loop per node, behind the edges that were given and without weights."""
         if self._with_loops is not None and not is_dynamo_compiling():
             return self._with_loops
         row = torch.arange(self._crow.shape[0] - 1, device=self._device)

@@ -1,4 +1,4 @@
-"""`amstel bench`: this library beside PyTorch on this machine, and the fair timing that benchmarks/ uses too."""
+"""`amstel bench`: time this library against PyTorch on this machine. benchmarks/ uses the same timing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from amstel.ops.spmm import spmm
 
 @dataclass
 class Timing:
-    """Seconds of a call, one sample a turn; each the mean of `batch` calls in a row."""
+    """Seconds of a call, one sample per turn; each the mean of `batch` calls in a row."""
 
     samples: list[float]
     batch: int
@@ -92,7 +92,7 @@ def random_graph(nodes: int, degree: float, seed: int = 0) -> Graph:
 
 
 def spmm_rows(nodes: int, degree: float, features: list[int], repeats: int) -> list[dict[str, Any]]:
-    """A X, forward, and with the gradient of X: one row a width and pass, the results compared first."""
+    """A X, forward, and with the gradient of X: one row per width and pass, the results compared first."""
     graph = random_graph(nodes, degree)
     ones = torch.ones(graph.num_edges)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Pictures of embeddings, as `amstel.media.points` makes them."""
+"""Pictures of embeddings, from `amstel.media.points`."""
 
 from typing import Any
 

@@ -18,23 +18,23 @@ _STATE = ("crow", "col", "edge", "weight")
 class Graph(Matrix):
     """A graph or, more generally, a sparse matrix A [num_rows, num_cols]: row = target, column = source.
 
-    Make one with `from_edge_index`, `from_csr`, `from_scipy` or `from_networkx`; all of them check
-    their input in O(E) and raise a ValueError that shows the first bad position. A Graph never
-    changes. Its transpose, degrees and normalization factors are computed at the first use and kept,
-    so one Graph should serve all layers and all epochs. Parallel edges add up and are not merged.
+    Create one with `from_edge_index`, `from_csr`, `from_scipy` or `from_networkx`. All of them check their input in
+    O(E) and raise a ValueError that shows the first bad position. A Graph never changes. Its transpose, degrees and
+    normalization factors are computed on first use and kept, so use one Graph for all layers and epochs. Parallel
+    edges add up and are not merged.
 
-    The kernels trust the arrays of a Graph without looking at them again, so that they are private. Every public
-    access (`crow`, `col`, `edge`, `weight`, `transposed()`, `values()`, `degree()`, `scales()`) hands out a copy,
-    in O(E) unless an earlier one is still held unchanged: what is done to it changes no Graph. Pickles hold the four arrays, whether the Graph was used or
-    not, and are checked like any other input when they are read, by torch.load(weights_only=True) as well.
+    The kernels do not check the arrays of a Graph again, so these are private. Every public accessor (`crow`, `col`,
+    `edge`, `weight`, `transposed()`, `values()`, `degree()`, `scales()`) returns a copy, in O(E) unless an earlier
+    copy is still held unchanged; changing it does not change the Graph. A pickle holds the four arrays and is checked
+    like any other input when it is read, also by torch.load(weights_only=True).
 
-    A Graph is a constant: weights that learn go into the call, `spmm(graph, x, edge_weight)`; a Graph refuses them.
-    Under torch.compile graphs of different size share their compiled code.
+    A Graph is constant and refuses weights that require a gradient. Pass those to the call: `spmm(graph, x,
+    edge_weight)`. Under torch.compile, graphs of different sizes share their compiled code.
 
     Attributes:
-        crow, col: the CSR structure, int32 where it fits, else int64; slots of a row keep the order
-            in which the edges were given.
-        edge: for each slot the position of its edge in the list that was given, None if the same.
+        crow, col: the CSR structure, int32 if it fits, else int64; within a row, edges keep the order in which they
+            were given.
+        edge: for each slot, the position of its edge in the input, or None if the order is unchanged.
         weight: weights of the edges in the order given, or None.
 
     Example:
@@ -134,17 +134,17 @@ class Graph(Matrix):
     def from_scipy(cls, A: Any) -> Graph:
         """From a SciPy sparse matrix or array with A[target, source]; its values are the weights.
 
-        float32 and float64 values stay what they are. Others become float32 or else float64, whichever holds all of
-        them exactly; complex ones, and those that float64 does not hold, are refused.
+        float32 and float64 values keep their dtype. Others become float32, or float64 if float32 cannot hold them
+        exactly. Complex values, and values that float64 cannot hold, raise an error.
         """
         return cls.from_csr(*_convert.from_scipy(A))
 
     @classmethod
     def from_networkx(cls, G: Any) -> Graph:
-        """From a NetworkX graph, nodes in its own order; the edge attribute "weight" where there is one, else 1.
+        """From a NetworkX graph, with nodes in its order; the weight of an edge is its attribute "weight", or 1.
 
-        An undirected graph gives both directions of every edge, a multigraph every parallel edge. The weights are
-        float32 where that holds all of them exactly, else float64.
+        An undirected graph gives both directions of every edge, and a multigraph gives every parallel edge. The
+        weights are float32 if that holds all of them exactly, else float64.
         """
         return cls.from_edge_index(*_convert.from_networkx(G))
 
@@ -183,12 +183,12 @@ class Graph(Matrix):
 
     @classmethod
     def batch(cls, graphs: Iterable[Graph]) -> Graph:
-        """One block-diagonal Graph of several, in their order, which `unbatch` takes apart again.
+        """One block-diagonal Graph from several, in order; `unbatch` splits it again.
 
-        Nodes, edges and weights follow each other graph by graph, so that features are torch.cat of the graphs' own.
-        Graphs without weights count with weights of 1 where others have some; the weights get the widest of their
-        dtypes. Batches among the graphs count as the graphs in them. `ptr` and `batch_index` say which node is
-        whose, `amstel.nn.global_mean_pool` and its like sum up graph by graph. O(N + E).
+        Nodes, edges and weights follow one another graph by graph, so the features of the batch are the torch.cat of
+        those of the graphs. If only some graphs have weights, the others get weights of 1; the widest dtype is used.
+        A batch among the graphs counts as the graphs in it. `ptr` and `batch_index` say which node belongs to which
+        graph; `amstel.nn.global_mean_pool` and its siblings pool graph by graph. O(N + E).
 
         Example:
             >>> one = amstel.Graph.from_edge_index(torch.tensor([[0, 1], [1, 0]]))
@@ -199,22 +199,23 @@ class Graph(Matrix):
         return _batch.join(cls, graphs)
 
     def unbatch(self) -> list[Graph]:
-        """The graphs of a batch, as they were but for weights of 1; of a Graph that is no batch, one like itself."""
+        """The graphs of a batch, unchanged except for added weights of 1. For a Graph that is not a batch, a list
+        with a copy of it."""
         return _batch.split(self)
 
     @property
     def num_graphs(self) -> int:
-        """How many graphs `batch` made this of, else 1."""
+        """Number of graphs in the batch, or 1."""
         return 1 if self._offsets is None else len(self._offsets[0]) - 1
 
     @property
     def ptr(self) -> Tensor:
-        """First node of every graph of a batch, and the end of the last: int64 [num_graphs + 1], a copy."""
+        """First node of every graph in the batch, and the end of the last: int64 [num_graphs + 1], a copy."""
         return _batch.offsets(self)[0].clone()
 
     @property
     def batch_index(self) -> Tensor:
-        """For every node the number of its graph in the batch: int64 [N] (`batch` in PyG)."""
+        """Index of each node's graph in the batch: int64 [N] (`batch` in PyG)."""
         return _batch.index(self)
 
     # Pickles and copies
@@ -254,7 +255,7 @@ class Graph(Matrix):
     # Conversions
 
     def to(self, device: Any, non_blocking: bool = False) -> Graph:
-        """The same graph on another device (itself if it is there); derived data is made anew."""
+        """The same graph on another device (itself if it is already there); derived data is computed again."""
         try:
             device = torch.device(device)
         except TypeError:
@@ -265,7 +266,7 @@ class Graph(Matrix):
         return self if moved.device == self.device else moved  # "cuda" is the current one
 
     def cpu(self) -> Graph:
-        """This graph on the CPU; itself where it is there."""
+        """This graph on the CPU (itself if it is already there)."""
         return self.to("cpu")
 
     def cuda(self, device: Any = None, non_blocking: bool = False) -> Graph:
@@ -275,7 +276,7 @@ class Graph(Matrix):
         return self.to("cuda" if device is None else device, non_blocking)
 
     def pin_memory(self) -> Graph:
-        """The same graph in page-locked memory, from which copies to a GPU need not wait; a DataLoader calls it."""
+        """The same graph in pinned memory, for asynchronous copies to a GPU; a DataLoader calls it."""
         return plainly(lambda: self._map(Tensor.pin_memory))
 
     def is_pinned(self) -> bool:
@@ -283,7 +284,7 @@ class Graph(Matrix):
         return self._col.is_pinned()
 
     def share_memory_(self) -> Graph:
-        """Moves the arrays to shared memory, where other processes find them without a copy; returns itself."""
+        """Move the arrays to shared memory, so that other processes need no copy; returns itself."""
         for name in _STATE:
             if (t := getattr(self, "_" + name)) is not None:
                 t.share_memory_()
@@ -292,26 +293,27 @@ class Graph(Matrix):
         return self
 
     def is_shared(self) -> bool:
-        """Whether the structure is in memory that other processes share."""
+        """Whether the structure is in shared memory."""
         return self._col.is_shared()
 
     def to_edge_index(self) -> tuple[Tensor, Tensor | None]:
-        """`edge_index` [2, E] int64 and the weights, in the order in which the edges were given."""
+        """`edge_index` [2, E] int64 and the weights, in the original order of the edges."""
         index = self._index()
         return index, self.weight
 
     def to_scipy(self) -> Any:
-        """The matrix A[target, source] as a SciPy CSR array; weights default to 1, parallel edges stay."""
+        """The matrix A[target, source] as a SciPy CSR array; weights default to 1, and parallel edges are kept."""
         return _convert.to_scipy(self)
 
     def to_networkx(self) -> Any:
-        """A networkx.DiGraph of the nodes 0 to N - 1, source to target; a MultiDiGraph where edges are parallel. Weights
+        """A networkx.DiGraph on the nodes 0 to N - 1, source to target; a MultiDiGraph if there are parallel edges.
+        Weights
         are the edge attribute "weight". Needs networkx."""
         return _convert.to_networkx(self)
 
     def to_pyg(self) -> Any:
-        """A torch_geometric.data.Data with num_nodes, edge_index and, where there are weights, edge_weight, in the order
-        in which the edges were given. Needs torch_geometric."""
+        """A torch_geometric.data.Data with num_nodes, edge_index and, if there are weights, edge_weight, in the
+        original order of the edges. Needs torch_geometric."""
         return _convert.to_pyg(self)
 
     def reorder(self) -> tuple[Graph, Tensor]:
@@ -327,14 +329,14 @@ class Graph(Matrix):
         return Graph.from_edge_index(rank[index], self.num_rows, weight), order
 
     def subgraph(self, nodes: Any) -> Graph:
-        """The graph that some nodes induce: they and the edges between them, on the CPU.
+        """The subgraph induced by some nodes: the nodes and the edges between them, on the CPU.
 
         Args:
-            nodes: different numbers (a list, an array or a tensor), or a mask [N]; node i of the result is nodes[i], so
-                that features become `x[nodes]`.
+            nodes: distinct indices (a list, an array or a tensor), or a mask [N]; node i of the result is nodes[i],
+                so its features are `x[nodes]`.
 
-        Edges keep the order in which they were given, and their weights. O(sum of the degrees of the nodes), whatever the
-        size of the graph. Where a weight [E] or a feature of the edges shall follow, take those with both ends inside.
+        Edges keep their order and their weights. O(sum of the degrees of the nodes), whatever the size of the graph.
+        To select edge weights or edge features to match, take the edges with both ends in `nodes`.
 
         Example:
             >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]]))
@@ -344,16 +346,17 @@ class Graph(Matrix):
         return _subgraph.subgraph(self, nodes)
 
     def k_hop(self, nodes: Any, k: int) -> tuple[Graph, Tensor]:
-        """The graph that some nodes and all nodes induce from which at most k edges lead to them, on the CPU.
+        """The subgraph induced by some nodes and all nodes that reach them in at most k steps, on the CPU.
 
         Args:
             nodes: as for `subgraph`.
-            k: number of steps, >= 0, against the direction of the edges: what k layers look at.
+            k: number of steps, >= 0, against the direction of the edges: what k layers read.
 
         Returns:
-            the graph, and its nodes' numbers in this one, int64: those that were given come first, in their order, and
-            the others by their distance. Degrees are those within the graph, so that nodes at distance k have smaller
-            ones than they had; `amstel.data.NeighborLoader(fanouts=[-1] * k)` keeps those of the whole graph.
+            the subgraph, and the indices of its nodes in this graph, int64: the given nodes come first, in their
+                order, and the others follow by distance. Degrees are counted within the subgraph, so nodes at
+                distance k have smaller degrees than in this graph; `amstel.data.NeighborLoader(fanouts=[-1] * k)`
+                keeps the original ones.
 
         Example:
             >>> path = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]]))
@@ -371,17 +374,18 @@ class Graph(Matrix):
         return copy_of(crow, self._given), copy_of(col, self._given), copy_of(edge, self._given)
 
     def values(self, dtype: torch.dtype, transposed: bool = False) -> Tensor:
-        """The own weights as `dtype`, in the order of the slots (of the transposed matrix), a copy."""
+        """The graph's weights as `dtype`, in the order of the slots (of the transposed matrix), a copy."""
         if self._weight is None:
             raise ValueError(f"`values` needs a Graph with weights, got {self!r}")
         return copy_of(self._values(dtype, transposed), self._given)
 
     def degree(self, dtype: torch.dtype, out: bool = False) -> Tensor:
-        """Sum of the own weights (the number of edges without) into each target, or out of each source; a copy."""
+        """Sum of the weights (or number of edges, if there are none) into each target, or out of each source; a
+        copy."""
         return copy_of(self._degree(dtype, out), self._given)
 
     def scales(self, norm: str, self_loops: float, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
-        """Factors of the rows and of the columns under `norm`, for sums in `dtype`, copies."""
+        """Row and column factors for `norm`, for sums in `dtype`, copies."""
         _check.choice("norm", norm, ("sym", "row", "sym_inout", "none"))
         row, col = self._scales(norm, _check.number("self_loops", self_loops), dtype)
         return tuple(None if t is None else copy_of(t, self._given) for t in (row, col))  # type: ignore[return-value]

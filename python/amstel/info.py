@@ -1,4 +1,4 @@
-"""What this installation is made of: `amstel info` and `python -m amstel.info` print it.
+"""Facts about this installation, printed by `amstel info` and `python -m amstel.info`.
 
 With --json they print it as JSON. `python -m amstel.info --cmake-prefix` prints the folder for CMAKE_PREFIX_PATH, where
 find_package(amstel) looks.
@@ -18,7 +18,7 @@ import torch
 
 
 def report() -> list[tuple[str, str]]:
-    """Name and value of every fact, in the order in which they are printed."""
+    """Name and value of every fact, in the order they are printed."""
     import amstel
     from amstel import _library
 

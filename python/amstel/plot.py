@@ -1,14 +1,15 @@
-"""Plots of what each family is looked at for, on matplotlib axes of yours or new ones, which come back.
+"""Plots for each family, on matplotlib axes.
 
-Every function takes `axes=` and returns it, so that a title, a scale or a grid of several plots is matplotlib's business:
+Every function takes `axes=`, makes new axes if you pass none, and returns them, so you control titles, scales and
+layout with matplotlib:
 
     figure, (left, right) = matplotlib.pyplot.subplots(1, 2)
     amstel.plot.success(evaluations, axes=left)
     amstel.plot.precision(evaluations, axes=right)
     figure.savefig("tracker.png")
 
-matplotlib comes with the extra [cli] and is imported when the first plot is drawn. For pictures in files without axes,
-animated ones too, see `amstel.draw` and `amstel.video.annotate`.
+matplotlib is part of the extra [cli] and is imported when the first plot is drawn. For image files without axes,
+including animations, see `amstel.draw` and `amstel.video.annotate`.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ def embedding(
         points: positions [N, 2].
         labels: class of each point [N], whole numbers >= 0.
         edges: [2, E], drawn as lines below the points.
-        marked: points drawn larger, with a black border, such as those with a label in training.
-        names: of the classes; then there is a legend.
+        marked: points drawn larger and with a black border, such as the labeled ones.
+        names: of the classes; adds a legend.
         axes: to draw on; None for new ones.
 
     Raises:
-        ValueError: a shape, a class or an index of a point that does not fit; TypeError: axes are none.
+        ValueError: a shape, class or point index does not fit; TypeError: `axes` is not an Axes.
 
     Example:
         >>> data = amstel.data.karate_club()
@@ -122,13 +123,13 @@ def attention(
     alpha: float = 0.55,
     axes: Axes | None = None,
 ) -> Axes:
-    """Where a video model looks: an attention map as heat over its frame, with the box found and the true one.
+    """Where a video model looks: an attention map over its frame, with the predicted and the true box.
 
     Args:
         frame: [H, W, 3] uint8, as `amstel.video.read` gives it.
         weights: attention [h, w] >= 0, stretched over the frame.
-        box, truth: x1, y1, x2, y2 in pixels, drawn solid and dashed; None draws none, and neither does NaN.
-        alpha: how much of the frame the heat hides, 0 to 1.
+        box, truth: x1, y1, x2, y2 in pixels, drawn solid and dashed; nothing is drawn for None or NaN.
+        alpha: opacity of the attention map, 0 to 1.
         axes: to draw on; None for new ones.
 
     Raises:
@@ -156,12 +157,12 @@ def attention(
 
 
 def confusion(matrix: Any, classes: Sequence[str], *, axes: Axes | None = None) -> Axes:
-    """Which classes were taken for which: a row for every true class, a column for every answer.
+    """Confusion matrix: one row per true class, one column per predicted class.
 
-    The color is the share of the row; up to 12 classes have the numbers in their cells, up to 40 their names.
+    The color is the share of the row. Counts are shown for up to 12 classes, names for up to 40.
 
     Args:
-        matrix: [K, K] counts, as `Evaluation.confusion` of `amstel.apps.video.evaluate` has them.
+        matrix: [K, K] counts, such as `Evaluation.confusion` from `amstel.apps.video.evaluate`.
         classes: K names.
         axes: to draw on; None for new ones.
 
@@ -193,12 +194,12 @@ def confusion(matrix: Any, classes: Sequence[str], *, axes: Axes | None = None) 
 
 
 def tracks(frame: Any, boxes: Mapping[str, Any], *, axes: Axes | None = None) -> Axes:
-    """Tracks on a frame: the last box of each, and the way that its center took.
+    """Tracks on a frame: the last box of each, and the path of its center.
 
     Args:
         frame: [H, W, 3] uint8 (or [H, W]).
-        boxes: what each track is called, and its boxes [T, 4] up to this frame, or one [4]: x, y, w, h in pixels.
-            NaN where there is none.
+        boxes: name of each track, and its boxes [T, 4] up to this frame or one box [4]: x, y, w, h in pixels, NaN
+            where there is none.
         axes: to draw on; None for new ones.
 
     Raises:
@@ -221,10 +222,10 @@ def tracks(frame: Any, boxes: Mapping[str, Any], *, axes: Axes | None = None) ->
 
 
 def success(evaluations: Mapping[str, Any], *, axes: Axes | None = None) -> Axes:
-    """The success plot: the share of frames whose overlap is above each threshold; a line a tracker, the best first.
+    """Success plot: the share of frames with an overlap above each threshold. One line per tracker, best first.
 
     Args:
-        evaluations: what each tracker is called, and its scores, of `amstel.tracking.evaluate` or `evaluate_dataset`.
+        evaluations: name of each tracker, and its scores from `amstel.tracking.evaluate` or `evaluate_dataset`.
         axes: to draw on; None for new ones.
 
     Raises:
@@ -239,7 +240,7 @@ def success(evaluations: Mapping[str, Any], *, axes: Axes | None = None) -> Axes
 
 
 def precision(evaluations: Mapping[str, Any], *, axes: Axes | None = None) -> Axes:
-    """The precision plot: the share of frames whose center is within each distance; a line a tracker, the best first.
+    """Precision plot: the share of frames with a center error within each distance. One line per tracker, best first.
 
     Args, errors: as `success`; the score in the legend is the share within 20 pixels.
 
@@ -278,14 +279,14 @@ def restorations(
     limit: float | None = None,
     axes: Any = None,
 ) -> np.ndarray:
-    """Images side by side, and below each the map of its error with its PSNR.
+    """Images side by side, with error maps and PSNR below them.
 
     Args:
-        images: what each is called, and itself: an array [H, W] or [H, W, 3], or a tensor [C, H, W] or [1, C, H, W] as
-            models give it; values in [0, 1], or uint8; of a complex image the magnitude.
-        truth: the image without error, of the same kind; None draws no errors.
-        limit: error at the end of the color scale; None for the largest of all. The scale is the same for all.
-        axes: array of axes, as many columns as images and two rows (one row without truth); None for new ones.
+        images: name of each image, and the image: an array [H, W] or [H, W, 3], or a tensor [C, H, W] or [1, C, H,
+            W]; values in [0, 1], or uint8. Complex images are shown by magnitude.
+        truth: the true image, in the same form; None draws no errors.
+        limit: error at the end of the color scale, which all maps share; None for the largest error.
+        axes: array of axes with one column per image and two rows (one row without truth); None for new ones.
 
     Returns:
         the axes [rows, columns].
@@ -340,11 +341,11 @@ def convergence(
     log: bool = False,
     axes: Axes | None = None,
 ) -> Axes:
-    """A quantity over epochs or steps, a line a run; several seeds of one run as their mean and its standard deviation.
+    """A quantity over epochs or steps, one line per run; several seeds are drawn as mean and standard deviation.
 
     Args:
-        curves: what each run is called, and its values [T], or [seeds, T]; or the values of one run.
-        ylabel, xlabel: what is drawn over what.
+        curves: name of each run, and its values [T] or [seeds, T]; or the values of a single run.
+        ylabel, xlabel: labels of the axes.
         log: a logarithmic axis for the values.
         axes: to draw on; None for new ones.
 

@@ -13,7 +13,7 @@ from amstel.graph import Graph
 
 
 class SampledGraph(Graph):
-    """Some rows of a graph, and of their edges a sample: a rectangular Graph from n sources to the m targets, which are
+    """Some rows of a graph with a sample of their edges: a rectangular Graph from n sources to m targets, which are
     the first m of the sources.
 
     `amstel.nn.GCNConv` and `amstel.ops.spmm` take it in the place of a Graph, with x [n, F] or a pair (x, x[:m]), and

@@ -1,4 +1,4 @@
-"""Tolerances and comparisons for tests of these operators, and of code that uses them."""
+"""Tolerances and comparisons, for tests of these operators and of code that uses them."""
 
 import torch
 from torch import Tensor

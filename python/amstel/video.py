@@ -1,8 +1,7 @@
-"""Videos: read and write them, optical flow, attention maps to boxes, scores of boxes, annotated pictures.
+"""Read and write videos, compute optical flow, turn attention maps into boxes, score boxes, and annotate frames.
 
 A video is a uint8 tensor [T, H, W, 3], RGB. A box is (x1, y1, x2, y2) in pixels, with x2 and y2 the edges just
-past the last pixel. Everything here is for the CPU and needs the extra [video], imported where it is used. The work
-is done in `amstel.media`.
+past the last pixel. Everything here runs on the CPU and needs the extra [video]. The code is in `amstel.media`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 #: The families, each with a `demo.run` of its own, and what it is about.
 FAMILIES = {
     "graphs": "GCN: classify documents by their words and their citations",
-    "video": "VideoLSTM: tell which way a colored shape moves, and show where the network looked",
+    "video": "VideoLSTM: tell which way a colored shape moves, and where the network looked",
     "tracking": "SINT: follow an object from its first box, and find it again behind a pillar",
     "restoration": "RIM: restore images step by step, from the measurement and a recurrent network",
 }

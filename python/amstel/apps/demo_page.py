@@ -51,7 +51,7 @@ section { min-width: 0; }
 img { display: block; max-width: 100%; max-height: 34rem; height: auto; margin: 0 auto .75rem; border-radius: .25rem; }
 .wide img { max-height: none; }
 .missing { padding: .5rem .75rem; border-left: 3px solid #d55e00; background: var(--code); }
-pre { margin: .5rem 0 0; padding: .75rem; overflow-x: auto; background: var(--code); border-radius: .25rem;
+pre { margin: .5rem 0 0; padding: .75rem; white-space: pre-wrap; overflow-wrap: anywhere; background: var(--code); border-radius: .25rem;
   font: .8rem/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; }
 .k { color: var(--key); } .s { color: var(--string); } .c { color: var(--dim); font-style: italic; }
 summary { cursor: pointer; color: var(--dim); font-size: .9rem; }

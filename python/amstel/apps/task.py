@@ -79,7 +79,7 @@ class Plan:
 
     Attributes:
         steps, every: how many in all, and in an epoch: after each comes an entry of the history and a checkpoint.
-        out: the folder of `checkpoint.pt`, `best.pt` and `log.jsonl`, a line an epoch; None writes nothing.
+        out: the folder of `checkpoint.pt`, `best.pt` and `log.jsonl`, a line per epoch; None writes nothing.
         save_every: steps between checkpoints within an epoch; 0: none.
         precision: of the forward pass, "float32", "bfloat16" or "float16" (autocast; float16 scales the loss).
         accumulate: in how many parts a process goes through its share of a batch.

@@ -48,7 +48,7 @@ def fit(
     state: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[dict[str, float]]:
-    """Train; returns the history, an entry of mean metrics an epoch. The caller's random numbers stay as they were.
+    """Train; returns the history, an entry of mean metrics per epoch. The caller's random numbers stay as they were.
 
     Args:
         task: what to train.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from amstel.cli import _values as values
 
@@ -34,6 +34,13 @@ class Command(TyperCommand):
     bare: Mapping[str, str] = {}
     #: {name of what is set: the function that reads its text}.
     parsers: Mapping[str, Any] = {}
+
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named)
+        for p in self.params:
+            if isinstance(p, TyperArgument):  # NAME and its help, without the type in Python's words
+                p.display_type_rich = lambda ctx: ""  # type: ignore[method-assign, assignment]
+                p.get_usage_pieces = functools.partial(_usage, p)  # type: ignore[method-assign]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         options = {name: p for p in self.get_params(ctx) for name in p.opts if name.startswith("-")}
@@ -100,6 +107,12 @@ class Command(TyperCommand):
         except (ValueError, OSError, EOFError, ImportError, MemoryError) as error:
             text = in_words_of_the_user(str(error) or type(error).__name__, self)
             raise Stopped(ctx.command_path, text) from error
+
+
+def _usage(argument: Any, ctx: Any) -> list[str]:
+    """An argument as a usage line has it: NAME, [NAME], NAME... or [NAME]..."""
+    name = argument.metavar or argument.name.upper()
+    return [(name if argument.required else f"[{name}]") + "..." * (argument.nargs != 1)]
 
 
 class Group(TyperGroup):
@@ -295,7 +308,8 @@ def _settings_parameters(settings: Any, own: Mapping[str, Any]) -> list[inspect.
             said = typer.Option(option, help=keywords["help"])
             found.append(_parameter(name, bool, False, said))
             continue
-        help = f"{keywords['help']} [default: {default}]".strip()
+        said_default = f"{default:g}" if isinstance(default, float) else default
+        help = f"{keywords['help']} [default: {said_default}]".strip()
         shown: dict[str, Any] = {
             "metavar": keywords.get("metavar", "X"),
             "hidden": keywords.get("hidden", False),

@@ -21,7 +21,7 @@ def evaluate(
             "--data",
             metavar="PATH",
             parser=values.there,
-            help="images; mri: k-space, or ESPIRiT's folder",
+            help="folder of images; mri: k-space, or ESPIRiT's folder",
         ),
     ],
     task: Annotated[
@@ -35,16 +35,21 @@ def evaluate(
     ] = "denoise",
     sigma: Annotated[
         list[float] | None,
-        typer.Option("--sigma", metavar="S...", parser=Level, help="noise, 0..255 [default: 15 25 50]"),
+        typer.Option(
+            "--sigma", metavar="S...", parser=Level, help="noise levels, 0..255 [default: 15 25 50]"
+        ),
     ] = None,
     scale: Annotated[
         list[int] | None,
-        typer.Option("--scale", metavar="N...", parser=Scale, help="sr: times larger [default: 2 3 4]"),
+        typer.Option("--scale", metavar="N...", parser=Scale, help="sr: factors [default: 2 3 4]"),
     ] = None,
     mask: Annotated[
         list[Path] | None,
         typer.Option(
-            "--mask", metavar="FILE", parser=values.file_there, help="mri: .npy of 0 and 1; may be repeated"
+            "--mask",
+            metavar="FILE",
+            parser=values.file_there,
+            help="mri: .npy of 0 and 1; repeat it for more masks",
         ),
     ] = None,
     seeds: Annotated[
@@ -62,7 +67,7 @@ def evaluate(
             "--clean",
             metavar="PATH",
             parser=values.there,
-            help="denoise: the images of --root are noisy, these are clean",
+            help="denoise: clean images for the noisy ones in --root",
         ),
     ] = None,
     quantized: Annotated[
@@ -74,7 +79,7 @@ def evaluate(
             "--table",
             metavar="T",
             parser=values.choice(("talk", "convergence", "classical")),
-            help="talk: its tables, ours beside them; convergence: PSNR by step; classical: holes, blurs, projections",
+            help="talk: the published tables and ours; convergence: PSNR per step; classical: holes, blurs, projections",
         ),
     ] = None,
     plot: Annotated[
@@ -91,7 +96,7 @@ def evaluate(
     *,
     common: Common,
 ) -> int:
-    """Score restorations by the usual protocols."""
+    """Score restorations by the standard protocols."""
     only(
         task,
         sigma=(sigma, ("denoise",)),

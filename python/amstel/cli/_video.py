@@ -10,7 +10,7 @@ import typer
 from amstel.cli import _values as values
 from amstel.cli._command import family
 
-app = family("Recognize actions in videos, and show where they happen (VideoLSTM).")
+app = family("Recognize actions in videos and localize them (VideoLSTM).")
 
 Checkpoint = Annotated[
     Path,
@@ -21,12 +21,14 @@ Checkpoint = Annotated[
 Split = Annotated[
     int | None,
     typer.Option(
-        "--split", metavar="N", parser=values.positive, help="official split, of the lists in or by ROOT"
+        "--split", metavar="N", parser=values.positive, help="official split, from lists in or beside ROOT"
     ),
 ]
 Lists = Annotated[
     Path | None,
-    typer.Option("--lists", metavar="DIR", parser=values.folder_there, help="where the lists of --split are"),
+    typer.Option(
+        "--lists", metavar="DIR", parser=values.folder_there, help="folder with the lists for --split"
+    ),
 ]
 
 

@@ -20,7 +20,7 @@ def add(app: typer.Typer) -> None:
         nodes: Annotated[
             int,
             typer.Option(
-                "--nodes", metavar="N", parser=values.positive, help="nodes of the graph [default: 20000]"
+                "--nodes", metavar="N", parser=values.positive, help="nodes in the graph [default: 20000]"
             ),
         ] = 20000,
         degree: Annotated[

@@ -33,13 +33,16 @@ def add(app: typer.Typer) -> None:
                 "-o",
                 metavar="DIR",
                 parser=values.folder_to_write,
-                help="for the page and its pictures",
+                help="folder for the page and its pictures",
             ),
         ] = Path("amstel_demo"),
         *,
         common: Common,
     ) -> int:
-        """Train and run all four families on data that ships with amstel, and show the results on one page."""
+        """Run all four families and show the results on one page.
+
+        It takes about a minute. All data ships with amstel.
+        """
         from amstel.apps import demo
 
         wanted = [name for key, name in FAMILIES.items() if not family or key in family]

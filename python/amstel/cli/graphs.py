@@ -28,7 +28,7 @@ from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
 from amstel.cli._family import Force, Resume, new, report
 
-app = family("Classify nodes or graphs, or predict links, with graph convolutional networks (GCN).")
+app = family("Classify nodes or graphs, or predict links (GCN).")
 
 Root = Annotated[
     Path | None,
@@ -36,7 +36,7 @@ Root = Annotated[
         "--root",
         metavar="DIR",
         parser=values.folder_there,
-        help="folder of the data set's files [default: $AMSTEL_DATA/planetoid]",
+        help="folder of the files [default: $AMSTEL_DATA/planetoid]",
     ),
 ]
 Checkpoints = Annotated[
@@ -76,7 +76,7 @@ _OPTIONS: dict[str, Any] = {
         "help": "hidden units",
         "default": "the paper's, 16 or 64; link: 32; graph: 64",
     },
-    "latent": {"parser": _up_to(MOST_UNITS), "help": "task link: units of an embedding", "default": "16"},
+    "latent": {"parser": _up_to(MOST_UNITS), "help": "task link: size of an embedding", "default": "16"},
     "layers": {"parser": _up_to(1000), "help": "task graph: convolutions", "default": "3"},
     "pool": {"parser": values.choice(POOLS), "help": f"task graph: {', '.join(POOLS)}", "default": "mean"},
     "dropout": {
@@ -86,19 +86,19 @@ _OPTIONS: dict[str, Any] = {
     },
     "weight_decay": {
         "parser": values.number(0),
-        "help": "of the first layer; link, graph: of all",
+        "help": "on the first layer; link, graph: on all",
         "default": "the paper's; link: 0.0003; graph: 0",
     },
     "learning_rate": {"parser": values.number(0), "help": "learning rate of Adam"},
-    "sampler": {"parser": values.choice(SAMPLERS), "help": "neighbor trains on sampled batches"},
+    "sampler": {"parser": values.choice(SAMPLERS), "help": "neighbor: train on sampled batches"},
     "fanouts": {
         "parser": _fanouts,
-        "help": "of --sampler: neighbors, -1: all",
+        "help": "neighbors per layer, -1: all",
         "default": "15,10",
     },
     "batch_size": {
         "parser": _up_to(2**31 - 1),
-        "help": "of --sampler or task graph",
+        "help": "for --sampler or task graph",
         "default": "512; 32",
     },
 }
@@ -132,7 +132,7 @@ def _train(
             "--task",
             metavar="T",
             parser=values.choice(TASKS),
-            help="node: classes of nodes; link: links that are missing; graph: classes of graphs [default: node]",
+            help="node: classify nodes; link: predict links; graph: classify graphs [default: node]",
         ),
     ] = "node",
     model: Annotated[
@@ -172,17 +172,17 @@ def _train(
         ),
     ] = None,
     distributed: Annotated[
-        bool, typer.Option("--distributed", help="spread the graph over the processes of torchrun")
+        bool, typer.Option("--distributed", help="split the graph across the processes of torchrun")
     ] = False,
     parts: Annotated[
         Path | None,
-        typer.Option("--parts", metavar="DIR", help="of --distributed: the partition, or where to make it"),
+        typer.Option("--parts", metavar="DIR", help="folder of the partition, made if missing"),
     ] = None,
     *,
     given: dict[str, Any],
     common: Common,
 ) -> int:
-    """Train a network for every seed, by Kipf and Welling's protocols."""
+    """Train one network per seed, by Kipf and Welling's protocol."""
     from amstel import _optional
     from amstel.apps import ranks as processes
     from amstel.apps.graphs import distributed as spread
@@ -286,7 +286,10 @@ def predict(
     *,
     common: Common,
 ) -> int:
-    """Predict the class of every node or graph, or missing links, with the network that validated best."""
+    """Predict node or graph classes, or missing links.
+
+    The network with the best validation score is used.
+    """
     from amstel import _files
     from amstel.apps.graphs import predict, tasks
     from amstel.apps.graphs.trials import Trials
@@ -311,7 +314,10 @@ def predict(
 
 @command(app, "evaluate", "eval")
 def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> int:
-    """Report the accuracy on the parts for training, validation and test; of links the AUC and average precision."""
+    """Report the accuracy, or AUC and average precision for links.
+
+    Training, validation and test data are reported separately.
+    """
     from amstel.apps import ranks as processes
     from amstel.apps.graphs import evaluate, predict, tasks
     from amstel.apps.graphs.trials import Trials

@@ -10,7 +10,7 @@ from amstel.cli._command import Common, command
 def add(app: typer.Typer) -> None:
     @command(app, "info", bare={"--json": "-"})
     def info(*, common: Common) -> int:
-        """Show versions, instruction set, build and libraries: what a bug report needs."""
+        """Show what a bug report needs: versions, build and devices."""
         from amstel import info
 
         facts = info.report()

@@ -17,7 +17,7 @@ from amstel.cli._restore import OPTIONS, TASKS, Level, Scale, level, model, only
 from amstel.cli._restore_evaluate import evaluate
 
 app = family(
-    "Denoise, inpaint or enlarge images, or reconstruct MRI (RIM): amstel restore IMAGE.",
+    "Restore images and reconstruct MRI scans (RIM).\n\nExample: amstel restore IMAGE --sigma 25",
     default="predict",
     epilog="To restore a file named like a command, write ./train or ./evaluate.",
 )
@@ -37,7 +37,7 @@ def predict(
         typer.Argument(
             metavar="INPUT",
             parser=values.there,
-            help="an image or a folder; mri: k-space, .npy .npz .h5 .mat .cfl",
+            help="image or folder; mri: k-space as .npy .npz .h5 .mat .cfl",
         ),
     ],
     output: Annotated[
@@ -46,7 +46,7 @@ def predict(
             "-o",
             "--output",
             metavar="PATH",
-            help="file or folder [default: INPUT_TASK in this folder]",
+            help="file or folder [default: INPUT_TASK, here]",
             parser=values.target,
         ),
     ] = None,
@@ -57,7 +57,7 @@ def predict(
             "--sigma",
             metavar="S",
             parser=level,
-            help="noise, 0..255, auto, or the FILE of a map [default: auto; inpaint: 1]",
+            help="noise level, 0..255, auto, or a file with a map [default: auto; inpaint: 1]",
         ),
     ] = None,
     kernel: Annotated[
@@ -69,7 +69,7 @@ def predict(
         ),
     ] = None,
     scale: Annotated[
-        int | None, typer.Option("--scale", metavar="N", parser=Scale, help="sr: times larger [default: 2]")
+        int | None, typer.Option("--scale", metavar="N", parser=Scale, help="sr: factor [default: 2]")
     ] = None,
     mask: Annotated[
         Path | None,
@@ -77,7 +77,7 @@ def predict(
             "--mask",
             metavar="FILE",
             parser=values.file_there,
-            help="inpaint: white is known; mri: .npy of 0 and 1 [default: by the file]",
+            help="inpaint: white where pixels are known; mri: .npy of 0 and 1 [default: from INPUT]",
         ),
     ] = None,
     sensitivities: Annotated[
@@ -91,11 +91,18 @@ def predict(
     ] = None,
     slice: Annotated[
         int | None,
-        typer.Option("--slice", metavar="N", parser=values.integer(0), help="mri: one slice [default: all]"),
+        typer.Option(
+            "--slice", metavar="N", parser=values.integer(0), help="mri: slice to reconstruct [default: all]"
+        ),
     ] = None,
     add_noise: Annotated[
         float | None,
-        typer.Option("--add-noise", metavar="S", parser=Level, help="add noise, 0..255, and report the PSNR"),
+        typer.Option(
+            "--add-noise",
+            metavar="S",
+            parser=Level,
+            help="add noise of this level first, and report the PSNR",
+        ),
     ] = None,
     steps: Annotated[
         int | None,
@@ -108,7 +115,7 @@ def predict(
     *,
     common: Common,
 ) -> int:
-    """Restore an image, the images of a folder, or k-space."""
+    """Restore an image or a folder of images, or reconstruct k-space."""
     noisy = ("denoise", "inpaint", "deblur")
     only(
         task,
@@ -229,13 +236,16 @@ def train(
             "--sigma",
             metavar="LOW HIGH",
             parser=values.number(0),
-            help="noise of denoising, 0..255 [default: conv 5 55; unet 0 75]",
+            help="range of noise levels, 0..255 [default: conv 5 55; unet 0 75]",
         ),
     ] = None,
     validation: Annotated[
         Path | None,
         typer.Option(
-            "--validation", metavar="DIR", parser=values.there, help="like ROOT, tested every 50 batches"
+            "--validation",
+            metavar="DIR",
+            parser=values.there,
+            help="data like ROOT, to test on every 50 batches",
         ),
     ] = None,
     average: Average = None,

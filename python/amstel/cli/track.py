@@ -16,7 +16,7 @@ from amstel.cli._command import Common, command, family
 from amstel.cli._family import Average, Force, Out, Precision, Resume, Weights, new, report, with_plan
 
 app = family(
-    "Track an object in a video from its first box (SINT): amstel track VIDEO --box X,Y,W,H.",
+    "Track objects in a video from their first boxes (SINT).\n\nExample: amstel track VIDEO --box X,Y,W,H",
     default="predict",
     epilog="To track in a folder named like a command, write ./train or ./evaluate.",
 )
@@ -28,7 +28,7 @@ Redetect = Annotated[
     bool | None,
     typer.Option(
         "--redetect/--no-redetect",
-        help="search the whole frame when the similarity drops [default: as the preset]",
+        help="search the whole frame when the target is lost [default: preset's]",
     ),
 ]
 Preset = Annotated[
@@ -37,7 +37,7 @@ Preset = Annotated[
         "--preset",
         metavar="X",
         parser=values.choice(("default", "paper")),
-        help="default, or paper: the paper's constants",
+        help="default, or paper for the paper's constants",
     ),
 ]
 Origin = Annotated[
@@ -46,10 +46,10 @@ Origin = Annotated[
         "--origin",
         metavar="N",
         parser=values.integer(0, 1),
-        help="number of the first pixel in files of boxes",
+        help="number of the first pixel in box files, 0 or 1",
     ),
 ]
-_BOX = "x,y,w,h in the first frame, 0-based, once a target [default: an OTB sequence's]"
+_BOX = "x,y,w,h in the first frame, 0-based; repeat it for more targets [default: from an OTB sequence]"
 
 
 def _output(text: str) -> Path:
@@ -90,20 +90,18 @@ def predict(
     init_frame: Annotated[
         int,
         typer.Option(
-            "--init-frame", metavar="N", parser=values.positive, help="of the boxes, from 1 [default: 1]"
+            "--init-frame", metavar="N", parser=values.positive, help="frame of the boxes [default: 1]"
         ),
     ] = 1,
     end_frame: Annotated[
         int | None,
         typer.Option(
-            "--end-frame", metavar="N", parser=values.positive, help="the last [default: the video's]"
+            "--end-frame", metavar="N", parser=values.positive, help="last frame [default: the video's]"
         ),
     ] = None,
     every: Annotated[
         int,
-        typer.Option(
-            "--every", metavar="N", parser=values.positive, help="look at every N-th frame [default: 1]"
-        ),
+        typer.Option("--every", metavar="N", parser=values.positive, help="use every Nth frame [default: 1]"),
     ] = 1,
     plus: Plus = False,
     redetect: Redetect = None,
@@ -112,7 +110,7 @@ def predict(
     *,
     common: Common,
 ) -> int:
-    """Track an object in a video from its first box."""
+    """Track one or more objects in a video from their first boxes."""
     from amstel import _files
     from amstel.apps import ranks as processes
     from amstel.apps.tracking import predict
@@ -165,7 +163,7 @@ def evaluate(
             "--root",
             metavar="DIR",
             parser=values.folder_there,
-            help="folder of sequences [default: $AMSTEL_DATA/tracking]",
+            help="folder with the sequences [default: $AMSTEL_DATA/tracking]",
         ),
     ] = None,
     data: Annotated[
@@ -210,7 +208,7 @@ def evaluate(
             "--robustness",
             metavar="X",
             parser=values.choice(("sre", "tre", "vot")),
-            help="sre, tre: from 12 other first boxes, or 20 first frames; vot: from anchors, with EAO",
+            help="sre: 12 shifted first boxes; tre: 20 start frames; vot: runs from anchors, with EAO",
         ),
     ] = None,
     interval: Annotated[
@@ -219,16 +217,18 @@ def evaluate(
             "--interval",
             metavar="LOW,HIGH",
             parser=_interval,
-            help="frames of the runs that EAO is the mean over [default: 115,755]",
+            help="run lengths to average EAO over [default: 115,755]",
         ),
     ] = None,
     sequences: Annotated[
         str | None,
-        typer.Option("--sequences", metavar="A,B", help="names of those to track [default: all]"),
+        typer.Option("--sequences", metavar="A,B", help="sequences to track [default: all]"),
     ] = None,
     jobs: Annotated[
         int,
-        typer.Option("--jobs", metavar="N", parser=values.positive, help="sequences at a time [default: 1]"),
+        typer.Option(
+            "--jobs", metavar="N", parser=values.positive, help="sequences to track in parallel [default: 1]"
+        ),
     ] = 1,
     origin: Origin = 0,
     truth_origin: Annotated[
@@ -237,7 +237,7 @@ def evaluate(
             "--truth-origin",
             metavar="N",
             parser=values.integer(0, 1),
-            help="number of the first pixel in the data [default: as --data has it]",
+            help="number of the first pixel in the data [default: that of --data]",
         ),
     ] = None,
     plus: Plus = False,
@@ -247,7 +247,7 @@ def evaluate(
     *,
     common: Common,
 ) -> int:
-    """Track every sequence of a data set and score the tracks."""
+    """Track every sequence of a data set, and score the tracks."""
     from amstel import _files, tracking
     from amstel import data as readers
     from amstel import weights as shipped
@@ -307,7 +307,7 @@ _OPTIONS: dict[str, Any] = {
     "loss": {"parser": values.choice(names.LOSSES), "help": ", ".join(names.LOSSES)},
     "margin": {"parser": values.number(0), "help": "margin of --loss margin"},
     "boxes": {"parser": values.integer(4), "help": "boxes compared per frame"},
-    "mining": {"parser": values.positive, "help": "draw X times as many negatives, keep the hardest"},
+    "mining": {"parser": values.positive, "help": "draw X times as many negatives and keep the hardest"},
     "optimizer": {"parser": values.choice(names.OPTIMIZERS), "help": ", ".join(names.OPTIMIZERS)},
     "learning_rate": {"parser": values.number(0), "help": "learning rate"},
     "weight_decay": {"parser": values.number(0), "help": "weight decay"},
@@ -343,13 +343,13 @@ def train(
     weights: Annotated[
         str | None,
         typer.Option(
-            "--weights", metavar="FILE", help="start from these, or imagenet [default: bundled weights]"
+            "--weights", metavar="FILE", help="weights to start from, or imagenet [default: bundled weights]"
         ),
     ] = None,
     validation: Annotated[
         Path | None,
         typer.Option(
-            "--validation", metavar="DIR", parser=values.there, help="like ROOT, tested after every epoch"
+            "--validation", metavar="DIR", parser=values.there, help="data to test on after every epoch"
         ),
     ] = None,
     precision: Precision = None,

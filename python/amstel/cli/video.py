@@ -20,7 +20,7 @@ _DEFAULT = names.Settings.from_scratch()
 _OPTIONS: dict[str, Any] = {
     "model": {
         "parser": values.choice(names.MODELS),
-        "help": "convalstm convlstm alstm lstm cnn",
+        "help": "or convalstm convlstm alstm lstm cnn",
     },
     "stream": {"parser": values.choice(names.STREAMS), "help": ", ".join(names.STREAMS)},
     "motion": {"parser": values.choice(names.MOTIONS), "help": ", ".join(names.MOTIONS)},
@@ -28,16 +28,16 @@ _OPTIONS: dict[str, Any] = {
     "hidden": {"parser": values.positive, "help": "hidden channels"},
     "steps": {"parser": values.positive, "help": "frames per sample"},
     "stride": {"parser": values.positive, "help": "take every Xth frame of a clip"},
-    "fps": {"parser": values.number(0), "help": "frames a second to look at; 0: every frame"},
+    "fps": {"parser": values.number(0), "help": "frames per second to use; 0: every frame"},
     "epochs": {"parser": values.positive, "help": "passes over the data"},
     "batch": {"parser": values.positive, "help": "clips per batch, over all processes"},
-    "balanced": {"parser": bool, "help": "every class equally often in an epoch"},
+    "balanced": {"parser": bool, "help": "draw every class equally often"},
     "optimizer": {"parser": values.choice(names.OPTIMIZERS), "help": ", ".join(names.OPTIMIZERS)},
     "learning_rate": {"parser": values.number(0), "help": "learning rate"},
     "dropout": {"parser": values.number(0, 1, below=True), "help": "dropout rate"},
     "shift": {"parser": values.integer(0), "help": "augment: shift by up to X pixels"},
     "brightness": {"parser": values.number(0, 1, below=True), "help": "augment: scale brightness by 1 ± X"},
-    "flip": {"parser": bool, "help": "augment: mirror left and right"},
+    "flip": {"parser": bool, "help": "augment: mirror horizontally"},
     "initial_state": {
         "parser": values.choice(names.INITIAL_STATES),
         "help": ", ".join(names.INITIAL_STATES),
@@ -59,7 +59,7 @@ def train(
         typer.Argument(
             metavar="ROOT",
             parser=values.folder_there,
-            help="a folder of clips per class, or features",
+            help="folder of clips per class, or of features",
         ),
     ],
     out: Out,

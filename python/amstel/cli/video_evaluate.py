@@ -22,7 +22,7 @@ def evaluate(
         typer.Argument(
             metavar="CHECKPOINT",
             parser=values.file_there,
-            help="checkpoint.pt from amstel video train; several make a table",
+            help="checkpoint.pt from amstel video train; several give a table",
         ),
     ],
     root: Annotated[
@@ -47,7 +47,7 @@ def evaluate(
             "--table",
             metavar="FILE",
             parser=values.writes(".md"),
-            help="write a table of models and streams, mean over splits, as .md",
+            help="write a table (.md) of models and streams, averaged over splits",
         ),
     ] = None,
     confusion: Annotated[
@@ -56,14 +56,17 @@ def evaluate(
             "--confusion",
             metavar="FILE",
             parser=values.writes(".png", ".svg", ".pdf"),
-            help="draw which classes were taken for which",
+            help="draw the confusion matrix",
         ),
     ] = None,
     force: Force = False,
     *,
     common: Common,
 ) -> int:
-    """Report the accuracy on clips, or on the test list of an official split, averaged over segments."""
+    """Report the accuracy on clips or on an official test list.
+
+    Scores are averaged over the segments of a clip.
+    """
     from amstel import _files, _optional
     from amstel.apps.video import network
     from amstel.apps.video import table as tables

@@ -20,7 +20,7 @@ _OPTIONS: dict[str, Any] = {
     "motion": {"parser": values.choice(names.MOTIONS), "help": ", ".join(names.MOTIONS)},
     "frame_size": {"parser": values.positive, "help": "side of a frame, in pixels", "default": 224},
     "stride": {"parser": values.positive, "help": "take every Xth frame of a clip"},
-    "fps": {"parser": values.number(0), "help": "frames a second to look at; 0: every frame"},
+    "fps": {"parser": values.number(0), "help": "frames per second to use; 0: every frame"},
 }
 
 
@@ -43,7 +43,10 @@ def extract(
     lists: Annotated[
         Path | None,
         typer.Option(
-            "--lists", metavar="DIR", parser=values.folder_there, help="lists of official splits, to keep"
+            "--lists",
+            metavar="DIR",
+            parser=values.folder_there,
+            help="lists of official splits, kept with the features",
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="stop at a clip that cannot be read")] = False,
@@ -52,7 +55,10 @@ def extract(
     given: dict[str, Any],
     common: Common,
 ) -> int:
-    """Write the features of VGG-16 of every frame once; amstel video train and evaluate read the folder as ROOT."""
+    """Compute the VGG-16 features of every frame once.
+
+    Give the folder to amstel video train and evaluate as ROOT.
+    """
     from amstel import _files
     from amstel.apps import ranks as processes
     from amstel.apps.video import features, train

@@ -13,12 +13,12 @@ from amstel.cli._video import app
 
 _OPTIONS: dict[str, Any] = {
     "size": {"parser": values.integer(16), "help": "side of a frame, in pixels"},
-    "digits": {"parser": values.positive, "help": "digits that bounce"},
-    "given": {"parser": values.positive, "help": "frames that are given"},
+    "digits": {"parser": values.positive, "help": "digits per sequence"},
+    "given": {"parser": values.positive, "help": "frames to forecast from"},
     "steps": {"parser": values.positive, "help": "frames to forecast"},
     "hidden": {"parser": values.positive, "help": "hidden channels"},
-    "layers": {"parser": values.positive, "help": "layers of encoder and forecaster"},
-    "patch": {"parser": values.positive, "help": "side of the squares that frames are cut into"},
+    "layers": {"parser": values.positive, "help": "layers in the encoder and in the forecaster"},
+    "patch": {"parser": values.positive, "help": "frames are cut into squares of X pixels"},
     "iterations": {"parser": values.positive, "help": "batches to train on"},
     "batch": {"parser": values.positive, "help": "sequences per batch"},
     "learning_rate": {"parser": values.number(0), "help": "learning rate"},
@@ -34,7 +34,7 @@ def forecast(
     given: dict[str, Any],
     common: Common,
 ) -> int:
-    """Learn to forecast the next frames of bouncing digits, and draw a strip of them."""
+    """Learn to forecast bouncing digits, and draw the result."""
     from amstel import _files
     from amstel.apps import training
     from amstel.apps.video import forecast

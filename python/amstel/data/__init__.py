@@ -1,4 +1,4 @@
-"""Readers of the field's data formats, and small data sets that need no file."""
+"""Readers for common data formats, and small data sets that need no files."""
 
 from amstel.data import mri
 from amstel.data._loader import NodeBatch

@@ -68,7 +68,7 @@ class NodeBatch(Sample):
     """A batch of `NeighborLoader`: what a model needs to compute its outputs at B seeds.
 
     Attributes:
-        layers: a `SampledGraph` a layer, in the order in which a model applies them: the first has the n nodes as
+        layers: a `SampledGraph` per layer, in the order in which a model applies them: the first has the n nodes as
             sources, and the last the B seeds as targets.
         nodes: numbers of the nodes in the whole graph, int64 [n]; the seeds come first.
         seeds: the seeds, the first B of them.

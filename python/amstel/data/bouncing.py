@@ -36,9 +36,9 @@ def generate_bouncing_digits(
 ) -> Tensor:
     """Sequences in the manner of Moving MNIST: white digits on black go straight, bounce off the walls and cross.
 
-    The digits are drawn, as a pocket calculator does, slanted, of random width, height and stroke; where they overlap the
-    brighter pixel is seen. They keep their speed and turn around where their box meets a wall, so the next frame
-    follows from the ones before and from no single one. Sequence number i depends on `seed` and i only.
+    The digits look like those of a pocket calculator, with random slant, width, height and stroke; where they
+    overlap, the brighter pixel is shown. They keep their speed and bounce when their box hits a wall, so the next
+    frame follows from several previous frames, but not from one. Sequence i depends only on `seed` and i.
 
     Args:
         count: number of sequences.
@@ -46,8 +46,8 @@ def generate_bouncing_digits(
         size: height and width in pixels, at least 16.
         digits: how many in a sequence.
         seed: the same seed gives the same sequences.
-        speed: pixels a frame at size=64, least and greatest; in proportion at another size.
-        start: number of the first sequence, so that a training needs no more of them at a time than a batch.
+        speed: pixels per frame at size=64, least and greatest; in proportion at another size.
+        start: index of the first sequence, so that training can generate one batch at a time.
 
     Returns:
         uint8 [count, T, size, size], gray.

@@ -43,25 +43,25 @@ def _names(root: Path, paths: list[Path]) -> list[str]:
 
 
 class ClipFolder:
-    """A folder with one subfolder a class, and the clips of the class in it.
+    """A folder with one subfolder of clips per class.
 
     A clip is a video file, a folder of frames (in natural order), or an image that is a strip of square frames
-    side by side (or an animation); `amstel.video.read` reads it when it is asked for. Classes are in the order of their names.
-    Other files are passed over, and so is whatever begins with a dot.
+    side by side (or an animation); `amstel.video.read` reads it on access. Classes are sorted by name. Other files,
+    and names that begin with a dot, are ignored.
 
     Args:
         root: the folder.
 
     Attributes:
-        fps: set it to read clips at so many frames a second, by the times of their frames; None: every frame.
+        fps: set it to read clips at this many frames per second, based on their timestamps; None: every frame.
         classes: names of the classes.
         labels: class of each clip.
-        names: "class/clip" of each clip, no two alike.
+        names: "class/clip" of each clip, all distinct.
         paths: where each clip is.
 
     Raises:
         FileNotFoundError: `root` does not exist.
-        ValueError: there is no class folder, or one without a clip; on reading, a clip that is broken.
+        ValueError: there is no class folder, or one without a clip; on access, a damaged clip.
         ImportError: the extra [video] is missing (on reading).
 
     Example:
@@ -92,17 +92,17 @@ class ClipFolder:
 
     @property
     def names(self) -> list[str]:
-        """The path from the root without its ending, which stays where two clips differ in nothing else. Clips that are
-        left out change no other's name."""
+        """The path from the root, without the file extension unless two clips differ only in that. Leaving clips out
+        does not change the other names."""
         if self._said is None:
             self._said = dict(zip(self.paths, _names(self.root, self.paths), strict=True))
         return [self._said[path] for path in self.paths]
 
     def check(self, strict: bool = False) -> list[tuple[str, str]]:
-        """Leave out the clips that cannot be read, so that no epoch ends at one, and those that are there twice.
+        """Leave out clips that cannot be read, which would otherwise end an epoch, and duplicates.
 
-        A clip is judged by its first frame, and a folder of frames by the sizes of all. A link to a file that is a clip
-        already would be in both parts of a split, or of two classes: it is left out, and said.
+        A clip is tested by its first frame, and a folder of frames by the sizes of all its frames. A link to another
+        clip could end up in both parts of a split, or in two classes, so it is left out and reported.
 
         Args:
             strict: raise at the first one instead.
@@ -257,8 +257,8 @@ class Weizmann(ClipFolder):
 class MovingShapes(ClipFolder):
     """Strips of 32 frames with one shape on black, in a folder a class: the class is the direction of motion.
 
-    In these clips the position in the first and in the last frames gives the class away, so only the frames of
-    `window` are read; a single one of those says nothing.
+    The position in the first and last frames of these clips reveals the class, so only the frames in `window` are
+    read. A single one of those reveals nothing.
 
     Args:
         root: the folder; default: `video/moving_shapes` in the environment's AMSTEL_DATA.

@@ -98,8 +98,8 @@ def _rows(name: str, value: Any, rows: int, device: torch.device) -> None:
 class GraphDataset(Dataset):
     """A set of graphs with features and labels, for training loops and for `torch.utils.data.DataLoader`.
 
-    Everything lies in one block-diagonal batch, so that a process that a DataLoader starts, by fork or spawn, gets a
-    few large tensors and not thousands of small ones. `dataset[3]` is a `GraphData`, a copy; `dataset[[4, 2]]`,
+    All graphs are stored in one block-diagonal batch, so a process started by a DataLoader, by fork or spawn, gets a
+    few large tensors instead of thousands of small ones. `dataset[3]` is a `GraphData`, a copy; `dataset[[4, 2]]`,
     `dataset[:10]` and `dataset[mask]` are datasets. Batches are made by `collate`:
 
         DataLoader(dataset, batch_size=32, shuffle=True, collate_fn=amstel.data.collate)
@@ -237,9 +237,9 @@ class GraphDataset(Dataset):
 
 
 def collate(items: Sequence[GraphData]) -> GraphData:
-    """The `collate_fn` of a DataLoader: `GraphData` of graphs to one of their batch.
+    """The `collate_fn` for a DataLoader: combines the `GraphData` of several graphs into one for their batch.
 
-    What some of them have and others lack (features, labels) is refused, as are different widths and dtypes.
+    It is an error if only some of them have features or labels, or if widths or dtypes differ.
 
     Example:
         >>> ring = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 0]]))

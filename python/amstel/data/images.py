@@ -20,7 +20,7 @@ def _image() -> Any:
 
 
 class ImageFolder:
-    """The images of a folder in the order of their names, read when asked for.
+    """The images of a folder, sorted by name and read on access.
 
     Args:
         root: a folder, or several, one after the other; folders inside them are not looked into.

@@ -14,7 +14,7 @@ from amstel.graph import Graph
 
 @dataclass(repr=False, eq=False)
 class LinkData:
-    """One link-prediction problem; `split_links` makes one of a graph.
+    """A link-prediction problem; `split_links` creates one from a graph.
 
     Attributes:
         name: what to call it.
@@ -87,17 +87,17 @@ def split_links(
     seed: int = 0,
     name: str = "",
 ) -> LinkData:
-    """Hold out links of a graph, and as many pairs that are none.
+    """Hold out links of a graph, together with as many pairs of unlinked nodes.
 
-    A link is two different nodes with an edge between them, in whatever direction and however often; a link that is held
-    out leaves the graph with all its edges, and the other edges stay, with their weights and in their order, loops too. The
-    pairs that are no links are drawn from all that have no edge in the whole graph; no pair is there twice. O(E log E).
+    A link is two different nodes with at least one edge between them, in any direction. When a link is held out, all
+    its edges are removed from the graph; the other edges, including loops, keep their weights and order. The unlinked
+    pairs are drawn without repetition from all pairs that have no edge in the whole graph. O(E log E).
 
     Args:
-        graph: as many sources as targets, on the CPU.
+        graph: a square graph on the CPU.
         features: as `LinkData` has them, or sparse_coo.
-        val, test: shares of the links, of which the whole numbers below count; the paper's are 0.05 and 0.1.
-        seed: integer >= 0; the same one gives the same split, whatever the model or its weights.
+        val, test: fractions of the links, rounded down; the paper uses 0.05 and 0.1.
+        seed: integer >= 0; determines the split.
         name: what to call it.
 
     Raises:

@@ -15,42 +15,44 @@ from amstel.sampled import SampledGraph
 
 
 class NeighborLoader(Loader):
-    r"""Batches of seed nodes with sampled neighbors, a bipartite graph a layer (GraphSAGE's sampling).
+    r"""Batches of seed nodes with sampled neighbors, one bipartite graph per layer (the sampling of GraphSAGE).
 
     Args:
         graph: square, of N nodes, on the CPU.
         x: features: a tensor [N, ...], dense or torch.sparse_csr, a NumPy array or memory map, or any object whose
             `__getitem__` takes an int64 tensor of node numbers and returns their rows; or None.
         y: labels [N, ...], in any of these forms; or None.
-        fanouts: how many in-neighbors of each node are drawn at each step away from the seeds, the first step first; -1
-            takes all. As many as the model has layers.
+        fanouts: number of in-neighbors to draw per node at each step away from the seeds, nearest first; -1 takes
+            all. One per layer of the model.
         batch_size: seeds of a batch.
-        seeds: different numbers of nodes, or a mask [N], that the batches are made of; default: all nodes.
-        replace: whether the same edge may be drawn more than once. Without, a node with no more neighbors than are drawn
-            gets all of them, once.
-        probability: [E] in the order in which the edges were given, finite and >= 0: edges of a node are drawn in
-            proportion to it, and those of 0 never (so that sums are unbiased over the others); default: alike.
-        shuffle: whether every epoch has the seeds in a new order.
-        drop_last: whether a last batch of fewer seeds is left out.
-        seed: of the random numbers.
-        num_workers: threads that make batches ahead; with 0, PyTorch's threads share the work on each.
-        prefetch: batches that each of them is ahead at most.
-        pin_memory: whether the batches are page-locked, for `device`.
-        device: where the batches go; to a GPU they are copied while the one before is worked on.
+        seeds: nodes to make batches of: distinct indices, or a mask [N]; default: all nodes.
+        replace: whether to draw with replacement. Without, a node with no more neighbors than are drawn gets all of
+            them once.
+        probability: [E] in the order in which the edges were given, finite and >= 0: the edges of a node are drawn in
+            proportion to it. Edges with 0 are never drawn; sums are then unbiased over the others. Default: uniform.
+        shuffle: whether to shuffle the seeds in every epoch.
+        drop_last: whether to drop a last batch with fewer seeds.
+        seed: seed of the random numbers.
+        num_workers: threads that prepare batches ahead; with 0, PyTorch's threads share the work on each batch.
+        prefetch: maximum number of batches each worker prepares ahead.
+        pin_memory: whether to pin the batches, for `device`.
+        device: where to put the batches; copies to a GPU overlap with the work on the previous batch.
 
-    `for batch in loader` is an epoch of `NodeBatch`, `len(loader)` their number. What is drawn follows from seed, epoch,
-    batch, step and node, so that it is the same for any number of workers and threads; `loader.epoch` is set to go on.
+    `for batch in loader` is an epoch of `NodeBatch`, `len(loader)` their number. The sample depends only on seed,
+    epoch, batch, step and node, so it is the same for any number of workers and threads. Set `loader.epoch` to
+    resume.
 
-    With S_i the edges that are drawn into node i, ``sum over S_i of s_e a_e x_src(e)`` is an unbiased estimate of the sum
+    If S_i are the edges drawn into node i, ``sum over S_i of s_e a_e x_src(e)`` is an unbiased estimate of the sum
     over all edges. s_e is d_i / k for k of d_i edges; 1 / (k p_e) with `probability` and `replace`; and without
     replacement the inverse of the probability that e is among the k smallest of the exponential ranks E_e / p_e, given
-    the others. The layers hold the s_e and the degrees of the whole graph, so that GCNConv needs neither.
+    the others. The layers hold the s_e and the degrees of the whole graph, so GCNConv needs no extra arguments.
 
     Raises:
-        ValueError or TypeError: an argument is not as described. What an object for x raises comes out of the iteration.
+        ValueError or TypeError: an argument is not as described. Exceptions from an object for x are raised by the
+            iteration.
 
-    Complexity: of a batch, its nodes and edges, with `probability` the degrees of its nodes; whatever the size of the
-    graph.
+    Complexity: per batch, its nodes and edges, and with `probability` the degrees of its nodes; independent of the
+    size of the graph.
 
     Source: W. Hamilton, R. Ying and J. Leskovec, Inductive Representation Learning on Large Graphs, NeurIPS 2017,
     section 3.1; E. Cohen and H. Kaplan, Summarizing Data using Bottom-k Sketches, PODC 2007.
@@ -127,7 +129,7 @@ class NeighborLoader(Loader):
         )
 
     def sample(self, seeds: Any, epoch: int = 0, number: int = 0) -> NodeBatch:
-        """The batch of these seeds (different numbers or a mask), as batch `number` of an epoch would be drawn."""
+        """The batch for these seeds (distinct indices or a mask), drawn like batch `number` of an epoch."""
         found = _subgraph.node_numbers("seeds", seeds, self.graph.num_nodes)
         return self._sampled(
             found, _check.integer("epoch", epoch, 0), _check.integer("number", number, 0), True

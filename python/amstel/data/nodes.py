@@ -162,11 +162,11 @@ def block_model(
     mixing: float = 0.3,
     seed: int = 0,
 ) -> NodeData:
-    """A made-up citation graph: a stochastic block model whose nodes carry bags of words.
+    """A synthetic citation graph: a stochastic block model whose nodes carry bags of words.
 
-    Each node cites about `degree` others, a share `mixing` of them from any class, the others from its
-    own, and holds 12 of `words` words, two of them from its class's own tenth. 20 nodes a class train,
-    the next 200 validate, the others test.
+    Each node cites about `degree` others, a fraction `mixing` of them from any class and the rest from its own, and
+    holds 12 of `words` words, two of them from its class's own tenth. 20 nodes per class train, the next 200
+    validate, the others test.
 
     Example:
         >>> amstel.data.block_model(nodes=400, seed=1).num_classes

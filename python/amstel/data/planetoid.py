@@ -155,7 +155,7 @@ def _classes(one_hot: np.ndarray, path: Path) -> np.ndarray:
 class Planetoid(NodeData):
     """Cora, Citeseer, PubMed or NELL, from the files `ind.<name>.*` of Kipf's and Planetoid's repositories.
 
-    The public split of Yang et al.: the first len(y) nodes train (20 a class in the citation graphs), the
+    The public split of Yang et al.: the first len(y) nodes train (20 per class in the citation graphs), the
     next 500 validate, those of `test.index` test. The files are Python-2 pickles, read by an unpickler that
     knows the arrays in them and refuses everything else.
 

@@ -1,4 +1,4 @@
-"""What tracking data have in common: a video with one box a frame, folders of them, numbers in text files."""
+"""What tracking data have in common: a video with one box per frame, folders of them, numbers in text files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from amstel.media.formats import IMAGES, natural, visible
 
 
 def read_rows(file: Path, columns: Sequence[int]) -> list[list[float]]:
-    """The numbers of a text file, one row a line, `nan` for what is not known; every row has one of the lengths.
+    """The numbers of a text file, one row per line, `nan` for what is not known; every row has one of the lengths.
 
     Commas, semicolons, tabs and blanks separate, and may end a line; lines that are blank may follow the last row.
 
@@ -88,7 +88,7 @@ def images_of(folder: Path) -> list[Path]:
 
 
 def pad(boxes: Tensor, images: Sequence[Path], file: Path) -> Tensor:
-    """A row an image: those after the last row get NaN. Where a number lacks among the images, the boxes may be off."""
+    """A row per image: those after the last row get NaN. Where a number lacks among the images, the boxes may be off."""
     frames, lacking = len(images), _lacking(images)
     hole = f" ({lacking} is not there)" if lacking else ""
     if not 1 <= len(boxes) <= frames:

@@ -53,7 +53,7 @@ def generate_moving_shapes(
     noise: float = 0.03,
     wrap: bool = True,
 ) -> list[Clip]:
-    """Made-up clips: a colored shape moves over a textured background; the class is the direction of its motion.
+    """Synthetic clips: a colored shape moves over a textured background, and the class is its direction.
 
     The shape is a disc, square, triangle or cross of random color and size. Its position in the first frame is
     uniform over the places where all of it is in the picture, and where it would leave the picture it comes in
@@ -73,7 +73,7 @@ def generate_moving_shapes(
         seed: the same seed gives the same clips.
         classes: 2 (right, left), 4 (right, up, left, down) or 8 (with the diagonals); see `DIRECTIONS`.
         distractors: number of gray shapes, which do not matter; each rests or moves in a direction of its own.
-        speed: pixels a frame, or the range from which each clip's is drawn.
+        speed: pixels per frame, or the range from which each clip's is drawn.
         noise: standard deviation of the pixels' noise, new in each frame; the picture's range is 0..1.
         wrap: come in again at the other side.
 

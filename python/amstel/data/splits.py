@@ -32,9 +32,9 @@ class _Row:
 
 
 class SplitClips(ClipFolder):
-    r"""Clips of a data set with its official splits, as it lies on disk.
+    r"""Clips of a data set with its official splits, in its original layout.
 
-    Three kinds of lists are known, and looked for in `root`, in its folders, and in the folders beside it:
+    Three kinds of lists are recognized. They are looked for in `root`, in its subfolders, and in sibling folders:
 
     - UCF101: `trainlist01.txt` ("Class/v_name.avi 1"), `testlist01.txt` ("Class/v_name.avi") and `classInd.txt`
       ("1 Class"), the lists 01 to 03;
@@ -43,19 +43,19 @@ class SplitClips(ClipFolder):
       and time_end, of the video `youtube_id_000010_000020.mp4`; or with the columns path and label; or without a
       header "path label" or "path,label". This is split 1.
 
-    A clip is sought in `root` and in its folders by what the list says: by its path, by class/name, by name alone, and
-    there with the ending of the list, as a folder of frames, or with another ending. Clips are told apart by their paths,
-    so two of one name in two classes are two.
+    A clip is looked up in `root` and its subfolders by its path, by class/name, and by name alone; with the extension
+    in the list, as a folder of frames, or with another extension. Clips are identified by their paths, so clips with
+    the same name in two classes are different clips.
 
     Args:
         root: the folder of the videos, or one above.
-        lists: the folder of the lists, where they are elsewhere.
-        strict: whether a listed clip that is not there is an error.
+        lists: the folder with the lists, if they are elsewhere.
+        strict: whether a missing clip is an error.
 
     Attributes:
         classes: in the order of classInd.txt, else of their names.
-        missing: what is listed and not there; a warning counts it.
-        numbers: which splits there are, [1, 2, 3].
+        missing: clips that are listed but missing; a warning says how many.
+        numbers: the available splits, such as [1, 2, 3].
 
     Raises:
         FileNotFoundError: `root` does not exist, no lists are found or none of their clips; with `strict`, for a clip.
@@ -136,7 +136,7 @@ class SplitClips(ClipFolder):
         self._place = place
 
     def split(self, number: int = 1) -> tuple[list[int], list[int]]:
-        """Numbers of the clips to train on, and of those to test on, in a split."""
+        """Indices of the training clips and of the test clips of a split."""
         number = integer("number", number)
         if number not in self.numbers:
             fail("number", f"a split of {self._place}, one of {', '.join(map(str, self.numbers))}", number)

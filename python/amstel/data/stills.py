@@ -89,7 +89,7 @@ class StillPairs:
     videos (18 to 100 pixels), before it is brought to the size that the network sees.
 
     Args:
-        images: files, folders of them, or uint8 RGB arrays [H, W, 3] of at least 64 pixels a side.
+        images: files, folders of them, or uint8 RGB arrays [H, W, 3] of at least 64 pixels per side.
         size: side of the frames.
         target: side of the square that is as large as the first target, in pixels of the frame.
         scale: range of the side of that square in the pixels of the image as it is filmed.

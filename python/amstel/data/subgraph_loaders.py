@@ -18,16 +18,16 @@ from amstel.sampled import SampledGraph
 
 @dataclass(repr=False, eq=False)
 class SubgraphBatch(Sample):
-    """A batch of `ClusterLoader` or `SaintLoader`: a part of the graph, which all layers share.
+    """A batch of `ClusterLoader` or `SaintLoader`: one subgraph for all layers.
 
     Attributes:
         graph: the edges between the n nodes.
-        nodes: their numbers in the whole graph, int64 [n].
-        rows: which of them are seeds, int64 [B].
+        nodes: their indices in the whole graph, int64 [n].
+        rows: which of the nodes are seeds, int64 [B].
         x: features of the nodes [n, ...], or None.
         y: labels of the seeds [B, ...], or None.
-        weight: with which each seed counts in the loss, float32 [B]; the sum of all terms so weighted estimates their mean
-            over all seeds.
+        weight: weight of each seed in the loss, float32 [B]; the weighted sum over the batch estimates the mean over
+            all seeds.
         number: of the batch in its epoch.
     """
 
@@ -62,17 +62,18 @@ class _Subgraphs(Loader):
 
 
 class ClusterLoader(_Subgraphs):
-    """Batches of a few clusters of the graph each, with the edges between them (Cluster-GCN).
+    """Batches of a few clusters each, with the edges between them (Cluster-GCN).
 
     Args:
         graph, x, y, shuffle, seed, num_workers, prefetch, pin_memory, device: as for `NeighborLoader`.
-        parts: how many clusters, or a vector [N] with the cluster of each node.
-        batch_size: clusters of a batch.
+        parts: number of clusters, or a vector [N] with the cluster of each node.
+        batch_size: clusters per batch.
         seeds: the nodes that count in the loss, different numbers or a mask [N]; default: all.
-        method: "metis" cuts few edges (needs pymetis: `pip install "amstel[metis]"`), "ranges" takes runs of nodes.
+        method: "metis" cuts few edges (needs pymetis: `pip install "amstel[metis]"`); "ranges" takes consecutive
+            nodes.
 
-    An epoch has every node once. `batch.graph` is a plain `Graph`, so that layers normalize by the degrees within it, as
-    in the paper: what leads out of the batch is left out, which no scaling makes up for.
+    An epoch contains every node once. `batch.graph` is a plain `Graph`, so layers normalize by the degrees within it,
+    as in the paper. Edges that leave the batch are dropped without correction.
 
     Raises:
         ValueError or TypeError: an argument is not as described. ImportError: pymetis is missing.
@@ -148,21 +149,21 @@ class ClusterLoader(_Subgraphs):
 
 
 class SaintLoader(_Subgraphs):
-    r"""Batches of the nodes that random walks come by, with the edges between them (GraphSAINT).
+    r"""Batches of the nodes visited by random walks, with the edges between them (GraphSAINT).
 
     Args:
         graph, x, y, seed, num_workers, prefetch, pin_memory, device: as for `NeighborLoader`.
-        batch_size: walks of a batch, each of which begins at a seed that is drawn anew.
-        walk_length: steps of a walk, against the direction of the edges.
-        steps: batches of an epoch.
+        batch_size: walks per batch, each starting at a randomly drawn seed.
+        walk_length: steps per walk, against the direction of the edges.
+        steps: batches per epoch.
         seeds: the nodes that count in the loss, different numbers or a mask [N]; default: all.
-        coverage: how often each node is to be seen, on average, in the subgraphs that are drawn beforehand to count how
-            often nodes and edges come.
+        coverage: how often, on average, each node is visited by the subgraphs drawn beforehand to estimate the visit
+            counts of nodes and edges.
 
-    `batch.graph` is a square `SampledGraph`: layers take the degrees of the whole graph, and an edge u -> v counts
-    C_v / C_uv times, where C is how often a node or an edge came beforehand; a seed v counts 1 / C_v in the loss
-    (`batch.weight`). So sums over neighbors and the loss are unbiased, up to the error of these counts. What never came
-    is taken as if it had come once.
+    `batch.graph` is a square `SampledGraph`: layers use the degrees of the whole graph, an edge u -> v is weighted by
+    C_v / C_uv, where C are the visit counts, and a seed v is weighted by 1 / C_v in the loss (`batch.weight`). Sums
+    over neighbors and the loss are then unbiased, up to the error of the counts. Nodes and edges that were never
+    visited count as visited once.
 
     Raises:
         ValueError or TypeError: an argument is not as described.

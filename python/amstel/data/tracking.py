@@ -1,4 +1,4 @@
-"""Readers of tracking data: OTB, GOT-10k, VOT and ALOV, one video with one box a frame after the other."""
+"""Readers of tracking data: OTB, GOT-10k, VOT and ALOV, one video with one box per frame after the other."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ class VOT(Listed):
     height, which is not done here). The toolkit's own conversion to rectangles is the bounds. Both are the same
     for upright polygons.
 
-    anchor.value, a number a frame, has the frames in which the runs of VOT2020 and later begin: sequences have the
+    anchor.value, a number per frame, has the frames in which the runs of VOT2020 and later begin: sequences have the
     attribute `anchors` then, pairs of the frame's number from 0 and whether the run goes back (-1) to the first frame.
 
     Args:

@@ -1,8 +1,8 @@
-"""Exact full-batch training of graph networks on several processes or machines, over torch.distributed.
+"""Exact full-batch training of graph networks across processes or machines, with torch.distributed.
 
-`partition` cuts a graph, its features and labels into parts on disk, once; each process of `torchrun` loads its own with
-`DistributedGraph.load` and trains any model of `amstel.nn` on it. Losses and gradients are those of one process, up to
-the order of sums, whatever the number of ranks. Gloo serves CPUs, NCCL GPUs.
+`partition` splits a graph, its features and its labels into parts on disk, once. Each process of `torchrun` loads its
+part with `DistributedGraph.load` and trains any model of `amstel.nn` on it. Losses and gradients equal those of a
+single process up to the order of summation, for any number of ranks. Use Gloo on CPUs and NCCL on GPUs.
 """
 
 from amstel.distributed.dropout import NodeDropout, key, node_dropout

@@ -54,19 +54,19 @@ def partition(
     num_classes: int | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Cut a graph into parts on disk, for `DistributedGraph.load`.
+    """Split a graph into parts on disk, for `DistributedGraph.load`.
 
     Args:
         graph: square, of N nodes, on the CPU.
-        parts: how many, from 1 to N.
-        folder: where to write; it appears when it is whole.
+        parts: number of parts, from 1 to N.
+        folder: where to write; it appears only when it is complete.
         x: features [N, F], floating point: a tensor, an array or a memory map, or a torch.sparse_csr tensor.
-        y: classes [N], integers, of which those below 0 are unknown; or targets [N], floating point.
+        y: classes [N], integers, with those below 0 unknown; or targets [N], floating point.
         splits: numbers of nodes, each once, by name, such as {"train": ..., "val": ..., "test": ...}.
         method: "ranges" cuts the nodes in their order, into shares with equal sums of nodes and edges; "metis" cuts few
             edges (needs pymetis); or a vector [N] of integers, the part of each node.
-        name, num_classes: kept for those who read the parts; the largest class + 1 by default.
-        force: whether a partition that is there is replaced.
+        name, num_classes: stored with the parts; num_classes defaults to the largest label + 1.
+        force: whether to replace an existing partition.
 
     Returns:
         what meta.json holds: among it "offsets", and "halo", the number of rows that each part receives in an exchange.

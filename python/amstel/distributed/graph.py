@@ -24,12 +24,13 @@ from amstel.ops.spmm import NORMS
 
 
 class DistributedGraph:
-    """The part of a graph that this rank owns; made by `load` from a folder that `amstel.distributed.partition` wrote.
+    """The part of a graph that this rank owns, loaded from a folder written by `amstel.distributed.partition`.
 
-    `amstel.ops.spmm`, `GCNConv`, `ChebConv` and `GCN` take it in the place of a Graph, with the rows of x that this rank
-    owns, and give the rows of the result on the whole graph, with its degrees; gradients flow to whoever owns a row. All
-    ranks must call alike. Each product fetches the rows of the halo from their owners while the edges within the part
-    are summed. `dropout` follows the node and not the rank, so that nothing depends on how many ranks there are.
+    `amstel.ops.spmm`, `GCNConv`, `ChebConv` and `GCN` accept it instead of a Graph, with the rows of x that this rank
+    owns, and return its rows of the result on the whole graph, with the degrees of the whole graph. Gradients flow to
+    the owner of each row. All ranks must make the same calls. Each product fetches the rows of the halo from their
+    owners while it sums the edges within the part. `dropout` depends on the node and not on the rank, so nothing
+    depends on the number of ranks.
 
     Attributes:
         num_nodes: n, the nodes that this rank owns; total_nodes: those of the whole graph.
@@ -94,7 +95,7 @@ class DistributedGraph:
         device: Any = "cpu",
         exchange_dtype: torch.dtype | None = None,
     ) -> DistributedGraph:
-        """The part of this rank. All ranks call it together, and an error of one is an error of all.
+        """Load the part of this rank. All ranks must call it together, and an error on one is raised on all.
 
         Args:
             folder: that `amstel.distributed.partition` wrote, with as many parts as there are ranks.
@@ -178,7 +179,8 @@ class DistributedGraph:
         return y.relu() if activation == "relu" else y
 
     def dropout(self, x: Tensor, rate: float, training: bool = True) -> Tensor:
-        """Dropout by node: the same values drop on any number of ranks; rank 0's generator of torch decides which."""
+        """Dropout by node: the same values are dropped for any number of ranks; torch's generator on rank 0 decides
+        which."""
         if not training or rate == 0:
             return x
         drawn = torch.randint(2**62, (1,)) if self.rank == 0 else torch.zeros(1, dtype=torch.int64)
@@ -292,7 +294,8 @@ def same(what: str, value: Any, group: Any = None) -> None:
 
 
 def sum_gradients(model: nn.Module | Iterable[Tensor], group: Any = None) -> None:
-    """Add up the gradients of all ranks, in one message a dtype, where each rank has the gradient of its share of a sum.
+    """Sum the gradients over all ranks, in one message per dtype, if each rank has the gradient of its share of a
+    sum.
 
     Args:
         model: a module, or parameters, with the same gradients present on all ranks.

@@ -1,1 +1,1 @@
-"""Drop-in replacements for other libraries' modules and readers of their weights."""
+"""Drop-in replacements for modules of other libraries, and converters for their weights."""

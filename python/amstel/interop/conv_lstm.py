@@ -1,4 +1,4 @@
-"""Weights of others' LSTMs and ConvLSTMs as an `amstel.nn.ConvLSTM`, and back.
+"""Convert weights of other LSTMs and ConvLSTMs to an `amstel.nn.ConvLSTM`, and back.
 
 | source | tensors of a layer | gates |
 |---|---|---|
@@ -8,7 +8,7 @@
 | Keras ConvLSTM2D | kernel [k, k, C_in, 4C], recurrent_kernel [k, k, C, 4C], bias [4C] | i, f, c, o |
 | OpenSTL | cell_list.0.conv_x.0.weight [4C, C_in, k, k], cell_list.0.conv_h.0.weight [4C, C, k, k] | i, f, g, o |
 
-Weights are copied and keep dtype and device. What a ConvLSTM does not compute exactly is an error.
+Weights are copied and keep their dtype and device. Anything that a ConvLSTM cannot compute exactly raises an error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The layers of github.com/kamo-naoyuki/pytorch_convolutional_rnn, by their names, on amstel's operator.
+"""The layers of github.com/kamo-naoyuki/pytorch_convolutional_rnn, under their own names, on amstel's operators.
 
 For code that was written for it: change the import and nothing else,
 

@@ -1,4 +1,4 @@
-"""deepinv's linear physics as forward models for `amstel.nn.RIM`, and forward models as deepinv physics.
+"""Use deepinv's linear physics as forward models for `amstel.nn.RIM`, and forward models as deepinv physics.
 
 What deepinv means by `physics(x)` is a noisy measurement; A x alone is `physics.A(x)`, here `model(x)`. Its MRI keeps
 real and imaginary part as two channels, thus real images [N, 2, H, W]: a RIM of two channels takes them as they are.

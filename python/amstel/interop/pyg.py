@@ -1,9 +1,9 @@
-"""Layers of PyTorch Geometric, with its own as their base, whose products are `amstel.ops.spmm`.
+"""Subclasses of PyTorch Geometric's layers that compute with `amstel.ops.spmm`.
 
-Each is a `torch_geometric.nn.MessagePassing`: what explains, hooks, scripts, traces or turns it into a heterogeneous
-model sees the layer that it knows. Where nobody looks at the messages, a call is one fused product and no tensor with a
-row per edge is written; where somebody does, PyG's own code runs. An `amstel.Graph` may stand in for the edge_index: it
-is converted once, for all layers and epochs.
+Each is a `torch_geometric.nn.MessagePassing`: explainers, hooks, scripting, tracing and conversion to heterogeneous
+models keep working. Unless something needs the individual messages, a call is one fused product, and no tensor with
+one row per edge is written; otherwise PyG's own code runs. You can pass an `amstel.Graph` instead of an edge_index,
+which is then converted only once.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ class GCN2Conv(_Fused, pyg.GCN2Conv):
 
 class ChebConv(_Fused, pyg.ChebConv):
     r"""torch_geometric.nn.ChebConv, fused: ``X' = sum_k T_k(L̃) X Θ_k^T + b``. Arguments and state_dict are PyG's, with
-    `batch` and one `lambda_max` a graph; K is the number of terms, as PyG counts.
+    `batch` and one `lambda_max` per graph; K is the number of terms, as PyG counts.
 
     Example:
         >>> from amstel.interop.pyg import ChebConv
@@ -346,7 +346,7 @@ class ChebConv(_Fused, pyg.ChebConv):
 
 
 class GCN(pyg.GCN):
-    r"""torch_geometric.nn.GCN of fused layers: norms, dropout, jumping knowledge and all else are PyG's.
+    r"""torch_geometric.nn.GCN with fused layers; norms, dropout, jumping knowledge and everything else are PyG's.
 
     Example:
         >>> from amstel.interop.pyg import GCN

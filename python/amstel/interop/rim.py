@@ -1,4 +1,4 @@
-"""Weights of others' convolutional GRUs, and of the recurrent inference machines on them, as those of `amstel.nn`.
+"""Convert weights of other convolutional GRUs, and of recurrent inference machines built on them, to `amstel.nn`.
 
 | source | tensors of a GRU | gates | reset | h' |
 |---|---|---|---|---|

@@ -1,10 +1,10 @@
-"""torchvision's names for its ROI operators: change one import, or convert a model that has the modules in it.
+"""torchvision's ROI operators under their own names: change one import, or convert a model that contains them.
 
     from amstel.interop.torchvision import RoIAlign, roi_align  # was: from torchvision.ops import RoIAlign, roi_align
 
 Values, positions of the maxima and gradients are torchvision's to the bit wherever those are defined. What differs:
-channels_last stays channels_last; bfloat16, boxes of another dtype, and second derivatives work; a NaN or infinite
-coordinate, a batch index that is not one of the images, and a list of boxes of another length than the batch are errors.
+channels_last stays channels_last. bfloat16, boxes of a different dtype and second derivatives work. A NaN or infinite
+coordinate, a batch index out of range, or a list of boxes whose length is not the batch size raises an error.
 """
 
 from __future__ import annotations

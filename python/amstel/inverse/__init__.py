@@ -7,13 +7,13 @@
 | `SuperResolution` | antialiased bicubic downsampling | [N, C, H, W] | [N, C, H / s, W / s] |
 | `Deblurring` | convolution, circular or with another boundary | [N, C, H, W] | [N, C, H, W] |
 | `RandomProjection` | matrix x | [N, C, H, W] | [N, P] |
-| `StructuredProjection` | the same of a seed, without a matrix | [N, C, H, W] | [N, P] |
+| `StructuredProjection` | a random projection from a seed, without a matrix | [N, C, H, W] | [N, P] |
 | `Radon` | sums along parallel rays | [N, C, H, W] | [N, C, angles, detectors] |
 | `MRI` | mask F (sensitivities x) | complex [N, H, W] | complex [N, coils, H, W] |
 | `NonCartesianMRI` | F (sensitivities x) at any points | complex [N, H, W] | complex [N, coils, K] |
 
-Any other is a subclass of `ForwardModel`. `Envelope` makes of any of them one with better conditioned
-gradients, `Poisson` one of counts.
+For any other model, subclass `ForwardModel`. `Envelope` wraps a model to give better conditioned gradients, and
+`Poisson` wraps one whose measurements are counts.
 """
 
 from amstel.inverse.deblurring import Deblurring

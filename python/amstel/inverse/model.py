@@ -18,8 +18,8 @@ Sigma = float | Tensor
 class ForwardModel(nn.Module, ABC):
     r"""A linear model y = A x + n with Gaussian noise of standard deviation sigma.
 
-    A subclass has `forward` and `adjoint`, and `complex_images = True` where images are complex [N, H, W] and not real
-    [N, C, H, W]; the rest follows from them:
+    A subclass defines `forward` and `adjoint`, and sets `complex_images = True` if images are complex [N, H, W]
+    instead of real [N, C, H, W]; the rest follows:
 
     .. code-block:: text
 
@@ -27,11 +27,11 @@ class ForwardModel(nn.Module, ABC):
         adjoint(y)     = A^H y                    gradient(x, y) = A^H (A x - y) / sigma^2
 
     the gradient being that of -log p(y | x) = |A x - y|^2 / (2 sigma^2), with respect to real and imaginary part
-    where images are complex. `prepare(y)` is the same gradient for many x, `adjointness_test()` tells how far
-    `adjoint` is from being one.
+    where images are complex. `prepare(y)` gives the same gradient for many x, and `adjointness_test()` measures how
+    far `adjoint` is from the true adjoint.
 
     Args:
-        sigma: a finite number > 0, or a tensor [N] of such, one an image; where measurements are pixels (`Denoising`,
+        sigma: a finite number > 0, or a tensor [N] of such, one per image; where measurements are pixels (`Denoising`,
             `Inpainting`) also a map [N, 1, H, W] (N may be 1) of what it is at every one.
 
     Masks, kernels and the like are buffers: `.to(device)` moves them. They are taken in the dtype of the images,

@@ -14,7 +14,7 @@ from amstel._check import FLOATS, fail, tensor
 _SQUARE, _QUIET = 8, 0.1
 #: Pixels a side of the patches of the principal components.
 _PATCH = 7
-#: Larger images are looked at through this many windows a side, of this many pixels a side.
+#: Larger images are looked at through this many windows per side, of this many pixels per side.
 _WINDOWS, _WINDOW = 4, 256
 
 

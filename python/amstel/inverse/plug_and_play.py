@@ -26,7 +26,7 @@ def plug_and_play(
     momentum: float = 0.0,
     initial: Tensor | None = None,
 ) -> Tensor:
-    r"""The image x behind y = A x + noise, with what a denoiser knows of images for a prior.
+    r"""Estimate the image x from y = A x + noise, with a denoiser as the prior.
 
     .. code-block:: text
 
@@ -35,8 +35,8 @@ def plug_and_play(
 
     for falling levels, and one more x at the end. Each x is the image next to z that fits the measurements as well as
     their noise, sigma of the physics, allows; what is not measured is filled in by the denoiser, first coarsely and then
-    finely. x is found by conjugate gradients from z (`amstel.inverse.Envelope`). The denoiser sees the image in another
-    of its eight orientations every time, so that what it leaves of its own does not add up.
+    finely. x is found by conjugate gradients from z (`amstel.inverse.Envelope`). The denoiser sees the image in a
+    different one of its eight orientations each time, so that its artifacts do not add up.
 
     Args:
         y: the measurements.

@@ -20,8 +20,8 @@ class Poisson(ForwardModel):
         -log p(y | x) = sum  (m - y log m) / gain + what does not depend on x       m = A x + background
         gradient(x, y) = A^H (1 - y / m) / gain
 
-    m is taken to be at least `floor`, so that the gradient is finite where an estimate is not positive; there it says by how
-    much more counts were seen than that. What y holds does not have to be whole numbers.
+    m is clamped to at least `floor`, so that the gradient is finite where an estimate is not positive. The values of
+    y do not have to be integers.
 
     Args:
         model: a `ForwardModel` of real images with non-negative A x; its A and adjoint are taken, its sigma is not.

@@ -49,7 +49,7 @@ def restore(
     progress: Callable[[int], None] | None = None,
     return_sigma: bool = False,
 ) -> Any:
-    """The image x behind a measurement y = A x + noise, by a recurrent inference machine (`amstel.nn.RIM`).
+    """Estimate the image x from a measurement y = A x + noise, with a recurrent inference machine (`amstel.nn.RIM`).
 
     =========  ===================  ================================  ===========
     task       y                    A                                 weights
@@ -61,65 +61,68 @@ def restore(
     "mri"      k-space              coils, Fourier transform, `mask`  complex
     =========  ===================  ================================  ===========
 
-    "denoise" goes back to the image as sigma goes to 0, and takes nothing off that is larger than the noise, nor what
-    makes the image worse by Stein's estimate of the error: see `amstel.inverse.noise.blend`. The estimate takes a second
-    run of the network. A photograph without noise comes back as it was, since the noise is estimated.
-    "inpaint" fills holes as smoothly as their border is, then alternates the denoiser with putting back what is known, and
-    trusts it less the farther from anything known; of noisy pixels it keeps as much as they are worth. It takes three times
-    as long as to denoise.
-    "deblur" alternates the denoiser with the image next to it that the blur makes y of (`amstel.inverse.plug_and_play`); it
-    takes about eight times as long as to denoise. The kernel must be known: `amstel.inverse.gaussian_kernel`,
-    `motion_kernel` and `disk_kernel` are the usual ones. What it brought in from beyond the border is estimated with the image.
-    "sr" enlarges the luma Y (BT.601) of a color image with the network and Cb and Cr bicubically.
-    "mri" alternates a denoiser of complex images with the image next to it that fits k-space
-    (`amstel.inverse.plug_and_play`); `model="mri"` is a network that was trained for it, which is faster and worse.
-    Neither depends on the scale of k-space, nor on phase and size of the sensitivities, nor on the order of the coils: see
-    `amstel.inverse.canonical`. What k-space holds where nothing is sampled does not matter.
+    "denoise" returns the image unchanged as sigma goes to 0. It removes nothing larger than the noise, and nothing
+    that would increase Stein's estimate of the error (see `amstel.inverse.noise.blend`); this estimate takes a second
+    run of the network. With estimated noise, a clean photograph comes back unchanged.
+    "inpaint" first fills holes smoothly from their borders. It then alternates the denoiser with restoring the known
+    pixels, and trusts the denoiser less far away from known pixels. Noisy known pixels are weighted by their noise.
+    It takes three times as long as denoising.
+    "deblur" alternates the denoiser with a step toward images whose blurred version fits y
+    (`amstel.inverse.plug_and_play`). It takes about eight times as long as denoising. The kernel must be known:
+    `amstel.inverse.gaussian_kernel`, `motion_kernel` and `disk_kernel` are the usual ones. The part of the scene
+    beyond the border that was blurred into the image is estimated too.
+    "sr" enlarges the luma (BT.601 Y) of a color image with the network, and Cb and Cr with bicubic interpolation.
+    "mri" alternates a denoiser for complex images with a step toward images that fit k-space
+    (`amstel.inverse.plug_and_play`). `model="mri"` uses a network trained for MRI instead, which is faster but less
+    accurate. The result does not depend on the scale of k-space, on the phase and magnitude of the sensitivities, or
+    on the order of the coils (see `amstel.inverse.canonical`). Values of k-space that were not sampled are ignored.
 
     Args:
         image: a NumPy array [H, W] or [H, W, 3] or a tensor [N, 1, H, W] or [N, 3, H, W], floating point, in [0, 1]
-            but for the noise, which should not be clipped away. For "mri" k-space: complex, an array
-            [coils, H, W] or a tensor [N, coils, H, W], its zero frequency at [H // 2, W // 2], of the orthonormal
-            transform; its scale is free.
+            before noise was added; do not clip the noise away. For "mri", k-space: complex, an array
+            [coils, H, W] or a tensor [N, coils, H, W], with the zero frequency at [H // 2, W // 2], from the
+            orthonormal transform, at any scale.
         task: one of the above.
-        sigma: standard deviation of the noise in units of the image, > 0, one for each image [N], or a map [H, W] or
-            [N, 1, H, W] of what it is at every pixel. "auto" (or None), to
-            denoise: estimated from each image (`amstel.inverse.estimate_sigma`), and less than 3 / 255 taken for
-            texture and left alone; to deblur: estimated, 1 / 255 at the least; to inpaint: 1 / 255. Weights are good for the noise that they were trained with, as
-            their cards say: above it there is a warning, below it the result is blended with the image. Not for "sr"
-            and "mri".
-        scale: of "sr": 2, 3 or 4 are trained; any other integer up to 16 runs.
-        mask: "inpaint": 1 where a pixel is known, 0 where not (what the image holds there does not matter), [H, W] or of the shape of a tensor `image`, whose
-            channels may be 1; of an array [H, W, 3] also [H, W, 1] or [H, W, 3]. "mri": 1 where k-space is sampled,
-            a column [W] (also as [1, W, 1], as fastMRI has it), [H, W] or [N, 1, H, W].
-        kernel: "deblur": of the blur, a true convolution, [kh, kw], or [C, kh, kw] with one for each channel; odd sides, a
-            sum of 1.
-        sensitivities: of the coils, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the center of
-            k-space (`amstel.data.mri.estimate_sensitivities`), "espirit": by its method of that name, which takes longer
-            and is better where there is little noise.
-        model: other weights, a `RIM` with as many channels as the image (1 for "sr"; for "mri" 1, a denoiser, or 2, one of
-            complex images or a network that was trained for it), or the name of weights that ship, as of `RIM.pretrained`.
-        steps: of the inference, at most as many as the weights were trained with; default: as trained, and one of the
-            denoiser that "mri" calls.
-        device: where to compute; default: where the tensor is, the CPU for an array.
-        tile: an image larger than `tile` pixels a side is worked on in overlapping tiles of that size, so that memory
-            stays bounded: 0.3 GB for 512 on a CPU with the weights that ship, beside the image. The parts of the
-            tiles that are kept differ from those of the whole image by less than 0.02 / 255.
-        progress: called with the number of finished pixels of `image`, tile by tile (of inpainting, in the last round).
-        return_sigma: give back the noise that was assumed, too.
+        sigma: standard deviation of the noise in units of the image, > 0; a number, one per image [N], or a map [H,
+            W] or [N, 1, H, W] with one per pixel. "auto" or None: for denoising, estimated from each image
+            (`amstel.inverse.estimate_sigma`), where less than 3 / 255 counts as texture and is left alone; for
+            deblurring, estimated, but at least 1 / 255; for inpainting, 1 / 255. Weights work for the noise levels
+            they were trained with, as their cards say: above those there is a warning, below them the result is
+            blended with the image. Not used for "sr" and "mri".
+        scale: for "sr". The network was trained for 2, 3 and 4; any other integer up to 16 also runs.
+        mask: "inpaint": 1 where a pixel is known, and 0 where it is not (its value is ignored). [H, W], or the shape
+            of a tensor `image` with its channels or 1; for an array [H, W, 3] also [H, W, 1] or [H, W, 3]. "mri": 1
+            where k-space is sampled, a column [W] (also as [1, W, 1], as fastMRI has it), [H, W] or [N, 1, H, W].
+        kernel: "deblur": kernel of the blur, a true convolution: [kh, kw], or [C, kh, kw] with one per channel; odd
+            sides, sum 1.
+        sensitivities: coil sensitivities, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the
+            center of k-space (`amstel.data.mri.estimate_sensitivities`); "espirit": by its method of that name, which
+                takes longer and is better where there is little noise.
+        model: the network to use: a `RIM` with as many channels as the image (1 for "sr"; for "mri" 1, a denoiser, or
+            2, a denoiser for complex images or a network trained for MRI), or the name of bundled weights, as for
+            `RIM.pretrained`.
+        steps: inference steps, at most as many as in training; default: as in training, and 1 for the denoiser in
+            "mri".
+        device: where to compute; default: the device of the tensor, or the CPU for an array.
+        tile: an image larger than `tile` pixels per side is processed in overlapping tiles of that size, which bounds
+            the memory: 0.3 GB for 512 on a CPU with the bundled weights, plus the image. The result differs from that
+            of the whole image by less than 0.02 / 255.
+        progress: called with the number of finished pixels, tile by tile (for inpainting, in the last round).
+        return_sigma: also return the noise level used.
 
     Returns:
-        What came in: array or tensor, dtype and device; not clipped. [scale * H, scale * W] for "sr"; for "mri" the
-        complex image [H, W] or [N, H, W]. It is computed in float32 and has no gradient. With `return_sigma` a pair:
-        that, and sigma: a number for an array and [N] for a tensor, or the map.
+        An image of the input's type (array or tensor), dtype and device; not clipped. [scale * H, scale * W] for
+        "sr"; for "mri" the complex image [H, W] or [N, H, W]. It is computed in float32 and has no gradient. With
+        `return_sigma`, a pair
+        of the image and sigma: a number for an array, [N] for a tensor, or the map.
 
     Warns:
-        UserWarning: sigma is above what the weights were trained with, or a given one below.
+        UserWarning: sigma is above the range that the weights were trained with, or you passed one below it.
 
     Raises:
-        TypeError: neither an array nor a tensor.
-        ValueError: a shape, dtype or value that is not as above; a mask that is missing, or of another size.
-        ImportError: safetensors is missing, of the extra [restore].
+        TypeError: image is neither an array nor a tensor.
+        ValueError: a shape, dtype or value is not as described; a mask is missing or has a different size.
+        ImportError: safetensors is missing (extra [restore]).
 
     Complexity:
         Time grows with H W steps; memory with tile^2.

@@ -16,7 +16,7 @@ def normalize(s: Tensor) -> Tensor:
 
 
 def _calibration(mask: Tensor, limit: int) -> tuple[slice, slice]:
-    """The largest centered rectangle, at most `limit` a side, that a mask [H, W] samples fully."""
+    """The largest centered rectangle, at most `limit` per side, that a mask [H, W] samples fully."""
     height, width = mask.shape
     best, found = 0, (slice(0), slice(0))
     w = min(limit, width)

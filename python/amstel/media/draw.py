@@ -46,17 +46,17 @@ def annotate(
     caption: str | Sequence[str] | None = None,
     scale: int | None = None,
 ) -> Tensor:
-    """Pictures for a person: attention as heat, the box found, the true box, a line of text under it.
+    """Annotated frames: attention as heat, the predicted box, the true box, and a line of text below.
 
-    The heat of a frame runs from its least to its greatest attention; a map that is the same everywhere shows
-    none. The box found is drawn in light blue, the true one dashed in white.
+    The heat of a frame covers the range of its attention; a uniform map shows none. The predicted box is drawn in
+    light blue, the true one dashed in white.
 
     Args:
         frames: uint8 [T, H, W, 3].
         attention: maps [T, h, w] of any scale and size.
         boxes: found boxes [T, 4] in pixels of `frames`; a row with NaN is left out.
         truth: true boxes, alike.
-        caption: one line of text for all frames, or one a frame.
+        caption: one line of text for all frames, or one per frame.
         scale: whole number by which to enlarge; default: the least that makes the shorter side 256 pixels, but not
             the longer one more than 1280.
 

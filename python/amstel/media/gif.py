@@ -17,7 +17,7 @@ SAMPLE = 2**18
 
 
 def _palette(array: Sequence[np.ndarray]) -> Any:
-    """One palette, from a spread of frames: a palette a frame makes still parts flicker."""
+    """One palette, from a spread of frames: a palette per frame makes still parts flicker."""
     image = need("PIL.Image", extra="video", purpose="amstel.media.gif")
     sample = [array[k] for k in np.unique(np.linspace(0, len(array) - 1, 16).round().astype(int))]
     # Of large pictures a grid of pixels: with all of them the palette takes longer than everything else.

@@ -25,7 +25,7 @@ def localize(
     split: bool = True,
     initial: Tensor | Sequence[float] | None = None,
 ) -> Tensor:
-    """Where it happens: one box a frame from attention maps alone, smoothed over time.
+    """Localize an action: one box per frame, from attention maps alone, smoothed over time.
 
     Each map is enlarged to the frame (bilinear), smoothed by a Gaussian and cut at
     min + threshold (max - min); the parts that hang together (8-connected) are the candidates. A frame takes the

@@ -57,7 +57,7 @@ def open_image(path: Path) -> Any:
 def read(path: str | os.PathLike) -> Picture:
     """The image of a file.
 
-    Gray stays gray. What is neither gray nor RGB (palettes, CMYK, Lab, ...) becomes RGB, and one bit a pixel eight. The
+    Gray stays gray. What is neither gray nor RGB (palettes, CMYK, Lab, ...) becomes RGB, and one bit per pixel eight. The
     orientation that a camera noted is applied, in every format. 16 bits stay 16; those of TIFF go through tifffile and
     other color of 16 bits through OpenCV, as Pillow would halve them; 12 bits are scaled to 16. Floating point (TIFF) is
     taken as [0, 1] and becomes 16 bits. Colors that were multiplied by alpha are divided by it.
@@ -219,7 +219,7 @@ def _mode(image: Any) -> str:
 
 
 def _opencv(path: Path, gray: bool) -> np.ndarray:
-    """16 bits a channel: [H, W, 3] RGB, [H, W, 4] with alpha, [H, W, 2] gray with alpha."""
+    """16 bits per channel: [H, W, 3] RGB, [H, W, 4] with alpha, [H, W, 2] gray with alpha."""
     cv2 = _module("cv2")
     data = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if data is None:

@@ -52,7 +52,7 @@ def svg(
         frames: positions [T, N, 2].
         labels: class of each point [N], its color.
         edges: [2, E], drawn as lines.
-        captions: one line of text a frame, or one for all.
+        captions: one line of text per frame, or one for all.
         marked: points drawn larger, with a black border.
         seconds: how long the animation takes before it starts again.
         rescale: let every frame fill the picture.

@@ -12,7 +12,7 @@ from amstel.media import _arguments
 
 
 def recall(iou: Tensor, thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5)) -> Tensor:
-    """Share of the true boxes, or tubes, that are found: mean over all of iou >= threshold, a value a threshold.
+    """Share of the true boxes, or tubes, that are found: mean over all of iou >= threshold, a value per threshold.
 
     Args:
         iou: overlap of each true box with the one found for it, of any shape.
@@ -65,7 +65,7 @@ def mean_average_precision(
     truth_classes: Tensor,
     thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5),
 ) -> Tensor:
-    """Mean over classes of the average precision of detections, boxes or tubes: one value a threshold.
+    """Mean over classes of the average precision of detections, boxes or tubes: one value per threshold.
 
     By falling score, a detection is right if the truth of its class that it overlaps best overlaps it by at least
     the threshold and was not found before. A class without truth does not count.

@@ -1,4 +1,4 @@
-"""Modules; each is a thin shell around operators of `amstel.ops`."""
+"""Modules. Each is a thin wrapper around operators in `amstel.ops`."""
 
 from amstel.nn.autoencoder import GAE, VGAE
 from amstel.nn.backbone import SmallBackbone, VGG16Features

@@ -1,6 +1,6 @@
 """One direction of one layer of a ConvLSTM: its weights, and its way through a sequence, fused or plain.
 
-The fused operator, `amstel.ops.conv_lstm`, knows convolutions padded with zeros, peepholes of one weight a channel and
+The fused operator, `amstel.ops.conv_lstm`, knows convolutions padded with zeros, peepholes of one weight per channel and
 the gates as they are. What else a layer may have (other padding, strides, peepholes of one weight a place, layer norm,
 recurrent dropout, zoneout) goes through `_plain`: PyTorch's convolutions, that of the input for all steps at once.
 """

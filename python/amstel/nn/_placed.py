@@ -32,7 +32,7 @@ class Placed(type):
 
 
 def _reset_parameters(self: nn.Module) -> None:
-    """Parameters and buffers as of a model that was just made with the same arguments."""
+    """Reset parameters and buffers to those of a new model with the same arguments."""
     args, kwargs = self._made_with  # type: ignore[misc]
     first = next(self.parameters())
     fresh = type(self)(*args, **kwargs, device=first.device).state_dict()

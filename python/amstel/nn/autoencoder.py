@@ -33,7 +33,7 @@ class GAE(nn.Module):
         in_channels, hidden_channels, out_channels: widths of X, of the layer between, and of Z. Without features
             in_channels is N; -1 takes it from the first input.
         dropout: rate, on the input of both layers while training; on sparse features it acts on the non-zeros.
-        bias: whether the layers have biases; the paper's code has none.
+        bias: whether the layers have biases; the paper's code does not use any.
         device, dtype: of the parameters.
 
     forward(x, graph, edge_weight=None): the embeddings Z [N, out_channels] (or [B, N, out_channels]); arguments as
@@ -83,8 +83,8 @@ class GAE(nn.Module):
         return self.mean(self._hidden(x, graph, edge_weight), graph, edge_weight)
 
     def decode(self, z: Tensor, edge_index: Tensor) -> Tensor:
-        """``z_i · z_j`` of the pairs in edge_index [2, M] int64: logits [M] (or [B, M]), of which `sigmoid` is the
-        probability of a link. Differentiable in z; an index outside of z raises a ValueError."""
+        """``z_i · z_j`` for the pairs in edge_index [2, M] int64: logits [M] (or [B, M]), whose `sigmoid` is the
+        probability of a link. Differentiable in z; an index outside z raises a ValueError."""
         _embeddings(z)
         source, target = _pairs("edge_index", edge_index, z)
         return (z[..., source, :] * z[..., target, :]).sum(-1)
@@ -96,13 +96,13 @@ class GAE(nn.Module):
         edge_weight: Tensor | None = None,
         negatives: Tensor | None = None,
     ) -> Tensor:
-        """What training makes small, of the embeddings that `forward` gives.
+        """The training loss of the embeddings that `forward` returns.
 
         Without `negatives` it is the paper's: the cross-entropy of all N² pairs, in which the links of the graph and the
-        pairs (i, i) count (N² - M) / M times, M the number of different links, times N² / (2 (N² - M)). It looks at N²
-        pairs, in O(N) memory. With `negatives`, pairs [2, K] int64 that are no links, it is the mean of -log(p) over the
-        links of the graph and of -log(1 - p) over these pairs, as `recon_loss` of PyG. Directions, weights and parallels
-        of links do not count; a batch of graphs is one graph.
+        pairs (i, i) count (N² - M) / M times, M the number of different links, times N² / (2 (N² - M)). This covers
+        all N² pairs in O(N) memory. With `negatives`, pairs [2, K] int64 without a link, it is the mean of -log(p)
+        over the links of the graph plus the mean of -log(1 - p) over these pairs, like PyG's `recon_loss`. Direction,
+        weights and multiplicity of links are ignored; a batch of graphs counts as one graph.
 
         Raises:
             ValueError: the graph has no link between two nodes, or x is a batch [B, N, F].
@@ -141,13 +141,13 @@ class GAE(nn.Module):
 
 
 class VGAE(GAE):
-    r"""Variational graph autoencoder: a normal distribution for every node, and links as `GAE` has them.
+    r"""Variational graph autoencoder: a normal distribution for every node, with links as in `GAE`.
 
     ``H = relu(Â dropout(X) W_0)``, mean ``Â dropout(H) W_μ`` and log-deviation ``Â dropout(H) W_σ``, and
     ``z_i = mean_i + exp(logstd_i) ε``, ε normal, while training; in eval mode z is the mean.
 
     Arguments and shapes: as `GAE`. Parameters: those of `hidden`, `mean` and `logstd`, three `GCNConv`.
-    The `loss` has the divergence from N(0, 1) besides, ``-Σ (1 + 2 logstd - mean² - exp(2 logstd)) / (2 N²)``, which
+    The `loss` adds the divergence from N(0, 1), ``-Σ (1 + 2 logstd - mean² - exp(2 logstd)) / (2 N²)``, which
     is PyG's `kl_loss` / N.
 
     Source: T. N. Kipf and M. Welling, Variational Graph Auto-Encoders, 2016, section 1.
@@ -177,7 +177,8 @@ class VGAE(GAE):
     def distribution(
         self, x: Features, graph: Graph | Tensor, edge_weight: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mean and log-deviation of every node, each [N, out_channels]; the latter is at most 10, as PyG has it."""
+        """Mean and log standard deviation of every node, each [N, out_channels]; the latter is clamped to at most 10,
+        as in PyG."""
         graph = self._prepared(x, graph)
         h = self._hidden(x, graph, edge_weight)
         logstd = self.logstd(h, graph, edge_weight).clamp(max=MOST_LOGSTD)
@@ -193,7 +194,7 @@ class VGAE(GAE):
         edge_weight: Tensor | None = None,
         negatives: Tensor | None = None,
     ) -> Tensor:
-        """That of `GAE`, and the divergence."""
+        """The loss of `GAE` plus the divergence."""
         graph = self._prepared(x, graph)
         mean, logstd = self.distribution(x, graph, edge_weight)
         found = self._reconstruction(self._sample(mean, logstd), graph, negatives)

@@ -28,12 +28,12 @@ class ChebConv(Convolution):
     Args:
         in_channels, out_channels: widths F and F'.
         K: highest order, >= 0.
-        bias: whether there is a b, which starts at 0.
-        lambda_max: largest eigenvalue of L, or a bound of it; an nn.Parameter of one element learns.
+        bias: whether to add b, which starts at 0.
+        lambda_max: largest eigenvalue of L, or an upper bound; pass an nn.Parameter of one element to learn it.
 
-    forward(x, graph, edge_weight=None, lambda_max=None, batch=None): lambda_max, a number or a tensor [], takes the place
-    of the layer's; for a graph of G separate graphs it is [G], and batch [N] int64 says to which a node belongs. It may
-    require a gradient. No value may be <= 0 or NaN.
+    forward(x, graph, edge_weight=None, lambda_max=None, batch=None): lambda_max, a number or a tensor [], replaces
+    that of the layer. For a graph that consists of G separate graphs it is [G], and batch [N] int64 says which one
+    each node belongs to. It may require a gradient. No value may be <= 0 or NaN.
 
     Shapes: as `GCNConv`. Parameters: weight [K + 1, F, F'], bias [F'].
 

@@ -27,15 +27,15 @@ def _widths(**widths: int) -> None:
 class ConvLSTMCell(_Gates):
     r"""One step of a ConvLSTM: gates = W_ih * x + W_hh * h + b, then `amstel.ops.conv_lstm_cell`.
 
-    For whole sequences take `ConvLSTM`, which is faster; this is for loops whose input depends on the state.
+    For whole sequences use `ConvLSTM`, which is faster. This is for loops whose input depends on the state.
 
     Args:
         in_channels, hidden_channels: C_in and C.
-        kernel_size: side of both kernels, or (height, width); even kernels pad one more below and to the right.
-        bias: whether there is a b; it starts at 0, at 1 for the forget gate.
-        peephole: whether the gates see the cell state, one weight a channel (starts at 0).
-        state_dtype: of c: None for that of the c that is given, or of the gates without one. torch.float32 loses no
-            bits from step to step in bfloat16 or float16.
+        kernel_size: size of both kernels, or (height, width); even kernels pad one more at the bottom and right.
+        bias: whether to add b, which starts at 0, and at 1 for the forget gate.
+        peephole: whether the gates see the cell state, one weight per channel (starts at 0).
+        state_dtype: dtype of c; None: that of the given c, or else of the gates. torch.float32 avoids rounding c at
+            every step in bfloat16 and float16.
         device, dtype: of the parameters.
 
     Shapes: x [N, C_in, H, W]; state None (zeros) or (h, c), each [N, C, H, W]; result (h, c).
@@ -96,50 +96,51 @@ class ConvLSTM(nn.Module):
     r"""Stacked, optionally bidirectional ConvLSTM over a sequence, with the interface of torch.nn.LSTM.
 
     Args:
-        in_channels, hidden_channels: C_in and C; a list has the C of every layer.
-        kernel_size: side of the kernels, or (height, width), or a list of these, one for every layer (two integers are
-            height and width of all layers: write [3, 5] for two layers as [(3, 3), (5, 5)]).
-        num_layers: layers, each on the output of the one below; None: as many as the lists have, or 1.
-        bias: whether the gates have a bias; it starts at 0, at forget_bias for the forget gate.
+        in_channels, hidden_channels: C_in and C; pass a list for one C per layer.
+        kernel_size: size of the kernels, or (height, width), or a list of these with one per layer (two integers
+            always mean height and width: for 3x3 in one layer and 5x5 in the next, write [(3, 3), (5, 5)]).
+        num_layers: number of stacked layers; None: the length of the lists, or 1.
+        bias: whether the gates have a bias, which starts at 0, and at forget_bias for the forget gate.
         batch_first: x and output are [N, T, ...] instead of [T, N, ...].
-        bidirectional: a second direction from the last step to the first; the channels of both are concatenated.
-        dropout: rate of whole channels dropped between layers while training.
-        peephole: whether the gates see the cell state: True for one weight a channel, "full" for one a channel and
-            place, as in the paper, which needs feature_size.
+        bidirectional: also run from the last step to the first, and concatenate the channels of both directions.
+        dropout: probability of dropping whole channels between layers in training.
+        peephole: whether the gates see the cell state: True for one weight per channel, "full" for one per channel
+            and position, as in the paper, which needs feature_size.
         dilation: of both convolutions.
-        padding: "same", or "valid" for input convolutions without padding, in every layer: output and state of
-            a layer are then dilation * (k - 1) smaller than what it reads.
+        padding: "same", or "valid" for input convolutions without padding in every layer; the output and state of a
+            layer are then dilation * (k - 1) smaller than its input.
         return_sequences: False returns only the last layer's last output, [N, C, H, W], and stores one frame of it.
         memory: "store" keeps the activated gates for the backward pass, "recompute" computes them again.
-        state_dtype: of c_n: None for that of c_0, or of the output without one. torch.float32 loses no bits of a
-            bfloat16 or float16 sequence that goes on with its state in a later call.
-        stride: of the input convolution, or a list of strides as of kernel_size; padded as
-            torch.nn.Conv2d(padding=k // 2), it leaves ceil(H / stride) rows.
-        padding_mode: "zeros", "reflect", "replicate" or "circular", of both convolutions, as torch.nn.Conv2d has.
-        layer_norm: normalize W_ih * x and W_hh * h, each over all of its 4C channels and places, before they are added.
-            The scale and shift that are learned are of every channel; with feature_size of every channel and place.
-        recurrent_dropout: rate of whole channels of h dropped on the way into W_hh while training, the same ones
-            in every step of a sequence.
-        zoneout: probability of each element of h and c to stay what it was in a step while training; then its mean.
-        residual: layers from the second on add their input to their output (all of one width, padding "same").
-        forget_bias: what the bias of the forget gate starts at.
-        feature_size: (H, W) of x, or one number, where parameters depend on it.
-        stateful: go on with the state of the last call, detached, when none is given; `reset_state` forgets it. Of
-            short types c is kept in float32. The state is no part of the state_dict. One direction only.
-        return_all_layers: output is a tuple of the outputs of all layers instead of that of the last.
+        state_dtype: dtype of c_n; None: that of c_0, or else of the output. With torch.float32, a bfloat16 or float16
+            sequence can be continued from its state without loss of precision.
+        stride: of the input convolution, or a list as for kernel_size; with the padding of torch.nn.Conv2d(padding=k
+            // 2), ceil(H / stride) rows remain.
+        padding_mode: "zeros", "reflect", "replicate" or "circular", of both convolutions, as in torch.nn.Conv2d.
+        layer_norm: normalize W_ih * x and W_hh * h, each over all of its 4C channels and positions, before they are
+            added. There is one learned scale and shift per channel; with feature_size, per channel and position.
+        recurrent_dropout: probability of dropping whole channels of h before W_hh in training, the same ones in every
+            step of a sequence.
+        zoneout: probability that an element of h or c keeps its previous value in a training step; in evaluation, the
+            mean.
+        residual: layers after the first add their input to their output (equal widths, padding "same").
+        forget_bias: initial bias of the forget gate.
+        feature_size: (H, W) of x, or one number, for parameters that depend on it.
+        stateful: continue from the (detached) state of the last call if none is given; `reset_state` forgets it. For
+            16-bit types, c is kept in float32. The state is not part of the state_dict. One direction only.
+        return_all_layers: return a tuple with the outputs of all layers instead of that of the last one.
         device, dtype: of the parameters.
 
     Shapes: x [T, N, C_in, H, W]; state None (zeros) or (h_0, c_0), each [num_layers * D, N, C, H, W] with D = 2 if
     bidirectional, else 1, in torch.nn.LSTM's order (layer 0 forward, layer 0 backward, layer 1 forward, ...);
-    lengths None or [N] integers from 1 to T: what lies past the end of a sequence is neither read nor
-    differentiated, the output there is 0 and the state is that of the last step.
+    lengths None or [N] integers from 1 to T: values past the end of a sequence are ignored and get no gradient, the
+    output there is 0, and the state is that of the last step.
     Returns output [T, N, D * C, H, W] and (h_n, c_n), each [num_layers * D, N, C, H, W]. With padding="valid" or a stride
     H and W of output and states are the smaller ones; with several layers, whose sizes then differ, or with layers of
     different widths, h_0, c_0, h_n and c_n are tuples of num_layers * D tensors [N, C_l, H_l, W_l] instead.
 
-    The fused operator runs every layer, except where one of stride, padding_mode, peephole="full", layer_norm, zoneout
-    or (while training) recurrent_dropout is used: those go step by step through PyTorch's convolutions, which is slower,
-    and in short types rounds the result of each convolution.
+    The fused operator runs every layer unless you use stride, padding_mode, peephole="full", layer_norm, zoneout or
+    (in training) recurrent_dropout. Such layers run step by step with PyTorch's convolutions, which is slower and, in
+    16-bit types, rounds the result of each convolution.
 
     Source: X. Shi et al., Convolutional LSTM Network, NeurIPS 2015, equation 3; layer_norm: J. Ba et al., 2016;
     recurrent_dropout: Y. Gal and Z. Ghahramani, NeurIPS 2016; zoneout: D. Krueger et al., ICLR 2017.
@@ -272,16 +273,16 @@ class ConvLSTM(nn.Module):
         return height, width
 
     def reset_parameters(self) -> None:
-        """Every layer and direction as `ConvLSTMCell.reset_parameters` does."""
+        """Reset every layer and direction like `ConvLSTMCell.reset_parameters`."""
         for layer in self.layers:
             cast(_Gates, layer).reset_parameters()
 
     def reset_state(self) -> None:
-        """Forget the state that stateful=True keeps: the next call begins with zeros."""
+        """Forget the state kept by stateful=True: the next call starts from zeros."""
         self._state = None
 
     def _initial(self, x: Tensor, state: Any) -> Any:
-        """(h_0, c_0), each with one tensor a layer and direction, or None; x [T, N, C_in, H, W]."""
+        """(h_0, c_0), each with one tensor per layer and direction, or None; x [T, N, C_in, H, W]."""
         count = len(self.layers)
         if state is None:
             if self._state is None:

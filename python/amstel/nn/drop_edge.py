@@ -10,11 +10,11 @@ from amstel.graph import Graph
 
 
 class DropEdge(nn.Module):
-    r"""While training, drops each edge with probability p: its weight becomes 0, and the Graph stays as it is.
+    r"""In training, drops each edge with probability p by setting its weight to 0; the Graph stays the same.
 
-    The result is an `edge_weight` [E] for every layer and for `amstel.ops.spmm`, whose normalization counts what is left,
-    as in the paper; nothing is scaled by 1 / (1 - p). Differentiable in edge_weight. In eval mode, or with p = 0, the
-    edge_weight that was given comes back.
+    The result is an `edge_weight` [E] for any layer and for `amstel.ops.spmm`, which normalizes by the remaining
+    edges, as in the paper; nothing is scaled by 1 / (1 - p). Differentiable in edge_weight. In evaluation mode, or
+    with p = 0, edge_weight is returned unchanged.
 
     Args:
         p: rate, in [0, 1).

@@ -30,7 +30,7 @@ _EPSILON = 1e-3  # of the batch normalizations
 
 
 class _Conv(nn.Conv2d):
-    """A convolution with ceil(size / stride) cells a side; `late` moves its window a pixel to the right and down."""
+    """A convolution with ceil(size / stride) cells per side; `late` moves its window a pixel to the right and down."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, late: bool = False

@@ -14,24 +14,26 @@ from amstel.nn.conv_lstm import ConvLSTM
 
 
 class ConvLSTMForecaster(nn.Module):
-    r"""Two stacks of ConvLSTMs: one reads the frames, the other goes on from its states and draws the next ones.
+    r"""Two stacks of ConvLSTMs: one reads the frames, and the other continues from its states and predicts the next
+    ones.
 
-    Frames are cut into squares of `patch` pixels, which become channels. The encoder's last states (H, C) of every layer
-    are the first ones of the forecaster, which reads nothing (zeros); the outputs of all its layers together, through
-    a 1x1 convolution, are the logits of the pixels of the next frames.
+    Frames are cut into squares of `patch` pixels, which become channels. The last states (H, C) of each encoder layer
+    are the initial states of the forecaster, whose input is zero. A 1x1 convolution of the outputs of all its layers
+    gives the logits of the pixels in the next frames.
 
     Args:
         in_channels: of the frames.
-        hidden_channels: of a layer, or of each; both stacks are alike.
-        kernel_size: of a layer, or of each.
-        patch: side of the squares, which must divide the height and the width of the frames.
+        hidden_channels: of every layer, or a list with one per layer; both stacks are the same.
+        kernel_size: of every layer, or a list with one per layer.
+        patch: side of the squares; must divide the height and width of the frames.
         batch_first: frames and result begin [N, T].
         device, dtype: of the parameters.
-        options: more of `ConvLSTM`, that keep the size of the maps: padding_mode, peephole, layer_norm, memory, ...
+        options: further options of `ConvLSTM` that keep the size of the maps: padding_mode, peephole, layer_norm,
+            memory, ...
 
     Shapes: frames [T, N, C, H, W] (intensities in [0, 1], say); steps, the number K of frames to forecast. Returns logits
     [K, N, C, H, W]; their sigmoid is the forecast, and `torch.nn.functional.binary_cross_entropy_with_logits` the
-    paper's loss. For frames that are not between 0 and 1 take the logits as they are, and another loss.
+    paper's loss. For frames outside [0, 1], use the logits directly, with another loss.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -76,7 +78,7 @@ class ConvLSTMForecaster(nn.Module):
         self.readout = nn.Conv2d(sum(widths), pixels, 1, **how)
 
     def reset_parameters(self) -> None:
-        """Every part as its own reset_parameters does."""
+        """Reset the parameters of every part."""
         self.encoder.reset_parameters()
         self.forecaster.reset_parameters()
         self.readout.reset_parameters()

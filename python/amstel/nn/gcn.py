@@ -20,28 +20,28 @@ ORDERS = ("auto", "transform_first", "propagate_first")
 
 
 class GCNConv(Convolution):
-    r"""Graph convolution ``Y = act(Â X W + b)``, or with a weight of its own for the node itself
-    ``Y = act(X W_self + Â X W + b)``, where Â = R (A + λI) C as `amstel.ops.spmm` normalizes it.
+    r"""Graph convolution ``Y = act(Â X W + b)``, or ``Y = act(X W_self + Â X W + b)`` with a separate weight for the
+    node itself, where Â = R (A + λI) C is normalized as in `amstel.ops.spmm`.
 
     Args:
         in_channels, out_channels: widths F and F'. Without features in_channels is N; -1 takes it from the first
             input.
-        bias: whether there is a b, which starts at 0.
+        bias: whether to add b, which starts at 0.
         norm: "sym", "row", "sym_inout" or "none", see `amstel.ops.spmm`.
-        self_loops: λ, the weight of the loops that are added; an nn.Parameter of one element learns.
-        self_weight: whether there is a W_self (the first-order model; then self_loops=0 is the paper's).
+        self_loops: λ, the weight of the added self-loops; pass an nn.Parameter of one element to learn it.
+        self_weight: whether to use W_self (the first-order model; the paper then has self_loops=0).
         activation: None or "relu".
-        order: "transform_first" computes Â (X W), "propagate_first" (Â X) W. "auto" takes the one
-            that propagates fewer columns, forward and backward; sparse or no features are transformed first.
+        order: "transform_first" computes Â (X W), "propagate_first" (Â X) W. "auto" propagates fewer columns,
+            counting forward and backward; sparse or missing features are transformed first.
         device, dtype: of the parameters.
 
-    forward(x, graph, edge_weight=None): edge_weight [E], which may learn, takes the place of the graph's own weights.
+    forward(x, graph, edge_weight=None): edge_weight [E] replaces the graph's own weights and may require a gradient.
 
-    Shapes: x [N, F] or [B, N, F], dense; or a torch.sparse_csr tensor [N, F] (its structure is converted once
-    a tensor and forgotten with it; no gradient to it); or None, which stands for X = I. graph: a `Graph` of
-    N nodes, or an edge_index [2, E] that is converted in every call. Or x = (x_src, x_dst) with a bipartite graph, as
-    `amstel.ops.spmm` defines it; W_self is then for x_dst. Or a `SampledGraph` of N sources, whose targets are the first
-    of them. Result: [N, F'] or [B, N, F'], with a row for each target.
+    Shapes: x [N, F] or [B, N, F], dense; or a torch.sparse_csr tensor [N, F] (its structure is converted once per
+    tensor; it gets no gradient); or None, which means X = I. graph: a `Graph` of N nodes, or an edge_index [2, E]
+    that is converted in every call. Or x = (x_src, x_dst) with a bipartite graph, as `amstel.ops.spmm` defines it;
+    W_self is then for x_dst. Or a `SampledGraph` of N sources, whose targets are the first of them. Result: [N, F']
+    or [B, N, F'], with a row for each target.
     Parameters: weight [F, F'], weight_self [F, F'], bias [F'], weights Glorot-initialized.
 
     Raises:
@@ -137,15 +137,16 @@ class GCN(nn.Module):
         num_layers: number of layers, >= 1.
         dropout: rate, on the input of every layer while training; on sparse features it acts on the
             non-zeros, and X = I is not dropped out.
-        bias: whether the layers have biases; the paper's code has none.
-        residual: whether a layer between equal widths adds its input to its result (the paper, equation 15).
+        bias: whether the layers have biases; the paper's code does not use any.
+        residual: whether layers of equal input and output width add their input to their output (equation 15 of the
+            paper).
         jumping: None, "cat" or "max": all layers have hidden_channels, and a linear `head` reads their results side by
             side, or their maximum (Xu et al., Representation Learning on Graphs with Jumping Knowledge Networks, 2018).
-        drop_edge: rate at which the edges of every forward pass are dropped while training, see `DropEdge`.
+        drop_edge: fraction of edges to drop in every training step, see `DropEdge`.
 
-    Shapes: x and graph as `GCNConv`; result: logits [N, out_channels] or [B, N, out_channels]. graph may be a list of a
-    `SampledGraph` a layer, as the batches of `amstel.data.NeighborLoader` have them (`batch.layers`), with x for the
-    sources of the first of them; the logits are then those of the targets of the last.
+    Shapes: x and graph as `GCNConv`; result: logits [N, out_channels] or [B, N, out_channels]. graph may be a list
+    with one `SampledGraph` per layer (`batch.layers` of `amstel.data.NeighborLoader`), with x for the sources of the
+    first one; the logits are then for the targets of the last one.
 
     Source: T. N. Kipf and M. Welling, ICLR 2017, equation 9 and section 5.2.
     `amstel.apps.graphs.train.study` trains it by the paper's protocol, many seeds at a time.
@@ -202,7 +203,7 @@ class GCN(nn.Module):
         return self.layers[0].in_channels  # type: ignore[return-value]
 
     def reset_parameters(self) -> None:
-        """Every layer as it does itself."""
+        """Reset the parameters of every layer."""
         for layer in self.layers:
             layer.reset_parameters()  # type: ignore[operator]
         if self.jumping is not None:
@@ -237,7 +238,7 @@ class GCN(nn.Module):
         return x
 
     def _graphs(self, x: Any, graph: Any) -> list[Any]:
-        """One graph a layer."""
+        """One graph per layer."""
         if not isinstance(graph, (list, tuple)):
             square = isinstance(graph, SampledGraph) and graph.is_square  # the nodes of all layers
             return [prepare(x, graph, self.in_channels, sampled=square)] * len(self.layers)

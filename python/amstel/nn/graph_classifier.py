@@ -15,8 +15,8 @@ from amstel.ops.segment import REDUCTIONS, segment_reduce
 
 
 class GraphClassifier(nn.Module):
-    r"""Layers ``H_l = relu(Â H_(l-1) W_l + b_l)``, H_0 = X, and logits ``dropout([pool(H_1) ... pool(H_L)]) W + b``, where
-    `pool` makes one row a graph of the rows of its nodes.
+    r"""Layers ``H_l = relu(Â H_(l-1) W_l + b_l)``, H_0 = X, and logits ``dropout([pool(H_1), ..., pool(H_L)]) W +
+    b``, where `pool` reduces the rows of each graph's nodes to one row.
 
     Args:
         in_channels, hidden_channels: widths of X and of the layers; in_channels -1 takes it from the first input.
@@ -24,7 +24,7 @@ class GraphClassifier(nn.Module):
         num_layers: L, >= 1.
         dropout: rate, before the classifier while training.
         pool: "mean", "sum" or "max".
-        propagate: False leaves the edges out (Â = I), which tells what the features alone are worth.
+        propagate: False ignores the edges (Â = I), to see how far the features alone go.
         device, dtype: of the parameters.
 
     forward(x, graph, edge_weight=None): x [N, F], dense; graph: a `Graph.batch` of G graphs, or one `Graph`; result:
@@ -72,7 +72,7 @@ class GraphClassifier(nn.Module):
         return self.layers[0].in_channels  # type: ignore[return-value]
 
     def reset_parameters(self) -> None:
-        """Every layer as it does itself."""
+        """Reset the parameters of every layer."""
         for layer in (*self.layers, self.head):
             layer.reset_parameters()
 

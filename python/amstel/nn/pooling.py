@@ -1,4 +1,4 @@
-"""Pooling of whole graphs: the features of its nodes as one vector a graph."""
+"""Pooling of whole graphs: the features of its nodes as one vector per graph."""
 
 from __future__ import annotations
 

@@ -16,15 +16,15 @@ from amstel.ops.spmm import NORMS, spmm
 
 
 class SGConv(Convolution):
-    r"""Simplified graph convolution ``Y = Â^K X W + b``, with Â = R (A + λI) C as `amstel.ops.spmm` normalizes it.
+    r"""Simplified graph convolution ``Y = Â^K X W + b``, with Â = R (A + λI) C normalized as in `amstel.ops.spmm`.
 
     Args:
         in_channels, out_channels: widths F and F'; in_channels -1 takes it from the first input.
         K: number of propagations, >= 0.
-        bias: whether there is a b, which starts at 0.
+        bias: whether to add b, which starts at 0.
         norm, self_loops: as `GCNConv`.
 
-    forward(x, graph, edge_weight=None): as `GCNConv`, without pairs. It propagates the narrower of X and X W.
+    forward(x, graph, edge_weight=None): as `GCNConv`, without pairs. It propagates X or X W, whichever is narrower.
     Parameters: weight [F, F'], bias [F'].
 
     Source: F. Wu et al., Simplifying Graph Convolutional Networks, ICML 2019, equation 8.
@@ -131,8 +131,8 @@ class GCN2Conv(nn.Module):
     Args:
         channels: width F of input and result.
         alpha: share α of the first layer's input X_0, in [0, 1].
-        theta, layer: of β, both or neither; without them β = 1.
-        shared_weights: whether X_0 shares W; else it has its own, weight_initial.
+        theta, layer: determine β; give both or neither. Without them, β = 1.
+        shared_weights: whether X_0 shares W; otherwise it has its own weight, weight_initial.
         norm, self_loops: as `GCNConv`.
 
     forward(x, x_0, graph, edge_weight=None): x and x_0 [N, F] or [B, N, F]. Parameters: weight [F, F] (and

@@ -38,67 +38,66 @@ _OF_CONV = {
 
 
 class RIM(nn.Module, metaclass=Placed):
-    r"""A learned iteration that turns the gradient of the log-likelihood into steps of the estimate.
+    r"""A learned iteration that turns the gradient of the log-likelihood into updates of the estimate.
 
     .. code-block:: text
 
         x_t = Ψ(η_t)      g_t = Ψ'(η_t) ⊙ A^H (A x_t - y) / σ²
         η_{t+1} = η_t + h(g_t, η_t, s_t)      s_{t+1} = h*(g_t, η_t, s_t)
 
-    where h is a small network that sees the forward model A through the gradient alone. There are two:
+    where h is a small network that sees the forward model A only through the gradient. There are two networks:
 
-    * "conv", that of the paper, with two convolutional GRUs: convolution 5x5, ReLU, GRU, convolution 3x3, ReLU, GRU,
-      convolution 3x3.
-    * "unet", `amstel.nn.unet.RecurrentUNet`, which sees much farther for the same time: a U-Net without biases of four
-      scales, whose GRU lives at an eighth of the size and which hands its last features on to the next step. It reads
-      η_t, σ² g_t and a map of σ, with σ = `physics.sigma`, a number, a tensor [N] or a map
-      [N, 1, H, W]; 1 where the physics has none.
+    * "conv", the network of the paper, with two convolutional GRUs: convolution 5x5, ReLU, GRU, convolution 3x3,
+      ReLU, GRU, convolution 3x3.
+    * "unet", `amstel.nn.unet.RecurrentUNet`, which has a much larger receptive field for the same time: a U-Net with
+      four scales and no biases, with a GRU at an eighth of the size. It passes its last features on to the next step.
+      It reads η_t, σ² g_t and a map of σ, with σ = `physics.sigma`, a number, a tensor [N] or a map [N, 1, H, W]; 1
+      where the physics has none.
 
     Args:
-        channels: C of the images; 2 where they are complex, as their real and imaginary part.
-        features: of "conv" and its two states, default 64; of "unet" at the full size, default 16, and two, four and
-            eight times as many at the coarser scales.
-        steps: T, how many estimates follow each other.
+        channels: C of the images; 2 for complex images, as real and imaginary part.
+        features: channels of "conv" and of its two states, default 64; channels of "unet" at full size, default 16,
+            with two, four and eight times as many at the coarser scales.
+        steps: T, the number of estimates.
         link: Ψ, "identity", or "logistic" for images between 0 and 1, Ψ(η) = 1 / (1 + exp(-η)).
-        detach_gradient: stop the gradient of training where it passes through g_t, the forward model. Through η_t and
-            the states it goes on; training needs no gradient of the forward model then.
-        network: "conv" or "unet"; what follows is of "conv" alone, but for memory, use_estimate, recurrent, depth and
-            gradient_step.
-        stride: of the first convolution; the last one makes stride² pixels of one. The network is about stride² times
-            as fast, and sees stride times as far.
-        memory: what is kept for the gradient, always with the same bits. "store": everything; "recompute": η and the
-            two states of a step, about an eighth, for a second forward pass; "chunked": those of every sqrt(T)-th
+        detach_gradient: in training, stop the gradient at g_t, so that the gradient of the forward model is not
+            needed. It still flows through η_t and the states.
+        network: "conv" or "unet". All further arguments except memory, use_estimate, recurrent, depth and
+            gradient_step are for "conv" only.
+        stride: of the first convolution; the last one turns one pixel into stride². The network is about stride²
+            times as fast, and its receptive field stride times as large.
+        memory: what is kept for the gradient; the results are bit-identical. "store": everything; "recompute": η and
+            the two states of a step, about an eighth, for a second forward pass; "chunked": those of every sqrt(T)-th
             step, for a third one; a number k: of every k-th step.
         use_estimate: whether the network sees η_t, or g_t alone.
-        recurrent: whether there are states; False: two convolutions with ReLU, of as many weights, in place of each GRU;
-            "unet" has nothing in its place.
-        kernel_sizes: of the three convolutions, odd. gru_kernel_size: of those in the GRUs.
+        recurrent: whether there are states. False: each GRU is replaced by two convolutions with ReLU and as many
+            weights; in "unet" it is left out.
+        kernel_sizes: of the three convolutions, odd. gru_kernel_size: of the GRUs.
         dilation: of the second convolution.
-        gradient_step: α of a plain step that the network's is added to, η_{t+1} = η_t - α g_t + h(g_t, η_t, s_t).
-        depth: how many of those, each with its ReLU, follow each other between the two GRUs; of "unet" the residual
-            blocks at each scale, on the way down and on the way up.
+        gradient_step: α of a plain gradient step, added to that of the network: η_{t+1} = η_t - α g_t + h(g_t, η_t, s_t).
+        depth: number of convolutions with ReLU between the two GRUs; for "unet", of residual blocks per scale, on the
+            way down and on the way up.
         padding_mode: of the three convolutions, "zeros", "replicate" or "reflect".
         reset: of the GRUs, see `amstel.nn.ConvGRUCell`.
         state_relu: whether a GRU's output goes through a ReLU on its way to the next convolution.
 
-    `model(y, physics, steps=None, initial=None)` returns the list of the estimates x_1 ... x_T, the last one being the
-    result; they have the shape and dtype of `physics.adjoint(y)`, images [N, C, H, W], or complex [N, H, W] with C = 2.
+    `model(y, physics, steps=None, initial=None)` returns the list of estimates x_1 ... x_T, the last of which is the
+    result, in the shape and dtype of `physics.adjoint(y)`: [N, C, H, W], or complex [N, H, W] with C = 2.
 
     * y: measurements.
-    * physics: anything with `.adjoint(y)` and `.gradient(x, y)`, as the models of `amstel.inverse`, whose
-      `.prepare(y)` is used where there is one.
-    * steps: T of this call. Weights are good for as many steps as they were trained with, and diverge with many more:
-      `trained_steps`, which `pretrained` sets, is the largest T that the model takes; None: any.
+    * physics: a model of `amstel.inverse`, or anything with `.adjoint(y)`, `.gradient(x, y)`, and perhaps `.prepare(y)`.
+    * steps: T for this call. Running many more steps than in training diverges, so `trained_steps`, which
+      `pretrained` sets, is the largest T that the model accepts; None: any.
     * initial: x_0; None: `physics.adjoint(y)`. With the logistic link it is clamped to [0.01, 0.99] first, so that η_0
       is finite and Ψ' there is not 0.
 
-    `step(given, state)` is h by itself. Differentiable in y, initial and the parameters; runs under autocast, where η
-    and the physics keep the dtype of `initial`, under torch.compile, and in DistributedDataParallel.
+    `step(given, state)` is h alone. Differentiable in y, initial and the parameters. Works under torch.compile, in
+    DistributedDataParallel, and under autocast, where η and the physics keep the dtype of `initial`.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
 
-    Complexity: with C' features, 50 C C' + 9 C'² + 9 C C' + 12 C'² multiplications a pixel and step; "unet" about
+    Complexity: with C' features, 50 C C' + 9 C'² + 9 C C' + 12 C'² multiplications per pixel and step; "unet" about
     190 C'² + 36 C C'.
 
     Source: P. Putzky, M. Welling, Recurrent Inference Machines for Solving Inverse Problems, arXiv 1706.04008,
@@ -211,11 +210,12 @@ class RIM(nn.Module, metaclass=Placed):
 
     @classmethod
     def pretrained(cls, name: str) -> RIM:
-        """The network with weights that ship, "gray", "color", "3task", "sr", "mri" or "complex", in evaluation mode.
+        """A network with bundled weights, "gray", "color", "3task", "sr", "mri" or "complex", in evaluation mode.
 
-        "gray" and "color" are denoisers, "complex" is one of complex images, as two channels; "sr" enlarges a gray image
-        2, 3 or 4 times; "mri" takes complex images of several coils; "3task" denoises, fills holes and enlarges. All are
-        U-Nets but "gray_conv", the gray denoiser of the last release. See their cards. Needs the extra [restore].
+        "gray" and "color" are denoisers, and "complex" is a denoiser for complex images, as two channels. "sr"
+        enlarges a gray image by 2, 3 or 4. "mri" reconstructs complex images from several coils. "3task" denoises,
+        inpaints and enlarges. All are U-Nets except "gray_conv", the gray denoiser of the previous release. See their
+        cards. Needs the extra [restore].
         """
         from amstel import weights
 

@@ -75,42 +75,44 @@ class _Light(nn.Module):
 
 
 class SINT(nn.Module, metaclass=Placed):
-    """Describes boxes of an image so that boxes of the same object have a high inner product.
+    """Describes boxes in an image so that boxes of the same object have a high inner product.
 
-    The two streams of the paper share their parameters, so that they are one module: the same network describes the
-    target of the first frame and the candidates of later ones.
+    The two streams of the paper share their parameters, so here they are one module: the same network describes the
+    target in the first frame and the candidates in later ones.
 
         maps = backbone(image)
         description(box) = concat over maps of unit(roi_pool(map, box)),    unit(x) = x / |x|, 0 for x = 0
         score(box) = <description(box), query>
 
-    A pooled map is flattened in the order (C, Ph, Pw). With L layers of unit norm a box's score with itself is L.
+    A pooled map is flattened in the order (C, Ph, Pw). With L layers of unit norm, the score of a box with itself is
+    L.
 
     Args:
         backbone:
             "light": the first stages of EfficientNet-Lite0 at strides 4, 8 and 16, each map projected to 24, 40 and
-            64 channels: 6,272 numbers a box, 1 MB of weights, and milliseconds for a search window on one core.
-            "vgg16": the paper's. VGG-16 with its first two poolings only, so at stride 4; conv4_3 and conv5_3 are pooled,
-            and fc6 (without ReLU) of the pooled conv5_3 is a third layer: 2 * 25,088 + 4,096 = 54,272 numbers a box.
-            A module: called with images [N, 3, H, W], RGB in [0, 1], it returns a list of maps, and has the attributes
-            `channels` and `strides` (of every map) and `receptive_field` (as below); if it has a method
-            `trainable()`, that says what is trained, as below.
-        output_size: cells a side of a pooled map.
+            64 channels: 6,272 numbers per box, 1 MB of weights, and milliseconds for a search window on one core.
+            "vgg16": the paper's. VGG-16 with only its first two pooling layers, so at stride 4; conv4_3 and conv5_3
+            are pooled, and fc6 (without ReLU) of the pooled conv5_3 is a third layer: 2 * 25,088 + 4,096 = 54,272
+            numbers per box.
+            A module that takes images [N, 3, H, W], RGB in [0, 1], and returns a list of maps. It has the attributes
+            `channels` and `strides` (one per map) and `receptive_field` (see below), and optionally a method
+            `trainable()` (see below).
+        output_size: cells per side of a pooled map.
 
     Attributes:
         spatial_scales: 1 / stride of every map.
-        receptive_field: pixels of context that a cell of a map sees to either side of its own. A crop that begins at
-            a multiple of the largest stride has, so far from its sides, the maps of the whole image.
-        layers: number of parts of unit norm in a description.
-        size: numbers in a description.
+        receptive_field: pixels of context that a cell sees on either side. At least that far from its sides, a crop
+            that begins at a multiple of the largest stride has the same maps as the whole image.
+        layers: number of unit-norm parts in a description.
+        size: length of a description.
 
-    Differentiable in the parameters and the image, not in the boxes. Every method takes what `amstel.ops.roi_pool` takes
-    as boxes: [K, 5] (index of the image, x1, y1, x2, y2 in pixels, both ends inside), or a list of [L, 4], one an image;
-    and raises what it raises.
+    Differentiable in the parameters and the image, not in the boxes. Boxes are as for `amstel.ops.roi_pool`: [K, 5]
+    (index of the image, x1, y1, x2, y2 in pixels, both ends inside), or a list of [L, 4], one per image; so are the
+    errors.
 
     Source: R. Tao, E. Gavves and A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016
-    (arXiv 1605.05863), section 3 and figure 2. The authors' weights took BGR minus the mean pixel; these take RGB in [0, 1],
-    as torchvision's do.
+    (arXiv 1605.05863), section 3 and figure 2. The authors' weights expected BGR minus the mean pixel; these expect
+    RGB in [0, 1].
 
     Example:
         >>> model = amstel.nn.SINT()
@@ -140,7 +142,7 @@ class SINT(nn.Module, metaclass=Placed):
 
     @classmethod
     def pretrained(cls) -> SINT:
-        """The light network with the weights that ship, in evaluation mode; needs the extra [track]."""
+        """The light network with the bundled weights, in evaluation mode. Needs the extra [track]."""
         from amstel import weights
 
         model = cls("light")
@@ -149,12 +151,12 @@ class SINT(nn.Module, metaclass=Placed):
 
     @property
     def layers(self) -> int:
-        """How many normalized descriptions are put one after the other."""
+        """Number of normalized descriptions that are concatenated."""
         return len(self.spatial_scales) + (self.fc6 is not None)
 
     @property
     def size(self) -> int:
-        """Length of the description of a box."""
+        """Length of a box's description."""
         return self._pooled_size + (0 if self.fc6 is None else self.fc6.out_features)
 
     @property
@@ -162,7 +164,7 @@ class SINT(nn.Module, metaclass=Placed):
         return sum(self.backbone.channels) * self.output_size**2
 
     def trainable(self) -> Trainable:
-        """Parts to train, as (factor on the learning rate, parameters); whatever is in none of them stays as it is.
+        """Parts to train, as (factor of the learning rate, parameters). Everything else stays frozen.
 
         "vgg16": 0.01 for conv4_3 to conv5_3 and 1 for fc6; "light": 0.3 for the trunk and 1 for the projections; a module
         without a `trainable()` of its own: 1 for all of it.
@@ -174,7 +176,7 @@ class SINT(nn.Module, metaclass=Placed):
         return parts if self.fc6 is None else [*parts, (1.0, list(self.fc6.parameters()))]
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Maps [N, C_l, H_l, W_l] of images [N, 3, H, W], RGB in [0, 1], of the dtype of the parameters."""
+        """Feature maps [N, C_l, H_l, W_l] of images [N, 3, H, W], RGB in [0, 1], in the dtype of the parameters."""
         expected = "floating-point [N, 3, H, W], RGB in [0, 1]"
         _check.dense("image", image, expected)
         if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point() or not image.numel():
@@ -182,7 +184,7 @@ class SINT(nn.Module, metaclass=Placed):
         return self.backbone(image)
 
     def describe(self, features: Sequence[Tensor], boxes: Tensor | Sequence[Tensor]) -> Tensor:
-        """Descriptions [K, size] of boxes, from what `features` returned."""
+        """Descriptions [K, size] of boxes, from the maps that `features` returned."""
         pooled = [
             ops.roi_pool(x, boxes, self.output_size, scale).flatten(1)
             for x, scale in zip(features, self.spatial_scales, strict=True)
@@ -193,10 +195,10 @@ class SINT(nn.Module, metaclass=Placed):
         return torch.cat(parts, 1)
 
     def match(self, features: Sequence[Tensor], boxes: Tensor | Sequence[Tensor], query: Tensor) -> Tensor:
-        """Scores [K]: the inner products of the boxes' descriptions with a query [size], as it is given.
+        """Scores [K]: inner products of the boxes' descriptions with a query [size], which is not normalized.
 
         Equal to `describe(features, boxes) @ query` up to rounding, but the descriptions are never written; of the
-        pooled maps only what fc6 eats is.
+        pooled maps, only the input of fc6 is.
         """
         if autocast_dtype(features[0]) is None:  # where the widest dtype counts
             _check.vector("query", query, self.size, features[0])
@@ -214,8 +216,8 @@ class SINT(nn.Module, metaclass=Placed):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Takes this module's own state_dict and, with "vgg16", torchvision's: `features.*` and `classifier.0.*` (fc6,
-        for output_size 7); what it holds beyond that is left out."""
+        """Load this module's state_dict or, with "vgg16", torchvision's: `features.*` and `classifier.0.*` (fc6, for
+        output_size 7); other entries are ignored."""
         if self.fc6 is not None and "classifier.0.weight" in state_dict:
             own = {}
             for name, value in state_dict.items():
@@ -228,13 +230,14 @@ class SINT(nn.Module, metaclass=Placed):
 
 
 class MarginContrastiveLoss(nn.Module):
-    """Pulls descriptors of the same target together, and pushes those of others a margin apart.
+    """Pulls descriptors of the same target together, and pushes those of different targets apart by a margin.
 
         L = mean of 1/2 y d² + 1/2 (1 - y) max(0, margin - d²),   d² = |a - b|²
 
-    There is no root in it, so the gradient is finite where a = b. Descriptors are taken as they are: those of `SINT`
-    have norm 1 in each of their L layers, so that d² = 2 L - 2 <a, b> lies in [0, 4 L], and `margin=1.0` leaves
-    others alone once their mean cosine is below 1 - 1 / (2 L); `margin=L` asks for 1/2 whatever the number of layers.
+    There is no root in it, so the gradient is finite where a = b. Descriptors are not normalized. Those of `SINT`
+    have norm 1 in each of their L layers, so d² = 2 L - 2 <a, b> lies in [0, 4 L]. With `margin=1.0`, different
+    targets no longer contribute once their mean cosine is below 1 - 1 / (2 L); with `margin=L` the limit is 1/2 for
+    any number of layers.
 
     Args:
         margin: > 0.
@@ -244,7 +247,7 @@ class MarginContrastiveLoss(nn.Module):
     target, 0 for another. Result: a number, or [...]. Differentiable in a and b.
 
     Raises:
-        ValueError: a and b of other than equal D; y of another shape; a margin or reduction that is not allowed.
+        ValueError: a and b differ in D; y has a wrong shape; margin or reduction is not allowed.
 
     Source: R. Tao, E. Gavves and A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016
     (arXiv 1605.05863), equation 1.

@@ -65,22 +65,23 @@ def fourier_basis(
 ) -> tuple[Tensor, Tensor]:
     """The `modes` (default: all) smoothest eigenvectors of L = I - D^-1/2 A D^-1/2.
 
-        Args:
-            graph: symmetric.
-            modes: M, from 1 to N.
-            edge_weight: [E], in place of the graph's own weights, alike in both directions; then the basis is computed in
-    every call, and float64 if this is. Differentiable in it, through the degrees too, where no two eigenvalues are
-                equal.
+    Args:
+        graph: symmetric.
+        modes: M, from 1 to N.
+        edge_weight: [E], used instead of the graph's own weights, equal in both directions. The basis is then computed
+            in every call, and is float64 if edge_weight is. Differentiable in it, also through the degrees, where no two
+            eigenvalues are equal.
 
-        Returns:
-            eigenvalues [M], ascending and in [0, 2], and eigenvectors U [N, M], float32, computed in float64
-            once a Graph. Signs, and the basis where eigenvalues are equal, follow a rule and not the solver: in each
-            eigenspace the node with the largest part (the first of equals) gives a vector that is positive there, and
-            so on orthogonally to it. On the CPU the bits do not depend on the number of threads. O(N^3) time, O(N^2) memory: for graphs of some thousand nodes.
+    Returns:
+        eigenvalues [M], ascending and in [0, 2], and eigenvectors U [N, M], float32, computed in float64 once per Graph.
+        Signs, and the basis of repeated eigenvalues, follow a fixed rule rather than the solver: in each eigenspace, the
+        node with the largest part (the first of equals) determines a vector that is positive there, and so on
+        orthogonally to it. On the CPU the result is bit-identical for any number of threads. O(N^3) time and O(N^2)
+        memory: for graphs of a few thousand nodes.
 
-        Raises:
-            ValueError: the graph is not symmetric or has fewer nodes than `modes`, or edge_weight requires a gradient
-                and eigenvalues are equal, as those of nodes that are alike.
+    Raises:
+        ValueError: the graph is not symmetric or has fewer nodes than `modes`, or edge_weight requires a gradient and
+            some eigenvalues are equal, as for nodes that are alike.
     """
     if not isinstance(graph, Graph):
         _check.fail_type("graph", "an amstel.Graph", graph)

@@ -66,7 +66,7 @@ class RecurrentUNet(nn.Module, metaclass=Placed):
     Shapes: given [N, inputs, H, W] of any size, padded inside to multiples of 8 with its own border; out
     [N, outputs, H, W]; f [N, width, 8 ceil(H / 8), 8 ceil(W / 8)], h [N, 8 width, ceil(H / 8), ceil(W / 8)].
 
-    Complexity: about 9 width (inputs + width) + (150 blocks + 40) width² multiplications a pixel.
+    Complexity: about 9 width (inputs + width) + (150 blocks + 40) width² multiplications per pixel.
 
     Source: O. Ronneberger et al., U-Net, MICCAI 2015; without biases S. Mohan et al., Robust and Interpretable Blind
     Image Denoising via Bias-Free Convolutional Neural Networks, ICLR 2020; K. Zhang et al., Plug-and-Play Image

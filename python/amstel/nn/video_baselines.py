@@ -11,7 +11,7 @@ from amstel.nn.conv_lstm import ConvLSTM, _pair, _widths
 
 
 class FrameClassifier(_Sequence):
-    r"""Class scores of every frame by itself: the baseline without a memory.
+    r"""Class scores for each frame on its own: the baseline without memory.
 
     logits_t = W_2 dropout(tanh(W_1 x_t + b_1)) + b_2, with x_t the features averaged over the map;
     `amstel.nn.predict` averages the scores of a clip's frames.
@@ -63,7 +63,7 @@ class FrameClassifier(_Sequence):
 
 
 class LSTMClassifier(_Sequence):
-    r"""An LSTM on one vector a frame, with class scores after every step: the baseline without a map.
+    r"""An LSTM on one vector per frame, with class scores after every step: the baseline without feature maps.
 
     h_t = LSTM(x_t, h_{t-1}), logits_t = W_2 dropout(tanh(W_1 h_t + b_1)) + b_2, with x_t the features averaged over the
     map.
@@ -117,9 +117,9 @@ class LSTMClassifier(_Sequence):
 
 
 class ALSTM(_Sequence):
-    r"""An LSTM that reads the features at the places it attends to (soft attention).
+    r"""An LSTM that reads the features at the positions it attends to (soft attention).
 
-    z_t(p) = w_z · tanh(W_xa x_t(p) + W_ha h_{t-1} + b_a) at every place p of the map, a_t = softmax over p of z_t,
+    z_t(p) = w_z · tanh(W_xa x_t(p) + W_ha h_{t-1} + b_a) at every position p of the map, a_t = softmax over p of z_t,
     h_t = LSTM(sum_p a_t(p) x_t(p), h_{t-1}), and the head of `LSTMClassifier`.
 
     Args:
@@ -130,8 +130,8 @@ class ALSTM(_Sequence):
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
         batch_first: features and results begin [N, T].
-        initial_state: what h_0 and c_0 are made of: "first": tanh(W x_1 + b) of the first frame averaged over the map,
-            which keeps the model causal; "mean": of the mean over all frames, as the paper does, so that every step
+        initial_state: how h_0 and c_0 are computed. "first": tanh(W x_1 + b) from the first frame, averaged over the
+            map, which keeps the model causal; "mean": from the mean over all frames, as in the paper, so every step
             depends on the whole clip; "zeros".
 
     Shapes: features [T, N, C, H, W]; lengths None or [N] integers from 1 to T: what lies past the end of a clip is
@@ -196,7 +196,7 @@ class ALSTM(_Sequence):
 
 
 class ConvLSTMClassifier(_Sequence):
-    r"""A ConvLSTM over the feature maps, with class scores after every step.
+    r"""A ConvLSTM over feature maps, with class scores after every step.
 
     H_t = ConvLSTM(X_t, H_{t-1}) from a zero state, logits_t = W_2 dropout(tanh(W_1 flatten(H_t) + b_1)) + b_2.
 

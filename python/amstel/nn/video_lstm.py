@@ -1,7 +1,7 @@
 """VideoLSTM, ConvALSTM, and the fusion of an RGB and a flow stream.
 
 The models, with the baselines of `video_baselines`, map features of T frames to class scores after every step and,
-where they attend, to one attention map a step. They are causal: a step's outputs depend on no later frame (except with
+where they attend, to one attention map per step. They are causal: a step's outputs depend on no later frame (except with
 initial_state="mean").
 """
 
@@ -34,10 +34,10 @@ __all__ = [
 
 
 def fuse(rgb_logits: Tensor, flow_logits: Tensor) -> Tensor:
-    r"""Late fusion of two streams by product: p_k proportional to p_k(rgb) p_k(flow), which sums to 1.
+    r"""Late fusion of two streams: p_k proportional to p_k(rgb) p_k(flow), normalized to sum to 1.
 
-    Takes logits or log-probabilities [..., K], so that `fuse(predict(a).log(), predict(b).log())` fuses what
-    `predict` made of whole clips. Differentiable.
+    Takes logits or log-probabilities [..., K]. `fuse(predict(a).log(), predict(b).log())` fuses the predictions for
+    whole clips. Differentiable.
 
     Source: Z. Li et al., VideoLSTM Convolves, Attends and Flows for Action Recognition, CVIU 2018 (arXiv 1607.01794),
     section 4.
@@ -54,7 +54,7 @@ def fuse(rgb_logits: Tensor, flow_logits: Tensor) -> Tensor:
 
 
 def predict(logits: Tensor, lengths: Tensor | None = None, batch_first: bool = False) -> Tensor:
-    """Class probabilities of clips [N, K]: the mean over its steps of the softmax of logits [T, N, K].
+    """Class probabilities of clips [N, K]: the softmax of logits [T, N, K], averaged over the steps.
 
     Example:
         >>> amstel.nn.predict(torch.zeros(4, 1, 2))
@@ -86,16 +86,16 @@ class ConvALSTM(_Sequence):
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
         batch_first: features and results begin [N, T].
-        initial_state: what H_0 and C_0 are made of: "first": tanh(W * X_1 + b) of the first frame, which keeps the
-            model causal; "mean": of the mean over all frames, as the paper does, so that every step depends on the
-            whole clip; "zeros".
+        initial_state: how H_0 and C_0 are computed. "first": tanh(W * X_1 + b) from the first frame, which keeps the
+            model causal; "mean": from the mean over all frames, as in the paper, so every step depends on the whole
+            clip; "zeros".
 
     Shapes: features [T, N, C, H, W]; lengths None or [N] integers from 1 to T: what lies past the end of a clip is
     neither read nor differentiated, logits and attention are 0 there.
     Returns logits [T, N, K] and attention [T, N, H, W], each map of which sums to 1.
 
-    A uniform attention divides the features by H W. W_xi starts with a spread larger by sqrt(H W), so that the gates
-    see the input from the first step of training on, and are not drowned once the attention is sharp.
+    Uniform attention divides the features by H W. W_xi is therefore initialized with a spread larger by sqrt(H W), so
+    the gates see the input from the first training step, and are not swamped once the attention is sharp.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -202,7 +202,7 @@ class _Initial(nn.Module):
 class VideoLSTM(ConvALSTM):
     r"""`ConvALSTM` whose attention follows motion: it comes from a second ConvLSTM, on flow features.
 
-    The bottom ConvLSTM reads the flow features M and sees the top state too; it feeds the attention only:
+    The bottom ConvLSTM reads the flow features M and the top state. It only drives the attention:
 
         gates^m_t = W_xm * M_t + W_hm * H^m_{t-1} + W_em * H_{t-1} + b_m,   H^m_t = cell(gates^m_t)
         Z_t = W_z * tanh(W_xa * X_t + W_ha * H^m_t + b_a),   A_t = softmax of Z_t over the map
@@ -219,7 +219,7 @@ class VideoLSTM(ConvALSTM):
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
         batch_first: features and results begin [N, T].
-        initial_state: as `ConvALSTM`, for both states: the bottom one is made of the flow features.
+        initial_state: as for `ConvALSTM`; the bottom state is computed from the flow features.
 
     Shapes: rgb_features [T, N, C, H, W], flow_features [T, N, C', H, W]; lengths None or [N] integers from 1 to T: what
     lies past the end of a clip is neither read nor differentiated, logits and attention are 0 there.

@@ -1,4 +1,4 @@
-"""The fused operators as typed, documented, differentiable functions."""
+"""The fused operators, as typed and differentiable functions."""
 
 from amstel.ops import _csr_cuda  # noqa: F401  (registers the graph structure on CUDA)
 from amstel.ops._plain import decompositions

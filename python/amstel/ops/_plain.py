@@ -356,7 +356,7 @@ PLAIN: dict[str, Any] = {
 def decompositions() -> dict[Any, Any]:
     """The operators of amstel in plain PyTorch, a table for ``ExportedProgram.run_decompositions``.
 
-    The graph that comes back needs nothing of this library; it is slower, and RoI pooling and long sequences much so.
+    The resulting graph does not need this library. It is slower, much slower for RoI pooling and long sequences.
 
     Returns:
         {operator: function of the same signature}.

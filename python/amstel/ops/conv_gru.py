@@ -17,19 +17,18 @@ _ops = operators
 
 
 def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = "store") -> Tensor:
-    r"""What a convolutional GRU does after its convolutions, in one pass: the gates of x and of h give the new state.
+    r"""The pointwise part of a convolutional GRU in one pass: the new state from the gates of x and of h.
 
     .. code-block:: text
 
         r = σ(x_r + h_r)   z = σ(x_z + h_z)   n = tanh(x_n + r ⊙ h_n)   h' = (1 - z) ⊙ n + z ⊙ h
 
     Args:
-        gates_x, gates_h: [N, 3C, H, W], what the convolutions of x and of h gave, biases included, in the order
+        gates_x, gates_h: [N, 3C, H, W], results of the convolutions of x and of h, including biases, in the order
             r, z, n; float64, float32, bfloat16 or float16, contiguous or channels_last (other layouts are copied).
         h: [N, C, H, W] in their dtype.
-        memory: for the gradient, "store" keeps r, z, n and h_n, 4C numbers a pixel, in the place of gates_x and
-            gates_h; "recompute" keeps those two themselves and computes the rest again: less to write where the
-            caller holds them anyway.
+        memory: for the gradient, "store" keeps r, z, n and h_n, 4C numbers per pixel, instead of gates_x and gates_h;
+            "recompute" keeps those two and recomputes the rest, which writes less if the caller holds them anyway.
 
     Returns:
         h' [N, C, H, W] in the dtype of h, laid out as gates_x.
@@ -40,7 +39,7 @@ def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = 
     Raises:
         ValueError or TypeError: an argument is not as described.
 
-    Complexity: everything is read once and written once, 7 C + C numbers a pixel.
+    Complexity: everything is read once and written once, 7 C + C numbers per pixel.
 
     Source: K. Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014, equations 5-8, with
     the reset after the product with the weights, as torch.nn.GRUCell and cuDNN have it.
@@ -167,7 +166,7 @@ def conv_gru_pointwise(
     Args:
         x: [P, C_in], the pixels of a channels_last image; h: [P, C], None: zeros, which are not multiplied.
         weight_ih, weight_hh: [3C, C_in] and [3C, C]; bias_ih, bias_hh: [3C]. Under autocast all are cast.
-        memory: "store" keeps r, z, n and h_n for the gradient, 4C numbers a pixel; "recompute" only x and h.
+        memory: "store" keeps r, z, n and h_n for the gradient, 4C numbers per pixel; "recompute" only x and h.
 
     Returns:
         h' [P, C].

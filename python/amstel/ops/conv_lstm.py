@@ -47,23 +47,24 @@ def conv_lstm(
     Args:
         x: [T, N, C_in, H, W], float64, float32, bfloat16 or float16, T >= 1. channels_last frames are read
             without a copy. Under autocast, x, the weights and h are cast to its dtype.
-        weight_ih: [4C, C_in, k_h, k_w]; weight_hh: [4C, C, k_h', k_w'], any sizes. Both keep height and
-            width; an even kernel pads one more below and to the right.
+        weight_ih: [4C, C_in, k_h, k_w]; weight_hh: [4C, C, k_h', k_w'], any sizes. Both preserve height and width; an
+            even kernel pads one more at the bottom and right.
         bias: [4C].
         state: (h_0, c_0), each [N, C, H, W], or None for zeros. c_0 may be float32 for short types.
-        lengths: [N] integers from 1 to T. What lies past the end of a sequence is not read, the output there
-            is 0 and (h_n, c_n) are those of its last step; no gradient comes from or goes there. When other
-            numbers raise says `amstel.set_checks`.
-        peephole: [3, C], the weights p of i, f, o, one a channel.
-        memory: for the gradient, "store" keeps the activated gates, 4C numbers a pixel and step, and both
-            states; "recompute" keeps h alone (and c now and then) and computes the rest again, for up to a third
-            more time. Both give the same bits; on CUDA, whose convolutions are cuDNN's, where
-            torch.backends.cudnn.deterministic is set, and else the same values to rounding.
+        lengths: [N] integers from 1 to T. Values past the end of a sequence are ignored and get no gradient, the
+            output there is 0, and (h_n, c_n) are those of its last step. `amstel.set_checks` says when invalid
+            lengths raise an error.
+        peephole: [3, C], the weights p of i, f, o, one per channel.
+        memory: for the gradient, "store" keeps the activated gates, 4C numbers per pixel and step, and both states;
+            "recompute" keeps only h (and c at some steps) and recomputes the rest, which takes up to a third more
+            time. Both are bit-identical; on CUDA, where the convolutions are cuDNN's, only if
+            torch.backends.cudnn.deterministic is set, and otherwise equal up to rounding.
         dilation: of both convolutions.
         padding: "same", or "valid" for an input convolution without padding (the state is then smaller).
         return_sequences: False returns only the last output, [N, C, H, W], and stores one frame of it.
-        state_dtype: of c_n, where it is to differ from that of c_0 (of x without one): float32 for short types,
-            in which c lives within the sequence, so that a stream that goes on with its state loses no bits.
+        state_dtype: dtype of c_n, if it should differ from that of c_0 (or of x without one). float32 is the dtype in
+            which c is kept within a sequence of a 16-bit type, so a stream can be continued without loss of
+            precision.
         algorithm: "auto"; "plain" for PyTorch's convolutions; "winograd" for F(4x4, 3x3) (3x3 kernels of h on
             the CPU, dilation 1, not float64), which "auto" takes wherever it can, C >= 8 and the processor has
             no tiles (AMX) for bfloat16. Its float32 error is two to seven times that of plain sums, below 1e-6 of
@@ -139,7 +140,7 @@ def conv_lstm(
 
 
 def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> State:
-    r"""What a ConvLSTM does after its convolutions, in one pass: pre-activated gates and c give the new h and c.
+    r"""The pointwise part of a ConvLSTM in one pass: the new h and c from the pre-activation gates and c.
 
     .. code-block:: text
 

@@ -33,7 +33,7 @@ def rim_input(eta: Tensor, gradient: Tensor, *, link: str = "identity") -> Tenso
     Raises:
         ValueError or TypeError: an argument is not as described.
 
-    Complexity: 2 numbers read and 2 written a pixel and channel.
+    Complexity: 2 numbers read and 2 written per pixel and channel.
 
     Source: P. Putzky and M. Welling, Recurrent Inference Machines for Solving Inverse Problems, arXiv:1706.04008,
     section 3.1.
@@ -70,7 +70,7 @@ def rim_denoise_input(
     Raises:
         ValueError or TypeError: an argument is not as described; the values of a tensor sigma are not looked at.
 
-    Complexity: 2 numbers (3 with a mask) read and 2 written a pixel and channel.
+    Complexity: 2 numbers (3 with a mask) read and 2 written per pixel and channel.
 
     Source: P. Putzky and M. Welling, arXiv:1706.04008, equation 8 for Gaussian noise.
 
@@ -115,7 +115,7 @@ def rim_super_resolve_input(
     Raises:
         ValueError or TypeError: an argument is not as described; the values of a tensor sigma are not looked at.
 
-    Complexity: 16 multiplications a pixel and channel; the residual is the only intermediate, 1 / scale² of eta.
+    Complexity: 16 multiplications per pixel and channel; the residual is the only intermediate, 1 / scale² of eta.
 
     Source: P. Putzky and M. Welling, arXiv:1706.04008, equation 8 for Gaussian noise.
 
@@ -170,7 +170,7 @@ def bicubic_down(x: Tensor, scale: int) -> Tensor:
     Raises:
         ValueError or TypeError: an argument is not as described.
 
-    Complexity: 8 multiplications a pixel of x.
+    Complexity: 8 multiplications per pixel of x.
 
     Source: R. Keys, Cubic convolution interpolation for digital image processing, IEEE Trans. ASSP 1981, equation 15.
 
@@ -204,7 +204,7 @@ def bicubic_down_adjoint(y: Tensor, scale: int) -> Tensor:
     Raises:
         ValueError or TypeError: an argument is not as described.
 
-    Complexity: 8 multiplications a pixel of the result.
+    Complexity: 8 multiplications per pixel of the result.
 
     Source: R. Keys, IEEE Trans. ASSP 1981, equation 15, for the weights.
 

@@ -27,8 +27,8 @@ def roi_align(
 ) -> Tensor:
     r"""The mean of bilinear samples in every bin of every box; ``torchvision.ops.roi_align``, bit for bit on the CPU.
 
-    A box is scaled and not rounded; its height is cut into Ph bins, its width into Pw, and a bin has Gy rows and Gx
-    columns of samples in the middles of its parts:
+    A box is scaled but not rounded. Its height is cut into Ph bins and its width into Pw, and each bin has Gy rows
+    and Gx columns of evenly spaced samples:
 
     .. code-block:: text
 
@@ -36,8 +36,8 @@ def roi_align(
         y = y1' + i b + (m + 1/2) b / Gy,   m = 0 .. Gy - 1
         output[k, c, i, j] = 1 / max(Gy Gx, 1) sum over m, n of input[n, c] interpolated at (y, x)
 
-    G is `sampling_ratio`, or ceil(b) where that is not positive. A sample more than a cell outside of the map is 0, one
-    less than a cell outside takes the border's value. A NaN spreads to the samples beside it and nowhere else.
+    G is `sampling_ratio`, or ceil(b) where that is not positive. A sample more than one cell outside the map is 0;
+    one less than a cell outside takes the value at the border. A NaN affects only the samples next to it.
 
     Args:
         input: [N, C, H, W], float64, float32, bfloat16 or float16, any strides. Contiguous and channels_last input is read
@@ -46,9 +46,9 @@ def roi_align(
             Coordinates are computed in float64 where input or boxes are, else in float32 (torchvision's float16 is rounded
             at every step, and less exact); bfloat16 boxes and input in float64.
         output_size: Ph, Pw, or one number for both.
-        spatial_scale: s, cells a pixel, above 0.
+        spatial_scale: s, cells per pixel, above 0.
         sampling_ratio: samples of a bin in each direction; -1 or 0: as many as the bin is cells high and wide.
-        aligned: boxes less half a cell, so that pixel centers lie at whole numbers (detectron2's `ROIAlignV2`).
+        aligned: shift boxes by half a cell, so that pixel centers lie at integers (detectron2's `ROIAlignV2`).
 
     Returns:
         [K, C, Ph, Pw] in the dtype of input, channels_last where input is.
@@ -61,7 +61,7 @@ def roi_align(
         ValueError, TypeError or RuntimeError: an argument is not as described, a coordinate is not finite, a batch
         index is not whole or not one of the images.
 
-    Complexity: four cells a sample, times C; a window of a few channels is allocated beside the result.
+    Complexity: four cells per sample, times C; a window of a few channels is allocated beside the result.
 
     Source: K. He, G. Gkioxari, P. Dollár, R. Girshick, Mask R-CNN, ICCV 2017, section 3; torchvision's code.
 
@@ -109,7 +109,7 @@ def ps_roi_pool(
         input: [N, C Ph Pw, H, W], float64, float32, bfloat16 or float16, any strides.
         boxes: as for `roi_align`.
         output_size: Ph, Pw, or one number for both.
-        spatial_scale: s, cells a pixel, above 0.
+        spatial_scale: s, cells per pixel, above 0.
 
     Returns:
         [K, C, Ph, Pw] in the dtype of input, channels_last where input is.

@@ -32,24 +32,24 @@ def roi_pool(
         y1', y2' = round(y1 s), round(y2 s)      b = max(y2' - y1' + 1, 1) / Ph      (x alike)
         output[k, c, i, j] = max input[n, c, y, x]   over  y1' + floor(i b) <= y < y1' + ceil((i + 1) b)
 
-    clipped to the map. A bin outside of it is 0, a box whose ends are swapped is one cell large. NaN is never
-    the largest; a bin of nothing else is -3.4e38, the lowest float32 (-inf in short types), as in torchvision.
+    clipped to the map. A bin outside the map is 0, and a box with swapped ends is one cell large. NaN is never the
+    largest; a bin with nothing but NaN gives -3.4e38, the lowest float32 (-inf in 16-bit types), as in torchvision.
 
     Args:
-        input: [N, C, H, W], float64, float32, bfloat16 or float16, any strides, at most 2^31 - 1 cells a map.
+        input: [N, C, H, W], float64, float32, bfloat16 or float16, any strides, at most 2^31 - 1 cells per map.
             Contiguous and channels_last input is read without a copy.
         boxes: [K, 5], batch index, x1, y1, x2, y2, in pixels; or a list of N tensors [L, 4], x1, y1, x2, y2. Any
             floating-point dtype. Coordinates are scaled and divided in the dtype that input and boxes share
             (bfloat16: in float64), in that of the boxes, at least float32, where they differ.
         output_size: Ph, Pw, or one number for both.
-        spatial_scale: s, cells a pixel, above 0.
+        spatial_scale: s, cells per pixel, above 0.
 
     Returns:
         [K, C, Ph, Pw] in the dtype of input, channels_last where input is.
 
-    Differentiable in input, any number of times; constant in the boxes, whose derivative is 0 wherever there is one. The gradient goes to the first of equal maxima. Bit-identical
-    from run to run and for any number of threads, and so is the gradient, which is added up in the order of the
-    boxes, in float32 for short types.
+    Differentiable in input, any number of times; piecewise constant in the boxes, whose derivative is 0. The gradient
+    goes to the first of equal maxima. Bit-identical from run to run and for any number of threads, and so is the
+    gradient, which is added up in the order of the boxes, in float32 for short types.
 
     Raises:
         ValueError, TypeError or RuntimeError: an argument is not as described, a coordinate is not finite, a batch
@@ -88,28 +88,29 @@ def roi_match(
     output_size: int | Sequence[int],
     spatial_scales: Sequence[float],
 ) -> Tensor:
-    r"""How well what is in each box matches a query, over several feature maps, without writing what was pooled.
+    r"""How well the content of each box matches a query, over several feature maps, without storing the pooled
+    features.
 
     .. code-block:: text
 
         p_lk = roi_pool(features_l, boxes, output_size, spatial_scale_l)[k], flattened as (C_l, Ph, Pw)
         score[k] = sum over l of <p_lk, query_l> / |p_lk|         (0 where |p_lk| = 0)
 
-    which is the inner product of the query with the concatenation of the normalized maps. The query is taken as
-    it is given.
+    which is the inner product of the query with the concatenation of the normalized maps. The query is not
+    normalized.
 
     Args:
         features: maps [N, C_l, H_l, W_l] of one dtype, as for `roi_pool`, finite.
         boxes: as for `roi_pool`, the same for all maps.
         query: [sum of C_l Ph Pw] in the dtype of the maps.
         output_size: Ph, Pw, or one number for both.
-        spatial_scales: cells a pixel of each map.
+        spatial_scales: cells per pixel of each map.
 
     Returns:
         scores [K] in the dtype of the maps; sums are kept in float64 for float64 and in float32 otherwise. Under
         autocast maps and query may differ in dtype, and the widest is that of all.
 
-    Differentiable in features and query; the gradient pools again and keeps two numbers a box and map. Higher
+    Differentiable in features and query; the gradient pools again and keeps two numbers per box and map. Higher
     derivatives go through `roi_pool`. Deterministic as `roi_pool` is.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The operators in plain PyTorch: the oracle of the tests, the explanation."""
+"""The operators in plain PyTorch. The tests compare against them, and they show what is computed."""
 
 from amstel.reference.conv_gru import conv_gru_cell
 from amstel.reference.conv_lstm import conv_lstm, conv_lstm_cell

@@ -1,4 +1,4 @@
-"""`amstel.ops.spmm` in plain PyTorch: gathers a row an edge and adds it to its target."""
+"""`amstel.ops.spmm` in plain PyTorch: gathers a row per edge and adds it to its target."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Track one object from its first box, and score the tracks."""
+"""Track objects from their first boxes, and score the tracks."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

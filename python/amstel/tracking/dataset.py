@@ -91,7 +91,7 @@ class DatasetEvaluation(Curves):
         return [*rows, ("all", self, self.frames_per_second)]
 
     def table(self) -> str:
-        """A line a sequence and one for all, for the terminal."""
+        """A line per sequence and one for all, for the terminal."""
         width = max(len(name) for name in ["sequence", *self.sequences])
         lines = [f"{'sequence':<{width}}  frames    AUC  precision  normalized    IoU  frames/s"]
         for name, e, speed in self._rows():
@@ -140,24 +140,25 @@ def evaluate_dataset(
     jobs: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> DatasetEvaluation:
-    """Run a tracker on every sequence from its first true box, keep what it finds, and score it.
+    """Run a tracker on every sequence from its first true box, save its boxes, and score them.
 
     The boxes go to OUT/NAME.txt (`write_boxes`) as soon as a sequence is done, the seconds it took to
-    OUT/NAME.seconds. A later call reads what is there and tracks only what is not; scores are always those of the
-    files. A sequence that fails is named in a warning and in `failed`, and the others go on.
+    OUT/NAME.seconds. A later call reads these files and tracks only the missing sequences; scores are always computed
+    from the files. A sequence that fails is named in a warning and in `failed`, and the others continue.
 
     Args:
         track: `track(frames, box) -> boxes [T, 4]`, the first box included, such as `SINTTracker().track`; frames
             is the sequence, whose frames are uint8 RGB arrays read one by one; box is x, y, w, h, 0-based: the first true
             one, or the `start` of a sequence that has it (`perturbed`). None: score what is in `out`, of whatever tracker.
         sequences: such as `amstel.data.OTB(root)`.
-        out: folder of the results, made if it is not there.
+        out: folder for the results, created if missing.
         protocol, skip_missing: as `evaluate` has them; None: frames without ground truth are left out for the sequences
             that are `sparse` (ALOV, GOT-10k).
-        resume: use what is in `out`; False tracks all again. Boxes that begin elsewhere than the sequence are of other data
-            and refused.
+        resume: use the results in `out`; False tracks everything again. Boxes that start
+            elsewhere than the sequence belong to other data and are refused.
         origin: number of the first pixel in the files of `out`, 0 or 1, as `write_boxes` has it.
-        jobs: so many sequences at a time, in processes of their own; `track` is then pickled (a `SINTTracker`'s is).
+        jobs: number of sequences to track in parallel, each in its own process; `track` must then be picklable (that
+            of `SINTTracker` is).
         progress: called with 1 after every sequence.
 
     Raises:

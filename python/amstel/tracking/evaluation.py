@@ -173,15 +173,15 @@ def evaluate(
 ) -> Evaluation:
     """Scores of a track by one of three protocols.
 
-    See the text of `amstel.tracking.evaluation` for what the protocols are, where they disagree and how they were
+    The docstring of `amstel.tracking.evaluation` describes the protocols, where they disagree, and how they were
     checked. O(T).
 
     Args:
-        boxes: what the tracker gave, [T, 4], x, y, w, h in pixels, 0-based; a tensor or anything that makes one.
+        boxes: boxes of the tracker, [T, 4], x, y, w, h in pixels, 0-based; a tensor or anything that converts to one.
         ground_truth: [T, 4], the same; NaN or no area where it is missing.
         protocol: "otb", "got10k" or "pysot".
-        skip_missing: leave frames without ground truth out, as no toolkit does for OTB. For data with boxes in some
-            frames only (ALOV, GOT-10k), whose other frames would all count as failed and some as precise.
+        skip_missing: ignore frames without ground truth, which no toolkit does for OTB. Use it for data with boxes in
+            only some frames (ALOV, GOT-10k); otherwise all other frames count as failures, and some as precise.
 
     Raises:
         ValueError: other shapes, another number of boxes than of true ones, an unknown protocol, or no ground

@@ -42,7 +42,7 @@ def write_boxes(file: str | os.PathLike, boxes: Any, origin: int = 0) -> Path:
 
 
 def read_boxes(file: str | os.PathLike, origin: int = 0) -> Tensor:
-    """Boxes of a file with four numbers a line: float64 [T, 4], 0-based; the inverse of `write_boxes`.
+    """Boxes of a file with four numbers per line: float64 [T, 4], 0-based; the inverse of `write_boxes`.
 
     Args:
         file: to read; commas, semicolons, tabs or blanks between the numbers.

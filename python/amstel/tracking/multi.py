@@ -22,20 +22,19 @@ ALIKE = 1.25
 
 
 class MultiTracker:
-    """Tracks several objects, each as `SINTTracker` tracks one; the network sees what they share once a frame.
+    """Tracks several objects the way `SINTTracker` tracks one, and shares the work of the network among them.
 
-    Windows that overlap are joined where that is less work than one after the other, and the search of the whole frame
-    for targets that are lost is made once for all of one size. For this, targets of nearly one size (a factor of 1.25 at
-    most between the roots of their areas) are looked at with one zoom, the least of theirs, so that their boxes differ a
-    little from those of a tracker for each. One target alone has the same boxes bit for bit. Targets know nothing of each
-    other: two may end on one object.
+    Overlapping windows are joined if that saves work, and lost targets of about the same size share one search of the
+    whole frame. To this end, targets of similar size (the roots of their areas differ by a factor of at most 1.25)
+    share one zoom, the smallest of theirs, so their boxes differ slightly from those of separate trackers. A single
+    target gets bit-identical boxes. Targets are independent: two may end up on the same object.
 
     Args:
-        model, plus, redetect, settings, preset: as `SINTTracker` has them.
+        model, plus, redetect, settings, preset: as for `SINTTracker`.
 
     Attributes:
-        similarity: of each target [N], as there.
-        lost: whether each is, bool [N].
+        similarity: of each target [N], as for `SINTTracker`.
+        lost: whether each target is lost, bool [N].
 
     Raises:
         ValueError, TypeError, ImportError: as `SINTTracker`; no box; a message about a box names it, `boxes[1]`.
@@ -59,12 +58,12 @@ class MultiTracker:
 
     @classmethod
     def of(cls, tracker: SINTTracker) -> MultiTracker:
-        """One that tracks each target as `tracker` would, with its network and settings."""
+        """A MultiTracker with the network and settings of `tracker`."""
         return cls(tracker.model, tracker.plus, tracker.redetect, settings=tracker.settings)
 
     @property
     def similarity(self) -> np.ndarray:
-        """Of every target's last box with its first."""
+        """Similarity of each target's last box to its first."""
         return np.array([one.similarity for one in self._each])
 
     @property
@@ -74,7 +73,7 @@ class MultiTracker:
 
     @torch.inference_mode()
     def init(self, image: Any, boxes: Any) -> None:
-        """Begin with a frame and the targets' boxes in it, [N, 4]."""
+        """Start with a frame and the boxes of the targets in it, [N, 4]."""
         frame = copied("image", image)
         firsts = [target(box, frame, f"boxes[{n}]") for n, box in enumerate(_rows(boxes))]
         each = [copy.copy(self._one) for _ in firsts]
@@ -104,7 +103,7 @@ class MultiTracker:
         return views
 
     def track(self, frames: Any, boxes: Any) -> np.ndarray:
-        """All boxes of a video, the given ones first: float64 [T, N, 4].
+        """All boxes of a video, starting with the given ones: float64 [T, N, 4].
 
         Args:
             frames: a video file, a folder of images, or an iterable of images; read one by one.

@@ -19,7 +19,7 @@ def plot(
     file: str | os.PathLike,
     title: str | None = None,
 ) -> Path:
-    """Draw the success and the precision plot, a line a tracker, the best first in each legend with its score.
+    """Draw the success and precision plots, with one line per tracker. Legends show the scores, best first.
 
     Args:
         evaluations: what each tracker is called, and its scores.

@@ -19,21 +19,22 @@ class Settings:
 
     Attributes:
         object_size: the network sees a window around the last box, resized so that the first box has the area of a
-            square of so many pixels; None: the whole frame at 512x512, as the paper has it.
-        margin: pixels of the resized window beyond the candidates, so that they do not end at its border. The
-            network's `receptive_field` would make the maps those of the whole frame; a part of it is as good.
-        threads: CPU threads while it tracks; None: torch's. A window is so small that a second one gains nothing, and
-            waits for the first at every layer: where another process is busy, many times longer than it works.
-        scales: at each of which the candidates come, as parts of the search's size, which begins as the first box's.
+            square with this side in pixels; None: the whole frame at 512x512, as in the paper.
+        margin: pixels of the resized window beyond the candidates. With the network's `receptive_field`, the maps
+            would equal those of the whole frame; a smaller margin works as well.
+        threads: CPU threads while tracking; None: torch's. A window is so small that a second thread gains nothing.
+            It waits for the first at every layer, and if another process is busy, it waits many times longer than it
+            works.
+        scales: of the candidates, relative to the size of the search, which starts as that of the first box.
         scale_rate: how far the search's size goes from the last one to that of the best candidate, on a logarithmic scale,
             within a fifth and five times of the first box's; the window and its zoom follow. 0: it stays, as in the paper.
             (0.15 follows targets that grow or shrink, and drifts from others more often.)
         alpha: of the ridge regression of boxes.
-        radius: of the search around the last box, as a part of the frame's width; the paper's is 30/512.
-        longest_side: no picture goes through the network with a longer side than this; what is larger is shrunk.
+        radius: of the search around the last box, as a fraction of the frame's width; 30/512 in the paper.
+        longest_side: images with a longer side are shrunk to this before they go through the network.
         refine: stages of a finer search around the best candidate: each halves the distance to the next place and the step
             of the scale, so that circles may be sparse far from the last box. 0: one stage. (It finds closer boxes, and wrong ones more often.)
-        redetect: `SINTTracker`'s, where it is not told.
+        redetect: default for `SINTTracker`.
         size_rate: how far the reported width and height go from the last ones to those that are found now, on a logarithmic
             scale; 1: all the way, the paper's. Sizes found in single frames scatter by a tenth or more. The search is not
             touched.
@@ -80,7 +81,7 @@ class Settings:
 
     @classmethod
     def paper(cls) -> Settings:
-        """The paper's, with the constants of the authors' code."""
+        """The settings of the paper, with the constants of the authors' code."""
         return cls(
             object_size=None,
             margin=0,

@@ -41,7 +41,7 @@ def _texture(generator: torch.Generator, height: int, width: int, cells: tuple[i
 def generate_sequence(
     frames: int = 60, height: int = 240, width: int = 320, target: int = 44, seed: int = 0
 ) -> SyntheticSequence:
-    """Generate the sequence: the target goes from left to right in waves, behind a pillar in the middle.
+    """Generate a sequence: the target moves from left to right in waves, and behind a pillar in the middle.
 
     On its way it turns by up to 20 degrees, its size changes by up to 15 %, the light by up to 15 %, and every frame
     has noise.

@@ -33,42 +33,45 @@ FRAME_SIZE = 512
 
 
 class SINTTracker:
-    """Tracks one object, of which only the first frame's box is known.
+    """Tracks one object from its box in the first frame.
 
-    The box's descriptor is the query, and stays it: nothing is learned from later frames. In every frame the network
-    describes the candidates around the last box, and the one with the greatest inner product with the query is
-    the new one. Ridge regression, fitted on the first frame, refines what is reported; the search goes on from the
-    unrefined candidate. Only a window around the last box goes through the network.
+    The descriptor of that box is the query for the whole video; nothing is learned from later frames. In every frame,
+    the network describes the candidates around the last box, and the candidate with the largest inner product with
+    the query wins. Ridge regression, fitted on the first frame, refines the reported box; the search continues from
+    the unrefined candidate. Only a window around the last box goes through the network.
 
     Args:
         model: an `amstel.nn.SINT`, or any module with its `features`, `describe`, `match`, `spatial_scales` and
-            `output_size`; None: the shipped light network. It is put into evaluation mode, and works on the device
-            where its parameters are.
-        plus: SINT+. Of the 5 best candidates only those count that contain more than 25 % of the last box's pixels,
-            moved by the optical flow between the two frames (DIS; needs opencv). Where there are none, all 5 count.
-        redetect: default: as the settings have it, which is True but for the paper's. Where the similarity falls below
-            a threshold, the target may be hidden or elsewhere, and the whole frame is searched at all scales; where something there reaches the threshold, the search goes on from it,
-            and else it goes on as before, `lost` being True. The threshold lies half way between the most similar
-            background of the first frame (boxes anywhere that do not touch the target's) and the usual similarity of
-            the target (its mean over the last 20 frames in which it was not lost).
-        settings: how it searches; default: as `preset` says.
-        preset: "default" is `Settings()`, the best that was measured; "paper" is `Settings.paper()`, the whole frame at
-            512x512 and the constants of the authors' code. None: "paper" for the network on VGG-16, else "default".
+            `output_size`; None: the bundled light network. It is put into evaluation mode, and runs on the device of
+            its parameters.
+        plus: SINT+. Of the 5 best candidates, only those count that contain more than 25 % of the last box's pixels
+            after they are moved by the optical flow between the two frames (DIS; needs opencv). If there are none,
+            all 5 count.
+        redetect: default: that of the settings, which is True except for the paper's. If the similarity falls below a
+            threshold, the target may be hidden or elsewhere, and the whole frame is searched at all scales. If
+            something reaches the threshold, the search continues from there; otherwise it continues as before, and
+            `lost` is True. The threshold lies halfway between the most similar background in the first frame (boxes
+            anywhere that do not touch the target's) and the usual similarity of the target (its mean over the last 20
+            frames in which it was not lost).
+        settings: how to search; default: those of `preset`.
+        preset: "default" is `Settings()`, the best measured; "paper" is `Settings.paper()`: the whole frame at
+            512x512 and the constants of the authors' code. None: "paper" for the VGG-16 network, else "default".
 
     Attributes:
-        similarity: of the last candidate with the query, 1 for the query itself: the mean cosine over the layers.
-        lost: with `redetect`, whether it fell below the threshold and nothing else in the frame reached it.
+        similarity: similarity of the last candidate to the query: the mean cosine over the layers, 1 for the query
+            itself.
+        lost: with `redetect`, whether the similarity is below the threshold and nothing else in the frame reaches it.
 
-    Images are PIL images, files, or uint8 arrays [H, W, 3] (or [H, W], gray), all of one size. Boxes are x, y, w, h in
-    pixels, 0-based top left corner. Every reported box is finite, has a positive size, and comes from a candidate whose
-    center is inside the frame; parts of it may lie outside. The same frames give the same boxes bit for bit,
-    whatever the number of threads (with `Settings.threads`).
+    Images are PIL images, files, or uint8 arrays [H, W, 3] (or [H, W], gray), all of one size. Boxes are x, y, w, h
+    in pixels, with a 0-based top left corner. Every reported box is finite, has a positive size, and comes from a
+    candidate whose center is inside the frame; parts of it may lie outside. The same frames give bit-identical boxes
+    for any number of threads (with `Settings.threads`).
 
     Raises:
-        ValueError: another `preset`, or one beside `settings`; in `init`, a box that is not four finite numbers, has no
-            positive size, does not touch the frame or is more than twice as wide or high; in `update`, a frame of another size, or `init` was not called; an
-            image that cannot be read.
-        TypeError: an image of another kind.
+        ValueError: an unknown `preset`, or one together with `settings`; in `init`, a box that is not four finite
+            numbers, has no positive size, does not touch the frame, or is more than twice as wide or high as the
+            frame; in `update`, a frame of a different size, or `init` was not called; an image that cannot be read.
+        TypeError: an image of an unsupported type.
         ImportError: `plus` without opencv.
 
     Complexity of a frame: the network on a window of about (64 + 2 margin + 2 reach)² pixels, reach being
@@ -76,8 +79,8 @@ class SINTTracker:
     pooled and matched; 51 more for each stage of `Settings.refine`.
 
     Source: R. Tao, E. Gavves, A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016 (arXiv 1605.05863),
-    sections 3.3 (the tracker) and 4 (re-identification), and the authors' code (constants). The window, the
-    finer search, the size that follows, the normalized features of the regression and the rule for the threshold are ours.
+    sections 3.3 (the tracker) and 4 (re-identification), and the authors' code (constants). The window, the finer
+    search, the following of the size, the normalized regression features and the threshold rule are ours.
 
     Example:
         >>> tracker = amstel.tracking.SINTTracker()                            # doctest: +SKIP
@@ -110,7 +113,7 @@ class SINTTracker:
 
     @torch.inference_mode()
     def init(self, image: Any, box: Any) -> None:
-        """Begin with a frame and the target's box in it."""
+        """Start with a frame and the box of the target in it."""
         with threads(self.settings.threads):
             frame = copied("image", image)
             first = target(box, frame)
@@ -195,7 +198,7 @@ class SINTTracker:
         return torch.cat([box[:2] + (box[2:] - self._size) / 2, self._size])
 
     def track(self, frames: Any, box: Any) -> np.ndarray:
-        """All boxes of a video, the given one first: float64 [T, 4].
+        """All boxes of a video, starting with the given one: float64 [T, 4].
 
         Args:
             frames: a video file, a folder of images, or an iterable of images; read one by one.
@@ -341,7 +344,7 @@ class SINTTracker:
             size = Window.of((0, 0), (width, height), zoom, self._cell).size
             window = Window((0, 0), (width, height), size)
         view = views.of(window)
-        # No more than 64 positions a side, however small the target.
+        # No more than 64 positions per side, however small the target.
         counts = [
             min(64, math.ceil(4 * side / own))
             for side, own in zip((width, height), self._first[2:].tolist(), strict=True)

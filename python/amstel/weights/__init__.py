@@ -1,4 +1,4 @@
-"""Trained weights that ship: a safetensors file each, and beside it a card that says how it was made."""
+"""The bundled weights: one safetensors file each, with a card that says how it was trained."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def _safetensors(module: str) -> Any:
 
 
 def names() -> list[str]:
-    """What there is."""
+    """Names of the bundled weights."""
     return sorted(file.stem for file in FOLDER.glob("*.safetensors"))
 
 
 def path(name: str) -> Path:
-    """Where the weights `name` lie; ValueError where there are none of that name."""
+    """The file with the weights `name`. Raises a ValueError if there are none by that name."""
     file = FOLDER / f"{name}.safetensors"
     if name not in names():
         raise ValueError(f"`name` must be one of {', '.join(names())}, got {name!r}")
@@ -32,7 +32,7 @@ def path(name: str) -> Path:
 
 
 def load(name: str) -> dict[str, Tensor]:
-    """The tensors of the weights `name`, for a module's `load_state_dict`; needs safetensors, which the extras [track] and [restore] bring.
+    """The weights `name` as a state_dict. Needs safetensors, which is part of the extras [track] and [restore].
 
     Example:
         >>> amstel.nn.SINT().load_state_dict(amstel.weights.load("sint_light"))
@@ -42,7 +42,7 @@ def load(name: str) -> dict[str, Tensor]:
 
 
 def save(file: str | Path, state: Mapping[str, Tensor], said: Mapping[str, str]) -> None:
-    """Write a state_dict as a file of this folder: contiguous tensors, and what the file says of itself."""
+    """Write a state_dict in the format of this folder: contiguous tensors and metadata."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     module = _safetensors("safetensors.torch")
     with _files.replacing(file, argument="file") as temporary:
@@ -50,6 +50,6 @@ def save(file: str | Path, state: Mapping[str, Tensor], said: Mapping[str, str])
 
 
 def metadata(name: str) -> dict[str, str]:
-    """What the file says of itself: format, recipe, seed, license."""
+    """The metadata of the file: format, recipe, seed, license."""
     with _safetensors("safetensors").safe_open(path(name), "pt") as file:
         return file.metadata()

@@ -261,7 +261,7 @@ def evaluate(result: Trials, data: GraphDataset, device: str | torch.device = "c
 
 
 def write(path: Path, probabilities: Tensor, classes: Sequence[int] = ()) -> None:
-    """A line `graph,class,probability` a graph (.csv), or lists of them (.json).
+    """A line `graph,class,probability` per graph (.csv), or lists of them (.json).
 
     Args:
         classes: what the classes are called in the files; default: their numbers.

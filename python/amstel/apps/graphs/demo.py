@@ -1,4 +1,4 @@
-"""What `amstel demo` shows of graphs: a made-up citation graph, and the slides' karate club, animated."""
+"""What `amstel demo` shows of graphs: a synthetic citation graph, and the slides' karate club, animated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(show: Show) -> None:
 
 
 def classify(data: NodeData) -> Tensor:
-    """The logits of a GCN that was trained on a few labels."""
+    """The logits of a GCN trained on a few labels."""
     model = GCN(data.num_features, 16, data.num_classes)
     adam = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=5e-4)
     for _ in range(200):
@@ -62,9 +62,9 @@ def _citations(show: Show) -> None:
     )
     show.exhibits.append(
         Exhibit(
-            "Made-up citation graph",
+            "Synthetic citation graph",
             f"{accuracy:.1%}",
-            f"accuracy {tested}, from {len(data.train)} labels; without the citations {alone:.1%}",
+            f"accuracy {tested}, from {len(data.train)} labels; {alone:.1%} without the citations",
             [picture],
             [classify],
         )
@@ -91,10 +91,10 @@ def _karate(show: Show) -> None:
     )
     show.exhibits.append(
         Exhibit(
-            "Karate club, while the network learns",
+            "Karate club, as the network learns",
             f"{after:.0%}",
             f"accuracy on {len(data.test)} members, from one label per group (the large dots); "
-            f"untrained {before:.0%}",
+            f"{before:.0%} before training",
             [picture],
             [karate.KarateGCN, karate.train],
         )

@@ -1,4 +1,4 @@
-"""The slides' example: a three-layer GCN on the karate club, before and while it learns one label a class."""
+"""The slides' example: a three-layer GCN on the karate club, before and while it learns one label per class."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class KarateGCN(nn.Module):
 
 
 def train(epochs: int = 300, seed: int = 6) -> tuple[NodeData, Tensor, list[float]]:
-    """Train on one labeled member a class.
+    """Train on one labeled member per class.
 
     Returns:
         the data, the embedding before each epoch and after the last [epochs + 1, 34, 2] (the

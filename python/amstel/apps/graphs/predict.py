@@ -77,7 +77,7 @@ def predict(study: Study, data: NodeData, device: str | torch.device = "cpu") ->
 
 
 def write(path: Path, probabilities: Tensor) -> None:
-    """A line `node,class,probability` a node (.csv), or lists of them (.json)."""
+    """A line `node,class,probability` per node (.csv), or lists of them (.json)."""
     path = Path(path)
     if path.suffix.lower() not in WRITTEN:
         _check.fail("path", f"a file that ends in {' or '.join(WRITTEN)}", str(path))

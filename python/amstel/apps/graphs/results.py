@@ -30,8 +30,8 @@ class Seed(NamedTuple):
 
 @dataclass
 class Study:
-    """What `study` found: one entry a seed in `accuracy` (share of test nodes, 0 to 1), `epochs` and `losses` (one
-    number an epoch); `best`, the weights of the seed that is best on the validation nodes, and which it is."""
+    """What `study` found: one entry per seed in `accuracy` (share of test nodes, 0 to 1), `epochs` and `losses` (one
+    number per epoch); `best`, the weights of the seed that is best on the validation nodes, and which it is."""
 
     dataset: str
     model: str

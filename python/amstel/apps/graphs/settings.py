@@ -122,7 +122,7 @@ class GraphSettings:
         weight_decay: L2 on all weights: weight_decay * sum(W**2) / 2.
         learning_rate: of Adam.
         epochs: how many; the weights tested are those of the epoch that is best on the validation graphs.
-        batch_size: graphs a step.
+        batch_size: graphs per step.
     """
 
     hidden: int = 64

@@ -7,9 +7,9 @@ neighbors and the features only at the neighbors of those. `_Field` cuts the pro
 the features down to these rows; the rest of the graph takes part when the accuracy is measured.
 
 Every seed has its own weights and its own dropout, and all of them share the structure. The seeds of a
-chunk lie along a batch axis, so that one SpMM a step serves them all, and a seed's arrays fit in the
+chunk lie along a batch axis, so that one SpMM per step serves them all, and a seed's arrays fit in the
 cache of the core that works on it. Dropped features are zeros among the values of one block-diagonal
-sparse matrix, one block a seed. What is dropped follows from the seed, the epoch, the layer and the node
+sparse matrix, one block per seed. What is dropped follows from the seed, the epoch, the layer and the node
 (`amstel.distributed.NodeDropout`), so that several processes can share one graph and compute the same.
 """
 

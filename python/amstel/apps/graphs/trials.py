@@ -62,7 +62,7 @@ class Trial(NamedTuple):
 
 @dataclass
 class Trials:
-    """One entry a seed in `validation`, `losses` (one number an epoch) and every list of `scores`; `best`, the seed that
+    """One entry per seed in `validation`, `losses` (one number per epoch) and every list of `scores`; `best`, the seed that
     is best on the validation part and its weights; `facts`, the sizes of the data."""
 
     task: str

@@ -3,7 +3,7 @@
 The middle of the first images of a folder, gray. The settings of both sides are fixed, so that nothing is chosen on the
 images at hand; those of total variation are the best of a grid on images held out of training.
 
-- "inpaint": blocks of 12 and of 24 pixels a side, 50 % and 80 % of the pixels at random, and lines are lost, without noise;
+- "inpaint": blocks of 12 and of 24 pixels per side, 50 % and 80 % of the pixels at random, and lines are lost, without noise;
   PSNR of what is lost, beside scikit-image's `inpaint_biharmonic`.
 - "deblur": a Gaussian of 1.6 pixels and a motion of 13 pixels at 30 degrees, with noise of 2.55 and 7.65 / 255; what lies
   beyond the border is not known. Total variation is that of `amstel.inverse.total_variation`, 100 iterations.

@@ -73,7 +73,10 @@ class Example:
         agg.FigureCanvasAgg(figure)
         figure.suptitle(self.title)
         axes = figure.subplots(rows, len(pictures), squeeze=False)
-        for place in axes.flat:
+        for place in axes[0]:  # a thin frame, or white borders would melt into the page
+            place.set(xticks=[], yticks=[])
+            place.spines[:].set_color("#c0c0c0")
+        for place in axes[1:].flat:
             place.set_axis_off()
         for place, (title, picture) in zip(axes[0], pictures, strict=True):
             place.imshow(picture.clip(0, 1), cmap="gray", vmin=0, vmax=self.white, interpolation="nearest")
@@ -107,7 +110,7 @@ def run(show: Show) -> None:
         with show.needs(f"rim_{example.name}.png"):
             shown.append(show.wrote(example.draw(show.folder / f"rim_{example.name}.png")))
         title = example.title[:1].upper() + example.title[1:]
-        reached = f"PSNR after {len(steps)} steps; {first:.1f} dB {example.before[0]}"
+        reached = f"PSNR after {len(steps)} steps; {first:.1f} dB for the {example.before[0]} image"
         show.exhibits.append(
             Exhibit(title, f"{steps[-1]:.1f} dB", reached, shown, [example.code], wide=example.errors)
         )
@@ -163,7 +166,7 @@ def super_resolution(clean: np.ndarray, scale: int = 3) -> Example:
     bicubic = evaluation.enlarged(small, scale).astype(np.float32)
     y, start = (torch.from_numpy(a)[None, None] for a in (small, bicubic))
     found = [t[0, 0].numpy() for t in enlarge(y, start, scale)]
-    title = f"super-resolution, {scale} times"
+    title = f"super-resolution by a factor of {scale}"
     return Example("sr", title, ("given", small), ("bicubic", bicubic), found, clean, enlarge)
 
 

@@ -9,7 +9,7 @@ All begin from the 8-bit images of a folder, and all scores are means over the i
 - Super-resolution. Gray images are taken as they are; of others the luma Y = 16 + 65.481 R + 128.553 G + 24.966 B
   (BT.601, R, G and B in [0, 1]), rounded to 8 bits, as MATLAB's rgb2ycbcr gives it. The image is cropped at the right and
   at the bottom to a multiple of the scale; the small image is its antialiased bicubic reduction (a = -0.5, as MATLAB's
-  imresize), clipped and rounded to 8 bits. `scale` pixels a side are left out of the scores.
+  imresize), clipped and rounded to 8 bits. `scale` pixels per side are left out of the scores.
 
 PSNR is 10 log10(1 / MSE), of the result as it is, and of the result clipped and rounded to 8 bits. SSIM is scikit-image's
 with Gaussian weights of sigma = 1.5 and without the sample covariance, of the 8-bit result; of color the mean over the

@@ -63,7 +63,7 @@ class Settings:
             and become half as many.
         without_estimate, without_state: leave out what makes it a recurrent inference machine, to see what it is worth: the
             network reads the gradient alone, or remembers nothing from step to step.
-        iterations, batch, size: batches, patches a batch (over all processes), pixels a side of a patch.
+        iterations, batch, size: batches, patches per batch (over all processes), pixels per side of a patch.
         learning_rate: of Adam, reached after `warmup` iterations, then falling to zero along a half cosine.
         clip_gradient: largest norm of the gradient; 0 does not clip.
         bfloat16: run the network under autocast, a U-Net but for the last twelfth of the iterations; the physics stays

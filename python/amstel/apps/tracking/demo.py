@@ -39,7 +39,7 @@ def run(show: Show) -> None:
     again = (iou[back:] > 0.5).nonzero()
     said = f"found {int(again[0])} frames after it reappears" if len(again) else "not found again"
     reached = show.figures["mean_iou"] = iou[~hidden].mean().item()
-    show.say(f"  mean IoU {reached:.2f} where it is visible; {said}")
+    show.say(f"  mean IoU {reached:.2f} while it is visible; {said}")
     shown = []
     with show.needs("sint.gif"):
         from amstel.media.draw import annotate
@@ -56,7 +56,7 @@ def run(show: Show) -> None:
             "One object among look-alikes, hidden for a while",
             f"{reached:.2f}",
             f"mean IoU over the {len(frames) - count} frames in which it is visible; {said}. "
-            "Blue: found; white: true",
+            "Blue: found. White: true.",
             shown,
             [follow],
         )

@@ -151,7 +151,7 @@ def print_warning(text: str) -> None:
 
 @dataclass
 class _Track:
-    """What is known of one target so far, a line a frame that was looked at."""
+    """What is known of one target so far, a line per frame that was looked at."""
 
     boxes: list[np.ndarray] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)

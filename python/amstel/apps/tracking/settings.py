@@ -21,7 +21,7 @@ class Settings:
 
     Attributes:
         backbone: "light" or "vgg16", see `amstel.nn.SINT`.
-        output_size: cells a side of the pooled maps.
+        output_size: cells per side of the pooled maps.
         loss: "ranking": the cross-entropy between softmax(16 score) and softmax(10 IoU) over a frame's boxes, with the
             score as a mean cosine, so that a box scores more the better it lies; or "margin", the paper's, which makes
             all boxes of the target alike: `MarginContrastiveLoss(margin * L)`.

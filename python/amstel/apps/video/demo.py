@@ -37,7 +37,7 @@ def learn(clips: Sequence, device: str, seed: int, progress: Callable[[int], Non
 
 def run(show: Show) -> None:
     clips, new = generate_moving_shapes(400, **_TASK), generate_moving_shapes(100, seed=1, **_TASK)
-    show.say(f"  {len(clips)} clips to learn from; the class is the direction of the colored shape")
+    show.say(f"  {len(clips)} clips to train on; the class is the direction in which the colored shape moves")
     one = Settings.from_scratch(
         model="convlstm", frame_size=32, steps=1, channels=(16, 32), hidden=16, dropout=0.2, shift=2,
         epochs=6, learning_rate=3e-3, seed=show.seed,
@@ -53,7 +53,7 @@ def run(show: Show) -> None:
         torch.set_num_threads(threads)
     show.figures |= {"accuracy": accuracy, "accuracy_from_one_frame": alone}
     show.say(
-        f"  accuracy {accuracy:.1%} on {len(new)} new clips; from one frame {alone:.1%}, by chance 25.0%"
+        f"  accuracy {accuracy:.1%} on {len(new)} new clips; {alone:.1%} from a single frame, 25.0% by chance"
     )
     shown = []
     with show.needs("video_lstm.gif"):
@@ -71,8 +71,8 @@ def run(show: Show) -> None:
         Exhibit(
             "Which way does the colored shape move?",
             f"{accuracy:.1%}",
-            f"accuracy on {len(new)} new clips; from one frame {alone:.1%}, by chance 25%. "
-            "Heat: attention; blue: the box it gives; white: the true box, which training never sees",
+            f"accuracy on {len(new)} new clips; {alone:.1%} from a single frame, 25% by chance. "
+            "Heat: attention. Blue: the box found from it. White: the true box, not used in training.",
             shown,
             [learn],
         )

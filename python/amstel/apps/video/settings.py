@@ -42,7 +42,7 @@ class Settings:
         optimizer, learning_rate: "rmsprop" with decay 0.9, or "adam".
         schedule: of the learning rate: "constant", or "cosine" down to 0.
         clip_gradient: largest norm of the gradient; 0 does not clip.
-        epochs, batch: a clip gives one sample an epoch; batch is over all processes.
+        epochs, batch: a clip gives one sample per epoch; batch is over all processes.
         balanced: every class equally often in an epoch, however many clips it has; clips of small classes come several
             times, in other crops.
         dropout: in the head.

@@ -1,6 +1,6 @@
 """Training of action recognition on clips.
 
-A clip gives one sample an epoch: T consecutive frames from anywhere in it, augmented. Everything random follows from
+A clip gives one sample per epoch: T consecutive frames from anywhere in it, augmented. Everything random follows from
 (seed, epoch, clip), and dropout from (seed, epoch, process).
 """
 

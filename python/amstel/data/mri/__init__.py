@@ -1,6 +1,6 @@
 """Magnetic resonance imaging: readers, sampling masks, coil sensitivities, and coil data made from images.
 
-Images and k-space are centered here, as files of the field are: the zero frequency is sample [H // 2, W // 2] of both
+Images and k-space are centered here, as in most files: the zero frequency is sample [H // 2, W // 2] of both
 k-space and mask, which is `amstel.inverse.MRI(..., centered=True)`. Transforms are orthonormal.
 """
 

@@ -37,7 +37,7 @@ class CoilImages:
     1. An image is cropped, resized, flipped, turned and given another contrast; half of the images are cut to an ellipse,
        as a head lies in its field of view, half of these in a dark and a bright ring, as bone and fat are.
     2. It gets a smooth phase and the sensitivities of `loop_sensitivities`; k-space gets noise, and a mask, one for a
-       batch, of columns, a Poisson disc or radial lines, with a center of 10 to 18 samples a side.
+       batch, of columns, a Poisson disc or radial lines, with a center of 10 to 18 samples per side.
     3. Sensitivities S are estimated from that center, as they are of real data; the network is to find what they make of
        the coil images m_c without noise and fully sampled, x = sum conj(S_c) m_c.
     4. x and y are divided by the largest magnitude of the zero-filled reconstruction A^H y.

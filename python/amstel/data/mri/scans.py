@@ -69,7 +69,7 @@ def read_scan(path: str | os.PathLike) -> Scan:
     - `.mat`: the same, of MATLAB up to version 7 (needs scipy) and 7.3 (needs h5py); [H, W, coils] and
       [H, W, coils, slices] too, told by which of the first and the last but slices is smaller.
     - `.h5`: fastMRI's, "kspace" [slices, coils, H, W] or [slices, H, W] with "mask"; ISMRMRD's, "dataset" with one
-      acquisition a line (Cartesian: see `amstel.data.mri.ismrmrd`). Needs h5py.
+      acquisition per line (Cartesian: see `amstel.data.mri.ismrmrd`). Needs h5py.
     - `.cfl` with its `.hdr`: BART's; dimensions 0 to 2 are space, 3 the coils, 13 slices. Of a volume dimension 0 is
       transformed, and what was its readout are the slices.
 
