@@ -111,6 +111,31 @@ def test_many_rows_and_a_hub(device):
         compare(graph, leaf(nodes, 96, device=device), low_weight, dtype)
 
 
+@pytest.mark.parametrize("weighted", ["none", "own", "call"])
+@pytest.mark.parametrize(
+    "nodes, degree, features, dtype",
+    [
+        (600, 12, 521, torch.float32),  # panels, the last one narrow
+        (600, 12, 300, torch.float64),
+        (1200, 12, 520, torch.bfloat16),
+        (17_000, 8, 256, torch.float32),  # more panels than are copied at once, a result past the caches
+        (17_000, 2, 256, torch.float32),  # that alone
+        (17_000, 2, 512, torch.bfloat16),
+    ],
+)
+def test_wide_features_have_the_bits_of_narrow_ones(nodes, degree, features, dtype, weighted):
+    """However wide rows are multiplied, every feature is the same sum."""
+    graph, weight = make(weighted, nodes, nodes * degree)
+    weight = None if weight is None else weight.to(dtype)
+    x, bias = leaf(2, nodes, features, dtype=dtype).detach(), leaf(features, dtype=dtype, seed=2).detach()
+    x = x[:1] if nodes > 10_000 else x
+    y = amstel.ops.spmm(graph, x, weight, bias=bias, activation="relu")
+    for k in range(0, features, 64):
+        part = slice(k, k + 64)
+        narrow = amstel.ops.spmm(graph, x[..., part], weight, bias=bias[part], activation="relu")
+        assert torch.equal(y[..., part], narrow)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_strided_inputs(dtype):
     graph, weight = make("call")

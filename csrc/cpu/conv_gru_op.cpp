@@ -8,6 +8,7 @@
 #include "common/conv_gru_check.h"
 #include "common/stable.h"
 #include "cpu/dispatch.h"
+#include "cpu/huge_pages.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 
@@ -17,6 +18,7 @@ std::tuple<Tensor, Tensor> conv_gru_gates(Tensor gates_x, Tensor gates_h, Tensor
   const GateShape s = check_gru_forward("conv_gru_gates", gates_x, gates_h, h);
   Tensor h_out = empty(h, {s.rows, s.inner}),
          activated = empty(h, {keep ? s.rows : 0, 4 * s.inner});
+  want_huge_pages(h_out), want_huge_pages(activated);
   const ConvGruArgs args{gates_x.const_data_ptr(),
                          gates_h.const_data_ptr(),
                          h.const_data_ptr(),
@@ -35,6 +37,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_gru_gates_grad(Tensor grad, Tensor activ
   const GateShape s = check_gru_backward("conv_gru_gates_grad", grad, activated, h);
   Tensor grad_x = empty(h, {s.rows, 3 * s.inner}), grad_g = empty(h, {s.rows, 3 * s.inner});
   Tensor grad_h = empty(h, {s.rows, s.inner});
+  want_huge_pages(grad_x), want_huge_pages(grad_g), want_huge_pages(grad_h);
   const ConvGruGradArgs args{.grad = grad.const_data_ptr(),
                              .activated = activated.const_data_ptr(),
                              .h = h.const_data_ptr(),

@@ -7,6 +7,7 @@
 #include "common/rows.h"
 #include "common/stable.h"
 #include "cpu/dispatch.h"
+#include "cpu/huge_pages.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 
@@ -27,6 +28,8 @@ void conv_lstm_gates(Tensor gates, OptionalTensor more, Tensor c, OptionalTensor
                      Tensor c_out, OptionalTensor activated) {
   const char* op = "conv_lstm_gates";
   const GateShape s = check_forward(op, gates, more, c, peephole, h, c_out, activated);
+  want_huge_pages(h), want_huge_pages(c_out);
+  if (activated) want_huge_pages(*activated);
   const ConvLstmArgs args{.gates = gates.const_data_ptr(),
                           .more = pointer(more),
                           .c = c.const_data_ptr(),
@@ -49,6 +52,7 @@ Tensor conv_lstm_gates_grad(Tensor activated, Tensor c, Tensor c_out, OptionalTe
   const char* op = "conv_lstm_gates_grad";
   const GateShape s = check_backward(op, activated, c, c_out, peephole, grad_h, grad_h_more, grad_c,
                                      grad_c_out, grad_gates);
+  want_huge_pages(grad_c_out), want_huge_pages(grad_gates);
   const int64_t block = rows_per_block(s.inner), blocks = divide_up(s.rows, block);
   const int64_t width = ((bias ? 4 : 0) + (peephole ? 3 : 0)) * s.inner;
   Tensor sums = empty(c, {blocks, width}, s.sum);

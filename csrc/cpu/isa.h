@@ -152,8 +152,9 @@ struct WinogradWeightArgs {
   const float* weight;  // [outputs, inputs, 3, 3] by the strides given, taps contiguous
   float* packed;
   int64_t outputs, inputs, output_stride, input_stride;
-  bool flip;   // the taps, as the transposed convolution has them
-  bool gates;  // a block of columns is the four gates of 16 hidden channels, else 64 channels
+  bool flip;    // the taps, as the transposed convolution has them
+  bool gates;   // a block of columns is the four gates of 16 hidden channels, else 64 channels
+  bool stream;  // past the caches
 };
 
 struct WinogradArgs {

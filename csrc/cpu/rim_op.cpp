@@ -9,6 +9,7 @@
 #include "common/rows.h"
 #include "common/stable.h"
 #include "cpu/dispatch.h"
+#include "cpu/huge_pages.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 
@@ -103,6 +104,7 @@ Tensor rim_input(Tensor eta, Tensor other, OptionalTensor mask, OptionalTensor p
   RimInputArgs a = input_args("rim_input", eta, other, mask, precision, factor, residual, logistic);
   check_output("rim_input", eta, dtype);
   Tensor out = empty(eta, {eta.size(0), 2 * eta.size(1), eta.size(2), eta.size(3)}, dtype, true);
+  want_huge_pages(out);
   a.out = out.mutable_data_ptr();
   if (out.numel()) run_tiles(kernels().rim_input[dtype_index(dtype)], a, eta.size(0));
   return out;
@@ -158,6 +160,7 @@ Tensor bicubic_down(Tensor x, OptionalTensor minus, int64_t scale) {
 Tensor bicubic_up(Tensor y, int64_t scale) {
   check_bicubic("bicubic_up", "y", y, scale);
   Tensor out = empty(y, {y.size(0), y.size(1), y.size(2) * scale, y.size(3) * scale});
+  want_huge_pages(out);
   if (!out.numel()) return out;
   BicubicArgs a = bicubic_args(y, scale, y.size(2), y.size(3));
   a.out = out.mutable_data_ptr();
@@ -174,6 +177,7 @@ Tensor rim_bicubic_input(Tensor eta, Tensor residual, OptionalTensor precision, 
   const char* op = "rim_bicubic_input";
   check_rim_bicubic(op, eta, residual, precision, scale, dtype);
   Tensor out = empty(eta, {eta.size(0), 2 * eta.size(1), eta.size(2), eta.size(3)}, dtype, true);
+  want_huge_pages(out);
   if (!out.numel()) return out;
   BicubicArgs a = bicubic_args(residual, scale, residual.size(2), residual.size(3));
   a.out = out.mutable_data_ptr();

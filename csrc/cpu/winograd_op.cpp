@@ -115,7 +115,8 @@ Tensor winograd_weight(Tensor weight, bool transposed, bool gates) {
                                 .output_stride = transposed ? 9 : i * 9,
                                 .input_stride = transposed ? i * 9 : 9,
                                 .flip = transposed,
-                                .gates = gates};
+                                .gates = gates,
+                                .stream = packed.numel() * 4 >= kAllCaches};
   const int64_t parts = std::min(blocks, threads_for(packed.numel() * 4));
   parallel_parts(parts, [&](int64_t p) {
     kernels().winograd_weight(args, blocks * p / parts, blocks * (p + 1) / parts);

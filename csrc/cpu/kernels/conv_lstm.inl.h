@@ -22,16 +22,23 @@ struct Cells {
   static constexpr bool kShort = sizeof(T) == 2;
   V i, f, g, o, c, h;
 
-  // i, f, g, o hold the pre-activations, c the old state; p_ are zero without peepholes.
-  inline __attribute__((always_inline)) void step(bool peephole, V p_i, V p_f, V p_o) {
+  // i, f, g, o hold the pre-activations, c the old state; p_ are zero without peepholes. First the
+  // new state, then what it gives.
+  inline __attribute__((always_inline)) void update(bool peephole, V p_i, V p_f) {
     if (peephole) i += p_i * c, f += p_f * c;
     i = sigmoid<S, W, kShort>(i);
     f = sigmoid<S, W, kShort>(f);
     g = tanh<S, W, kShort>(g);
     c = f * c + i * g;
+  }
+  inline __attribute__((always_inline)) void output(bool peephole, V p_o) {
     if (peephole) o += p_o * c;
     o = sigmoid<S, W, kShort>(o);
     h = o * tanh<S, W, kShort>(c);
+  }
+  inline __attribute__((always_inline)) void step(bool peephole, V p_i, V p_f, V p_o) {
+    update(peephole, p_i, p_f);
+    output(peephole, p_o);
   }
 };
 
@@ -42,6 +49,19 @@ void conv_lstm_gates(const cpu::ConvLstmArgs& a, int64_t begin, int64_t end) {
   using V = Vector<S, W>;
   const int64_t inner = a.inner;
   const S* const p = static_cast<const S*>(a.peephole);
+  // What a state gives hangs on a long chain of operations. It comes with the next vector, whose
+  // chains the processor then has under way at the same time.
+  struct {
+    Cells<T, W> cells;
+    V p_o;
+    T *h, *o;
+    int64_t n;
+  } last{};
+  const auto finish = [&]() __attribute__((always_inline)) {
+    last.cells.output(p, last.p_o);
+    store_wide<T, W>(last.h, last.cells.h, last.n);
+    if (last.o) store_wide<T, W>(last.o, last.cells.o, last.n);
+  };
   for (int64_t row = begin; row < end; ++row) {
     const T* const gates = static_cast<const T*>(a.gates) + row * 4 * inner;
     const T* const more = a.more ? static_cast<const T*>(a.more) + row * 4 * inner : nullptr;
@@ -56,6 +76,7 @@ void conv_lstm_gates(const cpu::ConvLstmArgs& a, int64_t begin, int64_t end) {
         if (more) v += load_wide<T, W>(more + at * inner + k, n);
         return v;
       };
+      if (last.h) finish();
       Cells<T, W> cells{gate(0), gate(1), gate(2), gate(3), load_wide<S, W>(c_old + k, n), {}};
       V p_i{}, p_f{}, p_o{};
       if (p) {
@@ -63,17 +84,17 @@ void conv_lstm_gates(const cpu::ConvLstmArgs& a, int64_t begin, int64_t end) {
         p_f = load_wide<S, W>(p + inner + k, n);
         p_o = load_wide<S, W>(p + 2 * inner + k, n);
       }
-      cells.step(p, p_i, p_f, p_o);
+      cells.update(p, p_i, p_f);
       store_wide<S, W>(c_new + k, cells.c, n);
-      store_wide<T, W>(h + k, cells.h, n);
       if (activated) {
         store_wide<T, W>(activated + k, cells.i, n);
         store_wide<T, W>(activated + inner + k, cells.f, n);
         store_wide<T, W>(activated + 2 * inner + k, cells.g, n);
-        store_wide<T, W>(activated + 3 * inner + k, cells.o, n);
       }
+      last = {cells, p_o, h + k, activated ? activated + 3 * inner + k : nullptr, n};
     }
   }
+  if (last.h) finish();
 }
 
 template <class T>

@@ -115,14 +115,19 @@ inline void winograd_weight(const cpu::WinogradWeightArgs& a, int64_t begin, int
           for (int c = 0; c < 6; ++c) {
             Floats u[6];
             transform_weight({half[0][c], half[1][c], half[2][c]}, u);
-            for (int r = 0; r < 6; ++r)
-              __builtin_memcpy(to + (r * 6 + c) * kColumns * a.inputs + (k + j) * kPanel, &u[r],
-                               sizeof(Floats));
+            for (int r = 0; r < 6; ++r) {
+              float* const at = to + (r * 6 + c) * kColumns * a.inputs + (k + j) * kPanel;
+              if (a.stream)
+                stream(at, u[r]);
+              else
+                __builtin_memcpy(at, &u[r], sizeof(Floats));
+            }
           }
         }
       }
     }
   }
+  if (a.stream) stream_end();
 }
 
 // ---- Tiles ----

@@ -158,8 +158,10 @@ class Plan:
         self.chunks = parts(self.steps, max(size, -(-self.steps // CHECKPOINTS)) if grouped else size)
 
         three = weight_hh.shape[2:] == (3, 3) and dilation == 1
+        # Heavy weights are transformed and then read, four times as large, for whatever tiles a part has.
         self.winograd = algorithm == "winograd" or (
             algorithm == "auto"
+            and not (self.heavy and self.steps * group * -(-height // 4) * -(-width // 4) < 24)
             and x.is_cpu
             and three
             and self.hidden >= 8

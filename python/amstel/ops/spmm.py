@@ -75,8 +75,9 @@ def spmm(
         ValueError or TypeError: an argument is not as described. A rectangular graph without x_dst takes only
             self_loops=0.
 
-    Complexity: O((E + N) F) operations; no buffer of E elements, none of E F. The gradient saves x only
-    for edge_weight and y only for the ReLU.
+    Complexity: O((E + N) F) operations; no buffer of E elements, none of E F (on the CPU a copy of wide features, at most
+    16 MB or 128 bytes a node at a time, where a node has many edges). The gradient saves x only for edge_weight and y
+    only for the ReLU.
 
     Source: T. N. Kipf and M. Welling, Semi-Supervised Classification with Graph Convolutional Networks,
     ICLR 2017, equation 2 and section 2.2.
