@@ -267,6 +267,39 @@ def test_roi_pool(env, images, channels, size, boxes, output, scale, spread, lay
 @FUZZ
 @given(
     env=environments(),
+    images=st.integers(1, 3),
+    channels=st.integers(1, 20),
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    boxes=st.integers(0, 6),
+    output=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    scale=st.sampled_from([1.0, 0.5, 1 / 16, 3.7]),
+    spread=st.sampled_from([1.0, 10.0, 100.0]),
+    sampling=st.integers(-1, 3),
+    aligned=st.booleans(),
+    layout=LAYOUTS,
+)
+def test_roi_align(env, images, channels, size, boxes, output, scale, spread, sampling, aligned, layout):
+    dtype, generator = env[:2]
+    x = made(env, images, channels, *size, layout=layout, special=False)
+    by_position = made(env, images, 2 * output[0] * output[1], *size, layout=layout, special=False)
+    batch = torch.randint(0, images, (boxes, 1), generator=generator).float()
+    rois = torch.cat([batch, torch.randn(boxes, 4, generator=generator) * spread], 1)
+    rois = rois.to(torch.float64 if dtype == torch.float64 else torch.float32)
+
+    def run():
+        aligned_ = ops.roi_align(x, rois, output, scale, sampling, aligned)
+        return aligned_, ops.ps_roi_pool(by_position, rois, output, scale)
+
+    y, z = same_bits_with_other_threads(run, env)
+    # A coordinate near the border of a cell or of the map may fall to either side in other arithmetic: its own.
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    close(y, reference.roi_align(x.to(wide), rois, output, scale, sampling, aligned), dtype, times=32)
+    close(z, reference.ps_roi_pool(by_position.to(wide), rois, output, scale), dtype, times=32)
+
+
+@FUZZ
+@given(
+    env=environments(),
     n=st.integers(0, 3),
     size=st.tuples(st.integers(1, 14), st.integers(1, 14)),
     coils=st.sampled_from([None, 1, 3]),

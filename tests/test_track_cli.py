@@ -165,22 +165,25 @@ def test_frames_that_change_their_size_or_break_are_named(capsys, root, tmp_path
 
     folder, frames = _copy(root, tmp_path)
     whole = (frames / "0003.png").read_bytes()
-    for how, message in (
+    # What an earlier run left is not written over.
+    for name, how, message in (
         (
+            "partial",
             lambda file: Image.open(file).crop((0, 0, 200, 80)).save(file),
             "0003.png must be 200x160 as the first frame, got 200x80",
         ),
         (
+            "partial2",
             lambda file: file.write_bytes(whole[: len(whole) // 2]),
             "0003.png must be an image that can be read",
         ),
-        (lambda file: file.write_bytes(b""), "0003.png must be an image that can be read"),
+        ("partial3", lambda file: file.write_bytes(b""), "0003.png must be an image that can be read"),
     ):
         (frames / "0003.png").write_bytes(whole)
         how(frames / "0003.png")
         file = tmp_path / "boxes.csv"
         command.is_refused(capsys, ["track", folder, "-o", file], message)
-        left = (tmp_path / "boxes.csv.partial.csv").read_text().splitlines()
+        left = (tmp_path / f"boxes.csv.{name}.csv").read_text().splitlines()
         assert [line.split(",")[0] for line in left] == ["frame", "1", "2"] and not file.exists()
         with pytest.raises(ValueError, match="0003"):
             SINTTracker().track(frames, [30, 50, 36, 30])
@@ -223,7 +226,7 @@ def test_where_pixels_count_from(capsys, root, tmp_path):
     truth = folder / "groundtruth_rect.txt"
     lines = truth.read_text().splitlines()
     truth.write_text("\n".join([lines[0], "0,5,36,30", "0,6,36,30", *lines[3:]]))
-    arguments = ["eval", "--root", tmp_path, "--sequences", "One"]
+    arguments = ["eval", "--root", tmp_path, "--sequences", "one"]
     status, _, err = _run(capsys, *arguments, "--out", tmp_path / "a")
     assert status == 0 and "as if its pixels counted from 0" in err and err.count("\n") == 1
     status, _, err = _run(capsys, *arguments, "--out", tmp_path / "b", "--truth-origin", 0)

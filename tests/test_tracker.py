@@ -385,6 +385,9 @@ def test_settings_take_numpys_numbers_and_the_old_name():
         ("size_rate", 1.5),
         ("size_rate", True),
         ("scale_rate", -0.1),
+        ("adapt", 1.5),
+        ("adapt_rate", True),
+        ("near", -0.1),
     ):
         with pytest.raises(ValueError, match=f"`{name}`"):
             Settings(**{name: value})
@@ -481,6 +484,42 @@ def test_query_stays_that_of_the_first_frame():
     tracker.init(images[0], truth[0])
     tracker.update(images[0])
     assert tracker.similarity == pytest.approx(1, abs=1e-5)
+
+
+def test_the_search_learns_what_the_target_looks_like_and_nothing_while_it_is_lost():
+    images, truth = sequence(frames=3)
+    tracker = SINTTracker(Colors(), settings=Settings(adapt=0.5, adapt_rate=0.2))
+    tracker.init(images[0], truth[0])
+    assert torch.equal(tracker._sought_query, tracker._query)
+    tracker.update((images[1] * 0.8).astype(np.uint8))
+    learned = tracker._sought_query.clone()
+    assert not tracker.lost and not torch.equal(learned, tracker._query)
+    mixed = torch.lerp(tracker._query, tracker._recent, 0.5)
+    torch.testing.assert_close(learned, mixed)
+    tracker.update(255 - images[1])
+    assert tracker.lost and torch.equal(tracker._sought_query, learned)
+    plain = SINTTracker(Colors(), settings=Settings(adapt=0))
+    plain.track(images, truth[0])
+    assert torch.equal(plain._sought_query, plain._query)
+
+
+def test_of_two_that_are_nearly_alike_the_nearer_is_taken(monkeypatch):
+    images, truth = sequence(frames=2)
+
+    def rising(self, features, boxes, query):
+        center = (boxes[:, 1:3] + boxes[:, 3:]) / 2
+        away = (center - center[0]).norm(dim=1)
+        return 0.5 + 0.1 * away / away.max().clamp(min=1)
+
+    monkeypatch.setattr(Colors, "match", rising)
+    moved = []
+    for near in (0.0, 0.2):
+        tracker = SINTTracker(Colors(), settings=Settings(near=near, redetect=False))
+        tracker.init(images[0], truth[0])
+        tracker.update(images[1])
+        step = tracker._box - tracker._first
+        moved.append((step[:2] + step[2:] / 2).norm().item())
+    assert moved[0] == pytest.approx(15) and 2.9 < moved[1] < 6.1
 
 
 def test_search_goes_on_from_the_unrefined_candidate():
@@ -665,6 +704,7 @@ def test_the_papers_preset_has_its_constants(monkeypatch):
     tracker = SINTTracker(Colors(), preset="paper")
     assert tracker.settings == Settings.paper() and not tracker.redetect and tracker.settings.refine == 0
     assert tracker.settings.size_rate == 1 and tracker.settings.scale_rate == 0
+    assert tracker.settings.adapt == tracker.settings.near == 0
     seen = []
     match = Colors.match
     monkeypatch.setattr(Colors, "match", lambda self, f, b, q: seen.append((f, b)) or match(self, f, b, q))

@@ -62,6 +62,9 @@ def pooling(dtype: torch.dtype) -> None:
         backward(pooled)
         with torch.no_grad():
             ops.roi_pool(features, boxes, (3, 4), 0.7)  # without positions
+        backward(ops.roi_align(features, boxes, (3, 4), 0.7, 2, True))
+        backward(ops.roi_align(features, boxes, (1, 2), 0.7))  # as many samples as cells
+        backward(ops.ps_roi_pool(leaf(2, 36, 33, 47, dtype=dtype, last=last), boxes, (3, 4), 0.7))
         query = leaf(40 * 12, dtype=dtype)
         backward(ops.roi_match([features], boxes, query, (3, 4), [0.7]))
         bad = torch.full(pooled.shape, 1 << 30, dtype=torch.int32)  # every thread finds it

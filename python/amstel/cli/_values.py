@@ -96,6 +96,14 @@ def box(text: str) -> list[float]:
     return numbers
 
 
+def interval(text: str) -> tuple[int, int]:
+    """LOW,HIGH, numbers of frames."""
+    ends = text.split(",")
+    if len(ends) != 2 or not all(end.isdecimal() for end in ends) or not 1 <= int(ends[0]) < int(ends[1]):
+        return fail(f"should be two numbers of frames, as in 115,755, got {text!r}")
+    return int(ends[0]), int(ends[1])
+
+
 # -------------------------------------------------------------------------------------------------- files
 
 

@@ -111,7 +111,6 @@ def predict(
     common: Common,
 ) -> int:
     """Track one or more objects in a video from their first boxes."""
-    from amstel import _files
     from amstel.apps import ranks as processes
     from amstel.apps.tracking import predict
     from amstel.tracking.frames import Frames
@@ -120,8 +119,6 @@ def predict(
     sources = predict.sources(video, box, output, frames, target)
     for source in sources:
         values.file_to_write(str(source.target), predict.WRITTEN)
-        if weights is not None:
-            _files.distinct(source.target, weights, argument="output")
     with processes.group(common.device) as ranks:
         tracker = predict.tracker(weights, ranks.device, plus, redetect, preset)
         alone = len(sources) == 1
@@ -146,13 +143,6 @@ def predict(
     failed = report(outcomes, lambda number: str(sources[number].path))
     common.write_json({"plus": plus, "redetect": tracker.redetect, "videos": done, **failed})
     return 1 if failed else 0
-
-
-def _interval(text: str) -> tuple[int, int]:
-    ends = text.split(",")
-    if len(ends) != 2 or not all(end.isdecimal() for end in ends) or not 1 <= int(ends[0]) < int(ends[1]):
-        return values.fail(f"should be two numbers of frames, as in 115,755, got {text!r}")
-    return int(ends[0]), int(ends[1])
 
 
 @command(app, "evaluate", "eval")
@@ -216,7 +206,7 @@ def evaluate(
         typer.Option(
             "--interval",
             metavar="LOW,HIGH",
-            parser=_interval,
+            parser=values.interval,
             help="run lengths to average EAO over [default: 115,755]",
         ),
     ] = None,

@@ -29,6 +29,12 @@ class Settings:
         scale_rate: how far the search's size goes from the last one to that of the best candidate, on a logarithmic scale,
             within a fifth and five times of the first box's; the window and its zoom follow. 0: it stays, as in the paper.
             (0.15 follows targets that grow or shrink, and drifts from others more often.)
+        adapt: share of what the target has looked like lately in what is searched for; the rest is the first box. A
+            candidate is verified by the first box alone (`redetect`), and nothing is learned of frames in which it fails.
+            0: the paper's.
+        adapt_rate: how far what it looked like lately goes to every new box.
+        near: by how much a candidate at the border of the search must be more similar than one in its middle, growing
+            with the square of the distance. 0: the paper's.
         alpha: of the ridge regression of boxes.
         radius: of the search around the last box, as a fraction of the frame's width; 30/512 in the paper.
         longest_side: images with a longer side are shrunk to this before they go through the network.
@@ -54,14 +60,17 @@ class Settings:
     redetect: bool = True
     size_rate: float = 0.15
     scale_rate: float = 0.0
+    adapt: float = 0.4
+    adapt_rate: float = 0.05
+    near: float = 0.2
 
     def __post_init__(self) -> None:
-        for name in ("object_size", "margin", "alpha", "radius"):
+        for name in ("object_size", "margin", "alpha", "radius", "near"):
             value = getattr(self, name)
-            least = 0 if name in ("margin", "radius") else 1e-9
+            least = 0 if name in ("margin", "radius", "near") else 1e-9
             number = isinstance(value, numbers.Real) and not isinstance(value, bool)
             if not (name == "object_size" and value is None) and not (number and least <= value < math.inf):
-                fail(name, "a finite number > 0 (margin and radius may be 0)", value)
+                fail(name, "a finite number > 0 (margin, radius and near may be 0)", value)
         for name, least in (("threads", 1), ("longest_side", 64), ("refine", 0)):
             value = getattr(self, name)
             whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -69,7 +78,7 @@ class Settings:
                 fail(name, f"an integer >= {least}{' or None' if name == 'threads' else ''}", value)
         if self.object_size is not None and self.longest_side <= 2 * self.margin:
             fail("longest_side", f"more than the two margins, {2 * self.margin}", self.longest_side)
-        for name in ("size_rate", "scale_rate"):
+        for name in ("size_rate", "scale_rate", "adapt", "adapt_rate"):
             rate = getattr(self, name)
             number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
             if not number or not 0 <= rate <= 1 or (name == "size_rate" and rate == 0):
@@ -93,6 +102,8 @@ class Settings:
             redetect=False,
             size_rate=1.0,
             scale_rate=0.0,
+            adapt=0.0,
+            near=0.0,
         )
 
     @property

@@ -35,10 +35,12 @@ FRAME_SIZE = 512
 class SINTTracker:
     """Tracks one object from its box in the first frame.
 
-    The descriptor of that box is the query for the whole video; nothing is learned from later frames. In every frame,
-    the network describes the candidates around the last box, and the candidate with the largest inner product with
-    the query wins. Ridge regression, fitted on the first frame, refines the reported box; the search continues from
-    the unrefined candidate. Only a window around the last box goes through the network.
+    The descriptor of that box is the query. In every frame, the network describes the candidates around the last box,
+    and the candidate with the largest inner product with the query wins. The search also mixes into the query what the
+    target has looked like lately, and prefers candidates near the last box; the first box alone decides whether the
+    target is lost (see `Settings`; in the paper's preset nothing is learned from later frames). Ridge regression, fitted
+    on the first frame, refines the reported box; the search continues from the unrefined candidate. Only a window around
+    the last box goes through the network.
 
     Args:
         model: an `amstel.nn.SINT`, or any module with its `features`, `describe`, `match`, `spatial_scales` and
@@ -129,8 +131,7 @@ class SINTTracker:
     def _begin(self, views: Views) -> None:
         self.similarity, self.lost = 1.0, False
         view = self._look(views)
-        query = view.describe(self._first[None])[0]
-        self._query = query / query.square().sum().clamp(min=1e-12)
+        self._query = self._sought_query = self._recent = self._described(view, self._first)
         samples = regression_samples(self._first)
         self._regression = BoxRegression.fit(
             self._pool(view, samples), targets(samples, self._first), self.settings.alpha
@@ -164,6 +165,7 @@ class SINTTracker:
         before, self._frame = self._frame, views.frame
         view = self._look(views)
         box, similarity = self._search(view, before)
+        stayed = True
         if self.redetect:
             threshold = (self._background + (self._usual if self._seen else similarity)) / 2
             if similarity < threshold:
@@ -176,18 +178,31 @@ class SINTTracker:
                     there = self._look(views)
                     found, again = self._search(there)
                     if again > similarity:
-                        view, box, similarity = there, found, again
+                        view, box, similarity, stayed = there, found, again, False
                     else:
                         self._ratio = last
             self.lost = similarity < threshold
             if not self.lost:
                 self._seen = min(self._seen + 1, 20)
                 self._usual += (similarity - self._usual) / self._seen
+        if self.settings.adapt and stayed and not self.lost:
+            self._learn(view, box)
         if rate := self.settings.scale_rate:
             grown = (box[2] / self._first[2]).item()
             self._ratio = min(max(self._ratio ** (1 - rate) * grown**rate, 0.2), 5.0)
         self._box, self.similarity = box, similarity
         return self._steady(self._regression(box[None], self._pool(view, box[None]))[0]).numpy()
+
+    def _described(self, view: View, box: Tensor) -> Tensor:
+        """The description of a box, so that its inner product with the box's own is 1."""
+        query = view.describe(box[None])[0]
+        return query / query.square().sum().clamp(min=1e-12)
+
+    def _learn(self, view: View, box: Tensor) -> None:
+        """What the target looks like now, for the search in the next frame."""
+        share, rate = self.settings.adapt, self.settings.adapt_rate
+        self._recent = torch.lerp(self._recent, self._described(view, box), rate)
+        self._sought_query = torch.lerp(self._query, self._recent, share)
 
     def _steady(self, box: Tensor) -> Tensor:
         """The box with a size that changes little from frame to frame, and not while the target is lost."""
@@ -270,19 +285,26 @@ class SINTTracker:
         return F.normalize(features) if self.settings.normalize else features
 
     def _search(self, view: View, before: np.ndarray | None = None) -> tuple[Tensor, float]:
-        """The best candidate around the last box, and its similarity; `before` is the last frame, for its flow."""
+        """The best candidate around the last box, and its similarity to the first; `before` is the last frame, for its flow."""
         assert self._box is not None
         width = self._frame.shape[1]
         sought = torch.cat([self._first[:2], self._sought()])
         boxes = candidates(self._box, sought, width, radius=self.settings.radius, scales=self.settings.scales)
         boxes = self._inside(boxes)
-        similarity = view.match(boxes, self._query)
+        similarity = view.match(boxes, self._sought_query)
+        if self.settings.near and self.settings.radius:
+            away = (boxes[:, :2] + boxes[:, 2:] / 2 - self._box[:2] - self._box[2:] / 2).square().sum(1)
+            similarity = similarity - self.settings.near * away / (width * self.settings.radius) ** 2
         best = int(similarity.argmax())
         if self.plus and before is not None:
             top = similarity.topk(min(5, len(boxes))).indices
             agree = self._flow_share(before, boxes[top]) > 0.25
             best = int(top[agree][0]) if agree.any() else best
-        return self._refine(view, boxes[best], similarity[best].item())
+        box = boxes[best]
+        if self.settings.adapt or self.settings.near:
+            similarity = view.match(boxes[best : best + 1], self._query)
+            best = 0
+        return self._refine(view, box, similarity[best].item())
 
     def _refine(self, view: View, box: Tensor, similarity: float) -> tuple[Tensor, float]:
         """A better box close by, and its similarity: places and scales between those of the candidates."""

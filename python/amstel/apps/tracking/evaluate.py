@@ -118,9 +118,11 @@ def readable(sequences: Any, names: Sequence[str], how: str | None = None) -> tu
     """
     found: list[Any] = []
     wrong: list[Outcome] = []
-    for name in names:
-        if name not in sequences.names:
-            raise ValueError(f"{sequences.root} holds no sequence {name!r}")
+    small = {name.lower(): name for name in sequences.names}
+    for given in dict.fromkeys(names):
+        name = given if given in sequences.names else small.get(given.lower())
+        if name is None:
+            raise ValueError(f"{sequences.root} holds no sequence {given!r}")
         try:
             sequence = sequences[name]
             found += [sequence] if how is None else tracking.perturbed(sequence, how)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,7 +176,7 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
     """Follow the targets through one video, and write it; what was found.
 
     `progress` is called with 1 after every frame. A run that ends before its time (a frame that cannot be read, Ctrl-C)
-    leaves what it found in a file TARGET.partial.csv, which the error names.
+    leaves what it found in a file TARGET.partial.csv, which the error names; what another run left there stays.
     """
     _files.distinct(source.target, source.path, argument="output")
     frames, kind = Frames(source.frames), source.target.suffix.lower()
@@ -222,7 +223,7 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
     except (Exception, KeyboardInterrupt) as error:
         done = min(len(one.boxes) for one in tracks)
         if done > 1:
-            partial = source.target.with_name(source.target.name + ".partial.csv")
+            partial = _partial(source.target)
             _files.write_text(partial, _csv(numbers[:done], times, tracks))
             if isinstance(error, (ValueError, OSError)):
                 # Not its own class: that of a text that cannot be decoded takes five arguments.
@@ -231,6 +232,12 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
             print_warning(f"the boxes of the first {done} frames are in {partial}")
         raise
     return _record(source, numbers, tracks)
+
+
+def _partial(target: Path) -> Path:
+    """TARGET.partial.csv, or with the first number from 2 on that is free."""
+    names = (f"{target.name}.partial{number if number > 1 else ''}.csv" for number in itertools.count(1))
+    return next(path for path in map(target.with_name, names) if not path.exists())
 
 
 def _csv(numbers: list[int], times: list[float | None], tracks: list[_Track]) -> str:
