@@ -362,6 +362,7 @@ NAN = float("nan")
         ({"features": [F2, F3.to("meta")]}, ValueError, r"features\[1\]"),
         ({"edge_features": [F2, F3]}, ValueError, r"edge_features\[1\]"),
         ({"labels": [0]}, ValueError, "labels"),
+        ({"labels": [0, 2**63]}, TypeError, "labels"),
         ({"labels": [0, 1, 2]}, ValueError, "labels"),
         ({"labels": [0, -1]}, ValueError, "labels"),
         ({"labels": [0, True]}, TypeError, "labels"),

@@ -412,3 +412,45 @@ def test_cora_reaches_the_paper(data_folder):
     result = recipe.study(cora, seeds=range(16))
     # 81.5 in the paper; 16 seeds have a standard error of 0.17.
     assert 0.805 < result.mean < 0.825
+
+
+def test_sparse_features_that_change_are_read_again():
+    """The structure of sparse features is kept with them, and not beyond a change in place."""
+    graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 3]]), 4)
+    conv = amstel.nn.GCNConv(4, 2)
+    first, second = (torch.eye(4)[order].to_sparse_csr() for order in ([0, 1, 2, 3], [1, 0, 3, 2]))
+    conv(first, graph)
+    first.copy_(second)
+    torch.testing.assert_close(conv(first, graph), conv(first.to_dense(), graph))
+    first.col_indices()[0] = 3
+    torch.testing.assert_close(conv(first, graph), conv(first.to_dense(), graph))
+    with torch.inference_mode():
+        inside = torch.eye(4).to_sparse_csr()
+        conv(inside, graph)
+        inside.copy_(second)
+        torch.testing.assert_close(conv(inside, graph), conv(inside.to_dense(), graph))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: amstel.nn.GCNConv(3, 2),
+        lambda: amstel.nn.GCNConv(3, 9, order="propagate_first"),
+        lambda: amstel.nn.GCN(3, 4, 2),
+        lambda: amstel.nn.ChebConv(3, 2, K=2),
+        lambda: amstel.nn.SGConv(3, 2, K=2),
+        lambda: amstel.nn.SpectralConv(3, 2, modes=2),
+        lambda: amstel.interop.dgl.GraphConv(3, 2),
+    ],
+)
+def test_features_of_another_dtype_are_named(make):
+    graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2, 3, 1, 2, 3, 0], [1, 2, 3, 0, 0, 1, 2, 3]]))
+    module, x = make(), torch.randn(4, 3, dtype=torch.float64)
+    call = (
+        (lambda x: module(graph, x)) if "GraphConv" in type(module).__name__ else lambda x: module(x, graph)
+    )
+    with pytest.raises(ValueError, match="`x` must be float32 like the parameters, got float64"):
+        call(x)
+    assert call(x.float()).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert call(x.bfloat16()).isfinite().all()

@@ -27,6 +27,17 @@ PARTS = {
 NAN, HUGE = float("nan"), 10**30
 
 
+def test_weights_of_a_networkx_graph_beyond_float64_are_refused():
+    import networkx
+
+    G = networkx.Graph()
+    G.add_edge(0, 1, weight=10**400)
+    with pytest.raises(ValueError, match="`weight` must hold numbers that float64 holds exactly"):
+        amstel.Graph.from_networkx(G)
+    with pytest.raises(TypeError, match="`indptr`"):
+        amstel.Graph.from_csr([0, True], [0])
+
+
 def nodes(**changes):
     return amstel.data.NodeData(**{**PARTS, **SPLIT, **changes})
 

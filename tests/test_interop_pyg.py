@@ -166,6 +166,14 @@ def test_batches():
             "`edge_weight` must be",
         ),
         (lambda: GCNConv(6, 4)("x", _index("loops")), TypeError, "`x` must be"),
+        (lambda: GCNConv(6, 4)(torch.ones(N, 6).long(), _index("loops")), ValueError, "`x` must be"),
+        (
+            lambda: GCNConv(6, 4)(
+                torch.ones(N, 6), _index("loops"), torch.ones(len(_index("loops")[0])).long()
+            ),
+            ValueError,
+            "`edge_weight` must be",
+        ),
         (lambda: GCNConv(6, 4)(torch.randn(N, 6), [[0], [1]]), TypeError, "`edge_index` must be"),
     ],
 )
@@ -237,3 +245,27 @@ def test_without_normalization_there_are_no_loops(name, weighted):
     torch.testing.assert_close(ours(*inputs, index, w), expected, rtol=1e-4, atol=1e-4)
     graph = amstel.Graph.from_edge_index(index, N)
     torch.testing.assert_close(ours(*inputs, graph, w), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_pyg_says_of_its_layers_it_says_of_these(monkeypatch):
+    """PyG's table of layers reads docstrings and signatures: title and link of the paper, what a layer takes."""
+    from torch_geometric.nn import conv
+    from torch_geometric.nn.conv import utils
+
+    questions = [
+        getattr(utils, name) for name in dir(utils) if name.startswith(("paper_", "supports_", "processes_"))
+    ]
+    assert len(questions) > 8
+    for name in ("GCNConv", *OTHERS):
+        theirs = [question(name) for question in questions]
+        with monkeypatch.context() as patch:
+            patch.setitem(conv.__dict__, name, getattr(amstel.interop.pyg, name))
+            assert [question(name) for question in questions] == theirs, name
+
+
+def test_the_size_of_an_edge_index_counts_nodes_without_edges():
+    from torch_geometric import EdgeIndex
+
+    index = torch.tensor([[0, 1], [1, 0]])
+    assert amstel.Graph.from_edge_index(EdgeIndex(index, sparse_size=(5, 5))).num_nodes == 5
+    assert amstel.Graph.from_edge_index(EdgeIndex(index)).num_nodes == 2

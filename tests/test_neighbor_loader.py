@@ -273,7 +273,31 @@ BAD = [
     ({"probability": torch.full((400,), float("nan"))}, ValueError, "got nan at position 0"),
     ({"probability": torch.ones(400, dtype=torch.int64)}, ValueError, "`probability`"),
     ({"probability": "w"}, TypeError, "`probability`"),
+    (
+        {"probability": torch.tensor([1.0, 1e-300] * 200, dtype=torch.float64)},
+        ValueError,
+        "got 1e-300 at position 1",
+    ),
+    ({"x": np.zeros((60, 2), np.longdouble)}, ValueError, "`x` must be an array .* that torch has"),
+    ({"x": np.zeros((60, 2), ">f4")}, ValueError, "`x` must be an array .* that torch has"),
+    ({"y": np.full(60, "a")}, ValueError, "`y` must be an array .* that torch has"),
+    ({"seeds": [3, True]}, TypeError, "`seeds`"),
 ]
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e300])
+def test_only_the_proportions_of_probabilities_count(size):
+    """Numbers that float32 does not hold draw as others do: none becomes 0, which would never be drawn."""
+    graph = make()
+    chance = (
+        torch.rand(graph.num_edges, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.5
+    )
+    plain, extreme = (
+        NeighborLoader(graph, fanouts=[3], probability=chance / chance.max() * by, shuffle=False)
+        for by in (1.0, size)
+    )
+    for a, b in zip(plain, extreme, strict=True):
+        assert a.layers[0].num_edges == b.layers[0].num_edges > 60 and torch.equal(a.nodes, b.nodes)
 
 
 @pytest.mark.parametrize("options, kind, text", BAD)

@@ -109,7 +109,12 @@ def _exact(name: str, values: np.ndarray) -> np.ndarray:
         return np.asarray(values, values.dtype.newbyteorder("="))
     if values.dtype.kind not in "biufO":
         _check.fail(name, "of real numbers", f"dtype {values.dtype}")
-    wide = values.astype(np.float64)
+    try:
+        wide = values.astype(np.float64)
+    except OverflowError:  # of Python's integers, which have any size
+        raise ValueError(
+            f"`{name}` must hold numbers that float64 holds exactly, got one beyond its range"
+        ) from None
     if values.dtype.kind in "biu":
         doubtful = np.flatnonzero((values > 2**53) | (values < -(2**53)))
     elif values.dtype == object:

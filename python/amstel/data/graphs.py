@@ -314,8 +314,11 @@ def _labels(labels: Any, graphs: int) -> Tensor | None:
             _check.fail_type("labels", expected, labels)
         if isinstance(labels, Sequence) and any(isinstance(v, (bool, np.bool_)) for v in labels):
             _check.fail_type("labels", expected, labels)
+        whole = isinstance(labels, Sequence) and all(isinstance(v, (int, np.integer)) for v in labels)
         try:
-            array = np.asarray(labels)
+            array = np.asarray(
+                labels, np.int64 if whole and labels else None
+            )  # no number becomes another one
             labels = torch.from_numpy(array.astype(array.dtype.newbyteorder("="))).clone()
         except (TypeError, ValueError, OverflowError):
             raise TypeError(f"`labels` must be {expected}, got {_check.describe(labels)}") from None

@@ -175,9 +175,15 @@ def _chances(graph: Graph, value: Any) -> Tensor:
         raise TypeError(f"`probability` must be {expected}, got {_check.describe(value)}") from error
     if found.shape != (graph.num_edges,) or found.dtype not in _check.FLOATS or found.is_cuda:
         _check.fail("probability", expected, found)
-    found = found.detach().float()
-    wrong = (~found.isfinite() | (found < 0)).nonzero()
+    given = found.detach()
+    found = given.float()
+    if bool((~found.isfinite() | ((found == 0) & (given != 0))).any()) and bool(given.isfinite().all()):
+        # What float64 has and float32 has not: only the proportions count.
+        found = (given / given.max()).float()
+    wrong = (~found.isfinite() | (found < 0) | ((found == 0) & (given != 0))).nonzero()
     if len(wrong):
         k = int(wrong[0])
-        raise ValueError(f"`probability` must be {expected}, got {float(found[k])} at position {k}")
+        raise ValueError(
+            f"`probability` must be {expected}, in proportions that float32 holds, got {float(given[k])} at position {k}"
+        )
     return found.contiguous() if graph._edge is None else found[graph._edge.long()]

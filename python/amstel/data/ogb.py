@@ -59,8 +59,9 @@ def convert_graph(
             split/<split>/            train, valid and test, each a number of a node a line; or split_dict.pt
             ========================  =======================================================================
 
-            The endings are .csv.gz, .csv, .parquet (needs pyarrow) and .npy; of a split .npz too. An .npz file holds
-            edge_index [2, E], x [N, F], y [N], and train, val and test, which are numbers of nodes or masks [N].
+            Features of edges, and other files, are not read. The endings are .csv.gz, .csv, .parquet (needs pyarrow) and
+            .npy; of a split .npz too. An .npz file holds edge_index [2, E], x [N, F], y [N], and train, val and test, which
+            are numbers of nodes or masks [N].
         folder: what to write; it appears when it is whole.
         undirected: give every edge in both directions, and each once, as `ogbn-products` and `ogbn-proteins` mean it;
             otherwise edges are as the files have them.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from amstel import _check, _derived
 from amstel.graph import Graph
+from amstel.nn._convolution import fits
 from amstel.ops.spmm import spmm
 
 __all__ = ["GraphConv", "from_dgl"]
@@ -140,6 +141,8 @@ class GraphConv(nn.Module):
         weight = self.weight if weight is None else weight
         if edge_weight is not None:
             edge_weight = self._edge_weight(given, edge_weight)
+        if weight is not None:
+            fits(x, weight)
         first = self.in_feats > self.out_feats
         if weight is not None and first:
             x = x @ weight

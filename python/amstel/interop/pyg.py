@@ -4,6 +4,9 @@ Each is a `torch_geometric.nn.MessagePassing`: explainers, hooks, scripting, tra
 models keep working. Unless something needs the individual messages, a call is one fused product, and no tensor with
 one row per edge is written; otherwise PyG's own code runs. You can pass an `amstel.Graph` instead of an edge_index,
 which is then converted only once.
+
+PyG's `conv.utils` reads what it tells about a layer from docstrings and signatures: title and link of the paper, the
+words on -1, SparseTensor. They appear here in its form.
 """
 
 from __future__ import annotations
@@ -96,6 +99,14 @@ class _Fused:
             _check.fail_type("x", "a tensor [N, F] or [B, N, F]", x)
         if isinstance(x, Tensor) and x.dim() < 2:
             _check.fail("x", "a tensor [N, F] or [B, N, F]", x)
+        if isinstance(self, pyg.GCNConv):  # whose linear layer, and whose degrees, PyTorch has in no integers
+            if isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex()):
+                _check.fail("x", "floating point, [N, F] or [B, N, F]", x)
+            whole = isinstance(edge_weight, Tensor) and not (
+                edge_weight.is_floating_point() or edge_weight.is_complex()
+            )
+            if whole and self.normalize:
+                _check.fail("edge_weight", "floating point, [E]", edge_weight)
         if edge_weight is not None and not isinstance(edge_weight, Tensor):
             _check.fail_type("edge_weight", "a tensor [E] or None", edge_weight)
         if isinstance(edge_index, Graph):
@@ -184,7 +195,7 @@ class GCNConv(_Fused, pyg.GCNConv):
     without edge weights all loops count 1.
 
     Args:
-        in_channels: width F of the input, or -1 to take it from the first one.
+        in_channels: width F of the input, or :obj:`-1` to derive the size from the first one.
         out_channels: width F' of the result.
         improved, cached, add_self_loops, normalize, bias: as PyG.
         **kwargs: of `torch_geometric.nn.MessagePassing`; another `aggr` than "add" runs PyG's own code.
@@ -194,6 +205,8 @@ class GCNConv(_Fused, pyg.GCNConv):
 
     Raises:
         ValueError or TypeError: an argument is not as described.
+
+    Source: `"Semi-supervised Classification with Graph Convolutional Networks" <https://arxiv.org/abs/1609.02907>`_.
 
     Example:
         >>> from amstel.interop.pyg import GCNConv
@@ -225,7 +238,9 @@ class GCNConv(_Fused, pyg.GCNConv):
             _check.choice("flow", kwargs["flow"], ("source_to_target", "target_to_source"))
         super().__init__(in_channels, out_channels, add_self_loops=add_self_loops, **flags, **kwargs)
 
-    def forward(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, edge_index: Tensor | SparseTensor | Graph, edge_weight: Tensor | None = None
+    ) -> Tensor:
         if self._is_cached_by_pyg() or not self._is_fused(x, edge_index, edge_weight):
             return super().forward(x, *self._plain(x, edge_index, edge_weight))
         if x.shape[-1] != self.in_channels and self.in_channels != -1:
@@ -236,7 +251,10 @@ class GCNConv(_Fused, pyg.GCNConv):
 
 
 class SGConv(_Fused, pyg.SGConv):
-    r"""torch_geometric.nn.SGConv, fused: ``X' = Â^K X Θ^T + b`` with GCNConv's Â. Arguments and state_dict are PyG's.
+    r"""torch_geometric.nn.SGConv, fused: ``X' = Â^K X Θ^T + b`` with GCNConv's Â. Arguments and state_dict are PyG's;
+    in_channels is a width, or :obj:`-1` to derive the size from the first input.
+
+    Source: `"Simplifying Graph Convolutional Networks" <https://arxiv.org/abs/1902.07153>`_.
 
     Example:
         >>> from amstel.interop.pyg import SGConv
@@ -246,7 +264,9 @@ class SGConv(_Fused, pyg.SGConv):
 
     propagate_type: ClassVar = {"x": Tensor, "edge_weight": OptTensor}
 
-    def forward(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, edge_index: Tensor | SparseTensor | Graph, edge_weight: Tensor | None = None
+    ) -> Tensor:
         if self._cached_x is not None or not self._is_fused(x, edge_index, edge_weight):
             return super().forward(x, *self._plain(x, edge_index, edge_weight))
         arguments = self._arguments(x, edge_index, edge_weight)
@@ -260,6 +280,9 @@ class SGConv(_Fused, pyg.SGConv):
 class APPNP(_Fused, pyg.APPNP):
     r"""torch_geometric.nn.APPNP, fused: K times ``Z = (1 - α) Â Z + α X``. Arguments are PyG's; there are no parameters.
 
+    Source: `"Predict then Propagate: Graph Neural Networks meet Personalized PageRank"
+    <https://arxiv.org/abs/1810.05997>`_.
+
     Example:
         >>> from amstel.interop.pyg import APPNP
         >>> APPNP(K=10, alpha=0.1)(torch.randn(4, 3), torch.tensor([[0, 1, 2], [1, 2, 3]])).shape
@@ -268,7 +291,9 @@ class APPNP(_Fused, pyg.APPNP):
 
     propagate_type: ClassVar = {"x": Tensor, "edge_weight": OptTensor}
 
-    def forward(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, edge_index: Tensor | SparseTensor | Graph, edge_weight: Tensor | None = None
+    ) -> Tensor:
         # Dropout is on the normalized weights, which only PyG's code writes down.
         dropped = self.dropout > 0 and self.training
         if dropped or self._is_cached_by_pyg() or not self._is_fused(x, edge_index, edge_weight):
@@ -283,6 +308,8 @@ class APPNP(_Fused, pyg.APPNP):
 class GCN2Conv(_Fused, pyg.GCN2Conv):
     r"""torch_geometric.nn.GCN2Conv, fused: ``X' = ((1 - α) Â X + α X0) ((1 - β) I + β Θ)``. Arguments are PyG's.
 
+    Source: `"Simple and Deep Graph Convolutional Networks" <https://arxiv.org/abs/2007.02133>`_.
+
     Example:
         >>> from amstel.interop.pyg import GCN2Conv
         >>> x = torch.randn(4, 3)
@@ -292,7 +319,13 @@ class GCN2Conv(_Fused, pyg.GCN2Conv):
 
     propagate_type: ClassVar = {"x": Tensor, "edge_weight": OptTensor}
 
-    def forward(self, x: Tensor, x_0: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        x_0: Tensor,
+        edge_index: Tensor | SparseTensor | Graph,
+        edge_weight: Tensor | None = None,
+    ) -> Tensor:
         if self._is_cached_by_pyg() or not self._is_fused(x, edge_index, edge_weight):
             return super().forward(x, x_0, *self._plain(x, edge_index, edge_weight))
         arguments, norm = self._arguments(x, edge_index, edge_weight), "sym" if self.normalize else "none"
@@ -309,7 +342,11 @@ class GCN2Conv(_Fused, pyg.GCN2Conv):
 
 class ChebConv(_Fused, pyg.ChebConv):
     r"""torch_geometric.nn.ChebConv, fused: ``X' = sum_k T_k(L̃) X Θ_k^T + b``. Arguments and state_dict are PyG's, with
-    `batch` and one `lambda_max` per graph; K is the number of terms, as PyG counts.
+    `batch` and one `lambda_max` per graph; K is the number of terms, as PyG counts; in_channels is a width, or :obj:`-1` to
+    derive the size from the first input.
+
+    Source: `"Convolutional Neural Networks on Graphs with Fast Localized Spectral Filtering"
+    <https://arxiv.org/abs/1606.09375>`_.
 
     Example:
         >>> from amstel.interop.pyg import ChebConv

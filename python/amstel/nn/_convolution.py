@@ -13,6 +13,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter
 
 from amstel import _check
+from amstel._torch import autocast_dtype
 from amstel.graph import Graph
 from amstel.nn._sparse import is_sparse
 
@@ -80,6 +81,13 @@ def prepare(x: Any, graph: Graph | Tensor, in_channels: int, sampled: bool = Fal
         )
         raise ValueError(f"{what}: got {nodes} for {graph!r}")
     return graph
+
+
+def fits(x: Any, weight: Tensor) -> None:
+    """ValueError where features have another dtype than the parameters, and no autocast levels them."""
+    for t in x if type(x) is tuple else (x,):
+        if t is not None and t.dtype != weight.dtype and autocast_dtype(t) is None:
+            _check.fail("x", f"{_check.name(weight.dtype)} like the parameters", t)
 
 
 class Convolution(nn.Module):

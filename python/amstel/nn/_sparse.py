@@ -12,7 +12,7 @@ from amstel import _check
 from amstel.graph import Graph
 from amstel.ops.spmm import spmm
 
-# Structures of sparse features, made once and dropped with them.
+# Structures of sparse features, with the version of the tensor that they are of; made once and dropped with it.
 _structures: Any = WeakTensorKeyDictionary()
 
 
@@ -21,12 +21,17 @@ def is_sparse(x: Tensor | None) -> bool:
 
 
 def _structure(x: Tensor) -> Graph:
-    """The pattern of a sparse_csr tensor as a rectangular Graph, which is made once a tensor."""
-    graph = _structures.get(x)
-    if graph is None:
+    """The pattern of a sparse_csr tensor as a rectangular Graph, which is made once a tensor, and anew after a change."""
+    version, graph = _structures.get(x, (None, None))
+    if graph is None or version is None or version != _version(x):
         graph = Graph.from_csr(x.crow_indices(), x.col_indices(), num_cols=x.shape[1])
-        _structures[x] = graph
+        _structures[x] = _version(x), graph
     return graph
+
+
+def _version(x: Tensor) -> int | None:
+    """How often a tensor was changed, or None where PyTorch does not count."""
+    return None if x.is_inference() else x._version
 
 
 def matmul(x: Tensor | None, weight: Tensor) -> Tensor:
@@ -59,7 +64,7 @@ def sparse_dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     dropped = torch.sparse_csr_tensor(
         x.crow_indices(), x.col_indices(), values, x.shape, check_invariants=False
     )
-    _structures[dropped] = _structure(x)
+    _structures[dropped] = _version(dropped), _structure(x)
     return dropped
 
 

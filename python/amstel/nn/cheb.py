@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel.graph import Graph
-from amstel.nn._convolution import LAZY, Convolution, Lazy, prepare
+from amstel.nn._convolution import LAZY, Convolution, Lazy, fits, prepare
 from amstel.nn._sparse import matmul
 from amstel.ops.spmm import spmm
 
@@ -85,6 +85,7 @@ class ChebConv(Convolution):
         if type(x) is tuple:
             _check.fail("x", "a tensor: a Laplacian is of one kind of nodes", x)
         graph = prepare(x, graph, self.in_channels)
+        fits(x, self.weight)
         largest = self.lambda_max if lambda_max is None else lambda_max
         if (
             batch is None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel.graph import Graph
-from amstel.nn._convolution import LAZY, Convolution, Features, Lazy, loop_weight, prepare
+from amstel.nn._convolution import LAZY, Convolution, Features, Lazy, fits, loop_weight, prepare
 from amstel.nn._sparse import _structures, dropout, is_sparse, matmul, sparse_dropout  # noqa: F401
 from amstel.nn.drop_edge import DropEdge
 from amstel.ops.spmm import NORMS, spmm
@@ -91,6 +91,7 @@ class GCNConv(Convolution):
 
     def forward(self, x: Features, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
         graph = prepare(x, graph, self.in_channels, sampled=True)
+        fits(x, self.weight)
         how: dict[str, Any] = {"edge_weight": edge_weight, "norm": self.norm, "self_loops": self.self_loops}
         given: Any = x
         pair = type(x) is tuple

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel.graph import Graph
-from amstel.nn._convolution import LAZY, Convolution, Lazy, loop_weight, prepare
+from amstel.nn._convolution import LAZY, Convolution, Lazy, fits, loop_weight, prepare
 from amstel.nn._sparse import is_sparse, matmul
 from amstel.ops.spmm import NORMS, spmm
 
@@ -65,6 +65,7 @@ class SGConv(Convolution):
         if type(x) is tuple:
             _check.fail("x", "a tensor: it is propagated between nodes of one kind", x)
         graph = prepare(x, graph, self.in_channels)
+        fits(x, self.weight)
         last = x is not None and not is_sparse(x) and self.in_channels < self.out_channels
         h = x if last else matmul(x, self.weight)
         assert h is not None
@@ -186,6 +187,7 @@ class GCN2Conv(nn.Module):
         self, x: Tensor, x_0: Tensor, graph: Graph | Tensor, edge_weight: Tensor | None = None
     ) -> Tensor:
         graph = _dense(x, graph, self.channels)
+        fits(x, self.weight)
         _check.tensor("x_0", x_0, "a tensor like x")
         if x_0.shape != x.shape or x_0.dtype != x.dtype:
             _check.fail("x_0", f"{x.dtype} {list(x.shape)} like x", x_0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from amstel import _check
 from amstel._derived import keep, plainly
 from amstel.graph import Graph
-from amstel.nn._convolution import Convolution, prepare
+from amstel.nn._convolution import Convolution, fits, prepare
 from amstel.nn._sparse import is_sparse
 from amstel.ops.spmm import spmm
 
@@ -187,6 +187,7 @@ class SpectralConv(Convolution):
         graph = prepare(x, graph, self.in_channels)
         if x is None or type(x) is tuple or is_sparse(x):
             _check.fail("x", "a dense tensor", x)
+        fits(x, self.weight)
         basis = fourier_basis(graph, self.modes, edge_weight)[1].to(_rows("x", x, graph.num_rows).dtype)
         y = basis @ torch.einsum("...mi,mio->...mo", basis.T @ x, self.weight)
         return y if self.bias is None else y + self.bias
