@@ -181,6 +181,41 @@ def test_vmap_of_derivatives(sample):
         assert_close(found, torch.vmap(f(plain(sample)))(*many), **EXACT)
 
 
+@every
+def test_gradients_in_batches(sample):
+    """torch.autograd.grad(is_grads_batched=True), and what is derived from it: right or refused, never another value."""
+    tensors, results = sample.make(), []
+    for f, batched in ((fused(sample), True), (plain(sample), False)):
+        inputs = [t.clone().requires_grad_() for t in tensors]
+        y = f(*inputs)
+        generator = torch.Generator().manual_seed(1)
+        grads = torch.randn(2, *y.shape, generator=generator, dtype=torch.float64).to(y.dtype)
+        many = {"create_graph": True, "materialize_grads": True, "allow_unused": True}
+        if batched:
+            one = torch.autograd.grad(
+                y, inputs, grads, is_grads_batched=True, retain_graph=True, allow_unused=True
+            )
+            try:
+                found = torch.autograd.grad(y, inputs, grads, is_grads_batched=True, **many)
+            except RuntimeError as error:
+                assert "create_graph=False" in str(error)
+                found = None
+        else:
+            each = [torch.autograd.grad(y, inputs, g, **many) for g in grads]
+            one = found = [torch.stack(column) for column in zip(*each, strict=True)]
+        one = [
+            torch.zeros(2, *t.shape) if g is None else g.detach() for g, t in zip(one, inputs, strict=True)
+        ]
+        second = None
+        if found is not None:
+            total = sum(g.abs().square().sum() for g in found) + 0 * inputs[0].abs().sum()
+            second = torch.autograd.grad(total, inputs, materialize_grads=True, allow_unused=True)
+        results.append((one, second))
+    assert_close(results[0][0], results[1][0], **EXACT)
+    if results[0][1] is not None:
+        assert_close(results[0][1], results[1][1], **EXACT)
+
+
 # ---- What surrounds the operators ----
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from amstel import _fork  # noqa: F401
+
 
 def find(name: str) -> Path | None:
     """The shared library `name` of this installation: beside this file or, for an editable install, where the build put

@@ -30,6 +30,7 @@ _WITHOUT = (
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _are_transforms_active = torch._C._are_functorch_transforms_active
 _is_tracing = torch._C._is_tracing
+_is_legacy = torch._C._functorch.is_legacy_batchedtensor
 
 
 # These functions run at every call and are written for speed.
@@ -63,14 +64,33 @@ def tracked(*tensors: Any) -> bool:
 
 def own_gradient(*tensors: Any) -> bool:
     """Whether a public function shall record its own gradient: where reverse mode asks and nobody else looks."""
-    return tracked(*tensors) and not dispatched()
+    if not torch.is_grad_enabled():
+        return False
+    asked = tracked(*tensors)
+    if asked and dispatched():
+        return False
+    refuse_lost_graphs(*tensors)
+    return asked
+
+
+def refuse_lost_graphs(*tensors: Any) -> None:
+    """The vmap of torch.autograd.grad(is_grads_batched=True) loses the graph of an autograd.Function, and hides that one
+    is asked for: with create_graph=True what is derived from it would be wrong."""
+    if is_compiling():
+        return
+    for t in tensors:
+        if isinstance(t, Tensor) and _is_legacy(t):
+            raise RuntimeError(
+                "gradients in batches (is_grads_batched=True, vectorize=True) of this operator have no derivative, "
+                "pass create_graph=False or use torch.vmap with torch.func.vjp, which have"
+            )
 
 
 def watched(*grads: Tensor | None) -> bool:
     """Whether a backward pass is itself transformed; torch.autograd.grad(is_grads_batched=True) has its own vmap."""
     if is_compiling() or transformed():
         return transformed()
-    return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in grads)
+    return any(g is not None and _is_legacy(g) for g in grads)
 
 
 def plain_gradients(
@@ -80,13 +100,14 @@ def plain_gradients(
 
     Each input counts for itself alone, also where it was computed from another of them or is given twice.
     """
+    further = torch.is_grad_enabled()  # whether somebody will derive from them
     with torch.enable_grad():
         own = [t.view_as(t) if need else t for t, need in zip(inputs, needs, strict=True)]
         outputs = function(*own)
         pairs = [(y, g.to(y.dtype)) for y, g in zip(outputs, grads, strict=True) if g is not None]
         wanted = [t for t, need in zip(own, needs, strict=True) if need]
         ys, gs = zip(*pairs, strict=True)
-        found = iter(torch.autograd.grad(ys, wanted, gs, create_graph=True, allow_unused=True))
+        found = iter(torch.autograd.grad(ys, wanted, gs, create_graph=further, allow_unused=True))
     return [next(found) if need else None for need in needs]
 
 
@@ -96,7 +117,11 @@ def forward_mode(function: Any, jvp: Callable) -> Callable[..., Any]:
     dual: Any = type(function.__name__, (function,), {"jvp": staticmethod(jvp)})
 
     def apply(*args: Any) -> Any:
-        return function.apply(*args) if is_dynamo_compiling() else dual.apply(*args)
+        if is_dynamo_compiling():
+            return function.apply(*args)
+        if torch.is_grad_enabled():
+            refuse_lost_graphs(*args)
+        return dual.apply(*args)
 
     return apply
 

@@ -84,7 +84,7 @@ class _Conv(torch.autograd.Function):
 def _convolve(image: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
     n, height, width, _ = image.shape
     shape = (n, weight.shape[1 if transposed else 0], height, width)
-    out = torch.empty(shape, dtype=image.dtype, memory_format=torch.channels_last)
+    out = torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=torch.channels_last)
     packed = _ops.winograd_weight(weight.detach().float().contiguous(), transposed, False)
     _ops.winograd_conv(image, packed, bias, last(out))  # not a view: a ReLU in place may follow
     return out

@@ -10,7 +10,7 @@ from amstel import _check, _checks
 from amstel._torch import autocast_dtype, cast, without_autocast
 from amstel.graph import Graph
 from amstel.ops import _csr_fake, _sampled  # noqa: F401
-from amstel.ops._raw import dispatched, operators
+from amstel.ops._raw import dispatched, operators, refuse_lost_graphs
 from amstel.ops._spmm import Spmm, degree_of, factors_of, forward, prepare, product, sum_dtype
 
 NORMS = ("sym", "row", "sym_inout", "none")
@@ -151,6 +151,8 @@ def _run(
         # Here and not inside, where a tracer allows no change of the Graph.
         prepare(graph, norm, self_loops, x.dtype)
         return Spmm.apply(x, edge_weight, bias, graph, norm, self_loops, relu)
+    if torch.is_grad_enabled():
+        refuse_lost_graphs(x)
     return forward(graph, x, edge_weight, norm, self_loops, bias, relu)[0]
 
 
