@@ -751,3 +751,26 @@ def test_a_gif_without_times_is_shown_as_browsers_do(tmp_path):
 def test_a_rate_beyond_the_clock_of_a_file(tmp_path):
     frames = torch.from_numpy(np.stack([scene(step=t) for t in range(5)]))
     assert len(video.read(video.write(tmp_path / "a.mp4", frames, 1e6))) == 5
+
+
+@pytest.mark.parametrize("video_too", [True, False])
+def test_a_cover_picture_is_no_video(tmp_path, video_too):
+    with av.open(str(tmp_path / "a.mp4"), "w") as file:
+        stream = file.add_stream("mpeg4", rate=25) if video_too else None
+        sound, cover = file.add_stream("aac", rate=44100), file.add_stream("mjpeg", rate=1)
+        cover.height, cover.width, cover.pix_fmt = 64, 64, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        if stream is not None:
+            stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+            for t in range(4):
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(scene(step=t), format="rgb24")))
+            file.mux(stream.encode(None))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.rate, silence.pts = 44100, 0
+        file.mux([*sound.encode(silence), *sound.encode(None)])
+        file.mux(cover.encode(av.VideoFrame.from_ndarray(scene(64, 64), format="rgb24")))
+    if video_too:
+        assert video.read(tmp_path / "a.mp4").shape == (4, 32, 48, 3)
+    else:
+        with pytest.raises(ValueError, match=r"a\.mp4 must hold a video, got sound with a cover picture"):
+            video.read(tmp_path / "a.mp4")

@@ -53,6 +53,10 @@ class Video:
         if self._stream is None:
             self._container.close()
             raise ValueError(f"{self.path} must hold a video, got a file without a video stream")
+        cover = getattr(_av().stream.Disposition, "attached_pic", 0)
+        if self._stream.disposition & cover and self._container.streams.audio:
+            self._container.close()
+            raise ValueError(f"{self.path} must hold a video, got sound with a cover picture")
         self._stream.thread_type = "AUTO"
         self._decoder = _with_alpha(self._stream)
         self.count: int | None = self._stream.frames or None

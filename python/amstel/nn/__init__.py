@@ -3,8 +3,9 @@
 from amstel.nn.autoencoder import GAE, VGAE
 from amstel.nn.backbone import SmallBackbone, VGG16Features
 from amstel.nn.cheb import ChebConv
-from amstel.nn.conv_gru import ConvGRUCell
+from amstel.nn.conv_gru import ConvGRU, ConvGRUCell
 from amstel.nn.conv_lstm import ConvLSTM, ConvLSTMCell
+from amstel.nn.conv_lstm_nd import ConvLSTM1d, ConvLSTM3d
 from amstel.nn.drop_edge import DropEdge
 from amstel.nn.efficientnet import EfficientNetLite
 from amstel.nn.forecaster import ConvLSTMForecaster
@@ -39,8 +40,11 @@ __all__ = [
     "VGAE",
     "ChebConv",
     "ConvALSTM",
+    "ConvGRU",
     "ConvGRUCell",
     "ConvLSTM",
+    "ConvLSTM1d",
+    "ConvLSTM3d",
     "ConvLSTMCell",
     "ConvLSTMClassifier",
     "ConvLSTMForecaster",

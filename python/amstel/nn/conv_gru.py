@@ -1,14 +1,19 @@
-"""A convolutional GRU cell on the fused gates of `amstel.ops.conv_gru_cell`, with the conventions of torch.nn.GRUCell."""
+"""Convolutional GRUs on the fused gates of `amstel.ops.conv_gru_cell`: a cell with the conventions of torch.nn.GRUCell,
+and layers over a sequence with those of torch.nn.GRU."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from amstel import _check, ops
+from amstel.nn._conv_lstm import _reverse, check_like
+from amstel.nn._lengths import kept as kept_steps
+from amstel.nn._per_layer import count_of, per_layer
 from amstel.ops.conv_gru import conv_gru_pointwise
 from amstel.reference.conv_lstm import same_conv
 
@@ -23,7 +28,7 @@ class ConvGRUCell(nn.Module):
 
     Args:
         in_channels, hidden_channels: C_in and C.
-        kernel_size: side of both kernels; an even one pads one more below and to the right.
+        kernel_size: side of both kernels, or (height, width); an even one pads one more below and to the right.
         memory: what the gradient keeps, see `amstel.ops.conv_gru_cell`.
         reset: "after" the product with the weights, as above, or "before" it, as in the paper:
             h_n = W_hn * (r ⊙ h) + b_hn and n = tanh(x_n + h_n). This is another function, and not fused.
@@ -46,7 +51,7 @@ class ConvGRUCell(nn.Module):
         self,
         in_channels: int,
         hidden_channels: int,
-        kernel_size: int = 1,
+        kernel_size: int | tuple[int, int] = 1,
         *,
         memory: str = "store",
         reset: str = "after",
@@ -56,12 +61,12 @@ class ConvGRUCell(nn.Module):
         super().__init__()
         self.in_channels = inputs = _check.integer("in_channels", in_channels, 1)
         self.hidden_channels = hidden = _check.integer("hidden_channels", hidden_channels, 1)
-        size = _check.integer("kernel_size", kernel_size, 1)
+        kernel = _check.pair("kernel_size", kernel_size)
         self.memory = _check.choice("memory", memory, ("store", "recompute"))
         self.reset = _check.choice("reset", reset, ("after", "before"))
         how: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.weight_ih = nn.Parameter(torch.empty(3 * hidden, inputs, size, size, **how))
-        self.weight_hh = nn.Parameter(torch.empty(3 * hidden, hidden, size, size, **how))
+        self.weight_ih = nn.Parameter(torch.empty(3 * hidden, inputs, *kernel, **how))
+        self.weight_hh = nn.Parameter(torch.empty(3 * hidden, hidden, *kernel, **how))
         self.bias_ih = nn.Parameter(torch.empty(3 * hidden, **how))
         self.bias_hh = nn.Parameter(torch.empty(3 * hidden, **how))
         self.reset_parameters()
@@ -84,8 +89,11 @@ class ConvGRUCell(nn.Module):
         if self.weight_ih.shape[2:] == (1, 1) and self.reset == "after":
             return self._by_pixels(x, h)
         gates_x = same_conv(x, self.weight_ih, self.bias_ih)
+        h = torch.zeros_like(gates_x[:, : self.hidden_channels]) if h is None else h.to(gates_x.dtype)
+        return self._step(gates_x, h)
+
+    def _step(self, gates_x: Tensor, h: Tensor) -> Tensor:
         c = self.hidden_channels
-        h = torch.zeros_like(gates_x[:, :c]) if h is None else h.to(gates_x.dtype)
         if self.reset == "after":
             gates_h = same_conv(h, self.weight_hh, self.bias_hh)
             return ops.conv_gru_cell(gates_x, gates_h, h, memory=self.memory)
@@ -103,10 +111,162 @@ class ConvGRUCell(nn.Module):
         return new.view(n, height, width, self.hidden_channels).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
-        size = self.weight_ih.shape[-1]
+        height, width = self.weight_ih.shape[2:]
+        size = height if height == width else (height, width)
         return f"{self.in_channels}, {self.hidden_channels}, kernel_size={size}, reset={self.reset!r}"
 
 
 def _pixels(x: Tensor) -> Tensor:
     """[N, C, H, W] as [N H W, C], without a copy from channels_last."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+class _Layer(ConvGRUCell):
+    """One direction of one layer over x [T, N, C_in, H, W]. Its forward is where the weights are read, so that its hooks
+    run, those of torch.nn.utils.prune and spectral_norm among them."""
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, h: Tensor | None, lengths: Tensor | None, backwards: bool
+    ) -> tuple[Tensor, Tensor]:
+        x = _reverse(x, lengths) if backwards else x
+        kept = kept_steps(lengths, x.shape[0], x.shape[1], x.device)
+        if kept is not None:
+            kept = kept[:, :, None, None, None]
+            x = torch.where(kept, x, x.new_zeros(()))
+        gates = same_conv(x.flatten(0, 1), self.weight_ih, self.bias_ih).unflatten(0, x.shape[:2])
+        h = torch.zeros_like(gates[0, :, : self.hidden_channels]) if h is None else h.to(gates.dtype)
+        outputs = []
+        for t, gates_x in enumerate(gates.unbind(0)):
+            new = self._step(gates_x, h)
+            h = new if kept is None else torch.where(kept[t], new, h)
+            outputs.append(h)
+        output = torch.stack(outputs)
+        if kept is not None:
+            output = torch.where(kept, output, output.new_zeros(()))
+        return _reverse(output, lengths) if backwards else output, h
+
+
+class ConvGRU(nn.Module):
+    r"""Stacked, optionally bidirectional convolutional GRU over a sequence, with the interface of torch.nn.GRU.
+
+    The convolution of the input is one for all steps; every step then takes one of h, and the fused gates.
+
+    Args:
+        in_channels, hidden_channels: C_in and C; a list has the C of every layer.
+        kernel_size: side of the kernels, or (height, width), or a list of these, one for every layer.
+        num_layers: layers, each on the output of the one below; None: as many as the lists have, or 1.
+        batch_first: x and output are [N, T, ...] instead of [T, N, ...].
+        bidirectional: a second direction from the last step to the first; the channels of both are concatenated.
+        dropout: rate of whole channels dropped between layers while training.
+        memory, reset: as in `ConvGRUCell`, whose formula and parameters each of `layers` has.
+        device, dtype: of the parameters.
+
+    Shapes: x [T, N, C_in, H, W]; h_0 None (zeros) or [num_layers * D, N, C, H, W] with D = 2 if bidirectional, else 1, in
+    torch.nn.GRU's order; lengths None or [N] integers from 1 to T: what lies past the end of a sequence is neither read
+    nor differentiated, the output there is 0 and the state is that of the last step.
+    Returns output [T, N, D * C, H, W] and h_n [num_layers * D, N, C, H, W]. With layers of different widths h_0 and h_n are
+    tuples of num_layers * D tensors [N, C_l, H, W] instead.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
+    Source: N. Ballas et al., Delving Deeper into Convolutional Networks, ICLR 2016.
+
+    Example:
+        >>> gru = amstel.nn.ConvGRU(3, 8, num_layers=2)
+        >>> output, h_n = gru(torch.randn(5, 2, 3, 16, 16))
+        >>> output.shape, h_n.shape
+        (torch.Size([5, 2, 8, 16, 16]), torch.Size([2, 2, 8, 16, 16]))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int | Sequence[int],
+        kernel_size: int | tuple[int, int] | Sequence[int | tuple[int, int]] = 3,
+        num_layers: int | None = None,
+        batch_first: bool = False,
+        bidirectional: bool = False,
+        *,
+        dropout: float = 0.0,
+        memory: str = "store",
+        reset: str = "after",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.in_channels = _check.integer("in_channels", in_channels, 1)
+        if num_layers is not None:
+            num_layers = _check.integer("num_layers", num_layers, 1)
+        given = {"hidden_channels": hidden_channels, "kernel_size": kernel_size}
+        self.num_layers = n = num_layers or max(count_of(name, value) for name, value in given.items())
+        hidden, kernels = (per_layer(name, value, n) for name, value in given.items())
+        self.hidden_channels = hidden[0] if len(set(hidden)) == 1 else hidden
+        self.batch_first = _check.flag("batch_first", batch_first)
+        self.bidirectional = _check.flag("bidirectional", bidirectional)
+        self.dropout = float(_check.number("dropout", dropout, "in [0, 1)", least=0, below=1))
+        directions = 2 if bidirectional else 1
+        self.layers = nn.ModuleList(
+            _Layer(
+                directions * hidden[k - 1] if k else self.in_channels,
+                hidden[k],
+                kernels[k],
+                memory=memory,
+                reset=reset,
+                device=device,
+                dtype=dtype,
+            )
+            for k in range(n)
+            for _ in range(directions)
+        )
+
+    def reset_parameters(self) -> None:
+        """Every layer and direction as `ConvGRUCell.reset_parameters` does."""
+        for layer in self.layers:
+            layer.reset_parameters()  # type: ignore[operator]
+
+    def _initial(self, x: Tensor, h_0: Any) -> list[Tensor | None]:
+        widths = [layer.hidden_channels for layer in self.layers]
+        if h_0 is None:
+            return [None] * len(widths)
+        if not isinstance(h_0, (Tensor, tuple, list)):
+            _check.fail_type("h_0", f"None or {len(widths)} states, one a layer and direction", h_0)
+        if len(h_0) != len(widths):
+            raise ValueError(f"`h_0` must be {len(widths)} states, one a layer and direction, got {len(h_0)}")
+        for value, width in zip(h_0, widths, strict=True):
+            shape = (x.shape[1], width, *x.shape[3:])
+            if _check.dense("h_0", value, "a tensor [layers, N, C, H, W]").shape != shape:
+                _check.fail("h_0", f"{list(shape)} in each layer", value)
+            check_like("h_0", value, self.layers[0].weight_hh)  # type: ignore[arg-type]
+        return list(h_0)
+
+    def forward(
+        self, x: Tensor, h_0: Tensor | Sequence[Tensor] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        _check.dense("x", x, "a tensor [T, N, C_in, H, W]")
+        if x.dim() != 5 or x.shape[2] != self.in_channels or not x.shape[1 if self.batch_first else 0]:
+            first = "N, T >= 1" if self.batch_first else "T >= 1, N"
+            _check.fail("x", f"[{first}, {self.in_channels}, H, W]", x)
+        check_like("x", x, self.layers[0].weight_ih)  # type: ignore[arg-type]
+        x = x.transpose(0, 1) if self.batch_first else x
+        initial = self._initial(x, h_0)
+        directions = 2 if self.bidirectional else 1
+        last: list[Tensor] = []
+        for k in range(self.num_layers):
+            if k and self.dropout:
+                x = nn.functional.dropout2d(x.flatten(0, 1), self.dropout, self.training).view_as(x)
+            found = []
+            for d in range(directions):
+                m = k * directions + d
+                output, final = self.layers[m](x, initial[m], lengths, d == 1)
+                found.append(output)
+                last.append(final)
+            x = found[0] if directions == 1 else torch.cat(found, 2)
+        h_n = tuple(last) if isinstance(self.hidden_channels, tuple) else torch.stack(last)
+        return (x.transpose(0, 1) if self.batch_first else x), h_n
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.hidden_channels}, num_layers={self.num_layers}, "
+            f"bidirectional={self.bidirectional}"
+        )
