@@ -108,3 +108,26 @@ def test_noise_told_and_not_there_takes_no_more_than_it(awkward):
     flat = awkward["flat"]
     for sigma in (5, 25):
         assert 255 * abs(amstel.restore(flat, sigma=sigma / 255) - flat).max() < sigma
+
+
+def test_dots_of_a_printer_are_no_noise():
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 1, 96)[None].repeat(96, 0)
+    for levels in (1, 3):
+        dots = (np.floor(levels * ramp + rng.random((96, 96))) / levels).clip(0, 1).astype(np.float32)
+        restored, sigma = amstel.restore(dots, return_sigma=True)
+        assert sigma == 0 and np.array_equal(restored, dots)
+    # Noise makes more values than that, also after rounding.
+    noisy = (255 * (0.5 + 5 / 255 * rng.standard_normal((96, 96)))).round() / 255
+    assert amstel.restore(noisy.astype(np.float32), return_sigma=True)[1] == pytest.approx(5 / 255, rel=0.1)
+
+
+@pytest.mark.parametrize("every", [6, 8])
+def test_thin_lines_with_noise_that_was_clipped_away(every):
+    yy, xx = np.mgrid[:96, :96]
+    lines = ((xx % every == 0) | (yy % every == 0)).astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal(lines.shape)
+    noisy = ((lines + 25 / 255 * noise).clip(0, 1) * 255).round().astype(np.float32) / 255
+    restored = amstel.restore(noisy, sigma=25 / 255)
+    error = [np.mean((t - lines) ** 2) for t in (restored, noisy)]
+    assert error[0] < 1.03 * error[1]
