@@ -100,10 +100,12 @@ def _by_denoiser(model: RIM, y: Tensor, mask: Tensor, maps: Tensor, steps: int |
 def _noise(y: Tensor, mask: Tensor) -> float:
     """The standard deviation of the noise in k-space, or what the image has far from its middle, if that is more.
 
-    A normal distribution's from the median of the outermost magnitudes, times `_SHARE`; at least 1e-4 of what the image is
-    scaled to.
+    From the median over the outermost samples of the power of all coils, which for noise alone is about chi-squared of two
+    degrees a coil (E. Wilson and M. Hilferty, 1931), times `_SHARE`; at least 1e-4 of what the image is scaled to.
     """
     samples = outer(y[0], mask)
     if not samples.numel():
         return 1.0
-    return max(1e-4, _SHARE * float(samples.abs().median()) / math.sqrt(2 * math.log(2)))
+    coils = len(samples)
+    expected = 2 * coils * (1 - 1 / (9 * coils)) ** 3
+    return max(1e-4, _SHARE * math.sqrt(float(samples.abs().square().sum(0).median()) / expected))
