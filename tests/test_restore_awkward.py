@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import amstel
 
@@ -131,3 +133,47 @@ def test_thin_lines_with_noise_that_was_clipped_away(every):
     restored = amstel.restore(noisy, sigma=25 / 255)
     error = [np.mean((t - lines) ** 2) for t in (restored, noisy)]
     assert error[0] < 1.26 * error[1]  # 1 dB; as if nothing had been clipped it is 2
+
+
+@pytest.mark.parametrize("kind", ["big endian", "turned", "picture", "list", "half"])
+def test_masks_kernels_and_maps_of_any_kind(kind):
+    change = {
+        "big endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+        "turned": lambda a: np.ascontiguousarray(a[::-1, ::-1])[::-1, ::-1],
+        "picture": lambda a: Image.fromarray(a) if a.dtype == bool else a,
+        "list": lambda a: a.tolist(),
+        "half": lambda a: a.astype(np.float16) if a.dtype.kind == "f" else a,
+    }[kind]
+    rng = np.random.default_rng(0)
+    image, mask, kernel = rng.random((17, 20)), rng.random((17, 20)) < 0.7, np.eye(3) / 4 + 1 / 36
+    expected = amstel.restore(image, "inpaint", mask=mask)
+    assert np.array_equal(amstel.restore(image, "inpaint", mask=change(mask)), expected)
+    expected = amstel.restore(image, "deblur", kernel=kernel)
+    assert np.allclose(amstel.restore(image, "deblur", kernel=change(kernel)), expected, atol=0.02)
+    kspace = rng.standard_normal((2, 17, 20)) + 1j * rng.standard_normal((2, 17, 20))
+    expected = amstel.restore(kspace, "mri", mask=mask, sensitivities=kspace)
+    found = amstel.restore(kspace, "mri", mask=change(mask), sensitivities=change(kspace))
+    assert np.allclose(found, expected)
+
+
+def test_what_has_no_pixels_is_refused_by_name():
+    x, k = torch.rand(1, 1, 8, 8), np.ones((3, 3)) / 9
+    for message, call in (
+        ("`image` must be dense", lambda: amstel.restore(x.to_sparse())),
+        ("`image` must be dense and with values", lambda: amstel.restore(x.to("meta"))),
+        ("`image` must be .* picture", lambda: amstel.restore(Image.new("RGB", (8, 8)))),
+        ("`mask` must be dense", lambda: amstel.restore(x, "inpaint", mask=torch.ones(8, 8).to_sparse())),
+        ("`mask` must be", lambda: amstel.restore(x, "inpaint", mask="all")),
+        ("`mask` must be", lambda: amstel.restore(x, "inpaint", mask=np.ma.ones((8, 8)))),
+        (
+            "`mask` must be with values",
+            lambda: amstel.restore(x, "inpaint", mask=torch.ones(8, 8, device="meta")),
+        ),
+        ("`kernel` must be", lambda: amstel.restore(x, "deblur", kernel=np.ma.array(k))),
+        (
+            "`sensitivities` must be",
+            lambda: amstel.restore(x + 0j, "mri", mask=np.ones(8), sensitivities=[None]),
+        ),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            call()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
+from amstel.inverse._given import tensor_of
 from amstel.inverse.canonical import canonical, outer, unit
 from amstel.inverse.envelope import Envelope
 from amstel.inverse.images import Denoising
@@ -60,9 +61,10 @@ def reconstruct(
             [estimate_sensitivities(k, m, method=method) for k, m in zip(y, masks, strict=True)]
         )
     elif sensitivities is not None:
-        sensitivities = torch.as_tensor(sensitivities).to(y.device)
+        expected = f"complex {list(y.shape[1:])} as k-space"
+        sensitivities = tensor_of("sensitivities", sensitivities, expected).to(y.device)
         if sensitivities.shape not in (y.shape[1:], y.shape) or not sensitivities.is_complex():
-            _check.fail("sensitivities", f"complex {list(y.shape[1:])} as k-space", sensitivities)
+            _check.fail("sensitivities", expected, sensitivities)
         if not sensitivities.isfinite().all():
             raise ValueError("`sensitivities` must be finite, got NaN or infinity")
     y, maps, back = canonical(y, mask, sensitivities)
