@@ -214,22 +214,25 @@ def _denoise(
     level = noise.clamp_min(max(low, 0.01 / 255))
     # Of a U-Net the first step tells as much of the derivative as the last; a second run of that alone is enough.
     once = getattr(model.func, "network", None) == "unet"
-    physics = lambda part: inverse.Denoising(at(level, part))  # noqa: E731
-    x = over(model, y, y, physics, progress=None, kept=(0, -1) if once else (-1,))
-    found, first = x[:, -y.shape[1] :], x[:, : y.shape[1]]
     again = partial(model, steps=1) if once else model
-    # The derivative of each pixel in itself, by a random change: S. Ramani et al., Monte-Carlo SURE, IEEE TIP 17, 2008.
     signs = torch.randint(0, 2, y.shape[1:], dtype=torch.int8, generator=torch.Generator().manual_seed(0))
     signs = (signs * 2 - 1).to(y.device)
 
-    def moved(part: Tensor, known: tuple[Tensor, Tensor, Tensor], initial: Tensor) -> list[Tensor]:
-        noise, way, before = known
-        probe = 0.1 * (noise if noise.dim() == 4 else noise[:, None, None, None]) * way
-        with autocast_tiles(y.device):
-            after = again(part + probe, inverse.Denoising(noise), initial=initial + probe)[-1]
-        return [(after - before) / probe]
+    def twice(part: Tensor, known: tuple[Tensor, Tensor], initial: Tensor) -> list[Tensor]:
+        """The image, and the derivative of each pixel in itself, by a random change.
 
-    kept = over(moved, y, y, lambda p: (at(level, p), signs[p[1:]], first[p]), progress=progress)
+        Source: S. Ramani et al., Monte-Carlo SURE, IEEE TIP 17, 2008.
+        """
+        noise, way = known
+        physics = inverse.Denoising(noise)
+        estimates = model(part, physics, initial=initial)
+        probe = 0.1 * (noise if noise.dim() == 4 else noise[:, None, None, None]) * way
+        with autocast_tiles(part.device):
+            after = again(part + probe, physics, initial=initial + probe)[-1]
+        return [estimates[-1], (after - estimates[0 if once else -1]) / probe]
+
+    both = over(twice, y, y, lambda p: (at(level, p), signs[p[1:]]), progress=progress, kept=(0, 1))
+    found, kept = both.chunk(2, 1)
 
     def safe(part: Tensor, known: tuple[Tensor, Tensor, Tensor, Tensor], initial: Tensor) -> list[Tensor]:
         return [blend(part, *known, low, clipped=not automatic)]
