@@ -257,4 +257,4 @@ def _enlarge(run: Callable[..., Tensor], y: Tensor, scale: int) -> Tensor:
 @lru_cache(maxsize=8)
 def pretrained(name: str, device: torch.device) -> RIM:
     """Weights that ship, read once; in the layout of the network's input, so that no convolution reorders them again."""
-    return RIM.pretrained(name).to(device, memory_format=torch.channels_last)
+    return RIM.pretrained(name).to(device).to(memory_format=torch.channels_last)
