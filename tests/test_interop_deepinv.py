@@ -75,6 +75,22 @@ def test_the_models_that_both_have(physics, size):
     assert_close_(Deblurring(kernel).adjoint(x), theirs.A_adjoint(x), 1e-5)
 
 
+def test_tomography_both_ways(physics):
+    ours = amstel.inverse.Radon(range(0, 180, 20), (12, 9), 0.1)
+    x = normal(2, 1, 12, 9)
+    theirs = to_deepinv(ours)
+    assert theirs.adjointness_test(x, num_samples=2) < 1e-10
+    back = from_deepinv(theirs)
+    assert_close_(back.gradient(x, 0 * ours(x)), ours.prepare(0 * ours(x)).gradient(x), 1e-4)
+    radon = physics.Tomography(
+        angles=6, img_width=16, circle=False, normalize=False, noise_model=physics.GaussianNoise(0.1)
+    )
+    image = torch.rand(1, 1, 16, 16)
+    y = radon.A(image)
+    assert_close_(from_deepinv(radon)(image), y, 1e-5)
+    assert_close_(from_deepinv(radon).adjoint(y), radon.A_adjoint(y), 1e-5)
+
+
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_super_resolution_is_theirs(physics, scale):
     """Border included: theirs is MATLAB's imresize, written anew."""

@@ -285,3 +285,13 @@ def test_coils_of_unlike_noise_count_by_it(monkeypatch):
     found = error()
     monkeypatch.setattr(canonical, "_WHITE", 1.0)
     assert found < 0.8 * error()
+
+
+def test_a_map_of_the_noise_goes_through_envelopes():
+    sigma = torch.tensor([0.1, 0.4]).repeat(3)[None, None, None].expand(1, 1, 5, 6)
+    image = blocks(1, 5, 6, dtype=torch.float32)[None]
+    y = image + 1.0
+    for physics in (inverse.Denoising(sigma), inverse.Inpainting(torch.ones(5, 6), sigma)):
+        x = plug_and_play(y, physics, lambda t, level: image, [0.2], weight=1.0, iterations=60)
+        expected = image + 1 / (1 + sigma.square() / 0.04)
+        torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)

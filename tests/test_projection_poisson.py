@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from amstel import inverse
 from amstel.inverse import (
     MRI,
     Deblurring,
@@ -97,3 +98,14 @@ def test_poisson_is_the_gradient_of_its_likelihood():
 def test_bad_input(message, call):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_counts_hold_where_nothing_is_seen_does_not_matter(bad):
+    mask = torch.rand(6, 5, generator=torch.Generator().manual_seed(0)) < 0.5
+    physics = inverse.Poisson(inverse.Inpainting(mask), gain=0.1)
+    x = torch.rand(2, 1, 6, 5, generator=torch.Generator().manual_seed(1))
+    y = physics(x)
+    hidden = torch.where(mask, y, torch.tensor(bad))
+    for call in (physics.likelihood, physics.gradient):
+        assert torch.equal(call(x, hidden), call(x, y))

@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import amstel
 
@@ -108,3 +110,70 @@ def test_noise_told_and_not_there_takes_no_more_than_it(awkward):
     flat = awkward["flat"]
     for sigma in (5, 25):
         assert 255 * abs(amstel.restore(flat, sigma=sigma / 255) - flat).max() < sigma
+
+
+def test_dots_of_a_printer_are_no_noise():
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 1, 96)[None].repeat(96, 0)
+    for levels in (1, 3):
+        dots = (np.floor(levels * ramp + rng.random((96, 96))) / levels).clip(0, 1).astype(np.float32)
+        restored, sigma = amstel.restore(dots, return_sigma=True)
+        assert sigma < 1e-9 and np.array_equal(restored, dots)
+    # Noise makes more values than that, also after rounding.
+    noisy = (255 * (0.5 + 5 / 255 * rng.standard_normal((96, 96)))).round() / 255
+    assert amstel.restore(noisy.astype(np.float32), return_sigma=True)[1] == pytest.approx(5 / 255, rel=0.15)
+
+
+@pytest.mark.parametrize("every", [6, 8])
+def test_thin_lines_with_noise_that_was_clipped_away(every):
+    yy, xx = np.mgrid[:96, :96]
+    lines = ((xx % every == 0) | (yy % every == 0)).astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal(lines.shape)
+    noisy = ((lines + 25 / 255 * noise).clip(0, 1) * 255).round().astype(np.float32) / 255
+    restored = amstel.restore(noisy, sigma=25 / 255)
+    error = [np.mean((t - lines) ** 2) for t in (restored, noisy)]
+    assert error[0] < 1.26 * error[1]  # 1 dB; as if nothing had been clipped it is 2
+
+
+@pytest.mark.parametrize("kind", ["big endian", "turned", "picture", "list", "half"])
+def test_masks_kernels_and_maps_of_any_kind(kind):
+    change = {
+        "big endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+        "turned": lambda a: np.ascontiguousarray(a[::-1, ::-1])[::-1, ::-1],
+        "picture": lambda a: Image.fromarray(a) if a.dtype == bool else a,
+        "list": lambda a: a.tolist(),
+        "half": lambda a: a.astype(np.float16) if a.dtype.kind == "f" else a,
+    }[kind]
+    rng = np.random.default_rng(0)
+    image, mask, kernel = rng.random((17, 20)), rng.random((17, 20)) < 0.7, np.eye(3) / 4 + 1 / 36
+    expected = amstel.restore(image, "inpaint", mask=mask)
+    assert np.array_equal(amstel.restore(image, "inpaint", mask=change(mask)), expected)
+    expected = amstel.restore(image, "deblur", kernel=kernel)
+    assert np.allclose(amstel.restore(image, "deblur", kernel=change(kernel)), expected, atol=0.02)
+    kspace = rng.standard_normal((2, 17, 20)) + 1j * rng.standard_normal((2, 17, 20))
+    expected = amstel.restore(kspace, "mri", mask=mask, sensitivities=kspace)
+    found = amstel.restore(kspace, "mri", mask=change(mask), sensitivities=change(kspace))
+    assert np.allclose(found, expected)
+
+
+def test_what_has_no_pixels_is_refused_by_name():
+    x, k = torch.rand(1, 1, 8, 8), np.ones((3, 3)) / 9
+    for message, call in (
+        ("`image` must be dense", lambda: amstel.restore(x.to_sparse())),
+        ("`image` must be dense and with values", lambda: amstel.restore(x.to("meta"))),
+        ("`image` must be .* picture", lambda: amstel.restore(Image.new("RGB", (8, 8)))),
+        ("`mask` must be dense", lambda: amstel.restore(x, "inpaint", mask=torch.ones(8, 8).to_sparse())),
+        ("`mask` must be", lambda: amstel.restore(x, "inpaint", mask="all")),
+        ("`mask` must be", lambda: amstel.restore(x, "inpaint", mask=np.ma.ones((8, 8)))),
+        (
+            "`mask` must be with values",
+            lambda: amstel.restore(x, "inpaint", mask=torch.ones(8, 8, device="meta")),
+        ),
+        ("`kernel` must be", lambda: amstel.restore(x, "deblur", kernel=np.ma.array(k))),
+        (
+            "`sensitivities` must be",
+            lambda: amstel.restore(x + 0j, "mri", mask=np.ones(8), sensitivities=[None]),
+        ),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            call()

@@ -595,3 +595,23 @@ def test_example(tmp_path):
         [sys.executable, str(example), str(file)], capture_output=True, text=True, check=True
     )
     assert f"wrote {file}" in done.stdout and files.read(file).pixels.ndim == 3
+
+
+@pytest.mark.parametrize("name", ["mask", "kernel", "sigma"])
+def test_nothing_that_is_read_is_written_over(capsys, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    files.write(Path("in.png"), Picture(waves(20, 24, 1, 0)))
+    given = {"mask": np.ones((20, 24)), "kernel": np.ones((3, 3)) / 9, "sigma": np.full((20, 24), 10 / 255)}[
+        name
+    ]
+    files.write(Path("given.png"), Picture(given.astype(np.float32)))
+    Path("link.png").symlink_to("given.png")
+    before = Path("given.png").read_bytes()
+    task = {"mask": "inpaint", "kernel": "deblur", "sigma": "denoise"}[name]
+    for target in ("given.png", "link.png"):
+        options = ["--task", task, f"--{name}", "given.png", "--output", target, "--force"]
+        status, _, err = _run(capsys, "in.png", *options)
+        assert status == 2 and "must be another file than the input" in err
+        assert Path("given.png").read_bytes() == before
+    status, _, err = _run(capsys, "in.png", "--output", "new.png", "--json", "new.png")
+    assert status == 2 and "must be another file" in err and not Path("new.png").exists()

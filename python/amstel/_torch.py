@@ -33,3 +33,11 @@ def cast(dtype: torch.dtype | None, *values: Any) -> list[Any]:
     if dtype is None:
         return list(values)
     return [v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for v in values]
+
+
+def autocast_tiles(device: torch.device) -> Any:
+    """A context of bfloat16 on a CPU that has tiles for it (AMX), and none elsewhere."""
+    has = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    if device.type != "cpu" or torch.compiler.is_compiling() or not has():
+        return contextlib.nullcontext()
+    return torch.autocast("cpu", torch.bfloat16)

@@ -131,6 +131,7 @@ def predict(
         raise ValueError(f"--task {task} needs --mask FILE")
     if kernel is None and task == "deblur":
         raise ValueError("--task deblur needs --kernel: the blur must be known")
+    from amstel import _files
     from amstel.apps import ranks as processes
     from amstel.apps.restoration import files, predict
 
@@ -148,6 +149,12 @@ def predict(
             folder_of(targets[0])
     for path in written:
         values.file_to_write(str(path))
+    given = [input, mask, sigma, sensitivities, weights, None if kernel is None else Path(kernel)]
+    read = [path for path in given if isinstance(path, Path) and path.is_file()]
+    for path in written:
+        _files.distinct(path, *read, argument="output")
+    if common.json not in (None, values.STDOUT):
+        _files.distinct(common.json, *read, *written, argument="json")
     new([*written, common.json], force)
     with processes.group(common.device) as ranks:
         options = predict.Options(
@@ -211,7 +218,13 @@ def _said(record: dict[str, Any]) -> str:
 command(app, "evaluate", "eval")(evaluate)
 
 
-@command(app, "train", settings=Settings(), own=OPTIONS, said={"source": "ROOT", "images": "ROOT"})
+@command(
+    app,
+    "train",
+    settings=Settings(),
+    own=OPTIONS,
+    said={"source": "ROOT", "images": "ROOT", "initial": "--weights"},
+)
 def train(
     root: Annotated[
         list[Path],

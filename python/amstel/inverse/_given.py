@@ -36,8 +36,11 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
         wanted = "a tensor [N, coils, H, W]" if kspace else "a tensor [N, 1, H, W] or [N, 3, H, W]"
         fits = image.dim() == 4 and (kspace or image.shape[1] in (1, 3))
         y = image.detach()
+        if y.layout != torch.strided or y.is_meta:
+            _check.fail("image", f"dense and with values, {wanted}", image)
     else:
-        raise TypeError(f"`image` must be a NumPy array or a tensor, got {_check.describe(image)}")
+        hint = " (np.asarray(image) / 255 of a picture)" if hasattr(image, "getbands") else ""
+        raise TypeError(f"`image` must be a NumPy array or a tensor{hint}, got {_check.describe(image)}")
     if not fits:
         raise ValueError(f"`image` must be {wanted}, got {list(image.shape)}")
     if not (y.is_complex() if kspace else y.is_floating_point()) or not y.numel():
@@ -72,9 +75,27 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
     return y.contiguous(), back
 
 
+def tensor_of(name: str, given: Any, expected: str) -> Tensor:
+    """A tensor from anything that holds numbers: arrays of any byte order and strides, lists, pictures of PIL."""
+    if isinstance(given, Tensor):
+        return _check.dense(name, given, expected)
+    if isinstance(given, np.ma.MaskedArray):
+        _check.fail_type(name, f"{expected}, without a mask of its own", given)
+    try:
+        array = np.array(given)
+        if array.dtype.kind not in "biufc":
+            raise TypeError
+        kind = {np.longdouble: np.float64, np.clongdouble: np.complex128}.get(array.dtype.type, array.dtype)
+        return torch.from_numpy(np.array(array, np.dtype(kind).newbyteorder("="), order="C"))
+    except (TypeError, ValueError):
+        _check.fail_type(name, expected, given)
+
+
 def mask_of(mask: Any, image: Any, task: str) -> Tensor:
     """The mask as a tensor in the order of tensors: that of a color array may be [H, W, 1] or [H, W, 3], as the array is."""
-    found = torch.as_tensor(mask)
+    found = tensor_of("mask", mask, "[W], [H, W] and the like, of 0 and 1")
+    if found.is_meta:
+        _check.fail("mask", "with values, not on the device meta", found)
     if task == "mri":
         size: Any = getattr(image, "shape", ())
         return columns(found, size[-1] if len(size) else None)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
+from amstel.inverse._given import tensor_of
 from amstel.inverse.deblurring import Deblurring, _padded
 from amstel.inverse.images import Denoising
 from amstel.inverse.plug_and_play import plug_and_play
@@ -27,10 +28,7 @@ def kernel_of(kernel: Any, y: Tensor) -> Tensor:
     expected = "[kh, kw] or [C, kh, kw] with odd sides, at most as large as the image, and a sum of 1"
     if kernel is None:
         _check.fail("kernel", f"given for the task deblur: {expected}", kernel)
-    try:
-        found = torch.as_tensor(np.asarray(kernel, np.float32) if not isinstance(kernel, Tensor) else kernel)
-    except (TypeError, ValueError):
-        _check.fail_type("kernel", expected, kernel)
+    found = tensor_of("kernel", kernel, expected)
     sides = found.shape[-2:]
     fits = found.dim() in (2, 3) and found.numel() and all(n % 2 for n in sides) and not found.is_complex()
     if not fits or (found.dim() == 3 and found.shape[0] not in (1, y.shape[1])):

@@ -43,6 +43,7 @@ class Envelope(ForwardModel):
     def __init__(self, model: ForwardModel, weight: float, iterations: int = 8):
         if not isinstance(model, ForwardModel):
             raise TypeError(f"`model` must be a ForwardModel, got {_check.describe(model)}")
+        self.pixelwise = model.pixelwise  # what sigma may be
         super().__init__(model.sigma)
         weight = _check.number("weight", weight, "a finite number > 0", above=0)
         iterations = _check.integer("iterations", iterations, 1)

@@ -93,6 +93,9 @@ class Inpainting(ForwardModel):
             return Prepared(self, y)
         return Fused(self, y, lambda eta, link: ops.rim_denoise_input(eta, y, sigma, mask=mask, link=link))
 
+    def _measured(self, y: Tensor) -> Tensor:
+        return self._seen("y", y)
+
     def _seen(self, name: str, images: Any) -> Tensor:
         """The images, 0 where the mask is: NaN and infinity too, which 0 times them would not be."""
         self._check(name, images)

@@ -138,6 +138,10 @@ class ForwardModel(nn.Module, ABC):
         error = (difference if x.is_complex() else difference.real).abs()
         return float(error / size.clamp(min=torch.finfo(torch.float64).tiny))
 
+    def _measured(self, y: Tensor) -> Tensor:
+        """y with 0 where nothing is measured, whatever it holds there."""
+        return y
+
     def extra_repr(self) -> str:
         named = [(name, f"[{', '.join(map(str, t.shape))}]") for name, t in self.named_buffers(recurse=False)]
         named += [(name, str(value)) for name, value in vars(self).items() if isinstance(value, (int, float))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from amstel._check import FLOATS, fail, tensor
 
 #: Pixels a side of the squares whose quietest tell the noise, and the share of them that does.
 _SQUARE, _QUIET = 8, 0.1
+#: So few different values are no noisy image.
+_FEW = 8
 #: Pixels a side of the patches of the principal components.
 _PATCH = 7
 #: Larger images are looked at through this many windows per side, of this many pixels per side.
@@ -36,7 +39,7 @@ def estimate_sigma(image: Tensor) -> Tensor:
     say about 0 of drawings, text and checkerboards, less than 2 / 255 of most photographs without noise (grass all over
     looks like noise: 9 / 255), and are right to some 5 % for sigma of 5 / 255 and more. Values at 0 and 1 may be clipped,
     and clipped noise is smaller: the squares with the fewest of them are taken, and still sigma = 50 / 255 clipped
-    comes out at about 46. Squares without any change speak for no noise, also where they are overexposed. Noise that neighboring pixels share (JPEG, enlarged images) is underestimated.
+    comes out at about 46. An image of at most 8 different values has none. Squares without any change speak for no noise, also where they are overexposed. Noise that neighboring pixels share (JPEG, enlarged images) is underestimated.
 
     Args:
         image: [N, C, H, W], floating point, in [0, 1] but for the noise.
@@ -63,11 +66,18 @@ def estimate_sigma(image: Tensor) -> Tensor:
         fail("image", expected, image)
     if min(image.shape[2:]) < 3:
         return image.new_zeros(len(image))
-    variances = [
-        torch.stack([min(_quiet(p), _components(p)) for p in map(_seen, one.double())]).mean()
-        for one in image
-    ]
+    variances = [torch.stack([_variance(p) for p in map(_seen, one.double())]).mean() for one in image]
     return torch.stack(variances).sqrt().to(image)
+
+
+def _variance(planes: list[Tensor]) -> Tensor:
+    found = min(_quiet(planes), _components(planes))
+    # Noise of this size would have made more than a few values of them: dots of a printer, say, are no noise.
+    some = torch.cat([p.flatten()[: 1 << 12] for p in planes]).unique()
+    if len(some) <= _FEW and 255**2 * found > _FEW**2:
+        values = torch.cat([p.flatten() for p in planes]).unique()
+        return torch.zeros_like(found) if len(values) <= _FEW else found
+    return found
 
 
 def _seen(plane: Tensor) -> list[Tensor]:
@@ -126,14 +136,21 @@ def _components(planes: list[Tensor]) -> Tensor:
 
 
 def blend(
-    y: Tensor, found: Tensor, kept: Tensor, sigma: Tensor, share: Tensor, lowest: float = 0.0
+    y: Tensor,
+    found: Tensor,
+    kept: Tensor,
+    sigma: Tensor,
+    share: Tensor,
+    lowest: float = 0.0,
+    clipped: bool = False,
 ) -> Tensor:
     r"""A denoised image made safe: x = y - share w c (y - found).
 
     .. code-block:: text
 
         c = min(1, 1.25 sigma / rms of y - found over 9x9 pixels)
-        c = min(c, 1.1 sigma² (1 - mean of kept) / mean square of y - found), 0 at the least, over 32x32 pixels
+        c = min(c, 1.1 s² (1 - mean of kept) / mean square of y - found), 0 at the least, over 32x32 pixels
+        s² = sigma², where it is `clipped` times 1 - the share of pixels at 0 and 1 if all are in between
         w = sigma² / (sigma² + (lowest² - sigma²) / 9) below the lowest noise that the network knows, 1 above
 
     The first c is the discrepancy principle, pixel by pixel: what is taken off an image should be as large as its noise,
@@ -147,6 +164,7 @@ def blend(
         kept: like y, the derivative of each pixel of `found` in the same pixel of y, or something of that mean.
         sigma, share: [N] or maps [N, 1, H, W], the noise and how much of its removal is wanted.
         lowest: noise that the network was trained with, at the least.
+        clipped: sigma is that of the noise before it was clipped; an estimated one is that of what is left.
 
     Source: V. A. Morozov, On the solution of functional equations by the method of regularization, 1966; C. Stein,
     Estimation of the mean of a multivariate normal distribution, Annals of Statistics 9, 1981.
@@ -156,7 +174,12 @@ def blend(
     rms = avg_pool2d(taken.square(), 9, 1, 4, count_include_pad=False).sqrt()
     c = (1.25 * sigma / rms.clamp_min(1e-12)).clamp_max(1)
     mean, square = (_around(t.mean(1, keepdim=True)) for t in (kept, taken.square()))
-    c = c.minimum((1.1 * sigma.square() * (1 - mean) / square.clamp_min(1e-24)).clamp(0, 1))
+    left: Any = 1
+    if clipped:
+        # Of clipped pixels half of the noise is gone; there are about as many more, which noise moved the other way.
+        inside = ((y >= 0) & (y <= 1)).flatten(1).all(1).reshape(-1, 1, 1, 1)
+        left = 1 - _around(((y == 0) | (y == 1)).to(y).mean(1, keepdim=True)) * inside
+    c = c.minimum((1.1 * left * sigma.square() * (1 - mean) / square.clamp_min(1e-24)).clamp(0, 1))
     c = c * (10 * (1 - mean) - 0.5).clamp(
         0, 1
     )  # 5 % less noise is 0.2 dB at most, which clipped noise may cost

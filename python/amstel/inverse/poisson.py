@@ -78,7 +78,7 @@ class Poisson(ForwardModel):
     def likelihood(self, x: Tensor, y: Tensor) -> Tensor:
         """-log p(y | x) [N], but for what does not depend on x."""
         mean = self._mean(x)
-        check_like("y", y, mean)
+        y = self.model._measured(check_like("y", y, mean))
         return ((mean - y * mean.log()) / self.gain).flatten(1).sum(1)
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -90,3 +90,6 @@ class Poisson(ForwardModel):
 
     def _image_shape(self) -> tuple[int, ...]:
         return self.model._image_shape()
+
+    def _measured(self, y: Tensor) -> Tensor:
+        return self.model._measured(y)

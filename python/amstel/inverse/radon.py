@@ -103,8 +103,9 @@ class Radon(ForwardModel):
             rows = torch.nn.functional.pad(x.transpose(2, 3) if swap else x, (1, 1)).flatten(0, 1)[:, None]
             for first, share, length in self._rays(chosen, swap, x):
                 given = rows.expand(-1, len(first), -1, -1)
-                values = [given.gather(3, (first + k).expand(len(rows), *first.shape)) for k in (0, 1)]
-                found.append((torch.lerp(*values, share[None]).sum(2) * length[:, None]).movedim(0, 1))
+                at = first.expand(len(rows), *first.shape)
+                values = torch.lerp(given.gather(3, at), given.gather(3, at + 1), share[None])
+                found.append((values.sum(2) * length[:, None]).movedim(0, 1))
         order = torch.tensor(self._steep + self._flat, device=x.device).argsort()
         return torch.cat(found)[order].movedim(0, 1).unflatten(0, x.shape[:2])
 

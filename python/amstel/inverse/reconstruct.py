@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
+from amstel.inverse._given import tensor_of
 from amstel.inverse.canonical import canonical, outer, unit
 from amstel.inverse.envelope import Envelope
 from amstel.inverse.images import Denoising
@@ -60,9 +61,10 @@ def reconstruct(
             [estimate_sensitivities(k, m, method=method) for k, m in zip(y, masks, strict=True)]
         )
     elif sensitivities is not None:
-        sensitivities = torch.as_tensor(sensitivities).to(y.device)
+        expected = f"complex {list(y.shape[1:])} as k-space"
+        sensitivities = tensor_of("sensitivities", sensitivities, expected).to(y.device)
         if sensitivities.shape not in (y.shape[1:], y.shape) or not sensitivities.is_complex():
-            _check.fail("sensitivities", f"complex {list(y.shape[1:])} as k-space", sensitivities)
+            _check.fail("sensitivities", expected, sensitivities)
         if not sensitivities.isfinite().all():
             raise ValueError("`sensitivities` must be finite, got NaN or infinity")
     y, maps, back = canonical(y, mask, sensitivities)
@@ -100,10 +102,12 @@ def _by_denoiser(model: RIM, y: Tensor, mask: Tensor, maps: Tensor, steps: int |
 def _noise(y: Tensor, mask: Tensor) -> float:
     """The standard deviation of the noise in k-space, or what the image has far from its middle, if that is more.
 
-    A normal distribution's from the median of the outermost magnitudes, times `_SHARE`; at least 1e-4 of what the image is
-    scaled to.
+    From the median over the outermost samples of the power of all coils, which for noise alone is about chi-squared of two
+    degrees a coil (E. Wilson and M. Hilferty, 1931), times `_SHARE`; at least 1e-4 of what the image is scaled to.
     """
     samples = outer(y[0], mask)
     if not samples.numel():
         return 1.0
-    return max(1e-4, _SHARE * float(samples.abs().median()) / math.sqrt(2 * math.log(2)))
+    coils = len(samples)
+    expected = 2 * coils * (1 - 1 / (9 * coils)) ** 3
+    return max(1e-4, _SHARE * math.sqrt(float(samples.abs().square().sum(0).median()) / expected))

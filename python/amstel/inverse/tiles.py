@@ -24,18 +24,20 @@ def tiled(
     scale: int = 1,
     tile: int,
     progress: Callable[[int], None] | None,
+    kept: Sequence[int] = (-1,),
 ) -> Tensor:
-    """The last estimate from the measurement y and the estimate `start`, `scale` times as large as y.
+    """The last estimate, or those that are `kept`, as channels, from the measurement y and the estimate `start`, `scale` times as large as y.
 
     `physics(part)` is the forward model of y[part].
     """
-    x = torch.empty_like(start)
-    for images, given, kept in _windows(y.shape, tile // scale, -(-OVERLAP // (8 * scale)) * 8):
+    x = start.new_empty(len(start), len(kept) * start.shape[1], *start.shape[2:])
+    for images, given, inner in _windows(y.shape, tile // scale, -(-OVERLAP // (8 * scale)) * 8):
         part: tuple[slice, ...] = (images, slice(None), *given)
         whole: tuple[slice, ...] = (images, slice(None), *_times(scale, given))
-        into: tuple[slice, ...] = (images, slice(None), *_times(scale, kept))
-        rows, columns = _times(scale, kept, [g.start for g in given])
-        found = model(y[part].contiguous(), physics(part), initial=start[whole].contiguous())[-1]
+        into: tuple[slice, ...] = (images, slice(None), *_times(scale, inner))
+        rows, columns = _times(scale, inner, [g.start for g in given])
+        estimates = model(y[part].contiguous(), physics(part), initial=start[whole].contiguous())
+        found = torch.cat([estimates[k] for k in kept], 1)
         x[into] = found[:, :, rows, columns]
         if progress is not None:
             progress(x[into][:, 0].numel() // scale**2)
