@@ -17,6 +17,8 @@ GRU_PEERS = (
     Implementation("eager channels_last", SHORT),
     Implementation("compiled", SHORT, most=True),
 )
+#: With gradients, where eager code is the faster peer.
+FEWER = (*GRU_PEERS[:3], Implementation("compiled", SHORT, most=True, only=("16x64x32x32",)))
 
 
 def eager_gru(gates_x, gates_h, h):
@@ -52,11 +54,11 @@ def test_gates_forward(at, *shape):
     return gate_work(at, shape, "forward")
 
 
-@suite("conv_gru_gates", "backward", GATES, *GRU_PEERS)
+@suite("conv_gru_gates", "backward", GATES, *FEWER)
 def test_gates_backward(at, *shape):
     return gate_work(at, shape, "backward")
 
 
-@suite("conv_gru_gates", "both", GATES, *GRU_PEERS)
+@suite("conv_gru_gates", "both", GATES, *FEWER)
 def test_gates_both(at, *shape):
     return gate_work(at, shape, "both")

@@ -17,6 +17,8 @@ from torch_geometric.nn import GCNConv
 
 SHAPES = graph_shapes({16: False, 32: True, 64: True, 128: False, 256: True}, random=(64,))
 PEERS = (Implementation("amstel"), Implementation("PyG"), Implementation("PyG compiled", most=True))
+#: Of both passes; it gained a few percent on larger ones.
+FEWER = (*PEERS[:2], Implementation("PyG compiled", most=True, only=("cora_F16", "fb100_Cornell5_F16")))
 
 
 def index_of(name, device):
@@ -74,7 +76,7 @@ def test_forward(at, name, features):
     return layers(at, name, features, "forward")
 
 
-@suite("gcn", "both", SHAPES, *PEERS)
+@suite("gcn", "both", SHAPES, *FEWER)
 def test_both(at, name, features):
     """Forward, and the gradients of x, weight and bias."""
     return layers(at, name, features, "both")
@@ -211,7 +213,7 @@ if (data_root() / "planetoid" / "ind.cora.x").exists():
     @suite(
         "gcn",
         "training",
-        {"cora": Shape((200,), (2,), ("cpu",))},
+        {"cora": Shape((200,), (2,), ("cpu",), most=True)},
         Implementation("amstel"),
         Implementation("PyG"),
     )

@@ -178,7 +178,7 @@ class EagerRIM(nn.Module):
 
 TRAININGS = {
     "16x32x32_T10": Shape((16, 32, 10), (2, 8, 2), large="cpu"),
-    "4x32x32_T10": Shape((4, 32, 10), (2, 8, 2), ("cpu",)),
+    "4x32x32_T10": Shape((4, 32, 10), (2, 8, 2), ("cpu",), most=True),
     "16x256x256_T10": Shape((16, 256, 10), (2, 8, 2), ("cuda",)),
 }
 

@@ -51,6 +51,10 @@ def amounts(nodes, edges, features, size):
     }
 
 
+#: Where the compiled formula is measured on the CPU: it comes nowhere near the others on larger ones.
+COMPILED = ("cora_F16", "cora_F64", "fb100_Cornell5_F16", "generated_powerlaw_F16")
+
+
 @suite(
     "spmm", "forward", FORWARD,
     Implementation("amstel", SHORT),
@@ -58,7 +62,7 @@ def amounts(nodes, edges, features, size):
     Implementation(MM, devices=("cpu",)),
     *INSPECTED,
     Implementation("cuSPARSE", SHORT, devices=("cuda",)),
-    Implementation("compiled formula", most=True),
+    Implementation("compiled formula", most=True, only=COMPILED),
 )  # fmt: skip
 def test_forward(at, name, features):
     graph = graph_of(name, at.device)
@@ -127,7 +131,7 @@ def gradients(at, name, features, step):
 PEERS = (
     Implementation("amstel"),
     Implementation(MM, devices=("cpu",)),
-    Implementation("compiled formula", most=True),
+    Implementation("compiled formula", most=True, only=COMPILED),
 )
 
 

@@ -39,6 +39,16 @@ def parse_threads(text: str) -> list[int]:
 parse_threads.__name__ = "list of integers >= 1"
 
 
+def regex(text: str) -> re.Pattern:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError from error
+
+
+regex.__name__ = "regular expression"
+
+
 def pytest_addoption(parser):
     group = parser.getgroup("amstel benchmarks")
     group.addoption(
@@ -49,7 +59,7 @@ def pytest_addoption(parser):
     group.addoption(
         "--lines", metavar="FILE", help="append each result to FILE as it comes, a JSON line each"
     )
-    group.addoption("--only", default="", metavar="REGEX", help="groups in which it is found")
+    group.addoption("--only", type=regex, default="", metavar="REGEX", help="groups in which it is found")
     group.addoption(
         "--compile-only", action="store_true", help="call everything once and time nothing: for the cache"
     )
@@ -61,7 +71,7 @@ def pytest_configure(config):
     config.stash[STARTED] = time.monotonic()
     if not any(str(a).startswith("--benchmark-max-time") for a in config.invocation_params.args):
         config.option.benchmark_max_time = (
-            0.2  # a benchmark; its group takes as many times that as it has members
+            0.1  # a benchmark; its group takes as many times that as it has members
         )
     functorch_config.donated_buffer = False  # a backward pass is repeated on a kept forward pass
     dynamo_config.recompile_limit = 64  # a compilation for each dtype and number of threads
@@ -99,7 +109,7 @@ def pytest_collection_modifyitems(config, items):
         without.add("large")
     if "cuda" not in asked and not dry(config) and not torch.cuda.is_available():
         without.add("cuda")
-    only = re.compile(config.getoption("only"))
+    only = config.getoption("only")
 
     def wanted(item):
         suite = getattr(getattr(item, "function", None), "suite", None)

@@ -263,6 +263,10 @@ def main() -> int:
         parser.add_argument(flag, action="store_true")
     args = parser.parse_args()
     if args.what == "check":
+        try:
+            re.compile(args.only or "")
+        except re.error as error:
+            fail(f"--only: expected a regular expression, got {args.only!r} ({error})")
         check(args.path, args.dry)
     elif args.what == "ready":
         ready(args.dry)

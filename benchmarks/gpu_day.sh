@@ -31,7 +31,7 @@ python=${PYTHON:-python3} wheels=${places[0]} data=${places[1]} out=${places[2]}
 command -v "$python" >/dev/null || fail "found no $python; set PYTHON to a Python with torch"
 [ "$data" = - ] || [ -d "$data" ] || fail "DATA: expected a folder or -, got $data"
 mkdir -p "$out" 2>/dev/null || fail "OUT: cannot make the folder $out"
-"$python" "$root/benchmarks/gpu_day.py" check "$wheels" $dry || exit 2
+"$python" "$root/benchmarks/gpu_day.py" check "$wheels" $dry --only "$only" || exit 2
 out=$(cd "$out" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks import report_quality
 
@@ -84,15 +85,24 @@ ROWS = [
 ]  # fmt: skip
 
 
-def slim(path: Path) -> Path:
-    """Keep the file among the results, without the single samples; its device names it."""
-    found = json.loads(path.read_text())
-    if not found.get("benchmarks"):
-        raise SystemExit(
-            f"{path}: expected the JSON of a run of pytest-benchmark, got none of its benchmarks"
-        )
+def read_run(path: Path) -> dict[str, Any]:
+    """The JSON of a run; ends the program with one line where the file is none of a run that measured."""
+    try:
+        found = json.loads(path.read_text())
+        if not found["benchmarks"]:
+            raise ValueError
+    except OSError as error:
+        raise SystemExit(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise SystemExit(f"{path}: expected the JSON of a run of pytest-benchmark with results") from None
     if found["machine_info"].get("dry"):
         raise SystemExit(f"{path}: a dry run; its times mean nothing")
+    return found
+
+
+def slim(path: Path) -> Path:
+    """Keep the file among the results, without the single samples; its device names it."""
+    found = read_run(path)
     for b in found["benchmarks"]:
         b["stats"].pop("data", None)
         b.pop("options", None)

@@ -20,12 +20,16 @@ NAMES = "workload, implementation, device, threads, dtype"
 
 @dataclass(frozen=True)
 class Shape:
-    """A workload: its arguments, those of a dry run, where it runs, and where only with `-m large` (True: anywhere)."""
+    """A workload: its arguments, those of a dry run, where it runs, and where only with `-m large` (True: anywhere).
+
+    `most`: on the CPU only with the largest number of threads, because its calls take long.
+    """
 
     full: tuple
     tiny: tuple
     devices: tuple[str, ...] = ("cpu", "cuda")
     large: bool | str = False
+    most: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Implementation:
     """Ours or a peer: in which dtypes and where.
 
     `single`: it knows no more than one thread. `most`: only with the largest number of threads, because it is
-    compiled for that number, which takes seconds.
+    compiled for that number, which takes seconds. `only`: the workloads that it runs on the CPU, where compiling it for
+    all of them would take longer than measuring all the others.
     """
 
     name: str
@@ -41,6 +46,7 @@ class Implementation:
     devices: tuple[str, ...] = ("cpu", "cuda")
     single: bool = False
     most: bool = False
+    only: tuple[str, ...] = ()
 
 
 @dataclass
@@ -118,11 +124,13 @@ class Suite:
                     continue
                 seen.add(shape.tiny)
                 for i in self.implementations:
-                    if device not in i.devices:
+                    if device not in i.devices or (
+                        device == "cpu" and i.only and workload not in i.only and not dry
+                    ):
                         continue
                     one = device == "cuda" or i.single
                     for dtype in i.dtypes:
-                        for n in [1] if one else [max(threads)] if i.most else threads:
+                        for n in [1] if one else [max(threads)] if i.most or shape.most else threads:
                             yield workload, i.name, device, n, dtype
 
 

@@ -84,7 +84,7 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "bool bias) -> Tensor sums");
 
   // ConvLSTM over a sequence x [T, N, C_in, H, W], put together in python/amstel/ops/_conv_lstm.py
-  // from the operators here and PyTorch's convolutions; h, c [N, C, H, W], mask [T, N]: where false
+  // (without Python: common/conv_lstm_loop.cpp) from the operators here and PyTorch's convolutions; h, c [N, C, H, W], mask [T, N]: where false
   // a step keeps its state. Returns the histories of h and c and the activated gates, channels last
   // and with the initial state first, as long as `keep` asks: "last" [1 step], "output" [h],
   // "state" [h and c], "gates" [all].
@@ -93,6 +93,8 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "Tensor? mask, Tensor? peephole, int dilation, str padding, str algorithm, str keep) -> "
       "(Tensor "
       "h, Tensor c, Tensor gates)");
+  // Its gates alone, laid out as they are given: gates [N, 4C, H, W], c [N, C, H, W] -> h, c_out.
+  m.def("conv_lstm_cell(Tensor gates, Tensor c, Tensor? peephole) -> (Tensor h, Tensor c_out)");
   // Gradients of x, weight_ih, weight_hh, bias, peephole, h and c, each as far as `needs` says
   // (else empty), from those of all outputs, of the last h and of the last c; without gates they
   // are computed again.

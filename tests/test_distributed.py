@@ -406,6 +406,18 @@ def test_a_part_of_another_graph_is_refused(tmp_path):
         ({"splits": {"train": [N]}}, ValueError, "must be numbers of nodes"),
         ({"method": "spectral"}, ValueError, "`method` must be"),
         ({"method": torch.full((N,), 2)}, ValueError, "`method` must be"),
+        ({"method": torch.full((N,), 0.5)}, ValueError, "`method` must be"),
+        ({"x": np.zeros((N, 2), object)}, ValueError, "`x` must be floating point"),
+        ({"x": np.zeros((N, 2), complex)}, ValueError, "`x` must be floating point"),
+        ({"x": torch.zeros(N, 2, dtype=torch.int64)}, ValueError, "`x` must be floating point"),
+        ({"y": np.full(N, "a")}, ValueError, "`y` must be classes"),
+        ({"y": torch.full((N,), float("nan"))}, ValueError, "`y` must be classes"),
+        ({"y": torch.zeros(N, dtype=torch.bool)}, ValueError, "`y` must be classes"),
+        ({"y": torch.full((N,), 4), "num_classes": 4}, ValueError, "`num_classes` must be"),
+        ({"splits": {"train": [3, 3]}}, ValueError, "must name a node once, got 3"),
+        ({"splits": {"../x": [3]}}, ValueError, "`splits` must be"),
+        ({"splits": [3]}, TypeError, "`splits` must be"),
+        ({"name": 3}, TypeError, "`name` must be"),
     ],
 )
 def test_what_is_wrong_with_arguments_is_said(tmp_path, change, error, message):
@@ -432,6 +444,43 @@ def test_what_is_wrong_with_a_call_is_said(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_unknown_classes_are_not_trained_on(tmp_path):
+    """A class below 0 is unknown: to train on it, or to count it as wrong, would say something false."""
+    graph, x, y, rows = _problem("plain")
+    splits = {"train": rows[:20], "test": rows[20:]}
+    for part, changed in (("train", rows[0]), ("test", rows[20])):
+        unknown = y.clone()
+        unknown[changed] = -1
+        folder = tmp_path / part
+        partition(graph, 1, folder, x=x.float(), y=unknown, splits=splits)
+        with pytest.raises(ValueError, match=f"classes of its {part} nodes"):
+            train.study(DistributedGraph.load(folder), seeds=[0], settings=train.Settings(**SETTINGS))
+
+
+def test_a_run_goes_on_as_what_it_was(tmp_path):
+    """Of a run that was stopped, another model or other settings are an error, and nothing of it is lost."""
+    graph, x, y, rows = _problem("plain")
+    splits = {"train": rows[:20], "test": rows[20:]}
+    partition(graph, 1, tmp_path / "p", x=x.float(), y=y, splits=splits, name="plain")
+    part, out = DistributedGraph.load(tmp_path / "p"), tmp_path / "out"
+
+    def stop(_):
+        if (out / "running" / "checkpoint.pt").exists():
+            raise KeyboardInterrupt
+
+    settings = {"epochs": 60, "hidden": 5}
+    with pytest.raises(KeyboardInterrupt):
+        train.study(part, "gcn", [0], train.Settings(**settings), stop, out=out)
+    saved = (out / "running" / "checkpoint.pt").read_bytes()
+    for model, changed in (("single", {}), ("gcn", {"epochs": 61})):
+        with pytest.raises(ValueError, match="cannot go on"):
+            train.study(part, model, [0], train.Settings(**settings | changed), out=out, resume=True)
+    assert (out / "running" / "checkpoint.pt").read_bytes() == saved
+    found = train.study(part, "gcn", [0], train.Settings(**settings), out=out, resume=True)
+    whole = train.study(part, "gcn", [0], train.Settings(**settings))
+    np.testing.assert_allclose(found.losses, whole.losses, atol=1e-6)
 
 
 def test_metis_cuts_little(tmp_path):

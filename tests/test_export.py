@@ -278,6 +278,47 @@ def test_ahead_of_time_inductor(name, tmp_path):
             assert_close(compiled(*make(size)), function(*make(size)), **TOLERANCE)
 
 
+# What a program without Python runs, csrc/common/conv_lstm_loop.cpp, beside what this process runs: kernel sizes of
+# weight_ih and weight_hh, hidden and input channels, dilation, padding; Winograd's algorithm and not.
+LOOPS = [
+    ((3, 3), (3, 3), 9, 8, 1, "same"),
+    ((3, 3), (3, 3), 8, 3, 1, "valid"),
+    ((2, 4), (2, 3), 3, 2, 2, "same"),
+]
+
+
+@pytest.mark.parametrize("case", LOOPS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_conv_lstm_without_python(case, dtype):
+    k_ih, k_hh, hidden, inputs, dilation, padding = case
+    op, randn = torch.ops.amstel.conv_lstm.default, lambda *sizes: _randn(*sizes).to(dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    x, size = randn(4, 2, inputs, 9, 8), (9, 8) if padding == "same" else (7, 6)
+    weights = randn(4 * hidden, inputs, *k_ih) / 3, randn(4 * hidden, hidden, *k_hh) / 3
+    state = randn(2, hidden, *size).tanh(), randn(2, hidden, *size).to(wide)
+    mask = torch.tensor([[1, 1], [1, 1], [1, 0], [1, 0]], dtype=torch.bool)
+    for more in ((None,) * 5, (randn(4 * hidden), *state, mask, randn(3, hidden))):
+        for keep in ("last", "output"):
+            given = (x, *weights, *more, dilation, padding, "auto", keep)
+            found = op._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, *given)
+            tolerance = {} if dtype.itemsize > 2 else {"rtol": 0, "atol": 3e-2}
+            for one, other in zip(found, op(*given), strict=True):
+                assert one.stride() == other.stride()
+                assert_close(one, other, **tolerance)
+    with pytest.raises(RuntimeError, match="`keep`"):
+        op._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, *given[:-1], "gates")
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_conv_lstm_cell_without_python(layout):
+    op = torch.ops.amstel.conv_lstm_cell.default
+    gates, c = _randn(2, 12, 4, 5).contiguous(memory_format=layout), _randn(2, 3, 4, 5)
+    for peephole in (None, _randn(3, 3)):
+        found = op._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, gates, c, peephole)
+        for one, other in zip(found, op(gates, c, peephole), strict=True):
+            assert one.stride() == other.stride() and torch.equal(one, other)
+
+
 @pytest.mark.parametrize("name", ["spmm-weights-sym-1.0", "conv_lstm", "roi_pool", "rim_denoise_input"])
 def test_compiled_transforms(name):
     sample = next(s for s in SAMPLES if s.name == name)

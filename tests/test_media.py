@@ -13,6 +13,7 @@ from amstel import video
 from amstel.media import fonts, formats, gif, images
 from amstel.media.reading import Frames
 from amstel.media.writing import VideoWriter
+from tests import test_pictures
 
 av = pytest.importorskip("av")
 Image = pytest.importorskip("PIL.Image")
@@ -666,3 +667,87 @@ def test_old_names_hand_on():
         assert draw.COLOURS is draw.COLORS
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         video.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_webm_with_alpha_lies_on_black(tmp_path, codec):
+    """Its alpha is a stream beside the colors, which FFmpeg's own decoders pass over."""
+    alpha = np.full((32, 48), 255, np.uint8)
+    alpha[:, 24:] = 0
+    with av.open(str(tmp_path / "a.webm"), "w") as file:
+        stream = file.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuva420p"
+        stream.options = {"auto-alt-ref": "0"}
+        for t in range(3):
+            frame = av.VideoFrame.from_ndarray(np.dstack([scene(step=t), alpha]), format="rgba")
+            file.mux(stream.encode(frame.reformat(format="yuva420p")))
+        file.mux(stream.encode(None))
+    found = video.read(tmp_path / "a.webm")
+    assert found.shape == (3, 32, 48, 3) and not found[:, :, 26:].any()
+    assert close(found[:, :, :22], np.stack([scene(step=t)[:, :22] for t in range(3)]), 12)
+    frames = Frames(tmp_path / "a.webm")
+    assert [frames.time for _ in frames] == pytest.approx([0, 0.04, 0.08], abs=2e-3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (5, 2)])
+def test_pictures_of_few_pixels(tmp_path, size):
+    made = [scene(*size, t) for t in range(3)]
+    path = encode(tmp_path / "a.mov", made, "png", pixels="rgb24")
+    assert torch.equal(video.read(path), torch.from_numpy(np.stack(made)))
+    found = video.read(video.write(tmp_path / "a.mp4", torch.from_numpy(np.stack(made))))
+    assert found.shape == (3, size[0] + size[0] % 2, size[1] + size[1] % 2, 3)  # made even
+    assert close(
+        video.read(video.write(tmp_path / "a.gif", torch.from_numpy(np.stack(made)))), np.stack(made), 10
+    )
+
+
+@pytest.mark.parametrize(
+    "matrix, full", [("601", False), ("601", True), ("709", False), ("709", True), ("2020", False)]
+)
+def test_the_matrix_and_the_range_that_a_file_names(tmp_path, matrix, full):
+    """By the definition of Y'CbCr: ITU-R BT.601, 709 and 2020."""
+    number, red, blue = {"601": (5, 0.299, 0.114), "709": (1, 0.2126, 0.0722), "2020": (9, 0.2627, 0.0593)}[
+        matrix
+    ]
+    rgb = scene() / 255
+    luma = rgb @ np.array([red, 1 - red - blue, blue])
+    chroma = [(rgb[..., 2] - luma) / (2 - 2 * blue), (rgb[..., 0] - luma) / (2 - 2 * red)]
+    planes = [
+        luma * (255 if full else 219) + (0 if full else 16),
+        *(c * (255 if full else 224) + 128 for c in chroma),
+    ]
+    with av.open(str(tmp_path / "a.mkv"), "w") as file:
+        stream = file.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv444p"
+        frame = av.VideoFrame.from_ndarray(np.rint(planes).clip(0, 255).astype(np.uint8), format="yuv444p")
+        for where in (stream.codec_context, frame):
+            where.colorspace, where.color_range = number, 1 + full
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    assert np.abs(video.read(tmp_path / "a.mkv")[0].numpy().astype(int) - scene()).max() <= 3
+
+
+def test_pages_of_other_depths(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    pages = np.stack([scene(step=t)[..., 0] for t in range(3)])
+    tifffile.imwrite(tmp_path / "a.tif", pages.astype(np.uint16) * 257, photometric="minisblack")
+    assert np.array_equal(video.read(tmp_path / "a.tif")[..., 1], pages)
+    tifffile.imwrite(tmp_path / "a.tif", pages.astype(np.int16), photometric="minisblack")
+    with pytest.raises(ValueError, match=r"a\.tif must be .* bits with a sign"):
+        video.read(tmp_path / "a.tif")
+    values = np.arange(48).reshape(6, 8) * 87
+    test_pictures.twelve_bits(tmp_path / "b.tif", values)
+    assert np.abs(video.read(tmp_path / "b.tif")[0, ..., 0].numpy() - values / 4095 * 255).max() <= 1
+
+
+def test_a_gif_without_times_is_shown_as_browsers_do(tmp_path):
+    first, *rest = [Image.fromarray(scene(step=8 * t)) for t in range(3)]
+    first.save(tmp_path / "a.gif", save_all=True, append_images=rest, duration=0)
+    frames = Frames(tmp_path / "a.gif")
+    assert [frames.time for _ in frames] == pytest.approx([0, 0.1, 0.2]) and frames.rate == pytest.approx(10)
+    assert len(video.read(tmp_path / "a.gif", fps=20)) == 6
+
+
+def test_a_rate_beyond_the_clock_of_a_file(tmp_path):
+    frames = torch.from_numpy(np.stack([scene(step=t) for t in range(5)]))
+    assert len(video.read(video.write(tmp_path / "a.mp4", frames, 1e6))) == 5

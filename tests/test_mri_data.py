@@ -14,6 +14,7 @@ from amstel.data.mri import images as coil_images
 from amstel.data.mri import sensitivities
 from amstel.inverse import MRI
 from amstel.nn.rim import RIM
+from amstel.reference.mri import ifft2
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -238,6 +239,43 @@ def test_estimated_sensitivities_use_the_mask_only():
     torch.testing.assert_close(batch[1], 1j * batch[0])
 
 
+@pytest.mark.parametrize("columns", [True, False])
+def test_espirit_explains_the_coils_up_to_the_edges(columns):
+    y, s, x = brain_like(phase=3 * torch.linspace(-1, 1, 56))
+    mask = mri.cartesian_mask(56, 3, 0.25) if columns else mri.poisson_disc_mask((64, 56), 6, 12)
+    inside = x.abs() > 0.1
+    missed = {}
+    for method in ("center", "espirit"):
+        found = mri.estimate_sensitivities(y * mask, mask, method=method)
+        torch.testing.assert_close(found.abs().square().sum(0), torch.ones(64, 56))
+        missed[method] = (1 - (found.conj() * s).sum(0).abs()[inside]).mean()
+        combined = (found.conj() * s).sum(0) * x
+        assert combined.imag.norm() < 0.15 * combined.norm()
+    assert missed["espirit"] < 0.5 * missed["center"] and missed["espirit"] < 1e-3
+    turned = mri.estimate_sensitivities(torch.stack([y, 2j * y]), mask, method="espirit")
+    torch.testing.assert_close(turned[1], 1j * turned[0], atol=1e-3, rtol=1e-3)
+    # One coil, and a center of four samples a side.
+    one = mri.estimate_sensitivities(y[:1], mri.cartesian_mask(56, 8, 4 / 56), method="espirit")
+    torch.testing.assert_close(one.abs(), torch.ones(1, 64, 56))
+
+
+@pytest.mark.data
+def test_espirit_explains_a_real_brain(data_folder):
+    kspace = mri.read_kspace(data_folder / "mri" / "espirit_brain_8ch" / "full_kspace_8x230x180.npy")
+    images = ifft2(kspace, centered=True)
+    strong = images.abs().square().sum(0) > 0.05 * images.abs().square().sum(0).max()
+    left = {}
+    for method in ("center", "espirit"):
+        maps = mri.estimate_sensitivities(kspace, calibration=24, method=method)
+        rest = images - maps * (maps.conj() * images).sum(0)
+        left[method] = float(
+            (
+                rest.abs().square().sum(0)[strong].mean() / images[:, strong].abs().square().sum(0).mean()
+            ).sqrt()
+        )
+    assert left["espirit"] < 0.95 * left["center"] and left["espirit"] < 0.09
+
+
 def test_estimated_sensitivities_refuse():
     y = torch.randn(2, 32, 32, dtype=torch.complex64)
     hole = torch.ones(32)
@@ -248,6 +286,9 @@ def test_estimated_sensitivities_refuse():
         (y, {"mask": torch.ones(31)}, r"`mask` must be \[32\] or \[32, 32\], as k-space"),
         (y, {"mask": hole}, "central 4 x 4 samples"),
         (y, {"calibration": 2}, "`calibration` must be an integer >= 4, got 2"),
+        (y, {"method": "sake"}, "`method` must be"),
+        (y, {"kernel": 1}, "`kernel` must be an integer >= 2, got 1"),
+        (y, {"threshold": 1.0}, "`threshold` must be"),
     ):
         with pytest.raises(ValueError, match=message):
             mri.estimate_sensitivities(kspace, **options)

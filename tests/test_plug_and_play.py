@@ -94,13 +94,15 @@ def shrink(x, level):
     return x / (1 + level**2)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
 @pytest.mark.parametrize("name", MODELS)
-def test_with_the_denoiser_of_a_known_prior_it_is_the_splitting(name):
+def test_with_the_denoiser_of_a_known_prior_it_is_the_splitting(name, momentum):
     image = blocks(1, 24, 20) + 0j if name == "mri" else blocks(1, 1, 24, 20)
     physics = MODELS[name](0.5)
     y = physics(image)
     levels = [0.5, 0.3, 0.2]
-    x = plug_and_play(y, physics, shrink, levels, weight=0.7, iterations=600, initial=0 * image)
+    options = {"weight": 0.7, "iterations": 600, "momentum": momentum}
+    x = plug_and_play(y, physics, shrink, levels, initial=0 * image, **options)
     # The same by a dense matrix.
     basis = torch.eye(480, dtype=image.dtype).reshape(480, *image.shape[1:])
     gram = torch.stack([physics.normal(e[None])[0].flatten() for e in basis], 1) / 0.25
@@ -111,8 +113,9 @@ def test_with_the_denoiser_of_a_known_prior_it_is_the_splitting(name):
         weight = 0.7 / level**2
         return torch.linalg.solve(gram + weight * torch.eye(480, dtype=z.dtype), target + weight * z)
 
-    for level in levels:
-        z = shrink(nearest(z, level), level)
+    for k, level in enumerate(levels):
+        found = shrink(nearest(z, level), level)
+        z = found + momentum * (found - z) * (k > 0)
     torch.testing.assert_close(x[0].flatten(), nearest(z, levels[-1]), rtol=1e-6, atol=1e-6)
 
 
@@ -258,3 +261,27 @@ def test_a_model_by_name():
         amstel.restore(y, model="nothing")
     with pytest.raises(TypeError, match="`model` must be a RIM"):
         amstel.restore(y, model=3)
+
+
+def test_coils_of_unlike_noise_count_by_it(monkeypatch):
+    from amstel.inverse import canonical
+
+    rng = np.random.default_rng(3)
+    pair = lambda *s: torch.view_as_complex(torch.from_numpy(rng.standard_normal((*s, 2)).astype(np.float32)))  # noqa: E731
+    image = blocks(64, 48, dtype=torch.float32) + 0j
+    maps = loop_sensitivities(4, (64, 48), rng)
+    mask = torch.from_numpy(rng.random((64, 48)) < 0.35)
+    mask[26:38, 18:30] = True
+    shared = (
+        torch.diag(torch.tensor([1.0, 0.2, 0.2, 0.2])) + 0.2
+    )  # one loud coil, and something that all receive
+    noise = 0.1 * torch.einsum("ab,bhw->ahw", shared + 0j, pair(4, 64, 48))
+    y = mask * (inverse.MRI(torch.ones(48), maps, centered=True)(image[None])[0] + noise)
+
+    def error():
+        x = amstel.restore(y[None], "mri", mask=mask, sensitivities=maps)[0]
+        return (x - image).abs().square().mean().sqrt()
+
+    found = error()
+    monkeypatch.setattr(canonical, "_WHITE", 1.0)
+    assert found < 0.8 * error()

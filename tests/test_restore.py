@@ -211,6 +211,7 @@ def test_holes_are_filled_smoothly():
 
 def test_mri_is_the_network_in_the_gauge_of_its_training():
     from amstel.data.mri import cartesian_mask, estimate_sensitivities
+    from amstel.inverse.canonical import whitened
     from amstel.inverse.restore import mri_physics
 
     rng = np.random.default_rng(0)
@@ -221,12 +222,14 @@ def test_mri_is_the_network_in_the_gauge_of_its_training():
     assert x.shape == (32, 40) and x.dtype == np.complex64
     # Here the calibration is the one that gives the phase, so that the estimated maps are canonical as they are but for
     # the columns that the mask leaves out of the middle.
-    maps = estimate_sensitivities(kspace, mask)
-    low = inverse.MRI(mask, maps, centered=True).adjoint((kspace * _middle(32, 40))[None])[0]
+    given, maps = whitened(kspace, mask, estimate_sensitivities(kspace, mask))
+    strength = maps.abs().square().sum(0).sqrt()
+    maps = maps / strength
+    low = inverse.MRI(mask, maps, centered=True).adjoint((given * _middle(32, 40))[None])[0]
     physics = inverse.MRI(mask, maps * torch.sgn(low), centered=True)
-    zero_filled = physics.adjoint(kspace[None])
+    zero_filled = physics.adjoint(given[None])
     scale = 1.2 * zero_filled.abs().flatten().sort().values[round(0.99 * 32 * 40) - 1]
-    found = by_hand(kspace[None] / scale, mri_physics(physics), COMPLEX)[0] * scale * torch.sgn(low)
+    found = by_hand(given[None] / scale, mri_physics(physics), COMPLEX)[0] * scale * torch.sgn(low) / strength
     torch.testing.assert_close(torch.from_numpy(x), found, rtol=1e-4, atol=1e-4)
     wide = amstel.restore(
         kspace[None].to(torch.complex128), "mri", mask=mask.expand(1, 1, 32, 40), model=COMPLEX

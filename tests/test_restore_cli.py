@@ -412,6 +412,10 @@ def test_tables_of_the_talk(capsys, tmp_path):
     assert [(row["sigma"], row["quantized"]) for row in plain] == [
         (s, q) for q in (False, True) for s in (15, 25, 50)
     ]
+    # What is lost without what makes it recurrent: never trained without, the network loses much.
+    for name in ("without the estimate", "without state"):
+        less = [row for row in rows if row["method"] == f"{name}, zeroed, not retrained"]
+        assert len(less) == 6 and less[1]["psnr"] < plain[1]["psnr"]
     scores = evaluation.denoising(tmp_path / "bsd68", (50,), 1, quantized=True)[0]
     assert (
         scores["psnr"] == pytest.approx(plain[5]["psnr"], abs=1e-4) and plain[5]["noisy"] > plain[2]["noisy"]

@@ -6,6 +6,7 @@ import doctest
 import numpy as np
 import pytest
 import torch
+import typer
 
 from amstel.apps.restoration import train as recipe
 from amstel.apps.restoration.settings import Settings
@@ -164,3 +165,32 @@ def test_color_begins_from_gray():
     color.load_state_dict(state)
     assert state["unet.tail.weight"].shape[0] == 3
     assert torch.equal(state["unet.body.0.a.weight"], gray.state_dict()["unet.body.0.a.weight"])
+
+
+@pytest.mark.parametrize("network", ["conv", "unet"])
+def test_ablations_are_trained_by_settings_and_loaded_again(tmp_path, network):
+    small = {"network": network, "iterations": 1, "batch": 1, "size": 16, "features": 4, "steps": 2}
+    whole = recipe.network(Settings(**small))
+    for name, option in (("without_estimate", "use_estimate"), ("without_state", "recurrent")):
+        settings = Settings(**small, **{name: True})
+        result = recipe.train(photographs(), settings, tmp_path / name)
+        loaded = recipe.load(tmp_path / name / recipe.CHECKPOINT)
+        assert loaded.options[option] is False and whole.options[option] is True
+        for key, value in result.model.state_dict().items():
+            assert torch.equal(value, loaded.state_dict()[key])
+        with pytest.raises(
+            ValueError, match="`initial` must be the weights of a network that is as this one"
+        ):
+            recipe.train(photographs(), settings, initial=whole.state_dict())
+
+
+def test_training_begins_from_weights_that_ship_or_a_checkpoint(tmp_path):
+    from amstel.cli._restore import shipped, start
+    from amstel.nn import RIM
+
+    assert {"gray", "color", "sr", "mri", "complex"} <= set(shipped())
+    assert start("gray") == "gray"
+    for name in shipped():
+        assert recipe.weights(name).keys() == RIM.pretrained(name).state_dict().keys()
+    with pytest.raises(typer.BadParameter, match="nowhere does not exist"):
+        start("nowhere")

@@ -260,6 +260,38 @@ def test_gradient_bits_as_torchvision(layout):
     assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_bits_of_results_larger_than_the_caches(dtype, layout):
+    """Those are written past the caches, whole vectors at a time; 48 channels are a tile and a half of float32."""
+    torchvision_ops()
+    tv, size = torch.ops.torchvision, (7, 7)
+    x = special(normal(2, 48, 210, 220, dtype=dtype, layout=layout))
+    boxes = boxes_of(1900, 2, 20, 24, 1.0, dtype=dtype)
+    want, at = tv.roi_pool(x.contiguous(), boxes, 1.0, *size)
+    got, argmax = ops.roi_pool(x, boxes, 1.0, *size, True)
+    assert min(x.numel(), got.numel()) * x.element_size() > 1 << 24
+    assert torch.equal(bits(got), bits(want)) and torch.equal(argmax, at)
+    assert torch.equal(bits(ops.roi_pool(x, boxes, 1.0, *size, False)[0]), bits(want))
+    grad = normal(*got.shape, seed=1, dtype=dtype, layout=layout)
+    last = layout == torch.channels_last
+    ours = ops.roi_pool_grad(grad, argmax, boxes, 1.0, 2, 210, 220, last)
+    theirs = tv._roi_pool_backward(grad.contiguous(), boxes, at, 1.0, *size, *x.shape)
+    assert torch.equal(bits(ours), bits(theirs))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("channels", [1, 31, 32, 64])
+def test_one_position_outside_of_the_map_raises(channels, layout):
+    boxes = torch.tensor([[0.0, 0, 0, 5, 5]]).repeat(3, 1)
+    grad = normal(3, channels, 2, 2, dtype=torch.float32, layout=layout)
+    for wrong in (36, -2, 1 << 30, -(1 << 31)):
+        argmax = torch.zeros(3, channels, 2, 2, dtype=torch.int32).contiguous(memory_format=layout)
+        argmax[1, -1, 1, 0] = wrong
+        with pytest.raises(RuntimeError, match="`argmax` must be -1 or"):
+            ops.roi_pool_grad(grad, argmax, boxes, 1.0, 1, 6, 6, layout == torch.channels_last)
+
+
 def test_in_place_of_torchvision():
     tv = torchvision_ops()
     from amstel.interop import torchvision as interop

@@ -232,6 +232,43 @@ def test_where_pixels_count_from(capsys, root, tmp_path):
     np.testing.assert_array_equal(first, [float(value) for value in lines[0].split(",")])
 
 
+def test_one_of_several_targets_and_a_folder_of_results(capsys, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(root / "One", "pair")
+    first = Path("pair/groundtruth_rect.txt").rename("pair/groundtruth_rect.1.txt").read_text().splitlines()
+    Path("pair/groundtruth_rect.2.txt").write_text("\n".join(["21,31,36,30", *first[1:]]))
+    command.is_refused(capsys, ["track", "pair"], "--target must be one of [1, 2]")
+    command.is_refused(capsys, ["track", "pair", "--target", "3"], "--target must be one of [1, 2]")
+    command.is_refused(capsys, ["track", "pair/img", "--target", "1"], "--target is for OTB sequences")
+    assert _run(capsys, "pair", "--target", "2", "--end-frame", "2", "-o", "b.txt", "--quiet")[0] == 0
+    assert _boxes(Path("b.txt"))[0].tolist() == [20, 30, 36, 30]
+
+    several = ["track", root / "One", root / "Two"]
+    command.is_refused(capsys, [*several, "-o", "all.mp4"], "-o must be a folder for 2 videos")
+    assert not Path("all.mp4").exists()
+    assert _run(capsys, root / "One", "--end-frame", "1", "-o", "new/", "--quiet")[0] == 0
+    assert Path("new/One_sint.mp4").stat().st_size
+
+
+def test_no_number_of_json_is_nan(capsys, root, tmp_path):
+    shutil.copytree(root / "One", tmp_path / "One")
+    (tmp_path / "One" / "groundtruth_rect.txt").write_text("nan,nan,nan,nan\n" * 5)
+    out = ["--box", "30,50,36,30", "-o", tmp_path / "b.csv", "--json", tmp_path / "b.json", "--quiet"]
+    assert _run(capsys, tmp_path / "One", *out)[0] == 0
+    found = json.loads((tmp_path / "b.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert found["videos"][0]["mean_iou"] is None
+
+
+def test_boxes_of_other_data_are_not_scored_as_ones_own(capsys, root, tmp_path):
+    evaluation = ["evaluate", "--root", tmp_path / "data", "--out", tmp_path / "out", "--quiet"]
+    shutil.copytree(root / "One", tmp_path / "data" / "One")
+    assert _run(capsys, *evaluation)[0] == 0
+    # The same boxes counted from 0 begin one pixel off.
+    status, _, err = _run(capsys, *evaluation, "--truth-origin", "0")
+    assert status == 2 and "the boxes are of other data" in err and "--out" in err
+    assert _run(capsys, *evaluation)[0] == 0
+
+
 def test_a_first_true_box_outside_of_the_frame_is_said_to_be_that(capsys, root, tmp_path):
     folder, _ = _copy(root, tmp_path)
     lines = (folder / "groundtruth_rect.txt").read_text().splitlines()

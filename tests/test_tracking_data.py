@@ -192,6 +192,7 @@ def test_otb_default_root(tmp_path, monkeypatch):
         ("1,1,2\n", r"groundtruth_rect\.txt, line 1: a line must hold 4 numbers, got '1,1,2'"),
         ("1,1,2,2\n\n1,1,2,2\n", r"line 2: .* got ''"),
         ("1,1,2,inf\n", "line 1"),
+        ("1_0,1,2,2\n", "line 1"),
         ("1,1,,2,2\n", "line 1"),
         ("1 1 2 2\n" * 4, r"groundtruth_rect\.txt must hold 1 to 3 boxes, .* got 4"),
         ("", r"groundtruth_rect\.txt must hold 1 to 3 boxes, .* got 0"),

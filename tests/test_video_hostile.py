@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -91,6 +92,29 @@ def test_json_overwrites_json_alone(capsys, checkpoint, root, tmp_path):
         assert _run(capsys, "predict", checkpoint, clip, "-o", out, "--force", "--json", record)[0] == 0
     (found,) = json.loads(record.read_text())["videos"]
     assert len(found["boxes"]) == 4 and sum(found["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_no_output_is_an_input_of_the_command(capsys, checkpoint, root, tmp_path):
+    """Whatever it is called, by a link too, and with --force: that is for what an earlier run wrote."""
+    table, clip = tmp_path / "best.md", sorted((root / "left").iterdir())[0]
+    shutil.copy(checkpoint, table)
+    (tmp_path / "link.md").symlink_to(table)
+    (tmp_path / "network.gif").hardlink_to(table)
+    shutil.copy(checkpoint, tmp_path / "checkpoint.json")
+    before = table.read_bytes(), clip.read_bytes(), sorted(root.rglob("*"))
+    for arguments, message in (
+        (["evaluate", table, root, "--table", table], "--table must be another file than the input"),
+        (["evaluate", table, root, "--table", tmp_path / "link.md"], "--table must be another file than the input"),
+        (["evaluate", tmp_path / "network.gif", root, "--table", table], "--table must be another file"),
+        (["evaluate", table, root, "--confusion", clip], "--confusion must lie outside the input folder"),
+        (["predict", tmp_path / "network.gif", clip, "-o", tmp_path / "network.gif"], "must be another file"),
+        (["predict", checkpoint, clip, "-o", clip], "-o must be another file than the input"),
+        (["predict", checkpoint, root / "left", "-o", root / "left"], "must lie outside the input folder"),
+        (["predict", checkpoint, root / "left", "-o", root / "left" / "new.gif"], "must lie outside the input folder"),
+        (["train", root, "--out", checkpoint.parent, "--backbone", "vgg16", "--weights", checkpoint], "--out must be another folder"),
+    ):  # fmt: skip
+        command.is_refused(capsys, ["video", *arguments, "--force"], message)
+        assert (table.read_bytes(), clip.read_bytes(), sorted(root.rglob("*"))) == before
 
 
 def test_a_run_lies_outside_of_its_clips(capsys, root):
@@ -206,6 +230,22 @@ def test_predict_on_files_of_all_kinds(capsys, checkpoint, frames, tmp_path):
     for name, text in bad.items():  # alone it is refused
         command.is_refused(capsys, ["video", "predict", checkpoint, folder / name, "-o", out / "x.gif"], text)
     assert not (out / "x.gif").exists()
+
+
+@pytest.mark.parametrize("ending", [".gif", ".mp4"])
+def test_pictures_last_as_long_as_the_video(capsys, checkpoint, frames, tmp_path, ending):
+    """Each frame as long as in the input, of one rate or of none."""
+    pytest.importorskip("av")
+    when = [0, 0.1, 0.16, 1.0, 1.5]
+    with video.VideoWriter(tmp_path / "uneven.mp4", 10) as writer:
+        for frame, time in zip(frames.numpy(), when, strict=False):
+            writer.write(frame, time)
+    video.write(tmp_path / "fast.mp4", frames, 50)
+    for name, times in (("uneven", when), ("fast", [k / 50 for k in range(9)])):
+        out = tmp_path / f"{name}_found{ending}"
+        assert _run(capsys, "predict", checkpoint, tmp_path / f"{name}.mp4", "-o", out)[0] == 0
+        found = video.Frames(out)
+        assert [found.time for _ in found] == pytest.approx(times, abs=0.006)
 
 
 def test_places_to_write_are_explained(capsys, checkpoint, root, tmp_path):

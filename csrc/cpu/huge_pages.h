@@ -1,4 +1,4 @@
-// Huge pages for large results.
+// Huge pages for large results, and from where on they leave the caches.
 #pragma once
 #ifdef __linux__
 #include <sys/mman.h>
@@ -7,6 +7,9 @@
 #include "common/check.h"
 
 namespace amstel::cpu {
+
+// Of a result of so many bytes little is left in the caches of a core when it is read again.
+constexpr int64_t kAllCaches = int64_t{1} << 24;
 
 // From 32 MB on malloc maps fresh pages at every call, and faulting them in one by one costs more
 // than the product; below, it reuses its heap, where huge pages would only cost. A hint: nothing

@@ -18,6 +18,7 @@ struct SpmmArgs {
   double self_loops;
   bool relu;
   bool prefetch;  // x is larger than a cache that could hold it
+  bool stream;    // y is larger than all caches, and whole vectors begin where they may
 };
 
 // `crow`, `col`, `edge` are those of the transposed matrix; row_scale belongs to the rows of grad.
@@ -208,6 +209,7 @@ struct RoiArgs {
   RoiStrides pooled_strides, argmax_strides;
   bool* bad_argmax;        // set by any thread, atomically
   void* grad_input /*?*/;  // all of the group's image is written
+  bool stream;             // past the caches
   // roi_match: query [C, bins], sums [tiles, boxes, 2] of which `tile_sums` a tile;
   // roi_match_grad: coefficients [box, 2] and grad_query [C, bins], of this group alone.
   const void *query, *coefficients;

@@ -63,11 +63,24 @@ inline Tensor empty_pooled(const Tensor& like, const RoiShape& s, ScalarType dty
   return t;
 }
 
-inline Tensor zero_images(const Tensor& like, const RoiShape& s, int64_t channels) {
+inline Tensor empty_images(const Tensor& like, const RoiShape& s, int64_t channels) {
   Tensor t = empty(like, {s.images, channels, s.height, s.width}, s.dtype, s.channels_last);
   want_huge_pages(t);
+  return t;
+}
+
+inline Tensor zero_images(const Tensor& like, const RoiShape& s, int64_t channels) {
+  Tensor t = empty_images(like, s, channels);
   torch::stable::zero_(t);
   return t;
+}
+
+// Whether vectors of a gradient of images, channels last, go past the caches (vector.h): it is
+// larger than they are, and every vector begins where one may.
+inline bool outgrows_caches(const Tensor& t) {
+  const int64_t size = t.element_size();
+  return t.numel() * size >= kAllCaches && t.size(1) * size % 64 == 0 &&
+         reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 64 == 0;
 }
 
 // Memory of a thread, from a boundary of 64 bytes on.

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <cstring>
 #include <tuple>
 #include <type_traits>
 
@@ -38,6 +39,14 @@ Tensor empty_rows(const Tensor& like, int64_t rows, int64_t features) {
   return out;
 }
 
+// Whether rows go past the caches (vector.h): the result is larger than they are, and every vector
+// begins where one may.
+bool outgrows_caches(const Tensor& y, int64_t features) {
+  const int64_t size = y.element_size();
+  return y.numel() * size >= kAllCaches && features * size % 64 == 0 &&
+         reinterpret_cast<uintptr_t>(y.const_data_ptr()) % 64 == 0;
+}
+
 // f(row_begin, row_end) over the rows of crow, balanced.
 template <class F>
 void over_rows(const Tensor& crow, int64_t edge_work, const F& f) {
@@ -45,6 +54,62 @@ void over_rows(const Tensor& crow, int64_t edge_work, const F& f) {
     using I = typename decltype(type)::type;
     parallel_rows(data<I>(crow), crow.size(0) - 1, edge_work, f);
   });
+}
+
+// Wide features of many edges a row are multiplied a panel of kPanel bytes a row at a time, copied
+// to be contiguous: a row of x is read again and again, from a second-level cache that holds many
+// more of them, and at a distance of their stride they would share a part of its sets.
+constexpr int64_t kPanel = 128;
+constexpr int64_t kMostCopied = int64_t{1} << 24;  // bytes of x at a time
+using SpmmKernel = std::remove_extent_t<std::remove_extent_t<decltype(Kernels::spmm)>>;
+
+bool has_panels(const SpmmShape& s, int64_t edges, int64_t size) {
+  return s.features * size >= 4 * kPanel && s.cols * s.features * size > 1 << 20 &&
+         edges >= 8 * s.cols;
+}
+
+// The product of the items, panel by panel.
+void run_panels(const Tensor& crow, SpmmArgs args, const SpmmShape& s, const Rows& in,
+                const Tensor& y, const SpmmKernel kernel) {
+  const auto size = static_cast<int64_t>(y.element_size());
+  const int64_t width = kPanel / size, panels = divide_up(s.features, width);
+  const int64_t most = std::clamp<int64_t>(kMostCopied / (s.cols * kPanel), 1, panels);
+  const int64_t together = divide_up(panels, divide_up(panels, most));
+  const Tensor copy = empty(y, {together, s.cols, width});
+  char* const packed = static_cast<char*>(copy.mutable_data_ptr());
+  args.x_stride = width;
+  args.prefetch = s.cols * kPanel > 1 << 21;
+  // f(panel of the copy, its first feature, its features)
+  const auto each = [&](int64_t first, const auto& f) {
+    for (int64_t p = 0; p < together && first < s.features; ++p, first += width)
+      f(packed + p * s.cols * kPanel, first, std::min(width, s.features - first));
+  };
+  for (int64_t b = 0; b < s.batch; ++b) {
+    const auto* const x = static_cast<const char*>(in.item(b));
+    for (int64_t first = 0; first < s.features; first += together * width) {
+      const int64_t parts = threads_for(s.cols * kPanel * together);
+      parallel_parts(parts, [&](int64_t p) {
+        for (int64_t j = s.cols * p / parts; j < s.cols * (p + 1) / parts; ++j)
+          each(first, [&](char* panel, int64_t feature, int64_t count) {
+            const char* const from = x + (j * in.stride + feature) * size;
+            if (count == width)
+              std::memcpy(panel + j * kPanel, from, kPanel);
+            else
+              std::memcpy(panel + j * kPanel, from, count * size);
+          });
+      });
+      over_rows(crow, together * kPanel, [&](int64_t begin, int64_t end) {
+        SpmmArgs a = args;
+        each(first, [&](char* panel, int64_t feature, int64_t count) {
+          a.x = panel;
+          a.y = static_cast<char*>(item(y, b, s.rows * s.features)) + feature * size;
+          a.bias = args.bias ? static_cast<const char*>(args.bias) + feature * size : nullptr;
+          a.features = count;
+          kernel(a, begin, end);
+        });
+      });
+    }
+  }
 }
 
 }  // namespace
@@ -72,7 +137,12 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
                 .features = s.features,
                 .self_loops = self_loops,
                 .relu = relu,
-                .prefetch = outgrows_cache(x)};
+                .prefetch = outgrows_cache(x),
+                .stream = outgrows_caches(y, s.features)};
+  if (has_panels(s, col.size(0), x.element_size())) {
+    run_panels(crow, args, s, in, y, kernel);
+    return y;
+  }
   over_rows(crow, s.batch * s.features * x.element_size(), [&](int64_t begin, int64_t end) {
     SpmmArgs a = args;
     for (int64_t b = 0; b < s.batch; ++b) {

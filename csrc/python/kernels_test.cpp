@@ -239,12 +239,12 @@ std::tuple<Array, py::array_t<int32_t>> roi_pool(const std::string& isa, const A
   group.rows = height, group.cols = width;
   group.boxes = all.data(), group.count = count;
   const Kernels::Roi& kernel = table(isa).roi[t][which_tile];
-  // The window, and a box of values and positions.
+  // The window, and a box of values and positions, twice.
   struct alignas(64) Line {
     char bytes[64];
   };
   std::vector<Line> scratch(
-      divide_up((height * width + 2 * ph * pw) * kernel.tile * sum_size(t), 64) + 1);
+      divide_up((height * width + 4 * ph * pw) * kernel.tile * sum_size(t), 64) + 1);
   for (int64_t c = 0; c < channels; c += kernel.tile) kernel.pool(a, group, c, scratch.data());
   return {out, argmax};
 }

@@ -6,9 +6,9 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 Name = str | os.PathLike
 
@@ -89,6 +89,60 @@ def replacing(path: Name, inputs: Iterable[Name] = (), argument: str = "path") -
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: Name) -> Iterator[IO[bytes]]:
+    """A new file, on the disk at the end of the `with`; an error of the disk says which file it was."""
+    try:
+        with open(path, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+        raise
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path, force: bool, is_one: Callable[[Path], bool], what: str) -> Iterator[Path]:
+    """A folder beside `folder` to write to, which takes its place in the end, or goes after an error.
+
+    Args:
+        folder: where it will be.
+        force: whether one that is there is replaced.
+        is_one: whether a folder is of the kind that may be replaced; an empty one always may.
+        what: what errors call it.
+    """
+    there = folder.exists() or folder.is_symlink()
+    if there and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; it should be a folder")
+    if there and not force and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} exists; `force` replaces it")
+    if there and not is_one(folder) and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} holds something that is no {what}, and is not replaced")
+    target = Path(os.path.realpath(folder))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (
+        target.with_name(f".{target.name[:40]}.{os.urandom(4).hex()}.{end}") for end in ("partial", "old")
+    )
+    temporary.mkdir()
+    try:
+        yield temporary
+        if target.exists():
+            os.replace(target, old)
+            try:
+                os.replace(temporary, target)
+            except OSError:
+                os.replace(old, target)
+                raise
+        else:
+            os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Name, text: str, inputs: Iterable[Name] = ()) -> Path:

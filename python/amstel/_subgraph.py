@@ -30,6 +30,8 @@ def node_numbers(name: str, value: Any, nodes: int, unique: bool = True) -> Tens
         expected = expected.removeprefix("different ")
     if isinstance(value, (str, bytes)) or not isinstance(value, (list, tuple, range, np.ndarray, Tensor)):
         _check.fail_type(name, expected, value)
+    if isinstance(value, (list, tuple)) and any(isinstance(one, (bool, np.bool_)) for one in value):
+        _check.fail_type(name, expected, value)  # neither numbers nor a mask that says it is one
     try:
         found = torch.as_tensor(list(value) if isinstance(value, range) else value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:

@@ -67,12 +67,15 @@ class Graph(Matrix):
     ) -> Graph:
         """From `edge_index` [2, E], int32 or int64: row 0 holds the sources, row 1 the targets.
 
-        `num_nodes` defaults to the largest index + 1. `edge_weight` [E] is floating point.
+        `num_nodes` defaults to the largest index + 1, or to the size of a `torch_geometric.EdgeIndex`. `edge_weight` [E]
+        is floating point.
         """
         expected = "an int32 or int64 tensor [2, E]"
         _check.tensor("edge_index", edge_index, expected)
-        if type(edge_index) is not Tensor and hasattr(edge_index, "as_tensor"):
-            edge_index = edge_index.as_tensor()  # PyG's EdgeIndex
+        size = 0
+        if type(edge_index) is not Tensor and hasattr(edge_index, "as_tensor"):  # PyG's EdgeIndex
+            size = max((known for known in edge_index.sparse_size() if known is not None), default=0)
+            edge_index = edge_index.as_tensor()
         if (
             edge_index.dim() != 2
             or edge_index.shape[0] != 2
@@ -82,7 +85,7 @@ class Graph(Matrix):
             _check.fail("edge_index", expected, edge_index)
         if num_nodes is None:
             num_nodes = int(edge_index.max()) + 1 if edge_index.numel() else 0
-            num_nodes = max(num_nodes, 0)
+            num_nodes = max(num_nodes, size)
         else:
             num_nodes = _check.integer("num_nodes", num_nodes, 0)
 

@@ -1,12 +1,12 @@
 // ROI align, position-sensitive ROI pooling, and the gradients of both; torch-free.
 //
-// Data flow, as in roi_pool.inl.h: a call has one image, some of its boxes and a tile of L
+// Data flow, as in roi_window.inl.h: a call has one image, some of its boxes and a tile of L
 // channels. The window of cells that the boxes cover is widened once into scratch as [cell, L], and
 // everything is added up there, L channels abreast, in the order in which torchvision adds, so that
 // results have the same bits. The gradients add to a window of scratch, in the order of the boxes,
 // and write it to grad_input once.
 #pragma once
-#include "cpu/kernels/roi_pool.inl.h"
+#include "cpu/kernels/roi_window.inl.h"
 
 namespace amstel::AMSTEL_ISA {
 
@@ -139,7 +139,7 @@ struct RoiAlign {
                         });
       }
     }
-    R{a.roi, g, channel}.write_grad_input(window, g.cols);
+    R{a.roi, g, channel}.write_grad_input(window, g.col, g.cols, false);
   }
 
   // Channels of the input are [C, ph, pw]: a bin has an image of C channels of its own.
@@ -219,7 +219,7 @@ struct RoiAlign {
             for (int v = 0; v < kVectors; ++v) R::store(to + v * W, R::load(to + v * W) + grad[v]);
         }
       }
-      R{args, own, channel}.write_grad_input(window, own.cols);
+      R{args, own, channel}.write_grad_input(window, own.col, own.cols, false);
     }
   }
 };

@@ -16,19 +16,40 @@ constexpr int kTile = 16, kGradTile = 8;
 constexpr int kTile = 8, kGradTile = 4;
 #endif
 
-// weight[edge[k]] * scale[j], with what is absent left out.
-template <class T, class I>
+// What an edge is multiplied by: scale[j] or 1, or times that, where there is a scale, weight[k] or
+// weight[edge[k]]. Known to the compiler, since an edge of a narrow row costs little more than to
+// ask.
+enum class Weights { kOnes, kScales, kSlots, kEdges };
+
+template <class T, class I, Weights kWeights>
 struct Coefficient {
   const I* edge;
   const T* weight;
   const Sum<T>* scale;
-  Sum<T> operator()(int64_t k, int64_t j) const {
-    Sum<T> c = 1;
-    if (weight) c = load_one(weight + (edge ? static_cast<int64_t>(edge[k]) : k));
-    if (scale) c *= scale[j];
-    return c;
+  inline __attribute__((always_inline)) Sum<T> operator()(int64_t k, int64_t j) const {
+    if constexpr (kWeights == Weights::kOnes) return 1;
+    if constexpr (kWeights == Weights::kScales) return scale[j];
+    const Sum<T> c =
+        load_one(weight + (kWeights == Weights::kEdges ? static_cast<int64_t>(edge[k]) : k));
+    return scale ? c * scale[j] : c;
   }
 };
+
+// f(coefficient)
+template <class T, class I, class F>
+inline void with_coefficient(const void* edge, const void* weight, const void* scale, const F& f) {
+  const auto* e = static_cast<const I*>(edge);
+  const auto* w = static_cast<const T*>(weight);
+  const auto* s = static_cast<const Sum<T>*>(scale);
+  if (!w && !s)
+    f(Coefficient<T, I, Weights::kOnes>{e, w, s});
+  else if (!w)
+    f(Coefficient<T, I, Weights::kScales>{e, w, s});
+  else if (!e)
+    f(Coefficient<T, I, Weights::kSlots>{e, w, s});
+  else
+    f(Coefficient<T, I, Weights::kEdges>{e, w, s});
+}
 
 // The rows of this many edges later are fetched ahead where x outgrows the cache.
 constexpr int64_t kAhead = 8;
@@ -38,59 +59,64 @@ inline void prefetch(const T* p) {
   for (int b = 0; b < kBytes; b += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + b);
 }
 
-template <bool kValue>
-struct Flag {
-  static constexpr bool value = kValue;
-};
+// One tile of the features of rows [row_begin, row_end). A function of its own, with copies of what
+// the arguments hold: a store to y could change those, for all that the compiler knows.
+template <class T, class I, class Tile, class C>
+void spmm_tile(const cpu::SpmmArgs& a, const Tile tile, const C coefficient, int64_t row_begin,
+               int64_t row_end) {
+  using S = Sum<T>;
+  constexpr int E = Tile::width, N = Tile::packs;
+  using P = Pack<T, E>;
+  const auto* const crow = static_cast<const I*>(a.crow);
+  const auto* const col = static_cast<const I*>(a.col);
+  const auto* const row_scale = static_cast<const S*>(a.row_scale);
+  const auto* const bias = a.bias ? static_cast<const T*>(a.bias) + tile.begin : nullptr;
+  const auto* const x = static_cast<const T*>(a.x) + tile.begin;
+  T* y = static_cast<T*>(a.y) + row_begin * a.y_stride + tile.begin;
+  const S self_loops = static_cast<S>(a.self_loops);
+  const int64_t x_stride = a.x_stride, y_stride = a.y_stride;
+  const bool relu = a.relu, past_caches = a.stream;
+  const int64_t stop = a.prefetch ? crow[row_end] - kAhead : 0;
+
+  int64_t k = crow[row_begin];
+  for (int64_t i = row_begin; i < row_end; ++i, y += y_stride) {
+    P sum[N] = {};
+    const auto gather = [&](S c, int64_t j) __attribute__((always_inline)) {
+      const T* const row = x + j * x_stride;
+#pragma GCC unroll 16
+      for (int n = 0; n < N; ++n) sum[n].add(c, P::load(row + tile.offset(n)));
+    };
+    const auto add = [&](int64_t k) __attribute__((always_inline)) {
+      const int64_t j = col[k];
+      if (k < stop) prefetch<E * N * sizeof(T)>(x + col[k + kAhead] * x_stride);
+      gather(coefficient(k, j), j);
+    };
+    if (self_loops != 0)
+      gather(coefficient.scale ? self_loops * coefficient.scale[i] : self_loops, i);
+    const int64_t end = crow[i + 1];
+    for (; k + 2 <= end; k += 2) add(k), add(k + 1);
+    if (k < end) add(k++);
+    const auto each = [&](auto f) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+      for (int n = 0; n < N; ++n) f(sum[n], tile.offset(n));
+    };
+    if (row_scale) each([&, s = row_scale[i]](P& v, int64_t) { v.scale(s); });
+    if (bias) each([&](P& v, int64_t at) { v.add(P::load(bias + at)); });
+    if (relu) each([&](P& v, int64_t) { v.keep_positive(v); });
+    if (past_caches)
+      each([&](P& v, int64_t at) { v.stream(y + at); });
+    else
+      each([&](P& v, int64_t at) { v.store(y + at); });
+  }
+}
 
 template <class T, class I>
 void spmm(const cpu::SpmmArgs& a, int64_t row_begin, int64_t row_end) {
-  using S = Sum<T>;
-  const auto* crow = static_cast<const I*>(a.crow);
-  const auto* col = static_cast<const I*>(a.col);
-  const auto* row_scale = static_cast<const S*>(a.row_scale);
-  const auto* bias = static_cast<const T*>(a.bias);
-  const auto* x = static_cast<const T*>(a.x);
-  auto* y = static_cast<T*>(a.y);
-  const Coefficient<T, I> coefficient{static_cast<const I*>(a.edge),
-                                      static_cast<const T*>(a.weight),
-                                      static_cast<const S*>(a.col_scale)};
-  const S self_loops = static_cast<S>(a.self_loops);
-  const int64_t stop = crow[row_end] - kAhead;
-
-  const auto rows = [&](auto tile, auto ahead) {
-    constexpr int E = decltype(tile)::width, N = decltype(tile)::packs;
-    using P = Pack<T, E>;
-    for (int64_t i = row_begin; i < row_end; ++i) {
-      P sum[N] = {};
-      const auto gather = [&](S c, int64_t j) __attribute__((always_inline)) {
-        const T* row = x + j * a.x_stride + tile.begin;
-        for (int n = 0; n < N; ++n) sum[n].add(c, P::load(row + tile.offset(n)));
-      };
-      if (self_loops != 0)
-        gather(coefficient.scale ? self_loops * coefficient.scale[i] : self_loops, i);
-      const int64_t end = crow[i + 1];
-      for (int64_t k = crow[i]; k < end; ++k) {
-        const int64_t j = col[k];
-        if (ahead.value && k < stop)
-          prefetch<E * N * sizeof(T)>(x + col[k + kAhead] * a.x_stride + tile.begin);
-        gather(coefficient(k, j), j);
-      }
-      T* out = y + i * a.y_stride + tile.begin;
-      for (int n = 0; n < N; ++n) {
-        if (row_scale) sum[n].scale(row_scale[i]);
-        if (bias) sum[n].add(P::load(bias + tile.begin + tile.offset(n)));
-        if (a.relu) sum[n].keep_positive(sum[n]);
-        sum[n].store(out + tile.offset(n));
-      }
-    }
-  };
-  for_tiles<T, kTile>(a.features, [&](auto tile) {
-    if (a.prefetch)
-      rows(tile, Flag<true>{});
-    else
-      rows(tile, Flag<false>{});
+  with_coefficient<T, I>(a.edge, a.weight, a.col_scale, [&](auto coefficient) {
+    for_tiles<T, kTile>(
+        a.features, [&](auto tile) { spmm_tile<T, I>(a, tile, coefficient, row_begin, row_end); });
   });
+  if (a.stream) stream_end();
 }
 
 // Row j of the transposed matrix holds x[j] and the sum for grad_x[j] in registers and gathers each
@@ -101,6 +127,7 @@ void spmm_grad(const cpu::SpmmGradArgs& a, int64_t row_begin, int64_t row_end) {
   const auto* crow = static_cast<const I*>(a.crow);
   const auto* col = static_cast<const I*>(a.col);
   const auto* edge = static_cast<const I*>(a.edge);
+  const auto* weight = static_cast<const T*>(a.weight);
   const auto* row_scale = static_cast<const S*>(a.row_scale);
   const auto* col_scale = static_cast<const S*>(a.col_scale);
   const auto* grad = static_cast<const T*>(a.grad);
@@ -109,7 +136,6 @@ void spmm_grad(const cpu::SpmmGradArgs& a, int64_t row_begin, int64_t row_end) {
   auto* grad_weight = static_cast<S*>(a.grad_weight);
   auto* dot = static_cast<S*>(a.dot);
   auto* loop = static_cast<S*>(a.loop);
-  const Coefficient<T, I> coefficient{edge, static_cast<const T*>(a.weight), row_scale};
   const S self_loops = static_cast<S>(a.self_loops);
   const int64_t stop = crow[row_end] - kAhead;
 
@@ -151,7 +177,9 @@ void spmm_grad(const cpu::SpmmGradArgs& a, int64_t row_begin, int64_t row_end) {
           if (a.prefetch)
             prefetch<E * N * sizeof(T)>(grad + col[k + kAhead] * a.grad_stride + tile.begin);
         }
-        const S d = gather(coefficient(k, i), i) * (row_scale ? row_scale[i] * scale_j : scale_j);
+        S c = weight ? load_one(weight + edge[k]) : S(1);
+        if (row_scale) c *= row_scale[i];
+        const S d = gather(c, i) * (row_scale ? row_scale[i] * scale_j : scale_j);
         S* out = grad_weight + edge[k];
         *out = add ? *out + d : d;
       }

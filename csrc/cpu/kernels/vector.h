@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #include <utility>
-#if defined(__F16C__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -110,6 +110,27 @@ inline void narrow(float16* p, Vector<float, W> v) {
   __builtin_memcpy(p, &h, sizeof(h));
 }
 
+// A whole vector to where a boundary of one is, past the caches: for what is larger than they are
+// and written once. stream_end() comes before anybody else may read.
+template <class V>
+inline void stream(void* p, V v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64) return _mm512_stream_ps(static_cast<float*>(p), (__m512)v);
+#endif
+#if defined(__AVX__)
+  if constexpr (sizeof(V) == 32) return _mm256_stream_ps(static_cast<float*>(p), (__m256)v);
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof(V) == 16) return _mm_stream_ps(static_cast<float*>(p), (__m128)v);
+#endif
+  __builtin_memcpy(p, &v, sizeof(v));
+}
+inline void stream_end() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
 // W consecutive elements as sums, lane by lane.
 template <int W, class T>
 inline Vector<Sum<T>, W> load_wide(const T* p) {
@@ -133,6 +154,15 @@ inline void store_wide(T* p, Vector<Sum<T>, W> v) {
   } else {
     __builtin_memcpy(p, &v, sizeof(v));
   }
+}
+
+// The same past the caches, where no element is narrower than the sums.
+template <int W, class T>
+inline void stream_wide(T* p, Vector<Sum<T>, W> v) {
+  if constexpr (__is_same(T, Sum<T>))
+    stream(p, v);
+  else
+    store_wide<W>(p, v);
 }
 
 // The first n elements at p; the rest is zero.
@@ -205,6 +235,17 @@ struct Pack {
       narrow<W>(p, v[0]);
     } else {
       __builtin_memcpy(p, &v[0], sizeof(V));
+    }
+  }
+
+  // The same past the caches, where `store` writes a whole vector.
+  void stream(T* p) const {
+    if constexpr (kPaired) {
+      AMSTEL_ISA::stream(p, (round_bfloat16<W>(v[0]) >> 16) | round_bfloat16<W>(v[1]));
+    } else if constexpr (__is_same(T, S)) {
+      AMSTEL_ISA::stream(p, v[0]);
+    } else {
+      store(p);
     }
   }
 

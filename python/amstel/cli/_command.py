@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,8 @@ class Command(TyperCommand):
     said: Mapping[str, str] = {}
     #: Options that may stand without their value: {option: the value that is meant}.
     bare: Mapping[str, str] = {}
+    #: {name of what is set: the function that reads its text}.
+    parsers: Mapping[str, Any] = {}
 
     def __init__(self, *arguments: Any, **named: Any):
         super().__init__(*arguments, **named)
@@ -61,8 +64,34 @@ class Command(TyperCommand):
                 given += [word, rest.pop(0)]
         return super().parse_args(ctx, given + rest)
 
+    def _apart(self, ctx: Any) -> None:
+        """An error where a file to write is one that the command reads, by whatever name: --force does not mean that."""
+        from amstel import _files
+
+        read: list[Path] = []
+        written: dict[str, list[Path]] = {}
+        for name, kind in self.parsers.items():
+            given = ctx.params.get(name)
+            paths = [
+                v for v in (given if isinstance(given, (list, tuple)) else [given]) if isinstance(v, Path)
+            ]
+            if kind in values.READ:
+                read += [path for path in paths if path.is_file()]
+            elif kind in values.WRITTEN or hasattr(kind, "endings"):
+                written[name] = [path for path in paths if path != values.STDOUT]
+        for name, paths in written.items():
+            for path in paths:
+                _files.distinct(path, *read, argument=name)
+                # What a training writes to its folder.
+                own = [f for f in read if f.name in ("checkpoint.pt", "best.pt") and path.is_dir()]
+                if name == "out" and any(f.parent.samefile(path) for f in own):
+                    raise ValueError(
+                        f"`{name}` must be another folder than that of the input, got {path} of {own[0]}"
+                    )
+
     def invoke(self, ctx: Any) -> Any:
         try:
+            self._apart(ctx)
             return super().invoke(ctx)
         except (BrokenPipeError, Stopped):
             raise
@@ -132,9 +161,10 @@ class Common:
             print(text)
 
     def write_json(self, record: Any) -> None:
-        """To the file of --json, where it was given."""
+        """To the file of --json, where it was given; null where a number is not one, which JSON has no word for."""
         from amstel import _files
 
+        record = _finite(record)
         if self.json == values.STDOUT:
             print(json.dumps(record, indent=1, ensure_ascii=False))
         elif self.json is not None:
@@ -147,6 +177,15 @@ class Common:
 
         with progress.shown(total, unit, quiet=self.quiet) as update:
             yield update
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None for NaN and infinity, in whatever it holds."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 _COMMON = [
@@ -237,7 +276,13 @@ def command(
         run.__signature__ = inspect.Signature(own_parameters + fields + shared)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in own_parameters + fields + shared}
         help = inspect.getdoc(function) or ""
-        cls = type("Command", (Command,), {"said": dict(said or {}), "bare": dict(bare or {})})
+        parsers = {
+            p.name: getattr(option, "parser", None)
+            for p in own_parameters + fields + shared
+            for option in getattr(p.annotation, "__metadata__", ())
+        }
+        shape = {"said": dict(said or {}), "bare": dict(bare or {}), "parsers": parsers}
+        cls = type("Command", (Command,), shape)
         for title in (name, *others):
             app.command(title, cls=cls, help=help, hidden=hidden or title != name)(run)
         return run

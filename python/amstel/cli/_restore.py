@@ -37,6 +37,19 @@ def model(weights: Path | None, device: Any) -> RIM | None:
     return None if weights is None else train.load(weights).to(device)
 
 
+def shipped() -> list[str]:
+    """Names of `RIM.pretrained`."""
+    files = sorted((Path(__file__).parents[1] / "weights").glob("rim_*.safetensors"))
+    return [{"gray_unet": "gray"}.get(file.stem[4:], file.stem[4:]) for file in files]
+
+
+def start(text: str) -> str | Path:
+    """A checkpoint, or the name of weights that ship."""
+    if Path(text).exists() or text not in shipped():
+        return values.file_there(text)
+    return text
+
+
 def _usual(name: str) -> dict[str, str]:
     """The default of an option that depends on the network."""
     return {"default": "; ".join(f"{network} {usual[name]}" for network, usual in USUAL.items())}
@@ -70,5 +83,7 @@ OPTIONS: dict[str, Any] = {
     "rounded": {"parser": values.number(0), "help": "unet: share of noisy patches rounded to 8 bits"},
     "drawn": {"parser": values.number(0), "help": "unet: share of patches that are drawings"},
     "fixed_size": {"parser": bool, "help": "unet: keep the patch size instead of growing it"},
+    "without_estimate": {"parser": bool, "help": "leave the estimate out of the network's input"},
+    "without_state": {"parser": bool, "help": "leave out what is remembered between the steps"},
     "learning_rate": {"parser": values.number(0), "help": "learning rate", **_usual("learning_rate")},
 }

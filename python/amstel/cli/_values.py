@@ -155,7 +155,16 @@ def no_other(path: Path) -> Path:
 
 
 def writes(*endings: str) -> Callable[[str], Path]:
-    return lambda text: file_to_write(text, endings)
+    def parse(text: str) -> Path:
+        return file_to_write(text, endings)
+
+    parse.endings = endings  # type: ignore[attr-defined]
+    return parse
+
+
+def target(text: str) -> Path:
+    """A file or folder to write, of which the command decides more."""
+    return Path(text)
 
 
 def folder_to_write(text: str) -> Path:
@@ -175,3 +184,8 @@ def folder_to_write(text: str) -> Path:
 
 def _either(endings: Sequence[str]) -> str:
     return endings[0] if len(endings) == 1 else f"{', '.join(endings[:-1])} or {endings[-1]}"
+
+
+#: Which of these are of what a command reads, and which of what it writes.
+READ = (there, file_there, folder_there)
+WRITTEN = (file_to_write, json_to_write, folder_to_write, target)

@@ -121,7 +121,8 @@ def _train(
         typer.Option(
             "--dataset",
             metavar="NAME",
-            help="cora, citeseer, pubmed, nell, block-model; task graph: MUTAG, PROTEINS, ..., colored-graphs",
+            help="cora, citeseer, pubmed, nell, block-model, or a folder of amstel graphs convert; "
+            "task graph: MUTAG, PROTEINS, ..., colored-graphs",
         ),
     ],
     root: Root = None,
@@ -344,3 +345,43 @@ def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> i
     failed = report(outcomes)
     common.write_json({"rows": rows, **failed})
     return 1 if failed else 0
+
+
+@command(app, "convert")
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            parser=values.there,
+            help="a folder in OGB's layout, or an .npz file with edge_index",
+        ),
+    ],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", parser=values.folder_to_write, help="the folder to write")
+    ],
+    undirected: Annotated[
+        bool, typer.Option("--undirected", help="every edge in both directions, and each once")
+    ] = False,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", metavar="S", help="which of the folders in split/ [default: the only one]"),
+    ] = None,
+    force: Force = False,
+    *,
+    common: Common,
+) -> int:
+    """Convert a large graph to a memory-mapped folder, which --dataset takes."""
+    from amstel import _files
+    from amstel.data import convert_graph
+
+    _files.distinct(folder, source, argument="folder")
+    _apart(common.json, [source, folder])
+    facts = convert_graph(source, folder, undirected=undirected, split=split, force=force)
+    width = "no" if facts["features"] is None else facts["features"]
+    common.say(
+        f"{facts['name']}: {facts['nodes']} nodes, {facts['edges']} edges, {width} features, {facts['classes']} classes"
+        f"\nwrote {folder}"
+    )
+    common.write_json(facts)
+    return 0

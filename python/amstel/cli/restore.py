@@ -13,7 +13,7 @@ from amstel.apps.restoration.settings import Settings
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
 from amstel.cli._family import Average, Force, Out, Resume, Weights, folder_of, new, report, with_plan
-from amstel.cli._restore import OPTIONS, TASKS, Level, Scale, level, model, only
+from amstel.cli._restore import OPTIONS, TASKS, Level, Scale, level, model, only, start
 from amstel.cli._restore_evaluate import evaluate
 
 app = family(
@@ -47,7 +47,7 @@ def predict(
             "--output",
             metavar="PATH",
             help="file or folder [default: INPUT_TASK, here]",
-            parser=Path,
+            parser=values.target,
         ),
     ] = None,
     task: Task = "denoise",
@@ -81,12 +81,12 @@ def predict(
         ),
     ] = None,
     sensitivities: Annotated[
-        Path | None,
+        Any,
         typer.Option(
             "--sensitivities",
             metavar="FILE",
-            parser=values.file_there,
-            help="mri: coil maps [default: estimated]",
+            parser=lambda text: text if text == "espirit" else values.file_there(text),
+            help="mri: coil maps, or espirit [default: estimated from the center]",
         ),
     ] = None,
     slice: Annotated[
@@ -225,9 +225,9 @@ def train(
     resume: Resume = False,
     force: Force = False,
     weights: Annotated[
-        Path | None,
+        Any,
         typer.Option(
-            "--weights", metavar="FILE", parser=values.file_there, help="a checkpoint to start from"
+            "--weights", metavar="FILE", parser=start, help="a checkpoint to start from, or gray, color, ..."
         ),
     ] = None,
     sigma: Annotated[
@@ -286,7 +286,7 @@ def train(
     tested: Any = validation
     if validation is not None and settings.task == "mri":
         tested = mri.CoilImages(validation, settings.size)
-    initial = None if weights is None else train.load(weights).state_dict()
+    initial = None if weights is None else train.weights(weights)
     left = sum(train.stage(settings, step).batch for step in range(settings.iterations))
     with (
         processes.group(common.device) as ranks,

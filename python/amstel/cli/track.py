@@ -54,7 +54,9 @@ _BOX = "x,y,w,h in the first frame, 0-based; repeat it for more targets [default
 
 def _output(text: str) -> Path:
     path = Path(text)
-    return path if path.is_dir() else values.file_to_write(text, (".mp4", ".gif", ".txt", ".csv"))
+    if path.is_dir() or text.endswith("/"):
+        return values.folder_to_write(text)
+    return values.file_to_write(text, (".mp4", ".gif", ".txt", ".csv"))
 
 
 @command(app, "predict", said={"box": "--box", "boxes": "--box", "frames": "VIDEO", "path": "-o"})
@@ -73,7 +75,16 @@ def predict(
             "--output",
             metavar="PATH",
             parser=_output,
-            help=".mp4, .gif, or .txt or .csv with one line per frame [default: VIDEO_sint.mp4]",
+            help=".mp4, .gif, or .txt or .csv with one line per frame, or a folder/ [default: VIDEO_sint.mp4]",
+        ),
+    ] = None,
+    target: Annotated[
+        int | None,
+        typer.Option(
+            "--target",
+            metavar="N",
+            parser=values.positive,
+            help="whose box to begin with, of an OTB sequence with several targets",
         ),
     ] = None,
     init_frame: Annotated[
@@ -100,14 +111,17 @@ def predict(
     common: Common,
 ) -> int:
     """Track one or more objects in a video from their first boxes."""
+    from amstel import _files
     from amstel.apps import ranks as processes
     from amstel.apps.tracking import predict
     from amstel.tracking.frames import Frames
 
     frames = predict.Range(init_frame, end_frame, every)
-    sources = predict.sources(video, box, output, frames)
+    sources = predict.sources(video, box, output, frames, target)
     for source in sources:
-        values.file_to_write(str(source.target), (".mp4", ".gif", ".txt", ".csv"))
+        values.file_to_write(str(source.target), predict.WRITTEN)
+        if weights is not None:
+            _files.distinct(source.target, weights, argument="output")
     with processes.group(common.device) as ranks:
         tracker = predict.tracker(weights, ranks.device, plus, redetect, preset)
         alone = len(sources) == 1
@@ -247,7 +261,7 @@ def evaluate(
         raise ValueError("--truth-origin is not for --data alov")
     counted = {} if truth_origin is None else {"origin": truth_origin}
     known = getattr(readers, LAYOUTS[data])(root, **counted)
-    wanted = known.names if sequences is None else sequences.split(",")
+    wanted = known.names if sequences is None else [name.strip() for name in sequences.split(",")]
     chosen, failures = evaluate.readable(known, wanted, robustness)
     # A folder holds one tracker's boxes: another one must not take them for its own.
     digest = hashlib.sha256((weights or shipped.path(WEIGHTS)).read_bytes()).hexdigest()

@@ -218,7 +218,7 @@ def predict(
             "-o",
             "--output",
             metavar="PATH",
-            parser=Path,
+            parser=values.target,
             help=".gif or .mp4; for several videos a folder [default: here]",
         ),
     ] = None,
@@ -227,6 +227,7 @@ def predict(
     common: Common,
 ) -> int:
     """Predict the class, attention and boxes of videos."""
+    from amstel import _files
     from amstel.apps import ranks as processes
     from amstel.apps.video import network, predict
 
@@ -234,6 +235,7 @@ def predict(
     targets = predict.targets(sources, output, network.read(checkpoint)[0].settings.model)
     for target in targets:
         values.ends_in(str(target), (".gif", ".mp4"))
+        _files.distinct(target, checkpoint, *video, argument="output")
     if len(targets) > 1 and output is not None:
         values.folder_to_write(str(output)).mkdir(parents=True, exist_ok=True)
     for target in targets:

@@ -71,6 +71,9 @@ def evaluate(
     from amstel.apps.video import network
     from amstel.apps.video import table as tables
 
+    for name, picture in (("table", table), ("confusion", confusion)):
+        if picture is not None:
+            _files.distinct(picture, *checkpoint, root, argument=name)
     new([table, confusion], force)
     many = table is not None or len(checkpoint) > 1
     if confusion is not None:

@@ -5,11 +5,13 @@ from amstel.data._loader import NodeBatch
 from amstel.data.bouncing import generate_bouncing_digits
 from amstel.data.clips import UCF101, Clip, ClipFolder, MovingShapes, Weizmann
 from amstel.data.colored import colored_graphs
+from amstel.data.graph_folder import GraphFolder
 from amstel.data.graphs import GraphData, GraphDataset, collate
 from amstel.data.images import ImageFolder
 from amstel.data.links import LinkData, split_links
 from amstel.data.neighbor_loader import NeighborLoader
 from amstel.data.nodes import NodeData, block_model, karate_club
+from amstel.data.ogb import convert_graph
 from amstel.data.pairs import FramePair, SequencePairs
 from amstel.data.planetoid import Planetoid
 from amstel.data.shapes import generate_moving_shapes
@@ -32,6 +34,7 @@ __all__ = [
     "GOT10k",
     "GraphData",
     "GraphDataset",
+    "GraphFolder",
     "ImageFolder",
     "LinkData",
     "MovingShapes",
@@ -52,6 +55,7 @@ __all__ = [
     "block_model",
     "collate",
     "colored_graphs",
+    "convert_graph",
     "generate_bouncing_digits",
     "generate_moving_shapes",
     "karate_club",

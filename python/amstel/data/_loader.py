@@ -205,6 +205,11 @@ def _store(name: str, value: Any, nodes: int) -> Any:
             _check.fail(name, expected, value)
     elif not hasattr(value, "__getitem__") or isinstance(value, (str, bytes, list, tuple, dict)):
         _check.fail_type(name, f"a tensor, an array or an object with __getitem__, of {nodes} rows", value)
+    if isinstance(value, np.ndarray):
+        try:
+            torch.from_numpy(np.empty(0, value.dtype))
+        except (TypeError, ValueError):
+            _check.fail(name, f"an array [{nodes}, ...] of a dtype that torch has", f"dtype {value.dtype}")
     shape = getattr(value, "shape", None)
     size = (
         shape[0] if shape is not None and len(shape) else len(value) if hasattr(value, "__len__") else nodes

@@ -65,7 +65,11 @@ class _Unpickler(pickle.Unpickler):
             for name in ("csr_matrix", "csr_array")
         },
         "collections.defaultdict": defaultdict,
-        **{f"{module}.list": list for module in ("__builtin__", "builtins")},
+        **{
+            f"{module}.{kind.__name__}": kind
+            for module in ("__builtin__", "builtins")
+            for kind in (list, set)
+        },
         **{f"{module}.object": object for module in ("__builtin__", "builtins")},
         **{f"{module}._reconstructor": _new_csr for module in ("copy_reg", "copyreg")},
         "_codecs.encode": _encode,

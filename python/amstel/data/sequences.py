@@ -38,7 +38,8 @@ def read_rows(file: Path, columns: Sequence[int]) -> list[list[float]]:
         # One separator at the end is one that the writer put after every number; two are a number that lacks.
         words = re.split(r"\s*[,;]\s*|\s+", re.sub(r"\s*[,;]\s*$", "", line.strip()))
         try:
-            row = [float(word) for word in words]
+            # Python reads 1_0 as 10; to others that is no number.
+            row = [] if "_" in line else [float(word) for word in words]
         except ValueError:
             row = []
         if len(row) not in columns or any(map(math.isinf, row)):

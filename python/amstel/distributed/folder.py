@@ -17,12 +17,9 @@ that other parts own) and b nodes with such edges, the last b:
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel import _check, _optional
+from amstel import _check, _files, _optional
 from amstel.graph import Graph
 
 META, FORMAT = "meta.json", "amstel partition 1"
@@ -63,11 +60,11 @@ def partition(
         graph: square, of N nodes, on the CPU.
         parts: number of parts, from 1 to N.
         folder: where to write; it appears only when it is complete.
-        x: features [N, F], a tensor, an array or a memory map, or a torch.sparse_csr tensor.
-        y: labels [N].
-        splits: numbers of nodes by name, such as {"train": ..., "val": ..., "test": ...}.
+        x: features [N, F], floating point: a tensor, an array or a memory map, or a torch.sparse_csr tensor.
+        y: classes [N], integers, with those below 0 unknown; or targets [N], floating point.
+        splits: numbers of nodes, each once, by name, such as {"train": ..., "val": ..., "test": ...}.
         method: "ranges" cuts the nodes in their order, into shares with equal sums of nodes and edges; "metis" cuts few
-            edges (needs pymetis); or a vector [N] with the part of each node.
+            edges (needs pymetis); or a vector [N] of integers, the part of each node.
         name, num_classes: stored with the parts; num_classes defaults to the largest label + 1.
         force: whether to replace an existing partition.
 
@@ -92,6 +89,9 @@ def partition(
     parts = _check.integer("parts", parts, 1)
     if parts > max(nodes, 1):
         _check.fail("parts", f"at most the number of nodes, {nodes}", parts)
+    _check.flag("force", force)
+    if not isinstance(name, str):
+        _check.fail_type("name", "a string", name)
     content = _content(graph, x, y, splits)
     features = {key: value for key, value in content.items() if key.startswith("x")}
     labels, values, col = content["y"], content["weight"], content["col"]
@@ -99,8 +99,14 @@ def partition(
     crow: np.ndarray = content["crow"]
     degree = torch.stack([graph._degree(torch.float64, out) for out in (False, True)]).numpy()
     owner = assigned(graph, parts, method)
+    found = int(labels.max()) + 1 if labels is not None and labels.size and labels.dtype.kind == "i" else 0
+    least = max(found, 0)
     if num_classes is None:
-        num_classes = int(labels.max()) + 1 if labels is not None and labels.size else 0
+        num_classes = least
+    else:
+        num_classes = _check.integer(
+            "num_classes", num_classes, least, f"an integer >= {least}, the largest class + 1"
+        )
 
     # New numbers: part after part, in each first the nodes without neighbors elsewhere.
     order = np.argsort(owner, kind="stable")
@@ -125,7 +131,7 @@ def partition(
         "splits": {key: len(chosen[f"split_{key}"]) for key in splits or {}},
     }
     meta["halo"] = []
-    with _whole_folder(Path(folder), force) as target:
+    with _files.replacing_folder(Path(folder), force, _is_partition, "partition") as target:
         for part in range(parts):
             begin, end = int(offsets[part]), int(offsets[part + 1])
             own = order[begin:end]
@@ -156,7 +162,7 @@ def partition(
                 arrays[key] = new[(begin <= new) & (new < end)] - begin
             _write(target / f"part-{part}", arrays, meta, part)
             meta["halo"].append(len(halo))
-        (target / META).write_text(json.dumps(meta, indent=1) + "\n")
+        _files.write_json(target / META, meta)
     return meta
 
 
@@ -222,8 +228,13 @@ def _content(graph: Graph, x: Any, y: Any, splits: Mapping[str, Any] | None) -> 
         weight = weight.float()
     found: dict[str, Any] = {"crow": graph._crow.numpy(), "col": graph._col.numpy()}
     found["weight"] = None if weight is None else weight.numpy()
-    found["y"] = None if y is None else _vector("y", y, nodes)
+    found["y"] = None if y is None else _labels(y, nodes)
     found |= _features(x, nodes)
+    if not isinstance(splits, Mapping) and splits is not None:
+        _check.fail_type("splits", "a dictionary of numbers of nodes, or None", splits)
+    for name in splits or {}:
+        if not isinstance(name, str) or not name.isidentifier():  # it becomes a part of a file's name
+            _check.fail("splits", "a dictionary whose keys are names, such as 'train'", name)
     return found | {f"split_{k}": _numbers(f"splits[{k!r}]", v, nodes) for k, v in (splits or {}).items()}
 
 
@@ -231,7 +242,10 @@ def assigned(graph: Graph, parts: int, method: Any) -> np.ndarray:
     """The part of each node."""
     nodes = graph.num_nodes
     if not isinstance(method, str):
-        assigned = _vector("method", method, nodes).astype(np.int64)
+        given = _vector("method", method, nodes)
+        if given.size and given.dtype.kind not in "iu":
+            _check.fail("method", f"'ranges', 'metis' or integers [{nodes}], the part of each node", method)
+        assigned = given.astype(np.int64)
         if assigned.size and not 0 <= assigned.min() <= assigned.max() < parts:
             _check.fail("method", f"parts from 0 to {parts - 1}", method)
         return assigned
@@ -272,6 +286,8 @@ def _features(x: Any, nodes: int) -> dict[str, np.ndarray]:
         return {}
     if isinstance(x, Tensor) and x.layout == torch.sparse_csr:
         parts = {"x_crow": x.crow_indices(), "x_col": x.col_indices(), "x_value": x.values()}
+        if x.dtype == torch.bfloat16:
+            parts["x_value"] = parts["x_value"].float()
         found = {key: value.detach().cpu().numpy() for key, value in parts.items()}
         shape = tuple(x.shape)
     elif isinstance(x, Tensor):
@@ -286,6 +302,21 @@ def _features(x: Any, nodes: int) -> dict[str, np.ndarray]:
         _check.fail_type("x", f"a tensor or an array [{nodes}, F]", x)
     if len(shape) != 2 or shape[0] != nodes:
         _check.fail("x", f"[{nodes}, F]", x)
+    values = next(reversed(found.values()))
+    if values.dtype not in (np.float16, np.float32, np.float64):
+        _check.fail(
+            "x", f"floating point [{nodes}, F]", x if isinstance(x, Tensor) else f"dtype {values.dtype}"
+        )
+    return found
+
+
+def _labels(value: Any, nodes: int) -> np.ndarray:
+    """Classes as int64, or targets."""
+    found = _vector("y", value, nodes)
+    if found.dtype.kind in "iu" and (not found.size or found.max() < 2**62):
+        return found.astype(np.int64)
+    if found.dtype not in (np.float16, np.float32, np.float64) or not np.isfinite(found).all():
+        _check.fail("y", f"classes [{nodes}], integers, or finite floating-point targets", value)
     return found
 
 
@@ -310,6 +341,9 @@ def _numbers(name: str, value: Any, nodes: int) -> np.ndarray:
         _check.fail(name, expected, value)
     if found.size and not 0 <= found.min() <= found.max() < nodes:
         _check.fail(name, expected, value)
+    if len(np.unique(found)) != len(found):
+        first, counts = np.unique(found, return_counts=True)
+        raise ValueError(f"`{name}` must name a node once, got {first[counts > 1][0]} more than once")
     return found.astype(np.int64)
 
 
@@ -326,30 +360,14 @@ def _hash(arrays: Mapping[str, np.ndarray | None], more: str) -> str:
 def _write(place: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any], part: int) -> None:
     place.mkdir()
     for key, value in arrays.items():
-        np.save(place / f"{key}.npy", value, allow_pickle=False)
+        value = np.ascontiguousarray(value)
+        with _files.writing(place / f"{key}.npy") as file:
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(value))
+            file.write(value.reshape(-1).view(np.uint8).data)
     facts = {"graph": meta["graph"], "id": meta["id"], "part": part}
     facts["shapes"] = {key: list(value.shape) for key, value in arrays.items()}
-    (place / "part.json").write_text(json.dumps(facts) + "\n")
+    _files.write_json(place / "part.json", facts, indent=None)
 
 
-@contextlib.contextmanager
-def _whole_folder(folder: Path, force: bool) -> Iterator[Path]:
-    """A folder beside `folder` to write to, which takes its place in the end, or goes after an error."""
-    if folder.exists() and not force:
-        raise FileExistsError(f"{folder} exists; `force` replaces it")
-    if folder.exists() and not (folder / META).is_file() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} holds something that is no partition, and is not replaced")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.partial")
-    temporary.mkdir()
-    try:
-        yield temporary
-        if folder.exists():
-            old = folder.with_name(f".{folder.name}.{os.urandom(4).hex()}.old")
-            os.replace(folder, old)
-            os.replace(temporary, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _is_partition(folder: Path) -> bool:
+    return (folder / META).is_file()

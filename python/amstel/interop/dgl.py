@@ -168,7 +168,7 @@ class GraphConv(nn.Module):
     def _edge_weight(graph: Graph, edge_weight: Any) -> Tensor:
         edges = graph.num_edges
         expected = f"a floating-point tensor [{edges}] or [{edges}, 1]"
-        _check.tensor("edge_weight", edge_weight, expected)
+        _check.dense("edge_weight", edge_weight, expected)
         if edge_weight.shape not in ((edges,), (edges, 1)) or edge_weight.dtype not in _check.FLOATS:
             _check.fail("edge_weight", expected, edge_weight)
         return edge_weight.reshape(edges)

@@ -11,6 +11,9 @@ from amstel.reference.mri import ifft2
 
 #: Samples a side in the middle of k-space that tell the phase of the image.
 _MIDDLE = 32
+#: The outermost share of the samples, where there is little but noise; and how much of the covariance of that noise is taken
+#: from white noise of the same power. Chosen on simulated coils, with noise that is and that is not the same in all.
+_OUTER, _WHITE = 0.1, 0.2
 
 
 def sampled(kspace: Tensor, mask: Tensor) -> Tensor:
@@ -29,6 +32,44 @@ def unit(kspace: Tensor) -> tuple[Tensor, Tensor]:
     return torch.view_as_complex(wide.contiguous()).to(kspace.dtype), largest
 
 
+def outer(kspace: Tensor, mask: Tensor) -> Tensor:
+    """[coils, count], the outermost samples of k-space [coils, H, W]; all where they are few for so many coils."""
+    height, width = kspace.shape[-2:]
+    rows, columns = (
+        torch.linspace(-1, 1, n, device=kspace.device) if n > 1 else kspace.real.new_zeros(1)
+        for n in (height, width)
+    )
+    radius = torch.hypot(rows[:, None], columns)
+    taken = (mask != 0).expand(height, width)
+    count = int(taken.sum())
+    if not count:
+        return kspace[:, taken]
+    share = min(1.0, max(_OUTER, 20 * len(kspace) / count))
+    least = radius[taken].kthvalue(max(1, round((1 - share) * count))).values
+    return kspace[:, taken & (radius >= least)]
+
+
+def whitened(kspace: Tensor, mask: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+    """k-space [coils, H, W] and maps of virtual coils, whose noise is about independent and equally strong.
+
+    By C^-1/2, C the covariance of the coils in the outermost samples, of the mean power of a coil, so that coils count by how
+    little noise they have. The size of k-space stays about
+    what it was.
+
+    Source: K. Pruessmann et al., Advances in Sensitivity Encoding with Arbitrary k-Space Trajectories, MRM 46, 2001.
+    """
+    noise = outer(kspace, mask)
+    noise = noise.to(torch.complex128)
+    covariance = noise @ noise.mH
+    power = covariance.diagonal().real.mean()
+    if not power > 0:
+        return kspace, maps
+    covariance = (1 - _WHITE) * covariance / power + _WHITE * torch.eye(len(noise)).to(covariance)
+    values, vectors = torch.linalg.eigh(covariance)
+    mixing = ((vectors * values.rsqrt()) @ vectors.mH).to(kspace.dtype)
+    return torch.einsum("ab,bhw->ahw", mixing, kspace), torch.einsum("ab,bhw->ahw", mixing, maps)
+
+
 def canonical(
     kspace: Tensor, mask: Tensor, maps: Tensor | None
 ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
@@ -38,7 +79,7 @@ def canonical(
 
         a = |S| exp(-iφ)    |S|² = sum_c |S_c|²     φ the phase of the combined image at low resolution
 
-    so that sum |S'|² = 1 where there is any sensitivity, and x' is nearly real and positive, as a network is trained on
+    after the coils were `whitened`, so that sum |S'|² = 1 where there is any sensitivity, and x' is nearly real and positive, as a network is trained on
     (`amstel.data.mri.estimate_sensitivities` gives such maps). Phase and size of the maps, by a number or from point to
     point, therefore do not matter, nor does the order of the coils or a rotation among them. Then k-space is divided by
     1.2 times the 99 % quantile of the zero-filled magnitude, about its largest value without outliers.
@@ -56,6 +97,10 @@ def canonical(
     maps = torch.ones_like(kspace) if maps is None else maps.expand(n, -1, -1, -1)
     maps, size = unit(maps)
     maps = maps.to(kspace.dtype)
+    if kspace.shape[1] > 1:
+        masks = mask[:, 0].expand(n, -1, -1) if mask.dim() == 4 else [mask] * n
+        mixed = [whitened(k, m, s) for k, m, s in zip(kspace, masks, maps, strict=True)]
+        kspace, maps = (torch.stack(t) for t in zip(*mixed, strict=True))
     strength = maps.abs().square().sum(1, keepdim=True).sqrt()
     inverse = torch.where(strength > 1e-6, 1 / strength, 0.0)
     maps = maps * inverse

@@ -23,13 +23,15 @@ def plug_and_play(
     *,
     weight: float = 0.3,
     iterations: int = 5,
+    momentum: float = 0.0,
     initial: Tensor | None = None,
 ) -> Tensor:
     r"""Estimate the image x from y = A x + noise, with a denoiser as the prior.
 
     .. code-block:: text
 
-        x_k = argmin_x  |A x - y|² / (2 sigma²) + weight |x - z_{k-1}|² / (2 level_k²)      z_k = denoiser(x_k, level_k)
+        x_k = argmin_x  |A x - y|² / (2 sigma²) + weight |x - z_{k-1}|² / (2 level_k²)
+        d_k = denoiser(x_k, level_k)      z_k = d_k + momentum (d_k - z_{k-1})
 
     for falling levels, and one more x at the end. Each x is the image next to z that fits the measurements as well as
     their noise, sigma of the physics, allows; what is not measured is filled in by the denoiser, first coarsely and then
@@ -44,6 +46,8 @@ def plug_and_play(
         levels: > 0: from about what the first estimate is off by to about what is left at the end.
         weight: > 0: of the prior; 0.2 to 0.5 is usual.
         iterations: of conjugate gradients for each x.
+        momentum: >= 0, below 1: how much farther than the denoiser each z goes, in the direction that it went since the last
+            one. 0.7 comes as far in 20 levels as 0 in 30 or more where measurements are few.
         initial: z_0; default: what the measurements alone say, by 10 conjugate gradients from 0.
 
     Returns:
@@ -71,6 +75,8 @@ def plug_and_play(
     if not levels:
         _check.fail("levels", "at least one number > 0", levels)
     _check.number("weight", weight, "a finite number > 0", above=0)
+    if _check.number("momentum", momentum, "a number >= 0 and < 1", least=0) >= 1:
+        _check.fail("momentum", "a number >= 0 and < 1", momentum)
     start = physics.adjoint(_check.tensor("y", y, "measurements, a tensor [N, ...]"))
     if initial is None:
         # Next to nothing but the measurements; 10 iterations leave out what they hardly tell.
@@ -81,9 +87,11 @@ def plug_and_play(
         z = initial.to(start.dtype)
     for k, level in enumerate(levels):
         x = _nearest(physics, y, z, weight / level**2, iterations)
-        z = _turned(denoiser(_turned(x, k), level), k, back=True)
-        if z.shape != x.shape:
-            _check.fail("denoiser", f"a function to images {list(x.shape)}", z)
+        found = _turned(denoiser(_turned(x, k), level), k, back=True)
+        if found.shape != x.shape:
+            _check.fail("denoiser", f"a function to images {list(x.shape)}", found)
+        # The first z comes from the measurements alone: no direction to go on in.
+        z = found + momentum * (found - z) if k and momentum else found
     return _nearest(physics, y, z, weight / levels[-1] ** 2, iterations)
 
 

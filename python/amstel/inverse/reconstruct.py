@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
-from amstel.inverse.canonical import canonical, unit
+from amstel.inverse.canonical import canonical, outer, unit
 from amstel.inverse.envelope import Envelope
 from amstel.inverse.images import Denoising
 from amstel.inverse.mri import MRI
@@ -20,10 +20,11 @@ from amstel.nn.rim import RIM
 from amstel.reference.rim import as_complex
 
 #: Of plug-and-play, for images with a largest magnitude of about 1: the levels, the last one at least the noise; the
-#: weight of the prior; conjugate gradients for each data step; steps of the denoiser. Chosen on simulated coils.
-LEVELS, WEIGHT, ITERATIONS, STEPS = np.geomspace(50, 1, 12) / 255, 0.3, 5, 1
-#: The outermost part of the samples, whose size tells the noise.
-_OUTER = 0.25
+#: weight of the prior; conjugate gradients for each data step; momentum; steps of the denoiser. Chosen on simulated coils
+#: around chest images and held-out photographs.
+LEVELS, WEIGHT, ITERATIONS, MOMENTUM, STEPS = np.geomspace(30, 1, 24) / 255, 0.3, 5, 0.7, 1
+#: How much of the size of the outermost samples is taken for noise: there is some of the image among them.
+_SHARE = 0.9
 
 
 def mri_physics(mri: MRI) -> Envelope:
@@ -49,9 +50,15 @@ def reconstruct(
     """
     y, size = unit(y)  # so that estimating the maps is within the numbers, too
     y = y.to(torch.complex64)
+    method = "center" if sensitivities is None else sensitivities
+    if isinstance(method, str):
+        _check.choice("sensitivities", method, ("center", "espirit"))
+        sensitivities = None
     if sensitivities is None and y.shape[1] > 1:
         masks = mask[:, 0].expand(len(y), -1, -1) if mask.dim() == 4 else [mask] * len(y)
-        sensitivities = torch.stack([estimate_sensitivities(k, m) for k, m in zip(y, masks, strict=True)])
+        sensitivities = torch.stack(
+            [estimate_sensitivities(k, m, method=method) for k, m in zip(y, masks, strict=True)]
+        )
     elif sensitivities is not None:
         sensitivities = torch.as_tensor(sensitivities).to(y.device)
         if sensitivities.shape not in (y.shape[1:], y.shape) or not sensitivities.is_complex():
@@ -86,21 +93,17 @@ def _by_denoiser(model: RIM, y: Tensor, mask: Tensor, maps: Tensor, steps: int |
         levels,
         weight=WEIGHT,
         iterations=ITERATIONS,
+        momentum=MOMENTUM,
     )
 
 
 def _noise(y: Tensor, mask: Tensor) -> float:
     """The standard deviation of the noise in k-space, or what the image has far from its middle, if that is more.
 
-    A normal distribution's from the median of the magnitudes; at least 1e-4 of what the image is scaled to.
+    A normal distribution's from the median of the outermost magnitudes, times `_SHARE`; at least 1e-4 of what the image is
+    scaled to.
     """
-    height, width = y.shape[-2:]
-    rows, columns = (
-        torch.linspace(-1, 1, n, device=y.device) if n > 1 else y.real.new_zeros(1) for n in (height, width)
-    )
-    radius = torch.hypot(rows[:, None], columns)
-    sampled = (mask != 0).expand(height, width)
-    if not sampled.any():
+    samples = outer(y[0], mask)
+    if not samples.numel():
         return 1.0
-    outer = sampled & (radius >= radius[sampled].quantile(1 - _OUTER))
-    return max(1e-4, float(y[..., outer].abs().median()) / math.sqrt(2 * math.log(2)))
+    return max(1e-4, _SHARE * float(samples.abs().median()) / math.sqrt(2 * math.log(2)))

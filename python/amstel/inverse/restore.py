@@ -96,7 +96,8 @@ def restore(
         kernel: "deblur": kernel of the blur, a true convolution: [kh, kw], or [C, kh, kw] with one per channel; odd
             sides, sum 1.
         sensitivities: coil sensitivities, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the
-            center of k-space (`amstel.data.mri.estimate_sensitivities`).
+            center of k-space (`amstel.data.mri.estimate_sensitivities`); "espirit": by its method of that name, which
+                takes longer and is better where there is little noise.
         model: the network to use: a `RIM` with as many channels as the image (1 for "sr"; for "mri" 1, a denoiser, or
             2, a denoiser for complex images or a network trained for MRI), or the name of bundled weights, as for
             `RIM.pretrained`.
@@ -243,5 +244,5 @@ def _enlarge(run: Callable[..., Tensor], y: Tensor, scale: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def pretrained(name: str, device: torch.device) -> RIM:
-    """Weights that ship, read once."""
-    return RIM.pretrained(name).to(device)
+    """Weights that ship, read once; in the layout of the network's input, so that no convolution reorders them again."""
+    return RIM.pretrained(name).to(device, memory_format=torch.channels_last)

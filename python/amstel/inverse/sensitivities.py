@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from amstel._check import fail, integer, tensor
+from amstel._check import choice, fail, integer, number, tensor
+from amstel.inverse.espirit import espirit
 from amstel.reference.mri import ifft2
 
 
@@ -31,19 +32,35 @@ def _calibration(mask: Tensor, limit: int) -> tuple[slice, slice]:
     return found
 
 
-def estimate_sensitivities(kspace: Tensor, mask: Tensor | None = None, calibration: int = 32) -> Tensor:
-    """Sensitivities from the fully sampled center of k-space: S_c = m_c / sqrt(sum |m|^2).
+def estimate_sensitivities(
+    kspace: Tensor,
+    mask: Tensor | None = None,
+    calibration: int = 32,
+    *,
+    method: str = "center",
+    kernel: int = 6,
+    threshold: float = 0.02,
+) -> Tensor:
+    """Sensitivities from the fully sampled center of k-space, by one of two methods.
 
-    m_c are the images of the coils at low resolution: the center of k-space times a Hann window in both directions, for
+    "center": S_c = m_c / sqrt(sum |m|^2). m_c are the images of the coils at low resolution: the center of k-space times a Hann window in both directions, for
     without one the edges of the object ring into the maps. The maps contain the object's phase at low resolution, which
     leaves a nearly real image to reconstruct, and sum |S|^2 = 1 at every pixel, also where there is nothing but noise.
+
+    "espirit": the eigenvectors of what the windows of the center have in common, which explain the coils up to the edges of
+    the object, with the phase of the former; sum |S|^2 = 1 too.
+
     Source: McKenzie, Yeh, Ohliger, Price and Sodickson, "Self-calibrating parallel imaging with automatic coil
-    sensitivity extraction", MRM 47, 2002.
+    sensitivity extraction", MRM 47, 2002; Uecker et al., "ESPIRiT - an eigenvalue approach to autocalibrating parallel
+    MRI", MRM 71, 2014.
 
     Args:
         kspace: complex [..., coils, H, W], centered.
         mask: [W] or [H, W], centered: only what it samples is used. Default: all that is not zero in every coil.
         calibration: largest height and width of the center that is used.
+        method: "center" or "espirit".
+        kernel: of "espirit": side of the windows, at most about half the center's.
+        threshold: of "espirit": singular values of the windows from this share of the largest on are taken for signal.
 
     Returns:
         The shape and dtype of `kspace`.
@@ -62,6 +79,9 @@ def estimate_sensitivities(kspace: Tensor, mask: Tensor | None = None, calibrati
     if not kspace.is_complex() or kspace.dim() < 3:
         fail("kspace", "a complex tensor [..., coils, H, W]", kspace)
     integer("calibration", calibration, 4)
+    choice("method", method, ("center", "espirit"))
+    integer("kernel", kernel, 2)
+    number("threshold", threshold, "a number > 0 and < 1", above=0, below=1)
     shape = kspace.shape[-2:]
     if mask is None:
         mask = (kspace != 0).flatten(0, -3).any(0)
@@ -77,4 +97,11 @@ def estimate_sensitivities(kspace: Tensor, mask: Tensor | None = None, calibrati
     ]
     low = torch.zeros_like(kspace)
     low[..., rows, cols] = center * torch.outer(*windows)
-    return normalize(ifft2(low, centered=True))
+    images = ifft2(low, centered=True)
+    maps = normalize(images)
+    if method == "center":
+        return maps
+    size = min(kernel, (min(center.shape[-2:]) + 1) // 2)
+    flat = zip(center.reshape(-1, *center.shape[-3:]), maps.reshape(-1, *maps.shape[-3:]), strict=True)
+    found = torch.stack([espirit(k, m, size, threshold)[0] for k, m in flat]).reshape(kspace.shape)
+    return found * torch.sgn((found.conj() * images).sum(-3, keepdim=True))

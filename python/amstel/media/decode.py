@@ -54,6 +54,7 @@ class Video:
             self._container.close()
             raise ValueError(f"{self.path} must hold a video, got a file without a video stream")
         self._stream.thread_type = "AUTO"
+        self._decoder = _with_alpha(self._stream)
         self.count: int | None = self._stream.frames or None
         self.rate: float | None = float(self._stream.average_rate) if self._stream.average_rate else None
 
@@ -84,7 +85,7 @@ class Video:
             hidden += packet.is_discard
             damaged += packet.is_corrupt
             try:
-                frames = packet.decode()
+                frames = packet.decode() if self._decoder is None else self._decoder.decode(packet)
             except self._error as error:
                 damaged, problem = damaged + 1, error
                 continue
@@ -134,12 +135,23 @@ class Video:
                 seconds = (self._container.duration or 0) / 1e6 if only else 0.0
             begin = float((stream.start_time or 0) * (stream.time_base or 0))
             # How long the last frame is shown is not known: in a file of one rate a frame, in others up to half a second.
-            if seconds - (time - begin) > max(1.5 / self.rate, min(0.5, 0.05 * seconds)):
+            room = min(0.5, 0.05 * seconds) if self.reached > 1 else 0.5
+            if seconds - (time - begin) > max(1.5 / self.rate, room):
                 found.insert(0, f"it announces {seconds:.1f} seconds")
         return ", ".join(found)
 
     def _unreadable(self, error: Any) -> ValueError:
         return ValueError(f"{self.path} must be a video that can be read, got: {error.strerror}")
+
+
+def _with_alpha(stream: Any) -> Any:
+    """A decoder for a WebM that says that it has an alpha channel, which FFmpeg's own decoders leave out; else None."""
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name)
+    if stream.metadata.get("alpha_mode") != "1" or name not in _av().codecs_available:
+        return None
+    decoder = _av().CodecContext.create(name, "r")
+    decoder.extradata = stream.codec_context.extradata
+    return decoder
 
 
 class _Turn:

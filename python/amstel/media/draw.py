@@ -100,12 +100,12 @@ def annotate(
     legend = boxes is not None and truth is not None
     lines = int(any(captions)) + int(legend)
     row = int(1.5 * text)
-    heat = None if attention is None else _heat(attention.detach().float().cpu(), size)
+    maps = None if attention is None else attention.detach().float().cpu()
     pictures = np.zeros((count, size[1] + lines * row + (lines > 0) * (row // 4), size[0], 3), np.uint8)
     for t, frame in enumerate(frames.cpu().numpy()):
-        large = np.repeat(np.repeat(frame, scale, 0), scale, 1)
-        if heat is not None:
-            large = _overlay(large, heat[t])
+        large = frame if scale == 1 else np.repeat(np.repeat(frame, scale, 0), scale, 1)
+        if maps is not None:
+            large = _overlay(large, _heat(maps[t], size))
         picture = image.new("RGB", pictures.shape[2:0:-1], (24, 24, 24))
         picture.paste(image.fromarray(large))
         draw = drawing.Draw(picture)
@@ -129,26 +129,30 @@ def annotate(
 
 
 def _heat(attention: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Each map at the size of the picture (width, height), its range brought to 0..1."""
-    large = interpolate(attention[:, None], size[::-1], mode="bilinear", align_corners=False)[:, 0]
-    low, high = large.amin((1, 2), keepdim=True), large.amax((1, 2), keepdim=True)
-    flat = high - low <= 1e-5 * high.abs()
-    return torch.where(flat, 0.0, (large - low) / (high - low)).numpy()
+    """A map at the size of the picture (width, height), its range brought to 0..255."""
+    large = interpolate(attention[None, None], size[::-1], mode="bilinear", align_corners=False)[0, 0]
+    low, high = (t.item() for t in large.aminmax())
+    if high - low <= 1e-5 * abs(high):
+        return np.zeros(size[::-1], np.uint8)
+    # Divided first: the range of a softmax may be too small for its inverse to be a number.
+    return large.sub_(low).div_(high - low).mul_(255).add_(0.5).to(torch.uint8).numpy()
 
 
-def _overlay(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The picture under the heat, which has 256 levels."""
-    level = (heat * 255 + 0.5).astype(np.uint8)
-    return np.rint(picture * _KEPT[level] + _ADDED[level]).astype(np.uint8)
+def _overlay(picture: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """The picture under the heat, in whole numbers of 256ths, rounded."""
+    mixed = picture * _KEPT.take(level)[..., None]
+    mixed += _ADDED.take(level, axis=0)
+    mixed >>= 8
+    return mixed.astype(np.uint8)
 
 
 def _levels() -> tuple[np.ndarray, np.ndarray]:
-    """What each level of heat leaves of the picture [256, 1], and what it adds [256, 3]."""
-    heat = np.linspace(0, 1, 256, dtype=np.float32)
+    """256ths that each level of heat leaves of the picture [256], and that it adds, with a half to round [256, 3]."""
+    heat = np.linspace(0, 1, 256)
     place = np.linspace(0, 1, len(HEAT))
-    color = np.stack([np.interp(heat, place, HEAT[:, k]) for k in range(3)], 1).astype(np.float32)
-    share = 0.65 * heat[:, None]
-    return 1 - share, color * share
+    color = np.stack([np.interp(heat, place, HEAT[:, k]) for k in range(3)], 1)
+    share = np.rint(256 * 0.65 * heat)
+    return (256 - share).astype(np.uint16), (np.rint(color * share[:, None]) + 128).astype(np.uint16)
 
 
 _KEPT, _ADDED = _levels()

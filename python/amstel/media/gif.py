@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,19 @@ import numpy as np
 
 from amstel._optional import need
 
+#: Pixels that a palette is found from, about.
+SAMPLE = 2**18
+
 
 def _palette(array: Sequence[np.ndarray]) -> Any:
     """One palette, from a spread of frames: a palette per frame makes still parts flicker."""
     image = need("PIL.Image", extra="video", purpose="amstel.media.gif")
     sample = [array[k] for k in np.unique(np.linspace(0, len(array) - 1, 16).round().astype(int))]
+    # Of large pictures a grid of pixels: with all of them the palette takes longer than everything else.
+    step = max(1, math.ceil(math.sqrt(sum(frame[..., 0].size for frame in sample) / SAMPLE)))
+    sample = [frame[k % step :: step, k // step % step :: step] for k, frame in enumerate(sample)]
+    height, width = (min(frame.shape[k] for frame in sample) for k in (0, 1))
+    sample = [frame[:height, :width] for frame in sample]
     return image.fromarray(np.concatenate(sample, axis=1)).quantize(256, image.Quantize.MAXCOVERAGE, kmeans=3)
 
 

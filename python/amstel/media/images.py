@@ -46,17 +46,18 @@ def _upright(image: Any) -> Any:
         return image
 
 
-def rgb(image: Any) -> np.ndarray:
+def rgb(image: Any, source: Any = None) -> np.ndarray:
     """The pixels of a Pillow image of any mode: uint8 [H, W, 3].
 
     16 bits are scaled, round(v / 257). Floating point is taken to be in [0, 1], as image libraries have it; what lies
     outside is refused, for its white is not known, and so are integers of 32 bits that do not fit into 16. Transparent
-    pixels lie on black. Orientation is not looked at.
+    pixels lie on black. Orientation is not looked at. `source` is the image that was turned to this one, which says of what
+    format its file is.
 
     Raises:
         ValueError: floating point or 32 bits of unknown range.
     """
-    mode = image.mode
+    mode, source = image.mode, image if source is None else source
     if mode == "F":
         values = np.asarray(image)
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
@@ -66,13 +67,25 @@ def rgb(image: Any) -> np.ndarray:
         return _gray(np.rint(values * 255).astype(np.uint8))
     if mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
+        if source.format == "TIFF":
+            values = _whole(source, values)
         # PNG and PGM of 16 bits come as 32 in some releases of Pillow.
-        if mode == "I" and (image.format == "TIFF" or values.min() < 0 or values.max() > 65535):
+        if mode == "I" and (source.format == "TIFF" or values.min() < 0 or values.max() > 65535):
             raise ValueError(f"32 bits in [{values.min()}, {values.max()}], whose white is not known")
         return _gray(((values + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
         return on_black(np.asarray(image.convert("RGBA")))
     return np.asarray(image.convert("RGB"))
+
+
+def _whole(image: Any, values: np.ndarray) -> np.ndarray:
+    """Values of a page of a TIFF as 16 bits, of which 10, 12 or 14 may be used; with a sign white is not known."""
+    bits, signed = image.tag_v2.get(258, (16,))[0], image.tag_v2.get(339, (1,))[0] == 2
+    if signed:
+        raise ValueError(
+            f"{bits} bits with a sign in [{values.min()}, {values.max()}], whose white is not known"
+        )
+    return (values * 65535 + (2**bits - 1) // 2) // (2**bits - 1) if bits < 16 else values
 
 
 def on_black(rgba: np.ndarray) -> np.ndarray:
@@ -96,7 +109,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
     path = Path(path)
     with _opened(path) as image:
         try:
-            return rgb(_upright(image))
+            return rgb(_upright(image), image)
         except Exception as error:
             raise _unreadable(path, error) from None
 
@@ -141,7 +154,7 @@ class Animation:
             for number, page in enumerate(self._pages):
                 try:
                     image.seek(page)
-                    frame = rgb(_upright(image))
+                    frame = rgb(_upright(image), image)
                 except Exception as error:
                     if not number:
                         raise _unreadable(self.path, error) from None
@@ -156,7 +169,10 @@ class Animation:
 
     @staticmethod
     def _seconds(image: Any) -> float | None:
-        return image.info["duration"] / 1000 if "duration" in image.info else None
+        found = image.info.get("duration")
+        if not found and image.format == "GIF":
+            return 0.1  # as browsers do where a GIF says nothing or 0
+        return None if found is None else found / 1000
 
     def seconds(self) -> list[float | None]:
         """How long each frame is shown, without its pixels where the format has them apart."""

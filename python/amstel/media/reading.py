@@ -63,7 +63,7 @@ class Frames:
                 )
             self.count = len(source) if hasattr(source, "__len__") else None
             return
-        path = self._source = Path(source)
+        path = self._source = self._path = Path(source)
         if not path.exists():
             raise FileNotFoundError(
                 f"{path} does not exist; it should be a video, a folder of frames or an image"
@@ -167,25 +167,39 @@ def read(path: str | os.PathLike, *, strip: bool | None = None, fps: float | Non
     Example:
         >>> frames = amstel.video.read("clip.avi")                             # doctest: +SKIP
     """
-    path = Path(path)
+    frames = _of(Path(path), strip)
+    if fps is None:
+        return _together(frames, list(frames))
+    return _together(frames, list(_resampled(frames._path, frames, _arguments.number("fps", fps))))
+
+
+def read_with_times(path: str | os.PathLike) -> tuple[Tensor, list[float] | None]:
+    """All frames as `read` gives them, and when each is shown, in seconds from the first; None where it is not said."""
+    frames = _of(Path(path), None)
+    found, times = [], []
+    for frame in frames:
+        found.append(frame)
+        times.append(frames.time)
+    known = [time for time in times if time is not None]
+    return _together(frames, found), known if len(known) == len(found) > 1 else None
+
+
+def _of(path: Path, strip: bool | None) -> Frames:
     if path.is_dir() and not visible(path, IMAGES):
         raise ValueError(f"{path} must hold at least one frame, got none")
     frames = Frames(path, strip=strip)
-    if strip is None and _looks_like_a_strip(frames):
-        frames = Frames(path, strip=True)
-    files = frames._source if path.is_dir() else None
-    if fps is None:
-        found = list(frames)
-    else:
-        found = list(_resampled(path, frames, _arguments.number("fps", fps)))
-    if files is not None:
-        for file, frame in zip(files, found, strict=True):
+    return Frames(path, strip=True) if strip is None and _looks_like_a_strip(frames) else frames
+
+
+def _together(frames: Frames, found: list[np.ndarray]) -> Tensor:
+    if frames._path.is_dir():
+        for file, frame in zip(frames._source, found, strict=True):
             if frame.shape != found[0].shape:
                 raise ValueError(
                     f"{file} must be {found[0].shape[1]}x{found[0].shape[0]} as the first frame of its folder, "
                     f"got {frame.shape[1]}x{frame.shape[0]}"
                 )
-    return _stack(path, found)
+    return _stack(frames._path, found)
 
 
 def _resampled(path: Path, frames: Frames, fps: float) -> Iterator[np.ndarray]:

@@ -105,9 +105,10 @@ def _fft(t: Tensor, dims: tuple[int, ...] = (-2, -1), inverse: bool = False) -> 
 
 def _measured(k: Tensor, weights: Tensor) -> Tensor:
     """k where it was measured and 0 elsewhere, whatever it holds there; k is nobody else's and may be overwritten."""
-    if torch.compiler.is_compiling():  # cannot follow a change through view_as_real
-        weights = weights if weights.dim() == 1 else weights[:, None]
-        return (k * weights).masked_fill(weights == 0, 0)
+    if torch.compiler.is_compiling():
+        # Which cannot follow a change through view_as_real, nor a package of it hold a complex number.
+        weights = (weights if weights.dim() == 1 else weights[:, None])[..., None]
+        return torch.view_as_complex(torch.where(weights == 0, 0.0, weights * torch.view_as_real(k)))
     k = k.contiguous()  # which a transform of other layouts is not
     _ops.kspace_residual(_real(k), weights.contiguous(), None)
     return k

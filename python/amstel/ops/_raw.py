@@ -21,12 +21,6 @@ from amstel import _library
 from amstel._torch import is_exporting
 from amstel.ops import _plain
 
-# Defined here and not in csrc, as it is put together from others in ops/_conv_lstm_autograd.py.
-torch.library.define(
-    "amstel::conv_lstm_cell",
-    "(Tensor gates, Tensor c, Tensor? peephole) -> (Tensor h, Tensor c_out)",
-)
-
 _WITHOUT = (
     "edge_add", "spmm_grad", "epilogue_grad", "conv_lstm_gates", "conv_lstm_gates_grad", "conv_lstm_grad",
     "conv_gru_gates_grad", "rim_input_grad", "kspace_residual", "winograd_weight", "winograd_conv", "winograd_lstm",

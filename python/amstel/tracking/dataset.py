@@ -154,7 +154,8 @@ def evaluate_dataset(
         out: folder for the results, created if missing.
         protocol, skip_missing: as `evaluate` has them; None: frames without ground truth are left out for the sequences
             that are `sparse` (ALOV, GOT-10k).
-        resume: use the results in `out`; False tracks everything again.
+        resume: use the results in `out`; False tracks everything again. Boxes that start
+            elsewhere than the sequence belong to other data and are refused.
         origin: number of the first pixel in the files of `out`, 0 or 1, as `write_boxes` has it.
         jobs: number of sequences to track in parallel, each in its own process; `track` must then be picklable (that
             of `SINTTracker` is).
@@ -269,10 +270,11 @@ class _Run:
     def __call__(self, sequence: TrackingSequence) -> tuple[Evaluation, float]:
         name, track = sequence.name, self.track
         file, clock = self.folder / f"{name}.txt", self.folder / f"{name}.seconds"
-        if not (self.resume or track is None) or not file.is_file():
+        start = getattr(sequence, "start", sequence.ground_truth[0])
+        there = (self.resume or track is None) and file.is_file()
+        if not there:
             if track is None:
                 raise FileNotFoundError(f"{file}, the boxes of {name}, does not exist, and `track` is None")
-            start = getattr(sequence, "start", sequence.ground_truth[0])
             if start.isnan().any():
                 raise ValueError(f"{name} must have a true box in its first frame to start from, got none")
             begin = time.perf_counter()
@@ -286,6 +288,12 @@ class _Run:
         if len(boxes) != len(sequence):
             raise ValueError(
                 f"{file} must hold {len(sequence)} boxes, one a frame of {name}, got {len(boxes)}"
+            )
+        # A tracker gives the first box as it got it, up to rounding. NaN is not more than that apart.
+        if there and track is not None and (boxes[0] - start).abs().max() > 0.5:
+            raise ValueError(
+                f"{file} begins with {boxes[0].tolist()} and {name} with {start.tolist()}: the boxes are of other data, "
+                "or of another `origin`; give another `out`"
             )
         sparse = getattr(sequence, "sparse", False) if self.skip_missing is None else self.skip_missing
         found = evaluate(boxes, sequence.ground_truth, self.protocol, skip_missing=sparse)

@@ -50,7 +50,9 @@ def average_overlap(
 ) -> AverageOverlap:
     """AO and SR of a tracker over sequences, as GOT-10k's toolkit takes them: over all frames together.
 
-    Both boxes are clipped to the picture before they are compared. The first frame, whose box is given, and frames
+    Both boxes are bounded by the picture before they are compared, as the toolkit does it: in its coordinates, from 1, a
+    corner goes to 0 at least, and the width only shrinks where the box leaves the picture at the right; so a box that leaves
+    it at the left keeps its width. The first frame, whose box is given, and frames
     without ground truth do not count; a frame in which the tracker gave no box counts as 0. O(F).
 
     Args:
@@ -82,13 +84,19 @@ def average_overlap(
         if len(own) != len(true):
             fail(f"boxes[{number}]", f"[{len(true)}, 4], as many as the ground truth", own)
         known = (true[1:, 2:] > 0).all(1) & ~true[1:].isnan().any(1)
-        # 0-based: the picture begins at 0, in the toolkit's files at 1.
-        iou = iou_xywh(clipped(own[1:], size), clipped(true[1:], size))
+        iou = iou_xywh(_bounded(own[1:], size), _bounded(true[1:], size))
         found.append(iou.nan_to_num(0)[known])
     iou = torch.cat(found) if found else torch.empty(0)
     if not len(iou):
         raise ValueError("`ground_truth` must hold a box after a first frame to compare with, got none")
     return AverageOverlap(iou)
+
+
+def _bounded(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """0-based boxes [T, 4] as the toolkit bounds them, 1-based."""
+    edge = torch.tensor(size, dtype=boxes.dtype)
+    low = (boxes[:, :2] + 1).clamp(min=0).minimum(edge)
+    return torch.cat([low, boxes[:, 2:].clamp(min=0).minimum(edge - low)], 1)
 
 
 def clipped(boxes: Tensor, size: tuple[int, int]) -> Tensor:

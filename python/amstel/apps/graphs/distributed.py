@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import distributed
 
-from amstel.apps.graphs.predict import load_data
+from amstel.apps.graphs.predict import graph_folder, load_data
 from amstel.apps.graphs.problem import PARTS
+from amstel.data.graph_folder import read_facts
 from amstel.data.nodes import NodeData
 from amstel.distributed import DistributedGraph, partition
 from amstel.distributed import _collectives as collectives
@@ -60,9 +61,11 @@ def _contents(data: NodeData) -> dict[str, Any]:
 
 def _is_of(meta: dict[str, Any], name: str, root: Path | None, folder: Path) -> None:
     """ValueError where a partition is of another data set; where the files of the set are given, of other contents."""
-    if meta["name"].replace(" ", "-").lower() != name.replace(" ", "-").lower():
-        raise ValueError(f"{folder} holds the parts of {meta['name'] or 'another graph'}, not of {name}")
-    if root is None and name.replace(" ", "-") != "block-model":
+    there = graph_folder(name, root)
+    wanted = name if there is None else read_facts(there)["name"]
+    if meta["name"].replace(" ", "-").lower() != wanted.replace(" ", "-").lower():
+        raise ValueError(f"{folder} holds the parts of {meta['name'] or 'another graph'}, not of {wanted}")
+    if root is None and there is None and name.replace(" ", "-") != "block-model":
         return
     data = load_data(name, root)
     if digest_of(data.graph, **_contents(data)) != meta["graph"]:

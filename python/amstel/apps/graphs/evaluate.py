@@ -17,8 +17,11 @@ PLOTS = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
 
 def evaluate(study: Study, data: NodeData, device: str | torch.device = "cpu") -> dict[str, Any]:
     """The accuracy of the best weights on training, validation and test nodes, beside what the study found."""
-    right = predict(study, data, device).argmax(1) == data.labels.cpu()
-    parts = {part: getattr(data, part) for part in ("train", "val", "test")}
+    probabilities, labels = predict(study, data, device), data.labels.cpu()
+    parts = {part: getattr(data, part).cpu() for part in ("train", "val", "test")}
+    if bool((labels[parts["test"]] < 0).any()):
+        raise ValueError(f"`data` must have the labels of its test nodes, and {data!r} lacks some")
+    right = probabilities.argmax(1) == labels
     own = {part: right[nodes].double().mean().item() for part, nodes in parts.items() if len(nodes)}
     assert study.best is not None
     return {"seed": study.best[0], **own, "mean": study.mean, "std": study.std, "seeds": len(study.accuracy)}

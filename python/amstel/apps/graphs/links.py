@@ -18,11 +18,12 @@ from torch import Tensor
 
 from amstel import _check, _files
 from amstel.apps import training
+from amstel.apps.graphs.predict import graph_folder
 from amstel.apps.graphs.settings import LinkSettings
 from amstel.apps.graphs.trials import Trial, Trials, check_data, check_training, run, seeds_of
 from amstel.apps.ranks import Ranks, on
 from amstel.apps.task import Plan, Task
-from amstel.data import LinkData, Planetoid, block_model, split_links
+from amstel.data import GraphFolder, LinkData, Planetoid, block_model, split_links
 from amstel.data.nodes import NodeData
 from amstel.nn import GAE, VGAE
 
@@ -36,7 +37,8 @@ def load_data(name: str, root: Path | None) -> NodeData:
         assert data.features is not None
         data.features.values().fill_(1.0)
         return data
-    return Planetoid(root, name, normalize=False)
+    folder = graph_folder(name, root)
+    return Planetoid(root, name, normalize=False) if folder is None else GraphFolder(folder)
 
 
 def train(

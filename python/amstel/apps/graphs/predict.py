@@ -13,15 +13,41 @@ from amstel import _check, _files
 from amstel.apps.graphs.problem import _Problem
 from amstel.apps.graphs.train import Study
 from amstel.apps.ranks import on
-from amstel.data import Planetoid, block_model
+from amstel.data import GraphFolder, Planetoid, block_model
+from amstel.data.graph_folder import is_folder, read_facts
 from amstel.data.nodes import NodeData
 
 WRITTEN = (".csv", ".json")
 
 
 def load_data(name: str, root: Path | None) -> NodeData:
-    """The data set of that name; "block-model" needs no file."""
-    return block_model() if name.replace(" ", "-") == "block-model" else Planetoid(root, name)
+    """The data set of that name; "block-model" needs no file.
+
+    A `GraphFolder` is named by its path, or by its name and as root the folder itself or the one that it lies in.
+    """
+    if name.replace(" ", "-") == "block-model":
+        return block_model()
+    folder = graph_folder(name, root)
+    return Planetoid(root, name) if folder is None else GraphFolder(folder)
+
+
+def graph_folder(name: str, root: Path | None) -> Path | None:
+    """Where the `GraphFolder` of that name is, if it is one."""
+    places = [Path(name)] if root is None else [root, root / name, Path(name)]
+    for place in places:
+        if place != root and is_folder(place):
+            return place
+        if place == root and is_folder(place):
+            own = read_facts(place)["name"]
+            if name in (own, str(place), place.name):
+                return place
+            raise ValueError(f"{place} holds the graph {own!r}, not {name!r}")
+    for place in [*places, *([] if root is None else [root / name.replace("-", "_")])]:
+        if (place / "raw").is_dir() and (place / "split").is_dir():
+            raise ValueError(
+                f"{place} is in OGB's layout; convert it first: amstel graphs convert {place} FOLDER"
+            )
+    return None
 
 
 @torch.no_grad()

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amstel.apps.graphs.features import csr, rows_of, times
 from amstel.apps.graphs.settings import Settings
 from amstel.data.nodes import NodeData
 from amstel.graph import Graph
-from amstel.ops.spmm import spmm
 
 PARTS = ("train", "val", "test")
 
@@ -79,23 +79,6 @@ def polynomials(
     return chebyshev
 
 
-def _csr(coo: Tensor) -> Graph:
-    """A coalesced sparse_coo matrix as a Graph with weights."""
-    row, col = coo.indices()
-    crow = torch.zeros(coo.shape[0] + 1, dtype=torch.int64)
-    crow[1:] = torch.bincount(row, minlength=coo.shape[0]).cumsum(0)
-    return Graph.from_csr(crow, col, coo.values(), num_cols=coo.shape[1])
-
-
-def _transpose(graph: Graph) -> Graph:
-    """The transposed matrix; its edges keep the order in which those of `graph` were given."""
-    return Graph(*graph.transposed(), graph.weight, graph.num_rows)
-
-
-def _times(graph: Graph, x: Tensor, values: Tensor | None = None) -> Tensor:
-    return spmm(graph, x, values, norm="none", self_loops=0.0)
-
-
 class _Here:
     """What `amstel.distributed.Exchange` does where all rows are in this process: nothing."""
 
@@ -127,9 +110,8 @@ class _Field:
         self.fetch2, near = route(wanted)
         t1, wanted = self._rows(problem.together, near, problem.supports)
         self.fetch1, far = route(wanted)
-        x = _csr(problem.features.index_select(0, far).coalesce())
-        self.t2, self.t1, self.x = (graph.to(problem.device) for graph in (t2, t1, x))
-        self.values = self.x.weight
+        self.t2, self.t1 = (graph.to(problem.device) for graph in (t2, t1))
+        self.x = rows_of(problem.features, far, problem.device)
         self.near, self.far = len(near), len(far)
         # As the whole graph numbers them, for masks that follow the node.
         self.near_nodes, self.far_nodes = problem.numbers[near], problem.numbers[far]
@@ -142,22 +124,22 @@ class _Field:
         wanted, number = (col // k).unique(return_inverse=True)
         index = torch.stack([row, number * k + col % k])
         size = (len(nodes), len(wanted) * k)
-        return _csr(
+        return csr(
             torch.sparse_coo_tensor(index, part.values(), size, is_coalesced=True, check_invariants=False)
         ), wanted
 
     def hidden(self, product: Tensor, width: int) -> Tensor:
         """t1 times X W_0 [S, n2, K h] of this process: [S, n1, h]."""
-        return _times(self.t1, self.fetch1(product).reshape(len(product), -1, width))
+        return times(self.t1, self.fetch1(product).reshape(len(product), -1, width))
 
     def output(self, product: Tensor, width: int) -> Tensor:
         """t2 times H W_1 [S, n1, K C] of this process: [S, nodes, C]."""
-        return _times(self.t2, self.fetch2(product).reshape(len(product), -1, width))
+        return times(self.t2, self.fetch2(product).reshape(len(product), -1, width))
 
     def logits(self, w1: Tensor, w2: Tensor) -> Tensor:
         """Without dropout: w1 [S, F, K h], w2 [S, h, K C] -> [S, nodes, C]."""
         h, c = w2.shape[1], w2.shape[2] * w2.shape[1] // w1.shape[2]
-        product = _times(self.x, w1)
+        product = self.x.product(w1)
         return self.output(self.hidden(product, h).relu_() @ w2, c)
 
 
@@ -167,6 +149,7 @@ class _Problem:
     def __init__(self, data: NodeData, model: str, settings: Settings, device: str | torch.device = "cpu"):
         self.settings, self.device = settings, torch.device(device)
         self.outputs = data.num_classes
+        self.of: tuple[str, ...] = data.name, model
         self.numbers = torch.arange(data.num_nodes)
         self._matrices(supports(data.graph, model), data.features)
         parts = {part: getattr(data, part) for part in PARTS}
@@ -185,7 +168,7 @@ class _Problem:
         if features is None:
             self.features = _identity(self.numbers, total)
         elif features.layout == torch.strided:
-            self.features = features.float().to_sparse()
+            self.features = features.detach()
         else:
             self.features = features.float().to_sparse_coo().coalesce()
         self.input_dropout = 0.0 if features is None else self.settings.dropout
@@ -210,7 +193,7 @@ class _Problem:
     def chunk(self) -> int:
         """Enough seeds to hide what a call costs, few enough to stay in the cache."""
         s = self.settings
-        edges = int(self.total(torch.tensor(self.fields["train"].x.num_edges, device=self.device)))
+        edges = int(self.total(torch.tensor(self.fields["train"].x.entries, device=self.device)))
         floats = 4 * self.features.shape[1] * self.supports * s.hidden + edges
         return max(1, min(16, 2**20 // floats))
 

@@ -25,6 +25,7 @@ class DistributedProblem(_Problem):
         self.settings, self.device = settings, torch.device(device)
         self.graph, self.outputs, self.numbers = graph, graph.meta["classes"], graph.nodes.cpu()
         self._offsets = graph.meta["offsets"]
+        self.of = graph.meta["name"], model, graph.meta["graph"]
         features = None if graph.x is None else graph.x.cpu()
         self._matrices(self._polynomials(model), features)
         if features is None:  # the identity, in the order of the whole graph
@@ -32,7 +33,14 @@ class DistributedProblem(_Problem):
         rows = {part: graph.splits[part].cpu() for part in PARTS if part in graph.splits}
         if graph.y is None or not graph.totals.get("train") or not graph.totals.get("test"):
             raise ValueError("the partition must hold labels and nodes to train and to test")
-        self._split(rows, graph.totals, graph.y.cpu())
+        labels = graph.y.cpu()
+        with collectives.together(graph.group):
+            for part, own in rows.items():
+                if labels.dtype != torch.int64 or bool((labels[own] < 0).any()):
+                    raise ValueError(
+                        f"the partition must hold the classes of its {part} nodes; some are unknown"
+                    )
+        self._split(rows, graph.totals, labels)
 
     def _polynomials(self, model: str) -> list[Tensor]:
         """The rows of the T_k for the nodes of this process, columns by the numbers of the partition."""

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel.apps import ranks, training
-from amstel.apps.graphs.problem import _EarlyStopping, _Problem, _times, _transpose
+from amstel.apps.graphs.features import times, transpose
+from amstel.apps.graphs.problem import _EarlyStopping, _Problem
 from amstel.apps.graphs.results import Seed, resumed
 from amstel.apps.graphs.results import Study as Study
 from amstel.apps.graphs.results import read as read
@@ -49,7 +50,6 @@ from amstel.data.nodes import NodeData
 from amstel.distributed import DistributedGraph, NodeDropout, key
 from amstel.distributed._collectives import gather, together
 from amstel.distributed.graph import same
-from amstel.graph import Graph
 
 #: Where a chunk of a spread run is that was not through, and how many epochs lie between two savings of it.
 RUNNING, SAVE_EVERY = "running", 50
@@ -278,15 +278,9 @@ class _Chunk(Task):
         self.stopping = _EarlyStopping(problem, w1, w2)
         self.losses: list[Tensor] = []
 
-        # One block of features per seed, so that each has its own dropped values.
-        edges = part.x.num_edges
-        block = torch.arange(self.count, device=device)[:, None]
-        last = torch.tensor([self.count * edges], device=device)
-        crow = torch.cat([(part.x.crow[:-1] + block * edges).flatten(), last])
-        col = (part.x.col + block * inputs).flatten()
-        self.x = Graph.from_csr(crow, col, num_cols=self.count * inputs)
-        self.transposed = [_transpose(graph) for graph in (self.x, part.t1, part.t2)]
-        self.input_dropout = NodeDropout(problem.input_dropout, part.far_nodes.to(device), part.x.crow.diff())
+        self.x = part.x.copies(self.count)
+        self.transposed = [transpose(graph) for graph in (part.t1, part.t2)]
+        self.input_dropout = NodeDropout(problem.input_dropout, part.far_nodes.to(device), part.x.sizes)
         self.dropout = NodeDropout(s.dropout, part.near_nodes.to(device), s.hidden)
         self.target = problem.labels["train"].repeat(self.count)
         self.every = torch.arange(len(self.target), device=device)
@@ -295,12 +289,11 @@ class _Chunk(Task):
     def gradients(self, step: int) -> Tensor:
         problem, part, count = self.problem, self.problem.fields["train"], self.count
         k, h, c = problem.supports, problem.settings.hidden, problem.outputs
-        (w1, w2), (x_t, t1_t, t2_t) = self.model.parameters(), self.transposed
+        (w1, w2), (t1_t, t2_t) = self.model.parameters(), self.transposed
         drop_x, drop_h = ([key(seed, step, layer) for seed in self.seeds] for layer in range(2))
-        kept = self.input_dropout.draw(drop_x, 1 if part.values is None else part.values).flatten()
+        kept = self.input_dropout.draw(drop_x, part.x.values)
         mask = self.dropout.draw(drop_h).view(count, part.near, h)
-        product = _times(self.x, w1.view(count * w1.shape[1], -1), kept)
-        hidden = part.hidden(product.view(count, part.far, k * h), h)
+        hidden = part.hidden(self.x.product(w1, kept), h)
         # The factor of both relu and dropout, which is its own gradient.
         mask *= hidden > 0
         hidden *= mask
@@ -312,13 +305,13 @@ class _Chunk(Task):
         loss = problem.mean(-probability[self.every, self.target].log().view(count, -1), "train")
         probability[self.every, self.target] -= 1
         grad /= problem.totals["train"]
-        grad = part.fetch2.adjoint(_times(t2_t, grad).view(count, -1, k * c))
+        grad = part.fetch2.adjoint(times(t2_t, grad).view(count, -1, k * c))
         assert w2.grad is not None
         torch.bmm(hidden.mT, grad, out=w2.grad)
         problem.total(w2.grad)
         grad = torch.bmm(grad, w2.mT).mul_(mask)
-        grad = part.fetch1.adjoint(_times(t1_t, grad).view(count, -1, k * h))
-        w1.grad = problem.total(_times(x_t, grad.reshape(-1, k * h), kept).view_as(w1))
+        grad = part.fetch1.adjoint(times(t1_t, grad).view(count, -1, k * h))
+        w1.grad = problem.total(self.x.gradient(grad, kept))
         self.losses.append(loss)
         return loss.mean()[None]
 
@@ -330,15 +323,30 @@ class _Chunk(Task):
     def header(self, step: int) -> dict[str, Any]:
         own = {k: v for k, v in vars(self.stopping).items() if k in ("epochs", "running", "costs")}
         kept = None if self.stopping.rule == "none" else list(self.stopping.kept)
-        return {"what": self._what(), "losses": self.losses, "stopping": own, "kept": kept}
+        return {
+            "what": repr(self.seeds),
+            "of": self._of(),
+            "losses": self.losses,
+            "stopping": own,
+            "kept": kept,
+        }
 
-    def _what(self) -> str:
+    def _of(self) -> str:
         p = self.problem
-        return repr((self.seeds, p.supports, p.outputs, p.features.shape[1], p.totals, p.settings))
+        return repr((*p.of, p.features.shape[1], p.outputs, p.totals, p.settings))
 
     def restored(self, state: dict[str, Any]) -> dict[str, Any] | None:
-        """Go on from what `header` and the engine saved; None where that was another chunk."""
-        if state.get("what") != self._what():
+        """Go on from what `header` and the engine saved; None where that was another chunk.
+
+        Raises:
+            ValueError: it was another model, data set or training, which would be lost.
+        """
+        if state.get("of", self._of()) != self._of():
+            raise ValueError(
+                f"the run that is not through is of {state['of']} and cannot go on with {self._of()}; "
+                "`force` begins anew"
+            )
+        if state.get("what") != repr(self.seeds):
             return None
         device = self.problem.device
         self.model.load_state_dict(state["model"])

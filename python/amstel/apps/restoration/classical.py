@@ -8,6 +8,7 @@ images at hand; those of total variation are the best of a grid on images held o
 - "deblur": a Gaussian of 1.6 pixels and a motion of 13 pixels at 30 degrees, with noise of 2.55 and 7.65 / 255; what lies
   beyond the border is not known. Total variation is that of `amstel.inverse.total_variation`, 100 iterations.
 - "projection": P random projections of the N pixels of 32x32 patches, with noise of 1 / 255; total variation as above.
+  Below P / N = 0.25 `amstel.inverse.message_passing` goes on from total variation, with the same denoiser.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,8 @@ SIDE, LEAST, MARGIN = 128, 48, 12
 BLOCKS, LOST, SIGMAS, RATIOS = (12, 24), (0.5, 0.8), (2.55, 7.65), convergence.RATIOS
 #: Of plug-and-play from random projections, whose first estimates are far off. Chosen on images held out of training.
 STEPS, FIRST = 100, 75 / 255
+#: P / N from which on there is enough measured for plug-and-play. Chosen likewise.
+ENOUGH = 0.25
 #: Iterations and weights of total variation: by blur and noise, and by P / N. The best of a grid on images held out of training.
 ITERATIONS = 100
 BLURRED = {
@@ -125,10 +129,18 @@ def scores(
         physics = inverse.StructuredProjection((1, 32, 32), round(ratio * 1024), 1 / 255, seed=seed)
         y = physics(small)
         y = y + torch.randn(y.shape, generator=generator) / 255
-        ours = convergence.unprojected(y.to(device), physics.to(device), gray, STEPS, FIRST)[-1]
-        theirs = inverse.total_variation(y, physics.cpu(), PROJECTED[ratio], ITERATIONS)
+        theirs = inverse.total_variation(y, physics, PROJECTED[ratio], ITERATIONS)
+        given = y.to(device), physics.to(device)
+        if ratio < ENOUGH:
+            ours = inverse.message_passing(*given, partial(_denoised, gray), theirs.to(device))
+        else:
+            ours = convergence.unprojected(*given, gray, STEPS, FIRST)[-1]
         add("projection", f"P / N = {ratio:g}", small, ours, "total variation", theirs, torch.ones(()))
     return rows
+
+
+def _denoised(gray: RIM, x: Tensor, level: Tensor) -> Tensor:
+    return gray(x, inverse.Denoising(level.clamp_max(FIRST)), 1)[-1]
 
 
 def count() -> int:

@@ -41,14 +41,13 @@ def reconstruct(
     """
     files.check_writable(target)
     numbers = target.with_suffix(".npy")
-    _files.distinct(numbers, source, *filter(None, [options.mask, options.sensitivities]), argument="output")
+    given = options.sensitivities if isinstance(options.sensitivities, Path) else None
+    _files.distinct(numbers, source, *filter(None, [options.mask, given]), argument="output")
     scan = mri.read_scan(source)
-    maps = None if options.sensitivities is None else mri.read_maps(options.sensitivities)
+    maps = None if given is None else mri.read_maps(given)
     count = len(scan.kspace)
     if maps is not None and len(maps) not in (1, count):
-        raise ValueError(
-            f"{options.sensitivities} must hold maps of one slice or of {count}, got {len(maps)}"
-        )
+        raise ValueError(f"{given} must hold maps of one slice or of {count}, got {len(maps)}")
     if options.mask is not None:
         scan = replace(scan, mask=_mask(options.mask, source, scan.kspace))
     if maps is None:
@@ -69,7 +68,7 @@ def reconstruct(
                 y,
                 "mri",
                 mask=mask if mask.dim() == 1 else mask[None, None],
-                sensitivities=None if maps is None else maps[number if len(maps) > 1 else 0],
+                sensitivities=options.sensitivities if maps is None else maps[number if len(maps) > 1 else 0],
                 model=options.model,
                 device=(ranks or Ranks()).device,
                 steps=options.steps,

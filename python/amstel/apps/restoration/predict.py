@@ -29,7 +29,7 @@ class Options:
             estimated where images are denoised or deblurred, 1 where they are inpainted.
         seed: of the noise that is added.
         scale: of "sr".
-        mask, sensitivities: files.
+        mask, sensitivities: files; the latter may be "espirit", to estimate them so.
         kernel: of "deblur", see `given.read_kernel`.
         slice: of k-space, which one; None: all.
         steps: None: as trained.
@@ -42,7 +42,7 @@ class Options:
     mask: Path | None = None
     kernel: str | None = None
     slice: int | None = None
-    sensitivities: Path | None = None
+    sensitivities: Path | str | None = None
     add_noise: float | None = None
     seed: int = 0
     steps: int | None = None

@@ -61,6 +61,8 @@ class Settings:
         drawn: the share of patches that are drawn (`amstel.data.synthetic`), not photographs, with "unet".
         fixed_size: with "unet" keep the patches at `size`; else they grow to twice that in the course of the training,
             and become half as many.
+        without_estimate, without_state: leave out what makes it a recurrent inference machine, to see what it is worth: the
+            network reads the gradient alone, or remembers nothing from step to step.
         iterations, batch, size: batches, patches per batch (over all processes), pixels per side of a patch.
         learning_rate: of Adam, reached after `warmup` iterations, then falling to zero along a half cosine.
         clip_gradient: largest norm of the gradient; 0 does not clip.
@@ -88,6 +90,8 @@ class Settings:
     rounded: float = 1 / 3
     drawn: float = 0.05
     fixed_size: bool = False
+    without_estimate: bool = False
+    without_state: bool = False
 
     def __post_init__(self) -> None:
         if self.task in OLD_TASKS:
@@ -112,8 +116,9 @@ class Settings:
         for name in ("rounded", "drawn"):
             if not 0 <= getattr(self, name) <= 1:
                 checks.fail(name, "a number between 0 and 1", getattr(self, name))
-        if not isinstance(self.fixed_size, bool):
-            checks.fail("fixed_size", "True or False", self.fixed_size)
+        for name in ("fixed_size", "without_estimate", "without_state"):
+            if not isinstance(getattr(self, name), bool):
+                checks.fail(name, "True or False", getattr(self, name))
         if self.task == "3task" and self.network != "unet":
             checks.fail("network", "'unet' for the task '3task'", self.network)
         if not self.scales or any(not isinstance(s, int) or s < 2 for s in self.scales):

@@ -1,24 +1,27 @@
 """The tables by which recurrent inference machines are known, ours beside what was published.
 
 Denoising of gray images, with the noisy input as it is and clipped and rounded ("quantized"), of color images, and
-super-resolution, each with the standard error of the mean over the images; and, where such weights are there, what is lost
-without the estimate as an input and without state. Published figures are of BSD68, CBSD68 and the 100 test images of BSD300,
+super-resolution, each with the standard error of the mean over the images; and what is lost without the estimate as an input
+and without state: by weights that were trained so (`amstel restore train --without-estimate`, `--without-state`) where they
+are there, else by zeroing these in the network that ships, which was never trained without and thus loses more. Published figures are of BSD68, CBSD68 and the 100 test images of BSD300,
 thus beside other images for orientation only.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from amstel import weights
 from amstel.apps.ranks import Outcome, Ranks
 from amstel.apps.restoration import evaluate, files
-from amstel.nn.rim import RIM
+from amstel.nn.rim import RIM, State
 
 Row = dict[str, Any]
 
@@ -41,6 +44,9 @@ OTHERS = {
     "without the estimate": "gray_no_estimate",
     "without state": "gray_no_state",
 }
+#: What is zeroed in the network that ships where there are no such weights.
+ASIDE = ", zeroed, not retrained"
+ZEROED = {"without the estimate": "estimate", "without state": "state"}
 
 
 def folders(root: str | os.PathLike) -> dict[str, Path]:
@@ -62,7 +68,8 @@ def count(root: str | os.PathLike, seeds: int = 1) -> int:
     """How many images are restored for the tables."""
     each = {"gray": 2 * len(SIGMAS) * seeds, "color": 2 * len(COLOR_SIGMAS) * seeds, "sr": len(SCALES)}
     total = sum(each[table] * len(files.find(folder)) for table, folder in folders(root).items())
-    return total + len(_others()) * each["gray"] * len(files.find(folders(root)["gray"]))
+    gray = folders(root).get("gray")
+    return total if gray is None else total + len(_names()) * each["gray"] * len(files.find(gray))
 
 
 def tables(
@@ -86,11 +93,9 @@ def tables(
     """
     how: dict[str, Any] = {"device": device, "progress": progress, "ranks": ranks, "failures": failures}
     found, rows = folders(root), []
-    models: dict[str, RIM | None] = {"amstel": None} | {
-        name: load(file, device) for name, file in _others().items()
-    }
-    for method, model in models.items():
-        if "gray" in found:
+    if "gray" in found:
+        for method in ("amstel", *_names()):
+            model = None if method == "amstel" else _other(method, device)
             for quantized in (False, True):
                 some = evaluate.denoising(
                     found["gray"], SIGMAS, seeds, quantized=quantized, gray=True, model=model, **how
@@ -116,9 +121,32 @@ def load(name: str, device: str | torch.device) -> RIM:
     return RIM.pretrained(name).to(device)
 
 
-def _others() -> dict[str, str]:
+def ablated(model: RIM, what: str) -> RIM:
+    """A copy of `model` that sees zeros in place of the estimate, or forgets its state after every step."""
+    model = copy.deepcopy(model)
+    whole, channels = model.step, model.channels
+
+    def step(given: Tensor, state: State = (None, None), sigma: Tensor | None = None) -> tuple[Tensor, State]:
+        if what == "state":
+            return whole(given, (None, None), sigma)
+        blind = torch.cat([torch.zeros_like(given[:, :channels]), given[:, channels:]], 1)
+        return whole(blind, state, sigma)
+
+    model.step = step  # type: ignore[method-assign]
+    return model
+
+
+def _names() -> list[str]:
+    """The rows of the gray table beside the first."""
     there = weights.names()
-    return {name: file for name, file in OTHERS.items() if f"rim_{file}" in there}
+    found = [name if f"rim_{file}" in there else f"{name}{ASIDE}" for name, file in OTHERS.items()]
+    return [name for name in found if name.removesuffix(ASIDE) in ZEROED or name in OTHERS]
+
+
+def _other(name: str, device: str | torch.device) -> RIM:
+    if name.endswith(ASIDE):
+        return ablated(load("gray", device), ZEROED[name.removesuffix(ASIDE)])
+    return load(OTHERS[name], device)
 
 
 def _named(rows: list[Row], table: str, found: dict[str, Path], method: str) -> list[Row]:
@@ -157,7 +185,8 @@ def text(rows: Sequence[Row]) -> str:
                 line = f"sigma {row['sigma']:<3g} {kind:<9} {_with(row, 'psnr', 2)}"
                 line += "" if row["method"] == "amstel" else f"  {row['method']}"
             lines.append(f"  {line}  (published: {published})" if published else f"  {line}")
-    missing = [name for name in OTHERS if name not in {row["method"] for row in rows}]
+    methods = {row["method"].removesuffix(ASIDE) for row in rows}
+    missing = [name for name in OTHERS if name not in methods]
     if missing:
         lines += ["", f"no weights ship for: {', '.join(missing)}"]
     return "\n".join(lines)

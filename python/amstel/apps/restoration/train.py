@@ -83,6 +83,7 @@ def network(settings: Settings) -> RIM:
     if s.network == "unet":
         mri.pop("gradient_step", None)  # it reads the step and takes as much of it as it will
     options: dict[str, Any] = {"network": s.network, "stride": s.stride, "depth": s.depth}
+    options |= {"use_estimate": not s.without_estimate, "recurrent": not s.without_state}
     return RIM(TASKS[s.task], s.features, s.steps, **options, **mri)
 
 
@@ -129,6 +130,16 @@ def _adapt_unet(state: dict[str, Tensor], model: RIM) -> dict[str, Tensor]:
     return state
 
 
+def _start(model: RIM, initial: Mapping[str, Tensor]) -> None:
+    try:
+        model.load_state_dict(adapt(initial, model))
+    except (RuntimeError, KeyError) as error:
+        options = ", ".join(f"{k}={model.options[k]}" for k in ("network", "channels", "features", "depth"))
+        raise ValueError(
+            f"`initial` must be the weights of a network that is as this one ({options}) or of gray images"
+        ) from error
+
+
 class Checkpoint(NamedTuple):
     """What `train` writes: the model, how it is trained, the optimizer's state, the history so far; `state` is all of
     what the file holds."""
@@ -164,6 +175,11 @@ def read(path: str | Path) -> Checkpoint:
         return Checkpoint(model, settings, state["optimizer"], state["iteration"], state["history"], state)
     except Exception as error:
         raise ValueError(f"{path} is not a checkpoint of `amstel restore train`") from error
+
+
+def weights(start: str | Path) -> dict[str, Tensor]:
+    """What to start from: of a checkpoint, or of weights that ship, by their name in `RIM.pretrained`."""
+    return (RIM.pretrained(start) if isinstance(start, str) else load(start)).state_dict()
 
 
 def load(path: str | Path) -> RIM:
@@ -281,7 +297,7 @@ def train(
         else:
             model = network(settings)
             if initial is not None:
-                model.load_state_dict(adapt(initial, model))
+                _start(model, initial)
     source = _source(source, settings)
     validation = None if validation is None else _source(validation, settings)
     group = ranks.current(device)

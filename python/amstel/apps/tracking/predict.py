@@ -77,11 +77,15 @@ def sources(
     boxes: Sequence[list[float]] | None,
     output: Path | None,
     range: Range | None = None,
+    number: int | None = None,
 ) -> list[Source]:
     """Videos, folders of images, OTB sequences, or a folder of OTB sequences, each with its boxes and file.
 
+    Args:
+        number: which target of a sequence that has several.
+
     Raises:
-        ValueError: no box is known; boxes for several videos; two that would be written to one file.
+        ValueError: no box is known; boxes for several videos, or one file; two that would be written to one file.
     """
     found: list[Path] = []
     for path in paths:
@@ -90,7 +94,10 @@ def sources(
     boxes, range = list(boxes or []), range or Range()
     if len(found) > 1 and boxes:
         raise ValueError(f"--box is for one video, got {len(found)}")
-    alone = len(found) == 1 and (output is None or not output.is_dir())
+    a_file = output is not None and output.suffix.lower() in WRITTEN and not output.is_dir()
+    if a_file and len(found) > 1:
+        raise ValueError(f"-o must be a folder for {len(found)} videos, got {output}")
+    alone = len(found) == 1 and (output is None or a_file)
     if not alone and output is not None:
         output.mkdir(parents=True, exist_ok=True)
     made = []
@@ -99,7 +106,7 @@ def sources(
         target = (output or Path(name)) if alone else (output or Path()) / name
         if len(boxes) > 1 and target.suffix.lower() == ".txt":
             raise ValueError(f"{target} holds the boxes of one target: give .csv for those of {len(boxes)}")
-        made.append(_source(path, boxes, target, range))
+        made.append(_source(path, boxes, target, range, number))
     targets = [source.target for source in made]
     if len(set(targets)) < len(targets):
         twice = next(t for t in targets if targets.count(t) > 1)
@@ -107,12 +114,14 @@ def sources(
     return made
 
 
-def _source(path: Path, boxes: list[list[float]], target: Path, range: Range) -> Source:
+def _source(
+    path: Path, boxes: list[list[float]], target: Path, range: Range, number: int | None = None
+) -> Source:
     if (path / "img").is_dir():
         try:
-            sequence = OTBSequence(path)
+            sequence = OTBSequence(path, number)
         except (ValueError, OSError) as error:
-            if not boxes:
+            if not boxes or number is not None:
                 raise
             if not isinstance(error, FileNotFoundError):
                 print_warning(f"{path}: no scores, as its true boxes cannot be read: {error}")
@@ -126,6 +135,8 @@ def _source(path: Path, boxes: list[list[float]], target: Path, range: Range) ->
         if not boxes and start.isnan().any():
             raise ValueError(f"--box is needed: {path} has no true box in frame {range.first}")
         return Source(path, sequence, boxes or [start.tolist()], truth, target, range, given=bool(boxes))
+    if number is not None:
+        raise ValueError(f"--target is for OTB sequences, got {path}")
     if not boxes:
         raise ValueError(f"--box x,y,w,h is needed: {path} is no OTB sequence, which would have a first box")
     return Source(path, path, boxes, None, target, range)
@@ -214,9 +225,9 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
             partial = source.target.with_name(source.target.name + ".partial.csv")
             _files.write_text(partial, _csv(numbers[:done], times, tracks))
             if isinstance(error, (ValueError, OSError)):
-                raise type(error)(
-                    f"{error} (the boxes of {done} frames before it are in {partial})"
-                ) from error
+                # Not its own class: that of a text that cannot be decoded takes five arguments.
+                kind = OSError if isinstance(error, OSError) else ValueError
+                raise kind(f"{error} (the boxes of {done} frames before it are in {partial})") from error
             print_warning(f"the boxes of the first {done} frames are in {partial}")
         raise
     return _record(source, numbers, tracks)

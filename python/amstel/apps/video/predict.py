@@ -111,19 +111,6 @@ def targets(sources: Sequence[Path], output: Path | None, model: str) -> list[Pa
     return found
 
 
-def _times(source: Path) -> list[float]:
-    """When each frame is shown, in seconds from the first."""
-    from amstel.media.reading import Frames
-
-    found = []
-    frames = Frames(source)
-    for _ in frames:
-        if frames.time is None:
-            raise ValueError(f"{source} does not say when its frames are shown, which this network needs")
-        found.append(frames.time)
-    return found
-
-
 def files(
     network: Network,
     sources: Sequence[Path],
@@ -133,23 +120,27 @@ def files(
 ) -> list[Outcome[int, dict[str, Any]]]:
     """`predict` on video files, and a picture of each; item i of the outcomes is i, its value says what was found."""
     from amstel.media.draw import annotate
-    from amstel.media.reading import read
-    from amstel.media.writing import write
+    from amstel.media.reading import read_with_times
+    from amstel.media.writing import VideoWriter
 
     def work(number: int) -> dict[str, Any]:
         source, target = sources[number], targets[number]
         _files.distinct(target, source, argument="output")
-        times = None
-        if network.settings.fps:
-            times = _times(source)
-        frames = read(source)
+        frames, times = read_with_times(source)
+        if network.settings.fps and times is None:
+            if len(frames) > 1:
+                raise ValueError(f"{source} does not say when its frames are shown, which this network needs")
+            times = [0.0]
         found = predict(network, frames, times=times)
         order = found.probabilities.argsort(descending=True).tolist()
         share = {network.classes[k]: found.probabilities[k].item() for k in order}
         caption = f"{network.classes[order[0]]}  {100 * found.probabilities[order[0]]:.0f} %"
         pictures = annotate(frames, found.attention, found.boxes, caption=caption)
-        with _files.replacing(target) as temporary:
-            write(temporary, pictures)
+        # As fast as the input, or 12 a second where that is of pictures without times.
+        rate = 12.0 if times is None or not times[-1] else (len(times) - 1) / times[-1]
+        with VideoWriter(target, rate, inputs=[source]) as writer:
+            for k, picture in enumerate(pictures.numpy()):
+                writer.write(picture, None if times is None else times[k])
         boxes = None if found.boxes is None else found.boxes.tolist()
         return {"input": str(source), "output": str(target), "probabilities": share, "boxes": boxes}
 

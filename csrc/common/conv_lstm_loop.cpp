@@ -1,0 +1,288 @@
+// conv_lstm and conv_lstm_cell where no Python is: a C++ program that loads this library and runs
+// an exported model. They are put together from PyTorch's convolutions and the operators of this
+// library, so that one source serves every device. With Python the kernels of
+// python/amstel/ops/_conv_lstm.py go first, which also keep what a gradient needs.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "common/conv_lstm_check.h"
+#include "common/stable.h"
+
+namespace amstel {
+namespace {
+
+using Sizes = std::vector<int64_t>;
+using torch::headeronly::MemoryFormat;
+using torch::stable::detail::from;
+
+constexpr double kLarge = 16;  // as LARGE in _conv_lstm.py says
+
+template <class... Args>
+std::array<StableIValue, sizeof...(Args)> dispatch(const char* op, const char* overload,
+                                                   const Args&... args) {
+  std::array<StableIValue, sizeof...(Args)> stack{from(args)...};
+  STABLE_TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher(op, overload, stack.data(), TORCH_ABI_VERSION));
+  return stack;
+}
+
+Tensor taken(StableIValue value) { return torch::stable::detail::to<Tensor>(value); }
+
+template <class... Args>
+Tensor call(const char* op, const char* overload, const Args&... args) {
+  return taken(dispatch(op, overload, args...)[0]);
+}
+
+Tensor as(const Tensor& t, const Sizes& sizes) { return torch::stable::view(t, sizes); }
+
+Tensor part(const Tensor& t, int64_t start, int64_t length) {
+  Tensor whole = t;
+  return torch::stable::narrow(whole, 0, start, length);
+}
+
+Tensor at(const Tensor& t, int64_t index) { return torch::stable::select(t, 0, index); }
+
+Tensor last(const Tensor& t) {  // [..., C, H, W] as contiguous [..., H, W, C]
+  Sizes order;
+  for (int64_t d = 0; d < t.dim() - 3; ++d) order.push_back(d);
+  for (const int64_t d : {2, 1, 3}) order.push_back(t.dim() - d);
+  return torch::stable::contiguous(call("aten::permute", "", t, order));
+}
+
+// What nobody asks a gradient of: there is none here, as there is none of the other operators
+// without Python.
+Tensor detached(const Tensor& t) { return call("aten::detach", "", t); }
+OptionalTensor detached(const OptionalTensor& t) {
+  return t ? OptionalTensor(detached(*t)) : std::nullopt;
+}
+
+double number(const Tensor& t) {
+  const Tensor wide = torch::stable::to(t, ScalarType::Double);
+  return *static_cast<const double*>(wide.const_data_ptr());
+}
+
+// The largest magnitude on the CPU; NaN or infinity if there is any.
+double largest(const OptionalTensor& t) {
+  if (!t || t->numel() == 0) return 0;
+  const auto ends = dispatch("aten::aminmax", "", *t, std::optional<int64_t>(), false);
+  const double low = number(taken(ends[0])), high = number(taken(ends[1]));
+  return std::isnan(low) ? low : std::max(-low, high);
+}
+
+// PyTorch's convolution of contiguous [n, H, W, channels]; an even kernel pads one more below and
+// to the right.
+class Convolution {
+ public:
+  Convolution(const Tensor& weight, OptionalTensor bias, int64_t dilation, bool same)
+      : weight_(torch::stable::contiguous(weight, MemoryFormat::ChannelsLast)),
+        bias_(std::move(bias)),
+        dilation_(2, dilation) {
+    for (const int64_t d : {2, 3}) {
+      const int64_t total = same ? dilation * (weight.size(d) - 1) : 0;
+      padding_.push_back(total / 2);
+      odd_.push_back(total % 2);
+    }
+  }
+
+  Tensor operator()(const Tensor& x) const {
+    Tensor padded = x;
+    if (odd_[0] || odd_[1])
+      padded = torch::stable::pad(x, Sizes{0, 0, 0, odd_[1], 0, odd_[0]}, "constant", 0.0);
+    const Tensor first = call("aten::permute", "", padded, Sizes{0, 3, 1, 2});
+    const Tensor y = call("aten::convolution", "", first, weight_, bias_, Sizes{1, 1}, padding_,
+                          dilation_, false, Sizes{0, 0}, int64_t{1});
+    return last(y);
+  }
+
+ private:
+  Tensor weight_;
+  OptionalTensor bias_;
+  Sizes dilation_, padding_, odd_;
+};
+
+void check_floats(const char* op, const char* name, const Tensor& t, const Sizes& sizes,
+                  ScalarType dtype, const Tensor& like) {
+  bool right = t.scalar_type() == dtype && t.dim() == static_cast<int64_t>(sizes.size());
+  for (int64_t d = 0; right && d < t.dim(); ++d) right = t.size(d) == sizes[d];
+  std::ostringstream wanted;
+  for (const int64_t& size : sizes) wanted << (&size != sizes.data() ? ", " : "") << size;
+  AMSTEL_CHECK(right, op, ": `", name, "` must be ", torch::headeronly::toString(dtype), " [",
+               wanted.str(), "], got ", describe(t));
+  check_same_device(op, like, name, t);
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor, Tensor> conv_lstm(Tensor x, Tensor weight_ih, Tensor weight_hh,
+                                             OptionalTensor bias, OptionalTensor h0,
+                                             OptionalTensor c0, OptionalTensor mask,
+                                             OptionalTensor peephole, int64_t dilation,
+                                             std::string padding, std::string algorithm,
+                                             std::string keep) {
+  const char* op = "conv_lstm";
+  const bool whole = keep == "output", same = padding == "same";
+  AMSTEL_CHECK(whole || keep == "last", op,
+               ": `keep` must be \"output\" or \"last\" without Python, got \"", keep, "\"");
+  AMSTEL_CHECK(same || padding == "valid", op, ": `padding` must be \"same\" or \"valid\", got \"",
+               padding, "\"");
+  AMSTEL_CHECK(dilation >= 1, op, ": `dilation` must be at least 1, got ", dilation);
+  const ScalarType dtype = x.scalar_type(), sum = sum_dtype(dtype);
+  AMSTEL_CHECK(x.dim() == 5 && is_float(dtype) && x.size(0) > 0, op,
+               ": `x` must be a floating-point [T >= 1, N, C_in, H, W], got ", describe(x));
+  AMSTEL_CHECK(weight_hh.dim() == 4 && weight_hh.size(0) == 4 * weight_hh.size(1), op,
+               ": `weight_hh` must be [4C, C, k, k], got ", describe(weight_hh));
+  AMSTEL_CHECK(weight_ih.dim() == 4, op, ": `weight_ih` must be [4C, C_in, k, k], got ",
+               describe(weight_ih));
+  const int64_t steps = x.size(0), items = x.size(1), inputs = x.size(2);
+  const int64_t hidden = weight_hh.size(1), gates = 4 * hidden;
+  const int64_t kernel[2] = {weight_ih.size(2), weight_ih.size(3)};
+  int64_t size[2] = {x.size(3), x.size(4)};
+  for (int d = 0; d < 2 && !same; ++d) size[d] -= dilation * (kernel[d] - 1);
+  AMSTEL_CHECK(size[0] >= 0 && size[1] >= 0, op, ": `x` is smaller than `weight_ih`, got ",
+               describe(x));
+  check_floats(op, "weight_ih", weight_ih, {gates, inputs, kernel[0], kernel[1]}, dtype, x);
+  check_floats(op, "weight_hh", weight_hh, {gates, hidden, weight_hh.size(2), weight_hh.size(3)},
+               dtype, x);
+  const Sizes state{items, hidden, size[0], size[1]};
+  if (bias) check_floats(op, "bias", *bias, {gates}, dtype, x);
+  if (h0) check_floats(op, "h", *h0, state, dtype, x);
+  if (c0) check_floats(op, "c", *c0, state, sum, x);
+  if (mask) check_floats(op, "mask", *mask, {steps, items}, ScalarType::Bool, x);
+  if (peephole) check_floats(op, "peephole", *peephole, {3, hidden}, peephole->scalar_type(), x);
+
+  x = detached(x), weight_ih = detached(weight_ih), weight_hh = detached(weight_hh);
+  bias = detached(bias), h0 = detached(h0), c0 = detached(c0);
+  if (peephole) peephole = torch::stable::contiguous(torch::stable::to(detached(*peephole), sum));
+
+  // Winograd's algorithm where _conv_lstm.py has it, but for bfloat16, and for the recurrent
+  // convolution alone unless x may join in.
+  const auto three = [](const Tensor& w) { return w.size(2) == 3 && w.size(3) == 3; };
+  const bool forced = algorithm == "winograd";
+  bool winograd =
+      forced || (algorithm == "auto" && x.is_cpu() && three(weight_hh) && dilation == 1 &&
+                 hidden >= 8 && (dtype == ScalarType::Float || dtype == ScalarType::Half));
+  bool join = false;
+  if (winograd) {
+    const double large = std::max(largest(x), largest(h0)), before = largest(h0);
+    const bool finite = std::isfinite(large + largest(x) + largest(c0));
+    winograd = forced || (finite && before <= kLarge);
+    join = winograd && three(weight_ih) && same && (forced || (finite && large <= kLarge));
+  }
+
+  const Tensor xs = last(x);
+  const auto frames = [&](int64_t count, int64_t channels, ScalarType type) {
+    return empty(x, {count, items, size[0], size[1], channels}, type);
+  };
+  Tensor h = frames(whole ? steps + 1 : 2, hidden, dtype), c = frames(1, hidden, sum);
+  const int64_t held = h.size(0);
+  const auto begin = [](const OptionalTensor& from, Tensor to) {
+    if (from)
+      torch::stable::copy_(to, last(*from));
+    else
+      torch::stable::zero_(to);
+  };
+  begin(h0, at(h, 0));
+  begin(c0, at(c, 0));
+
+  OptionalTensor wide_bias, packed;
+  if (winograd) {
+    Tensor weight = weight_hh;
+    if (join) weight = call("aten::cat", "", std::vector<Tensor>{weight_hh, weight_ih}, int64_t{1});
+    weight = torch::stable::contiguous(torch::stable::to(weight, ScalarType::Float));
+    packed = call("amstel::winograd_weight", "", weight, false, true);
+    if (bias) wide_bias = torch::stable::contiguous(torch::stable::to(*bias, ScalarType::Float));
+  }
+  const Convolution recurrent(weight_hh, std::nullopt, dilation, true);
+  const Convolution input(weight_ih, bias, dilation, same);
+
+  // The gates of the input, of as many steps at once as 16 MB hold (on CUDA 256).
+  const int64_t pixels = items * size[0] * size[1];
+  const int64_t bytes = pixels * gates * static_cast<int64_t>(x.element_size());
+  const int64_t chunk = std::max<int64_t>(1, (x.is_cpu() ? 1 << 24 : 1 << 28) / (bytes + 1));
+  const Tensor c_now = at(c, 0);
+  const Sizes rows{pixels, hidden};
+  OptionalTensor hoisted;
+  for (int64_t t = 0; t < steps; ++t) {
+    if (t % chunk == 0 && !join) {
+      const Tensor some = part(xs, t, std::min(chunk, steps - t));
+      const Tensor flat = as(some, {some.size(0) * items, x.size(3), x.size(4), inputs});
+      hoisted = as(input(flat), {some.size(0), items, size[0], size[1], gates});
+    }
+    OptionalTensor mine;
+    if (hoisted) mine = at(*hoisted, t % chunk);
+    const Tensor source = at(h, t % held);
+    Tensor target = at(h, (t + 1) % held);
+    OptionalTensor before;
+    if (mask) before = torch::stable::clone(c_now);
+    if (winograd) {
+      OptionalTensor joined;
+      if (join) joined = at(xs, t);
+      dispatch("amstel::winograd_lstm", "", source, joined, *packed, mine,
+               join ? wide_bias : std::nullopt, c_now, peephole, target, c_now, OptionalTensor());
+    } else {
+      const OptionalTensor more = as(recurrent(source), {pixels, gates});
+      dispatch("amstel::conv_lstm_gates", "", as(*mine, {pixels, gates}), more, as(c_now, rows),
+               peephole, as(target, rows), as(c_now, rows), OptionalTensor());
+    }
+    if (mask) {
+      const Tensor on = as(torch::stable::contiguous(at(*mask, t)), {items, 1, 1, 1});
+      Tensor cell = c_now;
+      torch::stable::copy_(target, call("aten::where", "self", on, target, source));
+      torch::stable::copy_(cell, call("aten::where", "self", on, cell, *before));
+    }
+  }
+  // The frame before the last one is not part of the result.
+  if (!whole) h = torch::stable::clone(part(h, steps % 2, 1));
+  return {h, c, frames(0, gates, dtype)};
+}
+
+std::tuple<Tensor, Tensor> conv_lstm_cell(Tensor gates, Tensor c, OptionalTensor peephole) {
+  const char* op = "conv_lstm_cell";
+  const ScalarType dtype = gates.scalar_type(), sum = sum_dtype(dtype);
+  AMSTEL_CHECK(gates.dim() == 4 && gates.size(1) % 4 == 0 && is_float(dtype), op,
+               ": `gates` must be a floating-point [N, 4C, H, W], got ", describe(gates));
+  const int64_t n = gates.size(0), hidden = gates.size(1) / 4;
+  const int64_t height = gates.size(2), width = gates.size(3);
+  const bool narrow = c.scalar_type() == dtype && !gates.is_cpu();
+  check_floats(op, "c", c, {n, hidden, height, width}, narrow ? dtype : sum, gates);
+  if (peephole)
+    check_floats(op, "peephole", *peephole, {3, hidden}, peephole->scalar_type(), gates);
+  // Laid out as the gates: of a contiguous tensor an image is a row, of another one a pixel.
+  const bool images = gates.is_contiguous();
+  gates = detached(gates), c = detached(c);
+  if (!images) gates = last(gates), c = last(c);
+  c = torch::stable::contiguous(c);
+  const int64_t pixels = height * width, count = images ? n : n * pixels;
+  const int64_t inner = images ? hidden * pixels : hidden;
+  if (peephole) {
+    Tensor weights = torch::stable::to(detached(*peephole), sum);
+    if (images) {
+      weights =
+          call("aten::expand", "", as(weights, {3, hidden, 1}), Sizes{3, hidden, pixels}, false);
+      weights = torch::stable::reshape(weights, Sizes{3, inner});
+    }
+    peephole = torch::stable::contiguous(weights);
+  }
+  Tensor h = empty(c, {count, inner}, dtype), c_out = empty(c, {count, inner}, c.scalar_type());
+  dispatch("amstel::conv_lstm_gates", "", as(gates, {count, 4 * inner}), OptionalTensor(),
+           as(c, {count, inner}), peephole, h, c_out, OptionalTensor());
+  const auto shaped = [&](const Tensor& t) {
+    if (images) return as(t, {n, hidden, height, width});
+    return call("aten::permute", "", as(t, {n, height, width, hidden}), Sizes{0, 3, 1, 2});
+  };
+  return {shaped(h), shaped(c_out)};
+}
+
+}  // namespace amstel
+
+// Behind the kernels of every device, which Python registers.
+STABLE_TORCH_LIBRARY_IMPL(amstel, CompositeExplicitAutograd, m) {
+  m.impl("conv_lstm", TORCH_BOX(&amstel::conv_lstm));
+  m.impl("conv_lstm_cell", TORCH_BOX(&amstel::conv_lstm_cell));
+}

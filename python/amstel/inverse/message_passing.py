@@ -1,0 +1,94 @@
+"""Images from few random projections: approximate message passing with a denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from amstel import _check
+from amstel.inverse.model import ForwardModel
+
+
+@torch.no_grad()
+def message_passing(
+    y: Tensor,
+    physics: ForwardModel,
+    denoiser: Callable[[Tensor, Tensor], Tensor],
+    initial: Tensor,
+    *,
+    steps: int = 60,
+    damping: float = 0.6,
+    seed: int = 0,
+) -> Tensor:
+    r"""The image x behind P random projections y = A x + noise, where P is much less than the pixels of the image.
+
+    .. code-block:: text
+
+        level = |r| / sqrt(P)      d = denoiser(x + A^T r, level)      div = trace of the denoiser's derivative
+        x <- damping x + (1 - damping) d      r <- y - A x + (1 - damping) r div / P
+
+    For random A the term with div makes of the error of x + A^T r white noise of that level, which is what a denoiser is made
+    for; `plug_and_play` has aliasing there that it takes for structure. Where it does not come nearer to the measurements
+    than it began, an image stays as it was.
+
+    Args:
+        y: [N, P].
+        physics: `RandomProjection` or `StructuredProjection`; any of random rows and columns of about norm 1, as theirs of
+            the examples are.
+        denoiser: (images, levels [N]) -> images, for Gaussian noise of that standard deviation.
+        initial: [N, C, H, W], such as by `total_variation`: the first level should be one that the denoiser knows.
+        steps: each with two calls of the denoiser.
+        damping: >= 0, below 1: the more, the slower and the steadier; 0 for a denoiser that is exactly right for what is
+            looked for, more for a network.
+        seed: of the random change by which `div` is found.
+
+    Returns:
+        The images, without a gradient.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
+    Source: C. Metzler, A. Maleki, R. Baraniuk, From Denoising to Compressed Sensing, IEEE TIT 62, 2016.
+
+    Example:
+        >>> physics = amstel.inverse.StructuredProjection((1, 16, 16), 64, sigma=0.01)
+        >>> mean = lambda x, levels: torch.nn.functional.avg_pool2d(x, 3, 1, 1)
+        >>> y = physics(torch.full((1, 1, 16, 16), 0.5))
+        >>> amstel.inverse.message_passing(y, physics, mean, torch.zeros(1, 1, 16, 16)).shape
+        torch.Size([1, 1, 16, 16])
+    """
+    if not isinstance(physics, ForwardModel):
+        _check.fail_type("physics", "a ForwardModel", physics)
+    if not callable(denoiser):
+        _check.fail_type("denoiser", "a function of images and levels", denoiser)
+    steps = _check.integer("steps", steps, 1)
+    if _check.number("damping", damping, "a number >= 0 and < 1", least=0) >= 1:
+        _check.fail("damping", "a number >= 0 and < 1", damping)
+    generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
+    start = physics.adjoint(_check.tensor("y", y, "measurements, a tensor [N, P]"))
+    if _check.tensor("initial", initial, "images as of the physics").shape != start.shape:
+        _check.fail("initial", f"images {list(start.shape)}", initial)
+    x = initial.to(start)
+    rest = y - physics(x)
+    first = _level(rest)
+    for _ in range(steps):
+        level = _level(rest).clamp_min(1e-4)
+        noisy = x + physics.adjoint(rest)
+        found = denoiser(noisy, level)
+        if found.shape != x.shape:
+            _check.fail("denoiser", f"a function to images {list(x.shape)}", found)
+        signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
+        change = 0.1 * level.reshape(-1, *(1,) * (x.dim() - 1)) * signs
+        slope = ((denoiser(noisy + change, level) - found) / change).flatten(1).sum(1)
+        x = damping * x + (1 - damping) * found
+        slope = (slope / y[0].numel()).reshape(-1, *(1,) * (y.dim() - 1))
+        rest = y - physics(x) + (1 - damping) * slope * rest
+    better = (_level(y - physics(x)) <= first).reshape(-1, *(1,) * (x.dim() - 1))
+    return torch.where(better, x, initial.to(start))
+
+
+def _level(rest: Tensor) -> Tensor:
+    """[N]."""
+    return rest.flatten(1).square().mean(1).sqrt()

@@ -1,0 +1,148 @@
+"""Magnetic resonance imaging along any trajectory, spirals and spokes, by the transforms of torchkbnufft."""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from amstel import _check
+from amstel._optional import need
+from amstel.inverse._checks import COMPLEX
+from amstel.inverse.model import ForwardModel, Normal, Prepared, Sigma
+
+
+class NonCartesianMRI(ForwardModel):
+    r"""A x = F (S_c x) for every coil c, with F the Fourier transform at any points of k-space.
+
+    .. code-block:: text
+
+        (F x)_k = sum over r of x(r) exp(-i w_k r) / sqrt(H W)      r from the middle of the image, H // 2, W // 2
+
+    With the points of the grid, w = 2 pi (n - N // 2) / N, this is the centered orthonormal transform of `MRI`. It is
+    interpolated from a grid of twice the size (Kaiser-Bessel, 6 points), right to about 0.001; the adjoint is exact to rounding.
+
+    Args:
+        trajectory: w, real [2, K], radians per pixel from -pi to pi, along rows (dimension H) and along columns.
+        image_shape: (H, W).
+        sensitivities: S, complex [coils, H, W] or [N, coils, H, W] (N may be 1); None: one coil, S = 1.
+        sigma: of the real and of the imaginary part; see `ForwardModel`.
+
+    Shapes: x complex [N, H, W], y complex [N, coils, K], complex128 or complex64.
+
+    Complexity: 2 coils transforms of 2H x 2W and 72 coils K multiplications a gradient.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+        ImportError: torchkbnufft is missing, of the extra [nufft].
+
+    Source: M. Muckley et al., TorchKbNufft: A High-Level, Hardware-Agnostic Non-Uniform Fast Fourier Transform, ISMRM Workshop
+    on Data Sampling and Image Reconstruction, 2020; J. Fessler, B. Sutton, IEEE TSP 51, 2003.
+
+    Example: 34 spokes of an image of 32x32.
+        >>> angle, radius = torch.arange(34) * torch.pi / 34, torch.linspace(-torch.pi, torch.pi, 64)
+        >>> spokes = torch.stack([torch.outer(angle.sin(), radius), torch.outer(angle.cos(), radius)]).flatten(1)
+        >>> physics = amstel.inverse.NonCartesianMRI(spokes, (32, 32), sigma=0.01)
+        >>> physics(torch.ones(1, 32, 32, dtype=torch.complex64)).shape
+        torch.Size([1, 1, 2176])
+    """
+
+    complex_images = True
+    trajectory: Tensor
+    sensitivities: Tensor | None
+
+    def __init__(
+        self,
+        trajectory: Tensor,
+        image_shape: Sequence[int],
+        sensitivities: Tensor | None = None,
+        sigma: Sigma = 1.0,
+    ):
+        super().__init__(sigma)
+        _library()
+        expected = "real [2, K], radians per pixel from -pi to pi"
+        _check.dense("trajectory", trajectory, expected)
+        if trajectory.dim() != 2 or trajectory.shape[0] != 2 or not trajectory.is_floating_point():
+            _check.fail("trajectory", expected, trajectory)
+        if not trajectory.is_meta and not bool((trajectory.abs() <= math.pi * (1 + 1e-6)).all()):
+            raise ValueError(f"`trajectory` must be {expected}, got up to {trajectory.abs().max():g}")
+        if not isinstance(image_shape, Sequence) or isinstance(image_shape, str):
+            _check.fail_type("image_shape", "two integers (H, W)", image_shape)
+        self.image_shape = tuple(
+            _check.integer("image_shape", n, 1, "two integers (H, W)") for n in image_shape
+        )
+        if len(self.image_shape) != 2:
+            _check.fail("image_shape", "two integers (H, W)", image_shape)
+        if sensitivities is not None:
+            h, w = self.image_shape
+            expected = f"complex64 or complex128 [coils, {h}, {w}] or [N, coils, {h}, {w}]"
+            _check.dense("sensitivities", sensitivities, expected)
+            fits = sensitivities.dim() in (3, 4) and tuple(sensitivities.shape[-2:]) == (h, w)
+            if not fits or sensitivities.dtype not in COMPLEX:
+                _check.fail("sensitivities", expected, sensitivities)
+        self.register_buffer("trajectory", trajectory.detach().double(), persistent=False)
+        self.register_buffer("sensitivities", sensitivities, persistent=False)
+        self._made: dict[tuple, Any] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self._maps("x", x)
+        images = x[:, None] if maps is None else maps * x[:, None]
+        return self._transform("KbNufft", x)(images, self._points(x)) / math.sqrt(math.prod(self.image_shape))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        maps = self._maps("y", y)
+        images = self._transform("KbNufftAdjoint", y)(y, self._points(y))
+        images = images if maps is None else maps.conj() * images
+        return images.sum(1) / math.sqrt(math.prod(self.image_shape))
+
+    def prepare(self, y: Tensor) -> Prepared:
+        return Normal(self, y)
+
+    def _points(self, like: Tensor) -> Tensor:
+        return self.trajectory.to(like.real.dtype)
+
+    def _transform(self, name: str, like: Tensor) -> Any:
+        """Of torchkbnufft; its tables depend on dtype and device."""
+        key = name, like.dtype, like.device
+        if key not in self._made:
+            made = getattr(_library(), name)
+            self._made[key] = made(self.image_shape, dtype=like.dtype, device=like.device)
+        return self._made[key]
+
+    def _maps(self, name: str, given: Any) -> Tensor | None:
+        """The sensitivities in the dtype of `given`, which is checked."""
+        maps, (h, w) = self.sensitivities, self.image_shape
+        coils = 1 if maps is None else maps.shape[-3]
+        shape = (h, w) if name == "x" else (coils, self.trajectory.shape[1])
+        expected = f"complex64 or complex128 [N, {', '.join(map(str, shape))}]"
+        _check.dense(name, given, expected)
+        if given.dtype not in COMPLEX or tuple(given.shape[1:]) != shape:
+            _check.fail(name, expected, given)
+        self._check_device(given)
+        if maps is None:
+            return None
+        if not maps.is_complex():
+            _check.fail("sensitivities", "complex (was the model sent `.to` a real dtype?)", maps)
+        if maps.dim() == 4 and maps.shape[0] not in (1, given.shape[0]):
+            _check.fail("sensitivities", f"of 1 or {given.shape[0]} images, as `{name}`", maps)
+        return maps.to(given.dtype)
+
+    def _image_shape(self) -> tuple[int, ...]:
+        maps = self.sensitivities
+        batch = maps.shape[0] if maps is not None and maps.dim() == 4 else 1
+        return max(batch, self._batch()), *self.image_shape
+
+
+def _library() -> Any:
+    """torchkbnufft, which compiles TorchScript when it is imported."""
+    # PyG puts a Python function in place of torch.index_select, which TorchScript cannot compile.
+    plain = getattr(sys.modules.get("torch_geometric.hash_tensor"), "_old_index_select", torch.index_select)
+    with warnings.catch_warnings(), mock.patch.object(torch, "index_select", plain):
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, about TorchScript
+        return need("torchkbnufft", extra="nufft", purpose="amstel.inverse.NonCartesianMRI")
