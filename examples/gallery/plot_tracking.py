@@ -19,6 +19,5 @@ for ax, t in zip(axes, (5, 30, 49), strict=True):
     amstel.plot.tracks(frames[t], {"SINT": boxes[: t + 1], "truth": truth[: t + 1]}, axes=ax)
     ax.set_title(f"frame {t}")
 visible = ~hidden
-print(
-    f"mean overlap {amstel.tracking.evaluate(boxes[visible], truth[visible]).mean_iou:.2f} while it is visible"
-)
+scores = amstel.tracking.evaluate(boxes[visible], truth[visible])
+print(f"mean overlap {scores.mean_iou:.2f} while it is visible")

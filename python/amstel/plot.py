@@ -180,11 +180,12 @@ def confusion(matrix: Any, classes: Sequence[str], *, axes: Axes | None = None) 
     axes = _axes(axes)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="answer", ylabel="class")
+    axes.set(xlabel="predicted class", ylabel="true class")
     ticks = range(len(names)) if len(names) <= 40 else []
     shown = names if len(names) <= 40 else []
     small = 6 if len(names) > 12 else None
-    axes.set_xticks(ticks, shown, rotation=45 if len(names) <= 12 else 90, ha="right", fontsize=small)
+    turn, side = (45, "right") if len(names) <= 12 else (90, "center")
+    axes.set_xticks(ticks, shown, rotation=turn, ha=side, fontsize=small)
     axes.set_yticks(ticks, shown, fontsize=small)
     if len(names) <= 12:
         for row, column in np.ndindex(*counts.shape):
