@@ -67,7 +67,7 @@ OPTIONS: dict[str, Any] = {
     },
     "features": {"parser": values.positive, "help": "channels", **_usual("features")},
     "steps": {"parser": values.positive, "help": "inference steps", **_usual("steps")},
-    "stride": {"parser": values.positive, "help": "stride of the first layer of conv", **_usual("stride")},
+    "stride": {"parser": values.positive, "help": "stride of conv's first layer", **_usual("stride")},
     "depth": {
         "parser": values.positive,
         "help": "layers between the recurrent ones; unet: blocks per scale",
