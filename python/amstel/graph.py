@@ -74,8 +74,9 @@ class Graph(Matrix):
         _check.tensor("edge_index", edge_index, expected)
         size = 0
         if type(edge_index) is not Tensor and hasattr(edge_index, "as_tensor"):  # PyG's EdgeIndex
-            size = max((known for known in edge_index.sparse_size() if known is not None), default=0)
-            edge_index = edge_index.as_tensor()
+            index: Any = edge_index
+            size = max((known for known in index.sparse_size() if known is not None), default=0)
+            edge_index = index.as_tensor()
         if (
             edge_index.dim() != 2
             or edge_index.shape[0] != 2

@@ -39,7 +39,7 @@ class Command(TyperCommand):
         super().__init__(*arguments, **named)
         for p in self.params:
             if isinstance(p, TyperArgument):  # NAME and its help, without the type in Python's words
-                p.display_type_rich = lambda ctx: ""  # type: ignore[method-assign, assignment]
+                p.display_type_rich = lambda ctx: ""  # type: ignore[method-assign]
                 p.get_usage_pieces = functools.partial(_usage, p)  # type: ignore[method-assign]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

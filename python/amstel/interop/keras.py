@@ -114,7 +114,8 @@ def _one_operation(
     flat = x.dim() == 4  # one dimension is a picture of one row
     if flat:
         x, kernels, h, c = x.unsqueeze(3), [k.unsqueeze(2) for k in kernels], h.unsqueeze(2), c.unsqueeze(2)
-    output, state = conv_lstm(x, *kernels, bias, (h, c), padding=padding, return_sequences=whole)
+    weight_ih, weight_hh = kernels
+    output, state = conv_lstm(x, weight_ih, weight_hh, bias, (h, c), padding=padding, return_sequences=whole)
     if flat:
         return output.squeeze(-2), (state[0].squeeze(-2), state[1].squeeze(-2))
     return output, state

@@ -227,8 +227,8 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
             _files.write_text(partial, _csv(numbers[:done], times, tracks))
             if isinstance(error, (ValueError, OSError)):
                 # Not its own class: that of a text that cannot be decoded takes five arguments.
-                kind = OSError if isinstance(error, OSError) else ValueError
-                raise kind(f"{error} (the boxes of {done} frames before it are in {partial})") from error
+                known = OSError if isinstance(error, OSError) else ValueError
+                raise known(f"{error} (the boxes of {done} frames before it are in {partial})") from error
             print_warning(f"the boxes of the first {done} frames are in {partial}")
         raise
     return _record(source, numbers, tracks)
