@@ -273,7 +273,7 @@ def test_roi_pool(env, images, channels, size, boxes, output, scale, spread, lay
     boxes=st.integers(0, 6),
     output=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     scale=st.sampled_from([1.0, 0.5, 1 / 16, 3.7]),
-    spread=st.sampled_from([1.0, 10.0, 100.0]),
+    spread=st.sampled_from([1.0, 10.0]),
     sampling=st.integers(-1, 3),
     aligned=st.booleans(),
     layout=LAYOUTS,
