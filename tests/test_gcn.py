@@ -13,6 +13,7 @@ import amstel.apps.graphs.karate
 import amstel.apps.graphs.problem as problem_of
 import amstel.apps.graphs.train as recipe
 import amstel.data
+import amstel.interop.dgl
 import amstel.nn
 from amstel.nn import (
     GCN,
