@@ -84,10 +84,10 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "bool bias) -> Tensor sums");
 
   // ConvLSTM over a sequence x [T, N, C_in, H, W], put together in python/amstel/ops/_conv_lstm.py
-  // (without Python: common/conv_lstm_loop.cpp) from the operators here and PyTorch's convolutions; h, c [N, C, H, W], mask [T, N]: where false
-  // a step keeps its state. Returns the histories of h and c and the activated gates, channels last
-  // and with the initial state first, as long as `keep` asks: "last" [1 step], "output" [h],
-  // "state" [h and c], "gates" [all].
+  // (without Python: common/conv_lstm_loop.cpp) from the operators here and PyTorch's convolutions;
+  // h, c [N, C, H, W], mask [T, N]: where false a step keeps its state. Returns the histories of h
+  // and c and the activated gates, channels last and with the initial state first, as long as
+  // `keep` asks: "last" [1 step], "output" [h], "state" [h and c], "gates" [all].
   m.def(
       "conv_lstm(Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor? bias, Tensor? h, Tensor? c, "
       "Tensor? mask, Tensor? peephole, int dilation, str padding, str algorithm, str keep) -> "
