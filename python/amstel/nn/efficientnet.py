@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from amstel import _check
 from amstel.nn._placed import Placed
+from amstel.ops._raw import channels_last
 
 # Expansion, kernel, stride and channels of the blocks up to stride 16.
 _BLOCKS = (
@@ -113,7 +114,7 @@ class EfficientNetLite(nn.Module, metaclass=Placed):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         # Channels are (value - 127) / 128 in the training of the weights.
-        x = (x * (255 / 128) - 127 / 128).contiguous(memory_format=torch.channels_last)
+        x = channels_last(x * (255 / 128) - 127 / 128)
         x = F.relu6(self.stem(x), inplace=True)
         maps = []
         for n, block in enumerate(self.blocks):

@@ -19,6 +19,7 @@ from amstel._torch import autocast_dtype, is_exporting
 from amstel.nn._placed import Placed
 from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.unet import RecurrentUNet
+from amstel.ops._raw import channels_last
 from amstel.ops._winograd import conv3x3
 from amstel.reference.rim import as_complex, psi
 
@@ -259,7 +260,7 @@ class RIM(nn.Module, metaclass=Placed):
         level = level if level.dim() == 4 else level.reshape(-1, 1, 1, 1)
         c = given.shape[1] - self.channels
         parts = [given[:, :c], given[:, c:] * level.square(), level.expand(n, 1, height, width)]
-        return torch.cat(parts, 1).contiguous(memory_format=torch.channels_last)
+        return channels_last(torch.cat(parts, 1))
 
     def _unit(self, unit: nn.Module, x: Tensor, h: Tensor | None) -> Tensor:
         return unit(x, h) if self.recurrent else unit(x)
@@ -340,7 +341,7 @@ class RIM(nn.Module, metaclass=Placed):
             gradient = network_input(eta, self.link)[:, c:]
         if not self.use_estimate:
             return gradient
-        return torch.cat([eta, gradient], 1).contiguous(memory_format=torch.channels_last)
+        return channels_last(torch.cat([eta, gradient], 1))
 
     def _images(self, name: str, x: Tensor) -> Tensor:
         expected = f"floating-point [N, {self.channels}, H, W]" + (

@@ -53,6 +53,11 @@ def dispatched() -> bool:
     return _are_transforms_active() or forward_ad._current_level >= 0 or _is_tracing()
 
 
+def channels_last(t: Tensor) -> Tensor:
+    """t with neighboring channels; as it is beneath torch.vmap, which knows of no such layout."""
+    return t if transformed() else t.contiguous(memory_format=torch.channels_last)
+
+
 def tracked(*tensors: Any) -> bool:
     """Whether reverse mode will ask for a gradient of one of these."""
     if torch.is_grad_enabled():
@@ -128,7 +133,7 @@ def forward_mode(function: Any, jvp: Callable) -> Callable[..., Any]:
 
 def _call(op: Any, plain: Callable | None) -> Callable:
     def call(*args: Any) -> Any:
-        if is_compiling() or dispatched():
+        if is_compiling() or _are_transforms_active() or forward_ad._current_level >= 0 or _is_tracing():
             if torch.onnx.is_in_onnx_export():  # which knows no other operators than its own
                 if not is_exporting():
                     raise ValueError(

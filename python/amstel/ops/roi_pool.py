@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from amstel import _check, _checks
 from amstel._torch import autocast_dtype
 from amstel.ops import _roi_pool
-from amstel.ops._raw import own_gradient
+from amstel.ops._raw import own_gradient, transformed
 from amstel.reference.roi_pool import boxes_to_rois
 
 
@@ -177,7 +178,7 @@ def _widest(features: Sequence[Tensor], query: Tensor) -> tuple[list[Tensor], Te
 
 def _look(rois: Tensor) -> tuple[_roi_pool.Look, _checks.Notes | None]:
     """How the operators look at the boxes, and where they leave what they find."""
-    if _checks.hidden(rois):  # from here, but not from the kernel
+    if not rois.is_cuda or _checks.hidden(rois):  # hidden from here, but not from the kernel
         return (() if _checks.enabled() else (False, None)), None
     how = _checks.how(rois)
     if how == "sync":
@@ -204,7 +205,7 @@ def _rois(boxes: Any, input: Tensor) -> Tensor:
             )
         if boxes.device != input.device:
             _check.fail("boxes", f"on {input.device}", boxes)
-        return boxes.detach()
+        return boxes.detach() if boxes.requires_grad or transformed() else boxes
     if not isinstance(boxes, Sequence) or isinstance(boxes, str):
         raise TypeError(f"`boxes` must be a tensor [K, 5] or a list of [L, 4], got {_check.describe(boxes)}")
     if len(boxes) != input.shape[0]:
@@ -223,6 +224,8 @@ def _rois(boxes: Any, input: Tensor) -> Tensor:
 
 
 def _output_size(size: Any) -> tuple[int, int]:
+    if type(size) is int and size >= 1:
+        return size, size
     pair = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else (size, size)
     if len(pair) != 2:
         _check.fail("output_size", "one or two integers >= 1", size)
@@ -231,4 +234,6 @@ def _output_size(size: Any) -> tuple[int, int]:
 
 
 def _scale(name: str, scale: Any) -> float:
+    if type(scale) is float and 0 < scale < math.inf:
+        return scale
     return float(_check.number(name, scale, "a finite number above 0", above=0))
