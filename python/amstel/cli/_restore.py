@@ -67,7 +67,7 @@ OPTIONS: dict[str, Any] = {
     },
     "features": {"parser": values.positive, "help": "channels", **_usual("features")},
     "steps": {"parser": values.positive, "help": "inference steps", **_usual("steps")},
-    "stride": {"parser": values.positive, "help": "stride of the first layer of conv", **_usual("stride")},
+    "stride": {"parser": values.positive, "help": "stride of the first layer", **_usual("stride")},
     "depth": {
         "parser": values.positive,
         "help": "layers between the recurrent ones; unet: blocks per scale",
@@ -77,13 +77,13 @@ OPTIONS: dict[str, Any] = {
     "batch": {"parser": values.positive, "help": "patches per batch, over all processes", **_usual("batch")},
     "size": {
         "parser": values.positive,
-        "help": "side of a patch in pixels; unet: at first",
+        "help": "side of a patch; unet: at first",
         **_usual("size"),
     },
-    "rounded": {"parser": values.number(0), "help": "unet: share of noisy patches rounded to 8 bits"},
+    "rounded": {"parser": values.number(0), "help": "unet: share rounded to 8 bits"},
     "drawn": {"parser": values.number(0), "help": "unet: share of patches that are drawings"},
     "fixed_size": {"parser": bool, "help": "unet: keep the patch size instead of growing it"},
     "without_estimate": {"parser": bool, "help": "leave the estimate out of the network's input"},
-    "without_state": {"parser": bool, "help": "leave out what is remembered between the steps"},
+    "without_state": {"parser": bool, "help": "leave out the state between steps"},
     "learning_rate": {"parser": values.number(0), "help": "learning rate", **_usual("learning_rate")},
 }
