@@ -77,13 +77,13 @@ OPTIONS: dict[str, Any] = {
     "batch": {"parser": values.positive, "help": "patches per batch, over all processes", **_usual("batch")},
     "size": {
         "parser": values.positive,
-        "help": "side of a patch in pixels; unet: at first",
+        "help": "side of a patch; unet: at first",
         **_usual("size"),
     },
-    "rounded": {"parser": values.number(0), "help": "unet: share of noisy patches rounded to 8 bits"},
+    "rounded": {"parser": values.number(0), "help": "unet: share rounded to 8 bits"},
     "drawn": {"parser": values.number(0), "help": "unet: share of patches that are drawings"},
     "fixed_size": {"parser": bool, "help": "unet: keep the patch size instead of growing it"},
     "without_estimate": {"parser": bool, "help": "leave the estimate out of the network's input"},
-    "without_state": {"parser": bool, "help": "leave out what is remembered between the steps"},
+    "without_state": {"parser": bool, "help": "leave out the state between steps"},
     "learning_rate": {"parser": values.number(0), "help": "learning rate", **_usual("learning_rate")},
 }

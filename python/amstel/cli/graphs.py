@@ -361,11 +361,11 @@ def convert(
         Path, typer.Argument(metavar="FOLDER", parser=values.folder_to_write, help="the folder to write")
     ],
     undirected: Annotated[
-        bool, typer.Option("--undirected", help="every edge in both directions, and each once")
+        bool, typer.Option("--undirected", help="add the reverse of every edge, and drop duplicates")
     ] = False,
     split: Annotated[
         str | None,
-        typer.Option("--split", metavar="S", help="which of the folders in split/ [default: the only one]"),
+        typer.Option("--split", metavar="S", help="folder in split/ to use [default: the only one]"),
     ] = None,
     force: Force = False,
     *,

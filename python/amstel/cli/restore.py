@@ -231,7 +231,7 @@ def train(
         typer.Argument(
             metavar="ROOT",
             parser=values.there,
-            help="folders of images; mri: .npy of magnitudes, and photographs",
+            help="folders of images; mri: .npy of magnitudes",
         ),
     ],
     out: Out,
@@ -249,7 +249,7 @@ def train(
             "--sigma",
             metavar="LOW HIGH",
             parser=values.number(0),
-            help="range of noise levels, 0..255 [default: conv 5 55; unet 0 75]",
+            help="noise levels, 0..255 [default: conv 5 55; unet 0 75]",
         ),
     ] = None,
     validation: Annotated[
