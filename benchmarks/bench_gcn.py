@@ -3,6 +3,8 @@
 PyG stands there as it is and compiled.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,7 +17,12 @@ pytest.importorskip(
 )
 from torch_geometric.nn import GCNConv
 
-SHAPES = graph_shapes({16: False, 32: True, 64: True, 128: False, 256: True}, random=(64,))
+SHAPES = {
+    name: replace(shape, most="F128" in name)
+    for name, shape in graph_shapes(
+        {16: False, 32: True, 64: True, 128: False, 256: True}, random=(64,)
+    ).items()
+}
 PEERS = (Implementation("amstel"), Implementation("PyG"), Implementation("PyG compiled", most=True))
 #: Of both passes; it gained a few percent on larger ones.
 FEWER = (*PEERS[:2], Implementation("PyG compiled", most=True, only=("cora_F16", "fb100_Cornell5_F16")))
@@ -213,7 +220,7 @@ if (data_root() / "planetoid" / "ind.cora.x").exists():
     @suite(
         "gcn",
         "training",
-        {"cora": Shape((200,), (2,), ("cpu",), most=True)},
+        {"cora": Shape((50,), (2,), ("cpu",), most=True)},
         Implementation("amstel"),
         Implementation("PyG"),
     )
@@ -253,8 +260,8 @@ if (data_root() / "planetoid" / "ind.cora.x").exists():
             accuracy["amstel"] = study(cora, "gcn", seeds=[0], settings=settings).mean
 
         def learned(_):
-            """Both reach the accuracy that the paper's protocol does."""
-            assert epochs < 200 or min(accuracy.values()) > 0.78, accuracy
+            """Both learn: the paper's protocol reaches 0.81 after 200 epochs."""
+            assert epochs < 50 or min(accuracy.values()) > 0.7, accuracy
             return torch.zeros(0)
 
         return Work({"amstel": ours, "PyG": peer}, read={"amstel": learned, "PyG": learned})

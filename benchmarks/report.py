@@ -48,7 +48,7 @@ ROWS = [
     Row("GCN layer forward", "gcn-forward-"),
     Row("GCN layer, forward and gradients", "gcn-both-", mean=5.0, short=True),
     Row("loss and gradients of Kipf's GCN, data of Cora's size", "gcn-step-"),
-    Row("200 epochs of Kipf's GCN on Cora", "gcn-training-", mean=5.0),
+    Row("training of Kipf's GCN on Cora", "gcn-training-", mean=5.0),
     Row("CSR from a million edges", "graph-construction-", mean=1.0),
     Row("ConvLSTM forward", "conv_lstm-forward-", mean=1.5, each=1.0, short=True),
     Row("ConvLSTM gradients alone", "conv_lstm-backward-"),
