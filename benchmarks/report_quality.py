@@ -220,11 +220,10 @@ MISSED = """\
 Aims that are missed: NELL, trained without validation labels because the files at hand have none, stays far below the
 paper. The direction of real moving shapes is read to 99 % on frames 8-23, but not on frames 12-19, where exact positions
 do not tell it either. On the one real clip, attention learned from generated motion follows the camera and not the
-player. The tracker reaches an AUC of 0.645 on the nine sequences (0.64 is the aim), but loses Skiing for most of the time, and
-Freeman1 for a part of the time. Grayscale denoising is above the RIM's authors at sigma 15 and 25 and 0.2 dB below them at 50.
-In MRI the network alone is below total variation; plug-and-play with our denoiser of complex images, which `amstel.restore`
-takes, is 1.3 dB above it for columns, 0.3 dB at R5 and 0.1 dB below at R10. From a tenth as many random projections as pixels
-plug-and-play stays 3 dB below it."""
+player. The tracker loses Skiing for most of the time, and Freeman1 for a part of it. Grayscale denoising is above the RIM's authors at
+sigma 15 and 25 and 0.2 dB below them at 50. In MRI the network alone is below total variation for Poisson discs; plug-and-play
+with our denoiser of complex images, which `amstel.restore` uses, is 1.4 dB above it for columns, 0.9 dB at R10, but only 0.5 dB
+at R5, where 1 dB is the aim."""
 
 
 def tables() -> list[str]:

@@ -615,3 +615,9 @@ def test_nothing_that_is_read_is_written_over(capsys, tmp_path, monkeypatch, nam
         assert Path("given.png").read_bytes() == before
     status, _, err = _run(capsys, "in.png", "--output", "new.png", "--json", "new.png")
     assert status == 2 and "must be another file" in err and not Path("new.png").exists()
+
+
+def test_bundled_weights_by_name(tmp_path, capsys, root):
+    image, out = next(iter(sorted((root / "gray").iterdir()))), tmp_path / "out.png"
+    assert cli.main(["restore", str(image), "--sigma", "15", "--weights", "3task", "-o", str(out)]) == 0
+    assert out.is_file() and f"wrote {out}" in capsys.readouterr().out

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from amstel.apps.restoration.settings import TASKS as TRAINED
 from amstel.apps.restoration.settings import USUAL
@@ -31,23 +33,24 @@ def only(task: str, **given: tuple[Any, tuple[str, ...]]) -> None:
             raise ValueError(f"--{name.replace('_', '-')} is for --task {' and '.join(allowed)}")
 
 
-def model(weights: Path | None, device: Any) -> RIM | None:
+def model(weights: str | Path | None, device: Any) -> RIM | None:
     from amstel.apps.restoration import train
+    from amstel.nn import RIM
 
-    return None if weights is None else train.load(weights).to(device)
-
-
-def shipped() -> list[str]:
-    """Names of `RIM.pretrained`."""
-    files = sorted((Path(__file__).parents[1] / "weights").glob("rim_*.safetensors"))
-    return [{"gray_unet": "gray"}.get(file.stem[4:], file.stem[4:]) for file in files]
+    if weights is None:
+        return None
+    return (RIM.pretrained(weights) if isinstance(weights, str) else train.load(weights)).to(device)
 
 
-def start(text: str) -> str | Path:
-    """A checkpoint, or the name of weights that ship."""
-    if Path(text).exists() or text not in shipped():
-        return values.file_there(text)
-    return text
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        parser=values.weights_there,
+        help="a checkpoint, or gray, 3task, ... [default: bundled]",
+    ),
+]
 
 
 def _usual(name: str) -> dict[str, str]:

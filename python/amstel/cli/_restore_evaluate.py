@@ -9,8 +9,8 @@ import typer
 
 from amstel.cli import _values as values
 from amstel.cli._command import Common
-from amstel.cli._family import Force, Weights, new, report
-from amstel.cli._restore import Level, Scale, model, only
+from amstel.cli._family import Force, new, report
+from amstel.cli._restore import Level, Scale, Weights, model, only
 
 
 def evaluate(

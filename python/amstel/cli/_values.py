@@ -194,6 +194,19 @@ def _either(endings: Sequence[str]) -> str:
     return endings[0] if len(endings) == 1 else f"{', '.join(endings[:-1])} or {endings[-1]}"
 
 
-#: Which of these are of what a command reads, and which of what it writes.
-READ = (there, file_there, folder_there)
+def shipped() -> list[str]:
+    """Names of `RIM.pretrained`."""
+    files = sorted((Path(__file__).parents[1] / "weights").glob("rim_*.safetensors"))
+    return [{"gray_unet": "gray"}.get(file.stem[4:], file.stem[4:]) for file in files]
+
+
+def weights_there(text: str) -> str | Path:
+    """A checkpoint, or the name of bundled weights of restoration."""
+    if Path(text).exists() or text not in shipped():
+        return file_there(text)
+    return text
+
+
+#: Which of these are for what a command reads, and which for what it writes.
+READ = (there, file_there, folder_there, weights_there)
 WRITTEN = (file_to_write, json_to_write, folder_to_write, target)

@@ -12,8 +12,8 @@ import typer
 from amstel.apps.restoration.settings import Settings
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
-from amstel.cli._family import Average, Force, Out, Resume, Weights, folder_of, new, report, with_plan
-from amstel.cli._restore import OPTIONS, TASKS, Level, Scale, level, model, only, start
+from amstel.cli._family import Average, Force, Out, Resume, folder_of, new, report, with_plan
+from amstel.cli._restore import OPTIONS, TASKS, Level, Scale, Weights, level, model, only
 from amstel.cli._restore_evaluate import evaluate
 
 app = family(
@@ -240,7 +240,10 @@ def train(
     weights: Annotated[
         Any,
         typer.Option(
-            "--weights", metavar="FILE", parser=start, help="a checkpoint to start from, or gray, color, ..."
+            "--weights",
+            metavar="FILE",
+            parser=values.weights_there,
+            help="a checkpoint to start from, or gray, color, ...",
         ),
     ] = None,
     sigma: Annotated[
