@@ -38,6 +38,7 @@ def restoration() -> list[str]:
         for r in found["rows"]:
             if "sigma" in r:
                 kind = ", clipped and rounded" if r.get("quantized") else ""
+                kind += f", {found['weights']}" if found.get("weights") else ""
                 name, before = f"{found['root']}, sigma {r['sigma']:g}{kind}", f"{r['noisy']:.2f}"
                 reach = REACHES.get((stem + kind, r["sigma"]), "-")
             elif "scale" in r:

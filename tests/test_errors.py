@@ -163,7 +163,7 @@ TABLE = [
     }),
     ("ConvLSTMCell forward", nn.ConvLSTMCell(2, 3), {"x": MAP, "state": None}, {"x": tensor(SEQ, T(1, 3, 5, 5)), "state": {TypeError: ["x", 3, T(1, 3, 5, 5)]}}),
     ("ConvGRUCell", nn.ConvGRUCell, {"in_channels": 3, "hidden_channels": 2, "kernel_size": 1, "memory": "store", "reset": "after"}, {
-        "in_channels": COUNT, "hidden_channels": COUNT, "kernel_size": COUNT, "memory": CHOICE, "reset": CHOICE,
+        "in_channels": COUNT, "hidden_channels": COUNT, "kernel_size": SIZE, "memory": CHOICE, "reset": CHOICE,
     }),
     ("ConvGRUCell forward", nn.ConvGRUCell(2, 3), {"x": MAP, "h": None}, {"x": tensor(VEC, T(1, 3, 5, 5)), "h": tensor(MAP, none=True)}),
     ("RoIPool", nn.RoIPool, {"output_size": 2, "spatial_scale": 1.0}, {"output_size": SIZE, "spatial_scale": POSITIVE}),

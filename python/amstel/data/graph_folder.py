@@ -49,7 +49,7 @@ class GraphFolder(NodeData):
     Example:
         >>> folder = amstel.data.GraphFolder.write(amstel.data.block_model(nodes=400), "blocks")
         >>> amstel.data.GraphFolder(folder)
-        GraphFolder(block model, num_nodes=400, num_edges=1576, num_features=300, num_classes=4)
+        GraphFolder(block model, num_nodes=400, num_edges=1566, num_features=300, num_classes=4)
     """
 
     def __init__(self, root: str | os.PathLike):
