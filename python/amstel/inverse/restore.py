@@ -98,7 +98,7 @@ def restore(
             sides, sum 1.
         sensitivities: coil sensitivities, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the
             center of k-space (`amstel.data.mri.estimate_sensitivities`); "espirit": by its method of that name, which
-                takes longer and is better where there is little noise.
+            takes longer and is better where there is little noise.
         model: the network to use: a `RIM` with as many channels as the image (1 for "sr"; for "mri" 1, a denoiser, or
             2, a denoiser for complex images or a network trained for MRI), or the name of bundled weights, as for
             `RIM.pretrained`.
