@@ -1,14 +1,11 @@
 """Keras' ConvLSTM layers by their names: the same values as Keras' own, and programs that change one import."""
 
-import importlib.util
 import os
 
 import numpy as np
 import pytest
 import torch
 
-if importlib.util.find_spec("keras") is None:
-    pytest.skip("keras is of the extra [keras]", allow_module_level=True)
 os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras
 

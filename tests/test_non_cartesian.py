@@ -13,12 +13,6 @@ from amstel.inverse import MRI, NonCartesianMRI
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(autouse=True)
-def installed():
-    if not _optional.have("torchkbnufft"):
-        pytest.skip("torchkbnufft (extra `nufft`) is not installed")
-
-
 def normal(*shape, seed=0, dtype=torch.complex128):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 

@@ -175,12 +175,8 @@ def _ogb_splits(place: Path, split: str | None) -> dict[str, Any]:
 
 def _split_dict(file: Path) -> dict[str, Any]:
     array = np.empty(0).__reduce__()[0]
-    kinds: list[Any] = [
-        array,
-        np.ndarray,
-        np.dtype,
-        *(type(np.dtype(kind)) for kind in ("int64", "int32", "bool")),
-    ]
+    types = [type(np.dtype(kind)) for kind in ("int64", "int32", "bool")]
+    kinds: list[Any] = [array, np.ndarray, np.dtype, *types]
     try:
         with torch.serialization.safe_globals(kinds):
             state = torch.load(file, map_location="cpu", weights_only=True)
