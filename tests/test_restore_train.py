@@ -185,12 +185,12 @@ def test_ablations_are_trained_by_settings_and_loaded_again(tmp_path, network):
 
 
 def test_training_begins_from_weights_that_ship_or_a_checkpoint(tmp_path):
-    from amstel.cli._restore import shipped, start
+    from amstel.cli._values import shipped, weights_there
     from amstel.nn import RIM
 
     assert {"gray", "color", "sr", "mri", "complex"} <= set(shipped())
-    assert start("gray") == "gray"
+    assert weights_there("gray") == "gray"
     for name in shipped():
         assert recipe.weights(name).keys() == RIM.pretrained(name).state_dict().keys()
     with pytest.raises(typer.BadParameter, match="nowhere does not exist"):
-        start("nowhere")
+        weights_there("nowhere")
