@@ -15,10 +15,10 @@ struct SpmmArgs {
   const void *x, *bias /*?*/;
   void* y;
   int64_t x_stride, y_stride, features;
+  int64_t ahead;  // of how many edges later rows are fetched, where x outgrows a cache; or 0
   double self_loops;
   bool relu;
-  bool prefetch;  // x is larger than a cache that could hold it
-  bool stream;    // y is larger than all caches, and whole vectors begin where they may
+  bool stream;  // y is larger than all caches, and whole vectors begin where they may
 };
 
 // `crow`, `col`, `edge` are those of the transposed matrix; row_scale belongs to the rows of grad.
