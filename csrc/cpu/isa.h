@@ -44,6 +44,7 @@ struct ConvLstmArgs {
   const void *gates, *more /*?*/, *c, *peephole /*?*/;
   void *h, *c_out, *activated /*?*/;
   int64_t inner;
+  bool stream;  // activated is larger than all caches, and whole vectors begin where they may
 };
 
 struct ConvLstmGradArgs {
@@ -58,6 +59,7 @@ struct ConvGruArgs {
   const void *gates_x, *gates_h, *h;
   void *h_out, *activated /*?*/;  // [rows, 4, inner]: r, z, n and the n gate of h
   int64_t inner;
+  bool stream;  // as above
 };
 
 struct ConvGruGradArgs {

@@ -39,14 +39,6 @@ Tensor empty_rows(const Tensor& like, int64_t rows, int64_t features) {
   return out;
 }
 
-// Whether rows go past the caches (vector.h): the result is larger than they are, and every vector
-// begins where one may.
-bool outgrows_caches(const Tensor& y, int64_t features) {
-  const int64_t size = y.element_size();
-  return y.numel() * size >= kAllCaches && features * size % 64 == 0 &&
-         reinterpret_cast<uintptr_t>(y.const_data_ptr()) % 64 == 0;
-}
-
 // f(row_begin, row_end) over the rows of crow, balanced.
 template <class F>
 void over_rows(const Tensor& crow, int64_t edge_work, const F& f) {
