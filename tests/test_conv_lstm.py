@@ -226,6 +226,23 @@ def test_which_algorithm_is_chosen(monkeypatch):
     assert winograd(torch.float32) and not winograd(torch.bfloat16)
 
 
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 4), (5, 1)])
+@pytest.mark.parametrize("padding, dilation", [("same", 1), ("same", 2), ("valid", 2)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_heavy_weights_as_one_product(monkeypatch, kernel, padding, dilation, dtype):
+    weight, x, bias = (normal(*shape, dtype=dtype) for shape in ((16, 5, *kernel), (2, 9, 8, 5), (16,)))
+    found = []
+    for bytes_of_a_part in (1 << 24, 0):
+        monkeypatch.setitem(_conv_lstm._PART, "cpu", bytes_of_a_part)
+        plain = _conv_lstm.Plain(weight, dilation, padding)
+        y = plain(x, bias)
+        assert plain._is_product(y[..., 0].numel()) == (bytes_of_a_part == 0)
+        grad = torch.linspace(-1, 1, y.numel(), dtype=dtype).view(y.shape)
+        found.append((y, plain.backward(grad, None, x.shape), plain.backward(grad, x, x.shape)))
+    for ours, expected in zip(found[1], found[0], strict=True):
+        assert_close(ours, expected, dtype)
+
+
 def test_layouts_of_x_do_not_matter():
     x, weight_ih, weight_hh, *_ = tensors(3, 4, 6, 8, 7, 5, dtype=torch.float32)
     expected = conv_lstm(x, weight_ih, weight_hh)[0]
