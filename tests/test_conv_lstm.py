@@ -213,6 +213,16 @@ def test_parts_of_the_batch_and_of_the_sequence(monkeypatch, part, algorithm):
     check(inputs, torch.float32, algorithm=algorithm, lengths=torch.tensor([11, 3, 1, 7, 10]))
 
 
+def test_recompute_keeps_a_state_a_chunk(monkeypatch):
+    x, *weights = tensors(6, 2, 3, 8, 5, 4, dtype=torch.float32)[:3]
+    for part, chunks in ((1 << 24, 1), (1, 6)):
+        monkeypatch.setitem(_conv_lstm._PART, "cpu", part)
+        monkeypatch.setattr(_conv_lstm, "_weights_bytes", lambda *weights: 0)
+        output = conv_lstm(x, *[w.requires_grad_() for w in weights], memory="recompute")[0]
+        kept = [t for t in output.grad_fn.saved_tensors if t is not None and t.shape[2:] == (5, 4, 8)]
+        assert sum(len(t) for t in kept) == (6 + 1) + chunks
+
+
 def test_which_algorithm_is_chosen(monkeypatch):
     def winograd(dtype, hidden=16, kernel=(3, 3), dilation=1):
         x, weight_ih, weight_hh, *_ = tensors(2, 1, 3, hidden, 5, 5, kernel=kernel, dtype=dtype)

@@ -144,6 +144,31 @@ def _weights_bytes(*weights: Tensor) -> int:
     return sum(w.numel() * w.element_size() for w in weights)
 
 
+def _division(
+    x: Tensor, weight_ih: Tensor, weight_hh: Tensor, size: tuple[int, int], grouped: bool
+) -> tuple[bool, list[slice], list[slice]]:
+    """Whether the weights are heavy, the groups of items, and the chunks of steps; `grouped`: for a gradient."""
+    steps, items = x.shape[:2]
+    pixels = math.prod(size)
+    item = pixels * weight_hh.shape[0] * x.element_size()
+    part, weights = _PART["cpu" if x.is_cpu else "cuda"], _weights_bytes(weight_ih, weight_hh)
+    limit = max(part, weights)
+    # A group has pixels enough that a step of it is worth its weights.
+    least = -(-1024 // max(1, pixels)) if grouped else items
+    # On CUDA all items go together wherever a chunk of them fits: convolutions of few pixels leave it idle.
+    together = -(-steps // CHECKPOINTS) if on_cuda(x) else steps
+    groups = parts(items, max(least, limit // max(1, item * together)))
+    long = limit // max(1, -(-items // len(groups)) * item)
+    chunks = parts(steps, max(long, -(-steps // CHECKPOINTS)) if grouped else long)
+    # Transformed weights, four times as large, are made again for every chunk rather than kept side by side.
+    return weights > part, groups, chunks
+
+
+def checkpoints(x: Tensor, weight_ih: Tensor, weight_hh: Tensor, size: tuple[int, int]) -> int:
+    """How many states, from the first one on, the operator fills where it keeps but the state."""
+    return len(_division(x, weight_ih, weight_hh, size, True)[2])
+
+
 class Plan:
     """How a sequence of these shapes is computed."""
 
@@ -171,20 +196,9 @@ class Plan:
         self.weight_ih, self.weight_hh = weight_ih, weight_hh
         self.dilation, self.padding = dilation, padding
 
-        item = height * width * 4 * self.hidden * x.element_size()
-        part, weights = _PART["cpu" if x.is_cpu else "cuda"], _weights_bytes(weight_ih, weight_hh)
-        limit = max(part, weights)
-        cuda = on_cuda(x)
-        # Transformed weights, four times as large, are made again for every chunk rather than kept side by side.
-        self.heavy = weights > part
-        # A group has pixels enough that a step of it is worth its weights.
-        least = -(-1024 // max(1, height * width)) if grouped else self.items
-        # On CUDA all items go together wherever a chunk of them fits: convolutions of few pixels leave it idle.
-        together = -(-self.steps // CHECKPOINTS) if cuda else self.steps
-        self.groups = parts(self.items, max(least, limit // max(1, item * together)))
+        self.heavy, self.groups, self.chunks = _division(x, weight_ih, weight_hh, self.size, grouped)
         group = -(-self.items // len(self.groups))
-        size = limit // max(1, group * item)
-        self.chunks = parts(self.steps, max(size, -(-self.steps // CHECKPOINTS)) if grouped else size)
+        cuda = on_cuda(x)
 
         three = weight_hh.shape[2:] == (3, 3) and dilation == 1
         # Heavy weights are transformed and then read, four times as large, for whatever tiles a part has.
