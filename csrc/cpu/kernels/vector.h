@@ -170,6 +170,10 @@ template <class T, int W>
 inline Vector<Sum<T>, W> load_wide(const T* p, int64_t n) {
   if (n >= W) [[likely]]
     return load_wide<W>(p);
+#if defined(__AVX512F__)
+  if constexpr (__is_same(T, float) && W == 16)
+    return (Vector<float, W>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1 << n) - 1), p);
+#endif
   T part[W] = {};
   __builtin_memcpy(part, p, n * sizeof(T));
   return load_wide<W>(part);
@@ -179,6 +183,10 @@ template <class T, int W>
 inline void store_wide(T* p, Vector<Sum<T>, W> v, int64_t n) {
   if (n >= W) [[likely]]
     return store_wide<W>(p, v);
+#if defined(__AVX512F__)
+  if constexpr (__is_same(T, float) && W == 16)
+    return _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1 << n) - 1), (__m512)v);
+#endif
   T part[W];
   store_wide<W>(part, v);
   __builtin_memcpy(p, part, n * sizeof(T));
