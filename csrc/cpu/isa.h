@@ -220,11 +220,16 @@ struct RoiArgs {
   int64_t tile_sums;
 };
 
-// A sample of ROI align along one axis: two cells, and their weights in the arithmetic of the
-// boxes.
+// A sample of ROI align along one axis: two cells, and their weights, found in the arithmetic of
+// the boxes, in both types of sums.
+template <class S>
+struct RoiWeights {
+  S low, high;
+};
 struct RoiSample {
   int32_t low, high;
-  double of_low, of_high;
+  RoiWeights<float> single;
+  RoiWeights<double> wide;
 };
 
 struct RoiAlignArgs {
@@ -235,7 +240,7 @@ struct RoiAlignArgs {
   const RoiSample* samples;
   const int64_t* starts;
   int64_t starts_width;
-  const double* counts;
+  const int64_t* counts;
 };
 
 struct Kernels {

@@ -52,6 +52,19 @@ inline V load_raw(const P* p) {
   return v;
 }
 
+// x in all lanes, and not known as that: the compiler would multiply two of these as numbers and
+// spread the product, which keeps a port of vectors busy.
+template <class V, class S>
+inline __attribute__((always_inline)) V spread(S x) {
+  V v = x - V{};
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) >= 16) asm("" : "+v"(v));
+#elif defined(__SSE2__)
+  if constexpr (sizeof(V) >= 16) asm("" : "+x"(v));
+#endif
+  return v;
+}
+
 template <class U>
 inline U select(U mask, U yes, U no) {
   return (mask & yes) | (~mask & no);
