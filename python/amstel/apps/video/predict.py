@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,31 @@ from amstel.apps.video.samples import _prepare
 @dataclass
 class Prediction:
     """One video: probabilities [K]; attention [T, h, w] of every frame, or None; boxes [T, 4] (x1, y1, x2, y2) in its
-    pixels, or None."""
+    pixels, one a frame, or None; tubes [A, T, 4] of the actors, NaN where one is not there, and their scores [A], which
+    are empty without attention."""
 
     probabilities: Tensor
     attention: Tensor | None
     boxes: Tensor | None
+    tubes: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 4))
+    scores: Tensor = field(default_factory=lambda: torch.zeros(0))
 
 
 def predict(
-    network: Network, frames: Tensor, segments: int = 25, *, times: Sequence[float] | None = None
+    network: Network,
+    frames: Tensor,
+    segments: int = 25,
+    *,
+    times: Sequence[float] | None = None,
+    actors: int = 4,
 ) -> Prediction:
     """Classes, attention and boxes of one video, uint8 frames [n, H, W, 3].
 
     At least `segments` segments, and as many as it takes to see every frame twice; each is classified from the start,
     and a frame's attention is the mean over those that see it. A network that was trained at a number of frames a second
-    needs `times`, when each frame is shown, in seconds from the first.
+    needs `times`, when each frame is shown, in seconds from the first. `actors` is the greatest number of tubes.
     """
-    from amstel.media.localize import localize
+    from amstel.media import localize
 
     _check.tensor("frames", frames, "uint8 [n, H, W, 3]")
     if frames.dim() != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8 or len(frames) < 1:
@@ -65,8 +73,10 @@ def predict(
     if attention is None:
         return Prediction(probabilities, None, None)
     attention = attention[shows // settings.stride]
-    height, width = frames.shape[1:3]
-    return Prediction(probabilities, attention, localize(attention, (height, width)))
+    size = (int(frames.shape[1]), int(frames.shape[2]))
+    found = list(localize.candidates(attention, size))
+    tubes, scores = localize.link(found, size, most=actors)
+    return Prediction(probabilities, attention, localize.follow(found, size), tubes, scores)
 
 
 # -------------------------------------------------------------------------------------------------- files
