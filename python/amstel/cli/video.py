@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -222,6 +224,18 @@ def predict(
             help=".gif or .mp4; for several videos a folder [default: here]",
         ),
     ] = None,
+    actors: Annotated[
+        int,
+        typer.Option(
+            "--actors", metavar="N", parser=values.positive, help="show up to N actors [default: 4]"
+        ),
+    ] = 4,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv", metavar="FILE", parser=values.writes(".csv"), help="write the boxes as a table"
+        ),
+    ] = None,
     force: Force = False,
     *,
     common: Common,
@@ -240,11 +254,13 @@ def predict(
         values.folder_to_write(str(output)).mkdir(parents=True, exist_ok=True)
     for target in targets:
         values.file_to_write(str(target))
-    new(targets, force)
+    if table is not None:
+        _files.distinct(table, checkpoint, *video, argument="csv")
+    new([*targets, table], force)
     with processes.group(common.device) as ranks:
         model = network.load(checkpoint).to(ranks.device)
         with common.progress(len(sources) if ranks.first else 0, "videos") as update:
-            outcomes = predict.files(model, sources, targets, ranks, update)
+            outcomes = predict.files(model, sources, targets, ranks, update, actors)
         if not ranks.first:
             return 0
     done = [outcome.value for outcome in outcomes if outcome.value is not None]
@@ -254,7 +270,14 @@ def predict(
             common.say(f"{record['input']}:")
         for name, probability in record["probabilities"].items():
             common.say(f"{name:{width}s} {100 * probability:5.1f} %")
+        if len(record["tubes"]) > 1:
+            common.say(f"{len(record['tubes'])} actors")
         common.say(f"wrote {record['output']}")
+    if table is not None:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(predict.table(done))
+        _files.write_text(table, text.getvalue())
+        common.say(f"wrote {table}")
     failed = report(outcomes, lambda number: str(sources[number]))
     common.write_json({"checkpoint": str(checkpoint), "videos": done, **failed})
     return 1 if failed else 0

@@ -18,8 +18,8 @@ from amstel.data.shapes import generate_moving_shapes
 from amstel.data.splits import SplitClips
 from amstel.data.stills import StillPairs
 from amstel.data.subgraph_loaders import ClusterLoader, SaintLoader, SubgraphBatch
-from amstel.data.tracking import ALOV, OTB, VOT, GOT10k, OTBSequence, TrackingSequence
 from amstel.data.thumos import THUMOS14
+from amstel.data.tracking import ALOV, OTB, VOT, GOT10k, OTBSequence, TrackingSequence
 from amstel.data.tu import TUDataset
 from amstel.data.ucf101 import UCF101
 from amstel.sampled import SampledGraph

@@ -142,9 +142,7 @@ def _matlab(path: Path) -> Annotation:
 
 
 def _viper_files(folder: Path) -> list[Path]:
-    return [
-        file for inside in visible(folder) if inside.is_dir() for file in visible(inside, (".xgtf",))
-    ]
+    return [file for inside in visible(folder) if inside.is_dir() for file in visible(inside, (".xgtf",))]
 
 
 def _viper(path: Path) -> tuple[str, list[Tube]]:

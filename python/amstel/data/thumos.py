@@ -135,7 +135,9 @@ class THUMOS14:
         return len(self.names)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self)} videos, {len(self.classes)} classes, subset={self.subset!r})"
+        return (
+            f"{type(self).__name__}({len(self)} videos, {len(self.classes)} classes, subset={self.subset!r})"
+        )
 
     def _numbered(self) -> list[int]:
         numbers = dict(CLASSES)

@@ -71,7 +71,9 @@ class UCF101(ClipFolder):
         annotation = _tubes.read(file)
         self._file, self._tubes = annotation.file, annotation.tubes
         videos = _videos(self.root, {name.rpartition("/")[2] for name in self._tubes})
-        found = {name: _of_class(name, videos.get(name.rpartition("/")[2], [])) for name in sorted(self._tubes)}
+        found = {
+            name: _of_class(name, videos.get(name.rpartition("/")[2], [])) for name in sorted(self._tubes)
+        }
         self._names = [name for name, path in found.items() if path is not None]
         if not self._names:
             raise FileNotFoundError(
@@ -91,7 +93,9 @@ class UCF101(ClipFolder):
         """Indices of the training clips and of the test clips of a split."""
         number = integer("number", number)
         if not self.numbers:
-            raise ValueError(f"`number`: neither {self._file} nor a trainlist01.txt beside it says the splits")
+            raise ValueError(
+                f"`number`: neither {self._file} nor a trainlist01.txt beside it says the splits"
+            )
         if number not in self.numbers:
             fail("number", f"a split of {self._file}, one of {', '.join(map(str, self.numbers))}", number)
         train, test = ([k for k, n in enumerate(self._names) if n in part] for part in self._splits[number])
@@ -126,7 +130,11 @@ class UCF101(ClipFolder):
         found = torch.full((len(tubes), len(clip), 4), float("nan"))
         beyond = 0
         for whole, tube in zip(found, tubes, strict=True):
-            if not 0 <= tube.first < tube.end or len(tube.boxes) != tube.end - tube.first or tube.first >= len(clip):
+            if (
+                not 0 <= tube.first < tube.end
+                or len(tube.boxes) != tube.end - tube.first
+                or tube.first >= len(clip)
+            ):
                 raise ValueError(
                     f"{self._file}: the {len(tube.boxes)} boxes of {clip.name} must be for frames within "
                     f"0..{len(clip)}, got {tube.first}..{tube.end}"

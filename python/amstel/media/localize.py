@@ -88,6 +88,7 @@ def localize_actors(
     most: int = 4,
     gap: int = 5,
     shortest: int | None = None,
+    weakest: float = 0.1,
 ) -> tuple[Tensor, Tensor]:
     """Localize several actors: a tube for each, from attention maps alone, smoothed over time.
 
@@ -101,6 +102,7 @@ def localize_actors(
         most: how many tubes to give at most, those with the greatest score.
         gap: frames in which a tube may find nothing.
         shortest: tubes of fewer frames are left out; default: a tenth of all frames, at least 1.
+        weakest: tubes with less than this share of the greatest score are left out; in [0, 1].
 
     Returns:
         tubes float32 [A, T, 4], by falling score: x1, y1, x2, y2 in pixels, inside the frame, NaN in frames outside the
@@ -122,8 +124,10 @@ def localize_actors(
     most, gap = _arguments.integer("most", most), _arguments.integer("gap", gap, 0)
     if shortest is not None:
         shortest = _arguments.integer("shortest", shortest)
+    if _arguments.number("weakest", weakest, positive=False) > 1:
+        fail("weakest", "in [0, 1]", weakest)
     found = list(candidates(attention, size, sigma, threshold))
-    tubes, scores = link(found, size, span, most, gap, shortest)
+    tubes, scores = link(found, size, span, most, gap, shortest, weakest)
     return tubes.to(attention.device), scores.to(attention.device)
 
 
@@ -203,6 +207,7 @@ def link(
     most: int = 4,
     gap: int = 5,
     shortest: int | None = None,
+    weakest: float = 0.1,
 ) -> tuple[Tensor, Tensor]:
     """Tubes and their scores: `localize_actors` of what `candidates` gave."""
     tracks: list[tuple[list[int], list[Tensor], list[Tensor]]] = []  # frames, boxes, attention inside
@@ -228,13 +233,15 @@ def link(
             tracks.append(([t], [boxes[n]], [inside[n]]))
     if shortest is None:
         shortest = max(1, len(found) // 10)
-    long = [track for track in tracks if len(track[0]) >= shortest]
-    long.sort(key=lambda track: -float(sum(track[2])))
-    tubes = torch.full((len(long[:most]), len(found), 4), float("nan"))
-    for tube, (frames, boxes, _) in zip(tubes, long, strict=False):
+    mass = [float(sum(track[2]) / total) for track in tracks]
+    good = [k for k, track in enumerate(tracks) if len(track[0]) >= shortest]
+    good = [k for k in good if mass[k] >= weakest * max(mass[j] for j in good)]
+    good = sorted(good, key=lambda k: -mass[k])[:most]
+    tubes = torch.full((len(good), len(found), 4), float("nan"))
+    for tube, k in zip(tubes, good, strict=True):
+        frames, boxes, _ = tracks[k]
         tube[frames[0] : frames[-1] + 1] = _inside(_smooth(_filled(frames, boxes), span), size)
-    scores = [float(sum(track[2]) / total) for track in long[:most]]
-    return tubes, torch.tensor(scores)
+    return tubes, torch.tensor([mass[k] for k in good])
 
 
 def _append(track: tuple[list[int], list[Tensor], list[Tensor]], *what: Any) -> None:

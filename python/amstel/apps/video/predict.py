@@ -127,8 +127,12 @@ def files(
     targets: Sequence[Path],
     ranks: Ranks | None = None,
     progress: Callable[[int], None] | None = None,
+    actors: int = 4,
 ) -> list[Outcome[int, dict[str, Any]]]:
-    """`predict` on video files, and a picture of each; item i of the outcomes is i, its value says what was found."""
+    """`predict` on video files, and a picture of each; item i of the outcomes is i, its value says what was found.
+
+    The picture shows the one box of every frame, or where there are several actors their tubes.
+    """
     from amstel.media.draw import annotate
     from amstel.media.reading import read_with_times
     from amstel.media.writing import VideoWriter
@@ -141,17 +145,46 @@ def files(
             if len(frames) > 1:
                 raise ValueError(f"{source} does not say when its frames are shown, which this network needs")
             times = [0.0]
-        found = predict(network, frames, times=times)
+        found = predict(network, frames, times=times, actors=actors)
         order = found.probabilities.argsort(descending=True).tolist()
         share = {network.classes[k]: found.probabilities[k].item() for k in order}
         caption = f"{network.classes[order[0]]}  {100 * found.probabilities[order[0]]:.0f} %"
-        pictures = annotate(frames, found.attention, found.boxes, caption=caption)
+        shown = found.tubes if len(found.tubes) > 1 else found.boxes
+        pictures = annotate(frames, found.attention, shown, caption=caption)
         # As fast as the input, or 12 a second where that is of pictures without times.
         rate = 12.0 if times is None or not times[-1] else (len(times) - 1) / times[-1]
         with VideoWriter(target, rate, inputs=[source]) as writer:
             for k, picture in enumerate(pictures.numpy()):
                 writer.write(picture, None if times is None else times[k])
-        boxes = None if found.boxes is None else found.boxes.tolist()
-        return {"input": str(source), "output": str(target), "probabilities": share, "boxes": boxes}
+        tubes = [
+            {"score": score, "boxes": [None if box.isnan().any() else box.tolist() for box in tube]}
+            for score, tube in zip(found.scores.tolist(), found.tubes, strict=True)
+        ]
+        return {
+            "input": str(source),
+            "output": str(target),
+            "probabilities": share,
+            "times": times,
+            "boxes": None if found.boxes is None else found.boxes.tolist(),
+            "tubes": tubes,
+        }
 
     return each(range(len(sources)), work, ranks or Ranks(), progress)
+
+
+def table(done: Sequence[dict[str, Any]]) -> list[list[Any]]:
+    """The boxes of all actors of what `files` found as rows of a table, the names of its columns first."""
+    rows: list[list[Any]] = [
+        ["video", "frame", "time", "actor", "x1", "y1", "x2", "y2", "score", "class", "probability"]
+    ]
+    for one in done:
+        name, probability = next(iter(one["probabilities"].items()))
+        count = max((len(tube["boxes"]) for tube in one["tubes"]), default=0)
+        for t in range(count):
+            time = "" if one["times"] is None else round(one["times"][t], 6)
+            for actor, tube in enumerate(one["tubes"]):
+                if (box := tube["boxes"][t]) is not None:
+                    box = [round(side, 2) for side in box]
+                    score, share = round(tube["score"], 4), round(probability, 4)
+                    rows.append([one["input"], t, time, actor, *box, score, name, share])
+    return rows
