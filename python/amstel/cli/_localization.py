@@ -9,6 +9,7 @@ from typing import Any
 
 from amstel.cli._command import Common
 from amstel.cli._family import new, report
+from amstel.cli._video import open_clips
 
 
 def run(
@@ -46,26 +47,26 @@ def run(
     new([detections], force)
     model = network.load(checkpoint)
     failures: list[Any] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # each is told in a line of its own
-        if intervals is not None:
+    if intervals is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # each that is missing is told in a line of its own
             clips: Any = THUMOS14(root, intervals)
-            failures = [Outcome(name, error="is annotated and not there") for name in clips.missing]
-            names = clips.names
-        else:
-            clips, names = _with_boxes(root, boxes, split, model.settings.fps, failures)
-        wrong: list[Any] = []
-        with processes.group(common.device) as ranks:
-            model = model.to(ranks.device)
-            with common.progress(len(ranks.share(names)) if ranks.first else 0, "videos") as update:
-                if intervals is not None:
-                    found = localization.intervals(model, clips, update, ranks=ranks, failures=wrong)
-                else:
-                    found = localization.tubes(
-                        model, clips, _classes(clips), segments, update, ranks=ranks, failures=wrong
-                    )
-            if not ranks.first:
-                return 0
+        failures = [Outcome(name, error="is annotated and not there") for name in clips.missing]
+        names = clips.names
+    else:
+        clips, names = _with_boxes(root, boxes, split, model.settings.fps, failures)
+    wrong: list[Any] = []
+    with processes.group(common.device) as ranks:
+        model = model.to(ranks.device)
+        with common.progress(len(ranks.share(names)) if ranks.first else 0, "videos") as update:
+            if intervals is not None:
+                found = localization.intervals(model, clips, update, ranks=ranks, failures=wrong)
+            else:
+                found = localization.tubes(
+                    model, clips, _classes(clips), segments, update, ranks=ranks, failures=wrong
+                )
+        if not ranks.first:
+            return 0
     failures += [Outcome(names[done.item], error=done.error) for done in wrong]
     _say(found, common)
     if detections is not None:
@@ -98,13 +99,10 @@ def _with_boxes(
     root: Path, boxes: Path | None, split: int | None, fps: float, failures: list[Any]
 ) -> tuple[Any, list[str]]:
     """The clips to test on, those of the test list where a split was asked for, and their names."""
-    from amstel.apps.ranks import Outcome
     from amstel.apps.video import samples
-    from amstel.data import UCF101
 
-    clips = UCF101(root, boxes)
-    clips.fps = fps or None
-    failures += [Outcome(name, error=reason) for name, reason in clips.check()]
+    clips, wrong = open_clips(root, split, None, fps=fps, boxes=boxes)
+    failures += wrong
     if split is None:
         return clips, clips.names
     chosen = clips.split(split)[1]

@@ -37,6 +37,7 @@ _OPTIONS: dict[str, Any] = {
     "optimizer": {"parser": values.choice(names.OPTIMIZERS), "help": ", ".join(names.OPTIMIZERS)},
     "learning_rate": {"parser": values.number(0), "help": "learning rate"},
     "dropout": {"parser": values.number(0, 1, below=True), "help": "dropout rate"},
+    "box_weight": {"parser": values.number(0), "help": "weight of --boxes in the loss"},
     "shift": {"parser": values.integer(0), "help": "augment: shift by up to X pixels"},
     "brightness": {"parser": values.number(0, 1, below=True), "help": "augment: scale brightness by 1 ± X"},
     "flip": {"parser": bool, "help": "augment: mirror horizontally"},
@@ -93,6 +94,15 @@ def train(
     ] = None,
     split: Split = None,
     lists: Lists = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            "--boxes",
+            metavar="PATH",
+            parser=values.there,
+            help="let attention learn from boxes of UCF101-24",
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="stop at a clip that cannot be read")] = False,
     precision: Precision = None,
     average: Average = None,
@@ -113,12 +123,17 @@ def train(
     before: dict[str, Any] = {}
     if split is not None and hold_out is not None:
         raise ValueError("--hold-out cannot be given with --split, whose test list is held out")
+    if boxes is not None:
+        given.setdefault("box_weight", 1.0)
+    elif given.get("box_weight"):
+        raise ValueError("--box-weight needs --boxes PATH")
     if resume:
         if given.keys() - {"epochs"} or backbone or plan or hold_out is not None or split or lists:
             raise ValueError("--resume goes on with the settings of the checkpoint: give none but --epochs")
         settings = dataclasses.replace(network.load(checkpoint).settings, **given)
         before = read_record(record)
         split, lists = before.get("split"), before.get("lists") and Path(before["lists"])
+        boxes = before.get("boxes") and Path(before["boxes"])
     else:
         new([checkpoint, out / training.BEST], force)
         vgg = {"backbone": "vgg16", "frame_size": 224, **given}
@@ -132,7 +147,7 @@ def train(
         paper = extracted or backbone == "vgg16"
         settings = names.Settings(**vgg) if paper else names.Settings.from_scratch(**given)
     _files.distinct(out, root, argument="out")  # the next training would take it for a class
-    clips, wrong = open_clips(root, split, lists, strict, fps=settings.fps)
+    clips, wrong = open_clips(root, split, lists, strict, fps=settings.fps, boxes=boxes)
     if isinstance(clips, features.FeatureFolder):
         clips.fit(settings)
     if len(clips.classes) < 2:
@@ -150,7 +165,12 @@ def train(
     test = [i for i, name in enumerate(clips.names) if name in set(held)]
     rest = range(len(clips)) if split is None else clips.split(split)[0]
     known = [i for i in rest if i not in set(test)]
-    kept = {"held_out": held, "split": split, "lists": None if lists is None else str(lists)}
+    kept = {
+        "held_out": held,
+        "split": split,
+        "lists": None if lists is None else str(lists),
+        "boxes": None if boxes is None else str(boxes),
+    }
     state = None
     if isinstance(clips, features.FeatureFolder) and not resume:
         state = clips.backbone()

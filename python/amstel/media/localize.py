@@ -107,7 +107,7 @@ def localize_actors(
     Returns:
         tubes float32 [A, T, 4], by falling score: x1, y1, x2, y2 in pixels, inside the frame, NaN in frames outside the
         tube; and their scores [A] in (0, 1]: the share of the attention of all candidates of all frames that they took.
-        A is 0 where every map is the same everywhere.
+        A is 0 where every map is the same everywhere, or no tube is long enough.
 
     Raises:
         As `localize`.

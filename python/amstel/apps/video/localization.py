@@ -19,6 +19,7 @@ from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.video.network import Network
 from amstel.apps.video.predict import predict
 from amstel.apps.video.samples import Clips, _prepare, _stack, _Video
+from amstel.apps.video.settings import ATTENTIVE
 from amstel.data.thumos import THUMOS14
 from amstel.media.boxes import iou
 from amstel.media.scores import average_precisions, interval_iou, recall
@@ -94,7 +95,7 @@ def tubes(
         segments, progress, ranks, failures: as in `amstel.apps.video.evaluate.evaluate`.
         actors: the greatest number of tubes of a clip.
     """
-    if network.settings.model not in ("alstm", "convalstm", "videolstm"):
+    if network.settings.model not in ATTENTIVE:
         _check.fail(
             "network", "a model with attention: alstm, convalstm or videolstm", network.settings.model
         )
