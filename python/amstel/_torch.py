@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 _is_any_autocast = torch._C._is_any_autocast_enabled
 
 
