@@ -47,8 +47,8 @@ def sum_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def largest(*tensors: Tensor | None) -> float:
     """The largest magnitude; NaN or infinity if there is any."""
-    ends = [end for t in tensors if t is not None and t.numel() for end in torch.aminmax(t)]
-    return float(torch.stack(ends).abs().max()) if ends else 0.0
+    ends = [abs(float(end)) for t in tensors if t is not None and t.numel() for end in torch.aminmax(t)]
+    return math.nan if any(end != end for end in ends) else max(ends, default=0.0)
 
 
 def on_cuda(t: Tensor) -> bool:
