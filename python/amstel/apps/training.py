@@ -37,7 +37,7 @@ def begin(out: str | Path | None, resume: bool, force: bool) -> Path | None:
         return None
     file = Path(out) / CHECKPOINT
     if file.exists() and not resume and not force:
-        raise FileExistsError(f"{file} exists: resume goes on with it, force (--force) overwrites it")
+        raise FileExistsError(f"{file} exists: resume continues it, force (--force) overwrites it")
     return Path(out)
 
 
@@ -77,7 +77,7 @@ def fit(
             if stop:
                 break
             if asked:
-                raise KeyboardInterrupt(f"interrupted; --resume goes on from {run.file}")
+                raise KeyboardInterrupt(f"interrupted; --resume continues from {run.file}")
         if run.average:
             task.model.load_state_dict(run.average)
     return run.history

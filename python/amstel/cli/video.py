@@ -113,7 +113,7 @@ def train(
         raise ValueError("--hold-out cannot be given with --split, whose test list is held out")
     if resume:
         if given.keys() - {"epochs"} or backbone or plan or hold_out is not None or split or lists:
-            raise ValueError("--resume goes on with the settings of the checkpoint: give none but --epochs")
+            raise ValueError("--resume keeps the settings of the checkpoint: change none but --epochs")
         settings = dataclasses.replace(network.load(checkpoint).settings, **given)
         before = read_record(record)
         split, lists = before.get("split"), before.get("lists") and Path(before["lists"])

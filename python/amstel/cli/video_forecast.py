@@ -45,7 +45,7 @@ def forecast(
     if resume:
         if given.keys() - {"iterations"}:
             raise ValueError(
-                "--resume goes on with the settings of the checkpoint: give none but --iterations"
+                "--resume keeps the settings of the checkpoint: change none but --iterations"
             )
         settings = dataclasses.replace(forecast.read(checkpoint)[1], **given)
     else:

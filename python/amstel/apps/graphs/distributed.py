@@ -84,7 +84,7 @@ def one_voice(out: Path | None = None) -> Iterator[None]:
         if not _is_first():
             raise SystemExit(2) from None
         if isinstance(error, ConnectionError) and out is not None:
-            raise ConnectionError(f"{error}; --resume goes on from {out}") from error
+            raise ConnectionError(f"{error}; --resume continues from {out}") from error
         raise
 
 

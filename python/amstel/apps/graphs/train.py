@@ -142,7 +142,7 @@ def study(
         begun = spread and folder is not None and (folder / RUNNING / CHECKPOINT).is_file()
         if begun and not resume and not force and group.first:
             raise FileExistsError(
-                f"{folder} holds a run that is not through: resume goes on with it, force ends it"
+                f"{folder} holds an unfinished run: resume continues it, force discards it"
             )
         if resume and (group.first or not spread) and not (begun and not (folder / CHECKPOINT).exists()):  # type: ignore[operator]
             result = resumed(result, read(folder / CHECKPOINT))  # type: ignore[operator]
@@ -177,7 +177,7 @@ def study(
     except KeyboardInterrupt:
         if folder is None or not result.accuracy:
             raise
-        raise KeyboardInterrupt(f"interrupted; --resume goes on from {folder / CHECKPOINT}") from None
+        raise KeyboardInterrupt(f"interrupted; --resume continues from {folder / CHECKPOINT}") from None
     return result
 
 
@@ -343,8 +343,8 @@ class _Chunk(Task):
         """
         if state.get("of", self._of()) != self._of():
             raise ValueError(
-                f"the run that is not through is of {state['of']} and cannot go on with {self._of()}; "
-                "`force` begins anew"
+                f"the unfinished run is of {state['of']} and cannot continue with {self._of()}; "
+                "`force` starts over"
             )
         if state.get("what") != repr(self.seeds):
             return None

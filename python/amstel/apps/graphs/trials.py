@@ -165,7 +165,7 @@ def run(
     except KeyboardInterrupt:
         if folder is None or not result.losses:
             raise
-        raise KeyboardInterrupt(f"interrupted; --resume goes on from {folder / CHECKPOINT}") from None
+        raise KeyboardInterrupt(f"interrupted; --resume continues from {folder / CHECKPOINT}") from None
     return result
 
 

@@ -139,7 +139,7 @@ def _source(
     if number is not None:
         raise ValueError(f"--target is for OTB sequences, got {path}")
     if not boxes:
-        raise ValueError(f"--box x,y,w,h is needed: {path} is no OTB sequence, which would have a first box")
+        raise ValueError(f"--box x,y,w,h is needed: {path} is not an OTB sequence, which would have its own")
     return Source(path, path, boxes, None, target, range)
 
 

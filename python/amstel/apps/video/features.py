@@ -220,7 +220,7 @@ class FeatureFolder:
             # Copy on write: what is read stays in the file's own pages, which the system drops when it needs room.
             array = np.load(file, mmap_mode="c")
         except (ValueError, EOFError) as error:
-            raise ValueError(f"{file} is no file of features: {error}") from None
+            raise ValueError(f"{file} is not a feature file: {error}") from None
         if array.dtype != np.float16 or array.shape[1:] != shape or not len(array):
             raise ValueError(
                 f"{file} must hold float16 [frames, {', '.join(map(str, shape))}], got {array.dtype} {list(array.shape)}"
