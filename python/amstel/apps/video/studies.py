@@ -1,6 +1,6 @@
 """The experiments on VideoLSTM behind benchmarks/results/video: `amstel videolstm study NAME --json FILE`.
 
-Settings are written down here and the same for every fold, seed and model that is compared.
+Settings are fixed here, and are the same for every fold, seed and model in a comparison.
 """
 
 from __future__ import annotations
@@ -175,8 +175,8 @@ def _displaced(clip: Clip, reach: int, index: int) -> Clip:
 def moving_shapes(root: Path | None = None, say: Say = print) -> dict[str, Any]:
     """991 clips whose class is the direction of motion, on windows of their frames; one in five held out.
 
-    Beside the network stand a network that sees one frame at a time, and what exact positions tell (`_ceiling`).
-    In the longest window the clips are displaced at random, for its first and last frames hint at the class.
+    The network is compared with one that sees a single frame at a time, and with what exact positions reveal (`_ceiling`).
+    In the longest window the clips are displaced at random, because its first and last frames hint at the class.
     """
     data = MovingShapes(_root(root, "moving_shapes"), window=None)
     clips = [data[i] for i in range(len(data))]
@@ -237,7 +237,7 @@ def moving_shapes(root: Path | None = None, say: Say = print) -> dict[str, Any]:
 def order(root: Path | None = None, say: Say = print, seeds: int = 3) -> dict[str, Any]:
     """LSTM, ConvLSTM and ConvALSTM on generated clips: which way the colored shape goes, among gray ones.
 
-    The same clips, backbone, widths, epochs and rates for all three; new clips and weights for every seed.
+    All three use the same clips, backbone, widths, epochs and rates; every seed has new clips and weights.
     """
     classes = list(DIRECTIONS[4])
     found: dict[str, Any] = {"study": "order", "task": AMONG, "train": 400, "test": 400, "runs": []}
@@ -267,7 +267,7 @@ def order(root: Path | None = None, say: Say = print, seeds: int = 3) -> dict[st
 
 
 def _center_boxes(truth: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes as large as the true ones in the middle of the frame (height, width)."""
+    """Boxes of the true size in the middle of the frame (height, width)."""
     half = (truth[:, 2:] - truth[:, :2]) / 2
     middle = torch.tensor([size[1] / 2, size[0] / 2])
     return torch.cat([middle - half, middle + half], 1)
@@ -285,7 +285,7 @@ def _scores(iou: Tensor, center: Tensor) -> dict[str, Any]:
 
 
 def _panned(clip: Clip, index: int) -> Clip:
-    """The clip through a camera that moves: every frame rolled on by the camera's way so far."""
+    """The clip seen by a moving camera: every frame is rolled by the camera's total displacement."""
     generator = _generator(9, index)
     velocity = torch.randn(2, generator=generator) * 1.5
     frames, way = [], torch.zeros(2)
@@ -383,7 +383,7 @@ def flow_video(flow: Tensor, side: int, frames: int) -> _Video:
 
 
 def localize_flow(network: Network, flow: Tensor, frame_size: Sequence[int], frames: int) -> Tensor:
-    """Boxes of a video of which only the flow is known, by a network with a flow stream."""
+    """Boxes for a video of which only the flow is known, from a network with a flow stream."""
     _, attention, _ = _segments(network, flow_video(flow, network.settings.frame_size, frames), 25)
     assert attention is not None
     return video.localize(attention, frame_size)
