@@ -74,7 +74,9 @@ def train(
     _check_data(data)
     settings = check_training("graph", model, settings, progress)
     seeds, device = seeds_of(seeds), on(device)
-    parts = {seed: split(data, seed) for seed in seeds[:1]}  # an impossible split is reported before anything runs
+    parts = {
+        seed: split(data, seed) for seed in seeds[:1]
+    }  # an impossible split is reported before anything runs
     result = Trials("graph", data.name, model, settings, seeds, _facts(data))
     return run(
         result,

@@ -141,9 +141,7 @@ def study(
     with together() if spread else contextlib.nullcontext():
         begun = spread and folder is not None and (folder / RUNNING / CHECKPOINT).is_file()
         if begun and not resume and not force and group.first:
-            raise FileExistsError(
-                f"{folder} holds an unfinished run: resume continues it, force discards it"
-            )
+            raise FileExistsError(f"{folder} holds an unfinished run: resume continues it, force discards it")
         if resume and (group.first or not spread) and not (begun and not (folder / CHECKPOINT).exists()):  # type: ignore[operator]
             result = resumed(result, read(folder / CHECKPOINT))  # type: ignore[operator]
     if spread:
