@@ -44,17 +44,9 @@ def fetch() -> bool:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as place:
-        download = [
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-            "--dest",
-            place,
-            REQUIREMENT,
-        ]
-        if subprocess.run([sys.executable, "-m", "pip", *download], env=environment).returncode:
+        options = "--quiet --no-deps --only-binary :all: --dest".split()
+        command = [sys.executable, "-m", "pip", "download", *options, place, REQUIREMENT]
+        if subprocess.run(command, env=environment).returncode:
             return False
         with zipfile.ZipFile(next(Path(place).glob("torch-*.whl"))) as wheel:
             wheel.extractall(place, filter(WANTED.fullmatch, wheel.namelist()))
