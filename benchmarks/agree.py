@@ -1,8 +1,8 @@
-"""Do the ratios of a JSON file of pytest-benchmark agree with a measurement that alternates two calls, and nothing else?
+"""Do the ratios in a pytest-benchmark JSON file agree with a measurement that only alternates two calls?
 
     python -m benchmarks.agree run.json [--only REGEX] [--seconds 3]
 
-For each group it takes ours and the fastest peer of the same dtype and number of threads, calls them in turn (ours,
+For each group, it takes ours and the fastest peer with the same dtype and number of threads, calls them in turn (ours,
 peer, ours, peer, ...), and prints both ratios of medians. Exits with 1 where one differs by more than 5 %. Both
 measurements should come from a machine that does nothing else.
 """
@@ -34,7 +34,7 @@ def suites() -> Iterator[Suite]:
 
 
 def pairs(rows: list[dict]) -> Iterator[tuple[dict, dict]]:
-    """Ours and the fastest peer, of each number of threads and dtype."""
+    """Ours and the fastest peer, for each number of threads and dtype."""
     alike = defaultdict(list)
     for row in rows:
         alike[row["params"]["threads"], row["params"]["dtype"]].append(row)
@@ -46,7 +46,7 @@ def pairs(rows: list[dict]) -> Iterator[tuple[dict, dict]]:
 
 
 def alternate(ours, peer, seconds: float) -> float:
-    """Median time of the peer over that of ours; a turn is a batch of calls that takes a millisecond or more."""
+    """Median time of the peer over ours; a turn is a batch of calls that takes at least a millisecond."""
     samples: tuple[list[float], list[float]] = ([], [])
     batches = []
     for call in (ours, peer):
@@ -57,7 +57,7 @@ def alternate(ours, peer, seconds: float) -> float:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(samples[0]) < 5:
         for call, batch, found in zip((ours, peer), batches, samples, strict=True):
-            call()  # finds the caches as its own last call left them
+            call()  # starts with the caches as its own last call left them
             start = time.perf_counter()
             for _ in range(batch):
                 call()
@@ -68,8 +68,8 @@ def alternate(ours, peer, seconds: float) -> float:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.agree", description=__doc__.splitlines()[0])
     parser.add_argument("json", type=Path)
-    parser.add_argument("--only", default="", metavar="REGEX", help="groups in which it is found")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of alternating calls, a pair")
+    parser.add_argument("--only", default="", metavar="REGEX", help="measure only groups that match")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of alternating calls, per pair")
     given = parser.parse_args(arguments)
     groups = defaultdict(list)
     for row in read_run(given.json)["benchmarks"]:

@@ -1,4 +1,4 @@
-"""The gates of a convolutional GRU: the fused cell beside eager PyTorch in both layouts, and the same compiled."""
+"""The gates of a convolutional GRU: the fused cell against eager PyTorch in both layouts, and against compiled code."""
 
 import torch
 

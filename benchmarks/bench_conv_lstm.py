@@ -12,7 +12,7 @@ from benchmarks.suite import SHORT, Implementation, Shape, Work, passes, suite
 
 TINY = (2, 1, 4, 8, 6)
 # T, N, C_in, C, H = W: a mid-size encoder, the first layer of moving MNIST, VideoLSTM on VGG's last map. On the CPU
-# the short ones stand for them unless -m large asks.
+# the short ones stand in for them without -m large.
 SEQUENCES = {
     "encoder_T5_N2": Shape((5, 2, 64, 64, 32), TINY, ("cpu",)),
     "mnist_T5_N1": Shape((5, 1, 1, 64, 64), TINY, ("cpu",)),
@@ -23,7 +23,7 @@ SEQUENCES = {
     "mnist16": Shape((10, 16, 64, 64, 16), TINY, ("cuda",)),
     "vgg128": Shape((30, 128, 512, 512, 7), TINY, ("cuda",)),
 }
-#: The gradients alone: on the CPU of one of them.
+#: Only the gradients: on the CPU, for one of them.
 BACKWARD = {
     name: s if name == "mnist_T5_N1" else Shape(s.full, s.tiny, ("cuda",))
     for name, s in SEQUENCES.items()
@@ -77,7 +77,7 @@ def sequences(at, shape, step):
     frames = at.randn(steps, items, inputs, size, size, last=True).requires_grad_()
     plain = frames.detach().contiguous().requires_grad_()
     grad = at.randn(steps, items, hidden, size, size, last=True)
-    # Which layout suits the compiled cell is the device's matter.
+    # The best layout for the compiled cell depends on the device.
     fused, given, laid = (
         (at.compile(last), frames, torch.channels_last)
         if at.device == "cuda"
@@ -107,7 +107,7 @@ def sequences(at, shape, step):
     return Work(
         {name: p[step] for name, p in found.items()},
         flops=flops * {"forward": 1, "backward": 2, "both": 3}[step],
-        # Sums over all pixels and steps, added up in other orders; on CUDA with TF32 where torch has it on.
+        # Sums over all pixels and steps, in different orders; on CUDA with TF32 if torch has it on.
         tolerance=(6e-2 if at.dtype == torch.bfloat16 else 2e-2 if at.device == "cuda" else 1e-3),
         read={} if forward else {name: split for name in runs if not name.startswith("amstel")},
         holds={} if forward else {name: p["hold"] for name, p in found.items()},
@@ -126,7 +126,7 @@ OURS = (Implementation("amstel", SHORT), Implementation("amstel recompute", SHOR
 
 @suite("conv_lstm", "backward", BACKWARD, *OURS, *EAGER)
 def test_backward(at, *shape):
-    """The gradients alone, of a forward pass that is kept."""
+    """Only the gradients, from a stored forward pass."""
     return sequences(at, shape, "backward")
 
 
@@ -152,7 +152,7 @@ FEWER = (*GATE_PEERS[:2], Implementation("compiled", SHORT, most=True, only=("en
 
 
 def gate_work(at, shape, step):
-    """What follows the convolution, alone."""
+    """Only what follows the convolution."""
     items, hidden, size = shape
     leaves = [at.randn(items, k * hidden, size, size, last=True).requires_grad_() for k in (4, 1)]
     grad = [at.randn(items, hidden, size, size, last=True) for _ in range(2)]

@@ -1,6 +1,6 @@
 """GCN layers and a training step against torch_geometric, used as its users use it: `GCNConv(cached=True)`, dense features.
 
-PyG stands there as it is and compiled.
+PyG runs both eager and compiled.
 """
 
 from dataclasses import replace
@@ -35,7 +35,7 @@ def index_of(name, device):
 
 
 def layers(at, name, features, step):
-    """Our layer and PyG's with the same weights."""
+    """Our layer and PyG's, with the same weights."""
     index = index_of(name, at.device)
     nodes = int(index.max()) + 1
     graph = amstel.Graph.from_edge_index(index, nodes)
@@ -139,7 +139,7 @@ def transposed_third(gradient):
 
 
 def layer_and_peer(at, features):
-    """A layer of ours and one of PyG's that caches nothing, with the same weights."""
+    """Our layer and PyG's without caching, with the same weights."""
     ours = amstel.nn.GCNConv(features, features).to(at.device)
     theirs = GCNConv(features, features).to(at.device)
     with torch.no_grad():
@@ -153,7 +153,7 @@ WEIGHTED = {"random": Shape((20_000, 200_000, 64), (60, 200, 8))}
 
 @suite("gcn", "weighted", WEIGHTED, *PEERS[:2])
 def test_weighted(at, nodes, edges, features):
-    """Edge weights that learn: forward, and the gradients of x, the edge weights, weight and bias."""
+    """Learnable edge weights: forward, and the gradients of x, the edge weights, weight and bias."""
     index = torch.randint(0, nodes, (2, edges), generator=at.generator, device=at.device)
     index = index[:, index[0] != index[1]]
     graph = amstel.Graph.from_edge_index(index, nodes)
@@ -181,7 +181,7 @@ BATCHES = {"small_graphs": Shape((256, 30, 120, 64), (4, 10, 20, 8))}
 
 @suite("gcn", "batch", BATCHES, *PEERS[:2])
 def test_batch(at, graphs, nodes, edges, features):
-    """A batch of small graphs, made in every step: joined, a layer, the mean of each graph; and the gradients."""
+    """A batch of small graphs, built in every step: batching, a layer, the mean of each graph, and the gradients."""
     from torch_geometric.data import Batch, Data
     from torch_geometric.nn import global_mean_pool
 

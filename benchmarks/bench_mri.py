@@ -1,7 +1,7 @@
 """The gradient of the likelihood of multi-coil MRI, A^H (A x - y), against torch.fft as its users write it and deepinv.
 
-`centered` shifts both origins to the middle before and after every transform, as the field's code does; `plain` does
-not. Inductor makes no code for complex numbers, so there is no compiled peer.
+`centered` shifts both origins to the middle before and after every transform, as is usual in MRI code; `plain` does
+not. Inductor does not generate code for complex numbers, so there is no compiled peer.
 """
 
 import torch
@@ -61,7 +61,7 @@ def amounts(x, maps):
 
 @suite("mri", "forward", SHAPES, Implementation("amstel"), Implementation("amstel unprepared"), *PEERS)
 def test_forward(at, *shape):
-    """A step of a reconstruction: y and the maps are known beforehand."""
+    """One step of a reconstruction: y and the maps are known in advance."""
     x, maps, mask, y = problem(at, *shape)
     step = inverse.MRI(mask, maps).prepare(y)
     # The same problem about the middle: every grid rolled by half its sides.
@@ -81,7 +81,7 @@ def test_forward(at, *shape):
 
 @suite("mri", "both", SHAPES, Implementation("amstel"), Implementation("plain"))
 def test_both(at, *shape):
-    """The gradient, and its gradient with respect to x, as a training takes it."""
+    """The gradient, and its gradient with respect to x, as in training."""
     x, maps, mask, y = problem(at, *shape)
     x.requires_grad_()
     step = inverse.MRI(mask, maps).prepare(y)

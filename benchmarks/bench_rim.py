@@ -1,6 +1,6 @@
 """Recurrent inference machines: the network's input with its likelihood gradient, a training step.
 
-The peers are what is written in their place: eager PyTorch in the layout that suits it better, the same compiled, and
+The peers are what people write instead: eager PyTorch in its faster layout, the same code compiled, and
 deepinv's physics. Inputs are channels_last, as the network's convolutions want them.
 """
 
@@ -119,7 +119,7 @@ def test_super_resolve_forward(at, scale, *shape):
     eta, _, runs = super_resolution(at, scale, shape)
 
     def inside(found):
-        """`interpolate` and deepinv have other borders."""
+        """`interpolate` and deepinv treat the border differently."""
         return found[:, :, 24:-24, 24:-24]
 
     return Work(
@@ -145,7 +145,7 @@ def test_super_resolve_both(at, scale, *shape):
 
 
 class EagerRIM(nn.Module):
-    """The same network, parameter for parameter, as it is written without this library."""
+    """The same network, parameter for parameter, written without this library."""
 
     def __init__(self, model):
         super().__init__()

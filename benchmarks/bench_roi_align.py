@@ -1,4 +1,4 @@
-"""ROI align and position-sensitive ROI pooling against torchvision, whose CPU kernels know one thread.
+"""ROI align and position-sensitive ROI pooling against torchvision, whose CPU kernels use one thread.
 
 torchvision runs on contiguous and on channels_last input; results are compared bit for bit. `amstel NCHW`
 reads contiguous input too.

@@ -1,4 +1,4 @@
-"""ROI pooling and matching against torchvision; its CPU kernel knows one thread, and its CUDA backward adds by atomics.
+"""ROI pooling and matching against torchvision. Its CPU kernel uses one thread, and its CUDA backward pass uses atomics.
 
 torchvision runs on contiguous and on channels_last input; results are compared bit for bit. `amstel NCHW`
 reads contiguous input too.
@@ -39,7 +39,7 @@ THEIRS = (
 def inputs(at, channels, height, width, scale, boxes):
     """The map in both layouts, boxes, and the bytes of the map, of the output, and of the cells of all boxes.
 
-    The last bound nobody: overlapping boxes can share what they read.
+    The last one is not a lower bound: overlapping boxes can share what they read.
     """
     x = at.randn(1, channels, height, width)
     last = x.contiguous(memory_format=torch.channels_last)
@@ -85,7 +85,7 @@ def test_positions(at, channels, height, width, scale, boxes):
 
 @suite("roi_pool", "backward", MAPS, *OURS, Implementation("torchvision", single=True))
 def test_backward(at, channels, height, width, scale, boxes):
-    """The gradient alone. torchvision's on CUDA is not the same from run to run."""
+    """Only the gradient. torchvision's on CUDA differs from run to run."""
     x, _, rois, read, written, _ = inputs(at, channels, height, width, scale, boxes)
     output, argmax = torch.ops.torchvision.roi_pool(x, rois, scale, *SIZE)
     grad = at.randn(*output.shape)

@@ -1,8 +1,8 @@
 """Neighbor sampling against torch_geometric's `NeighborLoader`, on whichever of pyg-lib and torch-sparse it finds.
 
-A pass goes over some batches of 1024 seeds with fanouts of 15 and 10; ours draws the neighbors of the seeds anew at the
-second step, PyG's takes those of the first: about a sixteenth more edges for ours. "workers": threads or, of PyG,
-processes that make batches ahead; what it costs to start them is in the time, as in every epoch of a user.
+A pass covers some batches of 1024 seeds with fanouts of 15 and 10. Ours draws the neighbors of the seeds again in the
+second step, while PyG reuses those of the first, so ours draws about a sixteenth more edges. "workers" are threads or, for PyG,
+processes that prepare batches; the time includes starting them, as in every epoch of a user.
 """
 
 import pytest
@@ -27,7 +27,7 @@ if typing.WITH_PYG_LIB or typing.WITH_TORCH_SPARSE:
 
 
 def loaders(at, nodes, edges, features, batches, size):
-    """Sources drawn with the density 1 / (2 sqrt(u)), so that some nodes are named often, targets alike."""
+    """Sources are drawn with the density 1 / (2 sqrt(u)), so some nodes occur often; targets are uniform."""
     source = (torch.rand(edges, generator=at.generator).square_() * nodes).long().clamp_(max=nodes - 1)
     index = torch.stack([source, torch.randint(0, nodes, (edges,), generator=at.generator)])
     del source
@@ -57,11 +57,11 @@ def loaders(at, nodes, edges, features, batches, size):
 
 @suite("sampler", "structure", SHAPES, *PEERS)
 def test_structure(at, nodes, edges, features, batches, size):
-    """Nodes and edges alone."""
+    """Nodes and edges only."""
     return loaders(at, nodes, edges, 0, batches, size)
 
 
 @suite("sampler", "features", SHAPES, *PEERS)
 def test_features(at, nodes, edges, features, batches, size):
-    """And the rows of the features."""
+    """With the rows of the features."""
     return loaders(at, nodes, edges, features, batches, size)

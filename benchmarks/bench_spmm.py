@@ -1,6 +1,6 @@
 """The graph operator against torch.sparse, MKL and compiled code: forward, backward, both, and construction.
 
-The peers of the forward product get the normalized matrix, loops included, ready made, as their users cache it: `A @ x` with
+The peers of the forward product get the finished normalized matrix, with self-loops, as their users cache it: `A @ x` with
 int32 CSR (MKL on the CPU, cuSPARSE on CUDA), `torch.sparse.mm(A, x, "sum")` with int64, MKL's inspected matrix,
 and the plain formula compiled. For gradients to x and the weights only `torch.sparse.mm` (on the CPU) and the
 compiled formula are peers: the weight gradient of `A @ x` is a dense N x N matrix on its way.
@@ -26,7 +26,7 @@ def sparse(crow, col, values, columns, index=torch.int64):
 
 
 def normalized(graph):
-    """crow, col and values of D^-1/2 (A + I) D^-1/2: what users of the peers make once and keep."""
+    """crow, col and values of D^-1/2 (A + I) D^-1/2, which users of the peers compute once and keep."""
     crow, col, nodes = graph.crow.long(), graph.col.long(), graph.num_nodes
     everyone = torch.arange(nodes, device=col.device)
     target = torch.cat([torch.repeat_interleave(everyone, crow.diff()), everyone])
@@ -39,7 +39,7 @@ def normalized(graph):
 
 
 def plain(x, source, target, values):
-    """The formula as PyTorch has it: gather, scale, scatter."""
+    """The formula in plain PyTorch: gather, scale, scatter."""
     out = torch.zeros_like(x)
     return out.index_add(0, target, values.to(x.dtype)[:, None] * x[source])
 
@@ -139,7 +139,7 @@ PEERS = (
 
 @suite("spmm", "backward", GRADIENT, *PEERS)
 def test_backward(at, name, features):
-    """The gradients alone, of a forward pass that is kept."""
+    """Only the gradients, from a stored forward pass."""
     return gradients(at, name, features, "backward")
 
 

@@ -1,6 +1,6 @@
-"""Exported programs beside eager calls, by turns: `python -m benchmarks.exported [threads]`.
+"""Exported programs against eager calls, in turns: `python -m benchmarks.exported [threads]`.
 
-One line a model: both medians in milliseconds and their ratio, which is to stay below 1.2.
+One line per model: both medians in milliseconds and their ratio, which should stay below 1.2.
 """
 
 import statistics
@@ -19,7 +19,7 @@ class Pool(torch.nn.Module):
 
 
 class OnGraph(torch.nn.Module):
-    """A model whose graph is part of it: an exported program takes tensors alone."""
+    """A model that contains its graph, because an exported program takes only tensors."""
 
     def __init__(self, graph):
         super().__init__()

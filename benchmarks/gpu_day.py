@@ -1,4 +1,4 @@
-"""What gpu_day.sh calls: checks before the start, one call of each kernel for a profiler, and the summary.
+"""The parts of gpu_day.sh in Python: checks before the start, one call of each kernel for a profiler, and the summary.
 
 `python benchmarks/gpu_day.py check WHEELS` runs before anything is installed, so this file imports nothing of the
 project at its top.
@@ -56,7 +56,7 @@ def runs_on(images: list[tuple[int, int]], capability: int) -> bool:
 
 
 def check(wheels: str, dry: bool) -> None:
-    """Exits with one line where the wheel is missing or made for another machine, or torch is too old."""
+    """Exits with one line if the wheel is missing or for another machine, or torch is too old."""
     images = None if wheels == "-" else images_of(wheels, dry)
     try:
         import torch
@@ -68,7 +68,7 @@ def check(wheels: str, dry: bool) -> None:
     if dry:
         return
     if not torch.cuda.is_available():
-        fail("torch finds no CUDA device here; --dry walks everything on the CPU")
+        fail("torch finds no CUDA device here; --dry runs everything on the CPU")
     major, minor = torch.cuda.get_device_capability()
     capability = 10 * major + minor
     if images is not None and not runs_on(images, capability):
@@ -103,7 +103,7 @@ def images_of(wheels: str, dry: bool) -> list[tuple[int, int]]:
 
 
 def ready(dry: bool) -> None:
-    """Exits with one line where what the suites import is missing."""
+    """Exits with one line if something that the suites import is missing."""
     import importlib.util
 
     missing = [n for n in ("pytest", "pytest_benchmark", "amstel") if importlib.util.find_spec(n) is None]
@@ -113,7 +113,7 @@ def ready(dry: bool) -> None:
     from amstel import _library
 
     if not dry and not _library.paths["cuda"]:
-        fail("amstel is here without its CUDA library")
+        fail("amstel is installed without its CUDA library")
 
 
 # --------------------------------------------------------------------------------------------------- kernels
@@ -209,7 +209,7 @@ def ratios(rows: list[dict]) -> list[tuple[float, str, str, float]]:
 
 
 def summary(out: Path) -> int:
-    """One screen: what failed, the worst ratios, the least shares of the limit; 1 where something failed."""
+    """One screen: what failed, the worst ratios, the smallest shares of the limit; 1 if something failed."""
     rows = [json.loads(line) for line in (out / "lines.jsonl").read_text().splitlines()]
     errors = [r for r in rows if "error" in r]
     log = out / "tests.log"
@@ -238,7 +238,7 @@ def summary(out: Path) -> int:
         (r for r in rows if r.get("share") and r["implementation"] == "amstel"), key=lambda r: r["share"]
     )
     if shares:
-        print("share of the limit, the least:")
+        print("share of the limit, lowest first:")
         for r in shares[:8]:
             print(
                 f"  {r['share']:6.1%}  {r['group'] + ' ' + r['dtype']:58s} {r['bound']}, {1e6 * r['median']:.1f} us"
@@ -247,7 +247,7 @@ def summary(out: Path) -> int:
         {f"{r['group']}: {r['captured']}" for r in rows if r.get("captured") not in (None, True) and r["implementation"].startswith("amstel")}
     )  # fmt: skip
     print(
-        f"ours that a graph cannot capture: {len(loose)}",
+        f"ours that a CUDA graph cannot capture: {len(loose)}",
         *(f"  {line[:110]}" for line in loose[:5]),
         sep="\n",
     )

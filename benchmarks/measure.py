@@ -1,4 +1,4 @@
-"""Times and memory of the members of one group, on the CPU by turns, on CUDA by events around replays of a graph."""
+"""Times and memory of the members of one group: on the CPU in turns, on CUDA with events around replays of a graph."""
 
 from __future__ import annotations
 
@@ -145,14 +145,14 @@ def on_cuda(
         try:
             replay, single = clock.capture(f, calls_a_graph), clock.capture(f, 1)
             extra["captured"] = True
-        except Exception as error:  # what cannot be captured says so in the result
+        except Exception as error:  # the result says so if it cannot be captured
             replay, single, calls_a_graph = f, f, 1
             extra["captured"] = f"no: {(str(error).splitlines() or [type(error).__name__])[0][:160]}"
             clock.synchronize()
         extra["cold_us"] = 1e6 * clock.median(single, min(rounds, 20), cold=True)
         replays[member] = replay, calls_a_graph
         found[member] = Result([], calls_a_graph, extra)
-    # The figures that are compared, by turns.
+    # The figures to compare, measured in turns.
     names = list(replays)
     spent = sum(max(clock.median(replay, 1), 1e-6) for replay, _ in replays.values())
     rounds = 1 if dry else int(np.clip(seconds * len(names) / spent, least, 40))

@@ -1,4 +1,4 @@
-"""MKL's inspector-executor product of a CSR matrix: the matrix is inspected once, then multiplied many times.
+"""MKL's inspector-executor product of a CSR matrix: the matrix is inspected once and then multiplied many times.
 
 torch's own `A @ x` calls MKL without the inspection. Needs the package `mkl` (extra bench) on x86-64.
 """

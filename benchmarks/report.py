@@ -3,8 +3,8 @@
 pytest benchmarks --benchmark-json=run.json
 python -m benchmarks.report run.json --write
 
-keeps run.json, without its single samples, as results/cpu.json (or cuda.json), and writes the documents. Without
---write the tables are printed; without a file those of the results that are there.
+keeps run.json, without its individual samples, as results/cpu.json (or cuda.json), and writes the documents. Without
+--write it prints the tables; without a file, those of the stored results.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ def document(figures: dict[str, str]) -> str:
 
 
 def short_table() -> str:
-    """What stands in the README."""
+    """The table in the README."""
     results, machine = load("cpu")
     if not results:
         return "Not measured yet in this form: `pytest benchmarks`."

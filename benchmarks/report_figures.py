@@ -1,4 +1,4 @@
-"""Figures of the results: per operator, how many times as fast as the best peer, and the share of the limit."""
+"""Figures of the results: per operator, the speedup over the best peer, and the share of the limit."""
 
 from __future__ import annotations
 

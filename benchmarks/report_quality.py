@@ -1,4 +1,4 @@
-"""Tables of how well the models do, from what the commands wrote into results/{gcn,restore,tracking,video}."""
+"""Tables of model quality, from the files that the commands wrote into results/{gcn,restore,tracking,video}."""
 
 from __future__ import annotations
 

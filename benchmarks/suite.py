@@ -1,4 +1,4 @@
-"""What a benchmark is: `@suite` turns a function that builds the work of one workload into parametrized benchmarks.
+"""Defines a benchmark: `@suite` turns a function that builds the work for one workload into parametrized benchmarks.
 
 One benchmark is one (workload, implementation, device, threads, dtype); those of one workload and device are a group,
 `<stem>-<pass>-<workload>-<device>`, and stand in one table of pytest-benchmark.

@@ -1,4 +1,4 @@
-"""The shapes of the field: real graphs where AMSTEL_DATA has them, generated ones for everybody."""
+"""Realistic shapes: real graphs if AMSTEL_DATA has them, and generated ones for everyone."""
 
 import os
 from functools import cache

@@ -1,4 +1,4 @@
-"""Draws the picture at the top of the README, docs/picture.png, from data that the library makes up: about a minute.
+"""Draws the picture at the top of the README, docs/picture.png, from synthetic data, in about a minute.
 
 python docs/picture.py
 """

@@ -17,13 +17,13 @@ import amstel.data
 import amstel.draw
 import amstel.nn
 
-# A layer is one SpMM: features None stand for X = I, one feature a node.
+# A layer is one SpMM. Features of None stand for X = I, one feature per node.
 data = amstel.data.karate_club()
 layer = amstel.nn.GCNConv(data.num_nodes, 2, bias=False)
 with torch.no_grad():
     print("an untrained layer places member 0 at", layer(None, data.graph)[0].tolist())
 
-# Three of them, then training with one label a class: apps/graphs/karate.py, 15 lines.
+# Three of these, trained with one label per class: see apps/graphs/karate.py, 15 lines.
 data, embeddings, accuracy = amstel.apps.graphs.karate.train(epochs=300)
 print(f"accuracy on the other 30 members: {accuracy[0]:.0%} untrained, {accuracy[-1]:.0%} trained")
 

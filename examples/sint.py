@@ -19,7 +19,7 @@ from amstel.tracking.frames import VideoWriter
 frames, truth, hidden = generate_sequence()
 images = frames.numpy()
 
-# The network describes every box of an image; boxes of the same object have descriptions alike.
+# The network describes every box in an image; boxes around the same object have similar descriptions.
 model = amstel.nn.SINT.pretrained()
 x, y, w, h = truth[0].tolist()
 boxes = torch.tensor([[0, x, y, x + w - 1, y + h - 1], [0, x + 2 * w, y, x + 3 * w - 1, y + h - 1]])
@@ -29,7 +29,7 @@ with torch.no_grad():
     same, other = (model.match(maps, boxes, query) / query.square().sum()).tolist()
 print(f"similarity of the object with itself {same:.2f}, with the background beside it {other:.2f}")
 
-# The tracker takes one frame after the other; a video file or a folder goes to tracker.track(file, box).
+# The tracker takes one frame after another; pass a video file or a folder to tracker.track(file, box).
 tracker = SINTTracker(model, redetect=True)
 tracker.init(images[0], truth[0])
 found, captions = [truth[0]], ["first frame"]

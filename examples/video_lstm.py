@@ -19,7 +19,7 @@ from amstel.apps.video.settings import Settings
 from amstel.apps.video.train import train
 from amstel.data import generate_moving_shapes
 
-# A model takes feature maps of an RGB and a flow backbone, and gives scores and attention after every step.
+# A model takes feature maps from an RGB and a flow backbone, and returns scores and attention after every step.
 model = amstel.nn.VideoLSTM(16, 8, num_classes=4, feature_size=8)
 logits, attention = model(torch.randn(6, 2, 16, 8, 8), torch.randn(6, 2, 16, 8, 8))
 print(
@@ -31,7 +31,7 @@ print(
     attention[0, 0].sum().item(),
 )
 
-# The recipe puts backbones in front, and trains both from scratch. Frames this small gain nothing from more threads.
+# The application adds backbones, and trains everything from scratch. Frames this small gain nothing from more threads.
 torch.set_num_threads(1)
 task = {"frames": 6, "size": 32, "distractors": 2, "speed": (2.0, 4.0), "noise": 0.02}
 clips, held_out = generate_moving_shapes(400, **task), generate_moving_shapes(100, seed=1, **task)
@@ -50,7 +50,7 @@ settings = Settings.from_scratch(
 done = train(clips, classes, settings, progress=lambda n: print(".", end="", flush=True))
 print(f"\naccuracy on clips never seen: {evaluate(done.network, held_out).accuracy:.0%}, chance is 25 %")
 
-# One video: its classes, where the network looked, and a box a frame, without ever having seen a box.
+# One video: its class, where the network looked, and a box per frame, although it never saw a box in training.
 clip = held_out[1]
 found = predict(done.network, clip.frames)
 best = int(found.probabilities.argmax())

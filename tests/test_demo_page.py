@@ -89,7 +89,7 @@ def test_page_is_self_contained(tmp_path):
         and "of all &amp; more" in text
         and "pip install &quot;amstel[video]" in text
     )
-    assert "http" not in re.sub(r'src="[^"]*"', "", text) and "12 s in all" in text
+    assert "http" not in re.sub(r'src="[^"]*"', "", text) and "12 s in total" in text
 
 
 def test_page_in_a_browser(tmp_path):

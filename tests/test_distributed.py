@@ -475,7 +475,7 @@ def test_a_run_goes_on_as_what_it_was(tmp_path):
         train.study(part, "gcn", [0], train.Settings(**settings), stop, out=out)
     saved = (out / "running" / "checkpoint.pt").read_bytes()
     for model, changed in (("single", {}), ("gcn", {"epochs": 61})):
-        with pytest.raises(ValueError, match="cannot go on"):
+        with pytest.raises(ValueError, match="cannot continue"):
             train.study(part, model, [0], train.Settings(**settings | changed), out=out, resume=True)
     assert (out / "running" / "checkpoint.pt").read_bytes() == saved
     found = train.study(part, "gcn", [0], train.Settings(**settings), out=out, resume=True)
@@ -561,7 +561,7 @@ def test_a_killed_rank_is_said_and_resume_goes_on(tmp_path):
     _, err = run.communicate(timeout=120)
     said = [line for line in err.splitlines() if line.startswith("amstel graphs")]
     assert run.returncode != 0 and len(said) == 1, err
-    assert "lost the connection to another rank" in said[0] and "--resume goes on" in said[0]
+    assert "lost the connection to another rank" in said[0] and "--resume continues" in said[0]
     step = torch.load(running)["training"]["step"]
     assert 0 < step < 400
     done = _torchrun(2, *words, "--resume", "--json", tmp_path / "parts.json")

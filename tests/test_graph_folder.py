@@ -302,7 +302,9 @@ def test_on_the_command_line(capsys, tmp_path, monkeypatch):
     is_refused(capsys, ["graphs", "convert", "tiny", "new"], "tiny is a converted graph already")
     is_refused(capsys, ["graphs", "convert", place, place / "new"], "must lie outside the input folder")
     is_refused(capsys, ["graphs", "convert", place, "new", "--split", "best"], "--split must be one of time")
-    is_refused(capsys, ["graphs", "convert", "facts.json", "new"], "facts.json is no .npz file, or damaged")
+    is_refused(
+        capsys, ["graphs", "convert", "facts.json", "new"], "facts.json is not an .npz file, or is damaged"
+    )
     is_refused(capsys, [*train, "--dataset", "ogbn-tiny", "--root", "."], "amstel graphs convert")
     is_refused(
         capsys, [*train, "--dataset", "cora", "--root", "tiny"], "holds the graph 'ogbn-tiny', not 'cora'"

@@ -282,7 +282,7 @@ def test_got10k(tmp_path):
     with pytest.raises(ValueError, match=r"cover\.label must hold 4 labels, one a frame, got 1"):
         sequences[0]
     (tmp_path / "val" / "list.txt").write_text("GOT_10\nGOT_4\n")
-    with pytest.raises(FileNotFoundError, match=r"list\.txt names GOT_4, which is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"list\.txt names GOT_4, which is not a folder"):
         amstel.data.GOT10k(tmp_path, "val")
 
 

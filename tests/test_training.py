@@ -108,7 +108,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, options, step):
     plan = replace(PLAN, **options)
     whole, parts = (replace(plan, out=tmp_path / name) for name in ("whole", "parts"))
     history = training.fit(Regression(clip=0.1), whole)
-    with pytest.raises(KeyboardInterrupt, match=f"--resume goes on from {parts.out / 'checkpoint.pt'}"):
+    with pytest.raises(KeyboardInterrupt, match=f"--resume continues from {parts.out / 'checkpoint.pt'}"):
         training.fit(_stops(Regression(clip=0.1), step), parts)
     state = _load(parts.out)
     assert state["training"]["step"] == step + 1
@@ -341,4 +341,4 @@ def test_interrupted_at_the_terminal(commands, tmp_path):
     run.send_signal(signal.SIGINT)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 130
-    assert err == f"amstel restore train: interrupted; --resume goes on from {out / 'checkpoint.pt'}\n"
+    assert err == f"amstel restore train: interrupted; --resume continues from {out / 'checkpoint.pt'}\n"

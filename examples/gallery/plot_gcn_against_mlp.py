@@ -2,7 +2,7 @@
 A GCN and an MLP on the same features
 =====================================
 
-Both models have the same layers, but only one propagates over the graph. Three seeds each, on a synthetic graph.
+Both models have the same layers, but only one propagates over the graph. Each is trained with three seeds, on a synthetic graph.
 """
 
 import torch

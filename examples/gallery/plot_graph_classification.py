@@ -17,7 +17,7 @@ random = torch.Generator().manual_seed(0)
 
 
 def grown(preferring: int) -> tuple[amstel.Graph, torch.Tensor]:
-    ends = [0, 1]  # of all edges so far: a node is there once for each of its neighbors
+    ends = [0, 1]  # the ends of all edges so far: each node appears once per neighbor
     nodes = int(torch.randint(20, 40, (), generator=random))
     for new in range(2, nodes):
         for _ in range(2):

@@ -2,7 +2,7 @@
 Filling holes
 =============
 
-A third of the pixels, and a stripe, are missing.
+A third of the pixels and a whole stripe are missing. The network fills them in from what is left.
 """
 
 import torch

@@ -2,7 +2,7 @@
 MRI from two fifths of k-space
 ==============================
 
-A synthetic object seen by eight coils. Only every fourth column of k-space and the center are measured. Total variation is
+Eight coils see a synthetic object. Only every fourth column of k-space and the center are measured. Total variation is
 the classical way to fill in the rest.
 """
 

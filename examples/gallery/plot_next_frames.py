@@ -38,8 +38,8 @@ for _ in range(200):
 amstel.plot.convergence(losses, xlabel="step", log=True)
 
 # %%
-# On sequences that it has not seen, beside the last frame shown again. ``amstel video forecast --out RUN`` does the same
-# with two digits in larger frames, beside a convolutional network that sees one frame.
+# On new sequences, compared with repeating the last frame. ``amstel video forecast --out RUN`` does the same
+# with two digits in larger frames, and compares with a convolutional network that sees one frame.
 
 with torch.no_grad():
     forecast = model(new[:5], steps=3).sigmoid()

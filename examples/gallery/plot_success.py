@@ -2,7 +2,7 @@
 Success and precision plots
 ===========================
 
-Three simulated trackers, whose boxes are the true ones with more or less noise, scored by the OTB protocol.
+Three simulated trackers, scored by the OTB protocol. Their boxes are the true ones with different amounts of noise.
 """
 
 import torch

@@ -44,7 +44,7 @@ def writable(path: Name) -> Path:
     if not target.parent.exists():
         raise FileNotFoundError(f"the folder {target.parent} to write {target.name} in does not exist")
     if not target.parent.is_dir():
-        raise NotADirectoryError(f"{target.parent}, to write {target.name} in, is no folder")
+        raise NotADirectoryError(f"{target.parent}, the folder for {target.name}, is not a folder")
     special = target.exists() and not target.is_file()
     for place in [target] if special else [target.parent, *([target] if target.exists() else [])]:
         if not os.access(place, os.W_OK):
@@ -121,7 +121,7 @@ def replacing_folder(folder: Path, force: bool, is_one: Callable[[Path], bool], 
     if there and not force and any(folder.iterdir()):
         raise FileExistsError(f"{folder} exists; `force` replaces it")
     if there and not is_one(folder) and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} holds something that is no {what}, and is not replaced")
+        raise FileExistsError(f"{folder} holds something other than {what}, and is not replaced")
     target = Path(os.path.realpath(folder))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = (

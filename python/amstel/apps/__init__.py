@@ -1,1 +1,1 @@
-"""The applications: what the four model families are for, from files to results. The library below never imports them."""
+"""The applications of the four model families, from files to results. The library never imports them."""

@@ -1,4 +1,4 @@
-"""`amstel demo`: what this library does, all four families on data that ships with it, in about a minute."""
+"""`amstel demo`: all four families on bundled data, in about a minute."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Exhibit:
     Attributes:
         title: what was done.
         figure: the number it reached, as text.
-        explained: what that number is, and what to compare it with.
-        pictures: files in the folder of the page; none where a package for them is missing.
-        code: what was run, functions or classes; the page shows their source.
+        explained: what that number means, and what to compare it with.
+        pictures: files in the folder of the page; empty if a package that draws them is missing.
+        code: the functions or classes that ran; the page shows their source.
         wide: the pictures need the full width of the page.
     """
 
@@ -43,18 +43,18 @@ class Exhibit:
 
 @dataclass
 class Show:
-    """What one family shows.
+    """What one family has to show.
 
     Attributes:
         folder: of the pictures.
-        about: the family's line of `FAMILIES`.
+        about: the family's line in `FAMILIES`.
         say: takes a line of text.
         device: where to compute.
-        seed: of everything random.
-        progress: a context of `update(n)` for n more steps of a total: `progress(total, unit)`.
-        figures: what was reached, by name.
+        seed: for everything random.
+        progress: `progress(total, unit)` is a context that gives `update(n)`, to be called after n more steps.
+        figures: the results, by name.
         exhibits: what the page shows.
-        pictures: files that were written.
+        pictures: the files that were written.
         missing: what could not be shown, with the command that installs what it needs.
     """
 
@@ -76,7 +76,7 @@ class Show:
 
     @contextlib.contextmanager
     def needs(self, what: str) -> Iterator[None]:
-        """Around what needs an extra: where that is missing, it is noted and the rest goes on."""
+        """Wraps code that needs an extra: if the extra is missing, that is recorded and the rest continues."""
         try:
             yield
         except ImportError as error:
@@ -92,18 +92,18 @@ def run(
     families: Sequence[str] = tuple(FAMILIES),
     progress: Callable[[int, str], Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Run the demos of some families, and write the pictures and one page of them.
+    """Run the demos of some families, and write their pictures and one page that shows them.
 
     Args:
-        folder: of the pictures and of the page, index.html.
+        folder: for the pictures and the page, index.html.
         say: takes a line of text.
         device: where to compute.
-        seed: of everything random.
-        families: which ones, of `FAMILIES`.
+        seed: for everything random.
+        families: which of `FAMILIES` to run.
         progress: see `Show`.
 
     Returns:
-        for each family what it reached, its pictures, what is missing and how many seconds it took.
+        for each family its results, its pictures, what is missing, and how many seconds it took.
     """
     from amstel.apps import demo_page
 

@@ -1,4 +1,4 @@
-"""The page that `amstel demo` ends with: pictures, figures and the code behind them in one self-contained HTML file."""
+"""The page that `amstel demo` writes: pictures, figures and the code behind them in one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ summary { cursor: pointer; color: var(--dim); font-size: .9rem; }
 
 
 def write(path: Path, shows: Mapping[str, Show], seconds: float) -> Path:
-    """Write the page for the families in `shows`, which took so many seconds together."""
+    """Write the page for the families in `shows`, which took this many seconds in total."""
     threads = torch.get_num_threads()
     facts = [
         f"amstel {amstel.__version__}",
         f"torch {torch.__version__}",
         f"{torch.ops.amstel.cpu_isa()} kernels",
         f"{threads} thread{'s' * (threads > 1)}",
-        f"{seconds:.0f} s in all",
+        f"{seconds:.0f} s in total",
     ]
     body = "\n".join(_family(name, show) for name, show in shows.items())
     return _files.write_text(

@@ -1,4 +1,4 @@
-"""Ctrl-C, kept until a piece of work is whole."""
+"""Ctrl-C, held back until a piece of work is complete."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 @contextlib.contextmanager
 def noted(wait: bool = True) -> Iterator[list[int]]:
-    """A list that the first Ctrl-C is put in, so that a step can be finished; the second one ends at once.
+    """A list that receives the first Ctrl-C, so that a step can finish; a second one exits immediately.
 
-    Without `wait`, and in threads other than the main one, a Ctrl-C does what it always does.
+    Without `wait`, and outside the main thread, Ctrl-C behaves as usual.
     """
     asked: list[int] = []
     if not wait or threading.current_thread() is not threading.main_thread():

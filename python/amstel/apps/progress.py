@@ -1,4 +1,4 @@
-"""How long work shows: one callback, `update(n)` after every n items, behind which is a bar, a log line or nothing."""
+"""Progress of long work: one callback, `update(n)` after every n items, which draws a bar, writes a log line or does nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INTERVAL = 60.0
 def shown(
     total: int | None, unit: str, *, quiet: bool = False, stream: Any = None
 ) -> Iterator[Callable[[int], None]]:
-    """`update(n)`: a bar on a terminal where rich is installed, a line per minute elsewhere. `total` None means unknown.
+    """`update(n)`: a bar on a terminal if rich is installed, else one line per minute. `total` None means unknown.
 
     Example:
         >>> with shown(3, "images") as update:
@@ -41,7 +41,7 @@ def shown(
 
 
 def _bar(unit: str, total: int | None, stream: Any) -> Any:
-    """One of rich's, which is gone when the work is done."""
+    """A rich progress bar that disappears when the work is done."""
     from rich import progress
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""Several processes at one task, as `torchrun` starts them: who takes what, and how the results come together.
+"""Several processes on one task, as `torchrun` starts them: who takes what, and how results are merged.
 
 Example:
     >>> ranks = Ranks()                                    # one process: everything is its share
@@ -50,7 +50,7 @@ class Ranks:
 
 
 def on(device: Any) -> torch.device:
-    """The device that is meant, checked."""
+    """The requested device, checked."""
     try:
         return torch.device(device)
     except (TypeError, RuntimeError) as error:
@@ -60,7 +60,7 @@ def on(device: Any) -> torch.device:
 
 
 def _numbered(device: str | torch.device) -> torch.device:
-    """The GPU that "cuda" means here, by its number, which torch wants in places: LOCAL_RANK's, or the current one."""
+    """The number of the GPU that "cuda" means here, which torch sometimes requires: LOCAL_RANK's, or the current one."""
     device = torch.device(device)
     if device.type != "cuda" or device.index is not None or not torch.cuda.is_available():
         return device
@@ -70,7 +70,7 @@ def _numbered(device: str | torch.device) -> torch.device:
 
 
 def current(device: str | torch.device = "cpu") -> Ranks:
-    """This process in the group that is there, or alone."""
+    """This process in the current group, or alone."""
     device = _numbered(device)
     if distributed.is_available() and distributed.is_initialized():
         return Ranks(distributed.get_rank(), distributed.get_world_size(), device)
@@ -79,10 +79,10 @@ def current(device: str | torch.device = "cpu") -> Ranks:
 
 @contextlib.contextmanager
 def group(device: str | torch.device = "cpu") -> Iterator[Ranks]:
-    """The processes of `torchrun`, connected for the time of the `with`: by NCCL where they have GPUs, else by Gloo.
+    """The processes of `torchrun`, connected within the `with` block: by NCCL if they have GPUs, else by Gloo.
 
-    "cuda" is the GPU of the process's LOCAL_RANK. Without torchrun, or in a group that is there already, nothing
-    is set up and nothing torn down.
+    "cuda" is the GPU of the process's LOCAL_RANK. Without torchrun, or if a group already exists, nothing
+    is set up or torn down.
     """
     device = _numbered(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -100,7 +100,7 @@ def group(device: str | torch.device = "cpu") -> Iterator[Ranks]:
 
 @dataclass
 class Outcome(Generic[Item, Value]):
-    """What came of an item: a value, or the error that it ended in."""
+    """The outcome for an item: a value, or the error that it raised."""
 
     item: Item
     value: Value | None = None
@@ -115,10 +115,10 @@ def each(
     *,
     fatal: bool = False,
 ) -> list[Outcome[Item, Value]]:
-    """`work` on every item, each process on its share; the outcomes of all, in order, in every process.
+    """Run `work` on every item, each process on its share; every process gets all outcomes, in order.
 
-    Of several items one that fails is an outcome like others, and the rest go on; the error of an only item, and
-    with `fatal` of any, is raised.
+    If there are several items, one that fails is an outcome like any other, and the rest continue. The error of a single item,
+    or of any item with `fatal`, is raised.
     """
     found: list[Outcome[Item, Value]] = []
     for item in ranks.share(items):
@@ -133,7 +133,7 @@ def each(
             progress(1)
     outcomes = ranks.merge(found)
     wrong = [outcome for outcome in outcomes if outcome.error is not None]
-    if wrong and (fatal or len(items) == 1):  # all processes end alike
+    if wrong and (fatal or len(items) == 1):  # all processes exit the same way
         raise ValueError(wrong[0].error)
     return outcomes
 
@@ -141,7 +141,7 @@ def each(
 def succeeded(
     outcomes: Sequence[Outcome[Item, Value]], failures: list[Outcome] | None
 ) -> list[Outcome[Item, Value]]:
-    """Those that have a value; the others are put into `failures`. ValueError where none has."""
+    """The outcomes with a value; the others go into `failures`. ValueError if there is none."""
     wrong = [outcome for outcome in outcomes if outcome.error is not None]
     if failures is not None:
         failures += wrong

@@ -1,4 +1,4 @@
-"""What an application gives the training engine (`amstel.apps.training`): a `Task` to train, and a `Plan` of how."""
+"""The input of the training engine (`amstel.apps.training`): a `Task` to train, and a `Plan` for how."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.floa
 
 
 class Task:
-    """What is trained, and how a step of it is made.
+    """What is trained, and how one step works.
 
     Attributes:
         model: whose state_dict the checkpoint holds, as `key`.
-        module: from what `inputs` returns to the loss and the other `metrics`, a tensor; the loss alone has a gradient.
+        module: maps what `inputs` returns to a tensor of the loss and the other `metrics`; only the loss has a gradient.
         optimizer: of its parameters.
-        metrics: names of the loss and the metrics.
-        summed: they are sums over the items of a batch; otherwise means.
+        metrics: names of the loss and the other metrics.
+        summed: metrics are sums over the items of a batch rather than means.
         clip: largest norm of the gradient; 0 does not clip.
-        best: a name of what `validate` returns, of which the largest makes the best checkpoint.
+        best: the name of a value that `validate` returns; the epoch with the largest one gives the best checkpoint.
     """
 
     model: nn.Module
@@ -42,34 +42,34 @@ class Task:
         raise TypeError(f"{type(self).__name__} must define `items`")
 
     def inputs(self, step: int, items: Sequence[int]) -> tuple[Any, ...]:
-        """What `module` takes of some of them, on its device."""
+        """The arguments of `module` for some of the samples, on its device."""
         raise TypeError(f"{type(self).__name__} must define `inputs`")
 
     def gradients(self, step: int) -> Tensor | None:
-        """Fill the gradients without `module`, and return the metrics; None: let the engine do it."""
+        """Fill the gradients without `module` and return the metrics, or return None to let the engine do it."""
         return None
 
     def prepare(self, step: int) -> None:
-        """Before every step: the learning rate."""
+        """Called before every step, to set the learning rate."""
 
     def seed(self, epoch: int, rank: int) -> int | None:
-        """For torch's generator at the beginning of an epoch; None leaves it."""
+        """The seed for torch's generator at the beginning of an epoch; None leaves the generator alone."""
         return None
 
     def validate(self) -> dict[str, float]:
-        """After every epoch, in every process, with the averaged weights where there are any."""
+        """Called after every epoch, in every process, with the averaged weights if there are any."""
         return {}
 
     def finished(self) -> bool:
-        """After every step: whether to stop early."""
+        """Called after every step: whether to stop early."""
         return False
 
     def header(self, step: int) -> dict[str, Any]:
-        """What else the checkpoint holds: its format, the settings."""
+        """Other contents of the checkpoint: its format, the settings."""
         return {}
 
     def entry(self, step: int) -> dict[str, float]:
-        """What else an entry of the history holds, before the metrics."""
+        """Other contents of a history entry, before the metrics."""
         return {}
 
 
@@ -78,12 +78,12 @@ class Plan:
     """How long and how to train.
 
     Attributes:
-        steps, every: how many in all, and in an epoch: after each comes an entry of the history and a checkpoint.
+        steps, every: how many in total, and per epoch; each epoch ends with an entry in the history and a checkpoint.
         out: the folder of `checkpoint.pt`, `best.pt` and `log.jsonl`, a line per epoch; None writes nothing.
         save_every: steps between checkpoints within an epoch; 0: none.
         precision: of the forward pass, "float32", "bfloat16" or "float16" (autocast; float16 scales the loss).
-        accumulate: in how many parts a process goes through its share of a batch.
-        average: decay of the exponential moving average of the weights, which then are the result; 0: none.
+        accumulate: in how many parts a process works through its share of a batch.
+        average: decay of the exponential moving average of the weights, which then is the result; 0: none.
     """
 
     steps: int

@@ -1,12 +1,12 @@
-"""The one training engine: steps and epochs, checkpoints, resuming, several processes, precision, averaging, the log.
+"""The training engine of all applications: steps and epochs, checkpoints, resuming, processes, precision, averaging, the log.
 
-An application describes what is trained as a `Task`; `fit` trains it. Everything random follows from (seed, step), or
-lies in the checkpoint, so that a run that was killed and resumed repeats the uninterrupted one bit for bit (with as
-many threads and processes), and n processes compute what one would, but for the order of sums and the masks of dropout.
+An application describes what to train as a `Task`, and `fit` trains it. Everything random depends only on (seed, step), or
+is in the checkpoint, so a run that was killed and resumed repeats the uninterrupted one bit for bit (with as
+many threads and processes), and n processes compute what one would, except for the order of sums and the dropout masks.
 
-It is small because it builds on torch alone. Accelerate was the alternative: it gives every process as many samples by
-repeating some where a batch does not divide, so that two processes are not one, and it resumes in an epoch by going
-through the loader again; here a process without a share takes part with weight 0, and a step knows its own samples.
+It builds on torch alone. Accelerate was the alternative, but it gives every process the same number of samples by
+repeating some if a batch does not divide evenly, so two processes differ from one, and it resumes within an epoch by running
+through the loader again. Here a process without a share takes part with weight 0, and a step knows its own samples.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ CHECKPOINT, BEST, LOG = "checkpoint.pt", "best.pt", "log.jsonl"
 
 
 def begin(out: str | Path | None, resume: bool, force: bool) -> Path | None:
-    """The folder to write to; FileExistsError where a run is in it that is neither resumed nor to be overwritten."""
+    """The folder to write to; FileExistsError if it holds a run that is neither to be resumed nor overwritten."""
     if out is None:
         if resume:
             _check.fail("out", "the folder of the checkpoint to resume from", None)
         return None
     file = Path(out) / CHECKPOINT
     if file.exists() and not resume and not force:
-        raise FileExistsError(f"{file} exists: resume goes on with it, force (--force) overwrites it")
+        raise FileExistsError(f"{file} exists: resume continues it, force (--force) overwrites it")
     return Path(out)
 
 
@@ -48,20 +48,20 @@ def fit(
     state: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[dict[str, float]]:
-    """Train; returns the history, an entry of mean metrics per epoch. The caller's random numbers stay as they were.
+    """Train, and return the history: one entry of mean metrics per epoch. The caller's random state is restored.
 
     Args:
         task: what to train.
-        plan: how long, and how.
-        ranks: default: the process group that is there.
-        state: the checkpoint to go on from.
+        plan: how long and how.
+        ranks: default: the current process group.
+        state: the checkpoint to continue from.
         progress: called with the number of items after every step.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, after the step was finished and a checkpoint written.
+        KeyboardInterrupt: Ctrl-C, after the step has finished and a checkpoint has been written.
     """
     ranks = ranks or current(next(task.model.parameters()).device)
-    plan = replace(plan, **(state or {}).get("training", {}).get("how", {}))  # it goes on as it began
+    plan = replace(plan, **(state or {}).get("training", {}).get("how", {}))  # it continues as it began
     devices = [ranks.device] if ranks.device.type == "cuda" else []
     with torch.random.fork_rng(devices), interrupts.noted(plan.out is not None and ranks.world == 1) as asked:
         run = _Run(task, plan, ranks, state)
@@ -77,14 +77,14 @@ def fit(
             if stop:
                 break
             if asked:
-                raise KeyboardInterrupt(f"interrupted; --resume goes on from {run.file}")
+                raise KeyboardInterrupt(f"interrupted; --resume continues from {run.file}")
         if run.average:
             task.model.load_state_dict(run.average)
     return run.history
 
 
 class _Run:
-    """A training as it stands."""
+    """The state of a training run."""
 
     def __init__(self, task: Task, plan: Plan, ranks: Ranks, state: Mapping[str, Any] | None):
         self.task, self.plan, self.ranks = task, plan, ranks
@@ -100,7 +100,7 @@ class _Run:
         self.average: dict[str, Tensor] = {}
         if plan.average:
             self.average = {k: v.detach().clone() for k, v in task.model.state_dict().items()}
-        if own.get("raw"):  # what the checkpoint has as the model is the average
+        if own.get("raw"):  # the checkpoint's model is the average
             task.model.load_state_dict(own["raw"])
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=plan.precision == "float16")
         if state:
@@ -113,7 +113,7 @@ class _Run:
         self.fresh, self.opened = not state, False
 
     def _open(self, folder: Path) -> None:
-        """Before the first checkpoint, so that a run that cannot begin leaves nothing."""
+        """Called before the first checkpoint, so that a run that cannot start leaves nothing behind."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.fresh:
             (folder / BEST).unlink(missing_ok=True)
@@ -121,7 +121,7 @@ class _Run:
         self.opened = True
 
     def one(self) -> int:
-        """One step of the optimizer; the number of its items."""
+        """Take one optimizer step; returns its number of items."""
         task, step = self.task, self.step
         if step % self.plan.every == 0:
             seed = task.seed(step // self.plan.every, self.ranks.rank)
@@ -151,10 +151,10 @@ class _Run:
         return len(items)
 
     def _backward(self, whole: Sequence[int]) -> None:
-        """The gradient over the whole batch, of which this process computes its share, in parts."""
+        """The gradient over the whole batch; this process computes its share, in parts."""
         task, ranks, plan = self.task, self.ranks, self.plan
         share, weight = ranks.share(whole), 1.0
-        if not share:  # it computes what the others wait for, with no weight
+        if not share:  # the others wait for its result, which has weight 0
             share, weight = list(whole[:1]), 0.0
         count, dtype = min(plan.accumulate, len(share)), PRECISIONS[plan.precision]
         for number in range(count):
@@ -164,7 +164,7 @@ class _Run:
                 with torch.autocast(ranks.device.type, dtype, enabled=dtype is not None):
                     loss, metrics = self.module(*task.inputs(self.step, part))
                 items = 1 if task.summed else len(part)
-                # The gradients of the processes are averaged: times their number is the sum over the batch.
+                # DDP averages the gradients of the processes: times their number gives the sum over the batch.
                 self.scaler.scale(loss * (weight * items * ranks.world / len(whole))).backward()
             found = torch.cat([loss.detach().reshape(1), metrics.detach().reshape(-1)]).double()
             self.total += weight * torch.cat([items * found, found.new_full((1,), len(part))])
@@ -179,7 +179,7 @@ class _Run:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """The model with the averaged weights, for the time of the `with`."""
+        """The model with the averaged weights, within the `with` block."""
         raw = {k: v.clone() for k, v in self.task.model.state_dict().items()} if self.average else {}
         if self.average:
             self.task.model.load_state_dict(self.average)
@@ -188,7 +188,7 @@ class _Run:
             self.task.model.load_state_dict(raw)
 
     def end_epoch(self) -> None:
-        """An entry of the history, validation, the checkpoints and a line of the log."""
+        """Add a history entry, validate, and write the checkpoints and a line of the log."""
         if self.ranks.world > 1:
             distributed.all_reduce(self.total)
         *sums, count = self.total.tolist()
@@ -215,7 +215,7 @@ class _Run:
         return json.dumps({"epoch": number % len(self.history) + 1, **self.history[number]}) + "\n"
 
     def save(self, name: str = CHECKPOINT) -> None:
-        """A checkpoint that torch.load(weights_only=True) reads; a half-written one never replaces a whole one."""
+        """Write a checkpoint that torch.load(weights_only=True) reads; an incomplete one never replaces a complete one."""
         if self.plan.out is None:
             return
         random: list[dict[str, Tensor]] = []

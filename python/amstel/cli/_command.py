@@ -102,7 +102,7 @@ class Command(TyperCommand):
             text, out = str(error) or "interrupted", ctx.params.get("out")
             # The second Ctrl-C, or one of several processes: what is there is of the last epoch.
             if not error.args and "resume" in ctx.params and out and (out / "checkpoint.pt").exists():
-                text += f"; --resume goes on from {out / 'checkpoint.pt'}"
+                text += f"; --resume continues from {out / 'checkpoint.pt'}"
             raise Stopped(ctx.command_path, text, 130) from error
         except (ValueError, OSError, EOFError, ImportError, MemoryError) as error:
             text = in_words_of_the_user(str(error) or type(error).__name__, self)

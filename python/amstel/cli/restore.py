@@ -280,9 +280,7 @@ def train(
     checkpoint = out / train.CHECKPOINT
     if resume:
         if given.keys() - {"iterations"} or weights or average is not None:
-            raise ValueError(
-                "--resume goes on with the settings of the checkpoint: give none but --iterations"
-            )
+            raise ValueError("--resume keeps the settings of the checkpoint: change none but --iterations")
         settings = dataclasses.replace(train.read(checkpoint).settings, **given)
     else:
         new([checkpoint], force)

@@ -359,7 +359,7 @@ def train(
     checkpoint = out / train.CHECKPOINT
     if resume:
         if given.keys() - {"epochs"} or weights or plan:
-            raise ValueError("--resume goes on with the settings of the checkpoint: give none but --epochs")
+            raise ValueError("--resume keeps the settings of the checkpoint: change none but --epochs")
         settings = dataclasses.replace(train.read(checkpoint).settings, **given)
     else:
         new([checkpoint], force)

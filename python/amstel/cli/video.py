@@ -129,7 +129,7 @@ def train(
         raise ValueError("--box-weight needs --boxes PATH")
     if resume:
         if given.keys() - {"epochs"} or backbone or plan or hold_out is not None or split or lists:
-            raise ValueError("--resume goes on with the settings of the checkpoint: give none but --epochs")
+            raise ValueError("--resume keeps the settings of the checkpoint: change none but --epochs")
         settings = dataclasses.replace(network.load(checkpoint).settings, **given)
         before = read_record(record)
         split, lists = before.get("split"), before.get("lists") and Path(before["lists"])

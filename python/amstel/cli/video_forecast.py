@@ -44,9 +44,7 @@ def forecast(
     checkpoint, picture, record = out / training.CHECKPOINT, out / "forecast.png", out / "forecast.json"
     if resume:
         if given.keys() - {"iterations"}:
-            raise ValueError(
-                "--resume goes on with the settings of the checkpoint: give none but --iterations"
-            )
+            raise ValueError("--resume keeps the settings of the checkpoint: change none but --iterations")
         settings = dataclasses.replace(forecast.read(checkpoint)[1], **given)
     else:
         new([checkpoint, picture, record], force)

@@ -115,7 +115,7 @@ class Table(NamedTuple):
                 )
                 shape, by_columns, dtype = read(file)
             except (ValueError, zipfile.BadZipFile, EOFError) as error:
-                raise ValueError(f"{self} is no array of NumPy: {error}") from None
+                raise ValueError(f"{self} is not a NumPy array: {error}") from None
             except KeyError:
                 raise ValueError(f"{self.path} must hold an array {self.key!r}") from None
             if dtype.kind not in "iuf" or dtype.itemsize > 8:
@@ -181,7 +181,7 @@ class Table(NamedTuple):
                 error
             ):
                 raise
-            raise ValueError(f"{self.path} is no Parquet file that can be read: {error}") from None
+            raise ValueError(f"{self.path} is not a readable Parquet file: {error}") from None
 
     def _stacked(self, columns: list[np.ndarray | None], names: list[str], whole: bool) -> np.ndarray:
         for name, column in zip(names, columns, strict=True):

@@ -46,7 +46,7 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 def _new_csr(kind: type, base: type, state: Any) -> _Csr:
     """copyreg._reconstructor, for the one class that these files hold."""
     if kind is not _Csr or base is not object or state is not None:
-        raise pickle.UnpicklingError("an object that is no csr_matrix")
+        raise pickle.UnpicklingError("an object that is not a csr_matrix")
     return _Csr()
 
 

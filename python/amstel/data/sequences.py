@@ -228,7 +228,7 @@ class Listed(Sequences):
             names = [line.strip() for line in lines if line.strip()]
             for name in names:
                 if not (root / name).is_dir():
-                    raise FileNotFoundError(f"{listing} names {name}, which is no folder beside it")
+                    raise FileNotFoundError(f"{listing} names {name}, which is not a folder beside it")
         else:
             names = [p.name for p in visible(root) if (p / marker).is_file()]
         if not names:

@@ -304,7 +304,7 @@ def image_array(argument: str, image: Any) -> np.ndarray:
     if isinstance(image, (str, os.PathLike)):
         if not Path(image).is_file():
             raise FileNotFoundError(
-                f"`{argument}` must be an image, got {os.fspath(image)}, which is no file"
+                f"`{argument}` must be an image, got {os.fspath(image)}, which is not a file"
             )
         return read(image)
     expected = "a PIL image or a uint8 array [H, W, 3] or [H, W] with at least one pixel"

@@ -1,4 +1,4 @@
-"""Checkpoints of the graph trainings: one way to open them, and one sentence where a file is none."""
+"""Checkpoints of graph training: one way to open them, and one error for files that are something else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def loaded(path: str | Path, makers: Mapping[str, Callable[[dict[str, Any]], Any]]) -> Any:
-    """What the maker of its format makes of the rest of a checkpoint.
+    """Open a checkpoint and let the class for its format read the rest.
 
     Raises:
         OSError or ValueError: the file cannot be read, or is not of one of the formats, or is damaged.

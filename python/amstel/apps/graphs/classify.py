@@ -1,7 +1,7 @@
 """Classification of whole graphs: training, accuracy, and the class of every graph of a data set.
 
-Each seed has its own weights and its own split: of every class four fifths train, a tenth validates, the rest tests. The
-weights tested are those of the epoch that is best on the validation graphs.
+Each seed has its own weights and its own split: in every class, four fifths are for training, a tenth for validation and the
+rest for testing. The weights that are tested come from the epoch with the best validation accuracy.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PARTS = ("train", "val", "test")
 
 
 def load_data(name: str, root: Path | None) -> GraphDataset:
-    """The data set of that name; "colored-graphs" needs no file."""
+    """The data set with this name; "colored-graphs" needs no file."""
     if name.replace(" ", "-").lower() == "colored-graphs":
         return colored_graphs()
     if root is None:
@@ -51,17 +51,17 @@ def train(
     force: bool = False,
     device: str | torch.device = "cpu",
 ) -> Trials:
-    """Train a classifier of graphs once for every seed, and measure its accuracy on the test graphs.
+    """Train a graph classifier once per seed, and measure its accuracy on the test graphs.
 
     Args:
-        data: graphs with classes. Without features a node has a 1 and log(1 + its number of neighbors).
+        data: graphs with classes. If there are no features, each node gets a 1 and log(1 + its number of neighbors).
         model: "gcn", or "mlp", which does not look at the edges.
         seeds: integers >= 0; each has its own weights, order of the graphs and split.
         settings: default: `GraphSettings()`.
         progress: called with the number of (seed, step) pairs done since the last call; see `steps`.
-        out, resume, force, device: as `amstel.apps.graphs.links.train`.
+        out, resume, force, device: see `amstel.apps.graphs.links.train`.
 
-    In a process group (torch.distributed) every process takes its share of the seeds; all return all results.
+    In a process group (torch.distributed), each process trains its share of the seeds; all of them return all results.
 
     Returns:
         `Trials` with the score "accuracy".
@@ -74,7 +74,9 @@ def train(
     _check_data(data)
     settings = check_training("graph", model, settings, progress)
     seeds, device = seeds_of(seeds), on(device)
-    parts = {seed: split(data, seed) for seed in seeds[:1]}  # one that cannot be is told before anything runs
+    parts = {
+        seed: split(data, seed) for seed in seeds[:1]
+    }  # an impossible split is reported before anything runs
     result = Trials("graph", data.name, model, settings, seeds, _facts(data))
     return run(
         result,
@@ -89,7 +91,7 @@ def train(
 
 
 def steps(data: GraphDataset, settings: GraphSettings) -> int:
-    """Steps of the optimizer in a training of one seed."""
+    """The number of optimizer steps for one seed."""
     return settings.epochs * _steps(len(split(data, 0)["train"]), settings)
 
 
@@ -109,7 +111,7 @@ def _check_data(data: Any) -> None:
 
 
 def split(data: GraphDataset, seed: int) -> dict[str, list[int]]:
-    """Numbers of the graphs that train, validate and test, by class drawn at random."""
+    """Numbers of the training, validation and test graphs, drawn at random within each class."""
     rng = np.random.default_rng([seed, 1])
     found: dict[str, list[int]] = {part: [] for part in PARTS}
     assert data.labels is not None
@@ -121,7 +123,7 @@ def split(data: GraphDataset, seed: int) -> dict[str, list[int]]:
         found["test"] += members[tenth : 2 * tenth]
         found["train"] += members[2 * tenth :]
     if not found["test"]:
-        raise ValueError(f"`data` must have three graphs of a class at least, and {data!r} has not")
+        raise ValueError(f"`data` must have at least three graphs per class, and {data!r} has not")
     return {part: sorted(numbers) for part, numbers in found.items()}
 
 
@@ -133,7 +135,7 @@ def build(data: GraphDataset, model: str, settings: GraphSettings) -> GraphClass
 
 
 def _inputs(batch: GraphData) -> Tensor:
-    """The features, or what stands for them."""
+    """The features, or their substitute."""
     if batch.features is not None:
         return batch.features
     degree = batch.graph.degree(torch.float32)
@@ -167,7 +169,7 @@ class _Classification(Task):
         self.every = _steps(len(parts["train"]), settings)
         self.order: list[int] = []
         self.kept: tuple[float, dict[str, Tensor]] | None = None
-        # Read once: the batches of an epoch are joined from these.
+        # Read once: batches are assembled from these.
         self.graphs = [item.to(device) for item in data]
         self.validation = [collate([self.graphs[k] for k in part]) for part in _chunks(parts["val"])]
 
@@ -229,10 +231,10 @@ def _one(
 
 
 def predict(result: Trials, data: GraphDataset, device: str | torch.device = "cpu") -> Tensor:
-    """Probabilities [graphs, classes] by the best weights.
+    """Probabilities [graphs, classes] from the best weights.
 
     Raises:
-        ValueError: the data have other features or classes than those that the network was trained on.
+        ValueError: the features or classes differ from those the network was trained on.
     """
     if not isinstance(data, GraphDataset):
         _check.fail_type("data", "an amstel.data.GraphDataset", data)
@@ -245,7 +247,7 @@ def predict(result: Trials, data: GraphDataset, device: str | torch.device = "cp
 
 
 def evaluate(result: Trials, data: GraphDataset, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """The accuracy of the best weights on the parts of their seed, beside what all seeds found."""
+    """The accuracy of the best weights on the split of their seed, next to the results of all seeds."""
     _check_data(data)
     assert data.labels is not None
     right = (predict(result, data, device).argmax(1) == data.labels.cpu()).double()
@@ -264,7 +266,7 @@ def write(path: Path, probabilities: Tensor, classes: Sequence[int] = ()) -> Non
     """A line `graph,class,probability` per graph (.csv), or lists of them (.json).
 
     Args:
-        classes: what the classes are called in the files; default: their numbers.
+        classes: names of the classes in the files; default: their numbers.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITTEN:

@@ -1,4 +1,4 @@
-"""What `amstel demo` shows of graphs: a synthetic citation graph, and the slides' karate club, animated."""
+"""The graph part of `amstel demo`: a synthetic citation graph, and Kipf's karate club, animated."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def classify(data: NodeData) -> Tensor:
 
 
 def _pictures(show: Show, stem: str, ending: str, *arguments: Any, **options: Any) -> Path:
-    """An SVG always, a PNG or GIF too where matplotlib and pillow are installed; the SVG is for the page."""
+    """Always an SVG, for the page; also a PNG or GIF if matplotlib and pillow are installed."""
     svg = show.wrote(points.svg(show.folder / f"{stem}.svg", *arguments, **options))
     with show.needs(f"{stem}.{ending}"):
         show.wrote(points.raster(show.folder / f"{stem}.{ending}", *arguments, **options))

@@ -1,4 +1,4 @@
-"""Where the processes of `torchrun` get their parts of a data set from, and how they tell what went wrong once."""
+"""How the processes of `torchrun` get their parts of a data set, and how they report an error once."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from amstel.distributed.folder import META, digest_of, read_meta
 def write(
     data: NodeData, parts: int, folder: Path, method: str = "ranges", force: bool = False
 ) -> dict[str, Any]:
-    """Cut a problem of node classification into parts on disk."""
+    """Partition a node classification problem on disk."""
     return partition(data.graph, parts, folder, method=method, force=force, **_contents(data))
 
 
 def load(name: str, root: Path | None, folder: Path | None, device: torch.device) -> DistributedGraph:
-    """The part of this process, of a partition that is in `folder`, or is made there, or in a folder for the moment.
+    """The part of this process, from a partition in `folder`, which is created if missing; without one, in a temporary folder.
 
-    Only the first process reads the data set, and only where its partition is not there yet.
+    Only the first process reads the data set, and only if it has not been partitioned yet.
 
     Raises:
-        ValueError: the folder holds a partition of another data set, or another number of parts.
+        ValueError: the folder holds a partition of another data set, or with another number of parts.
     """
     rank, world = collectives.place()
     made: Path | None = None
@@ -49,7 +49,7 @@ def load(name: str, root: Path | None, folder: Path | None, device: torch.device
         place = collectives.gather(str(made or folder))[0]
         return DistributedGraph.load(place, device=device)
     finally:
-        if made is not None and folder is None:  # what is mapped stays readable
+        if made is not None and folder is None:  # mapped files stay readable
             shutil.rmtree(made.parent, ignore_errors=True)
 
 
@@ -60,7 +60,7 @@ def _contents(data: NodeData) -> dict[str, Any]:
 
 
 def _is_of(meta: dict[str, Any], name: str, root: Path | None, folder: Path) -> None:
-    """ValueError where a partition is of another data set; where the files of the set are given, of other contents."""
+    """ValueError if a partition belongs to another data set, or, if the files are given, to other contents."""
     there = graph_folder(name, root)
     wanted = name if there is None else read_facts(there)["name"]
     if meta["name"].replace(" ", "-").lower() != wanted.replace(" ", "-").lower():
@@ -74,9 +74,9 @@ def _is_of(meta: dict[str, Any], name: str, root: Path | None, folder: Path) -> 
 
 @contextlib.contextmanager
 def one_voice(out: Path | None = None) -> Iterator[None]:
-    """An error that several processes end in is told by the first that comes to it; the others end in silence.
+    """If several processes fail, the first to arrive reports the error; the others exit silently.
 
-    Where a rank was lost, the line says how to go on with the run in `out`.
+    If a rank was lost, the message says how to continue the run in `out`.
     """
     try:
         yield
@@ -84,7 +84,7 @@ def one_voice(out: Path | None = None) -> Iterator[None]:
         if not _is_first():
             raise SystemExit(2) from None
         if isinstance(error, ConnectionError) and out is not None:
-            raise ConnectionError(f"{error}; --resume goes on from {out}") from error
+            raise ConnectionError(f"{error}; --resume continues from {out}") from error
         raise
 
 

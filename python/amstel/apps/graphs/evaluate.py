@@ -1,4 +1,4 @@
-"""How well a trained graph network names the test nodes; and the picture of a study."""
+"""The test accuracy of a trained graph network, and a picture of a study."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLOTS = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
 
 
 def evaluate(study: Study, data: NodeData, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """The accuracy of the best weights on training, validation and test nodes, beside what the study found."""
+    """The accuracy of the best weights on training, validation and test nodes, next to the results of the study."""
     probabilities, labels = predict(study, data, device), data.labels.cpu()
     parts = {part: getattr(data, part).cpu() for part in ("train", "val", "test")}
     if bool((labels[parts["test"]] < 0).any()):

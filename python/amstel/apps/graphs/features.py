@@ -1,4 +1,4 @@
-"""Features of the nodes that a field depends on, sparse or dense: their products with the first layer's weights."""
+"""Node features, sparse or dense, and their products with the weights of the first layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def csr(coo: Tensor) -> Graph:
 
 
 def transpose(graph: Graph) -> Graph:
-    """The transposed matrix; its edges keep the order in which those of `graph` were given."""
+    """The transposed matrix; its edges keep the order of those in `graph`."""
     return Graph(*graph.transposed(), graph.weight, graph.num_rows)
 
 
@@ -36,7 +36,7 @@ def rows_of(features: Tensor, nodes: Tensor, device: torch.device) -> SparseRows
 
 
 class SparseRows:
-    """Rows of a sparse matrix. `values` are those that dropout acts on, `sizes` how many of them each row has."""
+    """Rows of a sparse matrix. `values` are the entries that dropout acts on, `sizes` their number per row."""
 
     def __init__(self, graph: Graph):
         self.graph, self.entries = graph, graph.num_edges
@@ -49,13 +49,13 @@ class SparseRows:
         return times(self.graph, w)
 
     def copies(self, count: int) -> _SparseCopies:
-        """For so many seeds, each with values of its own."""
+        """For this many seeds, each with its own values."""
         return _SparseCopies(self.graph, count)
 
 
 class _SparseCopies:
     def __init__(self, graph: Graph, count: int):
-        # One block a seed.
+        # One block per seed.
         device, inputs, edges = graph.device, graph.num_cols, graph.num_edges
         block = torch.arange(count, device=device)[:, None]
         last = torch.tensor([count * edges], device=device)
@@ -69,7 +69,7 @@ class _SparseCopies:
         return times(self.x, w.view(len(w) * w.shape[1], -1), values.flatten()).view(len(w), -1, w.shape[2])
 
     def gradient(self, grad: Tensor, values: Tensor) -> Tensor:
-        """Of w, from that of the product."""
+        """The gradient of w, from that of the product."""
         found = times(self.x_t, grad.reshape(-1, grad.shape[2]), values.flatten())
         return found.view(len(grad), -1, grad.shape[2])
 
@@ -99,5 +99,5 @@ class _DenseCopies:
         return values.view(len(w), *self.x.shape) @ w
 
     def gradient(self, grad: Tensor, values: Tensor) -> Tensor:
-        """Of w, from that of the product."""
+        """The gradient of w, from that of the product."""
         return values.view(len(grad), *self.x.shape).mT @ grad

@@ -1,4 +1,4 @@
-"""The slides' example: a three-layer GCN on the karate club, before and while it learns one label per class."""
+"""The example from Kipf's slides: a three-layer GCN on the karate club, before and during training on one label per class."""
 
 from __future__ import annotations
 

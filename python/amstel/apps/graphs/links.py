@@ -1,7 +1,7 @@
-"""Link prediction with graph autoencoders: training, scores of links that were held out, and new links.
+"""Link prediction with graph autoencoders: training, scores of held-out links, and new links.
 
-Kipf and Welling's protocol: a tenth of the links is tested on and a twentieth validates, each beside as many pairs that are
-no links; the autoencoder sees the rest of the graph. Each seed has its own weights and its own split.
+Kipf and Welling's protocol: a tenth of the links is for testing and a twentieth for validation, each with as many pairs that
+are not links; the autoencoder sees the rest of the graph. Each seed has its own weights and its own split.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WRITTEN = (".csv", ".json")
 
 
 def load_data(name: str, root: Path | None) -> NodeData:
-    """The data set of that name, its features 0 or 1 as they are in the files; "block-model" needs no file."""
+    """The data set with this name, with its features 0 or 1 as in the files; "block-model" needs no file."""
     if name.replace(" ", "-") == "block-model":
         data = block_model()
         assert data.features is not None
@@ -53,20 +53,20 @@ def train(
     force: bool = False,
     device: str | torch.device = "cpu",
 ) -> Trials:
-    """Train a graph autoencoder once for every seed, and measure how well it ranks links above pairs that are none.
+    """Train a graph autoencoder once per seed, and measure how well it ranks links above other pairs.
 
     Args:
         data: the graph and its features; labels do not matter.
         model: "gae" or "vgae".
         seeds: integers >= 0; each has its own weights, noise and split (`amstel.data.split_links`).
         settings: default: `LinkSettings()`.
-        progress: called with the number of (seed, epoch) pairs done since the last call.
+        progress: called with the number of (seed, epoch) pairs finished since the last call.
         out: a folder for `checkpoint.pt`, written after every seed.
-        resume: go on with the seeds that the checkpoint in `out` lacks.
-        force: overwrite a run that is in `out`.
+        resume: continue with the seeds that the checkpoint in `out` lacks.
+        force: overwrite a run in `out`.
         device: where to train.
 
-    In a process group (torch.distributed) every process takes its share of the seeds; all return all results.
+    In a process group (torch.distributed), each process trains its share of the seeds; all of them return all results.
 
     Returns:
         `Trials` whose scores are "auc", the area under the ROC curve, and "ap", the average precision, of the test links.
@@ -96,7 +96,7 @@ def train(
 
 
 def steps(data: NodeData, settings: LinkSettings) -> int:
-    """Steps of the optimizer in a training of one seed."""
+    """The number of optimizer steps for one seed."""
     return settings.epochs
 
 
@@ -162,7 +162,7 @@ def embed(model: GAE, features: Tensor | None, graph: Any, device: torch.device)
 
 
 def scores(z: Tensor, data: LinkData) -> dict[str, dict[str, float]]:
-    """AUC and average precision of both parts; of an empty one nothing."""
+    """AUC and average precision of both parts; nothing for an empty part."""
     found = {}
     for part in ("val", "test"):
         links, others = getattr(data, part), getattr(data, f"{part}_negative")
@@ -175,7 +175,7 @@ def scores(z: Tensor, data: LinkData) -> dict[str, dict[str, float]]:
 
 
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Area under the ROC curve: how often a positive is above a negative, ties counting half.
+    """Area under the ROC curve: how often a positive ranks above a negative, with ties counting half.
 
     Example:
         >>> auc(np.array([3.0, 1.0]), np.array([2.0, 1.0]))
@@ -188,7 +188,7 @@ def auc(positive: np.ndarray, negative: np.ndarray) -> float:
 
 
 def average_precision(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Mean over the positives of the precision among all that are ranked as high, as scikit-learn defines it.
+    """Mean over the positives of the precision at their rank, as scikit-learn defines it.
 
     Example:
         >>> average_precision(np.array([3.0, 1.0]), np.array([2.0, 0.0]))
@@ -208,7 +208,7 @@ def _check_scores(positive: np.ndarray, negative: np.ndarray) -> None:
 
 
 def evaluate(result: Trials, data: NodeData, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """The scores of the best weights on the links that their seed held out, beside what all seeds found."""
+    """The scores of the best weights on the links that their seed held out, next to the results of all seeds."""
     z, seed = _embedded(result, data, device)
     rows = {
         f"{part}_{name}": value
@@ -221,14 +221,14 @@ def evaluate(result: Trials, data: NodeData, device: str | torch.device = "cpu")
 def predict(
     result: Trials, data: NodeData, count: int = 1000, device: str | torch.device = "cpu"
 ) -> tuple[Tensor, Tensor]:
-    """The pairs without a link in the whole graph that the best weights find the most probable.
+    """The pairs without a link in the whole graph that the best weights consider most probable.
 
     Returns:
         pairs int64 [2, K], K <= count, of different nodes, the first the smaller one, and their probabilities [K],
         falling. O(N²) time in blocks of rows.
 
     Raises:
-        ValueError: the data are not those that the network was trained on.
+        ValueError: the network was trained on other data.
     """
     count = _check.integer("count", count, 1)
     z = _embedded(result, data, device)[0]
@@ -248,7 +248,7 @@ def predict(
 
 
 def _embedded(result: Trials, data: NodeData, device: str | torch.device) -> tuple[Tensor, int]:
-    """Embeddings by the best weights, of the graph that its seed trained on; and the seed."""
+    """Embeddings from the best weights, for the graph that their seed trained on; and the seed."""
     if not isinstance(data, NodeData):
         _check.fail_type("data", "an amstel.data.NodeData", data)
     facts = {"features": data.num_features, "nodes": data.num_nodes}
@@ -261,7 +261,7 @@ def _embedded(result: Trials, data: NodeData, device: str | torch.device) -> tup
 
 
 def write(path: Path, pairs: Tensor, probabilities: Tensor) -> None:
-    """A line `source,target,probability` a pair (.csv), or lists of them (.json)."""
+    """One line `source,target,probability` per pair (.csv), or lists of them (.json)."""
     path = Path(path)
     if path.suffix.lower() not in WRITTEN:
         _check.fail("path", f"a file that ends in {' or '.join(WRITTEN)}", str(path))

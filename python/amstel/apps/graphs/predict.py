@@ -1,4 +1,4 @@
-"""What a trained graph network says of every node."""
+"""Predictions of a trained graph network for every node."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ WRITTEN = (".csv", ".json")
 
 
 def load_data(name: str, root: Path | None) -> NodeData:
-    """The data set of that name; "block-model" needs no file.
+    """The data set with this name; "block-model" needs no file.
 
-    A `GraphFolder` is named by its path, or by its name and as root the folder itself or the one that it lies in.
+    Name a `GraphFolder` by its path, or by its name, with the folder itself or its parent as the root.
     """
     if name.replace(" ", "-") == "block-model":
         return block_model()
@@ -32,7 +32,7 @@ def load_data(name: str, root: Path | None) -> NodeData:
 
 
 def graph_folder(name: str, root: Path | None) -> Path | None:
-    """Where the `GraphFolder` of that name is, if it is one."""
+    """The path of the `GraphFolder` with this name, if there is one."""
     places = [Path(name)] if root is None else [root, root / name, Path(name)]
     for place in places:
         if place != root and is_folder(place):
@@ -52,10 +52,10 @@ def graph_folder(name: str, root: Path | None) -> Path | None:
 
 @torch.no_grad()
 def predict(study: Study, data: NodeData, device: str | torch.device = "cpu") -> Tensor:
-    """Probabilities [nodes, classes] by the best weights of a study.
+    """Probabilities [nodes, classes] from the best weights of a study.
 
     Raises:
-        ValueError: the data have other features or classes than those that the network was trained on.
+        ValueError: the features or classes differ from those the network was trained on.
     """
     if not isinstance(study, Study):
         _check.fail_type("study", "an amstel.apps.graphs.train.Study", study)

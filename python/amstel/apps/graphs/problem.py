@@ -1,4 +1,4 @@
-"""What a study of node classification computes with: propagation matrices, the part of the graph that a loss depends on.
+"""The data of a node classification study: propagation matrices, and the part of the graph that the loss depends on.
 
 The propagation variants of table 3 are all  Z = sum_k T_k X W_k.  T = [T_0 T_1 ...] is kept as one
 sparse matrix whose column j K + k is column j of T_k, so that X [W_0 W_1 ...], read as [N K, features],
@@ -46,10 +46,10 @@ def polynomials(
     at: Callable[[Tensor, Tensor], Tensor] = lambda scale, col: scale[col],
     times: Callable[[Tensor, Tensor], Tensor] = torch.sparse.mm,
 ) -> list[Tensor]:
-    """The T_k of an adjacency matrix, of which there may be some rows [n, N] only.
+    """The T_k of an adjacency matrix, possibly of some of its rows [n, N] only.
 
     Args:
-        at: values of nodes, by column number, from those of the rows.
+        at: values of nodes, by column number, from the values of the rows.
         times: the product of two such matrices.
     """
 
@@ -80,7 +80,7 @@ def polynomials(
 
 
 class _Here:
-    """What `amstel.distributed.Exchange` does where all rows are in this process: nothing."""
+    """Stands in for `amstel.distributed.Exchange` if all rows are in this process: it does nothing."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return x
@@ -113,7 +113,7 @@ class _Field:
         self.t2, self.t1 = (graph.to(problem.device) for graph in (t2, t1))
         self.x = rows_of(problem.features, far, problem.device)
         self.near, self.far = len(near), len(far)
-        # As the whole graph numbers them, for masks that follow the node.
+        # Numbers in the whole graph, because masks depend on the node.
         self.near_nodes, self.far_nodes = problem.numbers[near], problem.numbers[far]
 
     @staticmethod
@@ -144,7 +144,7 @@ class _Field:
 
 
 class _Problem:
-    """A whole problem in this process; `amstel.apps.graphs.distributed` has the one of which each process has a share."""
+    """A whole problem in this process; `amstel.apps.graphs.spread` has the one that processes share."""
 
     def __init__(self, data: NodeData, model: str, settings: Settings, device: str | torch.device = "cpu"):
         self.settings, self.device = settings, torch.device(device)
@@ -179,7 +179,7 @@ class _Problem:
         self.labels = {part: labels[parts[part]].to(self.device) for part in self.totals}
 
     def field(self, nodes: Tensor) -> _Field:
-        """What the outputs at `nodes`, rows of this process, depend on."""
+        """Everything that the outputs at `nodes`, rows of this process, depend on."""
         return _Field(self, nodes)
 
     def total(self, value: Tensor) -> Tensor:
@@ -187,25 +187,25 @@ class _Problem:
         return value
 
     def mean(self, values: Tensor, part: str) -> Tensor:
-        """values [S, nodes] of a part: the means over its nodes, of all processes."""
+        """values [S, nodes] of a part: the means over its nodes in all processes."""
         return self.total(values.sum(-1)) / self.totals[part]
 
     def chunk(self) -> int:
-        """Enough seeds to hide what a call costs, few enough to stay in the cache."""
+        """Enough seeds to hide the cost of a call, few enough to stay in the cache."""
         s = self.settings
         edges = int(self.total(torch.tensor(self.fields["train"].x.entries, device=self.device)))
         floats = 4 * self.features.shape[1] * self.supports * s.hidden + edges
         return max(1, min(16, 2**20 // floats))
 
     def glorot(self, generator: np.random.Generator, rows: int, cols: int) -> np.ndarray:
-        """[rows, supports * cols], each support's matrix with a range of its own (Glorot and Bengio 2010)."""
+        """[rows, supports * cols], with its own range for each support's matrix (Glorot and Bengio 2010)."""
         limit = math.sqrt(6 / (rows + cols))
         w = generator.uniform(-limit, limit, (self.supports, rows, cols)).astype(np.float32)
         return w.transpose(1, 0, 2).reshape(rows, -1)
 
 
 class _EarlyStopping:
-    """Keeps the weights of each seed as they were in its last epoch."""
+    """Keeps the weights of each seed from its last epoch."""
 
     def __init__(self, problem: _Problem, w1: Tensor, w2: Tensor):
         self.problem, self.current = problem, (w1, w2)
@@ -216,7 +216,7 @@ class _EarlyStopping:
         self.costs: list[Tensor] = []
 
     def all_stopped(self) -> bool:
-        """After every epoch: whether no seed runs any more."""
+        """After every epoch: whether every seed has stopped."""
         self.epochs += self.running
         if self.rule == "none":
             return False

@@ -1,4 +1,4 @@
-"""What a study of node classification found, and the checkpoint that keeps it."""
+"""The results of a node classification study, and its checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT = "amstel gcn 1"
 
 
 class Seed(NamedTuple):
-    """What came of one seed: shares of test and validation nodes that are right, epochs, the loss of each, weights."""
+    """The results of one seed: test and validation accuracy, number of epochs, the loss of each, and weights."""
 
     accuracy: float
     validation: float | None
@@ -30,7 +30,7 @@ class Seed(NamedTuple):
 
 @dataclass
 class Study:
-    """What `study` found: one entry per seed in `accuracy` (share of test nodes, 0 to 1), `epochs` and `losses` (one
+    """The results of `study`: one entry per seed in `accuracy` (share of test nodes, 0 to 1), `epochs` and `losses` (one
     number per epoch); `best`, the weights of the seed that is best on the validation nodes, and which it is."""
 
     dataset: str
@@ -46,7 +46,7 @@ class Study:
 
     @property
     def loss(self) -> list[float]:
-        """Of every epoch the mean over the seeds that ran it."""
+        """For every epoch, the mean over the seeds that ran it."""
         return [float(np.mean([x for x in some if x is not None])) for some in zip_longest(*self.losses)]
 
     def add(self, found: Seed) -> None:
@@ -93,7 +93,7 @@ def save(path: Path, result: Study) -> None:
 
 
 def of_state(state: dict[str, Any]) -> Study:
-    """The study in what a checkpoint holds; an error where it is damaged."""
+    """The study in the contents of a checkpoint; an error if it is damaged."""
     state["model"] = OLD_MODELS.get(state["model"], state["model"])
     found = Study(**{**state, "settings": Settings(**state["settings"])})
     _whole(found)
@@ -106,7 +106,7 @@ def read(path: str | Path) -> Study:
 
 
 def _whole(found: Study) -> None:
-    """ValueError where a checkpoint does not hold what a study writes."""
+    """ValueError if a checkpoint does not hold what a study writes."""
     count = len(found.accuracy)
     lists = (found.seeds, found.accuracy, found.epochs, found.losses, found.validation)
     weights = [] if found.best is None else list(found.best[1:])
@@ -126,7 +126,7 @@ def _whole(found: Study) -> None:
 
 
 def resumed(wanted: Study, saved: Study) -> Study:
-    """The saved results, with the seeds that are wanted now, which must begin with those that are done."""
+    """The saved results, with the requested seeds, which must begin with those that are done."""
     for name in ("dataset", "model", "settings"):
         if getattr(saved, name) != getattr(wanted, name):
             _check.fail(name, f"that of the checkpoint, {getattr(saved, name)}", getattr(wanted, name))

@@ -1,7 +1,7 @@
-"""Node classification on sampled batches: the same two layers, for graphs whose full batch is too large to train on.
+"""Node classification on sampled batches: the same two layers, for graphs too large for full-batch training.
 
-A step sees a batch of training nodes with some of their neighbors (`amstel.data.NeighborLoader`), whose sums are unbiased
-with the degrees of the whole graph. Validation and test nodes are looked at with all of their neighbors.
+A step sees a batch of training nodes with some of their neighbors (`amstel.data.NeighborLoader`). Sums are unbiased, and
+degrees are those of the whole graph. Validation and test nodes are evaluated with all of their neighbors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from amstel.ops.spmm import spmm
 
 
 class _Layers(nn.Module):
-    """The weights of both layers, of one seed: [1, F, hidden] and [1, hidden, classes]."""
+    """The weights of both layers for one seed: [1, F, hidden] and [1, hidden, classes]."""
 
     def __init__(self, first: np.ndarray, second: np.ndarray, device: torch.device):
         super().__init__()
@@ -33,7 +33,7 @@ class _Layers(nn.Module):
 
 
 class Sampled(Task):
-    """The training of one seed."""
+    """Training of one seed."""
 
     def __init__(self, problem: _Problem, data: NodeData, seed: int):
         s, device = problem.settings, problem.device
@@ -104,7 +104,7 @@ class Sampled(Task):
 
     @torch.no_grad()
     def results(self) -> list[Seed]:
-        """What came of the seed, on all neighbors."""
+        """The results of the seed, with all neighbors."""
         w1, w2 = (w.detach() for w in self.stopping.weights())
         share = {}
         for part in ("val", "test"):

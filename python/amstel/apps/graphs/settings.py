@@ -1,6 +1,6 @@
-"""Settings of the graph trainings, and the names that they choose from.
+"""Settings for graph training, and the names they choose from.
 
-Without torch, so that the command line can show the options of a training at once.
+Without torch, so that the command line can show the options immediately.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from amstel.apps import checks
 
 MODELS = ("gcn", "cheb2", "cheb3", "first_order", "single", "neighbors", "mlp")
-#: A name of the last release.
+#: A name from the last release.
 OLD_MODELS = {"neighbours": "neighbors"}
 SAMPLERS = ("none", "neighbor")
 STOPPING = ("none", "kipf", "loss")
@@ -18,32 +18,32 @@ TASKS = ("node", "link", "graph")
 LINK_MODELS = ("gae", "vgae")
 GRAPH_MODELS = ("gcn", "mlp")
 POOLS = ("mean", "sum", "max")
-#: More hidden units than anyone trains, and fewer than what makes sizes overflow.
+#: More hidden units than anyone trains, but few enough that sizes cannot overflow.
 MOST_UNITS = 2**20
 #: The sampler counts neighbors in 31 bits.
 MOST_FANOUT = 2**31 - 2
-#: A study of more is a mistake, and would fill the memory with their numbers.
+#: More is a mistake, and their numbers alone would fill the memory.
 MOST_SEEDS = 10**7
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Kipf & Welling's settings (section 5.2) for the citation graphs; `for_data` gives those of NELL.
+    """Kipf & Welling's settings (section 5.2) for the citation graphs; `for_data` gives those for NELL.
 
     Attributes:
         hidden: units of the hidden layer.
         dropout: rate, on the inputs of both layers.
         weight_decay: L2 on the first layer: weight_decay * sum(W**2) / 2.
         learning_rate: of Adam.
-        epochs: the most epochs.
+        epochs: the maximum number of epochs.
         early_stopping: "none": all epochs; "kipf": from epoch 12 on, stop where the validation cost, L2
-            included, is above the mean of the `patience` epochs before it, as his code does; "loss": the
-            same rule on the cross-entropy alone. The weights tested are those of the last epoch.
+            included, is above the mean of the previous `patience` epochs, as his code does; "loss": the
+            same rule on the cross-entropy alone. The weights that are tested are those of the last epoch.
         patience: see above.
-        sampler: "none": every step sees the whole graph; "neighbor": a batch of training nodes with a sample of their
-            neighbors, and an epoch goes over all of them.
-        fanouts: neighbors that are drawn at the first and the second step away from a batch; -1 takes all.
-        batch_size: training nodes of a batch.
+        sampler: "none": every step sees the whole graph; "neighbor": a step sees a batch of training nodes and a sample of their
+            neighbors, and an epoch covers all training nodes.
+        fanouts: how many neighbors to sample one and two steps away from the batch; -1 takes all.
+        batch_size: training nodes per batch.
     """
 
     hidden: int = 16
@@ -80,22 +80,22 @@ class Settings:
 
     @classmethod
     def for_data(cls, name: str, **changes: object) -> Settings:
-        """The paper's settings for a data set, with some changed."""
+        """The paper's settings for a data set, with the given changes."""
         paper = {"hidden": 64, "dropout": 0.1, "weight_decay": 1e-5} if name.startswith("nell") else {}
         return cls(**{**paper, **changes})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class LinkSettings:
-    """Kipf & Welling's settings for graph autoencoders, but for the weight decay, which they do not have.
+    """Kipf & Welling's settings for graph autoencoders, plus weight decay, which they do not use.
 
     Attributes:
         hidden, latent: units of the hidden layer, and of the embedding.
         dropout: rate, on the inputs of both layers.
         weight_decay: L2 on all weights: weight_decay * sum(W**2) / 2. The paper's is 0. The default was chosen on the
-            validation links of Cora: of 0, 1e-4, 3e-4 and 1e-3 the one with the highest mean AUC of VGAE, seeds 0-2.
+            validation links of Cora: among 0, 1e-4, 3e-4 and 1e-3, it has the highest mean AUC of VGAE over seeds 0-2.
         learning_rate: of Adam.
-        epochs: how many; the weights tested are those of the last one.
+        epochs: how many; the weights that are tested are those of the last one.
     """
 
     hidden: int = 32
@@ -113,15 +113,15 @@ class LinkSettings:
 
 @dataclass(frozen=True)
 class GraphSettings:
-    """Settings of graph classification.
+    """Settings for graph classification.
 
     Attributes:
         hidden, layers: units of a layer, and number of layers.
-        pool: "mean", "sum" or "max" of the nodes.
+        pool: "mean", "sum" or "max" over the nodes.
         dropout: rate, before the classifier.
         weight_decay: L2 on all weights: weight_decay * sum(W**2) / 2.
         learning_rate: of Adam.
-        epochs: how many; the weights tested are those of the epoch that is best on the validation graphs.
+        epochs: how many; the weights that are tested are those of the epoch with the best validation accuracy.
         batch_size: graphs per step.
     """
 
@@ -143,7 +143,7 @@ class GraphSettings:
 
 
 def _check_training(settings: LinkSettings | GraphSettings) -> None:
-    """What all trainings have."""
+    """The checks that all kinds of training share."""
     checked = {
         "epochs": checks.integer("epochs", settings.epochs, 1),
         "dropout": checks.number("dropout", settings.dropout, "in [0, 1)", below=1),

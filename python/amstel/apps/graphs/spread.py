@@ -1,7 +1,7 @@
-"""A study on a graph that is spread over the processes of `torchrun`: the same losses as in one process.
+"""A study on a graph that is split over the processes of `torchrun`, with the same losses as in one process.
 
-The engine and the training are those of `amstel.apps.graphs.train`. Each process holds the rows of the propagation
-matrices for the nodes that it owns, fetches what these need of other nodes (`amstel.distributed.Exchange`), and the
+The engine and the training come from `amstel.apps.graphs.train`. Each process holds the rows of the propagation
+matrices for its own nodes and fetches what it needs about other nodes (`amstel.distributed.Exchange`), and the
 gradients are added up.
 """
 
@@ -17,7 +17,7 @@ from amstel.distributed import _collectives as collectives
 
 
 class DistributedProblem(_Problem):
-    """The share of a problem that this process has."""
+    """The share of a problem in this process."""
 
     def __init__(
         self, graph: DistributedGraph, model: str, settings: Settings, device: str | torch.device = "cpu"

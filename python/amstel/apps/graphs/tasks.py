@@ -1,4 +1,4 @@
-"""The checkpoint of any graph training, whatever its task."""
+"""The checkpoint of graph training, for any task."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""Kipf & Welling's semi-supervised node classification, many seeds at a time.
+"""Kipf & Welling's semi-supervised node classification, with many seeds at a time.
 
-Two exact identities make a study of a hundred seeds a matter of seconds.
+Two exact identities reduce a study of a hundred seeds to seconds.
 
 The loss sees only the training nodes, so a two-layer model needs the hidden layer only at their
 neighbors and the features only at the neighbors of those. `_Field` cuts the propagation matrices and
-the features down to these rows; the rest of the graph takes part when the accuracy is measured.
+the features down to these rows; the rest of the graph is used only to measure the accuracy.
 
-Every seed has its own weights and its own dropout, and all of them share the structure. The seeds of a
+Every seed has its own weights and its own dropout, but all seeds share the structure. The seeds of a
 chunk lie along a batch axis, so that one SpMM per step serves them all, and a seed's arrays fit in the
 cache of the core that works on it. Dropped features are zeros among the values of one block-diagonal
-sparse matrix, one block per seed. What is dropped follows from the seed, the epoch, the layer and the node
-(`amstel.distributed.NodeDropout`), so that several processes can share one graph and compute the same.
+sparse matrix, one block per seed. What is dropped depends only on the seed, the epoch, the layer and the node
+(`amstel.distributed.NodeDropout`), so several processes can share one graph and compute the same results.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from amstel.distributed import DistributedGraph, NodeDropout, key
 from amstel.distributed._collectives import gather, together
 from amstel.distributed.graph import same
 
-#: Where a chunk of a spread run is that was not through, and how many epochs lie between two savings of it.
+#: Folder of an unfinished chunk of a distributed run, and the number of epochs between saves.
 RUNNING, SAVE_EVERY = "running", 50
 
 
@@ -68,7 +68,7 @@ def study(
     force: bool = False,
     device: str | torch.device = "cpu",
 ) -> Study:
-    r"""Train a two-layer model once for every seed and measure its accuracy on the test nodes.
+    r"""Train a two-layer model once per seed and measure its accuracy on the test nodes.
 
     Z = softmax(sum_k T_k dropout(H) W1_k),  H = relu(sum_k T_k dropout(X) W0_k), no bias, with the T_k of
     table 3 in the paper (S = D^-1/2 A D^-1/2):
@@ -84,23 +84,23 @@ def study(
     "mlp"           I                                            multi-layer perceptron
     ==============  ===========================================  ============================
 
-    Each seed is a run of its own: own Glorot weights, own dropout masks, from its own generator, so that a
-    seed's result depends neither on the others nor on `chunk`.
+    Each seed is an independent run, with Glorot weights and dropout masks from its own generator, so a
+    seed's result does not depend on the others or on `chunk`.
 
     Args:
-        data: the problem; without features X = I, which is not dropped out. Or this process's part of it: then all
+        data: the problem; without features X = I, to which dropout does not apply. Or this process's part of it: then all
             processes work on every seed.
         model: see above.
         seeds: integers >= 0.
         settings: default: the paper's for this data set.
-        progress: called with the number of (seed, epoch) pairs done since the last call.
-        chunk: seeds trained together; by default as many as pay.
+        progress: called with the number of (seed, epoch) pairs finished since the last call.
+        chunk: seeds trained together; by default, as many as is efficient.
         out: a folder for `checkpoint.pt`, written after every chunk: the results so far, and the best weights.
-        resume: go on with the seeds that the checkpoint in `out` lacks.
-        force: overwrite a run that is in `out`.
+        resume: continue with the seeds that the checkpoint in `out` lacks.
+        force: overwrite a run in `out`.
         device: where to train.
 
-    In a process group (torch.distributed) every process takes its share of the chunks; all return all results, which
+    In a process group (torch.distributed), each process trains its share of the chunks; all return all results, which
     do not depend on the number of processes.
 
     Source: T. N. Kipf and M. Welling, Semi-Supervised Classification with Graph Convolutional Networks,
@@ -141,9 +141,7 @@ def study(
     with together() if spread else contextlib.nullcontext():
         begun = spread and folder is not None and (folder / RUNNING / CHECKPOINT).is_file()
         if begun and not resume and not force and group.first:
-            raise FileExistsError(
-                f"{folder} holds a run that is not through: resume goes on with it, force ends it"
-            )
+            raise FileExistsError(f"{folder} holds an unfinished run: resume continues it, force discards it")
         if resume and (group.first or not spread) and not (begun and not (folder / CHECKPOINT).exists()):  # type: ignore[operator]
             result = resumed(result, read(folder / CHECKPOINT))  # type: ignore[operator]
     if spread:
@@ -177,7 +175,7 @@ def study(
     except KeyboardInterrupt:
         if folder is None or not result.accuracy:
             raise
-        raise KeyboardInterrupt(f"interrupted; --resume goes on from {folder / CHECKPOINT}") from None
+        raise KeyboardInterrupt(f"interrupted; --resume continues from {folder / CHECKPOINT}") from None
     return result
 
 
@@ -194,7 +192,7 @@ def _seeds(seeds: Any) -> list[int]:
 
 
 def _check_nodes(data: NodeData | DistributedGraph, settings: Settings) -> None:
-    """Whether there is what is trained on, stopped by and tested on."""
+    """Check that there are nodes for training, early stopping and testing."""
     if isinstance(data, DistributedGraph):
         held_out = data.totals.get("val")
     else:
@@ -216,7 +214,7 @@ def _train(
     writes: bool = False,
     resume: bool = False,
 ) -> list[Seed]:
-    """Train a chunk; `running` is a folder of what a chunk needs to go on, which is written by one process."""
+    """Train a chunk; `running` is a folder with what the chunk needs to continue, written by one process."""
     task, epochs = _Chunk(problem, seeds), problem.settings.epochs
     update = None if progress is None else lambda n: progress(n * len(seeds))
     state = None
@@ -252,7 +250,7 @@ def _train_sampled(
 
 
 class _Weights(nn.Module):
-    """Both layers of every seed of a chunk."""
+    """Both layers of every seed in a chunk."""
 
     def __init__(self, first: Sequence[np.ndarray], second: Sequence[np.ndarray], device: torch.device):
         super().__init__()
@@ -260,7 +258,7 @@ class _Weights(nn.Module):
 
 
 class _Chunk(Task):
-    """Some seeds, trained together; the gradient is written out, as autograd would keep what is not needed."""
+    """Some seeds, trained together; the gradient is written by hand, because autograd would keep more than is needed."""
 
     def __init__(self, problem: _Problem, seeds: list[int]):
         s, part, device = problem.settings, problem.fields["train"], problem.device
@@ -336,15 +334,15 @@ class _Chunk(Task):
         return repr((*p.of, p.features.shape[1], p.outputs, p.totals, p.settings))
 
     def restored(self, state: dict[str, Any]) -> dict[str, Any] | None:
-        """Go on from what `header` and the engine saved; None where that was another chunk.
+        """Continue from what `header` and the engine saved; None if that was another chunk.
 
         Raises:
-            ValueError: it was another model, data set or training, which would be lost.
+            ValueError: the saved run has another model, data set or settings, and would be lost.
         """
         if state.get("of", self._of()) != self._of():
             raise ValueError(
-                f"the run that is not through is of {state['of']} and cannot go on with {self._of()}; "
-                "`force` begins anew"
+                f"the unfinished run is of {state['of']} and cannot continue with {self._of()}; "
+                "`force` starts over"
             )
         if state.get("what") != repr(self.seeds):
             return None
@@ -364,7 +362,7 @@ class _Chunk(Task):
 
     @torch.no_grad()
     def results(self) -> list[Seed]:
-        """What came of every seed."""
+        """The results of every seed."""
         w1, w2 = (w.detach() for w in self.stopping.weights())
         share = {}
         for part in ("val", "test"):

@@ -1,4 +1,4 @@
-"""Trials: what several seeds of link prediction or graph classification found, and the checkpoint that keeps it."""
+"""Trials: the results of several seeds of link prediction or graph classification, and their checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SAID = {"auc": "AUC", "ap": "average precision", "accuracy": "accuracy"}
 
 
 class Kind(NamedTuple):
-    """What the trials of a task have."""
+    """What the trials of one task have in common."""
 
     settings: type[Any]
     models: Sequence[str]
@@ -52,7 +52,7 @@ KINDS = {
 
 
 class Trial(NamedTuple):
-    """What came of one seed: scores of the test part, the first of them of the validation part, losses, weights."""
+    """The results of one seed: all scores on the test part, the first score on the validation part, losses, and weights."""
 
     scores: dict[str, float]
     validation: float | None
@@ -96,7 +96,7 @@ class Trials:
 
     @property
     def loss(self) -> list[float]:
-        """Of every epoch the mean over the seeds."""
+        """For every epoch, the mean over the seeds."""
         return [float(np.mean([x for x in some if x is not None])) for some in zip_longest(*self.losses)]
 
     def said(self) -> str:
@@ -145,7 +145,7 @@ def run(
     force: bool,
     device: torch.device,
 ) -> Trials:
-    """`one` of every seed that is not done, each process of a group on its share; a checkpoint after each round."""
+    """Run `one` for every remaining seed, each process of a group on its share, with a checkpoint after each round."""
     resume, force = _check.flag("resume", resume), _check.flag("force", force)
     if out is not None and not isinstance(out, (str, os.PathLike)):
         _check.fail_type("out", "a path", out)
@@ -165,7 +165,7 @@ def run(
     except KeyboardInterrupt:
         if folder is None or not result.losses:
             raise
-        raise KeyboardInterrupt(f"interrupted; --resume goes on from {folder / CHECKPOINT}") from None
+        raise KeyboardInterrupt(f"interrupted; --resume continues from {folder / CHECKPOINT}") from None
     return result
 
 
@@ -181,7 +181,7 @@ def seeds_of(seeds: Any) -> list[int]:
 
 
 def check_training(task: str, model: Any, settings: Any, progress: Any) -> Any:
-    """The settings of a training, checked with the rest of what it takes."""
+    """Check the settings of a training along with its other arguments."""
     _check.choice("model", model, KINDS[task].models)
     wanted = KINDS[task].settings
     if settings is not None and not isinstance(settings, wanted):
@@ -192,7 +192,7 @@ def check_training(task: str, model: Any, settings: Any, progress: Any) -> Any:
 
 
 def check_data(result: Any, task: str, facts: Mapping[str, int], name: str) -> dict[str, Tensor]:
-    """The best weights, where they are of that task and fit the data."""
+    """The best weights, checked to be for this task and to fit the data."""
     if not isinstance(result, Trials):
         _check.fail_type("result", "an amstel.apps.graphs.trials.Trials", result)
     if result.task != task:
@@ -213,7 +213,7 @@ def save(path: Path, result: Trials) -> None:
 
 
 def of_state(state: dict[str, Any]) -> Trials:
-    """The trials in what a checkpoint holds; ValueError or another error where it is damaged."""
+    """The trials in the contents of a checkpoint; ValueError or another error if it is damaged."""
     kind = KINDS[state["task"]]
     found = Trials(**{**state, "settings": kind.settings(**state["settings"])})
     done = len(found.losses)
@@ -246,7 +246,7 @@ def read(path: str | Path) -> Trials:
 
 
 def resumed(wanted: Trials, saved: Trials) -> Trials:
-    """The saved results, with the seeds that are wanted now, which must begin with those that are done."""
+    """The saved results, with the requested seeds, which must begin with those that are done."""
     for name in ("task", "dataset", "model", "settings", "facts"):
         if getattr(saved, name) != getattr(wanted, name):
             _check.fail(name, f"that of the checkpoint, {getattr(saved, name)}", getattr(wanted, name))

@@ -1,10 +1,10 @@
-"""Inverse problems that classical methods solve without training, ours beside them: holes, blurs, random projections.
+"""Inverse problems that classical methods solve without training, compared with ours: holes, blurs, random projections.
 
-The middle of the first images of a folder, gray. The settings of both sides are fixed, so that nothing is chosen on the
-images at hand; those of total variation are the best of a grid on images held out of training.
+The images are the gray centers of the first images in a folder. The settings of both sides are fixed, so nothing is tuned on
+these images; those of total variation are the best on a grid, chosen on images held out of training.
 
 - "inpaint": blocks of 12 and of 24 pixels per side, 50 % and 80 % of the pixels at random, and lines are lost, without noise;
-  PSNR of what is lost, beside scikit-image's `inpaint_biharmonic`.
+  PSNR over the lost pixels, compared with scikit-image's `inpaint_biharmonic`.
 - "deblur": a Gaussian of 1.6 pixels and a motion of 13 pixels at 30 degrees, with noise of 2.55 and 7.65 / 255; what lies
   beyond the border is not known. Total variation is that of `amstel.inverse.total_variation`, 100 iterations.
 - "projection": P random projections of the N pixels of 32x32 patches, with noise of 1 / 255; total variation as above.
@@ -33,9 +33,9 @@ Row = dict[str, Any]
 #: Pixels a side that are scored, at the most and at the least; how many more the blurs see on both sides together.
 SIDE, LEAST, MARGIN = 128, 48, 12
 BLOCKS, LOST, SIGMAS, RATIOS = (12, 24), (0.5, 0.8), (2.55, 7.65), convergence.RATIOS
-#: Of plug-and-play from random projections, whose first estimates are far off. Chosen on images held out of training.
+#: For plug-and-play from random projections, whose first estimates are far off. Chosen on images held out of training.
 STEPS, FIRST = 100, 75 / 255
-#: P / N from which on there is enough measured for plug-and-play. Chosen likewise.
+#: The P / N from which there are enough measurements for plug-and-play. Chosen the same way.
 ENOUGH = 0.25
 #: Iterations and weights of total variation: by blur and noise, and by P / N. The best of a grid on images held out of training.
 ITERATIONS = 100
@@ -49,7 +49,7 @@ PROJECTED = {0.1: 0.05, 0.2: 0.02, 0.3: 0.01, 0.4: 0.01, 0.5: 0.01}
 
 
 def masks(side: int, seed: int = 0) -> dict[str, Tensor]:
-    """What is known of `side` x `side` pixels, 1 or 0 each, by the name of the holes."""
+    """Masks of `side` x `side` pixels, 1 where known and 0 elsewhere, by the name of the holes."""
     generator = torch.Generator().manual_seed(seed)
     i = torch.arange(side)
     found = {}
@@ -76,14 +76,14 @@ def scores(
     """A row for each problem: "task", "problem", "images", "side", "psnr", "method" and "classical", its PSNR.
 
     Args:
-        root: a folder of images of at least 60x60 pixels; the first `images` of them are taken, and of each the middle
+        root: a folder of images of at least 60x60 pixels. The first `images` of them are used, and of each the central
             128x128 pixels, or as many as the smallest image has, less 12.
-        seed: of random holes, noise and projections.
-        device: of the networks.
+        seed: for random holes, noise and projections.
+        device: for the networks.
         progress: called with 1 after every problem, of which there are `count()`.
 
     Raises:
-        ValueError: a folder without images, images that are smaller.
+        ValueError: a folder without images, or with smaller ones.
     """
     paths = files.find(root)[:images]
     smallest = min(min(files.read(path).pixels.shape[:2]) for path in paths)
@@ -144,18 +144,18 @@ def _denoised(gray: RIM, x: Tensor, level: Tensor) -> Tensor:
 
 
 def count() -> int:
-    """How often `scores` calls its progress."""
+    """How often `scores` calls `progress`."""
     return len(BLOCKS) + len(LOST) + 1 + 2 * len(SIGMAS) + len(RATIOS)
 
 
 def weights_used() -> str:
-    """The file of the gray denoiser, and the beginning of its SHA-256: weights of one name change over releases."""
+    """The file of the gray denoiser and the start of its SHA-256, because the weights behind a name change between releases."""
     name = f"rim_{_FILES.get('gray', 'gray')}"
     return f"{name}, sha256 {hashlib.sha256(weights.path(name).read_bytes()).hexdigest()[:12]}"
 
 
 def _cut(x: Tensor, side: int) -> Tensor:
-    """The middle of images."""
+    """The center of images."""
     i, j = ((n - side) // 2 for n in x.shape[-2:])
     return x[..., i : i + side, j : j + side]
 

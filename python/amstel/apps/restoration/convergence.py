@@ -1,6 +1,6 @@
-"""How fast estimates become good: PSNR over the steps of an iteration, beside those of total variation at equal steps.
+"""How fast estimates improve: PSNR over the steps of an iteration, compared with total variation after as many steps.
 
-Patches of 64x64 pixels (32x32 of random projections) from the middle of images, gray. Total variation is FISTA
+Gray patches of 64x64 pixels (32x32 for random projections) from the centers of images. Total variation is FISTA
 (`amstel.inverse.total_variation`) with the best of three weights at its last step.
 
 - "denoise": sigma 25; the steps of the network.
@@ -41,16 +41,16 @@ def curves(
     ratios: Sequence[float] = RATIOS,
     progress: Callable[[int], None] | None = None,
 ) -> list[Row]:
-    """Rows of "task", "method" and "psnr", its mean over the patches after every step.
+    """Rows of "task", "method" and "psnr", the mean over the patches after every step.
 
     Args:
-        root: a folder of images of at least 64x64 pixels; the first `images` of them are taken.
-        seed: of noise and projections.
-        ratios: P / N of the random projections.
+        root: a folder of images of at least 64x64 pixels; the first `images` of them are used.
+        seed: for noise and projections.
+        ratios: P / N for the random projections.
         progress: called with 1 after every task.
 
     Raises:
-        ValueError: a folder without images, images that are smaller.
+        ValueError: a folder without images, or with smaller ones.
     """
     paths = files.find(root)[:images]
     x = torch.stack([middle(path, 64) for path in paths])[:, None]
@@ -112,7 +112,7 @@ def unprojected(
 
 
 def count(ratios: Sequence[float] = RATIOS) -> int:
-    """How often `curves` calls its progress."""
+    """How often `curves` calls `progress`."""
     return 2 + len(ratios)
 
 
@@ -143,7 +143,7 @@ def text(rows: Sequence[Row]) -> str:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """The curves as a figure, a panel for each task, by `amstel.plot.convergence`."""
+    """The curves as a figure with a panel per task, drawn by `amstel.plot.convergence`."""
     from amstel import _files, plot
 
     figures, agg = files.module("matplotlib.figure"), files.module("matplotlib.backends.backend_agg")

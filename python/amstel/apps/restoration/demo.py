@@ -1,4 +1,4 @@
-"""What `amstel demo` shows of restoration: three images that come along, degraded, restored step by step, drawn."""
+"""The restoration part of `amstel demo`: three bundled images, degraded, restored step by step, and drawn."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Example:
 
     Attributes:
         name, title: for the file, and above the pictures.
-        before: what there is without the network, with its name.
+        before: the result without the network, with its name.
         measured: the measurement as a picture, with its name.
         steps: the network's estimates, in order; arrays [H, W] or [H, W, 3] in [0, 1], as `before` and `truth`.
         code: the function that did it.
-        white: the value that is drawn white.
-        errors: draw the errors, and PSNR by step, too.
+        white: the value drawn as white.
+        errors: also draw the errors and the PSNR per step.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Example:
         )
 
     def draw(self, path: Path) -> Path:
-        """The pictures side by side, with PSNR, and where asked for the errors below them."""
+        """The pictures side by side with their PSNR, and on request the errors below them."""
         figures = files.module("matplotlib.figure")
         agg = files.module("matplotlib.backends.backend_agg")
         first, *steps = self.scores
@@ -73,7 +73,7 @@ class Example:
         agg.FigureCanvasAgg(figure)
         figure.suptitle(self.title)
         axes = figure.subplots(rows, len(pictures), squeeze=False)
-        for place in axes[0]:  # a thin frame, or white borders would melt into the page
+        for place in axes[0]:  # a thin frame, because white borders would blend into the page
             place.set(xticks=[], yticks=[])
             place.spines[:].set_color("#c0c0c0")
         for place in axes[1:].flat:
@@ -92,7 +92,7 @@ class Example:
         for place, title, error in zip(axes[1:3], (self.before[0], "RIM"), wrong, strict=True):
             shown = place.imshow(error, cmap="magma", vmin=0, vmax=top)
             place.set_title(f"error, {title}", fontsize=10)
-        # Beside the errors, in the column of the truth, and without a say in the layout.
+        # Beside the errors, in the column of the truth, and outside the layout.
         scale = axes[3].inset_axes((0.02, 0.1, 0.06, 0.8))
         figure.colorbar(shown, cax=scale)  # type: ignore[attr-defined]
         axes[0].set_axis_on()
@@ -117,7 +117,7 @@ def run(show: Show) -> None:
 
 
 def examples() -> Iterator[Example]:
-    """Denoising, super-resolution and MRI, one after the other; ImportError where scikit-image is missing."""
+    """Denoising, super-resolution and MRI, one after the other; ImportError if scikit-image is missing."""
     pictures = files.module("skimage.data")
     yield denoising(pictures.astronaut()[:288, 60:348] / np.float32(255))
     yield super_resolution(evaluation.luma(pictures.coffee()[40:340, 150:450] / np.float32(255)))

@@ -1,6 +1,6 @@
-"""How well images are restored, by the protocols of the literature on denoising and super-resolution.
+"""Restoration quality, by the protocols of the literature on denoising and super-resolution.
 
-All begin from the 8-bit images of a folder, and all scores are means over the images.
+All protocols start from the 8-bit images of a folder, and all scores are means over the images.
 
 - Denoising. The noise is sigma / 255 times numpy.random.default_rng([seed, number of the image, in the order of the
   names]).standard_normal(shape), [H, W] or [H, W, 3], in float32; the noisy image is neither clipped nor rounded, or, if
@@ -57,7 +57,7 @@ def ssim(x: np.ndarray, truth: np.ndarray) -> float:
 
 
 def rounded(x: np.ndarray) -> np.ndarray:
-    """As an 8-bit file has it."""
+    """As stored in an 8-bit file."""
     return files.quantize(x) / np.float32(255)
 
 
@@ -67,7 +67,7 @@ def _scores(x: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _row(scores: np.ndarray) -> Row:
-    """Means of [images, 3], and the standard errors of the mean over the images (None of one image)."""
+    """Means of [images, 3], and the standard errors of the mean over the images (None for a single image)."""
     names, count = ("psnr", "psnr_8bit", "ssim"), len(scores)
     errors = (scores.std(0, ddof=1) / np.sqrt(count)).tolist() if count > 1 else [None] * 3
     means = dict(zip(names, scores.mean(0).tolist(), strict=True))
@@ -87,18 +87,18 @@ def denoising(
     ranks: Ranks | None = None,
     failures: list[Outcome] | None = None,
 ) -> list[Row]:
-    """Scores on the images of a folder, a row for each sigma.
+    """Scores on the images of a folder, one row per sigma.
 
     Args:
         root: the folder (or one image).
         sigmas: standard deviations of the noise, 0..255.
         seeds: how many.
-        quantized: clip the noisy images to [0, 1] and round them to 8 bits, as a file has them.
-        gray: take color images as the mean of ITU-R 601 of their channels, rounded to 8 bits.
-        model: default: the weights that ship.
-        progress: called with 1 after every image that is restored.
-        ranks: processes of which each takes its share of the images.
-        failures: takes images that cannot be read, which are left out then; default: their error is raised.
+        quantized: clip the noisy images to [0, 1] and round them to 8 bits, as in a file.
+        gray: convert color images to their ITU-R 601 luma, rounded to 8 bits.
+        model: default: the bundled weights.
+        progress: called with 1 after every restored image.
+        ranks: processes that each take a share of the images.
+        failures: collects the images that cannot be read, which are then left out; default: raise their error.
 
     Returns:
         Rows of "sigma", "quantized", "images", "seeds", "noisy" (PSNR), "psnr", "psnr_8bit" and "ssim", each with its
@@ -144,7 +144,7 @@ def super_resolution(
     ranks: Ranks | None = None,
     failures: list[Outcome] | None = None,
 ) -> list[Row]:
-    """Scores on the images of a folder, a row for each scale; arguments as `denoising`.
+    """Scores on the images of a folder, one row per scale; arguments as for `denoising`.
 
     Returns:
         Rows of "scale", "images", "bicubic" (the same scores of bicubic enlargement), "psnr", "psnr_8bit" and "ssim", each
@@ -186,14 +186,14 @@ def pairs(
     ranks: Ranks | None = None,
     failures: list[Outcome] | None = None,
 ) -> list[Row]:
-    """Scores on one's own noisy images and the clean ones of the same stems; arguments as `denoising`.
+    """Scores on your own noisy images and the clean ones with the same stems; arguments as for `denoising`.
 
     Args:
         noisy, clean: two folders, or two files.
-        sigma: of the noise, 0..255; None: estimated from each image.
+        sigma: of the noise, 0..255; None: estimate it from each image.
 
     Returns:
-        One row of "sigma" (of None the mean of the estimates), "estimated", "images", "noisy" (the same scores before),
+        One row of "sigma" (for None, the mean of the estimates), "estimated", "images", "noisy" (the same scores before),
         "psnr", "psnr_8bit" and "ssim", each with its standard error.
 
     Raises:
@@ -251,7 +251,7 @@ def _positive(name: str, values: Sequence[float]) -> None:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows of `denoising`, `pairs` or `super_resolution` as text, PSNR in dB; what was not restored, or bicubically enlarged, beside them."""
+    """The rows of `denoising`, `pairs` or `super_resolution` as text, PSNR in dB, next to the scores of the noisy or bicubically enlarged input."""
     lines = []
     if "before" in rows[0]:
         lines.append(f"{'':5s} {'noisy':>15s} {'restored':>23s}")

@@ -1,4 +1,4 @@
-"""Pictures to files: 8 and 16 bits, gray and color, alpha, with color profile, resolution and EXIF; which files to read."""
+"""Writing pictures: 8 and 16 bits, gray and color, alpha, with color profile, resolution and EXIF; and which files to read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ALPHA, _DEEP = WRITTEN[:4], WRITTEN[:3]
 
 
 def module(name: str) -> Any:
-    """A library of the extra [restore], imported where it is used."""
+    """A library from the extra [restore], imported where it is used."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -33,7 +33,7 @@ def module(name: str) -> Any:
 
 
 def find(path: str | os.PathLike) -> list[Path]:
-    """The file, or the images of the folder in the order of their names.
+    """The file, or the images in the folder in the order of their names.
 
     Raises:
         OSError: there is no such file.
@@ -51,12 +51,12 @@ def find(path: str | os.PathLike) -> list[Path]:
 
 
 def pixels(paths: Iterable[Path]) -> int:
-    """How many pixels the files hold together, by their headers; OSError names one that is no image."""
+    """The total number of pixels in the files, according to their headers; OSError names a file that is not an image."""
     return sum(pixel_count(path) for path in paths)
 
 
 def check_writable(path: Path, picture: Picture | None = None) -> None:
-    """ValueError where the format of that name is not written, or cannot hold the picture."""
+    """ValueError if the format of that name is not supported, or cannot hold the picture."""
     suffix = path.suffix.lower()
     if suffix not in WRITTEN:
         raise ValueError(f"{path} must end in one of {', '.join(WRITTEN)}")
@@ -69,7 +69,7 @@ def check_writable(path: Path, picture: Picture | None = None) -> None:
 
 
 def write(path: str | os.PathLike, picture: Picture) -> None:
-    """Write a picture, its values clipped to [0, 1] and rounded to its number of bits, with what it says of itself.
+    """Write a picture with its metadata, its values clipped to [0, 1] and rounded to its number of bits.
 
     Raises:
         ValueError: a format that cannot hold it, or pixels of another shape.
@@ -97,7 +97,7 @@ def write(path: str | os.PathLike, picture: Picture) -> None:
 
 
 def _deep_png(path: Path, data: np.ndarray, about: dict[str, Any]) -> None:
-    """Color, or gray with alpha, of 16 bits: by the rules of PNG, as Pillow does not write it."""
+    """Color, or gray with alpha, with 16 bits: written by hand, because Pillow cannot."""
     kind = {2: 4, 3: 2, 4: 6}[data.shape[2]]
 
     def chunk(name: bytes, content: bytes) -> bytes:
@@ -134,6 +134,6 @@ def _deep_tiff(path: Path, data: np.ndarray, about: dict[str, Any]) -> None:
 
 
 def quantize(values: np.ndarray, bits: int = 8) -> np.ndarray:
-    """Values of [0, 1] as integers, clipped and rounded."""
+    """Values in [0, 1] as integers, clipped and rounded."""
     top = 2**bits - 1
     return np.rint(np.clip(values, 0, 1) * top).astype(np.uint16 if bits == 16 else np.uint8)

@@ -1,4 +1,4 @@
-"""What the command line is given beside pictures: kernels of blurs by name or file, and maps of the noise."""
+"""Arguments of the command line other than pictures: blur kernels by name or file, and noise maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from amstel import inverse
 from amstel.apps.restoration import files
 
-#: Names of kernels, their function and how many numbers they take.
+#: Names of kernels, their functions, and how many numbers they take.
 KERNELS: dict[str, tuple[Callable[..., Any], str, tuple[int, ...]]] = {
     "gaussian": (inverse.gaussian_kernel, "gaussian:SIGMA", (1,)),
     "motion": (inverse.motion_kernel, "motion:LENGTH or motion:LENGTH:DEGREES", (1, 2)),
@@ -20,12 +20,12 @@ KERNELS: dict[str, tuple[Callable[..., Any], str, tuple[int, ...]]] = {
 
 
 def read_kernel(text: str) -> np.ndarray:
-    """A kernel [kh, kw], its sum 1, of a name with its numbers (`KERNELS`), in pixels, or of a file: .npy, or a picture.
+    """A kernel [kh, kw] with sum 1, from a name with its numbers (`KERNELS`), in pixels, or from a file: .npy, or a picture.
 
-    An even side gets a row or column of zeros at its end, which moves nothing.
+    An even side gets a row or column of zeros at its end, which shifts nothing.
 
     Raises:
-        ValueError: neither; a kernel of another rank, with a sum that is not positive, with NaN.
+        ValueError: neither of these; a kernel of another rank, with a sum that is not positive, or with NaN.
         OSError: the file cannot be read.
     """
     name, *numbers = text.split(":")
@@ -57,7 +57,7 @@ def read_kernel(text: str) -> np.ndarray:
 
 
 def read_sigma(path: Path) -> np.ndarray:
-    """A map of the noise [H, W] in units of the image, of a file: numbers 0..255 in .npy, or a gray picture of 8 bits.
+    """A noise map [H, W] in units of the image, from a file: numbers 0..255 in .npy, or an 8-bit gray picture.
 
     Raises:
         ValueError: another shape, numbers that are not > 0.

@@ -1,4 +1,4 @@
-"""From k-space in a file to images in files: what `amstel restore INPUT --task mri` does."""
+"""From a k-space file to image files: the work of `amstel restore INPUT --task mri`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def reconstruct(
         progress: called with 1 after every slice.
 
     Returns:
-        What was done; the images are [H, W] of one slice and [slices, H, W] of several, cut to the size that the file says.
+        What was done. The images are [H, W] for one slice and [slices, H, W] for several, cropped to the size given in the file.
     """
     files.check_writable(target)
     numbers = target.with_suffix(".npy")
@@ -103,7 +103,7 @@ def _mask(path: Path, source: Path, kspace: Tensor) -> Tensor:
 
 
 def side_by_side(images: np.ndarray) -> np.ndarray:
-    """[count, H, W] in rows and columns of one picture, about square, from the upper left."""
+    """[count, H, W] in the rows and columns of one roughly square picture, from the upper left."""
     count, height, width = images.shape
     columns = math.ceil(math.sqrt(count * height / width))
     columns = min(count, columns)

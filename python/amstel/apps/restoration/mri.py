@@ -1,4 +1,4 @@
-"""Evaluation of multi-coil MRI reconstruction beside zero filling and total variation, on retrospectively undersampled data.
+"""Evaluation of multi-coil MRI reconstruction against zero filling and total variation, on retrospectively undersampled data.
 
 Protocol. k-space is fully sampled and centered; a mask [H, W] that is smaller than it takes its center, at lower resolution.
 Methods see the samples of the mask only, also to estimate the coil sensitivities (`estimate_sensitivities`). The truth comes
@@ -59,20 +59,20 @@ def evaluate(
     device: str | torch.device = "cpu",
     weights: Sequence[float] = TV_WEIGHTS,
 ) -> list[Row]:
-    """Scores of zero filling, total variation and `amstel.restore` on one slice, by the protocol of this module.
+    """Scores of zero filling, total variation and `amstel.restore` on one slice, by the protocol above.
 
     Args:
         kspace: fully sampled and centered, complex [coils, H, W].
         mask: [W], or [h, w] at most as large as k-space.
-        model: a network for MRI, or a denoiser as the prior of plug-and-play; default: the ones that ship, one after the
+        model: a network for MRI, or a denoiser as the prior of plug-and-play; default: the bundled ones, one after the
             other.
-        steps: of the model; default: as `amstel.restore` has it.
+        steps: of the model; default: as in `amstel.restore`.
         device: where to reconstruct.
-        weights: of total variation; the one with the best PSNR on this very slice counts, in favor of the baseline.
+        weights: of total variation; the one with the best PSNR on this slice counts, which favors the baseline.
 
     Returns:
-        A row for each method: `method`, `psnr` and `ssim` to the combination of the coils, `psnr_rss` and `ssim_rss`
-        to their root sum of squares, and `weight` of total variation.
+        One row per method: `method`, `psnr` and `ssim` against the combination of the coils, `psnr_rss` and `ssim_rss`
+        against their root sum of squares, and `weight` of total variation.
 
     Raises:
         ValueError: k-space that is not complex [coils, H, W], a mask that is larger or does not sample the center.
@@ -113,7 +113,7 @@ def evaluate(
 
 
 def find(path: str | os.PathLike) -> list[Path]:
-    """The file, or the files of k-space in the folder in the order of their names; ValueError where there is none."""
+    """The file, or the k-space files in the folder in the order of their names; ValueError if there is none."""
     path = Path(path)
     found = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix.lower() in ENDINGS)
     if not found:
@@ -135,12 +135,12 @@ def evaluate_files(
     """`evaluate` on files of k-space; scores are means over the files and the masks of a kind.
 
     Args:
-        paths: fully sampled and centered k-space of one slice or several, as for `amstel.data.mri.read_scan`.
+        paths: fully sampled and centered k-space of one or more slices, as for `amstel.data.mri.read_scan`.
         masks: masks by kind; default "columns 4x", `seeds` of them: a quarter of the columns, 8 % of them in the
             center, the others at random (`cartesian_mask` with numpy.random.default_rng(seed)).
         progress: called with 1 after every mask of a file.
-        ranks: processes of which each takes its share of the files.
-        failures: takes files that cannot be evaluated, which are left out then; default: their error is raised.
+        ranks: processes that each take a share of the files.
+        failures: collects the files that cannot be evaluated, which are then left out; default: raise their error.
         options: for `evaluate`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""From degraded images in files to restored ones in files: what `amstel restore INPUT` does but for k-space."""
+"""From files of degraded images to files of restored ones: the work of `amstel restore INPUT`, except for k-space."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Options:
 
     Attributes:
         task: "denoise", "inpaint", "sr" or "mri".
-        model: None: the weights that ship.
-        sigma, add_noise: 0..255; noise that is there, a number or the file of a map, and noise to add for a test; None:
-            estimated where images are denoised or deblurred, 1 where they are inpainted.
-        seed: of the noise that is added.
+        model: None: the bundled weights.
+        sigma, add_noise: 0..255; the noise that is present, a number or a map file, and noise to add for a test; None:
+            estimated when denoising or deblurring, 1 when inpainting.
+        seed: for the added noise.
         scale: of "sr".
-        mask, sensitivities: files; the latter may be "espirit", to estimate them so.
+        mask, sensitivities: files; sensitivities may be "espirit", to estimate them that way.
         kernel: of "deblur", see `given.read_kernel`.
-        slice: of k-space, which one; None: all.
+        slice: which slice of k-space; None: all.
         steps: None: as trained.
     """
 
@@ -49,7 +49,7 @@ class Options:
 
 
 def targets(source: Path, output: Path | None, task: str) -> tuple[list[Path], list[Path]]:
-    """The images of `source`, a file or a folder, and the file to write for each."""
+    """The images in `source`, a file or a folder, and the file to write for each."""
     sources = files.find(source)
     if not source.is_dir():
         target = output or Path(f"{source.stem}_{task}.png")
@@ -72,13 +72,13 @@ def images(
     ranks: Ranks | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Outcome[int, Record]]:
-    """Restore image files; item i of the outcomes is i, its value says what was written.
+    """Restore image files; outcome i belongs to file i, and its value says what was written.
 
     Args:
         sources, targets: what to read and what to write.
         options: how.
-        ranks: every process takes its share of the files.
-        progress: called with 1 after every file; of one file with the number of its pixels that are done.
+        ranks: processes that each take a share of the files.
+        progress: called with 1 after every file; for a single file, with the number of pixels done.
     """
     ranks = ranks or Ranks()
     known = None if options.mask is None else read_mask(options.mask)
@@ -96,7 +96,7 @@ def images(
 
 
 def _warn_of_jpeg(sources: Sequence[Path], options: Options) -> None:
-    """Artifacts of JPEG are no noise that weights were trained on, and the noise under them is estimated too low."""
+    """The weights were not trained on JPEG artifacts, and the noise under the artifacts is estimated too low."""
     found = [path for path in sources if path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif")]
     if found and options.task in ("denoise", "deblur") and not options.add_noise:
         more = f" and {len(found) - 1} more are JPEG files" if len(found) > 1 else " is a JPEG file"
@@ -108,10 +108,10 @@ def _warn_of_jpeg(sources: Sequence[Path], options: Options) -> None:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Where a picture is more than half as bright as its brightest: white and black, or 1 and 0, which looks all black.
+    """Where a picture is more than half as bright as its brightest pixel. Reads white and black, and also 1 and 0.
 
     Raises:
-        ValueError: black all over, so that nothing would be known.
+        ValueError: black all over, so nothing would be known.
     """
     pixels = files.read(path).pixels
     pixels = pixels if pixels.ndim == 2 else pixels.mean(2)

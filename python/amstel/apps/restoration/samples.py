@@ -1,4 +1,4 @@
-"""What a recurrent inference machine is trained on: a batch of one inverse problem, from photographs or coil images."""
+"""Training data for recurrent inference machines: batches of one inverse problem, from photographs or coil images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Sample(NamedTuple):
 
 
 def sample(source: Any, settings: Settings, count: int, rng: np.random.Generator) -> Sample:
-    """A batch of the task; `source` are images as uint8 arrays, for "mri" an `amstel.data.mri.CoilImages`."""
+    """A batch for the task; `source` is a list of images as uint8 arrays, or for "mri" an `amstel.data.mri.CoilImages`."""
     found = _sample(source, settings, count, rng)
     if settings.network == "conv":
         return found
@@ -97,7 +97,7 @@ def _holes(count: int, size: int, rng: np.random.Generator) -> Tensor:
 
 
 def part(s: Sample, items: Sequence[int]) -> Sample:
-    """Some of the images of a batch, with their own physics."""
+    """Some of the images in a batch, with their own physics."""
     if list(items) == list(range(len(s.x))):
         return s
     rows = torch.as_tensor(items, device=s.x.device)

@@ -1,6 +1,6 @@
-"""Settings of the training of recurrent inference machines, and the tasks that they are trained for.
+"""Settings for training recurrent inference machines, and their tasks.
 
-Without torch, so that the command line can show the options of a training at once.
+Without torch, so that the command line can show the options immediately.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from amstel.apps import checks
 
 #: The tasks, and the channels of their images.
 TASKS = {"gray": 1, "color": 3, "sr": 1, "3task": 1, "mri": 2}
-#: Names of the last release, in its checkpoints too.
+#: Names from the last release, also used in its checkpoints.
 OLD_TASKS = {"grey": "gray", "colour": "color"}
 
 
-#: What is usual of each network, where the settings say nothing.
+#: Defaults for each network.
 USUAL: dict[str, dict[str, Any]] = {
     "conv": {
         "features": 64,
@@ -46,7 +46,7 @@ _AS_USUAL: Any = None
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train; the defaults are those of the weights that ship, but for the number of iterations.
+    """How to train; the defaults are those of the bundled weights, except for the number of iterations.
 
     Attributes:
         task: "gray" or "color" (denoising), "sr" (super-resolution of a gray image), "3task" (of a batch one of
@@ -54,21 +54,21 @@ class Settings:
         network: "unet" or "conv", see `amstel.nn.RIM`; default: "conv" for "sr" and "mri", "unet" for the others. With
             it comes the recipe: that of "unet" draws the number of steps anew for every batch (one more or less than
             `steps`, two more at the most), and weighs the error of a patch by what is usual at its noise.
-        features, steps, stride, depth: of the network; default: as usual of it (`USUAL`), as the next ones.
-        sigma: lowest and highest standard deviation of the noise, 0..255; a patch draws its own (denoising).
-        scales: of super-resolution; a batch draws its own.
+        features, steps, stride, depth: of the network; their defaults, and those of the next ones, depend on it (`USUAL`).
+        sigma: lowest and highest standard deviation of the noise, 0..255, drawn per patch (denoising).
+        scales: of super-resolution, drawn per batch.
         rounded: the share of noisy patches that are clipped and rounded to 8 bits, with "unet".
-        drawn: the share of patches that are drawn (`amstel.data.synthetic`), not photographs, with "unet".
-        fixed_size: with "unet" keep the patches at `size`; else they grow to twice that in the course of the training,
-            and become half as many.
-        without_estimate, without_state: leave out what makes it a recurrent inference machine, to see what it is worth: the
-            network reads the gradient alone, or remembers nothing from step to step.
+        drawn: the share of patches that are drawings (`amstel.data.synthetic`) instead of photographs, with "unet".
+        fixed_size: with "unet", keep the patches at `size`; otherwise they grow to twice that in the course of training,
+            while their number is halved.
+        without_estimate, without_state: leave out a part of the recurrent inference machine, to see what it is worth: the
+            network reads only the gradient, or remembers nothing from step to step.
         iterations, batch, size: batches, patches per batch (over all processes), pixels per side of a patch.
         learning_rate: of Adam, reached after `warmup` iterations, then falling to zero along a half cosine.
         clip_gradient: largest norm of the gradient; 0 does not clip.
         bfloat16: run the network under autocast, a U-Net but for the last twelfth of the iterations; the physics stays
             float32.
-        seed: of everything random.
+        seed: for everything random.
     """
 
     task: str = "gray"

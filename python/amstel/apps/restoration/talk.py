@@ -1,4 +1,4 @@
-"""The tables by which recurrent inference machines are known, ours beside what was published.
+"""The tables that recurrent inference machines are known for, with our figures next to the published ones.
 
 Denoising of gray images, with the noisy input as it is and clipped and rounded ("quantized"), of color images, and
 super-resolution, each with the standard error of the mean over the images; and what is lost without the estimate as an input
@@ -50,7 +50,7 @@ ZEROED = {"without the estimate": "estimate", "without state": "state"}
 
 
 def folders(root: str | os.PathLike) -> dict[str, Path]:
-    """The folder of images of each table: "gray", "color" (absent where all images are gray) and "sr"."""
+    """The folder of images for each table: "gray", "color" (absent if all images are gray) and "sr"."""
     root = Path(root)
     found = {}
     for table, names in FOLDERS.items():
@@ -65,7 +65,7 @@ def folders(root: str | os.PathLike) -> dict[str, Path]:
 
 
 def count(root: str | os.PathLike, seeds: int = 1) -> int:
-    """How many images are restored for the tables."""
+    """How many images the tables need to restore."""
     each = {"gray": 2 * len(SIGMAS) * seeds, "color": 2 * len(COLOR_SIGMAS) * seeds, "sr": len(SCALES)}
     total = sum(each[table] * len(files.find(folder)) for table, folder in folders(root).items())
     gray = folders(root).get("gray")
@@ -122,7 +122,7 @@ def load(name: str, device: str | torch.device) -> RIM:
 
 
 def ablated(model: RIM, what: str) -> RIM:
-    """A copy of `model` that sees zeros in place of the estimate, or forgets its state after every step."""
+    """A copy of `model` that sees zeros instead of the estimate, or forgets its state after every step."""
     model = copy.deepcopy(model)
     whole, channels = model.step, model.channels
 
@@ -156,7 +156,7 @@ def _named(rows: list[Row], table: str, found: dict[str, Path], method: str) -> 
 
 
 def text(rows: Sequence[Row]) -> str:
-    """The tables to print: mean ± its standard error over the images, what was published to the right."""
+    """The tables to print: mean ± standard error over the images, with the published figures on the right."""
     lines: list[str] = []
     titles = {
         "gray": "gray denoising, PSNR",
@@ -188,7 +188,7 @@ def text(rows: Sequence[Row]) -> str:
     methods = {row["method"].removesuffix(ASIDE) for row in rows}
     missing = [name for name in OTHERS if name not in methods]
     if missing:
-        lines += ["", f"no weights ship for: {', '.join(missing)}"]
+        lines += ["", f"no bundled weights for: {', '.join(missing)}"]
     return "\n".join(lines)
 
 

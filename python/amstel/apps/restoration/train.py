@@ -1,7 +1,7 @@
-"""Training of recurrent inference machines on patches of images: denoising, super-resolution, multi-coil MRI.
+"""Training of recurrent inference machines on image patches: denoising, super-resolution, multi-coil MRI.
 
-Everything random of an iteration follows from (seed, iteration), so that a resumed run repeats the uninterrupted one,
-and a process of a distributed run sees the patches that it would have seen alone.
+Everything random in an iteration depends only on (seed, iteration), so a resumed run repeats the uninterrupted one,
+and the processes of a distributed run see the same patches as a single process.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Loss(nn.Module):
 
 
 def network(settings: Settings) -> RIM:
-    """The network of the settings, with random weights."""
+    """The network that the settings describe, with random weights."""
     s = settings
     # The step to the measurements is given, and training does not go through its conjugate gradients.
     mri: dict[str, Any] = {"gradient_step": 1.0, "detach_gradient": True} if s.task == "mri" else {}
@@ -88,7 +88,7 @@ def network(settings: Settings) -> RIM:
 
 
 def stage(settings: Settings, step: int) -> Settings:
-    """The settings with the batch and the patches of a step: those of a U-Net become fewer and larger."""
+    """The settings with batch and patch size for a step: for a U-Net, patches become fewer and larger."""
     if settings.network == "conv" or settings.fixed_size:
         return settings
     done = step / settings.iterations
@@ -153,7 +153,7 @@ class Checkpoint(NamedTuple):
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """A checkpoint in a file that torch.load(weights_only=True) reads."""
+    """Write a checkpoint that torch.load(weights_only=True) reads."""
     state = {**checkpoint._asdict(), "format": "amstel restore 1", "settings": asdict(checkpoint.settings)}
     _files.torch_save(path, {**state, "model": checkpoint.model.state_dict()})
 
@@ -178,12 +178,12 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def weights(start: str | Path) -> dict[str, Tensor]:
-    """What to start from: of a checkpoint, or of weights that ship, by their name in `RIM.pretrained`."""
+    """Weights to start from: those of a checkpoint, or bundled ones by their name in `RIM.pretrained`."""
     return (RIM.pretrained(start) if isinstance(start, str) else load(start)).state_dict()
 
 
 def load(path: str | Path) -> RIM:
-    """The model of a checkpoint, in evaluation mode, with the steps and the noise that it was trained with."""
+    """The model in a checkpoint, in evaluation mode, with the steps and the noise it was trained with."""
     found = read(path)
     model = found.model.eval()
     model.trained_steps = model.steps + (max(STEPS) if model.network == "unet" else 0)
@@ -212,7 +212,7 @@ class _Task(Task):
         return range(stage(self.settings, step).batch)
 
     def inputs(self, step: int, items: Sequence[int]) -> tuple[Sample]:
-        # Every process draws all of the batch, so that it does not matter how many there are.
+        # Every process draws the whole batch, so the number of processes does not matter.
         if step != self.last:
             rng = np.random.default_rng([self.settings.seed, step, 0])
             settings = stage(self.settings, step)
@@ -258,21 +258,21 @@ def train(
     checkpoint_every: int = 500,
     **plan: Any,
 ) -> Result:
-    """Train a RIM: the mean over its steps of the squared error.
+    """Train a RIM to minimize the squared error, averaged over its steps.
 
-    In a process group (torch.distributed) every process takes its share of each batch and the gradients are those of
-    the whole batch; all processes end with equal weights, process 0 writes.
+    In a process group (torch.distributed), every process takes its share of each batch and the gradients are those of
+    the whole batch; all processes end with equal weights, and process 0 writes.
 
     Args:
-        source: folders of images, or images as uint8 arrays ([H, W] or [H, W, 3] as the task is); for the task "mri"
+        source: folders of images, or images as uint8 arrays ([H, W] or [H, W, 3], depending on the task); for the task "mri",
             an `amstel.data.mri.CoilImages`.
         settings: default: `Settings()`.
         out: a folder for `checkpoint.pt`, written every `EVERY` iterations, and `log.jsonl`.
-        resume: go on from the checkpoint in `out`, with its settings except for the number of iterations;
+        resume: continue from the checkpoint in `out`, with its settings except for the number of iterations;
             bit-identical to a run that was never interrupted.
-        force: overwrite a run that is in `out`.
-        initial: a state_dict to start from; one of a gray network serves any task.
-        validation: as `source`: a batch of them, the same each time, whose PSNR is measured with every entry of the
+        force: overwrite a run in `out`.
+        initial: a state_dict to start from; that of a gray network works for any task.
+        validation: like `source`; the PSNR of one fixed batch of it is measured with every entry in the
             history; the best network goes to `best.pt`.
         device: where to train.
         progress: called with the number of patches after every batch.
@@ -280,10 +280,10 @@ def train(
         plan: `precision`, `accumulate`, `average`: see `amstel.apps.task.Plan`.
 
     Raises:
-        ValueError: no image, or images smaller than a patch; a checkpoint of something else, or of more iterations than are
-            wanted.
+        ValueError: no image, or images smaller than a patch; a checkpoint of something else, or with more iterations than
+            requested.
         FileNotFoundError: nothing to resume from.
-        FileExistsError: a run is in `out`, and is neither to be resumed nor overwritten.
+        FileExistsError: `out` holds a run that is neither to be resumed nor overwritten.
     """
     settings = settings or Settings()
     folder, state = training.begin(out, resume, force), None

@@ -1,1 +1,1 @@
-"""Tracking an object from its first box: training of the matching function, and its use."""
+"""Tracking an object from its first box: training the matching function, and using it."""

@@ -1,4 +1,4 @@
-"""What `amstel demo` shows of tracking: one object followed from its first box, through a time in which it is hidden."""
+"""The tracking part of `amstel demo`: one object, followed from its first box and through an occlusion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amstel.tracking import SINTTracker, evaluate, generate_sequence
 
 
 def follow(frames: np.ndarray, box: Any, device: str) -> Iterator[tuple[np.ndarray, SINTTracker]]:
-    """The box of every frame after the first, and the tracker as it is then."""
+    """The box in every frame after the first, and the state of the tracker there."""
     tracker = SINTTracker(SINT.pretrained().to(device), redetect=True)
     tracker.init(frames[0], box)
     for frame in frames[1:]:

@@ -1,4 +1,4 @@
-"""Tests of SINT: of the tracker on sequences, and of its matching on pairs of frames, without a tracker around it."""
+"""Evaluation of SINT: the tracker on sequences, and its matching alone on pairs of frames."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SCALES = (1.0, math.sqrt(0.5), math.sqrt(2.0))
 
 @dataclass(frozen=True)
 class Matching:
-    """How often the best of a frame's candidates is the target.
+    """How often the best candidate in a frame is the target.
 
     Attributes:
         iou: mean IoU of the best-scored candidate with the target.
         accuracy: share of pairs where it is above 0.5.
-        reachable: mean IoU of the candidate that lies best: no matching does better than it.
+        reachable: mean IoU of the best-placed candidate, an upper bound for any matching.
     """
 
     iou: float
@@ -42,14 +42,14 @@ class Matching:
 def matching(
     model: SINT, pairs: Pairs, count: int, seed: int = 0, progress: Callable[[int], None] | None = None
 ) -> Matching:
-    """Search the target of each pair's first frame in its second, as a tracker would: one step, no prior.
+    """Search for the target of each pair's first frame in its second, as a tracker would: one step, no prior.
 
     The candidates are 10 angles on 10 circles of radius up to max(w, h) and their center, at three scales, and the
     boxes of `FramePair.others`. The center of the circles is off the target's by up to 0.6 max(w, h) in x and y.
 
     Args:
         pairs: pair i of `count` is number i modulo len(pairs).
-        seed: the pairs depend on it and on `count` alone, so that models can be compared.
+        seed: the pairs depend only on this and on `count`, so models can be compared.
     """
     model.eval()
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -84,14 +84,14 @@ def evaluate_dataset(
     jobs: int = 1,
     origin: int = 0,
 ) -> DatasetEvaluation:
-    """`amstel.tracking.evaluate_dataset`, each process on its share of the sequences, `jobs` of them at a time.
+    """`amstel.tracking.evaluate_dataset`, with each process working on its share of the sequences, `jobs` at a time.
 
     Args:
         tracker, sequences, out, protocol: as there, with a `SINTTracker`.
         progress: called with 1 after every sequence.
         ranks: the processes.
-        failures: takes sequences that cannot be tracked, which are left out then; default: their error is raised.
-        jobs, origin: as there; `jobs` are processes of one process of `ranks`.
+        failures: collects the sequences that cannot be tracked, which are then left out; default: raise their error.
+        jobs, origin: as there; each process in `ranks` starts `jobs` processes.
     """
     sequences = list(sequences)
 
@@ -112,9 +112,9 @@ def evaluate_dataset(
 
 
 def readable(sequences: Any, names: Sequence[str], how: str | None = None) -> tuple[list[Any], list[Outcome]]:
-    """The sequences of those names, or their runs by `perturbed`; and the names and errors of those that cannot be read.
+    """The sequences with those names, or their runs from `perturbed`; and the names and errors of those that cannot be read.
 
-    ValueError where none can be, or a name is not known.
+    ValueError if none can be read, or a name is unknown.
     """
     found: list[Any] = []
     wrong: list[Outcome] = []
@@ -134,12 +134,12 @@ def readable(sequences: Any, names: Sequence[str], how: str | None = None) -> tu
 
 
 def same_tracker(record: Path, settings: dict[str, Any], there: Sequence[str]) -> None:
-    """ValueError where the folder of `record` holds boxes of another tracker, or of one that is not known.
+    """ValueError if the folder of `record` holds boxes from another or an unknown tracker.
 
     Args:
-        record: the file with the settings of the tracker whose boxes lie beside it.
-        settings: of the one whose boxes are to join them.
-        there: sequences whose boxes are there already.
+        record: the file with the settings of the tracker whose boxes are next to it.
+        settings: of the tracker whose boxes are to be added.
+        there: sequences that already have boxes.
     """
     other = f"give another --out, or move {record.parent} away"
     if record.is_file():
@@ -160,7 +160,7 @@ def same_tracker(record: Path, settings: dict[str, Any], there: Sequence[str]) -
 def expected_overlap(
     runs: Sequence[Any], out: Path, origin: int = 0, interval: tuple[int, int] | None = None
 ) -> ExpectedOverlap:
-    """EAO of the runs `tracking.perturbed(sequence, "vot")` whose boxes are in `out`; every run's first frame is read for its size."""
+    """EAO of the runs from `tracking.perturbed(sequence, "vot")` whose boxes are in `out`; reads each run's first frame for its size."""
     boxes = [tracking.read_boxes(out / f"{run.name}.txt", origin) for run in runs]
     sizes = [run[0].shape[1::-1] for run in runs]
     truth, wholes = [run.ground_truth for run in runs], [run.whole for run in runs]

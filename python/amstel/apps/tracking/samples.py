@@ -1,6 +1,6 @@
-"""Batches for the training of SINT: pairs of frames, and the boxes that are drawn in them.
+"""Batches for training SINT: pairs of frames, and boxes sampled in them.
 
-Everything random of a pair follows from (seed, epoch, pair).
+Everything random about a pair depends only on (seed, epoch, pair).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Settings of the training of SINT, and the names that they choose from.
+"""Settings for training SINT, and the names they choose from.
 
-Without torch, so that the command line can show the options of a training at once.
+Without torch, so that the command line can show the options immediately.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ OPTIMIZERS = ("adam", "sgd")
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train; the defaults are those of the weights that ship.
+    """How to train; the defaults are those of the bundled weights.
 
     Attributes:
         backbone: "light" or "vgg16", see `amstel.nn.SINT`.
         output_size: cells per side of the pooled maps.
         loss: "ranking": the cross-entropy between softmax(16 score) and softmax(10 IoU) over a frame's boxes, with the
-            score as a mean cosine, so that a box scores more the better it lies; or "margin", the paper's, which makes
+            score as a mean cosine, so better-placed boxes score higher; or "margin", the paper's, which makes
             all boxes of the target alike: `MarginContrastiveLoss(margin * L)`.
         margin: for each of the L layers of a description.
-        boxes: compared with the target of the other frame, in each of the two: 128 pairs of boxes a frame pair.
-        mining: so many times as many other boxes are drawn as take part, which are those that now match best.
+        boxes: how many boxes of each frame are compared with the target of the other: 128 comparisons per pair of frames.
+        mining: draw this many times as many other boxes as are used, and keep those that currently match best.
         optimizer, learning_rate: "adam", or "sgd" with momentum 0.9; parts of the network take it times their
             own factor (`SINT.trainable`).
         weight_decay: decoupled from the gradient ("adam") or added to it ("sgd").
         clip_gradient: largest norm of the gradient; 0 does not clip.
-        epochs, batch: a pair comes once an epoch; batch is over all processes.
-        seed: of everything random.
+        epochs, batch: each pair is used once per epoch; batch is over all processes.
+        seed: for everything random.
     """
 
     backbone: str = "light"

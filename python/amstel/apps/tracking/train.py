@@ -1,7 +1,7 @@
 """Training of SINT on pairs of frames, from sequences or from still images.
 
-Everything random of a pair follows from (seed, epoch, pair), so that a resumed run repeats the uninterrupted one bit
-for bit, and a process of a distributed run sees the pairs that it would have seen alone.
+Everything random about a pair depends only on (seed, epoch, pair), so a resumed run repeats the uninterrupted one bit
+for bit, and the processes of a distributed run see the same pairs as a single process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from amstel.nn.sint import SINT, MarginContrastiveLoss
 
 @dataclass
 class Result:
-    """What `train` returns: the model in evaluation mode and for every epoch the mean loss, and the mean scores (cosine
+    """What `train` returns: the model in evaluation mode and, for every epoch, the mean loss and the mean scores (cosine
     over layers) of the target and of the other boxes."""
 
     model: SINT
@@ -111,7 +111,7 @@ def read(path: str | Path) -> Checkpoint:
 
 
 def load(path: str | Path) -> SINT:
-    """The model of a checkpoint, in evaluation mode."""
+    """The model in a checkpoint, in evaluation mode."""
     return read(path).model.eval()
 
 
@@ -181,20 +181,20 @@ def train(
 ) -> Result:
     """Train SINT on pairs of frames.
 
-    A pair gives two tasks, the target of each frame against boxes of the other. The learning rate falls to zero along
-    a half cosine. In a process group (torch.distributed) every process takes its share of each batch, and the
-    gradients are those of the whole batch; all processes end with equal weights, process 0 writes.
+    A pair gives two tasks: the target of each frame against boxes in the other. The learning rate falls to zero along
+    a half cosine. In a process group (torch.distributed), every process takes its share of each batch, and the
+    gradients are those of the whole batch; all processes end with equal weights, and process 0 writes.
 
     Args:
         pairs: `amstel.data.StillPairs`, `SequencePairs`, or anything with `len` and `sample`.
         settings: default: `Settings()`.
         out: a folder for `checkpoint.pt`, written after every epoch, and `log.jsonl`.
-        resume: go on from the checkpoint in `out`, with its settings except for the number of epochs; bit-identical
+        resume: continue from the checkpoint in `out`, with its settings except for the number of epochs; bit-identical
             to a run that was never interrupted (with the same number of threads, of processes and of epochs).
-        force: overwrite a run that is in `out`.
+        force: overwrite a run in `out`.
         initial: a state_dict to start from: of `SINT`, or torchvision's of VGG-16 for that backbone, which needs it.
-            "imagenet": `from_imagenet`, as the weights that ship did (needs the extra [track-train]). Default: the
-            weights that ship.
+            "imagenet": `from_imagenet`, as for the bundled weights (needs the extra [track-train]). Default: the
+            bundled weights.
         validation: pairs whose `matching` is measured after every epoch; the best network goes to `best.pt`.
         device: where to train.
         progress: called with the number of pairs after every batch.
@@ -203,7 +203,7 @@ def train(
     Raises:
         ValueError: no pair; a checkpoint of something else; no initial weights for VGG-16.
         FileNotFoundError: nothing to resume from.
-        FileExistsError: a run is in `out`, and is neither to be resumed nor overwritten.
+        FileExistsError: `out` holds a run that is neither to be resumed nor overwritten.
     """
     settings = settings or Settings()
     if not len(pairs):

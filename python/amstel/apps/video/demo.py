@@ -1,4 +1,4 @@
-"""What `amstel demo` shows of videos: which way a shape goes among others, and where the network looked to find out."""
+"""The video part of `amstel demo`: which way a shape moves among others, and where the network looked to find out."""
 
 from __future__ import annotations
 

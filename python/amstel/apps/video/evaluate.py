@@ -1,4 +1,4 @@
-"""The paper's test of action recognition: 25 segments of every clip, and the mean of what the network says of them."""
+"""The paper's test of action recognition: the mean prediction over 25 segments of every clip."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Evaluation:
 
     @property
     def confusion(self) -> Tensor:
-        """How many clips of each class (rows) were taken for which (columns): int64 [K, K]."""
+        """How many clips of each class (rows) were predicted as which (columns): int64 [K, K]."""
         count = self.probabilities.shape[1]
         pairs = self.labels * count + self.probabilities.argmax(1)
         return torch.bincount(pairs, minlength=count * count).view(count, count)
@@ -85,19 +85,19 @@ def evaluate(
     ranks: Ranks | None = None,
     failures: list[Outcome] | None = None,
 ) -> Evaluation:
-    """The paper's test: probabilities of equally spaced segments of T frames, averaged over segments and steps.
+    """The paper's test: probabilities for equally spaced segments of T frames, averaged over segments and steps.
 
-    With vote="last" a segment's answer is that of its last step alone, which has seen all of it: better where the
-    first frames cannot tell.
+    With vote="last", a segment's answer is that of its last step, which has seen all of it. This is better if the
+    first frames do not reveal the class.
 
     Args:
-        network: what to test.
-        clips: on these.
-        segments: of a clip.
+        network: the network to test.
+        clips: the clips to test it on.
+        segments: per clip.
         progress: called with 1 after every clip.
         vote: see above.
-        ranks: processes of which each takes its share of the clips.
-        failures: takes clips that cannot be read, which are left out then; default: their error is raised.
+        ranks: processes that each take a share of the clips.
+        failures: collects the clips that cannot be read, which are then left out; default: raise their error.
     """
     if vote not in ("mean", "last"):
         _check.fail("vote", "'mean' or 'last'", vote)

@@ -1,9 +1,9 @@
-"""Features of frames, computed once: what a frozen backbone makes of every clip, in files that trainings map to memory.
+"""Features of frames, computed once by a frozen backbone and stored in files that training memory-maps.
 
-A folder of features holds `features.json` (of what they are, and all clips), `backbone.pt` (so that a network that was
+A folder of features holds `features.json` (their origin, and all clips), `backbone.pt` (so that a network that was
 trained on them can read videos) and, for each clip, "class/clip.rgb.npy" and "class/clip.flow.npy": float16, a map
-[512, 7, 7] of pool5 or a vector [4096] of fc7 for every frame. A file is written whole or not at all, and one that is
-there is not computed again: an extraction that was killed goes on where it was.
+[512, 7, 7] of pool5 or a vector [4096] of fc7 for every frame. A file is written completely or not at all, and an existing
+file is not computed again, so an extraction that was killed continues where it stopped.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _file(folder: Path, name: str, stream: str) -> Path:
 
 
 def bytes_a_frame(settings: Settings) -> int:
-    """What a frame takes on disk, of one stream."""
+    """Bytes on disk per frame and stream."""
     side = settings.frame_size // 32
     return 2 * (4096 if settings.layer == "fc7" else 512 * side * side)
 
@@ -52,7 +52,7 @@ def extract(
     ranks: Ranks | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Outcome[int, int]]:
-    """Write the features of all clips; item i of the outcomes is clip i, its value the number of frames.
+    """Write the features of all clips; outcome i belongs to clip i, and its value is the number of frames.
 
     Args:
         clips: a folder of videos, with or without official splits.
@@ -60,8 +60,8 @@ def extract(
         out: the folder to write to.
         backbone_weights: torchvision's state_dict of VGG-16.
         streams: "rgb", "flow" or both; VideoLSTM on RGB reads both.
-        force: compute again what is there, and with other settings.
-        ranks: processes of which each takes its share of the clips.
+        force: compute existing features again, also with other settings.
+        ranks: processes that each take a share of the clips.
         progress: called with 1 after every clip.
 
     Raises:
@@ -134,7 +134,7 @@ def _features(network: Network, stream: str, pixels: Tensor, device: torch.devic
 
 
 def _fingerprint(state: dict[str, Tensor]) -> str:
-    """Tells the weights of two backbones apart."""
+    """Distinguishes the weights of two backbones."""
     import hashlib
 
     digest = hashlib.sha256()
@@ -145,7 +145,7 @@ def _fingerprint(state: dict[str, Tensor]) -> str:
 
 
 def _splits(clips: ClipFolder) -> dict[str, list[list[str]]]:
-    """Names of the clips to train and to test on in each official split; {} where there are none."""
+    """Names of the training and test clips in each official split; {} if there are none."""
     numbers = getattr(clips, "numbers", [])
     return {str(n): [[clips.names[k] for k in part] for part in clips.split(n)] for n in numbers}  # type: ignore[attr-defined]
 
@@ -171,12 +171,12 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 
 def is_folder(root: Path) -> bool:
-    """Whether a folder holds features, and not clips."""
+    """Whether a folder holds features rather than clips."""
     return (root / RECORD).is_file()
 
 
 class FeatureFolder:
-    """The clips of which a folder holds the features, read when they are asked for: `FeatureClip` mapped to memory.
+    """The clips whose features are in a folder, read on access as memory-mapped `FeatureClip`s.
 
     Attributes:
         classes, labels, names: as of the clips.
@@ -220,7 +220,7 @@ class FeatureFolder:
             # Copy on write: what is read stays in the file's own pages, which the system drops when it needs room.
             array = np.load(file, mmap_mode="c")
         except (ValueError, EOFError) as error:
-            raise ValueError(f"{file} is no file of features: {error}") from None
+            raise ValueError(f"{file} is not a feature file: {error}") from None
         if array.dtype != np.float16 or array.shape[1:] != shape or not len(array):
             raise ValueError(
                 f"{file} must hold float16 [frames, {', '.join(map(str, shape))}], got {array.dtype} {list(array.shape)}"
@@ -228,7 +228,7 @@ class FeatureFolder:
         return torch.from_numpy(array)
 
     def check(self, strict: bool = False) -> list[tuple[str, str]]:
-        """Leave out the clips whose features are missing or broken: (name, reason) of each; with `strict` raise."""
+        """Leave out the clips whose features are missing or broken, and return (name, reason) for each; with `strict`, raise."""
         bad, good = [], []
         for index, name in enumerate(self.names):
             try:
@@ -246,7 +246,7 @@ class FeatureFolder:
         return bad
 
     def split(self, number: int = 1) -> tuple[list[int], list[int]]:
-        """Numbers of the clips to train on, and of those to test on, in an official split."""
+        """Numbers of the training clips and of the test clips in an official split."""
         if number not in self.numbers:
             known = ", ".join(map(str, self.numbers)) or "none: give --lists to amstel video extract"
             _check.fail("number", f"a split of {self.root} ({known})", number)
@@ -255,11 +255,11 @@ class FeatureFolder:
         return [numbers[n] for n in train if n in numbers], [numbers[n] for n in test if n in numbers]
 
     def backbone(self) -> dict[str, Tensor]:
-        """The weights that made the features."""
+        """The weights that computed the features."""
         return torch.load(self.root / BACKBONE, map_location="cpu", weights_only=True)
 
     def fit(self, settings: Settings, training: bool = True) -> None:
-        """ValueError where a network of `settings` cannot read these features, or be trained on them."""
+        """ValueError if a network with these `settings` cannot read the features or be trained on them."""
         for name in OF_FRAMES:
             value = asdict(settings)[name]
             if name == "motion" and "flow" not in self.streams:

@@ -1,7 +1,7 @@
-"""The next frames of bouncing digits by an encoder-forecaster, beside what needs no memory.
+"""Forecasting bouncing digits with an encoder-forecaster, compared with forecasts that need no memory.
 
-Two forecasts stand beside it, which see no more than the last frame: that frame itself, and a convolutional network
-that draws all next frames from it, trained alike. Sequences are drawn as they are needed, those of the test from
+Two other forecasts see only the last frame: that frame itself, and a convolutional network
+that draws all next frames from it, trained the same way. Sequences are generated as needed, test sequences from
 another seed.
 """
 
@@ -28,7 +28,7 @@ FORMAT, EVERY = "amstel video_forecast 1", 50
 
 
 class FrameCNN(nn.Module):
-    """All next frames [K, N, 1, H, W] from the last one alone, by convolutions at the forecaster's resolution."""
+    """All next frames [K, N, 1, H, W] from the last one only, with convolutions at the forecaster's resolution."""
 
     def __init__(self, settings: ForecastSettings):
         super().__init__()
@@ -99,7 +99,7 @@ class _Task(Task):
 
 
 def read(path: Path) -> tuple[models.ConvLSTMForecaster, ForecastSettings, dict[str, Any]]:
-    """The network of a checkpoint, its settings, and all that the file holds."""
+    """The network in a checkpoint, its settings, and everything else in the file."""
     if not path.is_file():
         raise FileNotFoundError(f"the checkpoint {path} does not exist")
     try:
@@ -116,7 +116,7 @@ def read(path: Path) -> tuple[models.ConvLSTMForecaster, ForecastSettings, dict[
 
 @dataclass
 class Forecast:
-    """What `train` returns: both networks in evaluation mode, the settings and the loss of every 50 iterations."""
+    """What `train` returns: both networks in evaluation mode, the settings, and the loss for every 50 iterations."""
 
     model: nn.Module
     cnn: nn.Module
@@ -133,13 +133,13 @@ def train(
     device: str | torch.device = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Forecast:
-    """Train the encoder-forecaster, and the network that sees one frame as long as it.
+    """Train the encoder-forecaster, and for as long the network that sees one frame.
 
     Args:
         settings: default: `ForecastSettings()`.
         out: a folder for `checkpoint.pt` (of the forecaster), written every 50 iterations, and `log.jsonl`.
-        resume: go on from the checkpoint in `out`, with its settings but for the number of iterations.
-        force: overwrite a run that is in `out`.
+        resume: continue from the checkpoint in `out`, with its settings except for the number of iterations.
+        force: overwrite a run in `out`.
         device: where to train.
         progress: called with the number of sequences after every batch, of both networks.
     """
@@ -177,7 +177,7 @@ def forecasts(found: Forecast, x: Tensor) -> dict[str, Tensor]:
 
 
 def evaluate(found: Forecast, count: int = 200) -> dict[str, list[float]]:
-    """Mean squared error of each forecast's frames 1 to K, on sequences that no training has seen."""
+    """Mean squared error of frames 1 to K of each forecast, on sequences never seen in training."""
     total: dict[str, Tensor] = {}
     s = found.settings
     for start in range(0, count, 50):
@@ -189,7 +189,7 @@ def evaluate(found: Forecast, count: int = 200) -> dict[str, list[float]]:
 
 
 def strip(found: Forecast, path: Path, count: int = 3) -> Path:
-    """A picture of what comes and what was forecast: a row for each, of `count` sequences of the test."""
+    """A picture of the true frames and the forecasts, one row each, for `count` test sequences."""
     from amstel._optional import need
     from amstel.media import images
 

@@ -1,4 +1,4 @@
-"""Whether one model is better than another on the same seeds: the mean gap with its interval, or that it is noise."""
+"""Whether one model is better than another on the same seeds: the mean gap with its confidence interval."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def gap(better: Sequence[float], worse: Sequence[float]) -> dict[str, Any]:
 
 
 def with_gaps(found: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
-    """A study of runs from the best model to the worst, with the gaps between neighbors, each said in a line."""
+    """A study ordered from the best model to the worst, with the gaps between neighbors, one line each."""
     found["gaps"] = []
     for first, second in pairwise(found["runs"]):
         one = gap(first["accuracy"], second["accuracy"])

@@ -81,13 +81,13 @@ def _backbone(settings: Settings, channels: int) -> Any:
 
 
 def _flow_pixels(motion: Tensor) -> Tensor:
-    """Flow as the three channels of a picture, for a backbone that knows pictures only."""
+    """Flow as the three channels of a picture, for a backbone trained on pictures."""
     both = (motion / 10 + 0.5).clamp(0, 1)
     return torch.cat([both, (motion.norm(dim=-3, keepdim=True) / 5).clamp(0, 1)], -3)
 
 
 class Network(nn.Module):
-    """Frames in, class scores and attention of every stream out; carries its settings and the names of its classes.
+    """Maps frames to class scores and attention for every stream; carries its settings and class names.
 
     Shapes: frames [T, N, 3, S, S] in [0, 1]; motion [T, N, 2, S, S] or None where no part of it uses motion; lengths
     None or [N]. With features=True frames and motion are what the backbones make of them instead, as `amstel video
@@ -111,14 +111,14 @@ class Network(nn.Module):
         return {name: stream(frames, motion, lengths, features) for name, stream in self.streams.items()}
 
     def load_backbone(self, state_dict: dict[str, Tensor]) -> None:
-        """torchvision's weights of VGG-16 into the backbones of all streams."""
+        """Load torchvision's VGG-16 weights into the backbones of all streams."""
         for module in self.modules():
             if isinstance(module, models.VGG16Features):
                 module.load_state_dict(state_dict)
 
 
 def read(path: str | Path) -> tuple[Network, dict[str, Any]]:
-    """The network of a checkpoint as it was trained, and all that the file holds."""
+    """The network in a checkpoint as it was trained, and everything else in the file."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"the checkpoint {path} does not exist")
@@ -135,5 +135,5 @@ def read(path: str | Path) -> tuple[Network, dict[str, Any]]:
 
 
 def load(path: str | Path) -> Network:
-    """The network of a checkpoint, in evaluation mode."""
+    """The network in a checkpoint, in evaluation mode."""
     return read(path)[0].eval()

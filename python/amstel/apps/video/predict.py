@@ -1,4 +1,4 @@
-"""Videos from end to end: the class, and where in them the network looked to find out."""
+"""Videos from end to end: their class, and where the network looked to find it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def predict(
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """The videos, and of a folder that holds videos those in it; a folder of frames is a video.
+    """The videos, including those inside folders of videos; a folder of frames is itself a video.
 
     ValueError for a folder with neither videos nor frames.
     """
@@ -129,9 +129,9 @@ def files(
     progress: Callable[[int], None] | None = None,
     actors: int = 4,
 ) -> list[Outcome[int, dict[str, Any]]]:
-    """`predict` on video files, and a picture of each; item i of the outcomes is i, its value says what was found.
+    """Run `predict` on video files and draw each; outcome i belongs to video i, and its value says what was found.
 
-    The picture shows the one box of every frame, or where there are several actors their tubes.
+    The picture shows the one box of every frame or, where there are several actors, their tubes.
     """
     from amstel.media.draw import annotate
     from amstel.media.reading import read_with_times
@@ -151,7 +151,7 @@ def files(
         caption = f"{network.classes[order[0]]}  {100 * found.probabilities[order[0]]:.0f} %"
         shown = found.tubes if len(found.tubes) > 1 else found.boxes
         pictures = annotate(frames, found.attention, shown, caption=caption)
-        # As fast as the input, or 12 a second where that is of pictures without times.
+        # The frame rate of the input, or 12 per second for pictures without times.
         rate = 12.0 if times is None or not times[-1] else (len(times) - 1) / times[-1]
         with VideoWriter(target, rate, inputs=[source]) as writer:
             for k, picture in enumerate(pictures.numpy()):

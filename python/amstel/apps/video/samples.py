@@ -1,7 +1,7 @@
-"""Clips as a network sees them: brought to its size with their motion, cut and augmented at random, side by side.
+"""Clips as a network sees them: resized, with their motion, randomly cropped and augmented, and batched.
 
-Everything random follows from (seed, epoch, clip), so that a resumed run repeats the uninterrupted one bit for bit,
-and a process of a distributed run sees the clips that it would have seen alone.
+Everything random depends only on (seed, epoch, clip), so a resumed run repeats the uninterrupted one bit for bit,
+and the processes of a distributed run see the same clips as a single process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from amstel.data.clips import Clip
 
 
 class Clips(Protocol):
-    """Clips by number: a list of them, or a folder that reads one when it is asked for."""
+    """Clips by number: a list of them, or a folder that reads each one on access."""
 
     def __len__(self) -> int: ...
 
@@ -37,7 +37,7 @@ class _Video:
 
 @dataclass(repr=False, eq=False)
 class FeatureClip(Clip):
-    """A clip of which the features are known: those of its frames, and of its motion where they are needed."""
+    """A clip with known features: those of its frames and, if needed, of its motion."""
 
     motion: Tensor | None = None
 
@@ -107,7 +107,7 @@ class _Batch:
 
 
 def _stack(crops: list[_Video], labels: list[int], device: torch.device) -> _Batch:
-    """Crops of any length side by side, the shorter ones padded with zeros at their end."""
+    """A batch of crops of any length, the shorter ones padded with zeros at the end."""
 
     def pad(parts: list[Tensor]) -> Tensor:
         return nn.utils.rnn.pad_sequence(parts).to(device)
@@ -133,7 +133,7 @@ def _stack(crops: list[_Video], labels: list[int], device: torch.device) -> _Bat
 
 
 def _crop(video: _Video, settings: Settings, generator: torch.Generator) -> _Video:
-    """T frames from anywhere in a clip, or all where there are fewer, augmented."""
+    """T frames from anywhere in a clip, or all frames if there are fewer, augmented."""
     start, left, up, mirror, light = torch.rand(5, generator=generator).tolist()
     begin = int(start * (max(0, len(video.frames) - settings.steps) + 1))
     part = slice(begin, begin + settings.steps)
@@ -166,7 +166,7 @@ def _crop(video: _Video, settings: Settings, generator: torch.Generator) -> _Vid
 
 
 def _generator(*key: int) -> torch.Generator:
-    """A generator for the given numbers alone."""
+    """A generator that depends only on the given numbers."""
     seed = 0
     for part in key:  # a step of splitmix64 each, so that neighboring keys share nothing
         seed = (seed + part + 0x9E3779B97F4A7C15) % 2**64
@@ -177,7 +177,7 @@ def _generator(*key: int) -> torch.Generator:
 
 
 def split(labels: Sequence[int], fraction: float, seed: int = 0) -> tuple[list[int], list[int]]:
-    """Numbers of the clips to train on, and of those to hold out: a share of every class, drawn by `seed`."""
+    """Numbers of the training clips and of the held-out clips: a share of every class, drawn by `seed`."""
     if not 0 <= fraction < 1:
         _check.fail("fraction", "in [0, 1)", fraction)
     out: list[int] = []
@@ -189,7 +189,7 @@ def split(labels: Sequence[int], fraction: float, seed: int = 0) -> tuple[list[i
 
 
 class Subset:
-    """Some clips of a folder, still read only when they are asked for."""
+    """Some clips of a folder, still read on access."""
 
     def __init__(self, clips: Clips, indices: Sequence[int]):
         self.clips, self.indices = clips, list(indices)
@@ -207,7 +207,7 @@ class Subset:
 
 
 def labels_of(clips: Clips) -> list[int]:
-    """The class of each; of a folder without reading the clips."""
+    """The class of each clip; for a folder, without reading the clips."""
     known = getattr(clips, "labels", None)
     return [clips[k].label for k in range(len(clips))] if known is None else list(known)
 

@@ -1,6 +1,6 @@
-"""Settings of action recognition, and the names that they choose from.
+"""Settings for action recognition, and the names they choose from.
 
-Without torch, so that the command line can show the options of a training at once.
+Without torch, so that the command line can show the options immediately.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ SCHEDULES = ("constant", "cosine")
 
 @dataclass(frozen=True)
 class Settings:
-    """The paper's training (section 4) where it does not depend on the backbone; `from_scratch` gives what a small
-    network needs that knows nothing yet.
+    """The paper's training (section 4), as far as it does not depend on the backbone; `from_scratch` has settings for a small
+    network without pretrained weights.
 
     Attributes:
         model: one of `MODELS`; "cnn" scores every frame by itself.
         stream: "rgb", "flow", or "both": two networks, whose probabilities are multiplied.
-        backbone: "small", trained with the rest, or "vgg16", which stays as it was loaded.
-        layer: of vgg16: maps of "pool5", or vectors of "fc7", for the models without a map, cnn and lstm.
-        frame_size: frames are resized to a square of so many pixels.
-        channels: of the small backbone, whose maps have frame_size / 2^len(channels) a side.
+        backbone: "small", trained with the rest, or "vgg16", which stays frozen.
+        layer: of vgg16: "pool5" maps, or "fc7" vectors for the models that need no map, cnn and lstm.
+        frame_size: frames are resized to squares of this many pixels per side.
+        channels: of the small backbone, whose maps have frame_size / 2^len(channels) cells per side.
         hidden, attention, head: channels of the ConvLSTM, of the attention (None: as hidden), width of the head.
-        initial_state: of the models with attention, see `amstel.nn.ConvALSTM`.
+        initial_state: for the models with attention, see `amstel.nn.ConvALSTM`.
         motion: what the flow stream and the motion attention see: optical flow by "dis" or "farneback" (needs
-            opencv), or "difference", what became lighter and darker since the frame before.
+            opencv), or "difference", the change in brightness since the previous frame.
         steps, stride: a sample is `steps` frames (T), every `stride`-th of a clip.
-        fps: look at clips at so many frames a second, by their times, whatever the rate of a file is; 0: every frame.
+        fps: sample clips at this many frames per second by their timestamps, whatever the file's frame rate; 0: every frame.
         optimizer, learning_rate: "rmsprop" with decay 0.9, or "adam".
         schedule: of the learning rate: "constant", or "cosine" down to 0.
         clip_gradient: largest norm of the gradient; 0 does not clip.
         epochs, batch: a clip gives one sample per epoch; batch is over all processes.
-        balanced: every class equally often in an epoch, however many clips it has; clips of small classes come several
+        balanced: draw every class equally often in an epoch, however many clips it has; clips of small classes come several
             times, in other crops.
-        dropout: in the head.
-        box_weight: of the boxes of the clips, where they have some, in the loss: the attention of a frame is drawn to
-            its true boxes; 0: they play no part. For the models with attention.
+        dropout: rate in the head.
+        box_weight: weight in the loss of the clips' true boxes, where they have some: the attention of a frame is drawn
+            to them; 0 leaves them out. For the models with attention.
         shift, flip, brightness: augmentation: by up to `shift` pixels; left and right, which not every set of classes
             allows; times 1 ± brightness.
-        seed: of everything random.
+        seed: for everything random.
     """
 
     model: str = "videolstm"
@@ -114,7 +114,7 @@ class Settings:
 
     @classmethod
     def from_scratch(cls, **changes: Any) -> Settings:
-        """For some tens to some thousands of clips and the small backbone: Adam, and augmentation without a flip."""
+        """For tens to thousands of clips and the small backbone: Adam, and augmentation without flips."""
         ours: dict[str, Any] = {
             "steps": 16,
             "optimizer": "adam",
@@ -140,14 +140,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class ForecastSettings:
-    """Of `amstel video forecast`: what is to be forecast, and the network that learns it in minutes on a CPU.
+    """Settings for `amstel video forecast`: what to forecast, and a network that learns it in minutes on a CPU.
 
     Attributes:
         size, digits: side of a frame in pixels, and how many digits bounce in it.
         given, steps: frames that the network reads, and those that it forecasts.
         hidden, layers, kernel_size, patch, layer_norm: of `amstel.nn.ConvLSTMForecaster`.
         iterations, batch, learning_rate: Adam, with a cosine down to 0.
-        seed: of everything random.
+        seed: for everything random.
     """
 
     size: int = 32

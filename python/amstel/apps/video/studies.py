@@ -1,6 +1,6 @@
 """The experiments on VideoLSTM behind benchmarks/results/video: `amstel videolstm study NAME --json FILE`.
 
-Settings are written down here and the same for every fold, seed and model that is compared.
+Settings are fixed here, and are the same for every fold, seed and model in a comparison.
 """
 
 from __future__ import annotations
@@ -171,8 +171,8 @@ def _displaced(clip: Clip, reach: int, index: int) -> Clip:
 def moving_shapes(root: Path | None = None, say: Say = print) -> dict[str, Any]:
     """991 clips whose class is the direction of motion, on windows of their frames; one in five held out.
 
-    Beside the network stand a network that sees one frame at a time, and what exact positions tell (`_ceiling`).
-    In the longest window the clips are displaced at random, for its first and last frames hint at the class.
+    The network is compared with one that sees a single frame at a time, and with what exact positions reveal (`_ceiling`).
+    In the longest window the clips are displaced at random, because its first and last frames hint at the class.
     """
     data = MovingShapes(_root(root, "moving_shapes"), window=None)
     clips = [data[i] for i in range(len(data))]
@@ -233,7 +233,7 @@ def moving_shapes(root: Path | None = None, say: Say = print) -> dict[str, Any]:
 def order(root: Path | None = None, say: Say = print, seeds: int = 3) -> dict[str, Any]:
     """LSTM, ConvLSTM and ConvALSTM on generated clips: which way the colored shape goes, among gray ones.
 
-    The same clips, backbone, widths, epochs and rates for all three; new clips and weights for every seed.
+    All three use the same clips, backbone, widths, epochs and rates; every seed has new clips and weights.
     """
     classes = list(DIRECTIONS[4])
     found: dict[str, Any] = {"study": "order", "task": AMONG, "train": 400, "test": 400, "runs": []}

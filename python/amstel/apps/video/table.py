@@ -1,4 +1,4 @@
-"""Models beside each other in one table: RGB, flow and both, each the mean over the splits that were tested."""
+"""A table that compares models: RGB, flow and both, each averaged over the tested splits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _accuracy(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def rows(tested: Sequence[Tested]) -> list[dict[str, Any]]:
-    """A row for each model, single frames first: {"model", and for "rgb", "flow", "fused" the mean and each split}.
+    """One row per model, single frames first: {"model", and for "rgb", "flow", "fused" the mean and each split}.
 
     "fused" is the product of the probabilities of both streams of a clip, of one network that has both or of two on the
     same clips.
@@ -80,7 +80,7 @@ def _by_name(of_split: dict[int | None, float]) -> dict[str, float]:
 
 
 def markdown(found: Sequence[dict[str, Any]]) -> str:
-    """The rows as a table in Markdown, accuracies in percent, with the number of splits where it is more than one."""
+    """The rows as a Markdown table, with accuracies in percent, and the number of splits if there are several."""
 
     def cell(row: dict[str, Any], stream: str) -> str:
         if stream not in row:

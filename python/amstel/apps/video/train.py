@@ -1,6 +1,6 @@
-"""Training of action recognition on clips.
+"""Training for action recognition on clips.
 
-A clip gives one sample per epoch: T consecutive frames from anywhere in it, augmented. Everything random follows from
+A clip gives one sample per epoch: T consecutive frames from anywhere in it, augmented. Everything random depends only on
 (seed, epoch, clip), and dropout from (seed, epoch, process).
 """
 
@@ -29,14 +29,14 @@ from amstel.apps.video.settings import Settings
 
 @dataclass
 class Training:
-    """What `train` returns: the network in evaluation mode and one entry an epoch of loss and training accuracy."""
+    """What `train` returns: the network in evaluation mode, and the loss and training accuracy of each epoch."""
 
     network: Network
     history: list[dict[str, float]] = field(default_factory=list)
 
 
 class _Loss(nn.Module):
-    """A batch -> the loss, and the number of clips that are classified right; one forward for DistributedDataParallel."""
+    """Maps a batch to the loss and the number of correctly classified clips, in one forward for DistributedDataParallel."""
 
     def __init__(self, network: Network):
         super().__init__()
@@ -74,7 +74,7 @@ def _away(attention: Tensor, boxes: Tensor, side: int) -> Tensor:
 
 
 def _loss(outputs: dict[str, models.video_lstm.Returns], batch: _Batch) -> tuple[Tensor, Tensor]:
-    """Cross-entropy summed over steps, clips and streams, and the number of clips that are classified right."""
+    """Cross-entropy summed over steps, clips and streams, and the number of correctly classified clips."""
     total = outputs[next(iter(outputs))][0].new_zeros(())
     log_p = []
     for logits, _ in outputs.values():
@@ -176,13 +176,13 @@ def train(
     batch; all processes end with equal weights, process 0 writes.
 
     Args:
-        clips: what a `ClipFolder` holds, or any sequence of `Clip`.
+        clips: a `ClipFolder`, or any sequence of `Clip`.
         classes: their names; labels index them.
         settings: default: `Settings()`.
         out: a folder for `checkpoint.pt`, written after every epoch, and `log.jsonl`.
-        resume: go on from the checkpoint in `out`, with its settings except for the number of epochs; bit-identical
+        resume: continue from the checkpoint in `out`, with its settings except for the number of epochs; bit-identical
             to a run that was never interrupted (with the same number of threads and processes).
-        force: overwrite a run that is in `out`.
+        force: overwrite a run in `out`.
         backbone_weights: torchvision's state_dict of VGG-16, for that backbone.
         validation: clips whose accuracy, by three segments each, is measured after every epoch; the best network
             goes to `best.pt`.
@@ -193,7 +193,7 @@ def train(
     Raises:
         ValueError: no clip, a label without a class, a checkpoint of other classes.
         FileNotFoundError: nothing to resume from.
-        FileExistsError: a run is in `out`, and is neither to be resumed nor overwritten.
+        FileExistsError: `out` holds a run that is neither to be resumed nor overwritten.
     """
     settings = settings or Settings()
     if not len(clips):
@@ -219,7 +219,7 @@ def train(
 
 
 def backbone_weights(path: Path, layer: str = "pool5") -> dict[str, Tensor]:
-    """torchvision's state_dict of VGG-16 from a file, tried here so that an error names it."""
+    """torchvision's VGG-16 state_dict from a file, loaded here so that an error names the file."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         models.VGG16Features(layer=layer).load_state_dict(state)

@@ -154,7 +154,7 @@ def _matlab(path: Path) -> Scan:
     try:
         found = load(path)
     except Exception as error:
-        raise ValueError(f"{path} is no file of MATLAB that can be read") from error
+        raise ValueError(f"{path} is not a readable MATLAB file") from error
     arrays = {name: value for name, value in found.items() if not name.startswith("__")}
     return _of_several(path, {name: _coils_first(path, array) for name, array in arrays.items()})
 
@@ -179,7 +179,7 @@ def _hdf5(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(f"{path} is no HDF5 file that can be read") from error
+        raise ValueError(f"{path} is not a readable HDF5 file") from error
 
 
 def _h5(path: Path) -> Scan:
