@@ -5,6 +5,7 @@ from amstel.data._loader import NodeBatch
 from amstel.data.bouncing import generate_bouncing_digits
 from amstel.data.clips import Clip, ClipFolder, MovingShapes, Weizmann
 from amstel.data.colored import colored_graphs
+from amstel.data.distributed_loader import DistributedBatch, DistributedNeighborLoader
 from amstel.data.graph_folder import GraphFolder
 from amstel.data.graphs import GraphData, GraphDataset, collate
 from amstel.data.images import ImageFolder
@@ -33,6 +34,8 @@ __all__ = [
     "Clip",
     "ClipFolder",
     "ClusterLoader",
+    "DistributedBatch",
+    "DistributedNeighborLoader",
     "FramePair",
     "GOT10k",
     "GraphData",
