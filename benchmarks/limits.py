@@ -15,7 +15,7 @@ from benchmarks.suite import DTYPES, threads_of
 
 MEGA = 2**20
 #: Bytes of the two arrays of a copy: in the caches of a core, in those of the chip, in neither.
-WORKING_SETS = [MEGA, 8 * MEGA, 32 * MEGA, 512 * MEGA]
+WORKING_SETS = [MEGA, 2 * MEGA, 8 * MEGA, 32 * MEGA, 512 * MEGA]
 
 
 @cache
