@@ -3,7 +3,7 @@
 import torch
 
 from amstel import ops
-from benchmarks.suite import SHORT, Implementation, Shape, Work, passes, suite
+from benchmarks.suite import SHORT, SIGMOID, TANH, Implementation, Shape, Work, passes, suite
 
 GATES = {
     "16x64x32x32": Shape((16, 64, 32, 32), (1, 8, 4, 6)),
@@ -41,10 +41,13 @@ def gate_work(at, shape, step):
         "eager channels_last": passes(lambda: eager_gru(*last), last, grad),
         "compiled": passes(lambda: compiled(*last), last, grad),
     }
-    one = last[2].numel() * last[2].element_size()
+    cells, size = last[2].numel(), last[2].element_size()
+    forward, backward = 2 * SIGMOID + TANH + 6, 14  # instructions
     return Work(
         {name: p[step] for name, p in found.items()},
-        bytes={"forward": 8, "backward": 13, "both": 25}[step] * one,
+        bytes={"forward": 8, "backward": 13, "both": 25}[step] * cells * size,
+        flops={"forward": forward, "backward": backward, "both": forward + backward}[step] * 2 * cells,
+        units="float32",
         tolerance=6e-2 if at.dtype == torch.bfloat16 else None,
     )
 

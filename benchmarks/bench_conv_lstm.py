@@ -8,7 +8,7 @@ from torch import nn
 
 import amstel
 from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
-from benchmarks.suite import SHORT, Implementation, Shape, Work, passes, suite
+from benchmarks.suite import SHORT, SIGMOID, TANH, Implementation, Shape, Work, passes, suite
 
 TINY = (2, 1, 4, 8, 6)
 # T, N, C_in, C, H = W: a mid-size encoder, the first layer of moving MNIST, VideoLSTM on VGG's last map. On the CPU
@@ -102,11 +102,15 @@ def sequences(at, shape, step):
         return x, weight[:, :inputs], weight[:, inputs:], bias
 
     flops = 2 * steps * items * size**2 * 4 * hidden * (inputs + hidden) * 9
+    moved = sum(
+        t.numel() * t.element_size() for t in (frames, grad, weight)
+    )  # grad is as large as the output
     forward = step == "forward"
     tf32 = at.device == "cuda" and at.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
     return Work(
         {name: p[step] for name, p in found.items()},
         flops=flops * {"forward": 1, "backward": 2, "both": 3}[step],
+        bytes=moved * {"forward": 1, "backward": 2, "both": 3}[step],
         # Sums over all pixels and steps, in different orders; on CUDA with TF32 if torch has it on.
         tolerance=(6e-2 if at.dtype == torch.bfloat16 else 2e-2 if at.device == "cuda" else 1e-3),
         read={} if forward else {name: split for name in runs if not name.startswith("amstel")},
@@ -162,11 +166,14 @@ def gate_work(at, shape, step):
         "eager": passes(lambda: plain_gates(*leaves), leaves, grad),
         "compiled": passes(lambda: compiled(*leaves), leaves, grad),
     }
-    one = leaves[1].numel() * leaves[1].element_size()
+    cells, size = leaves[1].numel(), leaves[1].element_size()
+    forward, backward = 3 * SIGMOID + 2 * TANH + 4, TANH + 20  # instructions
     return Work(
         {name: p[step] for name, p in found.items()},
         # gates, c -> h, c; and back: activated gates, two c, two gradients -> gradients of gates and c.
-        bytes={"forward": 7 * one, "backward": 13 * one, "both": 24 * one}[step],
+        bytes={"forward": 7, "backward": 13, "both": 24}[step] * cells * size,
+        flops={"forward": forward, "backward": backward, "both": forward + backward}[step] * 2 * cells,
+        units="float32",
         tolerance=6e-2 if at.dtype == torch.bfloat16 else None,
     )
 

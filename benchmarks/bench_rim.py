@@ -7,6 +7,7 @@ deepinv's physics. Inputs are channels_last, as the network's convolutions want 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from amstel import inverse, ops
 from amstel.nn import RIM
@@ -111,12 +112,17 @@ def super_resolution(at, scale, shape):
     return eta, y, runs
 
 
+def moved(eta, y):
+    """Both read, and twice as much as eta written; back: twice as much read, and two gradients written."""
+    return 4 * (3 * eta.numel() + y.numel())
+
+
 @suite(
     "rim_super_resolve", "forward", SCALED, Implementation("amstel"), Implementation("matrices"),
     Implementation("matrices compiled", most=True, only=NEAR), Implementation("interpolate and autograd"), *DEEPINV,
 )  # fmt: skip
 def test_super_resolve_forward(at, scale, *shape):
-    eta, _, runs = super_resolution(at, scale, shape)
+    eta, y, runs = super_resolution(at, scale, shape)
 
     def inside(found):
         """`interpolate` and deepinv treat the border differently."""
@@ -124,7 +130,7 @@ def test_super_resolve_forward(at, scale, *shape):
 
     return Work(
         {name: passes(f, [])["forward"] for name, f in runs.items()},
-        bytes=5 * eta.numel() * 4,
+        bytes=moved(eta, y),
         read=dict.fromkeys(runs, inside),
         tolerance=1e-3,
     )
@@ -138,7 +144,7 @@ def test_super_resolve_both(at, scale, *shape):
     eta, y, runs = super_resolution(at, scale, shape)
     grad = at.randn(shape[0], 2 * shape[1], *shape[2:], last=True)
     found = {name: passes(f, [eta, y], grad) for name, f in list(runs.items())[:3]}
-    return Work({k: p["both"] for k, p in found.items()}, bytes=10 * eta.numel() * 4, tolerance=1e-3)
+    return Work({k: p["both"] for k, p in found.items()}, bytes=2 * moved(eta, y), tolerance=1e-3)
 
 
 # ------------------------------------------------------------------------------------------------- training
@@ -224,8 +230,11 @@ def test_training(at, items, size, steps):
         holds[name] = forward(model, SIGMA if name == "eager" else physics)
         weights = [p for p in model.parameters() if p.requires_grad]
         runs[name] = step(holds[name], weights)
+    with FlopCounterMode(display=False) as counter:
+        runs["eager"]()
     return Work(
         runs,
+        flops=counter.get_total_flops(),
         holds=holds,
         read=dict.fromkeys(runs, lambda found: found[0]),
         tolerance=6e-2 if at.dtype == torch.bfloat16 else 1e-3,

@@ -15,7 +15,7 @@ from benchmarks.suite import DTYPES, threads_of
 
 MEGA = 2**20
 #: Bytes of the two arrays of a copy: in the caches of a core, in those of the chip, in neither.
-WORKING_SETS = [MEGA // 2, 8 * MEGA, 512 * MEGA]
+WORKING_SETS = [MEGA, 2 * MEGA, 8 * MEGA, 32 * MEGA, 512 * MEGA]
 
 
 @cache
@@ -106,7 +106,7 @@ def share(
     """The least time that these limits allow over the time taken, and which of them it is.
 
     `bytes` pass at the bandwidth of a working set of that size, `gathered` at that of the fastest cache that was
-    measured above it, `flops` at the speed of a matrix product.
+    measured, as if every row were there already, `flops` at the speed of a matrix product.
     """
     sizes = sorted(limits["GBps"])
 
@@ -115,7 +115,7 @@ def share(
 
     least = {
         "memory": bytes / bandwidth(bytes),
-        "cache": gathered / bandwidth(bytes),
+        "cache": gathered / (max(limits["GBps"].values()) * 1e9),
         "arithmetic": flops / (limits["GFLOPps"][dtype] * 1e9),
     }
     bound = max(least, key=least.__getitem__)

@@ -13,16 +13,14 @@ def draw(results: dict[str, list[dict]], folder: Path) -> dict[str, str]:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    from benchmarks.report import ours_at_most_threads, ratios
+    from benchmarks.report import at_most_threads, ratios
 
     plt.rcParams["svg.hashsalt"] = "amstel"  # the same bytes for the same figures
     folder.mkdir(parents=True, exist_ok=True)
     figures: dict[str, str] = {}
     for device, found in results.items():
         share = {
-            r["group"]: r["share"]
-            for r in ours_at_most_threads(found)
-            if r["dtype"] == "float32" and "share" in r
+            r["group"]: r["share"] for r in at_most_threads(found) if r["dtype"] == "float32" and "share" in r
         }
         stems: dict[str, dict[str, float]] = defaultdict(dict)
         for group, ratio in ratios(found, "").items():

@@ -49,6 +49,11 @@ class Implementation:
     only: tuple[str, ...] = ()
 
 
+#: Vector instructions of the logistic function and of tanh, right to 2 units in the last place: two of the operations
+#: of a matrix product each.
+SIGMOID, TANH = 27, 38
+
+
 @dataclass
 class Work:
     """What `build` returns: a function an implementation, and how much they move and compute.
@@ -58,11 +63,13 @@ class Work:
     """
 
     functions: dict[str, Callable[[], Any]]
-    #: Must be read and written at least, whoever does it; must pass through the cache, counted each time; operations.
+    #: Must be read and written at least, whoever does it; must pass through the cache, counted each time; operations,
+    #: of which a matrix product does two an instruction and lane.
     bytes: int = 0
     gathered: int = 0
     flops: int = 0
-    #: Whose products are the limit where it is not the dtype's: "tf32", as cuDNN convolves float32.
+    #: Whose products are the limit where it is not the dtype's: "tf32", as cuDNN convolves float32; "float32" where
+    #: short types are computed in it.
     units: str | None = None
     judge: str | None = None
     tolerance: float | None = None

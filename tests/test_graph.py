@@ -106,15 +106,22 @@ def test_degrees():
         )
 
 
-def test_reorder_is_the_same_graph_renumbered():
+@pytest.mark.parametrize("method", ["rcm", "degree"])
+def test_reorder_is_the_same_graph_renumbered(method):
     index, weight = random_edges()
     graph = amstel.Graph.from_edge_index(index, 37, weight)
-    other, order = graph.reorder()
+    other, order = graph.reorder(method)
+    if method == "degree":
+        assert bool((other.col.bincount(minlength=37).diff() <= 0).all())
     assert torch.equal(order.sort().values, torch.arange(37))
     assert torch.allclose(dense(other), dense(graph)[order][:, order])
     assert torch.equal(other.to_edge_index()[1], weight)
     x = torch.randn(37, 4, dtype=torch.float64)
-    assert torch.allclose(amstel.ops.spmm(other, x[order]), amstel.ops.spmm(graph, x)[order])
+    y = amstel.ops.spmm(graph, x)
+    assert torch.allclose(amstel.ops.spmm(other, x[order]), y[order])
+    assert torch.allclose(amstel.ops.spmm(other, x[order])[order.argsort()], y)
+    with pytest.raises(ValueError, match="`method`"):
+        graph.reorder("size")
 
 
 def test_reorder_brings_neighbors_together():

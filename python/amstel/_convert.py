@@ -80,15 +80,18 @@ def to_pyg(graph: Graph) -> Any:
     return data.Data(edge_index=index, num_nodes=graph.num_nodes, **given)
 
 
-def cuthill_mckee(graph: Graph) -> tuple[Tensor, Tensor]:
-    """order [N], the old number of each new node, and rank [N], its inverse."""
+def cuthill_mckee(graph: Graph) -> Tensor:
+    """order [N], the old number of each new node."""
     import scipy.sparse.csgraph
 
     order = scipy.sparse.csgraph.reverse_cuthill_mckee(scipy.sparse.csr_matrix(to_scipy(graph)))
-    order = torch.as_tensor(order.astype(np.int64), device=graph.device)
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(order.numel(), device=graph.device)
-    return order, rank
+    return torch.as_tensor(order.astype(np.int64), device=graph.device)
+
+
+def falling_degree(graph: Graph) -> Tensor:
+    """order [N] by the number of edges that leave a node; of as many, by number."""
+    degree = torch.bincount(graph.col.long(), minlength=graph.num_nodes)
+    return torch.argsort(degree, descending=True, stable=True)
 
 
 def _weight_of_edge(value: Any) -> Any:

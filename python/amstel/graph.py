@@ -313,15 +313,27 @@ class Graph(Matrix):
         original order of the edges. Needs torch_geometric."""
         return _convert.to_pyg(self)
 
-    def reorder(self) -> tuple[Graph, Tensor]:
-        """Renumber the nodes for locality (reverse Cuthill-McKee, SciPy).
+    def reorder(self, method: str = "rcm") -> tuple[Graph, Tensor]:
+        """Renumber the nodes for locality.
+
+        Args:
+            method: "rcm", reverse Cuthill-McKee (SciPy), which numbers neighbors close to each other: for meshes and
+                graphs like them. "degree", by falling out-degree: the rows that are read most stand side by side.
+
+        `spmm` of 128 features on one thread took, in shares of the time before, on PubMed 0.73 by "rcm" and 0.82 by
+        "degree", on GitHub's users 0.93 and 1.01, on Facebook's Cornell 0.99 and 0.89, and on a shuffled grid 0.52
+        and 0.83; where hubs have low numbers already, nothing is gained.
 
         Returns the new graph and `order` [N]: node i of the new graph is node order[i] of this one,
-        so that features become `x[order]`. Edges keep the order in which they were given.
+        so that features become `x[order]`, and a result y of the new graph `y[order.argsort()]` in the old numbers.
+        Edges keep the order in which they were given.
         """
         if not self.is_square:
             raise ValueError(f"`reorder` needs as many sources as targets, got {self!r}")
-        order, rank = _convert.cuthill_mckee(self)
+        _check.choice("method", method, ("rcm", "degree"))
+        order = _convert.cuthill_mckee(self) if method == "rcm" else _convert.falling_degree(self)
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(order.numel(), device=order.device)
         index, weight = self.to_edge_index()
         return Graph.from_edge_index(rank[index], self.num_rows, weight), order
 

@@ -40,6 +40,16 @@ inline void interleave(const T* a, const T* b, T* out, int64_t n, int64_t stride
   }
 }
 
+// The way back.
+template <class T>
+inline void separate(const T* in, T* a, T* b, int64_t n, int64_t stride, int64_t apart) {
+  if (stride == 2) {
+    for (int64_t k = 0; k < n; ++k) a[k] = in[2 * k], b[k] = in[2 * k + 1];
+  } else {
+    for (int64_t k = 0; k < n; ++k) a[k] = in[k * stride], b[k] = in[k * stride + apart];
+  }
+}
+
 // eta and g, n <= kRimTile of each, to the pixels at `out`.
 template <class T>
 inline void write_input(const Sum<T>* eta, const Sum<T>* g, Sum<T> factor, bool derivative, T* out,
@@ -111,12 +121,15 @@ void rim_input_grad(const cpu::RimInputArgs& a, int64_t begin, int64_t end) {
       const S* const m = a.mask.data ? gather(a.mask, item, c, pixel, n, mask) : nullptr;
       const T* const grad =
           static_cast<const T*>(a.grad) + (item * a.pixels + pixel) * 2 * a.channels + c;
-      for (int64_t k = 0; k < n; ++k)
-        first[k] = grad[k * 2 * a.channels], second[k] = grad[(k * 2 + 1) * a.channels];
+      separate(grad, first, second, n, 2 * a.channels, a.channels);
       const int64_t to = item * a.result.item + c * a.result.channel + pixel * a.result.pixel;
       S* const to_eta = static_cast<S*>(a.grad_eta) + to;
       S* const to_other = static_cast<S*>(a.grad_other) + to;
-      S d_eta[kRimTile], d_other[kRimTile];
+      // In place where the results lie side by side.
+      const bool dense = a.result.pixel == 1;
+      S own_eta[kRimTile], own_other[kRimTile];
+      S* const d_eta = dense ? to_eta : own_eta;
+      S* const d_other = dense ? to_other : own_other;
       for (int64_t k = 0; k < n; k += W) {
         using V = Vector<S, W>;
         const V d = load_wide<T, W>(second + k, n - k) * factor;
@@ -140,7 +153,7 @@ void rim_input_grad(const cpu::RimInputArgs& a, int64_t begin, int64_t end) {
         store_wide<S, W>(d_eta + k, sum, n - k);
         store_wide<S, W>(d_other + k, a.residual ? -(d * inner) : d * inner, n - k);
       }
-      for (int64_t k = 0; k < n; ++k)
+      for (int64_t k = 0; k < n && !dense; ++k)
         to_eta[k * a.result.pixel] = d_eta[k], to_other[k * a.result.pixel] = d_other[k];
     }
   }

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +71,11 @@ class Plain:
         self.padding = [t // 2 for t in total]
         self.odd = [t % 2 for t in total]
         self.less = [dilation * (k - 1) - t for k, t in zip(weight.shape[2:], total, strict=True)]
-        self.window = {"kernel_size": weight.shape[2:], "dilation": dilation, "padding": self.padding}
+        self.window: dict[str, Any] = {
+            "kernel_size": weight.shape[2:],
+            "dilation": dilation,
+            "padding": self.padding,
+        }
 
     @cached_property
     def weight(self) -> Tensor:
