@@ -56,7 +56,7 @@ def _output(text: str) -> Path:
     path = Path(text)
     if path.is_dir() or text.endswith("/"):
         return values.folder_to_write(text)
-    return values.file_to_write(text, (".mp4", ".gif", ".txt", ".csv"))
+    return values.file_to_write(text, (".mp4", ".gif", ".txt", ".csv", ".json"))
 
 
 @command(app, "predict", said={"box": "--box", "boxes": "--box", "frames": "VIDEO", "path": "-o"})
@@ -75,7 +75,7 @@ def predict(
             "--output",
             metavar="PATH",
             parser=_output,
-            help=".mp4, .gif, or .txt or .csv with one line per frame, or a folder/ [default: VIDEO_sint.mp4]",
+            help=".mp4, .gif, .txt or .csv with a line per frame, COCO's .json, or a folder/ [default: VIDEO_sint.mp4]",
         ),
     ] = None,
     target: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from amstel.tracking.frames import Frames, VideoWriter, of_one_size
 
 #: What the frames of a folder are shown at, in frames a second.
 RATE = 25.0
-WRITTEN = (".mp4", ".gif", ".txt", ".csv")
+WRITTEN = (".mp4", ".gif", ".txt", ".csv", ".json")
 
 
 def tracker(
@@ -106,7 +107,9 @@ def sources(
         name = f"{path.resolve().stem}_sint.mp4"
         target = (output or Path(name)) if alone else (output or Path()) / name
         if len(boxes) > 1 and target.suffix.lower() == ".txt":
-            raise ValueError(f"{target} holds the boxes of one target: give .csv for those of {len(boxes)}")
+            raise ValueError(
+                f"{target} holds the boxes of one target: give .csv or .json for those of {len(boxes)}"
+            )
         made.append(_source(path, boxes, target, range, number))
     targets = [source.target for source in made]
     if len(set(targets)) < len(targets):
@@ -183,6 +186,7 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
     targets, tracks = MultiTracker.of(tracker), [_Track() for _ in source.boxes]
     numbers: list[int] = []
     times: list[float | None] = []
+    size = [0, 0]
 
     def looked_at() -> Iterator[np.ndarray]:
         for number, frame in enumerate(of_one_size(frames), start=1):
@@ -199,6 +203,7 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
                 raise ValueError(message) from None
             numbers.append(number)
             times.append(frames.time)
+            size[:] = frame.shape[1::-1]
             if progress is not None:
                 progress(1)
             yield frame
@@ -209,13 +214,17 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
 
     try:
         with _files.replacing(source.target) as temporary:
-            if kind in (".txt", ".csv"):
+            if kind in (".txt", ".csv", ".json"):
                 for _ in looked_at():
                     pass
                 if kind == ".txt":
                     tracking.write_boxes(temporary, np.stack(tracks[0].boxes))
-                else:
+                elif kind == ".csv":
                     _files.write_text(temporary, _csv(numbers, times, tracks))
+                else:
+                    _files.write_text(
+                        temporary, json.dumps(_coco(source, frames, numbers, times, tracks, size))
+                    )
             else:
                 with VideoWriter(temporary, (frames.rate or RATE) / source.range.every) as writer:
                     for frame in looked_at():
@@ -248,6 +257,39 @@ def _csv(numbers: list[int], times: list[float | None], tracks: list[_Track]) ->
             box = ",".join(f"{value:.10g}" for value in one.boxes[at])
             lines.append(f"{number},{time},{target},{box},{one.scores[at]:.6g},{int(one.lost[at])}")
     return "\n".join(lines) + "\n"
+
+
+def _coco(
+    source: Source,
+    frames: Frames,
+    numbers: list[int],
+    times: list[float | None],
+    tracks: list[_Track],
+    size: list[int],
+) -> dict[str, Any]:
+    """The tracks as COCO's annotations of videos: boxes x, y, w, h with the image and the instance that they are of."""
+    names = getattr(frames._source, "frames", frames._source)
+    files = [file.name for file in names] if isinstance(names, list) else None
+    shape = {"width": size[0], "height": size[1]}
+    images, annotations = [], []
+    for at, number in enumerate(numbers):
+        image = {"id": number, "video_id": 1, "frame_id": number - 1, **shape}
+        image |= {"file_name": files[number - 1]} if files else {}
+        image |= {} if times[at] is None else {"time": times[at]}
+        images.append(image)
+        for target, one in enumerate(tracks, start=1):
+            box = [float(value) for value in one.boxes[at]]
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": number, "video_id": 1, "instance_id": target}
+                | {"category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+                | {"score": one.scores[at], "lost": one.lost[at]}
+            )
+    return {
+        "videos": [{"id": 1, "name": source.path.name, **shape}],
+        "categories": [{"id": 1, "name": "target"}],
+        "images": images,
+        "annotations": annotations,
+    }
 
 
 def _drawn(frame: np.ndarray, source: Source, tracks: list[_Track], number: int) -> np.ndarray:
