@@ -271,9 +271,10 @@ def _coco(
     names = getattr(frames._source, "frames", frames._source)
     files = [file.name for file in names] if isinstance(names, list) else None
     shape = {"width": size[0], "height": size[1]}
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for at, number in enumerate(numbers):
-        image = {"id": number, "video_id": 1, "frame_id": number - 1, **shape}
+        image: dict[str, Any] = {"id": number, "video_id": 1, "frame_id": number - 1, **shape}
         image |= {"file_name": files[number - 1]} if files else {}
         image |= {} if times[at] is None else {"time": times[at]}
         images.append(image)
