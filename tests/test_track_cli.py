@@ -90,6 +90,53 @@ def test_several_targets_and_a_part_of_the_frames(capsys, root, tmp_path):
     assert status == 2 and "give .csv or .json" in err and err.count("\n") == 1
 
 
+def test_a_camera_is_followed_until_it_is_stopped(capsys, root, tmp_path, monkeypatch):
+    import signal
+
+    cv2 = pytest.importorskip("cv2", reason="opencv reads cameras")
+    images, _ = sequence(frames=5)
+
+    class Device:
+        def __init__(self, index):
+            self.index, self.given = index, 0
+
+        def isOpened(self):
+            return self.index == 0
+
+        def get(self, what):
+            return 30.0
+
+        def read(self):
+            self.given += 1
+            if self.given == 4:
+                signal.raise_signal(signal.SIGINT)  # the frame after it is the last
+            return self.given <= 5, images[self.given - 1][..., ::-1]
+
+        def release(self):
+            self.given = 9
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cv2, "VideoCapture", Device)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    before = signal.getsignal(signal.SIGINT)
+    status, out, err = _run(capsys, 0, "--box", "30,50,36,30", "-o", "camera.csv")
+    assert (
+        status == 0 and err == "" and out.startswith("4 frames") and signal.getsignal(signal.SIGINT) is before
+    )
+    rows = [line.split(",") for line in (tmp_path / "camera.csv").read_text().splitlines()[1:]]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4"] and float(rows[-1][1]) > 0
+    assert float(rows[-1][3]) == pytest.approx(SINTTracker().track(images[:4], [30, 50, 36, 30])[-1, 0])
+    for arguments, message in (
+        (["1", "--box", "30,50,36,30"], "camera 1 cannot be opened"),
+        (["0"], "camera 0 has no first box"),
+    ):
+        command.is_refused(capsys, ["track", *arguments, "-o", "x.csv"], message)
+    (tmp_path / "0").mkdir()
+    command.is_refused(
+        capsys, ["track", "0", "--box", "1,2,3,4", "-o", "x.csv"], "must hold at least one image"
+    )
+
+
 def test_an_otb_sequence_brings_its_box_and_is_scored(capsys, root, tmp_path):
     file = tmp_path / "boxes.txt"
     status, out, err = _run(capsys, root / "One", "--redetect", "--plus", "--output", file, "--threads", 1)

@@ -63,7 +63,9 @@ def _output(text: str) -> Path:
 def predict(
     video: Annotated[
         list[Path],
-        typer.Argument(metavar="VIDEO", parser=values.there, help="videos, folders of images, OTB sequences"),
+        typer.Argument(
+            metavar="VIDEO", parser=values.there_or_camera, help="videos, folders, or 0: a camera"
+        ),
     ],
     box: Annotated[
         list[Any] | None, typer.Option("--box", metavar="X,Y,W,H", parser=values.box, help=_BOX)

@@ -16,6 +16,7 @@ from torch import Tensor
 from amstel import _files, tracking, video
 from amstel.apps.tracking.train import load
 from amstel.data import OTBSequence
+from amstel.media.camera import Camera
 from amstel.nn import SINT
 from amstel.tracking import MultiTracker, SINTTracker
 from amstel.tracking.frames import Frames, VideoWriter, of_one_size
@@ -81,7 +82,7 @@ def sources(
     range: Range | None = None,
     number: int | None = None,
 ) -> list[Source]:
-    """Videos, folders of images, OTB sequences, or a folder of OTB sequences, each with its boxes and file.
+    """Videos, folders of images, OTB sequences, a folder of these, or a camera's number, each with its boxes and file.
 
     Args:
         number: which target of a sequence that has several.
@@ -141,6 +142,10 @@ def _source(
         return Source(path, sequence, boxes or [start.tolist()], truth, target, range, given=bool(boxes))
     if number is not None:
         raise ValueError(f"--target is for OTB sequences, got {path}")
+    if path.name.isdecimal() and not path.exists():
+        if not boxes:
+            raise ValueError(f"--box x,y,w,h is needed: camera {path} has no first box")
+        return Source(path, Camera(int(path.name)), boxes, None, target, range)
     if not boxes:
         raise ValueError(f"--box x,y,w,h is needed: {path} is no OTB sequence, which would have a first box")
     return Source(path, path, boxes, None, target, range)
@@ -181,7 +186,9 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
     `progress` is called with 1 after every frame. A run that ends before its time (a frame that cannot be read, Ctrl-C)
     leaves what it found in a file TARGET.partial.csv, which the error names; what another run left there stays.
     """
-    _files.distinct(source.target, source.path, argument="output")
+    camera = source.frames if isinstance(source.frames, Camera) else None
+    if camera is None:
+        _files.distinct(source.target, source.path, argument="output")
     frames, kind = Frames(source.frames), source.target.suffix.lower()
     targets, tracks = MultiTracker.of(tracker), [_Track() for _ in source.boxes]
     numbers: list[int] = []
@@ -202,10 +209,12 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
                 message = str(error).replace("`boxes[0]`", f"{source.path}: its true box in frame {number}")
                 raise ValueError(message) from None
             numbers.append(number)
-            times.append(frames.time)
+            times.append(camera.time if camera else frames.time)
             size[:] = frame.shape[1::-1]
             if progress is not None:
                 progress(1)
+            if camera and camera.window:
+                camera.show(_drawn(frame, source, tracks, number))
             yield frame
         if not numbers:
             raise ValueError(
@@ -226,9 +235,10 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
                         temporary, json.dumps(_coco(source, frames, numbers, times, tracks, size))
                     )
             else:
-                with VideoWriter(temporary, (frames.rate or RATE) / source.range.every) as writer:
+                rate = (camera.rate if camera else frames.rate) or RATE
+                with VideoWriter(temporary, rate / source.range.every) as writer:
                     for frame in looked_at():
-                        writer.write(_drawn(frame, source, tracks, numbers[-1]), frames.time)
+                        writer.write(_drawn(frame, source, tracks, numbers[-1]), times[-1])
     except (Exception, KeyboardInterrupt) as error:
         done = min(len(one.boxes) for one in tracks)
         if done > 1:
