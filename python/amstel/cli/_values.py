@@ -115,7 +115,7 @@ def there(text: str) -> Path:
     return path if os.access(path, os.R_OK) else fail(f"{text} cannot be read: permission denied")
 
 
-def there_or_camera(text: str) -> Path:
+def video(text: str) -> Path:
     """As `there`, or the number of a camera, where nothing has that name."""
     return Path(text) if text.isdecimal() and not Path(text).exists() else there(text)
 

@@ -63,9 +63,7 @@ def _output(text: str) -> Path:
 def predict(
     video: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="VIDEO", parser=values.there_or_camera, help="videos, folders, or 0: a camera"
-        ),
+        typer.Argument(metavar="VIDEO", parser=values.video, help="videos, folders, OTB, or 0: a camera"),
     ],
     box: Annotated[
         list[Any] | None, typer.Option("--box", metavar="X,Y,W,H", parser=values.box, help=_BOX)
