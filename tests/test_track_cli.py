@@ -69,8 +69,72 @@ def test_several_targets_and_a_part_of_the_frames(capsys, root, tmp_path):
     head, *lines = file.read_text().splitlines()
     assert head == "frame,time,target,x,y,w,h,score,lost"
     assert [line.split(",")[0::2][:2] for line in lines] == [["2", "1"], ["2", "2"], ["4", "1"], ["4", "2"]]
+    status, _, err = _run(
+        capsys, root / "One" / "img", *boxes, "--end-frame", 2, "-o", tmp_path / "boxes.json"
+    )
+    found = json.loads((tmp_path / "boxes.json").read_text())
+    assert status == 0 and found["videos"] == [{"id": 1, "name": "img", "width": 200, "height": 160}]
+    assert [(i["id"], i["frame_id"], i["file_name"]) for i in found["images"]] == [
+        (1, 0, "0001.png"),
+        (2, 1, "0002.png"),
+    ]
+    of = found["annotations"]
+    assert [(a["id"], a["image_id"], a["instance_id"]) for a in of] == [
+        (1, 1, 1),
+        (2, 1, 2),
+        (3, 2, 1),
+        (4, 2, 2),
+    ]
+    assert of[1]["bbox"] == [60, 60, 30, 30] and of[1]["area"] == 900 and of[1]["lost"] is False
     status, out, err = _run(capsys, root / "One" / "img", *boxes, "-o", tmp_path / "boxes.txt")
-    assert status == 2 and "give .csv" in err and err.count("\n") == 1
+    assert status == 2 and "give .csv or .json" in err and err.count("\n") == 1
+
+
+def test_a_camera_is_followed_until_it_is_stopped(capsys, root, tmp_path, monkeypatch):
+    import signal
+
+    cv2 = pytest.importorskip("cv2", reason="opencv reads cameras")
+    images, _ = sequence(frames=5)
+
+    class Device:
+        def __init__(self, index):
+            self.index, self.given = index, 0
+
+        def isOpened(self):
+            return self.index == 0
+
+        def get(self, what):
+            return 30.0
+
+        def read(self):
+            self.given += 1
+            if self.given == 4:
+                signal.raise_signal(signal.SIGINT)  # the frame after it is the last
+            return self.given <= 5, images[self.given - 1][..., ::-1]
+
+        def release(self):
+            self.given = 9
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cv2, "VideoCapture", Device)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    before = signal.getsignal(signal.SIGINT)
+    status, out, err = _run(capsys, 0, "--box", "30,50,36,30", "-o", "camera.csv")
+    assert (
+        status == 0 and err == "" and out.startswith("4 frames") and signal.getsignal(signal.SIGINT) is before
+    )
+    rows = [line.split(",") for line in (tmp_path / "camera.csv").read_text().splitlines()[1:]]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4"] and float(rows[-1][1]) > 0
+    assert float(rows[-1][3]) == pytest.approx(SINTTracker().track(images[:4], [30, 50, 36, 30])[-1, 0])
+    for arguments, message in (
+        (["1", "--box", "30,50,36,30"], "camera 1 cannot be opened"),
+        (["0"], "camera 0 has no first box"),
+    ):
+        command.is_refused(capsys, ["track", *arguments, "-o", "x.csv"], message)
+    (tmp_path / "0").mkdir()
+    command.is_refused(
+        capsys, ["track", "0", "--box", "1,2,3,4", "-o", "x.csv"], "must hold at least one image"
+    )
 
 
 def test_an_otb_sequence_brings_its_box_and_is_scored(capsys, root, tmp_path):
@@ -325,7 +389,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, tmp_path, monkeypatch)
         ([images, "--box", "30,50,nan,30"], "--box should be four finite numbers"),
         ([images, "--box", "300,50,36,30"], "--box must lie in the frame of 200x160"),
         ([images, *boxes, "--box", "300,50,36,30", "-o", "b.csv"], "--box must lie in the frame of 200x160"),
-        ([images, *boxes, "-o", "boxes.xls"], "must end in .mp4, .gif, .txt or .csv"),
+        ([images, *boxes, "-o", "boxes.xls"], "must end in .mp4, .gif, .txt, .csv or .json"),
         ([images, *boxes, "-o", "/nowhere/boxes.txt"], "cannot write"),
         ([images, *boxes, "--weights", "nowhere.pt"], "nowhere.pt does not exist"),
         ([images, *boxes, "--weights", "other.pt"], "is not a checkpoint"),

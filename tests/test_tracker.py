@@ -283,6 +283,24 @@ def test_redetects_after_an_absence():
     assert not any(lost[:8]) and all(lost[10:14]) and not any(lost[17:])
 
 
+def test_searches_of_the_whole_frame_come_further_and_further_apart(monkeypatch):
+    images, truth = sequence(frames=26, hidden=range(8, 26))
+    searched = []
+    search = SINTTracker._search_everywhere
+    monkeypatch.setattr(
+        SINTTracker, "_search_everywhere", lambda self, views: searched.append(number) or search(self, views)
+    )
+    for gap, expected in ((4, [8, 9, 11, 15, 19, 23]), (1, list(range(8, 26)))):
+        tracker = SINTTracker(Colors(), settings=Settings(search_gap=gap))
+        number = 0
+        tracker.init(images[0], truth[0])
+        searched.clear()
+        for number in range(1, 26):
+            tracker.update(images[number])
+            assert tracker.lost == (number >= 8)
+        assert searched == expected
+
+
 def test_whole_frame_search_finds_the_target_anywhere():
     images, truth = sequence()
     tracker = SINTTracker(Colors(), redetect=True)
@@ -722,7 +740,14 @@ def test_a_preset_is_known_and_alone():
     for options in ({"preset": "fast"}, {"preset": "paper", "settings": Settings()}):
         with pytest.raises(ValueError, match="`preset` must be"):
             SINTTracker(Colors(), **options)
-    for options in ({"radius": -1}, {"longest_side": 40}, {"refine": -1}, {"refine": True}, {"redetect": 1}):
+    for options in (
+        {"radius": -1},
+        {"longest_side": 40},
+        {"refine": -1},
+        {"refine": True},
+        {"redetect": 1},
+        {"search_gap": 0},
+    ):
         with pytest.raises(ValueError, match=f"`{next(iter(options))}`"):
             Settings(**options)
 

@@ -68,7 +68,9 @@ def test_otb_frames(tmp_path):
 
 def test_otb_missing_ground_truth(tmp_path):
     text = "1,1,2,2\n0,0,0,0\nnan,nan,nan,nan\n5,5,0,3\n5,5,-1,3\n5,NaN,3,3\n2,2,1,1\n"
-    s = amstel.data.OTBSequence(make_otb(tmp_path, "Ball", range(1, 10), text))
+    folder = make_otb(tmp_path, "Ball", range(1, 10), text)
+    with pytest.warns(UserWarning, match=r"holds 7 boxes for 9 frames: .* from frame 8 on"):
+        s = amstel.data.OTBSequence(folder)
     expected = [[0, 0, 2, 2], NAN, NAN, NAN, NAN, NAN, [1, 1, 1, 1], NAN, NAN]
     assert same(s.ground_truth, expected)
 

@@ -123,7 +123,9 @@ class Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if self.default and args and args[0] not in self.commands and args[0] != "--help":
             shown = [name for name, command in self.commands.items() if not command.hidden]
-            if not args[0].startswith("-") and not os.path.exists(args[0]):
+            # A number may be a camera, which the command knows.
+            known = args[0].startswith("-") or args[0].isdecimal() or os.path.exists(args[0])
+            if not known:
                 ctx.fail(f"{args[0]} is neither a file that exists nor one of {', '.join(shown)}")
             args = [self.default, *args]
         if not args:

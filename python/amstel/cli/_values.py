@@ -115,6 +115,11 @@ def there(text: str) -> Path:
     return path if os.access(path, os.R_OK) else fail(f"{text} cannot be read: permission denied")
 
 
+def video(text: str) -> Path:
+    """As `there`, or the number of a camera, where nothing has that name."""
+    return Path(text) if text.isdecimal() and not Path(text).exists() else there(text)
+
+
 def file_there(text: str) -> Path:
     path = there(text)
     return fail(f"{text} is a folder; it should be a file") if path.is_dir() else path

@@ -56,14 +56,14 @@ def _output(text: str) -> Path:
     path = Path(text)
     if path.is_dir() or text.endswith("/"):
         return values.folder_to_write(text)
-    return values.file_to_write(text, (".mp4", ".gif", ".txt", ".csv"))
+    return values.file_to_write(text, (".mp4", ".gif", ".txt", ".csv", ".json"))
 
 
 @command(app, "predict", said={"box": "--box", "boxes": "--box", "frames": "VIDEO", "path": "-o"})
 def predict(
     video: Annotated[
         list[Path],
-        typer.Argument(metavar="VIDEO", parser=values.there, help="videos, folders of images, OTB sequences"),
+        typer.Argument(metavar="VIDEO", parser=values.video, help="videos, folders, OTB, or 0: a camera"),
     ],
     box: Annotated[
         list[Any] | None, typer.Option("--box", metavar="X,Y,W,H", parser=values.box, help=_BOX)
@@ -75,7 +75,7 @@ def predict(
             "--output",
             metavar="PATH",
             parser=_output,
-            help=".mp4, .gif, or .txt or .csv with one line per frame, or a folder/ [default: VIDEO_sint.mp4]",
+            help=".mp4, .gif, .txt or .csv with a line per frame, COCO's .json, or a folder/ [default: VIDEO_sint.mp4]",
         ),
     ] = None,
     target: Annotated[

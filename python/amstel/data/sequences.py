@@ -100,6 +100,12 @@ def pad(boxes: Tensor, images: Sequence[Path], file: Path) -> Tensor:
             f"{lacking} is not there: the boxes of {file} are taken as those of the images that are, one after the other",
             stacklevel=3,
         )
+    # One box alone is that of a sequence whose truth is kept back.
+    elif 1 < len(boxes) < frames:
+        warnings.warn(
+            f"{file} holds {len(boxes)} boxes for {frames} frames: there is no ground truth from frame {len(boxes) + 1} on",
+            stacklevel=3,
+        )
     return torch.cat([boxes, boxes.new_full((frames - len(boxes), 4), math.nan)])
 
 

@@ -58,7 +58,7 @@ class OTBSequence(TrackingSequence):
         origin: number of the first pixel in the file, 1 or, in a folder of one's own, 0.
 
     Warns:
-        UserWarning: the file seems to count from 0; a number lacks among the images.
+        UserWarning: the file seems to count from 0; a number lacks among the images; boxes lack for the last frames.
 
     Raises:
         FileNotFoundError: the folder, its img folder or the file of boxes does not exist.
@@ -72,12 +72,14 @@ class OTBSequence(TrackingSequence):
     def __init__(self, folder: str | os.PathLike, target: int | None = None, *, origin: int = 1):
         folder = data_folder(folder, "", "OTBSequence")
         files = _targets(folder)
+        several = sorted(number for number in files if number)
         if target is None and len(files) != 1:
             if not files:
                 raise FileNotFoundError(f"{folder} must hold groundtruth_rect.txt with boxes in it, got none")
-            fail("target", f"one of {sorted(k for k in files if k)}, the targets of {folder}", target)
+            fail("target", f"one of {several}, the targets of {folder}", target)
         if target is not None and target not in files:
-            fail("target", f"one of {sorted(k for k in files if k)}, the targets of {folder}", target)
+            of = f"one of {several}, the targets of {folder}" if several else f"None: {folder} has one target"
+            fail("target", of, target)
         if target is None:
             (target,) = files
         file, name = files[target], folder.resolve().name

@@ -41,6 +41,9 @@ class Settings:
         refine: stages of a finer search around the best candidate: each halves the distance to the next place and the step
             of the scale, so that circles may be sparse far from the last box. 0: one stage. (It finds closer boxes, and wrong ones more often.)
         redetect: default for `SINTTracker`.
+        search_gap: while the target is lost and a search of the whole frame finds nothing, the next one comes 1, 2, 4, ...
+            frames later, and this many at most. 1: in every frame. (A look that has changed for good stays below the
+            threshold for hundreds of frames, of which each takes five times as long with a search.)
         size_rate: how far the reported width and height go from the last ones to those that are found now, on a logarithmic
             scale; 1: all the way, the paper's. Sizes found in single frames scatter by a tenth or more. The search is not
             touched.
@@ -58,6 +61,7 @@ class Settings:
     longest_side: int = 512
     refine: int = 0
     redetect: bool = True
+    search_gap: int = 4
     size_rate: float = 0.15
     scale_rate: float = 0.0
     adapt: float = 0.4
@@ -71,7 +75,7 @@ class Settings:
             number = isinstance(value, numbers.Real) and not isinstance(value, bool)
             if not (name == "object_size" and value is None) and not (number and least <= value < math.inf):
                 fail(name, "a finite number > 0 (margin, radius and near may be 0)", value)
-        for name, least in (("threads", 1), ("longest_side", 64), ("refine", 0)):
+        for name, least in (("threads", 1), ("longest_side", 64), ("refine", 0), ("search_gap", 1)):
             value = getattr(self, name)
             whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
             if not (name == "threads" and value is None) and (not whole or value < least):
@@ -100,6 +104,7 @@ class Settings:
             longest_side=1024,
             refine=0,
             redetect=False,
+            search_gap=1,
             size_rate=1.0,
             scale_rate=0.0,
             adapt=0.0,

@@ -54,7 +54,8 @@ class SINTTracker:
             something reaches the threshold, the search continues from there; otherwise it continues as before, and
             `lost` is True. The threshold lies halfway between the most similar background in the first frame (boxes
             anywhere that do not touch the target's) and the usual similarity of the target (its mean over the last 20
-            frames in which it was not lost).
+            frames in which it was not lost). While nothing is found, searches are up to `Settings.search_gap` frames
+            apart.
         settings: how to search; default: those of `preset`.
         preset: "default" is `Settings()`, the best measured; "paper" is `Settings.paper()`: the whole frame at
             512x512 and the constants of the authors' code. None: "paper" for the VGG-16 network, else "default".
@@ -138,6 +139,7 @@ class SINTTracker:
         )
         # The target's usual similarity is not known before the second frame.
         self._usual, self._seen = 0.0, 0
+        self._gap, self._pause = 1, 0
         if self.redetect:
             boxes, similarity = self._search_everywhere(views)
             apart = overlap(boxes, self._first) == 0
@@ -168,7 +170,10 @@ class SINTTracker:
         stayed = True
         if self.redetect:
             threshold = (self._background + (self._usual if self._seen else similarity)) / 2
-            if similarity < threshold:
+            if similarity < threshold and self._pause:
+                self._pause -= 1
+            elif similarity < threshold:
+                self._pause, self._gap = self._gap - 1, min(2 * self._gap, self.settings.search_gap)
                 boxes, everywhere = self._search_everywhere(views)
                 best = int(everywhere.argmax())
                 if everywhere[best] >= threshold:
@@ -183,6 +188,7 @@ class SINTTracker:
                         self._ratio = last
             self.lost = similarity < threshold
             if not self.lost:
+                self._gap, self._pause = 1, 0
                 self._seen = min(self._seen + 1, 20)
                 self._usual += (similarity - self._usual) / self._seen
         if self.settings.adapt and stayed and not self.lost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,14 @@ from torch import Tensor
 from amstel import _files, tracking, video
 from amstel.apps.tracking.train import load
 from amstel.data import OTBSequence
+from amstel.media.camera import Camera
 from amstel.nn import SINT
 from amstel.tracking import MultiTracker, SINTTracker
 from amstel.tracking.frames import Frames, VideoWriter, of_one_size
 
 #: The frame rate for a folder of frames.
 RATE = 25.0
-WRITTEN = (".mp4", ".gif", ".txt", ".csv")
+WRITTEN = (".mp4", ".gif", ".txt", ".csv", ".json")
 
 
 def tracker(
@@ -80,7 +82,7 @@ def sources(
     range: Range | None = None,
     number: int | None = None,
 ) -> list[Source]:
-    """Videos, folders of images, OTB sequences, or a folder of OTB sequences, each with its boxes and file.
+    """Videos, folders of images, OTB sequences, a folder of these, or a camera's number, each with its boxes and file.
 
     Args:
         number: which target, in a sequence with several.
@@ -106,7 +108,9 @@ def sources(
         name = f"{path.resolve().stem}_sint.mp4"
         target = (output or Path(name)) if alone else (output or Path()) / name
         if len(boxes) > 1 and target.suffix.lower() == ".txt":
-            raise ValueError(f"{target} holds the boxes of one target: give .csv for those of {len(boxes)}")
+            raise ValueError(
+                f"{target} holds the boxes of one target: give .csv or .json for those of {len(boxes)}"
+            )
         made.append(_source(path, boxes, target, range, number))
     targets = [source.target for source in made]
     if len(set(targets)) < len(targets):
@@ -138,6 +142,10 @@ def _source(
         return Source(path, sequence, boxes or [start.tolist()], truth, target, range, given=bool(boxes))
     if number is not None:
         raise ValueError(f"--target is for OTB sequences, got {path}")
+    if path.name.isdecimal() and not path.exists():
+        if not boxes:
+            raise ValueError(f"--box x,y,w,h is needed: camera {path} has no first box")
+        return Source(path, Camera(int(path.name)), boxes, None, target, range)
     if not boxes:
         raise ValueError(f"--box x,y,w,h is needed: {path} is not an OTB sequence, which would have its own")
     return Source(path, path, boxes, None, target, range)
@@ -178,11 +186,14 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
     `progress` is called with 1 after every frame. A run that ends early (an unreadable frame, Ctrl-C)
     leaves its results in TARGET.partial.csv, which the error names; the file of an earlier run is kept.
     """
-    _files.distinct(source.target, source.path, argument="output")
+    camera = source.frames if isinstance(source.frames, Camera) else None
+    if camera is None:
+        _files.distinct(source.target, source.path, argument="output")
     frames, kind = Frames(source.frames), source.target.suffix.lower()
     targets, tracks = MultiTracker.of(tracker), [_Track() for _ in source.boxes]
     numbers: list[int] = []
     times: list[float | None] = []
+    size = [0, 0]
 
     def looked_at() -> Iterator[np.ndarray]:
         for number, frame in enumerate(of_one_size(frames), start=1):
@@ -198,9 +209,12 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
                 message = str(error).replace("`boxes[0]`", f"{source.path}: its true box in frame {number}")
                 raise ValueError(message) from None
             numbers.append(number)
-            times.append(frames.time)
+            times.append(camera.time if camera else frames.time)
+            size[:] = frame.shape[1::-1]
             if progress is not None:
                 progress(1)
+            if camera and camera.window:
+                camera.show(_drawn(frame, source, tracks, number))
             yield frame
         if not numbers:
             raise ValueError(
@@ -209,17 +223,22 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
 
     try:
         with _files.replacing(source.target) as temporary:
-            if kind in (".txt", ".csv"):
+            if kind in (".txt", ".csv", ".json"):
                 for _ in looked_at():
                     pass
                 if kind == ".txt":
                     tracking.write_boxes(temporary, np.stack(tracks[0].boxes))
-                else:
+                elif kind == ".csv":
                     _files.write_text(temporary, _csv(numbers, times, tracks))
+                else:
+                    _files.write_text(
+                        temporary, json.dumps(_coco(source, frames, numbers, times, tracks, size))
+                    )
             else:
-                with VideoWriter(temporary, (frames.rate or RATE) / source.range.every) as writer:
+                rate = (camera.rate if camera else frames.rate) or RATE
+                with VideoWriter(temporary, rate / source.range.every) as writer:
                     for frame in looked_at():
-                        writer.write(_drawn(frame, source, tracks, numbers[-1]), frames.time)
+                        writer.write(_drawn(frame, source, tracks, numbers[-1]), times[-1])
     except (Exception, KeyboardInterrupt) as error:
         done = min(len(one.boxes) for one in tracks)
         if done > 1:
@@ -248,6 +267,40 @@ def _csv(numbers: list[int], times: list[float | None], tracks: list[_Track]) ->
             box = ",".join(f"{value:.10g}" for value in one.boxes[at])
             lines.append(f"{number},{time},{target},{box},{one.scores[at]:.6g},{int(one.lost[at])}")
     return "\n".join(lines) + "\n"
+
+
+def _coco(
+    source: Source,
+    frames: Frames,
+    numbers: list[int],
+    times: list[float | None],
+    tracks: list[_Track],
+    size: list[int],
+) -> dict[str, Any]:
+    """The tracks as COCO's annotations of videos: boxes x, y, w, h with the image and the instance that they are of."""
+    names = getattr(frames._source, "frames", frames._source)
+    files = [file.name for file in names] if isinstance(names, list) else None
+    shape = {"width": size[0], "height": size[1]}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for at, number in enumerate(numbers):
+        image: dict[str, Any] = {"id": number, "video_id": 1, "frame_id": number - 1, **shape}
+        image |= {"file_name": files[number - 1]} if files else {}
+        image |= {} if times[at] is None else {"time": times[at]}
+        images.append(image)
+        for target, one in enumerate(tracks, start=1):
+            box = [float(value) for value in one.boxes[at]]
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": number, "video_id": 1, "instance_id": target}
+                | {"category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+                | {"score": one.scores[at], "lost": one.lost[at]}
+            )
+    return {
+        "videos": [{"id": 1, "name": source.path.name, **shape}],
+        "categories": [{"id": 1, "name": "target"}],
+        "images": images,
+        "annotations": annotations,
+    }
 
 
 def _drawn(frame: np.ndarray, source: Source, tracks: list[_Track], number: int) -> np.ndarray:
