@@ -747,7 +747,9 @@ def test_the_matrix_that_players_assume_where_a_file_names_none(tmp_path, size, 
     with av.open(str(path)) as file:
         frame = next(file.decode(video=0))
     assert frame.colorspace == {"601": 5, "709": 1}[matrix]
-    assert np.abs(video.read(path)[0].numpy().astype(int) - scene(*size)).mean() < 3
+    assert (
+        np.abs(video.read(path)[0].numpy().astype(int) - scene(*size)).mean() < 5
+    )  # colors of half the resolution
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
@@ -764,7 +766,7 @@ def test_pages_of_floating_point_color(tmp_path, dtype):
     )
     assert np.abs(video.read(path).numpy() - pages / 2).max() <= 1
     tifffile.imwrite(path, (pages / 10).astype(dtype), photometric="rgb")
-    with pytest.raises(ValueError, match=r"a\.tif must be .* floating point in \[0, "):
+    with pytest.raises(ValueError, match=r"a\.tif must be .* floating point in \[2, 22\]"):
         video.read(path)
     data = path.read_bytes()
     path.write_bytes(data[:300])

@@ -298,7 +298,7 @@ def test_actors_have_tubes_of_their_own():
     assert not tubes[0].isnan().any() and tubes[0, :, :2].unique(dim=0).tolist() == [[10, 20]]
     there = ~tubes[1].isnan().any(1)
     assert there.nonzero()[:, 0].tolist() == list(range(5, 15))  # the gap at 9 is closed
-    # Above half the range, 0.5, lies what is nearer than 3.75 pixels to the middle of a blob of 0.8.
+    # A blob of 0.8 is above half the range in eight pixels of its cell of ten.
     assert tubes[1, 9].tolist() == tubes[1, 8].tolist() == [81, 71, 89, 79]
     # Crossing paths, at most as many as asked for, and what is too short or too weak.
     assert len(video.localize_actors(maps, (100, 100), sigma=0, most=1)[0]) == 1

@@ -14,7 +14,7 @@ from amstel._optional import need
 from amstel.media.images import on_black
 
 _PQ, _HLG = 16, 18  # transfer functions of HDR, in FFmpeg's numbers
-_UNKNOWN = 2
+BT709, _BT601, _UNKNOWN = 1, 5, 2  # matrices, too
 
 
 def _av() -> Any:
@@ -28,8 +28,8 @@ def location(path: str | os.PathLike) -> str:
 
 def matrix(height: int, width: int) -> int:
     """The matrix from R'G'B' to Y'CbCr of a video that names none, in FFmpeg's numbers: as players take it, that of
-    BT.709 (1) where it is larger than standard television was, else that of BT.601 (5)."""
-    return 1 if width >= 1280 or height > 576 else 5
+    BT.709 where it is larger than standard television was, else that of BT.601."""
+    return BT709 if width >= 1280 or height > 576 else _BT601
 
 
 class Video:
@@ -172,8 +172,9 @@ class _Turn:
         self.path, self._warned = path, False
 
     def __call__(self, frame: Any) -> np.ndarray:
-        if frame.colorspace == _UNKNOWN and frame.color_trc not in (_PQ, _HLG) and not frame.format.is_rgb:
-            frame.colorspace = matrix(frame.height, frame.width)
+        if frame.colorspace == _UNKNOWN and frame.color_trc not in (_PQ, _HLG):
+            if matrix(frame.height, frame.width) == BT709 and not frame.format.is_rgb:
+                frame.colorspace = BT709  # FFmpeg takes that of BT.601
         if frame.color_trc in (_PQ, _HLG):
             from amstel.media import hdr
 

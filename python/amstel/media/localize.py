@@ -118,7 +118,7 @@ def localize_actors(
         >>> tubes, scores = amstel.video.localize_actors(maps, (70, 70), sigma=0)
         >>> tubes[:, 0]
         tensor([[50., 30., 60., 40.],
-                [10., 10., 20., 20.]])
+                [11., 11., 19., 19.]])
     """
     size, span = _checked(attention, frame_size, span)
     most, gap = _arguments.integer("most", most), _arguments.integer("gap", gap, 0)

@@ -229,9 +229,10 @@ def timeline(network: Network, path: Path, chunk: int = 512) -> tuple[Tensor, Te
     for frame, time in _looked_at(path, network):
         kept.append(frame)
         times.append(time)
-        if len(kept) == size + steps + 1:
-            # The segments that begin later see the rest, from half a segment on.
+        # So many that the last segment of all, which ends with the video, sees none of what is said here.
+        if len(kept) == size + steps + half:
             part = _over_time(network, kept[: size + steps], half, before)
+            # The segments that begin later see the rest, from half a segment on.
             found.append(part[half if found else 0 : size + half])
             before, kept = kept[size - 1], kept[size:]
     if not kept:
