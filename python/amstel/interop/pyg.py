@@ -12,6 +12,7 @@ words on -1, SparseTensor. They appear here in its form.
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any, ClassVar
 
 import torch
@@ -38,6 +39,12 @@ _HOOKS = tuple(
 _STEPS = ("message", "aggregate", "message_and_aggregate", "update", "explain_message")
 
 
+@functools.cache
+def _base(cls: type) -> type:
+    """PyG's class beneath one of these."""
+    return next(base for base in cls.__mro__ if base.__module__.startswith("torch_geometric."))
+
+
 class _Fused:
     """Decides whether a call may be fused, and finds the Graph, weights and λ that PyG's normalization stands for."""
 
@@ -51,24 +58,23 @@ class _Fused:
 
     def _is_watched(self) -> bool:
         """Whether somebody looks at the messages of this layer, or makes others."""
-        own = self.__dict__
-        if own["_explain"] or own["_decomposed_layers"] != 1 or any(own[name] for name in _HOOKS):
+        own, cls = self.__dict__, type(self)
+        if own["_explain"] or own["_decomposed_layers"] != 1 or own["node_dim"] != -2:
             return True
-        if type(self.aggr_module) is not pyg.SumAggregation or self.node_dim != -2:  # type: ignore[attr-defined]
+        if type(own["_modules"]["aggr_module"]) is not pyg.SumAggregation:
             return True
-        theirs = self._base()
+        for name in _HOOKS:
+            if own[name]:
+                return True
+        theirs = _base(cls)
+        for name in _STEPS:
+            if name in own or getattr(cls, name) is not getattr(theirs, name):
+                return True
         # After an explanation PyG leaves its own compiled method in the module.
-        propagate = own.get("propagate")
-        if propagate is not None and getattr(propagate, "__func__", None) is not type(self).propagate:  # type: ignore[attr-defined]
+        propagate: Any = cls.propagate  # type: ignore[attr-defined]
+        if "propagate" in own and getattr(own["propagate"], "__func__", None) is not propagate:
             return True
-        return _pyg.propagate_of(type(self)) is not pyg.MessagePassing.propagate or any(
-            name in own or getattr(type(self), name) is not getattr(theirs, name) for name in _STEPS
-        )
-
-    @classmethod
-    def _base(cls) -> type:
-        """PyG's class beneath this one."""
-        return next(base for base in cls.__mro__ if base.__module__.startswith("torch_geometric."))
+        return _pyg.propagate_of(cls) is not pyg.MessagePassing.propagate
 
     def _is_fused(self, x: Any, edge_index: Any, edge_weight: Any) -> bool:
         if not _pyg.is_dense(x) or x.dim() not in (2, 3) or self._is_watched():
@@ -83,9 +89,11 @@ class _Fused:
         if torch.onnx.is_in_onnx_export() or _checks.hidden(edge_index):
             return False
         if edge_index.layout == torch.strided:
-            sizes: tuple[int | None, ...] = getattr(edge_index, "sparse_size", tuple)()  # of an EdgeIndex
-            known = all(size in (None, x.shape[-2]) for size in sizes)
-            return known and edge_index.dtype in (torch.int32, torch.int64)
+            if type(edge_index) is not Tensor and hasattr(edge_index, "sparse_size"):  # an EdgeIndex
+                given: Any = edge_index
+                if any(size not in (None, x.shape[-2]) for size in given.sparse_size()):
+                    return False
+            return edge_index.dtype in (torch.int32, torch.int64)
         return (
             edge_index.layout in (torch.sparse_coo, torch.sparse_csr)
             and edge_index.shape == (x.shape[-2], x.shape[-2])
@@ -172,7 +180,7 @@ class _Fused:
     def __prepare_scriptable__(self) -> Any:
         """For torch.jit.script: the same layer as PyG's own."""
         theirs = copy.copy(self)
-        theirs.__class__ = self._base()
+        theirs.__class__ = _base(type(self))
         theirs.__dict__.pop("_cached_graph", None)
         theirs._set_jittable_templates()  # type: ignore[attr-defined]
         return theirs
