@@ -3,8 +3,10 @@
     python tests/pyg_suite.py CHECKOUT [FILE ...]
 
 CHECKOUT is a checkout of PyG's repository at the version that is installed; without FILEs, all of its test files that
-name one of the layers run. Each runs twice, with PyG's layers and with ours; what passes with the first and does not
-with the second is listed, and is the exit status. As a plugin of pytest (`-p tests.pyg_suite`) the file swaps the layers.
+name one of the layers run. Each runs twice, with PyG's layers and with ours. The table gives, file by file, how many
+tests pass with either and how many are skipped, with the reasons below it. What passes with PyG's layers and does not
+with ours is listed, and is the exit status. FULL_TEST=1 in the environment adds the tests that PyG runs at night only.
+As a plugin of pytest (`-p tests.pyg_suite`) the file swaps the layers.
 """
 
 import os
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree
+from collections import Counter
 from pathlib import Path
 
 LAYERS = ("GCNConv", "ChebConv", "SGConv", "APPNP", "GCN2Conv", "GCN")
@@ -35,7 +38,7 @@ def pytest_configure(config):
 
 
 def outcomes(checkout, file, ours):
-    """{test: passed, failed or skipped} of one file."""
+    """{test: "passed", "failed" or why it was skipped} of one file, and what pytest wrote."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [
@@ -49,12 +52,16 @@ def outcomes(checkout, file, ours):
             raise SystemExit(f"{file}: pytest failed\n{done.stdout}{done.stderr}")
         found = {}
         for case in xml.etree.ElementTree.parse(report).iter("testcase"):
-            kinds = {child.tag for child in case}
-            failed = "failed" if kinds & {"failure", "error"} else "skipped"
-            found[f"{case.get('classname')}::{case.get('name')}"] = (
-                failed if kinds & {"failure", "error", "skipped"} else "passed"
-            )
+            kinds = {child.tag: child.get("message") for child in case}
+            how = "failed" if kinds.keys() & {"failure", "error"} else kinds.get("skipped", "passed")
+            found[f"{case.get('classname')}::{case.get('name')}"] = how
         return found, done.stdout
+
+
+def count(found):
+    """How many passed, failed and were skipped, and why."""
+    passed, failed = (sum(how == kind for how in found.values()) for kind in ("passed", "failed"))
+    return passed, failed, Counter(how for how in found.values() if how not in ("passed", "failed"))
 
 
 def main(checkout, *files):
@@ -63,17 +70,24 @@ def main(checkout, *files):
     chosen = [checkout / f for f in files] or sorted(
         f for f in checkout.glob("test/**/test_*.py") if names.search(f.read_text())
     )
-    total, lost = 0, []
+    totals, reasons, lost = [0, 0, 0, 0, 0], Counter(), []
+    print("| file | passed: ours | PyG's | failed: ours | PyG's | skipped |\n|---|---|---|---|---|---|")
     for file in chosen:
         theirs, _ = outcomes(checkout, file, ours=False)
         mine, output = outcomes(checkout, file, ours=True)
-        passed = [test for test, how in theirs.items() if how == "passed"]
-        bad = [test for test in passed if mine.get(test) != "passed"]
-        total, lost = total + len(passed), lost + bad
-        print(f"{file.relative_to(checkout)}: {len(passed) - len(bad)} of {len(passed)}", flush=True)
+        (passed, failed, skipped), (their_passed, their_failed, _) = count(mine), count(theirs)
+        row = passed, their_passed, failed, their_failed, skipped.total()
+        print(f"| {file.relative_to(checkout)} | {' | '.join(map(str, row))} |", flush=True)
+        totals = [a + b for a, b in zip(totals, row, strict=True)]
+        reasons += skipped
+        bad = [test for test, how in theirs.items() if how == "passed" != mine.get(test)]
+        lost += bad
         if bad:
             print(output)
-    print(f"{total - len(lost)} of {total} that pass with PyG's layers pass with these", *lost, sep="\n")
+    print(f"| all | {' | '.join(map(str, totals))} |\n")
+    print(*(f"{number} skipped: {why}" for why, number in reasons.most_common()), sep="\n")
+    kept = totals[1] - len(lost)
+    print(f"{kept} of {totals[1]} that pass with PyG's layers pass with these", *lost, sep="\n")
     return bool(lost)
 
 

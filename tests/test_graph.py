@@ -222,6 +222,13 @@ def test_to_networkx_and_to_pyg():
         data = graph.to_pyg()
         assert isinstance(data, pyg.Data) and data.num_nodes == 5 and torch.equal(data.edge_index, edges)
         assert "edge_weight" not in data if weight is None else torch.equal(data.edge_weight, weight)
+    parts = [
+        graph,
+        amstel.Graph.from_edge_index(index[:, :0], 2),
+    ]  # PyG's pooling asks a Batch whose a node is
+    batch, joined = amstel.Graph.batch(parts).to_pyg(), amstel.Graph.batch(parts)
+    assert isinstance(batch, pyg.Batch) and torch.equal(batch.batch, joined.batch_index)
+    assert torch.equal(batch.ptr, joined.ptr) and torch.equal(batch.edge_index, joined.to_edge_index()[0])
     rectangle = amstel.Graph.from_csr(torch.tensor([0, 1]), torch.tensor([2]), num_cols=3)
     for call in (rectangle.to_networkx, rectangle.to_pyg):
         with pytest.raises(ValueError, match="as many sources as targets"):

@@ -202,7 +202,7 @@ def test_the_other_layers_are_pygs(name, kind, monkeypatch):
     w = torch.rand(index.shape[1], generator=torch.Generator().manual_seed(2))
     inputs = (x, x.flip(0)) if name == "GCN2Conv" else (x,)
     called = []
-    monkeypatch.setattr(pyg, "spmm", lambda *a, **k: called.append(1) or amstel.ops.spmm(*a, **k))
+    monkeypatch.setattr(_pyg, "spmm", lambda *a, **k: called.append(1) or amstel.ops.spmm(*a, **k))
     for weight in (None, w):
         expected = theirs(*[t.clone() for t in inputs], index, weight)
         torch.testing.assert_close(ours(*inputs, index, weight), expected, rtol=1e-4, atol=1e-5)
@@ -269,3 +269,74 @@ def test_the_size_of_an_edge_index_counts_nodes_without_edges():
     index = torch.tensor([[0, 1], [1, 0]])
     assert amstel.Graph.from_edge_index(EdgeIndex(index, sparse_size=(5, 5))).num_nodes == 5
     assert amstel.Graph.from_edge_index(EdgeIndex(index)).num_nodes == 2
+
+
+def test_explanations_and_programs_look_at_the_messages_whatever_pyg_has_compiled_before():
+    """PyG compiles `propagate` for every class, and would take that of its own layer for the method itself."""
+    torch_geometric = pytest.importorskip("torch_geometric.nn")
+    from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
+
+    index = _index("directed")
+    x, mask = torch.randn(N, 6), torch.rand(index.shape[1])
+    for name, arguments in {"GCNConv": (6, 4), **OTHERS}.items():
+        theirs, ours = (getattr(module, name)(*arguments) for module in (torch_geometric, pyg))
+        ours.load_state_dict(theirs.state_dict())
+        inputs = (x, x.flip(0)) if name == "GCN2Conv" else (x,)
+        found = []
+        for layer in (theirs, ours):
+            whole = torch.nn.Sequential(layer)
+            set_masks(whole, mask, index, apply_sigmoid=False)
+            found.append(layer(*[t.clone() for t in inputs], index))
+            clear_masks(whole)
+        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(ours(*inputs, index), found[1], atol=1e-3)
+        assert not ours._is_watched()
+    traced = torch.jit.trace(GCNConv(6, 4), (x, index[:, :9]), check_trace=False)
+    theirs = torch_geometric.GCNConv(6, 4)
+    theirs.load_state_dict(traced.state_dict())
+    for other in (index, _index("loops")):  # no loop in what was traced
+        torch.testing.assert_close(traced(x, other), theirs(x, other), rtol=1e-4, atol=1e-5)
+
+
+def test_a_subclass_that_propagates_otherwise_does():
+    class Sevens(GCNConv):
+        def propagate(self, edge_index, size=None, **inputs):
+            return 0 * super().propagate(edge_index, size=size, **inputs) + 7
+
+    class Heir(Sevens):
+        pass
+
+    x, index = torch.randn(N, 6), _index("directed")
+    for layer in (Sevens(6, 4), Heir(6, 4)):
+        assert torch.equal(layer(x, index), torch.full((N, 4), 7.0))
+
+
+def test_autocast_rounds_where_pyg_does():
+    torch_geometric = pytest.importorskip("torch_geometric.nn")
+    x, index = torch.randn(N, 6), _index("directed")
+    for options in ({}, {"bias": False}, {"normalize": False, "bias": False}):
+        theirs, ours = torch_geometric.GCNConv(6, 4, **options), GCNConv(6, 4, **options)
+        ours.load_state_dict(theirs.state_dict())
+        with torch.autocast("cpu", torch.bfloat16):
+            expected, found = theirs(x, index), ours(x, index)
+        assert found.dtype == expected.dtype
+        exact = expected.dtype == torch.float32
+        torch.testing.assert_close(
+            found, expected, rtol=1e-4 if exact else 0.05, atol=1e-5 if exact else 0.05
+        )
+
+
+def test_a_graph_of_other_nodes_is_refused_by_every_layer_watched_or_not():
+    x = torch.randn(N, 6)
+    small = amstel.Graph.from_edge_index(_index("directed")[:, :0], N - 1)
+    rectangle = amstel.Graph.from_csr(torch.tensor([0, 1]), torch.tensor([2]), num_cols=N)
+    whole = amstel.Graph.from_edge_index(_index("directed"), N)
+    batch = next(iter(amstel.data.NeighborLoader(whole, fanouts=[-1], seeds=range(N), batch_size=N)))
+    for name, arguments in {"GCNConv": (6, 4), **OTHERS}.items():
+        layer = getattr(pyg, name)(*arguments)
+        inputs = (x, x) if name == "GCN2Conv" else (x,)
+        for _ in range(2):
+            for graph in (small, rectangle, batch.layers[0]):
+                with pytest.raises(ValueError, match="`edge_index` must be a"):
+                    layer(*inputs, graph)
+            layer.register_propagate_forward_hook(lambda *_: None)

@@ -152,6 +152,20 @@ def test_drop_edge_masks_weights(index):
         drop(index)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_drop_edge_has_the_dtype_of_its_layer(index, dtype):
+    for own in (None, torch.rand(index.shape[1]).double()):
+        graph = amstel.Graph.from_edge_index(index, N, own)
+        x = features(N, 3).to(dtype)
+        assert GCN(3, 4, 2, drop_edge=0.5, dtype=dtype)(x, graph).dtype == dtype
+        assert DropEdge(0.5)(graph, dtype=dtype).dtype == dtype
+    large = amstel.Graph.from_edge_index(index, N, torch.full((index.shape[1],), 1e6))
+    with pytest.raises(ValueError, match="which float16 does not"):
+        DropEdge(0.5)(large, dtype=torch.float16)
+    with pytest.raises(ValueError, match="`dtype` must be"):
+        DropEdge(0.5)(large, dtype=torch.int64)
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
 def test_features_that_are_no_floating_point_are_refused(index, dtype):
     graph, x = amstel.Graph.from_edge_index(index, N), torch.ones(N, 3, dtype=dtype)

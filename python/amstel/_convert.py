@@ -75,6 +75,8 @@ def to_networkx(graph: Graph) -> Any:
 def to_pyg(graph: Graph) -> Any:
     _square(graph, "to_pyg")
     data = need("torch_geometric.data", "pyg", "Graph.to_pyg")
+    if graph._offsets is not None:
+        return data.Batch.from_data_list([to_pyg(one) for one in graph.unbatch()])
     index, weight = graph.to_edge_index()
     given = {} if weight is None else {"edge_weight": weight.clone()}
     return data.Data(edge_index=index, num_nodes=graph.num_nodes, **given)

@@ -59,7 +59,14 @@ def plainly(make: Callable[[], Any]) -> Any:
 def untraced(*arrays: Tensor | None) -> Any:
     """Where what is made of these arrays is made at once and not by the program that a tracer writes: of a Graph that is
     a constant of the program so is what is derived, which costs no time in it and needs no ONNX."""
-    return _disable_current_modes() if is_plain(*arrays) else contextlib.nullcontext()
+    if not _has_modes() or not is_plain(*arrays):
+        return contextlib.nullcontext()
+    return _disable_current_modes()
+
+
+def _has_modes() -> bool:
+    """Whether any mode is on; to leave modes takes as long as a small product, even where there are none."""
+    return bool(torch._C._len_torch_dispatch_stack() or torch._ops._len_torch_dispatch_stack_pre_dispatch())
 
 
 Given = dict[int, tuple["weakref.ref[Tensor]", "weakref.ref[Tensor]"]]

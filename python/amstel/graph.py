@@ -310,7 +310,7 @@ class Graph(Matrix):
 
     def to_pyg(self) -> Any:
         """A torch_geometric.data.Data with num_nodes, edge_index and, if there are weights, edge_weight, in the
-        original order of the edges. Needs torch_geometric."""
+        original order of the edges; a `Batch` for a batch. Needs torch_geometric."""
         return _convert.to_pyg(self)
 
     def reorder(self, method: str = "rcm") -> tuple[Graph, Tensor]:

@@ -1,4 +1,5 @@
-"""What the adjacencies of PyTorch Geometric are for `spmm`: a Graph, edge weights and λ under PyG's rule of self-loops."""
+"""What the adjacencies of PyTorch Geometric are for `spmm`: a Graph, edge weights and λ under PyG's rule of self-loops;
+and what else its layers ask of a call."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 from amstel import _check
+from amstel._torch import without_autocast
 from amstel.graph import Graph
+from amstel.ops.spmm import spmm
 
 __all__: list[str] = []  # PyG's templates import everything from here
 
@@ -62,11 +65,18 @@ def _prepare(given: Graph, flow: str, loops: bool) -> _Loops | Graph | None:
     return kept[flow, loops]
 
 
+def check_graph(given: Graph, nodes: int) -> None:
+    """PyG's layers know one kind of nodes, and no degrees but those of the edges that they are given."""
+    if given._is_sampled:
+        _check.fail("edge_index", "a whole Graph: amstel.nn.GCNConv takes sampled ones", given)
+    if given.num_rows != nodes or given.num_cols != nodes:
+        _check.fail("edge_index", f"a Graph of {nodes} nodes, as many as `x` has rows", given)
+
+
 def of_graph(
     given: Graph, nodes: int, weight: Tensor | None, flow: str, loops: bool, fill: float
 ) -> Arguments:
-    if given.num_rows != nodes or given.num_cols != nodes:
-        _check.fail("edge_index", f"a Graph of {nodes} nodes, as many as `x` has rows", given)
+    check_graph(given, nodes)
     weight = _weight(given._weight if weight is None else weight, given.num_edges, given.device)
     prepared = _prepare(given, flow, loops)
     if isinstance(prepared, _Loops):
@@ -100,3 +110,45 @@ def _weight(weight: Tensor | None, edges: int, device: torch.device) -> Tensor |
     if weight is not None and (weight.shape != (edges,) or weight.device != device):
         _check.fail("edge_weight", f"[{edges}] on {device}", weight)
     return weight
+
+
+def propagate_of(cls: type) -> Any:
+    """The method `propagate` of a layer, and not what PyG compiled of it for this class or a base of it."""
+    for one in cls.__mro__:
+        found = vars(one).get("propagate")
+        if (
+            found is not None
+            and getattr(found, "__module__", None) != f"{one.__module__}_{one.__name__}_propagate"
+        ):
+            return found
+    return None
+
+
+def widths(in_channels: int, out_channels: int) -> tuple[int, int]:
+    in_channels = _check.integer("in_channels", in_channels, -1)
+    if in_channels == 0:
+        _check.fail("in_channels", "an integer >= 1, or -1 to take it from the first input", in_channels)
+    return in_channels, _check.integer("out_channels", out_channels, 1)
+
+
+def is_dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.dtype in _check.FLOATS
+
+
+def product(
+    arguments: Arguments,
+    h: Tensor,
+    norm: str,
+    bias: Tensor | None = None,
+    factors: torch.dtype | None = None,
+) -> Tensor:
+    """`spmm` in the dtype that PyG's arithmetic has, under autocast too; `factors`: that of its normalized weights."""
+    graph, weight, self_loops = arguments
+    if weight is not None or norm == "none":
+        factors = None if weight is None else weight.dtype
+    dtype = h.dtype if factors is None else torch.promote_types(h.dtype, factors)
+    if bias is not None and bias.dtype != dtype:
+        return product(arguments, h, norm, factors=factors) + bias
+    weight = weight if weight is None else weight.to(dtype)
+    with without_autocast(h):
+        return spmm(graph, h.to(dtype), weight, norm=norm, self_loops=self_loops, bias=bias)

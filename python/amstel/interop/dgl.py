@@ -126,6 +126,8 @@ class GraphConv(nn.Module):
         self, graph: Any, feat: Any, weight: Tensor | None = None, edge_weight: Tensor | None = None
     ) -> Tensor:
         given = graph if isinstance(graph, Graph) else from_dgl(graph)
+        if given._is_sampled:
+            _check.fail("graph", "a whole Graph: amstel.nn.GCNConv takes sampled ones", given)
         if given.has_weight:
             bare = Graph.__new__(Graph)
             bare._set(given._crow, given._col, given._edge, None, given.num_cols, given._turned)

@@ -12,17 +12,16 @@ words on -1, SparseTensor. They appear here in its form.
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from amstel import _check
+from amstel import _check, _checks
 from amstel._optional import need
-from amstel._torch import without_autocast
 from amstel.graph import Graph
 from amstel.interop import _pyg
-from amstel.ops.spmm import spmm
 
 need("torch_geometric", "pyg", "amstel.interop.pyg")
 
@@ -40,6 +39,12 @@ _HOOKS = tuple(
 _STEPS = ("message", "aggregate", "message_and_aggregate", "update", "explain_message")
 
 
+@functools.cache
+def _base(cls: type) -> type:
+    """PyG's class beneath one of these."""
+    return next(base for base in cls.__mro__ if base.__module__.startswith("torch_geometric."))
+
+
 class _Fused:
     """Decides whether a call may be fused, and finds the Graph, weights and λ that PyG's normalization stands for."""
 
@@ -53,36 +58,42 @@ class _Fused:
 
     def _is_watched(self) -> bool:
         """Whether somebody looks at the messages of this layer, or makes others."""
-        own = self.__dict__
-        if own["_explain"] or own["_decomposed_layers"] != 1 or any(own[name] for name in _HOOKS):
+        own, cls = self.__dict__, type(self)
+        if own["_explain"] or own["_decomposed_layers"] != 1 or own["node_dim"] != -2:
             return True
-        if type(self.aggr_module) is not pyg.SumAggregation or self.node_dim != -2:  # type: ignore[attr-defined]
+        if type(own["_modules"]["aggr_module"]) is not pyg.SumAggregation:
             return True
-        theirs = self._base()
-        return "propagate" in own or any(
-            name in own or getattr(type(self), name) is not getattr(theirs, name) for name in _STEPS
-        )
-
-    @classmethod
-    def _base(cls) -> type:
-        """PyG's class beneath this one."""
-        return next(base for base in cls.__mro__ if base.__module__.startswith("torch_geometric."))
+        for name in _HOOKS:
+            if own[name]:
+                return True
+        theirs = _base(cls)
+        for name in _STEPS:
+            if name in own or getattr(cls, name) is not getattr(theirs, name):
+                return True
+        # After an explanation PyG leaves its own compiled method in the module.
+        propagate: Any = cls.propagate  # type: ignore[attr-defined]
+        if "propagate" in own and getattr(own["propagate"], "__func__", None) is not propagate:
+            return True
+        return _pyg.propagate_of(cls) is not pyg.MessagePassing.propagate
 
     def _is_fused(self, x: Any, edge_index: Any, edge_weight: Any) -> bool:
-        if not _is_dense(x) or x.dim() not in (2, 3) or self._is_watched():
+        if not _pyg.is_dense(x) or x.dim() not in (2, 3) or self._is_watched():
             return False
-        if edge_weight is not None and not (_is_dense(edge_weight) and edge_weight.dim() == 1):
+        if edge_weight is not None and not (_pyg.is_dense(edge_weight) and edge_weight.dim() == 1):
             return False
         if isinstance(edge_index, Graph):
             return True
-        if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
-            return False  # where PyG's operations are fused by others
         if not isinstance(edge_index, Tensor):
             return False
+        # Where PyG's operations are fused by others, and where a program is written that other edges are given to.
+        if torch.onnx.is_in_onnx_export() or _checks.hidden(edge_index):
+            return False
         if edge_index.layout == torch.strided:
-            sizes: tuple[int | None, ...] = getattr(edge_index, "sparse_size", tuple)()  # of an EdgeIndex
-            known = all(size in (None, x.shape[-2]) for size in sizes)
-            return known and edge_index.dtype in (torch.int32, torch.int64)
+            if type(edge_index) is not Tensor and hasattr(edge_index, "sparse_size"):  # an EdgeIndex
+                given: Any = edge_index
+                if any(size not in (None, x.shape[-2]) for size in given.sparse_size()):
+                    return False
+            return edge_index.dtype in (torch.int32, torch.int64)
         return (
             edge_index.layout in (torch.sparse_coo, torch.sparse_csr)
             and edge_index.shape == (x.shape[-2], x.shape[-2])
@@ -110,6 +121,8 @@ class _Fused:
         if edge_weight is not None and not isinstance(edge_weight, Tensor):
             _check.fail_type("edge_weight", "a tensor [E] or None", edge_weight)
         if isinstance(edge_index, Graph):
+            if isinstance(x, Tensor):
+                _pyg.check_graph(edge_index, x.shape[-2])
             index, own = edge_index.to_edge_index()
             return index, own if edge_weight is None else edge_weight
         if not isinstance(edge_index, (Tensor, SparseTensor)):
@@ -156,35 +169,21 @@ class _Fused:
         kept = getattr(self, "_cached_edge_index", None)
         return kept is not None and self._cached_graph is None
 
+    def _set_jittable_templates(self, raise_on_error: bool = False) -> None:
+        """PyG's, which takes what it compiled for a base class for the method itself: that knows no explanations."""
+        super()._set_jittable_templates(raise_on_error)  # type: ignore[misc]
+        cls: Any = type(self)
+        cls._orig_propagate = _pyg.propagate_of(cls)
+        if cls._orig_propagate is not pyg.MessagePassing.propagate:
+            cls.propagate = cls._jinja_propagate = cls._orig_propagate
+
     def __prepare_scriptable__(self) -> Any:
         """For torch.jit.script: the same layer as PyG's own."""
         theirs = copy.copy(self)
-        theirs.__class__ = self._base()
+        theirs.__class__ = _base(type(self))
         theirs.__dict__.pop("_cached_graph", None)
         theirs._set_jittable_templates()  # type: ignore[attr-defined]
         return theirs
-
-
-def _widths(in_channels: int, out_channels: int) -> tuple[int, int]:
-    in_channels = _check.integer("in_channels", in_channels, -1)
-    if in_channels == 0:
-        _check.fail("in_channels", "an integer >= 1, or -1 to take it from the first input", in_channels)
-    return in_channels, _check.integer("out_channels", out_channels, 1)
-
-
-def _is_dense(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided and value.dtype in _check.FLOATS
-
-
-def _product(arguments: _pyg.Arguments, h: Tensor, norm: str, bias: Tensor | None = None) -> Tensor:
-    """`spmm` in the dtype that PyG's arithmetic has, under autocast too."""
-    graph, weight, self_loops = arguments
-    dtype = h.dtype if weight is None else torch.promote_types(h.dtype, weight.dtype)
-    if bias is not None and bias.dtype != dtype:
-        return _product(arguments, h, norm) + bias
-    weight = weight if weight is None else weight.to(dtype)
-    with without_autocast(h):
-        return spmm(graph, h.to(dtype), weight, norm=norm, self_loops=self_loops, bias=bias)
 
 
 class GCNConv(_Fused, pyg.GCNConv):
@@ -230,7 +229,7 @@ class GCNConv(_Fused, pyg.GCNConv):
         bias: bool = True,
         **kwargs: Any,
     ):
-        in_channels, out_channels = _widths(in_channels, out_channels)
+        in_channels, out_channels = _pyg.widths(in_channels, out_channels)
         flags = {"improved": improved, "cached": cached, "normalize": normalize, "bias": bias}
         for name, value in flags.items():
             _check.flag(name, value)
@@ -247,7 +246,7 @@ class GCNConv(_Fused, pyg.GCNConv):
             _check.fail("x", f"[N, {self.in_channels}] or [B, N, {self.in_channels}], dense", x)
         arguments = self._arguments(x, edge_index, edge_weight, 2.0 if self.improved else 1.0)
         h = self.lin(x)
-        return _product(arguments, h, "sym" if self.normalize else "none", self.bias)
+        return _pyg.product(arguments, h, "sym" if self.normalize else "none", self.bias, x.dtype)
 
 
 class SGConv(_Fused, pyg.SGConv):
@@ -271,7 +270,7 @@ class SGConv(_Fused, pyg.SGConv):
             return super().forward(x, *self._plain(x, edge_index, edge_weight))
         arguments = self._arguments(x, edge_index, edge_weight)
         for _ in range(self.K):
-            x = _product(arguments, x, "sym")
+            x = _pyg.product(arguments, x, "sym")
             if self.cached:
                 self._cached_x: Tensor | None = x
         return self.lin(x)
@@ -301,7 +300,7 @@ class APPNP(_Fused, pyg.APPNP):
         arguments, norm = self._arguments(x, edge_index, edge_weight), "sym" if self.normalize else "none"
         z = x
         for _ in range(self.K):
-            z = (1 - self.alpha) * _product(arguments, z, norm) + self.alpha * x
+            z = (1 - self.alpha) * _pyg.product(arguments, z, norm) + self.alpha * x
         return z
 
 
@@ -329,7 +328,7 @@ class GCN2Conv(_Fused, pyg.GCN2Conv):
         if self._is_cached_by_pyg() or not self._is_fused(x, edge_index, edge_weight):
             return super().forward(x, x_0, *self._plain(x, edge_index, edge_weight))
         arguments, norm = self._arguments(x, edge_index, edge_weight), "sym" if self.normalize else "none"
-        x = (1 - self.alpha) * _product(arguments, x, norm)
+        x = (1 - self.alpha) * _pyg.product(arguments, x, norm)
         x_0 = self.alpha * x_0[: x.shape[0]]
 
         def transform(h: Tensor, weight: Tensor) -> Tensor:
@@ -376,7 +375,7 @@ class ChebConv(_Fused, pyg.ChebConv):
         before, term = x, x
         out = self.lins[0](x)
         for k, lin in enumerate(self.lins[1:]):
-            product = _product(arguments, term, "none")
+            product = _pyg.product(arguments, term, "none")
             before, term = term, 2.0 * product - before if k else product
             out = out + lin(term)
         return out if self.bias is None else out + self.bias

@@ -19,7 +19,8 @@ class DropEdge(nn.Module):
     Args:
         p: rate, in [0, 1).
 
-    forward(graph, edge_weight=None): edge_weight [E], else the graph's own weights, else ones of the default dtype.
+    forward(graph, edge_weight=None, dtype=None): edge_weight [E], else the graph's own weights, else ones; what is not
+    given becomes `dtype`, which the layer that takes it has (default: that of the own weights, float32 for ones).
 
     Raises:
         ValueError or TypeError: an argument is not as described, in eval mode too.
@@ -37,7 +38,9 @@ class DropEdge(nn.Module):
         super().__init__()
         self.p = float(_check.number("p", p, "in [0, 1)", least=0, below=1))
 
-    def forward(self, graph: Graph, edge_weight: Tensor | None = None) -> Tensor | None:
+    def forward(
+        self, graph: Graph, edge_weight: Tensor | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor | None:
         if not isinstance(graph, Graph):
             _check.fail_type("graph", "an amstel.Graph", graph)
         if edge_weight is not None:
@@ -52,12 +55,20 @@ class DropEdge(nn.Module):
         if not self.training or self.p == 0:
             return edge_weight
         if edge_weight is None:
-            edge_weight = graph._weight
-        if edge_weight is None:
-            edge_weight = torch.ones(graph.num_edges, device=graph.device)
+            edge_weight = self._own(graph, dtype)
         return edge_weight * (torch.rand(graph.num_edges, device=graph.device) >= self.p).to(
             edge_weight.dtype
         )
+
+    @staticmethod
+    def _own(graph: Graph, dtype: torch.dtype | None) -> Tensor:
+        if dtype is not None and dtype not in _check.FLOATS:
+            _check.fail("dtype", "float64, float32, bfloat16 or float16", dtype)
+        if graph._weight is None:
+            return torch.ones(graph.num_edges, device=graph.device, dtype=dtype)
+        if dtype == torch.float16 and not graph._fits_half():
+            _check.fail("dtype", "one that holds the graph's weights, which float16 does not", dtype)
+        return graph._weight if dtype is None else graph._weight.to(dtype)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
