@@ -52,7 +52,8 @@ def matmul(x: Tensor | None, weight: Tensor) -> Tensor:
     if x is None:
         return weight
     if is_sparse(x):
-        return spmm(_structure(x), weight, _read(x, x.values), norm="none", self_loops=0.0)
+        values = _read(x, lambda: x.values().data)  # torch.compile takes no view of a sparse tensor
+        return spmm(_structure(x), weight, values, norm="none", self_loops=0.0)
     return x @ weight
 
 
