@@ -122,6 +122,14 @@ def page() -> str:
         *header, *lines, "", *means, "", "Cases without a test:", "", *notes, "",
         "`roi_align` and `ps_roi_pool` have their own tests of derivatives of any order, `vmap`, `torch.export`, bfloat16 and",
         "float16. `segment_reduce` is built from `spmm` and PyTorch's `scatter_reduce`.", "",
+        "## Modules", "",
+        "Every module of `amstel.nn` is tested in forward and reverse mode, in batches and ensembles by `torch.vmap` with",
+        "`torch.func.functional_call`, under autocast, inference mode and checkpoints, as a copy, in a file, and in float32 and",
+        "float64; every model is compiled and exported, too. Four things follow from PyTorch:", "",
+        "- `LSTMClassifier` contains `torch.nn.LSTM`, which `torch.compile(fullgraph=True)` does not take. Export does.",
+        "- Sparse features work under `torch.compile` without `fullgraph=True`, which takes no sparse tensors.",
+        "- `SpectralConv` compiles with `fullgraph=True` once the Graph was used before: its eigenvectors are then constants.",
+        "- What a Graph is made of must be the same for every element of a `torch.vmap`. Edge weights may differ.", "",
     ])  # fmt: skip
 
 

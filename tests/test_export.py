@@ -8,7 +8,9 @@ import torch
 from torch.testing import assert_close
 
 import amstel
+import amstel.interop.pyg
 from amstel import ops
+from tests.module_samples import sample as module_sample
 from tests.operator_samples import BOXES, GRAPH, SAMPLES
 
 WITHOUT_OPERATOR = ("conv3x3",)  # PyTorch's convolution wherever somebody looks
@@ -134,6 +136,27 @@ def test_legacy_onnx_is_refused(sample, tmp_path):
         return
     with pytest.raises(ValueError, match="dynamo=True"):
         torch.onnx.export(Module(sample.function), tuple(single(sample)), tmp_path / "m.onnx", dynamo=False)
+
+
+@pytest.mark.parametrize("name", ["ConvLSTMCell", "ConvALSTM", "VideoLSTM"])
+@pytest.mark.filterwarnings("ignore")
+def test_legacy_onnx_of_models_is_refused(name, tmp_path):
+    model, x = module_sample(name, dtype=torch.float32)
+    with pytest.raises(ValueError, match="dynamo=True"):
+        torch.onnx.export(model, (x,), tmp_path / "m.onnx", dynamo=False)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_on_edge_lists_and_sparse_features_compile():
+    """The list in one program; of sparse tensors torch.compile takes none, and goes around them."""
+    edges, x = torch.tensor([[0, 1, 2, 2, 3], [1, 0, 1, 1, 2]]), torch.randn(5, 3)
+    for layer in (amstel.nn.GCNConv(3, 2), amstel.interop.pyg.GCNConv(3, 2)):
+        compiled = torch.compile(layer, fullgraph=True, backend="eager")
+        assert_close(compiled(x, edges), layer(x, edges), **TOLERANCE)
+    layer, sparse = amstel.nn.GCNConv(3, 2), x.to_sparse_csr()
+    compiled = torch.compile(layer, backend="eager")
+    results = [torch.autograd.grad(f(sparse, GRAPH).square().sum(), layer.weight) for f in (compiled, layer)]
+    assert_close(*results, **TOLERANCE)
 
 
 # ---- Sizes that are not known when a program is written: (operator, its arguments at two sizes, dimensions) ----

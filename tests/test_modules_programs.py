@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.module_samples import CASES, sample
 
-#: Those whose programs have no other test; torch.compile takes no LSTM of torch, so LSTMClassifier is not among them.
+#: Those whose programs have no other test in a plain run.
 PROGRAMS = [
     "ChebConv", "SpectralConv", "SGConv", "APPNP that learns λ", "GCN2Conv", "GAE's loss", "VGAE", "ConvLSTM1d",
     "ConvLSTM3d", "PredRNNCell", "RoIAlign", "PSRoIPool", "MultiScaleRoIAlign", "MarginContrastiveLoss",
@@ -83,8 +83,13 @@ class All(torch.nn.Module):
         return [part(x) for part, x in zip(self.parts, inputs, strict=True)]
 
 
-def test_modules_compiled_and_exported():
-    given = [sample(name, dtype=torch.float32) for name in PROGRAMS]
+# torch.compile takes no LSTM of torch in one program.
+REST = [name for name in CASES if name not in {*PROGRAMS, "LSTMClassifier"}]
+
+
+@pytest.mark.parametrize("names", [PROGRAMS, pytest.param(REST, marks=pytest.mark.slow)], ids=["few", "rest"])
+def test_modules_compiled_and_exported(names):
+    given = [sample(name, dtype=torch.float32) for name in names]
     model, inputs = All([m for m, _ in given]), [x for _, x in given]
     results = []
     for f in (

@@ -216,6 +216,9 @@ def test_match_is_the_product_of_descriptions(name, request):
         query = described[1]
         scores = model.match(features, boxes, query)
         torch.testing.assert_close(scores, described @ query, rtol=1e-4, atol=1e-4)
+        with torch.autocast("cpu", torch.bfloat16):
+            short = model.match(features, boxes, query.bfloat16())
+        torch.testing.assert_close(short.float(), scores, rtol=0.05, atol=0.05)
         assert scores.argmax() == 1 and scores[1] == pytest.approx(model.layers, rel=1e-4)
         assert model.match(features, boxes[:0], query).shape == (0,)
         torch.testing.assert_close(

@@ -15,7 +15,6 @@ from torch.nn.parameter import UninitializedParameter
 from amstel import _check
 from amstel._torch import autocast_dtype
 from amstel.graph import Graph
-from amstel.nn._sparse import is_sparse
 
 #: Layers by their plain class, whose input width waits for the first input.
 LAZY: dict[type, type] = {}
@@ -51,19 +50,21 @@ def prepare(x: Any, graph: Graph | Tensor, in_channels: int, sampled: bool = Fal
                 "x", f"a pair (x_src, x_dst) with a row for each source and target of {graph!r}", source
             )
         return graph
-    expected = f"[N, {in_channels}] or [B, N, {in_channels}], a sparse_csr tensor [N, {in_channels}] or None"
     if x is None:
         if in_channels == -1 and isinstance(graph, Graph):
             in_channels = graph.num_cols
         nodes = in_channels
     else:
-        _check.tensor("x", x, expected)
+        sparse = isinstance(x, Tensor) and x.layout == torch.sparse_csr
         if (
-            x.layout not in (torch.strided, torch.sparse_csr)
-            or x.dim() not in ((2,) if is_sparse(x) else (2, 3))
+            not isinstance(x, Tensor)
+            or not (sparse or x.layout == torch.strided)
+            or x.dim() not in ((2,) if sparse else (2, 3))
             or (x.shape[-1] != in_channels and in_channels != -1)
         ):
-            _check.fail("x", expected, x)
+            f = in_channels
+            expected = f"[N, {f}] or [B, N, {f}], a sparse_csr tensor [N, {f}] or None"
+            _check.fail("x", expected, _check.tensor("x", x, expected))
         if x.dtype not in _check.FLOATS:
             _check.fail("x", "float64, float32, bfloat16 or float16", x)
         nodes = x.shape[-2]

@@ -52,7 +52,8 @@ def matmul(x: Tensor | None, weight: Tensor) -> Tensor:
     if x is None:
         return weight
     if is_sparse(x):
-        return spmm(_structure(x), weight, _read(x, x.values), norm="none", self_loops=0.0)
+        values = _read(x, lambda: x.values().data)  # torch.compile takes no view of a sparse tensor
+        return spmm(_structure(x), weight, values, norm="none", self_loops=0.0)
     return x @ weight
 
 
@@ -83,8 +84,8 @@ def sparse_dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
 
 def dropout(x: Tensor | None, graph: Any, p: float, training: bool) -> Tensor | None:
     """Dropout of dense or sparse features, of none at all, and of a DistributedGraph's, whose masks follow the node."""
-    if x is None:
-        return None
+    if x is None or not training or p == 0:
+        return x
     if hasattr(graph, "dropout"):  # for any number of ranks
         return graph.dropout(x, p, training)
     return sparse_dropout(x, p, training) if is_sparse(x) else nn.functional.dropout(x, p, training)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -121,7 +123,7 @@ class LSTMClassifier(_Sequence):
         """The LSTM; as a ConvLSTM of maps of one pixel under torch.func, which has no rules for torch's."""
         if not transformed():
             return self.lstm(x)[0]
-        lstm = self.lstm
+        lstm: Any = self.lstm
         weights = lstm.weight_ih_l0[..., None, None], lstm.weight_hh_l0[..., None, None]
         return conv_lstm(x[..., None, None], *weights, lstm.bias_ih_l0 + lstm.bias_hh_l0)[0][..., 0, 0]
 
