@@ -14,7 +14,7 @@ from amstel import reference
 from amstel.nn import ConvGRUCell
 from amstel.ops import conv_gru_cell
 from amstel.ops._winograd import conv3x3
-from amstel.ops.conv_gru import conv_gru_pointwise
+from amstel.ops.conv_gru import _composed, conv_gru_pointwise
 from amstel.testing import TOLERANCE, assert_close
 from tests.conftest import ROOT
 
@@ -265,6 +265,38 @@ def test_cell_is_torch_gru_cell():
     for state in (h, None):
         ours = cell(x[..., None, None], None if state is None else state[..., None, None])[..., 0, 0]
         torch.testing.assert_close(ours, theirs(x, state), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("rows", [20, 23])
+@pytest.mark.parametrize("state", [True, False])
+def test_pointwise_of_some_pixels_at_a_time(monkeypatch, rows, state):
+    monkeypatch.setattr("amstel.ops.conv_gru.PIXELS", 4)
+    given = (
+        normal(rows, 3),
+        normal(rows, 2, seed=1) if state else None,
+        normal(6, 3),
+        normal(6, 2),
+        normal(6),
+        normal(6),
+    )
+    results = []
+    for memory in MEMORY:
+        leaves = [None if t is None else t.clone().requires_grad_() for t in given]
+        new = conv_gru_pointwise(*leaves, memory=memory)
+        (new * normal(rows, 2, seed=2)).sum().backward()
+        with torch.no_grad():
+            assert torch.equal(conv_gru_pointwise(*given), new)
+        results.append([new, *(t.grad for t in leaves if t is not None)])
+    leaves = [None if t is None else t.clone().requires_grad_() for t in given]
+    expected = _composed(*leaves)
+    (expected * normal(rows, 2, seed=2)).sum().backward()
+    expected = [
+        expected,
+        *(torch.zeros_like(t) if t.grad is None else t.grad for t in leaves if t is not None),
+    ]
+    for stored, again, plain in zip(*results, expected, strict=True):
+        assert torch.equal(stored, again)
+        assert_close(stored, plain)
 
 
 @pytest.mark.parametrize("memory", MEMORY)

@@ -1,5 +1,6 @@
 """Checks that the forward models share."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,18 @@ def check_images(name: str, images: Any, dtypes: tuple[torch.dtype, ...] = _chec
     fits = images.dim() == 4 and images.dtype in dtypes and images.layout == torch.strided
     if not fits or 0 in images.shape[2:]:
         _check.fail(name, expected, images)
+
+
+def check_shape(image_shape: Any, sides: str = "H, W") -> tuple[int, ...]:
+    """The sides as integers >= 1."""
+    count = len(sides.split(", "))
+    expected = f"{('two', 'three')[count - 2]} integers ({sides})"
+    if not isinstance(image_shape, Sequence) or isinstance(image_shape, str):
+        _check.fail_type("image_shape", expected, image_shape)
+    found = tuple(_check.integer("image_shape", n, 1, expected) for n in image_shape)
+    if len(found) != count:
+        _check.fail("image_shape", expected, image_shape)
+    return found
 
 
 def check_like(name: str, given: Any, other: Tensor) -> Tensor:

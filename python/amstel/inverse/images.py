@@ -11,7 +11,7 @@ from torch import Tensor
 
 from amstel import _check, ops
 from amstel._torch import without_autocast
-from amstel.inverse._checks import check_binary, check_images
+from amstel.inverse._checks import check_binary, check_images, check_shape
 from amstel.inverse._derived import Derived
 from amstel.inverse.model import ForwardModel, Fused, Normal, Prepared, Sigma
 
@@ -191,12 +191,8 @@ class RandomProjection(ForwardModel):
             channels = 1 if math.isqrt(pixels) ** 2 == pixels else 3
             side = math.isqrt(pixels // channels)
             image_shape = (channels, side, side)
-        if not isinstance(image_shape, Sequence) or isinstance(image_shape, str):
-            _check.fail_type("image_shape", "three integers (C, H, W)", image_shape)
-        self.image_shape = tuple(
-            _check.integer("image_shape", n, 1, "three integers (C, H, W)") for n in image_shape
-        )
-        if len(self.image_shape) != 3 or math.prod(self.image_shape) != pixels:
+        self.image_shape = check_shape(image_shape, "C, H, W")
+        if math.prod(self.image_shape) != pixels:
             _check.fail(
                 "image_shape", f"C, H, W of {pixels} elements, as the matrix has columns", image_shape
             )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel._optional import need
-from amstel.inverse._checks import COMPLEX
+from amstel.inverse._checks import COMPLEX, check_shape
 from amstel.inverse.model import ForwardModel, Normal, Prepared, Sigma
 
 
@@ -72,13 +72,7 @@ class NonCartesianMRI(ForwardModel):
             _check.fail("trajectory", expected, trajectory)
         if not trajectory.is_meta and not bool((trajectory.abs() <= math.pi * (1 + 1e-6)).all()):
             raise ValueError(f"`trajectory` must be {expected}, got up to {trajectory.abs().max():g}")
-        if not isinstance(image_shape, Sequence) or isinstance(image_shape, str):
-            _check.fail_type("image_shape", "two integers (H, W)", image_shape)
-        self.image_shape = tuple(
-            _check.integer("image_shape", n, 1, "two integers (H, W)") for n in image_shape
-        )
-        if len(self.image_shape) != 2:
-            _check.fail("image_shape", "two integers (H, W)", image_shape)
+        self.image_shape = check_shape(image_shape)
         if sensitivities is not None:
             h, w = self.image_shape
             expected = f"complex64 or complex128 [coils, {h}, {w}] or [N, coils, {h}, {w}]"

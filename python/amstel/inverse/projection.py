@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
-from amstel.inverse._checks import check_images
+from amstel.inverse._checks import check_images, check_shape
 from amstel.inverse.model import ForwardModel, Normal, Prepared, Sigma
 
 
@@ -53,12 +53,7 @@ class StructuredProjection(ForwardModel):
 
     def __init__(self, image_shape: Sequence[int], count: int, sigma: Sigma = 1.0, *, seed: int = 0):
         super().__init__(sigma)
-        expected = "three integers (C, H, W)"
-        if not isinstance(image_shape, Sequence) or isinstance(image_shape, str):
-            _check.fail_type("image_shape", expected, image_shape)
-        self.image_shape = tuple(_check.integer("image_shape", n, 1, expected) for n in image_shape)
-        if len(self.image_shape) != 3:
-            _check.fail("image_shape", expected, image_shape)
+        self.image_shape = check_shape(image_shape, "C, H, W")
         pixels = math.prod(self.image_shape)
         self.size = 1 << (pixels - 1).bit_length()
         self.count = _check.integer("count", count, 1)

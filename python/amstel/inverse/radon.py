@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
-from amstel.inverse._checks import WIDE, check_images
+from amstel.inverse._checks import WIDE, check_images, check_shape
 from amstel.inverse.model import ForwardModel, Normal, Prepared, Sigma
 
 #: Interpolated values that are held at once, for each image and channel.
@@ -72,13 +72,7 @@ class Radon(ForwardModel):
             _check.fail("angles", expected, angles)
         if not angles.is_meta and not angles.isfinite().all():
             _check.fail("angles", expected, angles)
-        if not isinstance(image_shape, Sequence) or isinstance(image_shape, str):
-            _check.fail_type("image_shape", "two integers (H, W)", image_shape)
-        self.image_shape = tuple(
-            _check.integer("image_shape", n, 1, "two integers (H, W)") for n in image_shape
-        )
-        if len(self.image_shape) != 2:
-            _check.fail("image_shape", "two integers (H, W)", image_shape)
+        self.image_shape = check_shape(image_shape)
         self.detectors = (
             math.ceil(math.hypot(*self.image_shape))
             if detectors is None

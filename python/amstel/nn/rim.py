@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, relu
 from torch.utils.checkpoint import checkpoint
 
-from amstel import _check, ops
+from amstel import _check
 from amstel._torch import autocast_dtype, is_exporting
+from amstel.nn._physics import likelihood_of, sigma_of
 from amstel.nn._placed import Placed
 from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.unet import RecurrentUNet
@@ -68,7 +69,8 @@ class RIM(nn.Module, metaclass=Placed):
         stride: of the first convolution; the last one turns one pixel into stride². The network is about stride²
             times as fast, and its receptive field stride times as large.
         memory: what is kept for the gradient; the results are bit-identical. "store": everything; "recompute": η and
-            the two states of a step, about an eighth, for a second forward pass; "chunked": those of every sqrt(T)-th
+            the two states of a step, about an eighth, for a second forward pass of half a step at a time (at its peak a
+            training step of 10 steps takes 1.3 times two states a step); "chunked": those of every sqrt(T)-th
             step, for a third one; a number k: of every k-th step.
         use_estimate: whether the network sees η_t, or g_t alone.
         recurrent: whether there are states. False: each GRU is replaced by two convolutions with ReLU and as many
@@ -186,7 +188,9 @@ class RIM(nn.Module, metaclass=Placed):
 
         def unit() -> nn.Module:
             if recurrent:
-                return ConvGRUCell(features, features, gru_kernel_size, reset=reset)
+                # The gates of a 1x1 GRU follow from its input and its state, which are there in any case.
+                kept = "store" if memory == "store" or gru_kernel_size > 1 else "recompute"
+                return ConvGRUCell(features, features, gru_kernel_size, reset=reset, memory=kept)
             size: Any = {"kernel_size": gru_kernel_size, "padding": "same"}
             return nn.Sequential(
                 nn.Conv2d(features, 3 * features, **size),
@@ -242,16 +246,24 @@ class RIM(nn.Module, metaclass=Placed):
         """
         if self.network == "unet":
             return self.unet(self._levelled(given, sigma), state)
-        height, width = given.shape[2:]
-        h1 = self._unit(self.gru1, relu(self.conv1(given), inplace=True), state[0])
+        h1 = self._first(given, state[0])
+        update, h2 = self._second(h1, state[1], given.shape[2:])
+        return update, (h1, h2) if self.recurrent else (None, None)
+
+    def _first(self, given: Tensor, h1: Tensor | None) -> Tensor:
+        """The half of a step up to its first state."""
+        return self._unit(self.gru1, relu(self.conv1(given), inplace=True), h1)
+
+    def _second(self, h1: Tensor, h2: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
+        """The other half: the update and the second state."""
         x = self._passed(h1)
         for conv in (self.conv2, *self.deep):
             x = relu(self._conv2(conv, x), inplace=True)
-        h2 = self._unit(self.gru2, x, state[1])
+        h2 = self._unit(self.gru2, x, h2)
         update = self.conv3(self._passed(h2))
         if self.stride > 1:
-            update = pixel_shuffle(update, self.stride)[:, :, :height, :width]
-        return update, (h1, h2) if self.recurrent else (None, None)
+            update = pixel_shuffle(update, self.stride)[:, :, : size[0], : size[1]]
+        return update, h2
 
     def _levelled(self, given: Tensor, sigma: Tensor | None) -> Tensor:
         """[η, σ² g, σ]: all in the units of the image, so that the U-Net need not learn to divide by σ²."""
@@ -289,8 +301,8 @@ class RIM(nn.Module, metaclass=Placed):
         eta = torch.view_as_real(x).permute(0, 3, 1, 2) if complex_ else x
         if self.link == "logistic":
             eta = torch.logit(eta, 0.01)
-        sigma = _sigma(physics, x) if self.network == "unet" else None
-        run = self._run(_likelihood(y, physics, complex_), sigma)
+        sigma = sigma_of(physics, x) if self.network == "unet" else None
+        run = self._run(likelihood_of(y, physics, complex_), sigma)
         etas = run(eta, None, None, steps)[:-2]
         estimates = [psi(e, self.link) for e in etas]
         if complex_:
@@ -302,18 +314,34 @@ class RIM(nn.Module, metaclass=Placed):
     ) -> Callable[..., Any]:
         """(η, h1, h2, k) -> k times the next η, and the states after them."""
 
-        def once(eta: Tensor, h1: Tensor | None, h2: Tensor | None) -> tuple:
-            given = self._given(eta, network_input)
-            update, state = self.step(given, (h1, h2), sigma)
+        def moved(eta: Tensor, update: Tensor, given: Tensor) -> Tensor:
             update = update.to(eta.dtype)
             if self.gradient_step:
                 update = update - self.gradient_step * given[:, -self.channels :].to(eta.dtype)
-            return eta + update, *state
+            return eta + update
+
+        def once(eta: Tensor, h1: Tensor | None, h2: Tensor | None) -> tuple:
+            given = self._given(eta, network_input)
+            update, state = self.step(given, (h1, h2), sigma)
+            return moved(eta, update, given), *state
+
+        def first(eta: Tensor, h1: Tensor | None) -> tuple:
+            given = self._given(eta, network_input)
+            return self._first(given, h1), given[:, -self.channels :] if self.gradient_step else given[:0]
+
+        def halves(eta: Tensor, h1: Tensor | None, h2: Tensor | None) -> tuple:
+            h1, gradient = _again(first, eta, h1)
+            update, h2 = _again(self._second, h1, h2, eta.shape[2:])
+            return moved(eta, update, gradient), h1, h2
+
+        # Between the halves there is a state, which is kept anyway: so the second pass holds the gates of one GRU at a time.
+        own = getattr(self.step, "__func__", None) is RIM.step
+        again = halves if own and self.network == "conv" and self.recurrent else partial(_again, once)
 
         def store(eta: Tensor, h1: Any, h2: Any, steps: int, kept: bool = True) -> tuple:
             etas = []
             for _ in range(steps):
-                eta, h1, h2 = once(eta, h1, h2) if kept else _again(once, eta, h1, h2)
+                eta, h1, h2 = once(eta, h1, h2) if kept else again(eta, h1, h2)
                 etas.append(eta)
             return *etas, h1, h2
 
@@ -365,36 +393,6 @@ class RIM(nn.Module, metaclass=Placed):
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
 
 
-def _sigma(physics: Any, images: Tensor) -> Tensor:
-    """The physics' σ as [N], or its map [N, 1, H, W], or 1 as in a `ForwardModel` that is told nothing."""
-    sigma, n = getattr(physics, "sigma", 1.0), images.shape[0]
-    if not isinstance(sigma, Tensor):
-        return images.real.new_full((n,), float(sigma))
-    if sigma.dim() == 4 and sigma.shape in ((n, 1, *images.shape[2:]), (1, 1, *images.shape[2:])):
-        return sigma.detach().to(images.real)
-    if sigma.is_complex() or sigma.numel() not in (1, n):
-        _check.fail("physics.sigma", f"a number or [{n}], one an image", sigma)
-    return sigma.detach().to(images.real).reshape(-1).expand(n)
-
-
 def _again(function: Callable[..., tuple], *given: Any) -> tuple:
     """function(*given), which keeps `given` alone for the gradient."""
     return checkpoint(function, *given, use_reentrant=False, preserve_rng_state=False)
-
-
-def _likelihood(y: Tensor, physics: Any, complex_: bool) -> Callable[[Tensor, str], Tensor]:
-    """(η, link) -> [η, g]: the physics' own where it has one, or made of its gradient."""
-    prepared: Any = physics.prepare(y) if hasattr(physics, "prepare") else None
-    if hasattr(prepared, "network_input"):
-        return prepared.network_input
-
-    def network_input(eta: Tensor, link: str) -> Tensor:
-        x = psi(eta, link)
-        if complex_:
-            x = as_complex(x)
-        gradient = prepared.gradient(x) if prepared is not None else physics.gradient(x, y)
-        if complex_:
-            gradient = torch.view_as_real(gradient).permute(0, 3, 1, 2)
-        return ops.rim_input(eta, gradient, link=link)
-
-    return network_input

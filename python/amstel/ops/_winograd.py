@@ -101,6 +101,7 @@ def _weight_grad(image: Tensor, grad: Tensor) -> Tensor:
         _ops.winograd_planes(image, False, part.start, 0, v)
         _ops.winograd_planes(grad, True, part.start, 0, m)
         total.baddbmm_(v.mT, m)
+        del v, m  # before the next ones
     transform = weight_transform(grad.device)
     whole = transform.T @ (transform.T @ total.view(6, -1)).view(3, 6, -1)
     return whole.view(3, 3, inputs, outputs).permute(3, 2, 0, 1)

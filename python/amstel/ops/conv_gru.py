@@ -15,6 +15,9 @@ from amstel.ops._raw import dispatched, operators, own_gradient, plain_gradients
 
 _ops = operators
 
+#: At the least, of those whose gates are held at once on the CPU.
+PIXELS = 512
+
 
 def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = "store") -> Tensor:
     r"""The pointwise part of a convolutional GRU in one pass: the new state from the gates of x and of h.
@@ -211,7 +214,22 @@ def _cast(tensors: Any, dtype: torch.dtype) -> Any:
 
 
 def _products(tensors: Any, keep: bool) -> tuple[Tensor, Tensor]:
-    """conv_gru_gates on the gates of x and of h."""
+    """conv_gru_gates on the gates of x and of h, of some pixels at a time."""
+    x, h, *weights = tensors
+    parts = _parts(x)
+    if len(parts) == 1:
+        return _product(tensors, keep)
+    new = x.new_empty(len(x), weights[1].shape[1])
+    activated = x.new_empty(len(x) if keep else 0, 4 * new.shape[1])
+    for part in parts:
+        found = _product((x[part], None if h is None else h[part], *weights), keep)
+        new[part] = found[0]
+        if keep:
+            activated[part] = found[1]
+    return new, activated
+
+
+def _product(tensors: Any, keep: bool) -> tuple[Tensor, Tensor]:
     x, h, w_i, w_h, b_i, b_h = tensors
     if h is None and (transformed() or tracked(w_h)):
         h = x.new_zeros(len(x), w_h.shape[1])  # the product with w_h is 0, but it has a derivative
@@ -246,20 +264,50 @@ class _Pointwise(torch.autograd.Function):
         if torch.is_grad_enabled() or transformed():
             plain = lambda *t: (_composed(*_cast(t, ctx.dtype)),)  # noqa: E731
             return None, None, *plain_gradients(plain, inputs, need, (grad,))
-        if activated is None:
-            activated = _products(_cast(inputs, ctx.dtype), True)[1]
-        x, h, w_i, w_h, _, _ = _cast(inputs, ctx.dtype)
-        state = torch.zeros_like(grad) if h is None else h
-        d_x, d_g, d_h = _ops.conv_gru_gates_grad(grad.contiguous(), activated, state.contiguous())
-        grads = (
-            d_x @ w_i if need[0] else None,
-            torch.addmm(d_h, d_g, w_h) if need[1] else None,
-            d_x.T @ x if need[2] else None,
-            (torch.zeros_like(w_h) if h is None else d_g.T @ h) if need[3] else None,
-            d_x.sum(0) if need[4] else None,
-            d_g.sum(0) if need[5] else None,
-        )
+        tensors = x, h, *_ = _cast(inputs, ctx.dtype)
+        made = [torch.empty_like(t) if n else None for t, n in zip((x, h), need, strict=False)]
+        wide = torch.promote_types(ctx.dtype, torch.float32)
+        sums: list[Any] = [None] * 4
+        for part in _parts(x):
+            gates = None if activated is None else activated[part]
+            found = _products_grad(tensors, grad, gates, part, made, need)
+            sums = [f if s is None else s.to(wide) + f for s, f in zip(sums, found, strict=True)]
+        grads = (*made, *sums)
         return None, None, *(g if g is None else g.to(t.dtype) for g, t in zip(grads, inputs, strict=True))
+
+
+def _products_grad(
+    tensors: Any, grad: Tensor, activated: Tensor | None, part: slice, made: list[Tensor | None], need: Any
+) -> tuple[Tensor | None, ...]:
+    """The gradients of some pixels: in those of x and h, into `made`, and what they add to those of weights and biases."""
+    x, h, w_i, w_h, b_i, b_h = tensors
+    x, h = x[part], None if h is None else h[part]
+    if activated is None:
+        activated = _product((x, h, w_i, w_h, b_i, b_h), True)[1]
+    grad = grad[part].contiguous()
+    state = torch.zeros_like(grad) if h is None else h.contiguous()
+    d_x, d_g, d_h = _ops.conv_gru_gates_grad(grad, activated, state)
+    if made[0] is not None:
+        torch.mm(d_x, w_i, out=made[0][part])
+    if made[1] is not None:
+        torch.addmm(d_h, d_g, w_h, out=made[1][part])
+    return (
+        d_x.T @ x if need[2] else None,
+        (torch.zeros_like(w_h) if h is None else d_g.T @ h) if need[3] else None,
+        d_x.sum(0) if need[4] else None,
+        d_g.sum(0) if need[5] else None,
+    )
+
+
+def _parts(x: Tensor) -> list[slice]:
+    """Pixels whose gates are held at once: all of them but on the CPU, where those of so many stay in the cache.
+
+    About alike, as a product of few rows may be summed in another order.
+    """
+    if not x.is_cpu or is_compiling() or transformed() or tracked(x) or (rows := x.shape[0]) < 2 * PIXELS:
+        return [slice(None)]
+    size = -(-rows // (rows // PIXELS))
+    return [slice(first, first + size) for first in range(0, rows, size)]
 
 
 @torch.library.register_fake("amstel::conv_gru_gates")
