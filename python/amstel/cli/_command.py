@@ -128,7 +128,7 @@ class Group(TyperGroup):
             args = [self.default, *args]
         if not args:
             names = [name for name, command in self.commands.items() if not command.hidden]
-            ctx.fail(f"COMMAND is missing: one of {', '.join(names)}")
+            ctx.fail(f"COMMAND is missing: one of {', '.join(names)}; see {ctx.command_path} --help")
         return super().parse_args(ctx, args)
 
 
