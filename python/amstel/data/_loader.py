@@ -215,7 +215,7 @@ def _store(name: str, value: Any, nodes: int) -> Any:
         shape[0] if shape is not None and len(shape) else len(value) if hasattr(value, "__len__") else nodes
     )
     if size != nodes:
-        raise ValueError(f"`{name}` must have {nodes} rows, one a node, got {size}")
+        raise ValueError(f"`{name}` must have {nodes} rows, one per node, got {size}")
     return value.detach() if isinstance(value, Tensor) else value
 
 

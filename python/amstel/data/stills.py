@@ -138,7 +138,7 @@ class StillPairs:
                 image = read(image)
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape[:2]) < 64:
                 shape = f"{image.dtype} {list(image.shape)}"
-                fail("images", "uint8 RGB arrays [H, W, 3] of at least 64 pixels a side", shape)
+                fail("images", "uint8 RGB arrays [H, W, 3] of at least 64 pixels per side", shape)
             self._kept[index] = np.ascontiguousarray(image)
         return self._kept[index]
 

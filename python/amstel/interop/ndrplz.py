@@ -155,7 +155,7 @@ class ConvLSTM(nn.Module):
             if not isinstance(hidden_state, (tuple, list)):
                 _check.fail_type("hidden_state", "None or a list of (h, c) for each layer", hidden_state)
             if len(hidden_state) != self.num_layers:
-                expected = f"None or {self.num_layers} pairs (h, c), one a layer"
+                expected = f"None or {self.num_layers} pairs (h, c), one per layer"
                 raise ValueError(f"`hidden_state` must be {expected}, got {len(hidden_state)}")
         x = x.transpose(0, 1) if self.batch_first else x
         outputs, states = [], []

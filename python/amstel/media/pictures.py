@@ -143,7 +143,7 @@ def _jpeg2000_bits(path: Path) -> int:
     start = data.find(b"\xff\x4f\xff\x51")
     bits = (data[start + 42] & 127) + 1 if start >= 0 else 8
     if 8 < bits < 16:
-        raise ValueError(f"{path} must have 8 or 16 bits a sample, got {bits}")
+        raise ValueError(f"{path} must have 8 or 16 bits per sample, got {bits}")
     return bits
 
 

@@ -230,9 +230,11 @@ class ConvGRU(nn.Module):
         if h_0 is None:
             return [None] * len(widths)
         if not isinstance(h_0, (Tensor, tuple, list)):
-            _check.fail_type("h_0", f"None or {len(widths)} states, one a layer and direction", h_0)
+            _check.fail_type("h_0", f"None or {len(widths)} states, one per layer and direction", h_0)
         if len(h_0) != len(widths):
-            raise ValueError(f"`h_0` must be {len(widths)} states, one a layer and direction, got {len(h_0)}")
+            raise ValueError(
+                f"`h_0` must be {len(widths)} states, one per layer and direction, got {len(h_0)}"
+            )
         for value, width in zip(h_0, widths, strict=True):
             shape = (x.shape[1], width, *x.shape[3:])
             if _check.dense("h_0", value, "a tensor [layers, N, C, H, W]").shape != shape:

@@ -152,7 +152,7 @@ class ConvLSTM3d(nn.Module):
 
     Shapes: state None (zeros) or (h_0, c_0), each [num_layers * D, N, C, D, H, W] with 2 directions or 1 in the order of
     torch.nn.LSTM; lengths as of `ConvLSTM`. Returns output [T, N, directions * C, D, H, W] and (h_n, c_n); with layers of
-    different widths, states are tuples of one tensor a layer and direction.
+    different widths, states are tuples of one tensor per layer and direction.
     Parameters: layers.{l}.weight_ih [4C, C_in, k, k, k], weight_hh [4C, C, k, k, k], bias [4C]; gates i, f, g, o.
 
     Raises:
@@ -218,7 +218,7 @@ class ConvLSTM3d(nn.Module):
             _check.fail_type("state", "None or (h_0, c_0)", state)
         for name, value in zip(("h_0", "c_0"), state, strict=True):
             if len(value) != len(self._widths):
-                expected = f"{len(self._widths)} states, one a layer and direction"
+                expected = f"{len(self._widths)} states, one per layer and direction"
                 raise ValueError(f"`{name}` must be {expected}, got {len(value)}")
             for part, width in zip(value, self._widths, strict=True):
                 shape = (x.shape[1], width, *x.shape[3:])

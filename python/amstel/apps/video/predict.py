@@ -36,7 +36,7 @@ def predict(
     """Classes, attention and boxes of one video, uint8 frames [n, H, W, 3].
 
     At least `segments` segments, and as many as it takes to see every frame twice; each is classified from the start,
-    and a frame's attention is the mean over those that see it. A network that was trained at a number of frames a second
+    and a frame's attention is the mean over those that see it. A network that was trained at a number of frames per second
     needs `times`, when each frame is shown, in seconds from the first.
     """
     from amstel.media.localize import localize
@@ -51,7 +51,7 @@ def predict(
         if times is None or len(times) != len(frames):
             _check.fail(
                 "times",
-                f"{len(frames)} of them, for the network looks at {settings.fps:g} frames a second",
+                f"{len(frames)} of them, for the network looks at {settings.fps:g} frames per second",
                 times,
             )
         at = torch.tensor(times, dtype=torch.float64)
