@@ -143,7 +143,7 @@ class StillPairs:
         return self._kept[index]
 
     def _other(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        """Another image, where there is one."""
+        """Another image, if there is one."""
         return self._image((index + int(rng.integers(1, max(2, len(self))))) % len(self))
 
     def _thing(self, image: np.ndarray, rng: np.random.Generator, side: float) -> _Thing:

@@ -66,7 +66,7 @@ class ConvLSTMCell(nn.Module):
         return conv_lstm_cell(_swap(self.conv(torch.cat([input_tensor, h], 1)), 1), c)
 
     def init_hidden(self, batch_size: int, image_size: tuple[int, int]) -> State:
-        """Zeros for a batch of so many pictures of (height, width)."""
+        """Zeros for a batch of this many pictures of (height, width)."""
         weight = self.conv.weight
         shape = (batch_size, self.hidden_dim, *image_size)
         return weight.new_zeros(shape), weight.new_zeros(shape)

@@ -1,4 +1,4 @@
-"""Videos into files: GIF, MP4 or a strip, all of them at once or picture by picture, whole or not at all."""
+"""Writing videos: GIF, MP4 or a strip, all frames at once or one by one, completely or not at all."""
 
 from __future__ import annotations
 

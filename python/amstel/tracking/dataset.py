@@ -301,7 +301,7 @@ class _Run:
 
 
 def _seconds(clock: Path) -> float:
-    """What the file says, NaN where it says nothing: no reason to lose the boxes beside it."""
+    """The times in the file, NaN where there are none: their absence is no reason to lose the boxes."""
     try:
         return read_numbers(clock, 1)[0].item()
     except (OSError, ValueError, IndexError):
