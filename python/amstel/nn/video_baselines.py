@@ -124,8 +124,8 @@ class ALSTM(_Sequence):
 
     Args:
         in_channels, hidden_channels, num_classes: C of the features, width of the LSTM, K.
-        feature_size: (H, W) of the maps, or one number. Not used: any size will do; taken so that the models are made
-            alike.
+        feature_size: (H, W) of the maps, or one number. Not used, because any size works; accepted so that all models have the
+            same constructor.
         attention_channels: width of the attention's hidden layer (default: hidden_channels).
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
