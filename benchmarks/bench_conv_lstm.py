@@ -147,6 +147,8 @@ GATE_PEERS = (
     Implementation("eager", SHORT),
     Implementation("compiled", SHORT, most=True),
 )
+#: With gradients, where eager code is ahead on the small map.
+FEWER = (*GATE_PEERS[:2], Implementation("compiled", SHORT, most=True, only=("encoder",)))
 
 
 def gate_work(at, shape, step):
@@ -174,12 +176,12 @@ def test_gates_forward(at, *shape):
     return gate_work(at, shape, "forward")
 
 
-@suite("conv_lstm_gates", "backward", GATES, *GATE_PEERS)
+@suite("conv_lstm_gates", "backward", GATES, *FEWER)
 def test_gates_backward(at, *shape):
     return gate_work(at, shape, "backward")
 
 
-@suite("conv_lstm_gates", "both", GATES, *GATE_PEERS)
+@suite("conv_lstm_gates", "both", GATES, *FEWER)
 def test_gates_both(at, *shape):
     return gate_work(at, shape, "both")
 

@@ -86,7 +86,7 @@ def test_align(at, *shape):
     return aligned(at, *shape, "forward")
 
 
-@suite("roi_align", "both", ALIGN, *OURS, *THEIRS)
+@suite("roi_align", "both", ALIGN, *OURS, THEIRS[0])
 def test_align_gradient(at, *shape):
     return aligned(at, *shape, "both")
 
@@ -96,6 +96,6 @@ def test_pool(at, *shape):
     return pooled(at, *shape, "forward")
 
 
-@suite("ps_roi_pool", "both", POOL, *OURS, *THEIRS)
+@suite("ps_roi_pool", "both", POOL, *OURS, THEIRS[0])
 def test_pool_gradient(at, *shape):
     return pooled(at, *shape, "both")

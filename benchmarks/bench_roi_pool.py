@@ -4,6 +4,8 @@ torchvision runs on contiguous and on channels_last input; results are compared 
 reads contiguous input too.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -25,6 +27,8 @@ MAPS = {
     "random1000": Shape((512, 64, 64, 1 / 16, "random1000"), TINY),
     "detection": Shape((256, 200, 304, 1 / 4, "random1000"), TINY, ("cuda",)),
 }
+#: On the CPU a thousand boxes with positions only with `-m large`: it is the forward pass and a second output.
+POSITIONS = MAPS | {"random1000": replace(MAPS["random1000"], large="cpu")}
 OURS = (Implementation("amstel"), Implementation("amstel NCHW"))
 THEIRS = (
     Implementation("torchvision", single=True),
@@ -64,7 +68,7 @@ def test_forward(at, channels, height, width, scale, boxes):
     )  # fmt: skip
 
 
-@suite("roi_pool", "positions", MAPS, *OURS, *THEIRS)
+@suite("roi_pool", "positions", POSITIONS, *OURS, THEIRS[0])
 def test_positions(at, channels, height, width, scale, boxes):
     """The forward pass of a training step: with the positions of the maxima."""
     x, last, rois, read, written, gathered = inputs(at, channels, height, width, scale, boxes)
@@ -74,7 +78,6 @@ def test_positions(at, channels, height, width, scale, boxes):
             "amstel": lambda: ops.roi_pool(last, rois, scale, *SIZE, True),
             "amstel NCHW": lambda: ops.roi_pool(x, rois, scale, *SIZE, True),
             "torchvision": lambda: peer(x, rois, scale, *SIZE),
-            "torchvision channels_last": lambda: peer(last, rois, scale, *SIZE),
         },
         bytes=read + 2 * written, facts={"cells_bytes": gathered}, tolerance=0,
     )  # fmt: skip
@@ -100,7 +103,7 @@ def test_backward(at, channels, height, width, scale, boxes):
     )
 
 
-@suite("roi_pool", "both", MAPS, *OURS, *THEIRS)
+@suite("roi_pool", "both", MAPS, *OURS, THEIRS[0])
 def test_both(at, channels, height, width, scale, boxes):
     x, last, rois, read, written, gathered = inputs(at, channels, height, width, scale, boxes)
 
@@ -118,7 +121,6 @@ def test_both(at, channels, height, width, scale, boxes):
             "amstel": both(roi_pool, last),
             "amstel NCHW": both(roi_pool, x),
             "torchvision": both(tv.roi_pool, x),
-            "torchvision channels_last": both(tv.roi_pool, last),
         },
         bytes=2 * read + 4 * written, facts={"cells_bytes": gathered}, tolerance=1e-5,
     )  # fmt: skip

@@ -52,8 +52,9 @@ def amounts(nodes, edges, features, size):
     }
 
 
-#: Where the compiled formula is measured on the CPU: on larger ones, it is nowhere near the others.
-COMPILED = ("cora_F16", "cora_F64", "fb100_Cornell5_F16", "generated_powerlaw_F16")
+#: Where the compiled formula is measured on the CPU: forward it is 40 times slower than the others, and with larger
+#: graphs or more features it falls behind in the gradients too.
+COMPILED = ("cora_F16", "fb100_Cornell5_F16")
 
 
 @suite(
@@ -63,7 +64,7 @@ COMPILED = ("cora_F16", "cora_F64", "fb100_Cornell5_F16", "generated_powerlaw_F1
     Implementation(MM, devices=("cpu",)),
     *INSPECTED,
     Implementation("cuSPARSE", SHORT, devices=("cuda",)),
-    Implementation("compiled formula", most=True, only=COMPILED),
+    Implementation("compiled formula", most=True, only=COMPILED[:1]),
 )  # fmt: skip
 def test_forward(at, name, features):
     graph = graph_of(name, at.device)

@@ -1,14 +1,13 @@
 # amstel_find_torch(FLOOR): sets TORCH_ROOT and TORCH_VERSION to the torch of Python_EXECUTABLE, found
 # without importing it and without its CMake package. In an isolated build, which hides what is
-# installed, it is that of the environment that pip installs into, or the folder that AMSTEL_TORCH names (cmake/backend.py).
+# installed, it is that of the environment that pip installs into (cmake/backend.py).
 find_package(Python COMPONENTS Interpreter REQUIRED)
 
 function(amstel_find_torch floor)
   set(script [[
-import importlib.util, os, pathlib, re, sysconfig
+import importlib.util, pathlib, re, sysconfig
 spec = importlib.util.find_spec("torch")
 roots = [pathlib.Path(spec.origin).parent] if spec and spec.origin else []
-roots += [pathlib.Path(os.environ["AMSTEL_TORCH"])] if "AMSTEL_TORCH" in os.environ else []
 roots += [pathlib.Path(sysconfig.get_path(name)) / "torch" for name in ("purelib", "platlib")]
 root = next((r for r in roots if (r / "version.py").is_file()), None)
 if root is None:

@@ -1,5 +1,5 @@
 # torch_stable: the headers and libtorch_cpu of a torch, restricted to the stable ABI as of the floor
-# release. The floor is also in pyproject.toml and cmake/torch_headers.py.
+# release. The floor is also in pyproject.toml and cmake/backend.py.
 set(AMSTEL_TORCH_FLOOR 2.11)
 set(AMSTEL_TORCH_TARGET 0x020b000000000000)
 include(${CMAKE_CURRENT_LIST_DIR}/find_torch.cmake)

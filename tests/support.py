@@ -46,7 +46,7 @@ WAYS: dict[str, tuple[str, tuple[Callable, ...]]] = {
     ),
     "export": (
         "`torch.export`, and training and transforming the exported program",
-        (test_export.test_export_holds_the_operator, test_export.test_exported_programs_can_be_trained),
+        (test_export.test_export,),
     ),
     "dynamic": ("`torch.export` with dynamic shapes", (test_export.test_export_with_dynamic_shapes,)),
     "AOTI": ("an AOTInductor package", (test_export.test_ahead_of_time_inductor,)),

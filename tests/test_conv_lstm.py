@@ -213,6 +213,16 @@ def test_parts_of_the_batch_and_of_the_sequence(monkeypatch, part, algorithm):
     check(inputs, torch.float32, algorithm=algorithm, lengths=torch.tensor([11, 3, 1, 7, 10]))
 
 
+def test_recompute_keeps_a_state_a_chunk(monkeypatch):
+    x, *weights = tensors(6, 2, 3, 8, 5, 4, dtype=torch.float32)[:3]
+    for part, chunks in ((1 << 24, 1), (1, 6)):
+        monkeypatch.setitem(_conv_lstm._PART, "cpu", part)
+        monkeypatch.setattr(_conv_lstm, "_weights_bytes", lambda *weights: 0)
+        output = conv_lstm(x, *[w.requires_grad_() for w in weights], memory="recompute")[0]
+        kept = [t for t in output.grad_fn.saved_tensors if t is not None and t.shape[2:] == (5, 4, 8)]
+        assert sum(len(t) for t in kept) == (6 + 1) + chunks
+
+
 def test_which_algorithm_is_chosen(monkeypatch):
     def winograd(dtype, hidden=16, kernel=(3, 3), dilation=1):
         x, weight_ih, weight_hh, *_ = tensors(2, 1, 3, hidden, 5, 5, kernel=kernel, dtype=dtype)
@@ -224,6 +234,23 @@ def test_which_algorithm_is_chosen(monkeypatch):
     assert not winograd(torch.float32, kernel=(3, 1)) and not winograd(torch.float32, dilation=2)
     monkeypatch.setattr(_conv_lstm, "AMX", True)
     assert winograd(torch.float32) and not winograd(torch.bfloat16)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 4), (5, 1)])
+@pytest.mark.parametrize("padding, dilation", [("same", 1), ("same", 2), ("valid", 2)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_heavy_weights_as_one_product(monkeypatch, kernel, padding, dilation, dtype):
+    weight, x, bias = (normal(*shape, dtype=dtype) for shape in ((16, 5, *kernel), (2, 9, 8, 5), (16,)))
+    found = []
+    for bytes_of_a_part in (1 << 24, 0):
+        monkeypatch.setitem(_conv_lstm._PART, "cpu", bytes_of_a_part)
+        plain = _conv_lstm.Plain(weight, dilation, padding)
+        y = plain(x, bias)
+        assert plain._is_product(y[..., 0].numel()) == (bytes_of_a_part == 0)
+        grad = torch.linspace(-1, 1, y.numel(), dtype=dtype).view(y.shape)
+        found.append((y, plain.backward(grad, None, x.shape), plain.backward(grad, x, x.shape)))
+    for ours, expected in zip(found[1], found[0], strict=True):
+        assert_close(ours, expected, dtype)
 
 
 def test_layouts_of_x_do_not_matter():

@@ -29,70 +29,78 @@ class Module(torch.nn.Module):
 
 
 def operators(program):
-    return {str(n.target).split(".")[1] for n in program.graph.nodes if str(n.target).startswith("amstel.")}
+    return [str(n.target).split(".")[1] for n in program.graph.nodes if str(n.target).startswith("amstel.")]
 
 
-every = pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: s.name)
 #: One of every operator.
 FEW = [
     s
     for s in SAMPLES
     if not s.name.startswith("spmm") or s.name in ("spmm-sym-1.0", "spmm-weights-sym_inout-1.0")
 ]
-each = pytest.mark.parametrize("sample", FEW, ids=lambda s: s.name)
+
+
+class Together(torch.nn.Module):
+    """All samples of one operator in one program: a program costs a second before it does anything."""
+
+    def __init__(self, name, samples):
+        super().__init__()
+        self.name = name
+        self.samples = [s for s in samples if s.name.split("-")[0] == name]
+        self.counts = [len(s.make()) for s in self.samples]
+
+    def make(self, seed=0):
+        return tuple(t for s in self.samples for t in single(s, seed))
+
+    def forward(self, *tensors):
+        results, begin = [], 0
+        for sample, count in zip(self.samples, self.counts, strict=True):
+            results.append(sample.function(ops, *tensors[begin : begin + count]))
+            begin += count
+        return tuple(results)
+
+
+NAMES = list(dict.fromkeys(s.name.split("-")[0] for s in SAMPLES))
+every = pytest.mark.parametrize("group", [Together(n, SAMPLES) for n in NAMES], ids=lambda g: g.name)
+few = pytest.mark.parametrize("group", [Together(n, FEW) for n in NAMES], ids=lambda g: g.name)
+
+
+def gradients(function, tensors):
+    leaves = [t.clone().requires_grad_() for t in tensors]
+    ys = function(*leaves)
+    total = sum((y * torch.linspace(0.5, 1.5, y.numel()).reshape(y.shape)).abs().square().sum() for y in ys)
+    return ys, torch.autograd.grad(total, leaves, materialize_grads=True)
 
 
 @every
-def test_export_holds_the_operator(sample):
-    module, tensors = Module(sample.function), single(sample)
-    program = torch.export.export(module, tuple(tensors))
-    assert bool(operators(program)) == (sample.name not in WITHOUT_OPERATOR)
-    expected = module(*tensors)
-    assert_close(program.module()(*tensors), expected, **TOLERANCE)
-    assert operators(program.run_decompositions({})) == operators(program)
+def test_export(group):
+    """A program holds the operator, has a plain form without it, can be trained and be transformed."""
+    tensors, others = group.make(), group.make(1)
+    expected = group(*tensors)
+    program = torch.export.export(group, tensors)
+    held = operators(program)
+    assert len(held) >= len(group.samples) if group.name not in WITHOUT_OPERATOR else not held
+    assert operators(program.run_decompositions({})) == held
+    module = program.module()
+    assert_close(module(*tensors), expected, **TOLERANCE)
     plain = program.run_decompositions(ops.decompositions())
     assert not operators(plain)
-    for other in (tensors, single(sample, 1)):
-        assert_close(plain.module()(*other), module(*other), **TOLERANCE)
+    for given in (tensors, others):
+        assert_close(plain.module()(*given), group(*given), **TOLERANCE)
+    assert_close(gradients(module, tensors), gradients(group, tensors), **TOLERANCE)
+    assert_close(torch.func.jvp(module, tensors, others), torch.func.jvp(group, tensors, others), **TOLERANCE)
 
 
-@each
-def test_exported_programs_can_be_trained(sample):
-    module, tensors = Module(sample.function), single(sample)
-    program = torch.export.export(module, tuple(tensors)).module()
-    results = []
-    for f in (program, module):
-        leaves = [t.clone().requires_grad_() for t in tensors]
-        y = f(*leaves)
-        total = (y * torch.linspace(0.5, 1.5, y.numel()).reshape(y.shape)).abs().sum()
-        results.append(torch.autograd.grad(total, leaves, materialize_grads=True))
-    assert_close(*results, **TOLERANCE)
-
-
-@each
-def test_exported_programs_under_transforms(sample):
-    module, tensors = Module(sample.function), tuple(single(sample))
-    program = torch.export.export(module, tensors).module()
-    tangents = tuple(single(sample, 1))
-    assert_close(
-        torch.func.jvp(program, tensors, tangents), torch.func.jvp(module, tensors, tangents), **TOLERANCE
-    )
-
-
-@each
+@few
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_compile(sample, dynamic):
-    module, tensors = Module(sample.function), single(sample)
+def test_compile(group, dynamic):
+    tensors = group.make()
     torch.compiler.reset()
-    compiled = torch.compile(module, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-    results = []
-    for f in (compiled, module):
-        leaves = [t.clone().requires_grad_() for t in tensors]
-        y = f(*leaves)
-        results.append([y.detach(), *torch.autograd.grad(y.abs().square().sum(), leaves)])
-        with torch.no_grad():
-            assert_close(f(*leaves), y, **TOLERANCE)
-    assert_close(*results, **TOLERANCE)
+    compiled = torch.compile(group, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    expected, found = gradients(group, tensors), gradients(compiled, tensors)
+    assert_close(found, expected, **TOLERANCE)
+    with torch.no_grad():
+        assert_close(compiled(*tensors), expected[0], **TOLERANCE)
 
 
 def onnx_cases():
@@ -119,7 +127,7 @@ def test_onnx(sample, tmp_path):
         assert_close(torch.from_numpy(found), expected, **TOLERANCE)
 
 
-@each
+@pytest.mark.parametrize("sample", FEW, ids=lambda s: s.name)
 @pytest.mark.filterwarnings("ignore")
 def test_legacy_onnx_is_refused(sample, tmp_path):
     if sample.name in WITHOUT_OPERATOR:

@@ -727,6 +727,51 @@ def test_the_matrix_and_the_range_that_a_file_names(tmp_path, matrix, full):
     assert np.abs(video.read(tmp_path / "a.mkv")[0].numpy().astype(int) - scene()).max() <= 3
 
 
+@pytest.mark.parametrize(
+    "size, matrix", [((32, 48), "601"), ((576, 720), "601"), ((720, 960), "709"), ((40, 1280), "709")]
+)
+def test_the_matrix_that_players_assume_where_a_file_names_none(tmp_path, size, matrix):
+    red, blue = {"601": (0.299, 0.114), "709": (0.2126, 0.0722)}[matrix]
+    rgb = scene(*size) / 255
+    luma = rgb @ np.array([red, 1 - red - blue, blue])
+    chroma = [(rgb[..., 2] - luma) / (2 - 2 * blue), (rgb[..., 0] - luma) / (2 - 2 * red)]
+    planes = np.rint([luma * 219 + 16, *(c * 224 + 128 for c in chroma)]).clip(0, 255).astype(np.uint8)
+    with av.open(str(tmp_path / "a.mkv"), "w") as file:
+        stream = file.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv444p"
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv444p")))
+        file.mux(stream.encode(None))
+    assert np.abs(video.read(tmp_path / "a.mkv")[0].numpy().astype(int) - scene(*size)).max() <= 3
+    # What is written says which it is.
+    path = video.write(tmp_path / "b.mp4", torch.from_numpy(scene(*size))[None])
+    with av.open(str(path)) as file:
+        frame = next(file.decode(video=0))
+    assert frame.colorspace == {"601": 5, "709": 1}[matrix]
+    assert np.abs(video.read(path)[0].numpy().astype(int) - scene(*size)).mean() < 3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+def test_pages_of_floating_point_color(tmp_path, dtype):
+    tifffile = pytest.importorskip("tifffile")
+    pages = np.stack([scene(step=t) for t in range(3)])
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, (pages / 255).astype(dtype), photometric="rgb")
+    assert np.abs(video.read(path).numpy().astype(int) - pages).max() <= (dtype == np.float16)
+    assert video.Frames(path).count == 3 and np.abs(images.read(path).astype(int) - pages[0]).max() <= 1
+    alpha = np.full((*pages.shape[:3], 1), 0.5)
+    tifffile.imwrite(
+        path, np.concatenate([pages / 255, alpha], -1).astype(dtype), photometric="rgb", extrasamples=[2]
+    )
+    assert np.abs(video.read(path).numpy() - pages / 2).max() <= 1
+    tifffile.imwrite(path, (pages / 10).astype(dtype), photometric="rgb")
+    with pytest.raises(ValueError, match=r"a\.tif must be .* floating point in \[0, "):
+        video.read(path)
+    data = path.read_bytes()
+    path.write_bytes(data[:300])
+    with pytest.raises(ValueError, match=r"a\.tif must be an image"):
+        video.read(path)
+
+
 def test_pages_of_other_depths(tmp_path):
     tifffile = pytest.importorskip("tifffile")
     pages = np.stack([scene(step=t)[..., 0] for t in range(3)])

@@ -175,6 +175,9 @@ def test_residual_and_jumping_connections(index):
     largest = GCN(5, 8, 3, num_layers=3, residual=True, jumping="max").eval()
     largest.layers.load_state_dict(model.layers.state_dict())
     torch.testing.assert_close(largest(x, graph), largest.head(torch.stack(h).amax(0)))
+    for dtype in (torch.float64, torch.bfloat16):  # the ones that stay are of the model's dtype
+        of_dtype = GCN(5, 8, 3, dropout=0.0, drop_edge=0.5, dtype=dtype)
+        assert of_dtype(x.to(dtype), graph).dtype == dtype
     dropped = GCN(5, 8, 3, dropout=0.0, drop_edge=0.5)
     assert not torch.equal(dropped(x, graph), dropped(x, graph))
     assert torch.equal(dropped.eval()(x, graph), dropped(x, graph))

@@ -80,6 +80,19 @@ def test_ps_roi_pool_has_torchvisions_bits(last):
     torch.testing.assert_close(reference.ps_roi_pool(x, boxes, (3, 4), 0.25), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_large_results_have_torchvisions_bits(last):
+    """Results that are larger than the caches are written past them, and whole boxes at a time."""
+    g = torch.Generator().manual_seed(10)
+    x, boxes = torch.randn(1, 7 * 7 * 48, 9, 21, generator=g), _boxes(g, 1800, 1, side=20)
+    layout = torch.channels_last if last else torch.contiguous_format
+    for name, channels in (("roi_align", 48), ("ps_roi_pool", x.shape[1])):
+        maps = x[:, :channels].contiguous()
+        found = getattr(ops, name)(maps.contiguous(memory_format=layout), boxes, 7, 0.5)
+        assert found.numel() * 4 > 1 << 24
+        assert torch.equal(found, getattr(torchvision.ops, name)(maps, boxes, 7, 0.5))
+
+
 def _align(f):
     return lambda x, boxes: f.roi_align(x, boxes, (2, 3), 0.5, 2, True)
 
@@ -231,6 +244,13 @@ def test_multi_scale_align_is_torchvisions():
         # Swapped ends have an area with torchvision, or a NaN that has a level of its own: in order here.
         ordered = [torch.cat([b[:, :2].minimum(b[:, 2:]), b[:, :2].maximum(b[:, 2:])], 1) for b in boxes]
         assert torch.equal(ours(maps, ordered, sizes), theirs(maps, ordered, sizes))
+    # Images of 33 x 500 in maps of 64 x 512: the heights tell the scales, though the widths say otherwise.
+    low = {str(n): torch.randn(1, 5, 16 >> n, 128 >> n, generator=g) for n in range(4)}
+    flat = [ordered[0] * torch.tensor([2, 0.1, 2, 0.1])]
+    assert torch.equal(
+        amstel.nn.MultiScaleRoIAlign(list(low), 7, 2)(low, flat, [(33, 500)]),
+        torchvision.ops.MultiScaleRoIAlign(list(low), 7, 2)(low, flat, [(33, 500)]),
+    )
     with pytest.raises(ValueError, match="`x` must hold a map of"):
         amstel.nn.MultiScaleRoIAlign(["a"], 7, 2)(maps, boxes, sizes)
     with pytest.raises(ValueError, match="one per image"):

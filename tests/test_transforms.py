@@ -290,6 +290,32 @@ def test_a_graph_first_used_in_a_transform_is_as_good_as_new():
     assert_close(found, expected)
 
 
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr")
+def test_what_graphs_are_made_of():
+    """Inside of transforms: as it is, or refused by name where it differs from element to element."""
+    x, layer = torch.randn(5, 2, dtype=torch.float64), amstel.nn.GCNConv(2, 3).double()
+    parameters = {k: p.detach() for k, p in layer.named_parameters()}
+
+    def call(parameters, x, graph=EDGES):
+        return torch.func.functional_call(layer, parameters, (x, graph))
+
+    sparse = x.to_sparse_csr()
+    found = torch.func.jvp(lambda p: call(p, sparse, GRAPH), (parameters,), (parameters,))
+    assert_close(found, torch.func.jvp(lambda p: call(p, x), (parameters,), (parameters,)), **EXACT)
+    _, linear = torch.func.linearize(lambda x: call(parameters, x), x)
+    assert_close(linear(x + 1), torch.func.jvp(lambda x: call(parameters, x), (x,), (x + 1,))[1], **EXACT)
+    many = torch.stack([EDGES, EDGES.flip(0)])
+    with pytest.raises(ValueError, match="`edge_index` must be the same for every element"):
+        torch.vmap(lambda e: call(parameters, x, e))(many)
+    with pytest.raises(ValueError, match="`segments` must be the same for every element"):
+        torch.vmap(lambda s: ops.segment_reduce(x, s, 4))(many[:, 0, :5])
+    loops = torch.tensor(0.7, dtype=torch.float64)
+    found = [
+        torch.func.jacrev(lambda l, o=o: o.spmm(GRAPH, x, self_loops=l))(loops) for o in (ops, reference)
+    ]
+    assert_close(*found, **EXACT)
+
+
 def test_an_operator_without_a_derivative_says_so():
     grad, output = torch.randn(2, 3, requires_grad=True), torch.randn(2, 3)
     with pytest.raises(RuntimeError, match="no derivative"):

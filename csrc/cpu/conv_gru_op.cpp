@@ -24,7 +24,8 @@ std::tuple<Tensor, Tensor> conv_gru_gates(Tensor gates_x, Tensor gates_h, Tensor
                          h.const_data_ptr(),
                          h_out.mutable_data_ptr(),
                          keep ? activated.mutable_data_ptr() : nullptr,
-                         s.inner};
+                         s.inner,
+                         outgrows_caches(activated, s.inner)};
   const auto kernel = kernels().conv_gru_gates[dtype_index(s.dtype)];
   // The arithmetic of a cell costs about as much as moving 64 bytes.
   const int64_t parts = threads_for(s.rows * s.inner * 64);

@@ -37,7 +37,8 @@ void conv_lstm_gates(Tensor gates, OptionalTensor more, Tensor c, OptionalTensor
                           .h = h.mutable_data_ptr(),
                           .c_out = c_out.mutable_data_ptr(),
                           .activated = mutable_pointer(activated),
-                          .inner = s.inner};
+                          .inner = s.inner,
+                          .stream = activated && outgrows_caches(*activated, s.inner)};
   const auto kernel = kernels().conv_lstm_gates[dtype_index(s.dtype)];
   // The arithmetic of a cell costs about as much as moving 64 bytes.
   const int64_t parts = threads_for(s.rows * s.inner * 64);

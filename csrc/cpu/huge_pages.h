@@ -11,6 +11,14 @@ namespace amstel::cpu {
 // Of a result of so many bytes little is left in the caches of a core when it is read again.
 constexpr int64_t kAllCaches = int64_t{1} << 24;
 
+// Whether rows of so many numbers go past the caches (vector.h): they are larger than those, and
+// every vector begins where one may.
+inline bool outgrows_caches(const Tensor& t, int64_t numbers) {
+  const auto size = static_cast<int64_t>(t.element_size());
+  return t.numel() * size >= kAllCaches && numbers * size % 64 == 0 &&
+         reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 64 == 0;
+}
+
 // From 32 MB on malloc maps fresh pages at every call, and faulting them in one by one costs more
 // than the product; below, it reuses its heap, where huge pages would only cost. A hint: nothing
 // else changes where it is refused.

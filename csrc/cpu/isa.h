@@ -15,10 +15,10 @@ struct SpmmArgs {
   const void *x, *bias /*?*/;
   void* y;
   int64_t x_stride, y_stride, features;
+  int64_t ahead;  // of how many edges later rows are fetched, where x outgrows a cache; or 0
   double self_loops;
   bool relu;
-  bool prefetch;  // x is larger than a cache that could hold it
-  bool stream;    // y is larger than all caches, and whole vectors begin where they may
+  bool stream;  // y is larger than all caches, and whole vectors begin where they may
 };
 
 // `crow`, `col`, `edge` are those of the transposed matrix; row_scale belongs to the rows of grad.
@@ -44,6 +44,7 @@ struct ConvLstmArgs {
   const void *gates, *more /*?*/, *c, *peephole /*?*/;
   void *h, *c_out, *activated /*?*/;
   int64_t inner;
+  bool stream;  // activated is larger than all caches, and whole vectors begin where they may
 };
 
 struct ConvLstmGradArgs {
@@ -58,6 +59,7 @@ struct ConvGruArgs {
   const void *gates_x, *gates_h, *h;
   void *h_out, *activated /*?*/;  // [rows, 4, inner]: r, z, n and the n gate of h
   int64_t inner;
+  bool stream;  // as above
 };
 
 struct ConvGruGradArgs {
@@ -218,11 +220,16 @@ struct RoiArgs {
   int64_t tile_sums;
 };
 
-// A sample of ROI align along one axis: two cells, and their weights in the arithmetic of the
-// boxes.
+// A sample of ROI align along one axis: two cells, and their weights, found in the arithmetic of
+// the boxes, in both types of sums.
+template <class S>
+struct RoiWeights {
+  S low, high;
+};
 struct RoiSample {
   int32_t low, high;
-  double of_low, of_high;
+  RoiWeights<float> single;
+  RoiWeights<double> wide;
 };
 
 struct RoiAlignArgs {
@@ -233,7 +240,7 @@ struct RoiAlignArgs {
   const RoiSample* samples;
   const int64_t* starts;
   int64_t starts_width;
-  const double* counts;
+  const int64_t* counts;
 };
 
 struct Kernels {

@@ -41,7 +41,7 @@ void for_boxes(const char* op, const Tensor& rois, const RoiShape& s, const F& f
 struct Plan {
   std::vector<RoiSample> samples;
   std::vector<int64_t> starts;
-  std::vector<double> counts;
+  std::vector<int64_t> counts;
   std::vector<int32_t> table;
   std::vector<Bounds> bounds;  // of every box
   std::vector<int64_t> images, order;
@@ -93,7 +93,9 @@ void find_samples(const char* op, const Tensor& rois, const RoiShape& s, double 
         RoiSample sample;
         C of_high;
         if (!roi::sample_of(axis, b, i, size, &sample.low, &sample.high, &of_high)) continue;
-        sample.of_high = of_high, sample.of_low = C(1) - of_high;
+        const C of_low = C(1) - of_high;
+        sample.wide = {of_low, of_high};
+        sample.single = {static_cast<float>(of_low), static_cast<float>(of_high)};
         low = std::min<int64_t>(low, sample.low);
         end = std::max<int64_t>(end, sample.high + 1);
         plan.samples.push_back(sample);
@@ -114,7 +116,7 @@ void find_samples(const char* op, const Tensor& rois, const RoiShape& s, double 
     const bool any = s.height > 0 && s.width > 0;
     add_axis(rows, any ? s.height : -2, starts + 1, b.row, b.row_end);
     add_axis(cols, any ? s.width : -2, starts + 2 + s.pooled_height, b.col, b.col_end);
-    plan.counts[k] = std::max(static_cast<double>(rows.grid) * static_cast<double>(cols.grid), 1.0);
+    plan.counts[k] = std::max<int64_t>(rows.grid * cols.grid, 1);
   });
 }
 
@@ -147,14 +149,16 @@ RoiAlignArgs arguments(const RoiShape& s, const Plan& plan) {
   return a;
 }
 
-// The kernel over all groups and tiles of channels.
+// The kernel over all groups and tiles of channels; scratch has a window, or one for every lane of
+// a vector.
 void run(decltype(Kernels::RoiAlign::align) Kernels::RoiAlign::* which, const RoiAlignArgs& args,
-         const RoiShape& s, const Plan& plan) {
+         const RoiShape& s, const Plan& plan, bool many_windows = false) {
   const int64_t size = s.dtype == ScalarType::Double ? 8 : 4;
-  const auto bytes = [&](const Kernels::RoiAlign& k) {
-    return (plan.cells + s.bins()) * k.tile * size;
-  };
   const auto& all = kernels().roi_align[dtype_index(s.dtype)];
+  const auto bytes = [&](const Kernels::RoiAlign& k) {
+    const int64_t windows = many_windows && k.tile > 1 ? all[1].tile : 1;
+    return (windows * plan.cells + 2 * s.bins()) * k.tile * size;
+  };
   const Kernels::RoiAlign& kernel = all[bytes(all[0]) > kMostScratch ? 2
                                         : s.channels <= all[1].tile  ? 1
                                                                      : 0];
@@ -197,6 +201,7 @@ Tensor roi_align(Tensor input, Tensor rois, double spatial_scale, int64_t pooled
   a.roi.in = strides(input);
   a.roi.pooled = output.mutable_data_ptr();
   a.roi.pooled_strides = strides(output);
+  a.roi.stream = outgrows_caches(output);
   run(&Kernels::RoiAlign::align, a, s, plan);
   return output;
 }
@@ -237,7 +242,8 @@ Tensor ps_roi_pool(Tensor input, Tensor rois, double spatial_scale, int64_t pool
   a.roi.in = strides(input);
   a.roi.pooled = output.mutable_data_ptr();
   a.roi.pooled_strides = strides(output);
-  run(&Kernels::RoiAlign::ps_pool, a, s, plan);
+  a.roi.stream = outgrows_caches(output);
+  run(&Kernels::RoiAlign::ps_pool, a, s, plan, a.roi.in.channel == 1);
   return output;
 }
 

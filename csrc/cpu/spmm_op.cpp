@@ -39,14 +39,6 @@ Tensor empty_rows(const Tensor& like, int64_t rows, int64_t features) {
   return out;
 }
 
-// Whether rows go past the caches (vector.h): the result is larger than they are, and every vector
-// begins where one may.
-bool outgrows_caches(const Tensor& y, int64_t features) {
-  const int64_t size = y.element_size();
-  return y.numel() * size >= kAllCaches && features * size % 64 == 0 &&
-         reinterpret_cast<uintptr_t>(y.const_data_ptr()) % 64 == 0;
-}
-
 // f(row_begin, row_end) over the rows of crow, balanced.
 template <class F>
 void over_rows(const Tensor& crow, int64_t edge_work, const F& f) {
@@ -68,45 +60,84 @@ bool has_panels(const SpmmShape& s, int64_t edges, int64_t size) {
          edges >= 8 * s.cols;
 }
 
-// The product of the items, panel by panel.
+// The panels of one matrix x, and where its product goes.
+struct Panels {
+  const char* x;
+  char* y;
+  SpmmArgs args;
+  SpmmKernel kernel;
+  int64_t stride, size;
+
+  // Rows [begin, end) of `count` features from `feature` on, to `panel`. Rows of x are far apart:
+  // no processor foresees the next one.
+  void copy(char* panel, int64_t feature, int64_t count, int64_t begin, int64_t end) const {
+    constexpr int64_t kRows = 16;
+    const char* from = x + (begin * stride + feature) * size;
+    panel += begin * kPanel;
+    for (int64_t j = begin; j < end; ++j, from += stride * size, panel += kPanel) {
+      if (j + kRows < end)
+        for (int64_t b = 0; b < count * size; b += 64)
+          __builtin_prefetch(from + kRows * stride * size + b);
+      if (count * size == kPanel)
+        std::memcpy(panel, from, kPanel);
+      else
+        std::memcpy(panel, from, count * size);
+    }
+  }
+  void multiply(const char* panel, int64_t feature, int64_t count, int64_t begin,
+                int64_t end) const {
+    SpmmArgs a = args;
+    a.x = panel;
+    a.y = y + feature * size;
+    a.bias = args.bias ? static_cast<const char*>(args.bias) + feature * size : nullptr;
+    a.features = count;
+    kernel(a, begin, end);
+  }
+};
+
+// The product of the items. Where the threads share the panels about evenly, each has its own and
+// waits for nobody; else all of them copy some panels, and then multiply.
 void run_panels(const Tensor& crow, SpmmArgs args, const SpmmShape& s, const Rows& in,
                 const Tensor& y, const SpmmKernel kernel) {
   const auto size = static_cast<int64_t>(y.element_size());
-  const int64_t width = kPanel / size, panels = divide_up(s.features, width);
-  const int64_t most = std::clamp<int64_t>(kMostCopied / (s.cols * kPanel), 1, panels);
-  const int64_t together = divide_up(panels, divide_up(panels, most));
+  const int64_t width = kPanel / size, count = divide_up(s.features, width);
+  const int64_t bytes = s.cols * kPanel, fit = std::clamp<int64_t>(kMostCopied / bytes, 1, count);
+  const int64_t threads = threads_for(s.cols * s.features * size);
+  const bool own = threads <= fit && 8 * count >= 7 * threads * divide_up(count, threads);
+  const int64_t together = own ? threads : divide_up(count, divide_up(count, fit));
   const Tensor copy = empty(y, {together, s.cols, width});
   char* const packed = static_cast<char*>(copy.mutable_data_ptr());
   args.x_stride = width;
-  args.prefetch = s.cols * kPanel > 1 << 21;
-  // f(panel of the copy, its first feature, its features)
-  const auto each = [&](int64_t first, const auto& f) {
-    for (int64_t p = 0; p < together && first < s.features; ++p, first += width)
-      f(packed + p * s.cols * kPanel, first, std::min(width, s.features - first));
-  };
+  args.ahead = bytes > 1 << 21 ? 16 : 0;
+  const auto features = [&](int64_t panel) { return std::min(width, s.features - panel * width); };
   for (int64_t b = 0; b < s.batch; ++b) {
-    const auto* const x = static_cast<const char*>(in.item(b));
-    for (int64_t first = 0; first < s.features; first += together * width) {
-      const int64_t parts = threads_for(s.cols * kPanel * together);
-      parallel_parts(parts, [&](int64_t p) {
-        for (int64_t j = s.cols * p / parts; j < s.cols * (p + 1) / parts; ++j)
-          each(first, [&](char* panel, int64_t feature, int64_t count) {
-            const char* const from = x + (j * in.stride + feature) * size;
-            if (count == width)
-              std::memcpy(panel + j * kPanel, from, kPanel);
-            else
-              std::memcpy(panel + j * kPanel, from, count * size);
-          });
+    const Panels panels{.x = static_cast<const char*>(in.item(b)),
+                        .y = static_cast<char*>(item(y, b, s.rows * s.features)),
+                        .args = args,
+                        .kernel = kernel,
+                        .stride = in.stride,
+                        .size = size};
+    if (own) {
+      parallel_parts(threads, [&](int64_t part) {
+        char* const mine = packed + part * bytes;
+        for (int64_t p = count * part / threads; p < count * (part + 1) / threads; ++p) {
+          panels.copy(mine, p * width, features(p), 0, s.cols);
+          panels.multiply(mine, p * width, features(p), 0, s.rows);
+        }
+      });
+      continue;
+    }
+    for (int64_t first = 0; first < count; first += together) {
+      const int64_t last = std::min(count, first + together);
+      const int64_t parts = threads_for(bytes * together);
+      parallel_parts(parts, [&](int64_t part) {
+        for (int64_t p = first; p < last; ++p)
+          panels.copy(packed + (p - first) * bytes, p * width, features(p), s.cols * part / parts,
+                      s.cols * (part + 1) / parts);
       });
       over_rows(crow, together * kPanel, [&](int64_t begin, int64_t end) {
-        SpmmArgs a = args;
-        each(first, [&](char* panel, int64_t feature, int64_t count) {
-          a.x = panel;
-          a.y = static_cast<char*>(item(y, b, s.rows * s.features)) + feature * size;
-          a.bias = args.bias ? static_cast<const char*>(args.bias) + feature * size : nullptr;
-          a.features = count;
-          kernel(a, begin, end);
-        });
+        for (int64_t p = first; p < last; ++p)
+          panels.multiply(packed + (p - first) * bytes, p * width, features(p), begin, end);
       });
     }
   }
@@ -135,9 +166,9 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
                 .x_stride = in.stride,
                 .y_stride = s.features,
                 .features = s.features,
+                .ahead = outgrows_cache(x) ? 8 : 0,
                 .self_loops = self_loops,
                 .relu = relu,
-                .prefetch = outgrows_cache(x),
                 .stream = outgrows_caches(y, s.features)};
   if (has_panels(s, col.size(0), x.element_size())) {
     run_panels(crow, args, s, in, y, kernel);

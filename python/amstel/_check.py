@@ -91,6 +91,16 @@ def dense(argument: str, value: Any, expected: str) -> Tensor:
     return value
 
 
+def unbatched(**values: Tensor) -> None:
+    """What is made of values by looking at them cannot be made of many at once."""
+    functorch: Any = torch._C._functorch
+    for argument, value in values.items():
+        while functorch.is_functorch_wrapped_tensor(value):
+            if functorch.is_batchedtensor(value):
+                fail(argument, "the same for every element of torch.vmap", value)
+            value = functorch.get_unwrapped(value)
+
+
 def vector(argument: str, value: Any, size: int, like: Tensor) -> Tensor:
     """A dense vector of `size` elements with the dtype and on the device of `like`."""
     if not isinstance(value, Tensor):

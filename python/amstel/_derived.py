@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from amstel import _check, _library
+from amstel import _check, _checks, _library
 
 Csr = tuple[Tensor, Tensor, Tensor]
 
@@ -214,9 +214,9 @@ class Transpose:
         crow, col, edge, _ = self.arrays
         with untraced(crow, col, edge):
             crow_t, col_t, edge_t = plainly(lambda: _library.operators.csr_transpose(*self.arrays))
-        if crow_t.shape == crow.shape and is_plain(crow, crow_t) and crow.device.type != "meta":
-            if torch.equal(crow_t, crow) and torch.equal(col_t, col):
-                crow_t, col_t = crow, col
+            if crow_t.shape == crow.shape and is_plain(crow, crow_t) and not _checks.hidden(crow):
+                if torch.equal(crow_t, crow) and torch.equal(col_t, col):
+                    crow_t, col_t = crow, col
         made = crow_t, col_t, edge_t
         if is_plain(*made):
             self.csr = made

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_is_any_autocast = torch._C._is_any_autocast_enabled
+
 
 def is_exporting() -> bool:
     """torch.compiler.is_exporting(), which torch.compile takes to be true in torch 2.11."""
@@ -17,6 +19,8 @@ def is_exporting() -> bool:
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """In which autocast computes with x; None where it is off, for float64 and what is not floating point, and on meta,
     of which autocast does not know."""
+    if not (_is_any_autocast() or torch.compiler.is_compiling()):  # a tenth of the time of what follows
+        return None
     device = x.device.type
     if device == "meta" or not torch.is_autocast_enabled(device):
         return None

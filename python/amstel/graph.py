@@ -96,7 +96,7 @@ class Graph(Matrix):
             crow, col, edge = _derived.csr_from_coo(target, source, num_nodes, num_nodes, weight)
             return cls._trusted(crow, col, edge, weight, num_nodes)
 
-        return _make(make)
+        return _make(make, edge_index=edge_index)
 
     @classmethod
     def from_csr(cls, indptr: Any, indices: Any, weight: Any = None, num_cols: int | None = None) -> Graph:
@@ -106,11 +106,8 @@ class Graph(Matrix):
         """
         indptr, indices = _derived.as_tensor("indptr", indptr), _derived.as_tensor("indices", indices)
         for name, value in (("indptr", indptr), ("indices", indices)):
-            if (
-                value.dim() != 1
-                or value.dtype not in (torch.int32, torch.int64)
-                or value.layout != torch.strided
-            ):
+            whole = value.dtype in (torch.int32, torch.int64)
+            if value.dim() != 1 or not whole or value.layout != torch.strided:
                 _check.fail(name, "a vector of int32 or int64", value)
         if indptr.numel() == 0:
             _check.fail("indptr", "[rows + 1], at least [0]", indptr)
@@ -129,7 +126,7 @@ class Graph(Matrix):
             crow, col = (t.to(dtype, copy=True) for t in (crow, col))
             return cls._trusted(crow, col, None, own, columns)
 
-        return _make(make)
+        return _make(make, indptr=indptr, indices=indices)
 
     @classmethod
     def from_scipy(cls, A: Any) -> Graph:
@@ -308,8 +305,7 @@ class Graph(Matrix):
 
     def to_networkx(self) -> Any:
         """A networkx.DiGraph on the nodes 0 to N - 1, source to target; a MultiDiGraph if there are parallel edges.
-        Weights
-        are the edge attribute "weight". Needs networkx."""
+        Weights are the edge attribute "weight". Needs networkx."""
         return _convert.to_networkx(self)
 
     def to_pyg(self) -> Any:
@@ -392,8 +388,11 @@ class Graph(Matrix):
         return tuple(None if t is None else copy_of(t, self._given) for t in (row, col))  # type: ignore[return-value]
 
 
-def _make(make: Callable[[], Graph]) -> Graph:
-    return make() if torch.compiler.is_compiling() else plainly(make)
+def _make(make: Callable[[], Graph], **arrays: Tensor) -> Graph:
+    if torch.compiler.is_compiling():
+        return make()
+    _check.unbatched(**arrays)
+    return plainly(make)
 
 
 # torch.load(weights_only=True) may make a Graph: __setstate__ checks what it is given.

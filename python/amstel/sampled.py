@@ -26,7 +26,8 @@ class SampledGraph(Graph):
 
     Attributes:
         nodes: numbers of the sources in the whole graph, int64 [n], a copy; the targets are the first m.
-        edge_ids: for every edge its position in the list of edges that the whole graph was given, int64 [E], a copy.
+        edge_ids: for every edge its position in the list of edges that the whole graph was given, int64 [E], a copy. A
+            ValueError where the graph is in parts, which do not have it.
 
     Example:
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2, 3], [1, 0, 1, 1]]))
@@ -39,7 +40,7 @@ class SampledGraph(Graph):
     """
 
     _nodes: Tensor
-    _slots: Tensor
+    _slots: Tensor | None
     _in_degree: Tensor
     _out_degree: Tensor | None
     _whole: Graph | None
@@ -71,6 +72,16 @@ class SampledGraph(Graph):
         graph._out_degree = None
         return graph
 
+    @classmethod
+    def _apart(
+        cls, crow: Tensor, col: Tensor, weight: Tensor, nodes: Tensor, degrees: Tensor
+    ) -> SampledGraph:
+        """From a sample of a graph that is nowhere whole; degrees [n, 2], in and out, float64."""
+        graph: Any = cls._trusted(crow, col, None, weight, len(nodes))
+        graph._nodes, graph._slots, graph._whole = nodes, None, None
+        graph._in_degree, graph._out_degree = degrees.T.contiguous()
+        return graph
+
     def _set(self, *arguments: Any) -> None:
         super()._set(*arguments)
         self._is_sampled = True
@@ -88,6 +99,8 @@ class SampledGraph(Graph):
     @property
     def edge_ids(self) -> Tensor:
         """Positions of the edges in the list that the whole graph was given [E], a copy."""
+        if self._slots is None:
+            raise ValueError("`edge_ids` are not known where the graph is in parts")
         slot = self._slots.long()
         edge = None if self._whole is None else self._whole._edge
         return slot if edge is None else edge[slot.to(edge.device)].long().to(slot.device)
@@ -153,7 +166,7 @@ class SampledGraph(Graph):
     def _map(self, f: Callable[[Tensor], Tensor]) -> Graph:
         copied = super()._map(f)
         assert isinstance(copied, SampledGraph)
-        copied._nodes, copied._slots = f(self._nodes), f(self._slots)
+        copied._nodes, copied._slots = f(self._nodes), None if self._slots is None else f(self._slots)
         copied._in_degree, copied._whole = f(self._in_degree), self._whole
         copied._out_degree = None if self._out_degree is None else f(self._out_degree)
         return copied
@@ -166,7 +179,7 @@ class SampledGraph(Graph):
 
     def __getstate__(self) -> dict[str, Any]:
         self._degree_there(torch.float64, True)
-        own = {"nodes": self._nodes, "edge_ids": self.edge_ids}
+        own = {"nodes": self._nodes, "edge_ids": None if self._slots is None else self.edge_ids}
         return super().__getstate__() | own | {"degrees": (self._in_degree, self._out_degree)}
 
     def __setstate__(self, state: Any) -> None:
@@ -174,10 +187,11 @@ class SampledGraph(Graph):
         wrong = ValueError("SampledGraph: a pickled SampledGraph is damaged")
         try:
             nodes, edges, degrees = state["nodes"], state["edge_ids"], state["degrees"]
-            sizes = [(nodes, self.num_cols), (edges, self.num_edges), *((d, self.num_cols) for d in degrees)]
+            sizes = [(nodes, self.num_cols), *((d, self.num_cols) for d in degrees)]
+            sizes += [] if edges is None else [(edges, self.num_edges)]
             whole = len(degrees) == 2 and self.num_rows <= self.num_cols
             whole &= all(isinstance(t, Tensor) and t.shape == (n,) for t, n in sizes)
-            whole &= nodes.dtype == edges.dtype == torch.int64
+            whole &= nodes.dtype == torch.int64 and (edges is None or edges.dtype == torch.int64)
             whole &= all(t.dtype == torch.float64 and t.device == self.device for t in degrees)
         except (KeyError, TypeError, AttributeError):
             raise wrong from None

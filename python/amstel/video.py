@@ -15,9 +15,9 @@ from amstel.media.boxes import tube_iou
 from amstel.media.draw import FOUND, HEAT, TRUTH, annotate
 from amstel.media.flow import flow, flow_image, read_flow_images
 from amstel.media.formats import IMAGES, VIDEOS, natural
-from amstel.media.localize import localize
+from amstel.media.localize import localize, localize_actors
 from amstel.media.reading import Frames, read, segments
-from amstel.media.scores import average_precision, mean_average_precision, recall
+from amstel.media.scores import average_precision, interval_iou, mean_average_precision, recall
 from amstel.media.writing import VideoWriter, write
 
 __all__ = [
@@ -33,7 +33,9 @@ __all__ = [
     "box_iou",
     "flow",
     "flow_image",
+    "interval_iou",
     "localize",
+    "localize_actors",
     "mean_average_precision",
     "natural",
     "read",

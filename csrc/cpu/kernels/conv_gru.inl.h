@@ -12,12 +12,43 @@
 
 namespace amstel::AMSTEL_ISA {
 
-template <class T>
-void conv_gru_gates(const cpu::ConvGruArgs& a, int64_t begin, int64_t end) {
+// M vectors of cells at once; where kWhole is false the last one holds but `left` cells.
+template <class T, int M, bool kWhole>
+inline __attribute__((always_inline)) void conv_gru_cells(const T* x, const T* g, const T* h,
+                                                          T* h_out, T* activated, bool past_caches,
+                                                          int64_t inner, int64_t left) {
   using S = Sum<T>;
   constexpr int W = kVectorBytes / sizeof(S);
   constexpr bool kShort = sizeof(T) == 2;
   using V = Vector<S, W>;
+  const auto load = [&](const T* p, int gate, int m) __attribute__((always_inline)) {
+    p += gate * inner + m * W;
+    return kWhole ? load_wide<W>(p) : load_wide<T, W>(p, left);
+  };
+  const auto store = [&](T* p, int gate, int m, V v) __attribute__((always_inline)) {
+    p += gate * inner + m * W;
+    kWhole ? store_wide<W>(p, v) : store_wide<T, W>(p, v, left);
+  };
+  V r[M], z[M], n[M], h_n[M];
+  each<M>([&](int m) { r[m] = load(x, 0, m) + load(g, 0, m); });
+  sigmoids<kShort, S, W, M>(r);
+  each<M>([&](int m) { z[m] = load(x, 1, m) + load(g, 1, m); });
+  sigmoids<kShort, S, W, M>(z);
+  each<M>([&](int m) { h_n[m] = load(g, 2, m), n[m] = load(x, 2, m) + r[m] * h_n[m]; });
+  tanhs<kShort, S, W, M>(n);
+  each<M>([&](int m) {
+    store(h_out, 0, m, rounded((1 - z[m]) * n[m]) + z[m] * load(h, 0, m));
+    if (!activated) return;
+    const V kept[4] = {r[m], z[m], n[m], h_n[m]};
+    if (kWhole && past_caches)
+      each<4>([&](int gate) { stream_wide<W>(activated + gate * inner + m * W, kept[gate]); });
+    else
+      each<4>([&](int gate) { store(activated, gate, m, kept[gate]); });
+  });
+}
+
+template <class T>
+void conv_gru_gates(const cpu::ConvGruArgs& a, int64_t begin, int64_t end) {
   const int64_t inner = a.inner;
   for (int64_t row = begin; row < end; ++row) {
     const T* const x = static_cast<const T*>(a.gates_x) + row * 3 * inner;
@@ -25,24 +56,12 @@ void conv_gru_gates(const cpu::ConvGruArgs& a, int64_t begin, int64_t end) {
     const T* const h = static_cast<const T*>(a.h) + row * inner;
     T* const h_out = static_cast<T*>(a.h_out) + row * inner;
     T* const activated = a.activated ? static_cast<T*>(a.activated) + row * 4 * inner : nullptr;
-    for (int64_t k = 0; k < inner; k += W) {
-      const int64_t left = inner - k;
-      const auto load = [&](const T* p, int at) __attribute__((always_inline)) {
-        return load_wide<T, W>(p + at * inner + k, left);
-      };
-      const V r = sigmoid<S, W, kShort>(load(x, 0) + load(g, 0));
-      const V z = sigmoid<S, W, kShort>(load(x, 1) + load(g, 1));
-      const V h_n = load(g, 2);
-      const V n = tanh<S, W, kShort>(load(x, 2) + r * h_n);
-      store_wide<T, W>(h_out + k, (1 - z) * n + z * load(h, 0), left);
-      if (activated) {
-        store_wide<T, W>(activated + k, r, left);
-        store_wide<T, W>(activated + inner + k, z, left);
-        store_wide<T, W>(activated + 2 * inner + k, n, left);
-        store_wide<T, W>(activated + 3 * inner + k, h_n, left);
-      }
-    }
+    vectors_of<T>(inner, [&]<int M, bool kWhole>(int64_t k) __attribute__((always_inline)) {
+      conv_gru_cells<T, M, kWhole>(x + k, g + k, h + k, h_out + k,
+                                   activated ? activated + k : nullptr, a.stream, inner, inner - k);
+    });
   }
+  if (a.stream) stream_end();
 }
 
 template <class T>

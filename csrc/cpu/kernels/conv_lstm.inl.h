@@ -14,87 +14,93 @@
 
 namespace amstel::AMSTEL_ISA {
 
-// The gates of W cells, and what they make of the cell state; h and gates will be stored as T.
-template <class T, int W>
+// The gates of M vectors of cells, and what they make of the cell state; h and gates will be stored
+// as T.
+template <class T, int W, int M>
 struct Cells {
   using S = Sum<T>;
   using V = Vector<S, W>;
   static constexpr bool kShort = sizeof(T) == 2;
-  V i, f, g, o, c, h;
+  V i[M], f[M], g[M], o[M], c[M], h[M];
 
-  // i, f, g, o hold the pre-activations, c the old state; p_ are zero without peepholes. First the
-  // new state, then what it gives.
-  inline __attribute__((always_inline)) void update(bool peephole, V p_i, V p_f) {
-    if (peephole) i += p_i * c, f += p_f * c;
-    i = sigmoid<S, W, kShort>(i);
-    f = sigmoid<S, W, kShort>(f);
-    g = tanh<S, W, kShort>(g);
-    c = f * c + i * g;
-  }
-  inline __attribute__((always_inline)) void output(bool peephole, V p_o) {
-    if (peephole) o += p_o * c;
-    o = sigmoid<S, W, kShort>(o);
-    h = o * tanh<S, W, kShort>(c);
-  }
-  inline __attribute__((always_inline)) void step(bool peephole, V p_i, V p_f, V p_o) {
-    update(peephole, p_i, p_f);
-    output(peephole, p_o);
+  // i, f, g, o hold the pre-activations, c the old state; p_i, p_f, p_o(m) are the peepholes.
+  template <class I, class F, class O>
+  inline __attribute__((always_inline)) void step(bool peephole, const I& p_i, const F& p_f,
+                                                  const O& p_o) {
+    if (peephole) each<M>([&](int m) { i[m] += p_i(m) * c[m], f[m] += p_f(m) * c[m]; });
+    sigmoids<kShort, S, W, M>(i);
+    sigmoids<kShort, S, W, M>(f);
+    tanhs<kShort, S, W, M>(g);
+    each<M>([&](int m) { c[m] = f[m] * c[m] + rounded(i[m] * g[m]); });
+    if (peephole) each<M>([&](int m) { o[m] += p_o(m) * c[m]; });
+    sigmoids<kShort, S, W, M>(o);
+    each<M>([&](int m) { h[m] = c[m]; });
+    tanhs<kShort, S, W, M>(h);
+    each<M>([&](int m) { h[m] *= o[m]; });
   }
 };
 
-template <class T>
-void conv_lstm_gates(const cpu::ConvLstmArgs& a, int64_t begin, int64_t end) {
+// Cells [k, k + M W) of a row; where kWhole is false the last vector holds but `left` of them.
+template <class T, int M, bool kWhole>
+inline __attribute__((always_inline)) void conv_lstm_cells(const cpu::ConvLstmArgs& a, int64_t row,
+                                                           int64_t k, int64_t left) {
   using S = Sum<T>;
   constexpr int W = kVectorBytes / sizeof(S);
   using V = Vector<S, W>;
   const int64_t inner = a.inner;
-  const S* const p = static_cast<const S*>(a.peephole);
-  // What a state gives hangs on a long chain of operations. It comes with the next vector, whose
-  // chains the processor then has under way at the same time.
-  struct {
-    Cells<T, W> cells;
-    V p_o;
-    T *h, *o;
-    int64_t n;
-  } last{};
-  const auto finish = [&]() __attribute__((always_inline)) {
-    last.cells.output(p, last.p_o);
-    store_wide<T, W>(last.h, last.cells.h, last.n);
-    if (last.o) store_wide<T, W>(last.o, last.cells.o, last.n);
+  const auto load = [&]<class N>(const N* p, int gate, int m) __attribute__((always_inline)) {
+    p += gate * inner + k + m * W;
+    return kWhole ? load_wide<W>(p) : load_wide<N, W>(p, left);
   };
-  for (int64_t row = begin; row < end; ++row) {
-    const T* const gates = static_cast<const T*>(a.gates) + row * 4 * inner;
-    const T* const more = a.more ? static_cast<const T*>(a.more) + row * 4 * inner : nullptr;
-    T* const activated = a.activated ? static_cast<T*>(a.activated) + row * 4 * inner : nullptr;
-    const S* const c_old = static_cast<const S*>(a.c) + row * inner;
-    S* const c_new = static_cast<S*>(a.c_out) + row * inner;
-    T* const h = static_cast<T*>(a.h) + row * inner;
-    for (int64_t k = 0; k < inner; k += W) {
-      const int64_t n = inner - k;
-      const auto gate = [&](int at) __attribute__((always_inline)) {
-        V v = load_wide<T, W>(gates + at * inner + k, n);
-        if (more) v += load_wide<T, W>(more + at * inner + k, n);
-        return v;
-      };
-      if (last.h) finish();
-      Cells<T, W> cells{gate(0), gate(1), gate(2), gate(3), load_wide<S, W>(c_old + k, n), {}};
-      V p_i{}, p_f{}, p_o{};
-      if (p) {
-        p_i = load_wide<S, W>(p + k, n);
-        p_f = load_wide<S, W>(p + inner + k, n);
-        p_o = load_wide<S, W>(p + 2 * inner + k, n);
-      }
-      cells.update(p, p_i, p_f);
-      store_wide<S, W>(c_new + k, cells.c, n);
-      if (activated) {
-        store_wide<T, W>(activated + k, cells.i, n);
-        store_wide<T, W>(activated + inner + k, cells.f, n);
-        store_wide<T, W>(activated + 2 * inner + k, cells.g, n);
-      }
-      last = {cells, p_o, h + k, activated ? activated + 3 * inner + k : nullptr, n};
-    }
-  }
-  if (last.h) finish();
+  const auto store = [&]<class N>(N* p, int gate, int m, V v) __attribute__((always_inline)) {
+    p += gate * inner + k + m * W;
+    kWhole ? store_wide<W>(p, v) : store_wide<N, W>(p, v, left);
+  };
+  const T* const gates = static_cast<const T*>(a.gates) + row * 4 * inner;
+  const T* const more = a.more ? static_cast<const T*>(a.more) + row * 4 * inner : nullptr;
+  const S* const peephole = static_cast<const S*>(a.peephole);
+  Cells<T, W, M> cells;
+  // The processor fetches ahead within a page, and the arithmetic waits at the next one.
+  constexpr int64_t kAhead = 2048 / sizeof(T);
+  each<4>([&](int gate) {
+    each<M>([&](int m) { __builtin_prefetch(gates + gate * inner + k + m * W + kAhead); });
+  });
+  each<M>([&](int m) {
+    cells.i[m] = load(gates, 0, m), cells.f[m] = load(gates, 1, m);
+    cells.g[m] = load(gates, 2, m), cells.o[m] = load(gates, 3, m);
+    cells.c[m] = load(static_cast<const S*>(a.c) + row * inner, 0, m);
+  });
+  if (more)
+    each<M>([&](int m) {
+      cells.i[m] += load(more, 0, m), cells.f[m] += load(more, 1, m);
+      cells.g[m] += load(more, 2, m), cells.o[m] += load(more, 3, m);
+    });
+  const auto weight = [&](int gate) {
+    return [&, gate](int m) __attribute__((always_inline)) { return load(peephole, gate, m); };
+  };
+  cells.step(peephole, weight(0), weight(1), weight(2));
+  each<M>([&](int m) {
+    store(static_cast<S*>(a.c_out) + row * inner, 0, m, cells.c[m]);
+    store(static_cast<T*>(a.h) + row * inner, 0, m, cells.h[m]);
+  });
+  if (T* const activated = static_cast<T*>(a.activated))
+    each<M>([&](int m) {
+      T* const to = activated + row * 4 * inner;
+      const V kept[4] = {cells.i[m], cells.f[m], cells.g[m], cells.o[m]};
+      if (kWhole && a.stream)
+        each<4>([&](int gate) { stream_wide<W>(to + gate * inner + k + m * W, kept[gate]); });
+      else
+        each<4>([&](int gate) { store(to, gate, m, kept[gate]); });
+    });
+}
+
+template <class T>
+void conv_lstm_gates(const cpu::ConvLstmArgs& a, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row)
+    vectors_of<T>(a.inner, [&]<int M, bool kWhole>(int64_t k) __attribute__((always_inline)) {
+      conv_lstm_cells<T, M, kWhole>(a, row, k, a.inner - k);
+    });
+  if (a.stream) stream_end();
 }
 
 template <class T>

@@ -9,6 +9,7 @@
 // and images, so that sums are the same for any number of threads.
 #pragma once
 #include "cpu/isa.h"
+#include "cpu/kernels/transpose.h"
 #include "cpu/kernels/vector.h"
 
 namespace amstel::AMSTEL_ISA {
@@ -42,20 +43,49 @@ struct Roi {
   static void store_one(T* p, S v) { store_wide<1>(p, Vector<S, 1>{v}); }
   int64_t left(int v) const { return channels - v * W; }
 
-  // The window as [cell, L], channels past the last zero.
+  // The window as [cell, L], channels past the last zero. Where it is of whole rows of a map, these
+  // are one long row.
   void pack_input(S* window) const {
     const T* x = static_cast<const T*>(a.input) + g.image * a.in.item + channel * a.in.channel +
                  g.row * a.in.row + g.col * a.in.col;
-    for (int64_t r = 0; r < g.rows; ++r, x += a.in.row, window += g.cols * L) {
+    const bool whole = g.cols * a.in.col == a.in.row;
+    const int64_t rows = whole ? 1 : g.rows, cols = whole ? g.rows * g.cols : g.cols;
+    for (int64_t r = 0; r < rows; ++r, x += a.in.row, window += cols * L) {
       if (L > 1 && a.in.channel == 1) {
-        for (int64_t c = 0; c < g.cols; ++c)
+        for (int64_t c = 0; c < cols; ++c)
           for (int v = 0; v < kVectors; ++v)
             store(window + c * L + v * W,
                   left(v) > 0 ? load_wide<T, W>(x + c * a.in.col + v * W, left(v)) : V{});
+      } else if (L > 1 && a.in.col == 1) {
+        turn_row(x, cols, window);
       } else {
         for (int64_t l = 0; l < L; ++l)
-          for (int64_t c = 0; c < g.cols; ++c)
+          for (int64_t c = 0; c < cols; ++c)
             window[c * L + l] = l < channels ? load_one(x + l * a.in.channel + c * a.in.col) : S(0);
+      }
+    }
+  }
+
+  // Cells side by side in memory, a plane a channel, to [cell, L]: blocks of them are turned in
+  // registers.
+  void turn_row(const T* x, int64_t cols, S* window) const {
+    for (int64_t c = 0; c < cols; c += W) {
+      // The last block begins earlier where the row is not made of whole ones.
+      const int64_t at = c + W <= cols || cols < W ? c : cols - W, n = cols - at;
+      for (int v = 0; v < kVectors; ++v) {
+        V block[W];
+        const T* const from = x + v * W * a.in.channel + at;
+#pragma GCC unroll 16
+        for (int l = 0; l < W; ++l)
+          block[l] = l < left(v) ? load_wide<T, W>(from + l * a.in.channel, n) : V{};
+        transpose<S, W>(block);
+        S* const to = window + at * L + v * W;
+        if (n >= W) {
+#pragma GCC unroll 16
+          for (int l = 0; l < W; ++l) store(to + l * L, block[l]);
+        } else {
+          for (int l = 0; l < n; ++l) store(to + l * L, block[l]);
+        }
       }
     }
   }

@@ -51,7 +51,7 @@ inline void with_coefficient(const void* edge, const void* weight, const void* s
     f(Coefficient<T, I, Weights::kEdges>{e, w, s});
 }
 
-// The rows of this many edges later are fetched ahead where x outgrows the cache.
+// The rows of so many edges later are fetched ahead for the gradient; for the product args.ahead.
 constexpr int64_t kAhead = 8;
 
 template <int kBytes, class T>
@@ -76,7 +76,7 @@ void spmm_tile(const cpu::SpmmArgs& a, const Tile tile, const C coefficient, int
   const S self_loops = static_cast<S>(a.self_loops);
   const int64_t x_stride = a.x_stride, y_stride = a.y_stride;
   const bool relu = a.relu, past_caches = a.stream;
-  const int64_t stop = a.prefetch ? crow[row_end] - kAhead : 0;
+  const int64_t ahead = a.ahead, stop = ahead ? crow[row_end] - ahead : 0;
 
   int64_t k = crow[row_begin];
   for (int64_t i = row_begin; i < row_end; ++i, y += y_stride) {
@@ -88,7 +88,7 @@ void spmm_tile(const cpu::SpmmArgs& a, const Tile tile, const C coefficient, int
     };
     const auto add = [&](int64_t k) __attribute__((always_inline)) {
       const int64_t j = col[k];
-      if (k < stop) prefetch<E * N * sizeof(T)>(x + col[k + kAhead] * x_stride);
+      if (k < stop) prefetch<E * N * sizeof(T)>(x + col[k + ahead] * x_stride);
       gather(coefficient(k, j), j);
     };
     if (self_loops != 0)

@@ -52,6 +52,19 @@ inline V load_raw(const P* p) {
   return v;
 }
 
+// x in all lanes, and not known as that: the compiler would multiply two of these as numbers and
+// spread the product, which keeps a port of vectors busy.
+template <class V, class S>
+inline __attribute__((always_inline)) V spread(S x) {
+  V v = x - V{};
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) >= 16) asm("" : "+v"(v));
+#elif defined(__SSE2__)
+  if constexpr (sizeof(V) >= 16) asm("" : "+x"(v));
+#endif
+  return v;
+}
+
 template <class U>
 inline U select(U mask, U yes, U no) {
   return (mask & yes) | (~mask & no);
@@ -170,6 +183,10 @@ template <class T, int W>
 inline Vector<Sum<T>, W> load_wide(const T* p, int64_t n) {
   if (n >= W) [[likely]]
     return load_wide<W>(p);
+#if defined(__AVX512F__)
+  if constexpr (__is_same(T, float) && W == 16)
+    return (Vector<float, W>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1 << n) - 1), p);
+#endif
   T part[W] = {};
   __builtin_memcpy(part, p, n * sizeof(T));
   return load_wide<W>(part);
@@ -179,6 +196,10 @@ template <class T, int W>
 inline void store_wide(T* p, Vector<Sum<T>, W> v, int64_t n) {
   if (n >= W) [[likely]]
     return store_wide<W>(p, v);
+#if defined(__AVX512F__)
+  if constexpr (__is_same(T, float) && W == 16)
+    return _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1 << n) - 1), (__m512)v);
+#endif
   T part[W];
   store_wide<W>(part, v);
   __builtin_memcpy(p, part, n * sizeof(T));

@@ -297,29 +297,44 @@ void finish_gates(const cpu::WinogradArgs& a, TileAt at, int64_t block, const fl
       b[gate] = load_wide<float, kLanes>(bias + gate * hidden + k, n);
     for (int gate = 0; p && gate < 3; ++gate)
       w[gate] = load_wide<float, kLanes>(p + gate * hidden + k, n);
-    for_pixels(a.shape, at, [&](int64_t pixel, int r, int c) __attribute__((always_inline)) {
-      Cells<T, kLanes> cells{
-          y[0][r][c] + b[0], y[1][r][c] + b[1], y[2][r][c] + b[2], y[3][r][c] + b[3], {}, {}};
-      const int64_t gate = pixel * 4 * hidden + k, cell = pixel * hidden + k;
-      if (a.lstm.gates) {
-        const T* const more = static_cast<const T*>(a.lstm.gates) + gate;
-        cells.i += load_wide<T, kLanes>(more, n);
-        cells.f += load_wide<T, kLanes>(more + hidden, n);
-        cells.g += load_wide<T, kLanes>(more + 2 * hidden, n);
-        cells.o += load_wide<T, kLanes>(more + 3 * hidden, n);
+    // As many pixels of a row of the tile as there are chains of operations under way.
+    constexpr int M = kTogether;
+    const auto weight = [&](int gate) {
+      return [&, gate](int) __attribute__((always_inline)) { return w[gate]; };
+    };
+    for (int r = 0; r < 4 && at.y + r < a.shape.height; ++r) {
+      for (int c = 0; c < 4 && at.x + c < a.shape.width; c += M) {
+        const int64_t pixel = (at.item * a.shape.height + at.y + r) * a.shape.width + at.x + c;
+        const int64_t inside = a.shape.width - at.x - c;
+        // The numbers of a pixel outside do not matter: they are those of the first one.
+        const auto place = [&](int m) { return pixel + (m < inside ? m : 0); };
+        Cells<T, kLanes, M> cells;
+        each<M>([&](int m) {
+          cells.i[m] = y[0][r][c + m] + b[0], cells.f[m] = y[1][r][c + m] + b[1];
+          cells.g[m] = y[2][r][c + m] + b[2], cells.o[m] = y[3][r][c + m] + b[3];
+          const auto* const old = static_cast<const float*>(a.lstm.c) + place(m) * hidden + k;
+          cells.c[m] = load_wide<float, kLanes>(old, n);
+          if (!a.lstm.gates) return;
+          const T* const more = static_cast<const T*>(a.lstm.gates) + place(m) * 4 * hidden + k;
+          cells.i[m] += load_wide<T, kLanes>(more, n);
+          cells.f[m] += load_wide<T, kLanes>(more + hidden, n);
+          cells.g[m] += load_wide<T, kLanes>(more + 2 * hidden, n);
+          cells.o[m] += load_wide<T, kLanes>(more + 3 * hidden, n);
+        });
+        cells.step(p, weight(0), weight(1), weight(2));
+        for (int m = 0; m < M && m < inside; ++m) {
+          const int64_t cell = (pixel + m) * hidden + k;
+          store_wide<float, kLanes>(static_cast<float*>(a.lstm.c_out) + cell, cells.c[m], n);
+          store_wide<T, kLanes>(static_cast<T*>(a.lstm.h) + cell, cells.h[m], n);
+          if (!a.lstm.activated) continue;
+          T* const to = static_cast<T*>(a.lstm.activated) + (pixel + m) * 4 * hidden + k;
+          store_wide<T, kLanes>(to, cells.i[m], n);
+          store_wide<T, kLanes>(to + hidden, cells.f[m], n);
+          store_wide<T, kLanes>(to + 2 * hidden, cells.g[m], n);
+          store_wide<T, kLanes>(to + 3 * hidden, cells.o[m], n);
+        }
       }
-      cells.c = load_wide<float, kLanes>(static_cast<const float*>(a.lstm.c) + cell, n);
-      cells.step(p, w[0], w[1], w[2]);
-      store_wide<float, kLanes>(static_cast<float*>(a.lstm.c_out) + cell, cells.c, n);
-      store_wide<T, kLanes>(static_cast<T*>(a.lstm.h) + cell, cells.h, n);
-      if (a.lstm.activated) {
-        T* const activated = static_cast<T*>(a.lstm.activated) + gate;
-        store_wide<T, kLanes>(activated, cells.i, n);
-        store_wide<T, kLanes>(activated + hidden, cells.f, n);
-        store_wide<T, kLanes>(activated + 2 * hidden, cells.g, n);
-        store_wide<T, kLanes>(activated + 3 * hidden, cells.o, n);
-      }
-    });
+    }
   }
 }
 

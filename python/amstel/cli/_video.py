@@ -40,14 +40,16 @@ def open_clips(
     *,
     fps: float = 0.0,
     listed: bool | None = None,
+    boxes: Path | None = None,
 ) -> tuple[Any, list[Any]]:
     """The clips, or their features, and which of those that are listed or there cannot be read, said before the first
-    epoch. `listed`: whether the clips are those of the lists; None: where a split is asked for."""
+    epoch. `listed`: whether the clips are those of the lists; None: where a split is asked for. With `boxes` the clips
+    are those that this annotation of UCF101-24 has."""
     import warnings
 
     from amstel.apps.ranks import Outcome
     from amstel.apps.video import features
-    from amstel.data import ClipFolder, SplitClips
+    from amstel.data import UCF101, ClipFolder, SplitClips
 
     if listed is None:
         listed = split is not None
@@ -55,10 +57,19 @@ def open_clips(
             raise ValueError("--lists needs --split N")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # each is told in a line of its own
-        if features.is_folder(root):
+        if boxes is not None:
+            if features.is_folder(root):
+                raise ValueError(f"{root} holds features, which have no boxes: leave out --boxes")
+            if lists is not None:
+                raise ValueError(
+                    "--lists cannot be given with --boxes: the lists lie in ROOT or beside the boxes"
+                )
+            clips: Any = UCF101(root, boxes)
+            clips.fps = fps or None
+        elif features.is_folder(root):
             if lists is not None:
                 raise ValueError(f"{root} holds features, whose lists amstel video extract was given")
-            clips: Any = features.FeatureFolder(root)
+            clips = features.FeatureFolder(root)
         else:
             clips = SplitClips(root, lists, strict=strict) if listed else ClipFolder(root)
             clips.fps = fps or None

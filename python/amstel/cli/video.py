@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +37,7 @@ _OPTIONS: dict[str, Any] = {
     "optimizer": {"parser": values.choice(names.OPTIMIZERS), "help": ", ".join(names.OPTIMIZERS)},
     "learning_rate": {"parser": values.number(0), "help": "learning rate"},
     "dropout": {"parser": values.number(0, 1, below=True), "help": "dropout rate"},
+    "box_weight": {"parser": values.number(0), "help": "weight of --boxes in the loss"},
     "shift": {"parser": values.integer(0), "help": "augment: shift by up to X pixels"},
     "brightness": {"parser": values.number(0, 1, below=True), "help": "augment: scale brightness by 1 ± X"},
     "flip": {"parser": bool, "help": "augment: mirror horizontally"},
@@ -91,6 +94,15 @@ def train(
     ] = None,
     split: Split = None,
     lists: Lists = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            "--boxes",
+            metavar="PATH",
+            parser=values.there,
+            help="let attention learn from boxes of UCF101-24",
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="stop at a clip that cannot be read")] = False,
     precision: Precision = None,
     average: Average = None,
@@ -111,12 +123,17 @@ def train(
     before: dict[str, Any] = {}
     if split is not None and hold_out is not None:
         raise ValueError("--hold-out cannot be given with --split, whose test list is held out")
+    if boxes is not None:
+        given.setdefault("box_weight", 1.0)
+    elif given.get("box_weight"):
+        raise ValueError("--box-weight needs --boxes PATH")
     if resume:
         if given.keys() - {"epochs"} or backbone or plan or hold_out is not None or split or lists:
             raise ValueError("--resume keeps the settings of the checkpoint: change none but --epochs")
         settings = dataclasses.replace(network.load(checkpoint).settings, **given)
         before = read_record(record)
         split, lists = before.get("split"), before.get("lists") and Path(before["lists"])
+        boxes = before.get("boxes") and Path(before["boxes"])
     else:
         new([checkpoint, out / training.BEST], force)
         vgg = {"backbone": "vgg16", "frame_size": 224, **given}
@@ -130,7 +147,7 @@ def train(
         paper = extracted or backbone == "vgg16"
         settings = names.Settings(**vgg) if paper else names.Settings.from_scratch(**given)
     _files.distinct(out, root, argument="out")  # the next training would take it for a class
-    clips, wrong = open_clips(root, split, lists, strict, fps=settings.fps)
+    clips, wrong = open_clips(root, split, lists, strict, fps=settings.fps, boxes=boxes)
     if isinstance(clips, features.FeatureFolder):
         clips.fit(settings)
     if len(clips.classes) < 2:
@@ -148,7 +165,12 @@ def train(
     test = [i for i, name in enumerate(clips.names) if name in set(held)]
     rest = range(len(clips)) if split is None else clips.split(split)[0]
     known = [i for i in rest if i not in set(test)]
-    kept = {"held_out": held, "split": split, "lists": None if lists is None else str(lists)}
+    kept = {
+        "held_out": held,
+        "split": split,
+        "lists": None if lists is None else str(lists),
+        "boxes": None if boxes is None else str(boxes),
+    }
     state = None
     if isinstance(clips, features.FeatureFolder) and not resume:
         state = clips.backbone()
@@ -222,6 +244,18 @@ def predict(
             help=".gif or .mp4; for several videos a folder [default: here]",
         ),
     ] = None,
+    actors: Annotated[
+        int,
+        typer.Option(
+            "--actors", metavar="N", parser=values.positive, help="show up to N actors [default: 4]"
+        ),
+    ] = 4,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv", metavar="FILE", parser=values.writes(".csv"), help="write the boxes as a table"
+        ),
+    ] = None,
     force: Force = False,
     *,
     common: Common,
@@ -240,11 +274,13 @@ def predict(
         values.folder_to_write(str(output)).mkdir(parents=True, exist_ok=True)
     for target in targets:
         values.file_to_write(str(target))
-    new(targets, force)
+    if table is not None:
+        _files.distinct(table, checkpoint, *video, argument="csv")
+    new([*targets, table], force)
     with processes.group(common.device) as ranks:
         model = network.load(checkpoint).to(ranks.device)
         with common.progress(len(sources) if ranks.first else 0, "videos") as update:
-            outcomes = predict.files(model, sources, targets, ranks, update)
+            outcomes = predict.files(model, sources, targets, ranks, update, actors)
         if not ranks.first:
             return 0
     done = [outcome.value for outcome in outcomes if outcome.value is not None]
@@ -254,7 +290,14 @@ def predict(
             common.say(f"{record['input']}:")
         for name, probability in record["probabilities"].items():
             common.say(f"{name:{width}s} {100 * probability:5.1f} %")
+        if len(record["tubes"]) > 1:
+            common.say(f"{len(record['tubes'])} actors")
         common.say(f"wrote {record['output']}")
+    if table is not None:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(predict.table(done))
+        _files.write_text(table, text.getvalue())
+        common.say(f"wrote {table}")
     failed = report(outcomes, lambda number: str(sources[number]))
     common.write_json({"checkpoint": str(checkpoint), "videos": done, **failed})
     return 1 if failed else 0

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from amstel.cli import _localization
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
 from amstel.cli._family import Force, new, report
@@ -59,14 +60,53 @@ def evaluate(
             help="draw the confusion matrix",
         ),
     ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            "--boxes",
+            metavar="PATH",
+            parser=values.there,
+            help="test where: boxes of UCF101-24 (.pkl, .mat, .json, .xgtf)",
+        ),
+    ] = None,
+    intervals: Annotated[
+        Path | None,
+        typer.Option(
+            "--intervals",
+            metavar="DIR",
+            parser=values.folder_there,
+            help="test when: times of THUMOS14 (Diving_test.txt)",
+        ),
+    ] = None,
+    detections: Annotated[
+        Path | None,
+        typer.Option(
+            "--detections",
+            metavar="FILE",
+            parser=values.writes(".json", ".txt"),
+            help="write what --boxes (.json) or --intervals (.txt) found",
+        ),
+    ] = None,
     force: Force = False,
     *,
     common: Common,
 ) -> int:
     """Report the accuracy on clips or on an official test list.
 
-    Scores are averaged over the segments of a clip.
+    Scores are averaged over the segments of a clip. With --boxes or --intervals, report the mean average precision of
+    localization by the rules of UCF101-24 or THUMOS14 instead.
     """
+    if boxes is not None or intervals is not None:
+        for name, value in (("table", table), ("confusion", confusion)):
+            if value is not None:
+                raise ValueError(f"--{name} is of the accuracy: leave it out with --boxes and --intervals")
+        if len(checkpoint) > 1:
+            raise ValueError(f"--boxes and --intervals need one CHECKPOINT, got {len(checkpoint)}")
+        return _localization.run(
+            checkpoint[0], root, boxes, intervals, detections, segments, split, lists, force, common
+        )
+    if detections is not None:
+        raise ValueError("--detections needs --boxes or --intervals")
     from amstel import _files, _optional
     from amstel.apps.video import network
     from amstel.apps.video import table as tables

@@ -16,12 +16,18 @@ class Clip:
         label: number of its class.
         name: what to call it.
         boxes: float32 [T, 4], x1, y1, x2, y2 in pixels, NaN in frames without a box; None where none is known.
+        tubes: the same of every actor, float32 [A, T, 4], of which `boxes` is the first; None where none is known.
     """
 
     frames: Tensor
     label: int
     name: str
     boxes: Tensor | None = None
+    tubes: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.tubes is None and self.boxes is not None:
+            self.tubes = self.boxes[None]
 
     def __len__(self) -> int:
         return len(self.frames)

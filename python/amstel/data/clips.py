@@ -1,4 +1,4 @@
-"""Clips of actions: readers of folders, Weizmann, moving shapes and UCF101."""
+"""Clips of actions: readers of folders, Weizmann and moving shapes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import os
 import warnings
 from collections import Counter
 from pathlib import Path
-
-import numpy as np
-import torch
 
 from amstel._check import fail
 from amstel._optional import need
@@ -22,7 +19,6 @@ from amstel.media.reading import Frames, read
 
 __all__ = [
     "DIRECTIONS",
-    "UCF101",
     "Clip",
     "ClipFolder",
     "MovingShapes",
@@ -290,96 +286,3 @@ class MovingShapes(ClipFolder):
                 raise ValueError(f"{self.paths[index]} must have at least {end} frames, got {len(clip)}")
             clip.frames = clip.frames[first:end]
         return clip
-
-
-class UCF101(ClipFolder):
-    """Clips of UCF101 with the boxes of its 24-class subset, frame by frame.
-
-    The folder holds a JSON file {"Class/v_name": {"numf", "label", "annotations": [{"sf", "ef", "boxes_xywh"}]}},
-    boxes for the frames sf to ef - 1 counted from 0, and, in it or in folders of it, the videos v_name.avi. Those
-    of the JSON file whose video is not there are left out. A clip has the boxes of its first annotation (one
-    actor), NaN in frames outside it.
-
-    Args:
-        root: the folder; default: `video/ucf101_clip` in the environment's AMSTEL_DATA.
-
-    Raises:
-        FileNotFoundError: the folder does not exist, or it holds no JSON file or none of its videos.
-        ValueError: the JSON file is not as above, or boxes lie outside their video's frames.
-
-    Source: K. Soomro, A. Zamir, M. Shah, UCF101, 2012; boxes as corrected by S. Saha and G. Singh, 2016.
-
-    Example:
-        >>> clip = amstel.data.UCF101("ucf101_clip")[0]                        # doctest: +SKIP
-        >>> clip                                                               # doctest: +SKIP
-        Clip(BasketballDunk/v_BasketballDunk_g17_c03, label=0, frames=[74, 240, 320, 3], boxes)
-    """
-
-    def __init__(self, root: str | os.PathLike | None = None):
-        self.root = data_folder(root, "video/ucf101_clip", "UCF101")
-        files = visible(self.root, (".json",))
-        if not files:
-            raise FileNotFoundError(f"{self.root} must hold a JSON file with the boxes, got none")
-        self._file = files[0]
-        try:
-            self._tubes = {
-                name: [
-                    (
-                        int(tube["sf"]),
-                        int(tube["ef"]),
-                        np.array(tube["boxes_xywh"], np.float32).reshape(-1, 4),
-                    )
-                    for tube in entry["annotations"]
-                ]
-                for name, entry in json.loads(self._file.read_text()).items()
-            }
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"{self._file} must hold the boxes of UCF101's clips, got {type(error).__name__}: {error}"
-            ) from None
-        videos: dict[str, list[Path]] = {}
-        for path in sorted(self.root.rglob("*.avi"), key=natural):
-            if not path.name.startswith("."):
-                videos.setdefault(path.stem, []).append(path)
-        found = {name: _of_class(name, videos.get(name.split("/")[-1], [])) for name in sorted(self._tubes)}
-        self._names = [name for name, path in found.items() if path is not None]
-        if not self._names:
-            raise FileNotFoundError(
-                f"{self.root} must hold videos named in {self._file.name}, got none of them"
-            )
-        self.classes = sorted({name.split("/")[0] for name in self._names})
-        self.labels = [self.classes.index(name.split("/")[0]) for name in self._names]
-        self.paths = [path for path in found.values() if path is not None]
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._names)
-
-    def _keep(self, indices: list[int]) -> None:
-        super()._keep(indices)
-        self._names = [self._names[k] for k in indices]
-
-    def __getitem__(self, index: int) -> Clip:
-        clip = super().__getitem__(index)
-        if tubes := self._tubes[clip.name]:
-            first, end, xywh = tubes[0]
-            if not 0 <= first <= end <= len(clip) or len(xywh) != end - first:
-                raise ValueError(
-                    f"{self._file}: the {len(xywh)} boxes of {clip.name} must be for frames within 0..{len(clip)}, "
-                    f"got {first}..{end}"
-                )
-            clip.boxes = torch.full((len(clip), 4), float("nan"))
-            clip.boxes[first:end] = torch.from_numpy(
-                np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
-            )
-        return clip
-
-
-def _of_class(name: str, paths: list[Path]) -> Path | None:
-    """Of the videos of a name the one in the folder of its class, where several folders have one."""
-    if len(paths) < 2:
-        return paths[0] if paths else None
-    own = [path for path in paths if path.parent.name == name.split("/")[0]]
-    if len(own) != 1:
-        raise ValueError(f"{name} must be one video, got {', '.join(map(str, paths))}")
-    return own[0]

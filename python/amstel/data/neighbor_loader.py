@@ -100,7 +100,7 @@ class NeighborLoader(Loader):
                 "device": device,
             },
         )
-        self.fanouts = _fanouts(fanouts)
+        self.fanouts = fanouts_of(fanouts)
         self.batch_size = _check.integer("batch_size", batch_size, 1)
         self.replace = _check.flag("replace", replace)
         self.drop_last = _check.flag("drop_last", drop_last)
@@ -153,7 +153,8 @@ class NeighborLoader(Loader):
         return NodeBatch(layers, nodes, nodes[: len(seeds)], x, y, number)
 
 
-def _fanouts(value: Any) -> tuple[int, ...]:
+def fanouts_of(value: Any) -> tuple[int, ...]:
+    """Checked."""
     expected = "one or more integers, each >= 1 or -1 for all neighbors"
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         try:

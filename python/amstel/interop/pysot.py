@@ -1,5 +1,9 @@
 """`SINTTracker` behind the interface of pysot's trackers, for its `tools/test.py` and toolkit; pysot is not needed.
 
+pysot's `tools/test.py` gives a tracker the first box half a pixel to the right and below of the true one, x + w / 2 -
+(w - 1) / 2, and compares what comes back with the true ones: its own trackers take the middle of a box to be x + (w - 1) / 2
+when they begin and x + w / 2 later. There, write `Tracker(init_offset=0.5)`; without it all boxes are half a pixel off.
+
 Example:
     >>> tracker = amstel.interop.pysot.Tracker()                               # doctest: +SKIP
     >>> tracker.init(cv2.imread("0001.jpg"), [121, 81, 40, 60])                # doctest: +SKIP
@@ -21,13 +25,15 @@ class Tracker:
     Args:
         tracker: default: `SINTTracker()`.
         origin: number of the first pixel in the data set's boxes: 1, as OTB, LaSOT and UAV have it, or 0.
+        init_offset: by how much x and y of the box given to `init` are too large: 0.5 for `tools/test.py`.
     """
 
-    def __init__(self, tracker: SINTTracker | None = None, origin: int = 1):
+    def __init__(self, tracker: SINTTracker | None = None, origin: int = 1, init_offset: float = 0.0):
         self.tracker, self.shift = tracker or SINTTracker(), np.array([origin, origin, 0, 0])
+        self.offset = np.array([init_offset, init_offset, 0, 0])
 
     def init(self, image: np.ndarray, bbox: Any) -> None:
-        self.tracker.init(_rgb(image), np.asarray(bbox, dtype=np.float64) - self.shift)
+        self.tracker.init(_rgb(image), np.asarray(bbox, dtype=np.float64) - self.offset - self.shift)
 
     def track(self, image: np.ndarray) -> dict[str, Any]:
         box = self.tracker.update(_rgb(image)) + self.shift

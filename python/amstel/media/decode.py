@@ -14,6 +14,7 @@ from amstel._optional import need
 from amstel.media.images import on_black
 
 _PQ, _HLG = 16, 18  # transfer functions of HDR, in FFmpeg's numbers
+_UNKNOWN = 2
 
 
 def _av() -> Any:
@@ -23,6 +24,12 @@ def _av() -> Any:
 def location(path: str | os.PathLike) -> str:
     """The name as FFmpeg takes it, to which `a:b.mp4` alone would be the protocol `a`."""
     return f"file:{os.fspath(path)}"
+
+
+def matrix(height: int, width: int) -> int:
+    """The matrix from R'G'B' to Y'CbCr of a video that names none, in FFmpeg's numbers: as players take it, that of
+    BT.709 (1) where it is larger than standard television was, else that of BT.601 (5)."""
+    return 1 if width >= 1280 or height > 576 else 5
 
 
 class Video:
@@ -165,6 +172,8 @@ class _Turn:
         self.path, self._warned = path, False
 
     def __call__(self, frame: Any) -> np.ndarray:
+        if frame.colorspace == _UNKNOWN and frame.color_trc not in (_PQ, _HLG) and not frame.format.is_rgb:
+            frame.colorspace = matrix(frame.height, frame.width)
         if frame.color_trc in (_PQ, _HLG):
             from amstel.media import hdr
 
@@ -174,10 +183,10 @@ class _Turn:
         else:
             array = frame.to_ndarray(format="rgb24")
         # The matrix maps (x, y) of the file to (a x + c y, b x + d y) on the screen, all in units of 2^16.
-        matrix = next((bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
-        if matrix is None:
+        shown = next((bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+        if shown is None:
             return array
-        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5] / 65536
+        a, b, _, c, d = np.frombuffer(shown, np.int32)[:5] / 65536
         if abs(b) < 0.01 and abs(c) < 0.01 and a and d:
             across, down = a < 0, d < 0
         elif abs(a) < 0.01 and abs(d) < 0.01 and b and c:

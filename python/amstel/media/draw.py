@@ -18,6 +18,8 @@ from amstel.media import _arguments, fonts
 
 # The colors of a box found and of the true one, and the way from no attention to all of it: lightness grows.
 FOUND, TRUTH = (86, 200, 255), (255, 255, 255)
+# One for each actor, and again from the first.
+ACTORS = (FOUND, (255, 170, 60), (130, 235, 110), (255, 120, 200))
 HEAT = np.array([(20, 10, 70), (110, 20, 130), (205, 50, 90), (250, 130, 30), (255, 235, 90)], np.float32)
 
 
@@ -49,12 +51,13 @@ def annotate(
     """Annotated frames: attention as heat, the predicted box, the true box, and a line of text below.
 
     The heat of a frame covers the range of its attention; a uniform map shows none. The predicted box is drawn in
-    light blue, the true one dashed in white.
+    light blue, those of further actors in other colors, the true ones dashed in white.
 
     Args:
         frames: uint8 [T, H, W, 3].
         attention: maps [T, h, w] of any scale and size.
-        boxes: found boxes [T, 4] in pixels of `frames`; a row with NaN is left out.
+        boxes: found boxes [T, 4] in pixels of `frames`, or those of several actors [A, T, 4]; a row with NaN is left
+            out.
         truth: true boxes, alike.
         caption: one line of text for all frames, or one per frame.
         scale: whole number by which to enlarge; default: the least that makes the shorter side 256 pixels, but not
@@ -82,8 +85,8 @@ def annotate(
     for argument, value in (("boxes", boxes), ("truth", truth)):
         if value is not None:
             _arguments.boxes(argument, value)
-            if value.shape != (count, 4):
-                fail(argument, f"[{count}, 4]", value)
+            if value.shape[-2:] != (count, 4) or value.dim() > 3:
+                fail(argument, f"[{count}, 4] or [actors, {count}, 4]", value)
     captions = [caption] * count if isinstance(caption, str) else list(caption or [""] * count)
     if len(captions) != count:
         raise ValueError(f"`caption` must be one line or {count}, got {len(captions)}")
@@ -109,12 +112,13 @@ def annotate(
         picture = image.new("RGB", pictures.shape[2:0:-1], (24, 24, 24))
         picture.paste(image.fromarray(large))
         draw = drawing.Draw(picture)
-        for which, color, dashed in ((truth, TRUTH, True), (boxes, FOUND, False)):
-            if which is not None and not which[t].isnan().any():
-                # Inside the picture, so that no line is cut off.
-                inset = torch.tensor([size[0] - 1, size[1] - 1]) - line // 2
-                ends = (which[t].cpu() * scale).view(2, 2).minimum(inset).clamp(min=line // 2)
-                _draw_box(draw, ends.view(4).tolist(), color, line, dashed)
+        for which, colors, dashed in ((truth, (TRUTH,), True), (boxes, ACTORS, False)):
+            for k, tube in enumerate(() if which is None else which.reshape(-1, count, 4)):
+                if not tube[t].isnan().any():
+                    # Inside the picture, so that no line is cut off.
+                    inset = torch.tensor([size[0] - 1, size[1] - 1]) - line // 2
+                    ends = (tube[t].cpu() * scale).view(2, 2).minimum(inset).clamp(min=line // 2)
+                    _draw_box(draw, ends.view(4).tolist(), colors[k % len(colors)], line, dashed)
         y = size[1] + row // 4
         if any(captions):
             draw.text((text // 2, y), captions[t], fill=(240, 240, 240), font=font)

@@ -107,11 +107,73 @@ def read(path: str | os.PathLike) -> np.ndarray:
         ImportError: the extra [video] is missing.
     """
     path = Path(path)
+    if _is_deep(path):
+        return next(_deep_pages(path))
     with _opened(path) as image:
         try:
             return rgb(_upright(image), image)
         except Exception as error:
             raise _unreadable(path, error) from None
+
+
+def _is_deep(path: Path) -> bool:
+    """Whether this is a TIFF that Pillow cannot open, such as color of floating point."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+                return False
+        with _pillow().open(path):
+            return False
+    except OSError:  # Pillow's error for a file that it cannot open is one too
+        return path.is_file()
+    except Exception:
+        return False
+
+
+def _deep_pages(path: Path) -> Iterator[np.ndarray]:
+    """The pages of a TIFF as tifffile reads them: uint8 [H, W, 3]; floating point is taken to be in [0, 1]."""
+    from amstel.media import pictures
+
+    tifffile = need("tifffile", extra="restore", purpose="TIFF of this kind")
+    try:
+        with tifffile.TiffFile(path) as file:
+            pages = [page for page in file.pages if not page.is_reduced] or [file.pages[0]]
+            for page in pages:
+                if page.photometric not in (0, 1, 2) or page.dtype is None or page.dtype.kind not in "uf":
+                    raise ValueError(f"a page of {page.dtype} and photometric {page.photometric}")
+                yield _levels(pictures.upright(pictures.samples(page), int(page.tags.valueof(274, 1))))
+    except Exception as error:
+        raise _unreadable(path, error) from None
+
+
+def _deep_count(path: Path) -> int:
+    tifffile = need("tifffile", extra="restore", purpose="TIFF of this kind")
+    try:
+        with tifffile.TiffFile(path) as file:
+            return max(1, sum(not page.is_reduced for page in file.pages))
+    except Exception as error:
+        raise _unreadable(path, error) from None
+
+
+def _levels(data: np.ndarray) -> np.ndarray:
+    """Samples [H, W] or [H, W, 2, 3 or 4] of floating point or 8 or 16 bits: uint8 [H, W, 3], alpha laid on black."""
+    if data.dtype.kind == "f":
+        if not np.isfinite(data).all() or data.min() < 0 or data.max() > 1:
+            raise ValueError(
+                f"floating point in [{data.min():g}, {data.max():g}], where white is 1 and black 0"
+            )
+        top = 1.0
+    elif data.dtype.itemsize > 2:
+        raise ValueError(f"{8 * data.dtype.itemsize} bits, whose white is not known")
+    else:
+        top = float(np.iinfo(data.dtype).max)
+    data = np.rint(data.astype(np.float64) * (255 / top)).astype(np.uint8)
+    if data.ndim == 2:
+        return _gray(data)
+    if data.shape[-1] in (2, 4):
+        rgba = np.concatenate([np.broadcast_to(data[..., :-1], (*data.shape[:2], 3)), data[..., -1:]], -1)
+        return on_black(rgba)
+    return np.ascontiguousarray(data)
 
 
 class Animation:
@@ -134,10 +196,15 @@ class Animation:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
+        self.path, self.mark, self._whole = Path(path), None, True
+        self._deep = _is_deep(self.path)
+        if self._deep:
+            self._pages = list(range(_deep_count(self.path)))
+            self.count = len(self._pages)
+            return
         with _opened(self.path) as image:
             self.mark = image.info.get("amstel") if isinstance(image.info.get("amstel"), str) else None
-            self._pages, self._whole = [0], True
+            self._pages = [0]
             if image.format == "TIFF":
                 self._pages, self._whole = _tiff_pages(image)
             elif image.format in _ANIMATED:
@@ -150,6 +217,9 @@ class Animation:
         self.count = len(self._pages)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, float | None]]:
+        if self._deep:
+            yield from ((frame, None) for frame in _deep_pages(self.path))
+            return
         with _opened(self.path) as image:
             for number, page in enumerate(self._pages):
                 try:
@@ -176,6 +246,8 @@ class Animation:
 
     def seconds(self) -> list[float | None]:
         """How long each frame is shown, without its pixels where the format has them apart."""
+        if self._deep:
+            return [None] * self.count
         with _opened(self.path) as image:
             found: list[float | None] = []
             for page in self._pages:

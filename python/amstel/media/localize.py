@@ -1,8 +1,9 @@
-"""Attention maps to boxes: where an action happens, smoothed over time."""
+"""Attention maps to boxes: where an action happens, of one actor or of several, smoothed over time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,60 +68,211 @@ def localize(
         tensor([[50., 30., 60., 40.],
                 [50., 30., 60., 40.]])
     """
-    tensor("attention", attention, "a floating tensor [T, h, w]")
-    if attention.dim() != 3 or not attention.numel() or not attention.is_floating_point():
-        fail("attention", "a floating tensor [T, h, w] with at least one frame", attention)
-    height, width = _size(frame_size)
+    size, span = _checked(attention, frame_size, span)
+    previous = None
+    if initial is not None:
+        previous = torch.as_tensor(initial, dtype=torch.float64).cpu()
+        if previous.shape != (4,) or not previous.isfinite().all():
+            fail("initial", "a box (x1, y1, x2, y2)", initial)
+    found = list(candidates(attention, size, sigma, threshold))
+    return follow(found, size, span, split, previous).to(attention.device)
+
+
+def localize_actors(
+    attention: Tensor,
+    frame_size: Sequence[int],
+    *,
+    sigma: float | None = None,
+    threshold: float = 0.5,
+    span: int = 9,
+    most: int = 4,
+    gap: int = 5,
+    shortest: int | None = None,
+    weakest: float = 0.1,
+) -> tuple[Tensor, Tensor]:
+    """Localize several actors: a tube for each, from attention maps alone, smoothed over time.
+
+    The candidates of a frame are those of `localize`. A tube goes on in the candidate that overlaps its last box,
+    pairs by falling intersection over union; a candidate that overlaps none begins a new tube. A tube that finds
+    nothing in more than `gap` frames ends, and in shorter gaps its boxes are interpolated linearly.
+
+    Args:
+        attention, frame_size, sigma, threshold: as in `localize`.
+        span: frames in the regression that smooths each tube; 1 leaves it out.
+        most: how many tubes to give at most, those with the greatest score.
+        gap: frames in which a tube may find nothing.
+        shortest: tubes of fewer frames are left out; default: a tenth of all frames, at least 1.
+        weakest: tubes with less than this share of the greatest score are left out; in [0, 1].
+
+    Returns:
+        tubes float32 [A, T, 4], by falling score: x1, y1, x2, y2 in pixels, inside the frame, NaN in frames outside the
+        tube; and their scores [A] in (0, 1]: the share of the attention of all candidates of all frames that they took.
+        A is 0 where every map is the same everywhere, or no tube is long enough.
+
+    Raises:
+        As `localize`.
+
+    Example:
+        >>> maps = torch.zeros(3, 7, 7)
+        >>> maps[:, 3, 5], maps[:, 1, 1] = 1.0, 0.8
+        >>> tubes, scores = amstel.video.localize_actors(maps, (70, 70), sigma=0)
+        >>> tubes[:, 0]
+        tensor([[50., 30., 60., 40.],
+                [10., 10., 20., 20.]])
+    """
+    size, span = _checked(attention, frame_size, span)
+    most, gap = _arguments.integer("most", most), _arguments.integer("gap", gap, 0)
+    if shortest is not None:
+        shortest = _arguments.integer("shortest", shortest)
+    if _arguments.number("weakest", weakest, positive=False) > 1:
+        fail("weakest", "in [0, 1]", weakest)
+    found = list(candidates(attention, size, sigma, threshold))
+    tubes, scores = link(found, size, span, most, gap, shortest, weakest)
+    return tubes.to(attention.device), scores.to(attention.device)
+
+
+#: What may be an actor in one frame: boxes float64 [n, 4] and the attention inside each [n]; None in a uniform map.
+Candidates = tuple[Tensor, Tensor] | None
+
+
+def candidates(
+    attention: Tensor, size: tuple[int, int], sigma: float | None = None, threshold: float = 0.5
+) -> Iterator[Candidates]:
+    """Of each frame the parts of its map that hang together above the threshold; see `localize`."""
+    height, width = size
     if sigma is not None:
         _arguments.number("sigma", sigma, positive=False)
     _arguments.number("threshold", threshold, positive=False)
     if threshold > 1:
         fail("threshold", "in [0, 1]", threshold)
-    _arguments.integer("span", span)
     maps = attention.detach().to("cpu", torch.float64)
     if not maps.isfinite().all() or (maps < 0).any():
         raise ValueError("`attention` must be finite and not negative, got NaN, infinite or negative values")
-    previous, starts = None, []
-    if initial is not None:
-        previous = torch.as_tensor(initial, dtype=torch.float64).cpu()
-        if previous.shape != (4,) or not previous.isfinite().all():
-            fail("initial", "a box (x1, y1, x2, y2)", initial)
-
     ndimage = need("scipy.ndimage", extra="video", purpose="amstel.video.localize")
     rows, columns = maps.shape[1:]
     blur = (height / rows / 2, width / columns / 2) if sigma is None else (sigma, sigma)
     # Enlarging and the Gaussian are linear, in one direction and then in the other: two matrices do both.
     down, across = (
-        ndimage.gaussian_filter1d(_enlarging(n, size), b, axis=0, mode="nearest")
+        ndimage.gaussian_filter1d(_enlarging(n, side), b, axis=0, mode="nearest")
         if b
-        else _enlarging(n, size)
-        for n, size, b in ((rows, height, blur[0]), (columns, width, blur[1]))
+        else _enlarging(n, side)
+        for n, side, b in ((rows, height, blur[0]), (columns, width, blur[1]))
     )
-    boxes = torch.tensor([0.0, 0.0, width, height], dtype=torch.float64).repeat(len(maps), 1)
-    for t, small in enumerate(maps):
+    for small in maps:
         low, high = small.min(), small.max()
         if high - low <= 1e-5 * high:
+            yield None
             continue
         # To 0..1 first: in the tail of a softmax the values can be too small for the filter.
         scaled = ((small - low) / (high - low)).numpy()
         large = down @ scaled @ across.T
         low, high = large.min(), large.max()
         if high == low:
+            yield None
             continue
         label, count = ndimage.label(large >= low + threshold * (high - low), np.ones((3, 3)))
-        found = torch.tensor(
-            [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(label)], dtype=torch.float64
-        )
-        overlap = torch.zeros(count) if previous is None else iou(found, previous)
+        boxes = [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(label)]
+        inside = ndimage.sum_labels(large, label, np.arange(1, count + 1))
+        yield torch.tensor(boxes, dtype=torch.float64), torch.as_tensor(inside, dtype=torch.float64)
+
+
+def follow(
+    found: Sequence[Candidates],
+    size: tuple[int, int],
+    span: int = 9,
+    split: bool = True,
+    previous: Tensor | None = None,
+) -> Tensor:
+    """One box per frame: `localize` of what `candidates` gave."""
+    height, width = size
+    starts = []
+    boxes = torch.tensor([0.0, 0.0, width, height], dtype=torch.float64).repeat(len(found), 1)
+    for t, frame in enumerate(found):
+        if frame is None:
+            continue
+        choice, inside = frame
+        overlap = torch.zeros(len(choice)) if previous is None else iou(choice, previous)
         if not overlap.any():
             starts.append(t)
-            overlap = torch.as_tensor(ndimage.sum_labels(large, label, np.arange(1, count + 1)))
-        boxes[t] = previous = found[overlap.argmax()]
+            overlap = inside
+        boxes[t] = previous = choice[overlap.argmax()]
     tracks = boxes.tensor_split(starts) if split else (boxes,)
-    boxes = torch.cat([_smooth(track, span) for track in tracks])
+    return _inside(torch.cat([_smooth(track, span) for track in tracks]), size)
+
+
+def link(
+    found: Sequence[Candidates],
+    size: tuple[int, int],
+    span: int = 9,
+    most: int = 4,
+    gap: int = 5,
+    shortest: int | None = None,
+    weakest: float = 0.1,
+) -> tuple[Tensor, Tensor]:
+    """Tubes and their scores: `localize_actors` of what `candidates` gave."""
+    tracks: list[tuple[list[int], list[Tensor], list[Tensor]]] = []  # frames, boxes, attention inside
+    total = torch.zeros((), dtype=torch.float64)
+    for t, frame in enumerate(found):
+        if frame is None:
+            continue
+        boxes, inside = frame
+        total = total + inside.sum()
+        going = [track for track in tracks if t - track[0][-1] <= gap + 1]
+        free = set(range(len(boxes)))
+        if going:
+            overlap = iou(torch.stack([track[1][-1] for track in going])[:, None], boxes)
+            for _ in range(min(overlap.shape)):
+                best = int(overlap.argmax())
+                k, n = divmod(best, len(boxes))
+                if overlap[k, n] <= 0:
+                    break
+                _append(going[k], t, boxes[n], inside[n])
+                free.discard(n)
+                overlap[k], overlap[:, n] = -1, -1
+        for n in sorted(free):
+            tracks.append(([t], [boxes[n]], [inside[n]]))
+    if shortest is None:
+        shortest = max(1, len(found) // 10)
+    mass = [float(sum(track[2]) / total) for track in tracks]
+    good = [k for k, track in enumerate(tracks) if len(track[0]) >= shortest]
+    good = [k for k in good if mass[k] >= weakest * max(mass[j] for j in good)]
+    good = sorted(good, key=lambda k: -mass[k])[:most]
+    tubes = torch.full((len(good), len(found), 4), float("nan"))
+    for tube, k in zip(tubes, good, strict=True):
+        frames, boxes, _ = tracks[k]
+        tube[frames[0] : frames[-1] + 1] = _inside(_smooth(_filled(frames, boxes), span), size)
+    return tubes, torch.tensor([mass[k] for k in good])
+
+
+def _append(track: tuple[list[int], list[Tensor], list[Tensor]], *what: Any) -> None:
+    for part, value in zip(track, what, strict=True):
+        part.append(value)
+
+
+def _filled(frames: Sequence[int], boxes: Sequence[Tensor]) -> Tensor:
+    """Boxes of all frames from the first to the last, those between interpolated."""
+    known, wanted = torch.tensor(frames), torch.arange(frames[0], frames[-1] + 1)
+    after = torch.searchsorted(known, wanted)
+    before = (after - 1).clamp(min=0)
+    before = torch.where(known[after] == wanted, after, before)
+    share = (wanted - known[before]) / (known[after] - known[before]).clamp(min=1)
+    all_boxes = torch.stack(list(boxes))
+    return torch.lerp(all_boxes[before], all_boxes[after], share.double()[:, None])
+
+
+def _inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Inside the frame, at least one pixel wide and high."""
+    height, width = size
     x1, y1 = boxes[:, 0].clamp(0, width - 1), boxes[:, 1].clamp(0, height - 1)
     x2, y2 = boxes[:, 2].clamp(max=width).maximum(x1 + 1), boxes[:, 3].clamp(max=height).maximum(y1 + 1)
-    return torch.stack([x1, y1, x2, y2], dim=1).float().to(attention.device)
+    return torch.stack([x1, y1, x2, y2], dim=1).float()
+
+
+def _checked(attention: Tensor, frame_size: Sequence[int], span: int) -> tuple[tuple[int, int], int]:
+    tensor("attention", attention, "a floating tensor [T, h, w]")
+    if attention.dim() != 3 or not attention.numel() or not attention.is_floating_point():
+        fail("attention", "a floating tensor [T, h, w] with at least one frame", attention)
+    return _size(frame_size), _arguments.integer("span", span)
 
 
 def _enlarging(count: int, size: int) -> np.ndarray:

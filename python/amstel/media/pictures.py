@@ -242,12 +242,12 @@ def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
             plain = page.photometric in (0, 1, 2) and page.bitspersample in (8, 16, 32, 64)
             if not plain or not (deep or page.dtype == np.uint8) or (not deep and page.compression in (6, 7)):
                 return None
-            return _samples(page), int(page.tags.valueof(274, 1)), _of_tags(page)
+            return samples(page), int(page.tags.valueof(274, 1)), _of_tags(page)
     except tifffile.TiffFileError as error:
         raise OSError("tifffile cannot read it") from error
 
 
-def _samples(page: Any) -> np.ndarray:
+def samples(page: Any) -> np.ndarray:
     """[H, W], or [H, W, 2, 3 or 4] with color and alpha last."""
     try:
         data = page.asarray()

@@ -1,4 +1,4 @@
-"""Scores of detections: recall and average precision at thresholds of overlap."""
+"""Scores of detections: recall and average precision at thresholds of overlap, by the rules of three benchmarks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from torch import Tensor
 
 from amstel._check import fail, tensor
 from amstel.media import _arguments
+
+#: How detections are matched to what is true, and what is made of it; see `mean_average_precision`.
+PROTOCOLS = ("voc", "ucf101-24", "thumos14")
 
 
 def recall(iou: Tensor, thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5)) -> Tensor:
@@ -31,15 +34,38 @@ def recall(iou: Tensor, thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5))
     return torch.stack([(iou >= threshold).double().mean() for threshold in thresholds]).float()
 
 
-def average_precision(scores: Tensor, correct: Tensor, num_truths: int) -> float:
+def interval_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of intervals (begin, end), pair by pair: [..., 2] and [..., 2] to [...], in [0, 1].
+
+    The leading dimensions broadcast. An interval without length overlaps nothing.
+
+    Example:
+        >>> amstel.video.interval_iou(torch.tensor([0.0, 2.0]), torch.tensor([[1.0, 3.0], [2.0, 4.0]]))
+        tensor([0.3333, 0.0000])
+    """
+    for argument, value in (("a", a), ("b", b)):
+        tensor(argument, value, "a floating tensor [..., 2]")
+        if value.dim() < 1 or value.shape[-1] != 2 or not value.is_floating_point():
+            fail(argument, "a floating tensor [..., 2]", value)
+    common = (torch.minimum(a[..., 1], b[..., 1]) - torch.maximum(a[..., 0], b[..., 0])).clamp(min=0)
+    lengths = (a[..., 1] - a[..., 0]).clamp(min=0) + (b[..., 1] - b[..., 0]).clamp(min=0)
+    return torch.where(common == 0, common, common / (lengths - common))
+
+
+def average_precision(
+    scores: Tensor, correct: Tensor, num_truths: int, *, interpolated: bool = True
+) -> float:
     """Area under the curve of precision over recall, all points, as PASCAL VOC has it since 2010.
 
-    Precision is first made to fall: at each recall the best precision at that recall or above.
+    Precision is first made to fall: at each recall the best precision at that recall or above. With
+    `interpolated=False` it is the sum of the precisions at each detection that is right, over `num_truths`, as
+    THUMOS14 has it.
 
     Args:
         scores: confidence of each detection [D]; equal ones keep their order.
         correct: whether it is right [D], bool; each truth can make one detection right.
         num_truths: how many there are to find.
+        interpolated: see above.
 
     Example:
         >>> amstel.video.average_precision(torch.tensor([0.9, 0.8, 0.7]), torch.tensor([True, False, True]), 2)
@@ -54,8 +80,9 @@ def average_precision(scores: Tensor, correct: Tensor, num_truths: int) -> float
     _arguments.integer("num_truths", num_truths)
     right = correct[scores.argsort(descending=True, stable=True)].double()
     precision = right.cumsum(0) / torch.arange(1, len(right) + 1, device=right.device)
-    best = precision.flip(0).cummax(0).values.flip(0) if len(right) else precision
-    return float((best * right).sum() / num_truths)
+    if interpolated and len(right):
+        precision = precision.flip(0).cummax(0).values.flip(0)
+    return float((precision * right).sum() / num_truths)
 
 
 def mean_average_precision(
@@ -64,11 +91,20 @@ def mean_average_precision(
     iou: Tensor,
     truth_classes: Tensor,
     thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5),
+    *,
+    protocol: str = "voc",
+    ignored: Tensor | None = None,
 ) -> Tensor:
-    """Mean over classes of the average precision of detections, boxes or tubes: one value per threshold.
+    """Mean over classes of the average precision of detections, boxes, tubes or intervals: one value per threshold.
 
-    By falling score, a detection is right if the truth of its class that it overlaps best overlaps it by at least
-    the threshold and was not found before. A class without truth does not count.
+    A class without truth does not count. Which detections are right, by `protocol`:
+
+    - "voc": by falling score, a detection is right if the truth of its class that it overlaps best overlaps it by at
+      least the threshold and was not found before;
+    - "ucf101-24", video mAP: by falling score, a detection takes that of the truths of its class not found before that
+      it overlaps best, if by more than the threshold;
+    - "thumos14": each truth, in order, takes the detection of its class not yet taken that it overlaps best, if by more
+      than the threshold; the others count as wrong unless they are `ignored`. Precision is not interpolated.
 
     Args:
         scores: confidence of each detection [D].
@@ -76,14 +112,19 @@ def mean_average_precision(
         iou: overlap of each detection with each truth [D, G], 0 between different videos.
         truth_classes: class of each truth [G], int64, G >= 1.
         thresholds: numbers in [0, 1].
+        protocol: see above.
+        ignored: detections [D], bool, that do not count where they are wrong: in THUMOS14 those that overlap an
+            ambiguous part of their video.
 
     Returns:
         float32 [len(thresholds)].
 
     Raises:
-        ValueError: shapes that do not fit, NaN, or no truth.
+        ValueError: shapes that do not fit, NaN, no truth, or another protocol.
 
-    Source: M. Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010 (devkit of 2010 on).
+    Source: M. Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010 (devkit of 2010 on); the
+    evaluation that comes with the corrected annotations of UCF101-24 (S. Saha and G. Singh, 2016); TH14evalDet of the
+    THUMOS Challenge 2014.
 
     Example:
         >>> scores, classes = torch.tensor([0.9, 0.8]), torch.tensor([0, 0])
@@ -91,6 +132,23 @@ def mean_average_precision(
         >>> amstel.video.mean_average_precision(scores, classes, iou, torch.tensor([0]), (0.2, 0.5))
         tensor([1.0000, 0.5000])
     """
+    found = average_precisions(
+        scores, classes, iou, truth_classes, thresholds, protocol=protocol, ignored=ignored
+    )
+    return torch.tensor([sum(values) / len(values) for values in zip(*found.values(), strict=True)])
+
+
+def average_precisions(
+    scores: Tensor,
+    classes: Tensor,
+    iou: Tensor,
+    truth_classes: Tensor,
+    thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5),
+    *,
+    protocol: str = "voc",
+    ignored: Tensor | None = None,
+) -> dict[int, list[float]]:
+    """The average precision of each class that has a truth, a value per threshold; as `mean_average_precision`."""
     for argument, value in (("scores", scores), ("classes", classes), ("truth_classes", truth_classes)):
         tensor(argument, value, "a vector")
         if value.dim() != 1:
@@ -102,18 +160,60 @@ def mean_average_precision(
         fail("truth_classes", "not empty", truth_classes)
     if iou.shape != (len(scores), len(truth_classes)) or iou.isnan().any():
         fail("iou", f"[{len(scores)}, {len(truth_classes)}] without NaN", iou)
-    result = []
-    for threshold in thresholds:
-        values = []
-        for label in truth_classes.unique().tolist():
-            own, truths = classes == label, truth_classes == label
-            order = scores[own].argsort(descending=True, stable=True)
-            best, which = iou[own][:, truths][order].max(1)
-            correct, taken = torch.zeros(len(order), dtype=torch.bool), set()
-            for d, (overlap, truth) in enumerate(zip(best.tolist(), which.tolist(), strict=True)):
-                if overlap >= threshold and truth not in taken:
-                    correct[d] = True
-                    taken.add(truth)
-            values.append(average_precision(scores[own][order].cpu(), correct, int(truths.sum())))
-        result.append(sum(values) / len(values))
-    return torch.tensor(result)
+    if protocol not in PROTOCOLS:
+        fail("protocol", f"one of {', '.join(PROTOCOLS)}", protocol)
+    if ignored is None:
+        ignored = torch.zeros(len(scores), dtype=torch.bool)
+    tensor("ignored", ignored, "a bool tensor [D]")
+    if ignored.shape != scores.shape or ignored.dtype != torch.bool:
+        fail("ignored", f"bool {list(scores.shape)} as `scores`", ignored)
+    match = {"voc": _best, "ucf101-24": _best_left, "thumos14": _of_truths}[protocol]
+    found: dict[int, list[float]] = {}
+    for label in truth_classes.unique().tolist():
+        own, truths = (classes == label).cpu(), (truth_classes == label).cpu()
+        order = scores.cpu()[own].argsort(descending=True, stable=True)
+        ranked, overlaps = scores.cpu()[own][order], iou.cpu()[own][:, truths][order]
+        counts = ~ignored.cpu()[own][order]
+        found[label] = []
+        for threshold in thresholds:
+            correct = match(overlaps, threshold)
+            kept = correct | counts
+            found[label].append(
+                average_precision(
+                    ranked[kept], correct[kept], int(truths.sum()), interpolated=protocol != "thumos14"
+                )
+            )
+    return found
+
+
+def _best(overlaps: Tensor, threshold: float) -> Tensor:
+    """Which detections [D], by falling score, are right by the rule of PASCAL VOC; overlaps [D, G]."""
+    correct, taken = torch.zeros(len(overlaps), dtype=torch.bool), set()
+    best, which = overlaps.max(1)
+    for d, (overlap, truth) in enumerate(zip(best.tolist(), which.tolist(), strict=True)):
+        if overlap >= threshold and truth not in taken:
+            correct[d] = True
+            taken.add(truth)
+    return correct
+
+
+def _best_left(overlaps: Tensor, threshold: float) -> Tensor:
+    """The same by the rule of UCF101-24."""
+    correct, left = torch.zeros(len(overlaps), dtype=torch.bool), overlaps.clone()
+    for d in range(len(left)):
+        overlap, truth = left[d].max(0)
+        if overlap > threshold:
+            correct[d] = True
+            left[:, truth] = -1
+    return correct
+
+
+def _of_truths(overlaps: Tensor, threshold: float) -> Tensor:
+    """The same by the rule of THUMOS14."""
+    correct, left = torch.zeros(len(overlaps), dtype=torch.bool), overlaps.clone()
+    for truth in range(left.shape[1] if len(left) else 0):
+        overlap, d = left[:, truth].max(0)
+        if overlap > threshold:
+            correct[d] = True
+            left[d] = -1
+    return correct

@@ -16,7 +16,7 @@ from amstel import _files
 from amstel._check import describe, fail
 from amstel._optional import need
 from amstel.media import _arguments, gif
-from amstel.media.decode import location
+from amstel.media.decode import location, matrix
 
 _TICKS = 90000  # a second, the clock of MPEG
 
@@ -164,7 +164,13 @@ class VideoWriter:
                         }  # of equal size and quality here, in half the time
                         stream.options = fast if codec == "libx264" else {"qscale": "2"}
                         stream.codec_context.time_base = Fraction(1, _TICKS)
+                        stream.codec_context.colorspace = matrix(*even.shape[:2])
+                        stream.codec_context.color_range = 1  # 16 to 235
                     frame = av.VideoFrame.from_ndarray(even, format="rgb24")
+                    colors = {"dst_colorspace": matrix(*even.shape[:2]), "dst_color_range": 1}
+                    frame = frame.reformat(format="yuv420p", **colors)
+                    # What the numbers mean is said, or players guess.
+                    frame.colorspace, frame.color_range = matrix(*even.shape[:2]), 1
                     last = frame.pts = max(last + 1, round(self._times[-1] * _TICKS))
                     frame.time_base = Fraction(1, _TICKS)
                     container.mux(stream.encode(frame))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from amstel import _check
+from amstel._derived import plainly
 from amstel.graph import Graph
+from amstel.ops._raw import transformed
 from amstel.ops.spmm import spmm
 
 # Structures of sparse features, with the version of the tensor that they are of; made once and dropped with it.
@@ -24,9 +27,19 @@ def _structure(x: Tensor) -> Graph:
     """The pattern of a sparse_csr tensor as a rectangular Graph, made once per tensor and again after a change."""
     version, graph = _structures.get(x, (None, None))
     if graph is None or version is None or version != _version(x):
-        graph = Graph.from_csr(x.crow_indices(), x.col_indices(), num_cols=x.shape[1])
+        crow, col = _read(x, lambda: (x.crow_indices(), x.col_indices()))
+        graph = Graph.from_csr(crow, col, num_cols=x.shape[1])
         _structures[x] = _version(x), graph
     return graph
+
+
+def _read(x: Tensor, what: Callable[[], Any]) -> Any:
+    """The parts of a sparse tensor, beneath torch.func, which cannot read one."""
+    if not transformed():
+        return what()
+    if torch._C._functorch.is_functorch_wrapped_tensor(x):
+        _check.fail("x", "dense where torch.func derives from it or batches it", x)
+    return plainly(what)
 
 
 def _version(x: Tensor) -> int | None:
@@ -39,7 +52,7 @@ def matmul(x: Tensor | None, weight: Tensor) -> Tensor:
     if x is None:
         return weight
     if is_sparse(x):
-        return spmm(_structure(x), weight, x.values(), norm="none", self_loops=0.0)
+        return spmm(_structure(x), weight, _read(x, x.values), norm="none", self_loops=0.0)
     return x @ weight
 
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check, ops
-from amstel.nn._conv_lstm import _reverse, check_like
+from amstel.nn._conv_lstm import _reverse
 from amstel.nn._lengths import kept as kept_steps
 from amstel.nn._per_layer import count_of, per_layer
+from amstel.nn._sequences import states, steps_first
 from amstel.ops.conv_gru import conv_gru_pointwise
 from amstel.reference.conv_lstm import same_conv
 
@@ -225,33 +226,15 @@ class ConvGRU(nn.Module):
         for layer in self.layers:
             layer.reset_parameters()  # type: ignore[operator]
 
-    def _initial(self, x: Tensor, h_0: Any) -> list[Tensor | None]:
-        widths = [layer.hidden_channels for layer in self.layers]
-        if h_0 is None:
-            return [None] * len(widths)
-        if not isinstance(h_0, (Tensor, tuple, list)):
-            _check.fail_type("h_0", f"None or {len(widths)} states, one per layer and direction", h_0)
-        if len(h_0) != len(widths):
-            raise ValueError(
-                f"`h_0` must be {len(widths)} states, one per layer and direction, got {len(h_0)}"
-            )
-        for value, width in zip(h_0, widths, strict=True):
-            shape = (x.shape[1], width, *x.shape[3:])
-            if _check.dense("h_0", value, "a tensor [layers, N, C, H, W]").shape != shape:
-                _check.fail("h_0", f"{list(shape)} in each layer", value)
-            check_like("h_0", value, self.layers[0].weight_hh)  # type: ignore[arg-type]
-        return list(h_0)
-
     def forward(
         self, x: Tensor, h_0: Tensor | Sequence[Tensor] | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, Any]:
-        _check.dense("x", x, "a tensor [T, N, C_in, H, W]")
-        if x.dim() != 5 or x.shape[2] != self.in_channels or not x.shape[1 if self.batch_first else 0]:
-            first = "N, T >= 1" if self.batch_first else "T >= 1, N"
-            _check.fail("x", f"[{first}, {self.in_channels}, H, W]", x)
-        check_like("x", x, self.layers[0].weight_ih)  # type: ignore[arg-type]
-        x = x.transpose(0, 1) if self.batch_first else x
-        initial = self._initial(x, h_0)
+        weight: Any = self.layers[0].weight_hh
+        x = steps_first(x, self.in_channels, self.batch_first, weight)
+        initial: list[Any] = [None] * len(self.layers)
+        if h_0 is not None:
+            widths: list[Any] = [layer.hidden_channels for layer in self.layers]
+            initial = states("h_0", h_0, widths, x, weight)
         directions = 2 if self.bidirectional else 1
         last: list[Tensor] = []
         for k in range(self.num_layers):

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amstel import _check
-from amstel.nn._conv_lstm import State, _reverse, check_like
+from amstel.nn._conv_lstm import State, _reverse
 from amstel.nn._lengths import kept as kept_steps
+from amstel.nn._sequences import states, steps_first
 from amstel.nn.conv_lstm import ConvLSTM
 from amstel.ops.conv_lstm import conv_lstm_cell
 
@@ -211,31 +212,18 @@ class ConvLSTM3d(nn.Module):
         for layer in self.layers:
             layer.reset_parameters()  # type: ignore[operator]
 
-    def _initial(self, x: Tensor, state: Any) -> list[State | None]:
-        if state is None:
-            return [None] * len(self._widths)
-        if not isinstance(state, (tuple, list)) or len(state) != 2:
-            _check.fail_type("state", "None or (h_0, c_0)", state)
-        for name, value in zip(("h_0", "c_0"), state, strict=True):
-            if len(value) != len(self._widths):
-                expected = f"{len(self._widths)} states, one per layer and direction"
-                raise ValueError(f"`{name}` must be {expected}, got {len(value)}")
-            for part, width in zip(value, self._widths, strict=True):
-                shape = (x.shape[1], width, *x.shape[3:])
-                if _check.dense(name, part, "a tensor [N, C, D, H, W]").shape != shape:
-                    _check.fail(name, f"{list(shape)} in each layer", part)
-        return list(zip(*state, strict=True))
-
     def forward(
         self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        _check.dense("x", x, "a tensor [T, N, C_in, D, H, W]")
-        if x.dim() != 6 or x.shape[2] != self.in_channels or not x.shape[1 if self.batch_first else 0]:
-            first = "N, T >= 1" if self.batch_first else "T >= 1, N"
-            _check.fail("x", f"[{first}, {self.in_channels}, D, H, W]", x)
-        check_like("x", x, self.layers[0].weight_ih)  # type: ignore[arg-type]
-        x = x.transpose(0, 1) if self.batch_first else x
-        initial, directions = self._initial(x, state), 2 if self.bidirectional else 1
+        weights: Any = self.layers[0]
+        x = steps_first(x, self.in_channels, self.batch_first, weights.weight_ih, "D, H, W")
+        initial: list[Any] = [None] * len(self._widths)
+        if state is not None:
+            if not isinstance(state, (tuple, list)) or len(state) != 2:
+                _check.fail_type("state", "None or (h_0, c_0)", state)
+            named = zip(("h_0", "c_0"), state, strict=True)
+            initial = list(zip(*(states(n, v, self._widths, x) for n, v in named), strict=True))
+        directions = 2 if self.bidirectional else 1
         last: list[State] = []
         for k in range(self.num_layers):
             if k and self.dropout:

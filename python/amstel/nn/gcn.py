@@ -220,7 +220,9 @@ class GCN(nn.Module):
         if self.training and self.drop_edge.p:
             if isinstance(graphs[0], SampledGraph):
                 raise ValueError("`drop_edge` must be 0 on sampled graphs, which leave edges out already")
-            edge_weight = self.drop_edge(graphs[0], edge_weight)
+            left = self.drop_edge(graphs[0], edge_weight)
+            # Ones, or weights of the graph, whose dtype is not that of the model.
+            edge_weight = left.to(self.layers[0].weight.dtype) if edge_weight is None else left
         seen = []
         for layer, graph in zip(self.layers, graphs, strict=True):
             before = targets_of(x, graph)

@@ -80,7 +80,7 @@ class MultiScaleRoIAlign(nn.Module):
     """`RoIAlign` of each box on the map of a feature pyramid that suits its size; in place of torchvision's.
 
     A box of area w h is taken from level floor(canonical_level + log2(sqrt(w h) / canonical_scale) + 1e-6), within the
-    levels there are; the scales are powers of two, found from the sizes of maps and images.
+    levels there are; the scales are powers of two, found from the heights of maps and images.
 
     Args:
         featmap_names: keys of the maps to use, finest first.
@@ -92,7 +92,7 @@ class MultiScaleRoIAlign(nn.Module):
     [sum of L, C, Ph, Pw].
 
     Raises:
-        ValueError: no map of these names, or none of a power of two of the images.
+        ValueError: no map of these names, one without rows, or lists of different lengths.
 
     Source: T.-Y. Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, equation 1; torchvision's code.
 
@@ -151,18 +151,12 @@ class MultiScaleRoIAlign(nn.Module):
 
     @staticmethod
     def _scales(maps: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]) -> list[float]:
-        most = [max(sides) for sides in zip(*image_shapes, strict=True)]
-        scales = []
+        # By the heights alone, as torchvision has it: a map of few cells rounds its sides apart.
+        most = max(height for height, _ in image_shapes)
         for features in maps:
-            found = {
-                2.0 ** round(math.log2(s / side)) for s, side in zip(features.shape[-2:], most, strict=True)
-            }
-            if len(found) > 1:
-                raise ValueError(
-                    f"`x` must hold maps of a power of two of the images' size {most}, got {list(features.shape)}"
-                )
-            scales.append(found.pop())
-        return scales
+            if features.shape[2] == 0:
+                _check.fail("x", "maps [N, C, H, W] with at least one row", features)
+        return [2.0 ** round(math.log2(features.shape[2] / most)) for features in maps]
 
     def extra_repr(self) -> str:
         return (

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from amstel.nn._lengths import kept as _kept
 from amstel.nn._video import Returns, _choice, _mask, _Sequence, _softmax, _summary
 from amstel.nn.conv_lstm import ConvLSTM, _pair, _widths
+from amstel.ops._raw import transformed
+from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
 
 
 class FrameClassifier(_Sequence):
@@ -112,8 +115,15 @@ class LSTMClassifier(_Sequence):
         x = self._maps("features", features, self.in_channels, None, vectors=True)
         kept = _kept(lengths, x.shape[0], x.shape[1], x.device)
         x = _mask(x, kept)
-        outputs, _ = self.lstm(x.mean((3, 4)) if x.dim() == 5 else x)
-        return self._returns(outputs, None, kept)
+        return self._returns(self._run(x.mean((3, 4)) if x.dim() == 5 else x), None, kept)
+
+    def _run(self, x: Tensor) -> Tensor:
+        """The LSTM; as a ConvLSTM of maps of one pixel under torch.func, which has no rules for torch's."""
+        if not transformed():
+            return self.lstm(x)[0]
+        lstm = self.lstm
+        weights = lstm.weight_ih_l0[..., None, None], lstm.weight_hh_l0[..., None, None]
+        return conv_lstm(x[..., None, None], *weights, lstm.bias_ih_l0 + lstm.bias_hh_l0)[0][..., 0, 0]
 
 
 class ALSTM(_Sequence):
@@ -189,10 +199,19 @@ class ALSTM(_Sequence):
         for frame, seen in zip(x, from_x, strict=True):
             scores = self.attend(torch.tanh(seen + self.attend_h(h)[..., None, None]))
             attention = _softmax(scores)
-            h, c = self.lstm((attention * frame).sum((2, 3)), (h, c))
+            h, c = self._step((attention * frame).sum((2, 3)), h, c)
             outputs.append(h)
             maps.append(attention[:, 0])
         return self._returns(torch.stack(outputs), torch.stack(maps), kept)
+
+    def _step(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The LSTM's step; by the cell of ConvLSTM under torch.func, which has no rules for torch's."""
+        lstm = self.lstm
+        if not transformed():
+            return lstm(x, (h, c))
+        gates = linear(x, lstm.weight_ih, lstm.bias_ih) + linear(h, lstm.weight_hh, lstm.bias_hh)
+        h, c = conv_lstm_cell(gates[..., None, None], c[..., None, None])
+        return h[..., 0, 0], c[..., 0, 0]
 
 
 class ConvLSTMClassifier(_Sequence):

@@ -13,15 +13,17 @@ passes, so that gates that are computed again go through the same kernels on the
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d, fold, linear, pad, unfold
 
 from amstel.ops._raw import operators
 
 _ops = operators
 _PART = {"cpu": 1 << 24, "cuda": 1 << 28}  # bytes of gates that a part holds, if the weights are not larger
+_FEW = 1024  # pixels, of which heavy weights are multiplied as they are
 CHECKPOINTS = 8  # chunks at most, at whose beginnings c is kept
 # Values up to this one leave Winograd's algorithm within 1e-6 of plain sums, at the pixels beside them too.
 LARGE = 16.0
@@ -45,8 +47,8 @@ def sum_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def largest(*tensors: Tensor | None) -> float:
     """The largest magnitude; NaN or infinity if there is any."""
-    ends = [end for t in tensors if t is not None and t.numel() for end in torch.aminmax(t)]
-    return float(torch.stack(ends).abs().max()) if ends else 0.0
+    ends = [abs(float(end)) for t in tensors if t is not None and t.numel() for end in torch.aminmax(t)]
+    return math.nan if any(end != end for end in ends) else max(ends, default=0.0)
 
 
 def on_cuda(t: Tensor) -> bool:
@@ -57,24 +59,42 @@ class Plain:
     """PyTorch's convolution of channels-last images; an even kernel pads one more below and to the right.
 
     On CUDA fewer than 8 input channels are filled up with zeros to 8: cuDNN's kernels for tensor cores read 16 bytes.
+    On the CPU heavy weights, which a convolution lays out anew at every call, are for few pixels one matrix product as
+    they are.
     """
 
     def __init__(self, weight: Tensor, dilation: int, padding: str):
-        self.inputs, self.dilation = weight.shape[1], dilation
+        self.given, self.inputs, self.dilation = weight, weight.shape[1], dilation
         self.filled = max(0, 8 - self.inputs) if on_cuda(weight) and weight.dtype != torch.float64 else 0
-        if self.filled:
-            weight = pad(weight, (0, 0, 0, 0, 0, self.filled))
-        self.weight = weight.contiguous(memory_format=torch.channels_last)
         total = [dilation * (k - 1) if padding == "same" else 0 for k in weight.shape[2:]]
         self.padding = [t // 2 for t in total]
         self.odd = [t % 2 for t in total]
+        self.less = [dilation * (k - 1) - t for k, t in zip(weight.shape[2:], total, strict=True)]
+        self.window = {"kernel_size": weight.shape[2:], "dilation": dilation, "padding": self.padding}
+
+    @cached_property
+    def weight(self) -> Tensor:
+        weight = pad(self.given, (0, 0, 0, 0, 0, self.filled)) if self.filled else self.given
+        return weight.contiguous(memory_format=torch.channels_last)
 
     def _padded(self, x: Tensor) -> Tensor:
         if any(self.odd) or self.filled:
             x = pad(x, (0, self.filled, 0, self.odd[1], 0, self.odd[0]))
         return first(x)
 
+    def _is_product(self, pixels: int) -> bool:
+        w = self.given
+        return w.is_cpu and w.dtype != torch.float16 and pixels <= _FEW and _weights_bytes(w) > _PART["cpu"]
+
+    def _windows(self, x: Tensor) -> Tensor:
+        """[n, pixels, C k k]: what each pixel of the result sees of x."""
+        return unfold(self._padded(x), **self.window).mT
+
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        height, width = (size - less for size, less in zip(x.shape[1:3], self.less, strict=True))
+        if self._is_product(len(x) * height * width):
+            y = linear(self._windows(x), self.given.flatten(1), bias)
+            return y.view(len(x), height, width, -1)
         # Padded evenly on both sides and once more at the end, an even kernel gives a row and a column too many.
         y = conv2d(self._padded(x), self.weight, bias, padding=self.padding, dilation=self.dilation)
         return last(y)
@@ -82,9 +102,18 @@ class Plain:
     def backward(self, grad: Tensor, x: Tensor | None, shape: tuple[int, ...]) -> Tensor:
         """Gradient of the weight, or without x that of the input, of `shape` [n, H, W, C]."""
         n, height, width, channels = shape
+        size = (height + self.odd[0], width + self.odd[1])
+        # Sums over a window of rounded products would lose bits of short types.
+        if self._is_product(math.prod(grad.shape[:3])) and (
+            x is not None or grad.dtype == sum_dtype(grad.dtype)
+        ):
+            rows = grad.reshape(n, -1, grad.shape[-1])
+            if x is not None:
+                return (rows.flatten(0, 1).mT @ self._windows(x).flatten(0, 1)).view_as(self.given)
+            spread = fold((rows @ self.given.flatten(1)).mT, size, **self.window)
+            return last(spread[:, :, :height, :width])
         if x is None:  # only its shape is looked at
-            size = (n, height + self.odd[0], width + self.odd[1], channels + self.filled)
-            like = first(_shaped(grad, size))
+            like = first(_shaped(grad, (n, *size, channels + self.filled)))
         else:
             like = self._padded(x)
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
@@ -115,6 +144,31 @@ def _weights_bytes(*weights: Tensor) -> int:
     return sum(w.numel() * w.element_size() for w in weights)
 
 
+def _division(
+    x: Tensor, weight_ih: Tensor, weight_hh: Tensor, size: tuple[int, int], grouped: bool
+) -> tuple[bool, list[slice], list[slice]]:
+    """Whether the weights are heavy, the groups of items, and the chunks of steps; `grouped`: for a gradient."""
+    steps, items = x.shape[:2]
+    pixels = math.prod(size)
+    item = pixels * weight_hh.shape[0] * x.element_size()
+    part, weights = _PART["cpu" if x.is_cpu else "cuda"], _weights_bytes(weight_ih, weight_hh)
+    limit = max(part, weights)
+    # A group has pixels enough that a step of it is worth its weights.
+    least = -(-1024 // max(1, pixels)) if grouped else items
+    # On CUDA all items go together wherever a chunk of them fits: convolutions of few pixels leave it idle.
+    together = -(-steps // CHECKPOINTS) if on_cuda(x) else steps
+    groups = parts(items, max(least, limit // max(1, item * together)))
+    long = limit // max(1, -(-items // len(groups)) * item)
+    chunks = parts(steps, max(long, -(-steps // CHECKPOINTS)) if grouped else long)
+    # Transformed weights, four times as large, are made again for every chunk rather than kept side by side.
+    return weights > part, groups, chunks
+
+
+def checkpoints(x: Tensor, weight_ih: Tensor, weight_hh: Tensor, size: tuple[int, int]) -> int:
+    """How many states, from the first one on, the operator fills where it keeps but the state."""
+    return len(_division(x, weight_ih, weight_hh, size, True)[2])
+
+
 class Plan:
     """How a sequence of these shapes is computed."""
 
@@ -142,20 +196,9 @@ class Plan:
         self.weight_ih, self.weight_hh = weight_ih, weight_hh
         self.dilation, self.padding = dilation, padding
 
-        item = height * width * 4 * self.hidden * x.element_size()
-        part, weights = _PART["cpu" if x.is_cpu else "cuda"], _weights_bytes(weight_ih, weight_hh)
-        limit = max(part, weights)
-        cuda = on_cuda(x)
-        # Transformed weights, four times as large, are made again for every chunk rather than kept side by side.
-        self.heavy = weights > part
-        # A group has pixels enough that a step of it is worth its weights.
-        least = -(-1024 // max(1, height * width)) if grouped else self.items
-        # On CUDA all items go together wherever a chunk of them fits: convolutions of few pixels leave it idle.
-        together = -(-self.steps // CHECKPOINTS) if cuda else self.steps
-        self.groups = parts(self.items, max(least, limit // max(1, item * together)))
+        self.heavy, self.groups, self.chunks = _division(x, weight_ih, weight_hh, self.size, grouped)
         group = -(-self.items // len(self.groups))
-        size = limit // max(1, group * item)
-        self.chunks = parts(self.steps, max(size, -(-self.steps // CHECKPOINTS)) if grouped else size)
+        cuda = on_cuda(x)
 
         three = weight_hh.shape[2:] == (3, 3) and dilation == 1
         # Heavy weights are transformed and then read, four times as large, for whatever tiles a part has.

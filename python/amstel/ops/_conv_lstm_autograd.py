@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from amstel import reference
-from amstel.ops._conv_lstm import first, sum_dtype
+from amstel.ops._conv_lstm import checkpoints, first, sum_dtype
 from amstel.ops._raw import operators, plain_gradients, watched
 
 _ops = operators
@@ -43,6 +43,9 @@ class ConvLstm(torch.autograd.Function):
         history, cells, gates = _ops.conv_lstm(
             x, weight_ih, weight_hh, bias, h, c, mask, peephole, dilation, padding, algorithm, keep
         )
+        c_n = first(cells[-1].clone())
+        if keep == "state" and not is_compiling():  # only where a chunk begins; the rest was never written
+            cells = cells[: checkpoints(x, weight_ih, weight_hh, cells.shape[2:4])].clone()
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
             x,
@@ -61,7 +64,7 @@ class ConvLstm(torch.autograd.Function):
         # Detached, the output is no view for autograd and may be changed in place, which the backward pass notices.
         output = first(history[1:]).detach() if return_sequences else None
         # Copies: a frame that lives on must not hold the history.
-        return output, first(history[-1].clone()), first(cells[-1].clone())
+        return output, first(history[-1].clone()), c_n
 
     @staticmethod
     def backward(ctx: Any, grad_output: Any, grad_h: Any, grad_c: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel.ops._raw import forward_mode, operators, own_gradient, plain_gradients, transformed
+from amstel.ops._raw import dispatched, forward_mode, operators, own_gradient, plain_gradients, transformed
 
 _ops = operators
 
@@ -115,7 +115,10 @@ _gather: Callable[..., Any] = forward_mode(
 def _score(sums: Tensor) -> Tensor:
     """<p, q> / |p| from <p, p>, <p, q> [K, 2]."""
     square, dot = sums.unbind(1)
-    return torch.where(square > 0, dot / torch.where(square > 0, square, 1).sqrt(), 0)
+    on = square > 0
+    if not (sums.requires_grad or dispatched()):  # NaN at 0 may come and go, for nobody derives from it
+        return torch.where(on, dot / square.sqrt(), 0)
+    return torch.where(on, dot / torch.where(on, square, 1).sqrt(), 0)
 
 
 class _Match(torch.autograd.Function):

@@ -113,6 +113,8 @@ def _members(x: Tensor, segments: Any, num_segments: Any, name: str, size_name: 
             wrong = int(((segments < 0) | (segments >= num_segments)).nonzero()[0])
             within = f"from 0 to {num_segments - 1}" if num_segments > 0 else "from 0"
             raise ValueError(f"`{name}` must be {within}, got {int(segments[wrong])} at position {wrong}")
+    if not torch.compiler.is_compiling():
+        _check.unbatched(**{name: segments})
     if num_segments > 2**31 - 2 or rows > 2**31 - 2:
         segments = segments.long()
     return _of_vector(segments, num_segments)

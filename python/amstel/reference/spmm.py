@@ -36,7 +36,7 @@ def spmm(
     messages = weight[:, None] * x[..., source, :]
     y = x.new_zeros(*x.shape[:-2], graph.num_rows, x.shape[-1]).index_add(-2, target, messages)
     if self_loops:
-        loop = x.new_full((graph.num_rows,), self_loops)
+        loop = self_loops * x.new_ones(graph.num_rows)  # λ may be a tensor, with a derivative
         for scale in (row_scale, col_scale):
             loop = loop if scale is None else loop * scale
         y = y + loop[:, None] * x

@@ -60,7 +60,8 @@ def expected_overlap(
 
     .. code-block:: text
 
-        o[0] = 0, o[t] = overlap in frame t of the run, boxes rounded to whole pixels and clipped to the picture
+        o[0] = 0, o[t] = overlap in frame t of the run, boxes rounded to whole pixels and clipped to the
+               picture; 1 where both lie within one row or column of pixels, which is the toolkit's rule
         failure: the first of 10 frames in a row with o <= 0.1 and a target; p frames come before it, o is 0 from there on
         accuracy = sum of o[t], t < p, over all runs / sum of p
         robustness = mean over the sequences, by their frames, of sum of p / frames of the runs
@@ -152,10 +153,22 @@ def _interval(interval: Any) -> tuple[int, int]:
 
 
 def _overlaps(boxes: Tensor, truth: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """o [T], and in which frames there is a target."""
+    """o [T], and in which frames there is a target.
+
+    By the toolkit's rasters: its boxes are float32 before they are rounded, and what is missing lies at the origin. It
+    takes any two boxes that are within one row or column of pixels for the same one.
+    """
     there, given = ((b[:, 2:] > 0).all(1) & ~b.isnan().any(1) for b in (truth, boxes))
-    overlap = iou_xywh(clipped(boxes.round(), size), clipped(truth.round(), size)).nan_to_num(0)
-    overlap = torch.where(there & given, overlap, (~there & ~given).to(overlap))
+    true, own = (
+        torch.where(known[:, None], b.float().round().double(), 0)
+        for b, known in ((truth, there), (boxes, given))
+    )
+    low = torch.minimum(true[:, :2], own[:, :2])
+    last = [torch.where(b[:, 2:] > 0, b[:, :2] + b[:, 2:] - 1, b[:, :2]) for b in (true, own)]
+    high, edge = torch.maximum(*last), torch.tensor(size, dtype=low.dtype) - 1
+    outside = (low.clamp(min=0) >= torch.minimum(high, edge)).any(1)
+    overlap = iou_xywh(clipped(own, size), clipped(true, size)).nan_to_num(0).masked_fill(outside, 0)
+    overlap = overlap.masked_fill((low >= high).any(1), 1)
     overlap[0] = 0
     return overlap, there
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel.apps.graphs.features import csr, rows_of, times
+from amstel.apps.graphs.features import rows_of, times
+from amstel.apps.graphs.matrices import Rows, joined, supports
 from amstel.apps.graphs.settings import Settings
 from amstel.data.nodes import NodeData
 from amstel.graph import Graph
@@ -23,60 +24,11 @@ from amstel.graph import Graph
 PARTS = ("train", "val", "test")
 
 
-def supports(graph: Graph, model: str) -> list[Tensor]:
-    """The matrices T_k of `study` as coalesced torch.sparse_coo tensors [N, N]."""
-    index, weight = graph.to_edge_index()
-    size, n = (graph.num_rows, graph.num_rows), graph.num_rows
-    values = torch.ones(graph.num_edges) if weight is None else weight.float()
-    adjacency = torch.sparse_coo_tensor(index.flip(0), values, size, check_invariants=False).coalesce()
-    return polynomials(adjacency, _identity(torch.arange(n), n), model)
-
-
 def _identity(columns: Tensor, n: int) -> Tensor:
     """Rows of the identity [., n]."""
     index = torch.stack([torch.arange(len(columns)), columns])
     size, ones = (len(columns), n), torch.ones(len(columns))
     return torch.sparse_coo_tensor(index, ones, size, is_coalesced=True, check_invariants=False)
-
-
-def polynomials(
-    adjacency: Tensor,
-    identity: Tensor,
-    model: str,
-    at: Callable[[Tensor, Tensor], Tensor] = lambda scale, col: scale[col],
-    times: Callable[[Tensor, Tensor], Tensor] = torch.sparse.mm,
-) -> list[Tensor]:
-    """The T_k of an adjacency matrix, possibly of some of its rows [n, N] only.
-
-    Args:
-        at: values of nodes, by column number, from the values of the rows.
-        times: the product of two such matrices.
-    """
-
-    def normalized(matrix: Tensor) -> Tensor:
-        row, col = matrix.indices()
-        degree = torch.zeros(matrix.shape[0]).index_add_(0, row, matrix.values())
-        scale = torch.where(degree > 0, degree.rsqrt(), 0.0)
-        value = matrix.values() * scale[row] * at(scale, col)
-        return torch.sparse_coo_tensor(
-            matrix.indices(), value, matrix.shape, is_coalesced=True, check_invariants=False
-        )
-
-    if model == "gcn":
-        return [normalized((adjacency + identity).coalesce())]
-    if model == "mlp":
-        return [identity]
-    s = normalized(adjacency)
-    if model == "neighbors":
-        return [s]
-    if model == "single":
-        return [(identity + s).coalesce()]
-    if model == "first_order":
-        return [identity, s]
-    chebyshev = [identity, -s]
-    for _ in range(2, int(model.removeprefix("cheb")) + 1):
-        chebyshev.append((times(-2 * s, chebyshev[-1]) - chebyshev[-2]).coalesce())
-    return chebyshev
 
 
 class _Here:
@@ -117,16 +69,17 @@ class _Field:
         self.near_nodes, self.far_nodes = problem.numbers[near], problem.numbers[far]
 
     @staticmethod
-    def _rows(together: Tensor, nodes: Tensor, k: int) -> tuple[Graph, Tensor]:
+    def _rows(together: Rows, nodes: Tensor, k: int) -> tuple[Graph, Tensor]:
         """The given rows, with the columns of nodes that do not occur in them left out, and those nodes."""
-        part = together.index_select(0, nodes).coalesce()
-        row, col = part.indices()
-        wanted, number = (col // k).unique(return_inverse=True)
-        index = torch.stack([row, number * k + col % k])
-        size = (len(nodes), len(wanted) * k)
-        return csr(
-            torch.sparse_coo_tensor(index, part.values(), size, is_coalesced=True, check_invariants=False)
-        ), wanted
+        part = together.select(nodes)
+        col = part.col // k if k > 1 else part.col
+        wanted = torch.bincount(col, minlength=1).nonzero()[:, 0]
+        place = torch.empty(part.width // k, dtype=col.dtype)
+        place[wanted] = torch.arange(len(wanted), dtype=col.dtype)
+        number = place.index_select(0, col)
+        if k > 1:
+            number = number * k + part.col % k
+        return Graph.from_csr(part.crow, number, part.value, num_cols=len(wanted) * k), wanted
 
     def hidden(self, product: Tensor, width: int) -> Tensor:
         """t1 times X W_0 [S, n2, K h] of this process: [S, n1, h]."""
@@ -155,16 +108,9 @@ class _Problem:
         parts = {part: getattr(data, part) for part in PARTS}
         self._split(parts, {part: len(nodes) for part, nodes in parts.items()}, data.labels)
 
-    def _matrices(self, matrices: list[Tensor], features: Tensor | None) -> None:
-        (n, total), k = matrices[0].shape, len(matrices)
-        self.supports = k
-        index = [torch.stack([m.indices()[0], m.indices()[1] * k + j]) for j, m in enumerate(matrices)]
-        self.together = torch.sparse_coo_tensor(
-            torch.cat(index, 1),
-            torch.cat([m.values() for m in matrices]),
-            (n, total * k),
-            check_invariants=False,
-        ).coalesce()
+    def _matrices(self, matrices: list[Rows], features: Tensor | None) -> None:
+        self.supports, total = len(matrices), matrices[0].width
+        self.together = joined(matrices)
         if features is None:
             self.features = _identity(self.numbers, total)
         elif features.layout == torch.strided:

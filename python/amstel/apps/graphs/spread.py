@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from amstel.apps.graphs.problem import PARTS, _Field, _identity, _Problem, polynomials
+from amstel.apps.graphs.matrices import Rows, polynomials
+from amstel.apps.graphs.problem import PARTS, _Field, _identity, _Problem
 from amstel.apps.graphs.settings import Settings
 from amstel.distributed import DistributedGraph, Exchange
 from amstel.distributed import _collectives as collectives
@@ -42,7 +43,7 @@ class DistributedProblem(_Problem):
                     )
         self._split(rows, graph.totals, labels)
 
-    def _polynomials(self, model: str) -> list[Tensor]:
+    def _polynomials(self, model: str) -> list[Rows]:
         """The rows of the T_k for the nodes of this process, columns by the numbers of the partition."""
         graph, begin = self.graph, self._offsets[self.graph.rank]
         n, total = graph.num_nodes, graph.total_nodes
@@ -50,6 +51,7 @@ class DistributedProblem(_Problem):
         adjacency = torch.sparse_coo_tensor(
             index.cpu(), values.float().cpu(), (n, total), check_invariants=False
         )
+        del index, values
 
         def fetch(col: Tensor) -> tuple[Exchange, Tensor, Tensor]:
             wanted, number = col.unique(return_inverse=True)
@@ -73,8 +75,7 @@ class DistributedProblem(_Problem):
             )
             return torch.sparse.mm(left, right)
 
-        identity = _identity(begin + torch.arange(n), total)
-        return polynomials(adjacency.coalesce(), identity, model, at, times)
+        return polynomials(Rows.of(adjacency.coalesce()), begin + torch.arange(n), model, at, times)
 
     def field(self, nodes: Tensor) -> _Field:
         def route(wanted: Tensor) -> tuple[Exchange, Tensor]:

@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,31 @@ from amstel.apps.video.samples import _prepare
 @dataclass
 class Prediction:
     """One video: probabilities [K]; attention [T, h, w] of every frame, or None; boxes [T, 4] (x1, y1, x2, y2) in its
-    pixels, or None."""
+    pixels, one per frame, or None; tubes [A, T, 4] of the actors, NaN where one is not there, and their scores [A], which
+    are empty without attention."""
 
     probabilities: Tensor
     attention: Tensor | None
     boxes: Tensor | None
+    tubes: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 4))
+    scores: Tensor = field(default_factory=lambda: torch.zeros(0))
 
 
 def predict(
-    network: Network, frames: Tensor, segments: int = 25, *, times: Sequence[float] | None = None
+    network: Network,
+    frames: Tensor,
+    segments: int = 25,
+    *,
+    times: Sequence[float] | None = None,
+    actors: int = 4,
 ) -> Prediction:
     """Classes, attention and boxes of one video, uint8 frames [n, H, W, 3].
 
     At least `segments` segments, and as many as it takes to see every frame twice; each is classified from the start,
     and a frame's attention is the mean over those that see it. A network that was trained at a number of frames per second
-    needs `times`, when each frame is shown, in seconds from the first.
+    needs `times`, when each frame is shown, in seconds from the first. `actors` is the maximum number of tubes.
     """
-    from amstel.media.localize import localize
+    from amstel.media import localize
 
     _check.tensor("frames", frames, "uint8 [n, H, W, 3]")
     if frames.dim() != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8 or len(frames) < 1:
@@ -65,8 +73,10 @@ def predict(
     if attention is None:
         return Prediction(probabilities, None, None)
     attention = attention[shows // settings.stride]
-    height, width = frames.shape[1:3]
-    return Prediction(probabilities, attention, localize(attention, (height, width)))
+    size = (int(frames.shape[1]), int(frames.shape[2]))
+    found = list(localize.candidates(attention, size))
+    tubes, scores = localize.link(found, size, most=actors)
+    return Prediction(probabilities, attention, localize.follow(found, size), tubes, scores)
 
 
 # -------------------------------------------------------------------------------------------------- files
@@ -117,8 +127,12 @@ def files(
     targets: Sequence[Path],
     ranks: Ranks | None = None,
     progress: Callable[[int], None] | None = None,
+    actors: int = 4,
 ) -> list[Outcome[int, dict[str, Any]]]:
-    """Run `predict` on video files and draw each; outcome i belongs to video i, and its value says what was found."""
+    """Run `predict` on video files and draw each; outcome i belongs to video i, and its value says what was found.
+
+    The picture shows the one box of every frame or, where there are several actors, their tubes.
+    """
     from amstel.media.draw import annotate
     from amstel.media.reading import read_with_times
     from amstel.media.writing import VideoWriter
@@ -131,17 +145,46 @@ def files(
             if len(frames) > 1:
                 raise ValueError(f"{source} does not say when its frames are shown, which this network needs")
             times = [0.0]
-        found = predict(network, frames, times=times)
+        found = predict(network, frames, times=times, actors=actors)
         order = found.probabilities.argsort(descending=True).tolist()
         share = {network.classes[k]: found.probabilities[k].item() for k in order}
         caption = f"{network.classes[order[0]]}  {100 * found.probabilities[order[0]]:.0f} %"
-        pictures = annotate(frames, found.attention, found.boxes, caption=caption)
+        shown = found.tubes if len(found.tubes) > 1 else found.boxes
+        pictures = annotate(frames, found.attention, shown, caption=caption)
         # The frame rate of the input, or 12 per second for pictures without times.
         rate = 12.0 if times is None or not times[-1] else (len(times) - 1) / times[-1]
         with VideoWriter(target, rate, inputs=[source]) as writer:
             for k, picture in enumerate(pictures.numpy()):
                 writer.write(picture, None if times is None else times[k])
-        boxes = None if found.boxes is None else found.boxes.tolist()
-        return {"input": str(source), "output": str(target), "probabilities": share, "boxes": boxes}
+        tubes = [
+            {"score": score, "boxes": [None if box.isnan().any() else box.tolist() for box in tube]}
+            for score, tube in zip(found.scores.tolist(), found.tubes, strict=True)
+        ]
+        return {
+            "input": str(source),
+            "output": str(target),
+            "probabilities": share,
+            "times": times,
+            "boxes": None if found.boxes is None else found.boxes.tolist(),
+            "tubes": tubes,
+        }
 
     return each(range(len(sources)), work, ranks or Ranks(), progress)
+
+
+def table(done: Sequence[dict[str, Any]]) -> list[list[Any]]:
+    """The boxes of all actors of what `files` found as rows of a table, the names of its columns first."""
+    rows: list[list[Any]] = [
+        ["video", "frame", "time", "actor", "x1", "y1", "x2", "y2", "score", "class", "probability"]
+    ]
+    for one in done:
+        name, probability = next(iter(one["probabilities"].items()))
+        count = max((len(tube["boxes"]) for tube in one["tubes"]), default=0)
+        for t in range(count):
+            time = "" if one["times"] is None else round(one["times"][t], 6)
+            for actor, tube in enumerate(one["tubes"]):
+                if (box := tube["boxes"][t]) is not None:
+                    box = [round(side, 2) for side in box]
+                    score, share = round(tube["score"], 4), round(probability, 4)
+                    rows.append([one["input"], t, time, actor, *box, score, name, share])
+    return rows

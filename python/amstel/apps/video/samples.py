@@ -32,6 +32,7 @@ class _Video:
     frames: Tensor  # uint8 [n, 3, S, S]
     motion: Tensor | None  # [n, 2, S, S], in units of a sixteenth of S
     features: bool = False  # both are what the backbones made of them, [n, C, h, w] or [n, C]
+    boxes: Tensor | None = None  # true ones [n, A, 4] in pixels of these frames, where they are to be learnt
 
 
 @dataclass(repr=False, eq=False)
@@ -64,7 +65,12 @@ def prepared(clip: Clip, settings: Settings) -> _Video:
     """A clip as a network sees it."""
     if isinstance(clip, FeatureClip):
         return _Video(clip.frames, clip.motion, True)
-    return _prepare(clip.frames, settings)
+    video = _prepare(clip.frames, settings)
+    if settings.box_weight and clip.tubes is not None and len(clip.tubes):
+        height, width = clip.frames.shape[1:3]
+        scale = settings.frame_size / torch.tensor([width, height, width, height], dtype=torch.float32)
+        video.boxes = clip.tubes.transpose(0, 1)[:: settings.stride] * scale
+    return video
 
 
 class _Videos:
@@ -97,6 +103,7 @@ class _Batch:
     lengths: Tensor
     labels: Tensor
     features: bool = False
+    boxes: Tensor | None = None  # [T, N, A, 4], NaN where there is none
 
 
 def _stack(crops: list[_Video], labels: list[int], device: torch.device) -> _Batch:
@@ -107,12 +114,21 @@ def _stack(crops: list[_Video], labels: list[int], device: torch.device) -> _Bat
 
     frames = pad([crop.frames for crop in crops])
     motion = [crop.motion for crop in crops if crop.motion is not None]
+    boxes = None
+    if any(crop.boxes is not None for crop in crops):
+        most = max(0 if crop.boxes is None else crop.boxes.shape[1] for crop in crops)
+        boxes = torch.full((*frames.shape[:2], most, 4), float("nan"))
+        for k, crop in enumerate(crops):
+            if crop.boxes is not None:
+                boxes[: len(crop.boxes), k, : crop.boxes.shape[1]] = crop.boxes
+        boxes = boxes.to(device)
     return _Batch(
         frames.float() / 255 if frames.dtype == torch.uint8 else frames.float(),
         pad(motion).float() if motion else None,
         torch.tensor([len(crop.frames) for crop in crops], device=device),
         torch.tensor(labels, device=device),
         crops[0].features,
+        boxes,
     )
 
 
@@ -122,6 +138,7 @@ def _crop(video: _Video, settings: Settings, generator: torch.Generator) -> _Vid
     begin = int(start * (max(0, len(video.frames) - settings.steps) + 1))
     part = slice(begin, begin + settings.steps)
     motion = None if video.motion is None else video.motion[part]
+    boxes = None if video.boxes is None else video.boxes[part]
     if video.features:
         return _Video(video.frames[part], motion, True)
     frames = video.frames[part].float() / 255
@@ -135,13 +152,17 @@ def _crop(video: _Video, settings: Settings, generator: torch.Generator) -> _Vid
             return F.pad(maps, (s, s, s, s), mode="replicate")[..., y : y + side, x : x + side]
 
         frames, motion = move(frames), None if motion is None else move(motion)
+        boxes = None if boxes is None else boxes + torch.tensor([s - x, s - y, s - x, s - y])
     if settings.flip and mirror < 0.5:
         frames = frames.flip(-1)
         if motion is not None:
             motion = motion.flip(-1)
             if settings.motion != "difference":
                 motion = motion * torch.tensor([-1.0, 1.0])[:, None, None]
-    return _Video(frames, motion)
+        if boxes is not None:
+            x1, y1, x2, y2 = boxes.unbind(-1)
+            boxes = torch.stack([settings.frame_size - x2, y1, settings.frame_size - x1, y2], -1)
+    return _Video(frames, motion, boxes=boxes)
 
 
 def _generator(*key: int) -> torch.Generator:

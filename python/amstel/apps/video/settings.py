@@ -12,6 +12,7 @@ from typing import Any
 from amstel.apps import checks
 
 MODELS = ("lstm", "alstm", "convlstm", "convalstm", "videolstm", "cnn")
+ATTENTIVE = ("alstm", "convalstm", "videolstm")
 STREAMS = ("rgb", "flow", "both")
 MOTIONS = ("dis", "farneback", "difference")
 BACKBONES = ("small", "vgg16")
@@ -46,6 +47,8 @@ class Settings:
         balanced: draw every class equally often in an epoch, however many clips it has; clips of small classes come several
             times, in other crops.
         dropout: rate in the head.
+        box_weight: weight in the loss of the clips' true boxes, where they have some: the attention of a frame is drawn
+            to them; 0 leaves them out. For the models with attention.
         shift, flip, brightness: augmentation: by up to `shift` pixels; left and right, which not every set of classes
             allows; times 1 ± brightness.
         seed: for everything random.
@@ -73,6 +76,7 @@ class Settings:
     batch: int = 128
     balanced: bool = False
     dropout: float = 0.7
+    box_weight: float = 0.0
     shift: int = 0
     flip: bool = False
     brightness: float = 0.0
@@ -102,7 +106,9 @@ class Settings:
         for name in ("dropout", "brightness"):
             if not 0 <= getattr(self, name) < 1:
                 checks.fail(name, "in [0, 1)", getattr(self, name))
-        for name in ("learning_rate", "clip_gradient", "shift", "fps"):
+        if self.box_weight and self.model not in ATTENTIVE:
+            checks.fail("box_weight", f"0 for a model without attention, {self.model}", self.box_weight)
+        for name in ("learning_rate", "clip_gradient", "shift", "fps", "box_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 checks.fail(name, "a finite number >= 0", getattr(self, name))
 

@@ -43,7 +43,34 @@ class _Loss(nn.Module):
         self.network = network
 
     def forward(self, batch: _Batch) -> tuple[Tensor, Tensor]:
-        return _loss(self.network(batch.frames, batch.motion, batch.lengths, batch.features), batch)
+        outputs = self.network(batch.frames, batch.motion, batch.lengths, batch.features)
+        total, right = _loss(outputs, batch)
+        if batch.boxes is not None:
+            settings = self.network.settings
+            for _, attention in outputs.values():
+                if attention is not None:
+                    total = total + settings.box_weight * _away(attention, batch.boxes, settings.frame_size)
+        return total, right
+
+
+def _away(attention: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """How far attention [T, N, h, w] is from true boxes [T, N, A, 4] in pixels of frames as large as `side`.
+
+    The sum over the frames that have a box of the Kullback-Leibler divergence from the attention to the share that each
+    cell of the map has in the boxes.
+    """
+    ends = boxes.nan_to_num(0.0)[..., None]  # [T, N, A, 4, 1]; a box that is not there covers nothing
+
+    def covered(low: Tensor, high: Tensor, count: int) -> Tensor:
+        edges = torch.arange(count + 1, device=low.device) * (side / count)
+        return (torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])).clamp(min=0)
+
+    across = covered(ends[..., 0, :], ends[..., 2, :], attention.shape[3])
+    down = covered(ends[..., 1, :], ends[..., 3, :], attention.shape[2])
+    target = (down[..., :, None] * across[..., None, :]).amax(2)
+    total = target.sum((2, 3), keepdim=True)
+    target = torch.where(total > 0, target / total.clamp_min(1e-12), target.new_zeros(()))
+    return (torch.xlogy(target, target) - target * attention.float().clamp_min(1e-12).log()).sum()
 
 
 def _loss(outputs: dict[str, models.video_lstm.Returns], batch: _Batch) -> tuple[Tensor, Tensor]:
@@ -143,7 +170,8 @@ def train(
 ) -> Training:
     """Train a network on clips.
 
-    The loss is the cross-entropy summed over steps and streams, averaged over the clips of a batch. In a process
+    The loss is the cross-entropy summed over steps and streams, averaged over the clips of a batch. With
+    `settings.box_weight` the attention learns from the true boxes too, of the clips that have some. In a process
     group (torch.distributed) every process takes its share of each batch, and the gradients are those of the whole
     batch; all processes end with equal weights, process 0 writes.
 

@@ -1,0 +1,91 @@
+"""`SINTTracker` as a tracker of the vot-toolkit, in its Python protocol and as a TraX process; the toolkit is not imported.
+
+In the `trackers.ini` of a workspace, with the toolkit's Python protocol or, for any release, with TraX (`pip install vot-trax`):
+
+    [SINT]                                    [SINT]
+    label = SINT                              label = SINT
+    protocol = python                         protocol = traxpython
+    command = amstel.interop.vot:Tracker      command = amstel.interop.vot
+    convert = rectangle
+
+Example:
+    >>> tracker = amstel.interop.vot.Tracker()                                 # doctest: +SKIP
+    >>> tracker.init("00000001.jpg", ((120, 80, 40, 60), {}))                  # doctest: +SKIP
+    >>> box, properties = tracker.update("00000002.jpg")                       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from amstel.tracking.tracker import SINTTracker
+
+Status = tuple[tuple[float, ...], dict[str, Any]]
+
+
+class Tracker:
+    """One object a run, as rectangles. VOT counts pixels from 0, as amstel does.
+
+    Args:
+        tracker: default: `SINTTracker()`.
+        preset: of that; what `arg_preset` in `trackers.ini` says.
+    """
+
+    multiobject = False
+
+    def __init__(self, tracker: SINTTracker | None = None, preset: str | None = None):
+        self.tracker = tracker or SINTTracker(preset=preset)
+
+    def init(self, frame: Any, new: Any, properties: Any = None) -> Status:
+        """The frame, a file or its channels by name, and the object: a region and its properties, or a region alone."""
+        with_properties = isinstance(new, (tuple, list)) and len(new) == 2 and isinstance(new[1], dict)
+        box = _box(new[0] if with_properties else new)
+        self.tracker.init(_color(frame), box)
+        return tuple(float(value) for value in box), {}
+
+    def update(self, frame: Any, new: Any = None, properties: Any = None) -> Status:
+        box = self.tracker.update(_color(frame))
+        return tuple(box.tolist()), {"score": float(self.tracker.similarity)}
+
+
+def _color(frame: Any) -> Any:
+    return frame.get("color", next(iter(frame.values()))) if isinstance(frame, dict) else frame
+
+
+def _box(region: Any) -> np.ndarray:
+    """Of a rectangle x, y, w, h, or around a polygon of points."""
+    numbers = np.asarray(region, dtype=np.float64)
+    if numbers.shape == (4,):
+        return numbers
+    if numbers.ndim == 2 and numbers.shape[1] == 2 and len(numbers) > 2:
+        return np.concatenate([numbers.min(0), numbers.max(0) - numbers.min(0)])
+    raise ValueError(f"`new` must be a rectangle (4 numbers) or points of a polygon, got {region!r}")
+
+
+def serve(tracker: Tracker) -> None:
+    """Answer a TraX client on the standard streams until it quits."""
+    try:
+        import trax.image
+        import trax.region
+        import trax.server
+    except ImportError as error:
+        raise ImportError(
+            f"the TraX process needs trax: pip install vot-trax; importing it failed: {error}"
+        ) from error
+    server = trax.server.Server(
+        [trax.region.Region.RECTANGLE], [trax.image.Image.PATH], tracker_name="SINT", tracker_family="amstel"
+    )
+    with server:
+        while (request := server.wait()).type in (trax.TraxStatus.INITIALIZE, trax.TraxStatus.FRAME):
+            frame = request.image["color"].path()
+            if request.type == trax.TraxStatus.INITIALIZE:
+                box, properties = tracker.init(frame, request.objects[0][0].bounds())
+            else:
+                box, properties = tracker.update(frame)
+            server.status([(trax.region.Rectangle.create(*box), properties)])
+
+
+if __name__ == "__main__":
+    serve(Tracker())

@@ -1,0 +1,551 @@
+"""Localization as benchmarks judge it: annotations as they are published, their rules, tubes of several actors."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+import amstel
+from amstel import cli, video
+from amstel.apps.video import localization, samples
+from amstel.apps.video import train as video_train
+from amstel.data import generate_moving_shapes
+from tests import command
+
+pytest.importorskip("av", reason="clips are videos")
+scipy_io = pytest.importorskip("scipy.io", reason="boxes need scipy")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+NAN = float("nan")
+A, B, C = "Diving/v_Diving_g01_c01", "Diving/v_Diving_g02_c01", "Biking/v_Biking_g01_c01"
+# Two actors in A, one of them later; x, y, width, height of frames counted from 0.
+FIRST = (1, [[1, 2, 3, 4], [2, 2, 3, 4], [3, 2, 3, 4]])
+SECOND = (3, [[8, 2, 4, 6], [8, 3, 4, 6]])
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ucf")
+    for name in (A, B, C):
+        (root / name).parent.mkdir(exist_ok=True)
+        video.write(root / f"{name}.mp4", torch.zeros(6, 16, 16, 3, dtype=torch.uint8), fps=8)
+    return root
+
+
+def _viper(people, old=False):
+    """A file as the ViPER tool writes it: frames count from 1, spans in which each person acts."""
+    objects = "".join(
+        f'<object framespan="{start + 1}:{start + len(boxes)}" id="{k}" name="PERSON">'
+        '<attribute name="Location">'
+        + "".join(
+            f'<data:bbox framespan="{start + t + 1}:{start + t + 1}" height="{h}" width="{w}" x="{x}" y="{y}"/>'
+            for t, (x, y, w, h) in enumerate(boxes)
+        )
+        + f'</attribute><attribute name="{"walking" if old else "Diving"}">{acts}</attribute>'
+        '<attribute name="CliffDiving"><data:bvalue framespan="1:6" value="false"/></attribute></object>'
+        for k, (start, boxes, acts) in enumerate(people)
+    )
+    return (
+        '<?xml version="1.0"?><viper xmlns="http://lamp.cfar.umd.edu/viper#" '
+        'xmlns:data="http://lamp.cfar.umd.edu/viperdata#"><config/><data>'
+        f'<sourcefile filename="v.avi"><file id="0" name="Information"/>{objects}</sourcefile></data></viper>'
+    )
+
+
+def _acts(*spans):
+    return "".join(f'<data:bvalue framespan="{a}:{b}" value="{str(v).lower()}"/>' for a, b, v in spans)
+
+
+def _write(kind, folder):
+    folder.mkdir(exist_ok=True)
+    tubes = {A: [FIRST, SECOND], B: [FIRST], C: [FIRST]}
+    if kind == "xgtf":
+        other = (0, [[0, 0, 2, 2]] * 6, _acts((1, 6, False)))  # someone who only watches
+        for name, own in tubes.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            people = [(s, boxes, _acts((s + 1, s + len(boxes), True))) for s, boxes in own]
+            # In Biking nobody is said to act, so all do.
+            text = _viper(people if "Biking" in name else [*people, other])
+            (folder / f"{name}.xgtf").write_text(text)
+        return folder
+    if kind == "gttubes":
+        rows = {
+            name: {
+                int("Diving" in name): [
+                    np.array([[s + t + 1, x, y, x + w, y + h] for t, (x, y, w, h) in enumerate(boxes)], float)
+                    for s, boxes in own
+                ]
+            }
+            for name, own in tubes.items()
+        }
+        found = {
+            "labels": ["Biking", "Diving"],
+            "gttubes": rows,
+            "nframes": dict.fromkeys(tubes, 6),
+            "train_videos": [[A, C]],
+            "test_videos": [[B]],
+            "resolution": dict.fromkeys(tubes, (16, 16)),
+        }
+        (folder / "UCF101v2-GT.pkl").write_bytes(pickle.dumps(found, protocol=2))
+        return folder / "UCF101v2-GT.pkl"
+    if kind == "mat":
+        tube = np.dtype([("ef", "O"), ("sf", "O"), ("class", "O"), ("boxes", "O")])
+        videos = np.zeros((1, 3), [("num_imgs", "O"), ("name", "O"), ("tubes", "O")])
+        for k, (name, own) in enumerate(tubes.items()):
+            parts = [(s + len(b), s + 1, 1, np.array(b, float)) for s, b in own]
+            videos[0, k] = (6, name, np.array([parts], tube))
+        scipy_io.savemat(folder / "finalAnnots.mat", {"annot": videos})
+        return folder / "finalAnnots.mat"
+    found = {
+        name: {
+            "numf": np.int64(6),
+            "label": 0,
+            "annotations": [
+                {"label": 0, "sf": np.int64(s), "ef": np.int64(s + len(b)), "boxes": np.array(b, np.int16)}
+                for s, b in own
+            ],
+        }
+        for name, own in tubes.items()
+    }
+    (folder / "pyannot.pkl").write_bytes(pickle.dumps(found, protocol=2))
+    return folder / "pyannot.pkl"
+
+
+@pytest.mark.parametrize("kind", ["pyannot", "gttubes", "mat", "xgtf"])
+def test_every_form_of_the_annotation_says_the_same(clips, tmp_path, kind):
+    data = amstel.data.UCF101(clips, _write(kind, tmp_path / "boxes"))
+    assert data.names == [C, A, B] and data.classes == ["Biking", "Diving"] and data.labels == [0, 1, 1]
+    clip = data[1]
+    assert clip.tubes.shape == (2, 6, 4) and torch.equal(
+        clip.boxes.nan_to_num(-1), clip.tubes[0].nan_to_num(-1)
+    )
+    expected = torch.full((2, 6, 4), NAN)
+    for tube, (start, boxes) in zip(expected, (FIRST, SECOND), strict=True):
+        xywh = torch.tensor(boxes).float()
+        tube[start : start + len(boxes)] = torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
+    torch.testing.assert_close(clip.tubes, expected, equal_nan=True)
+    assert len(data[2].tubes) == 1 and len(data[0].tubes) == 1
+    assert data.numbers == ([1] if kind == "gttubes" else [])
+    if kind == "gttubes":
+        assert data.split(1) == ([0, 1], [2])
+    # At half the rate every other frame, with its boxes.
+    data.fps = 4
+    torch.testing.assert_close(data[1].tubes, expected[:, ::2], equal_nan=True)
+    assert len(data[1]) == 3
+
+
+def test_spans_and_old_names_of_viper_files(tmp_path):
+    (tmp_path / "WalkingWithDog").mkdir()
+    video.write(tmp_path / "WalkingWithDog" / "v_a.mp4", torch.zeros(8, 16, 16, 3, dtype=torch.uint8))
+    text = _viper(
+        [(0, [[k, 0, 2, 2] for k in range(8)], _acts((1, 2, True), (3, 5, False), (6, 8, True)))], old=True
+    )
+    (tmp_path / "WalkingWithDog" / "v_a.xgtf").write_text(text)
+    tubes = amstel.data.UCF101(tmp_path)[0].tubes  # one actor who acts twice: two tubes
+    assert [(~t.isnan().any(1)).nonzero()[:, 0].tolist() for t in tubes] == [[0, 1], [5, 6, 7]]
+    assert tubes[1, 5].tolist() == [5, 0, 7, 2]
+    for broken in (
+        text[:-9],
+        text.replace('framespan="1:8"', 'framespan="8"'),
+        text.replace("sourcefile", "x"),
+    ):
+        (tmp_path / "WalkingWithDog" / "v_a.xgtf").write_text(broken)
+        with pytest.raises(ValueError, match=r"v_a\.xgtf must be a file of the ViPER tool"):
+            amstel.data.UCF101(tmp_path)
+
+
+def test_splits_from_lists_and_frames_in_folders(clips, tmp_path):
+    boxes = _write("pyannot", tmp_path / "boxes")
+    (tmp_path / "boxes" / "trainlist01.txt").write_text(f"{A}\n{C}.avi 1\n")
+    (tmp_path / "boxes" / "testlist01.txt").write_text(f"{B}\n")
+    assert amstel.data.UCF101(clips, boxes).split(1) == ([0, 1], [2])
+    with pytest.raises(ValueError, match=r"`number` must be a split of .*one of 1, got 2"):
+        amstel.data.UCF101(clips, boxes).split(2)
+    frames = tmp_path / "rgb-images" / B
+    for k in range(6):
+        frames.mkdir(parents=True, exist_ok=True)
+        video.write(frames / f"{k + 1:05d}.png", torch.full((1, 16, 16, 3), k, dtype=torch.uint8))
+    (clip,) = list(amstel.data.UCF101(tmp_path / "rgb-images", boxes))
+    assert clip.name == B and len(clip) == 6 and clip.boxes[1].tolist() == [1, 2, 4, 6]
+
+
+def test_annotations_are_not_trusted(clips, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("ran",))
+
+    file = tmp_path / "pyannot.pkl"
+    file.write_bytes(pickle.dumps({A: Evil()}))
+    with pytest.raises(ValueError, match=r"pyannot\.pkl must hold the boxes .*refused to load"):
+        amstel.data.UCF101(clips, file)
+    file.write_bytes(pickle.dumps({A: {"annotations": [{"sf": 4, "ef": 9, "boxes": [[1, 1, 2, 2]] * 5}]}}))
+    with pytest.warns(UserWarning, match="3 frames after its last"):
+        assert amstel.data.UCF101(clips, file)[0].boxes[4:].tolist() == [[1, 1, 3, 3]] * 2
+    file.write_bytes(pickle.dumps({A: {"annotations": [{"sf": 6, "ef": 7, "boxes": [[1, 1, 2, 2]]}]}}))
+    with pytest.raises(ValueError, match=r"within 0\.\.6, got 6\.\.7"):
+        amstel.data.UCF101(clips, file)[0]
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        amstel.data.UCF101(clips, tmp_path / "none.pkl")
+    with pytest.raises(ValueError, match=r"must be a file \.json, \.pkl or \.mat"):
+        (tmp_path / "a.txt").touch()
+        amstel.data.UCF101(clips, tmp_path / "a.txt")
+
+
+# --------------------------------------------------------------------------------------------- rules
+
+
+def _slow_rule(protocol, scores, overlaps, count, threshold, ignored):
+    """The published programs again, in loops: (score, right) of what counts, and the average precision."""
+    order = sorted(range(len(scores)), key=lambda d: -scores[d])
+    taken_d, taken_g, out = set(), set(), []
+    if protocol == "thumos14":
+        for g in range(count):
+            left = [d for d in order if d not in taken_d]
+            best = max(left, key=lambda d: overlaps[d][g], default=None)
+            if best is not None and overlaps[best][g] > threshold:
+                taken_d.add(best)
+        out = [d in taken_d for d in order if d in taken_d or not ignored[d]]
+        right = np.cumsum(out) / np.arange(1, len(out) + 1)
+        return float(sum(p for p, hit in zip(right, out, strict=True) if hit)) / count
+    for d in order:
+        left = [g for g in range(count) if g not in taken_g]
+        best = max(left, key=lambda g: overlaps[d][g], default=None)
+        hit = best is not None and overlaps[d][best] > threshold
+        if hit:
+            taken_g.add(best)
+        out.append(hit)
+    precision, recall = np.cumsum(out) / np.arange(1, len(out) + 1), np.cumsum(out) / count
+    area, last = 0.0, 0.0
+    for k, r in enumerate(recall):
+        area += (r - last) * max(precision[k:])
+        last = r
+    return area
+
+
+@pytest.mark.parametrize("protocol", ["ucf101-24", "thumos14"])
+def test_rules_against_loops(protocol):
+    rng = np.random.default_rng(5)
+    for _ in range(40):
+        d, g = rng.integers(0, 9), rng.integers(1, 5)
+        scores, overlaps = rng.permutation(20)[:d] / 20, rng.random((d, g)).round(1)
+        ignored = rng.random(d) < 0.4
+        ours = video.mean_average_precision(
+            torch.tensor(scores),
+            torch.zeros(d, dtype=torch.long),
+            torch.tensor(overlaps).view(d, g),
+            torch.zeros(g, dtype=torch.long),
+            (0.2, 0.5),
+            protocol=protocol,
+            ignored=torch.tensor(ignored) if protocol == "thumos14" else None,
+        )
+        expected = [_slow_rule(protocol, scores, overlaps, g, t, ignored) for t in (0.2, 0.5)]
+        assert ours.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_three_rules_differ():
+    """Two detections on two truths: the better one overlaps both, and the first more; an overlap of exactly 0.5."""
+    one, two = torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.long)
+    iou = torch.tensor([[0.7, 0.6], [0.65, 0.1]])
+    found = {
+        p: video.mean_average_precision(one, two, iou, two, (0.5,), protocol=p).item()
+        for p in ("voc", "ucf101-24", "thumos14")
+    }
+    # VOC: the second again finds the first truth, wrong. Both others: 0 takes the first, nothing is left for 1.
+    assert found == {"voc": 0.5, "ucf101-24": 0.5, "thumos14": 0.5}
+    half = torch.tensor([[0.5]])
+    exact = {
+        p: video.mean_average_precision(one[:1], two[:1], half, two[:1], (0.5,), protocol=p).item()
+        for p in found
+    }
+    assert exact == {"voc": 1, "ucf101-24": 0, "thumos14": 0}
+    with pytest.raises(ValueError, match="`protocol` must be one of voc"):
+        video.mean_average_precision(one, two, iou, two, protocol="coco")
+    with pytest.raises(ValueError, match="`ignored` must be bool"):
+        video.mean_average_precision(one, two, iou, two, ignored=one)
+
+
+def test_overlap_of_intervals():
+    a = torch.tensor([[0.0, 2], [1, 3], [5, 6], [2, 2]])
+    assert video.interval_iou(a[:1], a).tolist() == pytest.approx([1, 1 / 3, 0, 0])
+    with pytest.raises(ValueError, match=r"\[\.\.\., 2\]"):
+        video.interval_iou(a, torch.zeros(3))
+
+
+# -------------------------------------------------------------------------------------------- actors
+
+
+def _blobs(*tracks, frames=20, side=10):
+    """Maps with a blob for each track: (row, column at time t) or None, and its height."""
+    maps = torch.zeros(frames, side, side)
+    for path, height in tracks:
+        for t in range(frames):
+            if (place := path(t)) is not None:
+                maps[t, place[0], place[1]] = height
+    return maps
+
+
+def test_actors_have_tubes_of_their_own():
+    maps = _blobs((lambda t: (2, 1), 1.0), (lambda t: (7, 8) if 5 <= t < 15 and t != 9 else None, 0.8))
+    tubes, scores = video.localize_actors(maps, (100, 100), sigma=0, span=1)
+    assert tubes.shape == (2, 20, 4) and scores[0] > scores[1] > 0
+    assert scores.sum() == pytest.approx(1)
+    assert not tubes[0].isnan().any() and tubes[0, :, :2].unique(dim=0).tolist() == [[10, 20]]
+    there = ~tubes[1].isnan().any(1)
+    assert there.nonzero()[:, 0].tolist() == list(range(5, 15))  # the gap at 9 is closed
+    # Above half the range, 0.5, lies what is nearer than 3.75 pixels to the middle of a blob of 0.8.
+    assert tubes[1, 9].tolist() == tubes[1, 8].tolist() == [81, 71, 89, 79]
+    # Crossing paths, at most as many as asked for, and what is too short or too weak.
+    assert len(video.localize_actors(maps, (100, 100), sigma=0, most=1)[0]) == 1
+    assert len(video.localize_actors(maps, (100, 100), sigma=0, shortest=12)[0]) == 1
+    assert len(video.localize_actors(maps, (100, 100), sigma=0, gap=0, weakest=0)[0]) == 3
+    assert len(video.localize_actors(maps, (100, 100), sigma=0, weakest=0.9)[0]) == 1
+    none, of_none = video.localize_actors(torch.ones(3, 4, 4), (8, 8))
+    assert none.shape == (0, 3, 4) and of_none.shape == (0,)
+    for option in ({"most": 0}, {"gap": -1}, {"shortest": 0}, {"weakest": 2.0}, {"threshold": 2.0}):
+        with pytest.raises(ValueError, match=f"`{next(iter(option))}` must be"):
+            video.localize_actors(maps, (100, 100), **option)
+
+
+def test_one_actor_is_the_box_of_localize():
+    maps = _blobs((lambda t: (2 + t // 4, 1 + t // 4), 1.0))
+    tubes, scores = video.localize_actors(maps, (60, 80))
+    assert scores.tolist() == [1.0]
+    torch.testing.assert_close(tubes[0], video.localize(maps, (60, 80)))
+
+
+def test_actors_are_drawn_in_colors_of_their_own():
+    frames = torch.zeros(2, 40, 40, 3, dtype=torch.uint8)
+    tubes = torch.tensor([[[2.0, 2, 12, 12]] * 2, [[20.0, 20, 35, 35], [NAN] * 4]])
+    pictures = video.annotate(frames, boxes=tubes, scale=1)
+    second = torch.tensor((255, 170, 60), dtype=torch.uint8)
+    seen = (pictures == second).all(-1).flatten(1).any(1).tolist()
+    assert seen == [True, False]
+    assert (pictures == torch.tensor(video.FOUND, dtype=torch.uint8)).all(-1).flatten(1).any(1).all()
+    with pytest.raises(ValueError, match=r"`boxes` must be \[2, 4\] or \[actors, 2, 4\]"):
+        video.annotate(frames, boxes=tubes[:, :1])
+
+
+# -------------------------------------------------------------------------------- the command line
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Ten clips of shapes as videos, what is true of them as `pyannot.pkl` and as times, and a network."""
+    base = tmp_path_factory.mktemp("trained")
+    boxes = {}
+    for clip in generate_moving_shapes(10, frames=9, size=32, classes=2):
+        name = f"{clip.name.split('_')[0]}/v_{clip.name}"
+        (base / "clips" / name).parent.mkdir(parents=True, exist_ok=True)
+        video.write(base / "clips" / f"{name}.mp4", clip.frames, fps=10)
+        xywh = torch.cat([clip.boxes[:, :2], clip.boxes[:, 2:] - clip.boxes[:, :2]], 1).numpy()
+        boxes[name] = {"annotations": [{"sf": 0, "ef": 9, "boxes": xywh}]}
+    (base / "pyannot.pkl").write_bytes(pickle.dumps(boxes, protocol=2))
+    (base / "times").mkdir()
+    for name in ("left", "right"):
+        lines = [f"{v.split('/')[1]}  0.1 0.7\r\n" for v in boxes if v.startswith(name)]
+        (base / "times" / f"{name}_test.txt").write_bytes("".join(lines).encode())
+    (base / "times" / "Ambiguous_test.txt").write_text("v_left_00001 0.7 0.9\n")
+    (base / "times" / "detclasslist.txt").write_text("3 left\n5 right\n")
+    options = "--epochs 1 --frame-size 32 --hidden 4 --steps 4 --motion difference".split()
+    assert cli.main(["video", "train", str(base / "clips"), "--out", str(base / "run"), *options]) == 0
+    return base
+
+
+def test_where_by_the_rules_of_ucf101_24(capsys, trained, tmp_path):
+    checkpoint, found = trained / "run" / "checkpoint.pt", tmp_path / "found.json"
+    arguments = ["video", "evaluate", checkpoint, trained / "clips", "--boxes", trained / "pyannot.pkl"]
+    status, out, err = command.run(
+        capsys, *arguments, "--json", tmp_path / "r.json", "--detections", found, "--segments", 2
+    )
+    assert status == 0 and err == "" and "mAP" in out and "tubes in 10 videos" in out
+    record, rows = json.loads((tmp_path / "r.json").read_text()), json.loads(found.read_text())
+    assert record["protocol"] == "ucf101-24" and record["truths"] == 10 and record["detections"] == len(rows)
+    # The numbers again from the file that was written.
+    truth = {clip.name: clip for clip in amstel.data.UCF101(trained / "clips", trained / "pyannot.pkl")}
+    names = sorted(truth)
+    overlap = torch.zeros(len(rows), len(names))
+    for d, row in enumerate(rows):
+        tube = torch.full((9, 4), NAN)
+        tube[row["first"] : row["first"] + len(row["boxes"])] = torch.tensor(row["boxes"])
+        overlap[d, names.index(row["video"])] = video.tube_iou(tube, truth[row["video"]].boxes)
+    again = video.mean_average_precision(
+        torch.tensor([row["score"] for row in rows]),
+        torch.tensor([["left", "right"].index(row["class"]) for row in rows]),
+        overlap,
+        torch.tensor([truth[name].label for name in names]),
+        protocol="ucf101-24",
+    )
+    assert list(record["map"].values()) == pytest.approx(again.tolist(), abs=1e-3)
+    assert 0 <= record["recall"]["0.5"] <= record["recall"]["0.1"] <= 1
+
+    command.is_refused(capsys, [*arguments, "--split", 1], "trainlist01.txt beside it")
+    command.is_refused(capsys, [*arguments, "--detections", tmp_path / "x.txt"], "must end in .json")
+    command.is_refused(capsys, [*arguments, "--intervals", trained / "times"], "cannot be given")
+    command.is_refused(capsys, [*arguments, "--table", tmp_path / "t.md"], "--table is of the accuracy")
+    command.is_refused(capsys, [*arguments[:4], "--detections", found], "--detections")
+
+
+def test_when_by_the_rules_of_thumos14(capsys, trained, tmp_path):
+    checkpoint, found = trained / "run" / "checkpoint.pt", tmp_path / "found.txt"
+    arguments = ["video", "evaluate", checkpoint, trained / "clips", "--intervals", trained / "times"]
+    status, out, err = command.run(capsys, *arguments, "--json", tmp_path / "r.json", "--detections", found)
+    assert status == 0 and err == "" and "10 actions in 10 videos" in out
+    record = json.loads((tmp_path / "r.json").read_text())
+    lines = [line.split() for line in found.read_text().splitlines()]
+    assert len(lines) == record["detections"] and {line[3] for line in lines} == {"3", "5"}
+    assert all(0 <= float(a) < float(b) <= 0.91 for _, a, b, _, _ in lines)
+    assert record["protocol"] == "thumos14" and set(record["classes"]) == {"left", "right"}
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "left_val.txt").write_text("v_left_00001 0.1 0.7\n")
+    command.is_refused(capsys, [*arguments[:-1], tmp_path / "val"], "but files of the val set")
+
+
+def test_annotations_of_thumos14(trained, tmp_path):
+    videos = amstel.data.THUMOS14(trained / "clips", trained / "times")
+    assert len(videos) == 10 and videos.classes == ["left", "right"] and videos.numbers == [3, 5]
+    k = videos.names.index("v_left_00001")
+    assert videos.intervals[k] == [("left", 0.1, 0.7)] and videos.ambiguous[k] == [(0.7, 0.9)]
+    for line, message in (
+        ("v 1 2 3", "line 1 must be"),
+        ("v 2 1", "must be"),
+        ("v 0 inf", "must be"),
+        ("v", "must be"),
+    ):
+        (tmp_path / "Diving_test.txt").write_text(line)
+        with pytest.raises(ValueError, match=message):
+            amstel.data.THUMOS14(trained / "clips", tmp_path)
+    (tmp_path / "Diving_test.txt").write_text("v_left_00001 0.1 0.2\nnowhere 0.1 0.2\n")
+    with pytest.warns(UserWarning, match="1 of 2 videos"):
+        videos = amstel.data.THUMOS14(trained / "clips", tmp_path)
+    assert videos.missing == ["nowhere"] and videos.numbers == [26]  # as published
+    (tmp_path / "Diving_test.txt").rename(tmp_path / "Yodeling_test.txt")
+    with pytest.raises(ValueError, match="number of Yodeling"):
+        amstel.data.THUMOS14(trained / "clips", tmp_path)
+
+
+def test_parts_of_a_long_video_are_the_whole(trained, tmp_path):
+    from amstel.apps.video import network
+
+    model = network.load(trained / "run" / "checkpoint.pt")
+    frames = torch.cat([clip.frames for clip in generate_moving_shapes(3, frames=9, size=32, classes=2)])
+    path = video.write(tmp_path / "long.mp4", frames, fps=10)
+    whole, times = localization.timeline(model, path)
+    assert whole.shape == (27, 2) and times[-1] == pytest.approx(2.6)
+    for chunk in (1, 9, 12):
+        torch.testing.assert_close(localization.timeline(model, path, chunk=chunk)[0], whole)
+
+
+def test_spans_of_a_curve():
+    curve = torch.zeros(100)
+    curve[20:40], curve[60:70] = 0.9, 0.5
+    (a, b, score), second = localization.spans(curve)[:2]
+    assert (a, b) == (20, 39) and second[:2] == (60, 69) and score == pytest.approx(0.9)
+    assert localization.spans(torch.full((9,), 0.01)) == []
+    assert localization.spans(torch.ones(5)) == [(0, 4, 1.0)]
+
+
+def test_tables_of_boxes(capsys, trained, tmp_path):
+    source = trained / "clips" / "left" / "v_left_00001.mp4"
+    arguments = ["video", "predict", trained / "run" / "checkpoint.pt", source, "-o", tmp_path / "p.gif"]
+    table, record = tmp_path / "p.csv", tmp_path / "p.json"
+    assert command.run(capsys, *arguments, "--csv", table, "--json", record, "--actors", 2)[0] == 0
+    (one,) = json.loads(record.read_text())["videos"]
+    rows = list(csv.DictReader(table.open()))
+    assert 1 <= len(one["tubes"]) <= 2 and len(one["boxes"]) == 9
+    assert len(rows) == sum(box is not None for tube in one["tubes"] for box in tube["boxes"])
+    first = next(row for row in rows if row["actor"] == "0")
+    box = one["tubes"][0]["boxes"][int(first["frame"])]
+    assert [float(first[k]) for k in ("x1", "y1", "x2", "y2")] == pytest.approx(box, abs=0.01)
+    command.is_refused(capsys, [*arguments, "--csv", table, "--force", "--actors", 0], "--actors")
+    command.is_refused(capsys, [*arguments[:-1], tmp_path / "q.gif", "--csv", table], "exists")
+
+
+# ------------------------------------------------------------------------------ attention and true boxes
+
+
+def _settings(**changes):
+    from amstel.apps.video.settings import Settings
+
+    return Settings.from_scratch(model="convalstm", frame_size=32, box_weight=1.0, **changes)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_boxes_move_with_the_pixels(flip):
+    """A white block, and its box through resizing, shifting and mirroring."""
+    frames = torch.zeros(6, 64, 128, 3, dtype=torch.uint8)
+    tubes = torch.full((2, 6, 4), NAN)
+    for t in range(6):
+        frames[t, 24:40, 48 + 4 * t : 64 + 4 * t] = 255
+        tubes[0, t] = torch.tensor([48 + 4 * t, 24, 64 + 4 * t, 40.0])
+    clip = amstel.data.Clip(frames, 0, "block", tubes=tubes)
+    settings = _settings(flip=flip, shift=4, brightness=0.0, steps=4)
+    seen = set()
+    for seed in range(6):
+        crop = samples._crop(samples.prepared(clip, settings), settings, samples._generator(seed))
+        assert crop.boxes.shape == (4, 2, 4) and crop.boxes[:, 1].isnan().all()
+        for frame, box in zip(crop.frames, crop.boxes[:, 0], strict=True):
+            rows, columns = (frame[0] > 0.5).nonzero().unbind(1)
+            found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert np.abs(np.array(found, float) - box.numpy()).max() <= 1
+        seen.add(bool(crop.boxes[1, 0, 0] < crop.boxes[0, 0, 0]))
+    assert seen == ({False, True} if flip else {False})
+    # Without the weight nothing is carried along.
+    assert samples.prepared(clip, dataclasses.replace(settings, box_weight=0.0)).boxes is None
+
+
+def test_distance_of_attention_from_boxes_against_loops():
+    torch.manual_seed(0)
+    attention = torch.rand(3, 2, 4, 4).flatten(2).softmax(-1).view(3, 2, 4, 4).requires_grad_()
+    boxes = torch.tensor([4.0, 8, 13, 30]).repeat(3, 2, 2, 1)
+    boxes[:, :, 1] = torch.tensor([16.0, 0, 40, 8])  # partly outside of the frame
+    boxes[2, 1] = NAN  # no box: the frame does not count
+    boxes[0, 0, 1] = NAN
+    expected = 0.0
+    for t in range(3):
+        for n in range(2):
+            share = np.zeros((4, 4))
+            for i in range(4):
+                for j in range(4):
+                    for x1, y1, x2, y2 in boxes[t, n].tolist():
+                        if x1 == x1:
+                            wide = max(0, min(x2, 8 * j + 8) - max(x1, 8 * j))
+                            high = max(0, min(y2, 8 * i + 8) - max(y1, 8 * i))
+                            share[i, j] = max(share[i, j], wide * high)
+            if share.sum():
+                share /= share.sum()
+                a = attention[t, n].detach().numpy()
+                expected += sum(q * np.log(q / p) for q, p in zip(share.flat, a.flat, strict=True) if q)
+    found = video_train._away(attention, boxes, 32)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    (gradient,) = torch.autograd.grad(found, attention)
+    assert gradient.isfinite().all() and not gradient[2, 1].any() and gradient[0, 0].any()
+
+
+def test_training_takes_boxes(capsys, trained, tmp_path):
+    options = "--model convalstm --epochs 1 --frame-size 32 --hidden 4 --steps 4".split()
+    arguments = [
+        "video",
+        "train",
+        trained / "clips",
+        "--boxes",
+        trained / "pyannot.pkl",
+        "--out",
+        tmp_path / "run",
+    ]
+    assert command.run(capsys, *arguments, *options)[0] == 0
+    record = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert record["settings"]["box_weight"] == 1.0 and record["boxes"] == str(trained / "pyannot.pkl")
+    resumed = ["video", "train", trained / "clips", "--out", tmp_path / "run", "--resume", "--epochs", 2]
+    assert command.run(capsys, *resumed)[0] == 0
+    again = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert again["loss"][0] == record["loss"][0] and len(again["loss"]) == 2
+    new = [*arguments[:-1], tmp_path / "new"]
+    command.is_refused(capsys, [*new, "--model", "cnn"], "--box-weight")
+    command.is_refused(capsys, [*new[:3], "--out", tmp_path / "new", "--box-weight", 2], "needs --boxes")
+    command.is_refused(capsys, [*new, "--split", 1], "trainlist01.txt beside it")
