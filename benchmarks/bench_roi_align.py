@@ -16,13 +16,13 @@ tv = pytest.importorskip(
 ).ops
 SIZE = (7, 7)
 
-# channels, height, width, cells a pixel, boxes, samples a side of a bin (-1: as many as it has cells)
+# channels, height, width, cells per pixel, boxes, samples per side of a bin (-1: as many as it has cells)
 ALIGN = {
     "fpn": Shape((256, 100, 152, 1 / 8, 512, 2), (16, 12, 17, 1 / 8, 6, 2)),
     "fpn-coarse": Shape((256, 50, 76, 1 / 16, 300, 2), (16, 12, 17, 1 / 16, 6, 2)),
     "c4": Shape((512, 38, 50, 1 / 16, 300, -1), (16, 12, 17, 1 / 16, 6, -1)),
 }
-# classes, height, width, cells a pixel, boxes: R-FCN's
+# classes, height, width, cells per pixel, boxes: R-FCN's
 POOL = {"rfcn": Shape((21, 38, 50, 1 / 16, 300), (3, 12, 17, 1 / 16, 6))}
 OURS = (Implementation("amstel"), Implementation("amstel NCHW"))
 THEIRS = (

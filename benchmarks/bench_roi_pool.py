@@ -20,7 +20,7 @@ ops = torch.ops.amstel
 SIZE = (7, 7)
 
 TINY = (8, 12, 16, 1 / 4, "random6")
-# channels, height, width, cells a pixel, boxes
+# channels, height, width, cells per pixel, boxes
 MAPS = {
     "sint": Shape((512, 128, 128, 1 / 4, "sint"), TINY),
     "random300": Shape((512, 38, 50, 1 / 16, "random300"), TINY),

@@ -74,9 +74,9 @@ ROWS = [
     Row("MRI gradient against deepinv's MultiCoilMRI", "mri-deepinv-"),
     Row("MRI gradient and its own gradient", "mri-both-"),
     Row("denoising gradient with the network's input", "rim_denoise-forward-", mean=4.0),
-    Row("the same with gradients", "rim_denoise-both-"),
+    Row("denoising gradient, input and gradients", "rim_denoise-both-"),
     Row("super-resolution gradient with the network's input", "rim_super_resolve-forward-", mean=4.0),
-    Row("the same with gradients", "rim_super_resolve-both-"),
+    Row("super-resolution gradient, input and gradients", "rim_super_resolve-both-"),
     Row("ConvGRU gates alone", "conv_gru_gates-forward-", mean=5.0),
     Row("ConvGRU gates, forward and gradients", "conv_gru_gates-both-", mean=5.0),
     Row("ConvGRU gates, forward and gradients, bfloat16", "conv_gru_gates-both-", "bfloat16", mean=5.0),
@@ -218,7 +218,7 @@ def shares(results: list[dict], device: str) -> list[str]:
 
 def memory(results: list[dict]) -> list[str]:
     """Peak of a call, and what a forward pass holds for the backward pass, beside the leanest peer's."""
-    lines = ["| memory, MB | ours | leanest peer | of it |", "|---|---|---|---|"]
+    lines = ["| memory, MB | ours | leanest peer | ratio |", "|---|---|---|---|"]
     for key, what in (("held_bytes", "held for the backward pass"), ("peak_bytes", "at the peak of a call")):
         groups: dict[str, dict[str, int]] = defaultdict(dict)
         for r in results:
@@ -261,12 +261,12 @@ def document(figures: dict[str, str]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `python -m benchmarks.report`; do not edit. A ratio is that of medians of one run, in which the",
-        "implementations take turns and agree in value before they are timed: seconds of the best peer, at its best",
-        "number of threads, over ours at the largest. Memory is what torch's allocator hands out. The limit is the least",
-        "time that the copy bandwidth, the bandwidth of the cache that holds the data and the speed of a matrix product,",
-        'measured in the same session, allow for what must be moved and computed; "at the limit" is the ratio that ours',
-        "would have there.",
+        "This page is written by `python -m benchmarks.report`; do not edit it. Each ratio compares medians from one run, in",
+        "which the implementations take turns, and must agree in value before they are timed: the time of the best peer, at",
+        "its best number of threads, divided by ours at the largest. Memory is what torch's allocator hands out. The limit is",
+        "the shortest time that the bandwidth of a copy or of the cache that holds the data, and the speed of a matrix",
+        "product, all measured in the same session, allow for the data to move and the operations to compute; \"at the limit\"",
+        "is the ratio that ours would reach there.",
     ]
     for device, title in (("cpu", "CPU"), ("cuda", "CUDA")):
         results, machine = load(device)

@@ -218,13 +218,13 @@ def links() -> list[str]:
 
 
 MISSED = """\
-Aims that are missed: NELL, trained without validation labels because the files at hand have none, stays far below the
-paper. The direction of real moving shapes is read to 99 % on frames 8-23, but not on frames 12-19, where exact positions
-do not tell it either. On the one real clip, attention learned from generated motion follows the camera and not the
-player. The tracker loses Skiing for most of the time, and Freeman1 for a part of it. Grayscale denoising is above the RIM's authors at
-sigma 15 and 25 and 0.2 dB below them at 50. In MRI the network alone is below total variation for Poisson discs; plug-and-play
-with our denoiser of complex images, which `amstel.restore` uses, is 1.4 dB above it for columns, 0.9 dB at R10, but only 0.5 dB
-at R5, where 1 dB is the aim."""
+Missed targets: NELL is trained without validation labels, because the available files have none, and stays far below the
+paper. The direction of real moving shapes is recognized in 99 % of the clips on frames 8-23, but not on frames 12-19, where
+even exact positions do not reveal it. On the one real clip, attention learned from synthetic motion follows the camera rather
+than the player. The tracker loses Skiing most of the time, and Freeman1 part of the time. Gray denoising is better than the
+RIM authors' at sigma 15 and 25, and 0.2 dB worse at 50. For MRI with Poisson-disc masks, the network alone is worse than total
+variation. Plug-and-play with our denoiser of complex images, which `amstel.restore` uses, is better than total variation by
+1.4 dB for columns and 0.9 dB at R10, but by only 0.5 dB at R5, where the target is 1 dB."""
 
 
 def tables() -> list[str]:

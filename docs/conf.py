@@ -56,6 +56,7 @@ sphinx_gallery_conf = {
     "min_reported_time": 1,
     "show_signature": False,
     "abort_on_example_error": True,
+    "capture_repr": (),  # pictures and what is printed; no list of axes
     "copyfile_regex": "",
 }
 

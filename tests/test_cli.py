@@ -39,6 +39,7 @@ def test_info(capsys):
     ):
         assert re.search(f"^{line}", out, re.M), line
     assert torch.ops.amstel.cpu_isa() in out
+    assert _run(capsys, "--version")[:2] == (0, f"amstel {amstel.__version__}\n")
     module = subprocess.run([sys.executable, "-m", "amstel.info"], capture_output=True, text=True, check=True)
     assert "CPU kernels" in module.stdout
 

@@ -360,7 +360,7 @@ def saved_bytes(function):
 
 
 def test_memory_that_is_kept():
-    """Of 1x1 cells 5 C numbers a pixel beside x and h are kept by "store", nothing by "recompute"."""
+    """Of 1x1 cells 5 C numbers per pixel beside x and h are kept by "store", nothing by "recompute"."""
     x = torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last).requires_grad_()
     h = torch.randn(2, 4, 32, 32).contiguous(memory_format=torch.channels_last).requires_grad_()
     pixels, found = 4 * 2 * 32 * 32, {}

@@ -564,7 +564,9 @@ def test_what_is_wrong_with_the_options_is_said_once():
 def _killed(folder, ranks, words, *more):
     """A run of which a rank is killed as soon as a checkpoint is there: its exit status and what it said."""
     run = subprocess.Popen(
-        [*TORCHRUN, *more, f"--nproc-per-node={ranks}", "-m", "amstel", *words], stderr=subprocess.PIPE, text=True
+        [*TORCHRUN, *more, f"--nproc-per-node={ranks}", "-m", "amstel", *words],
+        stderr=subprocess.PIPE,
+        text=True,
     )
     running = folder / "running" / "checkpoint.pt"
     while not running.exists() and run.poll() is None:

@@ -1,6 +1,6 @@
 """Full-batch training in parts, on graphs of real sizes: losses and logits of 50 epochs are those of one process.
 
-    AMSTEL_DATA=DIR pytest -m slow -s tests/test_distributed_sizes.py       # prints the largest differences
+AMSTEL_DATA=DIR pytest -m slow -s tests/test_distributed_sizes.py       # prints the largest differences
 """
 
 import numpy as np

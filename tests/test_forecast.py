@@ -36,7 +36,7 @@ def test_digits_stay_inside_and_go_on():
     place = torch.arange(32).double()
     center = torch.stack([(frames.sum(k) @ place) / light for k in (3, 2)], 2)
     step = center.diff(dim=1).norm(dim=2)
-    assert (step > 0.2).all() and step.max() < 2.6  # at most 5 / 2 pixels a frame at this size
+    assert (step > 0.2).all() and step.max() < 2.6  # at most 5 / 2 pixels per frame at this size
     # It goes straight between the walls: most second differences are those of rounding.
     assert (center.diff(n=2, dim=1).norm(dim=2) < 0.1).double().mean() > 0.6
 

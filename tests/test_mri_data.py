@@ -254,7 +254,7 @@ def test_espirit_explains_the_coils_up_to_the_edges(columns):
     assert missed["espirit"] < 0.5 * missed["center"] and missed["espirit"] < 1e-3
     turned = mri.estimate_sensitivities(torch.stack([y, 2j * y]), mask, method="espirit")
     torch.testing.assert_close(turned[1], 1j * turned[0], atol=1e-3, rtol=1e-3)
-    # One coil, and a center of four samples a side.
+    # One coil, and a center of four samples per side.
     one = mri.estimate_sensitivities(y[:1], mri.cartesian_mask(56, 8, 4 / 56), method="espirit")
     torch.testing.assert_close(one.abs(), torch.ones(1, 64, 56))
 

@@ -363,7 +363,7 @@ def test_what_a_sampled_graph_refuses():
     with pytest.raises(ValueError, match="`x`"):
         amstel.nn.GCNConv(layer.num_cols, 2)(None, layer)
     model = amstel.nn.GCN(4, 3, 2)
-    with pytest.raises(ValueError, match="one a layer"):
+    with pytest.raises(ValueError, match="one per layer"):
         model(x, [layer])
     with pytest.raises(TypeError, match=r"graph\[1\]"):
         model(x, [layer, make()])

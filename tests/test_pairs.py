@@ -150,7 +150,7 @@ def test_stills_explain_themselves(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"absent\.png does not exist"):
         P.StillPairs([tmp_path / "absent.png"]).sample(0, rng)
     for image in (np.zeros((80, 80), np.uint8), np.zeros((80, 80, 3)), np.zeros((10, 80, 3), np.uint8)):
-        with pytest.raises(ValueError, match="at least 64 pixels a side"):
+        with pytest.raises(ValueError, match="at least 64 pixels per side"):
             P.StillPairs([image]).sample(0, rng)
     for options, message in (
         ({"size": 0}, "`size`"),
@@ -175,7 +175,7 @@ def test_real_stills(data_folder):
 
 
 class Sequence:
-    """A bright square that moves two pixels a frame."""
+    """A bright square that moves two pixels per frame."""
 
     name = "square"
 

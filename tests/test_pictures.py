@@ -125,7 +125,7 @@ def test_alpha_palettes_and_bits(tmp_path):
 
 
 def twelve_bits(path, values):
-    """A TIFF of 12 bits a sample, two samples in three bytes, as scanners write it."""
+    """A TIFF of 12 bits per sample, two samples in three bytes, as scanners write it."""
     pairs = values.reshape(-1, 2).astype(int)
     packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], 1)
     data = packed.astype(np.uint8).tobytes()

@@ -111,7 +111,7 @@ def test_one_lambda_max_a_graph():
     with pytest.raises(ValueError, match=r"`lambda_max` must be one number, or \[2\]"):
         conv(x, joined, lambda_max=largest[[0, 1, 1]])
     for bad, message in (
-        ({"lambda_max": largest}, "with `batch` one a graph"),
+        ({"lambda_max": largest}, "with `batch` one per graph"),
         ({"lambda_max": largest, "batch": batch + 1}, "`batch` must be"),
         ({"lambda_max": largest - 1.5}, "`lambda_max` must be"),
         ({"lambda_max": float("nan")}, "`lambda_max` must be"),

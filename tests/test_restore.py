@@ -239,7 +239,7 @@ def test_mri_is_the_network_in_the_gauge_of_its_training():
 
 
 def _middle(height, width):
-    """A Hann window over the middle 32 samples a side."""
+    """A Hann window over the middle 32 samples per side."""
     sides = []
     for n in (height, width):
         side = torch.zeros(n)

@@ -292,7 +292,7 @@ def test_sigma_of_another_batch():
         def prepare(self, y):
             return inverse.Prepared(inverse.Denoising(0.5), y)
 
-    with pytest.raises(ValueError, match=r"`physics.sigma` must be a number or \[2\], one an image"):
+    with pytest.raises(ValueError, match=r"`physics.sigma` must be a number or \[2\], one per image"):
         rim()(image(2, 1, 8, 8), Wrong(torch.tensor([0.1, 0.2, 0.3])))
 
 

@@ -253,7 +253,7 @@ def test_multi_scale_align_is_torchvisions():
     )
     with pytest.raises(ValueError, match="`x` must hold a map of"):
         amstel.nn.MultiScaleRoIAlign(["a"], 7, 2)(maps, boxes, sizes)
-    with pytest.raises(ValueError, match="one an image"):
+    with pytest.raises(ValueError, match="one per image"):
         amstel.nn.MultiScaleRoIAlign(["0"], 7, 2)(maps, boxes[:1], sizes)
 
 

@@ -595,7 +595,7 @@ def test_extreme_boxes_are_finite_numbers_like_any():
     (ValueError, "`boxes` .*got int64", lambda: roi_pool(X, BOXES.long(), 2)),
     (ValueError, "`boxes` must be on cpu", lambda: roi_pool(X, BOXES.to("meta"), 2)),
     (TypeError, "`boxes` must be a tensor", lambda: roi_pool(X, "boxes", 2)),
-    (ValueError, "`boxes` must be a list of 2 tensors, one an image, got 1", lambda: roi_pool(X, [BOXES[:, 1:]], 2)),
+    (ValueError, "`boxes` must be a list of 2 tensors, one per image, got 1", lambda: roi_pool(X, [BOXES[:, 1:]], 2)),
     (ValueError, r"`boxes\[1\]` must be .*\[L, 4\].*got float32 \[1, 5\]", lambda: roi_pool(X, [BOXES[:, 1:], BOXES], 2)),
     (TypeError, r"`boxes\[0\]`", lambda: roi_pool(X, [[1, 2, 3, 4], BOXES[:, 1:]], 2)),
     (ValueError, r"`boxes\[1\]` .* of one dtype", lambda: roi_pool(X, [BOXES[:, 1:], BOXES[:, 1:].double()], 2)),

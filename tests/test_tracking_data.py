@@ -237,7 +237,7 @@ def test_tracking_sequence(tmp_path):
     assert same(s.ground_truth, [[1, 2, 3, 4], NAN]) and repr(s) == "TrackingSequence(two, 2 frames)"
     assert given[1].tolist() == [0, 0, 0, 9]
     with pytest.raises(
-        ValueError, match=r"`ground_truth` must be \[2, 4\], a box a frame, got int64 \[1, 4\]"
+        ValueError, match=r"`ground_truth` must be \[2, 4\], a box per frame, got int64 \[1, 4\]"
     ):
         amstel.data.TrackingSequence("two", files, given[:1])
     with pytest.raises(TypeError, match="`ground_truth` must be a tensor"):
@@ -281,7 +281,7 @@ def test_got10k(tmp_path):
     with pytest.raises(ValueError, match=r"train must hold folders of sequences, each with groundtruth\.txt"):
         amstel.data.GOT10k(tmp_path, "train")
     (tmp_path / "val" / "GOT_2" / "cover.label").write_text("8\n")
-    with pytest.raises(ValueError, match=r"cover\.label must hold 4 labels, one a frame, got 1"):
+    with pytest.raises(ValueError, match=r"cover\.label must hold 4 labels, one per frame, got 1"):
         sequences[0]
     (tmp_path / "val" / "list.txt").write_text("GOT_10\nGOT_4\n")
     with pytest.raises(FileNotFoundError, match=r"list\.txt names GOT_4, which is not a folder"):

@@ -94,7 +94,7 @@ def _offsets(graphs: list[Graph], device: torch.device) -> Offsets:
 
 
 def offsets(graph: Graph) -> Offsets:
-    """Those of a batch; a Graph that is none counts as a batch of one."""
+    """The offsets of a batch; a single Graph counts as a batch of one."""
     if graph._offsets is not None:
         return graph._offsets
     rows, cols = (torch.tensor([0, n], device=graph.device) for n in (graph.num_rows, graph.num_cols))
@@ -138,7 +138,7 @@ def moved(offsets: Offsets | None, move: Callable[[Tensor], Tensor]) -> Offsets 
 
 
 def state(offsets: Offsets | None) -> dict[str, Any]:
-    """What a pickle of a Graph holds beside its arrays."""
+    """What a pickle of a Graph holds in addition to its arrays."""
     return {} if offsets is None else {"offsets": offsets}
 
 

@@ -7,7 +7,7 @@
    raised that.
 3. RuntimeError is left for trouble of the device, torch.OutOfMemoryError for memory. A raw IndexError, KeyError,
    OverflowError or AttributeError is a fault of the library.
-4. The message names the argument in backquotes, what was expected and what came:
+4. The message names the argument in backquotes, what was expected and what it got:
    "`norm` must be one of 'sym', 'row', got 'left'".
 5. NumPy scalars and 0-dimensional NumPy arrays are numbers, and integers where they are integers; True and False
    are not, in any place where a number is meant. A float is an integer nowhere, not even 2.0.
@@ -148,7 +148,7 @@ def number(
     below: float | None = None,
     infinite: bool = False,
 ) -> float:
-    """A finite float or int (or an infinite one where that has a meaning), NumPy's too, in the bounds that are given;
+    """A finite float or int (or an infinite one if that has a meaning), NumPy's included, within the given bounds;
     returned as a Python number."""
     if type(value) is not float and type(value) is not int:
         value = _scalar(value)
@@ -191,7 +191,7 @@ def flag(argument: str, value: Any) -> bool:
 
 
 def pair(argument: str, value: Any, least: int = 1) -> tuple[int, int]:
-    """An integer >= least, which stands for two of it, or a tuple or list of two."""
+    """An integer >= least, which is used twice, or a tuple or list of two."""
     expected = f"an integer >= {least} or two of them"
     if isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim == 1):
         if len(value) != 2:

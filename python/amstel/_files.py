@@ -1,4 +1,4 @@
-"""Files written whole or not at all: beside their place, then renamed, so that an error never costs the old file."""
+"""Files that are written completely or not at all: next to their place and then renamed, so an error never costs the old file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def writable(path: Name) -> Path:
     Raises:
         FileNotFoundError: there is no such folder.
         NotADirectoryError, IsADirectoryError: the folder is a file, or the file a folder.
-        PermissionError: the folder, or the file that is there, cannot be written.
+        PermissionError: the folder, or the existing file, is not writable.
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
@@ -54,7 +54,7 @@ def writable(path: Name) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Name, inputs: Iterable[Name] = (), argument: str = "path") -> Iterator[Path]:
-    """A name beside `path`, with its ending, to write to; at the end of the `with` it takes the place of `path`.
+    """A temporary name next to `path`, with its ending, to write to; at the end of the `with` block it replaces `path`.
 
     After any exception, Ctrl-C included, what was at `path` is as it was and the new file is gone. Links are
     followed, permissions of the old file kept. A pipe or device (/dev/stdout) is written directly.
@@ -107,11 +107,11 @@ def writing(path: Name) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def replacing_folder(folder: Path, force: bool, is_one: Callable[[Path], bool], what: str) -> Iterator[Path]:
-    """A folder beside `folder` to write to, which takes its place in the end, or goes after an error.
+    """A temporary folder next to `folder` to write to, which replaces it at the end, or is removed after an error.
 
     Args:
         folder: where it will be.
-        force: whether one that is there is replaced.
+        force: whether to replace an existing one.
         is_one: whether a folder is of the kind that may be replaced; an empty one always may.
         what: what errors call it.
     """

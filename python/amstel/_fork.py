@@ -1,6 +1,6 @@
-"""A process that is forked off one whose threads have computed goes on with one thread.
+"""A process forked from one that has computed with several threads continues with one thread.
 
-GNU's OpenMP, which torch brings along, does not know in a child that the threads of its pool are gone, and waits for them
+In a child, GNU's OpenMP, which comes with torch, does not notice that the threads of its pool are gone, and waits for them
 forever. A DataLoader sets its workers to one thread for this; here every `os.fork` does, as `multiprocessing` has it.
 """
 

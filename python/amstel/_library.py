@@ -16,7 +16,7 @@ from amstel import _fork  # noqa: F401
 
 
 def find(name: str) -> Path | None:
-    """The shared library `name` of this installation: beside this file or, for an editable install, where the build put
+    """The shared library `name` of this installation: next to this file or, for an editable install, where the build put
     it. Looking for it is what makes an editable install build again what changed."""
     spec = importlib.util.find_spec(f"amstel.{name}")
     return Path(spec.origin) if spec and spec.origin else None

@@ -1,4 +1,4 @@
-"""Parts of a Graph by its nodes: what they induce, and what lies around them."""
+"""Parts of a Graph: the subgraph of some nodes, and their neighborhood."""
 
 from __future__ import annotations
 

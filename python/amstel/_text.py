@@ -1,4 +1,4 @@
-"""Tables of numbers in text files, every line of them checked: what is no number, or not enough, is never guessed."""
+"""Tables of numbers in text files, with every line checked: missing or invalid numbers are never guessed."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def take_turns(
     max_rounds: int = 60,
     before: dict[str, Callable[[], object]] | None = None,
 ) -> dict[str, Timing]:
-    """Time all functions by turns, so that whatever slows the machine down for a while slows all of them down.
+    """Time all functions in turns, so that whatever slows the machine down for a while affects all of them.
 
     In every round each short function runs once untimed, so that it finds the allocator and the caches as its own
     last call left them, and then in a timed batch of at least about a millisecond. A function that is much faster

@@ -1,6 +1,6 @@
 """What all commands share: options, the settings of a training as options, and how an error becomes one line.
 
-Nothing here imports torch before a command runs, so that --help and a wrong option answer at once.
+Nothing here imports torch before a command runs, so --help and a wrong option answer immediately.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Group(TyperGroup):
             args = [self.default, *args]
         if not args:
             names = [name for name, command in self.commands.items() if not command.hidden]
-            ctx.fail(f"COMMAND is missing: one of {', '.join(names)}")
+            ctx.fail(f"COMMAND is missing: one of {', '.join(names)}; see {ctx.command_path} --help")
         return super().parse_args(ctx, args)
 
 
@@ -244,7 +244,7 @@ def command(
 
     Args:
         own: the fields of `settings` that are options: {field: typer.Option's keywords}.
-        said: what a user calls an argument that errors of the library name, beside the options' own names.
+        said: the user's names for arguments in the library's errors, in addition to the options' own names.
         bare: options that may stand without their value, with the value that is meant then.
         seed_names: names of --seed.
     """

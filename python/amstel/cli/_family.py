@@ -1,4 +1,4 @@
-"""What the families share beside the options of every command: options of trainings, files to write, failures."""
+"""What the families share besides the options of every command: training options, files to write, failures."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def folder_of(target: Path) -> None:
 
 
 def report(outcomes: Sequence[Outcome], name: Callable[[Any], str] = str) -> dict[str, Any]:
-    """A line on stderr for every failure, and the entry of the JSON that says so; empty where there is none."""
+    """A line on stderr for every failure, and an entry for the JSON output; empty if there is none."""
     wrong = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in wrong:
         said, file = " ".join(str(outcome.error).split()), name(outcome.item)

@@ -112,7 +112,7 @@ def _with_boxes(
 
 
 def _say(found: Any, common: Common) -> None:
-    """A table of what was found: a class a line, an overlap a column."""
+    """A table of what was found: one class per line, one overlap per column."""
     width = max(len(name) for name in (*found.classes, "recall"))
     common.say(f"{'IoU >':{width}s} " + " ".join(f"{threshold:6.1f}" for threshold in found.thresholds))
     for name, values in (*found.classes.items(), ("mAP", found.map)):

@@ -6,10 +6,11 @@ import os
 import sys
 import traceback
 import warnings
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+import amstel
 from amstel.cli import bench, demo, graphs, info, restore, track, video
 from amstel.cli import video_evaluate as _evaluate  # noqa: F401 (commands of the family video)
 from amstel.cli import video_extract as _extract  # noqa: F401
@@ -34,8 +35,19 @@ graphs.add_old_name(app)
 app.add_typer(video.app, name="videolstm", hidden=True)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"amstel {amstel.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
     pass
 
 

@@ -153,7 +153,7 @@ STDOUT = Path("-")
 
 
 def json_to_write(text: str) -> Path:
-    """A file for JSON, or standard output; a checkpoint or a clip that is there is not what is meant."""
+    """A file for JSON, or standard output; an existing checkpoint or clip is refused as a mistake."""
     return STDOUT if text == "-" else no_other(file_to_write(text))
 
 
@@ -181,7 +181,7 @@ def target(text: str) -> Path:
 
 
 def folder_to_write(text: str) -> Path:
-    """A folder that is there and can be written, or that can be made."""
+    """A folder that exists and is writable, or that can be created."""
     path = Path(text)
     if path.exists() and not path.is_dir():
         return fail(f"cannot write to {text}: it is a file; it should be a folder")

@@ -83,7 +83,7 @@ def open_clips(
 
 
 def read_record(record: Path) -> dict[str, Any]:
-    """What training.json says of the run that goes on."""
+    """What training.json says about the run to continue."""
     import json
 
     try:

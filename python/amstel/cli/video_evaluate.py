@@ -150,7 +150,7 @@ def evaluate(
 
 
 def _of_run(path: Path, split: int | None, lists: Path | None) -> tuple[int | None, Path | None]:
-    """The split that a checkpoint was trained on, by the record beside it, where none was asked for."""
+    """The split that a checkpoint was trained on, according to the record next to it, if none was requested."""
     record = path.parent / "training.json"
     if split is not None or not record.is_file():
         return split, lists

@@ -153,7 +153,7 @@ class Loader:
 
 
 def ahead(make: Callable[[int], Any], count: int, workers: int, most: int) -> Iterator[Any]:
-    """make(0), make(1), ... in order, made by so many threads, at most so many of them ahead."""
+    """make(0), make(1), ... in order, computed by this many threads, at most this many ahead."""
     if not workers:
         yield from map(make, range(count))
         return
@@ -171,7 +171,7 @@ def ahead(make: Callable[[int], Any], count: int, workers: int, most: int) -> It
 
 
 def copied_ahead(batches: Iterator[Any], device: torch.device) -> Iterator[Any]:
-    """The batches on a GPU, each copied by a stream of its own while the one before it is worked on."""
+    """The batches on a GPU, each copied on a side stream while the previous one is in use."""
     stream = torch.cuda.Stream(device)
     waiting: deque[tuple[Any, Any, torch.cuda.Event]] = deque()
 
@@ -215,7 +215,7 @@ def _store(name: str, value: Any, nodes: int) -> Any:
         shape[0] if shape is not None and len(shape) else len(value) if hasattr(value, "__len__") else nodes
     )
     if size != nodes:
-        raise ValueError(f"`{name}` must have {nodes} rows, one a node, got {size}")
+        raise ValueError(f"`{name}` must have {nodes} rows, one per node, got {size}")
     return value.detach() if isinstance(value, Tensor) else value
 
 

@@ -1,4 +1,4 @@
-"""Made-up graphs of colored nodes, whose class lies in who is joined to whom and in nothing else."""
+"""Synthetic graphs of colored nodes, whose class depends only on which nodes are linked."""
 
 from __future__ import annotations
 

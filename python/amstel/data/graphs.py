@@ -289,9 +289,9 @@ def _joined(name: str, parts: Any, sizes: list[int], device: torch.device) -> Te
     if parts is None:
         return None
     if isinstance(parts, Tensor) or not isinstance(parts, Sequence):
-        _check.fail_type(name, "a list of tensors, one a graph", parts)
+        _check.fail_type(name, "a list of tensors, one per graph", parts)
     if len(parts) != len(sizes):
-        raise ValueError(f"`{name}` must be a list of {len(sizes)} tensors, one a graph, got {len(parts)}")
+        raise ValueError(f"`{name}` must be a list of {len(sizes)} tensors, one per graph, got {len(parts)}")
     for k, (part, size) in enumerate(zip(parts, sizes, strict=True)):
         if part is None:
             _check.fail_type(f"{name}[{k}]", f"a floating-point tensor [{size}, F]", part)

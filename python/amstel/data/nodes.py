@@ -173,7 +173,7 @@ def block_model(
         4
     """
     classes, words = _check.integer("classes", classes, 1), _check.integer("words", words, 10)
-    nodes = _check.integer("nodes", nodes, 20 * classes, f"an integer >= 20 a class, {20 * classes}")
+    nodes = _check.integer("nodes", nodes, 20 * classes, f"an integer >= 20 per class, {20 * classes}")
     degree = _check.number("degree", degree, "a finite number >= 0", least=0)
     for name, size in (("nodes", nodes), ("words", words), ("degree", nodes * degree)):
         if size >= 2**31:

@@ -96,7 +96,7 @@ def convert_graph(
         labels, classes = _labels(found.y)
         nodes = len(labels) if found.nodes is None else _count(found.nodes)
         if len(labels) != nodes:
-            raise ValueError(f"{found.y} must have {nodes} rows, one a node, got {len(labels)}")
+            raise ValueError(f"{found.y} must have {nodes} rows, one per node, got {len(labels)}")
         written: dict[str, Any] = {}
         crow, col = _edges(found.edges, nodes, undirected)
         written["crow"] = folders.write_array(target, "crow", crow)
@@ -240,7 +240,7 @@ def _labels(table: Table) -> tuple[np.ndarray, int]:
     parts = []
     for block in table.blocks(missing=True):
         if block.shape[1] != 1:
-            raise ValueError(f"{table} must hold one class a node, got {block.shape[1]} columns")
+            raise ValueError(f"{table} must hold one class per node, got {block.shape[1]} columns")
         values = block[:, 0]
         known = values == values
         if block.dtype.kind == "f" and (np.floor(values) != values)[known].any():
@@ -270,7 +270,7 @@ def _features(target: Path, table: Table, nodes: int) -> tuple[str, list[int]]:
         for block in blocks:
             yield from look(block)
         if count != nodes:
-            raise ValueError(f"{table} must have {nodes} rows, one a node, got {count}")
+            raise ValueError(f"{table} must have {nodes} rows, one per node, got {count}")
 
     def look(block: np.ndarray) -> Iterator[np.ndarray]:
         nonlocal count
@@ -286,7 +286,7 @@ def _features(target: Path, table: Table, nodes: int) -> tuple[str, list[int]]:
             )
         count += len(rows)
         if count > nodes:
-            raise ValueError(f"{table} must have {nodes} rows, one a node, got more")
+            raise ValueError(f"{table} must have {nodes} rows, one per node, got more")
         yield rows
 
     return folders.write_blocks(target, "x", (nodes, width), dtype, checked())
@@ -367,7 +367,7 @@ def _pairs(table: Table, shape: tuple[int, ...] | None) -> Iterator[np.ndarray]:
         return
     for block in table.blocks(whole=True):
         if block.shape[1] != 2:
-            raise ValueError(f"{table} must hold a source and a target a row, got {block.shape[1]} columns")
+            raise ValueError(f"{table} must hold a source and a target per row, got {block.shape[1]} columns")
         yield block
 
 

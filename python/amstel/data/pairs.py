@@ -38,7 +38,7 @@ SAME, OTHER = 0.7, 0.5
 
 
 class Pairs(Protocol):
-    """What `amstel.apps.tracking.train.train` takes: as many samples an epoch as `len`, made when they are asked for."""
+    """What `amstel.apps.tracking.train.train` takes: as many samples per epoch as `len`, made when they are asked for."""
 
     def __len__(self) -> int: ...
 

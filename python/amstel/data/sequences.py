@@ -165,7 +165,7 @@ class TrackingSequence:
         if not len(frames):
             raise ValueError("`frames` must hold at least one image file, got none")
         if boxes.shape != (len(frames), 4):
-            fail("ground_truth", f"[{len(frames)}, 4], a box a frame", boxes)
+            fail("ground_truth", f"[{len(frames)}, 4], a box per frame", boxes)
         self.name, self.frames, self.sparse = name, frames, sparse
         # The comparison is false for NaN too.
         known = (boxes[:, 2:] > 0).all(1) & boxes.isfinite().all(1)

@@ -138,12 +138,12 @@ class StillPairs:
                 image = read(image)
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or min(image.shape[:2]) < 64:
                 shape = f"{image.dtype} {list(image.shape)}"
-                fail("images", "uint8 RGB arrays [H, W, 3] of at least 64 pixels a side", shape)
+                fail("images", "uint8 RGB arrays [H, W, 3] of at least 64 pixels per side", shape)
             self._kept[index] = np.ascontiguousarray(image)
         return self._kept[index]
 
     def _other(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        """Another image, where there is one."""
+        """Another image, if there is one."""
         return self._image((index + int(rng.integers(1, max(2, len(self))))) % len(self))
 
     def _thing(self, image: np.ndarray, rng: np.random.Generator, side: float) -> _Thing:

@@ -207,7 +207,9 @@ class GOT10k(Listed):
             if file.is_file():
                 labels = read_numbers(file, 1)
                 if len(labels) != len(images):
-                    raise ValueError(f"{file} must hold {len(images)} labels, one a frame, got {len(labels)}")
+                    raise ValueError(
+                        f"{file} must hold {len(images)} labels, one per frame, got {len(labels)}"
+                    )
                 boxes[labels[:, 0] == unseen] = math.nan
         return TrackingSequence(name, images, boxes, sparse=True)
 

@@ -96,7 +96,7 @@ class TUDataset(GraphDataset):
         graphs = len(targets) if labels is None else len(labels)
         if targets is not None and len(targets) != graphs:
             raise ValueError(
-                f"TUDataset: {files['graph_attributes']} must have {graphs} lines, one a graph, got {len(targets)}"
+                f"TUDataset: {files['graph_attributes']} must have {graphs} lines, one per graph, got {len(targets)}"
             )
         _check_indicator(indicator, graphs, files["graph_indicator"])
         nodes, edges = len(indicator), len(ends)

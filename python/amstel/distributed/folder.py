@@ -167,7 +167,7 @@ def partition(
 
 
 def read_meta(folder: str | Path) -> dict[str, Any]:
-    """What meta.json of a partition holds; FileNotFoundError or ValueError where it is none."""
+    """The contents of a partition's meta.json; FileNotFoundError or ValueError if it is not a partition."""
     file = Path(folder) / META
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no partition: {META} is missing")

@@ -100,7 +100,7 @@ def of_index(
 
 
 def of_sparse(matrix: Tensor, nodes: int, loops: bool, fill: float) -> Arguments:
-    """A torch.sparse matrix, to whose diagonal PyG adds the loops, whatever is there."""
+    """A torch.sparse matrix; PyG adds self-loops to its diagonal, whatever it holds."""
     coo = matrix.to_sparse_coo().coalesce()
     graph = Graph.from_edge_index(coo.indices().flip(0), num_nodes=nodes)
     return graph, coo.values(), fill if loops else 0.0

@@ -66,7 +66,7 @@ class ConvLSTMCell(nn.Module):
         return conv_lstm_cell(_swap(self.conv(torch.cat([input_tensor, h], 1)), 1), c)
 
     def init_hidden(self, batch_size: int, image_size: tuple[int, int]) -> State:
-        """Zeros for a batch of so many pictures of (height, width)."""
+        """Zeros for a batch of this many pictures of (height, width)."""
         weight = self.conv.weight
         shape = (batch_size, self.hidden_dim, *image_size)
         return weight.new_zeros(shape), weight.new_zeros(shape)
@@ -155,7 +155,7 @@ class ConvLSTM(nn.Module):
             if not isinstance(hidden_state, (tuple, list)):
                 _check.fail_type("hidden_state", "None or a list of (h, c) for each layer", hidden_state)
             if len(hidden_state) != self.num_layers:
-                expected = f"None or {self.num_layers} pairs (h, c), one a layer"
+                expected = f"None or {self.num_layers} pairs (h, c), one per layer"
                 raise ValueError(f"`hidden_state` must be {expected}, got {len(hidden_state)}")
         x = x.transpose(0, 1) if self.batch_first else x
         outputs, states = [], []

@@ -33,7 +33,7 @@ def unit(kspace: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def outer(kspace: Tensor, mask: Tensor) -> Tensor:
-    """[coils, count], the outermost samples of k-space [coils, H, W]; all where they are few for so many coils."""
+    """[coils, count], the outermost samples of k-space [coils, H, W]; all of them if there are few for the number of coils."""
     height, width = kspace.shape[-2:]
     rows, columns = (
         torch.linspace(-1, 1, n, device=kspace.device) if n > 1 else kspace.real.new_zeros(1)

@@ -168,7 +168,7 @@ class ForwardModel(nn.Module, ABC):
                 )
             return sigma
         if sigma.numel() not in (1, n):
-            _check.fail("sigma", f"a number or [{n}], one an image", sigma)
+            _check.fail("sigma", f"a number or [{n}], one per image", sigma)
         return sigma.reshape(-1).expand(n)
 
     def _precision(self, images: Tensor) -> Sigma:

@@ -121,7 +121,7 @@ class MRI(ForwardModel):
             _check.fail("mask", f"[{w}], [{h}, {w}] or [{n}, 1, {h}, {w}] as `{name}`", mask)
         coils = 1 if maps is None else maps.shape[-3]
         if name == "y" and given.shape[1] != coils:
-            _check.fail("y", f"[N, {coils}, H, W], one k-space a coil", given)
+            _check.fail("y", f"[N, {coils}, H, W], one k-space per coil", given)
         if maps is None:
             return None
         if not maps.is_complex():

@@ -40,7 +40,7 @@ class Video:
 
     Attributes:
         count: number of frames that the file announces, or None.
-        rate: mean number of frames a second, or None.
+        rate: mean number of frames per second, or None.
         reached: frames given so far.
 
     Raises:

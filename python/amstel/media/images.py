@@ -262,7 +262,7 @@ class Animation:
 
 
 def _tiff_pages(image: Any) -> tuple[list[int], bool]:
-    """Pages that are no small copies of others, and whether all could be found."""
+    """Pages that are not small copies of others, and whether all could be found."""
     pages: list[int] = []
     page = -1
     while True:

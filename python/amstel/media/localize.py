@@ -183,7 +183,7 @@ def follow(
     split: bool = True,
     previous: Tensor | None = None,
 ) -> Tensor:
-    """One box a frame: `localize` of what `candidates` gave."""
+    """One box per frame: `localize` of what `candidates` gave."""
     height, width = size
     starts = []
     boxes = torch.tensor([0.0, 0.0, width, height], dtype=torch.float64).repeat(len(found), 1)

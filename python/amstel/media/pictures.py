@@ -1,4 +1,4 @@
-"""Pictures as they lie in files: 8 and 16 bits, gray and color, alpha, upright, with what the file says of itself."""
+"""Pictures as stored in files: 8 and 16 bits, gray and color, alpha, upright, with their metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ORIENTATION = 0x0112
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image as it lies in a file.
+    """An image as stored in a file.
 
     Attributes:
         pixels: float32 [H, W] or [H, W, 3] (RGB), in [0, 1].
@@ -39,7 +39,7 @@ def _module(name: str) -> Any:
 
 
 def open_image(path: Path) -> Any:
-    """Pillow's image, its pixels not yet read; OSError where it is none, ValueError where it is too large."""
+    """Pillow's image, with its pixels not read yet; OSError if it is not an image, ValueError if it is too large."""
     image = _module("PIL.Image")
     try:
         return image.open(path)
@@ -82,7 +82,7 @@ def read(path: str | os.PathLike) -> Picture:
 
 
 def pixel_count(path: Path) -> int:
-    """How many pixels the file holds, by its header; OSError where it is no image."""
+    """The number of pixels according to the file's header; OSError if it is not an image."""
     if _is_tiff(path):
         tifffile = _module("tifffile")
         try:
@@ -143,7 +143,7 @@ def _jpeg2000_bits(path: Path) -> int:
     start = data.find(b"\xff\x4f\xff\x51")
     bits = (data[start + 42] & 127) + 1 if start >= 0 else 8
     if 8 < bits < 16:
-        raise ValueError(f"{path} must have 8 or 16 bits a sample, got {bits}")
+        raise ValueError(f"{path} must have 8 or 16 bits per sample, got {bits}")
     return bits
 
 

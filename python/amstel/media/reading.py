@@ -31,7 +31,7 @@ class Frames:
 
     Attributes:
         count: how many there are, as far as is known before they are read, or None.
-        rate: frames a second, their mean, where the file says it.
+        rate: frames per second, their mean, where the file says it.
         time: of the frame given last, in seconds from the beginning, where the file says it, else None.
 
     Every frame comes once, however long it is shown, upright as a player shows it. A video that is damaged or cut
@@ -152,7 +152,7 @@ def read(path: str | os.PathLike, *, strip: bool | None = None, fps: float | Non
             of equally large images in natural order (frame_2 before frame_10); or one image.
         strip: whether an image is a strip of square frames side by side. None: where `write` has marked it as one, or
             where it has at most 128 rows and at least twice as many columns; other images are one frame.
-        fps: frames a second at which to look at it, by the times of its frames; so a frame that is shown for long
+        fps: frames per second at which to look at it, by the times of its frames; so a frame that is shown for long
             comes several times, and frames between are left out. None: every frame once.
 
     Raises:

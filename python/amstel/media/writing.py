@@ -1,4 +1,4 @@
-"""Videos into files: GIF, MP4 or a strip, all of them at once or picture by picture, whole or not at all."""
+"""Writing videos: GIF, MP4 or a strip, all frames at once or one by one, completely or not at all."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(path: str | os.PathLike, frames: Tensor, fps: float = 12, *, inputs: I
     Args:
         path: file to write.
         frames: uint8 [T, H, W, 3].
-        fps: frames a second.
+        fps: frames per second.
         inputs: files and folders that `path` must not be, nor lie in.
 
     Raises:
@@ -76,7 +76,7 @@ class VideoWriter:
 
     Args:
         path: file to write, ending in .mp4 or .gif.
-        rate: frames a second.
+        rate: frames per second.
         inputs: files and folders that are being read: `path` must be none of them, nor lie in one.
 
     Raises:

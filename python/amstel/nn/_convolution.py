@@ -1,4 +1,4 @@
-"""What the graph convolutions share: checks of their inputs, weights drawn alike, widths that wait for an input."""
+"""What the graph convolutions share: input checks, initialization, and widths that are set by the first input."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def fits(x: Any, weight: Tensor) -> None:
 
 
 class Convolution(nn.Module):
-    """What the convolutions share: weights drawn alike, and an input width that may wait for the first input."""
+    """What the convolutions share: initialization, and an input width that the first input may set."""
 
     in_channels: int
     out_channels: int

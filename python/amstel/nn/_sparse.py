@@ -24,7 +24,7 @@ def is_sparse(x: Tensor | None) -> bool:
 
 
 def _structure(x: Tensor) -> Graph:
-    """The pattern of a sparse_csr tensor as a rectangular Graph, which is made once a tensor, and anew after a change."""
+    """The pattern of a sparse_csr tensor as a rectangular Graph, made once per tensor and again after a change."""
     version, graph = _structures.get(x, (None, None))
     if graph is None or version is None or version != _version(x):
         crow, col = _read(x, lambda: (x.crow_indices(), x.col_indices()))

@@ -128,7 +128,7 @@ def _largest(value: Any, batch: Tensor | None, nodes: int) -> Any:
     if value.numel() == 1:
         return value.reshape(())
     if batch is None:
-        _check.fail("lambda_max", "one number, or with `batch` one a graph", value)
+        _check.fail("lambda_max", "one number, or with `batch` one per graph", value)
     _check.tensor("batch", batch, "an int64 tensor [N]")
     assert batch is not None
     if batch.shape != (nodes,) or batch.dtype != torch.int64 or batch.device != value.device:

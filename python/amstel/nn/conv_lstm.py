@@ -303,10 +303,10 @@ class ConvLSTM(nn.Module):
                 if _check.dense(name, value, "a tensor [layers, N, C, H, W]").shape != shape:
                     _check.fail(name, str(list(shape)), value)
             elif not isinstance(value, (Tensor, tuple, list)):
-                _check.fail_type(name, f"{count} states, one a layer and direction", value)
+                _check.fail_type(name, f"{count} states, one per layer and direction", value)
             if len(value) != count:  # where sizes differ each layer checks its own
                 raise ValueError(
-                    f"`{name}` must be {count} states, one a layer and direction, got {len(value)}"
+                    f"`{name}` must be {count} states, one per layer and direction, got {len(value)}"
                 )
         return state
 

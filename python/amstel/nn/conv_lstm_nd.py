@@ -153,7 +153,7 @@ class ConvLSTM3d(nn.Module):
 
     Shapes: state None (zeros) or (h_0, c_0), each [num_layers * D, N, C, D, H, W] with 2 directions or 1 in the order of
     torch.nn.LSTM; lengths as of `ConvLSTM`. Returns output [T, N, directions * C, D, H, W] and (h_n, c_n); with layers of
-    different widths, states are tuples of one tensor a layer and direction.
+    different widths, states are tuples of one tensor per layer and direction.
     Parameters: layers.{l}.weight_ih [4C, C_in, k, k, k], weight_hh [4C, C, k, k, k], bias [4C]; gates i, f, g, o.
 
     Raises:

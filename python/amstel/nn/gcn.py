@@ -247,7 +247,7 @@ class GCN(nn.Module):
             if not isinstance(one, SampledGraph):
                 _check.fail_type(f"graph[{number}]", "an amstel.data.SampledGraph", one)
         if len(graph) != len(self.layers):
-            raise ValueError(f"`graph` must be {len(self.layers)} graphs, one a layer, got {len(graph)}")
+            raise ValueError(f"`graph` must be {len(self.layers)} graphs, one per layer, got {len(graph)}")
         prepare(x, graph[0], self.in_channels, sampled=True)
         return list(graph)
 

@@ -129,7 +129,7 @@ class MultiScaleRoIAlign(nn.Module):
             raise ValueError(f"`x` must hold a map of {self.featmap_names}, got {list(x)}")
         if len(image_shapes) != maps[0].shape[0] or len(boxes) != len(image_shapes):
             raise ValueError(
-                f"`boxes` and `image_shapes` must be lists of {maps[0].shape[0]}, one an image, "
+                f"`boxes` and `image_shapes` must be lists of {maps[0].shape[0]}, one per image, "
                 f"got {len(boxes)} and {len(image_shapes)}"
             )
         scales = self._scales(maps, image_shapes)

@@ -23,7 +23,7 @@ class FrameClassifier(_Sequence):
 
     Args:
         in_channels, num_classes: C of the features, K.
-        hidden_channels, feature_size, attention_channels: not used; taken so that the models are made alike.
+        hidden_channels, feature_size, attention_channels: not used; accepted so that all models have the same constructor.
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
         batch_first: features and results begin [N, T].
@@ -75,7 +75,7 @@ class LSTMClassifier(_Sequence):
 
     Args:
         in_channels, hidden_channels, num_classes: C of the features, width of the LSTM, K.
-        feature_size, attention_channels: not used; taken so that the models are made alike.
+        feature_size, attention_channels: not used; accepted so that all models have the same constructor.
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
         batch_first: features and results begin [N, T].
@@ -136,8 +136,8 @@ class ALSTM(_Sequence):
 
     Args:
         in_channels, hidden_channels, num_classes: C of the features, width of the LSTM, K.
-        feature_size: (H, W) of the maps, or one number. Not used: any size will do; taken so that the models are made
-            alike.
+        feature_size: (H, W) of the maps, or one number. Not used, because any size works; accepted so that all models have the
+            same constructor.
         attention_channels: width of the attention's hidden layer (default: hidden_channels).
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
@@ -225,7 +225,7 @@ class ConvLSTMClassifier(_Sequence):
         in_channels, hidden_channels, num_classes: C of the features, channels of the ConvLSTM, K.
         kernel_size: side of the kernels of both convolutions.
         feature_size: (H, W) of the maps, or one number: the head depends on it.
-        attention_channels: not used; taken so that the models are made alike.
+        attention_channels: not used; accepted so that all models have the same constructor.
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
         batch_first: features and results begin [N, T].

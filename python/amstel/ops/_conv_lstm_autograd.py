@@ -133,7 +133,7 @@ def _flat(t: Tensor, laid: torch.memory_format) -> Tensor:
 
 
 def _layout(gates: Tensor, peephole: Tensor | None) -> tuple[torch.memory_format, int, Tensor | None]:
-    """Of a contiguous tensor an image is a row, of a channels_last one per pixel; and the peepholes along a row."""
+    """A row is an image of a contiguous tensor, or a pixel of a channels_last one; peepholes run along a row."""
     hidden = gates.shape[1] // 4
     if peephole is not None:
         peephole = peephole.to(sum_dtype(gates.dtype))

@@ -210,7 +210,7 @@ def _rois(boxes: Any, input: Tensor) -> Tensor:
         raise TypeError(f"`boxes` must be a tensor [K, 5] or a list of [L, 4], got {_check.describe(boxes)}")
     if len(boxes) != input.shape[0]:
         raise ValueError(
-            f"`boxes` must be a list of {input.shape[0]} tensors, one an image, got {len(boxes)}"
+            f"`boxes` must be a list of {input.shape[0]} tensors, one per image, got {len(boxes)}"
         )
     for n, b in enumerate(boxes):
         expected = f"a floating-point tensor [L, 4] on {input.device}, of one dtype with the others"

@@ -142,7 +142,7 @@ def _max(x: Tensor, members: Graph, spread: Graph) -> Tensor:
 
 
 class _Max(torch.autograd.Function):
-    """torch's maximum with a gradient of its own: that of torch costs twenty times as much."""
+    """torch's maximum with its own gradient, because torch's costs twenty times as much."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, members: Graph, spread: Graph) -> Tensor:

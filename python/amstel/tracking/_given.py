@@ -16,7 +16,7 @@ from amstel.media.images import image_array
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """torch on so many CPU threads for a while; None leaves them as they are."""
+    """torch on this many CPU threads within the block; None leaves the number as it is."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(int(count))

@@ -83,7 +83,7 @@ class DatasetEvaluation(Curves):
         return sum(self.sequences[n].frames for n in timed) / sum(self.seconds[n] for n in timed)
 
     def _rows(self) -> list[tuple[str, Evaluation | DatasetEvaluation, float]]:
-        """Name, scores and frames a second of each sequence and of all."""
+        """Name, scores and frames per second of each sequence and of all."""
         rows: list[tuple[str, Evaluation | DatasetEvaluation, float]] = [
             (name, e, e.frames / self.seconds[name] if self.seconds[name] > 0 else math.nan)
             for name, e in self.sequences.items()
@@ -287,7 +287,7 @@ class _Run:
         boxes = read_boxes(file, self.origin)
         if len(boxes) != len(sequence):
             raise ValueError(
-                f"{file} must hold {len(sequence)} boxes, one a frame of {name}, got {len(boxes)}"
+                f"{file} must hold {len(sequence)} boxes, one per frame of {name}, got {len(boxes)}"
             )
         # A tracker gives the first box as it got it, up to rounding. NaN is not more than that apart.
         if there and track is not None and (boxes[0] - start).abs().max() > 0.5:
@@ -301,7 +301,7 @@ class _Run:
 
 
 def _seconds(clock: Path) -> float:
-    """What the file says, NaN where it says nothing: no reason to lose the boxes beside it."""
+    """The times in the file, NaN where there are none: their absence is no reason to lose the boxes."""
     try:
         return read_numbers(clock, 1)[0].item()
     except (OSError, ValueError, IndexError):

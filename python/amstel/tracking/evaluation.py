@@ -242,7 +242,7 @@ def evaluate(
 
 
 def __getattr__(name: str) -> Any:
-    """What had its place here and now has a module of its own, which imports this one."""
+    """Names that moved to their own module, which imports this one."""
     from importlib import import_module
 
     places = {

@@ -55,5 +55,5 @@ def read_boxes(file: str | os.PathLike, origin: int = 0) -> Tensor:
     file = Path(file)
     boxes = read_numbers(file, 4)
     if not len(boxes):
-        raise ValueError(f"{file} must hold boxes, four numbers a line, got none")
+        raise ValueError(f"{file} must hold boxes, four numbers per line, got none")
     return boxes - boxes.new_tensor([1, 1, 0, 0]) * _origin(origin)

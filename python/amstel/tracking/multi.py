@@ -138,7 +138,7 @@ def _rows(boxes: Any) -> Sequence[Any]:
 
 
 def _together(zooms: Sequence[float]) -> list[float]:
-    """The least zoom of those that are alike, for all of them."""
+    """The smallest zoom of similar targets, for all of them."""
     steps: list[float] = []
     for zoom in sorted(zooms):
         if not steps or zoom > ALIKE * steps[-1]:

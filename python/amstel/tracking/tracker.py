@@ -254,7 +254,7 @@ class SINTTracker:
         return self._sought() * max(self.settings.scales) + 2 * reach
 
     def _zoom(self) -> float:
-        """By how much the window is to be enlarged; 0: there is none."""
+        """How much to enlarge the window; 0: there is none."""
         if self.settings.object_size is None:
             return 0.0
         most = (self.settings.longest_side - 2 * self.settings.margin) / self._inner().max().item()

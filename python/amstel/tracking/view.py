@@ -45,7 +45,7 @@ class Window:
 
     @classmethod
     def of(cls, corner: Sequence[int], extent: Sequence[float], zoom: float, cell: int) -> Window:
-        """The smallest of so many pixels or more whose resized sides are whole cells of the coarsest map."""
+        """The smallest window of at least this many pixels whose resized sides are whole cells of the coarsest map."""
         width, height = (max(2, math.ceil(side * zoom / cell)) * cell for side in extent)
         return cls((corner[0], corner[1]), (round(width / zoom), round(height / zoom)), (width, height), zoom)
 
@@ -82,7 +82,7 @@ class Window:
 class View:
     """Feature maps of a window of a frame, and the way from boxes in the frame's pixels to them.
 
-    What of the window lies outside the frame repeats its border.
+    Outside the frame, the window repeats the border.
     """
 
     def __init__(self, model: Any, frame: np.ndarray, window: Window):

@@ -171,7 +171,7 @@ def text(rows: Sequence[Row]) -> str:
     """The table to print."""
     width = max(len(row["problem"]) for row in rows)
     first = rows[0]
-    lines = [f"PSNR of {first['images']} images, {first['side']} pixels a side, with {weights_used()}"]
+    lines = [f"PSNR of {first['images']} images, {first['side']} pixels per side, with {weights_used()}"]
     for row in rows:
         error = "" if row["psnr_se"] is None else f" ± {row['psnr_se']:.2f}"
         lines.append(

@@ -71,7 +71,9 @@ class Example:
         rows = 2 if self.errors else 1
         figure = figures.Figure(figsize=(3.1 * len(pictures), 3.4 * rows), layout="constrained")
         agg.FigureCanvasAgg(figure)
-        figure.suptitle(self.title)
+        # Without errors a picture fills half of the page, and is shown as small as that.
+        size = 10 if self.errors else 4.5 * len(pictures)
+        figure.suptitle(self.title, fontsize=1.2 * size)
         axes = figure.subplots(rows, len(pictures), squeeze=False)
         for place in axes[0]:  # a thin frame, because white borders would blend into the page
             place.set(xticks=[], yticks=[])
@@ -80,7 +82,7 @@ class Example:
             place.set_axis_off()
         for place, (title, picture) in zip(axes[0], pictures, strict=True):
             place.imshow(picture.clip(0, 1), cmap="gray", vmin=0, vmax=self.white, interpolation="nearest")
-            place.set_title(title, fontsize=10)
+            place.set_title(title, fontsize=size)
         if self.errors:
             self._draw_errors(figure, axes[1])
         figure.savefig(path, dpi=100)

@@ -23,7 +23,7 @@ from amstel.apps.video.samples import _prepare
 @dataclass
 class Prediction:
     """One video: probabilities [K]; attention [T, h, w] of every frame, or None; boxes [T, 4] (x1, y1, x2, y2) in its
-    pixels, one a frame, or None; tubes [A, T, 4] of the actors, NaN where one is not there, and their scores [A], which
+    pixels, one per frame, or None; tubes [A, T, 4] of the actors, NaN where one is not there, and their scores [A], which
     are empty without attention."""
 
     probabilities: Tensor
@@ -44,8 +44,8 @@ def predict(
     """Classes, attention and boxes of one video, uint8 frames [n, H, W, 3].
 
     At least `segments` segments, and as many as it takes to see every frame twice; each is classified from the start,
-    and a frame's attention is the mean over those that see it. A network that was trained at a number of frames a second
-    needs `times`, when each frame is shown, in seconds from the first. `actors` is the greatest number of tubes.
+    and a frame's attention is the mean over those that see it. A network that was trained at a number of frames per second
+    needs `times`, when each frame is shown, in seconds from the first. `actors` is the maximum number of tubes.
     """
     from amstel.media import localize
 
@@ -59,7 +59,7 @@ def predict(
         if times is None or len(times) != len(frames):
             _check.fail(
                 "times",
-                f"{len(frames)} of them, for the network looks at {settings.fps:g} frames a second",
+                f"{len(frames)} of them, for the network looks at {settings.fps:g} frames per second",
                 times,
             )
         at = torch.tensor(times, dtype=torch.float64)
