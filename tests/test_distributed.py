@@ -127,6 +127,13 @@ def _of_world(folder, world, rank, group):
     return found
 
 
+def _with_another_torch(other, folder):
+    with pytest.MonkeyPatch.context() as patch:
+        if other:
+            patch.setattr(torch, "__version__", "1.0")
+        return DistributedGraph.load(folder)
+
+
 def _fail_together(folder, rank):
     """With all four ranks: what is wrong in one of them is said by all, and nobody waits."""
     said = []
@@ -135,6 +142,7 @@ def _fail_together(folder, rank):
         lambda: DistributedGraph.load(f"{folder}/{'plain' if rank < 3 else 'weighted'}-4"),
         lambda: DistributedGraph.load(f"{folder}/plain-3"),
         lambda: Exchange(torch.tensor([3, 2] if rank == 1 else [2]), [0, 1, 2, 3, 4]),
+        lambda: _with_another_torch(rank == 2, f"{folder}/plain-4"),
     ):
         with pytest.raises((ValueError, FileNotFoundError)) as error:
             call()
@@ -243,6 +251,7 @@ def test_what_is_wrong_in_one_rank_ends_all(folder):
             "the ranks disagree about the partition",
             "holds 3 parts, but there are 4",
             "`wanted` must be",
+            "the ranks disagree about the release of torch",
         ),
         strict=True,
     ):
@@ -547,31 +556,73 @@ def test_torchrun_says_what_is_wrong_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_rank_is_said_and_resume_goes_on(tmp_path):
-    """Killed in the middle of the only chunk: the run goes on from the last epoch that was saved, on fewer ranks."""
-    words = [*TRAIN, "--epochs", "400", "--distributed", "--out", str(tmp_path / "out")]
+def test_what_is_wrong_with_the_options_is_said_once():
+    done = _torchrun(2, *TRAIN, "--distributed", "--hidden", "0")
+    assert done.returncode != 0 and len(_said(done)) == 1 and "--hidden" in _said(done)[0]
+
+
+def _killed(folder, ranks, words, *more):
+    """A run of which a rank is killed as soon as a checkpoint is there: its exit status and what it said."""
     run = subprocess.Popen(
-        [*TORCHRUN, "--nproc-per-node=3", "-m", "amstel", *words], stderr=subprocess.PIPE, text=True
+        [*TORCHRUN, *more, f"--nproc-per-node={ranks}", "-m", "amstel", *words], stderr=subprocess.PIPE, text=True
     )
-    running = tmp_path / "out" / "running" / "checkpoint.pt"
+    running = folder / "running" / "checkpoint.pt"
     while not running.exists() and run.poll() is None:
         time.sleep(0.01)
-    ranks = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True).stdout.split()
-    os.kill(int(ranks[-1]), signal.SIGKILL)
-    _, err = run.communicate(timeout=120)
-    said = [line for line in err.splitlines() if line.startswith("amstel graphs")]
-    assert run.returncode != 0 and len(said) == 1, err
+    found = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(found[-1]), signal.SIGKILL)
+    _, err = run.communicate(timeout=240)
+    return run.returncode, [line for line in err.splitlines() if line.startswith("amstel graphs")], err
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_said_and_resume_goes_on(tmp_path):
+    """Killed in the middle of the only chunk: the run goes on from the last epoch that was saved, to the same numbers
+    with as many ranks, and to those that another order of the sums gives with fewer."""
+    out = tmp_path / "out"
+    words = [*TRAIN, "--epochs", "400", "--distributed", "--out", str(out)]
+    status, said, err = _killed(out, 3, words)
+    assert status != 0 and len(said) == 1, err
     assert "lost the connection to another rank" in said[0] and "--resume goes on" in said[0]
-    step = torch.load(running)["training"]["step"]
-    assert 0 < step < 400
-    done = _torchrun(2, *words, "--resume", "--json", tmp_path / "parts.json")
+    assert 0 < torch.load(out / "running" / "checkpoint.pt")["training"]["step"] < 400
+    shutil.copytree(out, tmp_path / "again")
+    losses = {}
+    for name, ranks, folder in (("same", 3, tmp_path / "again"), ("fewer", 2, out)):
+        file = tmp_path / f"{name}.json"
+        done = _torchrun(ranks, *words[:-1], folder, "--resume", "--json", file)
+        assert done.returncode == 0, done.stderr
+        assert not (folder / "running").exists()
+        losses[name] = json.loads(file.read_text())["loss"]
+    done = _torchrun(3, *words[:-2], "--json", tmp_path / "whole.json")
     assert done.returncode == 0, done.stderr
-    assert not running.parent.exists()
-    found = json.loads((tmp_path / "parts.json").read_text())["loss"]
-    subprocess.run(
-        [sys.executable, "-m", "amstel", *TRAIN, "--epochs", "400", "--json", str(tmp_path / "1.json")],
-        check=True,
-    )
-    whole = json.loads((tmp_path / "1.json").read_text())["loss"]
-    assert len(found) == 400
-    np.testing.assert_allclose(found[:200], whole[:200], rtol=0, atol=1e-4)
+    whole = json.loads((tmp_path / "whole.json").read_text())["loss"]
+    assert len(whole) == 400 and losses["same"] == whole
+    np.testing.assert_allclose(losses["fewer"][:200], whole[:200], rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_restart_of_torchrun_goes_on(tmp_path):
+    out, file = tmp_path / "out", tmp_path / "parts.json"
+    words = [*TRAIN, "--epochs", "400", "--distributed", "--out", str(out), "--json", str(file)]
+    status, _, err = _killed(out, 2, words, "--max-restarts=1")
+    assert status == 0, err
+    done = _torchrun(2, *TRAIN, "--epochs", "400", "--distributed", "--json", tmp_path / "whole.json")
+    assert done.returncode == 0, done.stderr
+    found, whole = (json.loads(f.read_text())["loss"] for f in (file, tmp_path / "whole.json"))
+    assert found == whole
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_is_said_once_and_nothing_is_lost(tmp_path):
+    """Files may not grow beyond 24 KB: neither a checkpoint nor a partition is half written, and a run goes on."""
+    out = tmp_path / "out"
+    words = [*TRAIN, "--epochs", "120", "--distributed", "--out", str(out)]
+    limited = ["bash", "-c", 'ulimit -f 24; exec "$@"', "-", *TORCHRUN, "--nproc-per-node=2", "-m", "amstel"]
+    application.write(amstel.data.block_model(), 2, out / "parts-2")
+    for place in ([], ["--parts", str(tmp_path / "new")]):
+        done = subprocess.run([*limited, *words, *place], capture_output=True, text=True, timeout=240)
+        said = _said(done)
+        assert done.returncode != 0 and len(said) == 1 and "File too large" in said[0], done.stderr
+        assert not (tmp_path / "new").exists() and not list(out.rglob("*.partial*"))
+    done = _torchrun(2, *words, "--json", tmp_path / "r.json")
+    assert done.returncode == 0 and len(json.loads((tmp_path / "r.json").read_text())["loss"]) == 120

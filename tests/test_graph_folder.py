@@ -333,3 +333,15 @@ def test_dense_features_train_as_sparse_ones(model):
     a, b = (study(dense, model, [1, 2], Settings(epochs=10), chunk=k) for k in (1, 2))
     np.testing.assert_allclose(a.losses, b.losses, atol=1e-6)  # with dropout, whatever the chunk
     assert a.losses[0][-1] < a.losses[0][0]
+
+
+def test_an_archive_of_several_arrays_is_not_guessed(tmp_path):
+    """Which of two arrays are the labels depended on the hashes of their names."""
+    raw = ogb(tmp_path / "o", labelled=True) / "raw"
+    (raw / "node-label.csv.gz").unlink()
+    y = np.maximum(problem()[2], 0)
+    np.savez(raw / "node-label.npz", ids=np.arange(N), y=y)
+    with pytest.raises(ValueError, match=r"an array 'node_label' or a single one, got \['ids', 'y'\]"):
+        convert_graph(tmp_path / "o", tmp_path / "out")
+    np.savez(raw / "node-label.npz", y=y)
+    assert convert_graph(tmp_path / "o", tmp_path / "out")["classes"] == C

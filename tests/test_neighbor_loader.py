@@ -204,6 +204,34 @@ def test_feature_stores(tmp_path):
         assert torch.allclose(y, conv(batch.x.to_dense(), batch.layers[0]), atol=1e-6)
 
 
+def test_a_store_may_use_its_memory_again_and_that_of_the_numbers():
+    """One buffer for all answers, and numbers sorted in place, as stores on disk like them: batches stay what they are."""
+    graph, x = make(), torch.arange(120.0).view(60, 2)
+
+    class Store:
+        buffer = torch.empty(60, 2)
+
+        def __init__(self, kind):
+            self.kind = kind
+
+        def __getitem__(self, nodes):
+            rows = self.buffer[: len(nodes)]
+            torch.index_select(x, 0, nodes, out=rows)
+            nodes.copy_(nodes.sort()[0])
+            return rows if self.kind == "tensor" else rows.numpy()
+
+    for kind in ("tensor", "array"):
+        batches = list(NeighborLoader(graph, Store(kind), fanouts=[3], batch_size=7))
+        assert len(batches) == 9 and all(torch.equal(b.x, x[b.nodes]) for b in batches)
+    for wrong, error in (
+        (np.ma.masked_array(np.zeros((60, 2)), np.ones((60, 2), bool)), ValueError),
+        (np.full((60, 2), "a", object), TypeError),
+    ):
+        store = type("Wrong", (), {"__getitem__": lambda self, nodes, rows=wrong: rows[: len(nodes)]})()
+        with pytest.raises(error, match="`x` must"):
+            next(iter(NeighborLoader(graph, store, batch_size=7)))
+
+
 def test_a_store_that_fails_ends_the_epoch_with_its_error():
     class Store:
         def __getitem__(self, nodes):

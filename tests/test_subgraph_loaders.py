@@ -133,7 +133,7 @@ def test_sampled_training_is_as_accurate_as_full_batches(data_folder):
         with torch.no_grad():
             return float((model.eval()(x, graph).argmax(1) == labels)[test].double().mean())
 
-    loader = NeighborLoader(graph, x, labels, [10, 5], 200, train)
+    loader = NeighborLoader(graph, x, labels, [10, 5], 400, train)
     whole = accuracy(lambda: [(x, graph, train, labels[train])], 150)
     sampled = accuracy(lambda: ((b.x, b.layers, slice(None), b.y) for b in loader), 40)
     assert whole > 0.9 and sampled > whole - 0.01

@@ -23,6 +23,10 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
+#: Whether this process was ever one of a group that `group` made.
+connected = False
+
+
 @dataclass(frozen=True)
 class Ranks:
     """One process of `world`, with its number and its device."""
@@ -91,7 +95,9 @@ def group(device: str | torch.device = "cpu") -> Iterator[Ranks]:
     if world == 1 or distributed.is_initialized():
         yield current(device)
         return
+    global connected
     distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    connected = True
     try:
         yield current(device)
     finally:

@@ -71,5 +71,12 @@ def _warning(message: Any, *where: Any, **more: Any) -> None:
 
 
 def _fail(text: str, status: int) -> int:
-    print(" ".join(text.split()), file=sys.stderr)
+    if not _is_echo():
+        print(" ".join(text.split()), file=sys.stderr)
     return status
+
+
+def _is_echo() -> bool:
+    """Whether the first process of torchrun on this machine says the same: what is wrong was found before they met."""
+    ranks = sys.modules.get("amstel.apps.ranks")
+    return os.environ.get("LOCAL_RANK", "0") != "0" and not getattr(ranks, "connected", False)

@@ -202,6 +202,7 @@ def _train(
         _optional.need("matplotlib", extra="cli", purpose="--plot")
     if resume and out is None:
         raise ValueError("--resume needs --out, the folder of the checkpoint")
+    resume |= task == "node" and spread.restarted(out)
     _apart(common.json, [plot, out and out / train.CHECKPOINT])
     if out is not None and not resume:
         new([out / train.CHECKPOINT], force)

@@ -239,8 +239,16 @@ def rows_of(name: str, store: Any, nodes: Tensor, parallel: bool = False) -> Ten
         found = store[numbers if place is None else numbers[place]]
         rows = torch.from_numpy(np.ascontiguousarray(found))
         return rows if place is None else torch.empty_like(rows).index_copy_(0, torch.from_numpy(place), rows)
-    found = store[nodes]
-    rows = found if isinstance(found, Tensor) else torch.as_tensor(np.asarray(found))
+    # The store may keep what it is given and what it gives, and use it again: batches are made ahead.
+    found = store[nodes.clone()]
+    if isinstance(found, np.ma.MaskedArray):
+        _check.fail(name, "rows without masked values from its __getitem__", found)
+    try:
+        rows = found.detach().clone() if isinstance(found, Tensor) else torch.from_numpy(np.array(found))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`{name}` must give rows of numbers, got {_check.describe(found)} from its __getitem__"
+        ) from error
     if rows.dim() < 1 or len(rows) != len(nodes):
         raise ValueError(
             f"`{name}` must give a row for each of {len(nodes)} nodes, got {_check.describe(rows)} from its __getitem__"

@@ -135,7 +135,7 @@ def _ogb(place: Path, split: str | None) -> _Source:
                 return Table(raw / f"{stem}{ending}")
         own = raw / f"{stem}.npz"
         if key is not None and own.is_file():
-            return Table(own, key if key in _names(own) else next(iter(_names(own)), key))
+            return _only(own, key)
         return Table(archive, key) if key in names else None
 
     edges, y = find("edge", "edge_index"), find("node-label", "node_label")
@@ -169,7 +169,7 @@ def _ogb_splits(place: Path, split: str | None) -> dict[str, Any]:
         file = next((f for f in files if f.is_file()), None)
         if file is None:
             raise FileNotFoundError(f"{folder / stems[0]}.csv.gz is missing")
-        found[part] = Table(file, next(iter(sorted(_names(file))), "") if file.suffix == ".npz" else None)
+        found[part] = _only(file, part) if file.suffix == ".npz" else Table(file)
     return found
 
 
@@ -213,6 +213,14 @@ def _names(file: Path) -> set[str]:
             return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
     except zipfile.BadZipFile:
         raise ValueError(f"{file} is no .npz file, or damaged") from None
+
+
+def _only(file: Path, key: str) -> Table:
+    """The array `key` of an .npz file, or its only one."""
+    names = _names(file)
+    if key not in names and len(names) != 1:
+        raise ValueError(f"{file} must hold an array {key!r} or a single one, got {sorted(names)}")
+    return Table(file, key if key in names else next(iter(names)))
 
 
 # ---- What they hold

@@ -105,8 +105,8 @@ class DistributedGraph:
 
         Raises:
             FileNotFoundError: the folder or a part is missing.
-            ValueError: a part is damaged or of another graph, the ranks read different partitions, or they are not as
-                many as the parts.
+            ValueError: a part is damaged or of another graph, the ranks read different partitions or have different
+                releases of torch, or they are not as many as the parts.
         """
         rank, world = collectives.place(group)
         with collectives.together(group):
@@ -116,6 +116,7 @@ class DistributedGraph:
             if meta["parts"] != world:
                 raise ValueError(f"{folder} holds {meta['parts']} parts, but there are {world} processes")
             part = folders.read(folder, rank)
+        same("the release of torch", str(torch.__version__), group)
         same("the partition", meta["id"], group)
         same("exchange_dtype", str(exchange_dtype), group)
         with collectives.together(group):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from torch import distributed
 
 from amstel.apps.graphs.predict import graph_folder, load_data
 from amstel.apps.graphs.problem import PARTS
+from amstel.apps.graphs.train import CHECKPOINT, RUNNING
 from amstel.data.graph_folder import read_facts
 from amstel.data.nodes import NodeData
 from amstel.distributed import DistributedGraph, partition
@@ -70,6 +72,13 @@ def _is_of(meta: dict[str, Any], name: str, root: Path | None, folder: Path) -> 
     data = load_data(name, root)
     if digest_of(data.graph, **_contents(data)) != meta["graph"]:
         raise ValueError(f"{folder} holds the parts of another graph than {name} is now")
+
+
+def restarted(out: Path | None) -> bool:
+    """Whether torchrun started this process anew (--max-restarts) and `out` holds what a run goes on from."""
+    if out is None or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+        return False
+    return any(file.is_file() for file in (out / CHECKPOINT, out / RUNNING / CHECKPOINT))
 
 
 @contextlib.contextmanager
