@@ -87,8 +87,11 @@ def run(folder: Path, epochs: int, hidden: int) -> dict:
     widths = [FEATURES, hidden, CLASSES]
     least = 4 * (widths[0] + 2 * (widths[1] + widths[2]))
     facts = {"rank": part.rank, "world": part.world, "nodes": part.num_nodes, "halo": len(part.halo)}
-    facts |= {"edges": part._own.num_edges + part._halo.num_edges, "seconds": float(np.median(seconds[1:]))}
-    facts |= {"memory": peak(), "own_memory": peak() - before, "sent": sent, "loss": float(loss)}
+    facts |= {
+        "edges": part._own.num_edges + part._halo.num_edges,
+        "seconds": float(np.median(seconds[1:] or seconds)),
+    }
+    facts |= {"memory": peak(), "own_memory": peak() - before, "sent": sent, "loss": float(loss.detach())}
     return facts | {"bytes_a_halo_row": least}
 
 

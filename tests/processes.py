@@ -1,12 +1,16 @@
 """Several processes in one Gloo group, as the tests of distributed training need them."""
 
 import faulthandler
+import multiprocessing
 import signal
 from pathlib import Path
 
 import torch
 from torch import distributed
-from torch.multiprocessing import ProcessExitedException, spawn
+from torch.multiprocessing import ProcessExitedException, start_processes
+
+# One process imports what takes seconds, and all others are forked off it.
+multiprocessing.set_forkserver_preload(["torch", "torch._dynamo", "amstel", "pytest"])
 
 
 def run(work, folder, *args, world=2):
@@ -15,7 +19,8 @@ def run(work, folder, *args, world=2):
         meeting = Path(folder) / f"meeting{attempt}"
         meeting.mkdir()
         try:
-            spawn(_process, (world, str(folder), str(meeting), work, args), nprocs=world)
+            arguments = (world, str(folder), str(meeting), work, args)
+            start_processes(_process, arguments, nprocs=world, start_method="forkserver")
             return
         except ProcessExitedException as error:
             # Gloo aborts now and then while it connects, before there is anything to test.

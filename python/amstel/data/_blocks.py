@@ -191,3 +191,23 @@ class Table(NamedTuple):
                     f"{self.path}, column {name!r}: must hold {'integers' if whole else 'numbers'}, got {kind}"
                 )
         return np.stack([c for c in columns if c is not None], 1)
+
+
+# ---- Archives
+
+
+def arrays_in(file: Path) -> set[str]:
+    """Names of the arrays in an .npz file."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
+    except zipfile.BadZipFile:
+        raise ValueError(f"{file} is no .npz file, or damaged") from None
+
+
+def only(file: Path, key: str) -> Table:
+    """The array `key` of an .npz file, or its only one."""
+    names = arrays_in(file)
+    if key not in names and len(names) != 1:
+        raise ValueError(f"{file} must hold an array {key!r} or a single one, got {sorted(names)}")
+    return Table(file, key if key in names else names.pop())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from amstel import _check, _derived, _library
 from amstel.data import graph_folder as folders
-from amstel.data._blocks import Table
+from amstel.data._blocks import Table, arrays_in, only
 
 _SPLITS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 _ENDINGS = (".csv.gz", ".csv", ".parquet", ".npy")
@@ -127,7 +126,7 @@ def _ogb(place: Path, split: str | None) -> _Source:
         raise ValueError(f"{place} is a converted graph already")
     raw = place / "raw"
     archive = raw / "data.npz"
-    names = _names(archive) if archive.is_file() else set()
+    names = arrays_in(archive) if archive.is_file() else set()
 
     def find(stem: str, key: str | None = None) -> Table | None:
         for ending in _ENDINGS:
@@ -135,7 +134,7 @@ def _ogb(place: Path, split: str | None) -> _Source:
                 return Table(raw / f"{stem}{ending}")
         own = raw / f"{stem}.npz"
         if key is not None and own.is_file():
-            return _only(own, key)
+            return only(own, key)
         return Table(archive, key) if key in names else None
 
     edges, y = find("edge", "edge_index"), find("node-label", "node_label")
@@ -169,7 +168,7 @@ def _ogb_splits(place: Path, split: str | None) -> dict[str, Any]:
         file = next((f for f in files if f.is_file()), None)
         if file is None:
             raise FileNotFoundError(f"{folder / stems[0]}.csv.gz is missing")
-        found[part] = _only(file, part) if file.suffix == ".npz" else Table(file)
+        found[part] = only(file, part) if file.suffix == ".npz" else Table(file)
     return found
 
 
@@ -196,7 +195,7 @@ def _split_dict(file: Path) -> dict[str, Any]:
 
 
 def _npz(file: Path) -> _Source:
-    names = _names(file)
+    names = arrays_in(file)
     missing = [name for name in ("edge_index", "y", "train", "val", "test") if name not in names]
     if missing:
         raise ValueError(
@@ -205,22 +204,6 @@ def _npz(file: Path) -> _Source:
     splits = {part: Table(file, part) for part in _SPLITS}
     x = Table(file, "x") if "x" in names else None
     return _Source(file, file.stem, Table(file, "edge_index"), None, x, Table(file, "y"), splits)
-
-
-def _names(file: Path) -> set[str]:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
-    except zipfile.BadZipFile:
-        raise ValueError(f"{file} is not an .npz file, or is damaged") from None
-
-
-def _only(file: Path, key: str) -> Table:
-    """The array `key` of an .npz file, or its only one."""
-    names = _names(file)
-    if key not in names and len(names) != 1:
-        raise ValueError(f"{file} must hold an array {key!r} or a single one, got {sorted(names)}")
-    return Table(file, key if key in names else next(iter(names)))
 
 
 # ---- What they hold

@@ -22,6 +22,9 @@ from amstel.graph import Graph
 from amstel.ops._raw import operators
 from amstel.ops.spmm import NORMS
 
+#: Bytes of a halo that are in memory at a time, and the fewest columns of which a product is worth while.
+ROOM, NARROWEST = 1 << 24, 32
+
 
 class DistributedGraph:
     """The part of a graph that this rank owns, loaded from a folder written by `amstel.distributed.partition`.
@@ -242,16 +245,30 @@ class DistributedGraph:
             weight = graph._values(x.dtype, transposed=adjoint) if graph.has_weight else None
             return operators.spmm(crow, column, None, weight, h, left, right, loops, None, False, False)
 
+        panels = self._panels(x)
         if not adjoint:
-            pending = self.exchange.start(x)
+            pending = self.exchange.start(x[..., panels[0]])
             y = times(self._own, x, row, col, self_loops)
-            halo = self.exchange.finish(pending).contiguous()
-            y[..., first:, :] += times(self._halo, halo, row_halo, col_halo, 0.0)
+            for number, panel in enumerate(panels):
+                halo = self.exchange.finish(pending).contiguous()
+                pending = self.exchange.start(x[..., panels[number + 1]]) if panel != panels[-1] else None
+                y[..., first:, panel] += times(self._halo, halo, row_halo, col_halo, 0.0)
             return y
-        halo = times(self._halo, x[..., first:, :].contiguous(), col_halo, row_halo, 0.0)
-        pending = self.exchange.start(halo, adjoint=True)
-        y = times(self._own, x, col, row, self_loops)
-        return y.add_(self.exchange.finish(pending))
+        for number, panel in enumerate(panels):
+            halo = times(self._halo, x[..., first:, panel].contiguous(), col_halo, row_halo, 0.0)
+            pending = self.exchange.start(halo, adjoint=True)
+            del halo
+            if number == 0:
+                y = times(self._own, x, col, row, self_loops)
+            y[..., panel] += self.exchange.finish(pending)
+        return y
+
+    def _panels(self, x: Tensor) -> list[slice]:
+        """Columns that travel together: all, unless their halo is large. The same on all ranks."""
+        width = x.shape[-1]
+        bytes_a_column = max(self.meta["halo"]) * x.shape[:-2].numel() * x.element_size()
+        most = max(NARROWEST, ROOM // max(bytes_a_column, 1))
+        return [slice(k, min(k + most, width)) for k in range(0, width, most)] or [slice(0, 0)]
 
 
 class _Propagate(torch.autograd.Function):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from amstel import _library
 from amstel.graph import Graph
 
 
@@ -76,7 +77,7 @@ def polynomials(
     """
 
     def normalized(matrix: Rows) -> Rows:
-        degree = torch.segment_reduce(matrix.value, "sum", offsets=matrix.crow, initial=0)
+        degree = _library.operators.edge_sum(matrix.crow, None, matrix.value, None)
         scale = torch.where(degree > 0, degree.rsqrt(), 0.0)
         value = torch.repeat_interleave(scale, matrix.crow.diff(), output_size=len(matrix.value))
         value *= matrix.value
