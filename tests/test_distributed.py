@@ -352,7 +352,7 @@ def test_a_partition_is_replaced_only_when_asked(tmp_path):
     assert _write(tmp_path / "p", 3, force=True)["parts"] == 3
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("")
-    with pytest.raises(FileExistsError, match="no partition"):
+    with pytest.raises(FileExistsError, match="not a partition"):
         _write(tmp_path / "mine", force=True)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["mine", "p"]
 

@@ -135,7 +135,7 @@ def test_written_and_read(tmp_path, features):
     GraphFolder.write(data, tmp_path / "blocks", force=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("much work")
-    with pytest.raises(FileExistsError, match="no graph"):
+    with pytest.raises(FileExistsError, match="not a graph"):
         GraphFolder.write(data, tmp_path / "other", force=True)
     assert (tmp_path / "other" / "thesis.txt").exists()
 
@@ -229,7 +229,7 @@ def test_damaged_archives(tmp_path):
         convert_graph(tmp_path / "bad.npz", tmp_path / "out")
     data = (tmp_path / "bad.npz").read_bytes()
     (tmp_path / "bad.npz").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match=r"no \.npz file, or damaged"):
+    with pytest.raises(ValueError, match=r"not an \.npz file, or is damaged"):
         convert_graph(tmp_path / "bad.npz", tmp_path / "out")
     place = ogb(tmp_path / "cut")
     packed = place / "raw" / "edge.csv.gz"

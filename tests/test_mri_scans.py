@@ -251,8 +251,8 @@ def test_what_is_no_scan(tmp_path):
         ("a.npz", "one array called kspace, got one complex64"),
         ("real.npy", "must hold complex k-space"),
         ("a.txt", "must end in one of .npy"),
-        ("a.h5", "no HDF5 file"),
-        ("a.mat", "no file of MATLAB"),
+        ("a.h5", "not a readable HDF5 file"),
+        ("a.mat", "not a readable MATLAB file"),
         ("a.npy", "must be a file of NumPy"),
     ):
         with pytest.raises(ValueError, match=message):

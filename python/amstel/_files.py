@@ -121,7 +121,7 @@ def replacing_folder(folder: Path, force: bool, is_one: Callable[[Path], bool], 
     if there and not force and any(folder.iterdir()):
         raise FileExistsError(f"{folder} exists; `force` replaces it")
     if there and not is_one(folder) and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} holds something other than {what}, and is not replaced")
+        raise FileExistsError(f"{folder} holds something that is not a {what}, and is not replaced")
     target = Path(os.path.realpath(folder))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = (
