@@ -251,7 +251,7 @@ def test_memory_of_sixteen_steps():
 
 
 def test_a_training_step_takes_little_more_than_two_states_a_step():
-    """At its peak, with all that the backward pass holds for a moment: 1.27 of them, where "store" takes 6.5."""
+    """At its peak, with all that the backward pass holds for a moment; "store" takes 6.3 of them."""
     physics, y = inverse.Denoising(0.1), image(1, 1, 64, 64, dtype=F32)
     two = 10 * 2 * 4 * y.numel() * 64
     for memory, most in (("recompute", 1.3), ("chunked", 1.0)):

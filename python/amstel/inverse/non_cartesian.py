@@ -30,7 +30,7 @@ class NonCartesianMRI(ForwardModel):
 
     Args:
         trajectory: w, real [2, K], radians per pixel from -pi to pi, along rows (dimension H) and along columns.
-        image_shape: (H, W).
+        image_shape: (H, W), at least 3 each.
         sensitivities: S, complex [coils, H, W] or [N, coils, H, W] (N may be 1); None: one coil, S = 1.
         sigma: of the real and of the imaginary part; see `ForwardModel`.
 
@@ -73,6 +73,8 @@ class NonCartesianMRI(ForwardModel):
         if not trajectory.is_meta and not bool((trajectory.abs() <= math.pi * (1 + 1e-6)).all()):
             raise ValueError(f"`trajectory` must be {expected}, got up to {trajectory.abs().max():g}")
         self.image_shape = check_shape(image_shape)
+        if min(self.image_shape) < 3:  # fewer are less than the library's interpolation reaches over
+            _check.fail("image_shape", "two integers (H, W) >= 3", image_shape)
         if sensitivities is not None:
             h, w = self.image_shape
             expected = f"complex64 or complex128 [coils, {h}, {w}] or [N, coils, {h}, {w}]"
