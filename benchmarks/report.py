@@ -265,7 +265,7 @@ def document(figures: dict[str, str]) -> str:
         "which the implementations take turns, and must agree in value before they are timed: the time of the best peer, at",
         "its best number of threads, divided by ours at the largest. Memory is what torch's allocator hands out. The limit is",
         "the shortest time that the bandwidth of a copy or of the cache that holds the data, and the speed of a matrix",
-        "product, all measured in the same session, allow for the data to move and the operations to compute; \"at the limit\"",
+        'product, all measured in the same session, allow for the data to move and the operations to compute; "at the limit"',
         "is the ratio that ours would reach there.",
     ]
     for device, title in (("cpu", "CPU"), ("cuda", "CUDA")):

@@ -99,7 +99,7 @@ def test_splits_are_apart_and_have_every_class(data):
     for part in parts.values():
         assert torch.bincount(data.labels[part]).min() == len(part) // 3
     assert parts != classify.split(data, 4) and parts == classify.split(data, 3)
-    with pytest.raises(ValueError, match="three graphs of a class"):
+    with pytest.raises(ValueError, match="three graphs per class"):
         classify.split(data[:3], 0)
 
 

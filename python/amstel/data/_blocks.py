@@ -202,7 +202,7 @@ def arrays_in(file: Path) -> set[str]:
         with zipfile.ZipFile(file) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
     except zipfile.BadZipFile:
-        raise ValueError(f"{file} is no .npz file, or damaged") from None
+        raise ValueError(f"{file} is not an .npz file, or is damaged") from None
 
 
 def only(file: Path, key: str) -> Table:

@@ -20,7 +20,7 @@ def sigma_of(physics: Any, images: Tensor) -> Tensor:
     if sigma.dim() == 4 and sigma.shape in ((n, 1, *images.shape[2:]), (1, 1, *images.shape[2:])):
         return sigma.detach().to(images.real)
     if sigma.is_complex() or sigma.numel() not in (1, n):
-        _check.fail("physics.sigma", f"a number or [{n}], one an image", sigma)
+        _check.fail("physics.sigma", f"a number or [{n}], one per image", sigma)
     return sigma.detach().to(images.real).reshape(-1).expand(n)
 
 

@@ -11,7 +11,15 @@ from torch.nn.functional import linear
 
 from amstel import _check, reference
 from amstel._torch import autocast_dtype, cast
-from amstel.ops._raw import dispatched, operators, own_gradient, plain_gradients, tracked, transformed
+from amstel.ops._raw import (
+    dispatched,
+    operators,
+    own_gradient,
+    plain_gradients,
+    tracked,
+    transformed,
+    watched,
+)
 
 _ops = operators
 
@@ -264,34 +272,48 @@ class _Pointwise(torch.autograd.Function):
         if torch.is_grad_enabled() or transformed():
             plain = lambda *t: (_composed(*_cast(t, ctx.dtype)),)  # noqa: E731
             return None, None, *plain_gradients(plain, inputs, need, (grad,))
-        tensors = x, h, *_ = _cast(inputs, ctx.dtype)
-        made = [torch.empty_like(t) if n else None for t, n in zip((x, h), need, strict=False)]
-        wide = torch.promote_types(ctx.dtype, torch.float32)
-        sums: list[Any] = [None] * 4
-        for part in _parts(x):
-            gates = None if activated is None else activated[part]
-            found = _products_grad(tensors, grad, gates, part, made, need)
-            sums = [f if s is None else s.to(wide) + f for s, f in zip(sums, found, strict=True)]
-        grads = (*made, *sums)
+        tensors = _cast(inputs, ctx.dtype)
+        # Gradients in batches cannot be written into.
+        parts = [slice(None)] if watched(grad) else _parts(tensors[0])
+        if len(parts) == 1:
+            grads = _products_grad(tensors, grad, activated, need)
+        else:
+            grads = _blocks_grad(tensors, grad, activated, parts, need)
         return None, None, *(g if g is None else g.to(t.dtype) for g, t in zip(grads, inputs, strict=True))
 
 
+def _blocks_grad(
+    tensors: Any, grad: Tensor, activated: Tensor | None, parts: list[slice], need: Any
+) -> list[Tensor | None]:
+    """_products_grad of some pixels at a time; what these add to weights and biases is summed in float32 at least."""
+    x, h, *weights = tensors
+    rows: list[Any] = [torch.empty_like(t) if n else None for t, n in zip((x, h), need, strict=False)]
+    wide = torch.promote_types(x.dtype, torch.float32)
+    sums: list[Any] = [None] * 4
+    for part in parts:
+        some = x[part], None if h is None else h[part], *weights
+        gates = None if activated is None else activated[part]
+        d_x, d_h, *added = _products_grad(some, grad[part], gates, need)
+        for whole, found in zip(rows, (d_x, d_h), strict=True):
+            if whole is not None:
+                whole[part] = found
+        sums = [f if s is None else s.to(wide) + f for s, f in zip(sums, added, strict=True)]
+    return [*rows, *sums]
+
+
 def _products_grad(
-    tensors: Any, grad: Tensor, activated: Tensor | None, part: slice, made: list[Tensor | None], need: Any
+    tensors: Any, grad: Tensor, activated: Tensor | None, need: Any
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of some pixels: in those of x and h, into `made`, and what they add to those of weights and biases."""
-    x, h, w_i, w_h, b_i, b_h = tensors
-    x, h = x[part], None if h is None else h[part]
+    """The gradients of x, h, and of the weights and biases of both, as far as they are needed."""
+    x, h, w_i, w_h, *_ = tensors
     if activated is None:
-        activated = _product((x, h, w_i, w_h, b_i, b_h), True)[1]
-    grad = grad[part].contiguous()
+        activated = _product(tensors, True)[1]
+    grad = grad.contiguous()
     state = torch.zeros_like(grad) if h is None else h.contiguous()
     d_x, d_g, d_h = _ops.conv_gru_gates_grad(grad, activated, state)
-    if made[0] is not None:
-        torch.mm(d_x, w_i, out=made[0][part])
-    if made[1] is not None:
-        torch.addmm(d_h, d_g, w_h, out=made[1][part])
     return (
+        d_x @ w_i if need[0] else None,
+        torch.addmm(d_h, d_g, w_h) if need[1] else None,
         d_x.T @ x if need[2] else None,
         (torch.zeros_like(w_h) if h is None else d_g.T @ h) if need[3] else None,
         d_x.sum(0) if need[4] else None,

@@ -6,7 +6,6 @@ Settings are fixed here, and are the same for every fold, seed and model in a co
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,33 +20,11 @@ from amstel.apps.video.evaluate import evaluate
 from amstel.apps.video.intervals import with_gaps
 from amstel.apps.video.samples import Subset, _generator
 from amstel.apps.video.settings import Settings
+from amstel.apps.video.study_localization import localization
+from amstel.apps.video.study_settings import AMONG, Say, root_of, small
 from amstel.apps.video.train import train
 from amstel.data import Clip, MovingShapes, Weizmann, generate_moving_shapes
 from amstel.data.clips import DIRECTIONS
-
-Say = Callable[[str], None]
-#: A colored shape among two gray ones, of which each rests or goes its own way.
-AMONG: dict[str, Any] = {"frames": 6, "size": 32, "distractors": 2, "speed": (2.0, 4.0), "noise": 0.02}
-
-
-def _root(root: Path | None, name: str) -> Path:
-    if root is None and "AMSTEL_DATA" not in os.environ:
-        raise ValueError("give --root, the folder of the real clips, or set AMSTEL_DATA")
-    return (Path(os.environ["AMSTEL_DATA"]) / "video" if root is None else root) / name
-
-
-def _small(model: str, **changes: Any) -> Settings:
-    """For generated clips of 32x32 pixels: maps of 8x8."""
-    common = {"frame_size": 32, "channels": (16, 32), "hidden": 16, "steps": 6, "epochs": 30}
-    return Settings.from_scratch(
-        model=model,
-        motion="difference",
-        learning_rate=3e-3,
-        dropout=0.2,
-        shift=2,
-        brightness=0.1,
-        **{**common, **changes},
-    )
 
 
 def weizmann(root: Path | None = None, say: Say = print) -> dict[str, Any]:
@@ -55,7 +32,7 @@ def weizmann(root: Path | None = None, say: Say = print) -> dict[str, Any]:
 
     ConvALSTM on optical flow, which sees neither the wall nor the clothes; on RGB beside it.
     """
-    data = Weizmann(_root(root, "weizmann4"))
+    data = Weizmann(root_of(root, "weizmann4"))
     clips = [data[i] for i in range(len(data))]
     found: dict[str, Any] = {"study": "weizmann", "clips": len(clips), "classes": data.classes, "runs": []}
     for stream in ("flow", "rgb"):
@@ -174,7 +151,7 @@ def moving_shapes(root: Path | None = None, say: Say = print) -> dict[str, Any]:
     The network is compared with one that sees a single frame at a time, and with what exact positions reveal (`_ceiling`).
     In the longest window the clips are displaced at random, because its first and last frames hint at the class.
     """
-    data = MovingShapes(_root(root, "moving_shapes"), window=None)
+    data = MovingShapes(root_of(root, "moving_shapes"), window=None)
     clips = [data[i] for i in range(len(data))]
     order = torch.randperm(len(clips), generator=_generator(0)).tolist()
     count = len(clips) // 5
@@ -241,7 +218,7 @@ def order(root: Path | None = None, say: Say = print, seeds: int = 3) -> dict[st
         accuracy, fitted, start = [], [], time.perf_counter()
         for seed in range(seeds):
             known = generate_moving_shapes(400, seed=seed, **AMONG)
-            done = train(known, classes, _small(model, seed=seed))
+            done = train(known, classes, small(model, seed=seed))
             new = generate_moving_shapes(400, seed=1000 + seed, **AMONG)
             accuracy.append(evaluate(done.network, new, segments=1).accuracy)
             fitted.append(done.history[-1]["accuracy"])
@@ -256,17 +233,10 @@ def order(root: Path | None = None, say: Say = print, seeds: int = 3) -> dict[st
                 "std": std,
                 "training_accuracy": fitted,
                 "seconds": time.perf_counter() - start,
-                "settings": asdict(_small(model)),
+                "settings": asdict(small(model)),
             }
         )
     return with_gaps(found, say)
-
-
-def localization(root: Path | None = None, say: Say = print) -> dict[str, Any]:
-    """Boxes from attention: `amstel.apps.video.study_localization`."""
-    from amstel.apps.video import study_localization
-
-    return study_localization.localization(root, say)
 
 
 #: Each takes the folder of the real clips and a function that says a line.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,11 @@ from amstel.apps.video.network import Network
 from amstel.apps.video.predict import predict
 from amstel.apps.video.samples import _generator, _Video
 from amstel.apps.video.settings import Settings
-from amstel.apps.video.studies import AMONG, _root, _small
+from amstel.apps.video.study_settings import AMONG, Say, root_of, small
 from amstel.apps.video.train import train
 from amstel.data import UCF101, Clip, generate_moving_shapes
 from amstel.data.clips import DIRECTIONS
 
-Say = Callable[[str], None]
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
@@ -80,7 +79,7 @@ def localization(root: Path | None = None, say: Say = print) -> dict[str, Any]:
     labels = torch.tensor([clip.label for clip in new])
     for model in ("convalstm", "videolstm", "convalstm_boxes"):
         start = time.perf_counter()
-        given = _small(model.removesuffix("_boxes"), box_weight=float(model.endswith("_boxes")))
+        given = small(model.removesuffix("_boxes"), box_weight=float(model.endswith("_boxes")))
         network = train(generate_moving_shapes(400, seed=0, **AMONG), classes, given).network
         iou, center, tubes, probability = [], [], torch.zeros(len(new), len(new)), []
         for i, clip in enumerate(new):
@@ -104,7 +103,7 @@ def localization(root: Path | None = None, say: Say = print) -> dict[str, Any]:
             f"({one['ratio']:.1f}x); recall {_list(one['recall'])}, mAP {_list(one['map'])} at IoU {THRESHOLDS}"
         )
 
-    folder = _root(root, "ucf101_clip")
+    folder = root_of(root, "ucf101_clip")
     clip = UCF101(folder)[0]
     assert clip.boxes is not None
     seen = generate_moving_shapes(400, seed=2, frames=6, speed=(2.0, 4.0), noise=0.02)
