@@ -77,7 +77,7 @@ def run(
         common.say(f"wrote {detections}")
     failed = report(failures)
     at = [f"{threshold:g}" for threshold in found.thresholds]
-    record = {
+    record: dict[str, Any] = {
         "protocol": "ucf101-24" if intervals is None else "thumos14",
         "videos": found.videos,
         "truths": found.truths,

@@ -194,9 +194,9 @@ class DistributedNeighborLoader:
         group, world = self.graph.group, self.graph.world
         owner = torch.bucketize(self._number[nodes], self._bounds, right=True) - 1
         order = owner.argsort(stable=True)
-        ones, send = [1] * world, torch.bincount(owner, minlength=world)
-        receive = collectives.all_to_all(send, ones, ones, group).wait().tolist()
-        send = send.tolist()
+        ones, sizes = [1] * world, torch.bincount(owner, minlength=world)
+        receive = collectives.all_to_all(sizes, ones, ones, group).wait().tolist()
+        send = sizes.tolist()
         asked = collectives.all_to_all(nodes[order], send, receive, group).wait()
         found: list[Rows] = [self._draw(some, fanout, seed) for some in asked.split(receive)]
         count = collectives.all_to_all(torch.cat([c for c, _, _ in found]), receive, send, group).wait()

@@ -40,7 +40,7 @@ _STEPS = ("message", "aggregate", "message_and_aggregate", "update", "explain_me
 
 
 @functools.cache
-def _base(cls: type) -> type:
+def _base(cls: Any) -> Any:
     """PyG's class beneath one of these."""
     return next(base for base in cls.__mro__ if base.__module__.startswith("torch_geometric."))
 
@@ -58,7 +58,8 @@ class _Fused:
 
     def _is_watched(self) -> bool:
         """Whether somebody looks at the messages of this layer, or makes others."""
-        own, cls = self.__dict__, type(self)
+        own: dict[str, Any] = self.__dict__
+        cls: Any = type(self)
         if own["_explain"] or own["_decomposed_layers"] != 1 or own["node_dim"] != -2:
             return True
         if type(own["_modules"]["aggr_module"]) is not pyg.SumAggregation:
@@ -71,7 +72,7 @@ class _Fused:
             if name in own or getattr(cls, name) is not getattr(theirs, name):
                 return True
         # After an explanation PyG leaves its own compiled method in the module.
-        propagate: Any = cls.propagate  # type: ignore[attr-defined]
+        propagate: Any = cls.propagate
         if "propagate" in own and getattr(own["propagate"], "__func__", None) is not propagate:
             return True
         return _pyg.propagate_of(cls) is not pyg.MessagePassing.propagate
@@ -180,9 +181,10 @@ class _Fused:
     def __prepare_scriptable__(self) -> Any:
         """For torch.jit.script: the same layer as PyG's own."""
         theirs = copy.copy(self)
-        theirs.__class__ = _base(type(self))
+        cls: Any = type(self)
+        theirs.__class__ = _base(cls)
         theirs.__dict__.pop("_cached_graph", None)
-        theirs._set_jittable_templates()  # type: ignore[attr-defined]
+        theirs._set_jittable_templates()
         return theirs
 
 

@@ -239,12 +239,12 @@ def link(
     good = sorted(good, key=lambda k: -mass[k])[:most]
     tubes = torch.full((len(good), len(found), 4), float("nan"))
     for tube, k in zip(tubes, good, strict=True):
-        frames, boxes, _ = tracks[k]
-        tube[frames[0] : frames[-1] + 1] = _inside(_smooth(_filled(frames, boxes), span), size)
+        times, seen, _ = tracks[k]
+        tube[times[0] : times[-1] + 1] = _inside(_smooth(_filled(times, seen), span), size)
     return tubes, torch.tensor([mass[k] for k in good])
 
 
-def _append(track: tuple[list[int], list[Tensor], list[Tensor]], *what: Any) -> None:
+def _append(track: tuple[list[Any], ...], *what: Any) -> None:
     for part, value in zip(track, what, strict=True):
         part.append(value)
 

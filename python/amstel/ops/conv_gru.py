@@ -284,7 +284,7 @@ class _Pointwise(torch.autograd.Function):
 
 def _blocks_grad(
     tensors: Any, grad: Tensor, activated: Tensor | None, parts: list[slice], need: Any
-) -> list[Tensor | None]:
+) -> tuple[Tensor | None, ...]:
     """_products_grad of some pixels at a time; what these add to weights and biases is summed in float32 at least."""
     x, h, *weights = tensors
     rows: list[Any] = [torch.empty_like(t) if n else None for t, n in zip((x, h), need, strict=False)]
@@ -298,7 +298,7 @@ def _blocks_grad(
             if whole is not None:
                 whole[part] = found
         sums = [f if s is None else s.to(wide) + f for s, f in zip(sums, added, strict=True)]
-    return [*rows, *sums]
+    return (*rows, *sums)
 
 
 def _products_grad(

@@ -124,7 +124,7 @@ def tubes(
         }
 
     outcomes = each(range(len(clips)), work, ranks or Ranks(), fatal=failures is None)
-    values = [done.value for done in succeeded(outcomes, failures)]
+    values = [done.value for done in succeeded(outcomes, failures) if done.value is not None]
     truths = torch.tensor([one["label"] for one in values for _ in range(one["iou"].shape[1])])
     scores, labels, blocks, rows, first = [], [], [], [], 0
     for one in values:
@@ -345,7 +345,7 @@ def intervals(
         return found
 
     outcomes = each(range(len(videos)), work, ranks or Ranks(), fatal=failures is None)
-    done = {outcome.item: outcome.value for outcome in succeeded(outcomes, failures)}
+    done = {outcome.item: outcome.value or [] for outcome in succeeded(outcomes, failures)}
     rows = [row for found in done.values() for row in found]
     known = [(number, *span) for number in done for span in truths[number]]
     if not known:

@@ -48,7 +48,9 @@ def _panned(clip: Clip, index: int) -> Clip:
     """The clip through a camera that moves: every frame rolled on by the camera's way so far."""
     generator = _generator(9, index)
     velocity = torch.randn(2, generator=generator) * 1.5
-    frames, boxes, way = [], [], torch.zeros(2)
+    frames: list[Tensor] = []
+    boxes: list[Tensor] = []
+    way = torch.zeros(2)
     assert clip.boxes is not None
     for frame in clip.frames:
         dy, dx = way.round().int().tolist()
@@ -122,13 +124,13 @@ def localization(root: Path | None = None, say: Say = print) -> dict[str, Any]:
         )
         network = train(known, classes, settings).network
         flow = video.read_flow_images(folder / "tvl1_gpu")
-        boxes = localize_flow(network, flow, clip.frames.shape[1:3], len(clip))
+        drawn = localize_flow(network, flow, clip.frames.shape[1:3], len(clip))
         true = ~clip.boxes.isnan().any(1)
         truth = clip.boxes[true]
-        center = _center_boxes(truth, (int(clip.frames.shape[1]), int(clip.frames.shape[2])))
-        real = found[name] = _scores(video.box_iou(boxes[true], truth), video.box_iou(center, truth)) | {
+        middle = _center_boxes(truth, (int(clip.frames.shape[1]), int(clip.frames.shape[2])))
+        real = found[name] = _scores(video.box_iou(drawn[true], truth), video.box_iou(middle, truth)) | {
             "frames": int(true.sum()),
-            "tube_iou": video.tube_iou(boxes[true], truth).item(),
+            "tube_iou": video.tube_iou(drawn[true], truth).item(),
             "settings": asdict(settings),
         }
         say(
