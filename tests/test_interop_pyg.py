@@ -222,6 +222,10 @@ def test_who_watches_the_messages_sees_them():
     handle.remove()
     conv(x, index)
     assert len(seen) == 2 and min(seen) > N
+    handle = conv.aggr_module.register_forward_hook(lambda *_: seen.append(N))  # as PyG's summary has it
+    conv(x, index)
+    handle.remove()
+    assert len(seen) == 3 and not conv._is_watched()
     torch.testing.assert_close(torch.jit.script(conv)(x, index), expected, rtol=1e-4, atol=1e-5)
     hetero = model.to_hetero(pyg.GCN(6, 8, 2, 3), (["a"], [("a", "to", "a"), ("a", "of", "a")]), aggr="sum")
     edges = {("a", "to", "a"): index, ("a", "of", "a"): index.flip(0)}

@@ -62,7 +62,8 @@ class _Fused:
         cls: Any = type(self)
         if own["_explain"] or own["_decomposed_layers"] != 1 or own["node_dim"] != -2:
             return True
-        if type(own["_modules"]["aggr_module"]) is not pyg.SumAggregation:
+        sums = own["_modules"]["aggr_module"]
+        if type(sums) is not pyg.SumAggregation or sums._forward_hooks or sums._forward_pre_hooks:
             return True
         for name in _HOOKS:
             if own[name]:
