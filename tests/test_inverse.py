@@ -509,6 +509,7 @@ def test_to_device_moves_everything(name):
 @pytest.mark.cuda
 @pytest.mark.parametrize("name", SMALL)
 def test_no_step_waits_for_the_device(name):
+    """Gradient, preparation and network input give the CPU's values without a hidden synchronization."""
     model, x, y = of(name)
     expected = model.gradient(x, y), model.prepare(y).network_input(eta_of(x))
     there, x, y = copy.deepcopy(model).to("cuda"), x.cuda(), y.cuda()

@@ -93,6 +93,7 @@ def check(x, y, mask, maps, centered=False, scale=None):
 @pytest.mark.parametrize("kind", MASKS)
 @pytest.mark.parametrize("dtype", [C128, C64], ids=str)
 def test_values_and_gradients(dtype, kind, centered, device):
+    """Values and gradients are those of plain PyTorch in float64, for every mask, size and number of coils."""
     for coils, each in ((0, False), (1, False), (2, True), (5, False)):
         for h, w in ((6, 8), (7, 9), (5, 4), (1, 1), (1, 6), (9, 1)):
             check(*tensors(2, coils, h, w, kind, each, device, dtype), centered)

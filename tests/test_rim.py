@@ -105,6 +105,7 @@ def check(f, leaves, dtype=F64, layout=torch.contiguous_format, device="cpu"):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_values_and_gradients(name, dtype, layout, device):
+    """Every input of the network and its gradients are those of plain PyTorch in float64."""
     for channels, size in ((3, (6, 10)), (1, (4, 2)), (5, (22, 34))):
         out, *_ = check(*cases(2, channels, *size)[name], dtype, layout, device)
         if name not in ("down", "up"):
