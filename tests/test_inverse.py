@@ -254,7 +254,7 @@ def test_pylops_dottest():
             return self.model.adjoint(torch.from_numpy(v).reshape(self.shapes[1])).numpy().ravel()
 
     r = random.Random(1)
-    for _ in range(10_000):
+    for _ in range(2_000):
         operator = Operator(*random_model(r))
         parts = 3 if operator.model.complex_images else 0
         assert pylops.utils.dottest(operator, *operator.shape, rtol=1e-9, atol=1e-12, complexflag=parts)
