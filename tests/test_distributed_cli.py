@@ -44,13 +44,15 @@ def _said(done):
     return [line for line in done.stderr.splitlines() if line.startswith("amstel graphs")]
 
 
-def test_torchrun_writes_the_same_losses(tmp_path):
-    subprocess.run([sys.executable, "-m", "amstel", *TRAIN, "--json", str(tmp_path / "1.json")], check=True)
+@pytest.mark.parametrize("how", [[], ["--sampler", "neighbor", "--fanouts", "5,5", "--batch-size", "30"]])
+def test_torchrun_writes_the_same_losses(tmp_path, how):
+    words = [*TRAIN, *how]
+    subprocess.run([sys.executable, "-m", "amstel", *words, "--json", str(tmp_path / "1.json")], check=True)
     whole = json.loads((tmp_path / "1.json").read_text())
     assert len(whole["loss"]) == 8
     for ranks in (1, 2, 3):
         file = tmp_path / f"parts-{ranks}.json"
-        done = _torchrun(ranks, *TRAIN, "--distributed", "--json", file)
+        done = _torchrun(ranks, *words, "--distributed", "--json", file)
         assert done.returncode == 0, done.stderr
         found = json.loads(file.read_text())
         np.testing.assert_allclose(found["loss"], whole["loss"], rtol=0, atol=1e-6)

@@ -159,6 +159,11 @@ def test_a_study_on_sampled_batches():
             Settings(**wrong)
     with pytest.raises(ValueError, match="`sampler`"):
         study(data, "cheb2", seeds=[0], settings=settings)
+    # With all neighbors of all training nodes a step is that of the full batch.
+    every = study(data, seeds=[2], settings=Settings(epochs=20, sampler="neighbor", fanouts=(-1, -1)))
+    np.testing.assert_allclose(
+        every.losses, study(data, seeds=[2], settings=Settings(epochs=20)).losses, atol=1e-6
+    )
 
 
 def test_a_study_on_the_command_line(capsys, tmp_path, monkeypatch):

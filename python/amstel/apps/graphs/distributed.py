@@ -30,7 +30,7 @@ def write(
     return partition(data.graph, parts, folder, method=method, force=force, **_contents(data))
 
 
-def load(name: str, root: Path | None, folder: Path | None, device: torch.device) -> DistributedGraph:
+def load(name: str, root: Path | None, folder: Path | None, device: str | torch.device) -> DistributedGraph:
     """The part of this process, from a partition in `folder`, which is created if missing; without one, in a temporary folder.
 
     Only the first process reads the data set, and only if it has not been partitioned yet.
@@ -75,9 +75,16 @@ def _is_of(meta: dict[str, Any], name: str, root: Path | None, folder: Path) -> 
 
 
 def restarted(out: Path | None) -> bool:
-    """Whether torchrun started this process anew (--max-restarts) and `out` holds what a run goes on from."""
-    if out is None or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
-        return False
+    """Whether torchrun started any process anew (--max-restarts) and `out` holds what a run goes on from.
+
+    All processes call it together and hear the same: torchrun counts restarts by machine, and where it started some again
+    because of others, it does not count them.
+    """
+    again = out is not None and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and _begun(out)
+    return any(collectives.gather(again))
+
+
+def _begun(out: Path) -> bool:
     return any(file.is_file() for file in (out / CHECKPOINT, out / RUNNING / CHECKPOINT))
 
 
@@ -85,14 +92,14 @@ def restarted(out: Path | None) -> bool:
 def one_voice(out: Path | None = None) -> Iterator[None]:
     """If several processes fail, the first to arrive reports the error; the others exit silently.
 
-    If a rank was lost, the message says how to continue the run in `out`.
+    If a rank was lost, the message says how to continue the run in `out`, if there is anything to continue.
     """
     try:
         yield
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if not _is_first():
             raise SystemExit(2) from None
-        if isinstance(error, ConnectionError) and out is not None:
+        if isinstance(error, ConnectionError) and out is not None and _begun(out):
             raise ConnectionError(f"{error}; --resume continues from {out}") from error
         raise
 
