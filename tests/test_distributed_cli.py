@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -72,18 +73,23 @@ def test_what_is_wrong_with_the_options_is_said_once():
     assert done.returncode != 0 and len(_said(done)) == 1 and "--hidden" in _said(done)[0]
 
 
-def _killed(folder, ranks, words, *more):
-    """A run of which a rank is killed as soon as a checkpoint is there: its exit status and what it said."""
-    run = subprocess.Popen(
-        [*TORCHRUN, *more, f"--nproc-per-node={ranks}", "-m", "amstel", *words],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def _kill_one(folder, run):
+    """Kill a rank of a run as soon as a checkpoint is there."""
     running = folder / "running" / "checkpoint.pt"
     while not running.exists() and run.poll() is None:
         time.sleep(0.01)
     found = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True).stdout.split()
     os.kill(int(found[-1]), signal.SIGKILL)
+
+
+def _killed(folder, ranks, words, *more):
+    """A run of which a rank is killed: its exit status and what it said."""
+    run = subprocess.Popen(
+        [*TORCHRUN, *more, f"--nproc-per-node={ranks}", "-m", "amstel", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _kill_one(folder, run)
     _, err = run.communicate(timeout=240)
     return run.returncode, [line for line in err.splitlines() if line.startswith("amstel graphs")], err
 
@@ -118,6 +124,40 @@ def test_a_restart_of_torchrun_goes_on(tmp_path):
     status, _, err = _killed(out, 2, words, "--max-restarts=1")
     assert status == 0, err
     done = _torchrun(2, *TRAIN, "--epochs", "400", "--distributed", "--json", tmp_path / "whole.json")
+    assert done.returncode == 0, done.stderr
+    found, whole = (json.loads(f.read_text())["loss"] for f in (file, tmp_path / "whole.json"))
+    assert found == whole
+
+
+def test_two_nodes_of_which_one_loses_a_rank_go_on(tmp_path):
+    """Two torchruns of two ranks with one rendezvous; both start their ranks again, at the epoch that was saved."""
+    out, file = tmp_path / "out", tmp_path / "parts.json"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    meet = ["--nnodes=2", "--nproc-per-node=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}"]
+    command = [sys.executable, "-m", "torch.distributed.run", *meet, "--rdzv-id=test", "--max-restarts=2"]
+    words = [
+        "-m",
+        "amstel",
+        *TRAIN,
+        "--epochs",
+        "400",
+        "--distributed",
+        "--out",
+        str(out),
+        "--json",
+        str(file),
+    ]
+    nodes = [subprocess.Popen([*command, *words], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        _kill_one(out, nodes[1])
+        said = [node.communicate(timeout=240)[1] for node in nodes]
+    finally:
+        for node in nodes:
+            node.kill()
+    assert [node.returncode for node in nodes] == [0, 0], said
+    done = _torchrun(4, *TRAIN, "--epochs", "400", "--distributed", "--json", tmp_path / "whole.json")
     assert done.returncode == 0, done.stderr
     found, whole = (json.loads(f.read_text())["loss"] for f in (file, tmp_path / "whole.json"))
     assert found == whole

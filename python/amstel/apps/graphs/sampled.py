@@ -101,7 +101,7 @@ class Sampled(Resumable):
     def _logits(self, batch: Any, step: int) -> Tensor:
         problem, (w1, w2) = self.problem, (w[0] for w in self.model.parameters())
         x, (outer, inner) = batch.x, batch.layers
-        drop_x, drop_h = (key(*self.seeds, step, layer) for layer in range(2))
+        drop_x, drop_h = (key(self.seeds[0], step, layer) for layer in range(2))
         if x is None:
             product = w1.index_select(0, batch.nodes)
         else:
