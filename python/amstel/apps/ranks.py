@@ -107,8 +107,10 @@ def group(device: str | torch.device = "cpu") -> Iterator[Ranks]:
         store = _of_this_start(store, rank, world)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=world)
     except RuntimeError as error:
-        said = " ".join(str(error).split())
-        raise ConnectionError(f"a process of {world} cannot reach the others: {said:.160}") from error
+        from amstel.distributed._collectives import reason
+
+        number = os.environ.get("RANK", "?")
+        raise ConnectionError(f"rank {number} of {world} cannot reach the others: {reason(error)}") from error
     connected = True
     try:
         yield current(device)
