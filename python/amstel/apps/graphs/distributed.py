@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from amstel.data.nodes import NodeData
 from amstel.distributed import DistributedGraph, partition
 from amstel.distributed import _collectives as collectives
 from amstel.distributed.folder import META, digest_of, read_meta
+
+#: Seconds that a process waits for the one that reports an error.
+PATIENCE = 5.0
 
 
 def write(
@@ -98,6 +102,9 @@ def one_voice(out: Path | None = None) -> Iterator[None]:
         yield
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if not _is_first():
+            time.sleep(
+                PATIENCE
+            )  # torchrun ends all processes once one has exited, and the first has yet to report
             raise SystemExit(2) from None
         if isinstance(error, ConnectionError) and out is not None and _begun(out):
             raise ConnectionError(f"{error}; --resume continues from {out}") from error

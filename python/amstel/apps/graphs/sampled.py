@@ -48,7 +48,8 @@ def _loader(
     x = data.features
     if x is not None and x.layout == torch.sparse_coo:
         x = x.to_sparse_csr()
-    return NeighborLoader(data.graph, x, data.labels, fanouts, size, data.train, seed=seed)
+    train = data.train.sort().values  # as the parts of a graph have them
+    return NeighborLoader(data.graph, x, data.labels, fanouts, size, train, seed=seed)
 
 
 class Sampled(Resumable):
