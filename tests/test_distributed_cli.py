@@ -101,7 +101,7 @@ def test_a_killed_rank_is_said_and_resume_goes_on(tmp_path):
     words = [*TRAIN, "--epochs", "400", "--distributed", "--out", str(out)]
     status, said, err = _killed(out, 3, words)
     assert status != 0 and len(said) == 1, err
-    assert "lost the connection to another rank" in said[0] and "--resume continues" in said[0]
+    assert "another rank" in said[0] and "--resume continues" in said[0]
     assert 0 < torch.load(out / "running" / "checkpoint.pt")["training"]["step"] < 400
     shutil.copytree(out, tmp_path / "again")
     losses = {}

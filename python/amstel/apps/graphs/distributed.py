@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -96,15 +97,26 @@ def _begun(out: Path) -> bool:
 def one_voice(out: Path | None = None) -> Iterator[None]:
     """If several processes fail, the first to arrive reports the error; the others exit silently.
 
-    If a rank was lost, the message says how to continue the run in `out`, if there is anything to continue.
+    If a rank was lost, the message says how to continue the run in `out`, if there is anything to continue. torchrun may
+    find out first and end the others; that is such an error as well.
     """
+    rank, world = collectives.place()
+
+    def end(*_: Any) -> None:
+        raise ConnectionError(f"rank {rank} of {world} was ended, as torchrun does if another rank is lost")
+
+    before = signal.signal(signal.SIGTERM, end) if world > 1 else None
     try:
         yield
+        if world > 1:
+            signal.signal(signal.SIGTERM, before)
     except (ValueError, OSError, ImportError, MemoryError) as error:
+        if world > 1:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # until it is said
         if not _is_first():
-            time.sleep(
-                PATIENCE
-            )  # torchrun ends all processes once one has exited, and the first has yet to report
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            # torchrun ends all processes once one has exited, and the first has yet to report.
+            time.sleep(PATIENCE)
             raise SystemExit(2) from None
         if isinstance(error, ConnectionError) and out is not None and _begun(out):
             raise ConnectionError(f"{error}; --resume continues from {out}") from error
