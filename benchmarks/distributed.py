@@ -2,16 +2,16 @@
 
     python -m benchmarks.distributed make FOLDER --parts 1 2 4 [--nodes 2400000 --edges 62000000]
     torchrun --standalone --nproc-per-node 4 -m benchmarks.distributed run FOLDER [--hidden 128] [--json FILE]
-    python -m benchmarks.distributed model FILE
+    python -m benchmarks.distributed model FILE [--one FILE]
 
 `make` writes a made-up graph of ogbn-products' size in parts: degrees fall off as a power law, and neighbors are mostly
 near by number, as they are after METIS. `run` trains a GCN of three layers of 256 hidden units on 100 features, and says
 of each rank the seconds of an epoch, the peak of its memory, and what it sent; and of all, that beside the least that
 the cut allows: every halo row once a product. `model`
-takes what one rank measured and says what 8 to 64 machines would take, by these assumptions: the products and the matrix
-products of a rank scale with its nodes and edges at the rate measured here; rows travel once forward and once backward a
-layer at the bandwidth given, while no product hides them; parts are of equal size, and a part's halo shrinks with the
-square root of its nodes, as the border of a plane does.
+takes what the ranks measured and says what 8 to 64 machines would take, by these assumptions: the products and the matrix
+products of a rank scale with its nodes and edges at the rate measured here, by all ranks or, where ranks shared cores, by the
+one of --one; rows travel once forward and once backward a layer at the bandwidth given, while no product hides them; parts
+are of equal size, and a part's halo shrinks with the square root of its nodes, as the border of a plane does.
 """
 
 import argparse
@@ -95,9 +95,10 @@ def run(folder: Path, epochs: int, hidden: int) -> dict:
     return facts | {"bytes_a_halo_row": least}
 
 
-def model(facts: list[dict], bandwidth: float) -> None:
+def model(facts: list[dict], bandwidth: float, alone: list[dict] | None = None) -> None:
     one = facts[0]
-    nodes, halo, work = (sum(f[k] for f in facts) for k in ("nodes", "halo", "seconds"))
+    nodes, halo = (sum(f[k] for f in facts) for k in ("nodes", "halo"))
+    work = sum(f["seconds"] for f in alone or facts)
     for machines in (8, 16, 32, 64):
         share = nodes / machines
         border = min(nodes - share, halo / len(facts) * (share / (nodes / len(facts))) ** 0.5) if halo else 0
@@ -119,12 +120,14 @@ def main() -> None:
     parser.add_argument("--edges", type=int, default=62_000_000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", type=Path, help="facts of one rank")
     parser.add_argument("--bandwidth", type=float, default=1.25e9, help="bytes a second and machine")
     given = parser.parse_args()
     if given.what == "make":
         make(given.path, given.parts, given.nodes, given.edges)
     elif given.what == "model":
-        model(json.loads(given.path.read_text()), given.bandwidth)
+        alone = json.loads(given.one.read_text()) if given.one else None
+        model(json.loads(given.path.read_text()), given.bandwidth, alone)
     else:
         if "WORLD_SIZE" in os.environ:
             distributed.init_process_group("gloo")

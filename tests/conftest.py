@@ -47,7 +47,7 @@ def data_root() -> Path:
     return Path(os.environ.get("AMSTEL_DATA") or ROOT / "tests" / "no-data")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder of real data; without one the test is skipped."""
     if not os.environ.get("AMSTEL_DATA"):

@@ -45,6 +45,10 @@ def _problem(kind):
 KINDS = ("weighted", "plain", "pieces")
 DATA = {"nodes": 300, "classes": 3, "words": 60, "seed": 3}
 SETTINGS = {"epochs": 6, "hidden": 5}
+SAMPLED = {
+    "all neighbors": {"sampler": "neighbor", "fanouts": (-1, -1)},
+    "few neighbors": {"sampler": "neighbor", "fanouts": (3, 4), "batch_size": 11},
+}
 
 
 def _learn(kind, dtype, graph, x, y, rows, total, reduce, epochs=50):
@@ -160,6 +164,9 @@ def _fail_together(folder, rank):
     stopped = train.Settings(early_stopping="kipf", epochs=60, learning_rate=0.05, weight_decay=0.0)
     result = train.study(graph, seeds=[0, 1], settings=stopped)
     found["kipf"] = result.losses, result.epochs
+    for name, how in SAMPLED.items():
+        result = train.study(graph, seeds=[4, 7], settings=train.Settings(**SETTINGS | how))
+        found[name] = result.losses, result.accuracy
     if rank == 0:
         torch.save(found, f"{folder}/study.pt")
 
@@ -230,6 +237,18 @@ def test_a_study_in_parts_is_the_study(folder, model):
     whole = train.study(amstel.data.block_model(**DATA), model, [4, 7], train.Settings(**SETTINGS))
     np.testing.assert_allclose(losses, whole.losses, rtol=0, atol=1e-6)
     assert accuracy == pytest.approx(whole.accuracy, abs=0.02)
+
+
+def test_a_sampled_study_in_parts(folder):
+    """With all neighbors it is the study of the full batch; with some, that of one process on sampled batches."""
+    found, data = torch.load(folder / "study.pt"), amstel.data.block_model(**DATA)
+    (losses, accuracy), (full, of_full) = found["all neighbors"], found["gcn"]
+    np.testing.assert_allclose(losses, full, rtol=0, atol=1e-6)
+    assert accuracy == pytest.approx(of_full, abs=0.02)
+    whole = train.study(data, seeds=[4, 7], settings=train.Settings(**SETTINGS | SAMPLED["few neighbors"]))
+    losses, accuracy = found["few neighbors"]
+    np.testing.assert_allclose(losses, whole.losses, rtol=0, atol=1e-5)
+    assert losses[0][-1] < losses[0][0] and np.mean(accuracy) > np.mean(of_full) - 0.05
 
 
 def test_early_stopping_in_parts(folder):
@@ -468,7 +487,8 @@ def test_unknown_classes_are_not_trained_on(tmp_path):
             train.study(DistributedGraph.load(folder), seeds=[0], settings=train.Settings(**SETTINGS))
 
 
-def test_a_run_goes_on_as_what_it_was(tmp_path):
+@pytest.mark.parametrize("how", [{}, SAMPLED["few neighbors"]], ids=["whole", "sampled"])
+def test_a_run_goes_on_as_what_it_was(tmp_path, how):
     """Of a run that was stopped, another model or other settings are an error, and nothing of it is lost."""
     graph, x, y, rows = _problem("plain")
     splits = {"train": rows[:20], "test": rows[20:]}
@@ -479,17 +499,17 @@ def test_a_run_goes_on_as_what_it_was(tmp_path):
         if (out / "running" / "checkpoint.pt").exists():
             raise KeyboardInterrupt
 
-    settings = {"epochs": 60, "hidden": 5}
+    settings = {"epochs": 60, "hidden": 5} | how
     with pytest.raises(KeyboardInterrupt):
         train.study(part, "gcn", [0], train.Settings(**settings), stop, out=out)
     saved = (out / "running" / "checkpoint.pt").read_bytes()
-    for model, changed in (("single", {}), ("gcn", {"epochs": 61})):
+    for model, changed in (("gcn", {"hidden": 4}) if how else ("single", {}), ("gcn", {"epochs": 61})):
         with pytest.raises(ValueError, match="cannot continue"):
             train.study(part, model, [0], train.Settings(**settings | changed), out=out, resume=True)
     assert (out / "running" / "checkpoint.pt").read_bytes() == saved
     found = train.study(part, "gcn", [0], train.Settings(**settings), out=out, resume=True)
     whole = train.study(part, "gcn", [0], train.Settings(**settings))
-    np.testing.assert_allclose(found.losses, whole.losses, atol=1e-6)
+    assert found.losses == whole.losses and len(found.loss) == 60
 
 
 def test_metis_cuts_little(tmp_path):

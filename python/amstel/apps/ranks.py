@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -87,6 +89,9 @@ def group(device: str | torch.device = "cpu") -> Iterator[Ranks]:
 
     "cuda" is the GPU of the process's LOCAL_RANK. Without torchrun, or if a group already exists, nothing
     is set up or torn down.
+
+    Raises:
+        ConnectionError: the other processes cannot be reached.
     """
     device = _numbered(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -96,12 +101,43 @@ def group(device: str | torch.device = "cpu") -> Iterator[Ranks]:
         yield current(device)
         return
     global connected
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        store, rank, world = next(distributed.rendezvous("env://"))
+        store = _of_this_start(store, rank, world)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=world)
+    except RuntimeError as error:
+        from amstel.distributed._collectives import reason
+
+        number = os.environ.get("RANK", "?")
+        raise ConnectionError(f"rank {number} of {world} cannot reach the others: {reason(error)}") from error
     connected = True
     try:
         yield current(device)
     finally:
         distributed.destroy_process_group()
+
+
+def _of_this_start(store: Any, rank: int, world: int) -> Any:
+    """The store of torchrun without what earlier starts left in it.
+
+    torchrun keeps one store over its restarts, so that a process may find the address of one that is gone, and fail to
+    connect. The number of the restart may differ between machines. So the first process invents a name for this start,
+    and says it only to those that answer by it now.
+    """
+    own = uuid.uuid4().hex
+    if rank == 0:
+        store.set("amstel/start", own)
+        for other in range(1, world):
+            store.set(f"{own}/{store.get(f'{own}/{other}').decode()}", "")
+        return distributed.PrefixStore(own, store)
+    while True:
+        start = store.get("amstel/start").decode()
+        store.set(f"{start}/{rank}", own)
+        for _ in range(20):
+            if store.check([f"{start}/{own}"]):
+                return distributed.PrefixStore(start, store)
+            time.sleep(0.01)
 
 
 @dataclass

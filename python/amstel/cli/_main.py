@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 import warnings
 from typing import Annotated, Any
@@ -16,6 +17,9 @@ from amstel.cli import video_evaluate as _evaluate  # noqa: F401 (commands of th
 from amstel.cli import video_extract as _extract  # noqa: F401
 from amstel.cli import video_forecast as _forecast  # noqa: F401
 from amstel.cli._command import Failed, Group, Stopped, one_line
+
+#: Seconds that a process of torchrun waits for the first to say what is wrong.
+_PATIENCE = 20.0
 
 app = typer.Typer(
     cls=Group,
@@ -83,12 +87,15 @@ def _warning(message: Any, *where: Any, **more: Any) -> None:
 
 
 def _fail(text: str, status: int) -> int:
-    if not _is_echo():
-        print(" ".join(text.split()), file=sys.stderr)
+    if _is_echo():
+        # torchrun ends all processes once one has failed, and the first should have said why by then. If it goes on
+        # working instead, the error is not its own, and is said here.
+        time.sleep(_PATIENCE)
+    print(" ".join(text.split()), file=sys.stderr)
     return status
 
 
 def _is_echo() -> bool:
-    """Whether the first process of torchrun on this machine says the same: what is wrong was found before they met."""
+    """Whether the first process of torchrun on this machine should say the same: it was found before they met."""
     ranks = sys.modules.get("amstel.apps.ranks")
     return os.environ.get("LOCAL_RANK", "0") != "0" and not getattr(ranks, "connected", False)

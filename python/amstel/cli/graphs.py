@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -202,22 +201,26 @@ def _train(
         _optional.need("matplotlib", extra="cli", purpose="--plot")
     if resume and out is None:
         raise ValueError("--resume needs --out, the folder of the checkpoint")
-    resume |= task == "node" and spread.restarted(out)
     _apart(common.json, [plot, out and out / train.CHECKPOINT])
-    if out is not None and not resume:
-        new([out / train.CHECKPOINT], force)
     first = common.seed or 0
     if task != "node":
+        if out is not None and not resume:
+            new([out / train.CHECKPOINT], force)
         return trials.train(
             task, dataset, root, model, range(first, first + seeds), out, resume, force, given, common
         )
     trials.only("node", Settings, given)
-    with processes.group(common.device) as ranks, spread.one_voice(out) if distributed else nullcontext():
+    with processes.group(common.device) as ranks, spread.one_voice(out):
+        # With --force, what is there may be what it is to overwrite: then a restart starts over.
+        resume |= not force and spread.restarted(out)
+        if out is not None and not resume:
+            new([out / train.CHECKPOINT], force)
         data: Any
         if distributed:
-            data = spread.load(
-                dataset, root, parts or (out / f"parts-{ranks.world}" if out else None), ranks.device
-            )
+            folder = parts or (out / f"parts-{ranks.world}" if out else None)
+            # Samples are drawn on the CPU.
+            device = ranks.device if given.get("sampler", "none") == "none" else "cpu"
+            data = spread.load(dataset, root, folder, device)
             name = data.meta["name"]
         else:
             data = predict.load_data(dataset, root)

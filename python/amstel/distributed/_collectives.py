@@ -4,6 +4,7 @@ is gone is a ConnectionError of one line in every other."""
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,10 +28,15 @@ def _connected(group: Any) -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         rank, world = place(group)
-        said = " ".join(str(error).split())
         raise ConnectionError(
-            f"rank {rank} of {world} lost the connection to another rank: {said:.160}"
+            f"rank {rank} of {world} lost the connection to another rank: {reason(error)}"
         ) from error
+
+
+def reason(error: BaseException) -> str:
+    """The first sentence of an error of the backend, without the lines of its source."""
+    said = re.sub(r"\[[^][]*\.(cc|cpp|h):\d+\]", "", str(error))
+    return " ".join(said.split(". ")[0].split())[:160]
 
 
 class Pending:

@@ -93,7 +93,8 @@ def node_dropout(x: Tensor, rate: float, nodes: Tensor, key: int) -> Tensor:
     """x [n, F] or [B, n, F] with values dropped and the others scaled by 1 / (1 - rate), by the rule of this module.
 
     Args:
-        x: features of the nodes; every item of a batch has a mask of its own.
+        x: features of the nodes; every item of a batch has a mask of its own. Of a torch.sparse_csr tensor, the stored
+            values are dropped.
         rate: share that is dropped, in [0, 1).
         nodes: int64 [n], the numbers of the nodes in the whole graph.
         key: as `amstel.distributed.key` makes it.
@@ -104,6 +105,12 @@ def node_dropout(x: Tensor, rate: float, nodes: Tensor, key: int) -> Tensor:
         >>> sorted(set(y.flatten().tolist()))
         [0.0, 2.0]
     """
+    if rate == 0:
+        return x
+    if x.layout == torch.sparse_csr:
+        crow, col = x.crow_indices(), x.col_indices()
+        values = x.values() * NodeDropout(rate, nodes, crow.diff()).draw([key])[0].to(x.dtype)
+        return torch.sparse_csr_tensor(crow, col, values, x.shape, check_invariants=False)
     batch = x.shape[:-2].numel()
     keys = [_signed(key + item * 0x9E3779B97F4A7C15) for item in range(batch)]
     mask = NodeDropout(rate, nodes, x.shape[-1]).draw(keys)

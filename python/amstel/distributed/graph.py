@@ -16,7 +16,7 @@ from amstel._derived import factors
 from amstel._torch import autocast_dtype
 from amstel.distributed import _collectives as collectives
 from amstel.distributed import folder as folders
-from amstel.distributed.dropout import NodeDropout, key, node_dropout
+from amstel.distributed.dropout import key, node_dropout
 from amstel.distributed.exchange import Exchange
 from amstel.graph import Graph
 from amstel.ops._raw import operators
@@ -189,11 +189,7 @@ class DistributedGraph:
             return x
         drawn = torch.randint(2**62, (1,)) if self.rank == 0 else torch.zeros(1, dtype=torch.int64)
         seed = key(int(collectives.broadcast(drawn.to(self.device), self.group)))
-        if x.layout != torch.sparse_csr:
-            return node_dropout(x, rate, self.nodes, seed)
-        crow, col = x.crow_indices(), x.col_indices()
-        values = x.values() * NodeDropout(rate, self.nodes, crow.diff()).draw([seed])[0].to(x.dtype)
-        return torch.sparse_csr_tensor(crow, col, values, x.shape, check_invariants=False)
+        return node_dropout(x, rate, self.nodes, seed)
 
     def edges(self) -> tuple[Tensor, Tensor]:
         """The edges to own nodes: index [2, E] of own row and new number of the source, and weights or ones [E]."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ from amstel.distributed import DistributedGraph, partition
 from amstel.distributed import _collectives as collectives
 from amstel.distributed.folder import META, digest_of, read_meta
 
+#: Seconds that a process waits for the one that reports an error.
+PATIENCE = 5.0
+
 
 def write(
     data: NodeData, parts: int, folder: Path, method: str = "ranges", force: bool = False
@@ -30,7 +35,7 @@ def write(
     return partition(data.graph, parts, folder, method=method, force=force, **_contents(data))
 
 
-def load(name: str, root: Path | None, folder: Path | None, device: torch.device) -> DistributedGraph:
+def load(name: str, root: Path | None, folder: Path | None, device: str | torch.device) -> DistributedGraph:
     """The part of this process, from a partition in `folder`, which is created if missing; without one, in a temporary folder.
 
     Only the first process reads the data set, and only if it has not been partitioned yet.
@@ -75,9 +80,16 @@ def _is_of(meta: dict[str, Any], name: str, root: Path | None, folder: Path) -> 
 
 
 def restarted(out: Path | None) -> bool:
-    """Whether torchrun started this process anew (--max-restarts) and `out` holds what a run goes on from."""
-    if out is None or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
-        return False
+    """Whether torchrun started any process anew (--max-restarts) and `out` holds what a run goes on from.
+
+    All processes call it together and hear the same: torchrun counts restarts by machine, and where it started some again
+    because of others, it does not count them.
+    """
+    again = out is not None and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and _begun(out)
+    return any(collectives.gather(again))
+
+
+def _begun(out: Path) -> bool:
     return any(file.is_file() for file in (out / CHECKPOINT, out / RUNNING / CHECKPOINT))
 
 
@@ -85,14 +97,28 @@ def restarted(out: Path | None) -> bool:
 def one_voice(out: Path | None = None) -> Iterator[None]:
     """If several processes fail, the first to arrive reports the error; the others exit silently.
 
-    If a rank was lost, the message says how to continue the run in `out`.
+    If a rank was lost, the message says how to continue the run in `out`, if there is anything to continue. torchrun may
+    find out first and end the others; that is such an error as well.
     """
+    rank, world = collectives.place()
+
+    def end(*_: Any) -> None:
+        raise ConnectionError(f"rank {rank} of {world} was ended, as torchrun does if another rank is lost")
+
+    before = signal.signal(signal.SIGTERM, end) if world > 1 else None
     try:
         yield
+        if world > 1:
+            signal.signal(signal.SIGTERM, before)
     except (ValueError, OSError, ImportError, MemoryError) as error:
+        if world > 1:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # until it is said
         if not _is_first():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            # torchrun ends all processes once one has exited, and the first has yet to report.
+            time.sleep(PATIENCE)
             raise SystemExit(2) from None
-        if isinstance(error, ConnectionError) and out is not None:
+        if isinstance(error, ConnectionError) and out is not None and _begun(out):
             raise ConnectionError(f"{error}; --resume continues from {out}") from error
         raise
 

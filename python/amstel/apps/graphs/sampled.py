@@ -2,6 +2,10 @@
 
 A step sees a batch of training nodes with some of their neighbors (`amstel.data.NeighborLoader`). Sums are unbiased, and
 degrees are those of the whole graph. Validation and test nodes are evaluated with all of their neighbors.
+
+Where processes share the graph, each has the nodes of a batch that it owns (`amstel.data.DistributedNeighborLoader`), and
+the gradients are added up. The draws and what is dropped follow from the seed and the node, so the losses are the same for
+any number of processes.
 """
 
 from __future__ import annotations
@@ -16,11 +20,13 @@ from torch import Tensor, nn
 
 from amstel.apps.graphs.problem import _EarlyStopping, _Problem
 from amstel.apps.graphs.results import Seed
-from amstel.apps.task import Task
+from amstel.apps.graphs.settings import Settings
+from amstel.apps.graphs.unfinished import Resumable
+from amstel.data.distributed_loader import DistributedBatch, DistributedNeighborLoader
 from amstel.data.neighbor_loader import NeighborLoader
 from amstel.data.nodes import NodeData
-from amstel.distributed import key
-from amstel.nn._sparse import is_sparse, matmul, sparse_dropout
+from amstel.distributed import DistributedGraph, key, node_dropout
+from amstel.nn._sparse import matmul
 from amstel.ops.spmm import spmm
 
 
@@ -32,12 +38,26 @@ class _Layers(nn.Module):
         self.w1, self.w2 = (nn.Parameter(torch.from_numpy(w[None]).to(device)) for w in (first, second))
 
 
-class Sampled(Task):
+def _loader(
+    data: NodeData | DistributedGraph, settings: Settings, seed: int
+) -> NeighborLoader | DistributedNeighborLoader:
+    """The batches of the training nodes, on the CPU."""
+    fanouts, size = settings.fanouts, settings.batch_size
+    if isinstance(data, DistributedGraph):
+        return DistributedNeighborLoader(data, fanouts, size, "train", seed=seed)
+    x = data.features
+    if x is not None and x.layout == torch.sparse_coo:
+        x = x.to_sparse_csr()
+    train = data.train.sort().values  # as the parts of a graph have them
+    return NeighborLoader(data.graph, x, data.labels, fanouts, size, train, seed=seed)
+
+
+class Sampled(Resumable):
     """Training of one seed."""
 
-    def __init__(self, problem: _Problem, data: NodeData, seed: int):
+    def __init__(self, problem: _Problem, data: NodeData | DistributedGraph, seed: int):
         s, device = problem.settings, problem.device
-        self.problem, self.own = problem, seed
+        self.problem, self.seeds = problem, [seed]
         generator = np.random.Generator(np.random.SFC64(seed))
         first = problem.glorot(generator, problem.features.shape[1], s.hidden)
         self.model = self.module = _Layers(
@@ -47,25 +67,16 @@ class Sampled(Task):
         groups: list[dict] = [{"params": [w1], "weight_decay": s.weight_decay}, {"params": [w2]}]
         self.optimizer = torch.optim.Adam(groups, lr=s.learning_rate, fused=True)
         self.stopping = _EarlyStopping(problem, w1, w2)
-        features = data.features
-        if features is not None:
-            features = features.to_sparse_csr() if features.layout == torch.sparse_coo else features
-            features = features.float()
-        self.loader = NeighborLoader(
-            data.graph, features, data.labels, s.fanouts, s.batch_size, data.train, seed=seed, device=device
-        )
+        self.loader = _loader(data, s, seed)
+        self.steps = len(self.loader)
         self._batches: Iterator[Any] = iter(())
         self._left, self._running = 0, torch.zeros((), dtype=torch.float64, device=device)
         self.losses: list[Tensor] = []
 
-    @property
-    def every(self) -> int:
-        """Steps of an epoch."""
-        return len(self.loader)
-
-    def seed(self, epoch: int, rank: int) -> int:
-        """Of the dropout."""
-        return key(self.own, epoch) & (2**63 - 1)
+    def restored(self, state: dict[str, Any]) -> dict[str, Any] | None:
+        found = super().restored(state)
+        self.loader.epoch = len(self.losses)
+        return found
 
     def prepare(self, step: int) -> None:
         # As TensorFlow does it, and as the full-batch training does.
@@ -74,32 +85,38 @@ class Sampled(Task):
 
     def gradients(self, step: int) -> Tensor:
         if not self._left:
-            self._batches, self._left = iter(self.loader), self.every
+            self._batches, self._left = iter(self.loader), self.steps
             self._running = torch.zeros_like(self._running)
-        batch = next(self._batches)
+        batch = next(self._batches).to(self.problem.device)
         self._left -= 1
-        loss = nn.functional.cross_entropy(self._logits(batch), batch.y)
-        loss.backward()
-        self._running += loss.detach() * len(batch.y)
-        return loss.detach().double()[None]
+        total = batch.total if isinstance(batch, DistributedBatch) else len(batch.y)
+        loss = nn.functional.cross_entropy(self._logits(batch, step), batch.y, reduction="sum")
+        self.optimizer.zero_grad()
+        (loss / total).backward()
+        for w in self.model.parameters():
+            assert w.grad is not None
+            self.problem.total(w.grad)
+        self._running += loss.detach()
+        return (loss.detach() / total).double()[None]
 
-    def _logits(self, batch: Any) -> Tensor:
+    def _logits(self, batch: Any, step: int) -> Tensor:
         problem, (w1, w2) = self.problem, (w[0] for w in self.model.parameters())
         x, (outer, inner) = batch.x, batch.layers
+        drop_x, drop_h = (key(self.seeds[0], step, layer) for layer in range(2))
         if x is None:
             product = w1.index_select(0, batch.nodes)
-        elif is_sparse(x):
-            product = matmul(sparse_dropout(x, problem.input_dropout), w1)
         else:
-            product = nn.functional.dropout(x, problem.input_dropout) @ w1
+            x = node_dropout(x.float(), problem.input_dropout, batch.nodes, drop_x)
+            product = matmul(x, w1)
         h = spmm(outer, product, activation="relu")
-        return spmm(inner, nn.functional.dropout(h, problem.settings.dropout) @ w2)
+        h = node_dropout(h, problem.settings.dropout, batch.nodes[: len(h)], drop_h)
+        return spmm(inner, h @ w2)
 
     @torch.no_grad()
     def finished(self) -> bool:
         if self._left:
             return False
-        self.losses.append(self._running / len(self.loader.seeds))
+        self.losses.append(self.problem.total(self._running) / len(self.loader.seeds))
         return self.stopping.all_stopped()
 
     @torch.no_grad()

@@ -79,7 +79,8 @@ class DistributedProblem(_Problem):
 
     def field(self, nodes: Tensor) -> _Field:
         def route(wanted: Tensor) -> tuple[Exchange, Tensor]:
-            exchange = Exchange(wanted.to(self.device), self._offsets, self.graph.group)
+            dtype = self.graph.exchange.dtype
+            exchange = Exchange(wanted.to(self.device), self._offsets, self.graph.group, dtype)
             return exchange, exchange.compact().cpu()
 
         return _Field(self, nodes, route)

@@ -43,15 +43,16 @@ from amstel.apps.graphs.settings import MOST_SEEDS, OLD_MODELS
 from amstel.apps.graphs.settings import STOPPING as STOPPING
 from amstel.apps.graphs.settings import Settings as Settings
 from amstel.apps.graphs.spread import DistributedProblem
+from amstel.apps.graphs.unfinished import Resumable
 from amstel.apps.ranks import on
-from amstel.apps.task import Plan, Task
+from amstel.apps.task import Plan
 from amstel.apps.training import CHECKPOINT
 from amstel.data.nodes import NodeData
 from amstel.distributed import DistributedGraph, NodeDropout, key
 from amstel.distributed._collectives import gather, together
 from amstel.distributed.graph import same
 
-#: Folder of an unfinished chunk of a distributed run, and the number of epochs between saves.
+#: Folder of an unfinished chunk of a distributed run, and the least number of steps between saves.
 RUNNING, SAVE_EVERY = "running", 50
 
 
@@ -94,7 +95,7 @@ def study(
         seeds: integers >= 0.
         settings: default: the paper's for this data set.
         progress: called with the number of (seed, epoch) pairs finished since the last call.
-        chunk: seeds trained together; by default, as many as is efficient.
+        chunk: seeds trained together; by default, as many as is efficient. With a sampler, one.
         out: a folder for `checkpoint.pt`, written after every chunk: the results so far, and the best weights.
         resume: continue with the seeds that the checkpoint in `out` lacks.
         force: overwrite a run in `out`.
@@ -133,9 +134,10 @@ def study(
         _check.fail_type("progress", "a function, or None", progress)
     device = on(device)
     _check_nodes(data, settings)
-    if settings.sampler != "none" and (spread or model != "gcn"):
-        how = "on a graph that processes share" if spread else f'with the model "{model}"'
-        raise ValueError(f"`sampler` must be 'none' {how}: it draws neighbors for the model \"gcn\"")
+    if settings.sampler != "none" and model != "gcn":
+        raise ValueError(
+            f'`sampler` must be \'none\' with the model "{model}": it draws neighbors for the model "gcn"'
+        )
     folder = training.begin(out, resume, force)
     result, group = Study(name, model, settings, seeds), ranks.current(device)
     with together() if spread else contextlib.nullcontext():
@@ -154,16 +156,17 @@ def study(
     else:
         problem, writes = _Problem(data, model, settings, group.device), group.first
     size = min(chunk or problem.chunk(), -(-len(seeds) // group.world))
+    if settings.sampler != "none":
+        size = 1
     begins = range(len(result.accuracy), len(seeds), size)
     try:
         for first in range(0, len(begins), group.world):  # a chunk for every process
             own = group.share(begins[first : first + group.world])
             running = folder / RUNNING if spread and folder is not None else None
-            if settings.sampler != "none":
-                assert isinstance(data, NodeData)
-                found = [_train_sampled(problem, data, seeds[b : b + size], progress) for b in own]
-            else:
-                found = [_train(problem, seeds[b : b + size], progress, running, writes, resume) for b in own]
+            found = []
+            for b in own:
+                task = _task(problem, data, seeds[b : b + size])
+                found.append(_train(task, progress, running, writes, resume))
             for some in group.merge(found):
                 for seed in some:
                     result.add(seed)
@@ -206,47 +209,39 @@ def _check_nodes(data: NodeData | DistributedGraph, settings: Settings) -> None:
         raise ValueError(f"early stopping needs validation nodes, and {data!r} has none")
 
 
+def _task(problem: _Problem, data: NodeData | DistributedGraph, seeds: list[int]) -> _Chunk | Sampled:
+    if problem.settings.sampler == "none":
+        return _Chunk(problem, seeds)
+    return Sampled(problem, data, *seeds)
+
+
 def _train(
-    problem: _Problem,
-    seeds: list[int],
+    task: _Chunk | Sampled,
     progress: Callable[[int], None] | None,
     running: Path | None = None,
     writes: bool = False,
     resume: bool = False,
 ) -> list[Seed]:
     """Train a chunk; `running` is a folder with what the chunk needs to continue, written by one process."""
-    task, epochs = _Chunk(problem, seeds), problem.settings.epochs
-    update = None if progress is None else lambda n: progress(n * len(seeds))
+    steps, total = task.steps, task.problem.settings.epochs * task.steps
     state = None
     if resume and running is not None:
         with together():
             if writes and (running / CHECKPOINT).is_file():
                 state = torch.load(running / CHECKPOINT, map_location="cpu", weights_only=True)
         state = task.restored(gather(state)[0] or {})
-    plan = Plan(epochs, epochs, running if writes else None, save_every=SAVE_EVERY)
-    training.fit(task, plan, ranks.Ranks(device=problem.device), state, progress=update)
+    done = 0
+
+    def update(_: int) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None and done % steps == 0:
+            progress(len(task.seeds))
+
+    save_every = steps * -(-SAVE_EVERY // steps)  # only between epochs
+    plan = Plan(total, total, running if writes else None, save_every=save_every)
+    training.fit(task, plan, ranks.Ranks(device=task.problem.device), state, progress=update)
     return task.results()
-
-
-def _train_sampled(
-    problem: _Problem, data: NodeData, seeds: list[int], progress: Callable[[int], None] | None
-) -> list[Seed]:
-    """Train the seeds of a chunk one after the other, on sampled batches."""
-    found, epochs = [], problem.settings.epochs
-    for seed in seeds:
-        task = Sampled(problem, data, seed)
-        done = 0
-
-        def update(_: int, task: Sampled = task) -> None:
-            nonlocal done
-            if progress is not None and len(task.losses) > done:
-                done += 1
-                progress(1)
-
-        plan = Plan(epochs * task.every, task.every)
-        training.fit(task, plan, ranks.Ranks(device=problem.device), progress=update)
-        found += task.results()
-    return found
 
 
 class _Weights(nn.Module):
@@ -257,7 +252,7 @@ class _Weights(nn.Module):
         self.w1, self.w2 = (nn.Parameter(torch.from_numpy(np.stack(w)).to(device)) for w in (first, second))
 
 
-class _Chunk(Task):
+class _Chunk(Resumable):
     """Some seeds, trained together; the gradient is written by hand, because autograd would keep more than is needed."""
 
     def __init__(self, problem: _Problem, seeds: list[int]):
@@ -317,44 +312,6 @@ class _Chunk(Task):
         # TensorFlow adds its epsilon before it corrects the bias of the second moment.
         for group in self.optimizer.param_groups:
             group["eps"] = 1e-8 / math.sqrt(1 - 0.999 ** (step + 1))
-
-    def header(self, step: int) -> dict[str, Any]:
-        own = {k: v for k, v in vars(self.stopping).items() if k in ("epochs", "running", "costs")}
-        kept = None if self.stopping.rule == "none" else list(self.stopping.kept)
-        return {
-            "what": repr(self.seeds),
-            "of": self._of(),
-            "losses": self.losses,
-            "stopping": own,
-            "kept": kept,
-        }
-
-    def _of(self) -> str:
-        p = self.problem
-        return repr((*p.of, p.features.shape[1], p.outputs, p.totals, p.settings))
-
-    def restored(self, state: dict[str, Any]) -> dict[str, Any] | None:
-        """Continue from what `header` and the engine saved; None if that was another chunk.
-
-        Raises:
-            ValueError: the saved run has another model, data set or settings, and would be lost.
-        """
-        if state.get("of", self._of()) != self._of():
-            raise ValueError(
-                f"the unfinished run is of {state['of']} and cannot continue with {self._of()}; "
-                "`force` starts over"
-            )
-        if state.get("what") != repr(self.seeds):
-            return None
-        device = self.problem.device
-        self.model.load_state_dict(state["model"])
-        self.losses = [loss.to(device) for loss in state["losses"]]
-        for name, value in state["stopping"].items():
-            there = [v.to(device) for v in value] if isinstance(value, list) else value.to(device)
-            setattr(self.stopping, name, there)
-        for kept, saved in zip(self.stopping.kept, state["kept"] or (), strict=False):
-            kept.copy_(saved)
-        return state
 
     @torch.no_grad()
     def finished(self) -> bool:
