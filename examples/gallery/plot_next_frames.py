@@ -3,7 +3,7 @@ The next frames of bouncing digits
 ==================================
 
 One stack of ConvLSTMs reads five frames. Another continues from its states and draws the next three. The motion of a digit
-shows only across several frames, so a network that sees only the last one can do no better than blur it.
+shows only across several frames, so a network that sees only the last frame can do no better than blur the digit.
 """
 
 import torch
