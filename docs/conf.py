@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
 
 ROOT = Path(__file__).resolve().parent.parent
 if (
@@ -16,7 +17,6 @@ if (
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import amstel  # noqa: E402
-from latex2mathml.converter import convert  # noqa: E402
 
 project, author, copyright = "amstel", "the amstel authors", "2026, the amstel authors"
 version = release = amstel.__version__
