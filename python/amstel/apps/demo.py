@@ -1,4 +1,4 @@
-"""`amstel demo`: all four families on bundled data, in about a minute."""
+"""`amstel demo`: all four families on bundled data, in less than a minute."""
 
 from __future__ import annotations
 

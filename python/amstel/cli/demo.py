@@ -41,7 +41,7 @@ def add(app: typer.Typer) -> None:
     ) -> int:
         """Run all four families and show the results on one page.
 
-        It takes about a minute, on one thread unless --threads says otherwise. All data ships with amstel.
+        It takes less than a minute, on one thread unless --threads says otherwise. All data ships with amstel.
         """
         from amstel.apps import demo
 
