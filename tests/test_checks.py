@@ -106,8 +106,8 @@ def test_notes_are_raised_once():
 @pytest.mark.cuda
 @pytest.mark.parametrize("name", NAMES)
 def test_on_cuda_nothing_waits(name):
-    amstel.set_checks("async")
     """Proves: no check waits for the device, in eager calls and under capture, and each is raised later."""
+    amstel.set_checks("async")
     argument, call, bad, good = calls("cuda")[name]
     amstel.set_checks("sync")
     with pytest.raises(ValueError, match=f"`{argument}` must"):

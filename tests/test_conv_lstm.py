@@ -117,6 +117,7 @@ def make(case, **more):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", SHAPES)
 def test_values_and_gradients(case, dtype, device):
+    """The sequence and its gradients are those of plain PyTorch in float64, for every option."""
     inputs, options = make(case)
     check(inputs, dtype, device, **options)
 
@@ -417,6 +418,7 @@ def test_winograd_convolution_and_its_transpose(inputs, outputs):
 @pytest.mark.parametrize("laid", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("hidden, size", [(1, (1, 1)), (3, (4, 5)), (16, (3, 3)), (37, (2, 7))])
 def test_cell(hidden, size, laid, dtype, device):
+    """The cell and its gradients are those of plain PyTorch in float64, given all gates or new ones alone."""
     low = [normal(3, 4 * hidden, *size, seed=1), normal(3, hidden, *size, seed=2), normal(3, hidden, seed=3)]
     low = [t.to(dtype).to(device) for t in low]
     low[:2] = [t.contiguous(memory_format=laid) for t in low[:2]]

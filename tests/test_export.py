@@ -94,8 +94,9 @@ def test_export(group):
 
 
 @few
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_compile(group, dynamic):
+    """Sizes that change are in test_recompiles.py too, and in a plain run there alone."""
     tensors = group.make()
     torch.compiler.reset()
     compiled = torch.compile(group, fullgraph=True, dynamic=dynamic, backend="aot_eager")

@@ -137,6 +137,7 @@ def test_moves():
 
 @pytest.mark.cuda
 def test_moves_on_cuda():
+    """A graph goes to pinned memory, to the GPU and back, and is not copied where it is already there."""
     graph = make()
     pinned = graph.pin_memory()
     assert pinned.is_pinned()

@@ -93,6 +93,7 @@ def check(x, y, mask, maps, centered=False, scale=None):
 @pytest.mark.parametrize("kind", MASKS)
 @pytest.mark.parametrize("dtype", [C128, C64], ids=str)
 def test_values_and_gradients(dtype, kind, centered, device):
+    """Values and gradients are those of plain PyTorch in float64, for every mask, size and number of coils."""
     for coils, each in ((0, False), (1, False), (2, True), (5, False)):
         for h, w in ((6, 8), (7, 9), (5, 4), (1, 1), (1, 6), (9, 1)):
             check(*tensors(2, coils, h, w, kind, each, device, dtype), centered)
@@ -200,16 +201,22 @@ def test_gradients_any_number_of_times(size, kind):
         assert fast or torch.autograd.gradgradcheck(nonlinear, leaves, atol=1e-4)
 
 
-def test_gradients_of_the_sensitivities_and_of_the_scale():
-    x, y, mask, maps = tensors(2, 3, 5, 6, "plane")
+@pytest.mark.parametrize("centered", [False, True])
+@pytest.mark.parametrize("each", [False, True])
+@pytest.mark.parametrize("kind", MASKS)
+def test_gradients_of_the_sensitivities_and_of_the_scale(kind, each, centered):
+    """Alone and together, and for many gradients of the result at once."""
+    x, y, mask, maps = tensors(2, 3, 5, 6, kind, each=each)
     scale = sigma_of(2).requires_grad_()
     results = []
     for module in (amstel.ops, reference):
         leaves = [t.detach().requires_grad_() for t in (x, y, maps)]
-        out = module.mri_gradient(*leaves[:2], mask, leaves[2], 0.5) + module.mri_normal(
-            x, mask, maps, None, scale
-        )
-        results.append(torch.autograd.grad(out.abs().square().sum(), [*leaves, scale]))
+        out = module.mri_gradient(*leaves[:2], mask, leaves[2], sigma_of(2), centered=centered)
+        many = torch.stack([normal(2, 5, 6, seed=s) for s in (7, 8)]).to(out.dtype)
+        found = [*torch.autograd.grad(out, leaves, many, retain_graph=True, is_grads_batched=True)]
+        found += torch.autograd.grad(out, leaves[2], many[0] * 1j, retain_graph=True)
+        out = out + module.mri_normal(x, mask, maps, None, scale, centered=centered)
+        results.append([*found, *torch.autograd.grad(out.abs().square().sum(), [*leaves, scale])])
     for a, b in zip(*results, strict=True):
         assert_close(parts(a), parts(b))
 
@@ -382,7 +389,7 @@ def test_compile_gives_the_same(kind, dynamic):
     compiled = torch.compile(objective, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     for size in ((6, 8), (5, 9)) if dynamic else ((6, 8), (3, 131)):
         x, y, mask, maps = tensors(2, 3, *size, kind, dtype=C64)
-        results = [run(lambda x, y: f(x, y, mask, maps), [x, y]) for f in (objective, compiled)]  # noqa: B023
+        results = [run(lambda x, y, s: f(x, y, mask, s), [x, y, maps]) for f in (objective, compiled)]  # noqa: B023
         for a, b in zip(*results, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
@@ -392,7 +399,7 @@ def test_compile_by_inductor():
     torch._dynamo.reset()
     x, y, mask, maps = tensors(2, 3, 6, 8, "plane", dtype=C64)
     compiled = torch.compile(objective, fullgraph=True)
-    results = [run(lambda x, y: f(x, y, mask, maps), [x, y]) for f in (objective, compiled)]  # noqa: B023
+    results = [run(lambda x, y, s: f(x, y, mask, s), [x, y, maps]) for f in (objective, compiled)]  # noqa: B023
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 

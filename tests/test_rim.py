@@ -105,6 +105,7 @@ def check(f, leaves, dtype=F64, layout=torch.contiguous_format, device="cpu"):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_values_and_gradients(name, dtype, layout, device):
+    """Every input of the network and its gradients are those of plain PyTorch in float64."""
     for channels, size in ((3, (6, 10)), (1, (4, 2)), (5, (22, 34))):
         out, *_ = check(*cases(2, channels, *size)[name], dtype, layout, device)
         if name not in ("down", "up"):
@@ -124,7 +125,9 @@ def test_values_at_every_width(pixels, channels):
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4, 5, 7, 8, 31, 64, 65])
 def test_values_at_every_scale(scale):
-    sizes = [(1, 1), (1, 2), (2, 3), (3, 1), (4, 5), (33, 2), (2, 17)]
+    sizes = [(1, 1), (1, 2), (2, 3), (3, 1)]
+    if scale <= 8:
+        sizes += [(4, 5), (33, 2), (2, 17)]
     if scale < 8:
         sizes += [(3, size) for size in (13, 14, 15, 16, 29, 31, 32, 33)] + [(65, 9)]
     for (height, width), dtype in itertools.product(sizes, (F64, F32)):
@@ -224,7 +227,7 @@ def test_gradients_any_number_of_times(name):
         laid = [t.contiguous(memory_format=layout).requires_grad_() for t in leaves]
         function = lambda *t: f(amstel.ops, *t).sin()  # noqa: E731
         assert torch.autograd.gradcheck(function, laid)
-        assert torch.autograd.gradgradcheck(function, laid)
+        assert torch.autograd.gradgradcheck(function, laid, fast_mode=layout is not LAYOUTS[0])
 
 
 # ---- Resampling against others ----
@@ -320,7 +323,7 @@ def test_same_bits_for_any_number_of_threads(dtype, layout):
                 continue
             low = [t.to(dtype).contiguous(memory_format=layout) for t in leaves]
             runs = []
-            for threads in (1, 2, 3):
+            for threads in (1, 3):
                 torch.set_num_threads(threads)
                 runs.append(run(f, amstel.ops, low))
             for other in runs[1:]:

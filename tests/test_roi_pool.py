@@ -94,6 +94,7 @@ def bits(t):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size, scale", [((7, 7), 0.25), ((3, 5), 1 / 3), ((1, 1), 1.0)])
 def test_values_and_positions_are_those_of_the_loop(size, scale, dtype, layout, device):
+    """Maxima and their positions are those of a plain loop, bit by bit, with NaN and infinities among them."""
     x = special(normal(2, 3, 11, 14, dtype=dtype, layout=layout))
     boxes = boxes_of(30, 2, 11, 14, scale, dtype=dtype)
     numpy = {torch.float16: np.float16, torch.float32: np.float32}.get(dtype, np.float64)
@@ -336,6 +337,7 @@ def ours_and_reference(f, leaves, seed=9):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("channels", [1, 5, 33])
 def test_gradients(channels, dtype, layout, device):
+    """The gradient is that of plain PyTorch in float64, zero in an image without a box."""
     x = normal(3, channels, 11, 9, layout=layout)
     boxes = boxes_of(40, 2, 11, 9, 0.5, dtype=torch.float64)  # none in the last image
     boxes = boxes[:, [0, 1, 2, 3, 4]].to(device)
@@ -352,6 +354,7 @@ def test_gradients(channels, dtype, layout, device):
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_match_values_and_gradients(dtype, layout, device):
+    """Scores of three maps and their gradients are those of plain PyTorch in float64."""
     # No box is in the last image.
     shapes, scales = [(3, 5, 11, 9), (3, 33, 6, 5), (3, 1, 3, 3)], [0.5, 0.25, 0.125]
     boxes = boxes_of(40, 2, 11, 9, 0.5).to(device)
@@ -400,9 +403,12 @@ def test_gradcheck_and_gradgradcheck():
         leaf = x.contiguous(memory_format=layout).requires_grad_()
         pool = lambda t: roi_pool(t, boxes, (3, 2), 0.5).sin()  # noqa: E731
         match = lambda t, q: roi_match([t, 2 * t], boxes, torch.cat([q, q]), (3, 2), [0.5, 0.25])  # noqa: E731
-        assert torch.autograd.gradcheck(pool, leaf) and torch.autograd.gradgradcheck(pool, leaf)
+        fast = layout is not LAYOUTS[0]
+        assert torch.autograd.gradcheck(pool, leaf)
+        assert torch.autograd.gradgradcheck(pool, leaf, fast_mode=fast)
         leaves = (leaf, query.clone().requires_grad_())
-        assert torch.autograd.gradcheck(match, leaves) and torch.autograd.gradgradcheck(match, leaves)
+        assert torch.autograd.gradcheck(match, leaves)
+        assert torch.autograd.gradgradcheck(match, leaves, fast_mode=fast)
 
 
 def test_third_derivative_and_gradient_of_part():
@@ -559,6 +565,7 @@ X, BOXES, QUERY = torch.zeros(2, 3, 6, 7), torch.tensor([[0.0, 1, 1, 9, 9]]), to
 ])  # fmt: skip
 @pytest.mark.parametrize("device", DEVICES)
 def test_bad_boxes(row, message, device):
+    """A bad box is refused with its row and value, by every operator that reads boxes."""
     boxes = torch.cat([BOXES, torch.tensor([row])]).to(device)
     x, query = X.to(device), QUERY.to(device)
     argmax = torch.full((2, 3, 2, 2), -1, dtype=torch.int32, device=device)

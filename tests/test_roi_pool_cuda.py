@@ -683,6 +683,7 @@ def test_no_host_code_calls_exit():
 
 @pytest.mark.cuda
 def test_device_boxes_that_are_not_valid():
+    """A bad box on the GPU is an error of Python, and the GPU is usable afterwards."""
     x = torch.randn(2, 8, 30, 40, device="cuda")
     for bad in BAD_BOXES:
         rois = torch.tensor([(1, 0, 0, 3, 3), bad], dtype=torch.float32, device="cuda")

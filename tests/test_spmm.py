@@ -77,6 +77,7 @@ def compare(graph, x, weight, dtype, **options):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_values_and_gradients(dtype, norm, weighted, device):
+    """Products and their gradients are those of plain PyTorch in float64, for every option."""
     graph, weight = make(weighted, device=device)
     if weighted == "own" and dtype in (torch.bfloat16, torch.float16):
         # The reference sees the weights as the operator does: cast to the dtype of x.
@@ -93,6 +94,7 @@ def test_values_and_gradients(dtype, norm, weighted, device):
 @pytest.mark.parametrize("features", WIDTHS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_width(dtype, features, device):
+    """Every number of features, of whole vectors and with a rest, gives the values of plain PyTorch."""
     for weighted in ("none", "call"):
         graph, weight = make(weighted, device=device)
         bias = leaf(features, seed=2, device=device)
@@ -101,7 +103,7 @@ def test_every_width(dtype, features, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_many_rows_and_a_hub(device):
-    # Enough work for threads, the prefetching path, and one row with most of the edges.
+    """So does a graph large enough for threads and prefetching, with one row that has most of the edges."""
     nodes, edges = 3000, 20000
     index, weight = random_edges(nodes, edges)
     index[1, :9000] = 17

@@ -7,6 +7,7 @@ tracer they would poison whatever runs later. `plainly` makes them outside of al
 from __future__ import annotations
 
 import contextlib
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -177,9 +178,10 @@ def as_tensor(name: str, value: Any) -> Tensor:
 # ---- Factors of a normalization ----
 
 
-def inverse_or_zero(x: Tensor) -> Tensor:
-    """1 / x where x > 0, else 0."""
-    return torch.where(x > 0, x.reciprocal(), torch.zeros_like(x))
+def _inverse(degree: Tensor, root: bool) -> Tensor:
+    """1 / degree or, `root`, 1 / sqrt(degree) where degree > 0, else 0."""
+    degree = degree.masked_fill((degree > 0).logical_not_(), math.inf)
+    return (degree.sqrt() if root else degree).reciprocal()
 
 
 def factors(norm: str, degree: Any) -> tuple[Tensor | None, Tensor | None]:
@@ -189,12 +191,10 @@ def factors(norm: str, degree: Any) -> tuple[Tensor | None, Tensor | None]:
     """
     if norm == "none":
         return None, None
+    row = _inverse(degree(False), root=norm != "row")
     if norm == "row":
-        return inverse_or_zero(degree(False)), None
-    row = inverse_or_zero(degree(False).clamp(min=0).sqrt())
-    if norm == "sym":
-        return row, row
-    return row, inverse_or_zero(degree(True).clamp(min=0).sqrt())
+        return row, None
+    return row, row if norm == "sym" else _inverse(degree(True), root=True)
 
 
 # ---- The transpose, eager and under torch.compile ----

@@ -70,6 +70,12 @@ inline void write_input(const Sum<T>* eta, const Sum<T>* g, Sum<T> factor, bool 
   interleave(first, second, out, n, 2 * channels, channels);
 }
 
+// A choice, so that what was not measured may be anything.
+template <class S, int W>
+inline Vector<S, W> measured(Vector<S, W> other, Vector<S, W> mask) {
+  return mask == 0 ? Vector<S, W>{} : other;
+}
+
 // Tiles [begin, end) of `pixels` an item.
 template <class T>
 void rim_input(const cpu::RimInputArgs& a, int64_t begin, int64_t end) {
@@ -90,9 +96,14 @@ void rim_input(const cpu::RimInputArgs& a, int64_t begin, int64_t end) {
         for (int64_t k = 0; k < n; k += W) {
           auto x = load_wide<S, W>(e + k, n - k);
           if (a.logistic) x = sigmoid<S, W>(x);
-          auto r = x - load_wide<S, W>(g + k, n - k);
-          if (m) r *= load_wide<S, W>(m + k, n - k);
-          store_wide<S, W>(residual + k, r, n - k);
+          auto y = load_wide<S, W>(g + k, n - k);
+          if (m) {
+            const auto weight = load_wide<S, W>(m + k, n - k);
+            y = weight * (x - measured<S, W>(y, weight));
+          } else {
+            y = x - y;
+          }
+          store_wide<S, W>(residual + k, y, n - k);
         }
         g = residual;
       }
@@ -139,19 +150,21 @@ void rim_input_grad(const cpu::RimInputArgs& a, int64_t begin, int64_t end) {
           slope = x * (1 - x);
           bend = slope * (1 - 2 * x);
         }
-        V value = load_wide<S, W>(g + k, n - k), inner = slope;
+        V value = load_wide<S, W>(g + k, n - k), inner = slope, by_other = d * inner;
         if (a.residual) {
-          value = x - value;
           if (m) {
             const V weight = load_wide<S, W>(m + k, n - k);
-            value *= weight, inner *= weight;
+            value = weight * (x - measured<S, W>(value, weight)), inner *= weight;
+            by_other = -measured<S, W>(d * inner, weight);
+          } else {
+            value = x - value, by_other = -by_other;
           }
         }
         V sum = load_wide<T, W>(first + k, n - k);
         if (a.logistic) sum += d * bend * value;  // 0 times NaN would not be 0
         if (a.residual) sum += d * inner * slope;
         store_wide<S, W>(d_eta + k, sum, n - k);
-        store_wide<S, W>(d_other + k, a.residual ? -(d * inner) : d * inner, n - k);
+        store_wide<S, W>(d_other + k, by_other, n - k);
       }
       for (int64_t k = 0; k < n && !dense; ++k)
         to_eta[k * a.result.pixel] = d_eta[k], to_other[k * a.result.pixel] = d_other[k];

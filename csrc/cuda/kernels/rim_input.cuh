@@ -62,8 +62,11 @@ struct RimCell {
       x = sigmoid<T>(eta);
       slope = x * (1 - x);
     }
-    return factor * (residual ? mask * (x - other) : other) * slope;
+    return factor * (residual ? mask * (x - measured(other, mask)) : other) * slope;
   }
+  // A choice, so that what was not measured may be anything.
+  static __device__ __forceinline__ S measured(S other, S mask) { return mask == 0 ? S(0) : other; }
+
   // From the gradients of both results to those of eta and of other, which take their place.
   __device__ __forceinline__ void backward(S eta, S other, S mask, S& first, S& second) const {
     S x = eta, slope = 1, bend = 0;
@@ -76,10 +79,10 @@ struct RimCell {
     second = d * slope;
     S value = other;
     if (residual) {
-      value = mask * (x - other);
+      value = mask * (x - measured(other, mask));
       second *= mask;
       first += second * slope;
-      second = -second;
+      second = -measured(second, mask);
     }
     if (logistic) first += d * bend * value;
   }

@@ -145,32 +145,75 @@ def in_pairs(
 
 
 class Normal(torch.autograd.Function):
+    """(AᴴA x - minus) factor scales, with gradients in x, minus and the sensitivities."""
+
     @staticmethod
-    def call(x: Tensor, minus: Tensor | None, *rest: Any) -> Tensor:
-        return Normal.apply(x, minus, *rest) if own_gradient(x, minus) else _normal(x, minus, *rest)
+    def call(x: Tensor, minus: Tensor | None, weights: Tensor, maps: Tensor | None, *scale: Any) -> Tensor:
+        function: Any = Normal.apply if own_gradient(x, minus, maps) else _normal
+        return function(x, minus, weights, maps, *scale)
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, minus: Any, weights: Tensor, maps: Any, scales: Any, factor: float
     ) -> Tensor:
-        ctx.save_for_backward(weights, maps, scales)
+        ctx.save_for_backward(x if ctx.needs_input_grad[3] else None, weights, maps, scales)
         ctx.factor = factor
         # Detached here and below, the result is no view for autograd and may be changed in place.
         return _normal(x, minus, weights, maps, scales, factor).detach()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        weights, maps, scales = ctx.saved_tensors
-        grad_x = grad_minus = None
-        if ctx.needs_input_grad[0] and watched(grad):
-            scale = ctx.factor if scales is None else ctx.factor * scales
+        x, weights, maps, scales = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        scale = ctx.factor if scales is None else ctx.factor * scales
+        scaled = grad * (scale if scales is None else scale[:, None, None])
+        grad_x = grad_minus = grad_maps = None
+        if needs[1]:
+            grad_minus = -scaled
+        if needs[3]:
+            # Of the sum of conj(S_c) N S_c x, where N = Fᴴ M F is its own adjoint.
+            images = _coil_normal(scaled, weights, maps)
+            grad_maps = scaled.conj()[:, None] * _coil_normal(x, weights, maps)
+            grad_maps = _shared(grad_maps + x.conj()[:, None] * images, maps)
+        if needs[0] and watched(grad):
             # The mask is at the origin already, `centered` or not.
             grad_x = reference.mri_normal(grad, _mask(weights), maps, None, scale)
-        elif ctx.needs_input_grad[0]:
+        elif needs[0] and needs[3] and not torch.is_grad_enabled():
+            grad_x = _complex(_ops.coil_reduce(_real(images), _real(maps), None, None, 1.0))
+        elif needs[0]:
             grad_x = Normal.call(grad, None, weights, maps, scales, ctx.factor)
-        if ctx.needs_input_grad[1]:
-            grad_minus = grad * (-ctx.factor if scales is None else -scales[:, None, None])
-        return grad_x, grad_minus, *(None,) * 4
+        return grad_x, grad_minus, None, grad_maps, None, None
+
+
+# The gradients in the sensitivities take every coil image as an image of its own.
+
+
+def _coil_normal(x: Tensor, weights: Tensor, maps: Tensor) -> Tensor:
+    """Fᴴ M F (S_c x), [N, coils, H, W]."""
+    if watched(x):
+        return reference.mri.ifft2(reference.mri.mri_forward(x, _mask(weights), maps), False)
+    images = maps * x[:, None]
+    flat = images.flatten(0, 1)
+    return Normal.call(flat, None, _of_coils(weights, maps), None, None, 1.0).view_as(images)
+
+
+def _coil_images(y: Tensor, weights: Tensor, maps: Tensor, centered: bool) -> Tensor:
+    """Fᴴ M y_c, [N, coils, H, W]."""
+    if watched(y):
+        mask = _mask(weights)
+        return reference.mri.ifft2(mask * y.masked_fill(mask == 0, 0), centered)
+    return Adjoint.call(y.flatten(0, 1)[:, None], _of_coils(weights, maps), None, centered).view_as(y)
+
+
+def _of_coils(weights: Tensor, maps: Tensor) -> Tensor:
+    """The mask of each coil image."""
+    own = weights.dim() == 3 and weights.shape[0] > 1
+    return weights.repeat_interleave(maps.shape[1], 0) if own else weights
+
+
+def _shared(gradient: Tensor, maps: Tensor) -> Tensor:
+    """[N, coils, H, W] summed over the images that share the sensitivities."""
+    return gradient.sum(0, keepdim=True) if maps.shape[0] < gradient.shape[0] else gradient
 
 
 def _shifted(t: Tensor, centered: bool, inverse: bool) -> Tensor:
@@ -187,29 +230,30 @@ def _adjoint(y: Tensor, weights: Tensor, maps: Tensor | None, centered: bool) ->
 
 
 class Adjoint(torch.autograd.Function):
-    """Aᴴ y; its gradient is `Forward`, whose gradient it is."""
+    """Aᴴ y; its gradient in y is `Forward`, whose gradient in x it is."""
 
     @staticmethod
-    def call(y: Tensor, *rest: Any) -> Tensor:
-        return Adjoint.apply(y, *rest) if own_gradient(y) else _adjoint(y, *rest)
+    def call(y: Tensor, weights: Tensor, maps: Tensor | None, centered: bool) -> Tensor:
+        function: Any = Adjoint.apply if own_gradient(y, maps) else _adjoint
+        return function(y, weights, maps, centered)
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, weights: Tensor, maps: Any, centered: bool) -> Tensor:
-        ctx.save_for_backward(weights, maps)
+        ctx.save_for_backward(y if ctx.needs_input_grad[2] else None, weights, maps)
         ctx.centered = centered
         return _adjoint(y, weights, maps, centered).detach()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        weights, maps = ctx.saved_tensors
-        if watched(grad):
-            return (
-                reference.mri.mri_forward(grad, _mask(weights), maps, centered=ctx.centered),
-                None,
-                None,
-                None,
-            )
-        return Forward.apply(grad, weights, maps, ctx.centered), None, None, None
+        y, weights, maps = ctx.saved_tensors
+        grad_y = grad_maps = None
+        if ctx.needs_input_grad[0] and watched(grad):
+            grad_y = reference.mri.mri_forward(grad, _mask(weights), maps, centered=ctx.centered)
+        elif ctx.needs_input_grad[0]:
+            grad_y = Forward.apply(grad, weights, maps, ctx.centered)
+        if ctx.needs_input_grad[2]:
+            grad_maps = _shared(grad.conj()[:, None] * _coil_images(y, weights, maps, ctx.centered), maps)
+        return grad_y, None, grad_maps, None
 
 
 class Forward(torch.autograd.Function):
@@ -217,22 +261,22 @@ class Forward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weights: Tensor, maps: Any, centered: bool) -> Tensor:
-        ctx.save_for_backward(weights, maps)
+        ctx.save_for_backward(x if ctx.needs_input_grad[2] else None, weights, maps)
         ctx.centered = centered
         images = x[:, None] if maps is None else _complex(_ops.coil_expand(_real(x), _real(maps)))
         return _measured(_shifted(_fft(_shifted(images, centered, True)), centered, False), weights)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        weights, maps = ctx.saved_tensors
-        if watched(grad):
-            return (
-                reference.mri.mri_adjoint(grad, _mask(weights), maps, centered=ctx.centered),
-                None,
-                None,
-                None,
-            )
-        return Adjoint.apply(grad, weights, maps, ctx.centered), None, None, None
+        x, weights, maps = ctx.saved_tensors
+        grad_x = grad_maps = None
+        if ctx.needs_input_grad[0] and watched(grad):
+            grad_x = reference.mri.mri_adjoint(grad, _mask(weights), maps, centered=ctx.centered)
+        elif ctx.needs_input_grad[0]:
+            grad_x = Adjoint.apply(grad, weights, maps, ctx.centered)
+        if ctx.needs_input_grad[2]:
+            grad_maps = _shared(x.conj()[:, None] * _coil_images(grad, weights, maps, ctx.centered), maps)
+        return grad_x, None, grad_maps, None
 
 
 # ---- Fake kernels ----

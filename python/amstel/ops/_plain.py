@@ -189,6 +189,8 @@ def rim_input(
     dtype: torch.dtype,
 ) -> Tensor:
     if residual:
+        if mask is not None:  # 0 times NaN, which may stand for what was not measured, would not be 0
+            other = other.masked_fill(mask == 0, 0)
         other = (torch.sigmoid(eta) if logistic else eta) - other
         if mask is not None:
             other = mask * other

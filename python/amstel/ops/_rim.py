@@ -52,11 +52,9 @@ def network_input(
             mask = mask.contiguous()
     # sigma and the mask have a gradient too, which the operator's plain form knows.
     if (mask is not None or precision is not None) and tracked(mask, precision):
-        filled = _filled(other, mask)
-        return torch.ops.amstel.rim_input(eta, filled, mask, precision, factor, residual, logistic, dtype)
+        return torch.ops.amstel.rim_input(eta, other, mask, precision, factor, residual, logistic, dtype)
     if not own_gradient(eta, other):
-        filled = _filled(other, mask)
-        return _ops.rim_input(eta, filled, mask, precision, factor, residual, logistic, dtype)
+        return _ops.rim_input(eta, other, mask, precision, factor, residual, logistic, dtype)
     return _Input.apply(eta, other, mask, precision, factor, residual, logistic, dtype)
 
 
@@ -80,17 +78,16 @@ class _Input(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(eta, other, mask, precision)
         ctx.options = (factor, residual, logistic)
-        filled = _filled(other, mask)  # not kept: it is made again
-        return _ops.rim_input(eta, filled, mask, precision, factor, residual, logistic, dtype)
+        return _ops.rim_input(eta, other, mask, precision, factor, residual, logistic, dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         eta, other, mask, precision = ctx.saved_tensors
         factor, residual, logistic = ctx.options
-        other = _filled(other, mask)
         if not torch.is_grad_enabled() and not transformed():
             grads = _ops.rim_input_grad(grad, eta, other, mask, precision, factor, residual, logistic)
-            return grads[0], _filled(grads[1], mask), *(None,) * 6
+            return *grads, *(None,) * 6
+        other = _filled(other, mask)
         # For a second derivative: the same in operations that have one.
         first, second = grad.to(eta.dtype).chunk(2, 1)
         second = factor * second

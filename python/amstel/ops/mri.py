@@ -36,7 +36,7 @@ def mri_gradient(
     Returns:
         [N, H, W] in the dtype of x. F is orthonormal.
 
-    Differentiable any number of times in x, y and the sensitivities (for these through plain PyTorch).
+    Differentiable any number of times in x, y and the sensitivities; in the mask and sigma through plain PyTorch.
     Bit-identical from run to run, and for any number of threads as far as PyTorch's transform of y is.
 
     Raises:
@@ -63,7 +63,7 @@ def mri_gradient(
     scale = precision_of(sigma, x)
     if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
         return _mri.in_pairs(x, y, None, mask, sensitivities, *scale, centered)
-    if transformed() or tracked(mask, sensitivities, sigma):
+    if transformed() or tracked(mask, sigma):
         y = y.masked_fill(mask == 0, 0)  # 0 times NaN would not be 0
         return reference.mri_gradient(x, y, mask, sensitivities, sigma, centered=centered)
     weights = _mri.weights_of(mask, x)
@@ -99,8 +99,8 @@ def mri_normal(
     Returns:
         [N, H, W] in the dtype of x. F is orthonormal.
 
-    Differentiable any number of times in x, adjoint_y and the sensitivities (for these through plain PyTorch); it is
-    its own gradient. Bit-identical from run to run and, on the CPU's own transforms, for any number of threads.
+    Differentiable any number of times in x, adjoint_y and the sensitivities; in the mask and the scale through plain
+    PyTorch. It is its own gradient in x. Bit-identical from run to run and, on the CPU's own transforms, for any number of threads.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -137,7 +137,7 @@ def mri_normal(
         _check.fail("scale", f"a number or a real tensor [{x.shape[0]}] on {x.device}", scale)
     if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
         return _mri.in_pairs(x, None, adjoint_y, mask, sensitivities, scales, factor, centered)
-    if transformed() or tracked(mask, sensitivities, scale):
+    if transformed() or tracked(mask, scale):
         return reference.mri_normal(x, mask, sensitivities, adjoint_y, scale, centered=centered)
     return _mri.Normal.call(
         x, adjoint_y, _mri.origin(_mri.weights_of(mask, x), centered), maps, scales, factor
