@@ -22,7 +22,7 @@ _DEFAULT = names.Settings.from_scratch()
 _OPTIONS: dict[str, Any] = {
     "model": {
         "parser": values.choice(names.MODELS),
-        "help": "convalstm, convlstm, alstm, lstm, cnn",
+        "help": "or convalstm convlstm alstm lstm cnn",
     },
     "stream": {"parser": values.choice(names.STREAMS), "help": ", ".join(names.STREAMS)},
     "motion": {"parser": values.choice(names.MOTIONS), "help": ", ".join(names.MOTIONS)},
