@@ -261,12 +261,13 @@ def document(figures: dict[str, str]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "This page is written by `python -m benchmarks.report`; do not edit it. Each ratio compares medians from one run, in",
-        "which the implementations take turns, and must agree in value before they are timed: the time of the best peer, at",
-        "its best number of threads, divided by ours at the largest. Memory is what torch's allocator hands out. The limit is",
-        "the shortest time that the bandwidth of a copy or of the cache that holds the data, and the speed of a matrix",
-        'product, all measured in the same session, allow for the data to move and the operations to compute; "at the limit"',
-        "is the ratio that ours would reach there.",
+        "`python -m benchmarks.report` generates this page from the JSON in `benchmarks/results`. A ratio is the time of the",
+        "fastest peer, at its best number of threads, divided by the time of amstel at the largest; above 1×, amstel is",
+        "faster. Both are medians from one run in which the implementations take turns, after their results have been compared.",
+        "Memory is what torch's allocator hands out. The limit is the shortest possible time, given how much data must move and",
+        "how many operations must be computed. It comes from the bandwidth of a copy (or of the cache that holds the data) and",
+        'the speed of a matrix product, which are measured in the same session. "At the limit" is the ratio that amstel would',
+        'reach if it took that time. Rows marked "more than the limit" have an aim above that.',
     ]
     for device, title in (("cpu", "CPU"), ("cuda", "CUDA")):
         results, machine = load(device)

@@ -12,8 +12,15 @@ def draw(results: dict[str, list[dict]], folder: Path) -> dict[str, str]:
 
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogFormatter
 
     from benchmarks.report import at_most_threads, ratios
+
+    class Times(LogFormatter):
+        """2×, at as many ticks between the powers of ten as have room."""
+
+        def __call__(self, value, position=None):
+            return f"{value:g}×" if super().__call__(value, position) else ""
 
     plt.rcParams["svg.hashsalt"] = "amstel"  # the same bytes for the same figures
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +44,8 @@ def draw(results: dict[str, list[dict]], folder: Path) -> dict[str, str]:
             )
             left.axvline(1, color="0.3", linewidth=1)
             left.set_xscale("log")
-            left.xaxis.set_major_formatter(lambda v, _: f"{v:g}×")
+            left.xaxis.set_major_formatter(Times())
+            left.xaxis.set_minor_formatter(Times(minor_thresholds=(1.5, 0.5)))
             left.set_yticks(at, names, fontsize=7)
             left.set_ylim(len(groups) - 0.4, -0.6)
             left.set_xlabel("times as fast as the best peer")
@@ -47,7 +55,7 @@ def draw(results: dict[str, list[dict]], folder: Path) -> dict[str, str]:
             fig.suptitle(f"{stem}, {device.upper()}, float32", fontsize=10)
             for axis in (left, right):
                 axis.spines[["top", "right"]].set_visible(False)
-                axis.tick_params(labelsize=7)
+                axis.tick_params(which="both", labelsize=7)
             path = folder / f"{device}_{stem}.svg"
             fig.savefig(path, metadata={"Date": None})
             plt.close(fig)

@@ -5,6 +5,9 @@ import re
 import sys
 from pathlib import Path
 
+from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
+
 ROOT = Path(__file__).resolve().parent.parent
 if (
     ROOT / "python" / "amstel" / "libamstel.so"
@@ -23,7 +26,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
 ]
@@ -40,7 +42,7 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autoclass_content = "class"
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
-napoleon_use_ivar = True
+napoleon_use_ivar, napoleon_use_rtype = True, False
 napoleon_custom_sections = ["Shapes", "Complexity", "Source"]
 # Attributes of several classes share a name; a list of attributes does not mean to link any.
 suppress_warnings = ["config.cache", "ref.python"]
@@ -69,6 +71,11 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
 }
 html_show_sourcelink = False
+html_static_path, html_css_files = ["_static"], ["amstel.css"]
+html_math_renderer = "mathml"
+# Pages without siblings need no list of them.
+ALONE = ("install", "benchmarks", "performance", "design", "design/*", "faq", "contributing", "changelog")
+html_sidebars = {page: [] for page in ALONE}
 linkcheck_anchors = False
 
 
@@ -127,6 +134,20 @@ def _process(app, what, name, obj, options, lines):
     lines[:] = _plain_to_rst(lines)
 
 
+def _math(self, node):
+    """Formulas as MathML, which browsers draw themselves: no script, and no network."""
+    self.body.append(convert(node.astext()))
+    raise SkipNode
+
+
+def _display_math(self, node):
+    # `aligned` is what GitHub knows, `align*` what the converter knows.
+    formula = convert(node.astext().replace("{aligned}", "{align*}"), display="block")
+    self.body.append(f'<div class="math-display">{formula}</div>')
+    raise SkipNode
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", (_math, None), (_display_math, None))
     # Before napoleon's, which has priority 500.
     app.connect("autodoc-process-docstring", _process, priority=400)

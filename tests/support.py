@@ -128,8 +128,8 @@ def page() -> str:
         "float64; every model is compiled and exported, too. Four things follow from PyTorch:", "",
         "- `LSTMClassifier` contains `torch.nn.LSTM`, which `torch.compile(fullgraph=True)` does not take. Export does.",
         "- Sparse features work under `torch.compile` without `fullgraph=True`, which takes no sparse tensors.",
-        "- `SpectralConv` compiles with `fullgraph=True` once the Graph was used before: its eigenvectors are then constants.",
-        "- What a Graph is made of must be the same for every element of a `torch.vmap`. Edge weights may differ.", "",
+        "- `SpectralConv` compiles with `fullgraph=True` once the `Graph` has been used: its eigenvectors are then constants.",
+        "- The edges of a `Graph` must be the same for every element of a `torch.vmap`. Edge weights may differ.", "",
     ])  # fmt: skip
 
 

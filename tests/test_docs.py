@@ -134,7 +134,8 @@ def test_one_version():
         "pyproject.toml": r'^version = "(.+)"$',
         "CMakeLists.txt": r"^project\(amstel VERSION (\S+)",
         "CITATION.cff": r"^version: (.+)$",
-        "CHANGELOG.md": r"^## (\d\S*)$",
+        "packaging/conda/recipe.yaml": r'^  version: "(.+)"$',
+        "CHANGELOG.md": r"^## (\d\S*) \(",
     }
     for file, pattern in said.items():
         found = re.search(pattern, (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)

@@ -2,8 +2,8 @@
 A ConvLSTM that remembers
 =========================
 
-A dot lights up once and disappears. At every later step the network has to show where it was. It can, because its state
-is a map.
+A dot lights up once and disappears. At every later step the network has to show where it was. It can do so because its
+state is a map.
 """
 
 import torch

@@ -10,7 +10,7 @@ from skimage import data
 
 import amstel
 
-clean = torch.from_numpy(data.camera()[128:320:1, 160:352:1]).float()[None, None] / 255
+clean = torch.from_numpy(data.camera()[128:320, 160:352]).float()[None, None] / 255
 noisy = clean + 25 / 255 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
 with torch.no_grad():
     steps = amstel.nn.RIM.pretrained("gray")(noisy, amstel.inverse.Denoising(25 / 255))

@@ -3,7 +3,7 @@ The next frames of bouncing digits
 ==================================
 
 One stack of ConvLSTMs reads five frames. Another continues from its states and draws the next three. The motion of a digit
-shows only across several frames, so a network that sees only the last one can do no better than blur it.
+shows only across several frames, so a network that sees only the last frame can do no better than blur the digit.
 """
 
 import torch
@@ -38,13 +38,13 @@ for _ in range(200):
 amstel.plot.convergence(losses, xlabel="step", log=True)
 
 # %%
-# On new sequences, compared with repeating the last frame. ``amstel video forecast --out RUN`` does the same
-# with two digits in larger frames, and compares with a convolutional network that sees one frame.
+# The forecasts of new sequences have a smaller error than a copy of the last frame. ``amstel video forecast --out RUN``
+# does the same with two digits in larger frames, and compares with a convolutional network that sees one frame.
 
 with torch.no_grad():
     forecast = model(new[:5], steps=3).sigmoid()
 error = [(f - new[5:]).square().mean().item() for f in (forecast, new[4:5].expand(3, *new.shape[1:]))]
-print("mean squared error", error[0], "of the last frame", error[1])
+print(f"mean squared error: forecast {error[0]:.4f}, last frame {error[1]:.4f}")
 assert error[0] < error[1]
 
 figure, axes = plt.subplots(4, 8, figsize=(9, 4.6), layout="constrained")

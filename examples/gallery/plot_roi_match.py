@@ -2,7 +2,7 @@
 Where in an image is this?
 ==========================
 
-:func:`amstel.ops.roi_match` compares thousands of boxes with one query without storing their pooled features. Here the query
+:func:`amstel.ops.roi_match` compares many boxes with one query without storing their pooled features. Here the query
 is the target in a synthetic frame, and the map shows the score of a box centered at each position.
 """
 

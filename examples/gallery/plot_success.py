@@ -2,7 +2,7 @@
 Success and precision plots
 ===========================
 
-Three simulated trackers, scored by the OTB protocol. Their boxes are the true ones with different amounts of noise.
+Three simulated trackers are scored by the OTB protocol. Their boxes are the true ones with different amounts of noise.
 """
 
 import torch

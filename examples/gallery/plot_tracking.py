@@ -2,7 +2,7 @@
 Tracking an object from its first box
 =====================================
 
-A synthetic sequence in which the object turns, grows and passes behind a pillar. The network is not updated while it
+In this synthetic sequence, the object turns, grows and passes behind a pillar. The network is not updated while it
 tracks.
 """
 

@@ -32,8 +32,8 @@ class Graph(Matrix):
     edge_weight)`. Under torch.compile, graphs of different sizes share their compiled code.
 
     Attributes:
-        crow, col: the CSR structure, int32 if it fits, else int64; within a row, edges keep the order in which they
-            were given.
+        crow: the row pointers of the CSR structure, int32 if they fit, else int64.
+        col: its column numbers, of the same dtype. Within a row, edges keep the order in which they were given.
         edge: for each slot, the position of its edge in the input, or None if the order is unchanged.
         weight: weights of the edges in the order given, or None.
 

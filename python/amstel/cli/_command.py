@@ -153,6 +153,7 @@ class Common:
     seed: int | None
     json: Path | None
     quiet: bool
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         # Nothing but JSON on a standard output that a program reads.
@@ -325,7 +326,11 @@ def _common(arguments: dict[str, Any]) -> Common:
     """Take the common options out, and see to it that they hold."""
     threads = arguments.pop("threads")
     common = Common(
-        arguments.pop("device"), arguments.pop("seed"), arguments.pop("json"), arguments.pop("quiet")
+        arguments.pop("device"),
+        arguments.pop("seed"),
+        arguments.pop("json"),
+        arguments.pop("quiet"),
+        threads,
     )
     import importlib
 

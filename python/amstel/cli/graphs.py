@@ -181,7 +181,7 @@ def _train(
     given: dict[str, Any],
     common: Common,
 ) -> int:
-    """Train one network per seed, by Kipf and Welling's protocol."""
+    """Train one network per seed, following Kipf and Welling."""
     from amstel import _optional
     from amstel.apps import ranks as processes
     from amstel.apps.graphs import distributed as spread
@@ -375,7 +375,10 @@ def convert(
     *,
     common: Common,
 ) -> int:
-    """Convert a large graph to a memory-mapped folder, which --dataset takes."""
+    """Convert a large graph to a memory-mapped folder.
+
+    Pass the folder to amstel graphs train as --dataset.
+    """
     from amstel import _files
     from amstel.data import convert_graph
 

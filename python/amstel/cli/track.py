@@ -63,7 +63,11 @@ def _output(text: str) -> Path:
 def predict(
     video: Annotated[
         list[Path],
-        typer.Argument(metavar="VIDEO", parser=values.video, help="videos, folders, OTB, or 0: a camera"),
+        typer.Argument(
+            metavar="VIDEO",
+            parser=values.video,
+            help="videos, folders of frames, OTB sequences, or 0: a camera",
+        ),
     ],
     box: Annotated[
         list[Any] | None, typer.Option("--box", metavar="X,Y,W,H", parser=values.box, help=_BOX)
@@ -84,7 +88,7 @@ def predict(
             "--target",
             metavar="N",
             parser=values.positive,
-            help="whose box to begin with, of an OTB sequence with several targets",
+            help="target to follow in an OTB sequence with several",
         ),
     ] = None,
     init_frame: Annotated[

@@ -66,7 +66,7 @@ def evaluate(
             "--boxes",
             metavar="PATH",
             parser=values.there,
-            help="test where: boxes of UCF101-24 (.pkl, .mat, .json, .xgtf)",
+            help="score in space: boxes of UCF101-24 (.pkl, .mat, .json, .xgtf)",
         ),
     ] = None,
     intervals: Annotated[
@@ -75,7 +75,7 @@ def evaluate(
             "--intervals",
             metavar="DIR",
             parser=values.folder_there,
-            help="test when: times of THUMOS14 (Diving_test.txt)",
+            help="score in time: intervals of THUMOS14 (Diving_test.txt)",
         ),
     ] = None,
     detections: Annotated[

@@ -1,4 +1,4 @@
-"""Keras' ConvLSTM layers by their names, on amstel's operator, for Keras 3 on PyTorch.
+"""Keras's ConvLSTM layers under their own names, on amstel's operator, for Keras 3 on PyTorch.
 
 For code that was written for it: change the import and nothing else,
 

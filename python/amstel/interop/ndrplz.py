@@ -1,4 +1,4 @@
-"""The ConvLSTM of github.com/ndrplz/ConvLSTM_pytorch, by its names, on amstel's operator.
+"""The ConvLSTM of github.com/ndrplz/ConvLSTM_pytorch, under its own names, on amstel's operator.
 
 For code that was written for it: change the import and nothing else,
 

@@ -1,4 +1,4 @@
-"""The ConvLSTM of github.com/chengtan9907/OpenSTL, by its names, on amstel's operator.
+"""The ConvLSTM of github.com/chengtan9907/OpenSTL, under its own names, on amstel's operator.
 
 For code that was written for it: change the import and nothing else,
 

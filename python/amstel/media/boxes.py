@@ -1,4 +1,4 @@
-"""Boxes as xyxy: (x1, y1, x2, y2) in pixels, x2 and y2 the edges just past the last pixel; from and to other forms.
+"""Convert boxes to and from xyxy: (x1, y1, x2, y2) in pixels, where x2 and y2 lie just past the last pixel.
 
 Everything takes [..., 4] in any floating dtype, NaN for a box that is not there, and gives NaN for it.
 """

@@ -1,4 +1,4 @@
-"""A camera that is plugged in, as frames one after the other, and a window to see them in."""
+"""Read frames from a camera, and show them in a window."""
 
 from __future__ import annotations
 

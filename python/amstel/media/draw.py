@@ -1,4 +1,4 @@
-"""Annotated pictures of videos: attention as heat, boxes, a line of text."""
+"""Annotate frames with attention maps, boxes and a line of text."""
 
 from __future__ import annotations
 

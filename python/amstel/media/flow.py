@@ -1,4 +1,4 @@
-"""Optical flow: estimated, as pictures, and read from the pictures that other tools write."""
+"""Estimate optical flow, turn it into pictures, and read the pictures that other tools write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of files that hold pictures and videos, in one list, and what a folder shows of them."""
+"""The file formats of pictures and videos, and which files in a folder have one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Still pictures as uint8 RGB arrays, as a viewer shows them: upright, whatever the depth, palette or transparency."""
+"""Read and write pictures as uint8 RGB arrays, as a viewer shows them: upright, and for any depth, palette or transparency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention maps to boxes: where an action happens, of one actor or of several, smoothed over time."""
+"""Turn attention maps into boxes of one or several actors, smoothed over time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of embeddings: points that move, as SVG by this file alone, as PNG and GIF through matplotlib."""
+"""Draw embeddings as moving points: SVG needs no other package, PNG and GIF need matplotlib."""
 
 from __future__ import annotations
 

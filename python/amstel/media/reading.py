@@ -1,4 +1,4 @@
-"""Frames of whatever holds a video: a file, an animation, a folder, a strip or a sequence of images."""
+"""Read frames from a video file, an animation, a folder, a strip or a sequence of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of detections: recall and average precision at thresholds of overlap, by the rules of three benchmarks."""
+"""Score detections: recall and average precision at thresholds of overlap, by the rules of three benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing videos: GIF, MP4 or a strip, all frames at once or one by one, completely or not at all."""
+"""Write a GIF, an MP4 or a strip, all frames at once or one by one. A failed write changes no file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules. Each is a thin wrapper around operators in `amstel.ops`."""
+"""Layers and models. Each is a thin wrapper around operators in `amstel.ops`."""
 
 from amstel.nn.autoencoder import GAE, VGAE
 from amstel.nn.backbone import SmallBackbone, VGG16Features

@@ -65,11 +65,12 @@ def conv_lstm(
         state_dtype: dtype of c_n, if it should differ from that of c_0 (or of x without one). float32 is the dtype in
             which c is kept within a sequence of a 16-bit type, so a stream can be continued without loss of
             precision.
-        algorithm: "auto"; "plain" for PyTorch's convolutions; "winograd" for F(4x4, 3x3) (3x3 kernels of h on
-            the CPU, dilation 1, not float64), which "auto" takes wherever it can, C >= 8 and the processor has
-            no tiles (AMX) for bfloat16. Its float32 error is two to seven times that of plain sums, below 1e-6 of
-            the gates from 16 to 300 channels. "auto" gives an x beyond ±16 to PyTorch's convolutions, and with a NaN
-            or an infinity in x or the state the whole sequence, so that no value reaches past its 3x3 window.
+        algorithm: "auto"; "plain" for PyTorch's convolutions; or "winograd" for F(4x4, 3x3), which needs 3x3 kernels of
+            h, the CPU, dilation 1, and a dtype other than float64. "auto" uses it wherever it can if C >= 8, unless
+            the processor has matrix tiles (AMX) for bfloat16. Its float32 error is two to seven times that of plain
+            sums, below 1e-6 of the gates from 16 to 300 channels. "auto" uses PyTorch's convolutions for an x beyond
+            ±16, and for the whole sequence if x or the state has a NaN or an infinity, so that no value reaches past
+            its 3x3 window.
 
     Returns:
         output: [T, N, C, H, W] (or [N, C, H, W]), channels_last frames; and (h_n, c_n), each [N, C, H, W],
@@ -78,11 +79,11 @@ def conv_lstm(
 
     Differentiable in x, both weights, bias, peephole and state, in forward mode and in torch.func too; these and higher
     derivatives go through plain PyTorch.
-    Bit-identical from run to run and, on Winograd's algorithm, for any number of threads as far as PyTorch's
-    batched matrix product is, which sums the gradients of the weights (elsewhere as its convolutions are).
-    float32 convolutions on CUDA follow torch.backends.cudnn.allow_tf32, which torch sets by default: with it results
-    are right to about 1e-3, TF32's 10 bits, and without it to float32's. torch.compile and torch.export see one
-    operation whatever T is, ONNX one step after the other.
+    Results are bit-identical from run to run. For any number of threads, they are so as far as PyTorch is: with Winograd's
+    algorithm its batched matrix product, which sums the gradients of the weights; otherwise its convolutions.
+    float32 convolutions on CUDA follow torch.backends.cudnn.allow_tf32, which torch sets by default. With it, results
+    are accurate to about 1e-3, the 10 bits of TF32; without it, to float32. torch.compile and torch.export see one
+    operation, whatever T is; ONNX sees one step after the other.
 
     Raises:
         ValueError or TypeError: an argument is not as described.

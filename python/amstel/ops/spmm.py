@@ -42,42 +42,43 @@ def spmm(
     "none"        1                      1
     ============  =====================  =====================
 
-    A degree <= 0 gives the factor 0. On a directed graph "sym" takes the in-degree on both sides, as
-    PyTorch Geometric does, and "sym_inout" both degrees, as DGL does. On a rectangular graph, whose sources
-    and targets are different nodes, "sym" means "sym_inout".
+    A degree that is not positive gives the factor 0. On a directed graph, "sym" uses the in-degree on both sides, as
+    PyTorch Geometric does, and "sym_inout" uses both degrees, as DGL does. On a rectangular graph, whose sources and
+    targets are different nodes, "sym" means "sym_inout".
 
-    With a pair x = (x_src, x_dst) the graph is bipartite whatever its size: the loop of a target is its own row of
-    x_dst, ``y = act(R (A C x_src + λ S x_dst) + bias)``, where d_in counts the λ, d_out does not, and S = R for "sym"
-    and "sym_inout", else 1.
+    A pair x = (x_src, x_dst) makes the graph bipartite, whatever its size. The self-loop of a target then refers to its
+    own row of x_dst: ``y = act(R (A C x_src + λ S x_dst) + bias)``. Here d_in includes λ and d_out does not, and S is R
+    for "sym" and "sym_inout", and 1 otherwise.
 
     Args:
-        graph: a `Graph` of E edges; reuse one object over layers and epochs. A `SampledGraph` of m targets counts its
-            loops and degrees as it says there, and gives m rows.
-        x: [N, F] or [B, N, F], or the pair (x_src, x_dst) of such, where x_dst may be None if λ is 0; float64, float32, bfloat16 or float16, on the graph's device, any
-            strides. bfloat16 and float16 are summed in float32. Under autocast, x, edge_weight and bias
-            are cast to its dtype.
-        edge_weight: [E] in the order in which the edges were given, dtype of x; replaces the graph's
-            own weights for this call. NaN raises. Degrees are sums of the weights as they were given; own
-            weights that float16 does not hold, and wider weights under autocast, make a product in float32.
-        norm: one of the table above.
-        self_loops: λ, the weight of the loops added to whatever loops there are; 0 adds none. A tensor of one
-            element may learn: the loops are then edges of a Graph that is kept with this one.
+        graph: a `Graph` with E edges. Use the same object in all layers and epochs. A `SampledGraph` with m targets has
+            its own rules for loops and degrees, and gives m rows.
+        x: [N, F] or [B, N, F], or a pair (x_src, x_dst) of such tensors, where x_dst may be None if λ is 0. The dtype is
+            float64, float32, bfloat16 or float16, the device is the graph's, and the strides are arbitrary. bfloat16
+            and float16 are summed in float32. Under autocast, x, edge_weight and bias are cast to its dtype.
+        edge_weight: [E], in the order in which the edges were given, with the dtype of x. It replaces the graph's own
+            weights in this call. NaN raises an error. Degrees are sums of the weights as they were given. If float16
+            cannot hold the graph's own weights, or if the weights are wider than x under autocast, the product is
+            computed in float32.
+        norm: one of those in the table above.
+        self_loops: λ, the weight of the loops that are added to any that exist; 0 adds none. A tensor with one element
+            can be learned: the loops are then edges of a second Graph, which is kept with this one.
         bias: [F], dtype of x.
         activation: None or "relu".
 
     Returns:
         y: [N, F] or [B, N, F], contiguous, dtype of x.
 
-    Differentiable in x, edge_weight and self_loops (through the degrees too) and bias, any number of times. The result
-    and the first gradients are bit-identical from run to run and for any number of threads.
+    Differentiable any number of times in x, bias, edge_weight and self_loops, for the last two through the degrees too.
+    The result and the first gradients are bit-identical from run to run and for any number of threads.
 
     Raises:
-        ValueError or TypeError: an argument is not as described. A rectangular graph without x_dst takes only
-            self_loops=0.
+        ValueError or TypeError: an argument is not as described, or a rectangular graph without x_dst comes with
+            self_loops other than 0.
 
-    Complexity: O((E + N) F) operations; no buffer of E elements, none of E F (on the CPU a copy of wide features, at most
-    16 MB or 128 bytes a node at a time, where a node has many edges). The gradient saves x only for edge_weight and y
-    only for the ReLU.
+    Complexity: O((E + N) F) operations. There is no buffer with E or E F elements. On the CPU, if nodes have many edges
+    and features are wide, part of the features is copied, at most 16 MB or 128 bytes per node at a time. The backward
+    pass needs x only for edge_weight, and y only for the ReLU.
 
     Source: T. N. Kipf and M. Welling, Semi-Supervised Classification with Graph Convolutional Networks,
     ICLR 2017, equation 2 and section 2.2.

@@ -42,15 +42,10 @@ def run(show: Show) -> None:
         model="convlstm", frame_size=32, steps=1, channels=(16, 32), hidden=16, dropout=0.2, shift=2,
         epochs=6, learning_rate=3e-3, seed=show.seed,
     )  # fmt: skip
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # frames this small gain nothing from a second one
-    try:
-        with show.progress((18 + one.epochs) * len(clips), "clips") as update:
-            network = learn(clips, show.device, show.seed, update)
-            still = train(clips, CLASSES, one, device=show.device, progress=update).network
-        accuracy, alone = evaluate(network, new).accuracy, evaluate(still, new, segments=1).accuracy
-    finally:
-        torch.set_num_threads(threads)
+    with show.progress((18 + one.epochs) * len(clips), "clips") as update:
+        network = learn(clips, show.device, show.seed, update)
+        still = train(clips, CLASSES, one, device=show.device, progress=update).network
+    accuracy, alone = evaluate(network, new).accuracy, evaluate(still, new, segments=1).accuracy
     show.figures |= {"accuracy": accuracy, "accuracy_from_one_frame": alone}
     show.say(
         f"  accuracy {accuracy:.1%} on {len(new)} new clips; {alone:.1%} from a single frame, 25.0% by chance"
