@@ -22,7 +22,8 @@ _DEFAULT = names.Settings.from_scratch()
 _OPTIONS: dict[str, Any] = {
     "model": {
         "parser": values.choice(names.MODELS),
-        "help": ", ".join(
+        # Bars, not commas, so that it stays on one line.
+        "help": "|".join(
             [f"{_DEFAULT.model} [default]", *(m for m in reversed(names.MODELS) if m != _DEFAULT.model)]
         ),
     },
