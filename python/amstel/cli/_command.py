@@ -312,7 +312,9 @@ def _settings_parameters(settings: Any, own: Mapping[str, Any]) -> list[inspect.
             found.append(_parameter(name, bool, False, said))
             continue
         said_default = f"{default:g}" if isinstance(default, float) else default
-        help = f"{keywords['help']} [default: {said_default}]".strip()
+        help = keywords["help"]
+        if "[default]" not in help:
+            help = f"{help} [default: {said_default}]".strip()
         shown: dict[str, Any] = {
             "metavar": keywords.get("metavar", "X"),
             "hidden": keywords.get("hidden", False),

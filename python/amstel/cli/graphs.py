@@ -120,7 +120,7 @@ def _train(
         typer.Option(
             "--dataset",
             metavar="NAME",
-            help="cora, citeseer, pubmed, nell, block-model, or a folder of amstel graphs convert; "
+            help="cora, citeseer, pubmed, nell, block-model, or a folder made by amstel graphs convert; "
             "task graph: MUTAG, PROTEINS, ..., colored-graphs",
         ),
     ],

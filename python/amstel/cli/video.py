@@ -22,7 +22,10 @@ _DEFAULT = names.Settings.from_scratch()
 _OPTIONS: dict[str, Any] = {
     "model": {
         "parser": values.choice(names.MODELS),
-        "help": "or convalstm convlstm alstm lstm cnn",
+        # Bars, not commas, so that it stays on one line.
+        "help": "|".join(
+            [f"{_DEFAULT.model} [default]", *(m for m in reversed(names.MODELS) if m != _DEFAULT.model)]
+        ),
     },
     "stream": {"parser": values.choice(names.STREAMS), "help": ", ".join(names.STREAMS)},
     "motion": {"parser": values.choice(names.MOTIONS), "help": ", ".join(names.MOTIONS)},
