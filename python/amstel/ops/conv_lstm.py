@@ -47,8 +47,9 @@ def conv_lstm(
     Args:
         x: [T, N, C_in, H, W], float64, float32, bfloat16 or float16, T >= 1. channels_last frames are read
             without a copy. Under autocast, x, the weights and h are cast to its dtype.
-        weight_ih: [4C, C_in, k_h, k_w]; weight_hh: [4C, C, k_h', k_w'], any sizes. Both preserve height and width; an
-            even kernel pads one more at the bottom and right.
+        weight_ih: [4C, C_in, k_h, k_w], a kernel of any size. Both convolutions preserve height and width; an even
+            kernel pads one more at the bottom and right.
+        weight_hh: [4C, C, k_h', k_w'], likewise of any size.
         bias: [4C].
         state: (h_0, c_0), each [N, C, H, W], or None for zeros. c_0 may be float32 for short types.
         lengths: [N] integers from 1 to T. Values past the end of a sequence are ignored and get no gradient, the
@@ -79,8 +80,9 @@ def conv_lstm(
 
     Differentiable in x, both weights, bias, peephole and state, in forward mode and in torch.func too; these and higher
     derivatives go through plain PyTorch.
-    Results are bit-identical from run to run. For any number of threads, they are so as far as PyTorch is: with Winograd's
-    algorithm its batched matrix product, which sums the gradients of the weights; otherwise its convolutions.
+    Results are bit-identical from run to run. They are also the same for any number of threads, as far as this holds for
+    the operation of PyTorch that is used: with Winograd's algorithm, the batched matrix product that sums the gradients
+    of the weights, and otherwise the convolutions.
     float32 convolutions on CUDA follow torch.backends.cudnn.allow_tf32, which torch sets by default. With it, results
     are accurate to about 1e-3, the 10 bits of TF32; without it, to float32. torch.compile and torch.export see one
     operation, whatever T is; ONNX sees one step after the other.
