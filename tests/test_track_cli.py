@@ -307,14 +307,44 @@ def test_one_of_several_targets_and_a_folder_of_results(capsys, root, tmp_path, 
     command.is_refused(capsys, ["track", "pair"], "--target must be one of [1, 2]")
     command.is_refused(capsys, ["track", "pair", "--target", "3"], "--target must be one of [1, 2]")
     command.is_refused(capsys, ["track", "pair/img", "--target", "1"], "--target is for OTB sequences")
+    alone = ["track", root / "One", "--target", "1"]
+    command.is_refused(
+        capsys, alone, f"--target must be left out for {root / 'One'}, which has one target, got 1"
+    )
     assert _run(capsys, "pair", "--target", "2", "--end-frame", "2", "-o", "b.txt", "--quiet")[0] == 0
     assert _boxes(Path("b.txt"))[0].tolist() == [20, 30, 36, 30]
 
     several = ["track", root / "One", root / "Two"]
     command.is_refused(capsys, [*several, "-o", "all.mp4"], "-o must be a folder for 2 videos")
     assert not Path("all.mp4").exists()
+    for name in ("all", ""):  # a folder that is not there yet, or a variable of a shell that is empty
+        command.is_refused(
+            capsys, [*several, "-o", name], "must end in .mp4, .gif, .txt, .csv, .json, or in /"
+        )
     assert _run(capsys, root / "One", "--end-frame", "1", "-o", "new/", "--quiet")[0] == 0
     assert Path("new/One_sint.mp4").stat().st_size
+
+
+def test_no_output_costs_data_or_another_output(capsys, root, tmp_path, monkeypatch):
+    """Frames and true boxes of the sequences that are tracked, and two results that would go to one file."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(root, "data")
+    before = {file: file.read_bytes() for file in Path("data").rglob("*.*")}
+    images, box = Path("data/One/img"), ["--box", "30,50,36,30"]
+    evaluation = ["evaluate", "--root", "data", "--sequences", "One"]
+    for arguments, message in (
+        ([images, *box, "-o", "data/One/groundtruth_rect.txt"], "-o must not be a file of true boxes"),
+        ([images, *box, "-o", images / "boxes.txt"], "-o must lie outside the input folder"),
+        ([*evaluation, "--plot", images / "0001.png"], "--plot must lie outside the input folder"),
+        ([*evaluation, "--json", images / "scores.json"], "--json must lie outside the input folder"),
+        ([*evaluation, "--out", images], "--out must be another file than the input"),
+        ([*evaluation, "--out", images / "run"], "--out must lie outside the input folder"),
+        ([images, *box, "-o", "b.json", "--json", "./b.json"], "--json must be another file than -o"),
+        ([*evaluation, "--plot", "b.png", "--json", "b.png"], "--json must be another file than --plot"),
+    ):
+        command.is_refused(capsys, ["track", *arguments], message)
+    assert {file: file.read_bytes() for file in Path("data").rglob("*.*")} == before
+    assert {file.name for file in tmp_path.iterdir()} == {"data"}
 
 
 def test_no_number_of_json_is_nan(capsys, root, tmp_path):

@@ -78,8 +78,11 @@ class OTBSequence(TrackingSequence):
                 raise FileNotFoundError(f"{folder} must hold groundtruth_rect.txt with boxes in it, got none")
             fail("target", f"one of {several}, the targets of {folder}", target)
         if target is not None and target not in files:
-            of = f"one of {several}, the targets of {folder}" if several else f"None: {folder} has one target"
-            fail("target", of, target)
+            if not several:
+                raise ValueError(
+                    f"`target` must be left out for {folder}, which has one target, got {target}"
+                )
+            fail("target", f"one of {several}, the targets of {folder}", target)
         if target is None:
             (target,) = files
         file, name = files[target], folder.resolve().name

@@ -189,6 +189,9 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
     camera = source.frames if isinstance(source.frames, Camera) else None
     if camera is None:
         _files.distinct(source.target, source.path, argument="output")
+    # The true boxes lie beside the folder of frames, which may be all that was given.
+    if source.target.name.startswith("groundtruth") and source.target.exists():
+        raise ValueError(f"`output` must not be a file of true boxes, got {source.target}")
     frames, kind = Frames(source.frames), source.target.suffix.lower()
     targets, tracks = MultiTracker.of(tracker), [_Track() for _ in source.boxes]
     numbers: list[int] = []
