@@ -356,6 +356,40 @@ def test_no_number_of_json_is_nan(capsys, root, tmp_path):
     assert found["videos"][0]["mean_iou"] is None
 
 
+@pytest.mark.parametrize("known", [1, 3])
+def test_frames_after_the_last_true_box_are_not_scored(capsys, root, tmp_path, known):
+    """As in OTB's toolkit, which goes by the boxes; one box is where to begin and gives no score."""
+    _copy(root, tmp_path)
+    file, found = tmp_path / "One" / "groundtruth_rect.txt", tmp_path / "found.json"
+    file.write_text("\n".join(file.read_text().splitlines()[:known]))
+    short = [tmp_path / "One", "-o", tmp_path / "b.csv", "--json", found]
+    status, out, err = _run(capsys, *short)
+    assert status == 0 and ("from frame 4 on" in err) == (known == 3)
+    (record,) = json.loads(found.read_text())["videos"]
+    assert ("AUC" in out) == ("auc" in record) == (known == 3)
+    status, out, err = _run(
+        capsys, "evaluate", "--root", tmp_path, "--out", tmp_path / "out", "--json", found
+    )
+    if known == 1:
+        assert status == 2 and "one in the first frame only" in err
+    else:
+        _run(
+            capsys,
+            root / "One",
+            "--end-frame",
+            3,
+            "-o",
+            tmp_path / "b.csv",
+            "--json",
+            tmp_path / "whole.json",
+        )
+        (whole,) = json.loads((tmp_path / "whole.json").read_text())["videos"]
+        scores = json.loads(found.read_text())["sequences"]["One"]
+        for name in ("auc", "precision", "mean_iou"):
+            assert scores[name] == pytest.approx(record[name], abs=1e-6)
+            assert record[name] == whole[name] > 0.8
+
+
 def test_boxes_of_other_data_are_not_scored_as_ones_own(capsys, root, tmp_path):
     evaluation = ["evaluate", "--root", tmp_path / "data", "--out", tmp_path / "out", "--quiet"]
     shutil.copytree(root / "One", tmp_path / "data" / "One")
