@@ -307,14 +307,44 @@ def test_one_of_several_targets_and_a_folder_of_results(capsys, root, tmp_path, 
     command.is_refused(capsys, ["track", "pair"], "--target must be one of [1, 2]")
     command.is_refused(capsys, ["track", "pair", "--target", "3"], "--target must be one of [1, 2]")
     command.is_refused(capsys, ["track", "pair/img", "--target", "1"], "--target is for OTB sequences")
+    alone = ["track", root / "One", "--target", "1"]
+    command.is_refused(
+        capsys, alone, f"--target must be left out for {root / 'One'}, which has one target, got 1"
+    )
     assert _run(capsys, "pair", "--target", "2", "--end-frame", "2", "-o", "b.txt", "--quiet")[0] == 0
     assert _boxes(Path("b.txt"))[0].tolist() == [20, 30, 36, 30]
 
     several = ["track", root / "One", root / "Two"]
     command.is_refused(capsys, [*several, "-o", "all.mp4"], "-o must be a folder for 2 videos")
     assert not Path("all.mp4").exists()
+    for name in ("all", ""):  # a folder that is not there yet, or a variable of a shell that is empty
+        command.is_refused(
+            capsys, [*several, "-o", name], "must end in .mp4, .gif, .txt, .csv, .json, or in /"
+        )
     assert _run(capsys, root / "One", "--end-frame", "1", "-o", "new/", "--quiet")[0] == 0
     assert Path("new/One_sint.mp4").stat().st_size
+
+
+def test_no_output_costs_data_or_another_output(capsys, root, tmp_path, monkeypatch):
+    """Frames and true boxes of the sequences that are tracked, and two results that would go to one file."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(root, "data")
+    before = {file: file.read_bytes() for file in Path("data").rglob("*.*")}
+    images, box = Path("data/One/img"), ["--box", "30,50,36,30"]
+    evaluation = ["evaluate", "--root", "data", "--sequences", "One"]
+    for arguments, message in (
+        ([images, *box, "-o", "data/One/groundtruth_rect.txt"], "-o must not be a file of true boxes"),
+        ([images, *box, "-o", images / "boxes.txt"], "-o must lie outside the input folder"),
+        ([*evaluation, "--plot", images / "0001.png"], "--plot must lie outside the input folder"),
+        ([*evaluation, "--json", images / "scores.json"], "--json must lie outside the input folder"),
+        ([*evaluation, "--out", images], "--out must be another file than the input"),
+        ([*evaluation, "--out", images / "run"], "--out must lie outside the input folder"),
+        ([images, *box, "-o", "b.json", "--json", "./b.json"], "--json must be another file than -o"),
+        ([*evaluation, "--plot", "b.png", "--json", "b.png"], "--json must be another file than --plot"),
+    ):
+        command.is_refused(capsys, ["track", *arguments], message)
+    assert {file: file.read_bytes() for file in Path("data").rglob("*.*")} == before
+    assert {file.name for file in tmp_path.iterdir()} == {"data"}
 
 
 def test_no_number_of_json_is_nan(capsys, root, tmp_path):
@@ -324,6 +354,40 @@ def test_no_number_of_json_is_nan(capsys, root, tmp_path):
     assert _run(capsys, tmp_path / "One", *out)[0] == 0
     found = json.loads((tmp_path / "b.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert found["videos"][0]["mean_iou"] is None
+
+
+@pytest.mark.parametrize("known", [1, 3])
+def test_frames_after_the_last_true_box_are_not_scored(capsys, root, tmp_path, known):
+    """As in OTB's toolkit, which goes by the boxes; one box is where to begin and gives no score."""
+    _copy(root, tmp_path)
+    file, found = tmp_path / "One" / "groundtruth_rect.txt", tmp_path / "found.json"
+    file.write_text("\n".join(file.read_text().splitlines()[:known]))
+    short = [tmp_path / "One", "-o", tmp_path / "b.csv", "--json", found]
+    status, out, err = _run(capsys, *short)
+    assert status == 0 and ("from frame 4 on" in err) == (known == 3)
+    (record,) = json.loads(found.read_text())["videos"]
+    assert ("AUC" in out) == ("auc" in record) == (known == 3)
+    status, out, err = _run(
+        capsys, "evaluate", "--root", tmp_path, "--out", tmp_path / "out", "--json", found
+    )
+    if known == 1:
+        assert status == 2 and "one in the first frame only" in err
+    else:
+        _run(
+            capsys,
+            root / "One",
+            "--end-frame",
+            3,
+            "-o",
+            tmp_path / "b.csv",
+            "--json",
+            tmp_path / "whole.json",
+        )
+        (whole,) = json.loads((tmp_path / "whole.json").read_text())["videos"]
+        scores = json.loads(found.read_text())["sequences"]["One"]
+        for name in ("auc", "precision", "mean_iou"):
+            assert scores[name] == pytest.approx(record[name], abs=1e-6)
+            assert record[name] == whole[name] > 0.8
 
 
 def test_boxes_of_other_data_are_not_scored_as_ones_own(capsys, root, tmp_path):

@@ -72,7 +72,7 @@ def test_otb_missing_ground_truth(tmp_path):
     with pytest.warns(UserWarning, match=r"holds 7 boxes for 9 frames: .* from frame 8 on"):
         s = amstel.data.OTBSequence(folder)
     expected = [[0, 0, 2, 2], NAN, NAN, NAN, NAN, NAN, [1, 1, 1, 1], NAN, NAN]
-    assert same(s.ground_truth, expected)
+    assert same(s.ground_truth, expected) and s.sparse
 
 
 def test_otb_configuration(tmp_path):

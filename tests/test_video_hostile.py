@@ -84,9 +84,12 @@ def test_json_overwrites_json_alone(capsys, checkpoint, root, tmp_path):
             "exists and holds something else",
         )
         assert file.read_bytes() == before and not out.exists()
-    # Of what the command itself has written, too.
-    status, _, err = _run(capsys, "predict", checkpoint, clip, "-o", out, "--json", out)
-    assert status == 2 and "something else" in err and len(video.read(out)) == 4
+    # Nor is it what the command writes otherwise, under whatever name.
+    (tmp_path / "link.gif").symlink_to(out)
+    for name in (out, tmp_path / "link.gif"):
+        written = ["video", "predict", checkpoint, clip, "-o", out, "--json", name]
+        command.is_refused(capsys, written, "--json must be another file than -o")
+        assert not out.exists()
     record = tmp_path / "found.json"
     for _ in range(2):
         assert _run(capsys, "predict", checkpoint, clip, "-o", out, "--force", "--json", record)[0] == 0

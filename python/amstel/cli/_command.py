@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import itertools
 import json
 import math
 import os
@@ -65,7 +66,8 @@ class Command(TyperCommand):
         return super().parse_args(ctx, given + rest)
 
     def _apart(self, ctx: Any) -> None:
-        """An error where a file to write is one that the command reads, by whatever name: --force does not mean that."""
+        """An error where a file to write is one that the command reads, by whatever name (--force does not mean that), or
+        writes otherwise."""
         from amstel import _files
 
         read: list[Path] = []
@@ -88,6 +90,10 @@ class Command(TyperCommand):
                     raise ValueError(
                         f"`{name}` must be another folder than that of the input, got {path} of {own[0]}"
                     )
+        pairs = [(name, path) for name, paths in written.items() for path in paths if not path.is_dir()]
+        for (name, path), (other, theirs) in itertools.combinations(pairs, 2):
+            if os.path.realpath(path) == os.path.realpath(theirs):
+                raise ValueError(f"`{other}` must be another file than `{name}`, got {theirs} for both")
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -52,14 +52,23 @@ Origin = Annotated[
 _BOX = "x,y,w,h in the first frame, 0-based; repeat it for more targets [default: from an OTB sequence]"
 
 
+_WRITTEN = (".mp4", ".gif", ".txt", ".csv", ".json")
+
+
 def _output(text: str) -> Path:
-    path = Path(text)
-    if path.is_dir() or text.endswith("/"):
+    if text and (Path(text).is_dir() or text.endswith("/")):
         return values.folder_to_write(text)
-    return values.file_to_write(text, (".mp4", ".gif", ".txt", ".csv", ".json"))
+    if not Path(text).suffix:
+        values.fail(f"{text or repr(text)} must end in {', '.join(_WRITTEN)}, or in / as a folder")
+    return values.file_to_write(text, _WRITTEN)
 
 
-@command(app, "predict", said={"box": "--box", "boxes": "--box", "frames": "VIDEO", "path": "-o"})
+_output.endings = _WRITTEN  # type: ignore[attr-defined]
+
+
+@command(
+    app, "predict", said={"box": "--box", "boxes": "--box", "frames": "VIDEO", "path": "-o", "output": "-o"}
+)
 def predict(
     video: Annotated[
         list[Path],
@@ -257,6 +266,7 @@ def evaluate(
     known = getattr(readers, LAYOUTS[data])(root, **counted)
     wanted = known.names if sequences is None else [name.strip() for name in sequences.split(",")]
     chosen, failures = evaluate.readable(known, wanted, robustness)
+    evaluate.apart(chosen, out=out, plot=plot, json=None if common.json == values.STDOUT else common.json)
     # A folder holds one tracker's boxes: another one must not take them for its own.
     digest = hashlib.sha256((weights or shipped.path(WEIGHTS)).read_bytes()).hexdigest()
     record = out / "tracker.json"

@@ -137,8 +137,8 @@ class TrackingSequence:
         frames: image files.
         ground_truth: [T, 4], x, y, w, h in pixels, (x, y) the top-left corner with 0, 0 for the frame's own; a row
             with NaN, or without a positive width and height, is taken as missing.
-        sparse: some frames have no ground truth because nobody looked at them, as in ALOV, or since the target is not
-            there, as in GOT-10k; scores leave such frames out.
+        sparse: some frames have no ground truth because nobody looked at them, as in ALOV or after the end of a file of
+            boxes, or since the target is not there, as in GOT-10k; scores leave such frames out.
 
     Attributes:
         name, frames, sparse: as given.

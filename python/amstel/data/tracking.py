@@ -49,7 +49,7 @@ class OTBSequence(TrackingSequence):
     frame 300, Football1 up to 74, ...), so does this, if the folder has that name and is that sequence: its images
     are numbered through the part, and the file holds a box for each image of the part, or for each of all the images
     that OTB has. A folder of one's own of that name, or one that was numbered anew, is taken whole. Frames after the
-    last box have none. A box without area is missing ground truth.
+    last box have none, and are not scored (`sparse`). A box without area is missing ground truth.
 
     Args:
         folder: the sequence's folder.
@@ -78,8 +78,11 @@ class OTBSequence(TrackingSequence):
                 raise FileNotFoundError(f"{folder} must hold groundtruth_rect.txt with boxes in it, got none")
             fail("target", f"one of {several}, the targets of {folder}", target)
         if target is not None and target not in files:
-            of = f"one of {several}, the targets of {folder}" if several else f"None: {folder} has one target"
-            fail("target", of, target)
+            if not several:
+                raise ValueError(
+                    f"`target` must be left out for {folder}, which has one target, got {target}"
+                )
+            fail("target", f"one of {several}, the targets of {folder}", target)
         if target is None:
             (target,) = files
         file, name = files[target], folder.resolve().name
@@ -90,7 +93,9 @@ class OTBSequence(TrackingSequence):
                 boxes = boxes[part]
             images = [images[k] for k in part]
         boxes = from_origin(boxes, file, origin)
-        super().__init__(f"{name}-{target}" if target else name, images, pad(boxes, images, file))
+        # The toolkit scores as many frames as there are boxes.
+        short = len(boxes) < len(images)
+        super().__init__(f"{name}-{target}" if target else name, images, pad(boxes, images, file), short)
 
 
 def _part(name: str, images: list[Path], boxes: int) -> list[int] | None:
@@ -259,7 +264,8 @@ class VOT(Listed):
         boxes = [row if len(row) == 4 else polygon_to_box(row[None], self.polygon)[0] for row in rows]
         found = torch.stack(boxes) if boxes else torch.empty(0, 4, dtype=torch.float64)
         found = from_origin(found, file, self.origin)
-        sequence = TrackingSequence(name, images, pad(found, images, file))
+        short = len(found) < len(images)
+        sequence = TrackingSequence(name, images, pad(found, images, file), short)
         if (file := folder / "anchor.value").is_file():
             values = read_numbers(file, 1)[:, 0].tolist()
             if len(values) > len(images) or not any(values):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from amstel import tracking
+from amstel import _files, tracking
 from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.tracking.samples import _rois
 from amstel.data.pairs import Pairs, overlaps, polar_boxes
@@ -131,6 +131,14 @@ def readable(sequences: Any, names: Sequence[str], how: str | None = None) -> tu
     if not found:
         raise ValueError(wrong[0].error)
     return found, wrong
+
+
+def apart(sequences: Sequence[Any], **outputs: Path | None) -> None:
+    """ValueError where a file or folder to write is, or lies in, a folder with the frames of a sequence."""
+    folders = dict.fromkeys(frame.parent for sequence in sequences for frame in sequence.frames)
+    for argument, path in outputs.items():
+        if path is not None:
+            _files.distinct(path, *folders, argument=argument)
 
 
 def same_tracker(record: Path, settings: dict[str, Any], there: Sequence[str]) -> None:

@@ -189,6 +189,9 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
     camera = source.frames if isinstance(source.frames, Camera) else None
     if camera is None:
         _files.distinct(source.target, source.path, argument="output")
+    # The true boxes lie beside the folder of frames, which may be all that was given.
+    if source.target.name.startswith("groundtruth") and source.target.exists():
+        raise ValueError(f"`output` must not be a file of true boxes, got {source.target}")
     frames, kind = Frames(source.frames), source.target.suffix.lower()
     targets, tracks = MultiTracker.of(tracker), [_Track() for _ in source.boxes]
     numbers: list[int] = []
@@ -342,6 +345,9 @@ def _record(source: Source, numbers: list[int], tracks: list[_Track]) -> dict[st
         record["targets"] = [of_one(one) for one in tracks]
     if source.truth is not None and len(tracks) == 1:
         truth = source.truth[[number - 1 for number in numbers]]
-        scores = tracking.evaluate(np.stack(tracks[0].boxes), truth)
+        sparse = getattr(source.frames, "sparse", False)
+        if sparse and truth[1:].isnan().any(1).all():
+            return record  # nothing but the first box is known, and that was given
+        scores = tracking.evaluate(np.stack(tracks[0].boxes), truth, skip_missing=sparse)
         record |= {"auc": scores.auc, "precision": scores.precision, "mean_iou": scores.mean_iou}
     return record
