@@ -21,6 +21,12 @@ def _av() -> Any:
     return need("av", extra="video", purpose="amstel.media.video")
 
 
+def converter() -> Any:
+    """What changes the pixel format of frames, for all of a video: one that a frame makes for itself starts threads of
+    its own, which takes up to a hundred times longer than the frame."""
+    return need("av.video.reformatter", extra="video", purpose="amstel.media.video").VideoReformatter()
+
+
 def location(path: str | os.PathLike) -> str:
     """The name as FFmpeg takes it, to which `a:b.mp4` alone would be the protocol `a`."""
     return f"file:{os.fspath(path)}"
@@ -170,6 +176,7 @@ class _Turn:
 
     def __init__(self, path: Path):
         self.path, self._warned = path, False
+        self._converter = converter()
 
     def __call__(self, frame: Any) -> np.ndarray:
         if frame.colorspace == _UNKNOWN and frame.color_trc not in (_PQ, _HLG):
@@ -178,11 +185,11 @@ class _Turn:
         if frame.color_trc in (_PQ, _HLG):
             from amstel.media import hdr
 
-            array = hdr.tone_map(frame)
+            array = hdr.tone_map(frame, self._converter)
         elif frame.format.name != "pal8" and any(part.is_alpha for part in frame.format.components):
-            array = on_black(frame.to_ndarray(format="rgba"))
+            array = on_black(self._converter.reformat(frame, format="rgba").to_ndarray())
         else:
-            array = frame.to_ndarray(format="rgb24")
+            array = self._converter.reformat(frame, format="rgb24").to_ndarray()
         # The matrix maps (x, y) of the file to (a x + c y, b x + d y) on the screen, all in units of 2^16.
         shown = next((bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
         if shown is None:

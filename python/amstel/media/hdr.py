@@ -28,14 +28,14 @@ def hlg(signal: np.ndarray) -> np.ndarray:
     return 1000 * scene * (scene @ _LUMA)[..., None] ** 0.2
 
 
-def tone_map(frame: Any) -> np.ndarray:
-    """A frame of PyAV with PQ or HLG colors as uint8 sRGB [H, W, 3].
+def tone_map(frame: Any, converter: Any) -> np.ndarray:
+    """A frame of PyAV with PQ or HLG colors as uint8 sRGB [H, W, 3]; `converter` changes its format.
 
     A white page becomes 191 of 255, and what is brighter, up to 1000 cd/m2, is pressed into the rest: Reinhard's
     curve on the largest channel, so that colors keep their hue.
     """
     av_colors = {"src_colorspace": 9} if frame.colorspace in (2, 9) else {}
-    code = frame.reformat(format="rgb48le", **av_colors).to_ndarray().astype(np.float32) / 65535
+    code = converter.reformat(frame, format="rgb48le", **av_colors).to_ndarray().astype(np.float32) / 65535
     table = (pq if frame.color_trc == _PQ else hlg)(code)
     light = np.maximum(table @ _TO_709.T.astype(np.float32), 0) / _WHITE
     peak = light.max(-1, keepdims=True)

@@ -16,7 +16,7 @@ from amstel import _files
 from amstel._check import describe, fail
 from amstel._optional import need
 from amstel.media import _arguments, gif
-from amstel.media.decode import BT709, location, matrix
+from amstel.media.decode import BT709, converter, location, matrix
 
 _TICKS = 90000  # a second, the clock of MPEG
 
@@ -147,8 +147,7 @@ class VideoWriter:
         with _files.replacing(self.path, self._inputs) as temporary:
             with av.open(location(temporary), "w", format="mp4") as container:
                 stream: Any = None
-
-                last = -1
+                convert, last = converter(), -1
 
                 def add(picture: np.ndarray) -> None:
                     nonlocal stream, last
@@ -167,7 +166,7 @@ class VideoWriter:
                         stream.codec_context.colorspace = matrix(*even.shape[:2])
                     frame = av.VideoFrame.from_ndarray(even, format="rgb24")
                     if matrix(*even.shape[:2]) == BT709:  # FFmpeg's own conversion is that of BT.601
-                        frame = frame.reformat(format="yuv420p", dst_colorspace=BT709)
+                        frame = convert.reformat(frame, format="yuv420p", dst_colorspace=BT709)
                         frame.colorspace = BT709
                     last = frame.pts = max(last + 1, round(self._times[-1] * _TICKS))
                     frame.time_base = Fraction(1, _TICKS)
