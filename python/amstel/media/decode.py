@@ -187,7 +187,8 @@ class _Turn:
 
             array = hdr.tone_map(frame, self._converter)
         elif frame.format.name != "pal8" and any(part.is_alpha for part in frame.format.components):
-            array = on_black(self._converter.reformat(frame, format="rgba").to_ndarray())
+            # Not straight to rgba: FFmpeg leaves out columns at the right where the width is no multiple of 16.
+            array = on_black(self._converter.reformat(frame, format="gbrap").to_ndarray())
         else:
             array = self._converter.reformat(frame, format="rgb24").to_ndarray()
         # The matrix maps (x, y) of the file to (a x + c y, b x + d y) on the screen, all in units of 2^16.
