@@ -173,9 +173,14 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, checkpoint, tmp_path):
         ),
         (["train", root, "--out", out, "--hold-out", "1"], "--hold-out should be a number in [0, 1), got 1"),
         (["train", root, "--out", out, "--backbone", "vgg16"], "needs --weights"),
+        (["train", root, "--out", out, "--weights", checkpoint], "--weights is for --backbone vgg16"),
         (["train", root, "--out", out, "--resume"], "does not exist"),
         (
             ["train", root, "--out", checkpoint.parent, "--resume", "--hidden", "8"],
+            "change none but --epochs",
+        ),
+        (
+            ["train", root, "--out", out, "--resume", "--weights", checkpoint],
             "change none but --epochs",
         ),
         (["predict", tmp_path / "nowhere.pt", clip], "nowhere.pt does not exist"),

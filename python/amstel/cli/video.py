@@ -131,7 +131,7 @@ def train(
     elif given.get("box_weight"):
         raise ValueError("--box-weight needs --boxes PATH")
     if resume:
-        if given.keys() - {"epochs"} or backbone or plan or hold_out is not None or split or lists:
+        if given.keys() - {"epochs"} or backbone or weights or plan or hold_out is not None or split or lists:
             raise ValueError("--resume keeps the settings of the checkpoint: change none but --epochs")
         settings = dataclasses.replace(network.load(checkpoint).settings, **given)
         before = read_record(record)
@@ -147,6 +147,8 @@ def train(
                     f"{root} holds features: leave out --backbone and --weights, which made them"
                 )
             vgg = {**features.FeatureFolder(root).settings, **given}
+        elif weights and backbone != "vgg16":
+            raise ValueError(f"--weights is for --backbone vgg16, got {weights} for the small one")
         paper = extracted or backbone == "vgg16"
         settings = names.Settings(**vgg) if paper else names.Settings.from_scratch(**given)
     _files.distinct(out, root, argument="out")  # the next training would take it for a class
