@@ -107,8 +107,11 @@ def videos() -> list[str]:
     boxes = study("localization")
     if boxes:
         rows = {f"generated clips, {k}": v for k, v in boxes["generated"].items()} | {
-            "UCF101 clip": boxes["ucf101_clip"]
+            k.replace("ucf101_clip", "UCF101 clip"): v
+            for k, v in boxes.items()
+            if k.startswith("ucf101_clip")
         }
+        rows = {k.replace("_boxes", ", trained with boxes"): v for k, v in rows.items()}
         for name, row in rows.items():
             lines.append(
                 f"| mean IoU of boxes from attention, {name} | ≥ 2× a center box of the true size | "
