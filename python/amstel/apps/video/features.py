@@ -219,6 +219,10 @@ class FeatureFolder:
         try:
             # Copy on write: what is read stays in the file's own pages, which the system drops when it needs room.
             array = np.load(file, mmap_mode="c")
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{file} does not exist; amstel video extract, run again, makes it"
+            ) from None
         except (ValueError, EOFError) as error:
             raise ValueError(f"{file} is not a feature file: {error}") from None
         if array.dtype != np.float16 or array.shape[1:] != shape or not len(array):
