@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks import measure
 from benchmarks.report import read_run
 from benchmarks.suite import DTYPES, At, Suite, threads_of
 
@@ -71,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="REGEX", help="measure only groups that match")
     parser.add_argument("--seconds", type=float, default=3.0, help="of alternating calls, per pair")
     given = parser.parse_args(arguments)
+    measure.keep_heap()
     groups = defaultdict(list)
     for row in read_run(given.json)["benchmarks"]:
         if row["params"]["device"] == "cpu" and re.search(given.only, row["group"]):

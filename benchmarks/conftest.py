@@ -69,6 +69,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:Sparse CSR tensor support is in beta")
     config.stash[STARTED] = time.monotonic()
+    measure.keep_heap()
     if not any(str(a).startswith("--benchmark-max-time") for a in config.invocation_params.args):
         config.option.benchmark_max_time = (
             0.1  # a benchmark; its group takes as many times that as it has members

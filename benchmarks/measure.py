@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,18 @@ class Result:
     samples: list[float]
     batch: int
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+def keep_heap() -> None:
+    """Ask glibc to keep what was freed, as torch does on CUDA, for everyone who is measured.
+
+    By default it returns large blocks to the system, or not, by rules that depend on what ran before. A call that
+    gets fresh pages takes up to twice as long as one that does not, and so no two runs would agree.
+    """
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(trim_threshold, -1)
+        mallopt(mmap_max, 0)
 
 
 def cpu_peak(f: Callable[[], object]) -> tuple[int, int]:
