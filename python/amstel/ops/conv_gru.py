@@ -63,9 +63,9 @@ def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = 
     _check.dense("gates_x", gates_x, "a tensor [N, 3C, H, W]")
     _check.dense("gates_h", gates_h, "a tensor [N, 3C, H, W]")
     _check.dense("h", h, "a tensor [N, C, H, W]")
-    casts = [autocast_dtype(t) for t in (gates_x, gates_h, h)]
-    if None not in casts:
-        gates_x, gates_h, h = cast(casts[0], gates_x, gates_h, h)
+    dtype = autocast_dtype(gates_x)
+    if dtype is not None and autocast_dtype(gates_h) and autocast_dtype(h):
+        gates_x, gates_h, h = cast(dtype, gates_x, gates_h, h)
     if gates_x.dim() != 4 or gates_x.shape[1] % 3 or gates_x.dtype not in _check.FLOATS:
         _check.fail("gates_x", "floating-point [N, 3C, H, W]", gates_x)
     name = _check.name(gates_x.dtype)
