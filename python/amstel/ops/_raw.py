@@ -56,10 +56,9 @@ def dispatched() -> bool:
 
 
 def nobody_looks(x: Tensor) -> bool:
-    """Whether x is a tensor as any other: no compiler, tracer, transform or autocast is on, and no gradient is asked."""
+    """Outside of a compiler: whether no tracer, transform or autocast is on, and no gradient of x is asked."""
     return not (
-        is_compiling()
-        or _is_any_autocast()
+        _is_any_autocast()
         or _are_transforms_active()
         or forward_ad._current_level >= 0
         or _is_tracing()
