@@ -67,6 +67,18 @@ def test_warnings_outside_the_trained_noise():
         amstel.restore(image * 0 + 0.5, model=model)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"task": "inpaint", "mask": np.ones((32, 32))}, {"task": "deblur", "kernel": np.ones((1, 1))}],
+)
+def test_every_denoising_task_warns(options):
+    image, model = np.random.default_rng(0).random((32, 32)), Nothing()
+    model.trained_sigma = (0.0, 75 / 255)
+    with pytest.warns(UserWarning, match="`sigma` of 500 / 255 is outside 0 to 75") as said:
+        amstel.restore(image, sigma=500 / 255, model=model, **options)
+    assert [w.filename for w in said] == [__file__]  # where the call is
+
+
 def test_more_steps_than_trained_are_refused():
     model = RIM(1, 8, 2)
     model.trained_steps = 2
@@ -77,11 +89,12 @@ def test_more_steps_than_trained_are_refused():
 def test_blend():
     """To the image as sigma goes to 0; no more than the noise; all of the network's work where it is right."""
     g = torch.Generator().manual_seed(0)
-    y = torch.rand(1, 1, 64, 64, generator=g)
-    noise = 0.1 * torch.randn(y.shape, generator=g)
+    clean = torch.rand(1, 1, 64, 64, generator=g)
+    noise = 0.1 * torch.randn(clean.shape, generator=g)
+    y = clean + noise
     one, sigma, none = torch.ones(1), torch.tensor([0.1]), torch.zeros_like(y)
-    perfect = blend(y, y - noise, none, sigma, one)
-    assert float((perfect - (y - noise)).square().mean().sqrt()) < 0.01
+    perfect = blend(y, clean, none, sigma, one)
+    assert float((perfect - clean).square().mean().sqrt()) < 0.01
     far = blend(y, y - 50 * noise, none, sigma, one)
     assert float((far - y).square().mean().sqrt()) < 0.15
     shifts = [

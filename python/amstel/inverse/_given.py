@@ -27,6 +27,8 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
         )
     if isinstance(image, np.ndarray):
         wanted = "an array [coils, H, W]" if kspace else "an array [H, W] or [H, W, 3]"
+        if image.dtype.kind not in "biufc":
+            raise TypeError(f"`image` must be {wanted} of numbers, got {image.dtype} {list(image.shape)}")
         fits = image.ndim == 3 if kspace else image.ndim == 2 or image.shape[2:] == (3,)
         kind = {np.longdouble: np.float64, np.clongdouble: np.complex128}.get(image.dtype.type, image.dtype)
         # A copy: PyTorch takes neither negative strides nor another byte order.
@@ -62,15 +64,18 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
         y = sampled(y, mask.to(home))
     if not y.isfinite().all():
         raise ValueError("`image` must be finite, got NaN or infinity")
-    if not kspace and y.abs().max() > 16:
-        raise ValueError(f"`image` must be in [0, 1] but for noise, got values up to {y.abs().max():g}")
+    most = 0.0 if kspace else float(y.abs().max())
+    if most > 16 or (most > 1 and bool((y == y.round()).all())):
+        raise ValueError(
+            f"`image` must be in [0, 1] but for noise (8-bit pixels divided by 255), got values up to {most:g}"
+        )
 
     def back(x: Tensor) -> Any:
         x = x.to(home, dtype)
         if isinstance(image, Tensor):
             return x
         x = x[0] if kspace else x[0].movedim(0, -1) if x.shape[1] == 3 else x[0, 0]
-        return x.contiguous().numpy()
+        return x.contiguous().numpy().astype(np.dtype(image.dtype.type), copy=False)
 
     return y.contiguous(), back
 
@@ -125,6 +130,8 @@ def noise_of(sigma: Any, task: str, y: Tensor) -> Tensor:
             _check.fail_type("sigma", expected, sigma)
     if not isinstance(sigma, Tensor):
         sigma = _check.number("sigma", sigma, expected, above=0)
+    if isinstance(sigma, Tensor) and (sigma.dtype == torch.bool or sigma.is_complex()):
+        _check.fail_type("sigma", expected, sigma)
     found = torch.as_tensor(sigma, dtype=torch.float32, device=y.device)
     if task == "deblur":
         expected, size = "a number > 0, [N] of such, or 'auto'", torch.Size([0, 0])
