@@ -320,6 +320,32 @@ def test_the_order_and_a_rotation_of_the_coils_do_not_matter():
     alike(reconstructed(torch.einsum("dc,nchw->ndhw", q, y), mask, torch.einsum("dc,chw->dhw", q, maps)), x)
 
 
+def test_a_coil_without_signal_and_views_of_conjugates():
+    y, mask, maps = scan()
+    x = reconstructed(y, mask, maps)
+    dead = torch.cat([y[:, :2], 0 * y[:, :1], y[:, 2:]], 1), torch.cat([maps[:2], maps[:1], maps[2:]])
+    assert torch.equal(reconstructed(dead[0], mask, dead[1]), x)
+    turned, other = (t.conj().resolve_conj().clone().conj() for t in (y, maps))
+    assert turned.is_conj() and torch.equal(reconstructed(turned, mask, other), x)
+    physics = inverse.MRI(mask, maps, centered=True)
+    start = physics.adjoint(y)
+    given = start.conj().resolve_conj().conj()
+    assert torch.equal(RIMS[2](y, physics, initial=given)[-1], RIMS[2](y, physics, initial=start)[-1])
+
+
+def test_kspace_with_its_origin_at_the_corner_is_warned_about():
+    y, mask, maps = scan()
+    corner, order = torch.fft.ifftshift(y, dim=(2, 3)), torch.fft.ifftshift(mask)
+    with pytest.warns(UserWarning, match="zero frequency at .0, 0.") as said:
+        reconstructed(corner, order, maps)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reconstructed(torch.randn_like(y), mask, maps)
+    with pytest.raises(ValueError, match=r"`mask` must be \[40\], .* as the image"):
+        amstel.restore(y, "mri", mask=torch.ones(32), model=RIMS[2])
+
+
 def test_one_coil_and_points_without_sensitivity():
     y, mask, maps = scan(coils=1)
     x = amstel.restore(y, "mri", mask=mask, model=RIMS[2])

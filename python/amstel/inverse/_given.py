@@ -37,7 +37,7 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
     elif isinstance(image, Tensor):
         wanted = "a tensor [N, coils, H, W]" if kspace else "a tensor [N, 1, H, W] or [N, 3, H, W]"
         fits = image.dim() == 4 and (kspace or image.shape[1] in (1, 3))
-        y = image.detach()
+        y = image.detach().resolve_conj().resolve_neg()
         if y.layout != torch.strided or y.is_meta:
             _check.fail("image", f"dense and with values, {wanted}", image)
     else:
@@ -55,8 +55,7 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
     elif dtype not in (torch.complex64, torch.complex128):
         y = y.to(torch.complex64)
     if mask is not None:
-        measured = inverse.MRI(mask, y[0], centered=True) if kspace else inverse.Inpainting(mask)
-        measured.adjoint(y)  # checks the size of the mask
+        _check_size(mask, y, kspace)
         if not kspace and not mask.expand_as(y).flatten(2).any(2).all():
             raise ValueError(
                 "`mask` must be 1 somewhere in every image and channel, where something is known"
@@ -80,10 +79,23 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
     return y.contiguous(), back
 
 
+def _check_size(mask: Tensor, y: Tensor, kspace: bool) -> None:
+    """Raises unless the mask is of 0 and 1, and fits the image."""
+    (n, c, h, w), size = y.shape, (inverse.MRI if kspace else inverse.Inpainting)(mask).mask.shape
+    if kspace:
+        fits, expected = size in ((w,), (h, w), (n, 1, h, w)), f"[{w}], [{h}, {w}] or [{n}, 1, {h}, {w}]"
+    else:
+        sides = (1,) * (4 - len(size)) + tuple(size)
+        fits = sides[0] in (1, n) and sides[1] in (1, c) and sides[2:] == (h, w)
+        expected = f"[{h}, {w}], [{c}, {h}, {w}] or [{n}, {c}, {h}, {w}]"
+    if not fits:
+        _check.fail("mask", f"{expected}, as the image", mask)
+
+
 def tensor_of(name: str, given: Any, expected: str) -> Tensor:
     """A tensor from anything that holds numbers: arrays of any byte order and strides, lists, pictures of PIL."""
     if isinstance(given, Tensor):
-        return _check.dense(name, given, expected)
+        return _check.dense(name, given, expected).resolve_conj()
     if isinstance(given, np.ma.MaskedArray):
         _check.fail_type(name, f"{expected}, without a mask of its own", given)
     try:

@@ -215,7 +215,8 @@ class Prepared:
             _check.fail("link", "'identity' or 'logistic'", link)
         if not self.model.complex_images:
             return ops.rim_input(eta, self.gradient(psi(eta, link)), link=link)
-        gradient = torch.view_as_real(self.gradient(_to_complex(psi(eta, link)))).permute(0, 3, 1, 2)
+        found = self.gradient(_to_complex(psi(eta, link))).resolve_conj()
+        gradient = torch.view_as_real(found).permute(0, 3, 1, 2)
         return ops.rim_input(eta, gradient, link=link)
 
 

@@ -298,7 +298,7 @@ class RIM(nn.Module, metaclass=Placed):
         name = "initial" if initial is not None else "physics.adjoint(y)"
         x = self._images(name, physics.adjoint(y) if initial is None else initial)
         complex_ = x.is_complex()
-        eta = torch.view_as_real(x).permute(0, 3, 1, 2) if complex_ else x
+        eta = torch.view_as_real(x.resolve_conj()).permute(0, 3, 1, 2) if complex_ else x
         if self.link == "logistic":
             eta = torch.logit(eta, 0.01)
         sigma = sigma_of(physics, x) if self.network == "unet" else None
