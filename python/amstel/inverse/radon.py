@@ -50,6 +50,7 @@ class Radon(ForwardModel):
         (torch.Size([1, 1, 60, 58]), 32.0)
     """
 
+    exact = ("angles",)
     angles: Tensor
 
     def __init__(
@@ -78,7 +79,7 @@ class Radon(ForwardModel):
             if detectors is None
             else _check.integer("detectors", detectors, 1)
         )
-        # In double precision, whatever dtype the model is sent to: half of a pixel more is another ray.
+        # Half of a pixel more is another ray.
         self.register_buffer("angles", angles.detach().double(), persistent=False)
         radians = torch.deg2rad(self.angles)
         steep = radians.cos().abs() >= radians.sin().abs() - 1e-12
