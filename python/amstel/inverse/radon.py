@@ -65,7 +65,8 @@ class Radon(ForwardModel):
         expected = "degrees, finite numbers [A]"
         if not isinstance(angles, Tensor):
             try:
-                angles = torch.tensor([float(_check.number("angles", a, expected)) for a in angles]).double()
+                given = [float(_check.number("angles", a, expected)) for a in angles]
+                angles = torch.tensor(given, dtype=torch.float64)
             except TypeError:
                 _check.fail_type("angles", expected, angles)
         _check.dense("angles", angles, expected)
