@@ -86,6 +86,24 @@ def test_more_steps_than_trained_are_refused():
         amstel.restore(np.random.default_rng(0).random((32, 32)), sigma=0.1, steps=10, model=model)
 
 
+def test_weights_of_another_task_are_refused():
+    """A network for super-resolution denoised, as it has one channel too; and where there was nothing to do, any number of
+    steps was taken."""
+    y, k = np.full((32, 32), 0.5), np.ones((1, 32, 32), np.complex64)
+    for task, model, options in (
+        ("denoise", "sr", {}),
+        ("inpaint", RIM.pretrained("sr"), {"mask": np.ones((32, 32))}),
+        ("sr", "gray", {}),
+        ("mri", "sr", {"mask": np.ones(32)}),
+    ):
+        with pytest.raises(
+            ValueError, match=f"`model` must be a network .*{task}|`model` must be a network of"
+        ):
+            amstel.restore(k if task == "mri" else y, task, model=model, **options)
+    with pytest.raises(ValueError, match="`steps` must be at most 4"):
+        amstel.restore(y, steps=10)
+
+
 def test_blend():
     """To the image as sigma goes to 0; no more than the noise; all of the network's work where it is right."""
     g = torch.Generator().manual_seed(0)

@@ -30,7 +30,7 @@ Task = Annotated[
 ]
 
 
-@command(app, "predict", said={"output": "-o"})
+@command(app, "predict", said={"output": "-o", "model": "--weights"})
 def predict(
     input: Annotated[
         Path,
@@ -77,7 +77,7 @@ def predict(
             "--mask",
             metavar="FILE",
             parser=values.file_there,
-            help="inpaint: white where pixels are known; mri: .npy of 0 and 1 [default: from INPUT]",
+            help="inpaint: white where pixels are known, or .npy; mri: .npy of 0 and 1 [default: from INPUT]",
         ),
     ] = None,
     sensitivities: Annotated[
@@ -147,6 +147,10 @@ def predict(
         written = list(targets)
         if input.is_dir():
             folder_of(targets[0])
+            if set(map(Path.resolve, targets)) & set(map(Path.resolve, sources)):
+                raise ValueError(
+                    f"-o must be another folder than the input, got {targets[0].parent} for both"
+                )
     for path in written:
         values.file_to_write(str(path))
     given = [input, mask, sigma, sensitivities, weights, None if kernel is None else Path(kernel)]
@@ -215,7 +219,7 @@ def _said(record: dict[str, Any]) -> str:
     return line
 
 
-command(app, "evaluate", "eval")(evaluate)
+command(app, "evaluate", "eval", said={"model": "--weights"})(evaluate)
 
 
 @command(

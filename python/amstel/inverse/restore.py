@@ -28,6 +28,15 @@ from amstel.nn.rim import RIM
 TASKS = ("denoise", "inpaint", "deblur", "sr", "mri")
 #: Names of `RIM.pretrained`.
 SHIPPED = ("gray", "gray_conv", "color", "sr", "mri", "complex")
+#: What networks of one task can do; a denoiser of gray images does for the parts of complex ones.
+_DENOISERS = ("gray", "color", "3task")
+_FOR = {
+    "denoise": _DENOISERS,
+    "inpaint": _DENOISERS,
+    "deblur": _DENOISERS,
+    "sr": ("sr", "3task"),
+    "mri": ("mri", "complex", "gray", "3task"),
+}
 #: Estimated noise up to the first is left alone, as it may be texture; from the second on it is all taken off.
 DOUBT = (3 / 255, 5 / 255)
 #: The weights are trained for 2 to 4 times; far above that there is nothing but a large image.
@@ -167,6 +176,14 @@ def restore(
     if model.channels not in channels:
         wanted = " or ".join(map(str, channels))
         raise ValueError(f"`model` must be a network of {wanted} channels, got one of {model.channels}")
+    trained = getattr(model, "trained_task", None)
+    if trained is not None and trained not in _FOR[task]:
+        raise ValueError(
+            f"`model` must be a network for the task {task} ({', '.join(_FOR[task])}), got one for {trained}"
+        )
+    most = getattr(model, "trained_steps", None)
+    if steps is not None and most is not None and steps > most:
+        _check.fail("steps", f"at most {most}, as these weights were trained; more steps diverge", steps)
     # Of a denoiser that is called often one step is enough.
     once = steps is None and getattr(model, "network", None) == "unet"
     often = partial(tiled, partial(model, steps=1 if once else steps), tile=tile)

@@ -44,7 +44,8 @@ def find(path: str | os.PathLike) -> list[Path]:
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    named = (p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    found = sorted(p for p in named if not p.is_dir())
     if not found:
         raise ValueError(f"{path} must hold at least one image ({', '.join(SUFFIXES)}), got none")
     return found
