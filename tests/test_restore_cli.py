@@ -422,6 +422,11 @@ def test_evaluation_of_own_pairs(capsys, root, weights, tmp_path):
     assert row["before"]["psnr"] == pytest.approx(expected)
     status, out, _ = _run(capsys, *pair)
     assert status == 0 and "sigma estimated" in out
+    # Of one file the partner is the one of its name, not the first.
+    one = ["evaluate", "--data", tmp_path / "noisy/1.tif", "--clean", tmp_path / "clean", *weights]
+    assert _run(capsys, *one, "--json", record, "--force")[0] == 0
+    row = json.loads(record.read_text())["rows"][0]
+    assert row["before"]["psnr"] == pytest.approx(evaluation.psnr(*other))
     (tmp_path / "clean" / "1.png").unlink()
     status, _, err = _run(capsys, *pair)
     assert status == 2 and "must hold an image for each of" in err
@@ -544,6 +549,25 @@ def test_training_is_resumed(capsys, root, tmp_path, task):
     status, said, err = _run(capsys, *arguments, "--resume", "--iterations", 50)
     assert status == 2 and said == "" and "--iterations must be at least 60, which the run has done" in err
     assert checkpoint.read_bytes() == before
+    status, said, err = _run(capsys, *arguments, "--resume")
+    assert status == 0 and "nothing to do: the run was complete" in said and "wrote" not in said
+
+
+def test_a_training_that_diverges_keeps_the_last_checkpoint(capsys, root, tmp_path):
+    """It wrote weights of NaN over it, and a network of those wrote black pictures."""
+    arguments = ["train", root / "gray", "--out", tmp_path, *SMALL[:-1]]
+    assert _run(capsys, *arguments, 0.01, "--iterations", 1)[0] == 0
+    checkpoint = tmp_path / "checkpoint.pt"
+    before = checkpoint.read_bytes()
+    status, _, err = _run(capsys, *arguments, 1e30, "--iterations", 50, "--force")
+    assert status == 2 and "training diverged" in err and "--learning-rate must be smaller" in err
+    assert checkpoint.read_bytes() == before
+    state = torch.load(checkpoint, weights_only=True)
+    state["model"] = {name: value * float("nan") for name, value in state["model"].items()}
+    torch.save(state, checkpoint)
+    out = tmp_path / "out.png"
+    status, _, err = _run(capsys, root / "gray" / "0.png", "--weights", checkpoint, "--sigma", 20, "-o", out)
+    assert status == 2 and "--weights must have weights that give finite images" in err and not out.exists()
 
 
 def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, monkeypatch):

@@ -199,6 +199,8 @@ def restore(
         x = inpaint(often, y, mask, noise, progress)
     else:
         x = _denoise(partial(model, steps=steps), partial(tiled, tile=tile), y, noise, automatic, progress)
+    if not bool(x.isfinite().all()):
+        raise ValueError("`model` must have weights that give finite images, got NaN or infinity")
     if not return_sigma:
         return back(x)
     array = isinstance(image, np.ndarray)
