@@ -87,6 +87,9 @@ def test_tiff_of_every_layout(tmp_path, data, planar, order):
     )
     found = files.read(tmp_path / "a.tif")
     np.testing.assert_array_equal(found.pixels, data.astype(np.float32) / np.iinfo(data.dtype).max)
+    # OpenCV packs with LZW, which tifffile alone does not read.
+    cv2.imwrite(str(tmp_path / "lzw.tif"), data[..., ::-1] if rgb else data)
+    np.testing.assert_array_equal(files.read(tmp_path / "lzw.tif").pixels, found.pixels)
 
 
 @pytest.mark.parametrize("data", [GRAY8, GRAY16], ids=["8", "16"])
