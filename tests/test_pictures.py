@@ -12,7 +12,7 @@ from amstel.media.pictures import upright
 
 Image = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")
-pytest.importorskip("cv2")
+cv2 = pytest.importorskip("cv2")
 
 RNG = np.random.default_rng(0)
 GRAY8, RGB8 = (RNG.integers(0, 256, s, dtype=np.uint8) for s in ((6, 9), (6, 9, 3)))
@@ -155,7 +155,6 @@ def test_depths_that_libraries_cut(tmp_path):
     (tmp_path / "cut.ppm").write_bytes(b"P6\n9 6\n65535\n" + bytes(20))
     with pytest.raises(OSError, match=r"cut\.ppm"):
         files.read(tmp_path / "cut.ppm")
-    cv2 = pytest.importorskip("cv2")
     large = np.kron(RGB16, np.ones((16, 16, 1), np.uint16))
     cv2.imwrite(
         str(tmp_path / "a.jp2"), large[..., ::-1], [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
