@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amstel import _check
 from amstel._check import describe
 from amstel.media import _arguments
 from amstel.media.decode import Video
@@ -167,7 +168,8 @@ def read(path: str | os.PathLike, *, strip: bool | None = None, fps: float | Non
     Example:
         >>> frames = amstel.video.read("clip.avi")                             # doctest: +SKIP
     """
-    frames = _of(Path(path), strip)
+    strip = None if strip is None else _check.flag("strip", strip)
+    frames = _of(_arguments.path("path", path), strip)
     if fps is None:
         return _together(frames, list(frames))
     return _together(frames, list(_resampled(frames._path, frames, _arguments.number("fps", fps))))
@@ -175,7 +177,7 @@ def read(path: str | os.PathLike, *, strip: bool | None = None, fps: float | Non
 
 def read_with_times(path: str | os.PathLike) -> tuple[Tensor, list[float] | None]:
     """All frames as `read` gives them, and when each is shown, in seconds from the first; None where it is not said."""
-    frames = _of(Path(path), None)
+    frames = _of(_arguments.path("path", path), None)
     found, times = [], []
     for frame in frames:
         found.append(frame)

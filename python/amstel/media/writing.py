@@ -42,7 +42,7 @@ def write(path: str | os.PathLike, frames: Tensor, fps: float = 12, *, inputs: I
     Example:
         >>> path = amstel.video.write("noise.gif", torch.randint(256, (8, 64, 64, 3)).byte())
     """
-    path = Path(path)
+    path = _arguments.path("path", path)
     _arguments.frames(frames)
     fps = _arguments.number("fps", fps)
     ending = path.suffix.lower()
@@ -86,7 +86,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: str | os.PathLike, rate: float = 12.0, *, inputs: Iterable[Any] = ()):
-        self.path, self.rate = Path(path), _arguments.number("rate", rate)
+        self.path, self.rate = _arguments.path("path", path), _arguments.number("rate", rate)
         self._inputs = tuple(inputs)
         if self.path.suffix.lower() not in (".gif", ".mp4"):
             raise ValueError(f"`path` must end in .gif or .mp4, got {describe(str(path))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +106,9 @@ def sources(
         output.mkdir(parents=True, exist_ok=True)
     made = []
     for path in found:
-        name = f"{path.resolve().stem}_sint.mp4"
+        # As it is called, not what a link points to; the dots of a folder's name begin no ending.
+        plain = Path(os.path.abspath(path))
+        name = f"{plain.name if plain.is_dir() else plain.stem}_sint.mp4"
         target = (output or Path(name)) if alone else (output or Path()) / name
         if len(boxes) > 1 and target.suffix.lower() == ".txt":
             raise ValueError(

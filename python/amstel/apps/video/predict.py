@@ -107,7 +107,8 @@ def targets(sources: Sequence[Path], output: Path | None, model: str) -> list[Pa
         if output.exists() and not output.is_dir():
             raise ValueError(f"`output` must be a folder for {len(sources)} videos, got the file {output}")
     paths = [Path(os.path.abspath(source)) for source in sources]  # a link keeps its own name
-    names = [path.stem for path in paths]
+    # The dots of a folder's name begin no ending.
+    names = [path.name if path.is_dir() else path.stem for path in paths]
     for longer in (
         lambda p: p.name.replace(".", "_"),
         lambda p: f"{p.parent.name}_{p.name.replace('.', '_')}",
