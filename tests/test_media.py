@@ -290,6 +290,20 @@ def test_a_frame_that_lasts_a_minute_is_one_frame(tmp_path):
     assert len(seen) == 61 and not torch.equal(seen[0], seen[1]) and torch.equal(seen[1], seen[60])
 
 
+def test_a_long_gif_is_not_kept_in_memory(tmp_path):
+    frames = [scene(step=t) for t in range(9)]
+    for kept in (0, 2**20):
+        with gif.Writer(tmp_path / "a.gif", kept) as writer:
+            for t, frame in enumerate(frames):
+                writer.add(frame, t / 8)
+                assert len(writer._waiting) == (1 if kept == 0 else t + 1)
+            writer.finish(9 / 8)
+        found = Frames(tmp_path / "a.gif")
+        assert [(found.time, frame.shape) for frame in found] == [
+            (pytest.approx(t / 8, abs=0.006), frames[0].shape) for t in range(9)
+        ]
+
+
 def test_gif_delays_do_not_drift():
     for fps in (12, 24, 29.97, 7, 33):
         times = [k / fps for k in range(301)]

@@ -71,8 +71,8 @@ def _write_strip(path: Path, frames: Tensor, array: np.ndarray, inputs: Iterable
 class VideoWriter:
     """Writes an MP4 picture by picture, or a GIF, as `amstel.video.write` does with all of them at hand.
 
-    Use it in a `with`, which finishes the file: until then, and after an error, what was at `path` is as it was. A GIF
-    is kept in memory until then.
+    Use it in a `with`, which finishes the file: until then, and after an error, what was at `path` is as it was. The
+    first 512 MB of frames of a GIF are kept in memory, for its palette.
 
     Args:
         path: file to write, ending in .mp4 or .gif.
@@ -135,10 +135,9 @@ class VideoWriter:
 
     @contextmanager
     def _keeping(self) -> Iterator[Any]:
-        with _files.replacing(self.path, self._inputs) as temporary:
-            kept: list[np.ndarray] = []
-            yield lambda picture: kept.append(picture.copy())
-            gif.write(temporary, kept, gif.delays(self._ends()))
+        with _files.replacing(self.path, self._inputs) as temporary, gif.Writer(temporary) as writer:
+            yield lambda picture: writer.add(picture, self._times[-1])
+            writer.finish(self._ends()[-1])
 
     @contextmanager
     def _encoding(self) -> Iterator[Any]:

@@ -244,7 +244,9 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
                 rate = (camera.rate if camera else frames.rate) or RATE
                 with VideoWriter(temporary, rate / source.range.every) as writer:
                     for frame in looked_at():
-                        writer.write(_drawn(frame, source, tracks, numbers[-1]), times[-1])
+                        begin, now = times[0], times[-1]
+                        shown = None if now is None or begin is None else now - begin
+                        writer.write(_drawn(frame, source, tracks, numbers[-1]), shown)
     except (Exception, KeyboardInterrupt) as error:
         done = min(len(one.boxes) for one in tracks)
         if done > 1:
