@@ -55,7 +55,9 @@ class Writer:
 
     def __init__(self, path: Path, kept: int = KEPT):
         self._path, self._room = path, kept
-        self._image, self._plugin = (need(f"PIL.{name}", extra="video") for name in ("Image", "GifImagePlugin"))
+        self._image, self._plugin = (
+            need(f"PIL.{name}", extra="video") for name in ("Image", "GifImagePlugin")
+        )
         self._waiting: list[tuple[np.ndarray, float]] = []
         self._file: Any = None
         self._before: np.ndarray | None = None
