@@ -102,7 +102,7 @@ class Writer:
             )
         self._palette = _palette(frames)
         self._colors = bytes(self._palette.getpalette())[:768].ljust(768, b"\0")
-        self._file = open(self._path, "wb")  # noqa: SIM115
+        self._file = open(self._path, "wb")
         self._file.write(b"GIF89a" + struct.pack("<HHBBB", width, height, 0xF7, 0, 0) + self._colors)
         self._file.write(b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0")  # again and again
 
