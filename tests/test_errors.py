@@ -4,7 +4,10 @@ The rules are at the top of amstel/_check.py. A row of the table: what is called
 each argument what must not be taken, by class.
 """
 
+import functools
 import math
+import os
+from pathlib import Path
 
 import networkx
 import numpy as np
@@ -12,7 +15,7 @@ import pytest
 import torch
 
 import amstel
-from amstel import inverse, nn, ops
+from amstel import inverse, nn, ops, tracking, video
 from amstel.interop import dgl, pyg
 from amstel.ops.conv_gru import conv_gru_pointwise
 
@@ -41,6 +44,8 @@ def tensor(*wrong, none=False):
 
 
 BOX = torch.tensor([[0.0, 0, 0, 3, 3]])
+PICTURE = Path(__file__).parent.parent / "docs" / "picture.png"
+NOWHERE = Path(__file__).parent  # nothing is written
 VEC, MAP, SEQ = T(3), T(1, 2, 5, 5), T(2, 1, 2, 5, 5)
 TABLE = [
     ("Graph.from_edge_index", amstel.Graph.from_edge_index, {"edge_index": INDEX, "num_nodes": 3, "edge_weight": VEC}, {
@@ -196,9 +201,65 @@ TABLE = [
     }),
 ]  # fmt: skip
 
+FRAMES = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
+MAPS, BOXES = T(2, 7, 7), T(2, 4)
+LOOSE = {TypeError: [True, 1.5, "3"], ValueError: [0, -1]}
+# Of the applications' side of the library, where not every tensor may be sparse or on another device.
+MORE = [
+    ("ops.roi_align", ops.roi_align, {"input": MAP, "boxes": BOX, "output_size": 2, "spatial_scale": 1.0, "sampling_ratio": 2, "aligned": False}, {
+        "input": tensor(VEC, MAP.long()), "boxes": {TypeError: [None, 3.0], ValueError: [T(2, 3), BOX * math.nan]}, "output_size": SIZE, "spatial_scale": POSITIVE,
+        "sampling_ratio": {ValueError: [-2, 10**6]}, "aligned": SWITCH,
+    }),
+    ("ops.ps_roi_pool", ops.ps_roi_pool, {"input": T(1, 4, 5, 5), "boxes": BOX, "output_size": 2, "spatial_scale": 1.0}, {"input": tensor(VEC, T(1, 3, 5, 5)), "output_size": SIZE, "spatial_scale": POSITIVE}),
+    ("RoIAlign", nn.RoIAlign, {"output_size": 2, "spatial_scale": 1.0, "sampling_ratio": 2, "aligned": False}, {"output_size": SIZE, "spatial_scale": POSITIVE, "sampling_ratio": {ValueError: [-2]}, "aligned": SWITCH}),
+    ("MultiScaleRoIAlign", nn.MultiScaleRoIAlign, {"featmap_names": ["0"], "output_size": 2, "sampling_ratio": 2, "canonical_scale": 224, "canonical_level": 4}, {
+        "featmap_names": {ValueError: ["0", []]}, "output_size": SIZE, "canonical_scale": POSITIVE, "canonical_level": FINITE,
+    }),
+    ("VideoLSTM", nn.VideoLSTM, {"in_channels": 2, "hidden_channels": 2, "num_classes": 2, "flow_channels": 2, "dropout": 0.5, "head_channels": 2, "batch_first": False, "initial_state": "first"}, {
+        "in_channels": COUNT, "hidden_channels": COUNT, "num_classes": COUNT, "flow_channels": LOOSE, "dropout": RATE, "head_channels": COUNT, "batch_first": SWITCH, "initial_state": CHOICE,
+    }),
+    ("ConvLSTM options", nn.ConvLSTM, {"in_channels": 3, "hidden_channels": 2, "stride": 1, "padding_mode": "zeros", "layer_norm": False, "recurrent_dropout": 0.0, "zoneout": 0.0, "residual": False, "forget_bias": 1.0, "stateful": False, "return_all_layers": False}, {
+        "stride": {TypeError: [True, 1.5], ValueError: [0]}, "padding_mode": CHOICE, "layer_norm": SWITCH, "recurrent_dropout": RATE, "zoneout": RATE, "residual": SWITCH, "forget_bias": FINITE, "stateful": SWITCH, "return_all_layers": SWITCH,
+    }),
+    ("ConvLSTM3d", nn.ConvLSTM3d, {"in_channels": 3, "hidden_channels": 2, "num_layers": 1}, {"in_channels": COUNT, "hidden_channels": {**COUNT, TypeError: [True, 1.5, "3"]}}),
+    ("ConvGRU", nn.ConvGRU, {"in_channels": 3, "hidden_channels": 2, "num_layers": 1, "batch_first": False}, {"in_channels": COUNT, "num_layers": LOOSE, "batch_first": SWITCH}),
+    ("PredRNNCell", nn.PredRNNCell, {"in_channels": 3, "hidden_channels": 2}, {"in_channels": COUNT, "hidden_channels": COUNT}),
+    ("ConvLSTMForecaster", nn.ConvLSTMForecaster, {"in_channels": 1, "hidden_channels": 2, "patch": 4}, {"in_channels": COUNT, "patch": COUNT}),
+    ("SmallBackbone", nn.SmallBackbone, {"in_channels": 3, "channels": (4, 8)}, {"in_channels": COUNT, "channels": {TypeError: [(True, 4), (4, 1.5)], ValueError: [(), 4, "48", (0, 4)]}}),
+    ("video.segments", video.segments, {"num_frames": 9, "length": 4, "count": 2}, {"num_frames": COUNT, "length": COUNT, "count": COUNT}),
+    ("video.localize", video.localize, {"attention": MAPS, "frame_size": (14, 14), "span": 3, "sigma": 0.0, "threshold": 0.5}, {
+        "attention": tensor(VEC, MAPS.long(), MAPS[:0], -MAPS, MAPS * math.nan), "frame_size": {TypeError: [(True, 14), (14, 1.5)], ValueError: [14, (0, 14), "ab"]}, "span": COUNT,
+        "sigma": {TypeError: ["x", True], ValueError: [-1.0, math.nan]}, "threshold": {TypeError: ["x", True], ValueError: [-1.0]},
+    }),
+    ("video.localize_actors", video.localize_actors, {"attention": MAPS, "frame_size": (14, 14), "most": 2, "gap": 2, "weakest": 0.1}, {"most": COUNT, "gap": NATURAL, "weakest": {TypeError: ["x", True], ValueError: [-1.0, 1.5]}}),
+    ("video.annotate", video.annotate, {"frames": FRAMES, "attention": MAPS, "boxes": BOXES, "truth": None, "caption": None, "scale": 1}, {
+        "frames": tensor(FRAMES[0], FRAMES.float(), FRAMES[:0]), "attention": tensor(MAPS[:1], MAPS.long(), MAPS * math.nan, none=True), "boxes": tensor(BOXES[:1], BOXES.long(), none=True), "caption": {ValueError: [["one"]]}, "scale": {TypeError: [True, 1.5, "3"], ValueError: [0]},
+    }),
+    ("video.flow_image", video.flow_image, {"flow": T(1, 2, 3, 3), "bound": 20.0}, {"flow": tensor(VEC, T(1, 2, 3, 3).long(), T(1, 2, 3, 3) * math.nan), "bound": POSITIVE}),
+    ("video.read", video.read, {"path": PICTURE, "strip": None, "fps": None}, {"path": {TypeError: [None, 3, b"x"]}, "strip": {TypeError: [1, "yes"]}, "fps": {TypeError: [True, "x"], ValueError: [0, -1.0, math.nan]}}),
+    ("generate_moving_shapes", amstel.data.generate_moving_shapes, {"count": 1, "frames": 2, "size": 16, "seed": 0}, {"count": NATURAL, "frames": COUNT, "size": LOOSE, "seed": NATURAL}),
+    ("generate_bouncing_digits", amstel.data.generate_bouncing_digits, {"count": 1, "frames": 2, "size": 32, "digits": 1}, {"count": NATURAL, "frames": COUNT, "size": LOOSE, "digits": COUNT}),
+    ("tracking.generate_sequence", tracking.generate_sequence, {"frames": 2, "height": 40, "width": 40, "target": 8, "seed": 0}, {"frames": COUNT, "height": COUNT, "width": COUNT, "target": COUNT, "seed": {TypeError: [True, 1.5, "3"]}}),
+    ("tracking.evaluate", tracking.evaluate, {"boxes": BOXES, "ground_truth": BOXES, "protocol": "otb", "skip_missing": False}, {
+        "boxes": {TypeError: [None, 3.0, "x"], ValueError: [BOXES[:1], VEC, BOXES > 0, BOXES.to(C64), [[1, 2, 3, 4], None], [[1, 2, 3, 4], [1, 2, 3]], [["1", "2", "3", "4"]] * 2, BOXES * math.inf]},
+        "ground_truth": {TypeError: [None, 3.0, "x"], ValueError: [VEC, BOXES > 0]}, "protocol": {ValueError: ["vot", 3, None, ["otb"]]}, "skip_missing": SWITCH,
+    }),
+    ("tracking.evaluate_dataset", functools.partial(tracking.evaluate_dataset, track=None, sequences=[], out=NOWHERE), {}, {
+        "jobs": COUNT, "resume": SWITCH, "origin": {TypeError: [True, 1.0, "1", None], ValueError: [2, -1]}, "skip_missing": {TypeError: [1, "yes"]}, "protocol": {ValueError: ["vot", None]},
+    }),
+    ("tracking.write_boxes", tracking.write_boxes, {"file": os.devnull, "boxes": BOXES, "origin": 0}, {"boxes": {TypeError: [None, "x"], ValueError: [VEC]}, "origin": {TypeError: [True, 1.0, "1", np.bool_(True)], ValueError: [2, -1]}}),
+    ("tracking.Settings", tracking.Settings, {"radius": 0.1, "scales": (1.0,), "redetect": True, "threads": 1, "margin": 24}, {
+        "radius": {ValueError: [True, "x", -1.0, math.nan]}, "scales": {TypeError: [1.0, "abc", (True,)], ValueError: [(), (0.0,), (math.inf,)]}, "redetect": SWITCH, "threads": {ValueError: [True, 1.5, 0]}, "margin": {ValueError: [True, "x", -1]},
+    }),
+    ("tracking.SINTTracker", functools.partial(tracking.SINTTracker, nn.SINT()), {"plus": False, "redetect": None, "settings": None, "preset": None}, {
+        "plus": SWITCH, "redetect": {TypeError: [1, "no"]}, "settings": {TypeError: [{"radius": 0.1}, 3]}, "preset": {ValueError: ["best", 3]},
+    }),
+    ("tracking.SINTTracker model", tracking.SINTTracker, {"model": nn.SINT()}, {"model": {TypeError: ["light", 3]}}),
+]  # fmt: skip
+
 
 def cases():
-    for name, function, good, bad in TABLE:
+    for name, function, good, bad in TABLE + MORE:
         for argument, classes in bad.items():
             for error, values in classes.items():
                 for k, value in enumerate(values):
@@ -215,7 +276,7 @@ def cases():
 CASES = list(cases())
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row[0])
+@pytest.mark.parametrize("row", [row for row in TABLE + MORE if row[2]], ids=lambda row: row[0])
 def test_the_good_arguments_are_taken(row):
     row[1](**row[2])
 
@@ -281,6 +342,13 @@ NUMBERS = [
     lambda: nn.RoIPool(np.int64(3), np.float32(0.5)),
     lambda: nn.RIM(np.int64(1), np.int64(4), np.int64(2), network="conv"),
     lambda: nn.MarginContrastiveLoss(np.float32(1)),
+    lambda: ops.roi_align(MAP, BOX, np.int64(2), np.float32(0.5), np.int64(2), np.bool_(True)),
+    lambda: nn.SmallBackbone(3, np.array([4, 8])),
+    lambda: tracking.Settings(radius=np.float32(0.1), scales=np.array([1.0, 1.2]), redetect=np.bool_(True)),
+    lambda: tracking.write_boxes(os.devnull, BOXES, np.int64(1)),
+    lambda: tracking.generate_sequence(np.int64(2), np.int32(40), np.int64(40), np.uint8(8), np.int64(0)),
+    lambda: video.localize(MAPS, np.array([14, 14]), sigma=np.float32(0), span=np.int64(3)),
+    lambda: video.annotate(FRAMES, scale=np.int64(1)),
     lambda: pyg.GCNConv(np.int64(3), np.int64(2)),
     lambda: inverse.Denoising(np.float32(0.5)).forward(MAP),
     lambda: inverse.SuperResolution(np.int64(2), np.float32(0.5)).forward(T(1, 1, 4, 4)),

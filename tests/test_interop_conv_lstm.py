@@ -176,6 +176,17 @@ def test_ndrplz(kernel, num_layers, bias, batch_first):
     assert torch.equal(theirs(x)[0], expected)
 
 
+@pytest.mark.parametrize("kind", ["register_forward_pre_hook", "register_forward_hook"])
+def test_hooks_on_the_cells_of_ndrplz_run_in_every_step(kind):
+    from amstel.interop.ndrplz import ConvLSTM
+
+    model, calls = ConvLSTM(3, 4, (3, 3), 2, batch_first=True), []
+    expected = model(x := torch.randn(1, 5, 3, 6, 7))[0][0]
+    getattr(model.cell_list[0], kind)(lambda *_: calls.append(1))
+    torch.testing.assert_close(model(x)[0][0], expected)
+    assert len(calls) == 5
+
+
 def test_ndrplz_layers_of_different_widths_and_kernels():
     """The example of its README, hidden_dim=[64, 64, 128], and other kernels: at once, and layer by layer."""
     for hidden, kernels in (([64, 64, 128], [(3, 3)] * 3), ([4, 6], [(3, 3), (5, 1)])):

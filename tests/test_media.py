@@ -74,7 +74,27 @@ def test_sixteen_bits_are_scaled_and_not_cut(tmp_path):
     cv2 = pytest.importorskip("cv2")
     color = np.stack([values, values[::-1], values[:, ::-1]], -1)
     cv2.imwrite(str(tmp_path / "rgb.png"), color[..., ::-1])
-    assert (np.abs(images.read(tmp_path / "rgb.png") - color / 257) <= 1).all()
+    np.testing.assert_array_equal(images.read(tmp_path / "rgb.png"), np.rint(color / 257))
+    # Color as gray, in every layout of a TIFF (OpenCV packs it with LZW), and white where the file says that it is.
+    tifffile = pytest.importorskip("tifffile")
+    cv2.imwrite(str(tmp_path / "lzw.tif"), color[..., ::-1])
+    tifffile.imwrite(tmp_path / "pages.tif", np.stack([color, color]), photometric="rgb")
+    planes = np.moveaxis(color, -1, 0)
+    tifffile.imwrite(tmp_path / "planes.tif", planes, photometric="rgb", planarconfig="separate")
+    for name, many in (("lzw.tif", 1), ("pages.tif", 2), ("planes.tif", 1)):
+        np.testing.assert_array_equal(video.read(tmp_path / name)[many - 1], np.rint(color / 257))
+        assert len(video.read(tmp_path / name)) == many
+    tifffile.imwrite(tmp_path / "white.tif", values, photometric="miniswhite")
+    np.testing.assert_array_equal(
+        images.read(tmp_path / "white.tif")[..., 1], np.rint((65535 - values) / 257)
+    )
+    tifffile.imwrite(tmp_path / "sign.tif", (values >> 9).astype(np.int8))
+    with pytest.raises(ValueError, match=r"sign\.tif .* 8 bits with a sign"):
+        images.read(tmp_path / "sign.tif")
+    # One gray value of a PNG may be transparent, and that lies on black.
+    clear = tmp_path / "clear.png"
+    Image.fromarray(values).save(clear, transparency=65535)
+    assert images.read(clear)[-1, -1, 0] == 0 and images.read(clear)[-1, -2, 0] == 255
 
 
 def test_floating_point_is_between_black_and_white_or_refused(tmp_path):
@@ -268,6 +288,20 @@ def test_a_frame_that_lasts_a_minute_is_one_frame(tmp_path):
     # Looked at by time, as often as it is asked for.
     seen = video.read(tmp_path / "a.gif", fps=1)
     assert len(seen) == 61 and not torch.equal(seen[0], seen[1]) and torch.equal(seen[1], seen[60])
+
+
+def test_a_long_gif_is_not_kept_in_memory(tmp_path):
+    frames = [scene(step=t) for t in range(9)]
+    for kept in (0, 2**20):
+        with gif.Writer(tmp_path / "a.gif", kept) as writer:
+            for t, frame in enumerate(frames):
+                writer.add(frame, t / 8)
+                assert len(writer._waiting) == (1 if kept == 0 else t + 1)
+            writer.finish(9 / 8)
+        found = Frames(tmp_path / "a.gif")
+        assert [(found.time, frame.shape) for frame in found] == [
+            (pytest.approx(t / 8, abs=0.006), frames[0].shape) for t in range(9)
+        ]
 
 
 def test_gif_delays_do_not_drift():

@@ -12,7 +12,7 @@ from amstel.media.pictures import upright
 
 Image = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")
-pytest.importorskip("cv2")
+cv2 = pytest.importorskip("cv2")
 
 RNG = np.random.default_rng(0)
 GRAY8, RGB8 = (RNG.integers(0, 256, s, dtype=np.uint8) for s in ((6, 9), (6, 9, 3)))
@@ -87,6 +87,9 @@ def test_tiff_of_every_layout(tmp_path, data, planar, order):
     )
     found = files.read(tmp_path / "a.tif")
     np.testing.assert_array_equal(found.pixels, data.astype(np.float32) / np.iinfo(data.dtype).max)
+    # OpenCV packs with LZW, which tifffile alone does not read.
+    cv2.imwrite(str(tmp_path / "lzw.tif"), data[..., ::-1] if rgb else data)
+    np.testing.assert_array_equal(files.read(tmp_path / "lzw.tif").pixels, found.pixels)
 
 
 @pytest.mark.parametrize("data", [GRAY8, GRAY16], ids=["8", "16"])
@@ -160,7 +163,6 @@ def test_depths_that_libraries_cut(tmp_path):
         with pytest.raises(OSError, match=r"cut\.ppm"):
             files.read(tmp_path / "cut.ppm")
     cv2 = pytest.importorskip("cv2")
-    large = np.kron(RGB16, np.ones((16, 16, 1), np.uint16))
     cv2.imwrite(
         str(tmp_path / "a.jp2"), large[..., ::-1], [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
     )  # without loss

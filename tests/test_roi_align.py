@@ -274,6 +274,15 @@ def test_a_detector_of_torchvision_finds_the_same_boxes():
     with pytest.raises(ValueError, match="`model` must hold"):
         replace_(model)
 
+    class Doubled(torchvision.ops.RoIAlign):
+        def forward(self, input, rois):
+            return 2 * super().forward(input, rois)
+
+    # What pools in a way of its own is none of torchvision's.
+    both = torch.nn.ModuleList([Doubled(2, 1.0, 2), torchvision.ops.RoIAlign(2, 1.0, 2)])
+    assert replace_(both) == 1
+    assert type(both[0]) is Doubled and type(both[1]) is amstel.nn.RoIAlign
+
 
 def test_modules():
     g = torch.Generator().manual_seed(9)

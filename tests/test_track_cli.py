@@ -323,6 +323,11 @@ def test_one_of_several_targets_and_a_folder_of_results(capsys, root, tmp_path, 
         )
     assert _run(capsys, root / "One", "--end-frame", "1", "-o", "new/", "--quiet")[0] == 0
     assert Path("new/One_sint.mp4").stat().st_size
+    # Named as they are called: the dots of a folder, and a link.
+    Path("one.v1").symlink_to(root / "One")
+    Path("one.v2").symlink_to(root / "One")
+    assert _run(capsys, "one.v1", "one.v2", "--end-frame", "1", "-o", "new/", "--quiet")[0] == 0
+    assert {"one.v1_sint.mp4", "one.v2_sint.mp4"} < {file.name for file in Path("new").iterdir()}
 
 
 def test_no_output_costs_data_or_another_output(capsys, root, tmp_path, monkeypatch):

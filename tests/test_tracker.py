@@ -374,6 +374,17 @@ def test_networks_of_every_precision(dtype):
     )
 
 
+def test_a_network_that_is_trained_meanwhile_is_used_and_not_changed():
+    from amstel import nn
+
+    tracker, (images, truth) = SINTTracker(nn.SINT.pretrained()), sequence(frames=3)
+    expected = tracker.track(images, truth[0])
+    before = {name: value.clone() for name, value in tracker.model.state_dict().items()}
+    tracker.model.train()
+    np.testing.assert_array_equal(tracker.track(images, truth[0]), expected)
+    assert all(torch.equal(value, before[name]) for name, value in tracker.model.state_dict().items())
+
+
 def test_the_first_box_in_any_form():
     images, truth = sequence(frames=2)
     plain = [int(side) for side in truth[0]]
@@ -745,7 +756,6 @@ def test_a_preset_is_known_and_alone():
         {"longest_side": 40},
         {"refine": -1},
         {"refine": True},
-        {"redetect": 1},
         {"search_gap": 0},
     ):
         with pytest.raises(ValueError, match=f"`{next(iter(options))}`"):

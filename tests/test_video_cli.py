@@ -140,6 +140,29 @@ def test_predict_writes_a_picture(capsys, root, checkpoint, tmp_path, ending):
     assert len(frames) == 5 and min(frames.shape[1:3]) >= 256
 
 
+def test_a_video_is_read_frame_by_frame_and_found_as_one_at_hand(checkpoint, tmp_path, monkeypatch):
+    """No array of all frames at their own size, so that memory does not grow with the length of a video."""
+    from amstel.apps.video.network import load
+    from amstel.media import reading
+
+    net = load(checkpoint)
+    frames = generate_moving_shapes(1, frames=7, size=48)[0].frames
+    source = video.write(tmp_path / "in.gif", frames, fps=10)
+    frames = video.read(source)
+    expected = video_predict.predict(net, frames, times=[k / 10 for k in range(7)])
+    monkeypatch.setattr(reading, "_together", None)
+    (done,) = video_predict.files(net, [source], [tmp_path / "out.mp4"])
+    assert done.value["boxes"] == expected.boxes.tolist()
+    assert list(done.value["probabilities"].values()) == sorted(expected.probabilities.tolist(), reverse=True)
+    monkeypatch.undo()
+    assert len(video.read(tmp_path / "out.mp4")) == 7
+    (tmp_path / "mixed").mkdir()
+    for k, side in enumerate((48, 48, 40)):
+        video.write(tmp_path / "mixed" / f"{k}.png", frames[:1, :side, :side])
+    with pytest.raises(ValueError, match=r"2\.png must be 48x48 as the first frame of its folder, got 40x40"):
+        video_predict.files(net, [tmp_path / "mixed"], [tmp_path / "out.mp4"])
+
+
 def test_predict_writes_beside_where_one_stands(capsys, root, checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     clip = next((root / "left").iterdir())

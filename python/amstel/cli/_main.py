@@ -13,6 +13,7 @@ import typer
 
 import amstel
 from amstel.cli import bench, demo, graphs, info, restore, track, video
+from amstel.cli import track_evaluate as _track_evaluate  # noqa: F401 (commands of the family track)
 from amstel.cli import video_evaluate as _evaluate  # noqa: F401 (commands of the family video)
 from amstel.cli import video_extract as _extract  # noqa: F401
 from amstel.cli import video_forecast as _forecast  # noqa: F401

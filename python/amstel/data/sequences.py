@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amstel import _check
 from amstel._check import fail, tensor
 from amstel.media import images
 from amstel.media.formats import IMAGES, natural, visible
@@ -56,10 +57,17 @@ def read_numbers(file: Path, columns: int) -> Tensor:
     return torch.tensor(read_rows(file, [columns]), dtype=torch.float64).reshape(-1, columns)
 
 
+def check_origin(origin: int) -> int:
+    """Of boxes in a file: 0 or 1."""
+    expected = "0 or 1, the number of the first pixel"
+    if (found := _check.integer("origin", origin, 0, expected)) > 1:
+        fail("origin", expected, origin)
+    return found
+
+
 def from_origin(boxes: Tensor, file: Path, origin: int) -> Tensor:
     """Boxes [T, 4] of a file whose first pixel has the number `origin`, 0-based; a hint where that seems to be 0 and not 1."""
-    if isinstance(origin, bool) or origin not in (0, 1):
-        fail("origin", "0 or 1, the number of the first pixel", origin)
+    origin = check_origin(origin)
     corners = boxes[(boxes[:, 2:] > 0).all(1)][:, :2]
     # One may leave the picture by a pixel; of the OTB's 100 sequences one has a single such number.
     if origin == 1 and (corners == 0).sum() > 1 and not (corners < 0).any():

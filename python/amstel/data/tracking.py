@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from amstel import _check
 from amstel._check import fail
 from amstel.data._folders import data_folder
 from amstel.data.sequences import (
@@ -73,6 +74,7 @@ class OTBSequence(TrackingSequence):
         folder = data_folder(folder, "", "OTBSequence")
         files = _targets(folder)
         several = sorted(number for number in files if number)
+        target = None if target is None else _check.integer("target", target)
         if target is None and len(files) != 1:
             if not files:
                 raise FileNotFoundError(f"{folder} must hold groundtruth_rect.txt with boxes in it, got none")
@@ -85,7 +87,7 @@ class OTBSequence(TrackingSequence):
             fail("target", f"one of {several}, the targets of {folder}", target)
         if target is None:
             (target,) = files
-        file, name = files[target], folder.resolve().name
+        file, name = files[target], Path(os.path.abspath(folder)).name
         images, boxes = images_of(folder / "img"), read_numbers(files[target], 4)
         part = _part(name, images, len(boxes))
         if part is not None:

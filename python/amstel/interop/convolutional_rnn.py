@@ -73,7 +73,7 @@ class _Convs(nn.Module):
         self.reset_parameters()
 
     def _each(self, name: str, value: Any) -> tuple[int, ...]:
-        values = (value,) * self._dims if isinstance(value, int) else value
+        values = value if isinstance(value, (tuple, list)) else (value,) * self._dims
         if not isinstance(values, (tuple, list)) or len(values) != self._dims:
             _check.fail(name, f"an integer or {self._dims} of them", value)
         return tuple(_check.integer(name, v, 1) for v in values)

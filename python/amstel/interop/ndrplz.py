@@ -74,7 +74,8 @@ class ConvLSTMCell(nn.Module):
     def _sequence(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """x [T, N, C_in, H, W] in one operation; step by step where the convolution has hooks that are to run."""
         conv = self.conv
-        if conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks or self._forward_hooks:
+        kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        if any(getattr(module, kind) for module in (conv, self) for kind in kinds):
             state = state or self.init_hidden(x.shape[1], tuple(x.shape[3:]))  # type: ignore[arg-type]
             outputs = []
             for frame in x:

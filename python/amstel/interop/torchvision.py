@@ -33,7 +33,8 @@ def convert(model: nn.Module) -> nn.Module:
     """Replace every ROI module of torchvision in a model, in place; returns the model, or what replaces it.
 
     `RoIPool`, `RoIAlign`, `PSRoIPool` and `MultiScaleRoIAlign`, so all of a Faster, Mask or Keypoint R-CNN; functions that
-    a model calls by their name (the loss of Mask R-CNN calls `roi_align`) stay torchvision's.
+    a model calls by their name (the loss of Mask R-CNN calls `roi_align`) stay torchvision's, and so do classes derived
+    from these with a `forward` of their own.
 
     Example:
         >>> import torchvision
@@ -74,6 +75,10 @@ def _ours(module: nn.Module) -> nn.Module | None:
     """What replaces a module of torchvision, if anything does."""
     from torchvision import ops
 
+    # A class of one's own that pools in another way stays.
+    kinds = (ops.RoIPool, ops.RoIAlign, ops.PSRoIPool, ops.MultiScaleRoIAlign)
+    if not any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds):
+        return None
     if isinstance(module, ops.RoIPool):
         return RoIPool(module.output_size, module.spatial_scale)
     if isinstance(module, ops.RoIAlign):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import numbers
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from amstel import _check
 from amstel._check import fail, tensor
 
 
@@ -22,16 +23,19 @@ def frames(value: Any, argument: str = "frames") -> Tensor:
 
 def number(argument: str, value: Any, positive: bool = True) -> float:
     """A finite number; NumPy's are numbers, a bool is not."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not real or value < 0 or (positive and value == 0):
-        fail(argument, "a positive number" if positive else "a number >= 0", value)
-    return float(value)
+    expected, bound = ("a positive number", "above") if positive else ("a number >= 0", "least")
+    return float(_check.number(argument, value, expected, **{bound: 0}))  # type: ignore[arg-type]
 
 
 def integer(argument: str, value: Any, least: int = 1) -> int:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-        fail(argument, f"an integer >= {least}", value)
-    return int(value)
+    return _check.integer(argument, value, least)
+
+
+def path(argument: str, value: Any) -> Path:
+    """The name of a file or folder."""
+    if not isinstance(value, (str, os.PathLike)):
+        _check.fail_type(argument, "the name of a file or folder", value)
+    return Path(value)
 
 
 def boxes(argument: str, value: Any) -> Tensor:

@@ -107,8 +107,8 @@ def read(path: str | os.PathLike) -> np.ndarray:
         ImportError: the extra [video] is missing.
     """
     path = Path(path)
-    if _is_deep(path):
-        return next(_deep_pages(path))
+    if kind := _deep(path):
+        return next(_deep_pages(path, kind))
     with _opened(path) as image:
         try:
             return rgb(_upright(image), image)
@@ -116,29 +116,49 @@ def read(path: str | os.PathLike) -> np.ndarray:
             raise _unreadable(path, error) from None
 
 
-def _is_deep(path: Path) -> bool:
-    """Whether this is a TIFF that Pillow cannot open, such as color of floating point."""
+def _deep(path: Path) -> str | None:
+    """ "tiff" or "picture" for a file whose values Pillow mistakes or cuts to 8 bits, or that it cannot open; else None."""
     try:
         with path.open("rb") as file:
-            if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-                return False
-        with _pillow().open(path):
-            return False
+            tiff = file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+        with _pillow().open(path) as image:
+            if tiff:
+                pages = range(getattr(image, "n_frames", 1))
+                return "tiff" if any(image.seek(page) or _mistaken(image.tag_v2) for page in pages) else None
+            mode, raw = image.mode, image.tile[0][3] if image.tile else ""
+            deep = image.format == "PNG" and ";16" in str(raw) and getattr(image, "n_frames", 1) == 1
+            deep |= image.format == "PPM" and mode == "RGB" and isinstance(raw, tuple) and raw[1] > 255
+            return "picture" if deep or (image.format == "JPEG2000" and mode in ("RGB", "RGBA")) else None
     except OSError:  # Pillow's error for a file that it cannot open is one too
-        return path.is_file()
-    except Exception:
-        return False
+        return "tiff" if path.is_file() and tiff else None
+    except Exception:  # a file that was cut; reading it says so
+        return None
 
 
-def _deep_pages(path: Path) -> Iterator[np.ndarray]:
-    """The pages of a TIFF as tifffile reads them: uint8 [H, W, 3]; floating point is taken to be in [0, 1]."""
+def _mistaken(tags: Any) -> bool:
+    """Whether Pillow halves color of 16 bits, mixes up its planes, takes white for black or a sign for a value."""
+    bits, samples, sign = max(tags.get(258, (1,))), tags.get(277, 1), 2 in tags.get(339, (1,))
+    return bool(sign and bits == 8) or (bits == 16 and (samples > 1 or tags.get(262) == 0))
+
+
+def _deep_pages(path: Path, kind: str) -> Iterator[np.ndarray]:
+    """The picture, or the pages of a TIFF as tifffile reads them: uint8 [H, W, 3]; floating point is in [0, 1]."""
     from amstel.media import pictures
 
-    tifffile = need("tifffile", extra="restore", purpose="TIFF of this kind")
+    if kind == "picture":
+        try:
+            data, orientation, _ = pictures.by_pillow(path, False)
+            yield _levels(pictures.upright(data, orientation))
+        except Exception as error:
+            raise _unreadable(path, error) from None
+        return
+    tifffile = need("tifffile", extra="video", purpose="TIFF of this kind")
     try:
         with tifffile.TiffFile(path) as file:
             pages = [page for page in file.pages if not page.is_reduced] or [file.pages[0]]
             for page in pages:
+                if page.dtype is not None and page.dtype.kind == "i":
+                    raise ValueError(f"{8 * page.dtype.itemsize} bits with a sign, whose white is not known")
                 if page.photometric not in (0, 1, 2) or page.dtype is None or page.dtype.kind not in "uf":
                     raise ValueError(f"a page of {page.dtype} and photometric {page.photometric}")
                 yield _levels(pictures.upright(pictures.samples(page), int(page.tags.valueof(274, 1))))
@@ -146,8 +166,10 @@ def _deep_pages(path: Path) -> Iterator[np.ndarray]:
         raise _unreadable(path, error) from None
 
 
-def _deep_count(path: Path) -> int:
-    tifffile = need("tifffile", extra="restore", purpose="TIFF of this kind")
+def _deep_count(path: Path, kind: str) -> int:
+    if kind == "picture":
+        return 1
+    tifffile = need("tifffile", extra="video", purpose="TIFF of this kind")
     try:
         with tifffile.TiffFile(path) as file:
             return max(1, sum(not page.is_reduced for page in file.pages))
@@ -197,9 +219,9 @@ class Animation:
 
     def __init__(self, path: str | os.PathLike):
         self.path, self.mark, self._whole = Path(path), None, True
-        self._deep = _is_deep(self.path)
+        self._deep = _deep(self.path)
         if self._deep:
-            self._pages = list(range(_deep_count(self.path)))
+            self._pages = list(range(_deep_count(self.path, self._deep)))
             self.count = len(self._pages)
             return
         with _opened(self.path) as image:
@@ -218,7 +240,7 @@ class Animation:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, float | None]]:
         if self._deep:
-            yield from ((frame, None) for frame in _deep_pages(self.path))
+            yield from ((frame, None) for frame in _deep_pages(self.path, self._deep))
             return
         with _opened(self.path) as image:
             for number, page in enumerate(self._pages):

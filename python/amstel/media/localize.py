@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from amstel import _check
 from amstel._check import fail, tensor
 from amstel._optional import need
 from amstel.media import _arguments
@@ -282,14 +283,12 @@ def _enlarging(count: int, size: int) -> np.ndarray:
 
 
 def _size(frame_size: Sequence[int]) -> tuple[int, int]:
+    expected = "(height, width), two positive integers"
     try:
         height, width = frame_size
-        good = all(int(side) == side and side > 0 for side in (height, width))
     except (TypeError, ValueError):
-        good = False
-    if not good:
-        fail("frame_size", "(height, width), two positive integers", frame_size)
-    return int(height), int(width)
+        fail("frame_size", expected, frame_size)
+    return tuple(_check.integer("frame_size", side, 1, expected) for side in (height, width))  # type: ignore[return-value]
 
 
 def _smooth(values: Tensor, span: int) -> Tensor:

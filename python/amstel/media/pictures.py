@@ -75,7 +75,7 @@ def read(path: str | os.PathLike) -> Picture:
     try:
         found = _tiff(path) if tiff else None
         if found is None:
-            found = _pillow(path, tiff)
+            found = by_pillow(path, tiff)
     except (OSError, SyntaxError, TypeError, KeyError, IndexError, struct.error) as error:
         if isinstance(error, FileNotFoundError):
             raise
@@ -97,7 +97,7 @@ def pixel_count(path: Path) -> int:
         return image.width * image.height
 
 
-def _pillow(path: Path, tiff: bool) -> tuple[np.ndarray, int, dict[str, Any]]:
+def by_pillow(path: Path, tiff: bool) -> tuple[np.ndarray, int, dict[str, Any]]:
     """Pixels, orientation, and what the file says of itself."""
     with open_image(path) as image:
         # A phone's JPEG of several pictures (MPO) is a photograph and what helps to show it.
@@ -262,7 +262,10 @@ def samples(page: Any) -> np.ndarray:
     try:
         data = page.asarray()
     except ValueError as error:
-        raise OSError("tifffile cannot read it") from error
+        data = _by_opencv(page)
+        if data is None:
+            raise OSError("tifffile cannot read it") from error
+        return data
     samples, colors = page.samplesperpixel, 3 if page.photometric == 2 else 1
     if page.photometric == 0:  # white is zero
         data = (1 if data.dtype.kind == "f" else np.iinfo(data.dtype).max) - data
@@ -276,6 +279,19 @@ def samples(page: Any) -> np.ndarray:
             data = _divided(data)
         data = data[..., 0] if data.shape[-1] == 1 else data
     return data.astype(data.dtype.newbyteorder("="))
+
+
+def _by_opencv(page: Any) -> np.ndarray | None:
+    """A page whose compression (LZW, ...) tifffile reads only with the package imagecodecs; None where OpenCV might take
+    the samples for something else."""
+    if page.photometric not in (1, 2) or page.samplesperpixel not in (1, 3) or page.planarconfig != 1:
+        return None
+    cv2 = _module("cv2")
+    raw = np.fromfile(page.parent.filehandle.path, np.uint8)
+    _, found = cv2.imdecodemulti(raw, cv2.IMREAD_UNCHANGED, range=(page.index, page.index + 1))
+    if not found or found[0].dtype != page.dtype or found[0].shape[:2] != page.shape[:2]:
+        return None
+    return np.ascontiguousarray(found[0][..., ::-1] if found[0].ndim == 3 else found[0])
 
 
 def _divided(data: np.ndarray) -> np.ndarray:

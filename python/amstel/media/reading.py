@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from amstel import _check
 from amstel._check import describe
 from amstel.media import _arguments
 from amstel.media.decode import Video
@@ -134,16 +136,6 @@ def _looks_like_a_strip(frames: Frames) -> bool:
     return picture.shape[0] <= STRIP_HEIGHT and picture.shape[1] >= 2 * picture.shape[0]
 
 
-def _stack(source: Any, frames: Sequence[np.ndarray]) -> Tensor:
-    for number, frame in enumerate(frames):
-        if frame.shape != frames[0].shape:
-            (height, width), first = frame.shape[:2], frames[0].shape
-            raise ValueError(
-                f"{source}: frame {number + 1} must be {first[1]}x{first[0]} as the first frame, got {width}x{height}"
-            )
-    return torch.from_numpy(np.stack(frames))
-
-
 def read(path: str | os.PathLike, *, strip: bool | None = None, fps: float | None = None) -> Tensor:
     """All frames of a video: uint8 [T, H, W, 3], RGB, upright as a player shows them.
 
@@ -167,7 +159,8 @@ def read(path: str | os.PathLike, *, strip: bool | None = None, fps: float | Non
     Example:
         >>> frames = amstel.video.read("clip.avi")                             # doctest: +SKIP
     """
-    frames = _of(Path(path), strip)
+    strip = None if strip is None else _check.flag("strip", strip)
+    frames = _of(_arguments.path("path", path), strip)
     if fps is None:
         return _together(frames, list(frames))
     return _together(frames, list(_resampled(frames._path, frames, _arguments.number("fps", fps))))
@@ -175,13 +168,55 @@ def read(path: str | os.PathLike, *, strip: bool | None = None, fps: float | Non
 
 def read_with_times(path: str | os.PathLike) -> tuple[Tensor, list[float] | None]:
     """All frames as `read` gives them, and when each is shown, in seconds from the first; None where it is not said."""
-    frames = _of(Path(path), None)
+    frames = _of(_arguments.path("path", path), None)
     found, times = [], []
     for frame in frames:
         found.append(frame)
         times.append(frames.time)
+    return _together(frames, found), _known(times)
+
+
+def read_small(path: str | os.PathLike, side: int) -> tuple[Tensor, list[float] | None, tuple[int, int]]:
+    """As `read_with_times`, but each frame resized to a square of `side` pixels as it comes, so that a video of any length
+    takes little memory; and (height, width) of the frames as they are."""
+    frames = _of(_arguments.path("path", path), None)
+    found: list[np.ndarray] = []
+    times: list[float | None] = []
+    size = (0, 0)
+    for frame in frames:
+        if not found:
+            size = frame.shape[:2]
+        elif frame.shape[:2] != size:
+            _unlike(frames, len(found), frame, size)
+        times.append(frames.time)
+        found.append(_resized(frame, side))
+    return torch.from_numpy(np.stack(found)), _known(times), size
+
+
+def again(path: str | os.PathLike) -> Iterator[np.ndarray]:
+    """The frames of `read_with_times` one by one, without what was said about the file when it was read before."""
+    frames: Iterator[np.ndarray] | None = None
+    while True:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frames = iter(_of(_arguments.path("path", path), None)) if frames is None else frames
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame.copy() if not frame.flags.writeable else frame
+
+
+def _resized(frame: np.ndarray, side: int) -> np.ndarray:
+    if frame.shape[:2] == (side, side):
+        return frame
+    pixels = torch.from_numpy(frame.copy()).permute(2, 0, 1)[None]
+    small = torch.nn.functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
+    return small[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def _known(times: list[float | None]) -> list[float] | None:
     known = [time for time in times if time is not None]
-    return _together(frames, found), known if len(known) == len(found) > 1 else None
+    return known if len(known) == len(times) > 1 else None
 
 
 def _of(path: Path, strip: bool | None) -> Frames:
@@ -192,14 +227,19 @@ def _of(path: Path, strip: bool | None) -> Frames:
 
 
 def _together(frames: Frames, found: list[np.ndarray]) -> Tensor:
-    if frames._path.is_dir():
-        for file, frame in zip(frames._source, found, strict=True):
-            if frame.shape != found[0].shape:
-                raise ValueError(
-                    f"{file} must be {found[0].shape[1]}x{found[0].shape[0]} as the first frame of its folder, "
-                    f"got {frame.shape[1]}x{frame.shape[0]}"
-                )
-    return _stack(frames._path, found)
+    for number, frame in enumerate(found):
+        if frame.shape != found[0].shape:
+            _unlike(frames, number, frame, found[0].shape)
+    return torch.from_numpy(np.stack(found))
+
+
+def _unlike(frames: Frames, number: int, frame: np.ndarray, first: Sequence[int]) -> NoReturn:
+    folder = frames._path.is_dir()
+    name = frames._source[number] if folder else f"{frames._path}: frame {number + 1}"
+    raise ValueError(
+        f"{name} must be {first[1]}x{first[0]} as the first frame{' of its folder' * folder}, "
+        f"got {frame.shape[1]}x{frame.shape[0]}"
+    )
 
 
 def _resampled(path: Path, frames: Frames, fps: float) -> Iterator[np.ndarray]:

@@ -42,7 +42,7 @@ def write(path: str | os.PathLike, frames: Tensor, fps: float = 12, *, inputs: I
     Example:
         >>> path = amstel.video.write("noise.gif", torch.randint(256, (8, 64, 64, 3)).byte())
     """
-    path = Path(path)
+    path = _arguments.path("path", path)
     _arguments.frames(frames)
     fps = _arguments.number("fps", fps)
     ending = path.suffix.lower()
@@ -71,8 +71,8 @@ def _write_strip(path: Path, frames: Tensor, array: np.ndarray, inputs: Iterable
 class VideoWriter:
     """Writes an MP4 picture by picture, or a GIF, as `amstel.video.write` does with all of them at hand.
 
-    Use it in a `with`, which finishes the file: until then, and after an error, what was at `path` is as it was. A GIF
-    is kept in memory until then.
+    Use it in a `with`, which finishes the file: until then, and after an error, what was at `path` is as it was. The
+    first 512 MB of frames of a GIF are kept in memory, for its palette.
 
     Args:
         path: file to write, ending in .mp4 or .gif.
@@ -86,7 +86,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: str | os.PathLike, rate: float = 12.0, *, inputs: Iterable[Any] = ()):
-        self.path, self.rate = Path(path), _arguments.number("rate", rate)
+        self.path, self.rate = _arguments.path("path", path), _arguments.number("rate", rate)
         self._inputs = tuple(inputs)
         if self.path.suffix.lower() not in (".gif", ".mp4"):
             raise ValueError(f"`path` must end in .gif or .mp4, got {describe(str(path))}")
@@ -135,10 +135,9 @@ class VideoWriter:
 
     @contextmanager
     def _keeping(self) -> Iterator[Any]:
-        with _files.replacing(self.path, self._inputs) as temporary:
-            kept: list[np.ndarray] = []
-            yield lambda picture: kept.append(picture.copy())
-            gif.write(temporary, kept, gif.delays(self._ends()))
+        with _files.replacing(self.path, self._inputs) as temporary, gif.Writer(temporary) as writer:
+            yield lambda picture: writer.add(picture, self._times[-1])
+            writer.finish(self._ends()[-1])
 
     @contextmanager
     def _encoding(self) -> Iterator[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -123,8 +124,10 @@ class SmallBackbone(nn.Module, metaclass=Placed):
 
     def __init__(self, in_channels: int = 3, channels: Sequence[int] = (16, 32, 32), groups: int = 4):
         super().__init__()
-        if not channels or not all(isinstance(c, int) and c >= 1 for c in channels):
-            _check.fail("channels", "one or more integers >= 1", channels)
+        several = "one or more integers >= 1"
+        if isinstance(channels, str) or not isinstance(channels, (Sequence, np.ndarray)) or not len(channels):
+            _check.fail("channels", several, channels)
+        channels = [_check.integer("channels", c, 1, several) for c in channels]
         _widths(in_channels=in_channels)
         if groups < 0 or (groups and any(c % groups for c in channels)):
             _check.fail("groups", f"0 or a divisor of every one of `channels` = {tuple(channels)}", groups)

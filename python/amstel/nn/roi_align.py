@@ -44,9 +44,7 @@ class RoIAlign(FixedPooling):
     ):
         super().__init__(output_size, spatial_scale)
         _sampling(sampling_ratio)
-        if not isinstance(aligned, bool):
-            raise TypeError(f"`aligned` must be True or False, got {_check.describe(aligned)}")
-        self.sampling_ratio, self.aligned = sampling_ratio, aligned
+        self.sampling_ratio, self.aligned = sampling_ratio, _check.flag("aligned", aligned)
 
     def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
         return roi_align(
@@ -116,6 +114,7 @@ class MultiScaleRoIAlign(nn.Module):
         if isinstance(featmap_names, str) or not featmap_names:
             _check.fail("featmap_names", "a list of at least one name", featmap_names)
         _check.number("canonical_scale", canonical_scale, "a finite number > 0", above=0)
+        _check.number("canonical_level", canonical_level)
         self.featmap_names, self.output_size = list(featmap_names), _output_size(output_size)
         _sampling(sampling_ratio)
         self.sampling_ratio = int(sampling_ratio)

@@ -76,9 +76,7 @@ def roi_align(
     size = _output_size(output_size)
     scale = _scale("spatial_scale", spatial_scale)
     sampling = _sampling(sampling_ratio)
-    if not isinstance(aligned, bool):
-        raise TypeError(f"`aligned` must be True or False, got {_check.describe(aligned)}")
-    how = (scale, *size, sampling, aligned)
+    how = (scale, *size, sampling, aligned if type(aligned) is bool else _check.flag("aligned", aligned))
     try:
         if own_gradient(input):
             return _align(input, rois, how)

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _files
+from amstel import _check, _files
 from amstel._check import fail
-from amstel.data.sequences import Sequences, TrackingSequence, read_numbers
+from amstel.data.sequences import Sequences, TrackingSequence, check_origin, read_numbers
 from amstel.tracking.evaluation import Curves, Evaluation, check_protocol, evaluate
 from amstel.tracking.files import read_boxes, write_boxes
 
@@ -175,8 +175,9 @@ def evaluate_dataset(
         >>> amstel.tracking.plot({"SINT": result}, "results/sint/plots.png")   # doctest: +SKIP
     """
     check_protocol(protocol)
-    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
-        fail("jobs", "an integer >= 1", jobs)
+    jobs = _check.integer("jobs", jobs, 1)
+    resume, origin = _check.flag("resume", resume), check_origin(origin)
+    skip_missing = None if skip_missing is None else _check.flag("skip_missing", skip_missing)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(track, folder, protocol, skip_missing, resume, origin)

@@ -46,6 +46,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amstel import _check
 from amstel._check import fail
 from amstel.media.boxes import iou_xywh as overlap
 
@@ -134,11 +135,20 @@ class Evaluation(Curves):
 
 def check_boxes(argument: str, value: Any) -> Tensor:
     """Boxes [T, 4] as float64: a tensor, an array, or a sequence of either or of numbers."""
+    expected = "boxes [T, 4] with T >= 1"
     if not isinstance(value, Tensor) and not isinstance(value, np.ndarray):
+        if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+            _check.fail_type(argument, expected, value)
         value = [row.tolist() if hasattr(row, "tolist") else row for row in value]
-    boxes = torch.as_tensor(value).detach().cpu().double()
+    try:
+        boxes = torch.as_tensor(value).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):  # torch's words for rows of several lengths, None, strings
+        fail(argument, f"{expected}, four numbers each", value)
+    if boxes.dtype == torch.bool or boxes.is_complex():
+        fail(argument, f"{expected}, of real numbers", boxes)
+    boxes = boxes.double()
     if boxes.dim() != 2 or boxes.shape[1] != 4 or not len(boxes):
-        fail(argument, "boxes [T, 4] with T >= 1", boxes)
+        fail(argument, expected, boxes)
     if boxes.isinf().any():
         raise ValueError(f"`{argument}` must be finite or NaN, got an infinite number")
     return boxes
@@ -195,6 +205,7 @@ def evaluate(
         (0.75, 0.619, [1.0, 1.0, 0.6, 0.0])
     """
     check_protocol(protocol)
+    skip_missing = _check.flag("skip_missing", skip_missing)
     boxes, truth = check_boxes("boxes", boxes), check_boxes("ground_truth", ground_truth)
     if len(boxes) != len(truth):
         fail("boxes", f"[{len(truth)}, 4], as many as `ground_truth`", boxes)

@@ -9,15 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from amstel import _files
-from amstel._check import fail
-from amstel.data.sequences import read_numbers
+from amstel.data.sequences import check_origin, read_numbers
 from amstel.tracking.evaluation import check_boxes
-
-
-def _origin(origin: int) -> int:
-    if origin not in (0, 1) or isinstance(origin, bool):
-        fail("origin", "0 or 1, the number of the first pixel", origin)
-    return int(origin)
 
 
 def write_boxes(file: str | os.PathLike, boxes: Any, origin: int = 0) -> Path:
@@ -36,7 +29,7 @@ def write_boxes(file: str | os.PathLike, boxes: Any, origin: int = 0) -> Path:
         >>> path = amstel.tracking.write_boxes("boxes.txt", [[1, 2, 3, 4.5]])
     """
     found = check_boxes("boxes", boxes)
-    rows = found + found.new_tensor([1, 1, 0, 0]) * _origin(origin)
+    rows = found + found.new_tensor([1, 1, 0, 0]) * check_origin(origin)
     text = "".join(",".join(f"{value:.10g}" for value in row) + "\n" for row in rows.tolist())
     return _files.write_text(file, text)
 
@@ -56,4 +49,4 @@ def read_boxes(file: str | os.PathLike, origin: int = 0) -> Tensor:
     boxes = read_numbers(file, 4)
     if not len(boxes):
         raise ValueError(f"{file} must hold boxes, four numbers per line, got none")
-    return boxes - boxes.new_tensor([1, 1, 0, 0]) * _origin(origin)
+    return boxes - boxes.new_tensor([1, 1, 0, 0]) * check_origin(origin)

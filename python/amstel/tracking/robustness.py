@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from amstel import _check
 from amstel._check import fail
 from amstel.data.sequences import TrackingSequence
 from amstel.tracking.vot import anchors
@@ -67,8 +68,7 @@ def perturbed(sequence: TrackingSequence, how: str, segments: int = 20) -> list[
     """
     if how not in ("sre", "tre", "vot"):
         fail("how", '"sre", "tre" or "vot"', how)
-    if isinstance(segments, bool) or not isinstance(segments, int) or segments < 1:
-        fail("segments", "an integer >= 1", segments)
+    segments = _check.integer("segments", segments, 1)
     truth = sequence.ground_truth
     known = (~truth.isnan().any(1)).nonzero()[:, 0].tolist()
     if not known or (how == "sre" and known[0] != 0):

@@ -9,6 +9,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from amstel import _check
 from amstel._check import fail
 from amstel.tracking.candidates import RADIUS, SCALES
 
@@ -87,10 +88,14 @@ class Settings:
             number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
             if not number or not 0 <= rate <= 1 or (name == "size_rate" and rate == 0):
                 fail(name, "a number from 0 to 1 (size_rate above 0)", rate)
-        if not isinstance(self.redetect, bool):
-            fail("redetect", "True or False", self.redetect)
-        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
-            fail("scales", "one or more finite numbers > 0", self.scales)
+        object.__setattr__(self, "redetect", _check.flag("redetect", self.redetect))
+        several = "one or more finite numbers > 0"
+        if isinstance(self.scales, str) or not hasattr(self.scales, "__iter__"):
+            _check.fail_type("scales", several, self.scales)
+        scales = tuple(float(_check.number("scales", scale, several, above=0)) for scale in self.scales)
+        if not scales:
+            fail("scales", several, self.scales)
+        object.__setattr__(self, "scales", scales)
 
     @classmethod
     def paper(cls) -> Settings:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from amstel import _check
+
 
 class SyntheticSequence(NamedTuple):
     """What `generate_sequence` returns.
@@ -60,6 +62,8 @@ def generate_sequence(
         >>> frames.shape, boxes.shape, int(hidden.sum())
         (torch.Size([60, 240, 320, 3]), torch.Size([60, 4]), 9)
     """
+    given = {"frames": frames, "height": height, "width": width, "target": target, "seed": seed}
+    frames, height, width, target, seed = (_check.integer(name, value) for name, value in given.items())
     if target < 8 or min(height, width) < 4 * target or frames < 2:
         raise ValueError(
             "`frames` must be at least 2, `target` at least 8, `height` and `width` at least four times `target`, "

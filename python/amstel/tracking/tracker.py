@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from amstel._check import fail
+from amstel._check import fail, fail_type, flag
 from amstel.media.boxes import iou_xywh as overlap
 from amstel.media.flow import flow as optical_flow
 from amstel.tracking._given import copied, target, threads
@@ -103,14 +103,18 @@ class SINTTracker:
             from amstel.nn import SINT
 
             model = SINT.pretrained()
+        if not isinstance(model, torch.nn.Module):
+            fail_type("model", "an amstel.nn.SINT, a module like it, or None", model)
+        if settings is not None and not isinstance(settings, Settings):
+            fail_type("settings", "Settings or None", settings)
         self.model = model.eval()
         if preset not in (None, "default", "paper") or (preset is not None and settings is not None):
             fail("preset", '"default" or "paper", and None beside `settings`', preset)
         if settings is None:
             paper = preset == "paper" or (preset is None and getattr(model, "fc6", None) is not None)
             settings = Settings.paper() if paper else Settings()
-        self.plus, self.settings = plus, settings
-        self.redetect = settings.redetect if redetect is None else redetect
+        self.plus, self.settings = flag("plus", plus), settings
+        self.redetect = settings.redetect if redetect is None else flag("redetect", redetect)
         self.similarity, self.lost = 1.0, False
         self._box: Tensor | None = None
 

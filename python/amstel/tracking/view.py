@@ -87,7 +87,8 @@ class View:
 
     def __init__(self, model: Any, frame: np.ndarray, window: Window):
         (x, y), (w, h), size = window.corner, window.extent, window.size
-        self.model = model
+        # The model is the caller's, who may have trained it since.
+        self.model = model.eval() if model.training else model
         self.origin = torch.tensor([x, y], dtype=torch.float64)
         self.zoom = torch.tensor([size[0] / w, size[1] / h], dtype=torch.float64)
         pixels = torch.from_numpy(_crop(frame, x, y, w, h))[None].permute(0, 3, 1, 2)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amstel import _check
 from amstel._check import fail
 from amstel.media.boxes import iou_xywh
 from amstel.tracking.evaluation import check_boxes
@@ -146,8 +147,8 @@ def _interval(interval: Any) -> tuple[int, int]:
         low, high = interval
     except (TypeError, ValueError):
         fail("interval", expected, interval)
-    whole = all(isinstance(end, int) and not isinstance(end, bool) for end in (low, high))
-    if not whole or not 1 <= low < high:
+    low, high = (_check.integer("interval", end, 1, expected) for end in (low, high))
+    if not low < high:
         fail("interval", expected, interval)
     return low, high
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +106,9 @@ def sources(
         output.mkdir(parents=True, exist_ok=True)
     made = []
     for path in found:
-        name = f"{path.resolve().stem}_sint.mp4"
+        # As it is called, not what a link points to; the dots of a folder's name begin no ending.
+        plain = Path(os.path.abspath(path))
+        name = f"{plain.name if plain.is_dir() else plain.stem}_sint.mp4"
         target = (output or Path(name)) if alone else (output or Path()) / name
         if len(boxes) > 1 and target.suffix.lower() == ".txt":
             raise ValueError(
@@ -241,7 +244,9 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
                 rate = (camera.rate if camera else frames.rate) or RATE
                 with VideoWriter(temporary, rate / source.range.every) as writer:
                     for frame in looked_at():
-                        writer.write(_drawn(frame, source, tracks, numbers[-1]), times[-1])
+                        begin, now = times[0], times[-1]
+                        shown = None if now is None or begin is None else now - begin
+                        writer.write(_drawn(frame, source, tracks, numbers[-1]), shown)
     except (Exception, KeyboardInterrupt) as error:
         done = min(len(one.boxes) for one in tracks)
         if done > 1:

@@ -47,11 +47,23 @@ def predict(
     and a frame's attention is the mean over those that see it. A network that was trained at a number of frames per second
     needs `times`, when each frame is shown, in seconds from the first. `actors` is the maximum number of tubes.
     """
-    from amstel.media import localize
-
     _check.tensor("frames", frames, "uint8 [n, H, W, 3]")
     if frames.dim() != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8 or len(frames) < 1:
         _check.fail("frames", "uint8 [n, H, W, 3] with at least one frame", frames)
+    return _predict(network, frames, (int(frames.shape[1]), int(frames.shape[2])), segments, times, actors)
+
+
+def _predict(
+    network: Network,
+    frames: Tensor,
+    size: tuple[int, int],
+    segments: int,
+    times: Sequence[float] | None,
+    actors: int,
+) -> Prediction:
+    """`predict` of frames that may be small already; `size` is their height and width as they were."""
+    from amstel.media import localize
+
     network.eval()
     settings = network.settings
     seen, shows = frames, torch.arange(len(frames))
@@ -73,7 +85,6 @@ def predict(
     if attention is None:
         return Prediction(probabilities, None, None)
     attention = attention[shows // settings.stride]
-    size = (int(frames.shape[1]), int(frames.shape[2]))
     found = list(localize.candidates(attention, size))
     tubes, scores = localize.link(found, size, most=actors)
     return Prediction(probabilities, attention, localize.follow(found, size), tubes, scores)
@@ -107,7 +118,8 @@ def targets(sources: Sequence[Path], output: Path | None, model: str) -> list[Pa
         if output.exists() and not output.is_dir():
             raise ValueError(f"`output` must be a folder for {len(sources)} videos, got the file {output}")
     paths = [Path(os.path.abspath(source)) for source in sources]  # a link keeps its own name
-    names = [path.stem for path in paths]
+    # The dots of a folder's name begin no ending.
+    names = [path.name if path.is_dir() else path.stem for path in paths]
     for longer in (
         lambda p: p.name.replace(".", "_"),
         lambda p: f"{p.parent.name}_{p.name.replace('.', '_')}",
@@ -134,27 +146,33 @@ def files(
     The picture shows the one box of every frame or, where there are several actors, their tubes.
     """
     from amstel.media.draw import annotate
-    from amstel.media.reading import read_with_times
+    from amstel.media.reading import again, read_small
     from amstel.media.writing import VideoWriter
 
     def work(number: int) -> dict[str, Any]:
         source, target = sources[number], targets[number]
         _files.distinct(target, source, argument="output")
-        frames, times = read_with_times(source)
+        # Twice: frames of their own size are only there one by one, so that a video may be as long as it likes.
+        frames, times, size = read_small(source, network.settings.frame_size)
         if network.settings.fps and times is None:
             if len(frames) > 1:
                 raise ValueError(f"{source} does not say when its frames are shown, which this network needs")
             times = [0.0]
-        found = predict(network, frames, times=times, actors=actors)
+        found = _predict(network, frames, size, 25, times, actors)
         order = found.probabilities.argsort(descending=True).tolist()
         share = {network.classes[k]: found.probabilities[k].item() for k in order}
         caption = f"{network.classes[order[0]]}  {100 * found.probabilities[order[0]]:.0f} %"
         shown = found.tubes if len(found.tubes) > 1 else found.boxes
-        pictures = annotate(frames, found.attention, shown, caption=caption)
         # The frame rate of the input, or 12 per second for pictures without times.
         rate = 12.0 if times is None or not times[-1] else (len(times) - 1) / times[-1]
         with VideoWriter(target, rate, inputs=[source]) as writer:
-            for k, picture in enumerate(pictures.numpy()):
+            for k, frame in enumerate(again(source)):
+                picture = annotate(
+                    torch.from_numpy(frame)[None],
+                    None if found.attention is None else found.attention[k : k + 1],
+                    None if shown is None else shown[..., k : k + 1, :],
+                    caption=caption,
+                )[0].numpy()
                 writer.write(picture, None if times is None else times[k])
         tubes = [
             {"score": score, "boxes": [None if box.isnan().any() else box.tolist() for box in tube]}
