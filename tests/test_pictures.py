@@ -162,7 +162,7 @@ def test_depths_that_libraries_cut(tmp_path):
         (tmp_path / "cut.ppm").write_bytes(content)
         with pytest.raises(OSError, match=r"cut\.ppm"):
             files.read(tmp_path / "cut.ppm")
-    cv2 = pytest.importorskip("cv2")
+    large = np.kron(RGB16, np.ones((16, 16, 1), np.uint16))
     cv2.imwrite(
         str(tmp_path / "a.jp2"), large[..., ::-1], [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
     )  # without loss
