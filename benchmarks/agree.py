@@ -82,6 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
     }
     worst = 0.0
     for group, rows in groups.items():
+        if group not in known:
+            print(f"{group:44} its data are not here; is AMSTEL_DATA set?")
+            continue
         suite, workload = known[group]
         for ours, peer in pairs(rows):
             where = ours["params"]
