@@ -115,6 +115,17 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "conv_gru_gates_grad(Tensor grad, Tensor activated, Tensor h) -> (Tensor grad_gates_x, "
       "Tensor "
       "grad_gates_h, Tensor grad_h)");
+  // The same between 1x1 convolutions, on the pixels x [R, C_in], h [R, C] or zeros: gates_x is
+  // x weight_ih^T + bias_ih, gates_h is h weight_hh^T + bias_hh. On the CPU alone. Without
+  // activated they are computed again; what is not needed is empty.
+  m.def(
+      "conv_gru_pixels(Tensor x, Tensor? h, Tensor weight_ih, Tensor weight_hh, Tensor bias_ih, "
+      "Tensor bias_hh, bool keep) -> (Tensor h_out, Tensor activated)");
+  m.def(
+      "conv_gru_pixels_grad(Tensor grad, Tensor? activated, Tensor x, Tensor? h, Tensor weight_ih, "
+      "Tensor weight_hh, Tensor bias_ih, Tensor bias_hh, bool need_x, bool need_h, bool "
+      "need_weights) -> (Tensor grad_x, Tensor grad_h, Tensor grad_weight_ih, Tensor "
+      "grad_weight_hh, Tensor grad_bias_ih, Tensor grad_bias_hh)");
 
   // The input of a recurrent inference machine's network, [eta, factor precision[n] Psi'(eta) g] as
   // channels last [N, 2 C, H, W] of `dtype`: g is `other`, or mask (Psi(eta) - other) of a

@@ -14,7 +14,6 @@ from amstel.apps.graphs import karate
 from amstel.apps.video import demo as video
 from amstel.apps.video.predict import predict
 from amstel.data.mri.images import smooth_phase
-from amstel.inverse.restore import mri_physics
 
 
 def graph(ax: plt.Axes) -> None:
@@ -75,11 +74,10 @@ def mri(left: plt.Axes, right: plt.Axes) -> None:
     y = y + 0.003 * mask * torch.view_as_complex(
         torch.from_numpy(rng.standard_normal((*y.shape, 2), np.float32))
     )
-    physics = amstel.inverse.MRI(mask, amstel.data.mri.estimate_sensitivities(y, mask), centered=True)
-    start = physics.adjoint(y)
-    peak = start.abs().max()
-    found = peak * amstel.nn.RIM.pretrained("mri")(y / peak, mri_physics(physics))[-1]
-    for ax, image, name in ((left, start, "zero-filled"), (right, found, "RIM")):
+    maps = amstel.data.mri.estimate_sensitivities(y, mask)
+    start = amstel.inverse.MRI(mask, maps, centered=True).adjoint(y)
+    found = amstel.restore(y, "mri", mask=mask)
+    for ax, image, name in ((left, start, "zero-filled"), (right, found, "restored")):
         error = (image[0].abs() - clean).square().mean()
         ax.imshow(image[0].abs().clamp(0, 1), cmap="gray", vmin=0, vmax=0.8)
         ax.set(xticks=[], yticks=[])

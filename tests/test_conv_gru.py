@@ -140,6 +140,10 @@ def test_limits_and_nan():
         assert found[2].isnan().all()
 
 
+#: Of a cell of five channels that reads three.
+WEIGHTS = torch.randn(15, 3), torch.randn(15, 5), torch.randn(15), torch.randn(15)
+
+
 def opcheck_arguments():
     h = torch.rand(6, 5)
     gates, activated = torch.randn(6, 15), torch.rand(6, 20)
@@ -147,10 +151,14 @@ def opcheck_arguments():
         (ops.conv_gru_gates, (gates, gates + 1, h, True)),
         (ops.conv_gru_gates, (gates, gates + 1, h, False)),
         (ops.conv_gru_gates_grad, (h, activated, h)),
+        (ops.conv_gru_pixels, (h[:, :3].contiguous(), h, *WEIGHTS, True)),
+        (ops.conv_gru_pixels, (h[:, :3].contiguous(), None, *WEIGHTS, False)),
+        (ops.conv_gru_pixels_grad, (h, activated, h[:, :3].contiguous(), h, *WEIGHTS, True, True, True)),
+        (ops.conv_gru_pixels_grad, (h, None, h[:, :3].contiguous(), None, *WEIGHTS, False, False, False)),
     ]
 
 
-@pytest.mark.parametrize("case", range(3))
+@pytest.mark.parametrize("case", range(7))
 def test_opcheck(case):
     op, arguments = opcheck_arguments()[case]
     torch.library.opcheck(op.default, arguments)
@@ -169,6 +177,32 @@ def test_raw_operators_check_their_arguments(message, arguments):
     op = ops.conv_gru_gates if len(arguments) == 4 else ops.conv_gru_gates_grad
     with pytest.raises(RuntimeError, match=message):
         op(*arguments)
+
+
+@pytest.mark.parametrize("position, name, bad", [
+    (0, "x", torch.zeros(6, 6)[:, ::2]),
+    (0, "x", torch.zeros(6, 3).long()),
+    (1, "h", torch.zeros(5, 5)),
+    (2, "weight_ih", torch.zeros(15, 4)),
+    (3, "weight_hh", torch.zeros(15)),
+    (3, "weight_hh", torch.zeros(14, 5)),
+    (4, "bias_ih", torch.zeros(15).double()),
+    (5, "bias_hh", torch.zeros(14)),
+])  # fmt: skip
+def test_pixels_check_their_arguments(position, name, bad):
+    arguments = [torch.zeros(6, 3), torch.zeros(6, 5), *WEIGHTS]
+    arguments[position] = bad
+    with pytest.raises(RuntimeError, match=f"`{name}`"):
+        ops.conv_gru_pixels(*arguments, True)
+    with pytest.raises(RuntimeError, match=f"`{name}`"):
+        ops.conv_gru_pixels_grad(torch.zeros(6, 5), torch.zeros(6, 20), *arguments, True, True, True)
+
+
+def test_pixels_check_what_the_gradient_is_given():
+    given = (torch.zeros(6, 3), torch.zeros(6, 5), *WEIGHTS, True, True, True)
+    for name, grad, activated in (("grad", (6, 4), (6, 20)), ("activated", (6, 5), (6, 15))):
+        with pytest.raises(RuntimeError, match=f"`{name}`"):
+            ops.conv_gru_pixels_grad(torch.zeros(grad), torch.zeros(activated), *given)
 
 
 X, G, H = torch.zeros(2, 6, 4, 5), torch.zeros(2, 6, 4, 5), torch.zeros(2, 2, 4, 5)
@@ -268,36 +302,42 @@ def test_cell_is_torch_gru_cell():
         torch.testing.assert_close(ours, theirs(x, state), rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("rows", [20, 23])
+@pytest.mark.parametrize("rows", [0, 23, 12345])
 @pytest.mark.parametrize("state", [True, False])
-def test_pointwise_of_some_pixels_at_a_time(monkeypatch, rows, state):
-    monkeypatch.setattr("amstel.ops.conv_gru.PIXELS", 4)
+def test_pointwise_in_blocks_of_pixels(rows, state):
+    """More than a block, with the same bits for any number of threads and either memory."""
     given = (
-        normal(rows, 3),
-        normal(rows, 2, seed=1) if state else None,
-        normal(6, 3),
-        normal(6, 2),
-        normal(6),
-        normal(6),
+        normal(rows, 30),
+        normal(rows, 20, seed=1) if state else None,
+        normal(60, 30),
+        normal(60, 20),
+        normal(60),
+        normal(60),
     )
-    results = []
-    for memory in MEMORY:
-        leaves = [None if t is None else t.clone().requires_grad_() for t in given]
-        new = conv_gru_pointwise(*leaves, memory=memory)
-        (new * normal(rows, 2, seed=2)).sum().backward()
-        with torch.no_grad():
-            assert torch.equal(conv_gru_pointwise(*given), new)
-        results.append([new, *(t.grad for t in leaves if t is not None)])
+    results, before = [], torch.get_num_threads()
+    try:
+        for memory, threads in itertools.product(MEMORY, (1, 2, 3)):
+            torch.set_num_threads(threads)
+            leaves = [None if t is None else t.clone().requires_grad_() for t in given]
+            new = conv_gru_pointwise(*leaves, memory=memory)
+            (new * normal(rows, 20, seed=2)).sum().backward()
+            with torch.no_grad():
+                assert torch.equal(conv_gru_pointwise(*given), new)
+            results.append([new, *(t.grad for t in leaves if t is not None)])
+    finally:
+        torch.set_num_threads(before)
+    with torch.inference_mode():
+        assert torch.equal(conv_gru_pointwise(*(t if t is None else t.clone() for t in given)), new)
     leaves = [None if t is None else t.clone().requires_grad_() for t in given]
     expected = _composed(*leaves)
-    (expected * normal(rows, 2, seed=2)).sum().backward()
+    (expected * normal(rows, 20, seed=2)).sum().backward()
     expected = [
         expected,
         *(torch.zeros_like(t) if t.grad is None else t.grad for t in leaves if t is not None),
     ]
-    for stored, again, plain in zip(*results, expected, strict=True):
-        assert torch.equal(stored, again)
-        assert_close(stored, plain)
+    for plain, first, *others in zip(expected, *results, strict=True):
+        assert all(torch.equal(first, other) for other in others)
+        assert_close(first, plain)
 
 
 @pytest.mark.parametrize("memory", MEMORY)

@@ -185,7 +185,9 @@ def test_memory_is_bounded():
     graph, x = make(), torch.randn(37, 4, requires_grad=True)
     for k in range(200):
         ops.spmm(graph, x, norm="sym_inout", self_loops=k / 7).sum().backward()
+        ops.spmm(graph, x.detach(), norm="sym_inout", self_loops=k / 7)
     assert len(graph._kept_scales) <= 8 and len(graph._kept_degrees) <= 8 and len(graph._kept_values) <= 8
+    assert len(graph._kept_products) <= 8
     held = [graph.scales("sym", k / 7, torch.float32) for k in range(200)]
     assert len(graph._given) <= 16 and len(held) == 200
     for modes in range(1, 37):

@@ -10,7 +10,7 @@ from torch import nn
 
 import amstel
 from amstel.interop.deepinv import from_deepinv, to_deepinv
-from amstel.inverse import MRI, Deblurring, Denoising, Inpainting, SuperResolution
+from amstel.inverse import MRI, Deblurring, Denoising, Inpainting, Poisson, SuperResolution
 from tests.test_inverse import C128, F64, assert_close_, binary, normal, random_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -136,6 +136,23 @@ def test_to_deepinv(physics):
     assert float((coils(z) - coils.A(z)).real.std()) == pytest.approx(0.05, rel=0.05)
 
 
+def test_the_noise_goes_along_and_comes_back(physics):
+    x = torch.full((2, 1, 64, 64), 0.4)
+    level = torch.tensor([0.1, 0.3]).reshape(2, 1, 1, 1).expand(2, 1, 64, 64)
+    for model, variance in (
+        (Poisson(Denoising(), 0.1), (0.04, 0.04)),
+        (Poisson(Denoising(), 0.1, background=0.5), (0.09, 0.09)),
+        (Denoising(level), (0.01, 0.09)),
+    ):
+        theirs = copy.deepcopy(to_deepinv(model))
+        assert theirs(x).flatten(1).var(1).tolist() == pytest.approx(variance, rel=0.15)
+        again = from_deepinv(theirs)
+        assert again is theirs.model and torch.equal(again.gradient(x, x / 2), model.gradient(x, x / 2))
+    counts = from_deepinv(physics.Denoising(noise_model=physics.PoissonNoise(0.1)))
+    assert torch.equal(counts.gradient(x, x / 2), Poisson(Denoising(), 0.1).gradient(x, x / 2))
+    assert from_deepinv(physics.CompressedSensing(m=5, img_size=(1, 4, 6)), 0.1).adjointness_test() < 1e-5
+
+
 def test_solver_of_deepinv_on_a_model(physics):
     """Least squares by deepinv's conjugate gradients, of a model that has a unique solution."""
     kernel = torch.zeros(3, 3, dtype=F64)
@@ -163,7 +180,7 @@ def test_without_deepinv(monkeypatch):
 @pytest.mark.parametrize("error, message, call", [
     (TypeError, "`physics` must be a deepinv.physics.LinearPhysics, got 3", lambda: from_deepinv(3)),
     (TypeError, "`physics` must be", lambda: from_deepinv(nn.Identity(), 0.1)),
-    (ValueError, "`sigma` must be given where physics.noise_model is not a GaussianNoise", lambda: from_deepinv(Sums())),
+    (ValueError, "`sigma` must be given where physics.noise_model is neither Gaussian nor Poisson", lambda: from_deepinv(Sums())),
     (ValueError, "`sigma` must be a finite number > 0", lambda: from_deepinv(Sums(), 0)),
     (TypeError, "`model` must be an amstel.inverse.ForwardModel", lambda: to_deepinv(Sums())),
 ])  # fmt: skip

@@ -19,6 +19,7 @@ from amstel.inverse import (
     ForwardModel,
     Inpainting,
     Prepared,
+    Radon,
     RandomProjection,
     SuperResolution,
 )
@@ -627,6 +628,10 @@ def test_sensitivities_and_masks_of_all_images():
 
 @pytest.mark.filterwarnings("ignore:Casting complex values to real")
 def test_to_a_dtype():
+    rays = Radon([77.3], (8, 6)).bfloat16()
+    assert rays.angles.dtype == F64 and rays.angles.item() == 77.3
+    alone = MRI(torch.ones(6), None, torch.tensor([0.1, 0.2])).to(torch.complex64)
+    assert alone.sigma.dtype == torch.float32
     """`.double()` leaves sensitivities complex; `.to(float64)` of torch does not, and that is not silent."""
     model = MRI(binary(4), MAPS, 0.1)
     x = normal(1, 5, 4, dtype=C128)

@@ -245,11 +245,13 @@ def test_maps_may_be_zero_where_they_like(tmp_path):
 def test_what_is_no_scan(tmp_path):
     np.savez(tmp_path / "a.npz", one=STACK, two=STACK)
     np.save(tmp_path / "real.npy", STACK.real)
+    np.save(tmp_path / "last.npy", np.ones((32, 24, 4), np.complex64))
     for name, text in (("a.txt", "x"), ("a.h5", "x"), ("a.mat", "x"), ("a.npy", "x")):
         (tmp_path / name).write_text(text)
     for name, message in (
         ("a.npz", "one array called kspace, got one complex64"),
         ("real.npy", "must hold complex k-space"),
+        ("last.npy", r"must have its coils first, .* got complex64 \[1, 32, 24, 4\]"),
         ("a.txt", "must end in one of .npy"),
         ("a.h5", "not a readable HDF5 file"),
         ("a.mat", "not a readable MATLAB file"),

@@ -177,3 +177,36 @@ def test_what_has_no_pixels_is_refused_by_name():
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             call()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_flat_image_stays_flat_in_every_task(value, channels):
+    """Its holes, its enlargement, and what it was before a blur; with noise that is told and not there."""
+    y = np.full((40, 52, 3)[: channels // 3 + 2], value)
+    mask = np.ones((40, 52), bool)
+    mask[12:28, 16:36] = False
+    for task, options in (
+        ("denoise", {"sigma": 25 / 255}),
+        ("inpaint", {"mask": mask}),
+        ("deblur", {"kernel": amstel.inverse.gaussian_kernel(1.6)}),
+        ("sr", {"scale": 4}),
+    ):
+        x = amstel.restore(y, task, **options)
+        assert abs(x - value).max() < 1e-6 if task != "sr" else abs(x - value).max() < 1e-3, task
+
+
+def test_values_that_are_no_image():
+    for bad in (np.arange(12.0).reshape(3, 4), 9 * np.ones((8, 8))):  # 8-bit pixels, dark ones
+        with pytest.raises(ValueError, match=r"`image` must be in \[0, 1\] .* divided by 255"):
+            amstel.restore(bad)
+    for bad in (np.array([["a"]]), np.ones((2, 2), object)):
+        with pytest.raises(TypeError, match=r"`image` must be an array .* of numbers"):
+            amstel.restore(bad)
+    with pytest.raises(TypeError, match="`sigma` must be"):
+        amstel.restore(np.ones((8, 8)), sigma=torch.tensor(True))
+
+
+def test_of_a_few_pixels_no_more_noise_is_estimated_than_they_vary():
+    y = torch.rand(4, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert (amstel.inverse.estimate_sigma(y) <= y.flatten(1).std(1, correction=0) + 1e-6).all()

@@ -157,6 +157,40 @@ def test_a_mask_of_zeros_and_ones(capsys, root, weights, tmp_path):
     )
 
 
+def test_masks_of_other_kinds(tmp_path):
+    """Two dark colors of a palette, and alpha, were taken as all known; .npy was refused."""
+    from PIL import Image
+
+    from amstel.apps.restoration.predict import read_mask
+
+    known = np.ones((40, 52), np.uint8)
+    known[10:16, 20:28] = 0
+    dark = Image.fromarray(known).convert("P")
+    dark.putpalette([10, 20, 30, 12, 25, 33])
+    dark.save(tmp_path / "dark.png")
+    Image.fromarray(np.dstack([np.full((40, 52, 3), 200, np.uint8), 255 * known])).save(
+        tmp_path / "alpha.png"
+    )
+    np.save(tmp_path / "bool.npy", known > 0)
+    np.save(tmp_path / "255.npy", 255.0 * known)
+    for name in ("dark.png", "alpha.png", "bool.npy", "255.npy"):
+        np.testing.assert_array_equal(read_mask(tmp_path / name), known > 0)
+    np.save(tmp_path / "all.npy", np.ones((4, 5)))
+    with pytest.warns(UserWarning, match=r"all\.npy is white all over"):
+        assert read_mask(tmp_path / "all.npy").all()
+
+
+def test_a_folder_is_not_written_over_itself(capsys, root, weights, tmp_path):
+    (tmp_path / "sub.png").mkdir()  # a folder is no image, whatever its name
+    files.write(tmp_path / "a.png", Picture(waves(20, 26)))
+    before = (tmp_path / "a.png").read_bytes()
+    status, _, err = _run(capsys, tmp_path, *weights, "-o", tmp_path, "--force")
+    assert status == 2 and "-o must be another folder than the input" in err
+    assert (tmp_path / "a.png").read_bytes() == before
+    assert _run(capsys, tmp_path, *weights, "-o", tmp_path / "out")[0] == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
 def test_a_huge_scale_is_refused_at_once(capsys, root, weights, tmp_path):
     files.write(tmp_path / "in.png", Picture(waves(40, 52)))
     status, _, err = _run(capsys, tmp_path / "in.png", "--task", "sr", "--scale", 1000, *weights)
@@ -178,10 +212,10 @@ def test_color_alpha_and_depth_are_kept(capsys, root, tmp_path, bits):
     np.testing.assert_array_equal(found.alpha, files.read(tmp_path / "in.png").alpha)
 
 
-def test_super_resolution_enlarges_alpha_too(capsys, root, weights, tmp_path):
+def test_super_resolution_enlarges_alpha_too(capsys, tmp_path):
     files.write(tmp_path / "in.png", Picture(waves(20, 26, 3), np.ones((20, 26), np.float32)))
     out = tmp_path / "out.png"
-    status, _, err = _run(capsys, tmp_path / "in.png", "--task", "sr", "--scale", 3, *weights, "-o", out)
+    status, _, err = _run(capsys, tmp_path / "in.png", "--task", "sr", "--scale", 3, "-o", out)
     assert status == 0 and err == ""
     found = files.read(out)
     assert found.pixels.shape == (60, 78, 3) and (found.alpha == 1).all()
@@ -211,18 +245,18 @@ def test_deblurring(capsys, root, weights, tmp_path):
     files.write(tmp_path / "k.png", Picture(np.pad(kernel, ((0, 1), (0, 0)))))
     files.write(tmp_path / "in.png", Picture(waves(40, 52)))
     out, record = tmp_path / "out.png", tmp_path / "done.json"
-    options = ["--task", "deblur", *weights, "-o", out, "--json", record, "--force", "--sigma", 3]
+    options = ["--task", "deblur", *weights, "-o", out, "--json", record, "--force", "--sigma", 6]
     found = []
     for given in (tmp_path / "k.npy", tmp_path / "k.png", "gaussian:0.8", "motion:3:45", "disk:1.2"):
         status, said, err = _run(capsys, tmp_path / "in.png", *options, "--kernel", given)
         assert status == 0 and err == "" and said == f"wrote {out}\n"
         found.append(files.read(out).pixels)
         entry = json.loads(record.read_text())["images"][0]
-        assert entry["kernel"] == str(given) and entry["sigma"] == pytest.approx(3 / 255)
+        assert entry["kernel"] == str(given) and entry["sigma"] == pytest.approx(6 / 255)
     np.testing.assert_array_equal(*found[:2])
     model = recipe.load(root / "gray_out" / "checkpoint.pt")
     x = amstel.restore(
-        waves(40, 52), "deblur", kernel=amstel.inverse.disk_kernel(1.2), sigma=3 / 255, model=model
+        waves(40, 52), "deblur", kernel=amstel.inverse.disk_kernel(1.2), sigma=6 / 255, model=model
     )
     np.testing.assert_allclose(found[-1], x.clip(0, 1), atol=1.01 / 255)
     np.save(tmp_path / "bad.npy", np.zeros((3, 3)))
@@ -355,6 +389,9 @@ def test_evaluation(capsys, root, weights, tmp_path):
     assert all(row["psnr"] > row["noisy"] + 0.1 for row in scores["rows"])
     status, _, err = _run(capsys, *options)
     assert status == 2 and "scores.json exists" in err
+    status, _, err = _run(capsys, *options, "--task", "sr", "--scale", 2, "--force")
+    assert status == 2 and "--weights must be a network for the task sr" in err
+    options[3:5] = []
     status, out, err = _run(capsys, *options, "--task", "sr", "--scale", 2, "--force")
     assert status == 0 and err == ""
     assert re.search(r"^ +2( +\d\d\.\d\d +[01]\.\d{4}| +\d\d\.\d\d){3}$", out, re.M) and "2 images" in out
@@ -385,6 +422,11 @@ def test_evaluation_of_own_pairs(capsys, root, weights, tmp_path):
     assert row["before"]["psnr"] == pytest.approx(expected)
     status, out, _ = _run(capsys, *pair)
     assert status == 0 and "sigma estimated" in out
+    # Of one file the partner is the one of its name, not the first.
+    one = ["evaluate", "--data", tmp_path / "noisy/1.tif", "--clean", tmp_path / "clean", *weights]
+    assert _run(capsys, *one, "--json", record, "--force")[0] == 0
+    row = json.loads(record.read_text())["rows"][0]
+    assert row["before"]["psnr"] == pytest.approx(evaluation.psnr(*other))
     (tmp_path / "clean" / "1.png").unlink()
     status, _, err = _run(capsys, *pair)
     assert status == 2 and "must hold an image for each of" in err
@@ -507,6 +549,25 @@ def test_training_is_resumed(capsys, root, tmp_path, task):
     status, said, err = _run(capsys, *arguments, "--resume", "--iterations", 50)
     assert status == 2 and said == "" and "--iterations must be at least 60, which the run has done" in err
     assert checkpoint.read_bytes() == before
+    status, said, err = _run(capsys, *arguments, "--resume")
+    assert status == 0 and "nothing to do: the run was complete" in said and "wrote" not in said
+
+
+def test_a_training_that_diverges_keeps_the_last_checkpoint(capsys, root, tmp_path):
+    """It wrote weights of NaN over it, and a network of those wrote black pictures."""
+    arguments = ["train", root / "gray", "--out", tmp_path, *SMALL[:-1]]
+    assert _run(capsys, *arguments, 0.01, "--iterations", 1)[0] == 0
+    checkpoint = tmp_path / "checkpoint.pt"
+    before = checkpoint.read_bytes()
+    status, _, err = _run(capsys, *arguments, 1e30, "--iterations", 50, "--force")
+    assert status == 2 and "training diverged" in err and "--learning-rate must be smaller" in err
+    assert checkpoint.read_bytes() == before
+    state = torch.load(checkpoint, weights_only=True)
+    state["model"] = {name: value * float("nan") for name, value in state["model"].items()}
+    torch.save(state, checkpoint)
+    out = tmp_path / "out.png"
+    status, _, err = _run(capsys, root / "gray" / "0.png", "--weights", checkpoint, "--sigma", 20, "-o", out)
+    assert status == 2 and "--weights must have weights that give finite images" in err and not out.exists()
 
 
 def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, monkeypatch):

@@ -67,6 +67,18 @@ def test_warnings_outside_the_trained_noise():
         amstel.restore(image * 0 + 0.5, model=model)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"task": "inpaint", "mask": np.ones((32, 32))}, {"task": "deblur", "kernel": np.ones((1, 1))}],
+)
+def test_every_denoising_task_warns(options):
+    image, model = np.random.default_rng(0).random((32, 32)), Nothing()
+    model.trained_sigma = (0.0, 75 / 255)
+    with pytest.warns(UserWarning, match="`sigma` of 500 / 255 is outside 0 to 75") as said:
+        amstel.restore(image, sigma=500 / 255, model=model, **options)
+    assert [w.filename for w in said] == [__file__]  # where the call is
+
+
 def test_more_steps_than_trained_are_refused():
     model = RIM(1, 8, 2)
     model.trained_steps = 2
@@ -74,14 +86,33 @@ def test_more_steps_than_trained_are_refused():
         amstel.restore(np.random.default_rng(0).random((32, 32)), sigma=0.1, steps=10, model=model)
 
 
+def test_weights_of_another_task_are_refused():
+    """A network for super-resolution denoised, as it has one channel too; and where there was nothing to do, any number of
+    steps was taken."""
+    y, k = np.full((32, 32), 0.5), np.ones((1, 32, 32), np.complex64)
+    for task, model, options in (
+        ("denoise", "sr", {}),
+        ("inpaint", RIM.pretrained("sr"), {"mask": np.ones((32, 32))}),
+        ("sr", "gray", {}),
+        ("mri", "sr", {"mask": np.ones(32)}),
+    ):
+        with pytest.raises(
+            ValueError, match=f"`model` must be a network .*{task}|`model` must be a network of"
+        ):
+            amstel.restore(k if task == "mri" else y, task, model=model, **options)
+    with pytest.raises(ValueError, match="`steps` must be at most 4"):
+        amstel.restore(y, steps=10)
+
+
 def test_blend():
     """To the image as sigma goes to 0; no more than the noise; all of the network's work where it is right."""
     g = torch.Generator().manual_seed(0)
-    y = torch.rand(1, 1, 64, 64, generator=g)
-    noise = 0.1 * torch.randn(y.shape, generator=g)
+    clean = torch.rand(1, 1, 64, 64, generator=g)
+    noise = 0.1 * torch.randn(clean.shape, generator=g)
+    y = clean + noise
     one, sigma, none = torch.ones(1), torch.tensor([0.1]), torch.zeros_like(y)
-    perfect = blend(y, y - noise, none, sigma, one)
-    assert float((perfect - (y - noise)).square().mean().sqrt()) < 0.01
+    perfect = blend(y, clean, none, sigma, one)
+    assert float((perfect - clean).square().mean().sqrt()) < 0.01
     far = blend(y, y - 50 * noise, none, sigma, one)
     assert float((far - y).square().mean().sqrt()) < 0.15
     shifts = [
@@ -305,6 +336,32 @@ def test_the_order_and_a_rotation_of_the_coils_do_not_matter():
     )
     q = torch.linalg.qr(torch.randn(4, 4, dtype=torch.complex64)).Q
     alike(reconstructed(torch.einsum("dc,nchw->ndhw", q, y), mask, torch.einsum("dc,chw->dhw", q, maps)), x)
+
+
+def test_a_coil_without_signal_and_views_of_conjugates():
+    y, mask, maps = scan()
+    x = reconstructed(y, mask, maps)
+    dead = torch.cat([y[:, :2], 0 * y[:, :1], y[:, 2:]], 1), torch.cat([maps[:2], maps[:1], maps[2:]])
+    assert torch.equal(reconstructed(dead[0], mask, dead[1]), x)
+    turned, other = (t.conj().resolve_conj().clone().conj() for t in (y, maps))
+    assert turned.is_conj() and torch.equal(reconstructed(turned, mask, other), x)
+    physics = inverse.MRI(mask, maps, centered=True)
+    start = physics.adjoint(y)
+    given = start.conj().resolve_conj().conj()
+    assert torch.equal(RIMS[2](y, physics, initial=given)[-1], RIMS[2](y, physics, initial=start)[-1])
+
+
+def test_kspace_with_its_origin_at_the_corner_is_warned_about():
+    y, mask, maps = scan()
+    corner, order = torch.fft.ifftshift(y, dim=(2, 3)), torch.fft.ifftshift(mask)
+    with pytest.warns(UserWarning, match="zero frequency at .0, 0.") as said:
+        reconstructed(corner, order, maps)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reconstructed(torch.randn_like(y), mask, maps)
+    with pytest.raises(ValueError, match=r"`mask` must be \[40\], .* as the image"):
+        amstel.restore(y, "mri", mask=torch.ones(32), model=RIMS[2])
 
 
 def test_one_coil_and_points_without_sensitivity():

@@ -443,6 +443,31 @@ def test_bad_input(case):
         amstel.ops.spmm(*arguments, **options)
 
 
+def test_a_remembered_call_is_checked_and_watched_as_the_first():
+    graph = make()[0]
+    x = torch.randn(37, 5, generator=torch.Generator().manual_seed(3))
+    y = amstel.ops.spmm(graph, x)
+    assert torch.equal(amstel.ops.spmm(graph, x), y)
+    for wrong in (x[1:], x[0], x.to_sparse(), x.to("meta")):
+        with pytest.raises(ValueError, match="`x`"):
+            amstel.ops.spmm(graph, wrong)
+    with pytest.raises(TypeError, match="`self_loops`"):
+        amstel.ops.spmm(graph, x, self_loops=True)
+    with pytest.raises(ValueError, match="`activation`"):
+        amstel.ops.spmm(graph, x, activation="")
+    with pytest.raises((ValueError, TypeError), match="`norm`"):
+        amstel.ops.spmm(graph, x, norm=["sym"])
+    assert torch.equal(amstel.ops.spmm(graph, torch.stack([x, -x])), torch.stack([y, -y]))
+    assert amstel.ops.spmm(graph, x.clone().requires_grad_()).requires_grad
+    assert_close(
+        torch.vmap(lambda one: amstel.ops.spmm(graph, one))(torch.stack([x, -x])), torch.stack([y, -y])
+    )
+    tangent = torch.func.jvp(lambda one: amstel.ops.spmm(graph, one), (x,), (x,))[1]
+    assert_close(tangent, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert amstel.ops.spmm(graph, x).dtype == torch.bfloat16
+
+
 def test_nan_features_stay_in_their_rows():
     graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1], [1, 2]]), 3)
     x = torch.ones(3, 20)

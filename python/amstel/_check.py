@@ -173,7 +173,7 @@ def number(
 def choice(argument: str, value: Any, allowed: Sequence[Any]) -> Any:
     """One of a few strings (or None)."""
     # A comparison with an array or a tensor is no bool.
-    if not any(value is one or (isinstance(value, str) and value == one) for one in allowed):
+    if not (value in allowed if isinstance(value, str) else any([value is one for one in allowed])):
         expected = (
             " or ".join(map(repr, allowed)) if len(allowed) < 3 else "one of " + ", ".join(map(repr, allowed))
         )

@@ -49,6 +49,7 @@ class Matrix:
         self._kept_values: dict[Any, Tensor] = {}
         self._kept_degrees: dict[Any, Tensor] = {}
         self._kept_scales: dict[Any, tuple[Tensor | None, Tensor | None]] = {}
+        self._kept_products: dict[Any, Any] = {}  # of amstel.ops.spmm: calls that were checked
 
     # Facts
 

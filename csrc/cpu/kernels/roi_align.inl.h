@@ -99,14 +99,20 @@ struct RoiAlign {
     reader.pack_input(window);
     S* const values = window + g.rows * g.cols * L;
     T* const turned = reinterpret_cast<T*>(values + bins * L);
-    const bool straight = L > 1 && a.roi.pooled_strides.channel == 1;
+    const auto& p = a.roi.pooled_strides;
+    const bool straight = L > 1 && p.channel == 1;
     for (int64_t n = 0; n < g.count; ++n) {
       const int64_t k = g.boxes[n];
       const int64_t* const starts = a.starts + k * a.starts_width;
       const int64_t count = a.counts[k];
-      T* const out = static_cast<T*>(a.roi.pooled);
+      T* const out = static_cast<T*>(a.roi.pooled) + k * p.item + channel * p.channel;
+      // What is written two bins later is on its way meanwhile.
+      const T* ahead = out + 2 * (straight ? p.col : L);
       for (int64_t i = 0; i < ph; ++i)
-        for (int64_t j = 0; j < pw; ++j) {
+        for (int64_t j = 0; j < pw; ++j, ahead += straight ? p.col : L) {
+          if (!a.roi.stream)
+            for (int64_t line = 0; line < L; line += 64 / sizeof(T))
+              __builtin_prefetch(ahead + line, 1);
           V sum[kVectors];
           clear(sum);
           for_samples(starts, i, j, static_cast<const S*>(window),
@@ -118,14 +124,13 @@ struct RoiAlign {
                                     R::load(p3 + v * W) * w3 + R::load(p4 + v * W) * w4;
                       });
           divide(sum, count);
-          const int64_t b = i * pw + j;
           if (straight) {
-            store_pooled(out + place(k, b), sum);
+            store_pooled(out + i * p.row + j * p.col, sum);
           } else {
-            for (int v = 0; v < kVectors; ++v) R::store(values + b * L + v * W, sum[v]);
+            for (int v = 0; v < kVectors; ++v) R::store(values + (i * pw + j) * L + v * W, sum[v]);
           }
         }
-      if (!straight) turn(values, turned, out + place(k, 0));
+      if (!straight) turn(values, turned, out);
     }
     if (a.roi.stream) stream_end();
   }

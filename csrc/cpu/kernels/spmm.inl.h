@@ -94,8 +94,8 @@ void spmm_tile(const cpu::SpmmArgs& a, const Tile tile, const C coefficient, int
     if (self_loops != 0)
       gather(coefficient.scale ? self_loops * coefficient.scale[i] : self_loops, i);
     const int64_t end = crow[i + 1];
-    for (; k + 2 <= end; k += 2) add(k), add(k + 1);
-    if (k < end) add(k++);
+    for (; k + 4 <= end; k += 4) add(k), add(k + 1), add(k + 2), add(k + 3);
+    for (; k < end; ++k) add(k);
     const auto each = [&](auto f) __attribute__((always_inline)) {
 #pragma GCC unroll 16
       for (int n = 0; n < N; ++n) f(sum[n], tile.offset(n));

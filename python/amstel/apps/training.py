@@ -193,6 +193,12 @@ class _Run:
             distributed.all_reduce(self.total)
         *sums, count = self.total.tolist()
         self.total.zero_()
+        if not all(bool(t.isfinite().all()) for t in self.task.model.parameters()):
+            kept = f"; {self.file} is of before" if self.file is not None and self.file.exists() else ""
+            raise ValueError(
+                f"training diverged: the weights are not finite after {self.step} steps; "
+                f"`learning_rate` must be smaller{kept}"
+            )
         entry = dict(self.task.entry(self.step))
         entry |= {name: value / count for name, value in zip(self.task.metrics, sums, strict=True)}
         training = self.task.model.training

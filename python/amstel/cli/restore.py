@@ -30,7 +30,7 @@ Task = Annotated[
 ]
 
 
-@command(app, "predict", said={"output": "-o"})
+@command(app, "predict", said={"output": "-o", "model": "--weights"})
 def predict(
     input: Annotated[
         Path,
@@ -77,7 +77,7 @@ def predict(
             "--mask",
             metavar="FILE",
             parser=values.file_there,
-            help="inpaint: white where pixels are known; mri: .npy of 0 and 1 [default: from INPUT]",
+            help="inpaint: white where pixels are known, or .npy; mri: .npy of 0 and 1 [default: from INPUT]",
         ),
     ] = None,
     sensitivities: Annotated[
@@ -147,6 +147,10 @@ def predict(
         written = list(targets)
         if input.is_dir():
             folder_of(targets[0])
+            if set(map(Path.resolve, targets)) & set(map(Path.resolve, sources)):
+                raise ValueError(
+                    f"-o must be another folder than the input, got {targets[0].parent} for both"
+                )
     for path in written:
         values.file_to_write(str(path))
     given = [input, mask, sigma, sensitivities, weights, None if kernel is None else Path(kernel)]
@@ -215,7 +219,7 @@ def _said(record: dict[str, Any]) -> str:
     return line
 
 
-command(app, "evaluate", "eval")(evaluate)
+command(app, "evaluate", "eval", said={"model": "--weights"})(evaluate)
 
 
 @command(
@@ -277,11 +281,12 @@ def train(
         given["seed"] = common.seed
     if sigma is not None:
         given["sigma"] = tuple(sigma)
-    checkpoint = out / train.CHECKPOINT
+    checkpoint, done = out / train.CHECKPOINT, 0
     if resume:
         if given.keys() - {"iterations"} or weights or average is not None:
             raise ValueError("--resume keeps the settings of the checkpoint: change none but --iterations")
-        settings = dataclasses.replace(train.read(checkpoint).settings, **given)
+        saved = train.read(checkpoint)
+        settings, done = dataclasses.replace(saved.settings, **given), saved.iteration
     else:
         new([checkpoint], force)
         settings = Settings(**given)
@@ -301,7 +306,7 @@ def train(
     if validation is not None and settings.task == "mri":
         tested = mri.CoilImages(validation, settings.size)
     initial = None if weights is None else train.weights(weights)
-    left = sum(train.stage(settings, step).batch for step in range(settings.iterations))
+    left = sum(train.stage(settings, step).batch for step in range(done, settings.iterations))
     with (
         processes.group(common.device) as ranks,
         common.progress(left if ranks.first else 0, "patches") as update,
@@ -323,7 +328,8 @@ def train(
     said = f"{settings.iterations} batches"
     if result.history:
         said += f": loss {result.history[-1]['loss']:.4g}, PSNR {result.history[-1]['psnr']:.2f} dB"
-    common.say(f"{said}\nwrote {checkpoint}")
+    nothing = done == settings.iterations
+    common.say(f"{said}\n{'nothing to do: the run was complete' if nothing else f'wrote {checkpoint}'}")
     common.write_json(
         {
             "settings": dataclasses.asdict(settings),

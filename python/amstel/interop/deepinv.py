@@ -7,12 +7,14 @@ real and imaginary part as two channels, thus real images [N, 2, H, W]: a RIM of
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from amstel import _check
-from amstel.inverse import ForwardModel
+from amstel.inverse import ForwardModel, Poisson
 
 
 class FromDeepinv(ForwardModel):
@@ -28,8 +30,17 @@ class FromDeepinv(ForwardModel):
     def adjoint(self, y: Tensor) -> Tensor:
         return self.physics.A_adjoint(y)
 
+    def adjointness_test(self, x: Tensor | None = None, seed: int = 0) -> float:
+        if x is None:  # its operators compute in the dtype of their own tensors alone
+            held = (*self.physics.buffers(), *self.physics.parameters())
+            like = next((t.real for t in held if t.dim() and (t.is_floating_point() or t.is_complex())), None)
+            x = None if like is None else like.new_empty(self._image_shape())
+        return super().adjointness_test(x, seed)
+
     def _image_shape(self) -> tuple[int, ...]:
-        size = getattr(self.physics, "img_size", None)
+        size, width = (getattr(self.physics, name, None) for name in ("img_size", "img_width"))
+        if size is None and width is not None:
+            size = 1, width, width
         return (self._batch(), *size[-3:]) if size is not None else super()._image_shape()
 
 
@@ -42,7 +53,11 @@ def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardMo
 
     Args:
         physics: with A and A_adjoint for one tensor each; parameters are those that it holds (`physics.update`).
-        sigma: standard deviation of the noise; None: that of physics.noise_model, which then is a GaussianNoise.
+        sigma: standard deviation of the noise; None: that of physics.noise_model, which then is a GaussianNoise, or a
+            normalized PoissonNoise of one gain, which makes it an `amstel.inverse.Poisson`.
+
+    Returns:
+        The forward model; what `to_deepinv` was given, if physics is from there and sigma is None.
 
     Raises:
         TypeError or ValueError: physics is not linear, or sigma is not known or not > 0.
@@ -58,18 +73,24 @@ def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardMo
     if not isinstance(physics, nn.Module) or not hasattr(physics, "A") or not hasattr(physics, "A_adjoint"):
         raise TypeError(f"`physics` must be a deepinv.physics.LinearPhysics, got {_check.describe(physics)}")
     if sigma is None:
-        noise = getattr(physics, "noise_model", None)
-        if type(noise).__name__ != "GaussianNoise":
-            _check.fail("sigma", "given where physics.noise_model is not a GaussianNoise", sigma)
+        own, noise = getattr(physics, "model", None), getattr(physics, "noise_model", None)
+        if isinstance(own, ForwardModel):
+            return own
+        kind = type(noise).__name__
+        if kind == "PoissonNoise" and noise.normalize and noise.gain.numel() == 1:  # type: ignore[union-attr]
+            return Poisson(FromDeepinv(physics, 1.0), float(noise.gain))  # type: ignore[union-attr,arg-type]
+        if kind != "GaussianNoise":
+            _check.fail("sigma", "given where physics.noise_model is neither Gaussian nor Poisson", sigma)
         known: Tensor = noise.sigma  # type: ignore[union-attr]
         sigma = float(known) if known.numel() == 1 else known.reshape(-1)
     return FromDeepinv(physics, sigma)
 
 
 def to_deepinv(model: ForwardModel) -> Any:
-    r"""A forward model as a deepinv.physics.LinearPhysics with Gaussian noise, for deepinv's solvers and networks.
+    r"""A forward model as a deepinv.physics.LinearPhysics with its noise, for deepinv's solvers and networks.
 
-    Images and measurements keep their shapes; those of `amstel.inverse.MRI` are complex. The model is a submodule,
+    The noise is deepinv's GaussianNoise or PoissonNoise; a plain NoiseModel where sigma is a map or counts have a background,
+    which those do not know. Images and measurements keep their shapes; those of `amstel.inverse.MRI` are complex. The model is a submodule,
     which moves with the physics.
 
     Raises:
@@ -86,12 +107,27 @@ def to_deepinv(model: ForwardModel) -> Any:
     if not isinstance(model, ForwardModel):
         raise TypeError(f"`model` must be an amstel.inverse.ForwardModel, got {_check.describe(model)}")
     try:
-        from deepinv.physics import GaussianNoise, LinearPhysics
+        from deepinv.physics import GaussianNoise, LinearPhysics, NoiseModel, PoissonNoise
     except ImportError as error:
         raise ImportError("to_deepinv needs deepinv: `pip install deepinv`") from error
 
-    # deepinv's sigma of complex noise is that of both parts together.
-    sigma = model.sigma * math.sqrt(2) if model.complex_images else model.sigma
-    physics = LinearPhysics(A=model.forward, A_adjoint=model.adjoint, noise_model=GaussianNoise(sigma))
+    if isinstance(model, Poisson):
+        noise = PoissonNoise(model.gain, clip_positive=True)
+        if model.background:
+            noise = NoiseModel(partial(_counts, model))
+    elif isinstance(model.sigma, Tensor) and model.sigma.dim() == 4:
+        noise = NoiseModel(partial(_mapped, model))
+    else:
+        # deepinv's sigma of complex noise is that of both parts together.
+        noise = GaussianNoise(model.sigma * math.sqrt(2) if model.complex_images else model.sigma)
+    physics = LinearPhysics(A=model.forward, A_adjoint=model.adjoint, noise_model=noise)
     physics.model = model
     return physics
+
+
+def _counts(model: Poisson, ax: Tensor) -> Tensor:
+    return torch.poisson((ax + model.background).clamp_min(0) / model.gain) * model.gain
+
+
+def _mapped(model: ForwardModel, ax: Tensor) -> Tensor:
+    return ax + torch.as_tensor(model.sigma).to(ax) * torch.randn_like(ax)

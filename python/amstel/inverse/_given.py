@@ -27,6 +27,8 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
         )
     if isinstance(image, np.ndarray):
         wanted = "an array [coils, H, W]" if kspace else "an array [H, W] or [H, W, 3]"
+        if image.dtype.kind not in "biufc":
+            raise TypeError(f"`image` must be {wanted} of numbers, got {image.dtype} {list(image.shape)}")
         fits = image.ndim == 3 if kspace else image.ndim == 2 or image.shape[2:] == (3,)
         kind = {np.longdouble: np.float64, np.clongdouble: np.complex128}.get(image.dtype.type, image.dtype)
         # A copy: PyTorch takes neither negative strides nor another byte order.
@@ -35,7 +37,7 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
     elif isinstance(image, Tensor):
         wanted = "a tensor [N, coils, H, W]" if kspace else "a tensor [N, 1, H, W] or [N, 3, H, W]"
         fits = image.dim() == 4 and (kspace or image.shape[1] in (1, 3))
-        y = image.detach()
+        y = image.detach().resolve_conj().resolve_neg()
         if y.layout != torch.strided or y.is_meta:
             _check.fail("image", f"dense and with values, {wanted}", image)
     else:
@@ -53,8 +55,7 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
     elif dtype not in (torch.complex64, torch.complex128):
         y = y.to(torch.complex64)
     if mask is not None:
-        measured = inverse.MRI(mask, y[0], centered=True) if kspace else inverse.Inpainting(mask)
-        measured.adjoint(y)  # checks the size of the mask
+        _check_size(mask, y, kspace)
         if not kspace and not mask.expand_as(y).flatten(2).any(2).all():
             raise ValueError(
                 "`mask` must be 1 somewhere in every image and channel, where something is known"
@@ -62,23 +63,39 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
         y = sampled(y, mask.to(home))
     if not y.isfinite().all():
         raise ValueError("`image` must be finite, got NaN or infinity")
-    if not kspace and y.abs().max() > 16:
-        raise ValueError(f"`image` must be in [0, 1] but for noise, got values up to {y.abs().max():g}")
+    most = 0.0 if kspace else float(y.abs().max())
+    if most > 16 or (most > 1 and bool((y == y.round()).all())):
+        raise ValueError(
+            f"`image` must be in [0, 1] but for noise (8-bit pixels divided by 255), got values up to {most:g}"
+        )
 
     def back(x: Tensor) -> Any:
         x = x.to(home, dtype)
         if isinstance(image, Tensor):
             return x
         x = x[0] if kspace else x[0].movedim(0, -1) if x.shape[1] == 3 else x[0, 0]
-        return x.contiguous().numpy()
+        return x.contiguous().numpy().astype(np.dtype(image.dtype.type), copy=False)
 
     return y.contiguous(), back
+
+
+def _check_size(mask: Tensor, y: Tensor, kspace: bool) -> None:
+    """Raises unless the mask is of 0 and 1, and fits the image."""
+    (n, c, h, w), size = y.shape, (inverse.MRI if kspace else inverse.Inpainting)(mask).mask.shape
+    if kspace:
+        fits, expected = size in ((w,), (h, w), (n, 1, h, w)), f"[{w}], [{h}, {w}] or [{n}, 1, {h}, {w}]"
+    else:
+        sides = (1,) * (4 - len(size)) + tuple(size)
+        fits = sides[0] in (1, n) and sides[1] in (1, c) and sides[2:] == (h, w)
+        expected = f"[{h}, {w}], [{c}, {h}, {w}] or [{n}, {c}, {h}, {w}]"
+    if not fits:
+        _check.fail("mask", f"{expected}, as the image", mask)
 
 
 def tensor_of(name: str, given: Any, expected: str) -> Tensor:
     """A tensor from anything that holds numbers: arrays of any byte order and strides, lists, pictures of PIL."""
     if isinstance(given, Tensor):
-        return _check.dense(name, given, expected)
+        return _check.dense(name, given, expected).resolve_conj()
     if isinstance(given, np.ma.MaskedArray):
         _check.fail_type(name, f"{expected}, without a mask of its own", given)
     try:
@@ -125,6 +142,8 @@ def noise_of(sigma: Any, task: str, y: Tensor) -> Tensor:
             _check.fail_type("sigma", expected, sigma)
     if not isinstance(sigma, Tensor):
         sigma = _check.number("sigma", sigma, expected, above=0)
+    if isinstance(sigma, Tensor) and (sigma.dtype == torch.bool or sigma.is_complex()):
+        _check.fail_type("sigma", expected, sigma)
     found = torch.as_tensor(sigma, dtype=torch.float32, device=y.device)
     if task == "deblur":
         expected, size = "a number > 0, [N] of such, or 'auto'", torch.Size([0, 0])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel.inverse._given import tensor_of
+from amstel.inverse.bounds import within
 from amstel.inverse.deblurring import Deblurring, _padded
 from amstel.inverse.images import Denoising
 from amstel.inverse.plug_and_play import plug_and_play
@@ -67,7 +68,10 @@ def deblur(
         )
         if sigma > NOISY:  # the last step went back to the measurement
             x = denoiser(x, sigma)
-        found.append(x[..., top : x.shape[2] - top, left : x.shape[3] - left])
+        x = x[..., top : x.shape[2] - top, left : x.shape[3] - left]
+        # Of a point the blur leaves the largest value of the kernel.
+        beyond = (1 / kernel.amax((-2, -1), keepdim=True) - 1).clamp_min(0)
+        found.append(within(x, image, (top + 4, left + 4), beyond))
         if progress is not None:
             progress(image[:, 0].numel())
     return torch.cat(found)

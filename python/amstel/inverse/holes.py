@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
 
+from amstel.inverse.bounds import within
 from amstel.inverse.images import Denoising, Inpainting
 from amstel.inverse.tiles import at
 
 #: The noise that the rounds remove, at the least; and from how many pixels on the filling is left as it was. The first level
 #: (5, 10 or 20) and FAR are chosen on images held out of training; how many rounds, and the last level, are not compared.
 ROUNDS, FAR = tuple((np.geomspace(10, 2, 12) / 255).tolist()), 3.0
+#: How far from the values of the smooth filling within so many pixels a filling may go, in parts of their difference.
+BEYOND = 8, 0.25
 #: Conjugate gradients of the smooth filling, at the most, and what they leave of the residual.
 MOST, LEFT = 400, 1e-3
 
@@ -49,6 +52,7 @@ def inpaint(
         x = torch.where(mask > 0, y, found)
     # What is far from anything known the denoiser cannot know better.
     found = torch.where(mask > 0, found, start + near(mask) * (found - start))
+    found = within(found, start, *BEYOND)
     # The mean of two estimates of a known pixel by their variances: denoising leaves about a third of the noise.
     left, given = ((s if s.dim() == 4 else s[:, None, None, None]).square() for s in (sigma / 3, noise))
     return found + mask * left / (left + given) * (y - found)

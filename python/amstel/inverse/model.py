@@ -70,6 +70,8 @@ class ForwardModel(nn.Module, ABC):
     complex_images = False
     #: A^H A is diagonal, so that sigma may differ from pixel to pixel.
     pixelwise = False
+    #: Buffers that keep their dtype when a model is sent `.to` another: places, which would be other ones.
+    exact: tuple[str, ...] = ()
     sigma: Sigma
 
     def __init__(self, sigma: Sigma = 1.0):
@@ -89,6 +91,15 @@ class ForwardModel(nn.Module, ABC):
             self.register_buffer("sigma", sigma.detach(), persistent=False)
         else:
             self.sigma = float(_check.number("sigma", sigma, expected, above=0))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ForwardModel:
+        before = {name: self._buffers[name] for name in ("sigma", *self.exact) if name in self._buffers}
+        super()._apply(fn, recurse)
+        for name, old in before.items():
+            new = self._buffers[name]
+            if new.dtype != old.dtype and (name in self.exact or new.is_complex()):
+                self._buffers[name] = old.to(new.device)
+        return self
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -215,7 +226,8 @@ class Prepared:
             _check.fail("link", "'identity' or 'logistic'", link)
         if not self.model.complex_images:
             return ops.rim_input(eta, self.gradient(psi(eta, link)), link=link)
-        gradient = torch.view_as_real(self.gradient(_to_complex(psi(eta, link)))).permute(0, 3, 1, 2)
+        found = self.gradient(_to_complex(psi(eta, link))).resolve_conj()
+        gradient = torch.view_as_real(found).permute(0, 3, 1, 2)
         return ops.rim_input(eta, gradient, link=link)
 
 

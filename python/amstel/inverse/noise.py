@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, unfold
 
 from amstel._check import FLOATS, fail, tensor
+from amstel.inverse.bounds import within
 
 #: Pixels a side of the squares whose quietest tell the noise, and the share of them that does.
 _SQUARE, _QUIET = 8, 0.1
@@ -17,6 +18,8 @@ _SQUARE, _QUIET = 8, 0.1
 _FEW = 8
 #: Pixels a side of the patches of the principal components.
 _PATCH = 7
+#: What is denoised lies between the values of the pixels that are this near.
+_REACH = 4
 #: Larger images are looked at through this many windows per side, of this many pixels per side.
 _WINDOWS, _WINDOW = 4, 256
 
@@ -71,7 +74,10 @@ def estimate_sigma(image: Tensor) -> Tensor:
 
 
 def _variance(planes: list[Tensor]) -> Tensor:
-    found = min(_quiet(planes), _components(planes))
+    # There is no more noise than there is of anything; of a few pixels the estimates say little.
+    found = min(
+        _quiet(planes), _components(planes), torch.cat([p.flatten() for p in planes]).var(correction=0)
+    )
     # Noise of this size would have made more than a few values of them: dots of a printer, say, are no noise.
     some = torch.cat([p.flatten()[: 1 << 12] for p in planes]).unique()
     if len(some) <= _FEW and 255**2 * found > _FEW**2:
@@ -144,7 +150,7 @@ def blend(
     lowest: float = 0.0,
     clipped: bool = False,
 ) -> Tensor:
-    r"""A denoised image made safe: x = y - share w c (y - found).
+    r"""A denoised image made safe: x = y - share w c (y - found), between the values of the 9x9 pixels around in y.
 
     .. code-block:: text
 
@@ -184,7 +190,7 @@ def blend(
         0, 1
     )  # 5 % less noise is 0.2 dB at most, which clipped noise may cost
     known = sigma.square() / (sigma.square() + (lowest**2 - sigma.square()).clamp_min(0) / 9)
-    return y - share * known * c * taken
+    return within(y - share * known * c * taken, y, _REACH)
 
 
 def _around(t: Tensor) -> Tensor:

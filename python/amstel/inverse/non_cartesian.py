@@ -54,6 +54,7 @@ class NonCartesianMRI(ForwardModel):
     """
 
     complex_images = True
+    exact = ("trajectory",)
     trajectory: Tensor
     sensitivities: Tensor | None
 

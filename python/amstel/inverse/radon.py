@@ -50,6 +50,7 @@ class Radon(ForwardModel):
         (torch.Size([1, 1, 60, 58]), 32.0)
     """
 
+    exact = ("angles",)
     angles: Tensor
 
     def __init__(
@@ -64,7 +65,8 @@ class Radon(ForwardModel):
         expected = "degrees, finite numbers [A]"
         if not isinstance(angles, Tensor):
             try:
-                angles = torch.tensor([float(_check.number("angles", a, expected)) for a in angles]).double()
+                given = [float(_check.number("angles", a, expected)) for a in angles]
+                angles = torch.tensor(given, dtype=torch.float64)
             except TypeError:
                 _check.fail_type("angles", expected, angles)
         _check.dense("angles", angles, expected)
@@ -78,7 +80,7 @@ class Radon(ForwardModel):
             if detectors is None
             else _check.integer("detectors", detectors, 1)
         )
-        # In double precision, whatever dtype the model is sent to: half of a pixel more is another ray.
+        # Half of a pixel more is another ray.
         self.register_buffer("angles", angles.detach().double(), persistent=False)
         radians = torch.deg2rad(self.angles)
         steep = radians.cos().abs() >= radians.sin().abs() - 1e-12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,11 @@ def reconstruct(
             _check.fail("sensitivities", expected, sensitivities)
         if not sensitivities.isfinite().all():
             raise ValueError("`sensitivities` must be finite, got NaN or infinity")
+    alive = (y != 0).any(-1).any(-1).any(0)
+    if alive.any() and not alive.all():  # a coil without any signal says nothing
+        y = y[:, alive]
+        sensitivities = None if sensitivities is None else sensitivities[..., alive, :, :]
+    _warn_of_origin(y)
     y, maps, back = canonical(y, mask, sensitivities)
     if model.channels == 2 and model.trained_sigma is None:
         x = model(y, mri_physics(MRI(mask, maps, centered=True)), steps)[-1]
@@ -75,6 +81,23 @@ def reconstruct(
         parts = zip(y.split(1), masks, maps.split(1), strict=True)
         x = torch.cat([_by_denoiser(model, k, m if m.dim() < 3 else m[0], s, steps) for k, m, s in parts])
     return back(x) * size[:, 0]
+
+
+def _warn_of_origin(y: Tensor) -> None:
+    """k-space is by far the strongest around its zero frequency, which is expected in the middle."""
+    power = y.abs().square().sum((0, 1))
+    here, there = (_middle(p).sum() for p in (power, torch.fft.fftshift(power)))
+    if min(power.shape) >= 8 and bool(there > 10 * here):
+        warnings.warn(
+            "`image` seems to have its zero frequency at [0, 0]; it should be at [H // 2, W // 2]: "
+            "use torch.fft.fftshift(image, dim=(-2, -1)), and the mask alike",
+            stacklevel=5,  # of `restore` and its decorator
+        )
+
+
+def _middle(power: Tensor) -> Tensor:
+    h, w = power.shape
+    return power[h // 4 : h - h // 4, w // 4 : w - w // 4]
 
 
 def _by_denoiser(model: RIM, y: Tensor, mask: Tensor, maps: Tensor, steps: int | None) -> Tensor:

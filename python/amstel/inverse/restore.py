@@ -15,6 +15,7 @@ from torch import Tensor
 from amstel import _check, inverse, ops
 from amstel._torch import autocast_tiles
 from amstel.inverse._given import images, mask_of, noise_of
+from amstel.inverse.bounds import within
 from amstel.inverse.color import from_ycbcr, to_ycbcr
 from amstel.inverse.deblur import deblur, kernel_of
 from amstel.inverse.holes import inpaint
@@ -27,6 +28,15 @@ from amstel.nn.rim import RIM
 TASKS = ("denoise", "inpaint", "deblur", "sr", "mri")
 #: Names of `RIM.pretrained`.
 SHIPPED = ("gray", "gray_conv", "color", "sr", "mri", "complex")
+#: What networks of one task can do; a denoiser of gray images does for the parts of complex ones.
+_DENOISERS = ("gray", "color", "3task")
+_FOR = {
+    "denoise": _DENOISERS,
+    "inpaint": _DENOISERS,
+    "deblur": _DENOISERS,
+    "sr": ("sr", "3task"),
+    "mri": ("mri", "complex", "gray", "3task"),
+}
 #: Estimated noise up to the first is left alone, as it may be texture; from the second on it is all taken off.
 DOUBT = (3 / 255, 5 / 255)
 #: The weights are trained for 2 to 4 times; far above that there is nothing but a large image.
@@ -73,6 +83,8 @@ def restore(
     `amstel.inverse.gaussian_kernel`, `motion_kernel` and `disk_kernel` are the usual ones. The part of the scene
     beyond the border that was blurred into the image is estimated too.
     "sr" enlarges the luma (BT.601 Y) of a color image with the network, and Cb and Cr with bicubic interpolation.
+    In each of these, what is flat in y stays flat: the result lies within what the values around allow
+    (`amstel.inverse.bounds`).
     "mri" alternates a denoiser for complex images with a step toward images that fit k-space
     (`amstel.inverse.plug_and_play`). `model="mri"` uses a network trained for MRI instead, which is faster but less
     accurate. The result does not depend on the scale of k-space, on the phase and magnitude of the sensitivities, or
@@ -164,20 +176,31 @@ def restore(
     if model.channels not in channels:
         wanted = " or ".join(map(str, channels))
         raise ValueError(f"`model` must be a network of {wanted} channels, got one of {model.channels}")
-    run = partial(tiled, partial(model, steps=steps), tile=tile)
+    trained = getattr(model, "trained_task", None)
+    if trained is not None and trained not in _FOR[task]:
+        raise ValueError(
+            f"`model` must be a network for the task {task} ({', '.join(_FOR[task])}), got one for {trained}"
+        )
+    most = getattr(model, "trained_steps", None)
+    if steps is not None and most is not None and steps > most:
+        _check.fail("steps", f"at most {most}, as these weights were trained; more steps diverge", steps)
     # Of a denoiser that is called often one step is enough.
     once = steps is None and getattr(model, "network", None) == "unet"
     often = partial(tiled, partial(model, steps=1 if once else steps), tile=tile)
+    if task in ("denoise", "inpaint", "deblur"):
+        _warn(getattr(model, "trained_sigma", None), noise, automatic)
     if task == "mri":
         x = reconstruct(model, y, mask, sensitivities, steps)
     elif task == "sr":
-        x = _enlarge(partial(run, progress=progress), y, scale)
+        x = _enlarge(partial(model, steps=steps), partial(tiled, tile=tile, progress=progress), y, scale)
     elif task == "deblur":
         x = deblur(often, y, kernel_of(kernel, y), noise, progress)
     elif task == "inpaint":
         x = inpaint(often, y, mask, noise, progress)
     else:
         x = _denoise(partial(model, steps=steps), partial(tiled, tile=tile), y, noise, automatic, progress)
+    if not bool(x.isfinite().all()):
+        raise ValueError("`model` must have weights that give finite images, got NaN or infinity")
     if not return_sigma:
         return back(x)
     array = isinstance(image, np.ndarray)
@@ -189,6 +212,17 @@ def sr_sigma(scale: int) -> float:
     return 0.1 / scale
 
 
+def _warn(trained: tuple[float, float] | None, noise: Tensor, automatic: bool) -> None:
+    low, high = trained or (0.0, math.inf)
+    beyond = (noise > 1.001 * high) | ((noise < 0.999 * low) & (not automatic))
+    for level in noise[beyond].unique().tolist()[-len(noise) :]:
+        warnings.warn(
+            f"`sigma` of {255 * level:.3g} / 255 is outside {255 * low:.3g} to {255 * high:.3g}, which the weights were "
+            "trained with: the result may be worse than it could be",
+            stacklevel=4,  # of `restore` and its decorator
+        )
+
+
 def _denoise(
     model: Any,
     over: Callable[..., Tensor],
@@ -198,14 +232,7 @@ def _denoise(
     progress: Callable[[int], None] | None,
 ) -> Tensor:
     """The network's estimate as far as it can be trusted: all of it within the trained noise, none of it at 0."""
-    low, high = getattr(model.func, "trained_sigma", None) or (0.0, math.inf)
-    beyond = (noise > 1.001 * high) | ((noise < 0.999 * low) & (not automatic))
-    for level in noise[beyond].unique().tolist()[-len(y) :]:
-        warnings.warn(
-            f"`sigma` of {255 * level:.3g} / 255 is outside {255 * low:.3g} to {255 * high:.3g}, which the weights were "
-            "trained with: the result may be worse than it could be",
-            stacklevel=3,
-        )
+    low = (getattr(model.func, "trained_sigma", None) or (0.0,))[0]
     share = torch.ones_like(noise)
     if automatic:
         share = ((noise - DOUBT[0]) / (DOUBT[1] - DOUBT[0])).clamp(0, 1)
@@ -249,11 +276,18 @@ def _number(noise: Tensor) -> float | np.ndarray:
     return noise[0, 0].cpu().numpy() if noise.dim() == 4 else float(noise[0])
 
 
-def _enlarge(run: Callable[..., Tensor], y: Tensor, scale: int) -> Tensor:
+def _enlarge(model: Any, over: Callable[..., Tensor], y: Tensor, scale: int) -> Tensor:
     ycc = to_ycbcr(y) if y.shape[1] == 3 else y
     start = ops.bicubic_down_adjoint(ycc, scale) * scale**2
     physics = inverse.SuperResolution(scale, sr_sigma(scale))
-    luma = run(ycc[:, :1].contiguous(), start[:, :1].contiguous(), lambda part: physics, scale=scale)
+
+    def bounded(part: Tensor, physics: Any, initial: Tensor) -> list[Tensor]:
+        found = model(part, physics, initial=initial)[-1]
+        return [within(found, part, 2, scale - 1, scale)]  # a line of one pixel is so much fainter in y
+
+    luma = over(
+        bounded, ycc[:, :1].contiguous(), start[:, :1].contiguous(), lambda part: physics, scale=scale
+    )
     return luma if y.shape[1] == 1 else from_ycbcr(torch.cat([luma, start[:, 1:]], 1))
 
 

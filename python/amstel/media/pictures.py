@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from amstel._optional import need
 
 #: Tag of the orientation in EXIF and TIFF.
 ORIENTATION = 0x0112
+#: Tags of text in EXIF and TIFF: description, make, model, software, date, artist, copyright.
+TEXTS = (270, 271, 272, 305, 306, 315, 33432)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +28,7 @@ class Picture:
         alpha: float32 [H, W] in [0, 1], or None.
         bits: 8 or 16.
         about: what the file says of itself, and what is written again: "icc_profile" (bytes), "dpi" (two numbers) and
-            "exif" (bytes, the orientation taken out, as the pixels are upright; not of TIFF).
+            "exif" (bytes, the orientation taken out, as the pixels are upright).
     """
 
     pixels: np.ndarray
@@ -106,8 +109,9 @@ def by_pillow(path: Path, tiff: bool) -> tuple[np.ndarray, int, dict[str, Any]]:
         about, orientation = _about(image), int(image.getexif().get(ORIENTATION, 1))
         if tiff:
             orientation = 1  # Pillow turns these by itself
-        if image.format == "PPM" and image.mode == "RGB" and image.tile[0][3][1] > 255:
-            return _ppm(path, image), orientation, about
+        if image.format == "PPM" and image.mode == "RGB" and image.tile[0][0].startswith("ppm"):
+            if image.tile[0][3][1] > 255:
+                return _ppm(path, image), orientation, about
         if image.format == "JPEG2000" and image.mode in ("RGB", "RGBA") and _jpeg2000_bits(path) > 8:
             return _opencv(path, gray=False), orientation, about
         if ";16" in raw and image.mode in ("L", "LA", "RGB", "RGBA"):
@@ -130,10 +134,16 @@ def _scaled(data: np.ndarray, top: int) -> np.ndarray:
 
 def _ppm(path: Path, image: Any) -> np.ndarray:
     """Color of up to 16 bits, which Pillow would halve."""
-    offset, (_, top) = image.tile[0][2:4]
-    data = np.fromfile(path, ">u2", 3 * image.width * image.height, offset=offset)
-    if data.size < 3 * image.width * image.height:
-        raise OSError("the file is cut")
+    codec, _, offset, (_, top) = image.tile[0][:4]
+    count = 3 * image.width * image.height
+    if codec == "ppm_plain":
+        text = re.sub(rb"#[^\r\n]*", b" ", path.read_bytes()[offset:])
+        words = text.split()[:count]
+        data = np.array([int(word) if word.isdigit() else -1 for word in words])
+    else:
+        data = np.fromfile(path, ">u2", count, offset=offset)
+    if data.size < count or data.max() > top or data.min() < 0:
+        raise OSError("the file is cut, or has values beyond its largest")
     return _scaled(data.reshape(image.height, image.width, 3), top)
 
 
@@ -242,7 +252,7 @@ def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
             plain = page.photometric in (0, 1, 2) and page.bitspersample in (8, 16, 32, 64)
             if not plain or not (deep or page.dtype == np.uint8) or (not deep and page.compression in (6, 7)):
                 return None
-            return samples(page), int(page.tags.valueof(274, 1)), _of_tags(page)
+            return samples(page), int(page.tags.valueof(274, 1)), _of_tags(page) | _exif_of_tiff(path)
     except tifffile.TiffFileError as error:
         raise OSError("tifffile cannot read it") from error
 
@@ -303,3 +313,20 @@ def _of_tags(page: Any) -> dict[str, Any]:
         factor = 1 if page.tags.valueof(296, 2) == 2 else 2.54
         about["dpi"] = tuple(side[0] / side[1] * factor for side in sides)
     return about
+
+
+def _exif_of_tiff(path: Path) -> dict[str, Any]:
+    """What a TIFF says of the picture and not of how it is stored, as EXIF; nothing if Pillow cannot open it."""
+    image = _module("PIL.Image")
+    try:
+        with image.open(path) as opened:
+            found, exif = opened.getexif(), image.Exif()
+            for tag in TEXTS:
+                if tag in found:
+                    exif[tag] = found[tag]
+            for tag in (0x8769, 0x8825):  # what the camera did, and where
+                if found.get_ifd(tag):
+                    exif.get_ifd(tag).update(found.get_ifd(tag))
+            return {"exif": exif.tobytes()} if len(exif) else {}
+    except Exception:  # what cannot be read is not worth a picture
+        return {}

@@ -36,7 +36,7 @@ def likelihood_of(y: Tensor, physics: Any, complex_: bool) -> Callable[[Tensor, 
             x = as_complex(x)
         gradient = prepared.gradient(x) if prepared is not None else physics.gradient(x, y)
         if complex_:
-            gradient = torch.view_as_real(gradient).permute(0, 3, 1, 2)
+            gradient = torch.view_as_real(gradient.resolve_conj()).permute(0, 3, 1, 2)
         return ops.rim_input(eta, gradient, link=link)
 
     return network_input

@@ -141,6 +141,8 @@ class RIM(nn.Module, metaclass=Placed):
         self.trained_steps: int | None = None
         #: Lowest and highest standard deviation of the noise that the weights were trained with, where that is known.
         self.trained_sigma: tuple[float, float] | None = None
+        #: What the weights were trained for: "gray", "color", "3task", "sr", "mri" or "complex", where that is known.
+        self.trained_task: str | None = None
         if network not in WIDTHS:
             _check.fail("network", " or ".join(map(repr, WIDTHS)), network)
         features = WIDTHS[network] if features is None else features
@@ -232,7 +234,9 @@ class RIM(nn.Module, metaclass=Placed):
         model.load_state_dict(weights.load(file))
         model.trained_steps = int(said.get("trained_steps", model.steps))
         settings = json.loads(said.get("settings", "{}"))
-        if settings.get("task") in ("gray", "grey", "color", "colour", "3task", "complex"):
+        task = settings.get("task")
+        model.trained_task = {"grey": "gray", "colour": "color"}.get(task, task)
+        if model.trained_task in ("gray", "color", "3task", "complex"):
             low, high = settings["sigma"]
             model.trained_sigma = low / 255, high / 255
         return model.eval()
@@ -298,7 +302,7 @@ class RIM(nn.Module, metaclass=Placed):
         name = "initial" if initial is not None else "physics.adjoint(y)"
         x = self._images(name, physics.adjoint(y) if initial is None else initial)
         complex_ = x.is_complex()
-        eta = torch.view_as_real(x).permute(0, 3, 1, 2) if complex_ else x
+        eta = torch.view_as_real(x.resolve_conj()).permute(0, 3, 1, 2) if complex_ else x
         if self.link == "logistic":
             eta = torch.logit(eta, 0.01)
         sigma = sigma_of(physics, x) if self.network == "unet" else None

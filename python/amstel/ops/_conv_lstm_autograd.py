@@ -124,7 +124,8 @@ def cell(
 
 def state_of(c: Tensor, dtype: torch.dtype) -> Tensor:
     """c as the gates' kernel of its device reads it: on CUDA as it is, else in the type of sums."""
-    return c if c.is_cuda else c.to(sum_dtype(dtype))
+    wide = sum_dtype(dtype)
+    return c if c.is_cuda or c.dtype == wide else c.to(wide)
 
 
 def _flat(t: Tensor, laid: torch.memory_format) -> Tensor:

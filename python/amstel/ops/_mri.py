@@ -21,9 +21,14 @@ LARGEST_PRIME = 127  # of the sides of an image for the fused CPU kernel, as in 
 # ---- The mask ----
 
 
+def real_dtype(x: Tensor) -> torch.dtype:
+    """Of the parts of a complex x; x.real.dtype makes a view first."""
+    return torch.float64 if x.dtype == torch.complex128 else torch.float32
+
+
 def weights_of(mask: Tensor, x: Tensor) -> Tensor:
     """[W], [1, H, W] or [N, H, W] in the real dtype of x."""
-    mask = mask.to(x.real.dtype)
+    mask = mask.to(real_dtype(x))
     return mask[:, 0] if mask.dim() == 4 else mask[None] if mask.dim() == 2 else mask
 
 

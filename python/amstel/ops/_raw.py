@@ -23,12 +23,15 @@ from amstel.ops import _plain
 
 _WITHOUT = (
     "edge_add", "spmm_grad", "epilogue_grad", "conv_lstm_gates", "conv_lstm_gates_grad", "conv_lstm_grad",
-    "conv_gru_gates_grad", "rim_input_grad", "kspace_residual", "winograd_weight", "winograd_conv", "winograd_lstm",
+    "conv_gru_gates_grad", "conv_gru_pixels", "conv_gru_pixels_grad", "rim_input_grad", "kspace_residual",
+    "winograd_weight", "winograd_conv", "winograd_lstm",
     "winograd_planes", "roi_pool_grad", "roi_match_grad",
     "roi_align_grad", "ps_roi_pool_grad",
 )  # fmt: skip
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _are_transforms_active = torch._C._are_functorch_transforms_active
+_is_any_autocast = torch._C._is_any_autocast_enabled
+_is_grad_enabled = torch.is_grad_enabled
 _is_tracing = torch._C._is_tracing
 _is_legacy = torch._C._functorch.is_legacy_batchedtensor
 
@@ -51,6 +54,17 @@ def dispatched() -> bool:
     if is_compiling():
         return is_exporting() or transformed()
     return _are_transforms_active() or forward_ad._current_level >= 0 or _is_tracing()
+
+
+def nobody_looks(x: Tensor) -> bool:
+    """Outside of a compiler: whether no tracer, transform or autocast is on, and no gradient of x is asked."""
+    return not (
+        _is_any_autocast()
+        or _are_transforms_active()
+        or forward_ad._current_level >= 0
+        or _is_tracing()
+        or (_is_grad_enabled() and (x.requires_grad or _is_legacy(x)))
+    )
 
 
 def channels_last(t: Tensor) -> Tensor:
@@ -131,7 +145,22 @@ def forward_mode(function: Any, jvp: Callable) -> Callable[..., Any]:
     return apply
 
 
-def _call(op: Any, plain: Callable | None) -> Callable:
+def _call_unseen(op: Any) -> Callable:
+    run = op._op  # a call less than that of op itself
+
+    def call(*args: Any) -> Any:
+        try:
+            with _below_autograd():
+                return run(*args)
+        except (MemoryError, RuntimeError) as error:
+            if _library.short_of_memory(error) and not isinstance(error, torch.OutOfMemoryError):
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
+
+    return call
+
+
+def _call(op: Any, unseen: Callable, plain: Callable | None) -> Callable:
     def call(*args: Any) -> Any:
         if is_compiling() or _are_transforms_active() or forward_ad._current_level >= 0 or _is_tracing():
             if torch.onnx.is_in_onnx_export():  # which knows no other operators than its own
@@ -142,13 +171,7 @@ def _call(op: Any, plain: Callable | None) -> Callable:
                 if plain is not None:
                     return plain(*args)
             return op(*args)
-        try:
-            with _below_autograd():
-                return op(*args)
-        except (MemoryError, RuntimeError) as error:
-            if _library.short_of_memory(error) and not isinstance(error, torch.OutOfMemoryError):
-                raise torch.OutOfMemoryError(str(error)) from error
-            raise
+        return unseen(*args)
 
     return call
 
@@ -232,19 +255,21 @@ def _match(input: Tensor, rois: Tensor, query: Tensor, scale: float, ph: int, pw
 _RULES = {"roi_pool": _pool, "roi_match": _match}
 
 
-def _register() -> SimpleNamespace:
-    calls = {}
+def _register() -> tuple[SimpleNamespace, SimpleNamespace]:
+    calls, unseen = {}, {}
     for name in (*_plain.PLAIN, *_WITHOUT):
         op = getattr(torch.ops.amstel, name).default
         plain = _plain.PLAIN.get(name)
-        calls[name] = _call(op, plain)
+        unseen[name] = _call_unseen(op)
+        calls[name] = _call(op, unseen[name], plain)
         rule: Any = _RULES.get(name) or plain or _refuse(name)
         kernel = _derive(op, rule)
         _fragment.impl(name, kernel, "Autograd", with_keyset=True)
         if not op._schema.is_mutable:
             torch.library.register_vmap(f"amstel::{name}", _each(op))
-    return SimpleNamespace(**calls)
+    return SimpleNamespace(**calls), SimpleNamespace(**unseen)
 
 
 _fragment = torch.library.Library("amstel", "IMPL")
-operators = _register()
+#: The operators, and the same for a caller who knows that nobody looks.
+operators, unseen_operators = _register()

@@ -23,9 +23,6 @@ from amstel.ops._raw import (
 
 _ops = operators
 
-#: At the least, of those whose gates are held at once on the CPU.
-PIXELS = 512
-
 
 def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = "store") -> Tensor:
     r"""The pointwise part of a convolutional GRU in one pass: the new state from the gates of x and of h.
@@ -63,9 +60,9 @@ def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = 
     _check.dense("gates_x", gates_x, "a tensor [N, 3C, H, W]")
     _check.dense("gates_h", gates_h, "a tensor [N, 3C, H, W]")
     _check.dense("h", h, "a tensor [N, C, H, W]")
-    casts = [autocast_dtype(t) for t in (gates_x, gates_h, h)]
-    if None not in casts:
-        gates_x, gates_h, h = cast(casts[0], gates_x, gates_h, h)
+    dtype = autocast_dtype(gates_x)
+    if dtype is not None and autocast_dtype(gates_h) and autocast_dtype(h):
+        gates_x, gates_h, h = cast(dtype, gates_x, gates_h, h)
     if gates_x.dim() != 4 or gates_x.shape[1] % 3 or gates_x.dtype not in _check.FLOATS:
         _check.fail("gates_x", "floating-point [N, 3C, H, W]", gates_x)
     name = _check.name(gates_x.dtype)
@@ -221,20 +218,20 @@ def _cast(tensors: Any, dtype: torch.dtype) -> Any:
     return [t if t is None else t.to(dtype) for t in tensors]
 
 
+def _in_blocks(tensors: Any) -> bool:
+    """Whether the operator that computes pixels from end to end may be called: on the CPU, where nobody looks."""
+    return tensors[0].is_cpu and not (is_compiling() or transformed() or tracked(*tensors))
+
+
 def _products(tensors: Any, keep: bool) -> tuple[Tensor, Tensor]:
-    """conv_gru_gates on the gates of x and of h, of some pixels at a time."""
-    x, h, *weights = tensors
-    parts = _parts(x)
-    if len(parts) == 1:
+    """conv_gru_gates on the gates of x and of h."""
+    if not _in_blocks(tensors):
         return _product(tensors, keep)
-    new = x.new_empty(len(x), weights[1].shape[1])
-    activated = x.new_empty(len(x) if keep else 0, 4 * new.shape[1])
-    for part in parts:
-        found = _product((x[part], None if h is None else h[part], *weights), keep)
-        new[part] = found[0]
-        if keep:
-            activated[part] = found[1]
-    return new, activated
+    return _ops.conv_gru_pixels(*_dense(tensors), keep)
+
+
+def _dense(tensors: Any) -> list[Tensor | None]:
+    return [t if t is None else t.contiguous() for t in tensors]
 
 
 def _product(tensors: Any, keep: bool) -> tuple[Tensor, Tensor]:
@@ -273,32 +270,13 @@ class _Pointwise(torch.autograd.Function):
             plain = lambda *t: (_composed(*_cast(t, ctx.dtype)),)  # noqa: E731
             return None, None, *plain_gradients(plain, inputs, need, (grad,))
         tensors = _cast(inputs, ctx.dtype)
-        # Gradients in batches cannot be written into.
-        parts = [slice(None)] if watched(grad) else _parts(tensors[0])
-        if len(parts) == 1:
+        if watched(grad) or not _in_blocks(tensors):  # gradients in batches cannot be written into
             grads = _products_grad(tensors, grad, activated, need)
         else:
-            grads = _blocks_grad(tensors, grad, activated, parts, need)
+            wanted = need[0], need[1], any(need[2:])
+            found = _ops.conv_gru_pixels_grad(grad.contiguous(), activated, *_dense(tensors), *wanted)
+            grads = tuple(g if n else None for g, n in zip(found, need, strict=True))
         return None, None, *(g if g is None else g.to(t.dtype) for g, t in zip(grads, inputs, strict=True))
-
-
-def _blocks_grad(
-    tensors: Any, grad: Tensor, activated: Tensor | None, parts: list[slice], need: Any
-) -> tuple[Tensor | None, ...]:
-    """_products_grad of some pixels at a time; what these add to weights and biases is summed in float32 at least."""
-    x, h, *weights = tensors
-    rows: list[Any] = [torch.empty_like(t) if n else None for t, n in zip((x, h), need, strict=False)]
-    wide = torch.promote_types(x.dtype, torch.float32)
-    sums: list[Any] = [None] * 4
-    for part in parts:
-        some = x[part], None if h is None else h[part], *weights
-        gates = None if activated is None else activated[part]
-        d_x, d_h, *added = _products_grad(some, grad[part], gates, need)
-        for whole, found in zip(rows, (d_x, d_h), strict=True):
-            if whole is not None:
-                whole[part] = found
-        sums = [f if s is None else s.to(wide) + f for s, f in zip(sums, added, strict=True)]
-    return (*rows, *sums)
 
 
 def _products_grad(
@@ -321,17 +299,6 @@ def _products_grad(
     )
 
 
-def _parts(x: Tensor) -> list[slice]:
-    """Pixels whose gates are held at once: all of them but on the CPU, where those of so many stay in the cache.
-
-    About alike, as a product of few rows may be summed in another order.
-    """
-    if not x.is_cpu or is_compiling() or transformed() or tracked(x) or (rows := x.shape[0]) < 2 * PIXELS:
-        return [slice(None)]
-    size = -(-rows // (rows // PIXELS))
-    return [slice(first, first + size) for first in range(0, rows, size)]
-
-
 @torch.library.register_fake("amstel::conv_gru_gates")
 def _(gates_x: Tensor, gates_h: Tensor, h: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
     return torch.empty_like(h), h.new_empty(h.shape[0] if keep else 0, 4 * h.shape[1])
@@ -341,3 +308,22 @@ def _(gates_x: Tensor, gates_h: Tensor, h: Tensor, keep: bool) -> tuple[Tensor, 
 def _(grad: Tensor, activated: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     gates = h.new_empty(h.shape[0], 3 * h.shape[1])
     return gates, torch.empty_like(gates), torch.empty_like(h)
+
+
+@torch.library.register_fake("amstel::conv_gru_pixels")
+def _(
+    x: Tensor, h: Any, w_i: Tensor, w_h: Tensor, b_i: Tensor, b_h: Tensor, keep: bool
+) -> tuple[Tensor, Tensor]:
+    hidden = w_h.shape[1]
+    return x.new_empty(x.shape[0], hidden), x.new_empty(x.shape[0] if keep else 0, 4 * hidden)
+
+
+@torch.library.register_fake("amstel::conv_gru_pixels_grad")
+def _(
+    grad: Tensor, activated: Any, x: Tensor, h: Any, w_i: Tensor, w_h: Tensor, b_i: Tensor, b_h: Tensor,
+    need_x: bool, need_h: bool, need_weights: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    def rows(like: Tensor, needed: bool) -> Tensor:
+        return like.new_empty(like.shape[0] if needed else 0, *like.shape[1:])
+
+    return rows(x, need_x), rows(grad, need_h), *(rows(t, need_weights) for t in (w_i, w_h, b_i, b_h))

@@ -191,7 +191,7 @@ def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> 
         h, c_new = _ops.conv_lstm_cell(*tensors)
     else:
         h, c_new, _ = _conv_lstm_autograd.cell(gates, old, peephole, False)
-    return h, c_new.to(c.dtype)
+    return h, c_new if c_new.dtype == c.dtype else c_new.to(c.dtype)
 
 
 # ---- Checks ----

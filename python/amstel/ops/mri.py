@@ -132,7 +132,7 @@ def mri_normal(
         and scale.dtype != torch.bool
         and scale.device == x.device
     ):
-        scales = scale.to(x.real.dtype).contiguous()
+        scales = scale.to(_mri.real_dtype(x)).contiguous()
     else:
         _check.fail("scale", f"a number or a real tensor [{x.shape[0]}] on {x.device}", scale)
     if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():

@@ -86,10 +86,13 @@ def rim_denoise_input(
         _check.dense("mask", mask, "a tensor that can be broadcast to eta")
         if mask.is_complex() or mask.device != eta.device:
             _check.fail("mask", f"boolean or real on {eta.device}", mask)
-        sizes = zip(reversed(mask.shape), reversed(eta.shape), strict=False)
-        if mask.dim() > eta.dim() or not all([m == 1 or m == n for m, n in sizes]):
-            _check.fail("mask", f"broadcast to {list(eta.shape)}", mask)
-        mask = mask.to(eta.dtype).expand_as(eta)
+        smaller = mask.shape != eta.shape
+        if smaller:
+            sizes = zip(reversed(mask.shape), reversed(eta.shape), strict=False)
+            if mask.dim() > eta.dim() or not all([m == 1 or m == n for m, n in sizes]):
+                _check.fail("mask", f"broadcast to {list(eta.shape)}", mask)
+        mask = mask.to(eta.dtype)
+        mask = mask.expand_as(eta) if smaller else mask
     return _rim.network_input(eta, y, mask, precision, factor, True, link)
 
 

@@ -5,17 +5,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from amstel import _check, _checks
+from amstel._derived import is_plain, keep
 from amstel._torch import autocast_dtype, cast, without_autocast
 from amstel.graph import Graph
 from amstel.ops import _csr_fake, _sampled  # noqa: F401
-from amstel.ops._raw import dispatched, operators, refuse_lost_graphs
+from amstel.ops._raw import dispatched, nobody_looks, operators, refuse_lost_graphs, unseen_operators
 from amstel.ops._spmm import Spmm, degree_of, factors_of, forward, prepare, product, sum_dtype
 
 NORMS = ("sym", "row", "sym_inout", "none")
 
-_spmm = operators.spmm
+_strided = torch.strided
+_spmm, _unseen_spmm = operators.spmm, unseen_operators.spmm
 
 
 def spmm(
@@ -90,6 +93,10 @@ def spmm(
                 [0.3333, 0.3333, 0.3333],
                 [0.0000, 0.5000, 0.5000]])
     """
+    if not is_compiling() and type(x) is Tensor and edge_weight is None and bias is None:
+        y = _again(graph, x, norm, self_loops, activation)
+        if y is not None:
+            return y
     if not isinstance(graph, Graph):
         if hasattr(graph, "spmm"):  # amstel.distributed.DistributedGraph
             return graph.spmm(
@@ -154,7 +161,44 @@ def _run(
         return Spmm.apply(x, edge_weight, bias, graph, norm, self_loops, relu)
     if torch.is_grad_enabled():
         refuse_lost_graphs(x)
-    return forward(graph, x, edge_weight, norm, self_loops, bias, relu)[0]
+    y, row_scale, col_scale = forward(graph, x, edge_weight, norm, self_loops, bias, relu)
+    if edge_weight is None and bias is None and not is_compiling() and is_plain(x):
+        _remember(graph, x.dtype, norm, self_loops, relu, row_scale, col_scale)
+    return y
+
+
+# Checks, and looking up what the graph keeps, take longer than the product of a small graph, and several times as long
+# where the product before has swept them out of the caches. For calls like earlier ones, most of it is known.
+
+
+def _again(graph: Any, x: Tensor, norm: Any, self_loops: Any, activation: Any) -> Tensor | None:
+    """The product where the graph remembers a call with these arguments, and nobody asks for more; else None."""
+    if type(graph) is not Graph or type(norm) is not str or type(self_loops) is not float:
+        return None
+    if activation is not None and type(activation) is not str:
+        return None
+    known = graph._kept_products.get((x.dtype, norm, self_loops, activation))
+    if known is None or not nobody_looks(x):
+        return None
+    shape = x.shape
+    if not 2 <= len(shape) <= 3 or shape[-2] != graph._num_cols or x.device != graph._device:
+        return None
+    if x.layout is not _strided:
+        return None
+    arrays, rest = known
+    return _unseen_spmm(*arrays, x, *rest)
+
+
+def _remember(
+    graph: Graph, dtype: torch.dtype, norm: str, loops: float, relu: bool, row: Any, col: Any
+) -> None:
+    key = dtype, norm, loops, "relu" if relu else None
+    if key in graph._kept_products:
+        return
+    weight = None if graph._weight is None else graph._values(dtype)
+    arrays = graph._crow, graph._col, graph._edge if weight is None else None, weight
+    if is_plain(weight, row, col):
+        keep(graph._kept_products, key, (arrays, (row, col, loops, None, relu, False)))
 
 
 def _check_arguments(

@@ -69,7 +69,8 @@ def _scores(x: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def _row(scores: np.ndarray) -> Row:
     """Means of [images, 3], and the standard errors of the mean over the images (None for a single image)."""
     names, count = ("psnr", "psnr_8bit", "ssim"), len(scores)
-    errors = (scores.std(0, ddof=1) / np.sqrt(count)).tolist() if count > 1 else [None] * 3
+    with np.errstate(invalid="ignore"):  # the PSNR of equal images is infinite
+        errors = (scores.std(0, ddof=1) / np.sqrt(count)).tolist() if count > 1 else [None] * 3
     means = dict(zip(names, scores.mean(0).tolist(), strict=True))
     return means | {f"{name}_se": error for name, error in zip(names, errors, strict=True)}
 
@@ -201,7 +202,7 @@ def pairs(
     """
     paths, partners = files.find(noisy), {path.stem: path for path in files.find(clean)}
     progress = progress or (lambda n: None)
-    if not Path(noisy).is_dir():
+    if not Path(noisy).is_dir() and not Path(clean).is_dir():
         partners = {paths[0].stem: next(iter(partners.values()))}
     for path in paths:
         if path.stem not in partners:

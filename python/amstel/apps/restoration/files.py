@@ -15,7 +15,7 @@ import numpy as np
 from amstel import _files
 from amstel._check import fail
 from amstel.data.images import SUFFIXES
-from amstel.media.pictures import Picture, pixel_count, read
+from amstel.media.pictures import TEXTS, Picture, pixel_count, read
 
 __all__ = ["WRITTEN", "Picture", "check_writable", "find", "module", "pixels", "quantize", "read", "write"]
 
@@ -44,7 +44,8 @@ def find(path: str | os.PathLike) -> list[Path]:
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    named = (p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    found = sorted(p for p in named if not p.is_dir())
     if not found:
         raise ValueError(f"{path} must hold at least one image ({', '.join(SUFFIXES)}), got none")
     return found
@@ -92,7 +93,7 @@ def write(path: str | os.PathLike, picture: Picture) -> None:
         if suffix in (".jpg", ".jpeg"):
             about["quality"] = 95
         elif suffix == ".webp":
-            about["lossless"] = True
+            about |= {"lossless": True, "exact": True}  # colors where alpha is 0, too
         module("PIL.Image").fromarray(data).save(temporary, **about)
 
 
@@ -122,8 +123,13 @@ def _deep_png(path: Path, data: np.ndarray, about: dict[str, Any]) -> None:
 
 
 def _deep_tiff(path: Path, data: np.ndarray, about: dict[str, Any]) -> None:
-    """The same as TIFF; EXIF is left out."""
+    """The same as TIFF; of EXIF, the texts."""
     options: dict[str, Any] = {"photometric": "rgb" if data.shape[2] > 2 else "minisblack", "metadata": None}
+    exif = module("PIL.Image").Exif()
+    exif.load(about.get("exif", b""))
+    texts = {tag: exif[tag] for tag in TEXTS if isinstance(exif.get(tag), str)}
+    options["software"] = texts.pop(305, False)
+    options["extratags"] = [(tag, 2, 0, text, True) for tag, text in texts.items()]
     if data.shape[2] in (2, 4):
         options["extrasamples"] = ["unassalpha"]
     if "icc_profile" in about:

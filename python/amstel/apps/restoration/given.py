@@ -37,13 +37,16 @@ def read_kernel(text: str) -> np.ndarray:
             values = []
         if len(values) not in counts:
             raise ValueError(f"--kernel must be {usage}, got {text!r}")
-        return function(*values).numpy()
+        try:
+            return function(*values).numpy()
+        except ValueError as error:  # which speaks of the function's arguments
+            raise ValueError(f"--kernel must be {usage} of numbers that make a blur, got {text!r}") from error
     path = Path(text)
     if not path.is_file():
         names = ", ".join(usage for _, usage, _ in KERNELS.values())
         raise ValueError(f"--kernel must be a file, or {names}, got {text!r}")
     if path.suffix.lower() == ".npy":
-        kernel = _numbers(path)
+        kernel = read_numbers(path)
     else:
         pixels = files.read(path).pixels
         kernel = pixels if pixels.ndim == 2 else pixels.mean(2)
@@ -63,7 +66,7 @@ def read_sigma(path: Path) -> np.ndarray:
         ValueError: another shape, numbers that are not > 0.
     """
     if path.suffix.lower() == ".npy":
-        level = _numbers(path)
+        level = read_numbers(path)
     else:
         pixels = files.read(path).pixels
         level = 255 * (pixels if pixels.ndim == 2 else pixels.mean(2))
@@ -78,11 +81,12 @@ def read_sigma(path: Path) -> np.ndarray:
     return level / 255
 
 
-def _numbers(path: Path) -> np.ndarray:
+def read_numbers(path: Path) -> np.ndarray:
+    """The one array of real numbers, or of truth values, in a .npy file."""
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path} must be a .npy file without pickled objects") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or not array.size:
         raise ValueError(f"{path} must be a .npy file of one array of real numbers")
-    return array
+    return array.astype(np.uint8) if array.dtype == bool else array

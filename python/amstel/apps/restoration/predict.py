@@ -108,18 +108,32 @@ def _warn_of_jpeg(sources: Sequence[Path], options: Options) -> None:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """Where a picture is more than half as bright as its brightest pixel. Reads white and black, and also 1 and 0.
+    """Where a picture, on black where it is transparent, is more than half as bright as its brightest pixel, or has the
+    brighter of its two values: white and black, 1 and 0, two colors of a palette. Or numbers [H, W] in .npy.
 
     Raises:
         ValueError: black all over, so nothing would be known.
+
+    Warns:
+        UserWarning: everything is known.
     """
-    pixels = files.read(path).pixels
-    pixels = pixels if pixels.ndim == 2 else pixels.mean(2)
+    if path.suffix.lower() == ".npy":
+        pixels = given.read_numbers(path)
+        if pixels.ndim != 2 or not np.isfinite(pixels).all() or pixels.min() < 0:
+            raise ValueError(f"{path} must hold a mask [H, W] of 0 and 1, got {list(pixels.shape)}")
+    else:
+        picture = files.read(path)
+        pixels = picture.pixels if picture.pixels.ndim == 2 else picture.pixels.mean(2)
+        pixels = pixels if picture.alpha is None else pixels * picture.alpha
     if not pixels.max() > 0:
         raise ValueError(
             f"the mask {path} must be white somewhere, where pixels are known; it is black all over"
         )
-    return pixels > 0.5 * pixels.max()
+    values = np.unique(pixels)
+    known = pixels == values[1] if len(values) == 2 else pixels > 0.5 * values[-1]
+    if known.all():
+        warnings.warn(f"the mask {path} is white all over: no pixel is unknown", stacklevel=3)
+    return known
 
 
 def _image(

@@ -187,6 +187,7 @@ def load(path: str | Path) -> RIM:
     found = read(path)
     model = found.model.eval()
     model.trained_steps = model.steps + (max(STEPS) if model.network == "unet" else 0)
+    model.trained_task = found.settings.task
     if found.settings.task in ("gray", "color", "3task"):
         low, high = found.settings.sigma
         model.trained_sigma = (low / 255, high / 255)

@@ -282,6 +282,11 @@ def _scan(path: Path, array: np.ndarray, mask: np.ndarray | None = None) -> Scan
         wanted = "complex k-space [H, W], [coils, H, W] or [slices, coils, H, W]"
         raise ValueError(f"{path} must hold {wanted}, got {_describe(array)}")
     array = array.reshape((1,) * (4 - array.ndim) + array.shape)
+    if array.shape[1] > 2 * array.shape[3]:
+        raise ValueError(
+            f"{path} must have its coils first, [coils, H, W]: numpy.moveaxis(kspace, -1, -3) moves them there, "
+            f"got {_describe(array)}"
+        )
     kspace = torch.from_numpy(np.ascontiguousarray(array.astype(np.complex64)))
     height, width = kspace.shape[2:]
     if mask is not None:
