@@ -316,11 +316,19 @@ def test_vot(tmp_path):
     mixed = torch.cat([torch.tensor([[1.0, 1, 2, 2]]).double(), expected])
     torch.testing.assert_close(amstel.data.VOT(tmp_path)["ball"].ground_truth, mixed)
     file.write_text("1,1,2,2\n1,1,2,2,3\n")
-    with pytest.raises(ValueError, match=r"groundtruth\.txt, line 2: .* 4 or 8 numbers, got '1,1,2,2,3'"):
+    with pytest.raises(
+        ValueError, match=r"groundtruth\.txt, line 2: .* 4 or 8 numbers or a mask, got '1,1,2,2,3'"
+    ):
         amstel.data.VOT(tmp_path)["ball"]
-    file.write_text("m0,0,3,3,1,2\n")
-    with pytest.raises(ValueError, match=r"line 1: a line must hold 4 or 8 numbers, got 'm0,0,3,3,1,2'"):
-        amstel.data.VOT(tmp_path)["ball"]
+    # A mask: from (1, 0) in a part of the picture 3 pixels wide and high, 4 pixels are out, 1 is in, 2 are out, 1 is in.
+    file.write_text("1,1,2,2\nm1,0,3,3,4,1,2,1\nm1,0,3,3,9\n")
+    assert same(amstel.data.VOT(tmp_path)["ball"].ground_truth, [[1, 1, 2, 2], [2, 1, 1, 2], NAN])
+    for bad in ("m0,0,3,3,1,9", "m0,0", "m0,0,3,3,1.5,2", "m0,0,3,3,-1,2"):
+        file.write_text(f"{bad}\n")
+        with pytest.raises(
+            ValueError, match=rf"line 1: a line must hold 4 or 8 numbers or a mask, got '{bad}'"
+        ):
+            amstel.data.VOT(tmp_path)["ball"]
     file.unlink()
     with pytest.raises(OSError, match=r"groundtruth\.txt must be a text file"):
         amstel.data.VOT(tmp_path)["ball"]

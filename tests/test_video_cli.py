@@ -61,6 +61,14 @@ def test_train_and_resume(capsys, root, tmp_path):
     record = json.loads((whole / "training.json").read_text())
     assert len(record["history"]) == 3 and record["settings"]["frame_size"] == 32
     assert sorted({name.split("/")[0] for name in record["held_out"]}) == ["left", "right"]
+    # Of all clips, most of which it was trained on, those that it held out are named apart; of these alone nothing is.
+    said = tmp_path / "said.json"
+    out = _run(capsys, "evaluate", whole / video_lstm.CHECKPOINT, root, "--json", said)[1]
+    assert "on 10 clips\nof these, 2 were held out in training: accuracy" in out
+    found = json.loads(said.read_text())
+    right = [found["answers"][name] == name.split("/")[0] for name in record["held_out"]]
+    assert found["held_out"] == {"accuracy": sum(right) / 2, "clips": 2}
+    assert found["held_out"]["accuracy"] == record["held_out_accuracy"]
 
     assert (
         _run(capsys, "train", root, "--out", parts, "--epochs", 1, "--optimizer", "rmsprop", *SMALL)[0] == 0

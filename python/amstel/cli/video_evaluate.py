@@ -131,6 +131,8 @@ def evaluate(
         tested.append(tables.Tested(model.settings.model, own, found))
         if not many:
             record = _say(model.classes, found, common)
+            if own is None:
+                record |= _say_held_out(path, found, common)
     if not tested:
         return 0
     if many:
@@ -223,6 +225,22 @@ def _say(classes: list[str], found: Any, common: Common) -> dict[str, Any]:
         "confusion": found.confusion.tolist(),
         "answers": dict(zip(found.names, answers, strict=True)),
     }
+
+
+def _say_held_out(path: Path, found: Any, common: Common) -> dict[str, Any]:
+    """The accuracy on the clips that the training held out, where these are not all: it has seen the others."""
+    try:
+        held = set(read_record(path.parent / "training.json")["held_out"])
+    except (OSError, ValueError):  # no record, or not one: the clips may be any
+        return {}
+    if not held or not held < set(found.names):
+        return {}
+    right = found.probabilities.argmax(1) == found.labels
+    accuracy = right[[name in held for name in found.names]].double().mean().item()
+    common.say(
+        f"of these, {len(held)} were held out in training: accuracy {100 * accuracy:.1f} %, which is the one to report"
+    )
+    return {"held_out": {"accuracy": accuracy, "clips": len(held)}}
 
 
 def _draw(path: Path, found: Any, classes: list[str]) -> None:

@@ -21,10 +21,11 @@ from amstel.media import images
 from amstel.media.formats import IMAGES, natural, visible
 
 
-def read_rows(file: Path, columns: Sequence[int]) -> list[list[float]]:
+def read_rows(file: Path, columns: Sequence[int], *, masks: bool = False) -> list[list[float]]:
     """The numbers of a text file, one row per line, `nan` for what is not known; every row has one of the lengths.
 
-    Commas, semicolons, tabs and blanks separate, and may end a line; lines that are blank may follow the last row.
+    Commas, semicolons, tabs and blanks separate, and may end a line; lines that are blank may follow the last row. With
+    `masks` a line may be one of VOT's masks, of which the row is the box around it.
 
     Raises:
         OSError: the file cannot be read.
@@ -40,16 +41,35 @@ def read_rows(file: Path, columns: Sequence[int]) -> list[list[float]]:
         words = re.split(r"\s*[,;]\s*|\s+", re.sub(r"\s*[,;]\s*$", "", line.strip()))
         try:
             # Python reads 1_0 as 10; to others that is no number.
-            row = [] if "_" in line else [float(word) for word in words]
+            if masks and words[0].startswith("m"):
+                row = _box_of_mask([int(word) for word in (words[0][1:], *words[1:])])
+            else:
+                row = [] if "_" in line else [float(word) for word in words]
         except ValueError:
             row = []
         if len(row) not in columns or any(map(math.isinf, row)):
-            expected = " or ".join(map(str, columns)) + " numbers"
+            expected = " or ".join(map(str, columns)) + " numbers" + " or a mask" * masks
             if rows and len(columns) == 1:
                 expected += " as the lines above"
             raise ValueError(f"{file}, line {number}: a line must hold {expected}, got {line.strip()!r}")
         rows.append(row)
     return rows
+
+
+def _box_of_mask(numbers: list[int]) -> list[float]:
+    """x, y, w, h of a mask: x, y, w, h of a part of the picture, and how many of its pixels, row by row, are out, in, out, ..."""
+    x, y, width, height, *runs = numbers
+    if width < 1 or height < 1 or any(run < 0 for run in runs) or sum(runs) > width * height:
+        raise ValueError("no mask")
+    inside = np.zeros(width * height, dtype=bool)
+    ends = np.cumsum(runs)
+    for begin, end in zip(ends[::2], ends[1::2], strict=False):
+        inside[begin:end] = True
+    rows, columns = np.nonzero(inside.reshape(height, width))
+    if not len(rows):
+        return [math.nan] * 4
+    low, high = (columns.min(), rows.min()), (columns.max(), rows.max())
+    return [float(v) for v in (x + low[0], y + low[1], high[0] - low[0] + 1, high[1] - low[1] + 1)]
 
 
 def read_numbers(file: Path, columns: int) -> Tensor:
