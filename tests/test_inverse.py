@@ -23,6 +23,7 @@ from amstel.inverse import (
     RandomProjection,
     SuperResolution,
 )
+from amstel.inverse.downsampling import named
 from amstel.nn import RIM
 from amstel.testing import TOLERANCE
 
@@ -87,6 +88,16 @@ def blur_matrix(kernel, h, w):
     return matrix.reshape(h * w, h * w)
 
 
+def weights_matrix(weights, scale, h, w):
+    """Of an image [scale h, scale w], mirrored at its border."""
+    (kh, kw), mirror = weights.shape, lambda t, size: min(t % (2 * size), 2 * size - 1 - t % (2 * size))
+    matrix = torch.zeros(h, w, scale * h, scale * w, dtype=F64)
+    for i, j, u, v in itertools.product(range(h), range(w), range(kh), range(kw)):
+        row, column = scale * i + (scale - kh) // 2 + u, scale * j + (scale - kw) // 2 + v
+        matrix[i, j, mirror(row, scale * h), mirror(column, scale * w)] += weights[u, v]
+    return matrix.reshape(h * w, -1)
+
+
 def fourier_matrix(size, centered):
     """Orthonormal; entries from the distance to the origin, 0 or size // 2."""
     n = torch.arange(size, dtype=F64) - (size // 2 if centered else 0)
@@ -125,6 +136,12 @@ DENSE = {
             lambda n, s=s, h=h, w=w: repeated(torch.kron(imresize_matrix(h * s, s), imresize_matrix(w * s, s)), 2),
         )
         for s, h, w in ((1, 2, 3), (2, 3, 4), (3, 1, 4), (4, 2, 1), (5, 1, 1))
+    },
+    **{
+        f"super-resolution {s}, kernel {list(k.shape)}": (
+            SuperResolution(s, 0.5, k), (2, 2, s * 2, s * 3), lambda n, s=s, k=k: repeated(weights_matrix(k, s, 2, 3), 2),
+        )
+        for s, k in ((2, normal(4, 6)), (3, normal(1, 5)))
     },
     "deblurring": (Deblurring(KERNEL, 0.5), (2, 2, 6, 7), lambda n: repeated(blur_matrix(KERNEL, 6, 7), 2)),
     "deblurring, larger kernel": (Deblurring(normal(7, 9), 0.5), (1, 1, 4, 3), lambda n: blur_matrix(normal(7, 9), 4, 3)),
@@ -324,6 +341,28 @@ def test_bicubic_is_that_of_others_inside(scale):
     assert (ours - theirs).abs().max() > 1e-3
     pil = image.fromarray(x[0, 0].float().numpy()).resize((9, 10), image.Resampling.BICUBIC)
     assert_close_(ours[0, 0].float()[inside], torch.from_numpy(np.array(pil))[inside], 1e-5)
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_other_kernels_of_resampling_are_those_of_others(scale):
+    image = pytest.importorskip("PIL.Image")
+    x = normal(2, 1, 14 * scale, 13 * scale)
+    torch.testing.assert_close(
+        SuperResolution(scale, 1.0, "box")(x), torch.nn.functional.avg_pool2d(x, scale)
+    )
+    linear = torch.nn.functional.interpolate(x, scale_factor=1 / scale, mode="bilinear", antialias=True)
+    inside = (..., slice(4, -4), slice(4, -4))
+    torch.testing.assert_close(SuperResolution(scale, 1.0, "bilinear")(x)[inside], linear[inside])
+    found = SuperResolution(scale, 1.0, "lanczos3")(x)[0, 0].float()
+    pil = image.fromarray(x[0, 0].float().numpy()).resize((13, 14), image.Resampling.LANCZOS)
+    assert_close_(found[inside], torch.from_numpy(np.array(pil))[inside], 1e-5)
+    own = SuperResolution(scale, 1.0, named("bicubic", scale))
+    torch.testing.assert_close(own(x), SuperResolution(scale)(x))
+    for bad in ("cubic", torch.ones(scale + 1, scale + 1), torch.ones(3)):
+        with pytest.raises(ValueError, match="`kernel` must be one of box"):
+            SuperResolution(scale, 1.0, bad)
+    with pytest.raises(ValueError, match="`x` must be an image of at least 5 x 5 pixels"):
+        SuperResolution(scale, 1.0, torch.ones(10 + scale, 10 + scale))(x[..., :scale, :scale])
 
 
 @pytest.mark.parametrize("size", [(8, 6), (7, 9), (5, 4), (1, 3)])

@@ -262,6 +262,18 @@ def test_tiles_leave_no_seam(task, shape):
     assert (x - whole).abs().max() < 1e-5
 
 
+def test_strips_of_a_large_image_leave_no_seam(monkeypatch):
+    """In the order of memory in which the array came, without a copy of it."""
+    y = image(1100, 40, 3).astype(np.float32)
+    whole, done = amstel.restore(y, sigma=0.1, model=COLOR), []
+    level = np.full((1100, 40), 0.1)
+    monkeypatch.setattr("amstel.inverse.restore.STRIP", 0)
+    for sigma in (0.1, level):
+        x = amstel.restore(y, sigma=sigma, model=COLOR, progress=done.append)
+        assert abs(x - whole).max() < 1e-5 and x.flags.c_contiguous
+    assert done == [552 * 40, 548 * 40] * 2
+
+
 def test_tiles_bound_what_the_network_sees():
     class Spy(Start):
         def __call__(self, y, physics, steps=None, initial=None):

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | `Denoising` | x | [N, C, H, W] | [N, C, H, W] |
 | `Inpainting` | mask x | [N, C, H, W] | [N, C, H, W] |
-| `SuperResolution` | antialiased bicubic downsampling | [N, C, H, W] | [N, C, H / s, W / s] |
+| `SuperResolution` | antialiased downsampling, bicubic or by any kernel | [N, C, H, W] | [N, C, H / s, W / s] |
 | `Deblurring` | convolution, circular or with another boundary | [N, C, H, W] | [N, C, H, W] |
 | `RandomProjection` | matrix x | [N, C, H, W] | [N, P] |
 | `StructuredProjection` | a random projection from a seed, without a matrix | [N, C, H, W] | [N, P] |

@@ -31,8 +31,9 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
             raise TypeError(f"`image` must be {wanted} of numbers, got {image.dtype} {list(image.shape)}")
         fits = image.ndim == 3 if kspace else image.ndim == 2 or image.shape[2:] == (3,)
         kind = {np.longdouble: np.float64, np.clongdouble: np.complex128}.get(image.dtype.type, image.dtype)
-        # A copy: PyTorch takes neither negative strides nor another byte order.
-        y = torch.from_numpy(np.array(image, np.dtype(kind).newbyteorder("="), order="C"))
+        # PyTorch takes neither negative strides nor another byte order, and nothing that cannot be written to.
+        array = np.ascontiguousarray(image, np.dtype(kind).newbyteorder("="))
+        y = torch.from_numpy(array if array.flags.writeable else array.copy())
         y = y.movedim(-1, 0)[None] if not kspace and y.dim() == 3 else y[(None,) * (4 - y.dim())]
     elif isinstance(image, Tensor):
         wanted = "a tensor [N, coils, H, W]" if kspace else "a tensor [N, 1, H, W] or [N, 3, H, W]"
@@ -76,7 +77,8 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
         x = x[0] if kspace else x[0].movedim(0, -1) if x.shape[1] == 3 else x[0, 0]
         return x.contiguous().numpy().astype(np.dtype(image.dtype.type), copy=False)
 
-    return y.contiguous(), back
+    # A large array in color may stay in its order: denoising goes over it in tiles.
+    return y if task == "denoise" else y.contiguous(), back
 
 
 def _check_size(mask: Tensor, y: Tensor, kspace: bool) -> None:

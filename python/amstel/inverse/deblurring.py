@@ -124,8 +124,9 @@ def _padded(x: Tensor, width: int, dim: int, boundary: str) -> Tensor:
     if not width:
         return x
     size = x.shape[dim]
-    if boundary == "reflect":
-        before, after = x.narrow(dim, 1, width).flip(dim), x.narrow(dim, size - 1 - width, width).flip(dim)
+    if boundary in ("reflect", "symmetric"):  # without the last pixel itself, or with it
+        first = int(boundary == "reflect")
+        before, after = (x.narrow(dim, at, width).flip(dim) for at in (first, size - first - width))
     else:
         before, after = (x.narrow(dim, at, 1) for at in (0, size - 1))
         if boundary == "zeros":
@@ -143,8 +144,8 @@ def _folded(z: Tensor, width: int, dim: int, boundary: str) -> Tensor:
     if boundary == "zeros":
         return x
     before, after = z.narrow(dim, 0, width), z.narrow(dim, width + size, width)
-    if boundary == "reflect":
-        edges, offset = (before.flip(dim), after.flip(dim)), 1
+    if boundary in ("reflect", "symmetric"):
+        edges, offset = (before.flip(dim), after.flip(dim)), int(boundary == "reflect")
     else:
         edges, offset = (before.sum(dim, keepdim=True), after.sum(dim, keepdim=True)), 0
     length = edges[0].shape[dim]

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from amstel import _check, ops
 from amstel._torch import without_autocast
-from amstel.inverse._checks import check_binary, check_images, check_shape
+from amstel.inverse._checks import WIDE, check_binary, check_images, check_shape
 from amstel.inverse._derived import Derived
+from amstel.inverse.downsampling import KERNELS, down, down_adjoint, named
 from amstel.inverse.model import ForwardModel, Fused, Normal, Prepared, Sigma
 
 
@@ -118,11 +119,15 @@ class SuperResolution(ForwardModel):
     """A x = `amstel.ops.bicubic_down(x, scale)`: the smaller image that MATLAB's imresize makes.
 
     Keys' cubic with a = -0.5, stretched by the scale against aliasing, the image mirrored at its border. The adjoint
-    is exact, border included.
+    is exact, border included. With another `kernel`, y[i, j] is the mean of x around the middle of its s x s pixels, weighted
+    by it.
 
     Args:
         scale: s, an integer >= 1; H and W are multiples of it.
         sigma: see `ForwardModel`.
+        kernel: "bicubic", "bilinear", "box", "lanczos2" or "lanczos3", stretched by the scale as imresize does; or weights
+            [kh, kw] of the pixels of x, float64 or float32, whose sides are odd where s is and even where s is, so that their
+            middle is that of s pixels: (k - s) / 2 of them lie beyond on each side, and x has at least so many pixels.
 
     Shapes: x [N, C, H, W], y [N, C, H / s, W / s], float64, float32, bfloat16 or float16.
 
@@ -134,30 +139,57 @@ class SuperResolution(ForwardModel):
         torch.Size([1, 1, 4, 5])
     """
 
-    def __init__(self, scale: int, sigma: Sigma = 1.0):
+    kernel: Tensor | None
+
+    def __init__(self, scale: int, sigma: Sigma = 1.0, kernel: str | Tensor = "bicubic"):
         super().__init__(sigma)
-        scale = _check.integer("scale", scale, 1)
-        self.scale = scale
+        self.scale = scale = _check.integer("scale", scale, 1)
+        expected = f"one of {', '.join(KERNELS)}, or float64 or float32 [kh, kw] with {'odd' if scale % 2 else 'even'} sides"
+        if isinstance(kernel, str):
+            if kernel not in KERNELS:
+                _check.fail("kernel", expected, kernel)
+            found = None if kernel == "bicubic" else named(kernel, scale)
+        else:
+            found = _check.dense("kernel", kernel, expected)
+            fits = found.dim() == 2 and found.dtype in WIDE and found.numel()
+            if not fits or any((n - scale) % 2 for n in found.shape):
+                _check.fail("kernel", expected, kernel)
+        self.register_buffer("kernel", found, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         check_images("x", x)
         self._check_device(x)
         if x.shape[2] % self.scale or x.shape[3] % self.scale:
             _check.fail("x", f"[N, C, H, W] with H and W multiples of the scale {self.scale}", x)
-        return ops.bicubic_down(x, self.scale)
+        if self.kernel is None:
+            return ops.bicubic_down(x, self.scale)
+        self._check_size("x", x, 1)
+        return down(x, self.kernel, self.scale)
 
     def adjoint(self, y: Tensor) -> Tensor:
         check_images("y", y)
         self._check_device(y)
-        return ops.bicubic_down_adjoint(y, self.scale)
+        if self.kernel is None:
+            return ops.bicubic_down_adjoint(y, self.scale)
+        self._check_size("y", y, self.scale)
+        return down_adjoint(y, self.kernel, self.scale)
 
     def prepare(self, y: Tensor) -> Prepared:
         check_images("y", y)
+        if self.kernel is not None:
+            return Normal(self, y)
         scale, sigma = self.scale, self._sigma(y)
         return Fused(self, y, lambda eta, link: ops.rim_super_resolve_input(eta, y, scale, sigma, link=link))
 
+    def _check_size(self, name: str, images: Tensor, times: int) -> None:
+        """A mirror has no more pixels than the image."""
+        least = [(n - self.scale) // 2 for n in self.kernel.shape]  # type: ignore[union-attr]
+        if any(times * n < low for n, low in zip(images.shape[2:], least, strict=True)):
+            _check.fail(name, f"an image of at least {least[0]} x {least[1]} pixels, for this kernel", images)
+
     def _image_shape(self) -> tuple[int, ...]:
-        return self._batch(), 1, 5 * self.scale, 4 * self.scale
+        beyond = max(self.kernel.shape) // self.scale if self.kernel is not None else 0
+        return self._batch(), 1, (5 + beyond) * self.scale, (4 + beyond) * self.scale
 
 
 class RandomProjection(ForwardModel):

@@ -30,7 +30,10 @@ def tiled(
 
     `physics(part)` is the forward model of y[part].
     """
-    x = start.new_empty(len(start), len(kept) * start.shape[1], *start.shape[2:])
+    if len(kept) == 1:
+        x = torch.empty_like(start)  # in the same order of memory
+    else:
+        x = start.new_empty(len(start), len(kept) * start.shape[1], *start.shape[2:])
     for images, given, inner in _windows(y.shape, tile // scale, -(-OVERLAP // (8 * scale)) * 8):
         part: tuple[slice, ...] = (images, slice(None), *given)
         whole: tuple[slice, ...] = (images, slice(None), *_times(scale, given))
@@ -77,3 +80,13 @@ def _side(size: int, tile: int, overlap: int) -> list[tuple[slice, slice]]:
         stop = min(start + step, size)
         found.append((slice(max(0, start - overlap), min(size, stop + overlap)), slice(start, stop)))
     return found
+
+
+def in_strips(shape: torch.Size, pixels: int) -> Iterator[tuple[slice, slice]]:
+    """Rows of images in strips of about so many pixels, with what is around them, and those to keep; of small images, all."""
+    height, rows = shape[2], math.ceil(max(TILE, pixels / shape[3] / shape[0]) / 8) * 8
+    count = max(1, round(height / rows))
+    step = math.ceil(height / count / 8) * 8
+    for start in range(0, height, step):
+        stop = min(height, start + step)
+        yield slice(max(0, start - 2 * OVERLAP), min(height, stop + 2 * OVERLAP)), slice(start, stop)

@@ -179,7 +179,8 @@ def _picture(path: Path, data: np.ndarray, about: dict[str, Any]) -> Picture:
                 )
             data = data.astype(np.uint16)
         bits = 16 if data.dtype == np.uint16 else 8
-        values = data.astype(np.float32) / (2**bits - 1)
+        values = data.astype(np.float32)
+        values /= 2**bits - 1
     if values.ndim == 2:
         return Picture(np.ascontiguousarray(values), None, bits, about)
     alpha = np.ascontiguousarray(values[..., -1]) if values.shape[2] in (2, 4) else None

@@ -142,4 +142,8 @@ def _deep_tiff(path: Path, data: np.ndarray, about: dict[str, Any]) -> None:
 def quantize(values: np.ndarray, bits: int = 8) -> np.ndarray:
     """Values in [0, 1] as integers, clipped and rounded."""
     top = 2**bits - 1
-    return np.rint(np.clip(values, 0, 1) * top).astype(np.uint16 if bits == 16 else np.uint8)
+    found = np.empty(values.shape, np.uint16 if bits == 16 else np.uint8)
+    for first in range(0, len(values), 1024):  # less memory at once
+        rows = slice(first, first + 1024)
+        found[rows] = np.rint(np.clip(values[rows], 0, 1) * top)
+    return found
