@@ -14,7 +14,7 @@ from torch import Tensor
 
 from amstel import _check, inverse, ops
 from amstel._torch import autocast_tiles
-from amstel.inverse._given import images, mask_of, noise_of
+from amstel.inverse._given import images, largest, mask_of, noise_of
 from amstel.inverse.bounds import within
 from amstel.inverse.color import from_ycbcr, to_ycbcr
 from amstel.inverse.deblur import deblur, kernel_of
@@ -202,7 +202,7 @@ def restore(
         x = inpaint(often, y, mask, noise, progress)
     else:
         x = _denoise(partial(model, steps=steps), partial(tiled, tile=tile), y, noise, automatic, progress)
-    if not bool(x.isfinite().all()):
+    if not math.isfinite(largest(x)):
         raise ValueError("`model` must have weights that give finite images, got NaN or infinity")
     if not return_sigma:
         return back(x)
@@ -249,7 +249,7 @@ def _denoise(
     once = getattr(model.func, "network", None) == "unet"
     again = partial(model, steps=1) if once else model
     signs = torch.randint(0, 2, y.shape[1:], dtype=torch.int8, generator=torch.Generator().manual_seed(0))
-    signs = (signs * 2 - 1).to(y.device)
+    signs = signs.mul_(2).sub_(1).to(y.device)
 
     def twice(part: Tensor, known: tuple[Tensor, Tensor], initial: Tensor) -> list[Tensor]:
         """The image, and the derivative of each pixel in itself, by a random change.
