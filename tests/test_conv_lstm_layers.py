@@ -291,10 +291,16 @@ def test_stateful_goes_on_where_it_was(options, dtype):
     assert not any("state" in key for key in lstm.state_dict())
     with pytest.raises(ValueError, match=r"`x` must have the N = 2 .*reset_state\(\)"):
         lstm(x[:, :1])
+    with pytest.raises(ValueError, match=r"`x` must have the H = 6 .*reset_state\(\)|`h_0` must be"):
+        lstm(x[:, :, :, :3])
+    with pytest.raises(ValueError, match="`x` must be at least one pixel high and wide"):
+        lstm(x[:, :, :, :0])
     assert not lstm._state[0][0].requires_grad
     given = [[torch.zeros_like(t) for t in s] for s in (h_n, c_n)]
     given = given if lstm._tuples else [torch.stack(s) for s in given]
     assert torch.equal(lstm(x, given)[0], expected)  # a state that is given counts
+    # The state goes along with the dtype of the network.
+    assert lstm.double()(x.double())[0].dtype == F64
 
 
 def test_a_cell_streams_bfloat16_without_loss():

@@ -15,7 +15,7 @@ def steps_first(x: Tensor, channels: int, batch_first: bool, weight: Tensor, pla
     """x as [T, N, C_in, ...], checked; `places` are its last dimensions."""
     _check.dense("x", x, f"a tensor [T, N, C_in, {places}]")
     good = x.dim() == 3 + len(places.split(", ")) and x.shape[2] == channels
-    if not good or not x.shape[1 if batch_first else 0]:
+    if not good or not x.shape[1 if batch_first else 0] or 0 in x.shape[3:]:
         first = "N, T >= 1" if batch_first else "T >= 1, N"
         _check.fail("x", f"[{first}, {channels}, {places}]", x)
     check_like("x", x, weight)

@@ -287,14 +287,17 @@ class ConvLSTM(nn.Module):
         if state is None:
             if self._state is None:
                 return None
-            kept_for = self._state[0][0].shape[0]
-            if kept_for != x.shape[1]:
-                raise ValueError(
-                    f"`x` must have the N = {kept_for} of the call before, whose state is kept (reset_state() forgets "
-                    f"it), got {_check.describe(x)}"
-                )
             h, c = self._state
-            return [t.to(x.device, x.dtype) for t in h], [t.to(x.device) for t in c]
+            # With a stride or without padding, sizes of x are not those of the state, which the layers check then.
+            kept_for = h[0].shape[0], *(() if self._shrinks else h[0].shape[2:])
+            for name, kept, got in zip("NHW", kept_for, (x.shape[1], *x.shape[3:]), strict=False):
+                if kept != got:
+                    raise ValueError(
+                        f"`x` must have the {name} = {kept} of the call before, whose state is kept (reset_state() "
+                        f"forgets it), got {_check.describe(x)}"
+                    )
+            wide = self.state_dtype or torch.promote_types(x.dtype, torch.float32)
+            return [t.to(x.device, x.dtype) for t in h], [t.to(x.device, wide) for t in c]
         if not isinstance(state, (tuple, list)) or len(state) != 2:
             _check.fail_type("state", "None or (h_0, c_0)", state)
         shape = (count, x.shape[1], self.hidden_channels, *x.shape[3:])
@@ -321,6 +324,8 @@ class ConvLSTM(nn.Module):
             _check.fail("x", f"of the height and width of `feature_size`, {self.feature_size}", x)
         if self.batch_first:
             x = x.transpose(0, 1)
+        if min(x.shape[3:]) < 1:
+            _check.fail("x", "at least one pixel high and wide", x)
         initial = self._initial(x, state)
         directions = 2 if self.bidirectional else 1
         state_dtype = self.state_dtype

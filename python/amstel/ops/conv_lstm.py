@@ -222,6 +222,8 @@ def _check_sequence(
         _check.fail("x", "dense floating-point [T, N, C_in, H, W]", x)
     if x.shape[0] == 0:
         _check.fail("x", "a sequence of at least one step, [T >= 1, N, C_in, H, W]", x)
+    if x.shape[3] == 0 or x.shape[4] == 0:
+        _check.fail("x", "at least one pixel high and wide, [T, N, C_in, H, W]", x)
     if weight_hh.dim() != 4 or weight_hh.shape[0] != 4 * weight_hh.shape[1] or 0 in weight_hh.shape:
         _check.fail("weight_hh", "[4C, C, k, k]", weight_hh)
     rows, channels = weight_hh.shape[0], x.shape[2]
