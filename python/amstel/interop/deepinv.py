@@ -78,7 +78,7 @@ def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardMo
             return own
         kind = type(noise).__name__
         if kind == "PoissonNoise" and noise.normalize and noise.gain.numel() == 1:  # type: ignore[union-attr]
-            return Poisson(FromDeepinv(physics, 1.0), float(noise.gain))  # type: ignore[union-attr,arg-type]
+            return Poisson(FromDeepinv(physics, 1.0), float(noise.gain))  # type: ignore[union-attr]
         if kind != "GaussianNoise":
             _check.fail("sigma", "given where physics.noise_model is neither Gaussian nor Poisson", sigma)
         known: Tensor = noise.sigma  # type: ignore[union-attr]

@@ -93,10 +93,10 @@ class ForwardModel(nn.Module, ABC):
             self.sigma = float(_check.number("sigma", sigma, expected, above=0))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ForwardModel:
-        before = {name: self._buffers[name] for name in ("sigma", *self.exact) if name in self._buffers}
+        before = {name: t for name in ("sigma", *self.exact) if (t := self._buffers.get(name)) is not None}
         super()._apply(fn, recurse)
         for name, old in before.items():
-            new = self._buffers[name]
+            new = getattr(self, name)
             if new.dtype != old.dtype and (name in self.exact or new.is_complex()):
                 self._buffers[name] = old.to(new.device)
         return self

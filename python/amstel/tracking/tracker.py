@@ -246,7 +246,7 @@ class SINTTracker:
     @property
     def _cell(self) -> int:
         """Pixels a cell of the coarsest map."""
-        return round(1 / min(self.model.spatial_scales))
+        return round(1 / min(self.model.spatial_scales))  # type: ignore[arg-type]
 
     def _sought(self) -> Tensor:
         """Width and height that are looked for."""
