@@ -46,7 +46,7 @@ def by_attribute(
         >>> whole = amstel.tracking.DatasetEvaluation("otb", scores, {"Ball": 1.0, "Cup": 1.0})
         >>> found = amstel.tracking.by_attribute(whole, {"ball": ["SV"], "cup": ["OCC", "SV"]})
         >>> {name: (len(group.sequences), round(group.auc, 3)) for name, group in found.items()}
-        {'SV': (2, 0.726), 'OCC': (1, 0.5)}
+        {'SV': (2, 0.702), 'OCC': (1, 0.452)}
     """
     if not isinstance(evaluation, DatasetEvaluation):
         _check.fail_type("evaluation", "a DatasetEvaluation, of `evaluate_dataset`", evaluation)
