@@ -69,7 +69,7 @@ def evaluate(
             "--attributes",
             metavar="FILE",
             parser=values.file_there,
-            help='scores by attribute; JSON {"sequence": ["OCC", ...]}, or that of pysot',
+            help='score by attribute too: JSON as {"SEQUENCE": ["OCC", ...], ...}, or as pysot has it',
         ),
     ] = None,
     robustness: Annotated[
