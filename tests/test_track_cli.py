@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from amstel import video
-from amstel.tracking import SINTTracker, read_boxes
+from amstel.apps.tracking.evaluate import with_attributes
+from amstel.data import OTB
+from amstel.tracking import SINTTracker, perturbed, read_boxes
 from tests import command
 from tests.test_tracker import sequence
 
@@ -203,6 +205,52 @@ def test_evaluation_is_resumed_and_written(capsys, root, tmp_path):
         (tmp_path / "run" / "One.seconds").write_text(text)
         status, out, err = _run(capsys, *arguments)
         assert status == 0 and err == "" and re.search(r"^One .* -$", out, re.M)
+
+
+def test_evaluation_by_attribute(capsys, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("names.json").write_text('{"one": ["OCC", "SV"], "Two": {"attr": ["SV"]}, "Three": ["LR"]}')
+    arguments = ["evaluate", "--root", root, "--out", "run", "--attributes", "names.json"]
+    for text, message in (
+        ("{", "--attributes must be JSON, got something else in wrong.json"),
+        ("[]", "--attributes must be a mapping"),
+        ('{"Three": ["LR"]}', "--attributes must give attributes to a sequence that is evaluated (One, Two)"),
+    ):
+        Path("wrong.json").write_text(text)
+        command.is_refused(capsys, ["track", *arguments[:-1], "wrong.json"], message)
+    command.is_refused(
+        capsys, ["track", *arguments[:-1], "none.json"], "--attributes none.json does not exist"
+    )
+    both = ["--plot", "a.png", "--json", "a_attributes.png"]
+    command.is_refused(capsys, ["track", *arguments, *both], "--plot must be another file than the input")
+    assert not Path("run").exists()
+    status, out, err = _run(capsys, *arguments, "--json", "scores.json", "--plot", "a.png")
+    assert status == 0 and err == "" and out.endswith("wrote a.png\nwrote a_attributes.png\n")
+    assert Path("a_attributes.png").read_bytes().startswith(b"\x89PNG")
+    scores = json.loads(Path("scores.json").read_text())
+    assert {n: a["sequences"] for n, a in scores["attributes"].items()} == {
+        "OCC": ["One"],
+        "SV": ["One", "Two"],
+    }
+    for score in ("auc", "precision"):
+        assert scores["attributes"]["OCC"][score] == scores["sequences"]["One"][score]
+        assert scores["attributes"]["SV"][score] == pytest.approx(scores[score])
+    for name, number in (("OCC", 1), ("SV", 2)):
+        a = scores["attributes"][name]
+        assert re.search(rf"^{name} +{number}  {a['auc']:.3f} +{a['precision']:.3f}$", out, re.M)
+    # Runs of a robustness evaluation have the attributes of their sequence.
+    runs = [run for one in OTB(root) for run in perturbed(one, "tre", 2)]
+    found = with_attributes(runs, Path("names.json"))
+    assert found == {f"{s}-tre0{k}": a for s, a in (("One", ["OCC", "SV"]), ("Two", ["SV"])) for k in (1, 2)}
+    # Where the sequences that have attributes fail, the others are scored all the same.
+    shutil.copytree(root / "Two", "data/Two")
+    shutil.copytree(root / "One", "data/One")
+    Path("data/One/img/0004.png").write_bytes(b"")
+    Path("names.json").write_text('{"One": ["OCC"]}')
+    arguments[2] = "data"
+    status, out, err = _run(capsys, *arguments, "--json", "scores.json", "--plot", "b.png", "--out", "other")
+    assert status == 1 and err.startswith("amstel: ") and err.count("\n") == 1 and "b_attributes" not in out
+    assert json.loads(Path("scores.json").read_text())["attributes"] == {}
 
 
 def test_a_sequence_that_cannot_be_read_is_named_and_the_others_scored(capsys, root, tmp_path):

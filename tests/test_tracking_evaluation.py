@@ -12,10 +12,12 @@ import torch
 import amstel.data
 from amstel.data import TrackingSequence
 from amstel.tracking import (
+    by_attribute,
     evaluate,
     evaluate_dataset,
     overlap,
     plot,
+    plot_attributes,
     read_boxes,
     write_boxes,
 )
@@ -490,6 +492,76 @@ def test_plot(tmp_path, sequences):
         plot({"one": one}, tmp_path / "a.docx")
     with pytest.raises(FileNotFoundError, match="nowhere to write"):
         plot({"one": one}, tmp_path / "nowhere" / "a.png")
+
+
+# ---------------------------------------------------------------------------------------- scores by attribute
+
+SCORES = {name: evaluate(TRUTH + d, TRUTH) for name, d in (("Ball", 0), ("Cup", 6), ("Dog", 30), ("Eel", 2))}
+WHOLE = DatasetEvaluation("otb", SCORES, dict.fromkeys(SCORES, 1.0))
+NAMED = {"Ball": ["SV"], "cup": ["OCC", "sv", "SV"], "Dog": ["Occ"], "Fox": ["LR"], "eel": []}
+
+
+def test_an_attribute_has_the_mean_of_its_sequences(tmp_path):
+    with pytest.warns(UserWarning, match="without attributes, .*: Eel$"):
+        groups = by_attribute(WHOLE, NAMED)
+    assert {name: list(group.sequences) for name, group in groups.items()} == {
+        "SV": ["Ball", "Cup"],
+        "OCC": ["Cup", "Dog"],
+    }
+    for group in groups.values():
+        for score in ("auc", "precision", "normalized_precision", "mean_iou"):
+            mean = np.mean([getattr(SCORES[name], score) for name in group.sequences])
+            assert getattr(group, score) == pytest.approx(mean, abs=1e-12)
+    assert groups["SV"].auc > groups["OCC"].auc and groups["SV"].seconds == {"Ball": 1, "Cup": 1}
+    # The layout of pysot's files, in a file of a Windows editor.
+    file = tmp_path / "otb.json"
+    layout = {name: {"video_dir": name, "attr": given} for name, given in NAMED.items()}
+    file.write_text(json.dumps(layout), encoding="utf-8-sig")
+    with pytest.warns(UserWarning, match="Eel"):
+        read = by_attribute(WHOLE, file)
+    assert {name: group.auc for name, group in read.items()} == {n: g.auc for n, g in groups.items()}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("{", "`attributes` must be JSON, got something else in FILE"),
+        ("[" * 100_000, "`attributes` must be JSON, got something else in FILE"),
+        ('["Ball"]', r"`attributes` must be a mapping .*, got \['Ball'\] \(list\) in FILE"),
+        ("{}", r"sequence that is evaluated \(Ball, Cup, Dog, ...\), got them for none in FILE"),
+        ('{"Fox": ["SV"]}', "got them for Fox in FILE"),
+        ('{"Ball": "SV"}', "`attributes` must give Ball a list of names, .* got 'SV' in FILE"),
+        ('{"Ball": [0, 1]}', "`attributes` must give Ball a list of names"),
+        ('{"Ball": {"camera_motion": [0, 1]}}', "`attributes` must give Ball a list of names"),
+        ('{"BALL": ["SV"], "ball": ["OCC"]}', "one entry for Ball, got BALL and ball in FILE"),
+    ],
+)
+def test_attributes_that_are_no_names_are_refused(tmp_path, given, message):
+    file = tmp_path / "attributes.json"
+    file.write_text(given)
+    with pytest.raises(ValueError, match=message.replace("FILE", re.escape(str(file)))):
+        by_attribute(WHOLE, file)
+    for wrong in ((WHOLE, ["SV"]), (SCORES, NAMED)):
+        with pytest.raises(TypeError, match=r"`attributes` must be a mapping|`evaluation` must be a Dataset"):
+            by_attribute(*wrong)
+
+
+def test_plot_of_attributes(tmp_path):
+    pytest.importorskip("matplotlib")
+    given = {"Ball": ["SV"], "Cup": ["OCC", "SV"], "Dog": ["OCC"], "Eel": ["OCC"]}
+    groups = by_attribute(WHOLE, given)
+    text = plot_attributes({"SINT": groups, "other": groups}, tmp_path / "bars.svg", "made up").read_text()
+    said = re.findall(r"<!-- (.*?) -->", text)
+    rows, numbers = [s for s in said if s.endswith(")")], [s for s in said if re.fullmatch(r"\d\.\d{3}", s)]
+    assert rows == ["SV (2)", "OCC (3)"] and {"made up", "SINT", "other"} < set(said)
+    scores = [getattr(group, score) for score in ("auc", "precision") for group in [*groups.values()] * 2]
+    assert numbers == [f"{score:.3f}" for score in scores]
+    fewer = by_attribute(WHOLE, {name: ["SV"] for name in SCORES})
+    for wrong in ({}, {"SINT": {}}, {"SINT": groups, "other": fewer}):
+        with pytest.raises(ValueError, match="`evaluations` must"):
+            plot_attributes(wrong, tmp_path / "a.png")
+    with pytest.raises(ValueError, match="`file` must be a name that ends in"):
+        plot_attributes({"SINT": groups}, tmp_path / "a.docx")
 
 
 # ------------------------------------------------------------------------------------------ published curves

@@ -63,6 +63,15 @@ def evaluate(
             help="write the success and precision plots",
         ),
     ] = None,
+    attributes: Annotated[
+        Path | None,
+        typer.Option(
+            "--attributes",
+            metavar="FILE",
+            parser=values.file_there,
+            help='score by attribute too: JSON as {"SEQUENCE": ["OCC", ...], ...}, or as pysot has it',
+        ),
+    ] = None,
     robustness: Annotated[
         str | None,
         typer.Option(
@@ -125,6 +134,10 @@ def evaluate(
     wanted = known.names if sequences is None else [name.strip() for name in sequences.split(",")]
     chosen, failures = evaluate.readable(known, wanted, robustness)
     evaluate.apart(chosen, out=out, plot=plot, json=None if common.json == values.STDOUT else common.json)
+    own = evaluate.with_attributes(chosen, attributes) if attributes else {}
+    bars = plot.with_name(f"{plot.stem}_attributes{plot.suffix}") if plot and attributes else None
+    if bars:
+        _files.distinct(_files.writable(bars), *filter(None, (attributes, common.json)), argument="plot")
     # A folder holds one tracker's boxes: another one must not take them for its own.
     digest = hashlib.sha256((weights or shipped.path(WEIGHTS)).read_bytes()).hexdigest()
     record = out / "tracker.json"
@@ -155,9 +168,21 @@ def evaluate(
             f"{overlap.failures} of {overlap.runs} runs fail"
         )
         found["vot"] = {**dataclasses.asdict(overlap), "curve": overlap.curve.tolist()}
+    groups = {}
+    if any(
+        own.get(name) for name in result.sequences
+    ):  # none of those that have attributes may have succeeded
+        groups = tracking.by_attribute(result, own)
+        common.say("\n" + evaluate.attributes_table(groups))
+    if attributes:
+        found["attributes"] = evaluate.attributes_record(groups)
     common.write_json(found)
+    called, title = "SINT+" if plus else "SINT", f"{protocol} protocol"
     if plot:
         with _files.replacing(plot) as temporary:
-            tracking.plot({"SINT+" if plus else "SINT": result}, temporary, f"{protocol} protocol")
-    common.say(f"the boxes are in {out}" + (f"\nwrote {plot}" if plot else ""))
+            tracking.plot({called: result}, temporary, title)
+    if bars and groups:
+        tracking.plot_attributes({called: groups}, bars, title)
+    wrote = [f"wrote {path}" for path in (plot, bars if groups else None) if path]
+    common.say("\n".join([f"the boxes are in {out}", *wrote]))
     return 1 if failed else 0

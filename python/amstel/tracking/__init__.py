@@ -3,11 +3,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from amstel.tracking.attributes import by_attribute
 from amstel.tracking.dataset import DatasetEvaluation, evaluate_dataset
 from amstel.tracking.evaluation import Evaluation, evaluate, overlap
 from amstel.tracking.files import read_boxes, write_boxes
 from amstel.tracking.overlaps import AverageOverlap, average_overlap
-from amstel.tracking.plots import plot
+from amstel.tracking.plots import plot, plot_attributes
 from amstel.tracking.robustness import PerturbedSequence, perturbed
 from amstel.tracking.synthetic import generate_sequence
 from amstel.tracking.vot import ExpectedOverlap, expected_overlap
@@ -34,6 +35,7 @@ __all__ = [
     "SINTTracker",
     "Settings",
     "average_overlap",
+    "by_attribute",
     "evaluate",
     "evaluate_dataset",
     "expected_overlap",
@@ -41,6 +43,7 @@ __all__ = [
     "overlap",
     "perturbed",
     "plot",
+    "plot_attributes",
     "read_boxes",
     "write_boxes",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.tracking.samples import _rois
 from amstel.data.pairs import Pairs, overlaps, polar_boxes
 from amstel.nn.sint import SINT
+from amstel.tracking.attributes import attributes_of
 from amstel.tracking.dataset import DatasetEvaluation
 from amstel.tracking.vot import INTERVAL, ExpectedOverlap
 
@@ -173,3 +174,27 @@ def expected_overlap(
     sizes = [run[0].shape[1::-1] for run in runs]
     truth, wholes = [run.ground_truth for run in runs], [run.whole for run in runs]
     return tracking.expected_overlap(boxes, truth, sizes, wholes, interval=interval or INTERVAL)
+
+
+def with_attributes(runs: Sequence[Any], attributes: Path) -> dict[str, list[str]]:
+    """The attributes in the file by name of the run; a run from `tracking.perturbed` has those of its sequence."""
+    sequence = {run.name: run.whole[0] if hasattr(run, "whole") else run.name for run in runs}
+    found = attributes_of(dict.fromkeys(sequence.values()), attributes)
+    return {run: found[name] for run, name in sequence.items()}
+
+
+def attributes_table(groups: Mapping[str, DatasetEvaluation]) -> str:
+    """A line per attribute, for the terminal."""
+    width = max(len(name) for name in ["attribute", *groups])
+    lines = [f"{'attribute':<{width}}  sequences    AUC  precision"]
+    for name, group in groups.items():
+        lines.append(f"{name:<{width}}  {len(group.sequences):>9}  {group.auc:.3f}  {group.precision:>9.3f}")
+    return "\n".join(lines)
+
+
+def attributes_record(groups: Mapping[str, DatasetEvaluation]) -> dict[str, Any]:
+    """The same for --json, with the names of the sequences."""
+    return {
+        name: {"sequences": list(group.sequences), "auc": group.auc, "precision": group.precision}
+        for name, group in groups.items()
+    }
