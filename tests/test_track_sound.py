@@ -8,6 +8,7 @@ import pytest
 
 from amstel.apps.tracking import predict
 from amstel.media.decode import location
+from amstel.media.sound import add_sound
 from tests import command
 from tests.test_tracker import sequence
 
@@ -52,11 +53,11 @@ def _sound(path):
         return container.streams.audio[0].codec_context.name, frames[0].time - first, samples
 
 
-@pytest.mark.parametrize(("ending", "codec"), [("mp4", "aac"), ("mov", "pcm_s16le")])
+@pytest.mark.parametrize(("ending", "codec"), [("mp4", "aac"), ("mkv", "pcm_s16le")])
 @pytest.mark.parametrize("part", [False, True])
 def test_the_sound_of_the_frames_in_step(capsys, tmp_path, ending, codec, part):
     clip, found = _write(tmp_path / f"clip.{ending}", codec), tmp_path / "tracked.mp4"
-    # Frames 2 and 4, of which the second is shown as long as the first; the sound is that of 2 to 4.
+    # In the .mkv all the sound is one packet. Frames 2 and 4, of which the second is shown as long as the first; the sound is that of 2 to 4.
     some = ["--init-frame", 2, "--end-frame", 4, "--every", 2] if part else []
     record = ["--json", tmp_path / "found.json"]
     status, _, err = command.run(capsys, "track", clip, *BOX, *some, *record, "-o", found, "--audio")
@@ -115,3 +116,16 @@ def test_the_video_is_kept_where_the_sound_fails(capsys, tmp_path, monkeypatch):
     assert status == 0 and err.count("\n") == 1 and "--audio: " in err and "no space left" in err
     assert [found.read_bytes()] == kept
     assert sorted(file.name for file in tmp_path.iterdir()) == ["clip.mp4", "tracked.mp4"]
+
+
+def test_a_range_without_sound_is_an_error_that_changes_nothing(tmp_path):
+    clip, silent = _write(tmp_path / "clip.mp4", "aac"), _write(tmp_path / "silent.mp4")
+    before = silent.read_bytes()
+    for source, begin, message in (
+        (clip, 9.0, "must have sound from 9 s on"),
+        (silent, 0.0, "must have sound, got"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            add_sound(silent, source, begin)
+        assert silent.read_bytes() == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["clip.mp4", "silent.mp4"]

@@ -81,9 +81,7 @@ def predict(
         int,
         typer.Option("--every", metavar="N", parser=values.positive, help="use every Nth frame [default: 1]"),
     ] = 1,
-    audio: Annotated[
-        bool, typer.Option("--audio", help="keep the sound, in step with the frames, in an .mp4")
-    ] = False,
+    audio: Annotated[bool, typer.Option("--audio", help="keep the sound of these frames, in .mp4")] = False,
     plus: Plus = False,
     redetect: Redetect = None,
     preset: Preset = None,

@@ -48,14 +48,14 @@ def add_sound(
 
     Raises:
         av.error.FFmpegError: the sound cannot be read or written.
-        ValueError: there is none.
+        ValueError: there is none between these times.
         OSError: the file cannot be written.
     """
     av = need("av", extra="video", purpose="amstel.media.sound")
     with _open(source) as container:
         picture = container.streams.best("video")
         first = next(container.decode(picture)).time if picture is not None else None
-    begin, end = begin + (first or 0.0), end + (first or 0.0)
+    start, stop = begin + (first or 0.0), end + (first or 0.0)
     with _files.replacing(path) as temporary, _open(path) as silent, _open(source) as container:
         if not container.streams.audio:
             raise ValueError(f"{source} must have sound, got a file without an audio stream")
@@ -63,22 +63,28 @@ def add_sound(
         with av.open(location(temporary), "w", format="mp4") as output:
             shown = output.add_stream_from_template(silent.streams.video[0])
             name = audio.codec_context.codec.canonical_name
-            heard = _heard(container, audio, begin, end)
+            heard = _between(container.demux(audio), start, stop)
             if name in output.supported_codecs and not name.startswith("pcm_"):
-                sound = _onto(output.add_stream_from_template(audio), heard, begin)
-            else:
-                sound = _encoded(output, audio, heard, begin)
+                sound = _onto(output.add_stream_from_template(audio), heard, start)
+            else:  # in packets of its own, where those of the input may last longer than what is heard
+                sound = _between(_encoded(output, audio, heard, start), 0.0, stop - start)
             pictures = _onto(shown, silent.demux(silent.streams.video[0]), 0.0)
+            silence = True
             for packet in heapq.merge(pictures, sound, key=lambda packet: packet.dts * packet.time_base):
+                silence &= packet.stream is shown
                 output.mux(packet)
+            if silence:
+                raise ValueError(f"{source} must have sound from {begin:g} s on, got none")
 
 
-def _heard(container: Any, audio: Any, begin: float, end: float) -> Iterator[Any]:
-    """The packets of the sound between two times, and those just before that a decoder needs."""
-    for packet in container.demux(audio):
-        if packet.pts is None or not packet.size:
-            continue
-        time = float(packet.pts * packet.time_base)
+def _between(packets: Iterator[Any], begin: float, end: float) -> Iterator[Any]:
+    """The packets of sound between two times, and those just before that a decoder needs."""
+    for packet in packets:
+        at = packet.dts if packet.pts is None else packet.pts
+        if at is None:
+            yield packet  # the one that ends them
+            return
+        time = float(at * packet.time_base)
         if time >= end:
             return
         if time + float((packet.duration or 0) * packet.time_base) > begin - _PREROLL:
