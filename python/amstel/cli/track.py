@@ -81,6 +81,7 @@ def predict(
         int,
         typer.Option("--every", metavar="N", parser=values.positive, help="use every Nth frame [default: 1]"),
     ] = 1,
+    audio: Annotated[bool, typer.Option("--audio", help="keep the sound of these frames, in .mp4")] = False,
     plus: Plus = False,
     redetect: Redetect = None,
     preset: Preset = None,
@@ -94,7 +95,7 @@ def predict(
     from amstel.tracking.frames import Frames
 
     frames = predict.Range(init_frame, end_frame, every)
-    sources = predict.sources(video, box, output, frames, target)
+    sources = predict.sources(video, box, output, frames, target, audio)
     for source in sources:
         values.file_to_write(str(source.target), predict.WRITTEN)
     with processes.group(common.device) as ranks:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from amstel import _files, tracking, video
 from amstel.apps.tracking.train import load
 from amstel.data import OTBSequence
 from amstel.media.camera import Camera
+from amstel.media.sound import add_sound, has_sound
 from amstel.nn import SINT
 from amstel.tracking import MultiTracker, SINTTracker
 from amstel.tracking.frames import Frames, VideoWriter, of_one_size
@@ -65,7 +68,7 @@ class Range:
 @dataclass
 class Source:
     """What to track in: frames, the first boxes, the true boxes where there are any, the file to write, and which frames;
-    whether the first boxes were given, and not those of the data."""
+    whether the first boxes were given, and not those of the data; whether the video written keeps the sound."""
 
     path: Path
     frames: Any
@@ -74,6 +77,7 @@ class Source:
     target: Path
     range: Range = field(default_factory=Range)
     given: bool = True
+    audio: bool = False
 
 
 def sources(
@@ -82,14 +86,17 @@ def sources(
     output: Path | None,
     range: Range | None = None,
     number: int | None = None,
+    audio: bool = False,
 ) -> list[Source]:
     """Videos, folders of images, OTB sequences, a folder of these, or a camera's number, each with its boxes and file.
 
     Args:
         number: which target, in a sequence with several.
+        audio: keep the sound.
 
     Raises:
-        ValueError: no box is known; boxes, or one file, for several videos; two videos would be written to one file.
+        ValueError: no box is known; boxes, or one file, for several videos; two videos would be written to one file;
+            sound for a file that has none.
     """
     found: list[Path] = []
     for path in paths:
@@ -114,7 +121,9 @@ def sources(
             raise ValueError(
                 f"{target} holds the boxes of one target: give .csv or .json for those of {len(boxes)}"
             )
-        made.append(_source(path, boxes, target, range, number))
+        if audio and target.suffix.lower() != ".mp4":
+            raise ValueError(f"--audio is for an output that has sound, .mp4, got {target}")
+        made.append(dataclasses.replace(_source(path, boxes, target, range, number), audio=audio))
     targets = [source.target for source in made]
     if len(set(targets)) < len(targets):
         twice = next(t for t in targets if targets.count(t) > 1)
@@ -200,6 +209,9 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
     numbers: list[int] = []
     times: list[float | None] = []
     size = [0, 0]
+    audio = source.audio and has_sound(source.path)
+    if source.audio and not audio:
+        print_warning(f"--audio: {source.path} has no sound, so {source.target} will have none")
 
     def looked_at() -> Iterator[np.ndarray]:
         for number, frame in enumerate(of_one_size(frames), start=1):
@@ -247,6 +259,8 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
                         begin, now = times[0], times[-1]
                         shown = None if now is None or begin is None else now - begin
                         writer.write(_drawn(frame, source, tracks, numbers[-1]), shown)
+                if audio:
+                    audio = _with_sound(temporary, source, rate, numbers, times)
     except (Exception, KeyboardInterrupt) as error:
         done = min(len(one.boxes) for one in tracks)
         if done > 1:
@@ -258,7 +272,23 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
                 raise known(f"{error} (the boxes of {done} frames before it are in {partial})") from error
             print_warning(f"the boxes of the first {done} frames are in {partial}")
         raise
-    return _record(source, numbers, tracks)
+    return _record(source, numbers, tracks) | ({"audio": audio} if source.audio else {})
+
+
+def _with_sound(
+    written: Path, source: Source, rate: float, numbers: list[int], times: list[float | None]
+) -> bool:
+    """Add the sound of the range to the video; whether that went well, without which the video is what it was."""
+    ends = ((numbers[0], times[0]), (numbers[-1], times[-1]))
+    begin, end = ((number - 1) / rate if time is None else time for number, time in ends)
+    # Frames left out after the last one belong to the range.
+    end = math.inf if source.range.last is None else end + (source.range.last - numbers[-1] + 1) / rate
+    try:
+        add_sound(written, source.path, begin, end)
+    except Exception as error:  # whatever it was, hours of tracking are in the video
+        print_warning(f"--audio: {source.target} is written without sound: {error}")
+        return False
+    return True
 
 
 def _partial(target: Path) -> Path:
