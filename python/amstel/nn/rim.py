@@ -167,11 +167,8 @@ class RIM(nn.Module, metaclass=Placed):
         self.detach_gradient, self.stride, self.memory = bool(detach_gradient), stride, memory
         self.gradient_step = float(_check.number("gradient_step", gradient_step, "a number"))
         self.options["gradient_step"] = self.gradient_step
-        self.use_estimate, self.recurrent, self.state_relu = (
-            bool(use_estimate),
-            bool(recurrent),
-            bool(state_relu),
-        )
+        flags = (bool(flag) for flag in (use_estimate, recurrent, state_relu))
+        self.use_estimate, self.recurrent, self.state_relu = flags
 
         if network == "unet":
             for name, usual in _OF_CONV.items():
@@ -389,8 +386,7 @@ class RIM(nn.Module, metaclass=Placed):
         own, given = next(self.parameters()).dtype, x.real.dtype
         short = autocast_dtype(x.real) is not None and own != torch.float64
         if given != own and not short:
-            own_name = str(own).removeprefix("torch.")
-            _check.fail(name, f"{own_name} as the weights are (`.to(dtype)` changes a model's)", x)
+            _check.fail(name, f"{_check.name(own)} as the weights are (`.to(dtype)` changes a model's)", x)
         return x
 
     def extra_repr(self) -> str:
