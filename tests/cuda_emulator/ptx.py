@@ -89,7 +89,8 @@ def name_parameters(text: str) -> str:
             name, from_ = address[load[2]]
             return f"{load[1]}[{name}+{from_ + int(load[3] or 0)}]"
 
-        return re.sub(r"(ld\.param\S*\s+\S+ )\[(%rd\d+)(?:\+(-?\d+))?\]", by_name, body)
+        target = r"(?:\{[^}]*\}|\S+), "
+        return re.sub(rf"(ld\.param\S*\s+{target})\[(%rd\d+)(?:\+(-?\d+))?\]", by_name, body)
 
     return re.sub(r"\.entry .*?\n}\n", of_kernel, text, flags=re.DOTALL)
 
