@@ -161,8 +161,8 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "coil_reduce(Tensor images, Tensor sensitivities, Tensor? minus, Tensor? scale, float "
       "factor) "
       "-> Tensor");
-  // k = mask (k - minus), 0 where the mask is.
-  m.def("kspace_residual(Tensor(a!) k, Tensor mask, Tensor? minus) -> ()");
+  // k = factor mask (k - minus), 0 where the mask is.
+  m.def("kspace_residual(Tensor(a!) k, Tensor mask, Tensor? minus, float factor=1.0) -> ()");
 
   // 3x3 convolutions by Winograd's F(4x4, 3x3), on the CPU, in float32 arithmetic; images are
   // contiguous [N, H, W, channels] in float32, bfloat16 or float16.

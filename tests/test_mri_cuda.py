@@ -90,12 +90,13 @@ def test_residual_kernel(kernels, name, kind):
     spread = mask.reshape((1,) * (4 - mask.ndim) + shape if kind == "columns" else (shape[0], 1, *shape[1:]))
     for given in (True, False):
         k, minus = (normal(rng, ITEMS, 2, height, columns, dtype=dtype) for _ in range(2))
-        expected = spread.astype(np.float64) * (k - minus if given else k)
+        expected = 0.5 * spread.astype(np.float64) * (k - minus if given else k)
         (minus if given else k)[np.broadcast_to(spread == 0, k.shape)] = np.nan
         steps = {"columns": (0, 0), "shared": (0, columns), "each": (height * columns, columns)}[kind]
         arguments = struct(
             ("PPP", parts(k), parts(minus) if given else None, mask),
             ("qqqqqq", ITEMS, 2, height, columns, *steps),
+            ("d" if dtype == "f64" else "f", 0.5),
         )
         kernels[f"residual_{name}"].launch((2, 1, 1), (lanes, THREADS // lanes), [arguments])
         close(k, expected, dtype)
@@ -125,7 +126,7 @@ def run(n, coils, h, w, dtype, shared, shifted=False):
     for shape in ((w,), (1, h, w), (n, h, w)):
         for less in (None, made(5, n, coils, h, w, 2)):
             k = images.clone() if not shifted else made(2, n, coils, h, w, 2)
-            ops.kspace_residual(k, made(6, *shape).relu(), less)
+            ops.kspace_residual(k, made(6, *shape).relu(), less, 0.3)
             found.append(k)
     return found
 

@@ -62,4 +62,24 @@ inline MaskShape check_mask(const char* op, const Tensor& like, const Tensor& ma
   return {columns, shared};
 }
 
+struct NormalShape {
+  MriShape images;
+  MaskShape mask;
+};
+
+inline NormalShape check_normal(const char* op, const Tensor& x, const Tensor& mask,
+                                const OptionalTensor& sensitivities, const OptionalTensor& minus,
+                                const OptionalTensor& scale) {
+  check_complex(op, "x", x, 4);
+  const int64_t items = x.size(0), height = x.size(1), width = x.size(2);
+  const MriShape s = sensitivities ? check_coils(op, x, *sensitivities, items, height, width)
+                                   : MriShape{items, 1, height, width, false};
+  if (minus) check_complex_like(op, "minus", x, *minus, {items, height, width, 2});
+  check_scale(op, x, scale, items);
+  const MaskShape m = check_mask(op, x, mask, s);
+  AMSTEL_CHECK(s.coils || !minus || !x.numel(), op,
+               ": `sensitivities` must have a coil where there is a `minus`");
+  return {s, m};
+}
+
 }  // namespace amstel

@@ -129,18 +129,11 @@ void run(const Kernel* kernel, const MriArgs& a, const Tensor& like, int64_t tas
 Tensor mri_normal(Tensor x, Tensor mask, OptionalTensor sensitivities, OptionalTensor minus,
                   OptionalTensor scale, double factor) {
   const char* op = "mri_normal";
-  check_complex(op, "x", x, 4);
-  const int64_t items = x.size(0), height = x.size(1), width = x.size(2);
-  const MriShape s = sensitivities ? check_coils(op, x, *sensitivities, items, height, width)
-                                   : MriShape{items, 1, height, width, false};
-  if (minus) check_complex_like(op, "minus", x, *minus, {items, height, width, 2});
-  check_scale(op, x, scale, items);
-  const MaskShape m = check_mask(op, x, mask, s);
-  Tensor out = empty(x, {items, height, width, 2});
+  const auto [s, m] = check_normal(op, x, mask, sensitivities, minus, scale);
+  Tensor out = empty(x, {s.items, s.height, s.width, 2});
   if (!out.numel()) return out;
   if (!s.coils) {  // a sum of nothing
     torch::stable::zero_(out);
-    AMSTEL_CHECK(!minus, op, ": `sensitivities` must have a coil where there is a `minus`");
     return out;
   }
   MriArgs a = shape_args(s);
@@ -154,9 +147,9 @@ Tensor mri_normal(Tensor x, Tensor mask, OptionalTensor sensitivities, OptionalT
   a.shared_mask = m.shared;
   a.out = out.mutable_data_ptr();
   if (x.scalar_type() == ScalarType::Double)
-    run_normal<double>(a, x, items, 0);
+    run_normal<double>(a, x, s.items, 0);
   else
-    run_normal<float>(a, x, items, 1);
+    run_normal<float>(a, x, s.items, 1);
   return out;
 }
 
@@ -194,7 +187,7 @@ Tensor coil_reduce(Tensor images, Tensor sensitivities, OptionalTensor minus, Op
   return out;
 }
 
-void kspace_residual(Tensor k, Tensor mask, OptionalTensor minus) {
+void kspace_residual(Tensor k, Tensor mask, OptionalTensor minus, double factor) {
   const char* op = "kspace_residual";
   check_complex(op, "k", k, 5);
   const MriShape s{k.size(0), k.size(1), k.size(2), k.size(3), false};
@@ -203,6 +196,7 @@ void kspace_residual(Tensor k, Tensor mask, OptionalTensor minus) {
   MriArgs a = shape_args(s);
   a.minus = pointer(minus);
   a.mask = mask.const_data_ptr();
+  a.factor = factor;
   a.columns = m.columns;
   a.shared_mask = m.shared;
   a.out = k.mutable_data_ptr();

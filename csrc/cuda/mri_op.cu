@@ -92,7 +92,7 @@ Tensor coil_reduce(Tensor images, Tensor sensitivities, OptionalTensor minus, Op
   return out;
 }
 
-void kspace_residual(Tensor k, Tensor mask, OptionalTensor minus) {
+void kspace_residual(Tensor k, Tensor mask, OptionalTensor minus, double factor) {
   const char* op = "kspace_residual";
   check_complex(op, "k", k, 5);
   const MriShape s{k.size(0), k.size(1), k.size(2), k.size(3), false};
@@ -114,7 +114,8 @@ void kspace_residual(Tensor k, Tensor mask, OptionalTensor minus) {
                           .height = s.height,
                           .width = s.width,
                           .of_item = m.shared ? 0 : s.height * s.width,
-                          .of_row = m.columns ? 0 : s.width};
+                          .of_row = m.columns ? 0 : s.width,
+                          .factor = static_cast<S>(factor)};
     unsigned lanes = 1;
     while (lanes * Complexes<S, N>::kCount < s.width && lanes < 32) lanes *= 2;
     const dim3 block(lanes, kThreads / lanes);

@@ -248,9 +248,10 @@ void coil_reduce(const cpu::MriArgs& a, int64_t begin, int64_t end) {
   }
 }
 
-// Rows [begin, end) of all coil images: k = mask (k - minus), in place.
+// Rows [begin, end) of all coil images: k = factor mask (k - minus), in place.
 template <class S>
 void kspace_residual(const cpu::MriArgs& a, int64_t begin, int64_t end) {
+  const S factor = static_cast<S>(a.factor);
   for (int64_t number = begin; number < end; ++number) {
     S* const k = static_cast<S*>(a.out) + number * 2 * a.width;
     const S* const minus =
@@ -260,7 +261,7 @@ void kspace_residual(const cpu::MriArgs& a, int64_t begin, int64_t end) {
                           (a.columns ? 0 : ((a.shared_mask ? 0 : item) * a.height + row) * a.width);
     for (int64_t i = 0; i < a.width; ++i) {
       // A choice, so that what was not measured may be anything.
-      const S m = mask[i];
+      const S m = factor * mask[i];
       const S re = minus ? k[2 * i] - minus[2 * i] : k[2 * i];
       const S im = minus ? k[2 * i + 1] - minus[2 * i + 1] : k[2 * i + 1];
       k[2 * i] = m == 0 ? S(0) : m * re;

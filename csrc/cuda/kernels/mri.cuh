@@ -5,8 +5,8 @@
 // (from a cache but once), a sensitivity is read and a coil image written: 2 + 1 / kCoilGroup a
 // coil and pixel.  Reduce, (sum_c conj(S_c) z_c - minus) factor: a thread adds up all coils of its
 // pixels, in order, so 2 read a coil and pixel and 1 written a pixel (1 more read with `minus`).
-// Residual, k = mask (k - minus), in place: 1 read and 1 written (2 read with `minus`), the mask
-// from the cache.
+// Residual, k = factor mask (k - minus), in place: 1 read and 1 written (2 read with `minus`), the
+// mask from the cache.
 //
 // Expand and reduce: a thread takes an access of the pixels of an image, grid.x are these, grid.y
 // groups of coils (expand only) and grid.z images.  Residual: blockDim.x lanes, a power of two,
@@ -120,6 +120,7 @@ struct KspaceArgs {
   const S *minus, *mask;  // minus may be null
   int64_t items, coils, height, width;
   int64_t of_item, of_row;  // elements from image to image and from row to row of the mask, or 0
+  S factor;
 };
 
 template <typename S, int N>
@@ -141,7 +142,7 @@ __global__ void __launch_bounds__(kThreads, 4) kspace_residual_kernel(const Kspa
 #pragma unroll
         for (int i = 0; i < C::kElements; ++i) {
           // A choice, so that what was not measured may be anything.
-          const S m = weight[i / 2];
+          const S m = a.factor * weight[i / 2];
           k.data[i] = m == 0 ? S(0) : m * (k.data[i] - minus.data[i]);
         }
         k.store(a.k + line + 2 * w);

@@ -89,11 +89,12 @@ def _normal(
     """(AᴴA x - minus) factor scales, nothing differentiable."""
     less = None if minus is None else _real(minus)
     coils = None if maps is None else _real(maps)
-    if _ours(x, x.shape[-min(2, weights.dim()) :]):
+    sides = x.shape[-min(2, weights.dim()) :]
+    if _ours(x, sides):
         return _complex(_ops.mri_normal(_real(x), weights, coils, less, scales, factor))
     images = x[:, None] if coils is None else _complex(_ops.coil_expand(_real(x), coils))
-    dims = (-1,) if weights.dim() == 1 else (-2, -1)
-    k = _measured(_fft(images, dims), weights)
+    dims = tuple(range(-len(sides), 0))
+    k = _measured(_fft(images, dims), weights, 1 / _numbers(sides))
     images = _fft(k, dims, inverse=True)
     if coils is not None:
         return _complex(_ops.coil_reduce(_real(images), coils, less, scales, factor))
@@ -101,21 +102,33 @@ def _normal(
     return result * (factor if scales is None else scales[:, None, None])
 
 
+# Transforms are not scaled, which on CUDA would be a pass over k-space each; `_measured` does it.
+
+
+def _numbers(sides: Sequence[int]) -> int:
+    """Of a transform of these sides; 1 if there are none."""
+    return max(sides[0] if len(sides) == 1 else sides[0] * sides[1], 1)
+
+
 def _fft(t: Tensor, dims: tuple[int, ...] = (-2, -1), inverse: bool = False) -> Tensor:
     if t.numel() == 0:  # MKL does not take a batch of none
         return torch.empty_like(t)
     # torch 2.14 writes past its buffers (MKL) where the innermost elements of the input are apart.
-    return (torch.fft.ifftn if inverse else torch.fft.fftn)(t.contiguous(), dim=dims, norm="ortho")
+    if inverse:
+        return torch.fft.ifftn(t.contiguous(), dim=dims, norm="forward")
+    return torch.fft.fftn(t.contiguous(), dim=dims, norm="backward")
 
 
-def _measured(k: Tensor, weights: Tensor) -> Tensor:
-    """k where it was measured and 0 elsewhere, whatever it holds there; k is nobody else's and may be overwritten."""
+def _measured(k: Tensor, weights: Tensor, factor: float) -> Tensor:
+    """factor k where it was measured and 0 elsewhere, whatever it holds there; k is nobody else's and may be
+    overwritten."""
     if torch.compiler.is_compiling():
         # Which cannot follow a change through view_as_real, nor a package of it hold a complex number.
         weights = (weights if weights.dim() == 1 else weights[:, None])[..., None]
-        return torch.view_as_complex(torch.where(weights == 0, 0.0, weights * torch.view_as_real(k)))
+        real = (weights * factor) * torch.view_as_real(k)
+        return torch.view_as_complex(torch.where(weights == 0, 0.0, real))
     k = k.contiguous()  # which a transform of other layouts is not
-    _ops.kspace_residual(_real(k), weights.contiguous(), None)
+    _ops.kspace_residual(_real(k), weights.contiguous(), None, factor)
     return k
 
 
@@ -227,7 +240,8 @@ def _shifted(t: Tensor, centered: bool, inverse: bool) -> Tensor:
 
 
 def _adjoint(y: Tensor, weights: Tensor, maps: Tensor | None, centered: bool) -> Tensor:
-    k = _measured(y.resolve_conj().clone(memory_format=torch.contiguous_format), weights)
+    k = y.resolve_conj().clone(memory_format=torch.contiguous_format)
+    k = _measured(k, weights, _numbers(y.shape[-2:]) ** -0.5)
     images = _shifted(_fft(_shifted(k, centered, True), inverse=True), centered, False)
     if maps is None:
         return images[:, 0].contiguous()
@@ -269,7 +283,8 @@ class Forward(torch.autograd.Function):
         ctx.save_for_backward(x if ctx.needs_input_grad[2] else None, weights, maps)
         ctx.centered = centered
         images = x[:, None] if maps is None else _complex(_ops.coil_expand(_real(x), _real(maps)))
-        return _measured(_shifted(_fft(_shifted(images, centered, True)), centered, False), weights)
+        k = _shifted(_fft(_shifted(images, centered, True)), centered, False)
+        return _measured(k, weights, _numbers(x.shape[-2:]) ** -0.5)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
