@@ -34,7 +34,8 @@ enable_language(CUDA)
 
 add_library(amstel_cuda MODULE csrc/cuda/spmm_op.cu csrc/cuda/conv_lstm_op.cu
                                 csrc/cuda/roi_pool_op.cu csrc/cuda/roi_align_op.cu csrc/cuda/conv_gru_op.cu
-                                csrc/cuda/rim_op.cu csrc/cuda/mri_op.cu)
+                                csrc/cuda/rim_op.cu csrc/cuda/mri_op.cu
+                                csrc/cuda/mri_columns_op.cu)
 target_include_directories(amstel_cuda PRIVATE csrc)
 target_link_libraries(amstel_cuda PRIVATE torch_stable)
 install(TARGETS amstel_cuda LIBRARY DESTINATION . COMPONENT amstel)

@@ -149,7 +149,8 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   // Multi-coil MRI, complex as real [..., 2]: x [N, H, W, 2], sensitivities [N or 1, coils, H, W,
   // 2] (one coil of ones without them), mask [W] (columns), [1, H, W] or [N, H, W], scale [N].
   // Fourier transforms are orthonormal, their origin at index 0. (sum_c conj(S_c) F^-1 mask F (S_c
-  // x) - minus) factor scale, on the CPU; sides without prime factors above 127.
+  // x) - minus) factor scale. On the CPU sides have no prime factor above 127; on CUDA the mask is
+  // of columns and rows are short, of small prime factors (csrc/cuda/mri_columns_op.cu).
   m.def(
       "mri_normal(Tensor x, Tensor mask, Tensor? sensitivities, Tensor? minus, Tensor? scale, "
       "float "

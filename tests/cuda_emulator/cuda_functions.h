@@ -203,6 +203,15 @@ inline float __expf(float x) { return std::exp(x); }
 inline float __logf(float x) { return std::log(x); }
 inline float __powf(float x, float y) { return std::pow(x, y); }
 inline float __saturatef(float x) { return x > 0.0f ? std::fmin(x, 1.0f) : 0.0f; }
+inline void sincospif(float x, float* sine, float* cosine) {
+  *sine = static_cast<float>(std::sin(double{x} * 3.14159265358979323846));
+  *cosine = static_cast<float>(std::cos(double{x} * 3.14159265358979323846));
+}
+inline void sincospi(double x, double* sine, double* cosine) {
+  const long double angle = static_cast<long double>(x) * 3.14159265358979323846L;
+  *sine = static_cast<double>(std::sin(angle));
+  *cosine = static_cast<double>(std::cos(angle));
+}
 inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }

@@ -108,7 +108,8 @@ def demangle(symbols: list[str]) -> list[str]:
 
 
 def stems() -> list[str]:
-    return sorted(path.stem for path in KERNELS.glob("*.cuh") if path.stem != "kernel")
+    """All but the headers that have no kernel of their own."""
+    return sorted({path.stem for path in KERNELS.glob("*.cuh")} - {"kernel", "fft"})
 
 
 def source_of(stem: str) -> Path:

@@ -15,7 +15,10 @@ from amstel.ops._raw import operators, own_gradient, watched
 
 _ops = operators
 
-LARGEST_PRIME = 127  # of the sides of an image for the fused CPU kernel, as in csrc/cpu/isa.h
+# What the fused kernels take. On the CPU, the largest prime factor of a side, as in csrc/cpu/isa.h. On CUDA the widest
+# row, the largest prime factor and the largest that it may have twice, as in csrc/cuda/mri_columns_op.cu.
+LARGEST_PRIME = 127
+CUDA_ROW = {torch.complex64: (1024, 23, 16), torch.complex128: (512, 20, 16)}
 
 
 # ---- The mask ----
@@ -46,15 +49,25 @@ def origin(weights: Tensor, centered: bool) -> Tensor:
     return weights.contiguous()
 
 
-def _smooth(size: int) -> bool:
-    """Whether no prime factor is above LARGEST_PRIME."""
-    for prime in range(2, LARGEST_PRIME + 1):
-        while size % prime == 0:
+def _rough(size: int, largest: int) -> int:
+    """What is left of a size without its prime factors up to `largest`."""
+    for prime in range(2, largest + 1):
+        while size > 1 and size % prime == 0:
             size //= prime
-    return size == 1
+    return size
 
 
-_known_smooth = lru_cache(maxsize=64)(_smooth)
+def _fits(device: str, dtype: torch.dtype, sides: Sequence[int]) -> bool:
+    """Whether the kernel's own transforms take these sides of images: the columns alone for a mask of columns."""
+    if device == "cpu":
+        return all([_rough(n, LARGEST_PRIME) <= 1 for n in sides])
+    if device != "cuda" or len(sides) > 1:
+        return False
+    widest, once, often = CUDA_ROW[dtype]
+    return sides[0] <= widest and _rough(sides[0], often) <= once
+
+
+_known_fits = lru_cache(maxsize=64)(_fits)
 
 
 def _ours(x: Tensor, sides: Sequence[int]) -> bool:
@@ -63,8 +76,8 @@ def _ours(x: Tensor, sides: Sequence[int]) -> bool:
     if torch.compiler.is_compiling():
         from torch.fx.experimental.symbolic_shapes import has_static_value
 
-        return x.device.type == "cpu" and all([has_static_value(n) and _smooth(n) for n in sides])
-    return x.device.type == "cpu" and all([_known_smooth(n) for n in sides])
+        return all([has_static_value(n) for n in sides]) and _fits(x.device.type, x.dtype, sides)
+    return _known_fits(x.device.type, x.dtype, sides)
 
 
 # ---- The operators ----
