@@ -45,13 +45,15 @@ def plan(radices):
     for radix in reversed(radices):
         first = not stages
         block = apart * radix + (first and last % 2 == 0)
-        stages.insert(0, (radix, apart, block, twiddles, *divisor(within)))
+        stages.insert(
+            0, (*divisor(radix), *divisor(radix - 1 | 1), apart, block, apart, twiddles, *divisor(within))
+        )
         twiddles += 0 if first else (radix - 1 | 1) * within
         apart, within = block, within * radix
-    stages += [(0,) * 6] * (4 - len(stages))
+    stages += [(0,) * 10] * (4 - len(stages))
     head = (len(radices), apart, twiddles, int(last % 2 == 0))
     numbers = (*divisor(size), *divisor(last), *divisor(size // last))
-    return apart, twiddles, ("iiii" + "iI" * 3 + "iiiiiI" * 4, *head, *numbers, *itertools.chain(*stages))
+    return apart, twiddles, ("iiii" + "iI" * 3 + "iIiIiiiiiI" * 4, *head, *numbers, *itertools.chain(*stages))
 
 
 def launch(kernel, dtype, radices, height, coils, rows, group, shared, given=True, maps=True, seed=0):

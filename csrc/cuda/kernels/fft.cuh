@@ -92,11 +92,11 @@ struct Turns {
   }
 };
 
-// e^(-2 pi i k / n) at run time, 0 <= k < n.
+// e^(-2 pi i k / n) at run time, 0 <= k < n; `half` is 1 / (2 n).
 template <typename S>
-__device__ __forceinline__ Complex<S> twiddle(int k, int n) {
-  const int quarter = (4 * k + n / 2) / n;
-  const S half_turns = static_cast<S>(4 * k - quarter * n) / static_cast<S>(2 * n);  // <= 1 / 4
+__device__ __forceinline__ Complex<S> twiddle(int k, int n, S half) {
+  const int quarter = (8 * k >= n) + (8 * k >= 3 * n) + (8 * k >= 5 * n) + (8 * k >= 7 * n);
+  const S half_turns = static_cast<S>(4 * k - quarter * n) * half;  // at most 1 / 4
   S s, c;
   if constexpr (sizeof(S) == 8)
     sincospi(half_turns, &s, &c);
@@ -242,8 +242,9 @@ struct Divisor {
 };
 
 struct FftStage {
-  int32_t radix;
+  Divisor radix, pitch;  // pitch: twiddle_pitch(radix)
   int32_t apart, block;  // places from one number of a thread to the next, and of a block
+  int32_t apart_again;   // the same number, which nvcc does not know: see outer_pass
   int32_t twiddles;      // where those of the stage begin
   Divisor within;        // threads of a block
 };
@@ -308,14 +309,15 @@ FftPlan fft_plan(int n) {
   int apart = 1, within = 1;
   for (int s = m - 1; s >= 0; --s) {
     FftStage& stage = plan.stage[s];
-    stage.radix = radix[m - 1 - s];
-    stage.apart = apart;
-    stage.block = apart * stage.radix + (s == m - 1 ? plan.pad : 0);
+    stage.radix = Divisor(radix[m - 1 - s]);
+    stage.pitch = Divisor(twiddle_pitch(stage.radix.by));
+    stage.apart = stage.apart_again = apart;
+    stage.block = apart * stage.radix.by + (s == m - 1 ? plan.pad : 0);
     stage.within = Divisor(within);
     stage.twiddles = plan.twiddles;
-    plan.twiddles += s == m - 1 ? 0 : twiddle_pitch(stage.radix) * within;
+    plan.twiddles += s == m - 1 ? 0 : stage.pitch.by * within;
     apart = stage.block;
-    within *= stage.radix;
+    within *= stage.radix.by;
   }
   plan.line = apart;
   return plan;

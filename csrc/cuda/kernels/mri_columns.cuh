@@ -61,11 +61,12 @@ __device__ __forceinline__ void make_tables(const FftPlan& plan, const S* weight
   for (int s = 0; s < kFftStages - 1; ++s) {
     if (s + 1 >= plan.stages) break;
     const FftStage stage = plan.stage[s];
-    const int within = stage.within.by, pitch = twiddle_pitch(stage.radix);
+    const int size = stage.radix.by * stage.within.by;
+    const S half = S(1) / static_cast<S>(2 * size);
 #pragma unroll 1
-    for (int k = thread; k < pitch * within; k += kLineThreads) {
-      const int i = k / pitch, q = k - i * pitch + 1;
-      twiddles[stage.twiddles + k] = twiddle<S>(q * i, stage.radix * within);
+    for (int k = thread; k < stage.pitch.by * stage.within.by; k += kLineThreads) {
+      const int i = stage.pitch.of(k), q = k - i * stage.pitch.by + 1;
+      twiddles[stage.twiddles + k] = twiddle<S>(q * i, size, half);
     }
   }
 #pragma unroll 1
@@ -74,8 +75,8 @@ __device__ __forceinline__ void make_tables(const FftPlan& plan, const S* weight
 #pragma unroll
     for (int s = 0; s < kFftStages; ++s) {
       if (s >= plan.stages) break;
-      const int digits = rest / plan.stage[s].radix;
-      place += (rest - digits * plan.stage[s].radix) * plan.stage[s].apart;
+      const int digits = plan.stage[s].radix.of(rest);
+      place += (rest - digits * plan.stage[s].radix.by) * plan.stage[s].apart;
       rest = digits;
     }
     mask[place] = weights[frequency];
@@ -107,8 +108,9 @@ __device__ __forceinline__ void outer_pass(const FftPlan& plan, const FftStage& 
     if (back) twist();
     dft<R>(v);
     if (!back) twist();
+    // At addresses formed anew: those of the loads would take a register each all the while.
 #pragma unroll
-    for (int q = 0; q < R; ++q) at[q * apart] = v[q];
+    for (int q = 0; q < R; ++q) at[q * stage.apart_again] = v[q];
   }
 }
 
@@ -147,11 +149,11 @@ __device__ __forceinline__ void transform_lines(const FftPlan& plan, SharedPoint
     __syncthreads();
     const FftStage stage = plan.at(pass > last ? 2 * last - pass : pass);
     if (pass == last)
-      with_radix(stage.radix, Radices<S>{}, [&](auto radix) {
+      with_radix(stage.radix.by, Radices<S>{}, [&](auto radix) {
         middle_pass<decltype(radix)::value, S>(plan, z, mask, numbers);
       });
     else
-      with_radix(stage.radix, OuterRadices{}, [&](auto radix) {
+      with_radix(stage.radix.by, OuterRadices{}, [&](auto radix) {
         outer_pass<decltype(radix)::value, S>(plan, stage, pass > last, z, twiddles, numbers);
       });
   }
@@ -192,18 +194,19 @@ __global__ void __launch_bounds__(kLineThreads, sizeof(S) == 8 ? 2 : 5)
         lines[place] = x;
         continue;
       }
-      const S* const s = a.sensitivities + item * a.of_item + coil * a.size + offset + 2 * p;
+      const S* s = a.sensitivities + item * a.of_item + coil * a.size + offset + 2 * p;
+      SharedPointer<C> z = lines + place, map = maps + place;
 #pragma unroll 1
-      for (int c = 0; c < coils; c += kAhead) {
-        C ahead[kAhead] = {};
+      for (int left = coils; left > 0; left -= kAhead) {
+        C ahead[kAhead];
 #pragma unroll
-        for (int i = 0; i < kAhead; ++i)
-          if (c + i < coils) ahead[i] = load_complex(s + (c + i) * a.size);
+        for (int i = 0; i < kAhead; ++i, s += a.size)
+          if (i < left) ahead[i] = load_complex(s);
 #pragma unroll
-        for (int i = 0; i < kAhead; ++i)
-          if (c + i < coils) {
-            maps[(c + i) * of_coil + place] = ahead[i];
-            lines[(c + i) * of_coil + place] = ahead[i] * x;
+        for (int i = 0; i < kAhead; ++i, z += of_coil, map += of_coil)
+          if (i < left) {
+            map[0] = ahead[i];
+            z[0] = ahead[i] * x;
           }
       }
     }
@@ -213,15 +216,15 @@ __global__ void __launch_bounds__(kLineThreads, sizeof(S) == 8 ? 2 : 5)
       const int place = place_of(a.plan, p);
       C sum{};
       if (coil > 0) sum = sums[p];
+      SharedPointer<C> z = lines + place, map = maps + place;
+      if (a.sensitivities) {
 #pragma unroll 4
-      for (int c = 0; c < coils; ++c) {
-        const C v = lines[c * of_coil + place];
-        if (a.sensitivities) {
-          const C s = maps[c * of_coil + place];
+        for (int c = 0; c < coils; ++c, z += of_coil, map += of_coil) {
+          const C v = z[0], s = map[0];
           sum = sum + s * v;
-        } else {
-          sum = v;
         }
+      } else {
+        sum = z[0];
       }
       if (coil + coils < a.coils) {
         sums[p] = sum;
