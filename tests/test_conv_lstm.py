@@ -254,6 +254,17 @@ def test_heavy_weights_as_one_product(monkeypatch, kernel, padding, dilation, dt
         assert_close(ours, expected, dtype)
 
 
+@pytest.mark.parametrize("dtype", SHORT)
+@pytest.mark.parametrize("multiplied", [False, True])
+def test_short_types_with_and_without_hardware_for_them(monkeypatch, dtype, multiplied):
+    monkeypatch.setitem(_conv_lstm.MULTIPLIED, dtype, multiplied)
+    assert _conv_lstm.Plain(torch.ones(4, 1, 2, 2, dtype=dtype), 1, "same").dtype == (
+        dtype if multiplied else torch.float32
+    )
+    for memory in ("store", "recompute"):
+        check(tensors(3, 2, 3, 4, 5, 6, kernel=(2, 4)), dtype, memory=memory)
+
+
 def test_layouts_of_x_do_not_matter():
     x, weight_ih, weight_hh, *_ = tensors(3, 4, 6, 8, 7, 5, dtype=torch.float32)
     expected = conv_lstm(x, weight_ih, weight_hh)[0]

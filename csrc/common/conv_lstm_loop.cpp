@@ -36,6 +36,16 @@ double largest(const OptionalTensor& t) {
   return std::isnan(low) ? low : std::max(-low, high);
 }
 
+// Whether the processor multiplies a short type, as MULTIPLIED in _conv_lstm.py says: PyTorch's
+// convolutions take 4 to 200 times as long as in float32 without.
+bool multiplied([[maybe_unused]] ScalarType dtype) {
+#if defined(__x86_64__)
+  if (dtype == ScalarType::BFloat16) return __builtin_cpu_supports("avx512bf16");
+  if (dtype == ScalarType::Half) return __builtin_cpu_supports("avx512fp16");
+#endif
+  return dtype == ScalarType::Float || dtype == ScalarType::Double;
+}
+
 // The gates of all x, contiguous [n, H, W, C_in]; an even kernel pads one more below and to the
 // right.
 Tensor input_gates(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
@@ -144,8 +154,9 @@ std::tuple<Tensor, Tensor, Tensor> conv_lstm(Tensor x, Tensor weight_ih, Tensor 
     packed = call("amstel::winograd_weight", "", weight, false, true);
     if (bias) wide_bias = torch::stable::contiguous(torch::stable::to(*bias, ScalarType::Float));
   }
-  const auto channels_last = [](const Tensor& w) {
-    return torch::stable::contiguous(w, MemoryFormat::ChannelsLast);
+  const ScalarType inside = x.is_cpu() && !multiplied(dtype) ? ScalarType::Float : dtype;
+  const auto channels_last = [inside](const Tensor& w) {
+    return torch::stable::contiguous(torch::stable::to(w, inside), MemoryFormat::ChannelsLast);
   };
   const Tensor weight = winograd ? *packed : channels_last(weight_hh);
 
@@ -162,8 +173,11 @@ std::tuple<Tensor, Tensor, Tensor> conv_lstm(Tensor x, Tensor weight_ih, Tensor 
       joined = some;
     } else {
       const Tensor flat = as(some, {count * items, x.size(3), x.size(4), inputs});
-      hoisted = as(input_gates(flat, channels_last(weight_ih), bias, dilation, same),
-                   {count, items, size[0], size[1], gates});
+      OptionalTensor beside = bias;
+      if (bias) beside = torch::stable::to(*bias, inside);
+      const Tensor all = input_gates(torch::stable::to(flat, inside), channels_last(weight_ih),
+                                     beside, dilation, same);
+      hoisted = as(torch::stable::to(all, dtype), {count, items, size[0], size[1], gates});
     }
     if (mask) on = part(*mask, 0, t, count);
     conv_lstm_steps(h, c, joined, hoisted, weight, join ? wide_bias : std::nullopt, on, peephole,

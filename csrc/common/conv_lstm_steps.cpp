@@ -15,8 +15,9 @@ namespace {
 
 // The recurrent convolution of contiguous [n, H, W, channels]. The dimensions of its weight say how
 // it is computed: 1, packed, by Winograd's algorithm; 2, [4C, C k k], as a product with the window
-// of every pixel; 4, [4C, >= C, k, k], by PyTorch, and channels that h lacks are zero. An even
-// kernel pads one more below and to the right.
+// of every pixel; 4, [4C, >= C, k, k], by PyTorch, and channels that h lacks are zero. It is
+// computed in the dtype of the weight, which may be wider. An even kernel pads one more below and
+// to the right.
 class Recurrent {
  public:
   Recurrent(const char* op, Tensor given, Sizes kernel, int64_t dilation)
@@ -40,17 +41,19 @@ class Recurrent {
   Tensor operator()(const Tensor& h) const {
     const int64_t n = h.size(0), height = h.size(1), width = h.size(2);
     const int64_t lacks = weight.dim() == 4 ? weight.size(1) - h.size(3) : 0;
-    Tensor padded = h;
+    Tensor padded = in(weight.scalar_type(), h);
     if (lacks || odd_[0] || odd_[1])
-      padded = torch::stable::pad(h, Sizes{0, lacks, 0, odd_[1], 0, odd_[0]}, "constant", 0.0);
-    if (weight.dim() == 4)
-      return last(call("aten::convolution", "", first(padded), weight, OptionalTensor(), kOnes,
-                       padding_, dilation_, false, kZeros, int64_t{1}));
+      padded = torch::stable::pad(padded, Sizes{0, lacks, 0, odd_[1], 0, odd_[0]}, "constant", 0.0);
+    if (weight.dim() == 4) {
+      const Tensor y = call("aten::convolution", "", first(padded), weight, OptionalTensor(), kOnes,
+                            padding_, dilation_, false, kZeros, int64_t{1});
+      return in(h.scalar_type(), last(y));
+    }
     const Tensor windows =
         call("aten::im2col", "", first(padded), kernel_, dilation_, padding_, kOnes);
     const Tensor rows =
         call("aten::linear", "", torch::stable::transpose(windows, 1, 2), weight, OptionalTensor());
-    return as(rows, {n, height, width, weight.size(0)});
+    return in(h.scalar_type(), as(rows, {n, height, width, weight.size(0)}));
   }
 
   // The gradient of h [n, H, W, channels] from that of the gates.
@@ -61,14 +64,19 @@ class Recurrent {
       dispatch("amstel::winograd_conv", "", grad, weight, OptionalTensor(), out);
       return out;
     }
-    Tensor found = weight.dim() == 2 ? folded(grad) : transposed(grad, channels);
+    const Tensor wide = in(weight.scalar_type(), grad);
+    Tensor found = weight.dim() == 2 ? folded(wide) : transposed(wide, channels);
     if (found.size(1) != channels) found = part(found, 1, 0, channels);
     if (odd_[0]) found = part(found, 2, 0, height);
     if (odd_[1]) found = part(found, 3, 0, width);
-    return last(found);
+    return in(grad.scalar_type(), last(found));
   }
 
  private:
+  static Tensor in(ScalarType dtype, const Tensor& t) {
+    return t.scalar_type() == dtype ? t : torch::stable::to(t, dtype);
+  }
+
   Tensor folded(const Tensor& grad) const {
     const Tensor rows = as(grad, {grad.size(0), grad.size(1) * grad.size(2), grad.size(3)});
     const Tensor columns = torch::stable::transpose(torch::stable::matmul(rows, weight), 1, 2);

@@ -31,6 +31,11 @@ CHECKPOINTS = 8  # chunks at most, at whose beginnings c is kept
 LARGE = 16.0
 # Tiles of bfloat16 in hardware outdo Winograd's algorithm, which here is float32.
 AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+# Short types that the processor multiplies; PyTorch's convolutions take 4 to 200 times as long as in float32 without.
+MULTIPLIED = {
+    torch.bfloat16: AMX or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()),
+    torch.float16: bool(getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", bool)()),
+}
 
 
 def last(x: Tensor) -> Tensor:
@@ -62,11 +67,13 @@ class Plain:
 
     On CUDA fewer than 8 input channels are filled up with zeros to 8: cuDNN's kernels for tensor cores read 16 bytes.
     On the CPU heavy weights, which a convolution lays out anew at every call, are for few pixels one matrix product as
-    they are.
+    they are; and short types that it does not multiply are computed in float32.
     """
 
     def __init__(self, weight: Tensor, dilation: int, padding: str):
-        self.given, self.inputs, self.dilation = weight, weight.shape[1], dilation
+        wide = weight.is_cpu and not MULTIPLIED.get(weight.dtype, True)
+        self.dtype = torch.float32 if wide else weight.dtype
+        self.raw, self.inputs, self.dilation = weight, weight.shape[1], dilation
         self.filled = max(0, 8 - self.inputs) if on_cuda(weight) and weight.dtype != torch.float64 else 0
         total = [dilation * (k - 1) if padding == "same" else 0 for k in weight.shape[2:]]
         self.padding = [t // 2 for t in total]
@@ -79,18 +86,24 @@ class Plain:
         }
 
     @cached_property
+    def given(self) -> Tensor:
+        return self.raw.to(self.dtype)
+
+    @cached_property
     def weight(self) -> Tensor:
         weight = pad(self.given, (0, 0, 0, 0, 0, self.filled)) if self.filled else self.given
         return weight.contiguous(memory_format=torch.channels_last)
 
     def _padded(self, x: Tensor) -> Tensor:
+        x = x.to(self.dtype)
         if any(self.odd) or self.filled:
             x = pad(x, (0, self.filled, 0, self.odd[1], 0, self.odd[0]))
         return first(x)
 
     def _is_product(self, pixels: int) -> bool:
-        w = self.given
-        return w.is_cpu and w.dtype != torch.float16 and pixels <= _FEW and _weights_bytes(w) > _PART["cpu"]
+        w = self.raw
+        short = self.dtype == torch.float16
+        return w.is_cpu and not short and pixels <= _FEW and _weights_bytes(w) > _PART["cpu"]
 
     def of_steps(self, pixels: int) -> Tensor:
         """The weight for steps of so many pixels: laid out for a convolution, or as it is for one product."""
@@ -102,17 +115,18 @@ class Plain:
 
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         height, width = (size - less for size, less in zip(x.shape[1:3], self.less, strict=True))
+        bias = bias if bias is None else bias.to(self.dtype)
         if self._is_product(len(x) * height * width):
             y = linear(self._windows(x), self.given.flatten(1), bias)
-            return y.view(len(x), height, width, -1)
+            return y.view(len(x), height, width, -1).to(x.dtype)
         # Padded evenly on both sides and once more at the end, an even kernel gives a row and a column too many.
         y = conv2d(self._padded(x), self.weight, bias, padding=self.padding, dilation=self.dilation)
-        return last(y)
+        return last(y).to(x.dtype)
 
     def backward(self, grad: Tensor, x: Tensor | None, shape: tuple[int, ...]) -> Tensor:
         """Gradient of the weight, or without x that of the input, of `shape` [n, H, W, C]."""
         n, height, width, channels = shape
-        size = (height + self.odd[0], width + self.odd[1])
+        size, dtype, grad = (height + self.odd[0], width + self.odd[1]), grad.dtype, grad.to(self.dtype)
         # Sums over a window of rounded products would lose bits of short types.
         if self._is_product(math.prod(grad.shape[:3])) and (
             x is not None or grad.dtype == sum_dtype(grad.dtype)
@@ -121,7 +135,7 @@ class Plain:
             if x is not None:
                 return (rows.flatten(0, 1).mT @ self._windows(x).flatten(0, 1)).view_as(self.given)
             spread = fold((rows @ self.given.flatten(1)).mT, size, **self.window)
-            return last(spread[:, :, :height, :width])
+            return last(spread[:, :, :height, :width]).to(dtype)
         if x is None:  # only its shape is looked at
             like = first(_shaped(grad, (n, *size, channels + self.filled)))
         else:
@@ -131,7 +145,7 @@ class Plain:
             [x is None, x is not None, False],
         )  # fmt: skip
         if x is None:
-            return last(grad_x[:, :channels, :height, :width])
+            return last(grad_x[:, :channels, :height, :width]).to(dtype)
         return grad_weight[:, : self.inputs]
 
 

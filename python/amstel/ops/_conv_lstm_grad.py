@@ -146,10 +146,10 @@ class _Backward:
         if self.winograd["hh"]:
             weight = self._packed("hh")
         else:
-            # Sums over a window of rounded products would lose bits of short types.
-            whole = plan.dtype == plan.sum
             plain = self.plain["hh"]
-            weight = plain.of_steps(math.prod(grad_gates.shape[1:4])) if whole else plain.weight
+            # Sums over a window of rounded products would lose bits of short types.
+            exact = plain.dtype == plan.sum
+            weight = plain.of_steps(math.prod(grad_gates.shape[1:4])) if exact else plain.weight
         dh, dc, sums = _ops.conv_lstm_steps_grad(
             activated, c, out, dh, dc, weight, on, self.peephole, grad_gates, plan.kernel, plan.dilation,
             self.need_bias, need_dh,
