@@ -261,8 +261,7 @@ def test_short_types_with_and_without_hardware_for_them(monkeypatch, dtype, mult
     assert _conv_lstm.Plain(torch.ones(4, 1, 2, 2, dtype=dtype), 1, "same").dtype == (
         dtype if multiplied else torch.float32
     )
-    for memory in ("store", "recompute"):
-        check(tensors(3, 2, 3, 4, 5, 6, kernel=(2, 4)), dtype, memory=memory)
+    check(tensors(3, 2, 3, 4, 5, 6, kernel=(2, 4)), dtype)
 
 
 def test_layouts_of_x_do_not_matter():
