@@ -4,7 +4,8 @@
 // Data flow.  An edge costs 4 or 8 bytes of `edge` where there is one, the bytes of each value that
 // it has, a and b or value and, gathered, col_term with its column, and for edge_add those of its
 // result; a row costs two entries of crow and 4 or 8 bytes of its sum or term.  No features: eight
-// lanes own a row, neighboring ones take neighboring edges, and hubs are done as csr_rows.cuh says.
+// lanes own a row, neighboring ones take neighboring edges, four (two with terms) on their way at a
+// time, and hubs are done as csr_rows.cuh says.
 #pragma once
 
 #include "cuda/kernels/csr_rows.cuh"
@@ -25,6 +26,7 @@ __global__ void __launch_bounds__(kThreads, resident(6))
   const int lane = static_cast<int>(threadIdx.x) % kEdgeTile;
   for_rows<kEdgeTile, kEdgeTile>(csr, [&](const Share<kEdgeTile, kEdgeTile>& share) {
     S sum[1] = {};
+#pragma unroll 4
     for (int64_t k = share.begin + lane; k < share.end; k += share.stride()) {
       const int64_t edge = csr.edge_of(k);
       sum[0] += b ? widen(a[edge]) * b[edge] : widen(a[edge]);
@@ -43,6 +45,7 @@ __global__ void __launch_bounds__(kThreads, resident(6))
   const int lane = static_cast<int>(threadIdx.x) % kEdgeTile;
   for_rows<kEdgeTile, kEdgeTile>(csr, [&](const Share<kEdgeTile, kEdgeTile>& share) {
     const S term = share.works && row_term ? row_term[share.row()] : S(0);
+#pragma unroll 2
     for (int64_t k = share.begin + lane; k < share.end; k += share.stride()) {
       const int64_t edge = csr.edge_of(k);
       const S other = col_term ? col_term[csr.index(csr.col, k)] : S(0);
