@@ -307,6 +307,23 @@ def test_operators_more_than_a_grid(cuda_kernels):
     test_spmm.compare(graph, leaf(4, 37, 1001), weight, torch.bfloat16, bias=leaf(1001, seed=2))
 
 
+def test_operators_rows_at_the_edges_of_chunks(cuda_kernels):
+    """Rows of more edges than a chunk, 300 on the emulator, that begin or end where one does, among empty rows."""
+    for counts in ((300, 700), (100, 200, 700), (301, 598, 301), (299, 601, 300), (1, 899, 301)):
+        rows = [0] * 700
+        for i, count in enumerate(counts):
+            rows[260 + 97 * i] = count
+        indptr = torch.tensor([0, *rows]).cumsum(0)
+        columns = torch.randint(0, 700, (sum(counts),), generator=torch.Generator().manual_seed(3))
+        graph = amstel.Graph.from_csr(indptr, columns)
+        x = leaf(700, 5)
+        y = amstel.ops.spmm(graph, x, norm="none", self_loops=0)
+        expected = torch.zeros_like(x).index_add(
+            0, torch.arange(700).repeat_interleave(indptr.diff()), x[columns]
+        )
+        torch.testing.assert_close(y, expected)
+
+
 def test_unloading_the_emulator_gives_its_stacks_back():
     """Linux allows a process 65,530 mappings; an emulator holds two for every thread that waited at a barrier."""
     graph = amstel.Graph.from_edge_index(torch.zeros(2, 1000, dtype=torch.int64), 1)  # a hub, so barriers
