@@ -1,9 +1,10 @@
-"""The sequence of `amstel.ops.conv_lstm` as steps of kernels and convolutions; `_conv_lstm_grad` is its backward pass.
+"""The sequence of `amstel.ops.conv_lstm`, prepared for its steps; `_conv_lstm_grad` is its backward pass.
 
-Registered as the operator amstel::conv_lstm, so that a compiler sees one operation whatever T is. Images are channels
-last throughout, [..., H, W, channels] and contiguous. The convolutions are
-PyTorch's, but for 3x3 kernels on the CPU, which go through Winograd's algorithm (csrc/cpu/kernels/winograd.inl.h)
-with weights transformed once a sequence.
+Registered as the operator amstel::conv_lstm, so that a compiler sees one operation whatever T is. The steps run one
+after another in C++ (csrc/common/conv_lstm_steps.cpp); here is what comes before: the gates of all inputs, the weights
+as the steps want them, the division of long sequences. Images are channels last throughout, [..., H, W, channels] and
+contiguous. The convolutions are PyTorch's, but for 3x3 kernels on the CPU, which go through Winograd's algorithm
+(csrc/cpu/kernels/winograd.inl.h) with weights transformed once a sequence.
 
 Memory is bounded by parts: where a gradient will be asked the batch is cut into groups of items, and every
 group goes through its sequence in chunks of steps. Parts are a function of shapes alone and the same in both
@@ -90,6 +91,10 @@ class Plain:
     def _is_product(self, pixels: int) -> bool:
         w = self.given
         return w.is_cpu and w.dtype != torch.float16 and pixels <= _FEW and _weights_bytes(w) > _PART["cpu"]
+
+    def of_steps(self, pixels: int) -> Tensor:
+        """The weight for steps of so many pixels: laid out for a convolution, or as it is for one product."""
+        return self.given.flatten(1) if self._is_product(pixels) else self.weight
 
     def _windows(self, x: Tensor) -> Tensor:
         """[n, pixels, C k k]: what each pixel of the result sees of x."""
@@ -199,7 +204,7 @@ class Plan:
         self.size = (height, width)
         self.dtype, self.sum = x.dtype, sum_dtype(x.dtype)
         self.weight_ih, self.weight_hh = weight_ih, weight_hh
-        self.dilation, self.padding = dilation, padding
+        self.dilation, self.padding, self.kernel = dilation, padding, list(weight_hh.shape[2:])
 
         self.heavy, self.groups, self.chunks = _division(x, weight_ih, weight_hh, self.size, grouped)
         group = -(-self.items // len(self.groups))
@@ -288,33 +293,33 @@ class Plan:
         if self.heavy:
             self.packed = None
 
-    def step(
+    def run(
         self,
-        x: Tensor,
-        gates: Tensor | None,
         h: Tensor,
         c: Tensor,
+        x: Tensor,
+        gates: Tensor | None,
+        mask: Tensor | None,
         peephole: Tensor | None,
-        h_out: Tensor,
-        c_out: Tensor,
-        activated: Tensor | None,
+        activated: Tensor | None = None,
+        first: int = 0,
     ) -> None:
+        """The steps x [k, n, H, W, C_in] of a chunk, from frame `first` of h on, which is followed by what they give."""
+        joined = bias = None
         if self.winograd:
             if self.packed is None:
                 weight = torch.cat([self.weight_hh, self.weight_ih], 1) if self.join else self.weight_hh
                 self.packed = _ops.winograd_weight(weight.float().contiguous(), False, True)
-            bias = self.bias if gates is None else None
-            joined = x if self.join else None
-            _ops.winograd_lstm(h, joined, self.packed, gates, bias, c, peephole, h_out, c_out, activated)
-            return
-        assert self.recurrent is not None
-        if self.joined is not None:  # h is given with x beside it
-            gates, more = self.joined(h), self.bias_row
+            weight = self.packed
+            joined, bias = (x if self.join else None), (self.bias if gates is None else None)
+        elif self.joined is not None:  # h has x beside it
+            weight, bias = self.joined.weight, self.bias_row
         else:
-            assert gates is not None
-            more = self.recurrent(h).view(-1, 4 * self.hidden)
-        rows = [t if t is None else t.view(-1, t.shape[-1]) for t in (gates, c, c_out, activated)]
-        _ops.conv_lstm_gates(rows[0], more, rows[1], peephole, h_out.flatten(0, 2), *rows[2:])
+            assert self.recurrent is not None
+            weight = self.recurrent.of_steps(h.shape[1] * math.prod(self.size))
+        _ops.conv_lstm_steps(
+            h, c, joined, gates, weight, bias, mask, peephole, activated, self.kernel, self.dilation, first
+        )
 
 
 def _initial(state: Tensor | None, out: Tensor) -> None:
@@ -345,8 +350,8 @@ def conv_lstm(
     # A state that is not kept alternates between two frames: a step reads the neighbors of what it writes.
     h = plan.empty(2 if keep == "last" else steps + 1, items, channels=hidden)
     # Of c the gradient needs every step with the gates, else where a chunk begins.
-    frames = {"gates": steps, "state": min(steps, CHECKPOINTS)}.get(keep, 0)
-    c = plan.empty(frames + 1, items, channels=hidden, dtype=plan.sum)
+    count = {"gates": steps, "state": min(steps, CHECKPOINTS)}.get(keep, 0) + 1
+    c = plan.empty(count, items, channels=hidden, dtype=plan.sum)
     gates = plan.empty(steps if keep == "gates" else 0, items, channels=4 * hidden)
     _initial(h0, h[0])
     _initial(c0, c[0])
@@ -357,28 +362,12 @@ def conv_lstm(
             beside = plan.beside(h[chunk.start % len(h), group], xs)
             if keep == "state":
                 c[k + 1, group] = c[k, group]
-            for t in range(chunk.start, chunk.stop):
-                own = t - chunk.start
-                source, target = h[t % len(h), group], h[(t + 1) % len(h), group]
-                if beside is not None:
-                    source, target = beside[own], beside[own + 1, ..., : plan.hidden]
-                at = (t, t + 1) if keep == "gates" else (k + 1,) * 2 if keep == "state" else (0, 0)
-                c_source, c_target = c[at[0], group], c[at[1], group]
-                on = None if mask is None else mask[t, group, None, None, None]
-                before = c_source.clone() if on is not None else c_source
-                plan.step(
-                    xs[own],
-                    None if hoisted is None else hoisted[own],
-                    source,
-                    c_source,
-                    peephole,
-                    target,
-                    c_target,
-                    gates[t, group] if keep == "gates" else None,
-                )
-                if on is not None:
-                    target.copy_(torch.where(on, target, source[..., : plan.hidden]))
-                    c_target.copy_(torch.where(on, c_target, before))
+            on = None if mask is None else mask[chunk, group]
+            own = {"gates": slice(chunk.start, chunk.stop + 1), "state": slice(k + 1, k + 2)}
+            cells = c[own.get(keep, slice(1)), group]
+            frames, start = (h[:, group], chunk.start) if beside is None else (beside, 0)
+            activated = gates[chunk, group] if keep == "gates" else None
+            plan.run(frames, cells, xs, hoisted, on, peephole, activated, start)
             if beside is not None:
                 if keep == "last":
                     h[chunk.stop % 2, group] = beside[-1, ..., : plan.hidden]
