@@ -3,7 +3,7 @@
 //
 // A pass over 8 bits of the keys reads and writes both, and one more reads the keys to count: 4 i
 // bits / 8 + i bytes an edge with indices of i bytes.  Two pairs of types are compiled, since each
-// is 0.6 MB for four architectures.  Memory: what was given, twice.
+// is 0.4 MB for all architectures.  Memory: as much as the pairs take, besides the result.
 #pragma once
 
 #include <algorithm>
