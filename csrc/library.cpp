@@ -173,6 +173,10 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "mri_normal(Tensor x, Tensor mask, Tensor? sensitivities, Tensor? minus, Tensor? scale, "
       "float "
       "factor) -> Tensor");
+  // Its gradients in x (empty unless `need_x`) and in the sensitivities, from that of its result.
+  m.def(
+      "mri_normal_grad(Tensor grad, Tensor x, Tensor mask, Tensor sensitivities, Tensor? scale, "
+      "float factor, bool need_x) -> (Tensor grad_x, Tensor grad_sensitivities)");
   // S_c x
   m.def("coil_expand(Tensor x, Tensor sensitivities) -> Tensor");
   // (sum_c conj(S_c) images_c - minus) factor scale
