@@ -104,6 +104,23 @@ def test_both(at, *shape):
     )
 
 
+@suite("mri", "maps", SHAPES, Implementation("amstel"), Implementation("plain"))
+def test_maps(at, *shape):
+    """The gradient, and its gradients with respect to x and the sensitivities, as where a network refines them."""
+    x, maps, mask, y = problem(at, *shape)
+    leaves = [x.requires_grad_(), maps.requires_grad_()]
+    grad = at.randn(*x.shape, dtype=x.dtype)
+    found = {
+        "amstel": passes(lambda: ops.mri_gradient(x, y, mask, maps), leaves, grad),
+        "plain": passes(lambda: plain(x, maps, mask, y), leaves, grad),
+    }
+    return Work(
+        {name: p["both"] for name, p in found.items()},
+        holds={name: p["hold"] for name, p in found.items()},
+        **{k: 3 * v for k, v in amounts(x, maps, shape[0]).items()},
+    )
+
+
 if DEEPINV:
 
     @suite("mri", "deepinv", SHAPES, Implementation("amstel"), *DEEPINV)

@@ -2,11 +2,12 @@
 
 The peers of the forward product get the finished normalized matrix, with self-loops, as their users cache it: `A @ x` with
 int32 CSR (MKL on the CPU, cuSPARSE on CUDA), `torch.sparse.mm(A, x, "sum")` with int64, MKL's inspected matrix,
-and the plain formula compiled. For gradients to x and the weights only `torch.sparse.mm` (on the CPU) and the
+`embedding_bag` (FBGEMM: a row's columns are a bag), and the plain formula compiled. For gradients to x and the weights only `torch.sparse.mm` (on the CPU) and the
 compiled formula are peers: the weight gradient of `A @ x` is a dense N x N matrix on its way.
 """
 
 import torch
+from torch.nn.functional import embedding_bag
 
 import amstel
 from benchmarks import mkl
@@ -63,6 +64,7 @@ COMPILED = ("cora_F16", "fb100_Cornell5_F16")
     Implementation("torch CSR int32", devices=("cpu",)),
     Implementation(MM, devices=("cpu",)),
     *INSPECTED,
+    Implementation("embedding_bag", devices=("cpu",), most=True),
     Implementation("cuSPARSE", SHORT, devices=("cuda",)),
     Implementation("compiled formula", most=True, only=COMPILED[:1]),
 )  # fmt: skip
@@ -80,6 +82,10 @@ def test_forward(at, name, features):
             MM: lambda: torch.sparse.mm(wide, x, "sum"),
             "compiled formula": lambda: formula(x, source, target, values),
         }
+        index, offsets = source.int(), crow[:-1].int()
+        functions["embedding_bag"] = lambda: embedding_bag(
+            index, x, offsets, mode="sum", per_sample_weights=values
+        )
         if INSPECTED and at.device == "cpu":
             product = mkl.Product(crow, source, values, features)
             functions["MKL inspected"] = lambda: product(x)

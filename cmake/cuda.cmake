@@ -32,7 +32,7 @@ set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 enable_language(CUDA)
 
-add_library(amstel_cuda MODULE csrc/cuda/spmm_op.cu csrc/cuda/conv_lstm_op.cu
+add_library(amstel_cuda MODULE csrc/cuda/csr_op.cu csrc/cuda/spmm_op.cu csrc/cuda/conv_lstm_op.cu
                                 csrc/cuda/roi_pool_op.cu csrc/cuda/roi_align_op.cu csrc/cuda/conv_gru_op.cu
                                 csrc/cuda/rim_op.cu csrc/cuda/mri_op.cu
                                 csrc/cuda/mri_columns_op.cu)

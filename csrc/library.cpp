@@ -84,7 +84,7 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "bool bias) -> Tensor sums");
 
   // ConvLSTM over a sequence x [T, N, C_in, H, W], put together in python/amstel/ops/_conv_lstm.py
-  // (without Python: common/conv_lstm_loop.cpp) from the operators here and PyTorch's convolutions;
+  // (without Python: common/conv_lstm_loop.cpp) from its steps and convolutions of all x at once;
   // h, c [N, C, H, W], mask [T, N]: where false a step keeps its state. Returns the histories of h
   // and c and the activated gates, channels last and with the initial state first, as long as
   // `keep` asks: "last" [1 step], "output" [h], "state" [h and c], "gates" [all].
@@ -93,6 +93,25 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "Tensor? mask, Tensor? peephole, int dilation, str padding, str algorithm, str keep) -> "
       "(Tensor "
       "h, Tensor c, Tensor gates)");
+  // Its steps, in place: h [frames, N, H, W, C], of which a step reads one and writes the next,
+  // from `first` on and around; c [1 or steps + 1 frames]; x [steps, ...] joins h, in the weight or
+  // beside it in h's channels, or `gates` [steps, N, H, W, 4C] are what it adds. The dimensions of
+  // the weight say how it is multiplied: 1, winograd_weight of the 3x3 kernel; 2, [4C, C k k], as a
+  // product; 4, as a convolution.
+  m.def(
+      "conv_lstm_steps(Tensor(a!) h, Tensor(b!) c, Tensor? x, Tensor? gates, Tensor weight, "
+      "Tensor? "
+      "bias, Tensor? mask, Tensor? peephole, Tensor(c!)? activated, int[] kernel, int dilation, "
+      "int "
+      "first) -> ()");
+  // Back through them: the gradients of h and c before the first one (that of h empty unless
+  // `need_h`), from those after the last one and of all outputs; of all gates; and the sums of
+  // conv_lstm_gates_grad, last step first. Winograd's weight is that of the transposed convolution.
+  m.def(
+      "conv_lstm_steps_grad(Tensor activated, Tensor c, Tensor? grad_output, Tensor? grad_h, "
+      "Tensor? "
+      "grad_c, Tensor weight, Tensor? mask, Tensor? peephole, Tensor(a!) grad_gates, int[] kernel, "
+      "int dilation, bool bias, bool need_h) -> (Tensor grad_h, Tensor grad_c, Tensor sums)");
   // Its gates alone, laid out as they are given: gates [N, 4C, H, W], c [N, C, H, W] -> h, c_out.
   m.def("conv_lstm_cell(Tensor gates, Tensor c, Tensor? peephole) -> (Tensor h, Tensor c_out)");
   // Gradients of x, weight_ih, weight_hh, bias, peephole, h and c, each as far as `needs` says
@@ -155,6 +174,10 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "mri_normal(Tensor x, Tensor mask, Tensor? sensitivities, Tensor? minus, Tensor? scale, "
       "float "
       "factor) -> Tensor");
+  // Its gradients in x (empty unless `need_x`) and in the sensitivities, from that of its result.
+  m.def(
+      "mri_normal_grad(Tensor grad, Tensor x, Tensor mask, Tensor sensitivities, Tensor? scale, "
+      "float factor, bool need_x) -> (Tensor grad_x, Tensor grad_sensitivities)");
   // S_c x
   m.def("coil_expand(Tensor x, Tensor sensitivities) -> Tensor");
   // (sum_c conj(S_c) images_c - minus) factor scale

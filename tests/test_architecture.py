@@ -104,3 +104,13 @@ PLACES = (
 @pytest.mark.parametrize("stem", STEMS)
 def test_one_stem_through_all_folders(stem, place):
     assert (ROOT / place.format(stem)).is_file()
+
+
+def test_sources_are_short_and_kernels_begin_with_their_data_flow():
+    for path in (ROOT / "csrc").rglob("*.*"):
+        text = path.read_text()
+        assert text.count("\n") <= 400, path
+        head = text.partition("\n#")[0]
+        assert head.startswith("// "), path
+        if path.match("cpu/kernels/*.inl.h") or "__global__" in text:
+            assert "Data flow" in head, path

@@ -254,6 +254,16 @@ def test_heavy_weights_as_one_product(monkeypatch, kernel, padding, dilation, dt
         assert_close(ours, expected, dtype)
 
 
+@pytest.mark.parametrize("dtype", SHORT)
+@pytest.mark.parametrize("multiplied", [False, True])
+def test_short_types_with_and_without_hardware_for_them(monkeypatch, dtype, multiplied):
+    monkeypatch.setitem(_conv_lstm.MULTIPLIED, dtype, multiplied)
+    assert _conv_lstm.Plain(torch.ones(4, 1, 2, 2, dtype=dtype), 1, "same").dtype == (
+        dtype if multiplied else torch.float32
+    )
+    check(tensors(3, 2, 3, 4, 5, 6, kernel=(2, 4)), dtype)
+
+
 def test_layouts_of_x_do_not_matter():
     x, weight_ih, weight_hh, *_ = tensors(3, 4, 6, 8, 7, 5, dtype=torch.float32)
     expected = conv_lstm(x, weight_ih, weight_hh)[0]
@@ -508,6 +518,23 @@ def opcheck_arguments():
         (image, None, packed, None, b, cells[0], p, cells[1], cells[2], torch.empty(2, 5, 6, 64)),
     )
     yield "winograd_planes", (image, False, 1, 2, torch.zeros(36, 5, 20))
+    frames, given, kept = (
+        torch.zeros(4, 2, 5, 6, 16),
+        torch.zeros(3, 2, 5, 6, 64),
+        torch.zeros(3, 2, 5, 6, 64),
+    )
+    for weight_of_steps in (packed, weight, weight.flatten(1)):
+        few, every = frames[:1], frames.clone()
+        last = ([3, 3], 1)
+        yield "conv_lstm_steps", (frames, few, None, given, weight_of_steps, None, mask, p, None, *last, 2)
+        yield (
+            "conv_lstm_steps",
+            (frames, every, None, given, weight_of_steps, None, None, None, kept, *last, 0),
+        )
+    for weight_of_steps in (ops.winograd_weight(weight, True, False), weight, weight.flatten(1)):
+        steps = (weight_of_steps, mask, p, kept.clone(), *last)
+        yield "conv_lstm_steps_grad", (kept, frames, frames[1:], *frames[:2], *steps, True, True)
+        yield "conv_lstm_steps_grad", (kept, frames, None, None, frames[0], *steps, False, False)
 
 
 @pytest.mark.parametrize("case", range(len(list(opcheck_arguments()))))
@@ -743,6 +770,58 @@ def test_raw_winograd_operator_checks_its_arguments(name, change):
     arguments[position] = arguments[position][..., 1:] if change != 2 else torch.empty(1, 5, 4, 8)
     with pytest.raises(RuntimeError, match=f"winograd_conv: `{name}` must be"):
         ops.winograd_conv(*arguments)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"h": torch.zeros(1, 2, 5, 6, 8)}, "`h` must have two frames or more"),
+        ({"c": torch.zeros(1, 2, 5, 6, 9)}, "of no more channels"),
+        ({"c": torch.zeros(2, 5, 6, 8)}, "`c` must be a floating-point"),
+        ({"weight": torch.zeros(32, 8, 3)}, "`weight` must be packed"),
+        ({"gates": None}, "`gates` must be given"),
+        ({"gates": torch.zeros(3, 2, 5, 6, 31)}, "`gates` must be"),
+        ({"kernel": [3]}, "`kernel` must be two sizes"),
+        ({"dilation": 0}, "`dilation` a number, at least 1"),
+        ({"first": -1}, "`first` must not be negative"),
+    ],
+)
+def test_raw_steps_check_their_arguments(change, message):
+    frames = torch.zeros(4, 2, 5, 6, 8)
+    arguments = {
+        "h": frames, "c": frames[:1], "x": None, "gates": torch.zeros(3, 2, 5, 6, 32),
+        "weight": torch.zeros(32, 8, 3, 3), "bias": None, "mask": None, "peephole": None, "activated": None,
+        "kernel": [3, 3], "dilation": 1, "first": 0,
+    }  # fmt: skip
+    ops.conv_lstm_steps(**arguments)
+    with pytest.raises(RuntimeError, match=message):
+        ops.conv_lstm_steps(**arguments | change)
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+@pytest.mark.parametrize("kernel, hidden", [((3, 3), 8), ((3, 3), 2), ((2, 4), 8)])
+def test_no_python_between_steps(memory, kernel, hidden):
+    """As many Python calls for thirty steps as for three, forward and back."""
+
+    def calls(steps):
+        inputs = tensors(steps, 1, 2, hidden, 5, 4, kernel, dtype=torch.float32)
+        x, *weights = [t.requires_grad_() for t in inputs[:4]]
+        count = 0
+
+        def note(frame, event, argument):
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        for _ in range(2):  # the first call of all sets things up
+            count = 0
+            sys.setprofile(note)
+            try:
+                conv_lstm(x, *weights, lengths=torch.tensor([steps]), memory=memory)[0].sum().backward()
+            finally:
+                sys.setprofile(None)
+        return count
+
+    assert calls(3) == calls(30)
 
 
 @pytest.mark.slow

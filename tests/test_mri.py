@@ -287,6 +287,9 @@ def test_same_bits_for_any_number_of_threads(dtype, kind):
             runs.append([
                 mri_normal(x, mask, maps, x, 0.5), mri_normal(x, mask, None), real(k),
                 ops.coil_expand(real(x), real(maps)[None]), ops.coil_reduce(real(images), real(maps)[None], None, None, 0.5),
+                *ops.mri_normal_grad(
+                    real(x.conj().resolve_conj()), real(x), weights.contiguous(), real(maps)[None], None, 0.5, True
+                ),
             ])  # fmt: skip
     finally:
         torch.set_num_threads(before)
@@ -366,6 +369,8 @@ def test_opcheck(dtype):
         (ops.mri_normal, (x, columns, maps, None, None, 0.5)),
         (ops.mri_normal, (x, plane, each, x + 1, scale, 0.5)),
         (ops.mri_normal, (x, own, None, None, scale, 1.0)),
+        (ops.mri_normal_grad, (x, x + 1, columns, maps, scale, 0.5, True)),
+        (ops.mri_normal_grad, (x, x + 1, own, each, None, 0.5, False)),
         (ops.coil_expand, (x, maps)),
         (ops.coil_expand, (x, each)),
         (ops.coil_reduce, (images, maps, None, None, 0.5)),

@@ -1,5 +1,5 @@
 """The CUDA side of spmm without a GPU: the kernels on the emulator and as PTX against NumPy, the launch wrappers
-and autograd on the emulator, the graph structure of ops/_csr_cuda.py against the CPU's."""
+and autograd on the emulator. How a graph's structure is made there is in test_csr_cuda.py."""
 
 import contextlib
 from pathlib import Path
@@ -9,12 +9,11 @@ import pytest
 import torch
 
 import amstel
-from amstel.ops import _csr_cuda
 from tests import test_spmm
 from tests.cuda_emulator import build, ptx
 from tests.test_spmm import DTYPES, leaf, random_edges
 
-SOURCE = "spmm_instances.cu"
+SOURCES = [f"{stem}_instances.cu" for stem in ("spmm", "spmm_grad", "edge_sum", "column_sum")]
 THREADS = 256  # of every block
 HUB = 256  # a row of more edges takes a block
 CHUNK = 90  # edges that a block sums of a longer row, where the launch asks for that
@@ -36,7 +35,7 @@ RELATIVE = {"f64": 1e-13, "f32": 2e-6, "f16": 1e-3, "bf16": 8e-3}
 @pytest.fixture(params=ptx.engines())
 def kernels(request):
     """On the emulator in all three thread orders, which must agree to the last bit, and as PTX."""
-    return request.param(SOURCE)
+    return {name: kernel for source in SOURCES for name, kernel in request.param(source).items()}
 
 
 def down(x, dtype):
@@ -308,6 +307,23 @@ def test_operators_more_than_a_grid(cuda_kernels):
     test_spmm.compare(graph, leaf(4, 37, 1001), weight, torch.bfloat16, bias=leaf(1001, seed=2))
 
 
+def test_operators_rows_at_the_edges_of_chunks(cuda_kernels):
+    """Rows of more edges than a chunk, 300 on the emulator, that begin or end where one does, among empty rows."""
+    for counts in ((300, 700), (100, 200, 700), (301, 598, 301), (299, 601, 300), (1, 899, 301)):
+        rows = [0] * 700
+        for i, count in enumerate(counts):
+            rows[260 + 97 * i] = count
+        indptr = torch.tensor([0, *rows]).cumsum(0)
+        columns = torch.randint(0, 700, (sum(counts),), generator=torch.Generator().manual_seed(3))
+        graph = amstel.Graph.from_csr(indptr, columns)
+        x = leaf(700, 5)
+        y = amstel.ops.spmm(graph, x, norm="none", self_loops=0)
+        expected = torch.zeros_like(x).index_add(
+            0, torch.arange(700).repeat_interleave(indptr.diff()), x[columns]
+        )
+        torch.testing.assert_close(y, expected)
+
+
 def test_unloading_the_emulator_gives_its_stacks_back():
     """Linux allows a process 65,530 mappings; an emulator holds two for every thread that waited at a barrier."""
     graph = amstel.Graph.from_edge_index(torch.zeros(2, 1000, dtype=torch.int64), 1)  # a hub, so barriers
@@ -353,73 +369,3 @@ def test_sanitized():
     result = build.run_sanitized(["-m", "pytest", *options, __file__, "-k", chosen])
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     assert " passed" in result.stdout
-
-
-# ---- Graph structure in PyTorch operations, on CPU tensors ----
-
-
-def outcome(function, *arguments):
-    """What came out, or the error's own words."""
-    try:
-        return function(*arguments)
-    except RuntimeError as error:
-        return str(error).splitlines()[0]
-
-
-def check_same(name, *arguments):
-    ours = outcome(getattr(_csr_cuda, name), *arguments)
-    theirs = outcome(getattr(torch.ops.amstel, name), *arguments)
-    assert type(ours) is type(theirs), f"{ours} and {theirs}"
-    if isinstance(theirs, (str, type(None))):
-        assert ours == theirs
-        return ours
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.dtype == b.dtype and torch.equal(a, b) and a.is_contiguous()
-    return ours
-
-
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-@pytest.mark.parametrize("nodes, edges", [(37, 200), (1, 5), (5, 0), (0, 0), (3000, 50)])
-def test_structure_as_on_the_cpu(nodes, edges, dtype):
-    generator = torch.Generator().manual_seed(edges)
-    row, col = torch.randint(0, max(nodes, 1), (2, edges), generator=generator).to(dtype)
-    weight = torch.rand(edges)
-    for more in (0, 4):  # rectangular
-        crow, col_out, edge = check_same("csr_from_coo", row, col, nodes, nodes + more, weight)
-        for e in (edge, None):
-            check_same("csr_transpose", crow, col_out, e, nodes + more)
-            check_same(
-                "csr_transpose", crow.long(), col_out.long(), None if e is None else e.long(), nodes + more
-            )
-        assert check_same("csr_check", crow.to(dtype), col_out.to(dtype), weight, nodes + more) is None
-
-
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-def test_structure_errors_as_on_the_cpu(dtype):
-    t = lambda *values: torch.tensor(values, dtype=dtype)  # noqa: E731
-    row, col, w = t(0, 2, 1), t(1, 1, 0), torch.ones(3)
-    nan = torch.tensor([0, float("nan"), float("nan")])
-    crow = t(0, 1, 2, 3)
-    cases = [
-        ("csr_from_coo", t(0, 3, -1), col, 3, 3, None), ("csr_from_coo", row, t(0, -7, 9), 3, 3, None),
-        ("csr_from_coo", t(0, 3, 1), t(9, 9, 9), 3, 3, None), ("csr_from_coo", row, col, -1, 3, None),
-        ("csr_from_coo", row, col, 3, 3, nan), ("csr_from_coo", row, col, 3, 3, w[1:]),
-        ("csr_from_coo", row, col[1:], 3, 3, w), ("csr_from_coo", row[None], col, 3, 3, w),
-        ("csr_from_coo", row, col.float(), 3, 3, w), ("csr_from_coo", row.float(), col.float(), 3, 3, w),
-        ("csr_from_coo", row, col, 3, 3, w.to(torch.complex64)), ("csr_from_coo", row, col, 3, 3, w.long()),
-        ("csr_from_coo", t(0, 0, 0, 0)[::2], col[:2], 3, 3, None),
-        ("csr_transpose", t(0, 1, 2, 4), col, None, 3), ("csr_transpose", crow, col, t(0, 1), 3),
-        ("csr_transpose", crow[:0], col, None, 3), ("csr_transpose", crow, col[None], None, 3),
-        ("csr_transpose", crow.bool(), col, None, 3),
-        ("csr_check", t(1, 1, 2, 3), col, None, 3), ("csr_check", t(0, 2, 1, 3), col, None, 3),
-        ("csr_check", t(0, 1, 2, 4), col, None, 3), ("csr_check", crow, t(0, 3, -1), None, 3),
-        ("csr_check", crow, t(0, 1, -1), w, 3), ("csr_check", crow, col, nan, 3), ("csr_check", crow, col, w[1:], 3),
-    ]  # fmt: skip
-    for name, *arguments in cases:
-        message = check_same(name, *arguments)
-        assert isinstance(message, str), (name, arguments)
-
-
-def test_structure_is_registered_for_cuda():
-    for name in ("csr_from_coo", "csr_transpose", "csr_check"):
-        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"amstel::{name}", "CUDA")

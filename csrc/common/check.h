@@ -54,6 +54,11 @@ inline bool is_float(ScalarType t) {
          t == ScalarType::Half;
 }
 
+inline void check_float(const char* op, const char* name, const Tensor& t) {
+  AMSTEL_CHECK(is_float(t.scalar_type()), op, ": `", name,
+               "` must be float64, float32, bfloat16 or float16, got ", describe(t));
+}
+
 // The dtype in which sums are kept: double for double, float for everything else.
 inline ScalarType sum_dtype(ScalarType t) {
   return t == ScalarType::Double ? ScalarType::Double : ScalarType::Float;

@@ -2,58 +2,19 @@
 // an exported model. They are put together from PyTorch's convolutions and the operators of this
 // library, so that one source serves every device. With Python the kernels of
 // python/amstel/ops/_conv_lstm.py go first, which also keep what a gradient needs.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <utility>
-#include <vector>
 
+#include "common/calls.h"
 #include "common/conv_lstm_check.h"
-#include "common/stable.h"
+#include "common/conv_lstm_steps.h"
 
 namespace amstel {
 namespace {
 
-using Sizes = std::vector<int64_t>;
 using torch::headeronly::MemoryFormat;
-using torch::stable::detail::from;
 
 constexpr double kLarge = 16;  // as LARGE in _conv_lstm.py says
-
-template <class... Args>
-std::array<StableIValue, sizeof...(Args)> dispatch(const char* op, const char* overload,
-                                                   const Args&... args) {
-  std::array<StableIValue, sizeof...(Args)> stack{from(args)...};
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher(op, overload, stack.data(), TORCH_ABI_VERSION));
-  return stack;
-}
-
-Tensor taken(StableIValue value) { return torch::stable::detail::to<Tensor>(value); }
-
-template <class... Args>
-Tensor call(const char* op, const char* overload, const Args&... args) {
-  return taken(dispatch(op, overload, args...)[0]);
-}
-
-Tensor as(const Tensor& t, const Sizes& sizes) { return torch::stable::view(t, sizes); }
-
-Tensor part(const Tensor& t, int64_t start, int64_t length) {
-  Tensor whole = t;
-  return torch::stable::narrow(whole, 0, start, length);
-}
-
-Tensor at(const Tensor& t, int64_t index) { return torch::stable::select(t, 0, index); }
-
-Tensor last(const Tensor& t) {  // [..., C, H, W] as contiguous [..., H, W, C]
-  Sizes order;
-  for (int64_t d = 0; d < t.dim() - 3; ++d) order.push_back(d);
-  for (const int64_t d : {2, 1, 3}) order.push_back(t.dim() - d);
-  return torch::stable::contiguous(call("aten::permute", "", t, order));
-}
 
 // What nobody asks a gradient of: there is none here, as there is none of the other operators
 // without Python.
@@ -75,36 +36,32 @@ double largest(const OptionalTensor& t) {
   return std::isnan(low) ? low : std::max(-low, high);
 }
 
-// PyTorch's convolution of contiguous [n, H, W, channels]; an even kernel pads one more below and
-// to the right.
-class Convolution {
- public:
-  Convolution(const Tensor& weight, OptionalTensor bias, int64_t dilation, bool same)
-      : weight_(torch::stable::contiguous(weight, MemoryFormat::ChannelsLast)),
-        bias_(std::move(bias)),
-        dilation_(2, dilation) {
-    for (const int64_t d : {2, 3}) {
-      const int64_t total = same ? dilation * (weight.size(d) - 1) : 0;
-      padding_.push_back(total / 2);
-      odd_.push_back(total % 2);
-    }
-  }
+// Whether the processor multiplies a short type, as MULTIPLIED in _conv_lstm.py says: PyTorch's
+// convolutions take 4 to 200 times as long as in float32 without.
+bool multiplied([[maybe_unused]] ScalarType dtype) {
+#if defined(__x86_64__)
+  if (dtype == ScalarType::BFloat16) return __builtin_cpu_supports("avx512bf16");
+  if (dtype == ScalarType::Half) return __builtin_cpu_supports("avx512fp16");
+#endif
+  return dtype == ScalarType::Float || dtype == ScalarType::Double;
+}
 
-  Tensor operator()(const Tensor& x) const {
-    Tensor padded = x;
-    if (odd_[0] || odd_[1])
-      padded = torch::stable::pad(x, Sizes{0, 0, 0, odd_[1], 0, odd_[0]}, "constant", 0.0);
-    const Tensor first = call("aten::permute", "", padded, Sizes{0, 3, 1, 2});
-    const Tensor y = call("aten::convolution", "", first, weight_, bias_, Sizes{1, 1}, padding_,
-                          dilation_, false, Sizes{0, 0}, int64_t{1});
-    return last(y);
+// The gates of all x, contiguous [n, H, W, C_in]; an even kernel pads one more below and to the
+// right.
+Tensor input_gates(const Tensor& x, const Tensor& weight, const OptionalTensor& bias,
+                   int64_t dilation, bool same) {
+  Sizes padding, odd;
+  for (const int64_t d : {2, 3}) {
+    const int64_t total = same ? dilation * (weight.size(d) - 1) : 0;
+    padding.push_back(total / 2);
+    odd.push_back(total % 2);
   }
-
- private:
-  Tensor weight_;
-  OptionalTensor bias_;
-  Sizes dilation_, padding_, odd_;
-};
+  Tensor padded = x;
+  if (odd[0] || odd[1])
+    padded = torch::stable::pad(x, Sizes{0, 0, 0, odd[1], 0, odd[0]}, "constant", 0.0);
+  return last(call("aten::convolution", "", first(padded), weight, bias, Sizes{1, 1}, padding,
+                   Sizes{dilation, dilation}, false, Sizes{0, 0}, int64_t{1}));
+}
 
 void check_floats(const char* op, const char* name, const Tensor& t, const Sizes& sizes,
                   ScalarType dtype, const Tensor& like) {
@@ -180,7 +137,6 @@ std::tuple<Tensor, Tensor, Tensor> conv_lstm(Tensor x, Tensor weight_ih, Tensor 
     return empty(x, {count, items, size[0], size[1], channels}, type);
   };
   Tensor h = frames(whole ? steps + 1 : 2, hidden, dtype), c = frames(1, hidden, sum);
-  const int64_t held = h.size(0);
   const auto begin = [](const OptionalTensor& from, Tensor to) {
     if (from)
       torch::stable::copy_(to, last(*from));
@@ -198,47 +154,37 @@ std::tuple<Tensor, Tensor, Tensor> conv_lstm(Tensor x, Tensor weight_ih, Tensor 
     packed = call("amstel::winograd_weight", "", weight, false, true);
     if (bias) wide_bias = torch::stable::contiguous(torch::stable::to(*bias, ScalarType::Float));
   }
-  const Convolution recurrent(weight_hh, std::nullopt, dilation, true);
-  const Convolution input(weight_ih, bias, dilation, same);
+  const ScalarType inside = x.is_cpu() && !multiplied(dtype) ? ScalarType::Float : dtype;
+  const auto channels_last = [inside](const Tensor& w) {
+    return torch::stable::contiguous(torch::stable::to(w, inside), MemoryFormat::ChannelsLast);
+  };
+  const Tensor weight = winograd ? *packed : channels_last(weight_hh);
 
   // The gates of the input, of as many steps at once as 16 MB hold (on CUDA 256).
   const int64_t pixels = items * size[0] * size[1];
   const int64_t bytes = pixels * gates * static_cast<int64_t>(x.element_size());
-  const int64_t chunk = std::max<int64_t>(1, (x.is_cpu() ? 1 << 24 : 1 << 28) / (bytes + 1));
-  const Tensor c_now = at(c, 0);
-  const Sizes rows{pixels, hidden};
-  OptionalTensor hoisted;
-  for (int64_t t = 0; t < steps; ++t) {
-    if (t % chunk == 0 && !join) {
-      const Tensor some = part(xs, t, std::min(chunk, steps - t));
-      const Tensor flat = as(some, {some.size(0) * items, x.size(3), x.size(4), inputs});
-      hoisted = as(input(flat), {some.size(0), items, size[0], size[1], gates});
-    }
-    OptionalTensor mine;
-    if (hoisted) mine = at(*hoisted, t % chunk);
-    const Tensor source = at(h, t % held);
-    Tensor target = at(h, (t + 1) % held);
-    OptionalTensor before;
-    if (mask) before = torch::stable::clone(c_now);
-    if (winograd) {
-      OptionalTensor joined;
-      if (join) joined = at(xs, t);
-      dispatch("amstel::winograd_lstm", "", source, joined, *packed, mine,
-               join ? wide_bias : std::nullopt, c_now, peephole, target, c_now, OptionalTensor());
+  const int64_t most = join ? steps : (x.is_cpu() ? 1 << 24 : 1 << 28) / (bytes + 1);
+  const int64_t chunk = std::clamp<int64_t>(most, 1, steps);
+  for (int64_t t = 0; t < steps; t += chunk) {
+    const int64_t count = std::min(chunk, steps - t);
+    const Tensor some = part(xs, 0, t, count);
+    OptionalTensor joined, hoisted, on;
+    if (join) {
+      joined = some;
     } else {
-      const OptionalTensor more = as(recurrent(source), {pixels, gates});
-      dispatch("amstel::conv_lstm_gates", "", as(*mine, {pixels, gates}), more, as(c_now, rows),
-               peephole, as(target, rows), as(c_now, rows), OptionalTensor());
+      const Tensor flat = as(some, {count * items, x.size(3), x.size(4), inputs});
+      OptionalTensor beside = bias;
+      if (bias) beside = torch::stable::to(*bias, inside);
+      const Tensor all = input_gates(torch::stable::to(flat, inside), channels_last(weight_ih),
+                                     beside, dilation, same);
+      hoisted = as(torch::stable::to(all, dtype), {count, items, size[0], size[1], gates});
     }
-    if (mask) {
-      const Tensor on = as(torch::stable::contiguous(at(*mask, t)), {items, 1, 1, 1});
-      Tensor cell = c_now;
-      torch::stable::copy_(target, call("aten::where", "self", on, target, source));
-      torch::stable::copy_(cell, call("aten::where", "self", on, cell, *before));
-    }
+    if (mask) on = part(*mask, 0, t, count);
+    conv_lstm_steps(h, c, joined, hoisted, weight, join ? wide_bias : std::nullopt, on, peephole,
+                    std::nullopt, {weight_hh.size(2), weight_hh.size(3)}, dilation, t);
   }
   // The frame before the last one is not part of the result.
-  if (!whole) h = torch::stable::clone(part(h, steps % 2, 1));
+  if (!whole) h = torch::stable::clone(part(h, 0, steps % 2, 1));
   return {h, c, frames(0, gates, dtype)};
 }
 

@@ -1,25 +1,9 @@
 // The checks of the graph operators, the same on every device. All of them O(1): that indices are
 // in range is established once, when a Graph is made.
 #pragma once
-#include "common/check.h"
+#include "common/csr_check.h"
 
 namespace amstel {
-
-inline void check_csr(const char* op, const Tensor& crow, const Tensor& col,
-                      const OptionalTensor& edge) {
-  const auto dtype = crow.scalar_type();
-  AMSTEL_CHECK(crow.dim() == 1 && crow.size(0) >= 1 && crow.is_contiguous() &&
-                   (dtype == ScalarType::Int || dtype == ScalarType::Long),
-               op, ": `crow` must be a contiguous Int or Long [rows + 1], got ", describe(crow));
-  AMSTEL_CHECK(col.dim() == 1, op, ": `col` must be [edges], got ", describe(col));
-  check_vector(op, crow, "col", col, col.size(0), dtype);
-  if (edge) check_vector(op, crow, "edge", *edge, col.size(0), dtype);
-}
-
-inline void check_float(const char* op, const char* name, const Tensor& t) {
-  AMSTEL_CHECK(is_float(t.scalar_type()), op, ": `", name,
-               "` must be float64, float32, bfloat16 or float16, got ", describe(t));
-}
 
 struct SpmmShape {
   int64_t batch, rows, cols, features;

@@ -21,13 +21,6 @@ namespace {
 
 using Csr = std::tuple<Tensor, Tensor, Tensor>;
 
-template <class I>
-constexpr ScalarType index_type = sizeof(I) == 4 ? ScalarType::Int : ScalarType::Long;
-
-bool fits_int32(int64_t edges, int64_t rows, int64_t cols) {
-  return std::max({edges, rows, cols}) < std::numeric_limits<int32_t>::max();
-}
-
 // Slots for the edges of each part and key: count, prefix, then take.
 template <class I>
 class Slots {
@@ -88,9 +81,7 @@ Csr from_coo(const Tensor& row, const Tensor& col, int64_t num_rows, int64_t num
   });
   for (int64_t p = 0; p < slots.parts(); ++p) {
     if (bad[p] < 0) continue;
-    const bool is_row = rows[bad[p]] < 0 || rows[bad[p]] >= num_rows;
-    fail(is_row ? "target" : "source", " index must be in [0, ", is_row ? num_rows : num_cols,
-         "), got ", is_row ? rows[bad[p]] : cols[bad[p]], " at edge ", bad[p]);
+    fail_edge(rows[bad[p]], cols[bad[p]], num_rows, num_cols, bad[p]);
   }
   Csr out = empty_csr<I>(row, num_rows, edges);
   auto& [crow, col_out, edge] = out;
@@ -136,15 +127,8 @@ Csr transpose(const Tensor& crow, const Tensor& col, const OptionalTensor& edge,
 Csr csr_from_coo(Tensor row, Tensor col, int64_t num_rows, int64_t num_cols,
                  OptionalTensor weight) {
   const char* op = "csr_from_coo";
-  AMSTEL_CHECK(row.dim() == 1 && row.is_contiguous(), op,
-               ": `row` must be a contiguous [edges], got ", describe(row));
-  AMSTEL_CHECK(num_rows >= 0 && num_cols >= 0, op, ": sizes must not be negative, got ", num_rows,
-               " rows and ", num_cols, " columns");
-  check_vector(op, row, "col", col, row.size(0), row.scalar_type());
-  if (weight) {
-    check_vector(op, row, "weight", *weight, row.size(0), weight->scalar_type());
-    check_no_nan(op, *weight);
-  }
+  check_coo(op, row, col, num_rows, num_cols, weight);
+  if (weight) check_no_nan(op, *weight);
   Csr out;
   with_index(op, "row", row, [&](auto type) {
     using In = typename decltype(type)::type;
@@ -168,24 +152,21 @@ Csr csr_transpose(Tensor crow, Tensor col, OptionalTensor edge, int64_t num_cols
 void csr_check(Tensor crow, Tensor col, OptionalTensor weight, int64_t num_cols) {
   const char* op = "csr_check";
   check_csr(op, crow, col, std::nullopt);
+  check_weight(op, crow, weight, col.size(0));
   with_index(op, "crow", crow, [&](auto type) {
     using I = typename decltype(type)::type;
     const int64_t rows = crow.size(0) - 1, edges = col.size(0);
     const I *start = data<I>(crow), *cols = data<I>(col);
-    AMSTEL_CHECK(start[0] == 0, "indptr must start at 0, got ", start[0]);
+    check_indptr_start(start[0]);
     for (int64_t i = 0; i < rows; ++i)
-      AMSTEL_CHECK(start[i] <= start[i + 1], "indptr must not decrease, got ", start[i], " and ",
-                   start[i + 1], " at row ", i);
-    AMSTEL_CHECK(start[rows] == edges, "indptr must end at the number of edges, ", edges, ", got ",
-                 start[rows]);
+      if (start[i] > start[i + 1]) [[unlikely]]
+        fail_indptr(start[i], start[i + 1], i);
+    check_indptr_end(start[rows], edges);
     for (int64_t k = 0; k < edges; ++k)
-      AMSTEL_CHECK(cols[k] >= 0 && cols[k] < num_cols, "source index must be in [0, ", num_cols,
-                   "), got ", cols[k], " at edge ", k);
+      if (cols[k] < 0 || cols[k] >= num_cols) [[unlikely]]
+        fail_source(cols[k], num_cols, k);
   });
-  if (weight) {
-    check_vector(op, crow, "weight", *weight, col.size(0), weight->scalar_type());
-    check_no_nan(op, *weight);
-  }
+  if (weight) check_no_nan(op, *weight);
 }
 
 Tensor edge_sum(Tensor crow, OptionalTensor edge, Tensor a, OptionalTensor b) {

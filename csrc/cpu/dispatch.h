@@ -3,7 +3,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
-#include "common/check.h"
+#include "common/csr_check.h"
 #include "cpu/isa.h"
 
 namespace amstel::cpu {
@@ -67,9 +67,7 @@ T* mutable_data(const Tensor& t) {
 inline void check_edges(const char* op, const Tensor& crow, const Tensor& col) {
   with_index(op, "crow", crow, [&](auto type) {
     using I = typename decltype(type)::type;
-    const I end = data<I>(crow)[crow.size(0) - 1];
-    AMSTEL_CHECK(end == col.size(0), op, ": `crow` must end at the number of edges, ", col.size(0),
-                 ", got ", end);
+    check_end(op, data<I>(crow)[crow.size(0) - 1], col.size(0));
   });
 }
 
@@ -93,7 +91,7 @@ inline int64_t first_nan(const char* op, const Tensor& weight) {
 
 inline void check_no_nan(const char* op, const Tensor& weight) {
   const int64_t k = first_nan(op, weight);
-  AMSTEL_CHECK(k < 0, op, ": `weight` must not be NaN, got NaN at position ", k);
+  if (k >= 0) fail_nan(op, k);
 }
 
 }  // namespace amstel::cpu

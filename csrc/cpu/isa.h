@@ -126,9 +126,9 @@ struct FftPlan {
 // MRI. Images are complex, interleaved: x and out [items, height, width], sensitivities of all
 // items or [items, coils, height, width]. The result is (norm sum - minus) factor scale[item].
 struct MriArgs {
-  const void *x, *sensitivities /*?*/, *mask, *minus /*?*/, *scale /*?*/;
-  void* out;
-  int64_t coils, height, width;
+  const void *x, *sensitivities /*?*/, *mask, *minus /*?*/, *scale /*?*/, *grad /*?*/;
+  void *out /*? of a gradient*/, *grad_maps /*?*/;
+  int64_t items, coils, height, width;
   bool shared, columns, shared_mask;
   double norm, factor;
   FftPlan along_row, along_column;
@@ -265,6 +265,9 @@ struct Kernels {
   void (*mri_strips[2])(const MriArgs&, void* scratch, int64_t item, int64_t coil, int64_t begin,
                         int64_t end);
   void (*mri_blocks[2])(const MriArgs&, void* scratch, int64_t item, int64_t begin, int64_t end);
+  void (*mri_columns_grad[2])(const MriArgs&, void* scratch, int64_t begin, int64_t end);
+  void (*mri_strips_grad[2])(const MriArgs&, void* scratch, int64_t item, int64_t coil,
+                             int64_t begin, int64_t end);
   // Coil images; rows of images; rows of coil images.
   void (*coil_expand[2])(const MriArgs&, int64_t begin, int64_t end);
   void (*coil_reduce[2])(const MriArgs&, int64_t begin, int64_t end);

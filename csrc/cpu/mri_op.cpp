@@ -62,6 +62,7 @@ struct Plan {
 
 MriArgs shape_args(const MriShape& s) {
   MriArgs a{};
+  a.items = s.items;
   a.coils = s.coils;
   a.height = s.height;
   a.width = s.width;
@@ -70,47 +71,64 @@ MriArgs shape_args(const MriShape& s) {
   return a;
 }
 
+// The result, or from a.grad the gradients of x and the sensitivities.
 template <class S>
-void run_normal(MriArgs a, const Tensor& like, int64_t items, int64_t table) {
+void run_normal(MriArgs a, const Tensor& like, int64_t table) {
   constexpr int64_t kVector = 64;  // bytes, at the most
   const int64_t lanes = kernels().vector_bytes / static_cast<int64_t>(sizeof(S));
   const Plan<S> row("mri_normal", a.width), column("mri_normal", a.columns ? 1 : a.height);
   a.along_row = row.plan;
   a.along_column = column.plan;
   a.norm = 1.0 / static_cast<double>(a.columns ? a.width : a.width * a.height);
+  // Images that pass through k-space, and the strips and kernels for them.
+  const int64_t images = a.grad ? 2 : 1;
+  const auto columns = a.grad ? kernels().mri_columns_grad[table] : kernels().mri_columns[table];
+  const auto rows = a.grad ? kernels().mri_strips_grad[table] : kernels().mri_strips[table];
   const int64_t strips = divide_up(a.height, lanes), blocks = divide_up(a.width, lanes);
-  const int64_t work = a.coils * a.height * a.width * int64_t{sizeof(S)} * 16;
-  const int64_t room = std::max(10 * a.width, 4 * a.height) * lanes;
+  const int64_t work = images * a.coils * a.height * a.width * int64_t{sizeof(S)} * 16;
+  const int64_t room = std::max((a.grad ? 14 : 10) * a.width, 4 * a.height) * lanes;
   const auto scratch_of = [&](int64_t parts, int64_t more) {
     return empty(like, {parts * room + more + kVector}, like.scalar_type());
   };
   if (a.columns) {
-    const int64_t all = items * strips, parts = std::min(all, threads_for(items * work));
+    const int64_t all = a.grad && a.shared ? strips : a.items * strips;
+    const int64_t parts = std::min(all, threads_for(a.items * work));
     Tensor scratch = scratch_of(parts, 0);
     S* const rooms = mutable_data<S>(scratch);
     parallel_parts(parts, [&](int64_t p) {
-      kernels().mri_columns[table](a, rooms + p * room, all * p / parts, all * (p + 1) / parts);
+      columns(a, rooms + p * room, all * p / parts, all * (p + 1) / parts);
     });
     return;
   }
   const int64_t parts = std::min({strips, blocks, threads_for(2 * work / a.coils)});
   const int64_t kspace = blocks * a.height * 2 * lanes, sums = strips * a.width * 2 * lanes;
-  Tensor scratch = scratch_of(parts, kspace + sums);
+  Tensor scratch = scratch_of(parts, images * kspace + sums);
   S* const rooms = mutable_data<S>(scratch);
-  a.kspace = rooms + parts * room;
-  a.sums = rooms + parts * room + kspace;
-  for (int64_t item = 0; item < items; ++item)
+  S* const spectra = rooms + parts * room;
+  a.kspace = spectra;
+  a.sums = spectra + images * kspace;
+  for (int64_t item = 0; item < a.items; ++item)
     for (int64_t coil = 0; coil <= a.coils; ++coil) {
       parallel_parts(parts, [&](int64_t p) {
-        kernels().mri_strips[table](a, rooms + p * room, item, coil, strips * p / parts,
-                                    strips * (p + 1) / parts);
+        rows(a, rooms + p * room, item, coil, strips * p / parts, strips * (p + 1) / parts);
       });
       if (coil == a.coils) break;
       parallel_parts(parts, [&](int64_t p) {
-        kernels().mri_blocks[table](a, rooms + p * room, item, blocks * p / parts,
-                                    blocks * (p + 1) / parts);
+        MriArgs one = a;
+        for (int64_t image = 0; image < images; ++image) {
+          one.kspace = spectra + image * kspace;
+          kernels().mri_blocks[table](one, rooms + p * room, item, blocks * p / parts,
+                                      blocks * (p + 1) / parts);
+        }
       });
     }
+}
+
+void run_normal(const MriArgs& a, const Tensor& like) {
+  if (like.scalar_type() == ScalarType::Double)
+    run_normal<double>(a, like, 0);
+  else
+    run_normal<float>(a, like, 1);
 }
 
 // The kernels for single operations come for double and float.
@@ -146,11 +164,39 @@ Tensor mri_normal(Tensor x, Tensor mask, OptionalTensor sensitivities, OptionalT
   a.columns = m.columns;
   a.shared_mask = m.shared;
   a.out = out.mutable_data_ptr();
-  if (x.scalar_type() == ScalarType::Double)
-    run_normal<double>(a, x, s.items, 0);
-  else
-    run_normal<float>(a, x, s.items, 1);
+  run_normal(a, x);
   return out;
+}
+
+std::tuple<Tensor, Tensor> mri_normal_grad(Tensor grad, Tensor x, Tensor mask, Tensor sensitivities,
+                                           OptionalTensor scale, double factor, bool need_x) {
+  const char* op = "mri_normal_grad";
+  check_complex(op, "x", x, 4);
+  const int64_t items = x.size(0), height = x.size(1), width = x.size(2);
+  const MriShape s = check_coils(op, x, sensitivities, items, height, width);
+  check_complex_like(op, "grad", x, grad, {items, height, width, 2});
+  check_scale(op, x, scale, items);
+  const MaskShape m = check_mask(op, x, mask, s);
+  Tensor grad_x = need_x ? empty(x, {items, height, width, 2}) : empty(x, {0});
+  Tensor grad_maps = torch::stable::empty_like(sensitivities);
+  if (!x.numel() || !s.coils) {  // sums of nothing
+    if (need_x) torch::stable::zero_(grad_x);
+    torch::stable::zero_(grad_maps);
+    return {grad_x, grad_maps};
+  }
+  MriArgs a = shape_args(s);
+  a.x = x.const_data_ptr();
+  a.grad = grad.const_data_ptr();
+  a.sensitivities = sensitivities.const_data_ptr();
+  a.mask = mask.const_data_ptr();
+  a.scale = pointer(scale);
+  a.factor = factor;
+  a.columns = m.columns;
+  a.shared_mask = m.shared;
+  a.out = need_x ? grad_x.mutable_data_ptr() : nullptr;
+  a.grad_maps = grad_maps.mutable_data_ptr();
+  run_normal(a, x);
+  return {grad_x, grad_maps};
 }
 
 Tensor coil_expand(Tensor x, Tensor sensitivities) {
@@ -207,6 +253,7 @@ void kspace_residual(Tensor k, Tensor mask, OptionalTensor minus, double factor)
 
 STABLE_TORCH_LIBRARY_IMPL(amstel, CPU, m) {
   m.impl("mri_normal", TORCH_BOX(&amstel::cpu::mri_normal));
+  m.impl("mri_normal_grad", TORCH_BOX(&amstel::cpu::mri_normal_grad));
   m.impl("coil_expand", TORCH_BOX(&amstel::cpu::coil_expand));
   m.impl("coil_reduce", TORCH_BOX(&amstel::cpu::coil_reduce));
   m.impl("kspace_residual", TORCH_BOX(&amstel::cpu::kspace_residual));

@@ -1,6 +1,6 @@
 // What a launch wrapper (csrc/cuda/<stem>_op.cu) needs around its kernels: the dispatch key, the
-// current stream of a tensor's device, and a check after the launch.  Compiled as C++ for the
-// emulator, the wrappers serve the CPU key.
+// current stream of a tensor's device, a check after the launch, and a look at its results.
+// Compiled as C++ for the emulator, the wrappers serve the CPU key.
 #pragma once
 
 #include <dlfcn.h>
@@ -57,15 +57,33 @@ class CurrentStream {
 #endif
 };
 
-// Right after a launch: throws where it was refused.
-inline void check_launch(const char* op) {
-  const cudaError_t error = cudaGetLastError();
+// Throws where CUDA has refused something.
+inline void check_cuda(const char* op, cudaError_t error) {
   if (error == cudaSuccess) return;
   const std::string text = std::string(op) + ": CUDA launch failed: " + cudaGetErrorString(error);
   if (error == cudaErrorMemoryAllocation) throw OutOfMemory(text);
   if (error == cudaErrorNoKernelImageForDevice)
     throw std::runtime_error(text + " (the wheel was built for other architectures: amstel info)");
   throw std::runtime_error(text);
+}
+
+// Right after a launch.
+inline void check_launch(const char* op) { check_cuda(op, cudaGetLastError()); }
+
+inline bool is_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  return cudaStreamIsCapturing(stream, &status) == cudaSuccess &&
+         status != cudaStreamCaptureStatusNone;
+}
+
+// What lies on the device, after all that the stream has been given.
+template <class T>
+T to_host(const char* op, cudaStream_t stream, const T* pointer) {
+  T value;
+  cudaMemcpyAsync(&value, pointer, sizeof(T), cudaMemcpyDeviceToHost, stream);
+  cudaStreamSynchronize(stream);
+  check_launch(op);
+  return value;
 }
 
 }  // namespace amstel

@@ -50,6 +50,13 @@ void with_float(ScalarType t, const F& f) {
   }
 }
 
+// f(Type<int32_t>{}) or f(Type<int64_t>{}); the dtype has been checked.
+template <class F>
+void with_index(ScalarType t, const F& f) {
+  if (t == ScalarType::Int) return f(Type<int32_t>{});
+  f(Type<int64_t>{});
+}
+
 // What all the addresses of some accesses are multiples of, in bytes: collect base pointers and the
 // strides between rows.
 class Alignment {

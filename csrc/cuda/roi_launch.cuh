@@ -12,21 +12,6 @@
 
 namespace amstel::cuda {
 
-inline bool is_capturing(cudaStream_t stream) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  return cudaStreamIsCapturing(stream, &status) == cudaSuccess &&
-         status != cudaStreamCaptureStatusNone;
-}
-
-template <class T>
-T to_host(const char* op, cudaStream_t stream, const T* pointer) {
-  T value;
-  cudaMemcpyAsync(&value, pointer, sizeof(T), cudaMemcpyDeviceToHost, stream);
-  cudaStreamSynchronize(stream);
-  check_launch(op);
-  return value;
-}
-
 // Raises where a.first_bad, at `bad`, is a box; waits for it.
 template <class Args>
 void raise_first_bad(const char* op, cudaStream_t stream, const unsigned long long* bad,

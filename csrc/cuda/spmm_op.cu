@@ -1,10 +1,10 @@
 // The graph operators on CUDA: check, allocate, launch.  The kernels and how their threads share
-// the work are in kernels/spmm.cuh, the meaning of the arguments in library.cpp.
+// the work are in the files of kernels/ included below, the meaning of the arguments in
+// library.cpp.
 //
 // Nothing in here looks at device memory or waits, so that all of it can be captured in a CUDA
 // graph. For the same reason `check_weight` is not heeded: the kernel notes a NaN in `found`, or
-// the Python function looks for it, outside a capture. csr_from_coo, csr_transpose and csr_check
-// are sorts and look-ups that PyTorch has: ops/_csr_cuda.py.
+// the Python function looks for it, outside a capture.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -16,7 +16,10 @@
 #include "common/stable.h"
 #include "cuda/device.cuh"
 #include "cuda/dispatch.cuh"
+#include "cuda/kernels/column_sum.cuh"
+#include "cuda/kernels/edge_sum.cuh"
 #include "cuda/kernels/spmm.cuh"
+#include "cuda/kernels/spmm_grad.cuh"
 
 namespace amstel::cuda {
 namespace {

@@ -108,8 +108,8 @@ def demangle(symbols: list[str]) -> list[str]:
 
 
 def stems() -> list[str]:
-    """All but the headers that have no kernel of their own."""
-    return sorted({path.stem for path in KERNELS.glob("*.cuh")} - {"kernel", "fft"})
+    """Of the files with kernels; what others include has none of its own."""
+    return sorted(path.stem for path in KERNELS.glob("*.cuh") if "__global__" in path.read_text())
 
 
 def source_of(stem: str) -> Path:

@@ -1,10 +1,12 @@
 // Fourier transforms of any length, one a lane; torch-free.
 //
-// Stockham's algorithm: no bit reversal, every stage reads one buffer and writes another. A vector
-// holds the same element of as many transforms as it has lanes, real and imaginary part in two
-// vectors, so nothing in here moves between lanes. Radices are 4, 2, 3, 5 and any other odd prime,
-// which is summed up directly, with sums and differences of opposite elements: p - 1 real
-// multiplications an element. The inverse swaps real and imaginary parts. No result is scaled.
+// Data flow.  Stockham's algorithm: no bit reversal; every stage, one a prime factor (a pair of
+// twos is one), reads all of a buffer and writes all of another, 2 * kVectorBytes an element each,
+// and its twiddle factors from a table. Both buffers are small enough for a cache. A vector holds
+// the same element of as many transforms as it has lanes, real and imaginary part in two vectors,
+// so nothing in here moves between lanes. Radices are 4, 2, 3, 5 and any other odd prime, which is
+// summed up directly, with sums and differences of opposite elements: p - 1 real multiplications an
+// element. The inverse swaps real and imaginary parts. No result is scaled.
 //
 // Source: C. Van Loan, Computational Frameworks for the Fast Fourier Transform, 1992, section 1.7.
 #pragma once

@@ -139,6 +139,43 @@ void mri_columns(const cpu::MriArgs& a, void* scratch, int64_t begin, int64_t en
   }
 }
 
+// Rows [row, row + rows) of a coil's k-space, whose blocks of columns are each contiguous: f(the
+// vectors of a part of L columns, the first of which is k; where they lie).
+template <class S, class V, class F>
+inline __attribute__((always_inline)) void over_blocks(const cpu::MriArgs& a, V* kspace,
+                                                       int64_t row, const F& f) {
+  constexpr int L = kFftLanes<S>;
+  for (int64_t k = 0; k < a.width; k += L)
+    for (int part = 0; part < 2; ++part) f(k, part, kspace + (k / L * a.height + row) * 2 + part);
+}
+
+template <class S>
+inline void from_blocks(const cpu::MriArgs& a, const Vector<S, kFftLanes<S>>* kspace, int64_t row,
+                        int64_t rows, Vector<S, kFftLanes<S>>* to) {
+  constexpr int L = kFftLanes<S>;
+  using V = Vector<S, L>;
+  over_blocks<S>(a, kspace, row,
+                 [&](int64_t k, int part, const V* from) __attribute__((always_inline)) {
+                   V tile[L];
+                   for (int i = 0; i < L; ++i) tile[i] = from[2 * (i < rows ? i : 0)];
+                   transpose<S, L>(tile);
+                   for (int i = 0; i < L && k + i < a.width; ++i) to[2 * (k + i) + part] = tile[i];
+                 });
+}
+
+template <class S>
+inline void to_blocks(const cpu::MriArgs& a, const Vector<S, kFftLanes<S>>* from, int64_t row,
+                      int64_t rows, Vector<S, kFftLanes<S>>* kspace) {
+  constexpr int L = kFftLanes<S>;
+  using V = Vector<S, L>;
+  over_blocks<S>(a, kspace, row, [&](int64_t k, int part, V* to) __attribute__((always_inline)) {
+    V tile[L];
+    for (int i = 0; i < L; ++i) tile[i] = k + i < a.width ? from[2 * (k + i) + part] : V{};
+    transpose<S, L>(tile);
+    for (int i = 0; i < L && i < rows; ++i) to[2 * i] = tile[i];
+  });
+}
+
 // The strips of one image, for its coil number `coil`: what came back of the one before is added to
 // the sum, then this one's goes to k-space. `coil` = coils only adds, and finishes.
 template <class S>
@@ -146,26 +183,14 @@ void mri_strips(const cpu::MriArgs& a, void* scratch, int64_t item, int64_t coil
                 int64_t end) {
   constexpr int L = kFftLanes<S>;
   using V = Vector<S, L>;
-  V tile[L];
+  V* const kspace = static_cast<V*>(a.kspace);
   for (int64_t number = begin; number < end; ++number) {
     Strip<S> s(a, scratch, item * ((a.height + L - 1) / L) + number);
-    V* const kspace = static_cast<V*>(a.kspace);
-    V* const sums = static_cast<V*>(a.sums) + number * 2 * a.width;
-    // f(columns' vectors of a part, where they lie in k-space), L at a time.
-    const auto blocks = [&](const auto& f) {
-      for (int64_t k = 0; k < a.width; k += L)
-        for (int part = 0; part < 2; ++part)
-          f(k, part, kspace + (k / L * a.height + s.row) * 2 + part);
-    };
     if (coil > 0) {
-      blocks([&](int64_t k, int part, const V* from) __attribute__((always_inline)) {
-        for (int i = 0; i < L; ++i) tile[i] = from[2 * (i < s.rows ? i : 0)];
-        transpose<S, L>(tile);
-        for (int i = 0; i < L && k + i < a.width; ++i) s.one[2 * (k + i) + part] = tile[i];
-      });
+      from_blocks<S>(a, kspace, s.row, s.rows, s.one);
       s.load_coil(coil - 1);
       V* const back = fft<S>(a.along_row, true, s.one, s.two, s.one);
-      s.sum = sums;
+      s.sum = static_cast<V*>(a.sums) + number * 2 * a.width;
       s.reduce(back, coil == 1);
       if (coil == a.coils) {
         s.finish();
@@ -174,13 +199,7 @@ void mri_strips(const cpu::MriArgs& a, void* scratch, int64_t item, int64_t coil
     }
     s.load_image();
     s.load_coil(coil);
-    V* const images = s.expand();
-    const V* const k_row = fft<S>(a.along_row, false, images, s.two, s.one);
-    blocks([&](int64_t k, int part, V* to) __attribute__((always_inline)) {
-      for (int i = 0; i < L; ++i) tile[i] = k + i < a.width ? k_row[2 * (k + i) + part] : V{};
-      transpose<S, L>(tile);
-      for (int i = 0; i < L && i < s.rows; ++i) to[2 * i] = tile[i];
-    });
+    to_blocks<S>(a, fft<S>(a.along_row, false, s.expand(), s.two, s.one), s.row, s.rows, kspace);
   }
 }
 

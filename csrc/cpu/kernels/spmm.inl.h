@@ -1,9 +1,9 @@
 // Normalized sparse-dense product and its gradient, torch-free.
 //
-// spmm reads crow, col and (optionally) weight and scales once a feature tile, gathers one row of x
-// an edge, and writes each row of y once: about 4 bytes an edge of structure, plus features *
-// sizeof(T) an edge gathered and a row written. A tile of a row lives in registers from its first
-// edge to bias and activation. Threads own rows, so sums never depend on their number.
+// Data flow.  spmm reads crow, col and (optionally) weight and scales once a feature tile, gathers
+// one row of x an edge, and writes each row of y once: about 4 bytes an edge of structure, plus
+// features * sizeof(T) an edge gathered and a row written. A tile of a row lives in registers from
+// its first edge to bias and activation. Threads own rows, so sums never depend on their number.
 #pragma once
 #include "cpu/isa.h"
 #include "cpu/kernels/vector.h"

@@ -1,6 +1,5 @@
 """The fused operators, as typed and differentiable functions."""
 
-from amstel.ops import _csr_cuda  # noqa: F401  (registers the graph structure on CUDA)
 from amstel.ops._plain import decompositions
 from amstel.ops.conv_gru import conv_gru_cell
 from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell

@@ -1,9 +1,10 @@
-"""The sequence of `amstel.ops.conv_lstm` as steps of kernels and convolutions; `_conv_lstm_grad` is its backward pass.
+"""The sequence of `amstel.ops.conv_lstm`, prepared for its steps; `_conv_lstm_grad` is its backward pass.
 
-Registered as the operator amstel::conv_lstm, so that a compiler sees one operation whatever T is. Images are channels
-last throughout, [..., H, W, channels] and contiguous. The convolutions are
-PyTorch's, but for 3x3 kernels on the CPU, which go through Winograd's algorithm (csrc/cpu/kernels/winograd.inl.h)
-with weights transformed once a sequence.
+Registered as the operator amstel::conv_lstm, so that a compiler sees one operation whatever T is. The steps run one
+after another in C++ (csrc/common/conv_lstm_steps.cpp); here is what comes before: the gates of all inputs, the weights
+as the steps want them, the division of long sequences. Images are channels last throughout, [..., H, W, channels] and
+contiguous. The convolutions are PyTorch's, but for 3x3 kernels on the CPU, which go through Winograd's algorithm
+(csrc/cpu/kernels/winograd.inl.h) with weights transformed once a sequence.
 
 Memory is bounded by parts: where a gradient will be asked the batch is cut into groups of items, and every
 group goes through its sequence in chunks of steps. Parts are a function of shapes alone and the same in both
@@ -30,6 +31,11 @@ CHECKPOINTS = 8  # chunks at most, at whose beginnings c is kept
 LARGE = 16.0
 # Tiles of bfloat16 in hardware outdo Winograd's algorithm, which here is float32.
 AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+# Short types that the processor multiplies; PyTorch's convolutions take 4 to 200 times as long as in float32 without.
+MULTIPLIED = {
+    torch.bfloat16: AMX or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()),
+    torch.float16: bool(getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", bool)()),
+}
 
 
 def last(x: Tensor) -> Tensor:
@@ -61,11 +67,13 @@ class Plain:
 
     On CUDA fewer than 8 input channels are filled up with zeros to 8: cuDNN's kernels for tensor cores read 16 bytes.
     On the CPU heavy weights, which a convolution lays out anew at every call, are for few pixels one matrix product as
-    they are.
+    they are; and short types that it does not multiply are computed in float32.
     """
 
     def __init__(self, weight: Tensor, dilation: int, padding: str):
-        self.given, self.inputs, self.dilation = weight, weight.shape[1], dilation
+        wide = weight.is_cpu and not MULTIPLIED.get(weight.dtype, True)
+        self.dtype = torch.float32 if wide else weight.dtype
+        self.raw, self.inputs, self.dilation = weight, weight.shape[1], dilation
         self.filled = max(0, 8 - self.inputs) if on_cuda(weight) and weight.dtype != torch.float64 else 0
         total = [dilation * (k - 1) if padding == "same" else 0 for k in weight.shape[2:]]
         self.padding = [t // 2 for t in total]
@@ -78,18 +86,28 @@ class Plain:
         }
 
     @cached_property
+    def given(self) -> Tensor:
+        return self.raw.to(self.dtype)
+
+    @cached_property
     def weight(self) -> Tensor:
         weight = pad(self.given, (0, 0, 0, 0, 0, self.filled)) if self.filled else self.given
         return weight.contiguous(memory_format=torch.channels_last)
 
     def _padded(self, x: Tensor) -> Tensor:
+        x = x.to(self.dtype)
         if any(self.odd) or self.filled:
             x = pad(x, (0, self.filled, 0, self.odd[1], 0, self.odd[0]))
         return first(x)
 
     def _is_product(self, pixels: int) -> bool:
-        w = self.given
-        return w.is_cpu and w.dtype != torch.float16 and pixels <= _FEW and _weights_bytes(w) > _PART["cpu"]
+        w = self.raw
+        short = self.dtype == torch.float16
+        return w.is_cpu and not short and pixels <= _FEW and _weights_bytes(w) > _PART["cpu"]
+
+    def of_steps(self, pixels: int) -> Tensor:
+        """The weight for steps of so many pixels: laid out for a convolution, or as it is for one product."""
+        return self.given.flatten(1) if self._is_product(pixels) else self.weight
 
     def _windows(self, x: Tensor) -> Tensor:
         """[n, pixels, C k k]: what each pixel of the result sees of x."""
@@ -97,17 +115,18 @@ class Plain:
 
     def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         height, width = (size - less for size, less in zip(x.shape[1:3], self.less, strict=True))
+        bias = bias if bias is None else bias.to(self.dtype)
         if self._is_product(len(x) * height * width):
             y = linear(self._windows(x), self.given.flatten(1), bias)
-            return y.view(len(x), height, width, -1)
+            return y.view(len(x), height, width, -1).to(x.dtype)
         # Padded evenly on both sides and once more at the end, an even kernel gives a row and a column too many.
         y = conv2d(self._padded(x), self.weight, bias, padding=self.padding, dilation=self.dilation)
-        return last(y)
+        return last(y).to(x.dtype)
 
     def backward(self, grad: Tensor, x: Tensor | None, shape: tuple[int, ...]) -> Tensor:
         """Gradient of the weight, or without x that of the input, of `shape` [n, H, W, C]."""
         n, height, width, channels = shape
-        size = (height + self.odd[0], width + self.odd[1])
+        size, dtype, grad = (height + self.odd[0], width + self.odd[1]), grad.dtype, grad.to(self.dtype)
         # Sums over a window of rounded products would lose bits of short types.
         if self._is_product(math.prod(grad.shape[:3])) and (
             x is not None or grad.dtype == sum_dtype(grad.dtype)
@@ -116,7 +135,7 @@ class Plain:
             if x is not None:
                 return (rows.flatten(0, 1).mT @ self._windows(x).flatten(0, 1)).view_as(self.given)
             spread = fold((rows @ self.given.flatten(1)).mT, size, **self.window)
-            return last(spread[:, :, :height, :width])
+            return last(spread[:, :, :height, :width]).to(dtype)
         if x is None:  # only its shape is looked at
             like = first(_shaped(grad, (n, *size, channels + self.filled)))
         else:
@@ -126,7 +145,7 @@ class Plain:
             [x is None, x is not None, False],
         )  # fmt: skip
         if x is None:
-            return last(grad_x[:, :channels, :height, :width])
+            return last(grad_x[:, :channels, :height, :width]).to(dtype)
         return grad_weight[:, : self.inputs]
 
 
@@ -199,7 +218,7 @@ class Plan:
         self.size = (height, width)
         self.dtype, self.sum = x.dtype, sum_dtype(x.dtype)
         self.weight_ih, self.weight_hh = weight_ih, weight_hh
-        self.dilation, self.padding = dilation, padding
+        self.dilation, self.padding, self.kernel = dilation, padding, list(weight_hh.shape[2:])
 
         self.heavy, self.groups, self.chunks = _division(x, weight_ih, weight_hh, self.size, grouped)
         group = -(-self.items // len(self.groups))
@@ -288,33 +307,33 @@ class Plan:
         if self.heavy:
             self.packed = None
 
-    def step(
+    def run(
         self,
-        x: Tensor,
-        gates: Tensor | None,
         h: Tensor,
         c: Tensor,
+        x: Tensor,
+        gates: Tensor | None,
+        mask: Tensor | None,
         peephole: Tensor | None,
-        h_out: Tensor,
-        c_out: Tensor,
-        activated: Tensor | None,
+        activated: Tensor | None = None,
+        first: int = 0,
     ) -> None:
+        """The steps x [k, n, H, W, C_in] of a chunk, from frame `first` of h on, which is followed by what they give."""
+        joined = bias = None
         if self.winograd:
             if self.packed is None:
                 weight = torch.cat([self.weight_hh, self.weight_ih], 1) if self.join else self.weight_hh
                 self.packed = _ops.winograd_weight(weight.float().contiguous(), False, True)
-            bias = self.bias if gates is None else None
-            joined = x if self.join else None
-            _ops.winograd_lstm(h, joined, self.packed, gates, bias, c, peephole, h_out, c_out, activated)
-            return
-        assert self.recurrent is not None
-        if self.joined is not None:  # h is given with x beside it
-            gates, more = self.joined(h), self.bias_row
+            weight = self.packed
+            joined, bias = (x if self.join else None), (self.bias if gates is None else None)
+        elif self.joined is not None:  # h has x beside it
+            weight, bias = self.joined.weight, self.bias_row
         else:
-            assert gates is not None
-            more = self.recurrent(h).view(-1, 4 * self.hidden)
-        rows = [t if t is None else t.view(-1, t.shape[-1]) for t in (gates, c, c_out, activated)]
-        _ops.conv_lstm_gates(rows[0], more, rows[1], peephole, h_out.flatten(0, 2), *rows[2:])
+            assert self.recurrent is not None
+            weight = self.recurrent.of_steps(h.shape[1] * math.prod(self.size))
+        _ops.conv_lstm_steps(
+            h, c, joined, gates, weight, bias, mask, peephole, activated, self.kernel, self.dilation, first
+        )
 
 
 def _initial(state: Tensor | None, out: Tensor) -> None:
@@ -345,8 +364,8 @@ def conv_lstm(
     # A state that is not kept alternates between two frames: a step reads the neighbors of what it writes.
     h = plan.empty(2 if keep == "last" else steps + 1, items, channels=hidden)
     # Of c the gradient needs every step with the gates, else where a chunk begins.
-    frames = {"gates": steps, "state": min(steps, CHECKPOINTS)}.get(keep, 0)
-    c = plan.empty(frames + 1, items, channels=hidden, dtype=plan.sum)
+    count = {"gates": steps, "state": min(steps, CHECKPOINTS)}.get(keep, 0) + 1
+    c = plan.empty(count, items, channels=hidden, dtype=plan.sum)
     gates = plan.empty(steps if keep == "gates" else 0, items, channels=4 * hidden)
     _initial(h0, h[0])
     _initial(c0, c[0])
@@ -357,28 +376,12 @@ def conv_lstm(
             beside = plan.beside(h[chunk.start % len(h), group], xs)
             if keep == "state":
                 c[k + 1, group] = c[k, group]
-            for t in range(chunk.start, chunk.stop):
-                own = t - chunk.start
-                source, target = h[t % len(h), group], h[(t + 1) % len(h), group]
-                if beside is not None:
-                    source, target = beside[own], beside[own + 1, ..., : plan.hidden]
-                at = (t, t + 1) if keep == "gates" else (k + 1,) * 2 if keep == "state" else (0, 0)
-                c_source, c_target = c[at[0], group], c[at[1], group]
-                on = None if mask is None else mask[t, group, None, None, None]
-                before = c_source.clone() if on is not None else c_source
-                plan.step(
-                    xs[own],
-                    None if hoisted is None else hoisted[own],
-                    source,
-                    c_source,
-                    peephole,
-                    target,
-                    c_target,
-                    gates[t, group] if keep == "gates" else None,
-                )
-                if on is not None:
-                    target.copy_(torch.where(on, target, source[..., : plan.hidden]))
-                    c_target.copy_(torch.where(on, c_target, before))
+            on = None if mask is None else mask[chunk, group]
+            own = {"gates": slice(chunk.start, chunk.stop + 1), "state": slice(k + 1, k + 2)}
+            cells = c[own.get(keep, slice(1)), group]
+            frames, start = (h[:, group], chunk.start) if beside is None else (beside, 0)
+            activated = gates[chunk, group] if keep == "gates" else None
+            plan.run(frames, cells, xs, hoisted, on, peephole, activated, start)
             if beside is not None:
                 if keep == "last":
                     h[chunk.stop % 2, group] = beside[-1, ..., : plan.hidden]

@@ -34,11 +34,15 @@ def _(
     grad_gates: Tensor,
     bias: bool,
 ) -> Tensor:
-    rows = torch.sym_max(
-        8, 4096 // torch.sym_max(1, c.shape[1])
+    return _sums(c, 1, c.shape[0], c.shape[1], bias, peephole)
+
+
+def _sums(c: Tensor, steps: Any, rows: Any, inner: Any, bias: bool, peephole: Any) -> Tensor:
+    block = torch.sym_max(
+        8, 4096 // torch.sym_max(1, inner)
     )  # rows_per_block of csrc/common/conv_lstm_check.h
-    blocks = (c.shape[0] + rows - 1) // rows
-    return c.new_empty(blocks, ((4 if bias else 0) + (0 if peephole is None else 3)) * c.shape[1])
+    width = (4 if bias else 0) + (0 if peephole is None else 3)
+    return c.new_empty(steps * ((rows + block - 1) // block), width * inner)
 
 
 @torch.library.register_fake("amstel::conv_lstm")
@@ -104,6 +108,33 @@ def _(
         first(c.new_empty(c.shape[1:])),
     ]
     return [t if need else x.new_empty(0) for t, need in zip(found, needs, strict=True)]
+
+
+@torch.library.register_fake("amstel::conv_lstm_steps")
+def _(h: Tensor, c: Tensor, *rest: Any) -> None:
+    return None
+
+
+@torch.library.register_fake("amstel::conv_lstm_steps_grad")
+def _(
+    activated: Tensor,
+    c: Tensor,
+    grad_output: Any,
+    grad_h: Any,
+    grad_c: Any,
+    weight: Tensor,
+    mask: Any,
+    peephole: Any,
+    grad_gates: Tensor,
+    kernel: list[int],
+    dilation: int,
+    bias: bool,
+    need_h: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    steps, items, height, width, hidden = (len(activated), *c.shape[1:])
+    grad_h = activated.new_empty(c.shape[1:] if need_h else 0)
+    grad_c = torch.empty_like(c[0])
+    return grad_h, grad_c, _sums(c, steps, items * height * width, hidden, bias, peephole)
 
 
 @torch.library.register_fake("amstel::winograd_weight")

@@ -6,6 +6,8 @@ and to the weights take all steps of a chunk together.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -60,14 +62,10 @@ def conv_lstm_grad(
             else:
                 activated, cells = gates[chunk, group], c[chunk.start : chunk.stop + 1, group]
                 grad_gates = torch.empty_like(activated, memory_format=torch.contiguous_format)
-            for t in reversed(range(len(activated))):
-                step = chunk.start + t
-                out = None if grad_output is None else last(grad_output[step, group])
-                on = None if mask is None else mask[step, group, None, None, None]
-                need_dh = step > 0 or need_h
-                dh, dc = back.step(
-                    on, activated[t], cells[t], cells[t + 1], out, dh, dc, grad_gates[t], need_dh
-                )
+            out = None if grad_output is None else grad_output[chunk, group].movedim(-3, -1)
+            on = None if mask is None else mask[chunk, group]
+            need_dh = chunk.start > 0 or need_h
+            dh, dc = back.steps(activated, cells, out, dh, dc, on, grad_gates, need_dh)
             back.release()
             if need_x:
                 grad_x[chunk, group] = back.input(grad_gates)
@@ -91,11 +89,6 @@ def conv_lstm_grad(
     return [x.new_empty(0) if g is None else g for g in grads]
 
 
-def _split(steps_on: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    zero = grad.new_zeros(())
-    return torch.where(steps_on, zero, grad), torch.where(steps_on, grad, zero)
-
-
 def _recompute(
     plan: Plan,
     xs: Tensor,
@@ -111,21 +104,17 @@ def _recompute(
     activated = plan.empty(*xs.shape[:2], channels=4 * plan.hidden) if gates is None else gates
     cells = plan.empty(len(xs) + 1, xs.shape[1], channels=plan.hidden, dtype=plan.sum)
     cells[0] = c
-    spare = torch.empty_like(hs[0], memory_format=torch.contiguous_format)
-    beside = plan.beside(hs[0], xs)
-    if beside is not None:
-        beside[1:-1, ..., : plan.hidden] = hs[1:]
-    for t in range(len(xs)):
-        own, h = None if gates is None else gates[t], hs[t] if beside is None else beside[t]
-        plan.step(xs[t], own, h, cells[t], peephole, spare, cells[t + 1], activated[t])
-        if mask is not None:
-            on = mask[chunk.start + t, group, None, None, None]
-            cells[t + 1] = torch.where(on, cells[t + 1], cells[t])
+    again = plan.beside(hs[0], xs)
+    if again is None:  # of h two frames in turns, to the same bits
+        again = plan.empty(2, xs.shape[1], channels=plan.hidden)
+        again[0] = hs[0]
+    on = None if mask is None else mask[chunk, group]
+    plan.run(again, cells, xs, gates, on, peephole, activated)
     return activated, cells
 
 
 class _Backward:
-    """The parts of the backward pass: one step to h and c before it, a chunk to x and to the weights."""
+    """The parts of the backward pass: the steps of a chunk to h and c before it, and to x and the weights."""
 
     def __init__(self, plan: Plan, peephole: Tensor | None, need_ih: bool, need_hh: bool, need_bias: bool):
         self.plan, self.peephole, self.need_bias = plan, peephole, need_bias
@@ -141,65 +130,53 @@ class _Backward:
         self.planes: dict[str, Tensor] = {}
         self.sums: list[Tensor] = []  # of every step, for the bias and the peepholes
 
-    def step(
+    def steps(
         self,
-        on: Tensor | None,
         activated: Tensor,
         c: Tensor,
-        c_next: Tensor,
         out: Tensor | None,
         dh: Tensor | None,
         dc: Tensor | None,
+        on: Tensor | None,
         grad_gates: Tensor,
         need_dh: bool,
     ) -> tuple[Tensor | None, Tensor]:
-        """Gradients of h and c before a step from those after it and that of its output; those of its gates too."""
-        passed_h = passed_c = None
-        if on is not None:
-            # A step that keeps its state hands the gradients on.
-            total = dh if out is None else out if dh is None else out + dh
-            out = None
-            if total is not None:
-                passed_h, dh = _split(on, total)
-            if dc is not None:
-                passed_c, dc = _split(on, dc)
-        dc_before = torch.empty_like(c, memory_format=torch.contiguous_format)
-        rows = [
-            s if s is None else s.view(-1, s.shape[-1])
-            for s in (activated, c, c_next, out, dh, dc, dc_before, grad_gates)
-        ]
-        self.sums.append(_ops.conv_lstm_gates_grad(*rows[:3], self.peephole, *rows[3:], self.need_bias))
-        if need_dh:
-            dh = self.recurrent(grad_gates)
-            if passed_h is not None:
-                dh += passed_h
-        if passed_c is not None:
-            dc_before += passed_c
-        return dh, dc_before
+        """Gradients of h and c before the steps of a chunk from those after it and of its outputs; those of its gates."""
+        plan = self.plan
+        if self.winograd["hh"]:
+            weight = self._packed("hh")
+        else:
+            plain = self.plain["hh"]
+            # Sums over a window of rounded products would lose bits of short types.
+            exact = plain.dtype == plan.sum
+            weight = plain.of_steps(math.prod(grad_gates.shape[1:4])) if exact else plain.weight
+        dh, dc, sums = _ops.conv_lstm_steps_grad(
+            activated, c, out, dh, dc, weight, on, self.peephole, grad_gates, plan.kernel, plan.dilation,
+            self.need_bias, need_dh,
+        )  # fmt: skip
+        self.sums.append(sums)
+        return (dh if need_dh else None), dc
 
     def release(self) -> None:
         """Transformed weights may go before others come."""
         if self.plan.heavy:
             self.packed.clear()
 
-    def _transposed(self, which: str, grad: Tensor, shape: tuple[int, ...]) -> Tensor:
-        if not self.winograd[which]:
-            return self.plain[which].backward(grad, None, shape)
+    def _packed(self, which: str) -> Tensor:
         if which not in self.packed:
             self.packed[which] = _ops.winograd_weight(self.weights[which].float().contiguous(), True, False)
-        out = grad.new_empty(shape)
-        _ops.winograd_conv(grad, self.packed[which], None, out)
-        return out
-
-    def recurrent(self, grad: Tensor) -> Tensor:
-        """Gradient of h from that of the gates, [n, H, W, 4C]."""
-        return self._transposed("hh", grad, (*grad.shape[:3], self.plan.hidden))
+        return self.packed[which]
 
     def input(self, grad: Tensor) -> Tensor:
         """Gradient of x for the steps of a chunk, from that of their gates [k, n, H, W, 4C]."""
         flat = grad.flatten(0, 1)
         shape = (len(flat), *self.plan.input_size, self.plan.inputs)
-        return self._transposed("ih", flat, shape).unflatten(0, grad.shape[:2])
+        if self.winograd["ih"]:
+            found = grad.new_empty(shape)
+            _ops.winograd_conv(flat, self._packed("ih"), None, found)
+        else:
+            found = self.plain["ih"].backward(flat, None, shape)
+        return found.unflatten(0, grad.shape[:2])
 
     def add_weights(self, xs: Tensor | None, hs: Tensor, grad: Tensor, final: bool) -> None:
         """The share of a chunk in the gradients of the weights."""

@@ -201,6 +201,15 @@ class Normal(torch.autograd.Function):
         grad_x = grad_minus = grad_maps = None
         if needs[1]:
             grad_minus = -scaled
+        once = not (
+            watched(grad) or torch.is_grad_enabled()
+        )  # nobody asks for derivatives of these gradients
+        alone = once and grad.device.type == "cpu"  # there is no such kernel on CUDA
+        if needs[3] and alone and _ours(grad, grad.shape[-min(2, weights.dim()) :]):
+            grad_x, grad_maps = _ops.mri_normal_grad(
+                _real(grad), _real(x), weights, _real(maps), scales, ctx.factor, needs[0]
+            )
+            return _complex(grad_x) if needs[0] else None, grad_minus, None, _complex(grad_maps), None, None
         if needs[3]:
             # Of the sum of conj(S_c) N S_c x, where N = Fᴴ M F is its own adjoint.
             images = _coil_normal(scaled, weights, maps)
@@ -209,7 +218,7 @@ class Normal(torch.autograd.Function):
         if needs[0] and watched(grad):
             # The mask is at the origin already, `centered` or not.
             grad_x = reference.mri_normal(grad, _mask(weights), maps, None, scale)
-        elif needs[0] and needs[3] and not torch.is_grad_enabled():
+        elif needs[0] and needs[3] and once:
             grad_x = _complex(_ops.coil_reduce(_real(images), _real(maps), None, None, 1.0))
         elif needs[0]:
             grad_x = Normal.call(grad, None, weights, maps, scales, ctx.factor)
@@ -252,10 +261,14 @@ def _shifted(t: Tensor, centered: bool, inverse: bool) -> Tensor:
     return shift(t, dim=(-2, -1)) if centered else t
 
 
-def _adjoint(y: Tensor, weights: Tensor, maps: Tensor | None, centered: bool) -> Tensor:
+def _images(y: Tensor, weights: Tensor, centered: bool) -> Tensor:
+    """Fᴴ M y_c, [N, coils, H, W], nothing differentiable."""
     k = y.resolve_conj().clone(memory_format=torch.contiguous_format)
     k = _measured(k, weights, _numbers(y.shape[-2:]) ** -0.5)
-    images = _shifted(_fft(_shifted(k, centered, True), inverse=True), centered, False)
+    return _shifted(_fft(_shifted(k, centered, True), inverse=True), centered, False)
+
+
+def _adjoint(images: Tensor, maps: Tensor | None) -> Tensor:
     if maps is None:
         return images[:, 0].contiguous()
     return _complex(_ops.coil_reduce(_real(images), _real(maps), None, None, 1.0))
@@ -266,25 +279,29 @@ class Adjoint(torch.autograd.Function):
 
     @staticmethod
     def call(y: Tensor, weights: Tensor, maps: Tensor | None, centered: bool) -> Tensor:
-        function: Any = Adjoint.apply if own_gradient(y, maps) else _adjoint
-        return function(y, weights, maps, centered)
+        if own_gradient(y, maps):
+            return Adjoint.apply(y, weights, maps, centered)
+        return _adjoint(_images(y, weights, centered), maps)
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, weights: Tensor, maps: Any, centered: bool) -> Tensor:
-        ctx.save_for_backward(y if ctx.needs_input_grad[2] else None, weights, maps)
+        images = _images(y, weights, centered)
+        ctx.save_for_backward(*((y, images) if ctx.needs_input_grad[2] else (None, None)), weights, maps)
         ctx.centered = centered
-        return _adjoint(y, weights, maps, centered).detach()
+        return _adjoint(images, maps).detach()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        y, weights, maps = ctx.saved_tensors
+        y, images, weights, maps = ctx.saved_tensors
         grad_y = grad_maps = None
         if ctx.needs_input_grad[0] and watched(grad):
             grad_y = reference.mri.mri_forward(grad, _mask(weights), maps, centered=ctx.centered)
         elif ctx.needs_input_grad[0]:
             grad_y = Forward.apply(grad, weights, maps, ctx.centered)
         if ctx.needs_input_grad[2]:
-            grad_maps = _shared(grad.conj()[:, None] * _coil_images(y, weights, maps, ctx.centered), maps)
+            if watched(grad) or torch.is_grad_enabled():
+                images = _coil_images(y, weights, maps, ctx.centered)
+            grad_maps = _shared(grad.conj()[:, None] * images, maps)
         return grad_y, None, grad_maps, None
 
 
@@ -318,6 +335,13 @@ class Forward(torch.autograd.Function):
 @torch.library.register_fake("amstel::mri_normal")
 def _(x: Tensor, mask: Tensor, sensitivities: Any, minus: Any, scale: Any, factor: float) -> Tensor:
     return torch.empty_like(x)
+
+
+@torch.library.register_fake("amstel::mri_normal_grad")
+def _(
+    grad: Tensor, x: Tensor, mask: Tensor, sensitivities: Tensor, scale: Any, factor: float, need_x: bool
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x) if need_x else x.new_empty(0), torch.empty_like(sensitivities)
 
 
 @torch.library.register_fake("amstel::coil_expand")

@@ -23,7 +23,9 @@ from amstel.ops import _plain
 
 _WITHOUT = (
     "edge_add", "spmm_grad", "epilogue_grad", "conv_lstm_gates", "conv_lstm_gates_grad", "conv_lstm_grad",
-    "conv_gru_gates_grad", "conv_gru_pixels", "conv_gru_pixels_grad", "rim_input_grad", "kspace_residual",
+    "conv_lstm_steps", "conv_lstm_steps_grad",
+    "conv_gru_gates_grad", "conv_gru_pixels", "conv_gru_pixels_grad", "rim_input_grad", "mri_normal_grad",
+    "kspace_residual",
     "winograd_weight", "winograd_conv", "winograd_lstm",
     "winograd_planes", "roi_pool_grad", "roi_match_grad",
     "roi_align_grad", "ps_roi_pool_grad",
