@@ -161,6 +161,8 @@ void conv_lstm_steps(Tensor h, Tensor c, OptionalTensor x, OptionalTensor gates,
   const bool beside = h.size(4) > hidden;
   AMSTEL_CHECK(recurrent.winograd() || beside || gates, op,
                ": `gates` must be given where x does not join h");
+  AMSTEL_CHECK(!gates || (gates->dim() == 5 && gates->size(4) == 4 * hidden), op,
+               ": `gates` must be [steps, N, H, W, ", 4 * hidden, "], got ", describe(*gates));
   const int64_t steps = gates ? gates->size(0) : x ? x->size(0) : frames - 1;
   for (int64_t t = 0; t < steps; ++t) {
     const Tensor source = at(h, (first + t) % frames);
