@@ -37,7 +37,7 @@ double largest(const OptionalTensor& t) {
 }
 
 // Whether the processor multiplies a short type, as MULTIPLIED in _conv_lstm.py says: PyTorch's
-// convolutions take 4 to 200 times as long as in float32 without.
+// convolutions take up to 13 times as long as in float32 without.
 bool multiplied([[maybe_unused]] ScalarType dtype) {
 #if defined(__x86_64__)
   if (dtype == ScalarType::BFloat16) return __builtin_cpu_supports("avx512bf16");

@@ -57,6 +57,14 @@ def plainly(make: Callable[[], Any]) -> Any:
     return make()
 
 
+def checked(make: Callable[[], Any], **arrays: Tensor) -> Any:
+    """What is made of arrays that vmap must not have batched; a compiler traces it."""
+    if torch.compiler.is_compiling():
+        return make()
+    _check.unbatched(**arrays)
+    return plainly(make)
+
+
 def untraced(*arrays: Tensor | None) -> Any:
     """Where what is made of these arrays is made at once and not by the program that a tracer writes: of a Graph that is
     a constant of the program so is what is derived, which costs no time in it and needs no ONNX."""

@@ -77,16 +77,11 @@ class Graph(Matrix):
             index: Any = edge_index
             size = max((known for known in index.sparse_size() if known is not None), default=0)
             edge_index = index.as_tensor()
-        if (
-            edge_index.dim() != 2
-            or edge_index.shape[0] != 2
-            or edge_index.dtype not in (torch.int32, torch.int64)
-            or edge_index.layout != torch.strided
-        ):
+        fits = edge_index.dim() == 2 and edge_index.shape[0] == 2 and edge_index.layout == torch.strided
+        if not fits or edge_index.dtype not in (torch.int32, torch.int64):
             _check.fail("edge_index", expected, edge_index)
         if num_nodes is None:
-            num_nodes = int(edge_index.max()) + 1 if edge_index.numel() else 0
-            num_nodes = max(num_nodes, size)
+            num_nodes = max(int(edge_index.max()) + 1 if edge_index.numel() else 0, size)
         else:
             num_nodes = _check.integer("num_nodes", num_nodes, 0)
 
@@ -96,7 +91,7 @@ class Graph(Matrix):
             crow, col, edge = _derived.csr_from_coo(target, source, num_nodes, num_nodes, weight)
             return cls._trusted(crow, col, edge, weight, num_nodes)
 
-        return _make(make, edge_index=edge_index)
+        return _derived.checked(make, edge_index=edge_index)
 
     @classmethod
     def from_csr(cls, indptr: Any, indices: Any, weight: Any = None, num_cols: int | None = None) -> Graph:
@@ -126,7 +121,7 @@ class Graph(Matrix):
             crow, col = (t.to(dtype, copy=True) for t in (crow, col))
             return cls._trusted(crow, col, None, own, columns)
 
-        return _make(make, indptr=indptr, indices=indices)
+        return _derived.checked(make, indptr=indptr, indices=indices)
 
     @classmethod
     def from_scipy(cls, A: Any) -> Graph:
@@ -398,13 +393,6 @@ class Graph(Matrix):
         _check.choice("norm", norm, ("sym", "row", "sym_inout", "none"))
         row, col = self._scales(norm, _check.number("self_loops", self_loops), dtype)
         return tuple(None if t is None else copy_of(t, self._given) for t in (row, col))  # type: ignore[return-value]
-
-
-def _make(make: Callable[[], Graph], **arrays: Tensor) -> Graph:
-    if torch.compiler.is_compiling():
-        return make()
-    _check.unbatched(**arrays)
-    return plainly(make)
 
 
 # torch.load(weights_only=True) may make a Graph: __setstate__ checks what it is given.

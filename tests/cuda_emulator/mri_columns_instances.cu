@@ -1,5 +1,5 @@
-// The kernels of csrc/cuda/kernels/mri_columns.cuh that the tests launch and whose build is
-// inspected.
+// The kernels of csrc/cuda/kernels/mri_columns.cuh, and with them the transforms of
+// csrc/cuda/kernels/fft.cuh, that the tests launch and whose build is inspected.
 #include "cuda/kernels/mri_columns.cuh"
 #include "instances.h"
 

@@ -1,5 +1,6 @@
 // The kernels of csrc/cuda/kernels/spmm.cuh that the tests launch and whose build is inspected: of
-// each dtype the widest accesses, of each tile width one, and the narrow accesses once.
+// each dtype the widest accesses, of each tile width one, and the narrow accesses once. How they
+// share rows out, csrc/cuda/kernels/csr_rows.cuh, is tested by way of them.
 #include "cuda/kernels/spmm.cuh"
 #include "instances.h"
 

@@ -31,7 +31,7 @@ CHECKPOINTS = 8  # chunks at most, at whose beginnings c is kept
 LARGE = 16.0
 # Tiles of bfloat16 in hardware outdo Winograd's algorithm, which here is float32.
 AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
-# Short types that the processor multiplies; PyTorch's convolutions take 4 to 200 times as long as in float32 without.
+# Short types that the processor multiplies; PyTorch's convolutions take up to 13 times as long as in float32 without.
 MULTIPLIED = {
     torch.bfloat16: AMX or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()),
     torch.float16: bool(getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", bool)()),

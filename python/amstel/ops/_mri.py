@@ -201,9 +201,8 @@ class Normal(torch.autograd.Function):
         grad_x = grad_minus = grad_maps = None
         if needs[1]:
             grad_minus = -scaled
-        once = not (
-            watched(grad) or torch.is_grad_enabled()
-        )  # nobody asks for derivatives of these gradients
+        # Whether nobody asks for derivatives of these gradients.
+        once = not (watched(grad) or torch.is_grad_enabled())
         alone = once and grad.device.type == "cpu"  # there is no such kernel on CUDA
         if needs[3] and alone and _ours(grad, grad.shape[-min(2, weights.dim()) :]):
             grad_x, grad_maps = _ops.mri_normal_grad(
