@@ -1,11 +1,15 @@
 """Two storeys: who may import whom, and what `import amstel` brings along."""
 
+import ast
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+import amstel  # noqa: F401  (registers the operators)
 
 ROOT = Path(__file__).parent.parent
 APPLICATIONS = (
@@ -114,3 +118,22 @@ def test_sources_are_short_and_kernels_begin_with_their_data_flow():
         assert head.startswith("// "), path
         if path.match("cpu/kernels/*.inl.h") or "__global__" in text:
             assert "Data flow" in head, path
+
+
+def fakes():
+    for file in sorted((ROOT / "python/amstel/ops").glob("*.py")):
+        for function in ast.walk(ast.parse(file.read_text())):
+            for call in getattr(function, "decorator_list", ()):
+                if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("register_fake"):
+                    yield ast.literal_eval(call.args[0]).removeprefix("amstel::"), function.args
+
+
+def test_a_fake_takes_what_its_operator_takes():
+    """All arguments, and the operator's defaults: torch hands on none that equals the default."""
+    found = dict(fakes())
+    assert len(found) > 35
+    for name, arguments in found.items():
+        taken = getattr(torch.ops.amstel, name).default._schema.arguments
+        if arguments.vararg is None:
+            assert len(arguments.args) == len(taken), name
+            assert len(arguments.defaults) == sum(a.has_default_value() for a in taken), name

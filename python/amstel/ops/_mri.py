@@ -356,5 +356,5 @@ def _(images: Tensor, sensitivities: Tensor, minus: Any, scale: Any, factor: flo
 
 
 @torch.library.register_fake("amstel::kspace_residual")
-def _(k: Tensor, mask: Tensor, minus: Any) -> None:
+def _(k: Tensor, mask: Tensor, minus: Any, factor: float = 1.0) -> None:
     return None
