@@ -113,14 +113,15 @@ struct BicubicArgs {
 };
 
 // Fourier transforms of `size` numbers: the radix of every stage, twiddle factors (interleaved)
-// and, for primes above 5, their cosines and sines. Lengths with larger primes are not for these
-// kernels.
+// and, for primes above 5, their cosines and sines. A size with a prime above kMaxPrime is a
+// convolution with a chirp (interleaved), padded to `length`, and the stages are of that one.
 constexpr int64_t kMaxPrime = 127, kMaxStages = 64;
 struct FftPlan {
-  int64_t size, stages;
+  int64_t size, length, stages;
   int64_t radix[kMaxStages];
   const void* twiddles;
   const void* table[kMaxStages];
+  const void *chirp /*?*/, *spectrum /*?*/;  // [size], and of its conjugate [length], over length
 };
 
 // MRI. Images are complex, interleaved: x and out [items, height, width], sensitivities of all

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <cmath>
+#include <complex>
 #include <vector>
 
 #include "common/mri_check.h"
@@ -16,24 +17,51 @@
 namespace amstel::cpu {
 namespace {
 
-// Radices, twiddle factors e^(-2 pi i k / n), and the cosines and sines of the larger primes.
+using Complex = std::complex<double>;
+
+// e^(-2 pi i k / n)
+Complex root(int64_t k, int64_t n) {
+  const double turn = -2 * std::acos(-1.0);
+  return std::polar(1.0, turn * static_cast<double>(k % n) / static_cast<double>(n));
+}
+
+// What is left of n without its prime factors up to `largest`.
+int64_t rough(int64_t n, int64_t largest) {
+  for (int64_t p = 2; p <= largest; ++p)
+    while (n % p == 0) n /= p;
+  return n;
+}
+
+// The Fourier transform of x, for tables: by the smallest prime factor of its length, which is at
+// most 5 there.
+std::vector<Complex> transformed(const std::vector<Complex>& x) {
+  const auto n = static_cast<int64_t>(x.size());
+  if (n == 1) return x;
+  const int64_t radix = n % 2 == 0 ? 2 : n % 3 == 0 ? 3 : 5, part = n / radix;
+  std::vector<Complex> out(n);
+  for (int64_t r = 0; r < radix; ++r) {
+    std::vector<Complex> every(part);
+    for (int64_t k = 0; k < part; ++k) every[k] = x[radix * k + r];
+    every = transformed(every);
+    for (int64_t k = 0; k < n; ++k) out[k] += root(r * k, n) * every[k % part];
+  }
+  return out;
+}
+
+// Radices, twiddle factors, the cosines and sines of the larger primes, and chirps.
 template <class S>
 struct Plan {
-  std::vector<S> twiddles;
+  std::vector<S> twiddles, chirp, spectrum;
   std::vector<std::vector<S>> tables;
   FftPlan plan{};
 
-  // `prime`: the largest allowed.
-  Plan(const char* op, int64_t n) {
+  explicit Plan(int64_t n) {
     const double turn = 2 * std::acos(-1.0);
-    plan.size = n;
-    for (int64_t k = 0; k < n; ++k) {
-      const double angle = turn * static_cast<double>(k) / static_cast<double>(n);
-      twiddles.push_back(static_cast<S>(std::cos(angle)));
-      twiddles.push_back(static_cast<S>(-std::sin(angle)));
-    }
+    plan.size = plan.length = n;
+    if (rough(n, kMaxPrime) > 1) make_chirp();
+    for (int64_t k = 0; k < plan.length; ++k) push(twiddles, root(k, plan.length));
     plan.twiddles = twiddles.data();
-    int64_t left = n;
+    int64_t left = plan.length;
     const auto take = [&](int64_t radix) {
       for (; left % radix == 0; left /= radix) {
         plan.radix[plan.stages] = radix;
@@ -54,10 +82,29 @@ struct Plan {
     };
     take(4);
     for (int64_t radix = 2; radix <= kMaxPrime; ++radix) take(radix);
-    AMSTEL_CHECK(left == 1, op, ": the sides of the image must have no prime factor above ",
-                 kMaxPrime, ", got ", n);
   }
   Plan(const Plan&) = delete;
+
+  static void push(std::vector<S>& to, Complex z) {
+    to.push_back(static_cast<S>(z.real()));
+    to.push_back(static_cast<S>(z.imag()));
+  }
+
+  // The squares are taken modulo 2 n, or their angles would lose their digits.
+  void make_chirp() {
+    const int64_t n = plan.size;
+    while (plan.length < 2 * n - 1 || rough(plan.length, 5) > 1) ++plan.length;
+    std::vector<Complex> conjugate(plan.length);
+    for (int64_t k = 0; k < n; ++k) {
+      const Complex w = root(k * k, 2 * n);
+      push(chirp, w);
+      conjugate[k] = conjugate[k ? plan.length - k : 0] = std::conj(w);
+    }
+    for (const Complex z : transformed(conjugate))
+      push(spectrum, z / static_cast<double>(plan.length));
+    plan.chirp = chirp.data();
+    plan.spectrum = spectrum.data();
+  }
 };
 
 MriArgs shape_args(const MriShape& s) {
@@ -76,7 +123,7 @@ template <class S>
 void run_normal(MriArgs a, const Tensor& like, int64_t table) {
   constexpr int64_t kVector = 64;  // bytes, at the most
   const int64_t lanes = kernels().vector_bytes / static_cast<int64_t>(sizeof(S));
-  const Plan<S> row("mri_normal", a.width), column("mri_normal", a.columns ? 1 : a.height);
+  const Plan<S> row(a.width), column(a.columns ? 1 : a.height);
   a.along_row = row.plan;
   a.along_column = column.plan;
   a.norm = 1.0 / static_cast<double>(a.columns ? a.width : a.width * a.height);
@@ -86,7 +133,8 @@ void run_normal(MriArgs a, const Tensor& like, int64_t table) {
   const auto rows = a.grad ? kernels().mri_strips_grad[table] : kernels().mri_strips[table];
   const int64_t strips = divide_up(a.height, lanes), blocks = divide_up(a.width, lanes);
   const int64_t work = images * a.coils * a.height * a.width * int64_t{sizeof(S)} * 16;
-  const int64_t room = std::max((a.grad ? 14 : 10) * a.width, 4 * a.height) * lanes;
+  const int64_t room =
+      std::max((a.grad ? 10 : 6) * a.width + 4 * row.plan.length, 4 * column.plan.length) * lanes;
   const auto scratch_of = [&](int64_t parts, int64_t more) {
     return empty(like, {parts * room + more + kVector}, like.scalar_type());
   };

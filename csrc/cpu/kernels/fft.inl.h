@@ -6,9 +6,11 @@
 // the same element of as many transforms as it has lanes, real and imaginary part in two vectors,
 // so nothing in here moves between lanes. Radices are 4, 2, 3, 5 and any other odd prime, which is
 // summed up directly, with sums and differences of opposite elements: p - 1 real multiplications an
-// element. The inverse swaps real and imaginary parts. No result is scaled.
+// element. A length with a larger prime is Bluestein's convolution, by two transforms of at least
+// twice the length. The inverse swaps real and imaginary parts. No result is scaled.
 //
-// Source: C. Van Loan, Computational Frameworks for the Fast Fourier Transform, 1992, section 1.7.
+// Source: C. Van Loan, Computational Frameworks for the Fast Fourier Transform, 1992, sections 1.7
+// and 4.2.3.
 #pragma once
 #include "cpu/isa.h"
 #include "cpu/kernels/vector.h"
@@ -161,7 +163,7 @@ struct Fft {
   // Transforms `in`, which stays as it is, by way of a and b; returns the one with the result.
   V* run(const V* in, V* a, V* b) {
     V* out = a;
-    int64_t left = plan.size;
+    int64_t left = plan.length;
     apart = 1;
     for (int64_t stage = 0; stage < plan.stages; ++stage) {
       const int64_t radix = plan.radix[stage];
@@ -185,11 +187,40 @@ struct Fft {
   }
 };
 
-// `plan.size` = 1 returns `in` itself, which the callers own.
+// v[k] = from[k] times number k of a table (interleaved), for `count` numbers; real parts lie at
+// from[from_re] and v[re].
+template <class S, class V>
+inline void multiply(const V* from, int from_re, const void* table, int64_t count, V* v, int re) {
+  const S* t = static_cast<const S*>(table);
+  for (int64_t k = 0; k < 2 * count; k += 2) {
+    const V x = from[k + from_re], y = from[k + 1 - from_re];
+    v[k + re] = x * t[k] - y * t[k + 1];
+    v[k + 1 - re] = x * t[k + 1] + y * t[k];
+  }
+}
+
+// Bluestein: with w[j] = e^(-pi i j^2 / n), result k is w[k] sum_j (x[j] w[j]) conj(w[k - j]).
+template <class S>
+inline Vector<S, kFftLanes<S>>* chirped(const cpu::FftPlan& plan, int re,
+                                        const Vector<S, kFftLanes<S>>* in,
+                                        Vector<S, kFftLanes<S>>* a, Vector<S, kFftLanes<S>>* b) {
+  using V = Vector<S, kFftLanes<S>>;
+  multiply<S>(in, re, plan.chirp, plan.size, a, 0);
+  for (int64_t k = 2 * plan.size; k < 2 * plan.length; ++k) a[k] = V{};
+  V* const there = Fft<S>{plan, 0, 0, 0}.run(a, b, a);
+  multiply<S>(there, 0, plan.spectrum, plan.length, there, 0);
+  V* const back = Fft<S>{plan, 1, 0, 0}.run(there, there == a ? b : a, there);
+  multiply<S>(back, 0, plan.chirp, plan.size, back, re);
+  return back;
+}
+
+// Transforms `in`, which may be b, by way of a and b, with room for 2 plan.length vectors each;
+// returns the one with the result. `plan.size` = 1 returns `in` itself, which the callers own.
 template <class S>
 inline Vector<S, kFftLanes<S>>* fft(const cpu::FftPlan& plan, bool inverse,
                                     Vector<S, kFftLanes<S>>* in, Vector<S, kFftLanes<S>>* a,
                                     Vector<S, kFftLanes<S>>* b) {
+  if (plan.chirp) return chirped<S>(plan, inverse ? 1 : 0, in, a, b);
   return Fft<S>{plan, inverse ? 1 : 0, 0, 0}.run(in, a, b);
 }
 

@@ -65,7 +65,7 @@ struct Strip {
   Strip(const cpu::MriArgs& args, void* scratch, int64_t strip) : a(args) {
     V* const v = static_cast<V*>(scratch);
     const int64_t n = 2 * a.width;
-    image = v, coil = v + n, sum = v + 2 * n, one = v + 3 * n, two = v + 4 * n;
+    image = v, coil = v + n, sum = v + 2 * n, one = v + 3 * n, two = one + 2 * a.along_row.length;
     strips = (a.height + L - 1) / L;
     item = strip / strips;
     row = strip % strips * L;
@@ -209,7 +209,7 @@ void mri_blocks(const cpu::MriArgs& a, void* scratch, int64_t item, int64_t begi
   constexpr int L = kFftLanes<S>;
   using V = Vector<S, L>;
   V* const one = static_cast<V*>(scratch);
-  V* const two = one + 2 * a.height;
+  V* const two = one + 2 * a.along_column.length;
   const S* const mask =
       static_cast<const S*>(a.mask) + (a.shared_mask ? 0 : item * a.height * a.width);
   for (int64_t block = begin; block < end; ++block) {
@@ -219,7 +219,9 @@ void mri_blocks(const cpu::MriArgs& a, void* scratch, int64_t item, int64_t begi
       const auto m = load_wide<S, L>(mask + h * a.width + block * L, a.width - block * L);
       there[2 * h] *= m, there[2 * h + 1] *= m;
     }
-    V* const back = fft<S>(a.along_column, true, there, there == one ? two : one, k);
+    // k itself has no room for more than its numbers.
+    V* const other = there == one ? two : one;
+    V* const back = fft<S>(a.along_column, true, there, other, a.along_column.chirp ? there : k);
     if (back != k)
       for (int64_t i = 0; i < 2 * a.height; ++i) k[i] = back[i];
   }

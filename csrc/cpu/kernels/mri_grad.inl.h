@@ -22,7 +22,7 @@ struct GradStrip : Strip<S> {
 
   GradStrip(const cpu::MriArgs& args, void* scratch, int64_t strip)
       : Strip<S>(args, scratch, strip) {
-    gradient = static_cast<V*>(scratch) + 5 * 2 * a.width;
+    gradient = two + 2 * a.along_row.length;
     maps = gradient + 2 * a.width;
   }
   // x, and g times what the result was scaled by.

@@ -15,9 +15,8 @@ from amstel.ops._raw import operators, own_gradient, watched
 
 _ops = operators
 
-# What the fused kernels take. On the CPU, the largest prime factor of a side, as in csrc/cpu/isa.h. On CUDA the widest
-# row, the largest prime factor and the largest that it may have twice, as in csrc/cuda/mri_columns_op.cu.
-LARGEST_PRIME = 127
+# What the fused kernel takes on CUDA: the widest row, the largest prime factor and the largest that it may have twice, as
+# in csrc/cuda/mri_columns_op.cu.
 CUDA_ROW = {torch.complex64: (1024, 23, 16), torch.complex128: (512, 20, 16)}
 
 
@@ -60,7 +59,7 @@ def _rough(size: int, largest: int) -> int:
 def _fits(device: str, dtype: torch.dtype, sides: Sequence[int]) -> bool:
     """Whether the kernel's own transforms take these sides of images: the columns alone for a mask of columns."""
     if device == "cpu":
-        return all([_rough(n, LARGEST_PRIME) <= 1 for n in sides])
+        return True
     if device != "cuda" or len(sides) > 1:
         return False
     widest, once, often = CUDA_ROW[dtype]
@@ -76,7 +75,8 @@ def _ours(x: Tensor, sides: Sequence[int]) -> bool:
     if torch.compiler.is_compiling():
         from torch.fx.experimental.symbolic_shapes import has_static_value
 
-        return all([has_static_value(n) for n in sides]) and _fits(x.device.type, x.dtype, sides)
+        known = x.device.type == "cpu" or all([has_static_value(n) for n in sides])
+        return known and _fits(x.device.type, x.dtype, sides)
     return _known_fits(x.device.type, x.dtype, sides)
 
 

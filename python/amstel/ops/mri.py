@@ -87,8 +87,7 @@ def mri_normal(
     takes transforms along rows alone. On the CPU these are ours: a strip of rows stays in the cache from S_c ⊙ x to the
     sum over the coils, and memory does not grow with their number. On CUDA a mask of columns takes one kernel as well,
     which holds rows in shared memory: up to 1024 columns (512 in complex128) without a prime factor above 13, but for
-    one up to 23 (19). For other masks and widths there, and on the CPU for sides with a prime factor above 127, PyTorch
-    transforms and the rest is fused around it.
+    one up to 23 (19). For other masks and widths there, PyTorch transforms and the rest is fused around it.
 
     Args:
         x: images, complex64 or complex128 [N, H, W].
