@@ -104,12 +104,14 @@ def inverse_problems(dtype: torch.dtype) -> None:
             torch.ops.amstel.bicubic_up(small, scale)
             torch.ops.amstel.rim_bicubic_input(large, small, precision, 0.5, scale, True, dtype)
     complex_ = torch.complex128 if dtype == torch.float64 else torch.complex64
-    for height, width, coils in [(1, 1, 1), (15, 22, 3), (96, 80, 4)]:
+    for height, width, coils in [(1, 1, 1), (15, 22, 3), (131, 7, 2), (5, 262, 2), (96, 80, 4)]:
         x = torch.randn(2, height, width, dtype=complex_)
         y = torch.randn(2, coils, height, width, dtype=complex_)
         for mask in (torch.ones(width, dtype=dtype), torch.ones(height, width, dtype=dtype)):
-            s = torch.randn(2, coils, height, width, dtype=complex_)
-            backward(torch.view_as_real(ops.mri_gradient(x.clone().requires_grad_(), y, mask, s)))
+            for items, learned in ((2, False), (2, True), (1, True)):
+                s = torch.randn(items, coils, height, width, dtype=complex_)
+                s = (s if items == 2 else s[0]).requires_grad_(learned)
+                backward(torch.view_as_real(ops.mri_gradient(x.clone().requires_grad_(), y, mask, s)))
 
 
 def sampling() -> None:

@@ -101,7 +101,7 @@ def mri_normal(
         [N, H, W] in the dtype of x. F is orthonormal.
 
     Differentiable any number of times in x, adjoint_y and the sensitivities; in the mask and the scale through plain
-    PyTorch. It is its own gradient in x. Bit-identical from run to run and, on the CPU's own transforms, for any number of threads.
+    PyTorch. It is its own gradient in x. Bit-identical from run to run and, on the CPU, for any number of threads.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
