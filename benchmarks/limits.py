@@ -100,6 +100,12 @@ def cuda(dry: bool = False) -> dict:
     return found
 
 
+def bandwidth(limits: dict, size: int) -> float:
+    """Bytes a second within a working set of this size, of limits as measured or as they come from JSON."""
+    rooms = {int(s): speed for s, speed in limits["GBps"].items()}
+    return rooms[min((s for s in rooms if size <= s), default=max(rooms))] * 1e9
+
+
 def share(
     seconds: float, limits: dict, dtype: str, *, bytes: int = 0, gathered: int = 0, flops: int = 0
 ) -> dict:
@@ -108,13 +114,8 @@ def share(
     `bytes` pass at the bandwidth of a working set of that size, `gathered` at that of the fastest cache that was
     measured, as if every row were there already, `flops` at the speed of a matrix product.
     """
-    sizes = sorted(limits["GBps"])
-
-    def bandwidth(size: int) -> float:
-        return limits["GBps"][next((s for s in sizes if size <= s), sizes[-1])] * 1e9
-
     least = {
-        "memory": bytes / bandwidth(bytes),
+        "memory": bytes / bandwidth(limits, bytes),
         "cache": gathered / (max(limits["GBps"].values()) * 1e9),
         "arithmetic": flops / (limits["GFLOPps"][dtype] * 1e9),
     }

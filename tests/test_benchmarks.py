@@ -229,10 +229,10 @@ def test_report(tmp_path, monkeypatch):
         params = {"workload": "cora_F16", "implementation": implementation, "device": device, "threads": threads, "dtype": "float32"}  # fmt: skip
         return {
             "group": f"spmm-forward-cora_F16-{device}", "params": params, "options": {},
-            "extra_info": {"share": 0.5, "bound": "memory"}, "stats": {"median": median, "data": [median]},
+            "extra_info": {"share": 0.5, "bound": "memory", "bytes": 900, "gathered": 10**10}, "stats": {"median": median, "data": [median]},
         }  # fmt: skip
 
-    limit = {"copy_GBps": 10.0, "GFLOPps": {"float32": 50.0}}
+    limit = {"copy_GBps": 10.0, "GBps": {"1000": 20.0, "2000": 5.0}, "GFLOPps": {"float32": 50.0}}
     machine = {
         "cores": 2, "cpu_name": "a processor", "isa": "avx2", "threads": [1, 2], "torch": "2.14", "limits": {"cpu": {"2": limit}},
     }  # fmt: skip
@@ -254,6 +254,7 @@ def test_report(tmp_path, monkeypatch):
     assert "| SpMM forward | ≥ 2× and ≥ 1× each | 1.50× | 1.50× (cora_F16) | 1 | 3.00× | missed |" in text
     assert report.verdict(True, 5.0, 3.0) == "more than the limit" and report.verdict(False, 5.0, 3.0) == ""
     assert "| spmm-forward, float32 | 50% | 50% (cora_F16) | memory |" in text
+    assert "| spmm-forward, float32, of a row an edge | 25% | 25% (cora_F16) | cache of x and y |" in text
     assert "up to 2 threads" in report.short_table() and "data" not in (tmp_path / "cpu.json").read_text()
 
 

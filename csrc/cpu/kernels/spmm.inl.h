@@ -4,6 +4,7 @@
 // one row of x an edge, and writes each row of y once: about 4 bytes an edge of structure, plus
 // features * sizeof(T) an edge gathered and a row written. A tile of a row lives in registers from
 // its first edge to bias and activation. Threads own rows, so sums never depend on their number.
+// Short narrow rows are taken by their degree, 64 at a time.
 #pragma once
 #include "cpu/isa.h"
 #include "cpu/kernels/vector.h"
@@ -59,6 +60,52 @@ inline void prefetch(const T* p) {
   for (int b = 0; b < kBytes; b += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + b);
 }
 
+// One bit for each of 64 bytes that equals `value`.
+inline uint64_t equal(const uint8_t* bytes, uint8_t value) {
+#if defined(__AVX512BW__)
+  return _mm512_cmpeq_epi8_mask(load_raw<__m512i>(bytes), _mm512_set1_epi8(value));
+#else
+  uint64_t found = 0;
+#if defined(__AVX2__)
+  for (int b = 0; b < 64; b += 32) {
+    const __m256i same = _mm256_cmpeq_epi8(load_raw<__m256i>(bytes + b), _mm256_set1_epi8(value));
+    found |= uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(same))} << b;
+  }
+#elif defined(__SSE2__)
+  for (int b = 0; b < 64; b += 16) {
+    const __m128i same = _mm_cmpeq_epi8(load_raw<__m128i>(bytes + b), _mm_set1_epi8(value));
+    found |= uint64_t{static_cast<uint32_t>(_mm_movemask_epi8(same))} << b;
+  }
+#else
+  for (int b = 0; b < 64; ++b) found |= uint64_t{bytes[b] == value} << b;
+#endif
+  return found;
+#endif
+}
+
+// Where the sums of a tile have so few bytes and a row so few edges, to guess wrong when a row ends
+// takes as long as to add it up.
+constexpr int64_t kNarrow = 128, kShort = 8;
+
+// f(row) for every row; of 64 rows at a time those with as many edges come one after the other.
+template <class I, class F>
+inline __attribute__((always_inline)) void by_degree(const I* crow, int64_t row_begin,
+                                                     int64_t row_end, const F& f) {
+  constexpr uint8_t kMost = 7;  // and more
+  for (int64_t begin = row_begin; begin < row_end; begin += 64) {
+    const int64_t count = row_end - begin < 64 ? row_end - begin : 64;
+    uint8_t degree[64];
+    for (int64_t i = 0; i < count; ++i) {
+      const I edges = crow[begin + i + 1] - crow[begin + i];
+      degree[i] = static_cast<uint8_t>(edges < kMost ? edges : kMost);
+    }
+    for (int64_t i = count; i < 64; ++i) degree[i] = kMost + 1;
+    for (int d = 0; d <= kMost; ++d)
+      for (uint64_t rows = equal(degree, static_cast<uint8_t>(d)); rows; rows &= rows - 1)
+        f(begin + __builtin_ctzll(rows));
+  }
+}
+
 // One tile of the features of rows [row_begin, row_end). A function of its own, with copies of what
 // the arguments hold: a store to y could change those, for all that the compiler knows.
 template <class T, class I, class Tile, class C>
@@ -72,14 +119,16 @@ void spmm_tile(const cpu::SpmmArgs& a, const Tile tile, const C coefficient, int
   const auto* const row_scale = static_cast<const S*>(a.row_scale);
   const auto* const bias = a.bias ? static_cast<const T*>(a.bias) + tile.begin : nullptr;
   const auto* const x = static_cast<const T*>(a.x) + tile.begin;
-  T* y = static_cast<T*>(a.y) + row_begin * a.y_stride + tile.begin;
+  T* const out = static_cast<T*>(a.y) + tile.begin;
   const S self_loops = static_cast<S>(a.self_loops);
   const int64_t x_stride = a.x_stride, y_stride = a.y_stride;
   const bool relu = a.relu, past_caches = a.stream;
   const int64_t ahead = a.ahead, stop = ahead ? crow[row_end] - ahead : 0;
 
-  int64_t k = crow[row_begin];
-  for (int64_t i = row_begin; i < row_end; ++i, y += y_stride) {
+  // Row i, whose edges begin at k; returns where they end.
+  const auto row = [&](int64_t i, int64_t k) __attribute__((always_inline)) {
+    const int64_t end = crow[i + 1];
+    T* const y = out + i * y_stride;
     P sum[N] = {};
     const auto gather = [&](S c, int64_t j) __attribute__((always_inline)) {
       const T* const row = x + j * x_stride;
@@ -93,7 +142,6 @@ void spmm_tile(const cpu::SpmmArgs& a, const Tile tile, const C coefficient, int
     };
     if (self_loops != 0)
       gather(coefficient.scale ? self_loops * coefficient.scale[i] : self_loops, i);
-    const int64_t end = crow[i + 1];
     for (; k + 4 <= end; k += 4) add(k), add(k + 1), add(k + 2), add(k + 3);
     for (; k < end; ++k) add(k);
     const auto each = [&](auto f) __attribute__((always_inline)) {
@@ -107,7 +155,13 @@ void spmm_tile(const cpu::SpmmArgs& a, const Tile tile, const C coefficient, int
       each([&](P& v, int64_t at) { v.stream(y + at); });
     else
       each([&](P& v, int64_t at) { v.store(y + at); });
-  }
+    return end;
+  };
+  if constexpr (E * N * sizeof(S) <= kNarrow)
+    if (crow[row_end] - crow[row_begin] < kShort * (row_end - row_begin))
+      return by_degree(crow, row_begin, row_end, [&](int64_t i) { row(i, crow[i]); });
+  int64_t k = crow[row_begin];
+  for (int64_t i = row_begin; i < row_end; ++i) k = row(i, k);
 }
 
 template <class T, class I>
