@@ -198,11 +198,4 @@ inline __attribute__((always_inline)) Vector<S, W> sigmoid(Vector<S, W> x) {
   return v[0];
 }
 
-template <class S, int W, bool kShort = false>
-inline __attribute__((always_inline)) Vector<S, W> tanh(Vector<S, W> x) {
-  Vector<S, W> v[1] = {x};
-  tanhs<kShort, S, W, 1>(v);
-  return v[0];
-}
-
 }  // namespace amstel::AMSTEL_ISA

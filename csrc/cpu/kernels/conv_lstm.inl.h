@@ -40,67 +40,67 @@ struct Cells {
   }
 };
 
-// Cells [k, k + M W) of a row; where kWhole is false the last vector holds but `left` of them.
-template <class T, int M, bool kWhole>
-inline __attribute__((always_inline)) void conv_lstm_cells(const cpu::ConvLstmArgs& a, int64_t row,
-                                                           int64_t k, int64_t left) {
+template <class T>
+void conv_lstm_gates(const cpu::ConvLstmArgs& a, int64_t begin, int64_t end) {
   using S = Sum<T>;
   constexpr int W = kVectorBytes / sizeof(S);
   using V = Vector<S, W>;
   const int64_t inner = a.inner;
-  const auto load = [&]<class N>(const N* p, int gate, int m) __attribute__((always_inline)) {
-    p += gate * inner + k + m * W;
-    return kWhole ? load_wide<W>(p) : load_wide<N, W>(p, left);
-  };
-  const auto store = [&]<class N>(N* p, int gate, int m, V v) __attribute__((always_inline)) {
-    p += gate * inner + k + m * W;
-    kWhole ? store_wide<W>(p, v) : store_wide<N, W>(p, v, left);
-  };
-  const T* const gates = static_cast<const T*>(a.gates) + row * 4 * inner;
-  const T* const more = a.more ? static_cast<const T*>(a.more) + row * 4 * inner : nullptr;
   const S* const peephole = static_cast<const S*>(a.peephole);
-  Cells<T, W, M> cells;
-  // The processor fetches ahead within a page, and the arithmetic waits at the next one.
-  constexpr int64_t kAhead = 2048 / sizeof(T);
-  each<4>([&](int gate) {
-    each<M>([&](int m) { __builtin_prefetch(gates + gate * inner + k + m * W + kAhead); });
-  });
-  each<M>([&](int m) {
-    cells.i[m] = load(gates, 0, m), cells.f[m] = load(gates, 1, m);
-    cells.g[m] = load(gates, 2, m), cells.o[m] = load(gates, 3, m);
-    cells.c[m] = load(static_cast<const S*>(a.c) + row * inner, 0, m);
-  });
-  if (more)
-    each<M>([&](int m) {
-      cells.i[m] += load(more, 0, m), cells.f[m] += load(more, 1, m);
-      cells.g[m] += load(more, 2, m), cells.o[m] += load(more, 3, m);
+  const bool past_caches = a.stream;
+  for (int64_t row = begin; row < end; ++row) {
+    const T* const gates = static_cast<const T*>(a.gates) + row * 4 * inner;
+    const T* const more = a.more ? static_cast<const T*>(a.more) + row * 4 * inner : nullptr;
+    const S* const c_old = static_cast<const S*>(a.c) + row * inner;
+    S* const c_new = static_cast<S*>(a.c_out) + row * inner;
+    T* const h = static_cast<T*>(a.h) + row * inner;
+    T* const activated = a.activated ? static_cast<T*>(a.activated) + row * 4 * inner : nullptr;
+    // Cells [k, k + M W) of the row; the last vector may not be whole where kWhole is false.
+    vectors_of<T>(inner, [&]<int M, bool kWhole>(int64_t k) __attribute__((always_inline)) {
+      const auto load = [&]<class N>(const N* p, int gate, int m) __attribute__((always_inline)) {
+        p += gate * inner + k + m * W;
+        return kWhole ? load_wide<W>(p) : load_wide<N, W>(p, inner - k);
+      };
+      const auto store = [&]<class N>(N* p, int gate, int m, V v) __attribute__((always_inline)) {
+        p += gate * inner + k + m * W;
+        kWhole ? store_wide<W>(p, v) : store_wide<N, W>(p, v, inner - k);
+      };
+      Cells<T, W, M> cells;
+      // The processor fetches ahead within a page, and the arithmetic waits at the next one.
+      constexpr int64_t kAhead = 2048 / sizeof(T);
+      each<4>([&](int gate) {
+        each<M>([&](int m) { __builtin_prefetch(gates + gate * inner + k + m * W + kAhead); });
+      });
+      each<M>([&](int m) {
+        cells.i[m] = load(gates, 0, m), cells.f[m] = load(gates, 1, m);
+        cells.g[m] = load(gates, 2, m), cells.o[m] = load(gates, 3, m);
+        cells.c[m] = load(c_old, 0, m);
+      });
+      if (more)
+        each<M>([&](int m) {
+          cells.i[m] += load(more, 0, m), cells.f[m] += load(more, 1, m);
+          cells.g[m] += load(more, 2, m), cells.o[m] += load(more, 3, m);
+        });
+      const auto weight = [&](int gate) {
+        return [&, gate](int m) __attribute__((always_inline)) { return load(peephole, gate, m); };
+      };
+      cells.step(peephole, weight(0), weight(1), weight(2));
+      each<M>([&](int m) {
+        store(c_new, 0, m, cells.c[m]);
+        store(h, 0, m, cells.h[m]);
+      });
+      if (!activated) return;
+      each<M>([&](int m) {
+        const V kept[4] = {cells.i[m], cells.f[m], cells.g[m], cells.o[m]};
+        if (kWhole && past_caches)
+          each<4>(
+              [&](int gate) { stream_wide<W>(activated + gate * inner + k + m * W, kept[gate]); });
+        else
+          each<4>([&](int gate) { store(activated, gate, m, kept[gate]); });
+      });
     });
-  const auto weight = [&](int gate) {
-    return [&, gate](int m) __attribute__((always_inline)) { return load(peephole, gate, m); };
-  };
-  cells.step(peephole, weight(0), weight(1), weight(2));
-  each<M>([&](int m) {
-    store(static_cast<S*>(a.c_out) + row * inner, 0, m, cells.c[m]);
-    store(static_cast<T*>(a.h) + row * inner, 0, m, cells.h[m]);
-  });
-  if (T* const activated = static_cast<T*>(a.activated))
-    each<M>([&](int m) {
-      T* const to = activated + row * 4 * inner;
-      const V kept[4] = {cells.i[m], cells.f[m], cells.g[m], cells.o[m]};
-      if (kWhole && a.stream)
-        each<4>([&](int gate) { stream_wide<W>(to + gate * inner + k + m * W, kept[gate]); });
-      else
-        each<4>([&](int gate) { store(to, gate, m, kept[gate]); });
-    });
-}
-
-template <class T>
-void conv_lstm_gates(const cpu::ConvLstmArgs& a, int64_t begin, int64_t end) {
-  for (int64_t row = begin; row < end; ++row)
-    vectors_of<T>(a.inner, [&]<int M, bool kWhole>(int64_t k) __attribute__((always_inline)) {
-      conv_lstm_cells<T, M, kWhole>(a, row, k, a.inner - k);
-    });
-  if (a.stream) stream_end();
+  }
+  if (past_caches) stream_end();
 }
 
 template <class T>
@@ -122,39 +122,51 @@ void conv_lstm_gates_grad(const cpu::ConvLstmGradArgs& a, int64_t begin, int64_t
         a.grad_h_more ? static_cast<const T*>(a.grad_h_more) + row * inner : nullptr;
     const S* const grad_c_in = a.grad_c ? static_cast<const S*>(a.grad_c) + row * inner : nullptr;
     S* const grad_c = static_cast<S*>(a.grad_c_out) + row * inner;
-    for (int64_t k = 0; k < inner; k += W) {
-      const int64_t n = inner - k;
-      const V i = load_wide<T, W>(gates + k, n), f = load_wide<T, W>(gates + inner + k, n);
-      const V g = load_wide<T, W>(gates + 2 * inner + k, n);
-      const V o = load_wide<T, W>(gates + 3 * inner + k, n);
-      const V c = load_wide<S, W>(c_old + k, n), now = load_wide<S, W>(c_new + k, n);
-      V dh{};
-      if (grad_h) dh += load_wide<T, W>(grad_h + k, n);
-      if (more) dh += load_wide<T, W>(more + k, n);
-      V dc{};
-      if (grad_c_in) dc = load_wide<S, W>(grad_c_in + k, n);
-      const V t = tanh<S, W, sizeof(T) == 2>(now);
-      const V d_o = dh * t * (o * (1 - o));
-      dc += dh * o * (1 - t * t);
-      if (p) dc += d_o * load_wide<S, W>(p + 2 * inner + k, n);
-      const V d_i = dc * g * (i * (1 - i));
-      const V d_f = dc * c * (f * (1 - f));
-      const V d_g = dc * i * (1 - g * g);
-      dc *= f;
-      if (p) dc += d_i * load_wide<S, W>(p + k, n) + d_f * load_wide<S, W>(p + inner + k, n);
-      store_wide<S, W>(grad_c + k, dc, n);
-      store_wide<T, W>(grad + k, d_i, n);
-      store_wide<T, W>(grad + inner + k, d_f, n);
-      store_wide<T, W>(grad + 2 * inner + k, d_g, n);
-      store_wide<T, W>(grad + 3 * inner + k, d_o, n);
-      const auto add = [&](S* sum, V v) __attribute__((always_inline)) {
-        store_wide<S, W>(sum + k, load_wide<S, W>(sum + k, n) + v, n);
+    // Cells [first, first + M W) of the row; the last vector may not be whole where kWhole is
+    // false.
+    const auto cells = [&]<int M, bool kWhole>(int64_t first) __attribute__((always_inline)) {
+      const auto load = [&]<class N>(const N* p, int64_t k) __attribute__((always_inline)) {
+        return kWhole ? load_wide<W>(p + k) : load_wide<N, W>(p + k, inner - first);
       };
-      if (bias)
-        add(bias, d_i), add(bias + inner, d_f), add(bias + 2 * inner, d_g),
-            add(bias + 3 * inner, d_o);
-      if (peep) add(peep, d_i * c), add(peep + inner, d_f * c), add(peep + 2 * inner, d_o * now);
-    }
+      const auto store = [&]<class N>(N* p, int64_t k, V v) __attribute__((always_inline)) {
+        kWhole ? store_wide<W>(p + k, v) : store_wide<N, W>(p + k, v, inner - first);
+      };
+      V t[M];
+      each<M>([&](int m) { t[m] = load(c_new, first + m * W); });
+      tanhs<sizeof(T) == 2, S, W, M>(t);
+      each<M>([&](int m) __attribute__((always_inline)) {
+        const int64_t k = first + m * W;
+        const V i = load(gates, k), f = load(gates + inner, k), g = load(gates + 2 * inner, k),
+                o = load(gates + 3 * inner, k);
+        const V c = load(c_old, k);
+        V dh{};
+        if (grad_h) dh += load(grad_h, k);
+        if (more) dh += load(more, k);
+        V dc{};
+        if (grad_c_in) dc = load(grad_c_in, k);
+        const V d_o = dh * t[m] * (o * (1 - o));
+        dc += dh * o * (1 - t[m] * t[m]);
+        if (p) dc += d_o * load(p + 2 * inner, k);
+        const V d_i = dc * g * (i * (1 - i));
+        const V d_f = dc * c * (f * (1 - f));
+        const V d_g = dc * i * (1 - g * g);
+        dc *= f;
+        if (p) dc += rounded(d_i * load(p, k)) + d_f * load(p + inner, k);
+        const auto add = [&](S* sum, V v)
+                             __attribute__((always_inline)) { store(sum, k, load(sum, k) + v); };
+        if (bias)
+          add(bias, d_i), add(bias + inner, d_f), add(bias + 2 * inner, d_g),
+              add(bias + 3 * inner, d_o);
+        if (peep) {
+          const V now = load(c_new, k);
+          add(peep, d_i * c), add(peep + inner, d_f * c), add(peep + 2 * inner, d_o * now);
+        }
+        store(grad_c, k, dc);
+        store(grad, k, d_i), store(grad + inner, k, d_f), store(grad + 2 * inner, k, d_g),
+            store(grad + 3 * inner, k, d_o);
+      });
+    };
+    vectors_of<T>(inner, cells);
   }
 }
 

@@ -101,6 +101,15 @@ inline Vector<float, W> widen(const float16* p) {
 
 template <int W>
 inline void narrow(float16* p, Vector<float, W> v) {
+#if defined(__F16C__)
+  if constexpr (W == 4 || W == 8) {
+    __m128i h;
+    if constexpr (W == 4) h = _mm_cvtps_ph((__m128)v, _MM_FROUND_TO_NEAREST_INT);
+    if constexpr (W == 8) h = _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+    __builtin_memcpy(p, &h, 2 * W);
+    return;
+  }
+#endif
 #if defined(__AVX512F__)
   if constexpr (W == 16) {
     const __m256i h = _mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT);
