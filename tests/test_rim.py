@@ -112,7 +112,7 @@ def test_values_and_gradients(name, dtype, layout, device):
             assert out.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 7])
 @pytest.mark.parametrize("pixels", [1, 3, 15, 16, 17, 31, 33, 255, 256, 257, 511, 513])
 def test_values_at_every_width(pixels, channels):
     for name, size, (dtype, layout) in itertools.product(

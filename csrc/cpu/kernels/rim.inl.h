@@ -12,8 +12,11 @@
 // small image are spread along themselves, phase by phase, and a row of the result is a weighted
 // sum of about 4 of them. The mirrored border is folded back. Threads own rows of the result.
 #pragma once
+#include <type_traits>
+
 #include "cpu/isa.h"
 #include "cpu/kernels/activation.h"
+#include "cpu/kernels/transpose.h"
 
 namespace amstel::AMSTEL_ISA {
 
@@ -30,33 +33,67 @@ inline const S* gather(const cpu::Planes& p, int64_t item, int64_t channel, int6
   return buffer;
 }
 
-// Two channels of n interleaved pixels of `stride` numbers.
-template <class T>
-inline void interleave(const T* a, const T* b, T* out, int64_t n, int64_t stride, int64_t apart) {
-  if (stride == 2) {
-    for (int64_t k = 0; k < n; ++k) out[2 * k] = a[k], out[2 * k + 1] = b[k];
-  } else {
-    for (int64_t k = 0; k < n; ++k) out[k * stride] = a[k], out[k * stride + apart] = b[k];
+// L planes, kRimTile apart, to the numbers at `pixels` of n pixels of `stride` numbers, or back:
+// blocks of L planes and pixels are turned in registers.
+template <bool kBack, int L, class T>
+inline void turn_planes(T* planes, T* pixels, int64_t stride, int64_t n) {
+  using Bits = std::conditional_t<sizeof(T) == 2, uint16_t,
+                                  std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
+  using V = Vector<Bits, L>;
+  int64_t k = 0;
+  for (; L > 1 && k + L <= n; k += L) {
+    V v[L];
+    for (int i = 0; i < L; ++i)
+      v[i] = load_raw<V>(kBack ? pixels + (k + i) * stride : planes + i * kRimTile + k);
+    transpose<Bits, L>(v);
+    for (int i = 0; i < L; ++i)
+      __builtin_memcpy(kBack ? planes + i * kRimTile + k : pixels + (k + i) * stride, &v[i],
+                       sizeof(V));
   }
+  for (; k < n; ++k)
+    for (int i = 0; i < L; ++i)
+      if constexpr (kBack)
+        planes[i * kRimTile + k] = pixels[k * stride + i];
+      else
+        pixels[k * stride + i] = planes[i * kRimTile + k];
 }
 
-// The way back.
-template <class T>
-inline void separate(const T* in, T* a, T* b, int64_t n, int64_t stride, int64_t apart) {
-  if (stride == 2) {
-    for (int64_t k = 0; k < n; ++k) a[k] = in[2 * k], b[k] = in[2 * k + 1];
-  } else {
-    for (int64_t k = 0; k < n; ++k) a[k] = in[k * stride], b[k] = in[k * stride + apart];
+template <bool kBack, class T>
+inline void turn(T* planes, int64_t count, T* pixels, int64_t stride, int64_t n) {
+  if (count == 2 && stride == 2) {  // the compiler's own vectors are wider
+    T *const first = planes, *const second = planes + kRimTile;
+    for (int64_t k = 0; k < n; ++k)
+      if constexpr (kBack)
+        first[k] = pixels[2 * k], second[k] = pixels[2 * k + 1];
+      else
+        pixels[2 * k] = first[k], pixels[2 * k + 1] = second[k];
+    return;
   }
+  int64_t j = 0;
+  for (; j + 4 <= count; j += 4)
+    turn_planes<kBack, 4>(planes + j * kRimTile, pixels + j, stride, n);
+  for (; j + 2 <= count; j += 2)
+    turn_planes<kBack, 2>(planes + j * kRimTile, pixels + j, stride, n);
+  if (j < count) turn_planes<kBack, 1>(planes + j * kRimTile, pixels + j, stride, n);
 }
 
-// eta and g, n <= kRimTile of each, to the pixels at `out`.
+// Channels [c, c + count) of `channels`, at most kRimChannels: planes of their first numbers, then
+// of their second ones, to n pixels or back.
+constexpr int64_t kRimChannels = 4;
+template <bool kBack, class T>
+inline void turn_channels(T* planes, int64_t c, int64_t count, int64_t channels, T* pixels,
+                          int64_t n) {
+  if (count == channels) return turn<kBack>(planes, 2 * count, pixels, 2 * channels, n);
+  turn<kBack>(planes, count, pixels + c, 2 * channels, n);
+  turn<kBack>(planes + count * kRimTile, count, pixels + channels + c, 2 * channels, n);
+}
+
+// eta and g, n <= kRimTile of each, to the two numbers of the network's input.
 template <class T>
-inline void write_input(const Sum<T>* eta, const Sum<T>* g, Sum<T> factor, bool derivative, T* out,
-                        int64_t n, int64_t channels) {
+inline void write_input(const Sum<T>* eta, const Sum<T>* g, Sum<T> factor, bool derivative,
+                        T* first, T* second, int64_t n) {
   using S = Sum<T>;
   constexpr int W = kVectorBytes / sizeof(S);
-  T first[kRimTile], second[kRimTile];
   for (int64_t k = 0; k < n; k += W) {
     const auto e = load_wide<S, W>(eta + k, n - k);
     auto v = load_wide<S, W>(g + k, n - k) * factor;
@@ -67,7 +104,6 @@ inline void write_input(const Sum<T>* eta, const Sum<T>* g, Sum<T> factor, bool 
     store_wide<T, W>(first + k, e, n - k);
     store_wide<T, W>(second + k, v, n - k);
   }
-  interleave(first, second, out, n, 2 * channels, channels);
 }
 
 // A choice, so that what was not measured may be anything.
@@ -83,6 +119,7 @@ void rim_input(const cpu::RimInputArgs& a, int64_t begin, int64_t end) {
   constexpr int W = kVectorBytes / sizeof(S);
   const int64_t tiles = divide_up(a.pixels, kRimTile);
   S eta[kRimTile], other[kRimTile], mask[kRimTile], residual[kRimTile];
+  T planes[2 * kRimChannels * kRimTile];
   for (int64_t t = begin; t < end; ++t) {
     const int64_t item = t / tiles, pixel = t % tiles * kRimTile;
     const int64_t n = a.pixels - pixel < kRimTile ? a.pixels - pixel : kRimTile;
@@ -107,8 +144,14 @@ void rim_input(const cpu::RimInputArgs& a, int64_t begin, int64_t end) {
         }
         g = residual;
       }
-      T* const out = static_cast<T*>(a.out) + (item * a.pixels + pixel) * 2 * a.channels + c;
-      write_input<T>(e, g, factor, a.logistic, out, n, a.channels);
+      const int64_t at = c % kRimChannels, from = c - at;
+      const int64_t count = a.channels - from < kRimChannels ? a.channels - from : kRimChannels;
+      write_input<T>(e, g, factor, a.logistic, planes + at * kRimTile,
+                     planes + (count + at) * kRimTile, n);
+      if (at + 1 == count)
+        turn_channels<false>(planes, from, count, a.channels,
+                             static_cast<T*>(a.out) + (item * a.pixels + pixel) * 2 * a.channels,
+                             n);
     }
   }
 }
@@ -120,7 +163,7 @@ void rim_input_grad(const cpu::RimInputArgs& a, int64_t begin, int64_t end) {
   constexpr int W = kVectorBytes / sizeof(S);
   const int64_t tiles = divide_up(a.pixels, kRimTile);
   S eta[kRimTile], other[kRimTile], mask[kRimTile];
-  T first[kRimTile], second[kRimTile];
+  T planes[2 * kRimChannels * kRimTile];
   for (int64_t t = begin; t < end; ++t) {
     const int64_t item = t / tiles, pixel = t % tiles * kRimTile;
     const int64_t n = a.pixels - pixel < kRimTile ? a.pixels - pixel : kRimTile;
@@ -130,9 +173,13 @@ void rim_input_grad(const cpu::RimInputArgs& a, int64_t begin, int64_t end) {
       const S* const e = gather(a.eta, item, c, pixel, n, eta);
       const S* const g = gather(a.other, item, c, pixel, n, other);
       const S* const m = a.mask.data ? gather(a.mask, item, c, pixel, n, mask) : nullptr;
-      const T* const grad =
-          static_cast<const T*>(a.grad) + (item * a.pixels + pixel) * 2 * a.channels + c;
-      separate(grad, first, second, n, 2 * a.channels, a.channels);
+      const int64_t at = c % kRimChannels, from = c - at;
+      const int64_t count = a.channels - from < kRimChannels ? a.channels - from : kRimChannels;
+      T* const grad = const_cast<T*>(static_cast<const T*>(a.grad)) +
+                      (item * a.pixels + pixel) * 2 * a.channels;
+      if (at == 0) turn_channels<true>(planes, from, count, a.channels, grad, n);
+      const T* const first = planes + at * kRimTile;
+      const T* const second = first + count * kRimTile;
       const int64_t to = item * a.result.item + c * a.result.channel + pixel * a.result.pixel;
       S* const to_eta = static_cast<S*>(a.grad_eta) + to;
       S* const to_other = static_cast<S*>(a.grad_other) + to;
@@ -288,11 +335,12 @@ void bicubic_up(const cpu::BicubicArgs& a, void* scratch, int64_t begin, int64_t
       const S factor = static_cast<S>(a.factor) *
                        (a.precision ? static_cast<const S*>(a.precision)[item] : S(1));
       const S* const eta = static_cast<const S*>(a.eta) + (plane * h * s + m) * w * s;
-      T* const out = static_cast<T*>(a.out) + (item * h * s + m) * w * s * 2 * a.channels + c;
+      T* const out = static_cast<T*>(a.out) + (item * h * s + m) * w * s * 2 * a.channels;
+      T planes[2 * kRimTile];
       for (int64_t k = 0; k < w * s; k += kRimTile) {
         const int64_t n = w * s - k < kRimTile ? w * s - k : kRimTile;
-        write_input<T>(eta + k, result + k, factor, a.logistic, out + k * 2 * a.channels, n,
-                       a.channels);
+        write_input<T>(eta + k, result + k, factor, a.logistic, planes, planes + kRimTile, n);
+        turn_channels<false>(planes, c, 1, a.channels, out + k * 2 * a.channels, n);
       }
     }
   }
