@@ -96,6 +96,7 @@ SHAPES = {
     "winograd, x hoisted": dict(shape=(3, 2, 20, 24, 9, 8)),
     "winograd, many tiles": dict(shape=(2, 5, 9, 17, 17, 14)),
     "even kernels": dict(shape=(3, 2, 8, 12, 6, 6), kernel=(4, 2), kernel_hh=(2, 4)),
+    "even kernels, few channels": dict(shape=(3, 2, 2, 12, 6, 6), kernel=(4, 2), kernel_hh=(2, 4)),
     "dilated, valid": dict(shape=(3, 2, 4, 9, 9, 10), shrink=(4, 4), options=dict(dilation=2, padding="valid")),
     "valid": dict(shape=(3, 2, 9, 9, 9, 10), shrink=(2, 2), options=dict(padding="valid")),
     "1x1": dict(shape=(3, 2, 4, 6, 5, 5), kernel=(1, 1)),

@@ -67,13 +67,17 @@ class Plain:
 
     On CUDA fewer than 8 input channels are filled up with zeros to 8: cuDNN's kernels for tensor cores read 16 bytes.
     On the CPU heavy weights, which a convolution lays out anew at every call, are for few pixels one matrix product as
-    they are; and short types that it does not multiply are computed in float32.
+    they are; so are the gradients of few input channels, for which a convolution's kernels are much too wide; and short
+    types that it does not multiply are computed in float32.
     """
 
     def __init__(self, weight: Tensor, dilation: int, padding: str):
         wide = weight.is_cpu and not MULTIPLIED.get(weight.dtype, True)
         self.dtype = torch.float32 if wide else weight.dtype
         self.raw, self.inputs, self.dilation = weight, weight.shape[1], dilation
+        # Windows of the input, as a product reads them, are no larger than the result.
+        few = self.inputs < 8 and weight[0].numel() <= len(weight)
+        self.narrow = not on_cuda(weight) and few and self.dtype != torch.float16
         self.filled = max(0, 8 - self.inputs) if on_cuda(weight) and weight.dtype != torch.float64 else 0
         total = [dilation * (k - 1) if padding == "same" else 0 for k in weight.shape[2:]]
         self.padding = [t // 2 for t in total]
@@ -128,7 +132,7 @@ class Plain:
         n, height, width, channels = shape
         size, dtype, grad = (height + self.odd[0], width + self.odd[1]), grad.dtype, grad.to(self.dtype)
         # Sums over a window of rounded products would lose bits of short types.
-        if self._is_product(math.prod(grad.shape[:3])) and (
+        if (self.narrow or self._is_product(math.prod(grad.shape[:3]))) and (
             x is not None or grad.dtype == sum_dtype(grad.dtype)
         ):
             rows = grad.reshape(n, -1, grad.shape[-1])
