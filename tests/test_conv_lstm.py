@@ -349,11 +349,14 @@ def test_raw_operators_take_nothing(shape):
     ops.winograd_planes(torch.empty(0, 5, 5, 4), False, 0, 0, torch.empty(36, 0, 4))
 
 
-def test_empty_batch():
-    x, weight_ih, weight_hh, *_ = tensors(3, 0, 4, 8, 5, 6, dtype=torch.float32)
+@pytest.mark.parametrize("algorithm", ["auto", "plain"])
+@pytest.mark.parametrize("inputs, hidden", [(4, 8), (1, 12), (512, 512)])
+def test_empty_batch(inputs, hidden, algorithm):
+    """Of every way to convolve: by tiles, as products of few channels, and of heavy weights."""
+    x, weight_ih, weight_hh, *_ = tensors(3, 0, inputs, hidden, 5, 6, dtype=torch.float32)
     leaves = [t.requires_grad_() for t in (x, weight_ih, weight_hh)]
-    output, (h_n, _) = conv_lstm(*leaves)
-    assert output.shape == (3, 0, 8, 5, 6) and h_n.shape == (0, 8, 5, 6)
+    output, (h_n, _) = conv_lstm(*leaves, algorithm=algorithm)
+    assert output.shape == (3, 0, hidden, 5, 6) and h_n.shape == (0, hidden, 5, 6)
     grads = torch.autograd.grad(output.sum(), leaves)
     assert [g.shape for g in grads] == [t.shape for t in leaves]
     assert not grads[1].any() and not grads[2].any()

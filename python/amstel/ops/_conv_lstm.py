@@ -122,7 +122,7 @@ class Plain:
         bias = bias if bias is None else bias.to(self.dtype)
         if self._is_product(len(x) * height * width):
             y = linear(self._windows(x), self.given.flatten(1), bias)
-            return y.view(len(x), height, width, -1).to(x.dtype)
+            return y.unflatten(1, (height, width)).to(x.dtype)
         # Padded evenly on both sides and once more at the end, an even kernel gives a row and a column too many.
         y = conv2d(self._padded(x), self.weight, bias, padding=self.padding, dilation=self.dilation)
         return last(y).to(x.dtype)
@@ -135,7 +135,7 @@ class Plain:
         if (self.narrow or self._is_product(math.prod(grad.shape[:3]))) and (
             x is not None or grad.dtype == sum_dtype(grad.dtype)
         ):
-            rows = grad.reshape(n, -1, grad.shape[-1])
+            rows = grad.flatten(1, 2)
             if x is not None:
                 return (rows.flatten(0, 1).mT @ self._windows(x).flatten(0, 1)).view_as(self.given)
             spread = fold((rows @ self.given.flatten(1)).mT, size, **self.window)
