@@ -83,11 +83,7 @@ class Plain:
         self.padding = [t // 2 for t in total]
         self.odd = [t % 2 for t in total]
         self.less = [dilation * (k - 1) - t for k, t in zip(weight.shape[2:], total, strict=True)]
-        self.window: dict[str, Any] = {
-            "kernel_size": weight.shape[2:],
-            "dilation": dilation,
-            "padding": self.padding,
-        }
+        self.window: Any = dict(kernel_size=weight.shape[2:], dilation=dilation, padding=self.padding)
 
     @cached_property
     def given(self) -> Tensor:
