@@ -51,7 +51,7 @@ SAMPLED = {
 }
 
 
-def _learn(kind, dtype, graph, x, y, rows, total, reduce, epochs=50):
+def _learn(kind, dtype, graph, x, y, rows, total, reduce, epochs=15):
     """Losses of full-batch training, and the logits in the end."""
     torch.manual_seed(0)
     if kind == "gcn":

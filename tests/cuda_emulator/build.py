@@ -21,7 +21,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +70,23 @@ def sources_hash() -> str:
     return digest.hexdigest()
 
 
+def cached(
+    sources: Sequence[Path], command: Sequence[str], suffix: str, make: Callable[[Path], object]
+) -> Path:
+    """The file that `make` writes by this command, made once for each content of the sources; runs share them."""
+    digest = hashlib.sha256("\0".join([sources_hash(), *command]).encode())
+    for source in sources:
+        digest.update(Path(source).read_bytes())
+    target = build_folder() / f"{Path(sources[0]).stem}-{digest.hexdigest()[:16]}{suffix}"
+    if not target.exists():
+        partial = target.with_suffix(f".{os.getpid()}.tmp{suffix}")
+        make(partial)
+        partial.rename(target)
+    return target
+
+
 def compile_cached(sources: Sequence[Path], flags: Sequence[str], suffix: str = ".so") -> Path:
-    """The file that the compiler makes of the sources, built once for each content of theirs."""
+    """What the compiler makes of the sources."""
     command = [
         compiler(),
         "-std=c++20",
@@ -82,21 +97,13 @@ def compile_cached(sources: Sequence[Path], flags: Sequence[str], suffix: str = 
         "-Wno-missing-field-initializers",
         *flags,
     ]
-    digest = hashlib.sha256("\0".join([sources_hash(), *command]).encode())
-    for source in sources:
-        digest.update(Path(source).read_bytes())
-    target = build_folder() / f"{Path(sources[0]).stem}-{digest.hexdigest()[:16]}{suffix}"
-    if not target.exists():
-        partial = target.with_suffix(
-            f".{os.getpid()}.tmp"
-        )  # renamed at the end: parallel test runs may share the folder
-        result = subprocess.run(
-            [*command, *map(str, sources), "-o", str(partial)], capture_output=True, text=True
-        )
+
+    def make(target: Path) -> None:
+        result = subprocess.run([*command, *map(str, sources), "-o", target], capture_output=True, text=True)
         if result.returncode:
             raise ToolchainError(f"{' '.join(map(str, command + list(sources)))}\n{result.stderr}")
-        partial.rename(target)
-    return target
+
+    return cached(sources, command, suffix, make)
 
 
 def emulator_flags() -> list[str]:

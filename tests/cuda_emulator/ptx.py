@@ -13,7 +13,6 @@ import importlib.util
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,12 +62,11 @@ class Kernel:
 
 @functools.cache
 def compile_ptx(source: str | Path, architecture: str) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "kernels.ptx"
-        toolchain.nvcc(
-            "-lineinfo", "-ptx", f"-arch=compute_{architecture}", build.HERE / source, "-o", target
-        )
-        return target.read_text()
+    path = build.HERE / source
+    flags = ["-lineinfo", "-ptx", f"-arch=compute_{architecture}"]
+    command = ["nvcc", toolchain.release(), *flags]
+    make = functools.partial(toolchain.nvcc, *flags, path, "-o")
+    return build.cached([path], command, ".ptx", make).read_text()
 
 
 def name_parameters(text: str) -> str:
