@@ -19,8 +19,8 @@ constexpr int kTile = 8, kGradTile = 4;
 
 // What an edge is multiplied by: scale[j] or 1, or times that, where there is a scale, weight[k] or
 // weight[edge[k]]. Known to the compiler, since an edge of a narrow row costs little more than to
-// ask.
-enum class Weights { kOnes, kScales, kSlots, kEdges };
+// ask; but kAny asks.
+enum class Weights { kOnes, kScales, kSlots, kEdges, kAny };
 
 template <class T, class I, Weights kWeights>
 struct Coefficient {
@@ -30,11 +30,17 @@ struct Coefficient {
   inline __attribute__((always_inline)) Sum<T> operator()(int64_t k, int64_t j) const {
     if constexpr (kWeights == Weights::kOnes) return 1;
     if constexpr (kWeights == Weights::kScales) return scale[j];
-    const Sum<T> c =
-        load_one(weight + (kWeights == Weights::kEdges ? static_cast<int64_t>(edge[k]) : k));
+    if (kWeights == Weights::kAny && !weight) return scale ? scale[j] : 1;
+    const bool by_edge = kWeights == Weights::kEdges || (kWeights == Weights::kAny && edge);
+    const Sum<T> c = load_one(weight + (by_edge ? static_cast<int64_t>(edge[k]) : k));
     return scale ? c * scale[j] : c;
   }
 };
+
+// Whether the product is compiled for each kind of weights, and for short rows: indices of 64 bits
+// are those of graphs so large that rows are never near, and not worth the compiler's time.
+template <class I>
+constexpr bool kTuned = sizeof(I) == 4;
 
 // f(coefficient)
 template <class T, class I, class F>
@@ -42,7 +48,9 @@ inline void with_coefficient(const void* edge, const void* weight, const void* s
   const auto* e = static_cast<const I*>(edge);
   const auto* w = static_cast<const T*>(weight);
   const auto* s = static_cast<const Sum<T>*>(scale);
-  if (!w && !s)
+  if constexpr (!kTuned<I>)
+    f(Coefficient<T, I, Weights::kAny>{e, w, s});
+  else if (!w && !s)
     f(Coefficient<T, I, Weights::kOnes>{e, w, s});
   else if (!w)
     f(Coefficient<T, I, Weights::kScales>{e, w, s});
@@ -157,7 +165,7 @@ void spmm_tile(const cpu::SpmmArgs& a, const Tile tile, const C coefficient, int
       each([&](P& v, int64_t at) { v.store(y + at); });
     return end;
   };
-  if constexpr (E * N * sizeof(S) <= kNarrow)
+  if constexpr (kTuned<I> && E * N * sizeof(S) <= kNarrow)
     if (crow[row_end] - crow[row_begin] < kShort * (row_end - row_begin))
       return by_degree(crow, row_begin, row_end, [&](int64_t i) { row(i, crow[i]); });
   int64_t k = crow[row_begin];
