@@ -51,8 +51,10 @@ class Recurrent {
     }
     const Tensor windows =
         call("aten::im2col", "", first(padded), kernel_, dilation_, padding_, kOnes);
-    const Tensor rows =
-        call("aten::linear", "", torch::stable::transpose(windows, 1, 2), weight, OptionalTensor());
+    // Of two dimensions: for each image by itself the weights would be read again.
+    const Tensor seen = torch::stable::reshape(torch::stable::transpose(windows, 1, 2),
+                                               Sizes{n * height * width, weight.size(1)});
+    const Tensor rows = call("aten::linear", "", seen, weight, OptionalTensor());
     return in(h.scalar_type(), as(rows, {n, height, width, weight.size(0)}));
   }
 

@@ -117,8 +117,9 @@ class Plain:
         height, width = (size - less for size, less in zip(x.shape[1:3], self.less, strict=True))
         bias = bias if bias is None else bias.to(self.dtype)
         if self._is_product(len(x) * height * width):
-            y = linear(self._windows(x), self.given.flatten(1), bias)
-            return y.unflatten(1, (height, width)).to(x.dtype)
+            # Of two dimensions: for each image by itself the weights would be read again.
+            y = linear(self._windows(x).flatten(0, 1), self.given.flatten(1), bias)
+            return y.view(len(x), height, width, -1).to(x.dtype)
         # Padded evenly on both sides and once more at the end, an even kernel gives a row and a column too many.
         y = conv2d(self._padded(x), self.weight, bias, padding=self.padding, dilation=self.dilation)
         return last(y).to(x.dtype)
