@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import amstel
 from amstel import reference
-from amstel.ops import _conv_lstm
+from amstel.ops import _conv_lstm, _processor
 from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
 from amstel.testing import TOLERANCE, assert_close
 from tests.conftest import ROOT
@@ -240,7 +240,7 @@ def test_which_algorithm_is_chosen(monkeypatch):
 
 @pytest.mark.parametrize("kernel", [(3, 3), (2, 4), (5, 1)])
 @pytest.mark.parametrize("padding, dilation", [("same", 1), ("same", 2), ("valid", 2)])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_heavy_weights_as_one_product(monkeypatch, kernel, padding, dilation, dtype):
     weight, x, bias = (normal(*shape, dtype=dtype) for shape in ((16, 5, *kernel), (2, 9, 8, 5), (16,)))
     found = []
@@ -253,6 +253,46 @@ def test_heavy_weights_as_one_product(monkeypatch, kernel, padding, dilation, dt
         found.append((y, plain.backward(grad, None, x.shape), plain.backward(grad, x, x.shape)))
     for ours, expected in zip(found[1], found[0], strict=True):
         assert_close(ours, expected, dtype)
+
+
+@pytest.mark.parametrize("onednn", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_heavy_weights_with_and_without_onednn(monkeypatch, onednn, dtype):
+    if onednn and not _processor.ONEDNN:
+        pytest.skip("this build of PyTorch has no oneDNN")
+    shapes = (3, 2, 5, 6, 4), (16, 5, 3, 2), (16, 4, 2, 4), (16,)
+    x, weight_ih, weight_hh, bias = (normal(*shape, dtype=dtype).requires_grad_() for shape in shapes)
+    found = []
+    for bytes_of_a_part in (1 << 24, 0):
+        monkeypatch.setattr(_processor, "ONEDNN", onednn and bytes_of_a_part == 0)
+        monkeypatch.setitem(_conv_lstm._PART, "cpu", bytes_of_a_part)
+        output, (h, c) = conv_lstm(x, weight_ih, weight_hh, bias, algorithm="plain")
+        found.append(
+            (
+                output,
+                h,
+                c,
+                *torch.autograd.grad(output.float().square().sum(), (x, weight_ih, weight_hh, bias)),
+            )
+        )
+    for ours, expected in zip(found[1], found[0], strict=True):
+        assert_close(ours, expected, dtype)
+
+
+@pytest.mark.skipif(not _processor.ONEDNN, reason="this build of PyTorch has no oneDNN")
+def test_heavy_weights_give_the_same_bits_for_any_number_of_threads():
+    x, weight_ih, weight_hh = (
+        normal(*shape, dtype=torch.float32)
+        for shape in ((2, 2, 128, 5, 5), (1024, 128, 5, 5), (1024, 256, 5, 5))
+    )
+    found, threads = [], torch.get_num_threads()
+    try:
+        for n in (1, 2, 3, 4, 7):
+            torch.set_num_threads(n)
+            found.append(conv_lstm(x, 0.01 * weight_ih, 0.01 * weight_hh)[0])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0], f) for f in found[1:])
 
 
 @pytest.mark.parametrize("dtype", SHORT)

@@ -5,6 +5,8 @@
 #include "common/conv_lstm_steps.h"
 
 #include <algorithm>
+#include <optional>
+#include <string>
 #include <tuple>
 #include <utility>
 
@@ -15,15 +17,15 @@ namespace {
 
 // The recurrent convolution of contiguous [n, H, W, channels]. The dimensions of its weight say how
 // it is computed: 1, packed, by Winograd's algorithm; 2, [4C, C k k], as a product with the window
-// of every pixel; 4, [4C, >= C, k, k], by PyTorch, and channels that h lacks are zero. It is
-// computed in the dtype of the weight, which may be wider. An even kernel pads one more below and
-// to the right.
+// of every pixel; 3, [1, 4C, C k k], the same, but forward by oneDNN; 4, [4C, >= C, k, k], by
+// PyTorch, and channels that h lacks are zero. It is computed in the dtype of the weight, which may
+// be wider. An even kernel pads one more below and to the right.
 class Recurrent {
  public:
   Recurrent(const char* op, Tensor given, Sizes kernel, int64_t dilation)
       : weight(std::move(given)), kernel_(std::move(kernel)), dilation_(2, dilation) {
     const int64_t dim = weight.dim();
-    AMSTEL_CHECK(dim == 1 || dim == 2 || dim == 4, op,
+    AMSTEL_CHECK(dim >= 1 && dim <= 4, op,
                  ": `weight` must be packed, [4C, C k k] or [4C, C, k, k], got ", describe(weight));
     AMSTEL_CHECK(kernel_.size() == 2 && dilation >= 1 && kernel_[0] >= 1 && kernel_[1] >= 1, op,
                  ": `kernel` must be two sizes and `dilation` a number, at least 1");
@@ -53,9 +55,14 @@ class Recurrent {
         call("aten::im2col", "", first(padded), kernel_, dilation_, padding_, kOnes);
     // Of two dimensions: for each image by itself the weights would be read again.
     const Tensor seen = torch::stable::reshape(torch::stable::transpose(windows, 1, 2),
-                                               Sizes{n * height * width, weight.size(1)});
-    const Tensor rows = call("aten::linear", "", seen, weight, OptionalTensor());
-    return in(h.scalar_type(), as(rows, {n, height, width, weight.size(0)}));
+                                               Sizes{n * height * width, weight.size(-1)});
+    const Tensor rows =
+        weight.dim() == 2 || seen.numel() == 0
+            ? call("aten::linear", "", seen, matrix(), OptionalTensor())
+            : call("mkldnn::_linear_pointwise", "", seen, matrix(), OptionalTensor(),
+                   std::string("none"), std::vector<std::optional<int64_t>>{},
+                   std::optional<std::string>(""));
+    return in(h.scalar_type(), as(rows, {n, height, width, rows.size(1)}));
   }
 
   // The gradient of h [n, H, W, channels] from that of the gates.
@@ -67,7 +74,7 @@ class Recurrent {
       return out;
     }
     const Tensor wide = in(weight.scalar_type(), grad);
-    Tensor found = weight.dim() == 2 ? folded(wide) : transposed(wide, channels);
+    Tensor found = weight.dim() < 4 ? folded(wide) : transposed(wide, channels);
     if (found.size(1) != channels) found = part(found, 1, 0, channels);
     if (odd_[0]) found = part(found, 2, 0, height);
     if (odd_[1]) found = part(found, 3, 0, width);
@@ -79,9 +86,11 @@ class Recurrent {
     return t.scalar_type() == dtype ? t : torch::stable::to(t, dtype);
   }
 
+  Tensor matrix() const { return as(weight, {weight.size(-2), weight.size(-1)}); }
+
   Tensor folded(const Tensor& grad) const {
     const Tensor rows = as(grad, {grad.size(0), grad.size(1) * grad.size(2), grad.size(3)});
-    const Tensor columns = torch::stable::transpose(torch::stable::matmul(rows, weight), 1, 2);
+    const Tensor columns = torch::stable::transpose(torch::stable::matmul(rows, matrix()), 1, 2);
     const Sizes size{grad.size(1) + odd_[0], grad.size(2) + odd_[1]};
     return call("aten::col2im", "", columns, size, kernel_, dilation_, padding_, kOnes);
   }

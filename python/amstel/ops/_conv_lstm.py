@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, fold, linear, pad, unfold
+from torch.nn.functional import conv2d, fold, pad, unfold
 
+from amstel.ops._processor import AMX, MULTIPLIED, heavy_product, weight_of_heavy_product
 from amstel.ops._raw import operators
 
 _ops = operators
@@ -29,13 +30,6 @@ _FEW = 1024  # pixels, of which heavy weights are multiplied as they are
 CHECKPOINTS = 8  # chunks at most, at whose beginnings c is kept
 # Values up to this one leave Winograd's algorithm within 1e-6 of plain sums, at the pixels beside them too.
 LARGE = 16.0
-# Tiles of bfloat16 in hardware outdo Winograd's algorithm, which here is float32.
-AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
-# Short types that the processor multiplies; PyTorch's convolutions take up to 13 times as long as in float32 without.
-MULTIPLIED = {
-    torch.bfloat16: AMX or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()),
-    torch.float16: bool(getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", bool)()),
-}
 
 
 def last(x: Tensor) -> Tensor:
@@ -107,7 +101,7 @@ class Plain:
 
     def of_steps(self, pixels: int) -> Tensor:
         """The weight for steps of so many pixels: laid out for a convolution, or as it is for one product."""
-        return self.given.flatten(1) if self._is_product(pixels) else self.weight
+        return weight_of_heavy_product(self.given.flatten(1)) if self._is_product(pixels) else self.weight
 
     def _windows(self, x: Tensor) -> Tensor:
         """[n, pixels, C k k]: what each pixel of the result sees of x."""
@@ -118,8 +112,8 @@ class Plain:
         bias = bias if bias is None else bias.to(self.dtype)
         if self._is_product(len(x) * height * width):
             # Of two dimensions: for each image by itself the weights would be read again.
-            y = linear(self._windows(x).flatten(0, 1), self.given.flatten(1), bias)
-            return y.view(len(x), height, width, -1).to(x.dtype)
+            y = heavy_product(self._windows(x).flatten(0, 1), self.given.flatten(1), bias)
+            return y.view(len(x), height, width, len(self.raw)).to(x.dtype)
         # Padded evenly on both sides and once more at the end, an even kernel gives a row and a column too many.
         y = conv2d(self._padded(x), self.weight, bias, padding=self.padding, dilation=self.dilation)
         return last(y).to(x.dtype)

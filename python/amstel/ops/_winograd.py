@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from amstel._torch import autocast_dtype
-from amstel.ops._conv_lstm import AMX, LARGE, largest, last, parts
+from amstel.ops._conv_lstm import LARGE, largest, last, parts
 from amstel.ops._conv_lstm_grad import TILES, weight_transform
+from amstel.ops._processor import AMX
 from amstel.ops._raw import operators, plain_gradients, transformed, watched
 
 _ops = operators
