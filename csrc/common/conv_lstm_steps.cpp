@@ -25,8 +25,9 @@ class Recurrent {
   Recurrent(const char* op, Tensor given, Sizes kernel, int64_t dilation)
       : weight(std::move(given)), kernel_(std::move(kernel)), dilation_(2, dilation) {
     const int64_t dim = weight.dim();
-    AMSTEL_CHECK(dim >= 1 && dim <= 4, op,
-                 ": `weight` must be packed, [4C, C k k] or [4C, C, k, k], got ", describe(weight));
+    AMSTEL_CHECK(dim >= 1 && dim <= 4 && (dim != 3 || weight.size(0) == 1), op,
+                 ": `weight` must be packed, [4C, C k k], [1, 4C, C k k] or [4C, C, k, k], got ",
+                 describe(weight));
     AMSTEL_CHECK(kernel_.size() == 2 && dilation >= 1 && kernel_[0] >= 1 && kernel_[1] >= 1, op,
                  ": `kernel` must be two sizes and `dilation` a number, at least 1");
     for (const int64_t k : kernel_) {
