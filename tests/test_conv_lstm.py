@@ -279,22 +279,6 @@ def test_heavy_weights_with_and_without_onednn(monkeypatch, onednn, dtype):
         assert_close(ours, expected, dtype)
 
 
-@pytest.mark.skipif(not _processor.ONEDNN, reason="this build of PyTorch has no oneDNN")
-def test_heavy_weights_give_the_same_bits_for_any_number_of_threads():
-    x, weight_ih, weight_hh = (
-        normal(*shape, dtype=torch.float32)
-        for shape in ((2, 2, 128, 5, 5), (1024, 128, 5, 5), (1024, 256, 5, 5))
-    )
-    found, threads = [], torch.get_num_threads()
-    try:
-        for n in (1, 2, 3, 4, 7):
-            torch.set_num_threads(n)
-            found.append(conv_lstm(x, 0.01 * weight_ih, 0.01 * weight_hh)[0])
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(found[0], f) for f in found[1:])
-
-
 @pytest.mark.parametrize("dtype", SHORT)
 @pytest.mark.parametrize("multiplied", [False, True])
 def test_short_types_with_and_without_hardware_for_them(monkeypatch, dtype, multiplied):

@@ -14,7 +14,7 @@ MULTIPLIED = {
     torch.float16: bool(getattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", bool)()),
 }
 # Of few rows and heavy float32 weights, oneDNN's product takes up to a third less time than that of `linear`, which is
-# the BLAS library's, and has the same bits for any number of threads.
+# the BLAS library's. That one's bits change with the number of threads; oneDNN's did not, but it promises nothing.
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 

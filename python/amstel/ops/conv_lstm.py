@@ -82,9 +82,9 @@ def conv_lstm(
     derivatives go through plain PyTorch.
     Results are bit-identical from run to run. They are also the same for any number of threads, as far as this holds for
     the operation of PyTorch that is used: with Winograd's algorithm, the batched matrix product that sums the gradients
-    of the weights, and otherwise the convolutions. It does not hold for the matrix products that on the CPU take the place
-    of the gradients of convolutions where weights of more than 16 MB meet few pixels, or inputs have fewer than 8
-    channels.
+    of the weights, and otherwise the convolutions. It is not promised for the matrix products that on the CPU take the
+    place of convolutions where weights of more than 16 MB meet few pixels, and of gradients where inputs have fewer than
+    8 channels.
     float32 convolutions on CUDA follow torch.backends.cudnn.allow_tf32, which torch sets by default. With it, results
     are accurate to about 1e-3, the 10 bits of TF32; without it, to float32. torch.compile and torch.export see one
     operation, whatever T is; ONNX sees one step after the other.
