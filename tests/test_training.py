@@ -342,3 +342,26 @@ def test_interrupted_at_the_terminal(commands, tmp_path):
     _, err = run.communicate(timeout=60)
     assert run.returncode == 130
     assert err == f"amstel restore train: interrupted; --resume continues from {out / 'checkpoint.pt'}\n"
+
+
+@pytest.mark.parametrize("how", ["interrupted", "saved"])
+def test_weights_that_are_not_finite_never_replace_a_checkpoint(tmp_path, how):
+    """Within an epoch either, where Ctrl-C or `save_every` writes one."""
+    training.fit(Regression(), replace(PLAN, steps=4, out=tmp_path))
+    before = (tmp_path / training.CHECKPOINT).read_bytes()
+    task = Regression()
+    for group in task.optimizer.param_groups:
+        group["lr"] = float("inf")
+    task.prepare = lambda step: None
+    plan = replace(PLAN, steps=12, out=tmp_path, save_every=2 if how == "saved" else 0)
+    state = _load(tmp_path)
+    with pytest.raises(ValueError, match=r"training diverged.*checkpoint\.pt is of before"):
+        training.fit(
+            _stops(task, 5) if how == "interrupted" else task,
+            plan,
+            state={**state, "optimizer": task.optimizer.state_dict()},
+        )
+    assert (tmp_path / training.CHECKPOINT).read_bytes() == before
+    state["model"] = {name: value * float("nan") for name, value in state["model"].items()}
+    with pytest.raises(ValueError, match=r"the weights in x\.pt are not finite"):
+        training.check_finite("x.pt", state["model"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ class Plan:
         precision: of the forward pass, "float32", "bfloat16" or "float16" (autocast; float16 scales the loss).
         accumulate: in how many parts a process works through its share of a batch.
         average: decay of the exponential moving average of the weights, which then is the result; 0: none.
+        opened: called in the first process when the first checkpoint is about to be written, for what belongs beside it.
     """
 
     steps: int
@@ -93,6 +94,7 @@ class Plan:
     precision: str = "float32"
     accumulate: int = 1
     average: float = 0.0
+    opened: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

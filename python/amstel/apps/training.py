@@ -41,6 +41,27 @@ def begin(out: str | Path | None, resume: bool, force: bool) -> Path | None:
     return Path(out)
 
 
+def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """ValueError where the weights of a checkpoint are of a training that diverged."""
+    if not _finite(weights):
+        raise ValueError(
+            f"the weights in {path} are not finite: the training diverged before they were written"
+        )
+
+
+def in_epochs_of(state: dict[str, Any], batches: int) -> dict[str, Any]:
+    """A checkpoint to continue with so many batches an epoch: where that changed, with the data, after its last whole epoch."""
+    own = state.get("training", {})
+    if own.get("every", batches) == batches:
+        return state
+    kept = {name: value for name, value in own.items() if name not in ("random", "total")}
+    return {**state, "training": {**kept, "step": len(state["history"]) * batches}}
+
+
+def _finite(weights: Mapping[str, Tensor]) -> bool:
+    return all(bool(t.isfinite().all()) for t in weights.values())
+
+
 def fit(
     task: Task,
     plan: Plan,
@@ -117,6 +138,8 @@ class _Run:
         folder.mkdir(parents=True, exist_ok=True)
         if self.fresh:
             (folder / BEST).unlink(missing_ok=True)
+        if self.plan.opened is not None:
+            self.plan.opened()
         _files.write_text(folder / LOG, "".join(map(self._line, range(len(self.history)))))
         self.opened = True
 
@@ -193,12 +216,7 @@ class _Run:
             distributed.all_reduce(self.total)
         *sums, count = self.total.tolist()
         self.total.zero_()
-        if not all(bool(t.isfinite().all()) for t in self.task.model.parameters()):
-            kept = f"; {self.file} is of before" if self.file is not None and self.file.exists() else ""
-            raise ValueError(
-                f"training diverged: the weights are not finite after {self.step} steps; "
-                f"`learning_rate` must be smaller{kept}"
-            )
+        self._check()
         entry = dict(self.task.entry(self.step))
         entry |= {name: value / count for name, value in zip(self.task.metrics, sums, strict=True)}
         training = self.task.model.training
@@ -217,6 +235,15 @@ class _Run:
             with open(self.plan.out / LOG, "a") as log:
                 log.write(self._line(-1))
 
+    def _check(self) -> None:
+        if _finite(dict(self.task.model.named_parameters())):
+            return
+        kept = f"; {self.file} is of before" if self.file is not None and self.file.exists() else ""
+        raise ValueError(
+            f"training diverged: the weights are not finite after {self.step} steps; "
+            f"`learning_rate` must be smaller{kept}"
+        )
+
     def _line(self, number: int) -> str:
         return json.dumps({"epoch": number % len(self.history) + 1, **self.history[number]}) + "\n"
 
@@ -224,6 +251,7 @@ class _Run:
         """Write a checkpoint that torch.load(weights_only=True) reads; an incomplete one never replaces a complete one."""
         if self.plan.out is None:
             return
+        self._check()  # within an epoch too, or a Ctrl-C would put NaN in the place of good weights
         random: list[dict[str, Tensor]] = []
         if self.step % self.plan.every and name == CHECKPOINT:  # within an epoch
             random = self.ranks.merge([_get_random(self.ranks.device)])
@@ -233,7 +261,7 @@ class _Run:
             raw = self.task.model.state_dict()
             how = {k: getattr(self.plan, k) for k in ("precision", "accumulate", "average")}
             own: dict[str, Any] = {"step": self.step, "best": self.best, "random": random, "how": how}
-            own |= {"total": self.total.cpu(), "scaler": self.scaler.state_dict()}
+            own |= {"every": self.plan.every, "total": self.total.cpu(), "scaler": self.scaler.state_dict()}
             own["raw"] = raw if self.average else None
             state = {**self.task.header(self.step), self.task.key: self.average or raw}
             state |= {"optimizer": self.task.optimizer.state_dict(), "history": self.history, "training": own}

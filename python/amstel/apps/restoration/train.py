@@ -172,9 +172,11 @@ def read(path: str | Path) -> Checkpoint:
         settings = Settings(**{**saved, "task": OLD_TASKS.get(saved["task"], saved["task"])})
         model = network(settings)
         model.load_state_dict(state["model"])
-        return Checkpoint(model, settings, state["optimizer"], state["iteration"], state["history"], state)
+        found = Checkpoint(model, settings, state["optimizer"], state["iteration"], state["history"], state)
     except Exception as error:
         raise ValueError(f"{path} is not a checkpoint of `amstel restore train`") from error
+    training.check_finite(path, model.state_dict())
+    return found
 
 
 def weights(start: str | Path) -> dict[str, Tensor]:

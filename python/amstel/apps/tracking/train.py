@@ -105,9 +105,11 @@ def read(path: str | Path) -> Checkpoint:
         settings = Settings(**state["settings"])
         model = SINT(settings.backbone, settings.output_size)
         model.load_state_dict(state["model"])
-        return Checkpoint(model, settings, state["optimizer"], state["history"], state)
+        found = Checkpoint(model, settings, state["optimizer"], state["history"], state)
     except Exception as error:
         raise ValueError(f"{path} is not a checkpoint of `amstel track train`") from error
+    training.check_finite(path, model.state_dict())
+    return found
 
 
 def load(path: str | Path) -> SINT:
@@ -201,7 +203,7 @@ def train(
         plan: `precision`, `accumulate`, `average`: see `amstel.apps.task.Plan`.
 
     Raises:
-        ValueError: no pair; a checkpoint of something else; no initial weights for VGG-16.
+        ValueError: no pair; a checkpoint of something else, or of more epochs than requested; no initial weights for VGG-16.
         FileNotFoundError: nothing to resume from.
         FileExistsError: `out` holds a run that is neither to be resumed nor overwritten.
     """
@@ -210,13 +212,17 @@ def train(
         _check.fail("pairs", "at least one pair", "none")
     folder, state = training.begin(out, resume, force), None
     if resume:
-        model, saved, _, _, state = read(folder / CHECKPOINT)  # type: ignore[operator]
+        model, saved, _, done, state = read(folder / CHECKPOINT)  # type: ignore[operator]
+        if settings.epochs < len(done):
+            _check.fail("epochs", f"at least {len(done)}, which the run has done", settings.epochs)
         settings = replace(saved, epochs=settings.epochs)
     else:
         model = initial_model(settings, initial, pairs)
     group = ranks.current(device)
     model.to(group.device).train()
     task = _Task(model, settings, pairs, validation, group)
+    if state is not None:
+        state = training.in_epochs_of(state, task.batches)
     how = Plan(settings.epochs * task.batches, task.batches, folder, **plan)
     history = training.fit(task, how, group, state, progress)
     return Result(model.eval(), history)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from amstel import _check
 from amstel import nn as models
 from amstel.apps import ranks, training
 from amstel.apps.task import Plan, Task
@@ -111,6 +112,7 @@ def read(path: Path) -> tuple[models.ConvLSTMForecaster, ForecastSettings, dict[
         model.load_state_dict(state["network"])
     except Exception as error:
         raise ValueError(f"{path} is not a checkpoint of `amstel video forecast`") from error
+    training.check_finite(path, model.state_dict())
     return model, settings, state
 
 
@@ -150,6 +152,8 @@ def train(
         torch.manual_seed(settings.seed)
         if resume:
             model, kept, state = read(folder / training.CHECKPOINT)  # type: ignore[operator]
+            if settings.iterations < (done := state["training"]["step"]):
+                _check.fail("iterations", f"at least {done}, which the run has done", settings.iterations)
             settings = replace(kept, iterations=settings.iterations)
         else:
             model = forecaster(settings)

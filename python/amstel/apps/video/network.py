@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel import nn as models
+from amstel.apps.training import check_finite
 from amstel.apps.video.settings import Settings
 
 MODELS: dict[str, Any] = {
@@ -131,6 +132,7 @@ def read(path: str | Path) -> tuple[Network, dict[str, Any]]:
         network.load_state_dict(state["network"])
     except Exception as error:
         raise ValueError(f"{path} is not a checkpoint of `amstel video train`") from error
+    check_finite(path, network.state_dict())
     return network, state
 
 

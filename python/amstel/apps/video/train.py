@@ -188,10 +188,10 @@ def train(
             goes to `best.pt`.
         device: where to train.
         progress: called with the number of clips after every batch.
-        plan: `precision`, `accumulate`, `average`: see `amstel.apps.task.Plan`.
+        plan: `precision`, `accumulate`, `average`, `opened`: see `amstel.apps.task.Plan`.
 
     Raises:
-        ValueError: no clip, a label without a class, a checkpoint of other classes.
+        ValueError: no clip, a label without a class, a checkpoint of other classes, or of more epochs than requested.
         FileNotFoundError: nothing to resume from.
         FileExistsError: `out` holds a run that is neither to be resumed nor overwritten.
     """
@@ -206,6 +206,9 @@ def train(
             network, state = read(folder / CHECKPOINT)  # type: ignore[operator]
             if list(classes) != network.classes:
                 _check.fail("classes", f"those of the checkpoint, {network.classes}", list(classes))
+            done = len(state["history"])
+            if settings.epochs < done:
+                _check.fail("epochs", f"at least {done}, which the run has done", settings.epochs)
             settings = network.settings = replace(network.settings, epochs=settings.epochs)
         else:
             network = Network(settings, classes)
@@ -213,6 +216,8 @@ def train(
                 network.load_backbone(backbone_weights)
     network.to(group.device).train()
     task = _Task(network, clips, classes, validation, group)
+    if state is not None:
+        state = training.in_epochs_of(state, task.batches)
     how = Plan(settings.epochs * task.batches, task.batches, folder, **plan)
     history = training.fit(task, how, group, state, progress)
     return Training(network.eval(), history)
