@@ -67,7 +67,7 @@ def test_train_and_resume(capsys, root, tmp_path):
     assert "on 10 clips\nof these, 2 were held out in training: accuracy" in out
     found = json.loads(said.read_text())
     right = [found["answers"][name] == name.split("/")[0] for name in record["held_out"]]
-    assert found["held_out"] == {"accuracy": sum(right) / 2, "clips": 2}
+    assert found["held_out"] == {"accuracy": sum(right) / 2, "clips": 2, "missing": []}
     assert found["held_out"]["accuracy"] == record["held_out_accuracy"]
 
     assert (
@@ -258,3 +258,87 @@ def test_example(tmp_path):
     done = subprocess.run([sys.executable, str(short), str(file)], capture_output=True, text=True, check=True)
     assert "attention (6, 2, 8, 8)" in done.stdout and f"wrote {file}" in done.stdout
     assert len(video.read(file)) == 6
+
+
+def test_a_held_out_clip_that_is_gone_is_named(capsys, root, checkpoint, tmp_path):
+    """The accuracy of the others is still the one to report."""
+    held = json.loads((checkpoint.parent / "training.json").read_text())["held_out"]
+    data = tmp_path / "data"
+    shutil.copytree(root, data)
+    (data / f"{held[0]}.png").unlink()
+    said = _run(capsys, "evaluate", checkpoint, data, "--json", tmp_path / "found.json")[1]
+    assert "of these, 1 were held out" in said and f"1 of those held out not found here: {held[0]}" in said
+    found = json.loads((tmp_path / "found.json").read_text())["held_out"]
+    assert found["clips"] == 1 and found["missing"] == [held[0]]
+
+
+def test_a_training_that_fails_leaves_the_record_of_the_run_before(capsys, root, tmp_path):
+    """training.json says what the checkpoint held out: that of another run would call clips held out that it has seen."""
+    out = tmp_path / "run"
+    arguments = ["train", root, "--out", out, *SMALL]
+    assert _run(capsys, *arguments, "--epochs", 1)[0] == 0
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    failing = ["--epochs", 3, "--seed", 7, "--learning-rate", 1e30, "--force"]
+    status, _, err = _run(capsys, *arguments, *failing)
+    assert status == 2 and "training diverged" in err
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    (tmp_path / "own").mkdir()
+    own = tmp_path / "own" / "training.json"
+    own.write_text("mine")
+    command.is_refused(capsys, ["video", "train", root, "--out", own.parent, *SMALL], "training.json exists")
+    assert own.read_text() == "mine"
+
+
+def test_strips_in_a_folder_are_videos(capsys, root, checkpoint, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(root / "left", mixed)
+    video.write(mixed / "z.gif", video.read(next((root / "left").glob("*.png"))))
+    out = tmp_path / "found.json"
+    found = ["predict", checkpoint, mixed, "-o", tmp_path / "seen", "--json", out]
+    assert _run(capsys, *found)[0] == 0
+    seen = [Path(one["input"]).name for one in json.loads(out.read_text())["videos"]]
+    assert seen == [file.name for file in sorted(mixed.iterdir())]
+    message = "must hold frames, but"
+    command.is_refused(
+        capsys, ["track", root / "left", "--box", "5,5,8,8", "-o", tmp_path / "b.csv"], message
+    )
+    for k in range(2):  # a frame for itself is none
+        video.write(
+            tmp_path / "frames" / f"{k}.png" if (tmp_path / "frames").mkdir(exist_ok=True) is None else "",
+            torch.zeros(1, 32, 32, 3).byte(),
+        )
+    assert len(video.read(tmp_path / "frames")) == 2
+
+
+def test_resumed_with_more_clips(capsys, root, tmp_path):
+    """Epochs are counted, though they now have more steps; no fewer can be asked for than are done."""
+    data, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(root, data)
+    arguments = ["train", data, "--out", out]
+    assert _run(capsys, *arguments, *SMALL, "--epochs", 2, "--batch", 2)[0] == 0
+    for file in list(data.rglob("*.png")):
+        shutil.copy(file, file.with_name(f"more_{file.name}"))
+    status, said, _ = _run(capsys, *arguments, "--resume", "--epochs", 3)
+    assert status == 0 and "on 18 clips" in said and "3 epochs" in said
+    state = torch.load(out / "checkpoint.pt", weights_only=True)
+    assert len(state["history"]) == 3 and state["training"]["step"] == 3 * 9
+    command.is_refused(
+        capsys, ["video", *arguments, "--resume", "--epochs", "2"], "--epochs must be at least 3"
+    )
+
+
+def test_a_table_of_boxes_needs_attention(capsys, root, tmp_path):
+    out = tmp_path / "run"
+    assert _run(capsys, "train", root, "--out", out, *SMALL, "--epochs", 1, "--model", "convlstm")[0] == 0
+    clip = next(root.rglob("*.png"))
+    given = [
+        "video",
+        "predict",
+        out / "checkpoint.pt",
+        clip,
+        "-o",
+        tmp_path / "a.gif",
+        "--csv",
+        tmp_path / "a.csv",
+    ]
+    command.is_refused(capsys, given, "--csv needs a model with attention")

@@ -433,7 +433,7 @@ def test_every_model_trains_on_every_stream(clips, model, stream):
         torch.testing.assert_close(found.attention.sum((1, 2)), torch.ones(6))
 
 
-def test_the_loss_goes_down_and_the_classes_are_learnt():
+def test_the_loss_goes_down_and_the_classes_are_learned():
     clips = generate_moving_shapes(60, frames=6, size=32, classes=2, speed=(2.0, 3.0), noise=0.0)
     settings = _changed(
         model="convlstm", hidden=8, steps=6, epochs=12, batch=10, learning_rate=5e-3, shift=0, dropout=0.0

@@ -138,7 +138,7 @@ def train(
         split, lists = before.get("split"), before.get("lists") and Path(before["lists"])
         boxes = before.get("boxes") and Path(before["boxes"])
     else:
-        new([checkpoint, out / training.BEST], force)
+        new([checkpoint, out / training.BEST, record], force)
         vgg = {"backbone": "vgg16", "frame_size": 224, **given}
         extracted = features.is_folder(root)
         if extracted:
@@ -185,8 +185,6 @@ def train(
         state = train.backbone_weights(weights, settings.layer)
     with processes.group(common.device) as ranks:
         if ranks.first:
-            out.mkdir(parents=True, exist_ok=True)
-            _files.write_json(record, {**before, **kept})  # what is known of the epochs before stays
             skipped = report(wrong)
         with common.progress(settings.epochs * len(known) if ranks.first else 0, "clips") as update:
             result = train.train(
@@ -200,6 +198,8 @@ def train(
                 validation=samples.Subset(clips, test) if test else None,
                 device=ranks.device,
                 progress=update,
+                # With the first checkpoint, which it is of; what is known of the epochs before stays.
+                opened=lambda: _files.write_json(record, {**before, **kept}),
                 **plan,
             )
         found: dict[str, Any] = {
@@ -258,7 +258,10 @@ def predict(
     table: Annotated[
         Path | None,
         typer.Option(
-            "--csv", metavar="FILE", parser=values.writes(".csv"), help="write the boxes as a table"
+            "--csv",
+            metavar="FILE",
+            parser=values.writes(".csv"),
+            help="write the boxes as a table; frames count from 0",
         ),
     ] = None,
     force: Force = False,
@@ -270,8 +273,13 @@ def predict(
     from amstel.apps import ranks as processes
     from amstel.apps.video import network, predict
 
+    kind = network.read(checkpoint)[0].settings.model
+    if table is not None and kind not in names.ATTENTIVE:
+        raise ValueError(
+            f"--csv needs a model with attention, from which the boxes come; {checkpoint} holds {kind}"
+        )
     sources = predict.find(video)
-    targets = predict.targets(sources, output, network.read(checkpoint)[0].settings.model)
+    targets = predict.targets(sources, output, kind)
     for target in targets:
         values.ends_in(str(target), (".gif", ".mp4"))
         _files.distinct(target, checkpoint, *video, argument="output")

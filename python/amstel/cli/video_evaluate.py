@@ -228,19 +228,22 @@ def _say(classes: list[str], found: Any, common: Common) -> dict[str, Any]:
 
 
 def _say_held_out(path: Path, found: Any, common: Common) -> dict[str, Any]:
-    """The accuracy on the clips that the training held out, where these are not all: it has seen the others."""
+    """The accuracy on the clips that the training held out, where it has seen others of these."""
     try:
         held = set(read_record(path.parent / "training.json")["held_out"])
     except (OSError, ValueError):  # no record, or not one: the clips may be any
         return {}
-    if not held or not held < set(found.names):
+    there = held & set(found.names)
+    if not there or there == set(found.names):
         return {}
     right = found.probabilities.argmax(1) == found.labels
     accuracy = right[[name in held for name in found.names]].double().mean().item()
+    missing = sorted(held - there)
     common.say(
-        f"of these, {len(held)} were held out in training: accuracy {100 * accuracy:.1f} %, which is the one to report"
+        f"of these, {len(there)} were held out in training: accuracy {100 * accuracy:.1f} %, which is the one to report"
+        + (f"; {len(missing)} of those held out not found here: {', '.join(missing[:3])}" if missing else "")
     )
-    return {"held_out": {"accuracy": accuracy, "clips": len(held)}}
+    return {"held_out": {"accuracy": accuracy, "clips": len(there), "missing": missing}}
 
 
 def _draw(path: Path, found: Any, classes: list[str]) -> None:

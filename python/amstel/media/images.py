@@ -14,6 +14,7 @@ import torch
 from amstel import _files
 from amstel._check import describe
 from amstel._optional import need
+from amstel.media.formats import visible
 
 #: A stereo or burst JPEG (MPO) has several pictures too, of which the first is the one to see.
 _ANIMATED = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")
@@ -196,6 +197,21 @@ def _levels(data: np.ndarray) -> np.ndarray:
         rgba = np.concatenate([np.broadcast_to(data[..., :-1], (*data.shape[:2], 3)), data[..., -1:]], -1)
         return on_black(rgba)
     return np.ascontiguousarray(data)
+
+
+def is_strip(path: Path) -> bool:
+    """Whether `amstel.media.writing` marked a PNG as a strip of several frames."""
+    try:
+        mark = Animation(path).mark if path.suffix.lower() == ".png" else None
+        return mark is not None and mark != "strip of 1 frames"
+    except (OSError, ValueError):  # whoever reads it says what is wrong
+        return False
+
+
+def strips(folder: Path) -> list[Path]:
+    """Such PNGs in a folder; none where the first PNG is not one."""
+    found = visible(folder, (".png",))
+    return [path for path in found if is_strip(path)] if found and is_strip(found[0]) else []
 
 
 class Animation:

@@ -17,7 +17,7 @@ from amstel._check import describe
 from amstel.media import _arguments
 from amstel.media.decode import Video
 from amstel.media.formats import ANIMATIONS, IMAGES, visible
-from amstel.media.images import Animation, image_array
+from amstel.media.images import Animation, image_array, is_strip
 
 #: A picture with no more rows, and at least twice as many columns, is a strip to `read`; a photograph is larger.
 STRIP_HEIGHT = 128
@@ -74,6 +74,10 @@ class Frames:
             self._source = visible(path, IMAGES)
             if not self._source:
                 raise ValueError(f"{path} must hold at least one image, got none")
+            if is_strip(self._source[0]):
+                raise ValueError(
+                    f"{path} must hold frames, but {self._source[0].name} is a strip of frames, a video by itself"
+                )
             self.count = len(self._source)
         elif path.suffix.lower() in (*IMAGES, *ANIMATIONS):
             self._animation = Animation(path)

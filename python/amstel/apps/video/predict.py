@@ -94,15 +94,16 @@ def _predict(
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """The videos, including those inside folders of videos; a folder of frames is itself a video.
+    """The videos, including those and the marked strips inside folders; a folder of frames is itself a video.
 
     ValueError for a folder with neither videos nor frames.
     """
-    from amstel.media.formats import IMAGES, VIDEOS, visible
+    from amstel.media.formats import IMAGES, VIDEOS, natural, visible
+    from amstel.media.images import strips
 
     found: list[Path] = []
     for path in paths:
-        inside = visible(path, VIDEOS) if path.is_dir() else []
+        inside = sorted(visible(path, VIDEOS) + strips(path), key=natural) if path.is_dir() else []
         if path.is_dir() and not inside and not visible(path, IMAGES):
             raise ValueError(f"{path} must hold videos or frames, at least one frame, got none")
         found += inside or [path]

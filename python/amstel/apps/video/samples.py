@@ -32,7 +32,7 @@ class _Video:
     frames: Tensor  # uint8 [n, 3, S, S]
     motion: Tensor | None  # [n, 2, S, S], in units of a sixteenth of S
     features: bool = False  # both are what the backbones made of them, [n, C, h, w] or [n, C]
-    boxes: Tensor | None = None  # true ones [n, A, 4] in pixels of these frames, where they are to be learnt
+    boxes: Tensor | None = None  # true ones [n, A, 4] in pixels of these frames, where they are to be learned
 
 
 @dataclass(repr=False, eq=False)

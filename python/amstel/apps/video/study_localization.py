@@ -69,7 +69,7 @@ def _rolled(box: Tensor, dx: int, dy: int, side: int) -> Tensor:
 
 def localization(root: Path | None = None, say: Say = print) -> dict[str, Any]:
     """Boxes from attention, which has never seen a box, against boxes of the true size in the middle of the frame; and
-    those of ConvALSTM, called "_boxes", whose attention has learnt from true boxes.
+    those of ConvALSTM, called "_boxes", whose attention has learned from true boxes.
 
     On generated clips: ConvALSTM and VideoLSTM, trained to name the direction. On the clip of UCF101: ConvALSTM on
     the flow stream, trained on generated clips through a moving camera, reads the TV-L1 flow that comes with the clip; it has
