@@ -130,3 +130,14 @@ def test_no_such_family(capsys):
     command.is_refused(
         capsys, ["demo", "chess"], "should be one of graphs, video, track, restore, got 'chess'"
     )
+
+
+def test_a_page_of_ones_own_is_kept(capsys, tmp_path):
+    own = tmp_path / "index.html"
+    own.write_text("<title>mine</title>")
+    command.is_refused(
+        capsys, ["demo", "graphs", "-o", tmp_path], "is another page: -o DIR names another folder"
+    )
+    assert own.read_text() == "<title>mine</title>" and list(tmp_path.iterdir()) == [own]
+    own.write_text("<head>\n<title>amstel demo</title>")
+    assert demo_page.is_one(own)

@@ -246,7 +246,7 @@ def test_seeds_do_not_depend_on_each_other(small, tmp_path, one_thread):
         links.train(small, "gae", [0], settings, out=tmp_path / "parts")
     parts = links.train(small, "gae", [0, 1, 2], settings, out=tmp_path / "parts", resume=True)
     assert parts.scores == whole.scores and parts.losses == whole.losses
-    with pytest.raises(ValueError, match="`settings` must be that of the checkpoint"):
+    with pytest.raises(ValueError, match="`hidden` must be that of the checkpoint, 8, got 32"):
         links.train(small, "gae", [0], LinkSettings(epochs=3), out=tmp_path / "parts", resume=True)
     read = tasks.read(tmp_path / "whole" / "checkpoint.pt")
     found = links.evaluate(read, small)

@@ -431,6 +431,7 @@ def test_frames_after_the_last_true_box_are_not_scored(capsys, root, tmp_path, k
             root / "One",
             "--end-frame",
             3,
+            "--force",
             "-o",
             tmp_path / "b.csv",
             "--json",
@@ -569,3 +570,12 @@ def test_example(tmp_path):
     )
     assert f"wrote {file}" in done.stdout and float(re.search(r"mean IoU (\d\.\d+)", done.stdout)[1]) > 0.6
     assert len(video.read(file)) > 5
+
+
+def test_an_earlier_result_is_kept_unless_forced(capsys, root, tmp_path):
+    out = tmp_path / "b.csv"
+    out.write_text("my own")
+    given = [root / "One", "-o", out]
+    command.is_refused(capsys, ["track", *given], "b.csv exists; --force overwrites it")
+    assert out.read_text() == "my own"
+    assert _run(capsys, *given, "--force")[0] == 0 and out.read_text().startswith("frame")

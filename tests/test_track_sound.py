@@ -83,7 +83,9 @@ def test_no_sound_unless_asked_for_and_a_word_where_there_is_none(capsys, tmp_pa
         (_write(tmp_path / "clip.mp4", "aac"),),
         (_write(tmp_path / "silent.mp4"), "--audio"),
     ):
-        status, _, err = command.run(capsys, "track", clip, *BOX, "--end-frame", 1, "-o", found, *option)
+        status, _, err = command.run(
+            capsys, "track", clip, *BOX, "--end-frame", 1, "-o", found, "--force", *option
+        )
         assert status == 0
         assert err.count("\n") == len(option) and ("--audio: " in err and "has no sound" in err) == bool(
             option

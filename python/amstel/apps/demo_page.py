@@ -58,6 +58,15 @@ summary { cursor: pointer; color: var(--dim); font-size: .9rem; }
 """
 
 
+_TITLE = "<title>amstel demo</title>"
+
+
+def is_one(path: Path) -> bool:
+    """Whether a file is such a page, which another demo may replace."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return _TITLE in file.read(1000)
+
+
 def write(path: Path, shows: Mapping[str, Show], seconds: float) -> Path:
     """Write the page for the families in `shows`, which took this many seconds in total."""
     threads = torch.get_num_threads()
@@ -76,7 +85,7 @@ def write(path: Path, shows: Mapping[str, Show], seconds: float) -> Path:
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>amstel demo</title>
+{_TITLE}
 <style>{_STYLE}</style>
 </head>
 <body>

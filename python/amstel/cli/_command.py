@@ -229,7 +229,7 @@ _COMMON = [
             help="write the results as JSON; - prints it",
         ),
     ),
-    ("quiet", bool, False, typer.Option("--quiet", help="print errors only")),
+    ("quiet", bool, False, typer.Option("--quiet", help="print errors and warnings only")),
 ]
 
 

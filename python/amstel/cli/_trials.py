@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amstel.cli import _values as values
+from amstel.cli._family import new
 
 if TYPE_CHECKING:
     from amstel.apps.graphs.trials import Trials
@@ -73,12 +74,15 @@ def train(
     return 0
 
 
-def predict(result: Trials, output: Path | None, root: Path | None, count: int, common: Common) -> int:
+def predict(
+    result: Trials, output: Path | None, root: Path | None, count: int, force: bool, common: Common
+) -> int:
     """The links or the classes that the best network finds."""
     application = _application(result.task)
     data: Any = application.load_data(result.dataset, root)
     what = "links" if result.task == "link" else "classes"
     target = output or values.file_to_write(f"{result.dataset.replace(' ', '-')}_{what}.csv")
+    new([target], force)
     if result.task == "link":
         pairs, probabilities = application.predict(result, data, count, common.device)
         application.write(target, pairs, probabilities)

@@ -41,10 +41,14 @@ def add(app: typer.Typer) -> None:
     ) -> int:
         """Run all four families and show the results on one page.
 
-        It takes less than a minute, on one thread unless --threads says otherwise. All data ships with amstel.
+        It takes less than a minute. Here --threads is 1 by default, as a second one would cost time. All data ships with
+        amstel.
         """
-        from amstel.apps import demo
+        from amstel.apps import demo, demo_page
 
+        page = output / demo.PAGE
+        if page.exists() and not demo_page.is_one(page):
+            raise FileExistsError(f"{page} exists and is another page: -o DIR names another folder")
         wanted = [name for key, name in FAMILIES.items() if not family or key in family]
         seed, threads = common.seed or 0, common.threads or 1
         found = demo.run(output, common.say, common.device, seed, wanted, common.progress, threads)

@@ -202,6 +202,7 @@ def _train(
     if resume and out is None:
         raise ValueError("--resume needs --out, the folder of the checkpoint")
     _apart(common.json, [plot, out and out / train.CHECKPOINT])
+    new([plot], force or resume)
     first = common.seed or 0
     if task != "node":
         if out is not None and not resume:
@@ -287,6 +288,7 @@ def predict(
             "--count", metavar="N", parser=values.positive, help="task link: number of links [default: 1000]"
         ),
     ] = None,
+    force: Force = False,
     *,
     common: Common,
 ) -> int:
@@ -305,9 +307,10 @@ def predict(
     if count is not None and getattr(study, "task", "node") != "link":
         raise ValueError(f"--count is of --task link, got {checkpoint} of another task")
     if isinstance(study, Trials):
-        return trials.predict(study, output, root, count or 1000, common)
+        return trials.predict(study, output, root, count or 1000, force, common)
     data = predict.load_data(study.dataset, root)
     target = output or values.file_to_write(f"{study.dataset.replace(' ', '-')}_classes.csv")
+    new([target], force)
     probabilities = predict.predict(study, data, common.device)
     predict.write(target, probabilities)
     common.say(f"{data.num_nodes} nodes of {study.dataset}, {data.num_classes} classes\nwrote {target}")

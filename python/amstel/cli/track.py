@@ -53,7 +53,7 @@ def predict(
             "--output",
             metavar="PATH",
             parser=_output,
-            help=".mp4, .gif, .txt or .csv with a line per frame, COCO's .json, or a folder/ [default: VIDEO_sint.mp4]",
+            help=".mp4, .gif, .txt or .csv with a line per frame, from 1, COCO's .json, or a folder/ [default: VIDEO_sint.mp4]",
         ),
     ] = None,
     target: Annotated[
@@ -82,6 +82,7 @@ def predict(
         typer.Option("--every", metavar="N", parser=values.positive, help="use every Nth frame [default: 1]"),
     ] = 1,
     audio: Annotated[bool, typer.Option("--audio", help="keep the sound of these frames, in .mp4")] = False,
+    force: Force = False,
     plus: Plus = False,
     redetect: Redetect = None,
     preset: Preset = None,
@@ -98,6 +99,7 @@ def predict(
     sources = predict.sources(video, box, output, frames, target, audio)
     for source in sources:
         values.file_to_write(str(source.target), predict.WRITTEN)
+    new([source.target for source in sources], force)
     with processes.group(common.device) as ranks:
         tracker = predict.tracker(weights, ranks.device, plus, redetect, preset)
         alone = len(sources) == 1

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from amstel import _check
+
+
+def check_same(saved: Any, wanted: Any, names: Iterable[str]) -> None:
+    """ValueError for the first of these attributes, or of the fields of one, that is not that of the checkpoint."""
+    for name in names:
+        was, now = getattr(saved, name), getattr(wanted, name)
+        if is_dataclass(was) and type(was) is type(now):
+            check_same(was, now, [field.name for field in fields(was)])
+        elif was != now:
+            _check.fail(name, f"that of the checkpoint, {was!r}", now)
 
 
 def loaded(path: str | Path, makers: Mapping[str, Callable[[dict[str, Any]], Any]]) -> Any:

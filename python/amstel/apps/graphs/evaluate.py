@@ -12,8 +12,6 @@ from amstel.apps.graphs.predict import predict
 from amstel.apps.graphs.train import Study
 from amstel.data.nodes import NodeData
 
-PLOTS = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
-
 
 def evaluate(study: Study, data: NodeData, device: str | torch.device = "cpu") -> dict[str, Any]:
     """The accuracy of the best weights on training, validation and test nodes, next to the results of the study."""

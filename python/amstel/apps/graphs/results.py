@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _files
-from amstel.apps.graphs.checkpoints import loaded
+from amstel.apps.graphs.checkpoints import check_same, loaded
 from amstel.apps.graphs.settings import MODELS, OLD_MODELS, Settings
 
 FORMAT = "amstel gcn 1"
@@ -127,9 +127,7 @@ def _whole(found: Study) -> None:
 
 def resumed(wanted: Study, saved: Study) -> Study:
     """The saved results, with the requested seeds, which must begin with those that are done."""
-    for name in ("dataset", "model", "settings"):
-        if getattr(saved, name) != getattr(wanted, name):
-            _check.fail(name, f"that of the checkpoint, {getattr(saved, name)}", getattr(wanted, name))
+    check_same(saved, wanted, ("dataset", "model", "settings"))
     done = saved.seeds[: len(saved.accuracy)]
     if wanted.seeds[: len(done)] != done:
         _check.fail("seeds", f"those of the checkpoint first, {done}", wanted.seeds)

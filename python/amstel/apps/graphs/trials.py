@@ -16,7 +16,7 @@ from torch import Tensor
 
 from amstel import _check, _files
 from amstel.apps import ranks, training
-from amstel.apps.graphs.checkpoints import loaded
+from amstel.apps.graphs.checkpoints import check_same, loaded
 from amstel.apps.graphs.settings import GRAPH_MODELS, LINK_MODELS, MOST_SEEDS, GraphSettings, LinkSettings
 from amstel.apps.training import CHECKPOINT
 
@@ -247,9 +247,7 @@ def read(path: str | Path) -> Trials:
 
 def resumed(wanted: Trials, saved: Trials) -> Trials:
     """The saved results, with the requested seeds, which must begin with those that are done."""
-    for name in ("task", "dataset", "model", "settings", "facts"):
-        if getattr(saved, name) != getattr(wanted, name):
-            _check.fail(name, f"that of the checkpoint, {getattr(saved, name)}", getattr(wanted, name))
+    check_same(saved, wanted, ("task", "dataset", "model", "settings", "facts"))
     done = saved.seeds[: len(saved.losses)]
     if wanted.seeds[: len(done)] != done:
         _check.fail("seeds", f"those of the checkpoint first, {done}", wanted.seeds)

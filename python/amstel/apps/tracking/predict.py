@@ -124,6 +124,8 @@ def sources(
         if audio and target.suffix.lower() != ".mp4":
             raise ValueError(f"--audio is for an output that has sound, .mp4, got {target}")
         made.append(dataclasses.replace(_source(path, boxes, target, range, number), audio=audio))
+    for source in made:
+        _check_target(source)
     targets = [source.target for source in made]
     if len(set(targets)) < len(targets):
         twice = next(t for t in targets if targets.count(t) > 1)
@@ -170,6 +172,12 @@ def print_warning(text: str) -> None:
     print(f"amstel: warning: {' '.join(text.split())}", file=sys.stderr)
 
 
+def _check_target(source: Source) -> None:
+    # The true boxes lie beside the folder of frames, which may be all that was given.
+    if source.target.name.startswith("groundtruth") and source.target.exists():
+        raise ValueError(f"`output` must not be a file of true boxes, got {source.target}")
+
+
 @dataclass
 class _Track:
     """What is known about one target so far, one line per processed frame."""
@@ -201,9 +209,7 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
     camera = source.frames if isinstance(source.frames, Camera) else None
     if camera is None:
         _files.distinct(source.target, source.path, argument="output")
-    # The true boxes lie beside the folder of frames, which may be all that was given.
-    if source.target.name.startswith("groundtruth") and source.target.exists():
-        raise ValueError(f"`output` must not be a file of true boxes, got {source.target}")
+    _check_target(source)
     frames, kind = Frames(source.frames), source.target.suffix.lower()
     targets, tracks = MultiTracker.of(tracker), [_Track() for _ in source.boxes]
     numbers: list[int] = []
