@@ -123,7 +123,8 @@ def test_alpha_palettes_and_bits(tmp_path):
     Image.fromarray(GRAY8).convert("1").save(tmp_path / "b.tif")
     assert set(np.unique(files.read(tmp_path / "b.tif").pixels)) == {0, 1}
     Image.fromarray(RGB8).convert("CMYK").save(tmp_path / "c.tif", icc_profile=PROFILE)
-    cmyk = files.read(tmp_path / "c.tif")
+    with pytest.warns(UserWarning, match="its CMYK is made RGB without its profile"):
+        cmyk = files.read(tmp_path / "c.tif")
     assert cmyk.pixels.shape == (6, 9, 3) and "icc_profile" not in cmyk.about
 
 
@@ -255,3 +256,45 @@ def test_image_folder_reads_alike(tmp_path):
     np.testing.assert_array_equal(
         gray[1], np.asarray(Image.fromarray(np.ascontiguousarray(upright(RGB8, 6))).convert("L"))
     )
+
+
+def _chunks(path):
+    """Names and contents in a PNG."""
+    data, at, found = path.read_bytes(), 8, []
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        found.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + size]))
+        at += size + 12
+    return found
+
+
+@pytest.mark.parametrize("bits, channels", [(8, 1), (8, 3), (16, 1), (16, 3)])
+def test_how_a_png_means_its_colors_is_kept(tmp_path, bits, channels):
+    """Without gAMA or cICP the same numbers look different; texts are kept, but for EXIF as text, which turns the picture."""
+    said = [(b"cHRM", b"\1" * 32), (b"gAMA", (10**5).to_bytes(4, "big")), (b"cICP", bytes([9, 16, 0, 1]))]
+    said += [(b"tEXt", b"Author\0me"), (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x/>")]
+    other = (b"tEXt", b"Raw profile type exif\0x")
+    pixels = RNG.integers(0, 2**bits, (6, 9, 3)[: 3 if channels == 3 else 2]).astype(np.float32) / (
+        2**bits - 1
+    )
+    written = tmp_path / "a.png"
+    files.write(written, Picture(pixels, None, bits, {"png": [*said, other]}))
+    found = files.read(written)
+    assert found.about["png"] == said
+    np.testing.assert_array_equal(found.pixels, pixels.astype(np.float32))
+    files.write(tmp_path / "b.png", found)
+    assert [chunk for chunk in _chunks(tmp_path / "b.png") if chunk in said] == said
+    with pytest.warns(
+        UserWarning, match="b.tif looks different: only PNG can say .* cHRM and gAMA and cICP said"
+    ):
+        files.write(tmp_path / "b.tif", found)
+
+
+def test_where_and_when_a_tiff_was_taken_is_kept_without_texts(tmp_path):
+    taken = Image.Exif()
+    taken.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
+    taken.get_ifd(0x8825)[1] = "N"
+    Image.fromarray(RGB8).save(tmp_path / "a.tif", exif=taken.tobytes())
+    again = Image.Exif()
+    again.load(files.read(tmp_path / "a.tif").about["exif"])
+    assert again.get_ifd(0x8769)[0x9003].startswith("2020") and again.get_ifd(0x8825)[1] == "N"

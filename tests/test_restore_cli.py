@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -568,7 +569,7 @@ def test_a_training_that_diverges_keeps_the_last_checkpoint(capsys, root, tmp_pa
     torch.save(state, checkpoint)
     out = tmp_path / "out.png"
     status, _, err = _run(capsys, root / "gray" / "0.png", "--weights", checkpoint, "--sigma", 20, "-o", out)
-    assert status == 2 and "--weights must have weights that give finite images" in err and not out.exists()
+    assert status == 2 and "the weights in" in err and "are not finite" in err and not out.exists()
 
 
 def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, monkeypatch):
@@ -683,3 +684,15 @@ def test_bundled_weights_by_name(tmp_path, capsys, root):
     image, out = next(iter(sorted((root / "gray").iterdir()))), tmp_path / "out.png"
     assert cli.main(["restore", str(image), "--sigma", "15", "--weights", "3task", "-o", str(out)]) == 0
     assert out.is_file() and f"wrote {out}" in capsys.readouterr().out
+
+
+def test_two_clean_images_of_one_name_are_refused(capsys, root, weights, tmp_path):
+    """One of them was compared with, whichever came last."""
+    from PIL import Image
+
+    noisy, clean = tmp_path / "noisy", tmp_path / "clean"
+    shutil.copytree(root / "gray", noisy)
+    shutil.copytree(root / "gray", clean)
+    Image.open(clean / "0.png").rotate(90, expand=True).save(clean / "0.tif")
+    arguments = ["restore", "evaluate", "--data", noisy, "--clean", clean, "--sigma", 20]
+    command.is_refused(capsys, arguments, "must hold one image for")

@@ -375,3 +375,13 @@ def test_one_coil_and_points_without_sensitivity():
     x = reconstructed(y, mask, maps)
     assert x.isfinite().all() and not x[..., :6].any()
     assert not reconstructed(0 * y, mask, maps).any()
+
+
+def test_what_a_task_does_not_use_is_refused():
+    image = np.full((8, 8), 0.5, np.float32)
+    for options, name in (({"scale": 3}, "scale"), ({"sensitivities": "espirit"}, "sensitivities")):
+        with pytest.raises(ValueError, match=f"`{name}` must be None for the task denoise"):
+            amstel.restore(image, **options)
+    with pytest.raises(ValueError, match="`name` must be one of gray, gray_conv, color, 3task"):
+        amstel.nn.RIM.pretrained("rim_gray")
+    assert amstel.restore(image, model="3task", sigma=0.1).shape == (8, 8)

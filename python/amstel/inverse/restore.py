@@ -23,11 +23,9 @@ from amstel.inverse.noise import blend
 from amstel.inverse.reconstruct import mri_physics as mri_physics
 from amstel.inverse.reconstruct import reconstruct
 from amstel.inverse.tiles import LEAST, TILE, at, in_strips, tiled
-from amstel.nn.rim import RIM
+from amstel.nn.rim import PRETRAINED, RIM
 
 TASKS = ("denoise", "inpaint", "deblur", "sr", "mri")
-#: Names of `RIM.pretrained`.
-SHIPPED = ("gray", "gray_conv", "color", "sr", "mri", "complex")
 #: What networks of one task can do; a denoiser of gray images does for the parts of complex ones.
 _DENOISERS = ("gray", "color", "3task")
 _FOR = {
@@ -50,7 +48,7 @@ def restore(
     image: Any,
     task: str = "denoise",
     sigma: float | Tensor | str | None = "auto",
-    scale: int = 2,
+    scale: int | None = None,
     *,
     mask: Any = None,
     kernel: Any = None,
@@ -104,7 +102,7 @@ def restore(
             deblurring, estimated, but at least 1 / 255; for inpainting, 1 / 255. Weights work for the noise levels
             they were trained with, as their cards say: above those there is a warning, below them the result is
             blended with the image. Not used for "sr" and "mri".
-        scale: for "sr". The network was trained for 2, 3 and 4; any other integer up to 16 also runs.
+        scale: for "sr", default 2. The network was trained for 2, 3 and 4; any other integer up to 16 also runs.
         mask: "inpaint": 1 where a pixel is known, and 0 where it is not (its value is ignored). [H, W], or the shape
             of a tensor `image` with its channels or 1; for an array [H, W, 3] also [H, W, 1] or [H, W, 3]. "mri": 1
             where k-space is sampled, a column [W] (also as [1, W, 1], as fastMRI has it), [H, W] or [N, 1, H, W].
@@ -153,7 +151,11 @@ def restore(
     """
     if task not in TASKS:
         _check.fail("task", f"one of {', '.join(TASKS)}", task)
-    scale, tile = _check.integer("scale", scale, 2), _check.integer("tile", tile, LEAST)
+    for name, value, own in (("scale", scale, "sr"), ("sensitivities", sensitivities, "mri")):
+        if value is not None and task != own:
+            _check.fail(name, f"None for the task {task}", value)
+    scale = _check.integer("scale", 2 if scale is None else scale, 2)
+    tile = _check.integer("tile", tile, LEAST)
     steps = steps if steps is None else _check.integer("steps", steps, 1)
     if scale > LARGEST_SCALE:
         _check.fail("scale", f"at most {LARGEST_SCALE}", scale)
@@ -170,8 +172,8 @@ def restore(
     if model is None:
         model = {"sr": "sr", "mri": "complex"}.get(task, "color" if y.shape[1] == 3 else "gray")
     if isinstance(model, str):
-        if model not in SHIPPED:
-            _check.fail("model", f"a RIM, or one of {', '.join(SHIPPED)}", model)
+        if model not in PRETRAINED:
+            _check.fail("model", f"a RIM, or one of {', '.join(PRETRAINED)}", model)
         model = pretrained(model, y.device)
     elif not hasattr(model, "channels"):
         _check.fail_type("model", "a RIM or the name of weights that ship", model)

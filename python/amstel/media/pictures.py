@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from amstel._optional import need
+from amstel.media import png_chunks
 
 #: Tag of the orientation in EXIF and TIFF.
 ORIENTATION = 0x0112
@@ -27,8 +29,9 @@ class Picture:
         pixels: float32 [H, W] or [H, W, 3] (RGB), in [0, 1].
         alpha: float32 [H, W] in [0, 1], or None.
         bits: 8 or 16.
-        about: what the file says of itself, and what is written again: "icc_profile" (bytes), "dpi" (two numbers) and
-            "exif" (bytes, the orientation taken out, as the pixels are upright).
+        about: what the file says of itself, and what is written again: "icc_profile" (bytes), "dpi" (two numbers),
+            "exif" (bytes, the orientation taken out, as the pixels are upright) and "png" (the chunks for color, such as
+            gAMA, and for text).
     """
 
     pixels: np.ndarray
@@ -107,6 +110,8 @@ def by_pillow(path: Path, tiff: bool) -> tuple[np.ndarray, int, dict[str, Any]]:
         # First, as reading the EXIF of some formats reads the pixels, which empties this.
         raw = str(image.tile[0][3]) if image.tile else ""
         about, orientation = _about(image), int(image.getexif().get(ORIENTATION, 1))
+        if image.format == "PNG" and (chunks := png_chunks.read(path)):
+            about["png"] = chunks
         if tiff:
             orientation = 1  # Pillow turns these by itself
         if image.format == "PPM" and image.mode == "RGB" and image.tile[0][0].startswith("ppm"):
@@ -117,7 +122,10 @@ def by_pillow(path: Path, tiff: bool) -> tuple[np.ndarray, int, dict[str, Any]]:
         if ";16" in raw and image.mode in ("L", "LA", "RGB", "RGBA"):
             return _opencv(path, gray=raw.startswith("L")), orientation, about
         if not image.mode.startswith(("1", "L", "P", "RGB", "I")) or image.mode == "LAB":
-            about.pop("icc_profile", None)  # of CMYK, Lab, ..., which the pixels no longer are
+            # Of CMYK, Lab, ..., which the pixels no longer are.
+            if about.pop("icc_profile", None):
+                said = f"{path}: colors are near ones: its {image.mode} is made RGB without its profile"
+                warnings.warn(said, stacklevel=2)
         data = np.asarray(image.convert(_mode(image)))
         if ";12" in raw:
             data = _scaled(data, 4095)
@@ -328,6 +336,6 @@ def _exif_of_tiff(path: Path) -> dict[str, Any]:
             for tag in (0x8769, 0x8825):  # what the camera did, and where
                 if found.get_ifd(tag):
                     exif.get_ifd(tag).update(found.get_ifd(tag))
-            return {"exif": exif.tobytes()} if len(exif) else {}
+            return {"exif": exif.tobytes()} if len(exif) or any(map(exif.get_ifd, (0x8769, 0x8825))) else {}
     except Exception:  # what cannot be read is not worth a picture
         return {}

@@ -198,15 +198,18 @@ def pairs(
         "psnr", "psnr_8bit" and "ssim", each with its standard error.
 
     Raises:
-        ValueError: an image without a partner.
+        ValueError: an image without a partner, or with several.
     """
-    paths, partners = files.find(noisy), {path.stem: path for path in files.find(clean)}
+    paths, there = files.find(noisy), files.find(clean)
+    partners = {path.stem: path for path in there}
     progress = progress or (lambda n: None)
     if not Path(noisy).is_dir() and not Path(clean).is_dir():
         partners = {paths[0].stem: next(iter(partners.values()))}
     for path in paths:
         if path.stem not in partners:
             raise ValueError(f"{clean} must hold an image for each of {noisy}, got none for {path.stem}")
+        if len(same := [other.name for other in there if other.stem == path.stem]) > 1:
+            raise ValueError(f"{clean} must hold one image for {path}, got {' and '.join(same)}")
 
     def work(path: Path) -> tuple[np.ndarray, float]:
         """[(noisy, restored), (psnr, psnr_8bit, ssim)], sigma"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from amstel import _files
 from amstel._check import fail
 from amstel.data.images import SUFFIXES
+from amstel.media import png_chunks
 from amstel.media.pictures import TEXTS, Picture, pixel_count, read
 
 __all__ = ["WRITTEN", "Picture", "check_writable", "find", "module", "pixels", "quantize", "read", "write"]
@@ -84,20 +86,30 @@ def write(path: str | os.PathLike, picture: Picture) -> None:
         values = np.concatenate([values.reshape(*picture.alpha.shape, -1), picture.alpha[..., None]], 2)
     data = quantize(values, picture.bits)
     suffix, about = path.suffix.lower(), dict(picture.about)
+    chunks = about.pop("png", [])
+    if suffix != ".png" and "icc_profile" not in about and (lost := png_chunks.unusual(chunks)):
+        said = " and ".join(lost)
+        warnings.warn(f"{path} looks different: only PNG can say of colors what {said} said", stacklevel=2)
     if suffix == ".bmp":
         about = {key: value for key, value in about.items() if key == "dpi"}
     with _files.replacing(path) as temporary:
         if picture.bits == 16 and data.ndim == 3:
-            (_deep_png if suffix == ".png" else _deep_tiff)(temporary, data, about)
+            _deep_png(temporary, data, about, chunks) if suffix == ".png" else _deep_tiff(
+                temporary, data, about
+            )
             return
         if suffix in (".jpg", ".jpeg"):
             about["quality"] = 95
         elif suffix == ".webp":
             about |= {"lossless": True, "exact": True}  # colors where alpha is 0, too
+        elif suffix == ".png":
+            about["pnginfo"] = info = module("PIL.PngImagePlugin").PngInfo()
+            for name, content in chunks:
+                info.add(name, content)
         module("PIL.Image").fromarray(data).save(temporary, **about)
 
 
-def _deep_png(path: Path, data: np.ndarray, about: dict[str, Any]) -> None:
+def _deep_png(path: Path, data: np.ndarray, about: dict[str, Any], chunks: png_chunks.Chunks) -> None:
     """Color, or gray with alpha, with 16 bits: written by hand, because Pillow cannot."""
     kind = {2: 4, 3: 2, 4: 6}[data.shape[2]]
 
@@ -108,6 +120,7 @@ def _deep_png(path: Path, data: np.ndarray, about: dict[str, Any]) -> None:
 
     height, width = data.shape[:2]
     parts = [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))]
+    parts += [chunk(*given) for given in chunks]
     if "icc_profile" in about:
         parts.append(chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(about["icc_profile"])))
     if "dpi" in about:

@@ -1,0 +1,41 @@
+"""What a PNG says of its colors and of itself, as chunks that are written again as they are."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+Chunks = list[tuple[bytes, bytes]]
+
+#: How the numbers are meant, apart from an ICC profile.
+COLORS = (b"cHRM", b"gAMA", b"sRGB", b"cICP")
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+#: 1 / 2.2, which says what every viewer takes for granted.
+_USUAL_GAMMA = struct.pack(">I", 45455)
+
+
+def read(path: Path) -> Chunks:
+    """The chunks for color and text in a PNG, by name and content, up to the pixels and after them."""
+    found: Chunks = []
+    profiled = False
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            size, name = struct.unpack(">I4s", head)
+            # Text that ImageMagick makes of EXIF would turn upright pixels once more.
+            profiled |= name == b"iCCP"
+            if name in (*COLORS, *_TEXTS):
+                content = file.read(size)
+                if not content.startswith(b"Raw profile type"):
+                    found.append((name, content))
+                size = 0
+            file.seek(size + 4, 1)
+    return [chunk for chunk in found if chunk[0] != b"sRGB" or not profiled]
+
+
+def unusual(chunks: Chunks) -> list[str]:
+    """Names of those without which the colors look different: they are not of sRGB, which is taken for granted."""
+    named = dict(chunks)
+    if b"cICP" not in named and (b"sRGB" in named or named.get(b"gAMA", _USUAL_GAMMA) == _USUAL_GAMMA):
+        return []
+    return [name.decode() for name in COLORS if name in named]
