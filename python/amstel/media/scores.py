@@ -135,7 +135,8 @@ def mean_average_precision(
     found = average_precisions(
         scores, classes, iou, truth_classes, thresholds, protocol=protocol, ignored=ignored
     )
-    return torch.tensor([sum(values) / len(values) for values in zip(*found.values(), strict=True)])
+    means = [sum(values) / len(values) for values in zip(*found.values(), strict=True)]
+    return torch.tensor(means, dtype=torch.float32)
 
 
 def average_precisions(

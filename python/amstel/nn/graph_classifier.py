@@ -14,6 +14,13 @@ from amstel.nn.gcn import GCNConv
 from amstel.ops.segment import REDUCTIONS, segment_reduce
 
 
+class _Alone(GCNConv):
+    """The layer without the graph: each node by itself."""
+
+    def forward(self, x: Any, graph: Any, edge_weight: Tensor | None = None) -> Tensor:
+        return (x @ self.weight + self.bias).relu()
+
+
 class GraphClassifier(nn.Module):
     r"""Layers ``H_l = relu(Â H_(l-1) W_l + b_l)``, H_0 = X, and logits ``dropout([pool(H_1), ..., pool(H_L)]) W +
     b``, where `pool` reduces the rows of each graph's nodes to one row.
@@ -60,8 +67,9 @@ class GraphClassifier(nn.Module):
         self.propagate = _check.flag("propagate", propagate)
         widths = [in_channels, *[hidden_channels] * (num_layers - 1)]
         how: dict[str, Any] = {"device": device, "dtype": dtype}
+        kind = GCNConv if self.propagate else _Alone
         self.layers = nn.ModuleList(
-            GCNConv(width, hidden_channels, activation="relu", **how) for width in widths
+            kind(width, hidden_channels, activation="relu", **how) for width in widths
         )
         classes = _check.integer("num_classes", num_classes, 1)
         self.head = nn.Linear(num_layers * hidden_channels, classes, **how)
@@ -85,10 +93,7 @@ class GraphClassifier(nn.Module):
         graph = prepare(x, graph, self.in_channels)
         pooled = []
         for layer in self.layers:
-            if self.propagate:
-                x = layer(x, graph, edge_weight)
-            else:
-                x = (x @ layer.weight + layer.bias).relu()  # type: ignore[operator]
+            x = layer(x, graph, edge_weight)
             pooled.append(segment_reduce(x, graph, reduce=self.pool))
         return self.head(nn.functional.dropout(torch.cat(pooled, 1), self.dropout, self.training))
 

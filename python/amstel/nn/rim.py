@@ -19,16 +19,17 @@ from amstel._torch import autocast_dtype, is_exporting
 from amstel.nn._physics import likelihood_of, sigma_of
 from amstel.nn._placed import Placed
 from amstel.nn.conv_gru import ConvGRUCell
-from amstel.nn.unet import RecurrentUNet
+from amstel.nn.unet import Conv3x3, RecurrentUNet, activated
 from amstel.ops._raw import channels_last
-from amstel.ops._winograd import conv3x3
 from amstel.reference.rim import as_complex, psi
 
 State = tuple[Tensor | None, Tensor | None]
 
 #: The networks, and how many features each has unless it is told.
 WIDTHS = {"conv": 64, "unet": 16}
-#: Names of weights that are not those of their file.
+#: Names of the bundled weights.
+PRETRAINED = ("gray", "gray_conv", "color", "3task", "sr", "mri", "complex")
+#: Of those, and of old ones, which are not named as their file.
 _FILES = {"gray": "gray_unet", "grey": "gray_conv", "colour": "color"}
 #: Names of the last release, and where to look now.
 _OLD = {"grey": "'gray', a better network (this one is 'gray_conv')", "colour": "'color'"}
@@ -69,7 +70,7 @@ class RIM(nn.Module, metaclass=Placed):
         stride: of the first convolution; the last one turns one pixel into stride². The network is about stride²
             times as fast, and its receptive field stride times as large.
         memory: what is kept for the gradient; the results are bit-identical. "store": everything; "recompute": η and
-            the two states of a step, about an eighth, for a second forward pass of half a step at a time (at its peak a
+            the two states of a step, about a sixth, for a second forward pass of half a step at a time (at its peak a
             training step of 10 steps takes 1.3 times two states a step); "chunked": those of every sqrt(T)-th
             step, for a third one; a number k: of every k-th step.
         use_estimate: whether the network sees η_t, or g_t alone.
@@ -143,8 +144,7 @@ class RIM(nn.Module, metaclass=Placed):
         self.trained_sigma: tuple[float, float] | None = None
         #: What the weights were trained for: "gray", "color", "3task", "sr", "mri" or "complex", where that is known.
         self.trained_task: str | None = None
-        if network not in WIDTHS:
-            _check.fail("network", " or ".join(map(repr, WIDTHS)), network)
+        _check.choice("network", network, tuple(WIDTHS))
         features = WIDTHS[network] if features is None else features
         #: The arguments, from which the model can be built again.
         self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -153,15 +153,15 @@ class RIM(nn.Module, metaclass=Placed):
         channels, features, steps, stride, gru_kernel_size, dilation, depth = (
             self.options[n] for n in counts
         )
-        if link not in ("identity", "logistic"):
-            _check.fail("link", "'identity' or 'logistic'", link)
-        if memory not in ("store", "recompute", "chunked"):
+        _check.choice("link", link, ("identity", "logistic"))
+        if not isinstance(memory, str) or memory not in ("store", "recompute", "chunked"):
             _check.integer("memory", memory, 1, "'store', 'recompute', 'chunked' or an integer >= 1")
+        if not isinstance(kernel_sizes, (tuple, list)):
+            _check.fail_type("kernel_sizes", "three odd numbers", kernel_sizes)
         self.options["kernel_sizes"] = sizes = tuple(kernel_sizes)
         if len(sizes) != 3 or not all(isinstance(k, int) and k > 0 and k % 2 for k in sizes):
             _check.fail("kernel_sizes", "three odd numbers", kernel_sizes)
-        if padding_mode not in ("zeros", "replicate", "reflect"):
-            _check.fail("padding_mode", "'zeros', 'replicate' or 'reflect'", padding_mode)
+        _check.choice("padding_mode", padding_mode, ("zeros", "replicate", "reflect"))
         self.network = network
         self.channels, self.features, self.steps, self.link = channels, features, steps, link
         self.detach_gradient, self.stride, self.memory = bool(detach_gradient), stride, memory
@@ -183,7 +183,9 @@ class RIM(nn.Module, metaclass=Placed):
         def conv(inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
             padding = dilation * (size // 2)
             options: Any = {"padding_mode": padding_mode}
-            return nn.Conv2d(inputs, outputs, size, stride, padding, dilation, **options)
+            inner = size == 3 and dilation == 1 and inputs == outputs == features and padding_mode == "zeros"
+            kind = Conv3x3 if inner else nn.Conv2d
+            return kind(inputs, outputs, size, stride, padding, dilation, **options)
 
         def unit() -> nn.Module:
             if recurrent:
@@ -225,10 +227,13 @@ class RIM(nn.Module, metaclass=Placed):
 
         if name in _OLD:
             warnings.warn(f"RIM.pretrained({name!r}) is now {_OLD[name]}", DeprecationWarning, stacklevel=2)
+        if name not in (*PRETRAINED, *_OLD):
+            _check.fail("name", f"one of {', '.join(PRETRAINED)}", name)
         file = f"rim_{_FILES.get(name, name)}"
         said = weights.metadata(file)
         model = cls(**json.loads(said["options"]))
-        model.load_state_dict(weights.load(file))
+        state = weights.load(file)
+        model.to(next(iter(state.values())).dtype).load_state_dict(state)  # whatever torch's default dtype is
         model.trained_steps = int(said.get("trained_steps", model.steps))
         settings = json.loads(said.get("settings", "{}"))
         task = settings.get("task")
@@ -253,13 +258,13 @@ class RIM(nn.Module, metaclass=Placed):
 
     def _first(self, given: Tensor, h1: Tensor | None) -> Tensor:
         """The half of a step up to its first state."""
-        return self._unit(self.gru1, relu(self.conv1(given), inplace=True), h1)
+        return self._unit(self.gru1, activated(self.conv1, given), h1)
 
     def _second(self, h1: Tensor, h2: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
         """The other half: the update and the second state."""
         x = self._passed(h1)
         for conv in (self.conv2, *self.deep):
-            x = relu(self._conv2(conv, x), inplace=True)
+            x = activated(conv, x)
         h2 = self._unit(self.gru2, x, h2)
         update = self.conv3(self._passed(h2))
         if self.stride > 1:
@@ -280,11 +285,6 @@ class RIM(nn.Module, metaclass=Placed):
 
     def _passed(self, h: Tensor) -> Tensor:
         return relu(h) if self.state_relu else h
-
-    def _conv2(self, c: Any, x: Tensor) -> Tensor:
-        if c.kernel_size == (3, 3) and c.dilation == (1, 1) and c.padding_mode == "zeros":
-            return conv3x3(x, c.weight, c.bias)
-        return c(x)
 
     def forward(
         self, y: Tensor, physics: Any, steps: int | None = None, initial: Tensor | None = None

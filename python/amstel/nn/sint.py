@@ -146,7 +146,8 @@ class SINT(nn.Module, metaclass=Placed):
         from amstel import weights
 
         model = cls("light")
-        model.load_state_dict(weights.load(WEIGHTS))
+        state = weights.load(WEIGHTS)
+        model.to(next(iter(state.values())).dtype).load_state_dict(state)  # whatever torch's default dtype is
         return model.eval()
 
     @property

@@ -10,6 +10,7 @@ from torch.nn.functional import pad, relu
 
 from amstel import ops
 from amstel.nn._placed import Placed
+from amstel.ops._winograd import conv3x3
 
 #: Times that the sides are halved on the way down.
 HALVINGS = 3
@@ -17,6 +18,19 @@ HALVINGS = 3
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+
+
+class Conv3x3(nn.Conv2d):
+    """A convolution between features, padded by 1, by Winograd's algorithm where that is less work."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.bias is not None
+        return conv3x3(x, self.weight, self.bias)
+
+
+def activated(conv: nn.Module, x: Tensor) -> Tensor:
+    """relu(conv(x)); in place, but what goes through a backward hook must not be changed."""
+    return relu(conv(x), inplace=not conv._backward_hooks)
 
 
 class _Residual(nn.Module):
@@ -27,7 +41,7 @@ class _Residual(nn.Module):
         self.a, self.b = _conv(width, width), _conv(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.b(relu(self.a(x), inplace=True))
+        return x + self.b(activated(self.a, x))
 
 
 class _Memory(nn.Module):

@@ -231,7 +231,7 @@ def weight_transform(device: torch.device) -> Tensor:
     for point, other in ((a, b), (b, a)):
         norm = 2 * point**2 * (point**2 - other**2)
         rows += [[1 / norm, sign * point / norm, point**2 / norm] for sign in (1, -1)]
-    return torch.tensor([*rows, [0, 0, 1.0]], device=device)
+    return torch.tensor([*rows, [0, 0, 1.0]], dtype=torch.float32, device=device)
 
 
 for _device in ("CPU", "CUDA"):

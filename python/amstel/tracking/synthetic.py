@@ -30,7 +30,7 @@ def _texture(generator: torch.Generator, height: int, width: int, cells: tuple[i
     """Colored noise with details of several sizes: [3, H, W] in [0, 1]."""
     layers = [
         F.interpolate(
-            torch.rand(1, 3, height // cell + 2, width // cell + 2, generator=generator),
+            torch.rand(1, 3, height // cell + 2, width // cell + 2, generator=generator, dtype=torch.float32),
             (height, width),
             mode="bicubic",
         )[0]
@@ -94,7 +94,7 @@ def generate_sequence(
         picture = background + cover * (painted - background)
         picture[:, :, pillar] = stone
         picture = picture * (1 + 0.15 * math.sin(4 * math.pi * way))
-        picture = picture + 0.01 * torch.randn(picture.shape, generator=generator)
+        picture = picture + 0.01 * torch.randn(picture.shape, generator=generator, dtype=torch.float32)
         pictures.append((255 * picture).clamp(0, 255).byte().permute(1, 2, 0))
         boxes.append([x - half, y - half, 2 * half, 2 * half])
         whole = cover.sum()

@@ -254,7 +254,7 @@ class SINTTracker:
 
     def _inner(self) -> Tensor:
         """Width and height of what the candidates cover."""
-        reach = torch.tensor(self._frame.shape[1] * self.settings.radius)
+        reach = torch.tensor(self._frame.shape[1] * self.settings.radius, dtype=torch.float64)
         return self._sought() * max(self.settings.scales) + 2 * reach
 
     def _zoom(self) -> float:
@@ -284,7 +284,7 @@ class SINTTracker:
         assert self._box is not None
         if not self._zoomed:
             return self._window
-        low = self._box[:2] + self._box[2:] / 2 - torch.tensor(self._window.extent) / 2
+        low = self._box[:2] + self._box[2:] / 2 - torch.tensor(self._window.extent, dtype=torch.float64) / 2
         return self._window.at((round(low[0].item()), round(low[1].item())))
 
     def _look(self, views: Views) -> View:
