@@ -659,6 +659,41 @@ def test_backward_twice_and_in_place_changes():
             output.add_(1)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             torch.autograd.grad(output.sum(), x)
+    # A result may be changed in place, and no other changes with it.
+    for memory, last in itertools.product(("store", "recompute"), (False, True)):
+        output, state = conv_lstm(x, weight_ih, weight_hh, memory=memory, return_sequences=not last)
+        whole = sum(t.relu().sum() for t in (output[-1] if not last else output, *state))
+        expected = torch.autograd.grad(whole, x)[0]
+        output, state = conv_lstm(x, weight_ih, weight_hh, memory=memory, return_sequences=not last)
+        parts = [t.relu_().sum() for t in ([] if not last else [output]) + list(state)]
+        parts += [] if last else [output[-1].relu().sum()]
+        torch.testing.assert_close(torch.autograd.grad(sum(parts), x)[0], expected)
+    with torch.no_grad():
+        output, (h, _) = conv_lstm(x, weight_ih, weight_hh, return_sequences=False)
+        before = h.clone()
+        assert torch.equal(output.mul_(2), 2 * before) and torch.equal(h, before)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16], ids=str)
+def test_the_default_dtype_of_torch_changes_nothing(default):
+    lstm = amstel.nn.ConvLSTM(3, 8, dtype=torch.float32)
+    rim = amstel.nn.RIM(1, 8, 2)
+    x, y = torch.randn(2, 1, 3, 8, 8), torch.rand(1, 1, 8, 8)
+
+    def gradients():
+        loss = lstm(x)[0].sum() + rim(y, amstel.inverse.Denoising(0.2))[-1].sum()
+        return torch.autograd.grad(loss, [*lstm.parameters(), *rim.parameters()])
+
+    expected = gradients()
+    torch.set_default_dtype(default)
+    try:
+        found = gradients()
+        restored = amstel.restore(y, sigma=0.1)
+        assert next(amstel.nn.SINT.pretrained().parameters()).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(map(torch.equal, found, expected))
+    assert torch.equal(restored, amstel.restore(y, sigma=0.1))
 
 
 # ---- Modules ----

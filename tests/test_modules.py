@@ -34,6 +34,30 @@ MODULES = {
     "ConvLSTM": (lambda **o: nn.ConvLSTM(4, 3, num_layers=2, bidirectional=True, peephole=True, **o), (SEQ,)),
     "ConvGRUCell": (lambda **o: nn.ConvGRUCell(4, 3, kernel_size=3, **o), (SEQ[0],)),
 }
+# And those that take no device and dtype, or a physics.
+WITH_WEIGHTS = {
+    **MODULES,
+    "RIM": (lambda: _Estimate(nn.RIM(1, 8, steps=2, depth=2)), (SEQ[0][:, :1],)),
+    "RIM of a U-Net": (
+        lambda: _Estimate(nn.RIM(1, 4, steps=2, network="unet")),
+        (torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)),),
+    ),
+    "GraphClassifier alone": (
+        lambda: nn.GraphClassifier(4, 8, 3, 2, propagate=False, dropout=0.0),
+        (torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), GRAPH),
+    ),
+}
+
+
+class _Estimate(torch.nn.Module):
+    """The last estimate of a denoiser."""
+
+    def __init__(self, rim):
+        super().__init__()
+        self.rim = rim
+
+    def forward(self, y):
+        return self.rim(y, amstel.inverse.Denoising(0.3))[-1]
 
 
 def first(result):
@@ -112,9 +136,9 @@ def test_models_are_made_where_and_as_they_are_asked_for(name):
     assert repr(copy.deepcopy(plain)) == repr(pickle.loads(pickle.dumps(plain))) == repr(plain)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_hooks_run_on_every_module_with_weights(name):
-    make, inputs = MODULES[name]
+    make, inputs = WITH_WEIGHTS[name]
     module = make()
     owners = {n: m for n, m in module.named_modules() if list(m.parameters(recurse=False))}
     seen = []
@@ -134,9 +158,9 @@ def weights_of(module):
                 yield m, n
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_pruning_and_both_spectral_norms_reach_the_result(name):
-    make, inputs = MODULES[name]
+    make, inputs = WITH_WEIGHTS[name]
 
     def pruned(m, n):
         prune.l1_unstructured(m, n, amount=0.5)
@@ -330,3 +354,24 @@ def test_ddp_and_fsdp2_on_two_ranks(tmp_path):
     run = [sys.executable, str(script), str(tmp_path / "store")]
     done = subprocess.run(run, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0 and "same gradients" in done.stdout, done.stderr[-3000:]
+
+
+def test_a_basis_is_as_precise_as_the_features_and_nobodys_to_change():
+    graph = amstel.Graph.from_networkx(networkx.path_graph(37))
+    x = torch.randn(37, 3, dtype=torch.float64)
+    assert torch.allclose(nn.inverse_graph_fourier(nn.graph_fourier(x, graph), graph), x, rtol=0, atol=1e-12)
+    values, vectors = nn.fourier_basis(graph)
+    kept = vectors.clone()
+    values.zero_(), vectors.numpy().fill(7)
+    assert torch.equal(nn.fourier_basis(graph)[1], kept)
+    assert torch.equal(nn.graph_fourier(x.float(), graph), kept.T @ x.float())
+
+
+def test_a_state_from_inference_mode_trains():
+    lstm = nn.ConvLSTM(4, 3, stateful=True)
+    with torch.inference_mode():
+        expected = lstm(SEQ)[1]
+    y, _ = lstm(SEQ)
+    y.sum().backward()
+    state = tuple(t.clone() for t in expected)
+    assert torch.equal(y, nn.ConvLSTM.forward(lstm, SEQ, state)[0])

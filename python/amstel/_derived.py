@@ -78,21 +78,11 @@ def _has_modes() -> bool:
     return bool(torch._C._len_torch_dispatch_stack() or torch._ops._len_torch_dispatch_stack_pre_dispatch())
 
 
-Given = dict[int, tuple["weakref.ref[Tensor]", "weakref.ref[Tensor]"]]
-
-
-def copy_of(private: Tensor, given: Given) -> Tensor:
-    """A copy for users: the same object as long as somebody holds it and did not change it."""
+def copy_of(private: Tensor) -> Tensor:
+    """A copy for users, each time a new one: writing to a copy (by NumPy, say) leaves no mark that another could go by."""
     if torch.compiler.is_compiling() or not is_plain(private):
         return private.clone()
-    source, copy = given.get(id(private), (None, None))
-    if source is not None and copy is not None and source() is private:
-        held = copy()
-        if held is not None and held._version == 0:
-            return held
-    made = plainly(private.clone)
-    keep(given, id(private), (weakref.ref(private), weakref.ref(made)), 2 * KEPT)
-    return made
+    return plainly(private.clone)
 
 
 # ---- Checks ----

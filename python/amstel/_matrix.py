@@ -39,7 +39,6 @@ class Matrix:
         self._num_cols = num_cols
         self._device = crow.device
         self._is_square = crow.shape[0] - 1 == num_cols
-        self._given: _derived.Given = {}
         self._turned = Transpose(crow, col, edge, num_cols) if turned is None else turned
         self._is_sampled = False  # a SampledGraph
         self._offsets: Any = None  # of a batch of graphs: see _batch

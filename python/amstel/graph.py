@@ -24,9 +24,8 @@ class Graph(Matrix):
     edges add up and are not merged.
 
     The kernels do not check the arrays of a Graph again, so these are private. Every public accessor (`crow`, `col`,
-    `edge`, `weight`, `transposed()`, `values()`, `degree()`, `scales()`) returns a copy, in O(E) unless an earlier
-    copy is still held unchanged; changing it does not change the Graph. A pickle holds the four arrays and is checked
-    like any other input when it is read, also by torch.load(weights_only=True).
+    `edge`, `weight`, `transposed()`, `values()`, `degree()`, `scales()`) returns a copy, in O(E), and changing it does not
+    change the Graph. A pickle holds the four arrays, which are checked when it is read (torch.load(weights_only=True), too).
 
     A Graph is constant and refuses weights that require a gradient. Pass those to the call: `spmm(graph, x,
     edge_weight)`. Under torch.compile, graphs of different sizes share their compiled code.
@@ -146,22 +145,22 @@ class Graph(Matrix):
     @property
     def crow(self) -> Tensor:
         """Starts of the rows [num_rows + 1], a copy."""
-        return copy_of(self._crow, self._given)
+        return copy_of(self._crow)
 
     @property
     def col(self) -> Tensor:
         """Sources of the slots [E], a copy."""
-        return copy_of(self._col, self._given)
+        return copy_of(self._col)
 
     @property
     def edge(self) -> Tensor | None:
         """Positions of the slots' edges in the list that was given [E], a copy, or None if the same."""
-        return None if self._edge is None else copy_of(self._edge, self._given)
+        return None if self._edge is None else copy_of(self._edge)
 
     @property
     def weight(self) -> Tensor | None:
         """Weights in the order given [E], a copy, or None."""
-        return None if self._weight is None else copy_of(self._weight, self._given)
+        return None if self._weight is None else copy_of(self._weight)
 
     def __repr__(self) -> str:
         sources = "" if self.is_square else f", num_sources={self.num_cols}"
@@ -375,24 +374,26 @@ class Graph(Matrix):
     def transposed(self) -> tuple[Tensor, Tensor, Tensor]:
         """crow, col and edge of the transposed matrix, copies."""
         crow, col, edge = self._transpose()
-        return copy_of(crow, self._given), copy_of(col, self._given), copy_of(edge, self._given)
+        return copy_of(crow), copy_of(col), copy_of(edge)
 
     def values(self, dtype: torch.dtype, transposed: bool = False) -> Tensor:
         """The graph's weights as `dtype`, in the order of the slots (of the transposed matrix), a copy."""
         if self._weight is None:
             raise ValueError(f"`values` needs a Graph with weights, got {self!r}")
-        return copy_of(self._values(dtype, transposed), self._given)
+        return copy_of(self._values(_check.floating("dtype", dtype), transposed))
 
     def degree(self, dtype: torch.dtype, out: bool = False) -> Tensor:
         """Sum of the weights (or number of edges, if there are none) into each target, or out of each source; a
         copy."""
-        return copy_of(self._degree(dtype, out), self._given)
+        return copy_of(self._degree(_check.floating("dtype", dtype), out))
 
     def scales(self, norm: str, self_loops: float, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
         """Row and column factors for `norm`, for sums in `dtype`, copies."""
         _check.choice("norm", norm, ("sym", "row", "sym_inout", "none"))
-        row, col = self._scales(norm, _check.number("self_loops", self_loops), dtype)
-        return tuple(None if t is None else copy_of(t, self._given) for t in (row, col))  # type: ignore[return-value]
+        row, col = self._scales(
+            norm, _check.number("self_loops", self_loops), _check.floating("dtype", dtype)
+        )
+        return tuple(None if t is None else copy_of(t) for t in (row, col))  # type: ignore[return-value]
 
 
 # torch.load(weights_only=True) may make a Graph: __setstate__ checks what it is given.

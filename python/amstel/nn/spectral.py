@@ -17,7 +17,7 @@ from amstel.nn._sparse import is_sparse
 from amstel.ops.spmm import spmm
 
 # Bases of graphs, made once and dropped with them.
-_bases: weakref.WeakKeyDictionary[Graph, dict[int, tuple[Tensor, Tensor]]] = weakref.WeakKeyDictionary()
+_bases: weakref.WeakKeyDictionary[Graph, dict[Any, tuple[Tensor, Tensor]]] = weakref.WeakKeyDictionary()
 
 
 def _one_basis(values: Tensor, vectors: Tensor) -> Tensor:
@@ -83,6 +83,14 @@ def fourier_basis(
         ValueError: the graph is not symmetric or has fewer nodes than `modes`, or edge_weight requires a gradient and
             some eigenvalues are equal, as for nodes that are alike.
     """
+    values, vectors = _basis(graph, modes, edge_weight, torch.float32)
+    return (values, vectors) if edge_weight is not None else (values.clone(), vectors.clone())
+
+
+def _basis(
+    graph: Graph, modes: int | None, edge_weight: Tensor | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """That, float32 or for float64 features float64; what a Graph keeps, which nobody may change."""
     if not isinstance(graph, Graph):
         _check.fail_type("graph", "an amstel.Graph", graph)
     n = graph.num_rows
@@ -94,13 +102,20 @@ def fourier_basis(
         if _check.tensor("edge_weight", edge_weight, expected).dtype not in _check.FLOATS:
             _check.fail("edge_weight", expected, edge_weight)
         values, vectors = _solve(graph, edge_weight)
-        dtype = torch.promote_types(edge_weight.dtype, torch.float32)
+        dtype = torch.promote_types(edge_weight.dtype, dtype)
         return values[:modes].to(dtype), vectors[:, :modes].to(dtype).contiguous()
     kept = _bases.setdefault(graph, {})
-    if modes not in kept:
+    key = modes, dtype
+    if key not in kept:
         values, vectors = plainly(lambda: _solve(graph))
-        return keep(kept, modes, (values[:modes].float(), vectors[:, :modes].float().contiguous()))
-    return kept[modes]
+        return keep(kept, key, (values[:modes].to(dtype), vectors[:, :modes].to(dtype).contiguous()))
+    return kept[key]
+
+
+def _vectors(x: Any, graph: Graph, modes: int | None, edge_weight: Tensor | None = None) -> Tensor:
+    """The eigenvectors as precise as the features."""
+    double = isinstance(x, Tensor) and x.dtype == torch.float64
+    return _basis(graph, modes, edge_weight, torch.float64 if double else torch.float32)[1]
 
 
 def _rows(name: str, x: Any, rows: int) -> Tensor:
@@ -128,13 +143,13 @@ def graph_fourier(x: Tensor, graph: Graph, modes: int | None = None) -> Tensor:
         tensor([[1.4140],
                 [0.0000]])
     """
-    basis = fourier_basis(graph, modes)[1]
+    basis = _vectors(x, graph, modes)
     return basis.to(_rows("x", x, len(basis)).dtype).T @ x
 
 
 def inverse_graph_fourier(x: Tensor, graph: Graph, modes: int | None = None) -> Tensor:
     """``U x``, the inverse of `graph_fourier` (its adjoint where modes < N): [M, F] -> [N, F]."""
-    basis = fourier_basis(graph, modes)[1]
+    basis = _vectors(x, graph, modes)
     return basis.to(_rows("x", x, basis.shape[1]).dtype) @ x
 
 
@@ -142,7 +157,7 @@ class SpectralConv(Convolution):
     r"""Spectral filter ``Y = U (Θ ⋆ (U^T X)) + b``: output o is ``sum_i U diag(Θ[:, i, o]) U^T X[:, i]``.
 
     U holds the `modes` smoothest eigenvectors of the normalized Laplacian (`fourier_basis`). The filters
-    belong to the graph that they were learnt on.
+    belong to the graph that they were learned on.
 
     Args:
         in_channels, out_channels: widths F and F'.
@@ -188,7 +203,7 @@ class SpectralConv(Convolution):
         if x is None or type(x) is tuple or is_sparse(x):
             _check.fail("x", "a dense tensor", x)
         fits(x, self.weight)
-        basis = fourier_basis(graph, self.modes, edge_weight)[1].to(_rows("x", x, graph.num_rows).dtype)
+        basis = _vectors(x, graph, self.modes, edge_weight).to(_rows("x", x, graph.num_rows).dtype)
         y = basis @ torch.einsum("...mi,mio->...mo", basis.T @ x, self.weight)
         return y if self.bias is None else y + self.bias
 

@@ -64,7 +64,7 @@ class ConvLstm(torch.autograd.Function):
         # Detached, the output is no view for autograd and may be changed in place, which the backward pass notices.
         output = first(history[1:]).detach() if return_sequences else None
         # Copies: a frame that lives on must not hold the history.
-        return output, first(history[-1].clone()), c_n
+        return output, first(history[-1].clone()).detach(), c_n.detach()
 
     @staticmethod
     def backward(ctx: Any, grad_output: Any, grad_h: Any, grad_c: Any) -> Any:

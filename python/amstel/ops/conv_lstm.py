@@ -114,7 +114,7 @@ def conv_lstm(
     _check_sequence(x, weight_ih, weight_hh, bias, peephole, dilation, padding)
     _check_choices(weight_hh, x, memory, algorithm, dilation)
     _check_state(x, weight_ih, weight_hh, state, dilation, padding)
-    if state_dtype not in (None, x.dtype, sum_dtype(x.dtype)):
+    if all(state_dtype is not one for one in (None, x.dtype, sum_dtype(x.dtype))):
         _check.fail("state_dtype", f"None, {x.dtype} or {sum_dtype(x.dtype)}", state_dtype)
     _check.flag("return_sequences", return_sequences)
     mask = None if lengths is None else _mask(x, lengths)
@@ -141,7 +141,7 @@ def conv_lstm(
     if state_dtype is None:
         state_dtype = x.dtype if c is None else c.dtype
     c_n = c_n.to(state_dtype)
-    return h_n if output is None else output, (h_n, c_n)
+    return h_n.clone() if output is None else output, (h_n, c_n)
 
 
 def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> State:

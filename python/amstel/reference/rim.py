@@ -63,13 +63,17 @@ def rim_super_resolve_input(
 # -------------------------------------------------------------------------------------------- resampling
 
 
-@lru_cache(maxsize=64)
 def bicubic_matrix(size: int, scale: int) -> np.ndarray:
     """[size / scale, size]: every pixel of the smaller image as a weighted sum of those of the larger.
 
     The weights are samples of Keys' cubic (a = -0.5) stretched by the scale, of sum 1; the image is mirrored at its
     border, the outermost pixel repeated.
     """
+    return _bicubic_matrix(size, scale).copy()
+
+
+@lru_cache(maxsize=64)
+def _bicubic_matrix(size: int, scale: int) -> np.ndarray:
     matrix = np.zeros((size // scale, size))
     for i in range(size // scale):
         center = (i + 0.5) * scale - 0.5
@@ -84,7 +88,7 @@ def bicubic_matrix(size: int, scale: int) -> np.ndarray:
 
 
 def _matrices(height: int, width: int, scale: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    rows, cols = (torch.from_numpy(bicubic_matrix(size, scale)) for size in (height, width))
+    rows, cols = (torch.from_numpy(_bicubic_matrix(size, scale)) for size in (height, width))
     return rows.to(like), cols.to(like)
 
 
