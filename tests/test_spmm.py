@@ -557,3 +557,24 @@ def test_unknown_instruction_set_is_an_error():
     )  # fmt: skip
     assert run.returncode != 0
     assert "AMSTEL_CPU_ISA must be one of" in run.stderr and "got 'sse9'" in run.stderr
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_degrees_beyond_float16_have_higher_derivatives(weighted):
+    """Degrees are summed in float32, also where the gradient is itself differentiated."""
+    if weighted:
+        index, weight = (
+            torch.stack([torch.arange(3), torch.zeros(3, dtype=torch.long)]),
+            torch.full((3,), 30000.0),
+        )
+        weight = weight.half().requires_grad_()
+        graph, norm = amstel.Graph.from_edge_index(index, 3), "row"
+    else:
+        index = torch.stack([torch.arange(70001), torch.zeros(70001, dtype=torch.long)])
+        graph, weight, norm = amstel.Graph.from_edge_index(index, 70001), None, "sym"
+    x = torch.ones(graph.num_nodes, 1, dtype=torch.half, requires_grad=True)
+    y = 1000 * amstel.ops.spmm(graph, x, weight, norm=norm)[:1].sum()
+    leaves = [x] if weight is None else [x, weight]
+    first = torch.autograd.grad(y, leaves, retain_graph=True)
+    for plain, again in zip(first, torch.autograd.grad(y, leaves, create_graph=True), strict=True):
+        torch.testing.assert_close(again, plain, rtol=5e-3, atol=1e-2)

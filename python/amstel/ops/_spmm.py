@@ -70,7 +70,7 @@ def prepare(graph: Graph, norm: str, self_loops: float, dtype: torch.dtype) -> N
 
 
 def factors_of(norm: str, degree: Any) -> tuple[Tensor | None, Tensor | None]:
-    """`amstel.graph.factors` with derivatives that are finite where a degree is 0."""
+    """`amstel._derived.factors` with derivatives that are finite where a degree is 0."""
 
     def power(degree: Tensor, root: bool) -> Tensor:
         on = degree > 0
@@ -253,6 +253,7 @@ _edge_dot = forward_mode(_EdgeDot, _edge_dot_jvp)
 
 def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     graph, dtype = ctx.graph, ctx.dtype
+    wide = sum_dtype(dtype)  # a degree may be beyond what short types hold
     x, edge_weight, y, _, _ = ctx.saved_tensors
     need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
     if y is not None:
@@ -264,6 +265,7 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
         return product(weight, ones, graph, out)[:, 0] + ctx.self_loops
 
     def apply(weight: Tensor, rows: Tensor, transposed: bool) -> Tensor:
+        weight, rows = weight.to(wide), rows.to(wide)
         row_scale, col_scale = factors_of(ctx.norm, lambda out: degree(weight, out))
         if transposed:
             row_scale, col_scale = col_scale, row_scale
@@ -271,7 +273,7 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
         y = product(weight, scaled, graph, transposed)
         if ctx.self_loops != 0:
             y = y + ctx.self_loops * scaled
-        return y if row_scale is None else y * row_scale[:, None]
+        return (y if row_scale is None else y * row_scale[:, None]).to(dtype)
 
     if need_weight:
         # The whole product again, so that the degrees take part.
