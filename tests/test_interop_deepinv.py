@@ -187,3 +187,48 @@ def test_without_deepinv(monkeypatch):
 def test_bad_input(error, message, call):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_noise_of_complex_measurements(physics):
+    """deepinv's sigma is that of both parts together, amstel's of each, whatever the images are."""
+    noise = physics.GaussianNoise(0.2)
+    fft = physics.LinearPhysics(
+        A=lambda x, **_: torch.fft.fft2(x, norm="ortho"),
+        A_adjoint=lambda y, **_: torch.fft.ifft2(y, norm="ortho").real,
+        noise_model=noise,
+    )
+    torch.manual_seed(0)
+    x = torch.rand(1, 1, 64, 64)
+    y = fft(x)
+    model = from_deepinv(fft)
+    part = float((y - fft.A(x)).real.std())
+    found = model.gradient(torch.zeros_like(x), y)
+    assert model.sigma == pytest.approx(part, rel=0.05)
+    assert_close_(found, fft.A_adjoint(-y) / model.sigma**2, 1e-4)
+
+    class Transform(amstel.inverse.ForwardModel):
+        def forward(self, x):
+            return torch.fft.fft2(x, norm="ortho")
+
+        def adjoint(self, y):
+            return torch.fft.ifft2(y, norm="ortho").real
+
+    back = to_deepinv(Transform(0.2))
+    assert float((back(x) - back.A(x)).real.std()) == pytest.approx(0.2, rel=0.05)
+
+
+def test_sigma_follows_the_noise(physics):
+    """deepinv's call `physics(x, sigma=...)` updates the noise, of physics from either side."""
+    x = torch.rand(1, 1, 8, 8)
+    own = physics.Denoising(physics.GaussianNoise(0.1))
+    model = from_deepinv(own)
+    y = own(x, sigma=0.5)
+    assert model.sigma == pytest.approx(0.5)
+    assert_close_(model.gradient(x, y), (x - y) / 0.25, 1e-5)
+    ours = Denoising(0.1)
+    theirs = to_deepinv(ours)
+    assert from_deepinv(theirs) is ours
+    torch.manual_seed(0)
+    y = theirs(x.expand(1, 1, 8, 8).repeat(64, 1, 1, 1), sigma=0.5)
+    assert float((y - x).std()) == pytest.approx(0.5, rel=0.1)
+    assert from_deepinv(theirs).sigma == pytest.approx(0.5)

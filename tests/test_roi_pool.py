@@ -316,6 +316,10 @@ def test_in_place_of_torchvision():
     assert interop.convert(head) is head and type(head.box["pool"]) is amstel.nn.RoIPool
     assert torch.equal(head(x, boxes), before)
     assert type(interop.convert(tv.RoIPool(7, 1.0))) is amstel.nn.RoIPool
+    shared = torch.nn.ModuleList([tv.RoIPool(7, 1.0)] * 2)
+    shared.append(torch.nn.Sequential(shared[0]))
+    assert interop.replace_(shared) == 1
+    assert shared[0] is shared[1] is shared[2][0] and type(shared[0]) is amstel.nn.RoIPool
     assert repr(amstel.nn.RoIPool(7, 0.25)) == "RoIPool(output_size=7, spatial_scale=0.25)"
 
 

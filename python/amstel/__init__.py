@@ -47,15 +47,19 @@ __all__ = [
 # Imported when they are first named, so that `import amstel` stays quick; the last two are of the last release.
 _LAZY = (
     *(
+        "bench",
         "data",
         "distributed",
         "draw",
+        "info",
         "interop",
         "inverse",
         "media",
         "nn",
         "ops",
         "plot",
+        "reference",
+        "testing",
         "tracking",
         "video",
         "weights",

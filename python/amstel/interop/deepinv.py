@@ -44,6 +44,40 @@ class FromDeepinv(ForwardModel):
         return (self._batch(), *size[-3:]) if size is not None else super()._image_shape()
 
 
+class _Following(FromDeepinv):
+    """Its sigma is what that of the physics' noise is at the time (`physics.update`), of each part of complex measurements."""
+
+    def __init__(self, physics: Any):
+        super().__init__(physics, 1.0)
+        self._given: float | Tensor | None = None
+        self._complex = False
+
+    @property
+    def sigma(self) -> float | Tensor:
+        if self._given is not None:
+            return self._given
+        sigma = _sigma_of(self.physics.noise_model)
+        # deepinv's sigma of complex noise is that of both parts together.
+        return sigma / math.sqrt(2) if self._complex else sigma
+
+    @sigma.setter
+    def sigma(self, value: float | Tensor) -> None:
+        self._given = value
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        self._complex = y.is_complex()
+        return y
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        self._complex = y.is_complex()
+        return super().adjoint(y)
+
+
+def _sigma_of(noise: Any) -> float | Tensor:
+    return float(noise.sigma) if noise.sigma.numel() == 1 else noise.sigma.reshape(-1)
+
+
 def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardModel:
     r"""A deepinv.physics.LinearPhysics as a forward model: `model(y, from_deepinv(physics))` with a RIM.
 
@@ -53,11 +87,12 @@ def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardMo
 
     Args:
         physics: with A and A_adjoint for one tensor each; parameters are those that it holds (`physics.update`).
-        sigma: standard deviation of the noise; None: that of physics.noise_model, which then is a GaussianNoise, or a
-            normalized PoissonNoise of one gain, which makes it an `amstel.inverse.Poisson`.
+        sigma: standard deviation of the noise; None: that of physics.noise_model, also when it is updated, which then is a
+            GaussianNoise, or a normalized PoissonNoise of one gain, which makes it an `amstel.inverse.Poisson`. Of complex
+            measurements it is that of each part, where deepinv's is that of both together.
 
     Returns:
-        The forward model; what `to_deepinv` was given, if physics is from there and sigma is None.
+        The forward model; what `to_deepinv` was given, if physics is from there with its noise, and sigma is None.
 
     Raises:
         TypeError or ValueError: physics is not linear, or sigma is not known or not > 0.
@@ -74,15 +109,17 @@ def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardMo
         raise TypeError(f"`physics` must be a deepinv.physics.LinearPhysics, got {_check.describe(physics)}")
     if sigma is None:
         own, noise = getattr(physics, "model", None), getattr(physics, "noise_model", None)
-        if isinstance(own, ForwardModel):
-            return own
         kind = type(noise).__name__
+        if isinstance(own, ForwardModel):
+            was = physics._noise_of_model
+            if kind != "GaussianNoise" or torch.equal(torch.as_tensor(was).to(noise.sigma), noise.sigma):  # type: ignore[union-attr]
+                return own
         if kind == "PoissonNoise" and noise.normalize and noise.gain.numel() == 1:  # type: ignore[union-attr]
             return Poisson(FromDeepinv(physics, 1.0), float(noise.gain))  # type: ignore[union-attr]
         if kind != "GaussianNoise":
             _check.fail("sigma", "given where physics.noise_model is neither Gaussian nor Poisson", sigma)
-        known: Tensor = noise.sigma  # type: ignore[union-attr]
-        sigma = float(known) if known.numel() == 1 else known.reshape(-1)
+        FromDeepinv(physics, _sigma_of(noise))  # checks it
+        return _Following(physics)
     return FromDeepinv(physics, sigma)
 
 
@@ -119,10 +156,29 @@ def to_deepinv(model: ForwardModel) -> Any:
         noise = NoiseModel(partial(_mapped, model))
     else:
         # deepinv's sigma of complex noise is that of both parts together.
-        noise = GaussianNoise(model.sigma * math.sqrt(2) if model.complex_images else model.sigma)
-    physics = LinearPhysics(A=model.forward, A_adjoint=model.adjoint, noise_model=noise)
+        noise = GaussianNoise(model.sigma * math.sqrt(2) if _measures_complex(model) else model.sigma)
+    # deepinv hands what is for the noise (`physics(x, sigma=0.1)`) to these as well.
+    forward, adjoint = partial(_alone, model.forward), partial(_alone, model.adjoint)
+    physics = LinearPhysics(A=forward, A_adjoint=adjoint, noise_model=noise)
     physics.model = model
+    physics._noise_of_model = getattr(noise, "sigma", None)
     return physics
+
+
+def _alone(operator: Any, x: Tensor, **_: Any) -> Tensor:
+    return operator(x)
+
+
+def _measures_complex(model: ForwardModel) -> bool:
+    """Whether A x is complex, for an image that the model takes; where only its user knows one, as the images are."""
+    if model.complex_images:
+        return True
+    where = next((t.device for t in (*model.buffers(), *model.parameters())), None)
+    try:
+        with torch.no_grad():
+            return model(torch.zeros(model._image_shape(), device=where)).is_complex()
+    except (TypeError, ValueError, RuntimeError):
+        return False
 
 
 def _counts(model: Poisson, ax: Tensor) -> Tensor:

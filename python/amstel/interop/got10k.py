@@ -29,14 +29,17 @@ class Tracker:
         self.tracker, self.name = tracker or SINTTracker(), name
 
     def init(self, image: Any, box: Any) -> None:
+        """The first frame, RGB, and the box x, y, w, h in it, counted from 1."""
         self.tracker.init(image, np.asarray(box, dtype=np.float64) - [1, 1, 0, 0])
 
     def update(self, image: Any) -> np.ndarray:
+        """The box in the next frame, as `init` has it."""
         return self.tracker.update(image) + np.array([1, 1, 0, 0])
 
     def forward_test(
         self, img_files: Any, box: Any, visualize: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
+        """The boxes [T, 4] in frames or their files, the first one as it is given, and the seconds that each took [T]."""
         boxes, times = [np.asarray(box, dtype=np.float64)], []
         for number, file in enumerate(img_files):
             begin = time.perf_counter()

@@ -33,9 +33,11 @@ class Tracker:
         self.offset = np.array([init_offset, init_offset, 0, 0])
 
     def init(self, image: np.ndarray, bbox: Any) -> None:
+        """The first frame, BGR as OpenCV reads it, and the box x, y, w, h in it, counted from `origin`."""
         self.tracker.init(_rgb(image), np.asarray(bbox, dtype=np.float64) - self.offset - self.shift)
 
     def track(self, image: np.ndarray) -> dict[str, Any]:
+        """The box in the next frame, "bbox", and how like the first one it is, "best_score"."""
         box = self.tracker.update(_rgb(image)) + self.shift
         return {"bbox": box.tolist(), "best_score": self.tracker.similarity}
 

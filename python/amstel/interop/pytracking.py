@@ -32,8 +32,10 @@ class Tracker:
         self.shift = np.array([origin, origin, 0, 0])
 
     def initialize(self, image: np.ndarray, info: dict[str, Any]) -> None:
+        """The first frame, RGB, and the box x, y, w, h in it, info["init_bbox"], counted from `origin`."""
         self.tracker.init(image, np.asarray(info["init_bbox"], dtype=np.float64) - self.shift)
 
     def track(self, image: np.ndarray, info: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The box in the next frame, "target_bbox", and how like the first one it is, "object_presence_score"."""
         box = self.tracker.update(image) + self.shift
         return {"target_bbox": box.tolist(), "object_presence_score": self.tracker.similarity}

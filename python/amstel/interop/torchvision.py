@@ -42,12 +42,19 @@ def convert(model: nn.Module) -> nn.Module:
         >>> amstel.interop.torchvision.convert(model)["pool"]
         RoIPool(output_size=7, spatial_scale=0.25)
     """
-    made = _ours(model)
-    if made is not None:
-        return made.train(model.training)
-    for name, child in model.named_children():
-        setattr(model, name, convert(child))
-    return model
+    return _converted(model, {})
+
+
+def _converted(model: nn.Module, made: dict[nn.Module, nn.Module]) -> nn.Module:
+    """`made`: what is done, by what it replaces, so that a module of several names stays one."""
+    if model not in made:
+        ours = _ours(model)
+        made[model] = model if ours is None else ours.train(model.training)
+        if ours is None:
+            for name, child in model._modules.items():
+                if child is not None:
+                    setattr(model, name, _converted(child, made))
+    return made[model]
 
 
 def replace_(model: nn.Module) -> int:

@@ -46,6 +46,7 @@ class Tracker:
         return tuple(float(value) for value in box), {}
 
     def update(self, frame: Any, new: Any = None, properties: Any = None) -> Status:
+        """The rectangle in the next frame, and {"score": how like the first one it is}."""
         box = self.tracker.update(_color(frame))
         return tuple(box.tolist()), {"score": float(self.tracker.similarity)}
 
