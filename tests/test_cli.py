@@ -412,6 +412,16 @@ def test_svg(tmp_path):
     assert own[2][0].get("values") == "450.0;450.0;450.0"
     with pytest.raises(ValueError, match="`frames`"):
         draw.svg(tmp_path / "d.svg", frames[0], torch.zeros(3).long())
+    # A line for an edge, whichever way it goes, and for both ways one.
+    edges = torch.tensor([[1, 2, 0, 2], [0, 1, 1, 2]])
+    drawn = draw.svg(tmp_path / "e.svg", frames, torch.zeros(3).long(), edges=edges).read_text()
+    assert drawn.count("<line") == 2
+    for wrong in (
+        lambda p: draw.svg(p / "a.png", frames, torch.zeros(3).long()),
+        lambda p: draw.raster(p / "a.svg", frames, torch.zeros(3).long()),
+    ):
+        with pytest.raises(ValueError, match="`path` must be a file that ends in"):
+            wrong(tmp_path)
 
 
 @pytest.mark.slow

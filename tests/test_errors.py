@@ -7,6 +7,7 @@ each argument what must not be taken, by class.
 import functools
 import math
 import os
+import re
 from pathlib import Path
 
 import networkx
@@ -360,3 +361,55 @@ NUMBERS = [
 @pytest.mark.parametrize("call", NUMBERS)
 def test_numpy_scalars_are_numbers(call):
     call()
+
+
+TRACKED = torch.rand(3, 4) + 1
+THINGS = [
+    ("sequence", lambda: tracking.perturbed(None, "sre")),
+    ("evaluations", lambda: tracking.plot_attributes([1], "a.png")),
+    ("evaluations", lambda: amstel.plot.success([1])),
+    ("evaluations['a']", lambda: amstel.plot.precision({"a": 1})),
+    ("images", lambda: amstel.plot.restorations([1])),
+    ("boxes", lambda: amstel.plot.tracks(np.zeros((8, 8, 3), np.uint8), [TRACKED])),
+    ("sequences[0]", lambda: amstel.data.SequencePairs([1])),
+    ("sequences[0]", lambda: tracking.evaluate_dataset(None, [1], NOWHERE)),
+    ("frames", lambda: amstel.draw.svg("a.svg", [[1]], VEC)),
+    ("x", lambda: amstel.distributed.node_dropout(None, 0.5, torch.arange(3), 1)),
+    ("nodes", lambda: amstel.distributed.node_dropout(T(3, 2), 0.5, [0, 1, 2], 1)),
+    ("rate", lambda: amstel.distributed.node_dropout(T(3, 2), "x", torch.arange(3), 1)),
+    ("model[0]", lambda: amstel.distributed.sum_gradients([1])),
+    ("x", lambda: nn.MultiScaleRoIAlign(["a"], 2, 2)(None, [BOX[:, 1:]], [(8, 8)])),
+    ("boxes", lambda: nn.MultiScaleRoIAlign(["a"], 2, 2)({"a": MAP}, None, [(8, 8)])),
+    ("boxes[0]", lambda: nn.MultiScaleRoIAlign(["a"], 2, 2)({"a": MAP}, [[1]], [(8, 8)])),
+    ("dtype", lambda: GRAPH.degree([])),
+    ("dtype", lambda: GRAPH.degree(torch.int64)),
+    ("drop_edge", lambda: nn.GCN(3, 4, 2, drop_edge="abc")),
+    ("kernel_sizes", lambda: nn.RIM(kernel_sizes=3)),
+    ("network", lambda: nn.RIM(network=[])),
+    ("link", lambda: nn.RIM(link=np.array(["identity", "logistic"]))),
+]
+
+
+@pytest.mark.parametrize("argument, call", THINGS)
+def test_things_of_another_kind(argument, call):
+    with pytest.raises(TypeError, match=re.escape(f"`{argument}` must be")):
+        call()
+
+
+HUGE = [
+    ("dilation", lambda: ops.conv_lstm(SEQ, T(8, 2, 3, 3), T(8, 2, 3, 3), dilation=10**30)),
+    ("output_size", lambda: ops.roi_pool(MAP, BOX, 10**30, 1.0)),
+    ("lengths", lambda: nn.ConvLSTM(2, 2, zoneout=0.1)(SEQ, lengths=torch.ones(1, dtype=torch.uint8))),
+]
+
+
+@pytest.mark.parametrize("argument, call", HUGE)
+def test_integers_that_no_index_holds(argument, call):
+    with pytest.raises(ValueError, match=f"`{argument}` must be"):
+        call()
+
+
+def test_numbers_may_be_as_large_as_floats():
+    assert ops.spmm(GRAPH, T(3, 2), self_loops=10**30).isfinite().all()
+    with pytest.raises(ValueError, match="`self_loops` must be a finite number"):
+        ops.spmm(GRAPH, T(3, 2), self_loops=10**400)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -61,6 +61,8 @@ def name(dtype: torch.dtype) -> str:
 def describe(value: Any) -> str:
     """`float32 [3, 4] on cpu` for a tensor, `'abc'` or `3 (int)` for anything else."""
     if isinstance(value, Tensor):
+        if value.is_nested:
+            return "a nested tensor"
         dtype = name(value.dtype)
         layout = "" if value.layout == torch.strided else f"{str(value.layout).removeprefix('torch.')} "
         return f"{layout}{dtype} {list(value.shape)} on {value.device}"
@@ -86,7 +88,7 @@ def tensor(argument: str, value: Any, expected: str) -> Tensor:
 
 def dense(argument: str, value: Any, expected: str) -> Tensor:
     """A tensor with elements in memory, neither sparse nor of a layout of a library."""
-    if tensor(argument, value, expected).layout != torch.strided:
+    if tensor(argument, value, expected).layout != torch.strided or value.is_nested:
         fail(argument, f"dense, {expected}", value)
     return value
 
@@ -99,6 +101,25 @@ def unbatched(**values: Tensor) -> None:
             if functorch.is_batchedtensor(value):
                 fail(argument, "the same for every element of torch.vmap", value)
             value = functorch.get_unwrapped(value)
+
+
+def mapping(argument: str, value: Any, expected: str) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        fail_type(argument, expected, value)
+    return value
+
+
+def with_attributes(argument: str, value: Any, *names: str) -> Any:
+    """Anything that has these attributes, whatever its class."""
+    if lacks := [name for name in names if not hasattr(value, name)]:
+        fail_type(argument, f"something with `{lacks[0]}`", value)
+    return value
+
+
+def floating(argument: str, value: Any) -> torch.dtype:
+    if not isinstance(value, torch.dtype) or value not in FLOATS:
+        fail_type(argument, "a floating-point torch.dtype", value)
+    return value
 
 
 def vector(argument: str, value: Any, size: int, like: Tensor) -> Tensor:
@@ -135,6 +156,8 @@ def integer(argument: str, value: Any, least: int | None = None, expected: str |
             value = int(value)
     if least is not None and value < least:
         fail(argument, expected or f"an integer >= {least}", value)
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        fail(argument, f"{expected or 'an integer'} of at most 64 bits", value)
     return value
 
 
@@ -159,6 +182,8 @@ def number(
         ):
             raise NumberTypeError(f"`{argument}` must be {expected}, got {describe(value)}")
         value = int(value) if isinstance(value, (int, np.integer)) else float(value)
+    if type(value) is int and abs(value) >= 2**63:
+        value = float(value) if abs(value) < 2**1023 else math.inf  # all that takes numbers takes these
     if (
         value != value
         or (not infinite and abs(value) == math.inf)

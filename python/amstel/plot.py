@@ -210,7 +210,7 @@ def tracks(frame: Any, boxes: Mapping[str, Any], *, axes: Axes | None = None) ->
         >>> boxes = torch.tensor([[10.0, 10, 20, 20], [14, 12, 20, 20]])
         >>> axes = amstel.plot.tracks(torch.zeros(64, 96, 3).byte(), {"SINT": boxes, "truth": boxes + 1})
     """
-    if not boxes:
+    if not _check.mapping("boxes", boxes, "a dict of tracks by their names"):
         raise ValueError("`boxes` must hold at least one track, got none")
     axes = _canvas(_picture(frame, "frame"), axes)
     for k, (name, track) in enumerate(boxes.items()):
@@ -258,8 +258,10 @@ def precision(evaluations: Mapping[str, Any], *, axes: Axes | None = None) -> Ax
 def _curves(
     evaluations: Mapping[str, Any], curve: str, score: str, x: np.ndarray, labels: tuple[str, str], axes: Any
 ) -> Any:
-    if not evaluations:
+    if not _check.mapping("evaluations", evaluations, "a dict of each tracker's scores"):
         raise ValueError("`evaluations` must hold at least one tracker's scores, got none")
+    for name, found in evaluations.items():
+        _check.with_attributes(f"evaluations[{name!r}]", found, curve, score)
     axes = _axes(axes)
     # A tracker keeps its color whatever the order of the legend, so that two plots side by side agree.
     style = {name: (COLORS[k % 8], "-" if k < 8 else "--") for k, name in enumerate(evaluations)}
@@ -301,6 +303,7 @@ def restorations(
         >>> grid.shape
         (2, 2)
     """
+    _check.mapping("images", images, "a dict of images by their names")
     pictures = {name: _picture(image, f"images[{name!r}]") for name, image in images.items()}
     if not pictures:
         raise ValueError("`images` must hold at least one image, got none")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amstel import _check
 from amstel._check import fail
 from amstel.data._pair import FramePair, check_geometry, cv2, frame_pair
 from amstel.data.stills import StillPairs
@@ -153,7 +154,9 @@ class SequencePairs:
         self._frames: list[tuple[int, int]] = []
         self._known: list[np.ndarray] = []
         for number, sequence in enumerate(sequences):
-            truth = np.asarray(sequence.ground_truth)
+            truth = np.asarray(
+                _check.with_attributes(f"sequences[{number}]", sequence, "ground_truth").ground_truth
+            )
             known = np.flatnonzero(np.isfinite(truth).all(1) & (truth[:, 2:] > 0).all(1))
             self._known.append(known)
             close = (np.diff(known, prepend=-(10**9)) <= gap) | (np.diff(known, append=10**9) <= gap)

@@ -105,6 +105,13 @@ def node_dropout(x: Tensor, rate: float, nodes: Tensor, key: int) -> Tensor:
         >>> sorted(set(y.flatten().tolist()))
         [0.0, 2.0]
     """
+    _check.tensor("x", x, "features [n, F] or [B, n, F]")
+    _check.tensor("nodes", nodes, "an int64 tensor [n]")
+    _check.number("rate", rate, "a share in [0, 1)", least=0, below=1)
+    if nodes.dtype != torch.int64 or x.dim() not in (2, 3) or nodes.shape != x.shape[-2:-1]:
+        _check.fail(
+            "nodes", f"int64 [{x.shape[-2] if x.dim() > 1 else 'n'}], a number for each node of x", nodes
+        )
     if rate == 0:
         return x
     if x.layout == torch.sparse_csr:

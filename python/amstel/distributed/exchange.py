@@ -82,12 +82,6 @@ class Exchange:
         self._settle()
         return rows
 
-    @property
-    def received(self) -> int:
-        """Rows that come from other ranks in a call."""
-        rank = collectives.place(self.group)[0]
-        return sum(self._receive) - self._receive[rank]
-
     def __call__(self, x: Tensor) -> Tensor:
         return _Fetch.apply(x, self, False)
 

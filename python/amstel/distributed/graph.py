@@ -315,7 +315,9 @@ def sum_gradients(model: nn.Module | Iterable[Tensor], group: Any = None) -> Non
         model: a module, or parameters, with the same gradients present on all ranks.
         group: of torch.distributed; default: all processes.
     """
-    parameters = model.parameters() if isinstance(model, nn.Module) else model
+    parameters = list(model.parameters() if isinstance(model, nn.Module) else model)
+    for number, p in enumerate(parameters):
+        _check.tensor(f"model[{number}]", p, "a parameter")
     grads = [p.grad for p in parameters if p.grad is not None]
     for dtype in dict.fromkeys(g.dtype for g in grads):
         some = [g for g in grads if g.dtype == dtype]

@@ -222,8 +222,7 @@ class Prepared:
                 that is the memory of a complex [N, H, W], and nothing is copied.
             link: Psi, "identity" or "logistic" (the sigmoid; of both parts where images are complex).
         """
-        if link not in ("identity", "logistic"):
-            _check.fail("link", "'identity' or 'logistic'", link)
+        _check.choice("link", link, ("identity", "logistic"))
         if not self.model.complex_images:
             return ops.rim_input(eta, self.gradient(psi(eta, link)), link=link)
         found = self.gradient(_to_complex(psi(eta, link))).resolve_conj()

@@ -42,7 +42,7 @@ def plug_and_play(
         y: the measurements.
         physics: the forward model, with the sigma of the noise in y.
         denoiser: (images, level) -> images, for Gaussian noise of that standard deviation; images [N, C, H, W], or
-            complex [N, H, W] where those of the physics are (`complex_denoiser` makes one of a gray denoiser).
+            complex [N, H, W] where those of the physics are.
         levels: > 0: from about what the first estimate is off by to about what is left at the end.
         weight: > 0: of the prior; 0.2 to 0.5 is usual.
         iterations: of conjugate gradients for each x.

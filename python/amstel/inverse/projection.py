@@ -24,7 +24,7 @@ class StructuredProjection(ForwardModel):
         S   P of its rows, drawn without replacement, in random order
 
     The rows are as good as independent ones (as of `RandomProjection`) for the recovery of natural and of sparse images, and
-    A A^H = m / P.
+    A A^H = m / P where no zeros follow, so where C H W = m.
 
     Args:
         image_shape: (C, H, W).

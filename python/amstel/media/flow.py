@@ -36,7 +36,7 @@ def flow(frames: Tensor, method: str = "dis") -> Tensor:
         torch.Size([1, 2, 16, 16])
     """
     _arguments.frames(frames)
-    if method not in ("dis", "farneback"):
+    if not isinstance(method, str) or method not in ("dis", "farneback"):
         fail("method", '"dis" or "farneback"', method)
     count, height, width = frames.shape[:3]
     if min(height, width) < 16:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -73,10 +74,10 @@ VIDEOS = (
 )
 
 
-def natural(path: Path) -> Any:
+def natural(path: str | os.PathLike) -> Any:
     """Sort key that puts frame_2 before frame_10, and is never the same for two names."""
-    parts = re.split(r"(\d+)", path.name)
-    return [int(part) if k % 2 else part.lower() for k, part in enumerate(parts)], path.name
+    name = Path(path).name
+    return [int(part) if k % 2 else part.lower() for k, part in enumerate(re.split(r"(\d+)", name))], name
 
 
 def visible(folder: Path, endings: Collection[str] | None = None) -> list[Path]:

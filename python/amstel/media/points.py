@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel import _files
+from amstel import _check, _files
 from amstel._optional import need
 
 # Okabe and Ito's colors, which the color-blind can tell apart.
@@ -29,10 +29,23 @@ def _pixels(frames: Tensor, rescale: bool) -> np.ndarray:
 
 
 def _check_frames(frames: Tensor, labels: Tensor) -> None:
+    for name, value in (("frames", frames), ("labels", labels)):
+        _check.tensor(name, value, "a tensor [T, N, 2]" if name == "frames" else "a tensor [N]")
     if frames.dim() != 3 or frames.shape[2] != 2 or not frames.numel() or labels.shape != frames.shape[1:2]:
         raise ValueError(
             f"`frames` must be [T, N, 2] with labels [N], got {list(frames.shape)} and {list(labels.shape)}"
         )
+
+
+def _check_ending(path: str | Path, *endings: str) -> None:
+    if Path(path).suffix.lower() not in endings:
+        _check.fail("path", f"a file that ends in {' or '.join(endings)}", str(path))
+
+
+def _lines(edges: Tensor | None) -> list[tuple[int, int]]:
+    """Each line once, whichever ways its edges go; a loop is none."""
+    pairs = [] if edges is None else _check.tensor("edges", edges, "a tensor [2, E]").T.tolist()
+    return list(dict.fromkeys((min(i, j), max(i, j)) for i, j in pairs if i != j))
 
 
 def svg(
@@ -51,7 +64,7 @@ def svg(
         path: file to write.
         frames: positions [T, N, 2].
         labels: class of each point [N], its color.
-        edges: [2, E], drawn as lines.
+        edges: [2, E], drawn as lines, the two ways of an edge as one.
         captions: one line of text per frame, or one for all.
         marked: points drawn larger, with a black border.
         seconds: how long the animation takes before it starts again.
@@ -60,6 +73,7 @@ def svg(
     Example:
         >>> path = amstel.draw.svg("points.svg", torch.rand(1, 9, 2), torch.zeros(9).long())
     """
+    _check_ending(path, ".svg")
     _check_frames(frames, labels)
     xy = _pixels(frames, rescale)
 
@@ -85,10 +99,9 @@ def svg(
         f'height="{SIZE + 30}" font-family="sans-serif" font-size="14">',
         f'<rect width="{SIZE}" height="{SIZE + 30}" fill="white"/>',
     ]
-    for i, j in [] if edges is None else edges.T.tolist():
-        if i < j:
-            ends = [("x1", xy[:, i, 0]), ("y1", xy[:, i, 1]), ("x2", xy[:, j, 0]), ("y2", xy[:, j, 1])]
-            lines.append(element("line", 'stroke="#bbb" stroke-width="0.7"', ends))
+    for i, j in _lines(edges):
+        ends = [("x1", xy[:, i, 0]), ("y1", xy[:, i, 1]), ("x2", xy[:, j, 0]), ("y2", xy[:, j, 1])]
+        lines.append(element("line", 'stroke="#bbb" stroke-width="0.7"', ends))
     classes = labels.tolist()
     for n in sorted(range(len(classes)), key=lambda n: n in marked):
         look = 'r="5" stroke="white" stroke-width="0.7"'
@@ -125,9 +138,11 @@ def raster(
     """The same picture as a PNG (one frame) or GIF; needs the extra [cli].
 
     Raises:
+        ValueError: as `svg`, or another ending.
         ImportError: matplotlib or pillow is missing.
     """
     _check_frames(frames, labels)
+    _check_ending(path, *((".png",) if len(frames) == 1 else (".gif",)))
     animation, agg, collections, figures = (
         need(f"matplotlib.{name}", extra="cli", purpose="a PNG or GIF picture of points")
         for name in ("animation", "backends.backend_agg", "collections", "figure")
@@ -138,7 +153,7 @@ def raster(
     axes = figure.add_axes((0, 0.05, 1, 0.95))
     axes.set(xlim=(0, SIZE), ylim=(SIZE, 0), aspect="equal")
     axes.axis("off")
-    pairs = [] if edges is None else [(i, j) for i, j in edges.T.tolist() if i < j]
+    pairs = _lines(edges)
     net = collections.LineCollection([], colors="#bbbbbb", linewidths=0.7, zorder=1)
     axes.add_collection(net)
     # The marked ones last, so that nothing hides them.

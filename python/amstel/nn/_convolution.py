@@ -22,6 +22,11 @@ LAZY: dict[type, type] = {}
 Features = Tensor | tuple[Tensor, Tensor | None] | None
 
 
+def shown(value: Any) -> str:
+    """A number, which may be learned, in a repr."""
+    return "?" if isinstance(value, Tensor) and value.is_meta else str(float(value))
+
+
 def prepare(x: Any, graph: Graph | Tensor, in_channels: int, sampled: bool = False) -> Graph:
     """Checks x and returns the graph as a Graph; `sampled`: whether the layer takes a SampledGraph."""
     if not sampled and getattr(graph, "_is_sampled", False):

@@ -22,8 +22,8 @@ def kept(lengths: Tensor | None, steps: int, count: int, device: torch.device) -
     def fail(got: object) -> NoReturn:
         _check.fail("lengths", f"None or {count} integers from 1 to T = {steps}", got)
 
-    whole = not (lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool)
-    if lengths.shape != (count,) or not whole:
+    # As conv_lstm's own: the types that are indices and not masks.
+    if lengths.shape != (count,) or lengths.dtype not in (torch.int32, torch.int64):
         fail(lengths)
     hidden = _checks.hidden(lengths)
     hidden = hidden or (lengths.is_cuda and torch.cuda.is_current_stream_capturing())

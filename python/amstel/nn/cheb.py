@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel.graph import Graph
-from amstel.nn._convolution import LAZY, Convolution, Lazy, fits, prepare
+from amstel.nn._convolution import LAZY, Convolution, Lazy, fits, prepare, shown
 from amstel.nn._sparse import matmul
 from amstel.ops.spmm import spmm
 
@@ -114,7 +114,7 @@ class ChebConv(Convolution):
         return first if self.bias is None else first + self.bias
 
     def extra_repr(self) -> str:
-        return f"{self.in_channels}, {self.out_channels}, K={self.K}, lambda_max={float(self.lambda_max)}"
+        return f"{self.in_channels}, {self.out_channels}, K={self.K}, lambda_max={shown(self.lambda_max)}"
 
 
 def _largest(value: Any, batch: Tensor | None, nodes: int) -> Any:

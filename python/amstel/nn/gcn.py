@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel.graph import Graph
-from amstel.nn._convolution import LAZY, Convolution, Features, Lazy, fits, loop_weight, prepare
+from amstel.nn._convolution import LAZY, Convolution, Features, Lazy, fits, loop_weight, prepare, shown
 from amstel.nn._sparse import _structures, dropout, is_sparse, matmul, sparse_dropout  # noqa: F401
 from amstel.nn.drop_edge import DropEdge
 from amstel.ops.spmm import NORMS, spmm
@@ -127,7 +127,7 @@ class GCNConv(Convolution):
 
     def extra_repr(self) -> str:
         own = "" if self.weight_self is None else ", self_weight=True"
-        return f"{self.in_channels}, {self.out_channels}, norm={self.norm!r}, self_loops={float(self.self_loops)}{own}"
+        return f"{self.in_channels}, {self.out_channels}, norm={self.norm!r}, self_loops={shown(self.self_loops)}{own}"
 
 
 class GCN(nn.Module):
@@ -179,6 +179,7 @@ class GCN(nn.Module):
         _check.integer("out_channels", out_channels, 1)
         self.residual = _check.flag("residual", residual)
         self.jumping = _check.choice("jumping", jumping, (None, "cat", "max"))
+        _check.number("drop_edge", drop_edge, "in [0, 1)", least=0, below=1)
         self.drop_edge = DropEdge(drop_edge)
         widths = [in_channels, *[hidden_channels] * (num_layers - 1), out_channels]
         last = num_layers - 1

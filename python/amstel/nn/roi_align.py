@@ -123,6 +123,13 @@ class MultiScaleRoIAlign(nn.Module):
     def forward(
         self, x: Mapping[str, Tensor], boxes: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]
     ) -> Tensor:
+        _check.mapping("x", x, f"a dict of maps by name, {self.featmap_names}")
+        for name, given in (("boxes", boxes), ("image_shapes", image_shapes)):
+            if not isinstance(given, (list, tuple)):
+                _check.fail_type(name, "a list, an entry per image", given)
+        for n, own in enumerate(boxes):
+            if _check.tensor(f"boxes[{n}]", own, "a tensor [K, 4]").dim() != 2 or own.shape[1] != 4:
+                _check.fail(f"boxes[{n}]", "a tensor [K, 4]", own)
         maps = [value for key, value in x.items() if key in self.featmap_names]
         if not maps:
             raise ValueError(f"`x` must hold a map of {self.featmap_names}, got {list(x)}")

@@ -233,7 +233,7 @@ def _image(name: str, t: Tensor) -> None:
 
 def _estimate(eta: Tensor, link: str) -> None:
     _image("eta", eta)
-    if link not in ("identity", "logistic"):
+    if not isinstance(link, str) or link not in ("identity", "logistic"):
         _check.fail("link", "'identity' or 'logistic'", link)
 
 

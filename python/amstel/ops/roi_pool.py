@@ -224,9 +224,9 @@ def _rois(boxes: Any, input: Tensor) -> Tensor:
 
 
 def _output_size(size: Any) -> tuple[int, int]:
-    if type(size) is int and size >= 1:
+    if type(size) is int and 1 <= size < 2**31:
         return size, size
-    pair = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else (size, size)
+    pair = tuple(size) if isinstance(size, Sequence) and not isinstance(size, (str, bytes)) else (size, size)
     if len(pair) != 2:
         _check.fail("output_size", "one or two integers >= 1", size)
     rows, columns = (_check.integer("output_size", n, 1, "one or two integers >= 1") for n in pair)

@@ -236,13 +236,15 @@ def _named(sequences: Iterable[TrackingSequence]) -> Iterator[tuple[str, Trackin
     """Every sequence, or the error of one that cannot be read, by its name; names must differ."""
     names: set[str] = set()
     listed: Iterable[Any] = sequences.names if isinstance(sequences, Sequences) else sequences
-    for given in listed:
+    for number, given in enumerate(listed):
         sequence = given
         if isinstance(sequences, Sequences):
             try:
                 sequence = sequences[given]
             except Exception as error:
                 sequence = error
+        else:
+            _check.with_attributes(f"sequences[{number}]", sequence, "name", "ground_truth")
         name = given if isinstance(sequence, Exception) else sequence.name
         if name in names or not name or Path(name).name != name:
             fail("sequences", "sequences of different names that are names of files", name)

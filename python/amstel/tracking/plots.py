@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from amstel import _files
+from amstel import _check, _files
 from amstel._check import fail
 from amstel._optional import need
 from amstel.media.points import COLORS
@@ -69,6 +69,9 @@ def plot_attributes(
         >>> groups = amstel.tracking.by_attribute(ours, "OTB100.json")                  # doctest: +SKIP
         >>> amstel.tracking.plot_attributes({"SINT": groups}, "otb_attributes.png")     # doctest: +SKIP
     """
+    wanted = "a dict of each tracker's scores by attribute"
+    for name, groups in _check.mapping("evaluations", evaluations, wanted).items():
+        _check.mapping(f"evaluations[{name!r}]", groups, "a dict of scores, by attribute")
     if not evaluations or not all(evaluations.values()):
         raise ValueError("`evaluations` must hold the scores of a tracker by attribute, got none")
     first, *others = ({name: set(e.sequences) for name, e in g.items()} for g in evaluations.values())

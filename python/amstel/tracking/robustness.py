@@ -69,7 +69,7 @@ def perturbed(sequence: TrackingSequence, how: str, segments: int = 20) -> list[
     if how not in ("sre", "tre", "vot"):
         fail("how", '"sre", "tre" or "vot"', how)
     segments = _check.integer("segments", segments, 1)
-    truth = sequence.ground_truth
+    truth = _check.with_attributes("sequence", sequence, "ground_truth", "frames", "name").ground_truth
     known = (~truth.isnan().any(1)).nonzero()[:, 0].tolist()
     if not known or (how == "sre" and known[0] != 0):
         raise ValueError(f"{sequence.name} must have a true box to start from, got none")
