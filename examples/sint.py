@@ -1,7 +1,7 @@
 """SINT: track one object from its box in the first frame, with a matching function learned beforehand.
 
 The sequence is synthetic, so the truth is known: the object turns and grows, and is hidden behind a pillar for a while.
-Nothing is learned while tracking. For your own video: amstel track clip.mp4 --box x,y,w,h
+The network learns nothing while tracking; the search also uses what the object has looked like lately. For your own video: amstel track clip.mp4 --box x,y,w,h
 
     pip install "amstel[track]"
     python examples/sint.py [FILE.gif | FILE.mp4]

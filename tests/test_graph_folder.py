@@ -33,10 +33,10 @@ def text(path, rows):
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
-def ogb(place, form="csv.gz", seed=0, labelled=False):
+def ogb(place, form="csv.gz", seed=0, labeled=False):
     """OGB's layout of the same problem in one of the forms in which it comes."""
     index, x, y, splits = problem(seed)
-    y = np.maximum(y, 0) if labelled else y
+    y = np.maximum(y, 0) if labeled else y
     raw, split = place / "raw", place / "split" / "time"
     raw.mkdir(parents=True)
     split.mkdir(parents=True)
@@ -273,7 +273,7 @@ def test_damaged_folders(tmp_path):
 
 def test_on_the_command_line(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    place = ogb(tmp_path / "ogbn_tiny", "csv.gz", labelled=True)
+    place = ogb(tmp_path / "ogbn_tiny", "csv.gz", labeled=True)
     status, out, err = run(capsys, "graphs", "convert", place, "tiny", "--undirected", "--json", "facts.json")
     assert status == 0 and err == "" and "ogbn-tiny: 60 nodes" in out and "wrote tiny" in out
     assert json.loads((tmp_path / "facts.json").read_text())["features"] == F
@@ -339,7 +339,7 @@ def test_dense_features_train_as_sparse_ones(model):
 
 def test_an_archive_of_several_arrays_is_not_guessed(tmp_path):
     """Which of two arrays are the labels depended on the hashes of their names."""
-    raw = ogb(tmp_path / "o", labelled=True) / "raw"
+    raw = ogb(tmp_path / "o", labeled=True) / "raw"
     (raw / "node-label.csv.gz").unlink()
     y = np.maximum(problem()[2], 0)
     np.savez(raw / "node-label.npz", ids=np.arange(N), y=y)

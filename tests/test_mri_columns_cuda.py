@@ -90,12 +90,14 @@ PLANS = [(2 + i % 15, radix) for i, radix in enumerate(RADICES)]
 PLANS += [(1,), (7,), (16,), (2, 3, 5), (8, 8, 10), (3, 2, 4), (5, 5, 5, 5), (2, 4, 3, 2)]
 
 
-@pytest.mark.parametrize("radices", PLANS, ids=str)
-@pytest.mark.parametrize("dtype", ["f64", "f32"])
+@pytest.mark.parametrize(
+    ("dtype", "radices"),
+    # 23 is float's alone.
+    [(dtype, plan) for dtype in ("f64", "f32") for plan in PLANS if dtype == "f32" or 23 not in plan],
+    ids=str,
+)
 def test_every_radix(kernels, dtype, radices):
     """Two images, groups of coils of which the last is cut short."""
-    if dtype == "f64" and 23 in radices:
-        return  # float's alone
     found, expected, _ = launch(kernels[f"columns_{dtype}"], dtype, radices, 2, 3, 1, 2, False)
     close(found, expected, dtype)
 
