@@ -579,3 +579,7 @@ def test_an_earlier_result_is_kept_unless_forced(capsys, root, tmp_path):
     command.is_refused(capsys, ["track", *given], "b.csv exists; --force overwrites it")
     assert out.read_text() == "my own"
     assert _run(capsys, *given, "--force")[0] == 0 and out.read_text().startswith("frame")
+    (tmp_path / "a.png").write_text("my own")
+    plot = ["evaluate", "--root", root, "--out", tmp_path / "run", "--plot", tmp_path / "a.png"]
+    command.is_refused(capsys, ["track", *plot], "a.png exists; --force overwrites it")
+    assert not (tmp_path / "run").exists()

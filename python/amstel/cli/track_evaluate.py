@@ -12,7 +12,7 @@ import typer
 
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
-from amstel.cli._family import Weights, report
+from amstel.cli._family import Force, Weights, new, report
 from amstel.cli._track import LAYOUTS, Origin, Plus, Preset, Redetect, app
 
 
@@ -114,6 +114,7 @@ def evaluate(
     redetect: Redetect = None,
     preset: Preset = None,
     weights: Weights = None,
+    force: Force = False,
     *,
     common: Common,
 ) -> int:
@@ -138,6 +139,7 @@ def evaluate(
     bars = plot.with_name(f"{plot.stem}_attributes{plot.suffix}") if plot and attributes else None
     if bars:
         _files.distinct(_files.writable(bars), *filter(None, (attributes, common.json)), argument="plot")
+    new([plot, bars], force)
     # A folder holds one tracker's boxes: another one must not take them for its own.
     digest = hashlib.sha256((weights or shipped.path(WEIGHTS)).read_bytes()).hexdigest()
     record = out / "tracker.json"
