@@ -206,11 +206,14 @@ def test_what_a_file_says_of_itself_is_kept(tmp_path, bits, channels, alpha, suf
     pixels = levels[..., 0] if channels == 1 else np.ascontiguousarray(levels[..., :3])
     camera = exif(1)
     camera.pop(0x0112)
-    about = {"icc_profile": PROFILE, "dpi": (300.0, 150.0), "exif": camera.tobytes()}
+    xmp = b'<x:xmpmeta><rdf tiff:Orientation="6" dc:title="a photograph"/></x:xmpmeta>'
+    about = {"icc_profile": PROFILE, "dpi": (300.0, 150.0), "exif": camera.tobytes(), "xmp": xmp}
     given = Picture(pixels, levels[..., 3] if alpha else None, bits, about)
     files.write(tmp_path / f"a{suffix}", given)
     found = files.read(tmp_path / f"a{suffix}")
     assert found.about["icc_profile"] == PROFILE and found.bits == bits
+    if (bits, channels, alpha, suffix) != (16, 1, True, ".tif"):  # which Pillow does not know
+        assert found.about["xmp"] == xmp.replace(b'"6"', b'"1"')  # the pixels are upright
     if suffix != ".webp":  # has no resolution
         np.testing.assert_allclose(found.about["dpi"], (300, 150), rtol=2e-3)
     if (bits, channels, alpha, suffix) != (16, 1, True, ".tif"):  # which Pillow does not know
@@ -272,7 +275,7 @@ def _chunks(path):
 def test_how_a_png_means_its_colors_is_kept(tmp_path, bits, channels):
     """Without gAMA or cICP the same numbers look different; texts are kept, but for EXIF as text, which turns the picture."""
     said = [(b"cHRM", b"\1" * 32), (b"gAMA", (10**5).to_bytes(4, "big")), (b"cICP", bytes([9, 16, 0, 1]))]
-    said += [(b"tEXt", b"Author\0me"), (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x/>")]
+    said += [(b"tEXt", b"Author\0me"), (b"iTXt", b"Comment\0\0\0\0\0so")]
     other = (b"tEXt", b"Raw profile type exif\0x")
     pixels = RNG.integers(0, 2**bits, (6, 9, 3)[: 3 if channels == 3 else 2]).astype(np.float32) / (
         2**bits - 1

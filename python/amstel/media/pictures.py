@@ -21,6 +21,9 @@ ORIENTATION = 0x0112
 TEXTS = (270, 271, 272, 305, 306, 315, 33432)
 
 
+_ORIENTATION_OF_XMP = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))\d""")
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """An image as stored in a file.
@@ -30,8 +33,8 @@ class Picture:
         alpha: float32 [H, W] in [0, 1], or None.
         bits: 8 or 16.
         about: what the file says of itself, and what is written again: "icc_profile" (bytes), "dpi" (two numbers),
-            "exif" (bytes, the orientation taken out, as the pixels are upright) and "png" (the chunks for color, such as
-            gAMA, and for text).
+            "exif" and "xmp" (bytes, the orientation taken out, as the pixels are upright) and "png" (the chunks for color,
+            such as gAMA, and for text).
     """
 
     pixels: np.ndarray
@@ -214,6 +217,9 @@ def _about(image: Any) -> dict[str, Any]:
     dpi = image.info.get("dpi")
     if dpi and all(0 < float(d) < 1e6 for d in dpi):
         about["dpi"] = tuple(float(d) for d in dpi)
+    xmp = image.info.get("xmp")
+    if isinstance(xmp, bytes) and xmp:
+        about["xmp"] = _ORIENTATION_OF_XMP.sub(rb"\g<1>1", xmp)
     exif = image.getexif()
     if "exif" in image.info and len(exif):
         exif = _copy(exif)
@@ -336,6 +342,9 @@ def _exif_of_tiff(path: Path) -> dict[str, Any]:
             for tag in (0x8769, 0x8825):  # what the camera did, and where
                 if found.get_ifd(tag):
                     exif.get_ifd(tag).update(found.get_ifd(tag))
-            return {"exif": exif.tobytes()} if len(exif) or any(map(exif.get_ifd, (0x8769, 0x8825))) else {}
+            told = {name: value for name, value in _about(opened).items() if name == "xmp"}
+            if len(exif) or any(map(exif.get_ifd, (0x8769, 0x8825))):
+                told["exif"] = exif.tobytes()
+            return told
     except Exception:  # what cannot be read is not worth a picture
         return {}

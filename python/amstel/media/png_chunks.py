@@ -9,6 +9,7 @@ Chunks = list[tuple[bytes, bytes]]
 
 #: How the numbers are meant, apart from an ICC profile.
 COLORS = (b"cHRM", b"gAMA", b"sRGB", b"cICP")
+XMP = b"XML:com.adobe.xmp\0"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 #: 1 / 2.2, which says what every viewer takes for granted.
 _USUAL_GAMMA = struct.pack(">I", 45455)
@@ -22,15 +23,20 @@ def read(path: Path) -> Chunks:
         file.seek(8)
         while len(head := file.read(8)) == 8:
             size, name = struct.unpack(">I4s", head)
-            # Text that ImageMagick makes of EXIF would turn upright pixels once more.
             profiled |= name == b"iCCP"
             if name in (*COLORS, *_TEXTS):
                 content = file.read(size)
-                if not content.startswith(b"Raw profile type"):
+                # XMP, which other formats have too; and EXIF as text (ImageMagick's), which would turn the picture again.
+                if not content.startswith((XMP, b"Raw profile type")):
                     found.append((name, content))
                 size = 0
             file.seek(size + 4, 1)
     return [chunk for chunk in found if chunk[0] != b"sRGB" or not profiled]
+
+
+def of_xmp(xmp: bytes) -> Chunks:
+    """The chunk for XMP: text that is not packed, of no language and no translation."""
+    return [(b"iTXt", XMP + bytes(4) + xmp)]
 
 
 def unusual(chunks: Chunks) -> list[str]:

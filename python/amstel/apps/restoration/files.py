@@ -24,6 +24,7 @@ __all__ = ["WRITTEN", "Picture", "check_writable", "find", "module", "pixels", "
 #: What `write` writes: first those that hold 16 bits, then those that hold an alpha channel.
 WRITTEN = (".png", ".tif", ".tiff", ".webp", ".jpg", ".jpeg", ".bmp")
 _ALPHA, _DEEP = WRITTEN[:4], WRITTEN[:3]
+_LONGEST_XMP = 65502
 
 
 def module(name: str) -> Any:
@@ -86,7 +87,15 @@ def write(path: str | os.PathLike, picture: Picture) -> None:
         values = np.concatenate([values.reshape(*picture.alpha.shape, -1), picture.alpha[..., None]], 2)
     data = quantize(values, picture.bits)
     suffix, about = path.suffix.lower(), dict(picture.about)
-    chunks = about.pop("png", [])
+    chunks, xmp = about.pop("png", []), about.pop("xmp", b"")
+    if xmp and suffix == ".png":
+        chunks = [*chunks, *png_chunks.of_xmp(xmp)]
+    elif len(xmp) > _LONGEST_XMP and suffix in (".jpg", ".jpeg"):
+        warnings.warn(f"{path} goes without the XMP of its input, which is too long for JPEG", stacklevel=2)
+    elif xmp and suffix in (".tif", ".tiff"):
+        about["tiffinfo"] = {700: xmp}
+    elif xmp:
+        about["xmp"] = xmp
     if suffix != ".png" and "icc_profile" not in about and (lost := png_chunks.unusual(chunks)):
         said = " and ".join(lost)
         warnings.warn(f"{path} looks different: only PNG can say of colors what {said} said", stacklevel=2)
@@ -143,6 +152,7 @@ def _deep_tiff(path: Path, data: np.ndarray, about: dict[str, Any]) -> None:
     texts = {tag: exif[tag] for tag in TEXTS if isinstance(exif.get(tag), str)}
     options["software"] = texts.pop(305, False)
     options["extratags"] = [(tag, 2, 0, text, True) for tag, text in texts.items()]
+    options["extratags"] += [(tag, 1, len(x), x, True) for tag, x in about.get("tiffinfo", {}).items()]
     if data.shape[2] in (2, 4):
         options["extrasamples"] = ["unassalpha"]
     if "icc_profile" in about:
