@@ -24,7 +24,7 @@ __all__ = ["WRITTEN", "Picture", "check_writable", "find", "module", "pixels", "
 #: What `write` writes: first those that hold 16 bits, then those that hold an alpha channel.
 WRITTEN = (".png", ".tif", ".tiff", ".webp", ".jpg", ".jpeg", ".bmp")
 _ALPHA, _DEEP = WRITTEN[:4], WRITTEN[:3]
-_LONGEST_XMP = 65502
+_LONGEST_XMP, _XMP_IN_TIFF = 65502, 700
 
 
 def module(name: str) -> Any:
@@ -93,7 +93,10 @@ def write(path: str | os.PathLike, picture: Picture) -> None:
     elif len(xmp) > _LONGEST_XMP and suffix in (".jpg", ".jpeg"):
         warnings.warn(f"{path} goes without the XMP of its input, which is too long for JPEG", stacklevel=2)
     elif xmp and suffix in (".tif", ".tiff"):
-        about["tiffinfo"] = {700: xmp}
+        exif = module("PIL.Image").Exif()
+        exif.load(about.get("exif", b""))
+        exif[_XMP_IN_TIFF] = xmp
+        about["exif"] = exif.tobytes()
     elif xmp:
         about["xmp"] = xmp
     if suffix != ".png" and "icc_profile" not in about and (lost := png_chunks.unusual(chunks)):
@@ -152,7 +155,8 @@ def _deep_tiff(path: Path, data: np.ndarray, about: dict[str, Any]) -> None:
     texts = {tag: exif[tag] for tag in TEXTS if isinstance(exif.get(tag), str)}
     options["software"] = texts.pop(305, False)
     options["extratags"] = [(tag, 2, 0, text, True) for tag, text in texts.items()]
-    options["extratags"] += [(tag, 1, len(x), x, True) for tag, x in about.get("tiffinfo", {}).items()]
+    if xmp := exif.get(_XMP_IN_TIFF):
+        options["extratags"].append((_XMP_IN_TIFF, 1, len(xmp), xmp, True))
     if data.shape[2] in (2, 4):
         options["extrasamples"] = ["unassalpha"]
     if "icc_profile" in about:
