@@ -70,7 +70,7 @@ def data():
         ({"test": torch.tensor([4])}, ValueError),
         ({"test": torch.tensor([2**62])}, ValueError),
         ({"test": torch.tensor([2], device="meta")}, ValueError),
-        ({"num_classes": HUGE, "labels": None}, TypeError),
+        ({"num_classes": HUGE, "labels": None}, ValueError),
     ],
     ids=str,
 )

@@ -9,7 +9,7 @@ import torch
 
 from amstel.data import VOT
 from amstel.data.sequences import TrackingSequence
-from amstel.tracking import expected_overlap, perturbed
+from amstel.tracking import expected_overlap, perturbed, vot
 from amstel.tracking.vot import anchors
 from tests import command
 from tests.test_tracker import sequence
@@ -187,3 +187,18 @@ def test_command_line(capsys, tmp_path):
             "should be two numbers of frames",
         )
     command.is_refused(capsys, [*arguments, "--interval", "2,8"], "--interval is for --robustness vot")
+
+
+def test_sides_that_round_to_nothing():
+    """The toolkit's box of no pixel ends before it begins, and lies in the row of any that is so thin; what is missing does not."""
+    size = (14, 11)
+    own = torch.tensor(
+        [[0, 0, 4.0, 4], [3.42, 9.65, 0.50, 4.39], [-0.45, -0.75, 0.70, 0.47]], dtype=torch.float64
+    )
+    true = torch.tensor(
+        [[0, 0, 4.0, 4], [2.23, 9.86, 0.16, 2.47], [0.09, -0.13, 4.06, 0.21]], dtype=torch.float64
+    )
+    overlap, there = vot._overlaps(own, true, size)
+    assert overlap.tolist() == [0, 1, 1] and there.all()
+    own[1:] = math.nan
+    assert vot._overlaps(own, true, size)[0][1] == 0

@@ -278,7 +278,7 @@ def test_a_training_that_fails_leaves_the_record_of_the_run_before(capsys, root,
     arguments = ["train", root, "--out", out, *SMALL]
     assert _run(capsys, *arguments, "--epochs", 1)[0] == 0
     before = {file.name: file.read_bytes() for file in out.iterdir()}
-    failing = ["--epochs", 3, "--seed", 7, "--learning-rate", 1e30, "--force"]
+    failing = ["--epochs", 3, "--batch", 2, "--seed", 7, "--learning-rate", 1e30, "--force"]
     status, _, err = _run(capsys, *arguments, *failing)
     assert status == 2 and "training diverged" in err
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before

@@ -376,3 +376,14 @@ def test_training_takes_boxes(capsys, trained, tmp_path):
     command.is_refused(capsys, [*new, "--model", "cnn"], "--box-weight")
     command.is_refused(capsys, [*new[:3], "--out", tmp_path / "new", "--box-weight", 2], "needs --boxes")
     command.is_refused(capsys, [*new, "--split", 1], "trainlist01.txt beside it")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_an_overlap_that_is_the_threshold_is_right(dtype):
+    """By PASCAL VOC's rule, whatever the threshold is in the type of the overlaps."""
+    for tenths in range(1, 20):
+        overlap = torch.tensor([[tenths / 20]], dtype=dtype)
+        found = video.mean_average_precision(
+            torch.tensor([0.9]), torch.tensor([0]), overlap, torch.tensor([0]), (tenths / 20,)
+        )
+        assert found.tolist() == [1.0], tenths

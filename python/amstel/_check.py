@@ -156,7 +156,7 @@ def integer(argument: str, value: Any, least: int | None = None, expected: str |
             value = int(value)
     if least is not None and value < least:
         fail(argument, expected or f"an integer >= {least}", value)
-    if type(value) is int and not -(2**63) <= value < 2**63:
+    if least is not None and type(value) is int and value >= 2**63:
         fail(argument, f"{expected or 'an integer'} of at most 64 bits", value)
     return value
 

@@ -12,7 +12,9 @@ from amstel.reference.mri import ifft2
 
 def normalize(s: Tensor) -> Tensor:
     """`s` [..., coils, H, W] such that the squared magnitudes of all coils sum to 1 at every pixel."""
-    return s / s.abs().square().sum(-3, keepdim=True).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+    tiny = torch.finfo(torch.float32).tiny
+    s = s / s.detach().abs().amax(-3, keepdim=True).clamp_min(tiny)  # squares of large numbers overflow
+    return s / s.abs().square().sum(-3, keepdim=True).sqrt().clamp_min(tiny)
 
 
 def _calibration(mask: Tensor, limit: int) -> tuple[slice, slice]:

@@ -191,8 +191,9 @@ def _best(overlaps: Tensor, threshold: float) -> Tensor:
     """Which detections [D], by falling score, are right by the rule of PASCAL VOC; overlaps [D, G]."""
     correct, taken = torch.zeros(len(overlaps), dtype=torch.bool), set()
     best, which = overlaps.max(1)
-    for d, (overlap, truth) in enumerate(zip(best.tolist(), which.tolist(), strict=True)):
-        if overlap >= threshold and truth not in taken:
+    enough = best >= threshold  # in the type of the overlaps, as the other rules compare
+    for d, (fits, truth) in enumerate(zip(enough.tolist(), which.tolist(), strict=True)):
+        if fits and truth not in taken:
             correct[d] = True
             taken.add(truth)
     return correct

@@ -21,7 +21,7 @@ from torch import Tensor
 from amstel import _check, _files
 from amstel._check import fail
 from amstel.data.sequences import Sequences, TrackingSequence, check_origin, read_numbers
-from amstel.tracking.evaluation import Curves, Evaluation, check_protocol, evaluate
+from amstel.tracking.evaluation import Curves, Evaluation, check_boxes, check_protocol, evaluate
 from amstel.tracking.files import read_boxes, write_boxes
 
 
@@ -283,8 +283,13 @@ class _Run:
             begin = time.perf_counter()
             boxes = track(sequence, start.tolist())
             taken = time.perf_counter() - begin
-            if len(boxes) != len(sequence):
-                fail("track", f"a function that returns {len(sequence)} boxes for {name}", len(boxes))
+            wanted = f"a function that returns {len(sequence)} boxes for {name}"
+            try:
+                checked = check_boxes("boxes", boxes)
+            except (TypeError, ValueError):
+                fail("track", wanted, boxes)
+            if len(checked) != len(sequence):
+                fail("track", wanted, len(checked))
             _files.write_text(clock, f"{taken:.6f}\n")
             write_boxes(file, boxes, self.origin)
         boxes = read_boxes(file, self.origin)

@@ -165,7 +165,11 @@ def _overlaps(boxes: Tensor, truth: Tensor, size: tuple[int, int]) -> tuple[Tens
         for b, known in ((truth, there), (boxes, given))
     )
     low = torch.minimum(true[:, :2], own[:, :2])
-    last = [torch.where(b[:, 2:] > 0, b[:, :2] + b[:, 2:] - 1, b[:, :2]) for b in (true, own)]
+    # A side that rounds to 0 ends before it begins; what is missing, at its one pixel.
+    last = [
+        torch.where(known[:, None], b[:, :2] + b[:, 2:] - 1, b[:, :2])
+        for b, known in ((true, there), (own, given))
+    ]
     high, edge = torch.maximum(*last), torch.tensor(size, dtype=low.dtype) - 1
     outside = (low.clamp(min=0) >= torch.minimum(high, edge)).any(1)
     overlap = iou_xywh(clipped(own, size), clipped(true, size)).nan_to_num(0).masked_fill(outside, 0)

@@ -51,9 +51,10 @@ def sizes(xml: bytes | str) -> tuple[tuple[int, int, int], tuple[int, int, int],
 
 
 def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
-    """k-space [slices, coils, readout, lines], the columns that were measured (None: all), the size of the image.
+    """k-space [slices, coils, readout, lines], what was measured (None: all; [lines], or [readout, lines] where lines are not
+    whole), the size of the image.
 
-    Lines that were measured several times are averaged; a volume is transformed along its second phase encoding, so that
+    Samples that were measured several times are averaged; a volume is transformed along its second phase encoding, so that
     its partitions are slices.
 
     Raises:
@@ -81,7 +82,7 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
     slices, of_slice = np.unique(index["slice"], return_inverse=True)
     nz = max(nz, 1)
     kspace = np.zeros((len(slices), nz, int(coils[0]), nx, ny), np.complex64)
-    count = np.zeros((len(slices), nz, ny))
+    count = np.zeros((len(slices), nz, nx, ny), np.int32)
     calibration = flags >> np.uint64(_CALIBRATION - 1) & np.uint64(1) == 1
     order = np.argsort(calibration, kind="stable")
     images = len(records) - int(calibration.sum())
@@ -90,12 +91,12 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
         n // 2 - centers.get(step, n // 2)
         for n, step in ((ny, "kspace_encoding_step_1"), (nz, "kspace_encoding_step_2"))
     )
-    measured = count > 0
+    measured: np.ndarray = np.any(count > 0, axis=2)
     for number, k in enumerate(order):
         record, where = records[k], of_slice.reshape(-1)[k]
         one = record["head"]
         if number == images:
-            measured = count > 0
+            measured = np.any(count > 0, axis=2)
         samples = int(one["number_of_samples"])
         data = np.asarray(record["data"], np.float32).view(np.complex64).reshape(int(coils[0]), samples)
         if int(one["flags"]) >> (_REVERSED - 1) & 1:
@@ -110,14 +111,14 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
         if calibration[k] and measured[where, part, column]:
             continue
         kspace[where, part, :, begin : begin + samples, column] += data
-        count[where, part, column] += 1
+        count[where, part, begin : begin + samples, column] += 1
     if ((count > 0) != (count[:1, :1] > 0)).any():
         raise ValueError(f"{path} must have the same lines in every slice and partition")
-    kspace /= np.maximum(count, 1)[:, :, None, None, :]
+    kspace /= np.maximum(count, 1)[:, :, None]
     found = torch.from_numpy(kspace)
     if nz > 1:
         turned = torch.fft.ifft(torch.fft.ifftshift(found, dim=1), dim=1, norm="ortho")
         found = torch.fft.fftshift(turned, dim=1)
-    columns = torch.from_numpy(count.sum((0, 1)) > 0)
-    whole = found.flatten(0, 1)
-    return whole, None if columns.all() else columns, (min(rx, nx), min(ry, ny))
+    points = torch.from_numpy(count[0, 0] > 0)
+    mask = points.any(0) if bool((points == points.any(0)).all()) else points
+    return found.flatten(0, 1), None if mask.all() else mask, (min(rx, nx), min(ry, ny))
