@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 import amstel
 import amstel.interop.pyg
-from amstel import ops
+from amstel import nn, ops
 from tests.module_samples import sample as module_sample
 from tests.operator_samples import BOXES, GRAPH, SAMPLES
 
@@ -297,6 +297,48 @@ def test_export_of_a_graph_built_inside():
     assert "spmm" in operators(program)
     for p in (program, plain):
         assert_close(p.module()(x, more), Layer()(x, more), **TOLERANCE)
+        for nodes, count in ((9, 3), (30, 29), (1, 3), (2, 1), (4, 0)):  # more nodes than edges, too
+            other, few = torch.randn(nodes, 3), torch.randint(nodes, (2, count))
+            assert_close(p.module()(other, few), Layer()(other, few), **TOLERANCE)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    "make, size",
+    [
+        (lambda: nn.ConvLSTM(4, 3, num_layers=2), (3, 2, 4, 5, 6)),
+        (lambda: nn.ConvLSTM(4, 3, bidirectional=True), (3, 2, 4, 5, 6)),
+        (lambda: nn.ConvGRUCell(4, 3, kernel_size=1), (3, 4, 5, 6)),
+        (lambda: Estimate(nn.RIM(1, 8, 2)), (3, 1, 16, 16)),
+    ],
+)
+def test_modules_with_parameters_that_learn_keep_their_first_size_free(make, size, strict):
+    """Of the steps or the batch, in the default mode, where the program may be trained."""
+    module, x = make(), torch.rand(size)
+    program = torch.export.export(
+        module, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=strict
+    )
+    assert operators(program)
+    exported = program.module()
+    for count in (5, 2):
+        y = torch.rand(count, *size[1:])
+        found, expected = (m(y) if isinstance(m(y), torch.Tensor) else m(y)[0] for m in (exported, module))
+        assert_close(found, expected, **TOLERANCE)
+    for m in (exported, module):
+        result = m(x)
+        (result if isinstance(result, torch.Tensor) else result[0]).sum().backward()
+    found, expected = ({n: p.grad for n, p in m.named_parameters()} for m in (exported, module))
+    assert found.keys() == expected.keys() and all(g is not None for g in found.values())
+    assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+class Estimate(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, y):
+        return self.model(y, amstel.inverse.Denoising(0.1))[-1]
 
 
 @pytest.mark.slow

@@ -5,17 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amstel.ops._plain import index_dtype
 from amstel.ops._spmm import sum_dtype
-
-
-def _index_dtype(*sizes: int) -> torch.dtype:
-    return torch.int32 if max(sizes) < 2**31 - 1 else torch.int64
 
 
 @torch.library.register_fake("amstel::csr_from_coo")
 def _(row: Tensor, col: Tensor, num_rows: int, num_cols: int, weight: Any) -> Any:
     edges = row.shape[0]
-    dtype = _index_dtype(edges, num_rows, num_cols)
+    dtype = index_dtype(edges, num_rows, num_cols)
     return tuple(row.new_empty(n, dtype=dtype) for n in (num_rows + 1, edges, edges))
 
 

@@ -26,15 +26,16 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _row(crow: Tensor, col: Tensor) -> Tensor:
-    """The row of every slot."""
+    """The row of every slot. From all of crow, as a program of a part of it would be one for several rows."""
     edges = col.shape[0]
     starts = torch.zeros(edges + 1, dtype=torch.int64, device=crow.device)
-    starts = starts.scatter_add(0, crow[1:-1].long(), torch.ones_like(crow[1:-1], dtype=torch.int64))
-    return starts.cumsum(0)[:edges]
+    starts = starts.scatter_add(0, crow.long(), torch.ones_like(crow, dtype=torch.int64))
+    return starts.cumsum(0)[:edges] - 1
 
 
-def _index(*sizes: int) -> torch.dtype:
-    return torch.int32 if max(sizes) < 2**31 - 1 else torch.int64
+def index_dtype(*sizes: int) -> torch.dtype:
+    """Each by itself: the largest of symbols is known only where they are ordered."""
+    return torch.int32 if all(size < 2**31 - 1 for size in sizes) else torch.int64
 
 
 def _starts(key: Tensor, keys: int) -> Tensor:
@@ -51,7 +52,7 @@ def csr_from_coo(
     row: Tensor, col: Tensor, num_rows: int, num_cols: int, weight: Maybe
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Checks nothing."""
-    dtype = _index(row.shape[0], num_rows, num_cols)
+    dtype = index_dtype(row.shape[0], num_rows, num_cols)
     order = torch.argsort(row, stable=True)
     return _starts(row, num_rows).to(dtype), col[order].to(dtype), order.to(dtype)
 
@@ -358,7 +359,8 @@ PLAIN: dict[str, Any] = {
 def decompositions() -> dict[Any, Any]:
     """The operators of amstel in plain PyTorch, a table for ``ExportedProgram.run_decompositions``.
 
-    The resulting graph does not need this library. It is slower, much slower for RoI pooling and long sequences.
+    The resulting graph does not need this library. It is slower, much slower for RoI pooling and long sequences. `roi_align`
+    has this form for a sampling_ratio that is given; that of -1, the default, depends on the sizes of the boxes.
 
     Returns:
         {operator: function of the same signature}.

@@ -182,15 +182,17 @@ def _has_tangent(t: Any) -> bool:
     return isinstance(t, Tensor) and torch._VF._unpack_dual(t, level=0)[1] is not None
 
 
-def _derive(op: Any, plain: Callable) -> Callable:
-    """The kernel of the Autograd key: the operator itself where nobody asks for a derivative, else its plain form."""
+def _derive(op: Any, plain: Callable, loops: bool) -> Callable:
+    """The kernel of the Autograd key: the operator itself where nobody asks for a derivative, else its plain form; but not
+    where a program is exported, whose derivative is asked for when it runs, and the plain form loops over a size."""
 
     def kernel(keyset: Any, *args: Any) -> Any:
         # A compiled torch.func.jvp enters its level behind the back of forward_ad.
         level = forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
         forward = level and torch._C._is_fwd_grad_enabled()
         if tracked(*args) or (forward and any(map(_has_tangent, args))):
-            return plain(*args)
+            if not (loops and is_exporting()):
+                return plain(*args)
         with _below_autograd():
             return op.redispatch(keyset & torch._C._after_autograd_keyset, *args)
 
@@ -265,7 +267,7 @@ def _register() -> tuple[SimpleNamespace, SimpleNamespace]:
         unseen[name] = _call_unseen(op)
         calls[name] = _call(op, unseen[name], plain)
         rule: Any = _RULES.get(name) or plain or _refuse(name)
-        kernel = _derive(op, rule)
+        kernel = _derive(op, rule, name == "conv_lstm")
         _fragment.impl(name, kernel, "Autograd", with_keyset=True)
         if not op._schema.is_mutable:
             torch.library.register_vmap(f"amstel::{name}", _each(op))

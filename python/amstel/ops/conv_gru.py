@@ -237,9 +237,9 @@ def _dense(tensors: Any) -> list[Tensor | None]:
 def _product(tensors: Any, keep: bool) -> tuple[Tensor, Tensor]:
     x, h, w_i, w_h, b_i, b_h = tensors
     if h is None and (transformed() or tracked(w_h)):
-        h = x.new_zeros(len(x), w_h.shape[1])  # the product with w_h is 0, but it has a derivative
+        h = x.new_zeros(x.shape[0], w_h.shape[1])  # the product with w_h is 0, but it has a derivative
     if h is None:
-        gates_h, h = b_h.expand(len(x), -1).contiguous(), x.new_zeros(len(x), w_h.shape[1])
+        gates_h, h = b_h.expand(x.shape[0], -1).contiguous(), x.new_zeros(x.shape[0], w_h.shape[1])
     else:
         gates_h = linear(h, w_h, b_h)
     return _ops.conv_gru_gates(linear(x, w_i, b_i), gates_h, h.contiguous(), keep)
