@@ -411,5 +411,9 @@ def test_integers_that_no_index_holds(argument, call):
 
 def test_numbers_may_be_as_large_as_floats():
     assert ops.spmm(GRAPH, T(3, 2), self_loops=10**30).isfinite().all()
-    with pytest.raises(ValueError, match="`self_loops` must be a finite number"):
-        ops.spmm(GRAPH, T(3, 2), self_loops=10**400)
+    for huge in (10**400, -(10**400)):
+        with pytest.raises(ValueError, match="`self_loops` must be a finite number"):
+            ops.spmm(GRAPH, T(3, 2), self_loops=huge)
+    with pytest.raises(ValueError, match="`sigma` must be a finite number > 0"):
+        inverse.Denoising(-(10**400))
+    assert inverse.StructuredProjection((1, 4, 4), 8, seed=2**63 + 5)(T(1, 1, 4, 4)).shape == (1, 8)

@@ -232,3 +232,18 @@ def test_sigma_follows_the_noise(physics):
     y = theirs(x.expand(1, 1, 8, 8).repeat(64, 1, 1, 1), sigma=0.5)
     assert float((y - x).std()) == pytest.approx(0.5, rel=0.1)
     assert from_deepinv(theirs).sigma == pytest.approx(0.5)
+    for noise in (physics.PoissonNoise(0.1), physics.GaussianNoise(0.3)):
+        other = to_deepinv(ours)
+        other.noise_model = noise
+        assert from_deepinv(other) is not ours
+    counts = to_deepinv(amstel.inverse.Poisson(Denoising(1.0), 0.1))
+    assert isinstance(from_deepinv(counts), amstel.inverse.Poisson)
+    counts.noise_model = physics.GaussianNoise(0.3)
+    model = from_deepinv(counts)
+    assert model.sigma == pytest.approx(0.3)
+    counts.update(sigma=0.0)
+    with pytest.raises(ValueError, match=r"`physics\.noise_model\.sigma` must be a finite number > 0"):
+        model.gradient(x, x)
+    again = to_deepinv(ours)
+    again.noise_model.sigma.mul_(2)
+    assert from_deepinv(again).sigma == pytest.approx(0.2)

@@ -375,3 +375,47 @@ def test_a_state_from_inference_mode_trains():
     y.sum().backward()
     state = tuple(t.clone() for t in expected)
     assert torch.equal(y, nn.ConvLSTM.forward(lstm, SEQ, state)[0])
+
+
+@pytest.mark.parametrize("network", ["conv", "unet"])
+def test_hooks_of_every_kind_see_what_a_convolution_gave(network):
+    model = _Estimate(nn.RIM(1, 4, steps=1, network=network))
+    convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
+    y, kept = torch.rand(1, 1, 16, 16), []
+    hooks = [
+        m.register_forward_hook(lambda m, args, out: kept.append((out, out.clone()))) for m in convolutions
+    ]
+    expected = model(y)
+    assert kept and all(torch.equal(*pair) for pair in kept)
+    for hook in hooks:
+        hook.remove()
+    seen = []
+    for register in (
+        lambda f: [m.register_full_backward_pre_hook(f) for m in convolutions],
+        lambda f: [torch.nn.modules.module.register_module_full_backward_hook(lambda *given: f())],
+        lambda f: [torch.nn.modules.module.register_module_full_backward_pre_hook(lambda *given: f())],
+    ):
+        hooks = register(lambda *given: seen.append(1))
+        try:
+            found = model(y)
+            found.sum().backward()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        assert seen
+        torch.testing.assert_close(found, expected)
+        seen.clear()
+
+
+def test_a_first_convolution_with_a_stride_is_no_inner_one():
+    rim = nn.RIM(3, 6, 2, kernel_sizes=(3, 3, 3), stride=2)
+    assert rim.conv1(torch.rand(1, 6, 16, 16)).shape == (1, 6, 8, 8)
+    assert rim(torch.rand(1, 3, 16, 16), amstel.inverse.Denoising(0.1))[-1].shape == (1, 3, 16, 16)
+
+
+def test_a_stateful_layer_is_one_program():
+    lstm = nn.ConvLSTM(4, 3, stateful=True)
+    expected = [lstm(SEQ)[0] for _ in range(2)]
+    lstm.reset_state()
+    run = torch.compile(lstm, backend="eager", fullgraph=True)
+    assert all(torch.equal(run(SEQ)[0], y) for y in expected)

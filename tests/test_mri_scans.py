@@ -187,7 +187,7 @@ def test_ismrmrd(tmp_path):
     wanted = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(STACK, axes=0), axis=0, norm="ortho"), axes=0)
     np.testing.assert_allclose(read_scan(path).kspace, wanted, atol=1e-5)
     for bad, xml, message in (
-        (lines[:-1], header((12, 10, 3), (12, 10, 3), (5, 1)), "same lines in every slice and partition"),
+        (lines[:-1], header((12, 10, 3), (12, 10, 3), (5, 1)), "same samples in every slice and partition"),
         (
             [(0, 0, 0, 0, STACK[0, :, :, 0], {"contrast": c}) for c in (0, 1)],
             header((12, 10, 1), (12, 10, 1)),

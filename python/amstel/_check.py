@@ -156,8 +156,8 @@ def integer(argument: str, value: Any, least: int | None = None, expected: str |
             value = int(value)
     if least is not None and value < least:
         fail(argument, expected or f"an integer >= {least}", value)
-    if least is not None and type(value) is int and value >= 2**63:
-        fail(argument, f"{expected or 'an integer'} of at most 64 bits", value)
+    if least is not None and type(value) is int and value >= 2**63 and argument != "seed":
+        fail(argument, f"{expected or f'an integer >= {least}'}, below 2**63", value)
     return value
 
 
@@ -183,7 +183,8 @@ def number(
             raise NumberTypeError(f"`{argument}` must be {expected}, got {describe(value)}")
         value = int(value) if isinstance(value, (int, np.integer)) else float(value)
     if type(value) is int and abs(value) >= 2**63:
-        value = float(value) if abs(value) < 2**1023 else math.inf  # all that takes numbers takes these
+        # All that takes numbers takes these.
+        value = float(value) if abs(value) < 2**1023 else math.copysign(math.inf, 1 if value > 0 else -1)
     if (
         value != value
         or (not infinite and abs(value) == math.inf)

@@ -75,7 +75,12 @@ class _Following(FromDeepinv):
 
 
 def _sigma_of(noise: Any) -> float | Tensor:
-    return float(noise.sigma) if noise.sigma.numel() == 1 else noise.sigma.reshape(-1)
+    known = getattr(noise, "sigma", None)
+    if not isinstance(known, Tensor):
+        _check.fail_type("physics.noise_model", "one with a sigma", noise)
+    if known.numel() > 1:
+        return known.reshape(-1)
+    return _check.number("physics.noise_model.sigma", float(known), "a finite number > 0", above=0)
 
 
 def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardModel:
@@ -110,10 +115,8 @@ def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardMo
     if sigma is None:
         own, noise = getattr(physics, "model", None), getattr(physics, "noise_model", None)
         kind = type(noise).__name__
-        if isinstance(own, ForwardModel):
-            was = physics._noise_of_model
-            if kind != "GaussianNoise" or torch.equal(torch.as_tensor(was).to(noise.sigma), noise.sigma):  # type: ignore[union-attr]
-                return own
+        if isinstance(own, ForwardModel) and _told(noise) == physics._noise_was:
+            return own
         if kind == "PoissonNoise" and noise.normalize and noise.gain.numel() == 1:  # type: ignore[union-attr]
             return Poisson(FromDeepinv(physics, 1.0), float(noise.gain))  # type: ignore[union-attr]
         if kind != "GaussianNoise":
@@ -161,8 +164,14 @@ def to_deepinv(model: ForwardModel) -> Any:
     forward, adjoint = partial(_alone, model.forward), partial(_alone, model.adjoint)
     physics = LinearPhysics(A=forward, A_adjoint=adjoint, noise_model=noise)
     physics.model = model
-    physics._noise_of_model = getattr(noise, "sigma", None)
+    physics._noise_was = _told(noise)
     return physics
+
+
+def _told(noise: Any) -> tuple[str, Any]:
+    """Its kind and its sigma, by which another one, or an updated one, is known."""
+    sigma = getattr(noise, "sigma", None)
+    return type(noise).__name__, sigma.flatten().tolist() if isinstance(sigma, Tensor) else None
 
 
 def _alone(operator: Any, x: Tensor, **_: Any) -> Tensor:

@@ -267,7 +267,8 @@ def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
             plain = page.photometric in (0, 1, 2) and page.bitspersample in (8, 16, 32, 64)
             if not plain or not (deep or page.dtype == np.uint8) or (not deep and page.compression in (6, 7)):
                 return None
-            return samples(page), int(page.tags.valueof(274, 1)), _of_tags(page) | _exif_of_tiff(path)
+            about, orientation = _exif_of_tiff(path)
+            return samples(page), int(page.tags.valueof(274, orientation)), _of_tags(page) | about
     except tifffile.TiffFileError as error:
         raise OSError("tifffile cannot read it") from error
 
@@ -330,8 +331,9 @@ def _of_tags(page: Any) -> dict[str, Any]:
     return about
 
 
-def _exif_of_tiff(path: Path) -> dict[str, Any]:
-    """What a TIFF says of the picture and not of how it is stored, as EXIF; nothing if Pillow cannot open it."""
+def _exif_of_tiff(path: Path) -> tuple[dict[str, Any], int]:
+    """What a TIFF says of the picture and not of how it is stored, as EXIF, and its orientation, which may stand in XMP
+    alone; nothing if Pillow cannot open it."""
     image = _module("PIL.Image")
     try:
         with image.open(path) as opened:
@@ -345,6 +347,6 @@ def _exif_of_tiff(path: Path) -> dict[str, Any]:
             told = {name: value for name, value in _about(opened).items() if name == "xmp"}
             if len(exif) or any(map(exif.get_ifd, (0x8769, 0x8825))):
                 told["exif"] = exif.tobytes()
-            return told
+            return told, int(found.get(ORIENTATION, 1))
     except Exception:  # what cannot be read is not worth a picture
-        return {}
+        return {}, 1

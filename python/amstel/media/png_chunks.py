@@ -11,8 +11,12 @@ Chunks = list[tuple[bytes, bytes]]
 COLORS = (b"cHRM", b"gAMA", b"sRGB", b"cICP")
 XMP = b"XML:com.adobe.xmp\0"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-#: 1 / 2.2, which says what every viewer takes for granted.
-_USUAL_GAMMA = struct.pack(">I", 45455)
+#: Of sRGB, which every viewer takes for granted: 1 / 2.2, its primaries, and it by its code points.
+_USUAL = {
+    b"gAMA": struct.pack(">I", 45455),
+    b"cHRM": struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000),
+    b"cICP": bytes([1, 13, 0, 1]),
+}
 
 
 def read(path: Path) -> Chunks:
@@ -42,6 +46,8 @@ def of_xmp(xmp: bytes) -> Chunks:
 def unusual(chunks: Chunks) -> list[str]:
     """Names of those without which the colors look different: they are not of sRGB, which is taken for granted."""
     named = dict(chunks)
-    if b"cICP" not in named and (b"sRGB" in named or named.get(b"gAMA", _USUAL_GAMMA) == _USUAL_GAMMA):
+    if b"cICP" in named:  # before all others
+        named = {b"cICP": named[b"cICP"]}
+    elif b"sRGB" in named:
         return []
-    return [name.decode() for name in COLORS if name in named]
+    return [name.decode() for name, usual in _USUAL.items() if named.get(name, usual) != usual]

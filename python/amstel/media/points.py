@@ -142,7 +142,7 @@ def raster(
         ImportError: matplotlib or pillow is missing.
     """
     _check_frames(frames, labels)
-    _check_ending(path, *((".png",) if len(frames) == 1 else (".gif",)))
+    _check_ending(path, *((".png", ".gif") if len(frames) == 1 else (".gif",)))
     animation, agg, collections, figures = (
         need(f"matplotlib.{name}", extra="cli", purpose="a PNG or GIF picture of points")
         for name in ("animation", "backends.backend_agg", "collections", "figure")

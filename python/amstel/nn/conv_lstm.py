@@ -385,7 +385,7 @@ class ConvLSTM(nn.Module):
 
 def _kept(t: Tensor) -> Tensor:
     """A state for the next call, which may train, also where this one is under torch.inference_mode."""
-    return plainly(t.clone) if t.is_inference() else t.detach()
+    return plainly(t.clone) if not torch.compiler.is_compiling() and t.is_inference() else t.detach()
 
 
 def _last(x: Tensor, lengths: Tensor | None, directions: int) -> Tensor:

@@ -14,7 +14,7 @@ from amstel.nn.gcn import GCNConv
 from amstel.ops.segment import REDUCTIONS, segment_reduce
 
 
-class _Alone(GCNConv):
+class NodeLinear(GCNConv):
     """The layer without the graph: each node by itself."""
 
     def forward(self, x: Any, graph: Any, edge_weight: Tensor | None = None) -> Tensor:
@@ -67,7 +67,7 @@ class GraphClassifier(nn.Module):
         self.propagate = _check.flag("propagate", propagate)
         widths = [in_channels, *[hidden_channels] * (num_layers - 1)]
         how: dict[str, Any] = {"device": device, "dtype": dtype}
-        kind = GCNConv if self.propagate else _Alone
+        kind = GCNConv if self.propagate else NodeLinear
         self.layers = nn.ModuleList(
             kind(width, hidden_channels, activation="relu", **how) for width in widths
         )

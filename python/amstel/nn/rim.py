@@ -183,8 +183,8 @@ class RIM(nn.Module, metaclass=Placed):
         def conv(inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
             padding = dilation * (size // 2)
             options: Any = {"padding_mode": padding_mode}
-            inner = size == 3 and dilation == 1 and inputs == outputs == features and padding_mode == "zeros"
-            kind = Conv3x3 if inner else nn.Conv2d
+            plain = size == 3 and stride == dilation == 1 and padding_mode == "zeros"
+            kind = Conv3x3 if plain and inputs == outputs == features else nn.Conv2d
             return kind(inputs, outputs, size, stride, padding, dilation, **options)
 
         def unit() -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +30,16 @@ class Conv3x3(nn.Conv2d):
 
 
 def activated(conv: nn.Module, x: Tensor) -> Tensor:
-    """relu(conv(x)); in place, but what goes through a backward hook must not be changed."""
-    return relu(conv(x), inplace=not conv._backward_hooks)
+    """relu(conv(x)); in place, but what a hook has seen must not be changed."""
+    return relu(conv(x), inplace=not _has_hooks(conv))
+
+
+def _has_hooks(module: Any) -> bool:
+    own = module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
+    every = torch.nn.modules.module
+    return bool(
+        own or every._global_forward_hooks or every._global_backward_hooks or every._global_backward_pre_hooks
+    )
 
 
 class _Residual(nn.Module):

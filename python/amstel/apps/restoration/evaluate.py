@@ -200,15 +200,18 @@ def pairs(
     Raises:
         ValueError: an image without a partner, or with several.
     """
-    paths, there = files.find(noisy), files.find(clean)
-    partners = {path.stem: path for path in there}
+    paths, partners = files.find(noisy), {}
+    several: dict[str, list[str]] = {}
+    for path in files.find(clean):
+        partners[path.stem] = path
+        several.setdefault(path.stem, []).append(path.name)
     progress = progress or (lambda n: None)
     if not Path(noisy).is_dir() and not Path(clean).is_dir():
         partners = {paths[0].stem: next(iter(partners.values()))}
     for path in paths:
         if path.stem not in partners:
             raise ValueError(f"{clean} must hold an image for each of {noisy}, got none for {path.stem}")
-        if len(same := [other.name for other in there if other.stem == path.stem]) > 1:
+        if len(same := several.get(path.stem, [])) > 1:
             raise ValueError(f"{clean} must hold one image for {path}, got {' and '.join(same)}")
 
     def work(path: Path) -> tuple[np.ndarray, float]:

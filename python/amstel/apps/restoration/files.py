@@ -101,7 +101,9 @@ def write(path: str | os.PathLike, picture: Picture) -> None:
         about["xmp"] = xmp
     if suffix != ".png" and "icc_profile" not in about and (lost := png_chunks.unusual(chunks)):
         said = " and ".join(lost)
-        warnings.warn(f"{path} looks different: only PNG can say of colors what {said} said", stacklevel=2)
+        warnings.warn(
+            f"{path}: colors will look different, as only PNG keeps the {said} of the input", stacklevel=2
+        )
     if suffix == ".bmp":
         about = {key: value for key, value in about.items() if key == "dpi"}
     with _files.replacing(path) as temporary:

@@ -58,7 +58,7 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
     its partitions are slices.
 
     Raises:
-        ValueError: not Cartesian, several contrasts, phases, sets or repetitions, slices or partitions whose lines differ.
+        ValueError: not Cartesian, several contrasts, phases, sets or repetitions, slices or partitions whose samples differ.
     """
     xml = group["xml"][()]
     (nx, ny, nz), (rx, ry, _), centers = sizes(np.asarray(xml).reshape(-1)[0])
@@ -113,7 +113,7 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
         kspace[where, part, :, begin : begin + samples, column] += data
         count[where, part, begin : begin + samples, column] += 1
     if ((count > 0) != (count[:1, :1] > 0)).any():
-        raise ValueError(f"{path} must have the same lines in every slice and partition")
+        raise ValueError(f"{path} must have the same samples in every slice and partition")
     kspace /= np.maximum(count, 1)[:, :, None]
     found = torch.from_numpy(kspace)
     if nz > 1:
