@@ -186,3 +186,23 @@ def test_the_command_on_files_of_the_tu_format(capsys, tmp_path, monkeypatch):
     ):
         status, _, err = run(capsys, *arguments)
         assert status == 2 and said in err and err.count("\n") == 1
+
+
+def test_a_stored_batch_goes_to_onnx(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    rings = [amstel.Graph.from_edge_index(torch.tensor([range(n), [*range(1, n), 0]]), n) for n in (3, 4)]
+    graphs = [*rings, amstel.Graph.from_edge_index(torch.zeros(2, 0, dtype=torch.int64), 1)]
+
+    class Stored(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model, self.graph = GraphClassifier(2, 5, 3, num_layers=2), amstel.Graph.batch(graphs)
+
+        def forward(self, x):
+            return self.model(x, self.graph)
+
+    stored, x = Stored().eval(), torch.randn(8, 2)
+    torch.onnx.export(stored, (x,), tmp_path / "model.onnx", dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(found), stored(x).detach())

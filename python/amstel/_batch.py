@@ -180,9 +180,10 @@ def index(graph: Graph) -> Tensor:
     """For every row the number of its graph, int64 [N]."""
     if graph._offsets is None:
         return torch.zeros(graph.num_rows, dtype=torch.int64, device=graph.device)
-    counts = graph._offsets[0].diff()
-    numbers = torch.arange(len(counts), device=graph.device)
-    return numbers.repeat_interleave(counts, output_size=graph.num_rows)
+    # By sums, which every exporter knows: how many graphs begin at a row or before it.
+    bounds, rows = graph._offsets[0].long(), graph.num_rows
+    begins = torch.zeros(rows + 1, dtype=torch.int64, device=graph.device)
+    return begins.scatter_add(0, bounds, torch.ones_like(bounds)).cumsum(0)[:rows] - 1
 
 
 def members(graph: Graph) -> tuple[Graph, Graph]:
