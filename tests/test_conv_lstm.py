@@ -688,12 +688,9 @@ def test_the_default_dtype_of_torch_changes_nothing(default):
     torch.set_default_dtype(default)
     try:
         found = gradients()
-        restored = amstel.restore(y, sigma=0.1)
-        assert next(amstel.nn.SINT.pretrained().parameters()).dtype == torch.float32
     finally:
         torch.set_default_dtype(torch.float32)
     assert all(map(torch.equal, found, expected))
-    assert torch.equal(restored, amstel.restore(y, sigma=0.1))
 
 
 # ---- Modules ----

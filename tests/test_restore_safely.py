@@ -385,3 +385,15 @@ def test_what_a_task_does_not_use_is_refused():
     with pytest.raises(ValueError, match="`name` must be one of gray, gray_conv, color, 3task"):
         amstel.nn.RIM.pretrained("rim_gray")
     assert amstel.restore(image, model="3task", sigma=0.1).shape == (8, 8)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16], ids=str)
+def test_shipped_weights_keep_their_dtype_whatever_torchs_default_is(default):
+    y = torch.rand(1, 1, 8, 8)
+    torch.set_default_dtype(default)
+    try:
+        restored = amstel.restore(y, sigma=0.1)
+        assert next(amstel.nn.SINT.pretrained().parameters()).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(restored, amstel.restore(y, sigma=0.1))
