@@ -21,6 +21,17 @@ def estimates(physics):
     return lambda m, x: torch.stack(m(x, physics))
 
 
+class Estimate(torch.nn.Module):
+    """A RIM as a module of one tensor: the last estimate of a denoiser."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, y):
+        return self.model(y, amstel.inverse.Denoising(0.3))[-1]
+
+
 def _pyramid(m, x):
     return m({"0": x, "1": x[:, :, ::2, ::2]}, [BOXES[:, 1:].to(x.dtype)], [(32, 32)])
 

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 import amstel
 import amstel.interop.pyg
 from amstel import nn, ops
+from tests.module_samples import Estimate
 from tests.module_samples import sample as module_sample
 from tests.operator_samples import BOXES, GRAPH, SAMPLES
 
@@ -330,15 +331,6 @@ def test_modules_with_parameters_that_learn_keep_their_first_size_free(make, siz
     found, expected = ({n: p.grad for n, p in m.named_parameters()} for m in (exported, module))
     assert found.keys() == expected.keys() and all(g is not None for g in found.values())
     assert_close(found, expected, rtol=1e-3, atol=1e-3)
-
-
-class Estimate(torch.nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, y):
-        return self.model(y, amstel.inverse.Denoising(0.1))[-1]
 
 
 @pytest.mark.slow

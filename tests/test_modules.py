@@ -15,6 +15,7 @@ import amstel
 from amstel import nn
 from amstel.nn.spectral import _one_basis, _solve
 from tests.conftest import ROOT
+from tests.module_samples import Estimate
 
 INDEX = torch.tensor([[0, 1, 2, 1], [1, 2, 0, 0]])
 GRAPH = amstel.Graph.from_edge_index(INDEX, 3)
@@ -37,9 +38,9 @@ MODULES = {
 # And those that take no device and dtype, or a physics.
 WITH_WEIGHTS = {
     **MODULES,
-    "RIM": (lambda: _Estimate(nn.RIM(1, 8, steps=2, depth=2)), (SEQ[0][:, :1],)),
+    "RIM": (lambda: Estimate(nn.RIM(1, 8, steps=2, depth=2)), (SEQ[0][:, :1],)),
     "RIM of a U-Net": (
-        lambda: _Estimate(nn.RIM(1, 4, steps=2, network="unet")),
+        lambda: Estimate(nn.RIM(1, 4, steps=2, network="unet")),
         (torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)),),
     ),
     "GraphClassifier alone": (
@@ -47,17 +48,6 @@ WITH_WEIGHTS = {
         (torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), GRAPH),
     ),
 }
-
-
-class _Estimate(torch.nn.Module):
-    """The last estimate of a denoiser."""
-
-    def __init__(self, rim):
-        super().__init__()
-        self.rim = rim
-
-    def forward(self, y):
-        return self.rim(y, amstel.inverse.Denoising(0.3))[-1]
 
 
 def first(result):
@@ -379,7 +369,7 @@ def test_a_state_from_inference_mode_trains():
 
 @pytest.mark.parametrize("network", ["conv", "unet"])
 def test_hooks_of_every_kind_see_what_a_convolution_gave(network):
-    model = _Estimate(nn.RIM(1, 4, steps=1, network=network))
+    model = Estimate(nn.RIM(1, 4, steps=1, network=network))
     convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
     y, kept = torch.rand(1, 1, 16, 16), []
     hooks = [

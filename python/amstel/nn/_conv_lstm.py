@@ -16,11 +16,17 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from amstel import _check, reference
+from amstel._derived import plainly
 from amstel._torch import autocast_dtype
 from amstel.nn._lengths import kept as kept_steps
 from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
 
 State = tuple[Tensor, Tensor]
+
+
+def kept_state(t: Tensor) -> Tensor:
+    """A state for the next call, which may train, also where this one is under torch.inference_mode."""
+    return plainly(t.clone) if not torch.compiler.is_compiling() and t.is_inference() else t.detach()
 
 
 class _Gates(nn.Module):

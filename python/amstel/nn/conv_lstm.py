@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check
-from amstel._derived import plainly
-from amstel.nn._conv_lstm import State, _Gates, _Layer, check_like
+from amstel.nn._conv_lstm import State, _Gates, _Layer, check_like, kept_state
 from amstel.nn._per_layer import count_of, per_layer
 from amstel.ops.conv_lstm import conv_lstm_cell
 from amstel.reference.conv_lstm import same_conv
@@ -367,7 +366,7 @@ class ConvLSTM(nn.Module):
             found = [t.transpose(0, 1) for t in found]
         h_n, c_n = zip(*last, strict=True)
         if self.stateful:
-            self._state = tuple(map(_kept, h_n)), tuple(map(_kept, c_n))
+            self._state = tuple(map(kept_state, h_n)), tuple(map(kept_state, c_n))
             if self.state_dtype is None:
                 given = h_n[0].dtype if state is None else state[1][0].dtype
                 c_n = tuple(t.to(given) for t in c_n)
@@ -381,11 +380,6 @@ class ConvLSTM(nn.Module):
             f"{self.in_channels}, {self.hidden_channels}, kernel_size={self.kernel_size}, num_layers={self.num_layers}, "
             f"bidirectional={self.bidirectional}, memory={self.memory!r}"
         )
-
-
-def _kept(t: Tensor) -> Tensor:
-    """A state for the next call, which may train, also where this one is under torch.inference_mode."""
-    return plainly(t.clone) if not torch.compiler.is_compiling() and t.is_inference() else t.detach()
 
 
 def _last(x: Tensor, lengths: Tensor | None, directions: int) -> Tensor:
