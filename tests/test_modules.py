@@ -1,10 +1,7 @@
-"""What PyTorch's users expect of every module: device, dtype, reset, hooks, pruning, norms, lazy widths, ranks."""
+"""What PyTorch's users expect of every module: device, dtype, reset, hooks, pruning, norms, lazy widths."""
 
 import copy
 import pickle
-import subprocess
-import sys
-import textwrap
 
 import networkx
 import pytest
@@ -14,7 +11,6 @@ from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm
 import amstel
 from amstel import nn
 from amstel.nn.spectral import _one_basis, _solve
-from tests.conftest import ROOT
 from tests.module_samples import Estimate
 
 INDEX = torch.tensor([[0, 1, 2, 1], [1, 2, 0, 0]])
@@ -291,59 +287,6 @@ def test_eigenvectors_follow_a_rule(threads):
     turned[:, 1:9] = turned[:, 1:9] @ turn
     turned[:, [0, 9]] *= -1
     torch.testing.assert_close(_one_basis(exact, turned).float(), vectors, atol=1e-6, rtol=0)
-
-
-RANKS = """
-    import os, sys, torch, torch.distributed as dist, torch.multiprocessing as mp
-    from torch.distributed.fsdp import fully_shard
-    from torch.nn.parallel import DistributedDataParallel
-    import amstel
-
-    def work(rank, file):
-        torch.set_num_threads(1)
-        dist.init_process_group("gloo", init_method="file://" + file, rank=rank, world_size=2)
-        graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 0]]), 3)
-        made = {
-            "gcn": (lambda: amstel.nn.GCN(4, 8, 2, dropout=0.0, bias=True), lambda m, x: m(x[:, :, 0, 0].repeat(1, 1)[:3], graph)),
-            "lstm": (lambda: amstel.nn.ConvLSTM(4, 4, num_layers=2), lambda m, x: m(x[None])[0]),
-            "gru": (lambda: amstel.nn.ConvGRUCell(4, 4, kernel_size=3), lambda m, x: m(x)),
-        }
-        for name, (make, run) in made.items():
-            torch.manual_seed(0)
-            plain = make()
-            state = {k: v.clone() for k, v in plain.state_dict().items()}
-            inputs = [torch.randn(3, 4, 6, 6, generator=torch.Generator().manual_seed(r)) for r in range(2)]
-            sum(run(plain, x).square().mean() / 2 for x in inputs).backward()
-            expected = {n: p.grad for n, p in plain.named_parameters()}
-            ddp = make()
-            ddp.load_state_dict(state)
-            ddp = DistributedDataParallel(ddp)
-            run(ddp, inputs[rank]).square().mean().backward()
-            for n, p in ddp.module.named_parameters():
-                torch.testing.assert_close(p.grad, expected[n], rtol=1e-4, atol=1e-6)
-            sharded = make()
-            sharded.load_state_dict(state)
-            for layer in getattr(sharded, "layers", []):
-                fully_shard(layer)
-            fully_shard(sharded)
-            run(sharded, inputs[rank]).square().mean().backward()
-            for n, p in sharded.named_parameters():
-                torch.testing.assert_close(p.grad.full_tensor(), expected[n], rtol=1e-4, atol=1e-6)
-            assert list(sharded.state_dict()) == list(state)
-        dist.destroy_process_group()
-
-    if __name__ == "__main__":
-        mp.spawn(work, (sys.argv[1],), nprocs=2)
-        print("same gradients")
-"""
-
-
-def test_ddp_and_fsdp2_on_two_ranks(tmp_path):
-    script = tmp_path / "ranks.py"
-    script.write_text(textwrap.dedent(RANKS))
-    run = [sys.executable, str(script), str(tmp_path / "store")]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=300, cwd=ROOT)
-    assert done.returncode == 0 and "same gradients" in done.stdout, done.stderr[-3000:]
 
 
 def test_a_basis_is_as_precise_as_the_features_and_nobodys_to_change():

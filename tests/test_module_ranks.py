@@ -1,0 +1,54 @@
+"""Modules under DistributedDataParallel and FSDP2: the gradients of two processes are those of one."""
+
+import pytest
+import torch
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+import amstel
+from amstel import nn
+from tests import processes
+
+GRAPH = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 0]]), 3)
+MODULES = {
+    "gcn": (
+        lambda: nn.GCN(4, 8, 2, dropout=0.0, bias=True),
+        lambda module, x: module(x[:, :, 0, 0], GRAPH),
+    ),
+    "lstm": (lambda: nn.ConvLSTM(4, 4, num_layers=2), lambda module, x: module(x[None])[0]),
+    "gru": (lambda: nn.ConvGRUCell(4, 4, kernel_size=3), lambda module, x: module(x)),
+}
+
+
+def _same_gradients(rank, world, folder):
+    inputs = [
+        torch.randn(3, 4, 6, 6, generator=torch.Generator().manual_seed(seed)) for seed in range(world)
+    ]
+    for make, run in MODULES.values():
+        torch.manual_seed(0)
+        plain = make()
+        state = {name: value.clone() for name, value in plain.state_dict().items()}
+        sum(run(plain, x).square().mean() / world for x in inputs).backward()
+        expected = {name: weight.grad for name, weight in plain.named_parameters()}
+
+        copied = make()
+        copied.load_state_dict(state)
+        copied = DistributedDataParallel(copied)
+        run(copied, inputs[rank]).square().mean().backward()
+        for name, weight in copied.module.named_parameters():
+            torch.testing.assert_close(weight.grad, expected[name], rtol=1e-4, atol=1e-6)
+
+        sharded = make()
+        sharded.load_state_dict(state)
+        for layer in getattr(sharded, "layers", []):
+            fully_shard(layer)
+        fully_shard(sharded)
+        run(sharded, inputs[rank]).square().mean().backward()
+        for name, weight in sharded.named_parameters():
+            torch.testing.assert_close(weight.grad.full_tensor(), expected[name], rtol=1e-4, atol=1e-6)
+        assert list(sharded.state_dict()) == list(state)
+
+
+@pytest.mark.filterwarnings("ignore:FSDP2-wrapped module")
+def test_ddp_and_fsdp2_on_two_ranks(tmp_path):
+    processes.run(_same_gradients, tmp_path)
