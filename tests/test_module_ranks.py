@@ -21,9 +21,7 @@ MODULES = {
 
 
 def _same_gradients(rank, world, folder):
-    inputs = [
-        torch.randn(3, 4, 6, 6, generator=torch.Generator().manual_seed(seed)) for seed in range(world)
-    ]
+    inputs = [torch.randn(3, 4, 6, 6, generator=torch.Generator().manual_seed(seed)) for seed in range(world)]
     for make, run in MODULES.values():
         torch.manual_seed(0)
         plain = make()

@@ -17,6 +17,11 @@ class Clip:
         name: what to call it.
         boxes: float32 [T, 4], x1, y1, x2, y2 in pixels, NaN in frames without a box; None where none is known.
         tubes: the same of every actor, float32 [A, T, 4], of which `boxes` is the first; None where none is known.
+
+    Example:
+        >>> clip = amstel.data.Clip(torch.zeros(8, 32, 48, 3, dtype=torch.uint8), label=2, name="jump")
+        >>> clip.frames.shape, clip.boxes
+        (torch.Size([8, 32, 48, 3]), None)
     """
 
     frames: Tensor

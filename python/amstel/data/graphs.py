@@ -29,6 +29,12 @@ class GraphData:
 
     Raises:
         ValueError or TypeError: a part is not as described.
+
+    Example:
+        >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
+        >>> data = amstel.data.GraphData(graph, torch.eye(3), torch.tensor(1))
+        >>> data.features.shape, data.label
+        (torch.Size([3, 3]), tensor(1))
     """
 
     graph: Graph

@@ -29,6 +29,13 @@ class NodeData:
 
     Raises:
         ValueError or TypeError: a part is not as described.
+
+    Example:
+        >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
+        >>> one, two, three = torch.tensor([[0], [1], [2]])
+        >>> data = amstel.data.NodeData("path", graph, torch.eye(3), torch.tensor([0, 1, 0]), one, two, three, 2)
+        >>> data.labels[data.test]
+        tensor([0])
     """
 
     name: str

@@ -32,7 +32,12 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def key(seed: int, epoch: int = 0, layer: int = 0) -> int:
-    """The number that a mask of (seed, epoch, layer) is drawn with."""
+    """The number that a mask of (seed, epoch, layer) is drawn with.
+
+    Example:
+        >>> amstel.distributed.key(0, epoch=1) == amstel.distributed.key(0, epoch=2)
+        False
+    """
     z = 0
     for part in (seed, epoch, layer):
         z = (z * _STEP + int(part) + 1) & _MASK

@@ -79,6 +79,10 @@ def iou_xywh(a: Tensor, b: Tensor) -> Tensor:
     """`iou` of boxes (x, y, width, height), with their areas taken as they are written: w h, not (x + w - x) h.
 
     So an overlap of exactly 0.5 is that, as in the tracking toolkits, whose curves count what lies above a threshold.
+
+    Example:
+        >>> amstel.tracking.overlap(torch.tensor([0.0, 0.0, 4.0, 4.0]), torch.tensor([0.0, 0.0, 4.0, 2.0]))
+        tensor(0.5000)
     """
     return _ratio(
         a[..., :2],

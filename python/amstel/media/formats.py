@@ -75,7 +75,12 @@ VIDEOS = (
 
 
 def natural(path: str | os.PathLike) -> Any:
-    """Sort key that puts frame_2 before frame_10, and is never the same for two names."""
+    """Sort key that puts frame_2 before frame_10, and is never the same for two names.
+
+    Example:
+        >>> sorted(["frame_10.png", "frame_2.png"], key=amstel.video.natural)
+        ['frame_2.png', 'frame_10.png']
+    """
     name = Path(path).name
     return [int(part) if k % 2 else part.lower() for k, part in enumerate(re.split(r"(\d+)", name))], name
 

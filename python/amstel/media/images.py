@@ -338,6 +338,10 @@ def image_array(argument: str, image: Any) -> np.ndarray:
         TypeError: something else.
         ValueError: another shape or dtype, no pixel, or a file that is no image.
         FileNotFoundError: there is no such file.
+
+    Example:
+        >>> amstel.tracking.frames.image_array("image", torch.zeros(4, 6, dtype=torch.uint8)).shape
+        (4, 6, 3)
     """
     if isinstance(image, (str, os.PathLike)):
         if not Path(image).is_file():

@@ -82,6 +82,12 @@ def fourier_basis(
     Raises:
         ValueError: the graph is not symmetric or has fewer nodes than `modes`, or edge_weight requires a gradient and
             some eigenvalues are equal, as for nodes that are alike.
+
+    Example:
+        >>> path = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
+        >>> values, vectors = amstel.nn.fourier_basis(path, modes=2)
+        >>> values.round(decimals=4).abs(), vectors.shape
+        (tensor([0., 1.]), torch.Size([3, 2]))
     """
     values, vectors = _basis(graph, modes, edge_weight, torch.float32)
     return (values, vectors) if edge_weight is not None else (values.clone(), vectors.clone())
@@ -148,7 +154,16 @@ def graph_fourier(x: Tensor, graph: Graph, modes: int | None = None) -> Tensor:
 
 
 def inverse_graph_fourier(x: Tensor, graph: Graph, modes: int | None = None) -> Tensor:
-    """``U x``, the inverse of `graph_fourier` (its adjoint where modes < N): [M, F] -> [N, F]."""
+    """``U x``, the inverse of `graph_fourier` (its adjoint where modes < N): [M, F] -> [N, F].
+
+    Example:
+        >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
+        >>> x = torch.tensor([[1.0], [2.0], [4.0]])
+        >>> amstel.nn.inverse_graph_fourier(amstel.nn.graph_fourier(x, graph), graph).round(decimals=4)
+        tensor([[1.],
+                [2.],
+                [4.]])
+    """
     basis = _vectors(x, graph, modes)
     return basis.to(_rows("x", x, basis.shape[1]).dtype) @ x
 

@@ -44,6 +44,13 @@ def read_boxes(file: str | os.PathLike, origin: int = 0) -> Tensor:
     Raises:
         OSError: the file cannot be read.
         ValueError: a line that is not four numbers, with file and line, or no line; another `origin`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = amstel.tracking.write_boxes(f"{folder}/a.txt", torch.tensor([[4.0, 8, 16, 32]]), origin=1)
+        ...     file.read_text(), amstel.tracking.read_boxes(file, origin=1)
+        ('5,9,16,32\\n', tensor([[ 4.,  8., 16., 32.]], dtype=torch.float64))
     """
     file = Path(file)
     boxes = read_numbers(file, 4)

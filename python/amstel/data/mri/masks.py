@@ -40,6 +40,11 @@ def cartesian_mask(
 
     Raises:
         ValueError: an acceleration below 1, a fraction outside (0, 1], more in the center than are sampled at all.
+
+    Example:
+        >>> mask = amstel.data.mri.cartesian_mask(320, acceleration=4, center_fraction=0.08)
+        >>> int(mask.sum()), bool(mask[147:173].all())
+        (80, True)
     """
     if not isinstance(width, int) or width < 1:
         fail("width", "an integer >= 1", width)
@@ -76,6 +81,11 @@ def poisson_disc_mask(
         shape: (H, W).
         acceleration: points for each one that is sampled outside of the disc.
         calibration: radius of the central disc in samples.
+
+    Example:
+        >>> mask = amstel.data.mri.poisson_disc_mask((64, 64), acceleration=8, calibration=4)
+        >>> mask.shape, bool(mask[28:36, 32].all())
+        (torch.Size([64, 64]), True)
     """
     height, width = sides(shape)
     _acceleration(acceleration)
@@ -109,6 +119,11 @@ def radial_mask(
         shape: (H, W).
         acceleration: points for each one that is sampled.
         calibration: radius of the central disc in samples.
+
+    Example:
+        >>> mask = amstel.data.mri.radial_mask((64, 64), acceleration=4)
+        >>> mask.shape, bool(mask[32, 32]), 0.25 < float(mask.float().mean()) < 0.28
+        (torch.Size([64, 64]), True, True)
     """
     height, width = sides(shape)
     _acceleration(acceleration)

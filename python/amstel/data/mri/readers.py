@@ -61,6 +61,13 @@ def read_mask(path: str | os.PathLike, index: int = 0) -> Tensor:
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a .npy file, another rank, values other than 0 and 1, nothing sampled, no such index.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/mask.npy", np.array([0, 1, 1, 0]))
+        ...     amstel.data.mri.read_mask(f"{folder}/mask.npy")
+        tensor([False,  True,  True, False])
     """
     array = _load(path, "mask")
     if array.ndim not in (1, 2, 3) or not array.size or not np.isin(array, (0, 1)).all():
