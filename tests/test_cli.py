@@ -366,7 +366,7 @@ def test_demo_shows_all_four_families(capsys, tmp_path):
         pytest.importorskip(name)
     status, out, err = _run(capsys, "demo", "--output", tmp_path)
     assert status == 0 and err == ""
-    found = re.search(r"accuracy (\d+\.\d)% on 100 new clips; from one frame (\d+\.\d)%", out)
+    found = re.search(r"accuracy (\d+\.\d)% on 100 new clips; (\d+\.\d)% from a single frame", out)
     assert float(found[1]) > 90 and float(found[2]) < 45
     for name in (
         "gcn_embedding.png",

@@ -106,7 +106,8 @@ template <typename T, int C>
 inline constexpr int kDenseWidth = kVectorWidth<T> / 2 < C ? C : kVectorWidth<T> / 2;
 
 template <typename T, int C>
-__global__ void __launch_bounds__(kThreads, 4) rim_input_kernel(const RimInputArgs<T> a) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 4 : resident(6))
+    rim_input_kernel(const RimInputArgs<T> a) {
   using S = Accumulate<T>;
   constexpr int N = kDenseWidth<T, C>;
   for (int64_t item = blockIdx.y; item < a.items; item += gridDim.y) {
@@ -141,7 +142,8 @@ __global__ void __launch_bounds__(kThreads, 4) rim_input_kernel(const RimInputAr
 }
 
 template <typename T, int C>
-__global__ void __launch_bounds__(kThreads, 4) rim_input_grad_kernel(const RimInputArgs<T> a) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 4 : resident(6))
+    rim_input_grad_kernel(const RimInputArgs<T> a) {
   using S = Accumulate<T>;
   constexpr int N = kDenseWidth<T, C>;
   for (int64_t item = blockIdx.y; item < a.items; item += gridDim.y) {
