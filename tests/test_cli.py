@@ -365,7 +365,8 @@ def test_demo_shows_all_four_families(capsys, tmp_path):
     for name in ("matplotlib", "av", "cv2", "skimage", "safetensors", "scipy"):
         pytest.importorskip(name)
     status, out, err = _run(capsys, "demo", "--output", tmp_path)
-    assert status == 0 and err == ""
+    # On a slow machine how far it got is said once in a while.
+    assert status == 0 and all(" clips, " in line for line in err.splitlines())
     found = re.search(r"accuracy (\d+\.\d)% on 100 new clips; (\d+\.\d)% from a single frame", out)
     assert float(found[1]) > 90 and float(found[2]) < 45
     for name in (
