@@ -471,3 +471,42 @@ def test_its_cell_and_its_first_weights():
 def test_its_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"padding_mode": "reflect"}, {"hidden_channels": [3, 4]}, {"zoneout": 0.1}]
+)
+@pytest.mark.parametrize("return_sequences", [True, False])
+def test_results_are_nobodys_but_the_callers(options, return_sequences):
+    """Changes in place of what a call returned change neither its other results nor what a stateful layer keeps."""
+    lstm = ConvLSTM(
+        2, **{"hidden_channels": 3, **options}, stateful=True, return_sequences=return_sequences
+    ).eval()
+    x = torch.randn(3, 1, 2, 4, 4)
+    with torch.no_grad():
+        lstm(x)
+        expected = lstm(x)[0]
+        for which in range(3):
+            lstm.reset_state()
+            output, (h, c) = lstm(x)
+            results = [[output], list(h), list(c)]
+            others = [t.clone() for k, group in enumerate(results) for t in group if k != which]
+            for t in results[which]:
+                t.fill_(7)
+            assert all(map(torch.equal, others, (t for k, g in enumerate(results) for t in g if k != which)))
+            assert torch.equal(lstm(x)[0], expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"padding_mode": "reflect"}, {"layer_norm": True, "zoneout": 0.1}])
+def test_recomputing_under_torch_func(options):
+    grads = []
+    x = torch.randn(2, 1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    for memory in ("store", "recompute"):
+        torch.manual_seed(0)
+        lstm = ConvLSTM(2, 3, memory=memory, **options)
+        weights = {name: weight.detach() for name, weight in lstm.named_parameters()}
+        torch.manual_seed(1)
+        loss = lambda w, lstm=lstm: torch.func.functional_call(lstm, w, (x,))[0].square().sum()  # noqa: E731
+        grads.append(torch.func.grad(loss)(weights))
+    torch.testing.assert_close(grads[1], grads[0])
+    assert all(g.abs().max() > 0 for name, g in grads[0].items() if "peephole" not in name)

@@ -235,6 +235,18 @@ def peak_bytes(function):
     return max(itertools.accumulate(e.nbytes() for e in sorted(found, key=lambda e: e.start_ns())))
 
 
+@pytest.mark.parametrize("memory", MEMORY)
+def test_memory_under_torch_func(memory):
+    model, y = rim(features=8, steps=3, memory=memory), torch.rand(1, 1, 8, 8, dtype=F64)
+    physics = inverse.Denoising(sigma=0.1)
+    names, weights = zip(*model.named_parameters(), strict=True)
+    loss = lambda *w: torch.func.functional_call(model, dict(zip(names, w, strict=True)), (y, physics))[
+        -1
+    ].sum()  # noqa: E731
+    found = torch.func.grad(loss, argnums=tuple(range(len(weights))))(*(w.detach() for w in weights))
+    torch.testing.assert_close(found, torch.autograd.grad(loss(*weights), weights))
+
+
 def test_memory_of_sixteen_steps():
     """64 features: two states and η a step, an eighth of what unfused gates keep, and sqrt(T) of it in chunks."""
     physics, y = inverse.Denoising(0.1), image(1, 1, 24, 24, dtype=F32)

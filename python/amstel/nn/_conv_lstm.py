@@ -13,20 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from amstel import _check, reference
 from amstel._derived import plainly
 from amstel._torch import autocast_dtype
 from amstel.nn._lengths import kept as kept_steps
+from amstel.nn._recompute import recomputed
 from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
 
 State = tuple[Tensor, Tensor]
 
 
 def kept_state(t: Tensor) -> Tensor:
-    """A state for the next call, which may train, also where this one is under torch.inference_mode."""
-    return plainly(t.clone) if not torch.compiler.is_compiling() and t.is_inference() else t.detach()
+    """A state for the next call, which may train, also where this one is under torch.inference_mode; a copy, because a user may
+    change in place what this call returns."""
+    return plainly(t.clone) if not torch.compiler.is_compiling() and t.is_inference() else t.detach().clone()
 
 
 class _Gates(nn.Module):
@@ -213,15 +214,16 @@ def _plain(
     for t, a in enumerate(gates.unbind(0)):
         keep = torch.rand(2, *shape, device=x.device) < zoneout if zoneout and layer.training else None
         if again:
-            new_h, new_c = checkpoint(step, a, h, c, keep, use_reentrant=False)
+            new_h, new_c = recomputed(step, a, h, c, keep)
         else:
             new_h, new_c = step(a, h, c, keep)
         if kept is not None:
             new_h, new_c = torch.where(kept[t], new_h, h), torch.where(kept[t], new_c, c)
         h, c = new_h, new_c
         outputs.append(h)
-    output = h
-    if return_sequences:
+    if not return_sequences:
+        output = h.clone()  # a tensor of its own, as the operator's
+    else:
         output = torch.stack(outputs)
         if kept is not None:
             output = torch.where(kept, output, output.new_zeros(()))

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
-from torch.utils.checkpoint import checkpoint
 
 from amstel import _check
 from amstel.graph import Graph
 from amstel.nn._convolution import Features, prepare
+from amstel.nn._recompute import recomputed
 from amstel.nn._sparse import dropout
 from amstel.nn.gcn import GCNConv
 
@@ -218,7 +218,7 @@ def _of_all_pairs(z: Tensor) -> Tensor:
     total = z.new_zeros(())
     for begin in range(0, nodes, size):
         rows, others = z[begin : begin + size], z[begin + size :]
-        total = total + checkpoint(block, rows, others, use_reentrant=False, preserve_rng_state=False)
+        total = total + recomputed(block, rows, others)
     return total
 
 

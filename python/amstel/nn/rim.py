@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, relu
-from torch.utils.checkpoint import checkpoint
 
 from amstel import _check
 from amstel._torch import autocast_dtype, is_exporting
 from amstel.nn._physics import likelihood_of, sigma_of
 from amstel.nn._placed import Placed
+from amstel.nn._recompute import recomputed
 from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.unet import Conv3x3, RecurrentUNet, activated
 from amstel.ops._raw import channels_last
@@ -331,13 +331,13 @@ class RIM(nn.Module, metaclass=Placed):
             return self._first(given, h1), given[:, -self.channels :] if self.gradient_step else given[:0]
 
         def halves(eta: Tensor, h1: Tensor | None, h2: Tensor | None) -> tuple:
-            h1, gradient = _again(first, eta, h1)
-            update, h2 = _again(self._second, h1, h2, eta.shape[2:])
+            h1, gradient = recomputed(first, eta, h1)
+            update, h2 = recomputed(self._second, h1, h2, eta.shape[2:])
             return moved(eta, update, gradient), h1, h2
 
         # Between the halves there is a state, which is kept anyway: so the second pass holds the gates of one GRU at a time.
         own = getattr(self.step, "__func__", None) is RIM.step
-        again = halves if own and self.network == "conv" and self.recurrent else partial(_again, once)
+        again = halves if own and self.network == "conv" and self.recurrent else partial(recomputed, once)
 
         def store(eta: Tensor, h1: Any, h2: Any, steps: int, kept: bool = True) -> tuple:
             etas = []
@@ -351,7 +351,7 @@ class RIM(nn.Module, metaclass=Placed):
             etas: list[Tensor] = []
             for first in range(0, steps, size):
                 count = min(size, steps - first)
-                *found, h1, h2 = _again(store, eta, h1, h2, count, False)
+                *found, h1, h2 = recomputed(store, eta, h1, h2, count, False)
                 etas += found
                 eta = etas[-1]
             return *etas, h1, h2
@@ -391,8 +391,3 @@ class RIM(nn.Module, metaclass=Placed):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
-
-
-def _again(function: Callable[..., tuple], *given: Any) -> tuple:
-    """function(*given), which keeps `given` alone for the gradient."""
-    return checkpoint(function, *given, use_reentrant=False, preserve_rng_state=False)
