@@ -191,6 +191,24 @@ def test_hooks_of_every_kind_run_in_every_step(kind, where):
     assert sum(seen) == 6
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_a_mask_of_integers(dtype):
+    model, frames = ConvLSTM_Model(1, [8], _configs()), torch.rand(2, 7, 4, 4, 16)
+    mask = torch.rand(2, 2, 1, 1, 1).round().expand(-1, -1, 4, 4, 16)
+    torch.testing.assert_close(model(frames, mask.to(dtype))[0], _loop(model, frames, mask))
+
+
+def test_it_draws_under_autocast():
+    model, frames = ConvLSTM_Model(2, [8, 8], _configs()), torch.rand(2, 7, 4, 4, 16)
+    mask = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1, 1).expand(2, -1, 4, 4, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, loss = model(frames, mask)
+    expected = _loop(model, frames, mask)
+    torch.testing.assert_close(found.float(), expected, atol=0.01, rtol=0.02)
+    loss.backward()
+    assert model.cell_list[0].conv_x[0].weight.grad.isfinite().all()
+
+
 @pytest.mark.parametrize(
     "call, message",
     [

@@ -161,8 +161,8 @@ class ConvLSTM_Model(nn.Module):
         else:
             drawn = [self.conv_last(frame) for frame in x]
         for t in range(known, count):
-            true = mask[t - known]
-            x = torch.lerp(drawn[-1], frames[t], true)
+            true = mask[t - known].to(frames.dtype)
+            x = true * frames[t] + (1 - true) * drawn[-1]
             for k, cell in enumerate(self.cell_list):
                 states[k] = cell(x, *states[k])
                 x = states[k][0]
