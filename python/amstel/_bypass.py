@@ -35,7 +35,7 @@ def is_plain_conv(module: Any) -> bool:
     return (
         computes_as(module, nn.Conv2d, "_conv_forward")
         and module.padding_mode == "zeros"
-        and module.padding == tuple(k // 2 for k in module.kernel_size)
+        and module.padding in ("same", tuple(k // 2 for k in module.kernel_size))
         and all(k % 2 for k in module.kernel_size)
         and module.stride == module.dilation == (1, 1)
         and module.groups == 1

@@ -64,7 +64,7 @@ class _Fused:
         if own["_explain"] or own["_decomposed_layers"] != 1 or own["node_dim"] != -2:
             return True
         sums = own["_modules"]["aggr_module"]
-        if type(sums) is not pyg.SumAggregation or has_hooks(sums):
+        if type(sums) is not pyg.SumAggregation or "forward" in vars(sums) or has_hooks(sums):
             return True
         for name in _HOOKS:
             if own[name]:
