@@ -293,6 +293,60 @@ def test_ndrplz_needs_a_step():
         ConvLSTM(3, 4, (3, 3), 1, batch_first=True)(torch.zeros(2, 0, 3, 6, 7))
 
 
+def _trained(module):
+    return {name: p.requires_grad for name, p in module.named_parameters()}
+
+
+def test_frozen_weights_and_the_mode_of_a_module_are_carried_over():
+    from amstel.interop.openstl import ConvLSTMCell
+
+    theirs = Ndrplz(3, 4, (3, 3), 2).eval()
+    theirs.cell_list[0].conv.weight.requires_grad_(False)
+    theirs.cell_list[1].conv.bias.requires_grad_(False)
+    with torch.inference_mode():
+        ours = from_ndrplz(theirs)
+    assert not ours.training and _trained(ours) == {
+        "layers.0.weight_ih": False, "layers.0.weight_hh": False, "layers.0.bias": True,
+        "layers.1.weight_ih": True, "layers.1.weight_hh": True, "layers.1.bias": False,
+    }  # fmt: skip
+    with torch.no_grad():
+        free = from_ndrplz(theirs.state_dict())
+    assert free.training and all(_trained(free).values())
+    ours(torch.randn(2, 1, 3, 5, 5))[0].sum().backward()  # its parameters are none of inference mode
+    lstm = nn.LSTM(3, 4, dtype=F64)
+    lstm.weight_hh_l0.requires_grad_(False)
+    lstm.bias_ih_l0.requires_grad_(False)
+    with torch.no_grad():
+        ours = from_torch_lstm(lstm)
+    assert list(_trained(ours).values()) == [True, False, True]
+    cell = ConvLSTMCell(3, 4, 5, 5, 3)
+    cell.conv_x.requires_grad_(False)
+    assert list(_trained(from_openstl(cell.eval())).values()) == [False, True]
+
+
+def test_what_a_module_does_beyond_its_weights_is_refused():
+    from amstel.interop.openstl import ConvLSTMCell
+
+    for conv in (Twice(7, 16, 3, padding=1), nn.Conv2d(7, 16, 3, padding=1, padding_mode="reflect")):
+        theirs = Ndrplz(3, 4, (3, 3), 2)
+        theirs.cell_list[0].conv = conv
+        with pytest.raises(ValueError, match=r"`cell_list.0.conv` must be a torch.nn.Conv2d of stride 1"):
+            from_ndrplz(theirs)
+        assert from_ndrplz(theirs, prefix="cell_list.1.").in_channels == 4
+        assert from_ndrplz(theirs.state_dict()).num_layers == 2
+    cell = ConvLSTMCell(3, 4, 5, 5, 3)
+    cell.conv_h.append(nn.ReLU())
+    with pytest.raises(ValueError, match="`conv_h` must be a convolution alone"):
+        from_openstl(cell)
+
+    class Halved(nn.LSTM):
+        def forward(self, x):
+            return super().forward(x / 2)
+
+    with pytest.raises(ValueError, match="`lstm` must be without a forward of its own"):
+        from_torch_lstm(Halved(3, 4))
+
+
 def test_ndrplz_layers_of_different_widths_and_kernels():
     """The example of its README, hidden_dim=[64, 64, 128], and other kernels: at once, and layer by layer."""
     for hidden, kernels in (([64, 64, 128], [(3, 3)] * 3), ([4, 6], [(3, 3), (5, 1)])):
