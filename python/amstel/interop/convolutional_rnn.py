@@ -92,8 +92,8 @@ class _Convs(nn.Module):
         return self._mode.endswith("LSTM")
 
     def _weights(self, suffix: str) -> tuple[Any, ...]:
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        names += _PEEPHOLES if self._mode == "PeepholeLSTM" else ()
+        more = _PEEPHOLES if self._mode == "PeepholeLSTM" else ()
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", *more)
         return tuple(getattr(self, name + suffix, None) for name in names)
 
     def _conv(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -6,8 +6,9 @@ For code that was written for it: change the import and nothing else,
 
     from convlstm import ConvLSTM    becomes    from amstel.interop.ndrplz import ConvLSTM
 
-Arguments, results, parameters and their initial values are the same, so its checkpoints load as they are. For new code,
-take `amstel.nn.ConvLSTM`; `amstel.interop.conv_lstm` converts weights from one to the other.
+Arguments, results, parameters and their initial values are the same, so its checkpoints load as they are. A layer whose
+cell or convolution you replace, derive from, or hook into runs step by step, as there. For new code, take
+`amstel.nn.ConvLSTM`; `amstel.interop.conv_lstm` converts weights from one to the other.
 """
 
 from __future__ import annotations

@@ -87,7 +87,8 @@ class ConvLSTM_Model(nn.Module):
     r"""Layers of ConvLSTM that draw the next frame after every frame, and go on from their own.
 
     Frames that are all known, the first pre_seq_length without reverse_scheduled_sampling, go through each layer in one
-    operation; the others one after the other.
+    operation, or step by step where you replace, derive from, or hook into what is in its cell; the others one after the
+    other.
 
     Args:
         num_layers: how many.
