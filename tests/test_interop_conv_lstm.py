@@ -228,6 +228,7 @@ CHANGES = {
     "hook": lambda cell: cell.conv.register_forward_hook(lambda m, args, out: out + 1),
     "pre-hook": lambda cell: cell.conv.register_forward_pre_hook(lambda m, args: (args[0] + 1,)),
     "weight": lambda cell: nn.utils.parametrizations.weight_norm(cell.conv),
+    "same padding": lambda cell: setattr(cell, "conv", nn.Conv2d(7, 16, 3, padding="same")),
     "other kernel": lambda cell: setattr(cell, "conv", nn.Conv2d(7, 16, (1, 5), padding=(0, 2))),
 }
 
@@ -319,6 +320,10 @@ def test_frozen_weights_and_the_mode_of_a_module_are_carried_over():
     with torch.no_grad():
         ours = from_torch_lstm(lstm)
     assert list(_trained(ours).values()) == [True, False, True]
+    lstm.bias_hh_l0.requires_grad_(False)
+    with torch.no_grad():
+        again = to_torch_lstm(from_torch_lstm(lstm))
+    assert list(_trained(again).values()) == [True, False, False, False]
     cell = ConvLSTMCell(3, 4, 5, 5, 3)
     cell.conv_x.requires_grad_(False)
     assert list(_trained(from_openstl(cell.eval())).values()) == [False, True]

@@ -82,12 +82,13 @@ def from_torch_lstm(lstm: nn.LSTM) -> ConvLSTM:
     return as_given(lstm, result)
 
 
+@tracked
 def to_torch_lstm(lstm: ConvLSTM) -> nn.LSTM:
     r"""A ConvLSTM with 1x1 kernels and without peepholes as a torch.nn.LSTM; its bias_hh is 0.
 
     Args:
-        lstm: kernel_size=1, peephole=False; layers, directions, bias, batch_first, dropout and training mode
-            are carried over.
+        lstm: kernel_size=1, peephole=False; layers, directions, bias, batch_first, dropout, training mode and frozen
+            weights are carried over.
 
     Raises:
         TypeError or ValueError: lstm is not such a ConvLSTM.
@@ -118,7 +119,10 @@ def to_torch_lstm(lstm: ConvLSTM) -> nn.LSTM:
         state[f"weight_hh_{name}"] = layer.weight_hh[..., 0, 0]
         if layer.bias is not None:
             state[f"bias_ih_{name}"], state[f"bias_hh_{name}"] = layer.bias, torch.zeros_like(layer.bias)
+            state[f"bias_hh_{name}"].requires_grad_(layer.bias.requires_grad)
     result.load_state_dict(state)
+    for key, p in result.named_parameters():
+        p.requires_grad_(state[key].requires_grad)
     return result.train(lstm.training)
 
 
