@@ -100,6 +100,7 @@ OPTIONS = {
     "valid, circular h": dict(padding_mode="circular", padding="valid", num_layers=2),
     "stride": dict(stride=2, num_layers=2),
     "strides": dict(stride=[(2, 1), (1, 3)], kernel_size=[3, (5, 2)]),
+    "stride, even kernel, dilated": dict(stride=2, kernel_size=(4, 3), dilation=2),
     "stride, valid": dict(stride=2, padding="valid"),
     "full peephole": dict(peephole="full", feature_size=(6, 7), num_layers=2),
     "full peephole, stride, two directions": dict(

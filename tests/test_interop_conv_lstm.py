@@ -176,15 +176,180 @@ def test_ndrplz(kernel, num_layers, bias, batch_first):
     assert torch.equal(theirs(x)[0], expected)
 
 
-@pytest.mark.parametrize("kind", ["register_forward_pre_hook", "register_forward_hook"])
-def test_hooks_on_the_cells_of_ndrplz_run_in_every_step(kind):
+class Twice(nn.Conv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class LoRA(nn.Module):
+    """What peft puts in the place of a layer: no weight of its own."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+        self.down = nn.Conv2d(base.in_channels, 2, base.kernel_size, padding=base.padding, bias=False)
+        self.up = nn.Conv2d(2, base.out_channels, 1, bias=False)
+
+    def forward(self, x):
+        return self.base(x) + self.up(self.down(x))
+
+
+def _forgets_less(cell):
+    class Cell(type(cell)):
+        def forward(self, input_tensor, cur_state):
+            h, c = super().forward(input_tensor, cur_state)
+            return h, c + 0.5
+
+    cell.__class__ = Cell
+
+
+def _starts_at_one(cell):
+    class Cell(type(cell)):
+        def init_hidden(self, batch_size, image_size):
+            return [t + 1 for t in super().init_hidden(batch_size, image_size)]
+
+    cell.__class__ = Cell
+
+
+def _doubled(conv):  # as accelerate and others put a forward into a module
+    own = conv.forward
+    conv.forward = lambda x: 2 * own(x)
+
+
+CHANGES = {
+    "subclass": lambda cell: setattr(cell, "conv", Twice(7, 16, 3, padding=1)),
+    "no weight": lambda cell: setattr(cell, "conv", LoRA(cell.conv)),
+    "sequential": lambda cell: setattr(cell, "conv", nn.Sequential(cell.conv, nn.GroupNorm(2, 16))),
+    "padding": lambda cell: setattr(cell, "conv", nn.Conv2d(7, 16, 3, padding=1, padding_mode="circular")),
+    "dilation": lambda cell: setattr(cell, "conv", nn.Conv2d(7, 16, 3, padding=2, dilation=2)),
+    "method": lambda cell: _doubled(cell.conv),
+    "cell": _forgets_less,
+    "cell's start": _starts_at_one,
+    "hook": lambda cell: cell.conv.register_forward_hook(lambda m, args, out: out + 1),
+    "pre-hook": lambda cell: cell.conv.register_forward_pre_hook(lambda m, args: (args[0] + 1,)),
+    "weight": lambda cell: nn.utils.parametrizations.weight_norm(cell.conv),
+    "same padding": lambda cell: setattr(cell, "conv", nn.Conv2d(7, 16, 3, padding="same")),
+    "other kernel": lambda cell: setattr(cell, "conv", nn.Conv2d(7, 16, (1, 5), padding=(0, 2))),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_user_may_change_a_step_of_ndrplz(change):
+    """The model's loop over its own cells, as there, is what it computes, whatever these have become."""
     from amstel.interop.ndrplz import ConvLSTM
 
+    model, x = ConvLSTM(3, 4, (3, 3), 2, batch_first=True).to(F64), torch.randn(2, 5, 3, 6, 7, dtype=F64)
+    CHANGES[change](model.cell_list[0])
+    model.to(F64)
+    frames = list(x.unbind(1))
+    for k, cell in enumerate(model.cell_list):
+        h, c = cell.init_hidden(2, (6, 7))
+        assert h.dtype == F64
+        more = 0.5 if change == "cell" and k == 0 else 0
+        for t, frame in enumerate(frames):
+            i, f, o, g = cell.conv(torch.cat([frame, h], 1)).chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = frames[t] = o.sigmoid() * c.tanh()
+            c = c + more
+    output, states = model(x)
+    _close(output[0], torch.stack(frames, 1))
+    _close(states[0][0], h)
+    _close(states[0][1], c)
+
+
+HOOKS = ["forward_pre_hook", "forward_hook", "full_backward_pre_hook", "full_backward_hook"]
+
+
+@pytest.mark.parametrize("where", ["cell", "conv", "every"])
+@pytest.mark.parametrize("kind", HOOKS)
+def test_hooks_on_the_cells_of_ndrplz_run_in_every_step(kind, where):
+    from amstel.interop.ndrplz import ConvLSTM, ConvLSTMCell
+
     model, calls = ConvLSTM(3, 4, (3, 3), 2, batch_first=True), []
-    expected = model(x := torch.randn(1, 5, 3, 6, 7))[0][0]
-    getattr(model.cell_list[0], kind)(lambda *_: calls.append(1))
-    torch.testing.assert_close(model(x)[0][0], expected)
-    assert len(calls) == 5
+    expected = model(x := torch.randn(1, 5, 3, 6, 7, requires_grad=True))[0][0]
+
+    def hook(module, *_):
+        calls.append(isinstance(module, ConvLSTMCell if where != "conv" else nn.Conv2d))
+
+    if where == "every":
+        handle = getattr(nn.modules.module, f"register_module_{kind}")(hook)
+    else:
+        cell = model.cell_list[0]
+        handle = getattr(cell if where == "cell" else cell.conv, f"register_{kind}")(hook)
+    try:
+        found = model(x)[0][0]
+        found.sum().backward()
+    finally:
+        handle.remove()
+    torch.testing.assert_close(found, expected)
+    assert sum(calls) == (10 if where == "every" else 5)
+
+
+def test_ndrplz_needs_a_step():
+    from amstel.interop.ndrplz import ConvLSTM
+
+    with pytest.raises(
+        ValueError, match=r"`input_tensor` must be \[N, T, 3, H, W\] with T >= 1, got .*\[2, 0, 3"
+    ):
+        ConvLSTM(3, 4, (3, 3), 1, batch_first=True)(torch.zeros(2, 0, 3, 6, 7))
+
+
+def _trained(module):
+    return {name: p.requires_grad for name, p in module.named_parameters()}
+
+
+def test_frozen_weights_and_the_mode_of_a_module_are_carried_over():
+    from amstel.interop.openstl import ConvLSTMCell
+
+    theirs = Ndrplz(3, 4, (3, 3), 2).eval()
+    theirs.cell_list[0].conv.weight.requires_grad_(False)
+    theirs.cell_list[1].conv.bias.requires_grad_(False)
+    with torch.inference_mode():
+        ours = from_ndrplz(theirs)
+    assert not ours.training and _trained(ours) == {
+        "layers.0.weight_ih": False, "layers.0.weight_hh": False, "layers.0.bias": True,
+        "layers.1.weight_ih": True, "layers.1.weight_hh": True, "layers.1.bias": False,
+    }  # fmt: skip
+    with torch.no_grad():
+        free = from_ndrplz(theirs.state_dict())
+    assert free.training and all(_trained(free).values())
+    ours(torch.randn(2, 1, 3, 5, 5))[0].sum().backward()  # its parameters are none of inference mode
+    lstm = nn.LSTM(3, 4, dtype=F64)
+    lstm.weight_hh_l0.requires_grad_(False)
+    lstm.bias_ih_l0.requires_grad_(False)
+    with torch.no_grad():
+        ours = from_torch_lstm(lstm)
+    assert list(_trained(ours).values()) == [True, False, True]
+    lstm.bias_hh_l0.requires_grad_(False)
+    with torch.no_grad():
+        again = to_torch_lstm(from_torch_lstm(lstm))
+    assert list(_trained(again).values()) == [True, False, False, False]
+    cell = ConvLSTMCell(3, 4, 5, 5, 3)
+    cell.conv_x.requires_grad_(False)
+    assert list(_trained(from_openstl(cell.eval())).values()) == [False, True]
+
+
+def test_what_a_module_does_beyond_its_weights_is_refused():
+    from amstel.interop.openstl import ConvLSTMCell
+
+    for conv in (Twice(7, 16, 3, padding=1), nn.Conv2d(7, 16, 3, padding=1, padding_mode="reflect")):
+        theirs = Ndrplz(3, 4, (3, 3), 2)
+        theirs.cell_list[0].conv = conv
+        with pytest.raises(ValueError, match=r"`cell_list.0.conv` must be a torch.nn.Conv2d of stride 1"):
+            from_ndrplz(theirs)
+        assert from_ndrplz(theirs, prefix="cell_list.1.").in_channels == 4
+        assert from_ndrplz(theirs.state_dict()).num_layers == 2
+    cell = ConvLSTMCell(3, 4, 5, 5, 3)
+    cell.conv_h.append(nn.ReLU())
+    with pytest.raises(ValueError, match="`conv_h` must be a convolution alone"):
+        from_openstl(cell)
+
+    class Halved(nn.LSTM):
+        def forward(self, x):
+            return super().forward(x / 2)
+
+    with pytest.raises(ValueError, match="`lstm` must be without a forward of its own"):
+        from_torch_lstm(Halved(3, 4))
 
 
 def test_ndrplz_layers_of_different_widths_and_kernels():

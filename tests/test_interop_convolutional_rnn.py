@@ -124,6 +124,58 @@ def test_maps_keep_their_size(options):
     torch.testing.assert_close(y[:, 0], o.sigmoid() * (i.sigmoid() * g.tanh()).tanh())
 
 
+def _peephole(x, h, c, w, **options):
+    """One step by its formula; odd kernels, padded on all sides alike."""
+    conv = (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3]
+    d = options.get("dilation", 1)
+
+    def product(t, name, bias=None):
+        weight = w[f"weight_{name}"]
+        return conv(t, weight, bias, padding=[d * (k // 2) for k in weight.shape[2:]], **options)
+
+    i, f, g, o = (product(x, "ih", w.get("bias_ih")) + product(h, "hh", w.get("bias_hh"))).chunk(4, 1)
+    i, f = (i + product(c, "pi")).sigmoid(), (f + product(c, "pf")).sigmoid()
+    c = f * c + i * g.tanh()
+    return (o + product(c, "po")).sigmoid() * c.tanh(), c
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("options", [{}, {"dilation": 2, "groups": 2}, {"bias": False}])
+def test_peepholes_are_convolutions_of_the_cell_state(dims, options):
+    torch.manual_seed(0)
+    name, more = f"Conv{dims}dPeepholeLSTM", {k: v for k, v in options.items() if k != "bias"}
+    net = getattr(convolutional_rnn, name)(2, 4, 3, num_layers=2, bidirectional=True, **options).double()
+    x = torch.randn(4, 2, 2, *(5, 6, 4)[:dims], dtype=torch.float64)
+    packed, lengths = pack_padded_sequence(x, [4, 2]), (4, 2)
+    hx = torch.randn(2, 4, 2, 4, *x.shape[3:], dtype=torch.float64)
+    y, (h_n, c_n) = net(packed, (hx[0], hx[1]))
+    for n, steps in enumerate(lengths):
+        below = list(x[:steps, n : n + 1])
+        for layer in range(2):
+            both = []
+            for d, end in enumerate(("", "_reverse")):
+                suffix, at = f"_l{layer}{end}", 2 * layer + d
+                w = {k.removesuffix(suffix): t for k, t in net.state_dict().items() if k.endswith(suffix)}
+                state, found = (hx[0, at, n : n + 1], hx[1, at, n : n + 1]), []
+                for frame in below[:: 1 - 2 * d]:
+                    state = _peephole(frame, *state, w, **more)
+                    found.append(state[0])
+                both.append(found[:: 1 - 2 * d])
+                torch.testing.assert_close(h_n[at, n], state[0][0])
+                torch.testing.assert_close(c_n[at, n], state[1][0])
+            below = [torch.cat(pair, 1) for pair in zip(*both, strict=True)]
+        output = torch.nn.utils.rnn.pad_packed_sequence(y)[0]
+        torch.testing.assert_close(output[:steps, n], torch.cat(below))
+    names = [key.removesuffix("_l0") for key in net.state_dict() if key.endswith("_l0")]
+    biases = [] if "bias" in options else ["bias_ih", "bias_hh"]
+    assert names == ["weight_ih", "weight_hh", "weight_pi", "weight_pf", "weight_po", *biases]
+    cell = getattr(convolutional_rnn, f"{name}Cell")(2, 4, 3, **options).double()
+    state = (hx[0, 0], hx[1, 0])
+    for a, b in zip(cell(x[0], state), _peephole(x[0], *state, cell.state_dict(), **more), strict=True):
+        torch.testing.assert_close(a, b)
+    assert cell.weight_po.shape == (4, 4 // options.get("groups", 1), *(3,) * dims)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -135,6 +187,7 @@ def test_maps_keep_their_size(options):
         (lambda m: m.Conv2dLSTM(3, 4, 3)(torch.randn(2, 2, 2, 8, 8)), "`input` must be"),
         (lambda m: m.Conv2dLSTM(3, 4, 3)(torch.randn(2, 2, 3, 8, 8), torch.zeros(1)), r"\(h, c\)"),
         (lambda m: m.Conv2dGRU(3, 4, 3)(torch.randn(2, 2, 3, 8, 8), torch.zeros(1)), "`hx` must be"),
+        (lambda m: m.Conv2dPeepholeLSTM(3, 4, 3)(torch.randn(2, 2, 3, 8, 8), torch.zeros(1)), r"\(h, c\)"),
         (lambda m: m.Conv2dLSTMCell(3, 4, 3)(torch.randn(2, 3, 8)), "`input` must be"),
     ],
 )

@@ -153,6 +153,25 @@ def test_the_noise_goes_along_and_comes_back(physics):
     assert from_deepinv(physics.CompressedSensing(m=5, img_size=(1, 4, 6)), 0.1).adjointness_test() < 1e-5
 
 
+def test_another_operator_in_a_physics_is_no_less_than_another_noise(physics):
+    x = torch.rand(1, 1, 16, 16)
+    for change in (
+        lambda p: setattr(p, "forw", lambda x, **_: 3 * x),
+        lambda p: setattr(p, "A", lambda x, **_: 3 * x),
+        lambda p: setattr(p, "__class__", type("Own", (type(p),), {"A": lambda self, x, **_: 3 * x})),
+    ):
+        theirs = to_deepinv(Denoising(0.1))
+        assert from_deepinv(theirs) is theirs.model
+        change(theirs)
+        assert torch.equal(from_deepinv(theirs)(x), 3 * x)
+    theirs, calls = to_deepinv(Denoising(0.1)), []
+    theirs.model.register_forward_hook(lambda *_: calls.append(1))
+    theirs.A(x)
+    assert calls == [1]
+    theirs.model = Deblurring(torch.ones(3, 3) / 9, 0.1)
+    assert torch.equal(from_deepinv(theirs)(x), theirs.A(x))
+
+
 def test_solver_of_deepinv_on_a_model(physics):
     """Least squares by deepinv's conjugate gradients, of a model that has a unique solution."""
     kernel = torch.zeros(3, 3, dtype=F64)

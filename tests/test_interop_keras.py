@@ -43,6 +43,10 @@ def _same(name, x, *args, **options):
     return mine, theirs
 
 
+def _twice(method):
+    return lambda *args, **more: 2 * method(*args, **more)
+
+
 OPTIONS = {
     "default": {},
     "same": {"padding": "same", "return_sequences": True},
@@ -105,6 +109,29 @@ def test_masks_and_dropout_are_kerass_own():
     torch.testing.assert_close(mine(x, mask=mask), theirs(x, mask=mask))
     dropped = ours.ConvLSTM2D(4, 3, dropout=0.5, recurrent_dropout=0.5)
     assert not torch.equal(dropped(x, training=True), dropped(x, training=True))
+
+
+@pytest.mark.parametrize("change", ["call", "input_conv", "hook"])
+def test_a_cell_of_ones_own_runs_in_kerass_loop(change):
+    x = torch.randn(2, 3, 6, 5, 3)
+    mine, theirs = _pair("ConvLSTM2D", 4, 3, padding="same", return_sequences=True)
+    plain = mine(x), theirs(x)
+    mine.set_weights(theirs.get_weights())
+    for layer in (mine, theirs):
+        cell = layer.cell
+        if change == "hook":
+            cell.register_forward_hook(lambda m, args, out: (-out[0], out[1]))
+        elif change == "call":
+
+            def call(inputs, states, training=False, own=cell.call):
+                h, states = own(inputs, states, training)
+                return -h, states
+
+            cell.call = call
+        else:
+            cell.__class__ = type("Own", (type(cell),), {"input_conv": _twice(type(cell).input_conv)})
+    torch.testing.assert_close(mine(x), theirs(x), rtol=2e-5, atol=2e-5)
+    assert not torch.allclose(theirs(x), plain[1])
 
 
 def test_the_next_frame_example_with_one_import_changed():

@@ -34,7 +34,7 @@ def _cell(cell, x, h, c):
     return o.sigmoid() * c.tanh(), c
 
 
-def _loop(model, frames, mask):
+def _loop(model, frames, mask, cell_=_cell):
     """What the model draws; frames and mask [N, T, H, W, C]."""
     configs, total = model.configs, model.configs.pre_seq_length + model.configs.aft_seq_length
     state = [[frames.new_zeros(len(frames), w, *frames.shape[2:4])] * 2 for w in model.num_hidden]
@@ -46,10 +46,17 @@ def _loop(model, frames, mask):
             x = torch.where(mask[:, t - known] > 0, x, drawn[-1])
         x = x.permute(0, 3, 1, 2)
         for cell, own in zip(model.cell_list, state, strict=True):
-            own[:] = _cell(cell, x, *own)
+            own[:] = cell_(cell, x, *own)
             x = own[0]
-        drawn.append(F.conv2d(x, model.conv_last.weight).permute(0, 2, 3, 1))
+        drawn.append(model.conv_last(x).permute(0, 2, 3, 1))
     return torch.stack(drawn, 1)
+
+
+def _modules(cell, x, h, c):
+    """Step by step, through the modules of the cell."""
+    i, f, g, o = (cell.conv_x(x) + cell.conv_h(h)).chunk(4, 1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
 
 
 @pytest.mark.parametrize("layer_norm", [0, 1])
@@ -111,6 +118,95 @@ def test_its_parameters_and_hooks():
     torch.testing.assert_close(model(frames, mask)[0], plain)
     assert len(seen) == 6  # in every step
     hook.remove()
+
+
+class Twice(nn.Conv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def _part(name, make):
+    return lambda model: setattr(model.cell_list[0], name, make(getattr(model.cell_list[0], name)))
+
+
+CHANGES = {
+    "subclass": _part("conv_x", lambda old: nn.Sequential(Twice(16, 32, 5, padding=2))),
+    "bias": _part("conv_h", lambda old: nn.Sequential(nn.Conv2d(8, 32, 5, padding=2))),
+    "longer": _part("conv_h", lambda old: old.append(nn.GroupNorm(2, 32))),
+    "no sequential": _part("conv_x", lambda old: nn.Conv2d(16, 32, 3, padding=1)),
+    "padding": _part(
+        "conv_h",
+        lambda old: nn.Sequential(nn.Conv2d(8, 32, 5, padding=2, padding_mode="circular", bias=False)),
+    ),
+    "hook": lambda model: model.cell_list[0].conv_h[0].register_forward_hook(lambda m, args, out: out + 1),
+    "readout": lambda model: setattr(model, "conv_last", nn.Sequential(model.conv_last, nn.BatchNorm2d(16))),
+    "weight": lambda model: nn.utils.parametrizations.weight_norm(model.cell_list[0].conv_x[0]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_user_may_change_its_modules(change):
+    model = ConvLSTM_Model(1, [8], _configs())
+    CHANGES[change](model)
+    model.double()
+    frames = torch.rand(2, 7, 4, 4, 16, dtype=torch.float64)
+    mask = torch.rand(2, 2, 1, 1, 1).round().double().expand(-1, -1, 4, 4, 16)
+    torch.testing.assert_close(model(frames, mask)[0], _loop(model, frames, mask, _modules))
+
+
+def test_a_cell_of_ones_own():
+    class Cell(ConvLSTMCell):
+        def forward(self, x_t, h_t, c_t):
+            h, c = super().forward(x_t, h_t, c_t)
+            return -h, c
+
+    model = ConvLSTM_Model(1, [8], _configs())
+    model.cell_list[0].__class__ = Cell
+    frames, mask = torch.rand(2, 7, 4, 4, 16), torch.zeros(2, 2, 4, 4, 16)
+
+    def step(*given):
+        h, c = _modules(*given)
+        return -h, c
+
+    torch.testing.assert_close(model(frames, mask)[0], _loop(model, frames, mask, step))
+
+
+@pytest.mark.parametrize("where", ["conv", "every"])
+@pytest.mark.parametrize(
+    "kind", ["forward_pre_hook", "forward_hook", "full_backward_pre_hook", "full_backward_hook"]
+)
+def test_hooks_of_every_kind_run_in_every_step(kind, where):
+    model, seen = ConvLSTM_Model(1, [8], _configs()), []
+    frames, mask = torch.rand(2, 7, 4, 4, 16, requires_grad=True), torch.zeros(2, 2, 4, 4, 16)
+    plain, conv = model(frames, mask)[0], model.cell_list[0].conv_x[0]
+    place = conv if where == "conv" else nn.modules.module
+    name = f"register_{kind}" if where == "conv" else f"register_module_{kind}"
+    handle = getattr(place, name)(lambda module, *_: seen.append(module is conv))
+    try:
+        found, loss = model(frames, mask)
+        loss.backward()
+    finally:
+        handle.remove()
+    torch.testing.assert_close(found, plain)
+    assert sum(seen) == 6
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_a_mask_of_integers(dtype):
+    model, frames = ConvLSTM_Model(1, [8], _configs()), torch.rand(2, 7, 4, 4, 16)
+    mask = torch.rand(2, 2, 1, 1, 1).round().expand(-1, -1, 4, 4, 16)
+    torch.testing.assert_close(model(frames, mask.to(dtype))[0], _loop(model, frames, mask))
+
+
+def test_it_draws_under_autocast():
+    model, frames = ConvLSTM_Model(2, [8, 8], _configs()), torch.rand(2, 7, 4, 4, 16)
+    mask = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1, 1).expand(2, -1, 4, 4, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, loss = model(frames, mask)
+    expected = _loop(model, frames, mask)
+    torch.testing.assert_close(found.float(), expected, atol=0.01, rtol=0.02)
+    loss.backward()
+    assert model.cell_list[0].conv_x[0].weight.grad.isfinite().all()
 
 
 @pytest.mark.parametrize(

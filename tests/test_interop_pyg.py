@@ -226,6 +226,17 @@ def test_who_watches_the_messages_sees_them():
     conv(x, index)
     handle.remove()
     assert len(seen) == 3 and not conv._is_watched()
+    sums = conv.aggr_module
+    handle = torch.nn.modules.module.register_module_forward_hook(
+        lambda m, *_: seen.append(N) if m is sums else None
+    )
+    conv(x, index)
+    handle.remove()
+    assert len(seen) == 4
+    sums.forward = lambda *given, **more: 2 * type(sums).forward(sums, *given, **more)
+    torch.testing.assert_close(conv(x, index), 2 * expected, rtol=1e-4, atol=1e-5)  # whose bias is 0
+    del sums.forward
+    assert not conv._is_watched()
     torch.testing.assert_close(torch.jit.script(conv)(x, index), expected, rtol=1e-4, atol=1e-5)
     hetero = model.to_hetero(pyg.GCN(6, 8, 2, 3), (["a"], [("a", "to", "a"), ("a", "of", "a")]), aggr="sum")
     edges = {("a", "to", "a"): index, ("a", "of", "a"): index.flip(0)}

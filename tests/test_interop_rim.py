@@ -88,6 +88,50 @@ def test_cells(convert, cell, options, kernel):
     assert not torch.equal(ours(x, h), theirs(x, h)), "the weights must be copies"
 
 
+@pytest.mark.parametrize("convert, cell, options", CELLS)
+def test_frozen_weights_and_the_mode_of_a_module_are_carried_over(convert, cell, options):
+    theirs = cell(3, 4, **options).eval()
+    frozen = (
+        [theirs.hh.weight]
+        if cell is not Direct
+        else [getattr(theirs, f"{g}_gate").bias for g in ("reset", "update", "out")]
+    )
+    for p in frozen:
+        p.requires_grad_(False)
+    with torch.no_grad():
+        ours = convert(theirs)
+    expected = {"weight_ih": True, "weight_hh": True, "bias_ih": True, "bias_hh": True}
+    if cell is Direct:  # whose bias is one
+        expected |= {"bias_ih": False, "bias_hh": False}
+    else:  # a bias that is not there goes with its weight
+        expected |= {"weight_hh": False, "bias_hh": theirs.hh.bias is not None}
+    assert {name: p.requires_grad for name, p in ours.named_parameters()} == expected
+    assert not ours.training
+    free = convert(theirs.state_dict())
+    assert free.training and all(p.requires_grad for p in free.parameters())
+
+    class Twice(nn.Conv2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    name, conv_ = next((n, m) for n, m in theirs.named_modules() if isinstance(m, nn.Conv2d))
+    conv_.__class__ = Twice
+    with pytest.raises(ValueError, match=f"`{name}` must be a torch.nn.Conv2d without a forward of its own"):
+        convert(theirs)
+
+
+def test_a_frozen_network_stays_frozen():
+    c, part = 5, nn.Module()
+    convs = {f"layers.{k}": (conv(*sizes), Atommic(c, c)) for k, sizes in enumerate([(4, c, 5), (c, c, 3)])}
+    part.layers = nn.ModuleList(
+        nn.ModuleDict({"convs": nn.ModuleDict({"conv_layer": a}), "rnn": b}) for a, b in convs.values()
+    )
+    part.final_layer = nn.Sequential(nn.ModuleDict({"conv_layer": conv(c, 2, 3)}))
+    part.layers.requires_grad_(False)
+    trained = [name for name, p in from_atommic(part).named_parameters() if p.requires_grad]
+    assert trained == ["conv3.weight", "conv3.bias"]
+
+
 def padded(layer, x, mode, dilation=1):
     k = dilation * (layer.kernel_size[0] // 2)
     mode = {"zeros": "constant"}.get(mode, mode)

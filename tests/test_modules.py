@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm
 import amstel
 from amstel import nn
 from amstel.nn.spectral import _one_basis, _solve
+from amstel.nn.unet import activated
 from tests.module_samples import Estimate
 
 INDEX = torch.tensor([[0, 1, 2, 1], [1, 2, 0, 0]])
@@ -338,6 +339,13 @@ def test_hooks_of_every_kind_see_what_a_convolution_gave(network):
         assert seen
         torch.testing.assert_close(found, expected)
         seen.clear()
+
+
+def test_what_a_module_in_place_of_a_convolution_hands_on_stays():
+    """relu(conv(x)) is in place, but not where conv may hand on its very input, or keep its output."""
+    x = torch.randn(1, 4, 8, 8)
+    kept = x.clone()
+    assert torch.equal(activated(torch.nn.Identity(), x), kept.relu()) and torch.equal(x, kept)
 
 
 def test_a_first_convolution_with_a_stride_is_no_inner_one():

@@ -284,6 +284,22 @@ def test_a_detector_of_torchvision_finds_the_same_boxes():
     assert type(both[0]) is Doubled and type(both[1]) is amstel.nn.RoIAlign
 
 
+def test_hooks_and_methods_of_ones_own_survive_a_conversion():
+    from amstel.interop.torchvision import convert
+
+    g = torch.Generator().manual_seed(9)
+    x, boxes = torch.randn(1, 8, 9, 9, generator=g), _boxes(g, 5, 1, side=9)
+    model = torch.nn.Sequential(torchvision.ops.RoIAlign(2, 0.5, 2))
+    hook = model[0].register_forward_hook(lambda module, args, out: -out)
+    assert type(convert(model)[0]) is amstel.nn.RoIAlign
+    torch.testing.assert_close(model[0](x, boxes), -ops.roi_align(x, boxes, 2, 0.5, 2))
+    hook.remove()
+    torch.testing.assert_close(model[0](x, boxes), ops.roi_align(x, boxes, 2, 0.5, 2))
+    own = torchvision.ops.RoIAlign(2, 0.5, 2)
+    own.forward = lambda x, boxes: 3 * x
+    assert convert(own) is own
+
+
 def test_modules():
     g = torch.Generator().manual_seed(9)
     x, boxes = torch.randn(1, 8, 9, 9, generator=g), _boxes(g, 5, 1, side=9)

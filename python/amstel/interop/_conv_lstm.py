@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from amstel import _check
+from amstel._bypass import is_plain_conv
 from amstel.nn.conv_lstm import ConvLSTM, _Gates
 
+Function = TypeVar("Function", bound=Callable[..., nn.Module])
+Module = TypeVar("Module", bound=nn.Module)
 Layer = tuple[Tensor, Tensor, Tensor | None]  # weight_ih, weight_hh, bias of one direction of one layer
 
 
@@ -22,8 +25,27 @@ def _some(keys: Sequence[str]) -> str:
     return ", ".join(keys[:6]) + (", ..." if len(keys) > 6 else "") if keys else "none"
 
 
+def tracked(convert: Function) -> Function:
+    """A conversion whose tensors need a gradient where what they are made of does, wherever it is called."""
+    return cast(Function, torch.inference_mode(False)(torch.enable_grad()(convert)))
+
+
+def as_given(weights: Any, model: Module) -> Module:
+    """In the training mode of a module, whose frozen weights stay frozen; all those of a state_dict are to be trained."""
+    return model.train(weights.training) if isinstance(weights, nn.Module) else model.requires_grad_()
+
+
+def check_convolutions(weights: Any, names: Iterable[str]) -> None:
+    """What a module's convolutions do beyond their weights is in no state_dict."""
+    modules = dict(weights.named_modules()) if isinstance(weights, nn.Module) else None
+    for name in names if modules is not None else ():
+        if not is_plain_conv(conv := modules.get(name)):  # type: ignore[union-attr]
+            expected = "a torch.nn.Conv2d of stride 1, padded with zeros by k // 2, and nothing more"
+            _check.fail(name, f"{expected} (of a state_dict that is taken for granted)", conv)
+
+
 def _state(weights: Any) -> Mapping[str, Tensor]:
-    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    state = weights.state_dict(keep_vars=True) if isinstance(weights, nn.Module) else weights
     if not isinstance(state, Mapping):
         _wrong_type("weights", "a module or its state_dict", weights)
     return state
@@ -88,7 +110,7 @@ def _build(layers: Sequence[Layer], *, bidirectional: bool = False, **options: A
             bidirectional=bidirectional,
             **options,
         )
-    state = {}
+    state, trained = {}, {}
     for n, layer in enumerate(layers):
         for name, t in zip(("weight_ih", "weight_hh", "bias"), layer, strict=True):
             if t is None:
@@ -96,7 +118,10 @@ def _build(layers: Sequence[Layer], *, bidirectional: bool = False, **options: A
             if t.dtype not in _check.FLOATS or t.dtype != ih.dtype or t.device != ih.device:
                 _check.fail("weights", "of one floating-point dtype and on one device", t)
             state[f"layers.{n}.{name}"] = t.detach().clone(memory_format=torch.contiguous_format)
+            trained[f"layers.{n}.{name}"] = t.requires_grad
     lstm.load_state_dict(state, assign=True)
+    for name, p in lstm.named_parameters():
+        p.requires_grad_(trained[name])
     return lstm
 
 

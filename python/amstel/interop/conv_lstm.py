@@ -8,19 +8,22 @@
 | Keras ConvLSTM2D | kernel [k, k, C_in, 4C], recurrent_kernel [k, k, C, 4C], bias [4C] | i, f, c, o |
 | OpenSTL | cell_list.0.conv_x.0.weight [4C, C_in, k, k], cell_list.0.conv_h.0.weight [4C, C, k, k] | i, f, g, o |
 
-Weights are copied and keep their dtype and device. Anything that a ConvLSTM cannot compute exactly raises an error.
+Weights are copied and keep their dtype and device. Of a module, its training mode and which of its weights are frozen
+(requires_grad=False) are kept too; all weights of a state_dict are to be trained. Anything that a ConvLSTM cannot compute
+exactly raises an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from amstel import _check
+from amstel._bypass import computes_as
 from amstel.interop._conv_lstm import (
     Layer,
     _build,
@@ -32,24 +35,28 @@ from amstel.interop._conv_lstm import (
     _some,
     _state,
     _wrong_type,
+    as_given,
+    check_convolutions,
+    tracked,
 )
 from amstel.nn.conv_lstm import ConvLSTM
 
 # ---- torch.nn.LSTM ----
 
 
+@tracked
 def from_torch_lstm(lstm: nn.LSTM) -> ConvLSTM:
     r"""torch.nn.LSTM as a ConvLSTM with 1x1 kernels: the same LSTM at every pixel.
 
-    Layers, directions, bias, batch_first, dropout and training mode are carried over, bias_ih + bias_hh is the
-    bias. Features [T, N, F] are maps [T, N, F, 1, 1] here, and states [L, N, C] are [L, N, C, 1, 1]; instead of
+    Layers, directions, bias, batch_first, dropout, training mode and frozen weights are carried over, bias_ih + bias_hh is
+    the bias, which is frozen where both are. Features [T, N, F] are maps [T, N, F, 1, 1] here, and states [L, N, C] are [L, N, C, 1, 1]; instead of
     packed sequences there are `lengths`, which need no sorting. Dropout acts on whole maps, thus as there at 1x1.
 
     Args:
         lstm: without projections (proj_size=0).
 
     Raises:
-        TypeError or ValueError: lstm is something else, or has projections.
+        TypeError or ValueError: lstm is something else, has projections, or a forward of its own.
 
     Example:
         >>> from amstel.interop.conv_lstm import from_torch_lstm
@@ -60,6 +67,8 @@ def from_torch_lstm(lstm: nn.LSTM) -> ConvLSTM:
     """
     if not isinstance(lstm, nn.LSTM):
         _wrong_type("lstm", "a torch.nn.LSTM", lstm)
+    if not computes_as(lstm, nn.LSTM):
+        _check.fail("lstm", "without a forward of its own", lstm)
     if lstm.proj_size:
         _check.fail("lstm", "without projections, proj_size=0", f"proj_size={lstm.proj_size}")
     layers: list[Layer] = []
@@ -70,15 +79,16 @@ def from_torch_lstm(lstm: nn.LSTM) -> ConvLSTM:
     result = _build(
         layers, bidirectional=lstm.bidirectional, batch_first=lstm.batch_first, dropout=lstm.dropout
     )
-    return result.train(lstm.training)
+    return as_given(lstm, result)
 
 
+@tracked
 def to_torch_lstm(lstm: ConvLSTM) -> nn.LSTM:
     r"""A ConvLSTM with 1x1 kernels and without peepholes as a torch.nn.LSTM; its bias_hh is 0.
 
     Args:
-        lstm: kernel_size=1, peephole=False; layers, directions, bias, batch_first, dropout and training mode
-            are carried over.
+        lstm: kernel_size=1, peephole=False; layers, directions, bias, batch_first, dropout, training mode and frozen
+            weights are carried over.
 
     Raises:
         TypeError or ValueError: lstm is not such a ConvLSTM.
@@ -109,7 +119,10 @@ def to_torch_lstm(lstm: ConvLSTM) -> nn.LSTM:
         state[f"weight_hh_{name}"] = layer.weight_hh[..., 0, 0]
         if layer.bias is not None:
             state[f"bias_ih_{name}"], state[f"bias_hh_{name}"] = layer.bias, torch.zeros_like(layer.bias)
+            state[f"bias_hh_{name}"].requires_grad_(layer.bias.requires_grad)
     result.load_state_dict(state)
+    for key, p in result.named_parameters():
+        p.requires_grad_(state[key].requires_grad)
     return result.train(lstm.training)
 
 
@@ -122,6 +135,7 @@ def _names(num_layers: int, bidirectional: bool) -> list[str]:
 # ---- ndrplz/ConvLSTM_pytorch ----
 
 
+@tracked
 def from_ndrplz(
     weights: nn.Module | Mapping[str, Tensor], *, batch_first: bool | None = None, prefix: str = ""
 ) -> ConvLSTM:
@@ -134,7 +148,8 @@ def from_ndrplz(
     as in torch.nn.LSTM. Their last_state_list [[h, c]] is that of the top layer, here (h_n[-1], c_n[-1]).
 
     Args:
-        weights: the module or its state_dict; a single cell (`conv.weight`, `conv.bias`) is one layer.
+        weights: the module or its state_dict; a single cell (`conv.weight`, `conv.bias`) is one layer. A module's `conv`
+            must be the torch.nn.Conv2d that it was: one with another forward or padding is refused.
         batch_first: x is [N, T, C_in, H, W]; None: as in the module, False for a state_dict.
         prefix: with which the keys begin, "lstm." say; "cell_list.0." is one layer alone.
 
@@ -166,7 +181,8 @@ def from_ndrplz(
         hidden = weight.shape[0] // 4
         ih, hh = _swap(weight).split([weight.shape[1] - hidden, hidden], 1)
         layers.append((ih, hh, bias))
-    return _build(layers, batch_first=batch_first)
+    check_convolutions(weights, [f"{cell}conv" for cell in cells])
+    return as_given(weights, _build(layers, batch_first=batch_first))
 
 
 def to_ndrplz(lstm: ConvLSTM) -> dict[str, Tensor]:
@@ -263,7 +279,7 @@ def from_keras(
         _check_shape(f"weights[{n + 1}]", recurrent, [*kernel.shape[:2], rows // 4, rows])
         bias = _check_shape(f"weights[{n + 2}]", arrays[n + 2], [rows]) if size == 3 else None
         layers.append((kernel.permute(3, 2, 0, 1), recurrent.permute(3, 2, 0, 1), bias))
-    return _build(layers, padding=padding, batch_first=batch_first)
+    return as_given(weights, _build(layers, padding=padding, batch_first=batch_first))
 
 
 def to_keras(lstm: ConvLSTM) -> list[np.ndarray]:
@@ -290,6 +306,7 @@ def to_keras(lstm: ConvLSTM) -> list[np.ndarray]:
 # ---- OpenSTL ----
 
 
+@tracked
 def from_openstl(
     weights: nn.Module | Mapping[str, Tensor], *, batch_first: bool = True, prefix: str = ""
 ) -> ConvLSTM:
@@ -306,7 +323,8 @@ def from_openstl(
     o ⊙ tanh(c'). Weights trained with that give other values in a ConvLSTM, as they do in today's OpenSTL.
 
     Args:
-        weights: the module or its state_dict; a single cell (`conv_x.0.weight`, ...) is one layer.
+        weights: the module or its state_dict; a single cell (`conv_x.0.weight`, ...) is one layer. A module's `conv_x` and
+            `conv_h` must be what they were: others, and longer ones, are refused.
         batch_first: x and output are [N, T, ...], as in OpenSTL.
         prefix: with which the keys begin, "model." say; "cell_list.0." is one layer alone.
 
@@ -322,21 +340,28 @@ def from_openstl(
         torch.Size([2, 4, 8, 16, 16])
     """
     state = _state(weights)
-    parts = ("conv_x.1.", "conv_h.1.", "conv_o.1.")
-    norms = [key for key in state if key.startswith(prefix) and any(part in key for part in parts)]
+    second = ("conv_x.1.", "conv_h.1.", "conv_o.1.")
+    norms = [key for key in state if key.startswith(prefix) and any(part in key for part in second)]
     if norms:
         raise ValueError(f"`weights` must be of a model with layer_norm=0, got layer norms: {_some(norms)}")
-    layers: list[Layer] = []
-    for cell in _cells(
+    cells = _cells(
         state, prefix, ["conv_x.0.weight", "conv_h.0.weight"], ["conv_o.0.weight", "conv_last.weight"]
-    ):
+    )
+    layers: list[Layer] = []
+    for cell in cells:
         ih, hh = _get(state, f"{cell}conv_x.0.weight"), _get(state, f"{cell}conv_h.0.weight")
         if ih.dim() != 4 or ih.shape[0] % 4:
             _check.fail(f"{cell}conv_x.0.weight", "[4C, C_in, k, k]", ih)
         _check_odd(f"{cell}conv_x.0.weight", ih)
         _check_shape(f"{cell}conv_h.0.weight", hh, [ih.shape[0], ih.shape[0] // 4, *ih.shape[2:]])
         layers.append((ih, hh, None))
-    return _build(layers, batch_first=batch_first)
+    parts = [f"{cell}{part}" for cell in cells for part in ("conv_x", "conv_h")]
+    check_convolutions(weights, [f"{part}.0" for part in parts])
+    if isinstance(weights, nn.Module):
+        for part in parts:
+            if len(sequence := cast(nn.Sequential, weights.get_submodule(part))) > 1:
+                _check.fail(part, "a convolution alone", sequence)
+    return as_given(weights, _build(layers, batch_first=batch_first))
 
 
 def to_openstl(lstm: ConvLSTM) -> dict[str, Tensor]:

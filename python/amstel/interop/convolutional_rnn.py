@@ -6,9 +6,10 @@ For code that was written for it: change the import and nothing else,
 
     import convolutional_rnn    becomes    from amstel.interop import convolutional_rnn
 
-There are Conv{1,2,3}d{LSTM,GRU,RNN} and their cells. Arguments, results and names of parameters are the same, so its
-checkpoints load as they are. `Conv2dLSTM` of stride 1 and groups 1 runs fused; the others go step by step through
-PyTorch's convolutions, that of the input for all steps at once.
+There are Conv{1,2,3}d{LSTM,PeepholeLSTM,GRU,RNN} and their cells. Arguments, results and names of parameters are the same,
+so its checkpoints load as they are. `Conv2dLSTM` of stride 1 and groups 1 runs fused; the others go step by step through
+PyTorch's convolutions, that of the input for all steps at once. A PeepholeLSTM has convolutions of the cell state too,
+without bias: a_i += W_pi * c, a_f += W_pf * c, and a_o += W_po * c' with the new one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from amstel.nn._conv_lstm import _reverse
 from amstel.nn._lengths import kept as kept_steps
 from amstel.ops.conv_lstm import conv_lstm
 
-_GATES = {"LSTM": 4, "GRU": 3, "tanh": 1, "relu": 1}
+_GATES = {"LSTM": 4, "PeepholeLSTM": 4, "GRU": 3, "tanh": 1, "relu": 1}
+_PEEPHOLES = ("weight_pi", "weight_pf", "weight_po")
 
 
 class _Convs(nn.Module):
@@ -66,6 +68,8 @@ class _Convs(nn.Module):
             inputs = self.in_channels if n < directions else directions * c
             shapes = {"weight_ih": (rows, inputs // self.groups, *self.kernel_size)}
             shapes["weight_hh"] = (rows, c // self.groups, *self.kernel_size)
+            if self._mode == "PeepholeLSTM":
+                shapes |= dict.fromkeys(_PEEPHOLES, (c, c // self.groups, *self.kernel_size))
             if self.bias:
                 shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
             for name, shape in shapes.items():
@@ -83,8 +87,13 @@ class _Convs(nn.Module):
         for p in self.parameters():
             nn.init.uniform_(p, -1 / math.sqrt(self.out_channels), 1 / math.sqrt(self.out_channels))
 
+    @property
+    def _has_cell_state(self) -> bool:
+        return self._mode.endswith("LSTM")
+
     def _weights(self, suffix: str) -> tuple[Any, ...]:
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        more = _PEEPHOLES if self._mode == "PeepholeLSTM" else ()
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", *more)
         return tuple(getattr(self, name + suffix, None) for name in names)
 
     def _conv(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -97,12 +106,18 @@ class _Convs(nn.Module):
         conv = (F.conv1d, F.conv2d, F.conv3d)[self._dims - 1]
         return conv(F.pad(x, pads), weight, bias, self.stride, 0, self.dilation, self.groups)
 
-    def _step(self, a: Tensor, b: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The next state from what x (a) and h (b) give to the gates."""
-        h = state[0]
-        if self._mode == "LSTM":
+    def _step(self, a: Tensor, weights: tuple[Any, ...], state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The next state from what x gives to the gates, a."""
+        _, weight_hh, _, bias_hh, *peepholes = weights
+        h, b = state[0], self._conv(state[0], weight_hh, bias_hh)
+        if self._has_cell_state:
+            c = state[1]
             i, f, g, o = (a + b).chunk(4, 1)
-            c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+            if peepholes:
+                i, f = (gate + self._conv(c, w, None) for gate, w in zip((i, f), peepholes, strict=False))
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            if peepholes:
+                o = o + self._conv(c, peepholes[2], None)
             return o.sigmoid() * c.tanh(), c
         if self._mode == "GRU":
             (r, z, n), (r_h, z_h, n_h) = a.chunk(3, 1), b.chunk(3, 1)
@@ -113,7 +128,7 @@ class _Convs(nn.Module):
 
     def _states(self, name: str, hx: Any, shape: tuple[int, ...], x: Tensor) -> tuple[Tensor, ...]:
         """h, or h and c, of a shape."""
-        count = 2 if self._mode == "LSTM" else 1
+        count = 2 if self._has_cell_state else 1
         if hx is None:
             return (x.new_zeros(shape),) * count
         states = tuple(hx) if count == 2 and isinstance(hx, (tuple, list)) else (hx,)
@@ -190,13 +205,14 @@ class _Layers(_Convs):
             result: Any = pack_padded_sequence(x, lengths, enforce_sorted=in_order)  # type: ignore[arg-type]
         else:
             result = x.transpose(0, 1) if self.batch_first else x
-        return result, states if self._mode == "LSTM" else states[0]
+        return result, states if self._has_cell_state else states[0]
 
     def _run(
         self, x: Tensor, state: tuple[Tensor, ...], lengths: Tensor | None, k: int, backwards: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One direction of one layer over x [T, N, C, ...]."""
-        weight_ih, weight_hh, bias_ih, bias_hh = self._weights(self._suffixes[k])
+        weights = self._weights(self._suffixes[k])
+        weight_ih, weight_hh, bias_ih, bias_hh = weights[:4]
         x = _reverse(x, lengths) if backwards else x
         fused = self._mode == "LSTM" and self._dims == 2 and self.groups == 1
         if fused and self.stride == (1, 1) and len(set(self.dilation)) == 1:
@@ -210,7 +226,7 @@ class _Layers(_Convs):
         gates = self._conv(x.flatten(0, 1), weight_ih, bias_ih).unflatten(0, x.shape[:2])
         outputs = []
         for t, a in enumerate(gates.unbind(0)):
-            new = self._step(a, self._conv(state[0], weight_hh, bias_hh), state)
+            new = self._step(a, weights, state)
             if kept is not None:
                 there = kept[t].view(-1, *[1] * (self._dims + 1))
                 new = tuple(torch.where(there, n, s) for n, s in zip(new, state, strict=True))
@@ -240,10 +256,10 @@ class _Cell(_Convs):
         x = _check.tensor("input", input, f"a tensor [N, {self.in_channels}, ...]")
         if x.dim() != self._dims + 2 or x.shape[1] != self.in_channels:
             _check.fail("input", f"[N, {self.in_channels}, {', '.join('DHW'[3 - self._dims :])}]", x)
-        weight_ih, weight_hh, bias_ih, bias_hh = self._weights("")
+        weights = self._weights("")
         state = self._states("hx", hx, (x.shape[0], self.out_channels, *x.shape[2:]), x)
-        new = self._step(self._conv(x, weight_ih, bias_ih), self._conv(state[0], weight_hh, bias_hh), state)
-        return new if self._mode == "LSTM" else new[0]
+        new = self._step(self._conv(x, weights[0], weights[2]), weights, state)
+        return new if self._has_cell_state else new[0]
 
 
 def _named(kind: type, dims: int, mode: str) -> Any:
@@ -254,8 +270,14 @@ def _named(kind: type, dims: int, mode: str) -> Any:
 
 
 Conv1dLSTM, Conv2dLSTM, Conv3dLSTM = (_named(_Layers, d, "LSTM") for d in (1, 2, 3))
+Conv1dPeepholeLSTM, Conv2dPeepholeLSTM, Conv3dPeepholeLSTM = (
+    _named(_Layers, d, "PeepholeLSTM") for d in (1, 2, 3)
+)
 Conv1dGRU, Conv2dGRU, Conv3dGRU = (_named(_Layers, d, "GRU") for d in (1, 2, 3))
 Conv1dRNN, Conv2dRNN, Conv3dRNN = (_named(_Layers, d, "RNN") for d in (1, 2, 3))
 Conv1dLSTMCell, Conv2dLSTMCell, Conv3dLSTMCell = (_named(_Cell, d, "LSTM") for d in (1, 2, 3))
+Conv1dPeepholeLSTMCell, Conv2dPeepholeLSTMCell, Conv3dPeepholeLSTMCell = (
+    _named(_Cell, d, "PeepholeLSTM") for d in (1, 2, 3)
+)
 Conv1dGRUCell, Conv2dGRUCell, Conv3dGRUCell = (_named(_Cell, d, "GRU") for d in (1, 2, 3))
 Conv1dRNNCell, Conv2dRNNCell, Conv3dRNNCell = (_named(_Cell, d, "RNN") for d in (1, 2, 3))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check
+from amstel._bypass import computes_as
 from amstel.inverse import ForwardModel, Poisson
 
 
@@ -115,7 +116,7 @@ def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardMo
     if sigma is None:
         own, noise = getattr(physics, "model", None), getattr(physics, "noise_model", None)
         kind = type(noise).__name__
-        if isinstance(own, ForwardModel) and _told(noise) == physics._noise_was:
+        if isinstance(own, ForwardModel) and _is_as_made(physics):
             return own
         if kind == "PoissonNoise" and noise.normalize and noise.gain.numel() == 1:  # type: ignore[union-attr]
             return Poisson(FromDeepinv(physics, 1.0), float(noise.gain))  # type: ignore[union-attr]
@@ -161,11 +162,25 @@ def to_deepinv(model: ForwardModel) -> Any:
         # deepinv's sigma of complex noise is that of both parts together.
         noise = GaussianNoise(model.sigma * math.sqrt(2) if _measures_complex(model) else model.sigma)
     # deepinv hands what is for the noise (`physics(x, sigma=0.1)`) to these as well.
-    forward, adjoint = partial(_alone, model.forward), partial(_alone, model.adjoint)
+    forward, adjoint = partial(_alone, model), partial(_alone, model.adjoint)
     physics = LinearPhysics(A=forward, A_adjoint=adjoint, noise_model=noise)
     physics.model = model
-    physics._noise_was = _told(noise)
+    physics._was = model, forward, adjoint, _told(noise)
     return physics
+
+
+def _is_as_made(physics: Any) -> bool:
+    """Whether nobody has given another model, operator or noise to what `to_deepinv` made, or another class."""
+    from deepinv.physics import LinearPhysics
+
+    model, forward, adjoint, noise = getattr(physics, "_was", (None,) * 4)
+    return (
+        computes_as(physics, LinearPhysics, "A", "A_adjoint")
+        and physics.model is model
+        and physics.forw is forward
+        and physics.A_adj is adjoint
+        and _told(physics.noise_model) == noise
+    )
 
 
 def _told(noise: Any) -> tuple[str, Any]:

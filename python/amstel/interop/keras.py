@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from amstel._bypass import computes_as, has_hooks
 from amstel._optional import need
 from amstel.ops.conv_lstm import conv_lstm
 
@@ -36,6 +37,8 @@ if keras.backend.backend() != "torch":
         "variable KERAS_BACKEND=torch before Keras is imported"
     )
 
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell  # noqa: E402
+
 __all__ = ["ConvLSTM1D", "ConvLSTM2D"]
 
 
@@ -48,8 +51,9 @@ class _Fused:
         """(last output, outputs, [h, c]) as keras.layers.RNN.inner_loop has them."""
         cell = self.cell
         dropped = training and (cell.dropout or cell.recurrent_dropout)
+        own = computes_as(cell, ConvLSTMCell, "call", "input_conv", "recurrent_conv") and not has_hooks(cell)
         # Masks and dropout (of each gate by itself) are Keras' own affair, and so are shapes without values.
-        if mask is not None or dropped or sequences.device.type == "meta" or cell.rank > 2:
+        if not own or mask is not None or dropped or sequences.device.type == "meta" or cell.rank > 2:
             return super().inner_loop(sequences, initial_state, mask=mask, training=training)  # type: ignore[misc]
         last = cell.data_format == "channels_last"
         x, h, c = (
@@ -81,7 +85,7 @@ class ConvLSTM2D(_Fused, keras.layers.ConvLSTM2D):
 
     That is so with activation="tanh", recurrent_activation="sigmoid", strides and dilation_rate of 1, the defaults. Other
     activations, strides and dilations go step by step, the convolution of the input still for all steps at once; with a
-    mask, and while training with dropout, Keras' own loop runs.
+    mask, a cell with methods or hooks of its own, and while training with dropout, Keras' own loop runs.
 
     Args, shapes and weights: as keras.layers.ConvLSTM2D.
 

@@ -6,19 +6,21 @@ For code that was written for it: change the import and nothing else,
 
     from convlstm import ConvLSTM    becomes    from amstel.interop.ndrplz import ConvLSTM
 
-Arguments, results, parameters and their initial values are the same, so its checkpoints load as they are. For new code,
-take `amstel.nn.ConvLSTM`; `amstel.interop.conv_lstm` converts weights from one to the other.
+Arguments, results, parameters and their initial values are the same, so its checkpoints load as they are. A layer whose
+cell or convolution you replace, derive from, or hook into runs step by step, as there. For new code, take
+`amstel.nn.ConvLSTM`; `amstel.interop.conv_lstm` converts weights from one to the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from amstel import _check
+from amstel._bypass import computes_as, has_hooks, is_plain_conv
 from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
 
 State = tuple[Tensor, Tensor]
@@ -67,24 +69,9 @@ class ConvLSTMCell(nn.Module):
 
     def init_hidden(self, batch_size: int, image_size: tuple[int, int]) -> State:
         """Zeros for a batch of this many pictures of (height, width)."""
-        weight = self.conv.weight
+        like = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
         shape = (batch_size, self.hidden_dim, *image_size)
-        return weight.new_zeros(shape), weight.new_zeros(shape)
-
-    def _sequence(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """x [T, N, C_in, H, W] in one operation; step by step where the convolution has hooks that are to run."""
-        conv = self.conv
-        kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-        if any(getattr(module, kind) for module in (conv, self) for kind in kinds):
-            state = state or self.init_hidden(x.shape[1], tuple(x.shape[3:]))  # type: ignore[arg-type]
-            outputs = []
-            for frame in x:
-                state = self(frame, state)
-                outputs.append(state[0])
-            return torch.stack(outputs), cast(State, state)
-        weight = _swap(conv.weight, 0)
-        bias = None if conv.bias is None else _swap(conv.bias, 0)
-        return conv_lstm(x, weight[:, : self.input_dim], weight[:, self.input_dim :], bias, state)
+        return like.new_zeros(shape), like.new_zeros(shape)
 
 
 class ConvLSTM(nn.Module):
@@ -148,9 +135,9 @@ class ConvLSTM(nn.Module):
         self, input_tensor: Tensor, hidden_state: Sequence[Sequence[Tensor]] | None = None
     ) -> tuple[list[Tensor], list[list[Tensor]]]:
         first = "N, T" if self.batch_first else "T, N"
-        expected = f"[{first}, {self.input_dim}, H, W]"
+        expected = f"[{first}, {self.input_dim}, H, W] with T >= 1"
         x = _check.tensor("input_tensor", input_tensor, f"a tensor {expected}")
-        if x.dim() != 5 or x.shape[2] != self.input_dim:
+        if x.dim() != 5 or x.shape[2] != self.input_dim or not x.shape[1 if self.batch_first else 0]:
             _check.fail("input_tensor", expected, x)
         if hidden_state is not None:
             if not isinstance(hidden_state, (tuple, list)):
@@ -162,10 +149,25 @@ class ConvLSTM(nn.Module):
         outputs, states = [], []
         for k, cell in enumerate(self.cell_list):
             state = None if hidden_state is None else _state(f"hidden_state[{k}]", hidden_state[k])
-            x, last = cast(ConvLSTMCell, cell)._sequence(x, state)
+            x, last = _sequence(cell, x, state)
             outputs.append(x.transpose(0, 1))
             states.append(list(last))
         return (outputs, states) if self.return_all_layers else (outputs[-1:], states[-1:])
+
+
+def _sequence(cell: Any, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+    """x [T, N, C_in, H, W] through a cell: in one operation, or step by step where a user has changed what a step is."""
+    own = computes_as(cell, ConvLSTMCell, "init_hidden") and is_plain_conv(cell.conv)
+    if own and not has_hooks(cell, cell.conv):
+        weight = _swap(cell.conv.weight, 0)
+        bias = None if cell.conv.bias is None else _swap(cell.conv.bias, 0)
+        return conv_lstm(x, weight[:, : cell.input_dim], weight[:, cell.input_dim :], bias, state)
+    h, c = cell.init_hidden(x.shape[1], tuple(x.shape[3:])) if state is None else state
+    outputs = []
+    for frame in x:
+        h, c = cell(input_tensor=frame, cur_state=[h, c])
+        outputs.append(h)
+    return torch.stack(outputs), (h, c)
 
 
 def _each(name: str, value: Any, count: int) -> list[Any]:

@@ -14,12 +14,13 @@ Arguments, results and names of parameters are the same, so its checkpoints load
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from amstel import _check
+from amstel._bypass import computes_as, has_hooks, is_plain_conv
 from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
 
 State = tuple[Tensor, Tensor]
@@ -81,25 +82,13 @@ class ConvLSTMCell(nn.Module):
     def forward(self, x_t: Tensor, h_t: Tensor, c_t: Tensor) -> State:
         return conv_lstm_cell(self.conv_x(x_t) + self.conv_h(h_t), c_t)
 
-    def _sequence(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """x [T, N, C_in, H, W] in one operation; step by step where more than the two convolutions takes part."""
-        parts = (self, self.conv_x, self.conv_h, *self.conv_x, *self.conv_h)
-        hooked = any(p._forward_hooks or p._forward_pre_hooks or p._backward_hooks for p in parts)
-        if hooked or len(self.conv_x) > 1:
-            outputs = []
-            for frame in x:
-                state = self(frame, *state)
-                outputs.append(state[0])
-            return torch.stack(outputs), state
-        x_weight, h_weight = (cast(nn.Conv2d, conv[0]).weight for conv in (self.conv_x, self.conv_h))
-        return conv_lstm(x, x_weight, h_weight, None, state)
-
 
 class ConvLSTM_Model(nn.Module):
     r"""Layers of ConvLSTM that draw the next frame after every frame, and go on from their own.
 
     Frames that are all known, the first pre_seq_length without reverse_scheduled_sampling, go through each layer in one
-    operation; the others one after the other.
+    operation, or step by step where you replace, derive from, or hook into what is in its cell; the others one after the
+    other.
 
     Args:
         num_layers: how many.
@@ -167,11 +156,14 @@ class ConvLSTM_Model(nn.Module):
             states.append((zeros, zeros))
         x = frames[:known]
         for k, cell in enumerate(self.cell_list):
-            x, states[k] = cast(ConvLSTMCell, cell)._sequence(x, states[k])
-        drawn = list(self.conv_last(x.flatten(0, 1)).unflatten(0, x.shape[:2]).unbind(0))
+            x, states[k] = _sequence(cell, x, states[k])
+        if is_plain_conv(self.conv_last) and not has_hooks(self.conv_last):
+            drawn = list(self.conv_last(x.flatten(0, 1)).unflatten(0, x.shape[:2]).unbind(0))
+        else:
+            drawn = [self.conv_last(frame) for frame in x]
         for t in range(known, count):
-            true = mask[t - known]
-            x = torch.lerp(drawn[-1], frames[t], true)
+            true = mask[t - known].to(frames.dtype)
+            x = true * frames[t] + (1 - true) * drawn[-1]
             for k, cell in enumerate(self.cell_list):
                 states[k] = cell(x, *states[k])
                 x = states[k][0]
@@ -181,3 +173,29 @@ class ConvLSTM_Model(nn.Module):
         if kwargs.get("return_loss", True):
             loss = self.MSE_criterion(next_frames, frames_tensor[:, 1:])
         return next_frames, loss
+
+
+def _sequence(cell: Any, x: Tensor, state: State) -> tuple[Tensor, State]:
+    """x [T, N, C_in, H, W] through a cell: in one operation, or step by step where more than two convolutions takes part."""
+    if computes_as(cell, ConvLSTMCell):
+        parts = cell.conv_x, cell.conv_h
+        if all(_is_convolution(part) for part in parts) and not has_hooks(cell):
+            x_weight, h_weight = (part[0].weight for part in parts)
+            return conv_lstm(x, x_weight, h_weight, None, state)
+    h, c = state
+    outputs = []
+    for frame in x:
+        h, c = cell(frame, h, c)
+        outputs.append(h)
+    return torch.stack(outputs), (h, c)
+
+
+def _is_convolution(part: Any) -> bool:
+    """Whether conv_x or conv_h is its weight alone."""
+    return (
+        computes_as(part, nn.Sequential)
+        and len(part) == 1
+        and is_plain_conv(part[0])
+        and part[0].bias is None
+        and not has_hooks(part, part[0])
+    )

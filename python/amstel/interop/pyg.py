@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _checks
+from amstel._bypass import has_hooks
 from amstel._optional import need
 from amstel.graph import Graph
 from amstel.interop import _pyg
@@ -63,7 +64,7 @@ class _Fused:
         if own["_explain"] or own["_decomposed_layers"] != 1 or own["node_dim"] != -2:
             return True
         sums = own["_modules"]["aggr_module"]
-        if type(sums) is not pyg.SumAggregation or sums._forward_hooks or sums._forward_pre_hooks:
+        if type(sums) is not pyg.SumAggregation or "forward" in vars(sums) or has_hooks(sums):
             return True
         for name in _HOOKS:
             if own[name]:

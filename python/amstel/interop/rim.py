@@ -10,7 +10,9 @@
 Where z is that of the new state, the weights and biases of its gate change sign, as σ(-a) = 1 - σ(a).
 
 Each function takes a module or its state_dict, of a single GRU, which becomes a `ConvGRUCell`, or of a whole network
-with two of them, which becomes a `RIM`. What the tensors do not tell are the dilations and T.
+with two of them, which becomes a `RIM`. What the tensors do not tell are the dilations and T. Of a module, its training
+mode and which of its weights are frozen (requires_grad=False) are kept; all those of a state_dict are to be trained. A
+convolution with a forward of its own is refused.
 
 Facts from the public sources, as of 2025: github.com/NKI-AI/direct (direct/nn/recurrent/recurrent.py, rim/rim.py),
 github.com/wdika/atommic (collections/reconstruction/nn/rim_base), github.com/pputzky/invertible_rim (irim/rim).
@@ -25,12 +27,15 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check
+from amstel._bypass import computes_as
+from amstel.interop._conv_lstm import as_given, tracked
 from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.rim import RIM, State
 
 Weights = nn.Module | Mapping[str, Tensor]
 
 
+@tracked
 def from_direct(
     weights: Weights, *, prefix: str = "", dilation: int = 2, steps: int = 8
 ) -> ConvGRUCell | RIM:
@@ -64,9 +69,8 @@ def from_direct(
     state = _state(weights, prefix)
     gates = ("reset", "update", "out")
     if "reset_gate.weight" in state:
-        return _direct_cell(
-            _take(state, {f"{g}_gate.{k}": f"{g}.{k}" for g in gates for k in ("weight", "bias")})
-        )
+        names = {f"{g}_gate.{k}": f"{g}.{k}" for g in gates for k in ("weight", "bias")}
+        return as_given(weights, _direct_cell(_take(state, names)))
     at = 1 if "conv_blocks.0.1.weight" in state else 0
     names = {f"conv_blocks.{k}.{at}.{t}": f"conv{k + 1}.{t}" for k in range(3) for t in ("weight", "bias")}
     for layer in range(2):
@@ -76,11 +80,11 @@ def from_direct(
     found = _take(state, names)
     cells = [_direct_cell(_part(found, f"gru{k}.")) for k in (1, 2)]
     padding = "replicate" if at else "zeros"
-    return _network(
-        found, cells, steps, dilation=dilation, padding_mode=padding, reset="before", state_relu=True
-    )
+    options: dict[str, Any] = {"padding_mode": padding, "reset": "before", "state_relu": True}
+    return as_given(weights, _network(found, cells, steps, dilation=dilation, **options))
 
 
+@tracked
 def from_atommic(
     weights: Weights, *, prefix: str = "", dilation: int = 2, steps: int = 8
 ) -> ConvGRUCell | RIM:
@@ -106,9 +110,11 @@ def from_atommic(
         ConvGRUCell(3, 4, kernel_size=1, reset='after')
     """
     state = {k: t for k, t in _state(weights, prefix).items() if k != "dc_weight"}
-    return _stacked(state, "convs", "rnn", "final_layer.0", ("r", "z", "n"), dilation, steps)
+    model = _stacked(state, "convs", "rnn", "final_layer.0", ("r", "z", "n"), dilation, steps)
+    return as_given(weights, model)
 
 
+@tracked
 def from_irim(
     weights: Weights, *, prefix: str = "", dilation: int = 2, steps: int = 8, carry_state: bool = True
 ) -> ConvGRUCell | RIM:
@@ -136,9 +142,8 @@ def from_irim(
     """
     state = _state(weights, prefix)
     network = _Forgetful if not carry_state else RIM
-    return _stacked(
-        state, "input_fun", "rnn_cell", "layers.2.input_fun", ("z", "r", "n"), dilation, steps, network
-    )
+    places = "input_fun", "rnn_cell", "layers.2.input_fun"
+    return as_given(weights, _stacked(state, *places, ("z", "r", "n"), dilation, steps, network))
 
 
 class _Forgetful(RIM):
@@ -176,9 +181,13 @@ def _stacked(
 
 
 def _state(weights: Any, prefix: str) -> Mapping[str, Tensor]:
-    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    state = weights.state_dict(keep_vars=True) if isinstance(weights, nn.Module) else weights
     if not isinstance(state, Mapping):
         raise TypeError(f"`weights` must be a module or its state_dict, got {type(weights).__name__}")
+    for name, module in weights.named_modules() if isinstance(weights, nn.Module) else ():
+        own = isinstance(module, nn.Conv2d) and not computes_as(module, nn.Conv2d, "_conv_forward")
+        if own and name.startswith(prefix):
+            _check.fail(name, "a torch.nn.Conv2d without a forward of its own", module)
     return _part(state, prefix)
 
 
@@ -208,7 +217,7 @@ def _cell(
     w_i: list[Tensor], w_h: list[Tensor], b_i: list[Tensor], b_h: list[Tensor], reset: str
 ) -> ConvGRUCell:
     """From the gates r, z, n."""
-    joined = [torch.cat(part).detach().clone() for part in (w_i, w_h, b_i, b_h)]
+    joined = [torch.cat(part) for part in (w_i, w_h, b_i, b_h)]
     (rows, inputs, k, other), (_, c, *_) = joined[0].shape, joined[1].shape
     if (
         k != other
@@ -221,10 +230,15 @@ def _cell(
         raise ValueError(f"`weights` must be {expected}, got {[list(t.shape) for t in joined]}")
     with torch.device("meta"):
         cell = ConvGRUCell(inputs, c, k, reset=reset)
-    cell.load_state_dict(
-        dict(zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), joined, strict=True)), assign=True
-    )
+    _load(cell, dict(zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), joined, strict=True)))
     return cell
+
+
+def _load(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Copies, frozen where these need no gradient."""
+    model.load_state_dict({name: t.detach().clone() for name, t in state.items()}, assign=True)
+    for name, p in model.named_parameters():
+        p.requires_grad_(state[name].requires_grad)
 
 
 def _gru_cell(state: dict[str, Tensor], order: tuple[str, str, str]) -> ConvGRUCell:
@@ -232,7 +246,8 @@ def _gru_cell(state: dict[str, Tensor], order: tuple[str, str, str]) -> ConvGRUC
     for key in ("ih.weight", "hh.weight", "ih.bias", "hh.bias"):
         t = state.get(key)
         if t is None:
-            t = state["ih.weight"].new_zeros(state["ih.weight"].shape[0])
+            weight = state[key.replace("bias", "weight")]
+            t = weight.new_zeros(weight.shape[0], requires_grad=weight.requires_grad)
         gates = dict(zip(order, t.chunk(3), strict=False))
         if len(gates) != 3:
             _check.fail(key, "three gates", t)
@@ -252,7 +267,7 @@ def _direct_cell(state: dict[str, Tensor]) -> ConvGRUCell:
     if any(w.shape[1] <= c for w in weights):
         _check.fail("reset_gate.weight", f"[{c}, C_in + {c}, k, k]", weights[0])
     inputs = weights[0].shape[1] - c
-    none = [torch.zeros_like(b) for b in biases]
+    none = [torch.zeros_like(b, requires_grad=b.requires_grad) for b in biases]
     return _cell([w[:, :inputs] for w in weights], [w[:, inputs:] for w in weights], biases, none, "before")
 
 
@@ -272,14 +287,17 @@ def _network(
     with torch.device("meta"):
         kernel = cells[0].weight_ih.shape[-1]
         model = network(channels, features, steps, kernel_sizes=sizes, gru_kernel_size=kernel, **options)
-    state = {f"gru{k}.{name}": t for k, cell in enumerate(cells, 1) for name, t in cell.state_dict().items()}
+    state: dict[str, Tensor] = {}
+    for k, cell in enumerate(cells, 1):
+        state |= {f"gru{k}.{name}": p for name, p in cell.named_parameters()}
     for k in (1, 2, 3):
-        weight = found[f"conv{k}.weight"]
-        state[f"conv{k}.weight"] = weight.detach().clone()
+        state[f"conv{k}.weight"] = weight = found[f"conv{k}.weight"]
         bias = found.get(f"conv{k}.bias")
-        state[f"conv{k}.bias"] = weight.new_zeros(len(weight)) if bias is None else bias.detach().clone()
+        if bias is None:
+            bias = weight.new_zeros(len(weight), requires_grad=weight.requires_grad)
+        state[f"conv{k}.bias"] = bias
     for name, p in model.state_dict().items():
         if state[name].shape != p.shape:
             _check.fail("weights", f"those of one RIM, {name} {list(p.shape)}", state[name])
-    model.load_state_dict(state, assign=True)
+    _load(model, state)
     return model

@@ -9,8 +9,11 @@ coordinate, a batch index out of range, or a list of boxes whose length is not t
 
 from __future__ import annotations
 
+from inspect import isfunction
+
 from torch import nn
 
+from amstel._bypass import computes_as
 from amstel.nn.roi_align import MultiScaleRoIAlign, PSRoIPool, RoIAlign
 from amstel.nn.roi_pool import RoIPool
 from amstel.ops.roi_align import ps_roi_pool, roi_align
@@ -34,7 +37,7 @@ def convert(model: nn.Module) -> nn.Module:
 
     `RoIPool`, `RoIAlign`, `PSRoIPool` and `MultiScaleRoIAlign`, so all of a Faster, Mask or Keypoint R-CNN; functions that
     a model calls by their name (the loss of Mask R-CNN calls `roi_align`) stay torchvision's, and so do classes derived
-    from these with a `forward` of their own.
+    from these, and modules, with a `forward` or other methods of their own. Hooks go along.
 
     Example:
         >>> import torchvision
@@ -50,7 +53,10 @@ def _converted(model: nn.Module, made: dict[nn.Module, nn.Module]) -> nn.Module:
     if model not in made:
         ours = _ours(model)
         made[model] = model if ours is None else ours.train(model.training)
-        if ours is None:
+        if ours is not None:
+            # The dicts themselves, so that what a registration returned removes its hook still.
+            vars(ours).update({name: value for name, value in vars(model).items() if "hook" in name})
+        else:
             for name, child in model._modules.items():
                 if child is not None:
                     setattr(model, name, _converted(child, made))
@@ -84,7 +90,7 @@ def _ours(module: nn.Module) -> nn.Module | None:
 
     # A class of one's own that pools in another way stays.
     kinds = (ops.RoIPool, ops.RoIAlign, ops.PSRoIPool, ops.MultiScaleRoIAlign)
-    if not any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds):
+    if not any(computes_as(module, kind, *_methods(kind)) for kind in kinds):
         return None
     if isinstance(module, ops.RoIPool):
         return RoIPool(module.output_size, module.spatial_scale)
@@ -101,3 +107,7 @@ def _ours(module: nn.Module) -> nn.Module | None:
             canonical_level=module.canonical_level,
         )
     return None
+
+
+def _methods(kind: type) -> list[str]:
+    return [name for name, value in vars(kind).items() if isfunction(value) and not name.startswith("__")]

@@ -113,8 +113,9 @@ class ConvLSTM(nn.Module):
         memory: "store" keeps the activated gates for the backward pass, "recompute" computes them again.
         state_dtype: dtype of c_n; None: that of c_0, or else of the output. With torch.float32, a bfloat16 or float16
             sequence can be continued from its state without loss of precision.
-        stride: of the input convolution, or a list as for kernel_size; with the padding of torch.nn.Conv2d(padding=k
-            // 2), ceil(H / stride) rows remain.
+        stride: of the input convolution, or a list as for kernel_size. With padding="same", which adds dilation *
+            (k - 1) rows, an odd one below (for odd k without dilation, torch.nn.Conv2d(padding=k // 2)), and columns
+            alike, ceil(H / stride) rows remain.
         padding_mode: "zeros", "reflect", "replicate" or "circular", of both convolutions, as in torch.nn.Conv2d.
         layer_norm: normalize W_ih * x and W_hh * h, each over all of its 4C channels and positions, before they are
             added. There is one learned scale and shift per channel; with feature_size, per channel and position.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
 from amstel import ops
+from amstel._bypass import computes_as, has_hooks
 from amstel.nn._placed import Placed
 from amstel.ops._winograd import conv3x3
 
@@ -30,16 +30,9 @@ class Conv3x3(nn.Conv2d):
 
 
 def activated(conv: nn.Module, x: Tensor) -> Tensor:
-    """relu(conv(x)); in place, but what a hook has seen must not be changed."""
-    return relu(conv(x), inplace=not _has_hooks(conv))
-
-
-def _has_hooks(module: Any) -> bool:
-    own = module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
-    every = torch.nn.modules.module
-    return bool(
-        own or every._global_forward_hooks or every._global_backward_hooks or every._global_backward_pre_hooks
-    )
+    """relu(conv(x)); in place, but not what a hook has seen, or a module in the place of conv may hand on or keep."""
+    own = computes_as(conv, nn.Conv2d, "_conv_forward") or computes_as(conv, Conv3x3)
+    return relu(conv(x), inplace=own and not has_hooks(conv))
 
 
 class _Residual(nn.Module):
