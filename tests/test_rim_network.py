@@ -240,9 +240,10 @@ def test_memory_under_torch_func(memory):
     model, y = rim(features=8, steps=3, memory=memory), torch.rand(1, 1, 8, 8, dtype=F64)
     physics = inverse.Denoising(sigma=0.1)
     names, weights = zip(*model.named_parameters(), strict=True)
-    loss = lambda *w: torch.func.functional_call(model, dict(zip(names, w, strict=True)), (y, physics))[
-        -1
-    ].sum()  # noqa: E731
+
+    def loss(*w):
+        return torch.func.functional_call(model, dict(zip(names, w, strict=True)), (y, physics))[-1].sum()
+
     found = torch.func.grad(loss, argnums=tuple(range(len(weights))))(*(w.detach() for w in weights))
     torch.testing.assert_close(found, torch.autograd.grad(loss(*weights), weights))
 
