@@ -257,13 +257,13 @@ def _resampled(path: Path, frames: Frames, fps: float) -> Iterator[np.ndarray]:
             yield before
             given += 1
         before = frame
-    end = _end(frames)
-    while before is not None and (given == 0 or given / fps < end - 1e-6 / fps):
+    over = end(frames)
+    while before is not None and (given == 0 or given / fps < over - 1e-6 / fps):
         yield before
         given += 1
 
 
-def _end(frames: Frames) -> float:
+def end(frames: Frames) -> float:
     """When the last frame ends, after all have been read."""
     assert frames.time is not None
     if frames._animation is not None:
