@@ -199,7 +199,7 @@ def train(
                 device=ranks.device,
                 progress=update,
                 # With the first checkpoint, which it is of; what is known of the epochs before stays.
-                opened=lambda: _files.write_json(record, {**before, **kept}),
+                beside={record.name: _files.json_text({**before, **kept})},
                 **plan,
             )
         found: dict[str, Any] = {
