@@ -66,7 +66,8 @@ def extract(
 
     Raises:
         ValueError: settings without a frozen backbone.
-        FileExistsError: `out` holds features of other settings, weights or streams.
+        FileExistsError: `out` holds features of other settings, weights, streams or splits. Without splits, those of
+            features that are there stay.
     """
     if settings.backbone != "vgg16":
         _check.fail("backbone", "vgg16, which is not trained", settings.backbone)
@@ -96,6 +97,7 @@ def extract(
                     f"{out} holds features of other {name}, {_short(before.get(name))}, not {_short(record[name])}; "
                     "--force overwrites them"
                 )
+        record["splits"] = _with_splits_of(before, record, out)
     if ranks.first:
         out.mkdir(parents=True, exist_ok=True)
         if force:
@@ -148,6 +150,19 @@ def _splits(clips: ClipFolder) -> dict[str, list[list[str]]]:
     """Names of the training and test clips in each official split; {} if there are none."""
     numbers = getattr(clips, "numbers", [])
     return {str(n): [[clips.names[k] for k in part] for part in clips.split(n)] for n in numbers}  # type: ignore[attr-defined]
+
+
+def _with_splits_of(before: dict[str, Any], record: dict[str, Any], out: Path) -> dict[str, list[list[str]]]:
+    """The splits of a record and of the one before, which were perhaps given with other clips readable."""
+    both = {name for name, _ in before["clips"]} & {name for name, _ in record["clips"]}
+    old, new = (
+        {n: [sorted(both.intersection(part)) for part in split] for n, split in one["splits"].items()}
+        for one in (before, record)
+    )
+    for n in sorted(old.keys() & new.keys()):
+        if old[n] != new[n]:
+            raise FileExistsError(f"{out} holds features of another split {n}; --force overwrites them")
+    return {**before["splits"], **record["splits"]}
 
 
 def _short(value: Any) -> str:
