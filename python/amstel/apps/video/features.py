@@ -171,7 +171,7 @@ def _short(value: Any) -> str:
 
 def _read_record(folder: Path) -> dict[str, Any]:
     try:
-        record = json.loads((folder / RECORD).read_text())
+        record = json.loads((folder / RECORD).read_bytes())
         if record["format"] != FORMAT:
             raise ValueError("another format")
         Settings(**record["settings"], model="cnn")
