@@ -186,8 +186,8 @@ def replacing_folder(folder: Path, force: bool, is_one: Callable[[Path], bool], 
 
 
 def write_text(path: Name, text: str, inputs: Iterable[Name] = ()) -> Path:
-    """Write text, UTF-8, all of it or nothing."""
-    return write_bytes(path, text.encode(), inputs)
+    """Write text, UTF-8, all of it or nothing; the names of files with the bytes that they have."""
+    return write_bytes(path, text.encode(errors="surrogateescape"), inputs)
 
 
 def write_bytes(path: Name, data: bytes, inputs: Iterable[Name] = ()) -> Path:
@@ -202,9 +202,14 @@ def write_json(path: Name, value: Any, inputs: Iterable[Name] = (), indent: int 
     return write_text(path, json_text(value, indent), inputs)
 
 
-def json_text(value: Any, indent: int | None = 1) -> str:
-    """What `write_json` writes."""
-    return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+def json_text(value: Any, indent: int | None = 1, encoding: str = "utf-8") -> str:
+    """What `write_json` writes; letters that the encoding lacks, and the bytes of names that are not text, are escaped."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=indent)
+    return text + "\n"
 
 
 def torch_save(path: Name, state: Any, temporary: Path | None = None) -> Path:
