@@ -137,6 +137,11 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch):
             str(error.value)
             == 'amstel.video needs nosuch_package: pip install "amstel[track]" or pip install "amstel[video]"'
         )
+    for name in ("torchvision", "torchvision.ops"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for convert in (amstel.interop.torchvision.convert, amstel.interop.torchvision.replace_):
+        with pytest.raises(ImportError, match=r"^amstel\.\S+ needs torchvision: pip install torchvision$"):
+            convert(torch.nn.Linear(1, 1))
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ImportError, match=r'needs cv2: pip install "amstel\[video\]"$'):
         _optional.need("cv2", extra="video")

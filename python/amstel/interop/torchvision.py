@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from amstel._optional import need
 from amstel.nn.roi_align import MultiScaleRoIAlign, PSRoIPool, RoIAlign
 from amstel.nn.roi_pool import RoIPool
 from amstel.ops.roi_align import ps_roi_pool, roi_align
@@ -80,8 +81,7 @@ def replace_(model: nn.Module) -> int:
 
 def _ours(module: nn.Module) -> nn.Module | None:
     """What replaces a module of torchvision, if anything does."""
-    from torchvision import ops
-
+    ops = need("torchvision.ops", None, "amstel.interop.torchvision")
     # A class of one's own that pools in another way stays.
     kinds = (ops.RoIPool, ops.RoIAlign, ops.PSRoIPool, ops.MultiScaleRoIAlign)
     if not any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds):
