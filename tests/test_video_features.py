@@ -109,6 +109,11 @@ def test_an_extraction_goes_on_where_it_was(capsys, tiny, root, tmp_path, monkey
     torch.save(Tiny().state_dict(), other)
     words[3] = other
     command.is_refused(capsys, ["video", *words], "features of other weights")
+    before = {file: file.read_bytes() for file in out.rglob("*.*")}
+    with monkeypatch.context() as patched:  # a full disk costs nothing of what was there
+        patched.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        assert _run(capsys, *words, "--force")[0] == 2
+    assert {file: file.read_bytes() for file in out.rglob("*.*")} == before
     assert _run(capsys, *words, "--force")[0] == 1
     # What was cut, or is something else, is found before the first epoch.
     files[1].write_bytes(files[1].read_bytes()[:200])

@@ -68,7 +68,9 @@ def _over(front: np.ndarray, back: np.ndarray) -> np.ndarray:
 
 def _pictures(path: Path) -> Iterator[tuple[bytes, bytes]]:
     """Of each frame its fcTL chunk, and a PNG of its pixels alone."""
-    header, shared, control, pixels = b"", [], b"", []
+    header, control = b"", b""
+    shared: list[tuple[bytes, bytes]] = []
+    pixels: list[bytes] = []
 
     def whole() -> tuple[bytes, bytes]:
         own = control[4:12] + header[8:]

@@ -103,7 +103,8 @@ def frames_of(folder: Path) -> list[Path]:
     Raises:
         ValueError: two of them are for one frame: frame_1.png, frame_01.png and frame_1.jpg.
     """
-    files, known = visible(folder, IMAGES), {}
+    files = visible(folder, IMAGES)
+    known: dict[tuple[Any, ...], Path] = {}
     for path in files:
         number = tuple(natural(path.stem)[0])
         if (other := known.setdefault(number, path)) is not path:

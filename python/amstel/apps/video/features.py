@@ -100,13 +100,16 @@ def extract(
         record["splits"] = _with_splits_of(before, record, out)
     if ranks.first:
         out.mkdir(parents=True, exist_ok=True)
-        if force:
-            for name in clips.names:
-                for stream in ("rgb", "flow"):
-                    _file(out, name, stream).unlink(missing_ok=True)
         if force or not (out / BACKBONE).exists():
-            _files.torch_save(out / BACKBONE, {k: v.cpu() for k, v in state.items()})
-        _files.write_json(out / RECORD, record)
+            with _files.replacing_together(out / RECORD, out / BACKBONE) as (text, weights):
+                text.write_text(_files.json_text(record), encoding="utf-8")
+                _files.torch_save(out / BACKBONE, {k: v.cpu() for k, v in state.items()}, weights)
+                # Old features go before the record that calls them so, and not before there is a new one.
+                for name in clips.names if force else ():
+                    for stream in ("rgb", "flow"):
+                        _file(out, name, stream).unlink(missing_ok=True)
+        else:
+            _files.write_json(out / RECORD, record)
 
     def work(number: int) -> int:
         files = {stream: _file(out, clips.names[number], stream) for stream in streams}
