@@ -200,7 +200,7 @@ def keep_line(config, group, member, figures):
             **figures,
         }
         row |= {"dry": True} if dry(config) else {}
-        with Path(path).open("a") as file:
+        with Path(path).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
 

@@ -82,7 +82,7 @@ def main(threads="1", file=None):
             found[name] = {"eager": eager, "exported": exported}
     if file:
         facts = {"torch": torch.__version__, "isa": torch.ops.amstel.cpu_isa(), "threads": int(threads)}
-        Path(file).write_text(json.dumps({**facts, "milliseconds": found}, indent=1) + "\n")
+        Path(file).write_text(json.dumps({**facts, "milliseconds": found}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ ROWS = [
 def read_run(path: Path) -> dict[str, Any]:
     """The JSON of a run; ends the program with one line where the file is none of a run that measured."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         if not found["benchmarks"]:
             raise ValueError
     except OSError as error:

@@ -73,3 +73,31 @@ def test_overlap_edges():
     grad = box.clone().requires_grad_()
     B.iou(grad, torch.tensor([1.0, 0, 5, 2])).backward()
     assert grad.grad.isfinite().all() and (grad.grad != 0).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_sixteen_bits(dtype):
+    """The areas are beyond float16, 65504, and so is the sum of the lengths."""
+    a = torch.tensor([[10, 10, 310, 310], [0, 0, 512, 512], [100, 0, 104, 2]], dtype=dtype)
+    b = torch.tensor([[20, 10, 320, 310], [0, 0, 512, 256], [100, 0, 104, 4]], dtype=dtype)
+    tube_a, tube_b = a.repeat(700, 1), b.repeat(700, 1)
+    for overlap, one, other in (
+        (video.box_iou, a, b),
+        (tracking.overlap, B.xyxy_to_xywh(a), B.xyxy_to_xywh(b)),
+        (video.tube_iou, tube_a, tube_b),
+        (
+            video.interval_iou,
+            torch.tensor([0, 40000], dtype=dtype),
+            torch.tensor([[0, 40000], [0, 30000]], dtype=dtype),
+        ),
+    ):
+        found = overlap(one, other)
+        assert found.dtype == dtype and torch.equal(found, overlap(one.double(), other.double()).to(dtype))
+    assert video.box_iou(a, b.float()).dtype == torch.float32
+    ops = pytest.importorskip("torchvision.ops")
+    assert torch.equal(video.box_iou(a[:, None], b[None]), ops.box_iou(a, b).to(dtype))
+    far = torch.tensor([40000, 2048, 40064, 2050], dtype=dtype)
+    assert torch.equal(B.xyxy_to_cxcywh(far), B.xyxy_to_cxcywh(far.double()).to(dtype))
+    for origin in (0, 1):
+        whole = B.pixels_to_xyxy(far.double(), origin=origin).to(dtype)
+        assert torch.equal(B.pixels_to_xyxy(far, origin=origin), whole)

@@ -1,15 +1,18 @@
 """Writing files and importing optional packages: what was there survives every error, what is missing is named."""
 
+import ast
 import json
 import os
 import stat
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import amstel
 from amstel import _files, _optional
 
 
@@ -134,6 +137,11 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch):
             str(error.value)
             == 'amstel.video needs nosuch_package: pip install "amstel[track]" or pip install "amstel[video]"'
         )
+    for name in ("torchvision", "torchvision.ops"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for convert in (amstel.interop.torchvision.convert, amstel.interop.torchvision.replace_):
+        with pytest.raises(ImportError, match=r"^amstel\.\S+ needs torchvision: pip install torchvision$"):
+            convert(torch.nn.Linear(1, 1))
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ImportError, match=r'needs cv2: pip install "amstel\[video\]"$'):
         _optional.need("cv2", extra="video")
@@ -146,3 +154,35 @@ def test_a_broken_package_says_why(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match="importing it failed: No module named 'nosuch_dependency'"):
         _optional.need("broken_package", extra="video")
     assert isinstance(sys.modules.get("json"), types.ModuleType)
+
+
+def _in_the_encoding_of_the_locale(call):
+    """Whether a call opens a file as text and does not say in which encoding: open(p), p.open(), p.read_text()."""
+    of_path = isinstance(call.func, ast.Attribute)
+    name = call.func.attr if of_path else getattr(call.func, "id", "")
+    if any(k.arg == "encoding" for k in call.keywords):
+        return False
+    if name in ("read_text", "write_text"):
+        return of_path and getattr(call.func.value, "id", "") != "_files"
+    mode = [k.value for k in call.keywords if k.arg == "mode"] or call.args[0 if of_path else 1 :][:1]
+    text = not mode or (isinstance(mode[0], ast.Constant) and set(str(mode[0].value)) <= set("rwaxt+"))
+    return name == "open" and text
+
+
+def test_text_is_read_and_written_in_utf8():
+    """Whatever the locale: JSON that is written in UTF-8 and read in Latin-1 has other names in it."""
+    for code, expected in (
+        ("open(p)", True),
+        ("p.open('w')", True),
+        ("p.read_text()", True),
+        ("open(p, 'rb')", False),
+        ("Image.open(p)", False),
+        ("open(p, encoding='utf-8')", False),
+    ):
+        assert _in_the_encoding_of_the_locale(ast.parse(code).body[0].value) == expected, code
+    found, root = [], Path(amstel.__file__).parent
+    for path in sorted(set(root.rglob("*.py")) - set((root / "apps" / "graphs").iterdir())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and _in_the_encoding_of_the_locale(node):
+                found.append(f"{path.relative_to(root)}:{node.lineno}")
+    assert found == []

@@ -451,6 +451,37 @@ def test_an_animation_that_was_cut_says_where(tmp_path, name):
         assert 3 <= len(video.read(tmp_path / name)) <= 6
 
 
+def test_an_animated_png_is_put_together_as_its_specification_says(tmp_path):
+    """Half transparent gray over nothing is half as bright on black, not a quarter."""
+    alphas = [np.full((8, 9, 4), (200, 200, 200, alpha), np.uint8) for alpha in (0, 128, 255)]
+    first, *rest = map(Image.fromarray, alphas)
+    first.save(tmp_path / "a.png", save_all=True, append_images=rest, blend=1, duration=100)
+    assert video.read(tmp_path / "a.png")[:, 3, 3].tolist() == [[0] * 3, [100] * 3, [200] * 3]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("blend", [0, 1])
+@pytest.mark.parametrize("disposal", [0, 1, 2])
+def test_animated_pngs_are_those_of_ffmpeg(tmp_path, mode, blend, disposal):
+    rng, frames = np.random.default_rng(0), []
+    for _ in range(5):
+        pixels = rng.integers(0, 256, (20, 24, 4), dtype=np.uint8)
+        pixels[..., 3] = rng.choice([0, 90, 180, 255], (20, 24))
+        frames.append(Image.fromarray(pixels).convert(mode))
+    options = {"blend": blend, "disposal": disposal, "duration": [100, 50, 20, 300, 40]}
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:], **options)
+    with av.open(str(tmp_path / "a.png"), format="apng") as container:
+        expected = [images.on_black(f.to_ndarray(format="rgba")) for f in container.decode(video=0)]
+    found = list(images.Animation(tmp_path / "a.png"))
+    assert np.abs(np.stack([frame for frame, _ in found]).astype(int) - np.stack(expected)).max() <= 2
+    assert [seconds for _, seconds in found] == pytest.approx([0.1, 0.05, 0.02, 0.3, 0.04])
+    exif = Image.Exif()
+    exif[274] = 6
+    frames[0].save(tmp_path / "b.png", save_all=True, append_images=frames[1:], exif=exif, **options)
+    turned = video.read(tmp_path / "b.png").numpy()
+    assert (turned == np.rot90(video.read(tmp_path / "a.png").numpy(), -1, (1, 2))).all()
+
+
 def test_gifs_with_transparency(tmp_path):
     """What was drawn stays where the next frame lets it through."""
     frames = [Image.fromarray(scene(step=2 * t)).convert("RGBA") for t in range(4)]

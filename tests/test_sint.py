@@ -88,7 +88,8 @@ def test_vgg16_describes_conv4_conv5_and_fc6(vgg):
         conv4, conv5 = vgg.features(image)
         assert conv4.shape == conv5.shape == (1, 512, 18, 16)
         # The same network step by step.
-        x = (image - vgg.backbone.mean) / vgg.backbone.std
+        mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+        x = (image - mean) / std
         convs = [layer for layer in vgg.backbone.features if isinstance(layer, nn.Conv2d)]
         for number, conv in enumerate(convs, 1):
             x = F.relu(F.conv2d(x, conv.weight, conv.bias, padding=1))

@@ -193,6 +193,90 @@ def test_a_run_is_not_overwritten_unasked(tmp_path):
         training.begin(None, True, False)
 
 
+def _files_of(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(".")}
+
+
+def _again(out, **changes):
+    """Another run in the folder of one, which has a record beside it."""
+    training.fit(Regression(0.1), replace(PLAN, out=out, beside={"record.json": "new"}, **changes))
+
+
+@pytest.fixture
+def run(tmp_path):
+    training.fit(Regression(), replace(PLAN, out=tmp_path / "run", beside={"record.json": "old"}))
+    before = _files_of(tmp_path / "run")
+    assert set(before) == {"checkpoint.pt", "best.pt", "log.jsonl", "record.json"}
+    return tmp_path / "run", before
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_run_that_cannot_write_its_first_checkpoint_leaves_the_old_one(run, monkeypatch, call):
+    """On a disk that is full while best.pt or checkpoint.pt is written."""
+    (out, before), save, calls = run, torch.save, []
+
+    def full(state, file):
+        calls.append(file)
+        if len(calls) == call:
+            raise OSError(28, "No space left on device")
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        _again(out)
+    assert _files_of(out) == before and len(list(out.iterdir())) == len(before)
+
+
+@pytest.mark.parametrize("failed", [False, True], ids=["killed", "failed"])
+def test_runs_are_never_mixed(run, tmp_path, failed):
+    """Whichever rename of the first checkpoint was the last: an error leaves one run whole, a kill the checkpoint of one
+    and nothing of the other."""
+    out, old = run
+    _again(tmp_path / "new", steps=4)
+    new = _files_of(tmp_path / "new")
+    ended = set()
+    for last in range(8):
+        for path in out.iterdir():
+            path.unlink()
+        for name, content in old.items():
+            (out / name).write_bytes(content)
+        child = os.fork()
+        if not child:
+            rename, calls = os.replace, []
+
+            def stopping(*paths, rename=rename, calls=calls, last=last):
+                if len(calls) == last:
+                    if failed:
+                        calls.append(paths)
+                        raise OSError(5, "no rename")
+                    os._exit(9)
+                calls.append(paths)
+                rename(*paths)
+
+            os.replace = stopping
+            try:
+                _again(out, steps=4)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        found = _files_of(out)
+        whole = old if found["checkpoint.pt"] == old["checkpoint.pt"] else new
+        assert found.items() <= whole.items(), last
+        assert not failed or whole is new or found == old
+        ended.add(whole is new)
+    assert ended == {False, True} and found == new
+
+
+def test_of_two_runs_at_once_the_second_is_refused(tmp_path):
+    """Both began while the folder was empty."""
+    assert training.begin(tmp_path, False, False) == tmp_path
+    training.fit(Regression(), replace(PLAN, out=tmp_path))
+    before = _files_of(tmp_path)
+    with pytest.raises(FileExistsError, match=r"checkpoint\.pt exists: resume"):
+        _again(tmp_path, force=False)
+    assert _files_of(tmp_path) == before
+
+
 def test_what_is_wrong_with_a_plan_is_said():
     for options in ({"precision": "int8"}, {"accumulate": 0}, {"average": 1.0}, {"accumulate": True}):
         with pytest.raises(ValueError, match=f"`{next(iter(options))}` must be"):

@@ -249,6 +249,31 @@ def test_read_flow_images(tmp_path):
         video.read_flow_images(tmp_path / "none")
 
 
+def test_flow_images_are_one_pair_a_number(tmp_path):
+    for t in (8, 9, 10):
+        for name, level in (("x", 10 * t), ("Y", 10 * t + 5)):
+            Image.new("L", (8, 8), level).save(tmp_path / f"flow_{name}_{t}.PNG")
+    back = video.read_flow_images(tmp_path, bound=127.5)
+    assert back[:, :, 0, 0].tolist() == [[10 * t - 127.5, 10 * t - 122.5] for t in (8, 9, 10)]
+    Image.new("L", (8, 8)).save(tmp_path / "flow_x_009.jpg")
+    with pytest.raises(ValueError, match=r"flow_x_\S+ and flow_x_\S+ for 9"):
+        video.read_flow_images(tmp_path)
+    for name in ("flow_x_009.jpg", "flow_x_9.PNG", "flow_Y_9.PNG"):
+        (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match="pairs 8 to 10 without a gap, got none for 9"):
+        video.read_flow_images(tmp_path)
+
+
+@pytest.mark.parametrize("other", ["frame_1.jpg", "frame_01.png", "Frame_1.bmp"])
+def test_a_folder_holds_one_image_a_frame(tmp_path, other):
+    for k in (2, 10, 1):
+        Image.new("RGB", (8, 8), (k, k, k)).save(tmp_path / f"frame_{k}.png")
+    assert video.read(tmp_path)[:, 0, 0, 0].tolist() == [1, 2, 10]  # a number may lack
+    Image.new("RGB", (8, 8)).save(tmp_path / other)
+    with pytest.raises(ValueError, match=r"one image a frame, got \S+ and \S+ for one frame"):
+        video.read(tmp_path)
+
+
 # -------------------------------------------------------------------------------- attention maps to boxes
 
 

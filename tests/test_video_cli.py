@@ -1,6 +1,9 @@
 """`amstel videolstm`: train, resume, predict; exit status and the one line on bad input; the example."""
 
+import csv
+import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -169,6 +172,46 @@ def test_a_video_is_read_frame_by_frame_and_found_as_one_at_hand(checkpoint, tmp
         video.write(tmp_path / "mixed" / f"{k}.png", frames[:1, :side, :side])
     with pytest.raises(ValueError, match=r"2\.png must be 48x48 as the first frame of its folder, got 40x40"):
         video_predict.files(net, [tmp_path / "mixed"], [tmp_path / "out.mp4"])
+
+
+@pytest.mark.parametrize("stdout", ["utf-8", "ascii", "closed", "broken"])
+def test_what_stdout_cannot_say_costs_no_file(capsys, root, checkpoint, tmp_path, monkeypatch, stdout):
+    """Letters that its encoding lacks, no stdout at all, and a reader that is gone."""
+    clips = [tmp_path / name for name in ("é.png", os.fsdecode(b"\xe7.png"))]  # the latter is not UTF-8
+    for clip in clips:
+        shutil.copy(next((root / "left").iterdir()), clip)
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, "utf-8" if stdout == "broken" else stdout) if stdout != "closed" else None
+    if stdout == "broken":
+        read, write = os.pipe()
+        os.close(read)
+        stream = open(write, "w", buffering=1, encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", stream)
+    words = ["video", "predict", checkpoint, *clips, "-o", tmp_path / "out"]
+    table, record = tmp_path / "a.csv", tmp_path / "a.json"
+    words_and_files = [str(word) for word in (*words, "--csv", table, "--json", record)]
+    if stdout == "broken":
+        with pytest.raises(SystemExit, match="1"):
+            cli.main(words_and_files)
+    else:
+        assert cli.main(words_and_files) == 0 and sys.stdout is stream
+    assert capsys.readouterr().err == ""
+    rows = list(csv.DictReader(io.StringIO(table.read_text("utf-8", errors="surrogateescape"), newline="")))
+    assert {row["video"] for row in rows} == {str(clip) for clip in clips}
+    assert [one["input"] for one in json.loads(record.read_bytes())["videos"]] == [
+        str(clip) for clip in clips
+    ]
+    if stdout in ("utf-8", "ascii"):
+        assert stream.errors == "strict"
+        stream.flush()
+        first, second = ("\\xe9.png:", "\\udce7.png:") if stdout == "ascii" else ("é.png:", "\\udce7.png:")
+        said = raw.getvalue().decode(stdout)
+        assert f"{tmp_path}/{first}\n" in said and f"{tmp_path}/{second}\n" in said
+        raw.truncate(0)
+        raw.seek(0)
+        assert cli.main([str(word) for word in (*words, "--json", "-", "--force")]) == 0
+        found = json.loads(raw.getvalue())["videos"]
+        assert [one["input"] for one in found] == [str(clip) for clip in clips]
 
 
 def test_predict_writes_beside_where_one_stands(capsys, root, checkpoint, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from torch import nn
 import amstel
 from amstel import video
 from amstel.apps.video import evaluate, features, network, samples, settings, table
-from amstel.data import ClipFolder, generate_moving_shapes
+from amstel.data import ClipFolder, SplitClips, generate_moving_shapes
 from tests import command
 
 pytest.importorskip("PIL", reason="clips are read from PNG strips")
@@ -109,6 +109,11 @@ def test_an_extraction_goes_on_where_it_was(capsys, tiny, root, tmp_path, monkey
     torch.save(Tiny().state_dict(), other)
     words[3] = other
     command.is_refused(capsys, ["video", *words], "features of other weights")
+    before = {file: file.read_bytes() for file in out.rglob("*.*")}
+    with monkeypatch.context() as patched:  # a full disk costs nothing of what was there
+        patched.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        assert _run(capsys, *words, "--force")[0] == 2
+    assert {file: file.read_bytes() for file in out.rglob("*.*")} == before
     assert _run(capsys, *words, "--force")[0] == 1
     # What was cut, or is something else, is found before the first epoch.
     files[1].write_bytes(files[1].read_bytes()[:200])
@@ -123,6 +128,31 @@ def test_an_extraction_goes_on_where_it_was(capsys, tiny, root, tmp_path, monkey
     for wrong, message in (("{", "is not what"), ('{"format": 1}', "is not what")):
         (out / "features.json").write_text(wrong)
         command.is_refused(capsys, ["video", "train", out, "--out", tmp_path / "b"], message)
+
+
+def test_an_extraction_that_goes_on_keeps_the_splits(capsys, tiny, root, tmp_path):
+    out, lists = tmp_path / "features", tmp_path / "lists"
+    words = ["extract", root, "--weights", tiny, "--out", out, *EXTRACT]
+    broken = sorted(root.rglob("*.png"))[0]
+    whole = broken.read_bytes()
+    broken.write_bytes(b"")
+    assert _run(capsys, *words, "--lists", lists)[0] == 1
+    broken.write_bytes(whole)
+    expected = SplitClips(root, lists)
+    for more in (["--lists", lists], []):  # the one that could not be read before, and then nothing new
+        assert _run(capsys, *words, *more)[0] == 0
+        found = features.FeatureFolder(out)
+        assert found.numbers == [1, 2]
+        for number in (1, 2):
+            for ours, theirs in zip(found.split(number), expected.split(number), strict=True):
+                assert [found.names[k] for k in ours] == [expected.names[k] for k in theirs]
+    before = (out / "features.json").read_bytes()
+    for kind in ("test", "train"):
+        (lists / f"{kind}list01.txt").write_bytes((lists / f"{kind}list02.txt").read_bytes())
+    command.is_refused(capsys, ["video", *words, "--lists", lists], "features of another split 1")
+    assert (out / "features.json").read_bytes() == before
+    assert _run(capsys, *words, "--lists", lists, "--force")[0] == 0
+    assert features.FeatureFolder(out).split(1) == features.FeatureFolder(out).split(2)
 
 
 def test_a_network_trained_on_features_reads_videos(capsys, tiny, root, tmp_path):

@@ -256,6 +256,50 @@ def test_annotations_of_thumos14(trained, tmp_path):
         amstel.data.THUMOS14(trained / "clips", tmp_path)
 
 
+def test_frames_at_the_rate_of_the_network(tmp_path, monkeypatch):
+    """Of a video of 20 s, and of what was read at that rate already, the network sees what training reads."""
+    from amstel.apps.video import network, predict
+
+    model = network.Network(_settings(fps=10.0, hidden=4, steps=20), ["a", "b"])
+    seen, prepare = [], predict._prepare
+    monkeypatch.setattr(predict, "_prepare", lambda frames, s: seen.append(frames) or prepare(frames, s))
+    ramp = (torch.arange(600)[:, None, None, None] % 256).to(torch.uint8).expand(-1, 32, 32, 3).contiguous()
+    path = video.write(tmp_path / "long.mp4", ramp, fps=30)
+    frames, times = amstel.media.reading.read_with_times(path)
+    at_rate = video.read(path, fps=10)
+    predict.predict(model, frames, times=times)
+    predict.predict(model, at_rate, times=[k / 10 for k in range(200)])
+    assert len(at_rate) == 200 and all(torch.equal(found, at_rate) for found in seen)
+
+
+@pytest.mark.parametrize("rate", [1, 7, 10, 30, 45])
+def test_frames_over_time_end_with_the_video(tmp_path, rate):
+    ramp = (4 * torch.arange(60)[:, None, None, None]).to(torch.uint8).expand(-1, 16, 16, 3).contiguous()
+    path = video.write(tmp_path / "two_seconds.mp4", ramp, fps=30)
+    frames, times = zip(*localization._shown(path, rate, 1), strict=True)
+    assert torch.equal(torch.from_numpy(np.stack(frames)), video.read(path, fps=rate))
+    assert list(times) == [k / rate for k in range(2 * rate)]
+    assert [time for _, time in localization._shown(path, rate, 3)] == list(times[::3])
+
+
+def test_a_detection_after_an_ambiguous_part_counts(tmp_path, monkeypatch):
+    """Wrong, and it begins where the ambiguous part ends, at 0.6 s, or within it: only the latter is left out."""
+    for name in ("clips", "times"):
+        (tmp_path / name).mkdir()
+    video.write(tmp_path / "clips" / "v.mp4", torch.zeros(20, 16, 16, 3, dtype=torch.uint8), fps=10)
+    (tmp_path / "times" / "left_test.txt").write_text("v 1.5 1.9\n")
+    (tmp_path / "times" / "detclasslist.txt").write_text("1 left\n")
+    (tmp_path / "times" / "Ambiguous_test.txt").write_text("v 0.2 0.6\n")
+    videos = amstel.data.THUMOS14(tmp_path / "clips", tmp_path / "times")
+    times = torch.arange(20, dtype=torch.float64) / 10
+    monkeypatch.setattr(localization, "timeline", lambda *_: (torch.zeros(20, 1), times))
+    model = type("Knows", (), {"classes": ["left"]})()
+    for first, precision in ((6, 0.5), (5, 1.0)):
+        found = [(first, 9, 0.9), (15, 18, 0.5)]
+        monkeypatch.setattr(localization, "spans", lambda _, found=found: found)
+        assert localization.intervals(model, videos).map[0] == precision
+
+
 def test_parts_of_a_long_video_are_the_whole(trained, tmp_path):
     from amstel.apps.video import network
 

@@ -301,6 +301,19 @@ def test_vgg16_loads_what_torchvision_saved():
         model.load_state_dict({"features.0.weight": saved["features.0.weight"]})
 
 
+def test_vgg16_from_the_meta_device():
+    """Nothing but the weights is needed, whichever way they come."""
+    model, x = VGG16Features().eval(), torch.rand(1, 3, 32, 32)
+    state, expected = model.state_dict(), model(x)
+    for assign in (False, True):
+        other = VGG16Features(device="meta")
+        if not assign:
+            other.to_empty(device="cpu")
+            other.reset_parameters()
+        other.load_state_dict(state, assign=assign)
+        assert not list(other.buffers()) and torch.equal(other(x), expected)
+
+
 def test_vgg16_is_its_layers():
     model = VGG16Features().eval()
     x = torch.rand(2, 3, 64, 64)

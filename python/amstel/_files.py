@@ -92,6 +92,46 @@ def replacing(path: Name, inputs: Iterable[Name] = (), argument: str = "path") -
 
 
 @contextlib.contextmanager
+def replacing_together(main: Name, *beside: Name) -> Iterator[list[Path]]:
+    """Temporary names for a file and those that belong to it, to write to; at the end of the `with` they replace all of them.
+
+    What was not written under its temporary name is gone afterwards. After an exception all is as it was. Between the
+    renames, where no exception comes but a kill may, `main` is whole, the old one or the new one, and what is beside it
+    is of the same time or missing: never of the other.
+    """
+    targets = [writable(path) for path in (main, *beside)]
+    mark = os.urandom(4).hex()
+    new, old = (
+        [t.with_name(f".{t.stem[:40]}.{mark}.{end}{t.suffix}") for t in targets] for end in ("partial", "old")
+    )
+    try:
+        yield new
+        for target, temporary in zip(targets, new, strict=True):
+            if temporary.exists():
+                with open(temporary, "rb+") as file:
+                    os.fsync(file.fileno())
+                if target.exists():
+                    shutil.copymode(target, temporary)
+        try:
+            for target, kept in zip(targets[1:], old[1:], strict=True):
+                if target.exists():
+                    os.replace(target, kept)
+            os.replace(new[0], targets[0])
+        except BaseException:
+            for target, kept in zip(targets[1:], old[1:], strict=True):
+                if kept.exists():
+                    os.replace(kept, target)
+            raise
+        for target, temporary, kept in zip(targets[1:], new[1:], old[1:], strict=True):
+            if temporary.exists():
+                os.replace(temporary, target)
+            kept.unlink(missing_ok=True)
+    finally:
+        for temporary in new:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def writing(path: Name) -> Iterator[IO[bytes]]:
     """A new file, on the disk at the end of the `with`; an error of the disk says which file it was."""
     try:
@@ -146,8 +186,8 @@ def replacing_folder(folder: Path, force: bool, is_one: Callable[[Path], bool], 
 
 
 def write_text(path: Name, text: str, inputs: Iterable[Name] = ()) -> Path:
-    """Write text, UTF-8, all of it or nothing."""
-    return write_bytes(path, text.encode(), inputs)
+    """Write text, UTF-8, all of it or nothing; the names of files with the bytes that they have."""
+    return write_bytes(path, text.encode(errors="surrogateescape"), inputs)
 
 
 def write_bytes(path: Name, data: bytes, inputs: Iterable[Name] = ()) -> Path:
@@ -159,16 +199,26 @@ def write_bytes(path: Name, data: bytes, inputs: Iterable[Name] = ()) -> Path:
 
 def write_json(path: Name, value: Any, inputs: Iterable[Name] = (), indent: int | None = 1) -> Path:
     """Write a value as JSON with a line end; a value that JSON cannot hold is found before anything is written."""
-    return write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n", inputs)
+    return write_text(path, json_text(value, indent), inputs)
 
 
-def torch_save(path: Name, state: Any) -> Path:
-    """`torch.save`, all of it or nothing."""
+def json_text(value: Any, indent: int | None = 1, encoding: str = "utf-8") -> str:
+    """What `write_json` writes; letters that the encoding lacks, and the bytes of names that are not text, are escaped."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=indent)
+    return text + "\n"
+
+
+def torch_save(path: Name, state: Any, temporary: Path | None = None) -> Path:
+    """`torch.save`, all of it or nothing; or to the `temporary` name of `replacing_together` for `path`."""
     import torch
 
-    with replacing(path) as temporary:
+    with replacing(path) if temporary is None else contextlib.nullcontext(temporary) as place:
         try:
-            with open(temporary, "wb") as file:
+            with open(place, "wb") as file:
                 torch.save(state, file)
         except (
             RuntimeError

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,8 @@ class Plan:
         precision: of the forward pass, "float32", "bfloat16" or "float16" (autocast; float16 scales the loss).
         accumulate: in how many parts a process works through its share of a batch.
         average: decay of the exponential moving average of the weights, which then is the result; 0: none.
-        opened: called in the first process when the first checkpoint is about to be written, for what belongs beside it.
+        beside: {name: text} of files that belong to the run, written with its first checkpoint.
+        force: whether the first checkpoint replaces that of another run; else FileExistsError.
     """
 
     steps: int
@@ -94,7 +95,8 @@ class Plan:
     precision: str = "float32"
     accumulate: int = 1
     average: float = 0.0
-    opened: Callable[[], None] | None = None
+    beside: Mapping[str, str] = field(default_factory=dict)
+    force: bool = True
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

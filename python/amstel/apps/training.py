@@ -35,10 +35,14 @@ def begin(out: str | Path | None, resume: bool, force: bool) -> Path | None:
         if resume:
             _check.fail("out", "the folder of the checkpoint to resume from", None)
         return None
-    file = Path(out) / CHECKPOINT
-    if file.exists() and not resume and not force:
-        raise FileExistsError(f"{file} exists: resume continues it, force (--force) overwrites it")
+    if not resume and not force:
+        _not_there(Path(out) / CHECKPOINT)
     return Path(out)
+
+
+def _not_there(file: Path) -> None:
+    if file.exists():
+        raise FileExistsError(f"{file} exists: resume continues it, force (--force) overwrites it")
 
 
 def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -133,14 +137,21 @@ class _Run:
         self.file = None if plan.out is None else plan.out / CHECKPOINT
         self.fresh, self.opened = not state, False
 
-    def _open(self, folder: Path) -> None:
-        """Called before the first checkpoint, so that a run that cannot start leaves nothing behind."""
+    def _open(self, folder: Path, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write the first checkpoint and all that belongs to it, so that a run that cannot start leaves what was there."""
         folder.mkdir(parents=True, exist_ok=True)
-        if self.fresh:
-            (folder / BEST).unlink(missing_ok=True)
-        if self.plan.opened is not None:
-            self.plan.opened()
-        _files.write_text(folder / LOG, "".join(map(self._line, range(len(self.history)))))
+        texts = {LOG: "".join(map(self._line, range(len(self.history)))), **self.plan.beside}
+        best = [BEST] if self.fresh or BEST in states else []
+        names = [CHECKPOINT, *self.plan.beside, *best, LOG]
+        with _files.replacing_together(*(folder / name for name in names)) as temporary:
+            for name, place in zip(names, temporary, strict=True):
+                if name in states:
+                    _files.torch_save(folder / name, states[name], place)
+                elif name in texts:
+                    place.write_text(texts[name], encoding="utf-8")
+            # Once more: another run may have begun there since.
+            if self.fresh and not self.plan.force:
+                _not_there(folder / CHECKPOINT)
         self.opened = True
 
     def one(self) -> int:
@@ -223,16 +234,14 @@ class _Run:
         with self.averaged():
             entry |= self.task.validate()
         self.task.model.train(training)
-        if self.plan.out is not None and self.ranks.first and not self.opened:
-            self._open(self.plan.out)
         self.history.append(entry)
         value = entry.get(self.task.best)
-        if value is not None and (self.best is None or value > self.best):
-            self.best = value
-            self.save(BEST)
-        self.save()
-        if self.plan.out is not None and self.ranks.first:
-            with open(self.plan.out / LOG, "a") as log:
+        better = value is not None and (self.best is None or value > self.best)
+        self.best = value if better else self.best
+        logged = self.opened  # else the log begins with this line
+        self.save(better)
+        if self.plan.out is not None and self.ranks.first and logged:
+            with open(self.plan.out / LOG, "a", encoding="utf-8") as log:
                 log.write(self._line(-1))
 
     def _check(self) -> None:
@@ -247,29 +256,39 @@ class _Run:
     def _line(self, number: int) -> str:
         return json.dumps({"epoch": number % len(self.history) + 1, **self.history[number]}) + "\n"
 
-    def save(self, name: str = CHECKPOINT) -> None:
-        """Write a checkpoint that torch.load(weights_only=True) reads; an incomplete one never replaces a complete one."""
+    def save(self, best: bool = False) -> None:
+        """Write a checkpoint that torch.load(weights_only=True) reads, and where it is the best so far, that too; an
+        incomplete one never replaces a complete one."""
         if self.plan.out is None:
             return
         self._check()  # within an epoch too, or a Ctrl-C would put NaN in the place of good weights
+        states = {name: self._state(name) for name in ([BEST] if best else []) + [CHECKPOINT]}
+        if not self.ranks.first:
+            self.total.zero_()
+        elif not self.opened:
+            self._open(self.plan.out, states)
+        else:
+            for name, state in states.items():
+                _files.torch_save(self.plan.out / name, state)
+
+    def _state(self, name: str) -> dict[str, Any]:
+        """What a checkpoint holds; every process takes part."""
         random: list[dict[str, Tensor]] = []
         if self.step % self.plan.every and name == CHECKPOINT:  # within an epoch
             random = self.ranks.merge([_get_random(self.ranks.device)])
             if self.ranks.world > 1:
                 distributed.all_reduce(self.total)
-        if self.ranks.first:
-            raw = self.task.model.state_dict()
-            how = {k: getattr(self.plan, k) for k in ("precision", "accumulate", "average")}
-            own: dict[str, Any] = {"step": self.step, "best": self.best, "random": random, "how": how}
-            own |= {"every": self.plan.every, "total": self.total.cpu(), "scaler": self.scaler.state_dict()}
-            own["raw"] = raw if self.average else None
-            state = {**self.task.header(self.step), self.task.key: self.average or raw}
-            state |= {"optimizer": self.task.optimizer.state_dict(), "history": self.history, "training": own}
-            if not self.opened:
-                self._open(self.plan.out)
-            _files.torch_save(self.plan.out / name, state)
-        else:
-            self.total.zero_()
+        raw = self.task.model.state_dict()
+        how = {k: getattr(self.plan, k) for k in ("precision", "accumulate", "average")}
+        own: dict[str, Any] = {"step": self.step, "best": self.best, "random": random, "how": how}
+        own |= {"every": self.plan.every, "total": self.total.cpu(), "scaler": self.scaler.state_dict()}
+        own["raw"] = raw if self.average else None
+        state = {**self.task.header(self.step), self.task.key: self.average or raw}
+        return state | {
+            "optimizer": self.task.optimizer.state_dict(),
+            "history": self.history,
+            "training": own,
+        }
 
 
 def _get_random(device: torch.device) -> dict[str, Tensor]:

@@ -10,10 +10,10 @@ import dataclasses
 import functools
 import inspect
 import itertools
-import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -175,7 +175,7 @@ class Common:
 
         record = _finite(record)
         if self.json == values.STDOUT:
-            print(json.dumps(record, indent=1, ensure_ascii=False))
+            print(_files.json_text(record, encoding=sys.stdout.encoding or "utf-8"), end="")
         elif self.json is not None:
             _files.write_json(values.no_other(self.json), record)  # the command may have written it itself
 

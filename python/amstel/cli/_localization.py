@@ -68,13 +68,11 @@ def run(
         if not ranks.first:
             return 0
     failures += [Outcome(names[done.item], error=done.error) for done in wrong]
-    _say(found, common)
     if detections is not None:
         if intervals is not None:
             _files.write_text(detections, localization.official(found, clips))
         else:
             _files.write_text(detections, json.dumps(found.detections) + "\n")
-        common.say(f"wrote {detections}")
     failed = report(failures)
     at = [f"{threshold:g}" for threshold in found.thresholds]
     record: dict[str, Any] = {
@@ -88,6 +86,9 @@ def run(
     if found.recall is not None:
         record |= {"recall": dict(zip(at, found.recall, strict=True)), "mean_iou": found.mean_iou}
     common.write_json({**record, **failed})
+    _say(found, common)
+    if detections is not None:
+        common.say(f"wrote {detections}")
     return 1 if failed else 0
 
 

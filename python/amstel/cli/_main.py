@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -56,7 +58,35 @@ def _root(
     pass
 
 
+@contextlib.contextmanager
+def _streams() -> Iterator[None]:
+    """Within the `with`, output takes whatever is said: letters that its encoding lacks are escaped, as on stderr, and what
+    was closed (`>&-`) leads nowhere."""
+    with contextlib.ExitStack() as stack:
+        for name in ("stdout", "stderr"):
+            stream: Any = getattr(sys, name)
+            if stream is None:
+                # Takes the number of the closed one, which the next file would otherwise get.
+                stream = stack.enter_context(open(os.devnull, "w", encoding="utf-8", errors="replace"))
+                setattr(sys, name, stream)
+                stack.callback(setattr, sys, name, None)
+            elif hasattr(stream, "reconfigure"):
+                stack.callback(_again, stream, stream.errors)
+                stream.reconfigure(errors="backslashreplace")
+        yield
+
+
+def _again(stream: Any, errors: str) -> None:
+    with contextlib.suppress(OSError):  # reconfiguring writes what is left, which nobody may read
+        stream.reconfigure(errors=errors)
+
+
 def run(arguments: list[str]) -> int:
+    with _streams():
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     command.help = app.info.help
     try:

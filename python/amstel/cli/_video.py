@@ -87,7 +87,7 @@ def read_record(record: Path) -> dict[str, Any]:
     import json
 
     try:
-        found = json.loads(record.read_text())
+        found = json.loads(record.read_bytes())
         if not isinstance(found, dict) or not isinstance(found["held_out"], list):
             raise ValueError("another form")
     except FileNotFoundError:

@@ -187,8 +187,6 @@ def predict(
         if not ranks.first:
             return 0
     done = [outcome.value for outcome in outcomes if outcome.value is not None]
-    for record in done:
-        common.say(_said(record))
     failed = report(outcomes, lambda number: str(sources[number]))
     common.write_json(
         {
@@ -199,6 +197,8 @@ def predict(
             **failed,
         }
     )
+    for record in done:
+        common.say(_said(record))
     return 1 if failed else 0
 
 

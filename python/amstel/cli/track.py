@@ -116,13 +116,13 @@ def predict(
         if not ranks.first:
             return 0
     done = [outcome.value for outcome in outcomes if outcome.value is not None]
+    failed = report(outcomes, lambda number: str(sources[number].path))
+    common.write_json({"plus": plus, "redetect": tracker.redetect, "videos": done, **failed})
     for record in done:
         said = f"{record['frames']} frames" + (f", lost in {record['lost']}" if tracker.redetect else "")
         if "auc" in record:
             said += f"; AUC {record['auc']:.3f}, precision {record['precision']:.3f}, mean IoU {record['mean_iou']:.3f}"
         common.say(f"{said}\nwrote {record['output']}")
-    failed = report(outcomes, lambda number: str(sources[number].path))
-    common.write_json({"plus": plus, "redetect": tracker.redetect, "videos": done, **failed})
     return 1 if failed else 0
 
 

@@ -199,7 +199,7 @@ def train(
                 device=ranks.device,
                 progress=update,
                 # With the first checkpoint, which it is of; what is known of the epochs before stays.
-                opened=lambda: _files.write_json(record, {**before, **kept}),
+                beside={record.name: _files.json_text({**before, **kept})},
                 **plan,
             )
         found: dict[str, Any] = {
@@ -215,6 +215,9 @@ def train(
             return 0
     if skipped:
         found["skipped"] = skipped["failed"]
+    _files.write_json(record, found)
+    common.write_json(found)
+    if skipped:
         common.say("1 clip was left out" if len(wrong) == 1 else f"{len(wrong)} clips were left out")
     last = result.history[-1]
     common.say(
@@ -224,8 +227,6 @@ def train(
     if test:
         share = 100 * found["held_out_accuracy"]
         common.say(f"accuracy on {len(test)} clips that were held out: {share:.1f} %")
-    _files.write_json(record, found)
-    common.write_json(found)
     common.say(f"wrote {checkpoint} and {record}")
     return 0
 
@@ -297,6 +298,12 @@ def predict(
         if not ranks.first:
             return 0
     done = [outcome.value for outcome in outcomes if outcome.value is not None]
+    failed = report(outcomes, lambda number: str(sources[number]))
+    if table is not None:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(predict.table(done))
+        _files.write_text(table, text.getvalue())
+    common.write_json({"checkpoint": str(checkpoint), "videos": done, **failed})
     for record in done:
         width = max(map(len, record["probabilities"]))
         if len(sources) > 1:
@@ -307,12 +314,7 @@ def predict(
             common.say(f"{len(record['tubes'])} actors")
         common.say(f"wrote {record['output']}")
     if table is not None:
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows(predict.table(done))
-        _files.write_text(table, text.getvalue())
         common.say(f"wrote {table}")
-    failed = report(outcomes, lambda number: str(sources[number]))
-    common.write_json({"checkpoint": str(checkpoint), "videos": done, **failed})
     return 1 if failed else 0
 
 

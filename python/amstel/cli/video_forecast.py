@@ -57,8 +57,6 @@ def forecast(
     errors = forecast.evaluate(found)
     forecast.strip(found, picture)
     mean = {name: sum(each) / len(each) for name, each in errors.items()}
-    for name, error in mean.items():
-        common.say(f"{name:17s} mean squared error {error:.4f}, of the last frame {errors[name][-1]:.4f}")
     result = {
         "settings": dataclasses.asdict(found.settings),
         "loss": [entry["loss"] for entry in found.history],
@@ -67,5 +65,7 @@ def forecast(
     }
     _files.write_json(record, result)
     common.write_json(result)
+    for name, error in mean.items():
+        common.say(f"{name:17s} mean squared error {error:.4f}, of the last frame {errors[name][-1]:.4f}")
     common.say(f"wrote {picture}, {checkpoint} and {record}")
     return 0

@@ -95,7 +95,7 @@ def _parts(entries: dict[str, Any], key: str) -> dict[str, list[Tube]]:
 
 
 def _json(path: Path) -> Annotation:
-    return Annotation(path, _parts(json.loads(path.read_text()), "boxes_xywh"))
+    return Annotation(path, _parts(json.loads(path.read_bytes()), "boxes_xywh"))
 
 
 def _pickle(path: Path) -> Annotation:

@@ -217,7 +217,7 @@ class Weizmann(ClipFolder):
         try:
             entries = [
                 (str(entry["label"]), str(entry["file"]), int(entry["subject"]))
-                for entry in json.loads(manifest.read_text())
+                for entry in json.loads(manifest.read_bytes())
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(

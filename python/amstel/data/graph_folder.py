@@ -139,7 +139,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
             f"GraphFolder: {folder} holds no graph: {FACTS} is missing (amstel graphs convert makes it)"
         )
     try:
-        facts = json.loads(file.read_text())
+        facts = json.loads(file.read_bytes())
         width = facts["features"]
         known = facts["format"] == FORMAT and isinstance(facts["name"], str)
         sizes = [facts["nodes"], facts["edges"], facts["classes"], *([] if width is None else [width])]

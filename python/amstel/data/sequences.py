@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 import warnings
@@ -18,7 +17,7 @@ from torch import Tensor
 from amstel import _check
 from amstel._check import fail, tensor
 from amstel.media import images
-from amstel.media.formats import IMAGES, natural, visible
+from amstel.media.formats import frames_of, natural, visible
 
 
 def read_rows(file: Path, columns: Sequence[int], *, masks: bool = False) -> list[list[float]]:
@@ -103,15 +102,9 @@ def images_of(folder: Path) -> list[Path]:
     """The images of a folder in natural order, at least one."""
     if not folder.is_dir():
         raise FileNotFoundError(f"the folder {folder} of a sequence's frames does not exist")
-    files = visible(folder, IMAGES)
+    files = frames_of(folder)
     if not files:
         raise ValueError(f"{folder} must hold at least one image, got none")
-    for before, after in itertools.pairwise(files):
-        numbered = before.stem.isdecimal() and after.stem.isdecimal()
-        if before.stem == after.stem or (numbered and int(before.stem) == int(after.stem)):
-            raise ValueError(
-                f"{folder} must hold one image a frame, got {before.name} and {after.name} for one frame"
-            )
     return files
 
 

@@ -172,7 +172,7 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no partition: {META} is missing")
     try:
-        meta = json.loads(file.read_text())
+        meta = json.loads(file.read_bytes())
         if meta["format"] != FORMAT:
             raise ValueError
         return meta
@@ -187,7 +187,7 @@ def read(folder: str | Path, number: int) -> Part:
     if not file.is_file():
         raise FileNotFoundError(f"part {number} of {meta['parts']} is missing: there is no {file}")
     try:
-        own = json.loads(file.read_text())
+        own = json.loads(file.read_bytes())
         of_this = own["graph"] == meta["graph"] and own["id"] == meta["id"] and own["part"] == number
         shapes = own["shapes"]
     except (ValueError, KeyError, TypeError) as error:

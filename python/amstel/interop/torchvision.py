@@ -14,6 +14,7 @@ from inspect import isfunction
 from torch import nn
 
 from amstel._bypass import computes_as
+from amstel._optional import need
 from amstel.nn.roi_align import MultiScaleRoIAlign, PSRoIPool, RoIAlign
 from amstel.nn.roi_pool import RoIPool
 from amstel.ops.roi_align import ps_roi_pool, roi_align
@@ -86,8 +87,7 @@ def replace_(model: nn.Module) -> int:
 
 def _ours(module: nn.Module) -> nn.Module | None:
     """What replaces a module of torchvision, if anything does."""
-    from torchvision import ops
-
+    ops = need("torchvision.ops", None, "amstel.interop.torchvision")
     # A class of one's own that pools in another way stays.
     kinds = (ops.RoIPool, ops.RoIAlign, ops.PSRoIPool, ops.MultiScaleRoIAlign)
     if not any(computes_as(module, kind, *_methods(kind)) for kind in kinds):

@@ -44,3 +44,8 @@ def boxes(argument: str, value: Any) -> Tensor:
     if value.dim() < 1 or value.shape[-1] != 4 or not value.is_floating_point():
         fail(argument, expected, value)
     return value
+
+
+def wide(*values: Tensor) -> tuple[Tensor, ...]:
+    """Tensors of 16 bits in 32, the others as they are."""
+    return tuple(value.float() if value.element_size() < 4 else value for value in values)

@@ -1,6 +1,7 @@
 """Convert boxes to and from xyxy: (x1, y1, x2, y2) in pixels, where x2 and y2 lie just past the last pixel.
 
-Everything takes [..., 4] in any floating dtype, NaN for a box that is not there, and gives NaN for it.
+Everything takes [..., 4] in any floating dtype, NaN for a box that is not there, and gives NaN for it. What has 16 bits is
+computed in 32, for the area of 300 x 300 pixels is beyond float16.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     """To (x, y, width, height) with x and y of the center, the inverse of `cxcywh_to_xyxy`."""
     _arguments.boxes("boxes", boxes)
-    return torch.cat([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], -1)
+    (wide,) = _arguments.wide(boxes)
+    return torch.cat([(wide[..., :2] + wide[..., 2:]) / 2, wide[..., 2:] - wide[..., :2]], -1).to(boxes.dtype)
 
 
 def pixels_to_xyxy(boxes: Tensor, origin: int = 0) -> Tensor:
@@ -57,7 +59,8 @@ def pixels_to_xyxy(boxes: Tensor, origin: int = 0) -> Tensor:
         [0.0, 0.0, 10.0, 20.0]
     """
     _arguments.boxes("boxes", boxes)
-    return boxes + boxes.new_tensor([0, 0, 1, 1]) - origin
+    # Rounded once: 2048 + 1 - 1 is not 2048 in 16 bits.
+    return boxes + (boxes.new_tensor([0, 0, 1, 1]) - origin)
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
@@ -71,8 +74,10 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     """
     _arguments.boxes("a", a)
     _arguments.boxes("b", b)
+    dtype = torch.result_type(a, b)
+    a, b = _arguments.wide(a, b)
     area_a, area_b = ((box[..., 2:] - box[..., :2]).clamp(min=0).prod(-1) for box in (a, b))
-    return _ratio(a[..., :2], a[..., 2:], area_a, b[..., :2], b[..., 2:], area_b)
+    return _ratio(a[..., :2], a[..., 2:], area_a, b[..., :2], b[..., 2:], area_b).to(dtype)
 
 
 def iou_xywh(a: Tensor, b: Tensor) -> Tensor:
@@ -84,6 +89,8 @@ def iou_xywh(a: Tensor, b: Tensor) -> Tensor:
         >>> amstel.tracking.overlap(torch.tensor([0.0, 0.0, 4.0, 4.0]), torch.tensor([0.0, 0.0, 4.0, 2.0]))
         tensor(0.5000)
     """
+    dtype = torch.result_type(a, b)
+    a, b = _arguments.wide(a, b)
     return _ratio(
         a[..., :2],
         a[..., :2] + a[..., 2:],
@@ -91,7 +98,7 @@ def iou_xywh(a: Tensor, b: Tensor) -> Tensor:
         b[..., :2],
         b[..., :2] + b[..., 2:],
         b[..., 2:].prod(-1),
-    )
+    ).to(dtype)
 
 
 def _ratio(
@@ -116,6 +123,6 @@ def tube_iou(a: Tensor, b: Tensor) -> Tensor:
     _arguments.boxes("b", b)
     if a.shape != b.shape or a.dim() != 2:
         raise ValueError(f"`a` and `b` must both be [T, 4], got {list(a.shape)} and {list(b.shape)}")
-    overlaps = iou(a, b)
+    overlaps = iou(*_arguments.wide(a, b))
     either = ~(a.isnan().any(1) & b.isnan().any(1))
-    return overlaps.nan_to_num(0).sum() / either.sum().clamp(min=1)
+    return (overlaps.nan_to_num(0).sum() / either.sum().clamp(min=1)).to(torch.result_type(a, b))

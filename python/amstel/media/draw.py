@@ -117,7 +117,12 @@ def annotate(
                 if not tube[t].isnan().any():
                     # Inside the picture, so that no line is cut off.
                     inset = torch.tensor([size[0] - 1, size[1] - 1]) - line // 2
-                    ends = (tube[t].cpu() * scale).view(2, 2).minimum(inset).clamp(min=line // 2)
+                    ends = (
+                        (_arguments.wide(tube[t])[0].cpu() * scale)
+                        .view(2, 2)
+                        .minimum(inset)
+                        .clamp(min=line // 2)
+                    )
                     _draw_box(draw, ends.view(4).tolist(), colors[k % len(colors)], line, dashed)
         y = size[1] + row // 4
         if any(captions):

@@ -93,7 +93,8 @@ def read_flow_images(folder: str | os.PathLike, bound: float = 20.0) -> Tensor:
 
     Raises:
         FileNotFoundError: the folder is missing.
-        ValueError: no pairs in it, an x without its y or the reverse, an unreadable image, several sizes.
+        ValueError: no pairs in it, an x without its y or the reverse, a number that is there twice or missing between
+            others, an unreadable image, several sizes.
 
     Example:
         >>> motion = amstel.video.read_flow_images("tvl1_gpu")                 # doctest: +SKIP
@@ -104,15 +105,24 @@ def read_flow_images(folder: str | os.PathLike, bound: float = 20.0) -> Tensor:
         raise FileNotFoundError(f"the folder {folder} of flow images does not exist")
     axes: dict[str, dict[int, Path]] = {"x": {}, "y": {}}
     for path in visible(folder):
-        if match := re.fullmatch(r"flow_([xy])_(\d+)\.(jpg|jpeg|png)", path.name):
-            axes[match[1]][int(match[2])] = path
+        if match := re.fullmatch(r"flow_([xy])_(\d+)\.(jpg|jpeg|png)", path.name, re.IGNORECASE):
+            other = axes[match[1].lower()].setdefault(int(match[2]), path)
+            if other is not path:
+                raise ValueError(
+                    f"{folder} must hold one image a number, got {other.name} and {path.name} for {int(match[2])}"
+                )
     if not axes["x"] and not axes["y"]:
         raise ValueError(f"{folder} must hold images flow_x_0001.jpg, flow_y_0001.jpg, ..., got none")
     if alone := axes["x"].keys() ^ axes["y"].keys():
         raise ValueError(
             f"{folder} must hold flow_x and flow_y for every frame, got one of them for {min(alone)}"
         )
-    pairs = [[images.read(axes[axis][number])[..., 0] for axis in "xy"] for number in sorted(axes["x"])]
+    numbers = range(min(axes["x"]), max(axes["x"]) + 1)
+    if missing := next((number for number in numbers if number not in axes["x"]), None):
+        raise ValueError(
+            f"{folder} must hold the pairs {numbers[0]} to {numbers[-1]} without a gap, got none for {missing}"
+        )
+    pairs = [[images.read(axes[axis][number])[..., 0] for axis in "xy"] for number in numbers]
     shapes = {image.shape for pair in pairs for image in pair}
     if len(shapes) > 1:
         raise ValueError(f"{folder} must hold images of one size, got {sorted(s[::-1] for s in shapes)}")

@@ -95,3 +95,20 @@ def visible(folder: Path, endings: Collection[str] | None = None) -> list[Path]:
     if endings is not None:
         found = (p for p in found if p.suffix.lower() in endings and not p.is_dir())
     return sorted(found, key=natural)
+
+
+def frames_of(folder: Path) -> list[Path]:
+    """The images of a folder in natural order.
+
+    Raises:
+        ValueError: two of them are for one frame: frame_1.png, frame_01.png and frame_1.jpg.
+    """
+    files = visible(folder, IMAGES)
+    known: dict[tuple[Any, ...], Path] = {}
+    for path in files:
+        number = tuple(natural(path.stem)[0])
+        if (other := known.setdefault(number, path)) is not path:
+            raise ValueError(
+                f"{folder} must hold one image a frame, got {other.name} and {path.name} for one frame"
+            )
+    return files

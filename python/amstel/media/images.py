@@ -234,7 +234,7 @@ class Animation:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.path, self.mark, self._whole = Path(path), None, True
+        self.path, self.mark, self._whole, self._apng = Path(path), None, True, False
         self._deep = _deep(self.path)
         if self._deep:
             self._pages = list(range(_deep_count(self.path, self._deep)))
@@ -250,6 +250,8 @@ class Animation:
                     # A PNG may show those who know no animation a picture that is not of it.
                     first = bool(getattr(image, "default_image", False))
                     self._pages = list(range(first, getattr(image, "n_frames", 1)))
+                    self._apng = image.format == "PNG" and self._pages != [0]
+                    self._orientation = int(image.getexif().get(274, 1)) if self._apng else 1
                 except Exception as error:
                     raise _unreadable(self.path, error) from None
         self.count = len(self._pages)
@@ -258,19 +260,30 @@ class Animation:
         if self._deep:
             yield from ((frame, None) for frame in _deep_pages(self.path, self._deep))
             return
-        with _opened(self.path) as image:
-            for number, page in enumerate(self._pages):
-                try:
-                    image.seek(page)
-                    frame = rgb(_upright(image), image)
-                except Exception as error:
-                    if not number:
-                        raise _unreadable(self.path, error) from None
-                    self._cut(f"it announces {self.count} frames", number)
-                    return
-                yield frame, self._seconds(image)
+        frames = self._animated_png() if self._apng else self._by_pillow()
+        for number in range(self.count):
+            try:
+                frame = next(frames)
+            except Exception as error:
+                if not number:
+                    raise _unreadable(self.path, error) from None
+                self._cut(f"it announces {self.count} frames", number)
+                return
+            yield frame
         if not self._whole:
             self._cut("another page should follow", self.count)
+
+    def _by_pillow(self) -> Iterator[tuple[np.ndarray, float | None]]:
+        with _opened(self.path) as image:
+            for page in self._pages:
+                image.seek(page)
+                yield rgb(_upright(image), image), self._seconds(image)
+
+    def _animated_png(self) -> Iterator[tuple[np.ndarray, float | None]]:
+        from amstel.media import apng, pictures
+
+        for canvas, seconds in apng.frames(self.path):
+            yield np.ascontiguousarray(pictures.upright(on_black(canvas), self._orientation)), seconds
 
     def _cut(self, what: str, last: int) -> None:
         warnings.warn(f"{self.path} is damaged or cut: {what}; frame {last} is the last", stacklevel=3)

@@ -16,7 +16,7 @@ from amstel import _check
 from amstel._check import describe
 from amstel.media import _arguments
 from amstel.media.decode import Video
-from amstel.media.formats import ANIMATIONS, IMAGES, visible
+from amstel.media.formats import ANIMATIONS, IMAGES, frames_of, visible
 from amstel.media.images import Animation, image_array, is_strip
 
 #: A picture with no more rows, and at least twice as many columns, is a strip to `read`; a photograph is larger.
@@ -42,7 +42,7 @@ class Frames:
     Raises:
         TypeError: `source` is nothing of this.
         FileNotFoundError: nothing is there.
-        ValueError: a folder without images; while reading, what cannot be read.
+        ValueError: a folder without images, or with two for one frame; while reading, what cannot be read.
 
     Example:
         >>> for frame in amstel.video.Frames("clip.mp4"):                      # doctest: +SKIP
@@ -71,7 +71,7 @@ class Frames:
                 f"{path} does not exist; it should be a video, a folder of frames or an image"
             )
         if path.is_dir():
-            self._source = visible(path, IMAGES)
+            self._source = frames_of(path)
             if not self._source:
                 raise ValueError(f"{path} must hold at least one image, got none")
             if is_strip(self._source[0]):
@@ -257,13 +257,13 @@ def _resampled(path: Path, frames: Frames, fps: float) -> Iterator[np.ndarray]:
             yield before
             given += 1
         before = frame
-    end = _end(frames)
-    while before is not None and (given == 0 or given / fps < end - 1e-6 / fps):
+    over = end(frames)
+    while before is not None and (given == 0 or given / fps < over - 1e-6 / fps):
         yield before
         given += 1
 
 
-def _end(frames: Frames) -> float:
+def end(frames: Frames) -> float:
     """When the last frame ends, after all have been read."""
     assert frames.time is not None
     if frames._animation is not None:

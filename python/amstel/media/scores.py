@@ -47,9 +47,11 @@ def interval_iou(a: Tensor, b: Tensor) -> Tensor:
         tensor(argument, value, "a floating tensor [..., 2]")
         if value.dim() < 1 or value.shape[-1] != 2 or not value.is_floating_point():
             fail(argument, "a floating tensor [..., 2]", value)
+    dtype = torch.result_type(a, b)
+    a, b = _arguments.wide(a, b)
     common = (torch.minimum(a[..., 1], b[..., 1]) - torch.maximum(a[..., 0], b[..., 0])).clamp(min=0)
     lengths = (a[..., 1] - a[..., 0]).clamp(min=0) + (b[..., 1] - b[..., 0]).clamp(min=0)
-    return torch.where(common == 0, common, common / (lengths - common))
+    return torch.where(common == 0, common, common / (lengths - common)).to(dtype)
 
 
 def average_precision(

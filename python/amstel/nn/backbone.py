@@ -29,6 +29,13 @@ def _frames(x: Tensor, channels: int, least: int) -> Tensor:
     return x.flatten(0, -4)
 
 
+def _normalized(x: Tensor) -> Tensor:
+    """RGB [N, 3, H, W] in [0, 1] by mean and standard deviation; numbers rather than buffers, which to_empty() would leave
+    without values, for no state_dict of torchvision has them."""
+    channels = zip(x.unbind(1), IMAGENET_MEAN, IMAGENET_STD, strict=True)
+    return torch.stack([(channel - mean) / std for channel, mean, std in channels], 1)
+
+
 class VGG16Features(nn.Module, metaclass=Placed):
     """The thirteen convolutions of VGG-16 up to pool5: a 224x224 frame becomes 512 channels of 7x7; or on to fc7.
 
@@ -55,8 +62,6 @@ class VGG16Features(nn.Module, metaclass=Placed):
         torch.Size([2, 1, 512, 2, 2])
     """
 
-    mean: Tensor
-    std: Tensor
     out_channels = 512
     stride = 32
 
@@ -79,13 +84,11 @@ class VGG16Features(nn.Module, metaclass=Placed):
             first, second = nn.Linear(512 * 7 * 7, 4096), nn.Linear(4096, 4096)
             self.classifier = nn.Sequential(first, nn.ReLU(inplace=True), nn.Identity(), second, nn.ReLU())
         self.normalize = normalize
-        for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
-            self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         flat = _frames(x, 3, self.stride)
         if self.normalize:
-            flat = (flat - self.mean) / self.std
+            flat = _normalized(flat)
         maps = self.features(flat)
         if self.classifier is not None:
             maps = self.classifier(nn.functional.adaptive_avg_pool2d(maps, 7).flatten(1))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from amstel import _check, ops
 from amstel._torch import autocast_dtype
 from amstel.nn._placed import Placed
-from amstel.nn.backbone import VGG16Features
+from amstel.nn.backbone import VGG16Features, _normalized
 from amstel.nn.efficientnet import EfficientNetLite
 
 #: The weights that ship, see `amstel.weights`.
@@ -40,7 +40,7 @@ class _VGG16(VGG16Features):
             self.features[pool] = nn.Identity()
 
     def forward(self, x: Tensor) -> Any:
-        x = (x - self.mean) / self.std
+        x = _normalized(x)
         maps = []
         for number, layer in enumerate(self.features):
             x = layer(x)

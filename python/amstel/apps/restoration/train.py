@@ -306,7 +306,7 @@ def train(
     group = ranks.current(device)
     model.to(group.device).to(memory_format=torch.channels_last).train()
     task = _Task(model, settings, source, validation, group)
-    how = Plan(settings.iterations, EVERY, folder, save_every=checkpoint_every, **plan)
+    how = Plan(settings.iterations, EVERY, folder, save_every=checkpoint_every, force=force, **plan)
     history = training.fit(task, how, group, state, progress)
     return Result(model.eval(), history)
 

@@ -223,6 +223,6 @@ def train(
     task = _Task(model, settings, pairs, validation, group)
     if state is not None:
         state = training.in_epochs_of(state, task.batches)
-    how = Plan(settings.epochs * task.batches, task.batches, folder, **plan)
+    how = Plan(settings.epochs * task.batches, task.batches, folder, force=force, **plan)
     history = training.fit(task, how, group, state, progress)
     return Result(model.eval(), history)

@@ -66,7 +66,8 @@ def extract(
 
     Raises:
         ValueError: settings without a frozen backbone.
-        FileExistsError: `out` holds features of other settings, weights or streams.
+        FileExistsError: `out` holds features of other settings, weights, streams or splits. Without splits, those of
+            features that are there stay.
     """
     if settings.backbone != "vgg16":
         _check.fail("backbone", "vgg16, which is not trained", settings.backbone)
@@ -96,15 +97,19 @@ def extract(
                     f"{out} holds features of other {name}, {_short(before.get(name))}, not {_short(record[name])}; "
                     "--force overwrites them"
                 )
+        record["splits"] = _with_splits_of(before, record, out)
     if ranks.first:
         out.mkdir(parents=True, exist_ok=True)
-        if force:
-            for name in clips.names:
-                for stream in ("rgb", "flow"):
-                    _file(out, name, stream).unlink(missing_ok=True)
         if force or not (out / BACKBONE).exists():
-            _files.torch_save(out / BACKBONE, {k: v.cpu() for k, v in state.items()})
-        _files.write_json(out / RECORD, record)
+            with _files.replacing_together(out / RECORD, out / BACKBONE) as (text, weights):
+                text.write_text(_files.json_text(record), encoding="utf-8")
+                _files.torch_save(out / BACKBONE, {k: v.cpu() for k, v in state.items()}, weights)
+                # Old features go before the record that calls them so, and not before there is a new one.
+                for name in clips.names if force else ():
+                    for stream in ("rgb", "flow"):
+                        _file(out, name, stream).unlink(missing_ok=True)
+        else:
+            _files.write_json(out / RECORD, record)
 
     def work(number: int) -> int:
         files = {stream: _file(out, clips.names[number], stream) for stream in streams}
@@ -150,13 +155,26 @@ def _splits(clips: ClipFolder) -> dict[str, list[list[str]]]:
     return {str(n): [[clips.names[k] for k in part] for part in clips.split(n)] for n in numbers}  # type: ignore[attr-defined]
 
 
+def _with_splits_of(before: dict[str, Any], record: dict[str, Any], out: Path) -> dict[str, list[list[str]]]:
+    """The splits of a record and of the one before, which were perhaps given with other clips readable."""
+    both = {name for name, _ in before["clips"]} & {name for name, _ in record["clips"]}
+    old, new = (
+        {n: [sorted(both.intersection(part)) for part in split] for n, split in one["splits"].items()}
+        for one in (before, record)
+    )
+    for n in sorted(old.keys() & new.keys()):
+        if old[n] != new[n]:
+            raise FileExistsError(f"{out} holds features of another split {n}; --force overwrites them")
+    return {**before["splits"], **record["splits"]}
+
+
 def _short(value: Any) -> str:
     return json.dumps(value) if value is not None else "none"
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
     try:
-        record = json.loads((folder / RECORD).read_text())
+        record = json.loads((folder / RECORD).read_bytes())
         if record["format"] != FORMAT:
             raise ValueError("another format")
         Settings(**record["settings"], model="cnn")

@@ -163,7 +163,7 @@ def train(
     history = []
     for network, where in ((model, folder), (cnn, None)):
         task = _Task(network.to(group.device).train(), settings, group.device)
-        how = Plan(settings.iterations, every, where)
+        how = Plan(settings.iterations, every, where, force=force)
         history.append(training.fit(task, how, group, state if network is model else None, progress))
     return Forecast(model.eval(), cnn.eval(), settings, history[0])
 

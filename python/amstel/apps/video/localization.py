@@ -182,7 +182,7 @@ def _means(precision: dict[int, list[float]]) -> list[float]:
 
 def _shown(path: Path, rate: float, stride: int) -> Iterator[tuple[np.ndarray, float]]:
     """Every `stride`-th frame of a video and when it begins, in seconds; or, at `rate` a second, what is shown then."""
-    from amstel.media.reading import Frames
+    from amstel.media.reading import Frames, end
 
     frames, given, before = Frames(path), 0, None
     for number, frame in enumerate(frames):
@@ -197,8 +197,11 @@ def _shown(path: Path, rate: float, stride: int) -> Iterator[tuple[np.ndarray, f
                 yield before, given / rate
             given += 1
         before = frame
-    if rate and before is not None and given % stride == 0:
-        yield before, given / rate
+    over = end(frames) if rate and before is not None else 0.0
+    while rate and before is not None and (given == 0 or given / rate < over - 1e-6 / rate):
+        if given % stride == 0:
+            yield before, given / rate
+        given += 1
 
 
 def _looked_at(path: Path, network: Network) -> Iterator[tuple[Tensor, float]]:
@@ -360,9 +363,7 @@ def intervals(
     ignored = torch.zeros(len(rows), dtype=torch.bool)
     for number, parts in enumerate(ambiguous):
         for a, b in parts:
-            common = torch.minimum(spans_of[:, 1], torch.tensor(b)) - torch.maximum(
-                spans_of[:, 0], torch.tensor(a)
-            )
+            common = spans_of[:, 1].clamp(max=b) - spans_of[:, 0].clamp(min=a)
             ignored |= (common > 0) & (whose == number)
     precision = average_precisions(
         torch.tensor([row["score"] for row in rows]),

@@ -76,8 +76,9 @@ def _predict(
             )
         at = torch.tensor(times, dtype=torch.float64)
         shows = (at * settings.fps + 1e-6).floor().long()
-        wanted = torch.arange(int(shows[-1]) + 1) / settings.fps
-        seen = frames[torch.searchsorted(at, wanted.double() + 1e-6 / settings.fps, right=True) - 1]
+        # In 32 bits the numbers are off by more than the room that is left for rounded times.
+        wanted = torch.arange(int(shows[-1]) + 1, dtype=torch.float64) / settings.fps
+        seen = frames[torch.searchsorted(at, wanted + 1e-6 / settings.fps, right=True) - 1]
     video = _prepare(seen, settings)
     probabilities, attention, _ = _segments(
         network, video, max(segments, math.ceil(2 * len(video.frames) / settings.steps) + 1)

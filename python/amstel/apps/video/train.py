@@ -188,7 +188,7 @@ def train(
             goes to `best.pt`.
         device: where to train.
         progress: called with the number of clips after every batch.
-        plan: `precision`, `accumulate`, `average`, `opened`: see `amstel.apps.task.Plan`.
+        plan: `precision`, `accumulate`, `average`, `beside`: see `amstel.apps.task.Plan`.
 
     Raises:
         ValueError: no clip, a label without a class, a checkpoint of other classes, or of more epochs than requested.
@@ -218,7 +218,7 @@ def train(
     task = _Task(network, clips, classes, validation, group)
     if state is not None:
         state = training.in_epochs_of(state, task.batches)
-    how = Plan(settings.epochs * task.batches, task.batches, folder, **plan)
+    how = Plan(settings.epochs * task.batches, task.batches, folder, force=force, **plan)
     history = training.fit(task, how, group, state, progress)
     return Training(network.eval(), history)
 

@@ -215,7 +215,7 @@ def _bart(path: Path) -> Scan:
     header = path.with_suffix(".hdr")
     if not header.is_file():
         raise FileNotFoundError(f"the header {header} of {path} does not exist")
-    lines = [line.strip() for line in header.read_text(errors="replace").splitlines()]
+    lines = [line.strip() for line in header.read_text(encoding="utf-8", errors="replace").splitlines()]
     numbers = next((line for line in lines if line and not line.startswith("#")), "")
     try:
         dims = [int(n) for n in numbers.split()]
