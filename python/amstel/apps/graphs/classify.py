@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from amstel import _check, _files
 from amstel.apps import training
 from amstel.apps.graphs.settings import GraphSettings
+from amstel.apps.graphs.sources import digest
 from amstel.apps.graphs.trials import Trial, Trials, check_data, check_training, run, seeds_of
 from amstel.apps.ranks import Ranks, on
 from amstel.apps.task import Plan, Task
@@ -77,7 +78,7 @@ def train(
     parts = {
         seed: split(data, seed) for seed in seeds[:1]
     }  # an impossible split is reported before anything runs
-    result = Trials("graph", data.name, model, settings, seeds, _facts(data))
+    result = Trials("graph", data.name, model, settings, seeds, _facts(data), digest=digest(data))
     return run(
         result,
         lambda seed: _one(

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from amstel import _check, _files
 from amstel.apps import training
-from amstel.apps.graphs.predict import graph_folder
 from amstel.apps.graphs.settings import LinkSettings
+from amstel.apps.graphs.sources import digest, graph_folder, place, plain
 from amstel.apps.graphs.trials import Trial, Trials, check_data, check_training, run, seeds_of
 from amstel.apps.ranks import Ranks, on
 from amstel.apps.task import Plan, Task
@@ -32,13 +32,15 @@ WRITTEN = (".csv", ".json")
 
 def load_data(name: str, root: Path | None) -> NodeData:
     """The data set with this name, with its features 0 or 1 as in the files; "block-model" needs no file."""
-    if name.replace(" ", "-") == "block-model":
-        data = block_model()
-        assert data.features is not None
-        data.features.values().fill_(1.0)
-        return data
     folder = graph_folder(name, root)
-    return Planetoid(root, name, normalize=False) if folder is None else GraphFolder(folder)
+    if folder is not None:
+        return GraphFolder(folder)
+    if plain(name) != "block-model":
+        return Planetoid(root, name, normalize=False)
+    data = block_model()
+    assert data.features is not None
+    data.features.values().fill_(1.0)
+    return data
 
 
 def train(
@@ -84,7 +86,16 @@ def train(
     settings = check_training("link", model, settings, progress)
     seeds, device = seeds_of(seeds), on(device)
     facts = {"features": data.num_features, "nodes": data.num_nodes}
-    result = Trials("link", data.name, model, settings, seeds, facts)
+    result = Trials(
+        "link",
+        data.name,
+        model,
+        settings,
+        seeds,
+        facts,
+        digest=digest(data, labels=False),
+        folder=place(data),
+    )
     return run(
         result,
         lambda seed: _one(split(data, seed), model, settings, seed, progress, device),

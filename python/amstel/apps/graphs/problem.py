@@ -124,6 +124,15 @@ class _Problem:
         self.fields = {part: self.field(parts[part]) for part in self.totals}
         self.labels = {part: labels[parts[part]].to(self.device) for part in self.totals}
 
+    def check(self, w1: Tensor, w2: Tensor) -> None:
+        """ValueError where the weights of a checkpoint are for other features or classes."""
+        wanted = (self.features.shape[1], self.outputs)
+        got = (w1.shape[0], w2.shape[1] // self.supports)
+        if wanted != got:
+            raise ValueError(
+                f"the network is for {got[0]} features and {got[1]} classes, but {self.of[0]} has {wanted[0]} and {wanted[1]}"
+            )
+
     def field(self, nodes: Tensor) -> _Field:
         """Everything that the outputs at `nodes`, rows of this process, depend on."""
         return _Field(self, nodes)
