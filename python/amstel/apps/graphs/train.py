@@ -300,10 +300,12 @@ class _Chunk(Resumable):
         logits = part.output(torch.bmm(hidden, w2), c)
 
         # Gradient of the mean cross-entropy: softmax - one-hot, over the number of nodes.
+        # The loss is of the logits, because a softmax that is rounded to 0 has no logarithm.
+        flat = logits.view(-1, c)
+        loss = flat.logsumexp(-1) - flat[self.every, self.target]
+        loss = problem.mean(loss.view(count, -1), "train")
         grad = logits.softmax(-1)
-        probability = grad.view(-1, c)
-        loss = problem.mean(-probability[self.every, self.target].log().view(count, -1), "train")
-        probability[self.every, self.target] -= 1
+        grad.view(-1, c)[self.every, self.target] -= 1
         grad /= problem.totals["train"]
         grad = part.fetch2.adjoint(times(t2_t, grad).view(count, -1, k * c))
         assert w2.grad is not None
