@@ -105,6 +105,18 @@ def test_classes_of_graphs_too(tmp_path):
     assert sources.of_result(saved, None, lambda name, root: data) is data
 
 
+@pytest.mark.parametrize("task", ["node", "link"])
+@pytest.mark.parametrize(("name", "file"), [("a/b", "a-b"), ("../x", "..-x"), ("Ca fé_1.2", "Ca-fé_1.2")])
+def test_predictions_are_written_here_whatever_the_data_are_called(capsys, tmp_path, there, task, name, file):
+    GraphFolder.write(dataclasses.replace(there, name=name), "mine", force=True)
+    new = ["graphs", "train", "--dataset", "mine", "--seeds", 1, "--epochs", 2, "--task", task, "--quiet"]
+    assert run(capsys, *new, "--out", "run")[0] == 0
+    status, _, err = run(capsys, "graphs", "predict", "run/checkpoint.pt", "--quiet")
+    assert (status, err) == (0, "")
+    target = f"{file}_{'classes' if task == 'node' else 'links'}.csv"
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "run", target}
+
+
 def test_a_digest_is_of_contents(tmp_path):
     index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0])

@@ -83,7 +83,7 @@ def predict(
     application = _application(result.task)
     data = sources.of_result(result, root, application.load_data)
     what = "links" if result.task == "link" else "classes"
-    target = output or values.file_to_write(f"{result.dataset.replace(' ', '-')}_{what}.csv")
+    target = output or values.file_named(result.dataset, f"_{what}.csv")
     new([target], force)
     if result.task == "link":
         pairs, probabilities = application.predict(result, data, count, common.device)

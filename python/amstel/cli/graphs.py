@@ -309,7 +309,7 @@ def predict(
     if isinstance(study, Trials):
         return trials.predict(study, output, root, count or 1000, force, common)
     data = sources.of_result(study, root, predict.load_data)
-    target = output or values.file_to_write(f"{study.dataset.replace(' ', '-')}_classes.csv")
+    target = output or values.file_named(study.dataset, "_classes.csv")
     new([target], force)
     probabilities = predict.predict(study, data, common.device)
     predict.write(target, probabilities)
