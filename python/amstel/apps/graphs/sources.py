@@ -5,7 +5,6 @@ Names are not unique: a graph that somebody converts may be called "cora" too. S
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor
 from amstel.apps.graphs.problem import PARTS
 from amstel.data import GraphDataset, GraphFolder
 from amstel.data.graph_folder import is_folder, read_facts
-from amstel.data.nodes import NodeData
+from amstel.data.nodes import NodeData, as_csr
 from amstel.distributed.folder import digest_of, hash_of
 
 
@@ -48,9 +47,7 @@ def contents(data: NodeData) -> dict[str, Any]:
     """A node classification problem as `partition` and `digest_of` take it."""
     x = data.features
     if x is not None and x.layout == torch.sparse_coo:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-            x = x.to_sparse_csr()
+        x = as_csr(x)
     splits = {part: getattr(data, part) for part in PARTS}
     return {"x": x, "y": data.labels, "splits": splits, "name": data.name, "num_classes": data.num_classes}
 
