@@ -38,7 +38,7 @@ def test_the_folder_of_the_training_is_found_again(capsys, tmp_path, there, task
     own = (evaluate if task == "node" else links).evaluate(result, there)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    for root in ([], ["--root", tmp_path / "mine"]):
+    for root in ([], ["--root", tmp_path / "mine"], ["--root", tmp_path]):
         status, out, err = run(capsys, "graphs", "evaluate", file, *root)
         assert (status, err) == (0, "")
         assert f"{100 * own['test' if task == 'node' else 'test_auc']:.2f} %" in out

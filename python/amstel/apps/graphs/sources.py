@@ -93,17 +93,18 @@ def of_result(result: Any, root: Path | None, load: Callable[[str, Path | None],
     """The data that the checkpoint of a `Study` or of `Trials` is of.
 
     Args:
-        root: where to look; default: in the folder that they came from, and then where `load` looks.
+        root: where to look, their folder or its parent; default: in the folder that they came from, and then where `load`
+            looks.
         load: finds data by name and root.
 
     Raises:
         ValueError: the data that are found have the name, but not the contents.
     """
     known = None if result.folder is None else Path(result.folder)
-    if root is None and known is not None and is_folder(known):
-        data: Any = GraphFolder(known)
-    else:
-        data = load(result.dataset, root)
+    if known is not None and root is not None:
+        known = root if is_folder(root) else root / known.name
+    by_name = known is None or not is_folder(known)
+    data: Any = load(result.dataset, root) if by_name else GraphFolder(known)
     if result.digest and digest(data, labels=getattr(result, "task", "node") != "link") != result.digest:
         raise ValueError(
             f"the network was trained on data of this name with another graph, other features, labels or splits than "
