@@ -103,8 +103,11 @@ def of_result(result: Any, root: Path | None, load: Callable[[str, Path | None],
     known = None if result.folder is None else Path(result.folder)
     if known is not None and root is not None:
         known = root if is_folder(root) else root / known.name
-    by_name = known is None or not is_folder(known)
-    data: Any = load(result.dataset, root) if by_name else GraphFolder(known)
+    data: Any
+    if known is not None and is_folder(known):
+        data = GraphFolder(known)
+    else:
+        data = load(result.dataset, root)
     if result.digest and digest(data, labels=getattr(result, "task", "node") != "link") != result.digest:
         raise ValueError(
             f"the network was trained on data of this name with another graph, other features, labels or splits than "
