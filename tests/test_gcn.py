@@ -319,6 +319,22 @@ def test_study_equals_plain_autograd(monkeypatch, data, model, dropout):
         assert result.accuracy[i] == pytest.approx(accuracy, abs=0.02)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e5])
+def test_the_loss_is_finite_where_a_softmax_is_not_above_zero(data, scale):
+    settings = recipe.Settings(epochs=1, hidden=5, dropout=0.0, early_stopping="none")
+    x = data.features.to_dense().double() * scale
+    some = amstel.data.NodeData(
+        "big", data.graph, x, data.labels, data.train, data.val, data.test, data.num_classes
+    )
+    problem = problem_of._Problem(some, "gcn", settings)
+    generator = np.random.Generator(np.random.SFC64(2))
+    first, second = (torch.from_numpy(problem.glorot(generator, *s)).double() for s in ((60, 5), (5, 3)))
+    t = problem_of.supports(data.graph, "gcn")[0].to_dense().double()
+    logits = t @ (t @ x @ first).relu() @ second
+    expected = F.cross_entropy(logits[data.train], data.labels[data.train]).item()
+    assert recipe.study(some, seeds=[2], settings=settings).losses[0] == [pytest.approx(expected, rel=1e-5)]
+
+
 def test_seeds_are_runs_of_their_own(data):
     settings = recipe.Settings(epochs=20)
     together = recipe.study(data, seeds=range(5), settings=settings)

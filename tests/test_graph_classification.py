@@ -139,6 +139,26 @@ def test_graphs_without_features_and_other_mistakes(data):
         GraphSettings(pool="median")
 
 
+def test_what_stands_for_features_counts_neighbors(data, one_thread):
+    """Whatever their weights are."""
+    index = torch.tensor([[0, 1, 2, 3, 0], [1, 0, 1, 1, 2]])  # 1, 3, 1 and 0 neighbors
+    weight = torch.tensor([-3.0, 0.5, 2.0, 1.0, -1.0])
+    item = amstel.data.GraphData(amstel.Graph.from_edge_index(index, 4, weight))
+    model = GraphClassifier(2, 5, 3)
+    expected = torch.tensor([[1, np.log(2)], [1, np.log(4)], [1, np.log(2)], [1, 0]], dtype=torch.float32)
+    torch.testing.assert_close(classify._inputs(model, item), expected)
+    graphs = []
+    for item in data:
+        edges = item.graph.to_edge_index()[0]
+        graphs.append(amstel.Graph.from_edge_index(edges, item.num_nodes, -torch.ones(edges.shape[1])))
+    bare = GraphDataset(graphs, None, data.labels)
+    settings = replace(SMALL, epochs=2)
+    found = classify.train(bare, seeds=[0], settings=settings)
+    features = [classify._inputs(model, amstel.data.GraphData(graph)) for graph in graphs]
+    given = classify.train(GraphDataset(graphs, features, data.labels), seeds=[0], settings=settings)
+    assert found.losses == given.losses and np.isfinite(found.losses).all()
+
+
 def run(capsys, *arguments):
     status = main([str(a) for a in arguments])
     captured = capsys.readouterr()

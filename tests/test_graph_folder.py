@@ -314,11 +314,11 @@ def test_on_the_command_line(capsys, tmp_path, monkeypatch):
     is_refused(capsys, [*train, "--dataset", "unknown"], "must have the labels of its test nodes")
     facts = json.loads((tmp_path / "unknown" / "graph.json").read_text()) | {"name": "ogbn-tiny"}
     (tmp_path / "unknown" / "graph.json").write_text(json.dumps(facts))
-    is_refused(
-        capsys,
-        ["graphs", "evaluate", "run0/checkpoint.pt", "--root", "unknown"],
-        "must have the labels of its test nodes",
-    )
+    other = ["graphs", "evaluate", "run0/checkpoint.pt", "--root", "unknown"]
+    is_refused(capsys, other, "other features, labels or splits than GraphFolder(ogbn-tiny")
+    state = torch.load("run0/checkpoint.pt", weights_only=True)
+    torch.save({**state, "digest": ""}, "run0/checkpoint.pt")
+    is_refused(capsys, other, "must have the labels of its test nodes")
     assert not (tmp_path / "new").exists()
 
 

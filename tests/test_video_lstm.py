@@ -446,6 +446,15 @@ def test_every_model_trains_on_every_stream(clips, model, stream):
         torch.testing.assert_close(found.attention.sum((1, 2)), torch.ones(6))
 
 
+def test_streams_that_are_sure_of_different_classes_do_not_agree_on_the_first():
+    sure = 300 * torch.eye(3)
+    outputs = {"rgb": (sure[None, [1]], None), "flow": (sure[None, [2]], None)}
+    p = [logits[0, 0].double().softmax(0) for logits, _ in outputs.values()]
+    assert (p[0] * p[1]).argmin() == 0
+    batch = samples._Batch(torch.zeros(1, 1), None, torch.tensor([1]), torch.tensor([0]))
+    assert recipe._loss(outputs, batch)[1] == 0
+
+
 def test_the_loss_goes_down_and_the_classes_are_learned():
     clips = generate_moving_shapes(60, frames=6, size=32, classes=2, speed=(2.0, 3.0), noise=0.0)
     settings = _changed(

@@ -78,10 +78,12 @@ def predict(
     result: Trials, output: Path | None, root: Path | None, count: int, force: bool, common: Common
 ) -> int:
     """The links or the classes that the best network finds."""
+    from amstel.apps.graphs import sources
+
     application = _application(result.task)
-    data: Any = application.load_data(result.dataset, root)
+    data = sources.of_result(result, root, application.load_data)
     what = "links" if result.task == "link" else "classes"
-    target = output or values.file_to_write(f"{result.dataset.replace(' ', '-')}_{what}.csv")
+    target = output or values.file_named(result.dataset, f"_{what}.csv")
     new([target], force)
     if result.task == "link":
         pairs, probabilities = application.predict(result, data, count, common.device)
@@ -102,6 +104,8 @@ def predict(
 
 def evaluated(result: Trials, root: Path | None, device: Any) -> dict[str, Any]:
     """A row of `amstel graphs evaluate`."""
+    from amstel.apps.graphs import sources
+
     application = _application(result.task)
-    found = application.evaluate(result, application.load_data(result.dataset, root), device)
+    found = application.evaluate(result, sources.of_result(result, root, application.load_data), device)
     return {"dataset": result.dataset, "model": result.model, "task": result.task, **found}

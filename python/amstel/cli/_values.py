@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,11 @@ def file_to_write(text: str, endings: Sequence[str] = ()) -> Path:
     except OSError as error:
         return fail(f"cannot write {text}: {error}")
     return Path(text)
+
+
+def file_named(name: str, rest: str) -> Path:
+    """A file to write here, named after something that may have any name, such as "a/b"."""
+    return file_to_write(re.sub(r"[^\w.-]", "-", name) + rest)
 
 
 def ends_in(text: str, endings: Sequence[str]) -> None:

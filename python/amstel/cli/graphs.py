@@ -297,7 +297,7 @@ def predict(
     The network with the best validation score is used.
     """
     from amstel import _files
-    from amstel.apps.graphs import predict, tasks
+    from amstel.apps.graphs import predict, sources, tasks
     from amstel.apps.graphs.trials import Trials
 
     study = tasks.read(checkpoint)
@@ -308,8 +308,8 @@ def predict(
         raise ValueError(f"--count is of --task link, got {checkpoint} of another task")
     if isinstance(study, Trials):
         return trials.predict(study, output, root, count or 1000, force, common)
-    data = predict.load_data(study.dataset, root)
-    target = output or values.file_to_write(f"{study.dataset.replace(' ', '-')}_classes.csv")
+    data = sources.of_result(study, root, predict.load_data)
+    target = output or values.file_named(study.dataset, "_classes.csv")
     new([target], force)
     probabilities = predict.predict(study, data, common.device)
     predict.write(target, probabilities)
@@ -326,14 +326,15 @@ def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> i
     Training, validation and test data are reported separately.
     """
     from amstel.apps import ranks as processes
-    from amstel.apps.graphs import evaluate, predict, tasks
+    from amstel.apps.graphs import evaluate, predict, sources, tasks
     from amstel.apps.graphs.trials import Trials
 
     def work(path: Path) -> dict[str, Any]:
         study = tasks.read(path)
         if isinstance(study, Trials):
             return {"checkpoint": str(path), **trials.evaluated(study, root, ranks.device)}
-        found = evaluate.evaluate(study, predict.load_data(study.dataset, root), ranks.device)
+        data = sources.of_result(study, root, predict.load_data)
+        found = evaluate.evaluate(study, data, ranks.device)
         return {"checkpoint": str(path), "dataset": study.dataset, "model": study.model, **found}
 
     _apart(common.json, checkpoint)

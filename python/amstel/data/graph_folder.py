@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _files
-from amstel.data.nodes import NodeData
+from amstel.data.nodes import NodeData, as_csr
 from amstel.graph import Graph
 
 FACTS, FORMAT = "graph.json", "amstel graph 1"
@@ -94,9 +94,7 @@ class GraphFolder(NodeData):
         if x is not None and x.layout == torch.strided:
             arrays["x"] = x
         elif x is not None:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-                x = x.to_sparse_csr()
+            x = as_csr(x)
             arrays |= {"x_crow": x.crow_indices(), "x_col": x.col_indices(), "x_value": x.values()}
         arrays |= {part: getattr(data, part) for part in ("train", "val", "test")}
         width = None if x is None else x.shape[1]

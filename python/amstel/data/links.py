@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
+from amstel.data.nodes import as_csr
 from amstel.graph import Graph
 
 
@@ -119,7 +120,7 @@ def split_links(
         raise ValueError(f"`val` + `test` must be below 1, got {val} + {test}")
     generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0) % 2**63)
     if features is not None and isinstance(features, Tensor) and features.layout == torch.sparse_coo:
-        features = features.to_sparse_csr()
+        features = as_csr(features)
 
     nodes, index = graph.num_nodes, graph._index()
     low, high = index.amin(0), index.amax(0)

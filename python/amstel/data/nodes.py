@@ -124,9 +124,14 @@ def sparse_csr(row: np.ndarray, col: np.ndarray, value: np.ndarray, shape: tuple
     """A torch.sparse_csr tensor from triples in any order; those at the same place add up."""
     index = torch.from_numpy(np.stack([row, col]).astype(np.int64))
     coo = torch.sparse_coo_tensor(index, torch.from_numpy(value), shape, check_invariants=False)
+    return as_csr(coo.coalesce())
+
+
+def as_csr(x: Tensor) -> Tensor:
+    """`x.to_sparse_csr()` without torch's warning that this layout is new."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        return coo.coalesce().to_sparse_csr()
+        return x.to_sparse_csr()
 
 
 def karate_club() -> NodeData:

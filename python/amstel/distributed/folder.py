@@ -119,13 +119,13 @@ def partition(
     number = np.empty(nodes, np.int64)
     number[order] = np.arange(nodes)
 
-    digest = _hash(content, str(num_classes))
+    digest = hash_of(content, str(num_classes))
     meta: dict[str, Any] = {"format": FORMAT, "name": name, "parts": parts, "nodes": nodes}
     meta |= {"edges": graph.num_edges, "features": features["x"].shape[1] if "x" in features else None}
     if "x_crow" in features:
         meta["features"] = int(x.shape[1])
     meta |= {"classes": num_classes, "method": method if isinstance(method, str) else "given"}
-    meta |= {"graph": digest, "id": _hash({"order": order, "offsets": offsets}, digest)}
+    meta |= {"graph": digest, "id": hash_of({"order": order, "offsets": offsets}, digest)}
     meta |= {
         "offsets": offsets.tolist(),
         "splits": {key: len(chosen[f"split_{key}"]) for key in splits or {}},
@@ -214,7 +214,7 @@ def digest_of(
     graph: Graph, *, x: Any = None, y: Any = None, splits: Any = None, num_classes: int, name: str = ""
 ) -> str:
     """What "graph" in meta.json is for these arguments of `partition`: equal for equal contents only."""
-    return _hash(_content(graph, x, y, splits), str(num_classes))
+    return hash_of(_content(graph, x, y, splits), str(num_classes))
 
 
 # ---- The pieces of `partition`
@@ -227,7 +227,7 @@ def _content(graph: Graph, x: Any, y: Any, splits: Mapping[str, Any] | None) -> 
     if weight is not None and weight.dtype not in (torch.float32, torch.float64):
         weight = weight.float()
     found: dict[str, Any] = {"crow": graph._crow.numpy(), "col": graph._col.numpy()}
-    found["weight"] = None if weight is None else weight.numpy()
+    found["weight"] = None if weight is None else weight.detach().numpy()
     found["y"] = None if y is None else _labels(y, nodes)
     found |= _features(x, nodes)
     if not isinstance(splits, Mapping) and splits is not None:
@@ -347,7 +347,8 @@ def _numbers(name: str, value: Any, nodes: int) -> np.ndarray:
     return found.astype(np.int64)
 
 
-def _hash(arrays: Mapping[str, np.ndarray | None], more: str) -> str:
+def hash_of(arrays: Mapping[str, np.ndarray | None], more: str) -> str:
+    """A digest of arrays, their names, dtypes and shapes, and of a text."""
     state = hashlib.blake2b(more.encode(), digest_size=16)
     for key, value in arrays.items():
         if value is not None:

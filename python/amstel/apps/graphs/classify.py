@@ -19,7 +19,9 @@ from torch.nn.functional import cross_entropy
 
 from amstel import _check, _files
 from amstel.apps import training
+from amstel.apps.graphs.features import check_features
 from amstel.apps.graphs.settings import GraphSettings
+from amstel.apps.graphs.sources import digest
 from amstel.apps.graphs.trials import Trial, Trials, check_data, check_training, run, seeds_of
 from amstel.apps.ranks import Ranks, on
 from amstel.apps.task import Plan, Task
@@ -72,12 +74,13 @@ def train(
         (True, 2)
     """
     _check_data(data)
+    check_features(data.name or "the graphs", data._features, torch.get_default_dtype())
     settings = check_training("graph", model, settings, progress)
     seeds, device = seeds_of(seeds), on(device)
     parts = {
         seed: split(data, seed) for seed in seeds[:1]
     }  # an impossible split is reported before anything runs
-    result = Trials("graph", data.name, model, settings, seeds, _facts(data))
+    result = Trials("graph", data.name, model, settings, seeds, _facts(data), digest=digest(data))
     return run(
         result,
         lambda seed: _one(
@@ -134,12 +137,13 @@ def build(data: GraphDataset, model: str, settings: GraphSettings) -> GraphClass
     return GraphClassifier(width, s.hidden, data.num_classes, s.layers, s.dropout, s.pool, model != "mlp")
 
 
-def _inputs(batch: GraphData) -> Tensor:
-    """The features, or their substitute."""
+def _inputs(model: GraphClassifier, batch: GraphData) -> Tensor:
+    """The features, of whatever precision, or their substitute, as the network takes them."""
+    dtype = next(model.parameters()).dtype
     if batch.features is not None:
-        return batch.features
-    degree = batch.graph.degree(torch.float32)
-    return torch.stack([torch.ones_like(degree), degree.log1p()], 1)
+        return batch.features.to(dtype)
+    neighbors = batch.graph.crow.diff().to(dtype)
+    return torch.stack([torch.ones_like(neighbors), neighbors.log1p()], 1)
 
 
 class _Classification(Task):
@@ -181,7 +185,7 @@ class _Classification(Task):
         begin = step % self.every * self.size
         batch = collate([self.graphs[k] for k in self.order[begin : begin + self.size]])
         self.optimizer.zero_grad()
-        logits = self.model.train()(_inputs(batch), batch.graph)
+        logits = self.model.train()(_inputs(self.model, batch), batch.graph)
         assert batch.label is not None
         loss = cross_entropy(logits, batch.label)
         loss.backward()
@@ -202,7 +206,7 @@ def _chunks(numbers: Sequence[int], size: int = 256) -> list[list[int]]:
 @torch.no_grad()
 def _logits(model: GraphClassifier, batches: Sequence[GraphData]) -> Tensor:
     model.eval()
-    return torch.cat([model(_inputs(batch), batch.graph) for batch in batches])
+    return torch.cat([model(_inputs(model, batch), batch.graph) for batch in batches])
 
 
 def _right(model: GraphClassifier, batches: Sequence[GraphData]) -> float:
@@ -239,6 +243,7 @@ def predict(result: Trials, data: GraphDataset, device: str | torch.device = "cp
     if not isinstance(data, GraphDataset):
         _check.fail_type("data", "an amstel.data.GraphDataset", data)
     weights, place = check_data(result, "graph", _facts(data), data.name), on(device)
+    check_features(data.name or "the graphs", data._features, torch.get_default_dtype())
     assert isinstance(result.settings, GraphSettings)
     model = build(data, result.model, result.settings)
     model.load_state_dict(weights)

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import distributed
 
-from amstel.apps.graphs.predict import graph_folder, load_data
-from amstel.apps.graphs.problem import PARTS
+from amstel.apps.graphs.predict import load_data
+from amstel.apps.graphs.sources import contents, digest, graph_folder, plain
 from amstel.apps.graphs.train import CHECKPOINT, RUNNING
 from amstel.data.graph_folder import read_facts
 from amstel.data.nodes import NodeData
 from amstel.distributed import DistributedGraph, partition
 from amstel.distributed import _collectives as collectives
-from amstel.distributed.folder import META, digest_of, read_meta
+from amstel.distributed.folder import META, read_meta
 
 #: Seconds that a process waits for the one that reports an error.
 PATIENCE = 5.0
@@ -32,7 +32,7 @@ def write(
     data: NodeData, parts: int, folder: Path, method: str = "ranges", force: bool = False
 ) -> dict[str, Any]:
     """Partition a node classification problem on disk."""
-    return partition(data.graph, parts, folder, method=method, force=force, **_contents(data))
+    return partition(data.graph, parts, folder, method=method, force=force, **contents(data))
 
 
 def load(name: str, root: Path | None, folder: Path | None, device: str | torch.device) -> DistributedGraph:
@@ -60,22 +60,21 @@ def load(name: str, root: Path | None, folder: Path | None, device: str | torch.
             shutil.rmtree(made.parent, ignore_errors=True)
 
 
-def _contents(data: NodeData) -> dict[str, Any]:
-    splits = {part: getattr(data, part) for part in PARTS}
-    facts = {"name": data.name, "num_classes": data.num_classes}
-    return {"x": data.features, "y": data.labels, "splits": splits, **facts}
-
-
 def _is_of(meta: dict[str, Any], name: str, root: Path | None, folder: Path) -> None:
-    """ValueError if a partition belongs to another data set, or, if the files are given, to other contents."""
+    """ValueError if a partition belongs to another data set, or, where the data can be read, to other contents."""
     there = graph_folder(name, root)
     wanted = name if there is None else read_facts(there)["name"]
-    if meta["name"].replace(" ", "-").lower() != wanted.replace(" ", "-").lower():
+    if plain(meta["name"]) != plain(wanted):
         raise ValueError(f"{folder} holds the parts of {meta['name'] or 'another graph'}, not of {wanted}")
-    if root is None and there is None and name.replace(" ", "-") != "block-model":
+    if root is None and there is None and plain(name) != "block-model" and not os.environ.get("AMSTEL_DATA"):
+        return  # the parts are all that there is
+    try:
+        data = load_data(name, root)
+    except FileNotFoundError:
+        if root is not None:
+            raise
         return
-    data = load_data(name, root)
-    if digest_of(data.graph, **_contents(data)) != meta["graph"]:
+    if digest(data) != meta["graph"]:
         raise ValueError(f"{folder} holds the parts of another graph than {name} is now")
 
 

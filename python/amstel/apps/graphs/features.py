@@ -5,8 +5,39 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from amstel import _check
 from amstel.graph import Graph
 from amstel.ops.spmm import spmm
+
+
+def check_features(
+    name: str, features: Tensor | None, dtype: torch.dtype = torch.float32, nodes: Tensor | None = None
+) -> None:
+    """ValueError for features without columns, or with a number that is not finite in `dtype`, the network's.
+
+    Their logits would be NaN, of which argmax makes a class. `nodes` are the numbers of the rows in the whole graph.
+    """
+    if features is None:
+        return
+    if not features.shape[1]:
+        raise ValueError(f"the features of {name} must have one or more columns, got {list(features.shape)}")
+    row, values = None, features.detach()
+    if values.layout != torch.strided:
+        coo = values.to_sparse_coo().coalesce()
+        row, values = coo.indices()[0], coo.values()
+    begin = 0
+    # In blocks, because they may be mapped, and larger than the memory.
+    for block in values.split(max(1, 2**22 // (features.shape[1] if row is None else 1))):
+        wrong = ~block.to(dtype).isfinite()
+        if bool(wrong.any()):
+            place = wrong.nonzero()[0]
+            number = begin + int(place[0])
+            number = number if row is None else int(row[number])
+            raise ValueError(
+                f"the features of {name} must be finite numbers of {_check.name(dtype)}, "
+                f"got {block[tuple(place)].item()} in row {number if nodes is None else int(nodes[number])}"
+            )
+        begin += len(block)
 
 
 def csr(coo: Tensor) -> Graph:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from amstel import _check, _files
 from amstel.apps import training
-from amstel.apps.graphs.predict import graph_folder
+from amstel.apps.graphs.features import check_features
 from amstel.apps.graphs.settings import LinkSettings
+from amstel.apps.graphs.sources import digest, graph_folder, place, plain
 from amstel.apps.graphs.trials import Trial, Trials, check_data, check_training, run, seeds_of
 from amstel.apps.ranks import Ranks, on
 from amstel.apps.task import Plan, Task
@@ -32,13 +33,15 @@ WRITTEN = (".csv", ".json")
 
 def load_data(name: str, root: Path | None) -> NodeData:
     """The data set with this name, with its features 0 or 1 as in the files; "block-model" needs no file."""
-    if name.replace(" ", "-") == "block-model":
-        data = block_model()
-        assert data.features is not None
-        data.features.values().fill_(1.0)
-        return data
     folder = graph_folder(name, root)
-    return Planetoid(root, name, normalize=False) if folder is None else GraphFolder(folder)
+    if folder is not None:
+        return GraphFolder(folder)
+    if plain(name) != "block-model":
+        return Planetoid(root, name, normalize=False)
+    data = block_model()
+    assert data.features is not None
+    data.features.values().fill_(1.0)
+    return data
 
 
 def train(
@@ -82,9 +85,19 @@ def train(
     if not isinstance(data, NodeData):
         raise TypeError(f"`data` must be an amstel.data.NodeData, got {_check.describe(data)}")
     settings = check_training("link", model, settings, progress)
+    check_features(data.name, data.features, torch.get_default_dtype())
     seeds, device = seeds_of(seeds), on(device)
     facts = {"features": data.num_features, "nodes": data.num_nodes}
-    result = Trials("link", data.name, model, settings, seeds, facts)
+    result = Trials(
+        "link",
+        data.name,
+        model,
+        settings,
+        seeds,
+        facts,
+        digest=digest(data, labels=False),
+        folder=place(data),
+    )
     return run(
         result,
         lambda seed: _one(split(data, seed), model, settings, seed, progress, device),
@@ -121,7 +134,7 @@ class _Linking(Task):
             torch.manual_seed(seed % 2**63)
             self.model = self.module = build(model, settings, data.num_features).to(device)
         self.number, self.graph = seed, data.graph.to(device)
-        self.features = None if data.features is None else data.features.to(device)
+        self.features = _inputs(self.model, data.features)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -158,7 +171,13 @@ def _one(
 def embed(model: GAE, features: Tensor | None, graph: Any, device: torch.device) -> Tensor:
     """The embeddings, on the CPU."""
     model = model.to(device).eval()
-    return model(None if features is None else features.to(device), graph.to(device)).cpu()
+    return model(_inputs(model, features), graph.to(device)).cpu()
+
+
+def _inputs(model: GAE, features: Tensor | None) -> Tensor | None:
+    """The features, of whatever precision, as the network takes them."""
+    weight = next(model.parameters())
+    return None if features is None else features.to(weight.device, weight.dtype)
 
 
 def scores(z: Tensor, data: LinkData) -> dict[str, dict[str, float]]:
@@ -252,12 +271,13 @@ def _embedded(result: Trials, data: NodeData, device: str | torch.device) -> tup
     if not isinstance(data, NodeData):
         _check.fail_type("data", "an amstel.data.NodeData", data)
     facts = {"features": data.num_features, "nodes": data.num_nodes}
-    weights, place = check_data(result, "link", facts, data.name), on(device)
+    weights, where = check_data(result, "link", facts, data.name), on(device)
+    check_features(data.name, data.features, torch.get_default_dtype())
     assert result.best is not None and isinstance(result.settings, LinkSettings)
     model = build(result.model, result.settings, data.num_features)
     model.load_state_dict(weights)
     part = split(data, result.best[0])
-    return embed(model, part.features, part.graph, place), result.best[0]
+    return embed(model, part.features, part.graph, where), result.best[0]
 
 
 def write(path: Path, pairs: Tensor, probabilities: Tensor) -> None:

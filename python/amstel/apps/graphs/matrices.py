@@ -5,6 +5,7 @@ A large graph is held in memory once: 8 bytes an edge, and as much again while a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from amstel import _library
 from amstel.graph import Graph
+
+F32 = torch.float32  # whatever torch's default is
 
 
 class Rows(NamedTuple):
@@ -56,7 +59,7 @@ class Rows(NamedTuple):
 
 def supports(graph: Graph, model: str) -> list[Rows]:
     """The matrices T_k of `study` [N, N]."""
-    value = graph._values(torch.float32) if graph.has_weight else torch.ones(graph.num_edges)
+    value = graph._values(F32) if graph.has_weight else torch.ones(graph.num_edges, dtype=F32)
     adjacency = Rows(graph._crow.long(), graph._col, value, graph.num_cols)
     return polynomials(adjacency, torch.arange(graph.num_rows), model)
 
@@ -87,7 +90,7 @@ def polynomials(
     if model == "gcn":
         return [normalized(_with_loops(adjacency, diagonal))]
     n = len(diagonal)
-    identity = Rows(torch.arange(n + 1), diagonal, torch.ones(n), adjacency.width)
+    identity = Rows(torch.arange(n + 1), diagonal, torch.ones(n, dtype=F32), adjacency.width)
     if model == "mlp":
         return [identity]
     s = normalized(adjacency)
@@ -99,8 +102,10 @@ def polynomials(
         return [identity, s]
     minus = s._replace(value=-s.value).coo()
     chebyshev = [identity.coo(), minus]
-    for _ in range(2, int(model.removeprefix("cheb")) + 1):
-        chebyshev.append((times(2 * minus, chebyshev[-1]) - chebyshev[-2]).coalesce())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # of torch.sparse.mm
+        for _ in range(2, int(model.removeprefix("cheb")) + 1):
+            chebyshev.append((times(2 * minus, chebyshev[-1]) - chebyshev[-2]).coalesce())
     return [Rows.of(matrix) for matrix in chebyshev]
 
 
@@ -112,7 +117,7 @@ def joined(matrices: Sequence[Rows]) -> Rows:
     counts = torch.stack([m.crow.diff() for m in matrices], 1)  # of every row, matrix after matrix
     crow = _starts(counts.flatten())
     size = int(crow[-1])
-    col, value = torch.empty(size, dtype=torch.int64), torch.empty(size)
+    col, value = torch.empty(size, dtype=torch.int64), torch.empty(size, dtype=F32)
     for number, m in enumerate(matrices):
         slot = torch.repeat_interleave(crow[number:-1:k] - m.crow[:-1], counts[:, number])
         slot += torch.arange(len(slot))
@@ -131,7 +136,7 @@ def _with_loops(matrix: Rows, diagonal: Tensor) -> Rows:
     loops = crow[:-1]
     others = torch.ones(n + edges, dtype=torch.bool)
     others[loops] = False
-    col, value = matrix.col.new_empty(n + edges), torch.ones(n + edges)
+    col, value = matrix.col.new_empty(n + edges), torch.ones(n + edges, dtype=F32)
     col.masked_scatter_(others, matrix.col)
     col[loops] = diagonal.to(col.dtype)
     value.masked_scatter_(others, matrix.value)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from amstel import _check, _files
 from amstel.apps.graphs.problem import _Problem
+from amstel.apps.graphs.sources import graph_folder, plain
 from amstel.apps.graphs.train import Study
 from amstel.apps.ranks import on
 from amstel.data import GraphFolder, Planetoid, block_model
-from amstel.data.graph_folder import is_folder, read_facts
 from amstel.data.nodes import NodeData
 
 WRITTEN = (".csv", ".json")
@@ -25,29 +25,10 @@ def load_data(name: str, root: Path | None) -> NodeData:
 
     Name a `GraphFolder` by its path, or by its name, with the folder itself or its parent as the root.
     """
-    if name.replace(" ", "-") == "block-model":
-        return block_model()
     folder = graph_folder(name, root)
-    return Planetoid(root, name) if folder is None else GraphFolder(folder)
-
-
-def graph_folder(name: str, root: Path | None) -> Path | None:
-    """The path of the `GraphFolder` with this name, if there is one."""
-    places = [Path(name)] if root is None else [root, root / name, Path(name)]
-    for place in places:
-        if place != root and is_folder(place):
-            return place
-        if place == root and is_folder(place):
-            own = read_facts(place)["name"]
-            if name in (own, str(place), place.name):
-                return place
-            raise ValueError(f"{place} holds the graph {own!r}, not {name!r}")
-    for place in [*places, *([] if root is None else [root / name.replace("-", "_")])]:
-        if (place / "raw").is_dir() and (place / "split").is_dir():
-            raise ValueError(
-                f"{place} is in OGB's layout; convert it first: amstel graphs convert {place} FOLDER"
-            )
-    return None
+    if folder is not None:
+        return GraphFolder(folder)
+    return block_model() if plain(name) == "block-model" else Planetoid(root, name)
 
 
 @torch.no_grad()
@@ -65,12 +46,7 @@ def predict(study: Study, data: NodeData, device: str | torch.device = "cpu") ->
         raise ValueError("the study has no trained network yet")
     problem = _Problem(data, study.model, study.settings, on(device))
     _, w1, w2 = study.best
-    wanted = (problem.features.shape[1], problem.outputs)
-    got = (w1.shape[0], w2.shape[1] // problem.supports)
-    if wanted != got:
-        raise ValueError(
-            f"the network is for {got[0]} features and {got[1]} classes, but {data.name} has {wanted[0]} and {wanted[1]}"
-        )
+    problem.check(w1, w2)
     field = problem.field(torch.arange(data.num_nodes))
     weights = (w[None].to(problem.device) for w in (w1, w2))
     return field.logits(*weights)[0].softmax(-1).cpu()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel.apps.graphs.features import rows_of, times
+from amstel.apps.graphs.features import check_features, rows_of, times
 from amstel.apps.graphs.matrices import Rows, joined, supports
 from amstel.apps.graphs.settings import Settings
 from amstel.data.nodes import NodeData
@@ -27,7 +27,7 @@ PARTS = ("train", "val", "test")
 def _identity(columns: Tensor, n: int) -> Tensor:
     """Rows of the identity [., n]."""
     index = torch.stack([torch.arange(len(columns)), columns])
-    size, ones = (len(columns), n), torch.ones(len(columns))
+    size, ones = (len(columns), n), torch.ones(len(columns), dtype=torch.float32)
     return torch.sparse_coo_tensor(index, ones, size, is_coalesced=True, check_invariants=False)
 
 
@@ -104,6 +104,7 @@ class _Problem:
         self.outputs = data.num_classes
         self.of: tuple[str, ...] = data.name, model
         self.numbers = torch.arange(data.num_nodes)
+        check_features(data.name, data.features)
         self._matrices(supports(data.graph, model), data.features)
         parts = {part: getattr(data, part) for part in PARTS}
         self._split(parts, {part: len(nodes) for part, nodes in parts.items()}, data.labels)
@@ -123,6 +124,15 @@ class _Problem:
         self.totals = {part: total for part, total in totals.items() if total}
         self.fields = {part: self.field(parts[part]) for part in self.totals}
         self.labels = {part: labels[parts[part]].to(self.device) for part in self.totals}
+
+    def check(self, w1: Tensor, w2: Tensor) -> None:
+        """ValueError where the weights of a checkpoint are for other features or classes."""
+        wanted = (self.features.shape[1], self.outputs)
+        got = (w1.shape[0], w2.shape[1] // self.supports)
+        if wanted != got:
+            raise ValueError(
+                f"the network is for {got[0]} features and {got[1]} classes, but {self.of[0]} has {wanted[0]} and {wanted[1]}"
+            )
 
     def field(self, nodes: Tensor) -> _Field:
         """Everything that the outputs at `nodes`, rows of this process, depend on."""

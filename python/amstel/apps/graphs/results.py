@@ -14,6 +14,7 @@ from torch import Tensor
 from amstel import _check, _files
 from amstel.apps.graphs.checkpoints import check_same, loaded
 from amstel.apps.graphs.settings import MODELS, OLD_MODELS, Settings
+from amstel.apps.graphs.sources import same_data
 
 FORMAT = "amstel gcn 1"
 
@@ -31,7 +32,8 @@ class Seed(NamedTuple):
 @dataclass
 class Study:
     """The results of `study`: one entry per seed in `accuracy` (share of test nodes, 0 to 1), `epochs` and `losses` (one
-    number per epoch); `best`, the weights of the seed that is best on the validation nodes, and which it is."""
+    number per epoch); `best`, the weights of the seed that is best on the validation nodes, and which it is; and of which data
+    it is: `digest` ("" from the first releases), and their `folder`, if they have one."""
 
     dataset: str
     model: str
@@ -43,6 +45,8 @@ class Study:
     losses: list[list[float]] = field(default_factory=list)
     validation: list[float | None] = field(default_factory=list)
     best: tuple[int, Tensor, Tensor] | None = None
+    digest: str = ""
+    folder: str | None = None
 
     @property
     def loss(self) -> list[float]:
@@ -112,6 +116,8 @@ def _whole(found: Study) -> None:
     weights = [] if found.best is None else list(found.best[1:])
     if not (
         isinstance(found.dataset, str)
+        and isinstance(found.digest, str)
+        and (found.folder is None or isinstance(found.folder, str))
         and found.model in MODELS
         and all(isinstance(each, list) for each in lists)
         and count == len(found.epochs) == len(found.losses) == len(found.validation) <= len(found.seeds)
@@ -128,7 +134,8 @@ def _whole(found: Study) -> None:
 def resumed(wanted: Study, saved: Study) -> Study:
     """The saved results, with the requested seeds, which must begin with those that are done."""
     check_same(saved, wanted, ("dataset", "model", "settings"))
+    same_data(saved, wanted)
     done = saved.seeds[: len(saved.accuracy)]
     if wanted.seeds[: len(done)] != done:
         _check.fail("seeds", f"those of the checkpoint first, {done}", wanted.seeds)
-    return replace(saved, seeds=wanted.seeds)
+    return replace(saved, seeds=wanted.seeds, folder=wanted.folder)

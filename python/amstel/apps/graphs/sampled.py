@@ -24,7 +24,7 @@ from amstel.apps.graphs.settings import Settings
 from amstel.apps.graphs.unfinished import Resumable
 from amstel.data.distributed_loader import DistributedBatch, DistributedNeighborLoader
 from amstel.data.neighbor_loader import NeighborLoader
-from amstel.data.nodes import NodeData
+from amstel.data.nodes import NodeData, as_csr
 from amstel.distributed import DistributedGraph, key, node_dropout
 from amstel.nn._sparse import matmul
 from amstel.ops.spmm import spmm
@@ -47,7 +47,7 @@ def _loader(
         return DistributedNeighborLoader(data, fanouts, size, "train", seed=seed)
     x = data.features
     if x is not None and x.layout == torch.sparse_coo:
-        x = x.to_sparse_csr()
+        x = as_csr(x)
     train = data.train.sort().values  # as the parts of a graph have them
     return NeighborLoader(data.graph, x, data.labels, fanouts, size, train, seed=seed)
 

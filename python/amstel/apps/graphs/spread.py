@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from amstel.apps.graphs.features import check_features
 from amstel.apps.graphs.matrices import Rows, polynomials
 from amstel.apps.graphs.problem import PARTS, _Field, _identity, _Problem
 from amstel.apps.graphs.settings import Settings
@@ -28,6 +29,8 @@ class DistributedProblem(_Problem):
         self._offsets = graph.meta["offsets"]
         self.of = graph.meta["name"], model, graph.meta["graph"]
         features = None if graph.x is None else graph.x.cpu()
+        with collectives.together(graph.group):
+            check_features(graph.meta["name"], features, nodes=self.numbers)
         self._matrices(self._polynomials(model), features)
         if features is None:  # the identity, in the order of the whole graph
             self.features = _identity(self.numbers, graph.total_nodes)

@@ -42,6 +42,7 @@ from amstel.apps.graphs.settings import MODELS as MODELS
 from amstel.apps.graphs.settings import MOST_SEEDS, OLD_MODELS
 from amstel.apps.graphs.settings import STOPPING as STOPPING
 from amstel.apps.graphs.settings import Settings as Settings
+from amstel.apps.graphs.sources import digest, place
 from amstel.apps.graphs.spread import DistributedProblem
 from amstel.apps.graphs.unfinished import Resumable
 from amstel.apps.ranks import on
@@ -120,7 +121,10 @@ def study(
         warnings.warn(f"the model {model!r} is now {OLD_MODELS[model]!r}", DeprecationWarning, stacklevel=2)
         model = OLD_MODELS[model]
     _check.choice("model", model, MODELS)
-    name = data.meta["name"] if isinstance(data, DistributedGraph) else data.name
+    if isinstance(data, DistributedGraph):
+        name, known = data.meta["name"], data.meta["graph"]
+    else:
+        name, known = data.name, digest(data)
     if settings is None:
         settings = Settings.for_data(name)
     elif not isinstance(settings, Settings):
@@ -139,7 +143,8 @@ def study(
             f'`sampler` must be \'none\' with the model "{model}": it draws neighbors for the model "gcn"'
         )
     folder = training.begin(out, resume, force)
-    result, group = Study(name, model, settings, seeds), ranks.current(device)
+    result = Study(name, model, settings, seeds, digest=known, folder=place(data))
+    group = ranks.current(device)
     with together() if spread else contextlib.nullcontext():
         begun = spread and folder is not None and (folder / RUNNING / CHECKPOINT).is_file()
         if begun and not resume and not force and group.first:
@@ -155,6 +160,8 @@ def study(
         writes, group = group.first, ranks.Ranks(device=group.device)  # all work on every chunk
     else:
         problem, writes = _Problem(data, model, settings, group.device), group.first
+    if result.best is not None:
+        problem.check(*result.best[1:])
     size = min(chunk or problem.chunk(), -(-len(seeds) // group.world))
     if settings.sampler != "none":
         size = 1
@@ -293,10 +300,12 @@ class _Chunk(Resumable):
         logits = part.output(torch.bmm(hidden, w2), c)
 
         # Gradient of the mean cross-entropy: softmax - one-hot, over the number of nodes.
+        # The loss is of the logits, because a softmax that is rounded to 0 has no logarithm.
+        flat = logits.view(-1, c)
+        loss = flat.logsumexp(-1) - flat[self.every, self.target]
+        loss = problem.mean(loss.view(count, -1), "train")
         grad = logits.softmax(-1)
-        probability = grad.view(-1, c)
-        loss = problem.mean(-probability[self.every, self.target].log().view(count, -1), "train")
-        probability[self.every, self.target] -= 1
+        grad.view(-1, c)[self.every, self.target] -= 1
         grad /= problem.totals["train"]
         grad = part.fetch2.adjoint(times(t2_t, grad).view(count, -1, k * c))
         assert w2.grad is not None

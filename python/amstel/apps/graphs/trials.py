@@ -18,6 +18,7 @@ from amstel import _check, _files
 from amstel.apps import ranks, training
 from amstel.apps.graphs.checkpoints import check_same, loaded
 from amstel.apps.graphs.settings import GRAPH_MODELS, LINK_MODELS, MOST_SEEDS, GraphSettings, LinkSettings
+from amstel.apps.graphs.sources import same_data
 from amstel.apps.training import CHECKPOINT
 
 FORMAT = "amstel graphs 1"
@@ -63,7 +64,8 @@ class Trial(NamedTuple):
 @dataclass
 class Trials:
     """One entry per seed in `validation`, `losses` (one number per epoch) and every list of `scores`; `best`, the seed that
-    is best on the validation part and its weights; `facts`, the sizes of the data."""
+    is best on the validation part and its weights; `facts`, the sizes of the data; `digest` of the data ("" from the first
+    releases), and their `folder`, if they have one."""
 
     task: str
     dataset: str
@@ -76,6 +78,8 @@ class Trials:
     losses: list[list[float]] = field(default_factory=list)
     seconds: float = 0.0
     best: tuple[int, dict[str, Tensor]] | None = None
+    digest: str = ""
+    folder: str | None = None
 
     def __post_init__(self) -> None:
         for name in KINDS[self.task].scores:
@@ -219,6 +223,8 @@ def of_state(state: dict[str, Any]) -> Trials:
     done = len(found.losses)
     if not (
         isinstance(found.dataset, str)
+        and isinstance(found.digest, str)
+        and (found.folder is None or isinstance(found.folder, str))
         and found.model in kind.models
         and list(found.scores) == list(kind.scores)
         and all(isinstance(found.facts[key], int) for key in kind.facts)
@@ -248,7 +254,8 @@ def read(path: str | Path) -> Trials:
 def resumed(wanted: Trials, saved: Trials) -> Trials:
     """The saved results, with the requested seeds, which must begin with those that are done."""
     check_same(saved, wanted, ("task", "dataset", "model", "settings", "facts"))
+    same_data(saved, wanted)
     done = saved.seeds[: len(saved.losses)]
     if wanted.seeds[: len(done)] != done:
         _check.fail("seeds", f"those of the checkpoint first, {done}", wanted.seeds)
-    return replace(saved, seeds=wanted.seeds)
+    return replace(saved, seeds=wanted.seeds, folder=wanted.folder)
