@@ -57,6 +57,8 @@ OPTIONS = {
     "last of backwards": {"go_backwards": True},
     "relu": {"activation": "relu", "padding": "same", "return_sequences": True},
     "hard sigmoid": {"recurrent_activation": "hard_sigmoid"},
+    "softmax": {"activation": "softmax", "recurrent_activation": "softmax", "padding": "same", "return_sequences": True},
+    "softmax channels first": {"recurrent_activation": "softmax", "padding": "same", "data_format": "channels_first"},
     "strides": {"strides": (2, 1), "padding": "same", "return_sequences": True},
     "valid strides": {"strides": 2, "return_state": True},
     "dilation": {"dilation_rate": (2, 1), "padding": "same"},
@@ -170,3 +172,17 @@ def test_a_model_is_saved_and_loaded_and_gives_its_weights(tmp_path):
     torch.testing.assert_close(
         plain(x.permute(0, 1, 4, 2, 3))[0].permute(0, 1, 3, 4, 2), model(x), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"activation": "relu", "return_sequences": True}])
+def test_stateful_layers_train(options):
+    x, weights = np.random.default_rng(0).normal(size=(4, 3, 6, 6, 1)).astype("float32"), []
+    for module in (ours, keras.layers):
+        keras.utils.set_random_seed(0)
+        given = keras.Input(batch_shape=(2, 3, 6, 6, 1))
+        model = keras.Model(given, module.ConvLSTM2D(4, 3, padding="same", stateful=True, **options)(given))
+        model.compile("sgd", "mse")
+        model.fit(x, np.ones((4, *model.output_shape[1:]), "float32"), batch_size=2, verbose=0, shuffle=False)
+        weights.append(model.get_weights())
+    for found, expected in zip(*weights, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)

@@ -261,7 +261,7 @@ def from_keras(
         expected = "'sigmoid', as in a ConvLSTM ('hard_sigmoid', the default of Keras 2, is another function)"
         _check.fail("recurrent_activation", expected, recurrent_activation)
     for name, value in (("strides", strides), ("dilation_rate", dilation_rate)):
-        if value not in (1, (1, 1), [1, 1]):
+        if not (np.asarray(value, dtype=object) == 1).all():
             _check.fail(name, "1, as in a ConvLSTM", value)
     if isinstance(weights, (str, bytes)) or not isinstance(weights, Sequence):
         _wrong_type("weights", "a list of arrays, as layer.get_weights() is", weights)
@@ -283,7 +283,8 @@ def from_keras(
 
 
 def to_keras(lstm: ConvLSTM) -> list[np.ndarray]:
-    r"""Kernel, recurrent_kernel and bias of every layer for `set_weights` of Keras' ConvLSTM2D; see `from_keras`.
+    r"""Kernel, recurrent_kernel and bias of every layer for `set_weights` of Keras' ConvLSTM2D; see `from_keras`. Those of
+    bfloat16 are float32.
 
     Args:
         lstm: of one direction, without peepholes or dilation. The layer wants its padding too.
@@ -300,7 +301,8 @@ def to_keras(lstm: ConvLSTM) -> list[np.ndarray]:
     for layer in _gates(lstm, dilation=(1,)):
         weights += [layer.weight_ih.permute(2, 3, 1, 0), layer.weight_hh.permute(2, 3, 1, 0)]
         weights += [] if layer.bias is None else [layer.bias]
-    return [w.detach().cpu().numpy().copy() for w in weights]
+    # NumPy has no bfloat16, of which float32 holds every number.
+    return [(w.float() if w.dtype == torch.bfloat16 else w).detach().cpu().numpy().copy() for w in weights]
 
 
 # ---- OpenSTL ----

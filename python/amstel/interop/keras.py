@@ -55,6 +55,8 @@ class _Fused:
         # Masks and dropout (of each gate by itself) are Keras' own affair, and so are shapes without values.
         if not own or mask is not None or dropped or sequences.device.type == "meta" or cell.rank > 2:
             return super().inner_loop(sequences, initial_state, mask=mask, training=training)  # type: ignore[misc]
+        if self.stateful:  # Keras writes the new state into the tensors of the old one, which the gradient still needs
+            initial_state = [t.clone() for t in initial_state]
         last = cell.data_format == "channels_last"
         x, h, c = (
             _first(t, at) if last else t for t, at in zip((sequences, *initial_state), (2, 1, 1), strict=True)
@@ -130,6 +132,7 @@ def _steps(
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """With whatever activations, strides and dilations the cell has; Keras dilates the convolution of the input alone."""
     conv = F.conv1d if x.dim() == 4 else F.conv2d
+    activation, recurrent_activation = (_within(cell, f) for f in (cell.activation, cell.recurrent_activation))
     inputs = x.flatten(0, 1)
     if cell.padding == "same":
         inputs = F.pad(inputs, _pads(inputs, cell.kernel_size, cell.strides, cell.dilation_rate))
@@ -139,10 +142,17 @@ def _steps(
     outputs = []
     for a in gates.unbind(0):
         i, f, g, o = (a + conv(F.pad(h, pads), kernels[1])).chunk(4, 1)
-        c = cell.recurrent_activation(f) * c + cell.recurrent_activation(i) * cell.activation(g)
-        h = cell.recurrent_activation(o) * cell.activation(c)
+        c = recurrent_activation(f) * c + recurrent_activation(i) * activation(g)
+        h = recurrent_activation(o) * activation(c)
         outputs.append(h)
     return torch.stack(outputs), (h, c)
+
+
+def _within(cell: Any, activation: Any) -> Any:
+    """An activation of the cell for [N, C, ...]: softmax, and those with weights, know where the cell has its channels."""
+    if cell.data_format == "channels_last":
+        return lambda t: _first(activation(_last(t, 1)), 1)
+    return activation
 
 
 def _pads(x: Tensor, kernel: Any, strides: Any, dilation: Any) -> list[int]:

@@ -279,7 +279,7 @@ def write(path: Path, probabilities: Tensor, classes: Sequence[int] = ()) -> Non
     best, numbers = probabilities.max(1)
     named = [classes[k] for k in numbers.tolist()] if len(classes) else numbers.tolist()
     columns = {"class": named, "probability": best.tolist()}
-    with _files.replacing(path) as temporary, open(temporary, "w", newline="") as file:
+    with _files.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         if path.suffix.lower() == ".json":
             json.dump(columns, file)
             return

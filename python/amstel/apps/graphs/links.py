@@ -290,7 +290,7 @@ def write(path: Path, pairs: Tensor, probabilities: Tensor) -> None:
         "target": pairs[1].tolist(),
         "probability": probabilities.tolist(),
     }
-    with _files.replacing(path) as temporary, open(temporary, "w", newline="") as file:
+    with _files.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         if path.suffix.lower() == ".json":
             json.dump(columns, file)
             return

@@ -59,7 +59,7 @@ def write(path: Path, probabilities: Tensor) -> None:
         _check.fail("path", f"a file that ends in {' or '.join(WRITTEN)}", str(path))
     best, classes = probabilities.max(1)
     columns = {"class": classes.tolist(), "probability": best.tolist()}
-    with _files.replacing(path) as temporary, open(temporary, "w", newline="") as file:
+    with _files.replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         if path.suffix.lower() == ".json":
             json.dump(columns, file)
             return
