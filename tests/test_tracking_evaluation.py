@@ -52,23 +52,25 @@ def slow(boxes, truth, protocol):
     boxes, success, precision, normalized = [list(box) for box in boxes], [0] * 21, [0] * 51, [0] * 51
     if protocol == "otb":
         for t in range(1, len(boxes)):
-            if not has_box(boxes[t]):
+            lost = all(map(math.isnan, boxes[t])) or boxes[t][2] <= 0 or boxes[t][3] <= 0
+            if lost and not any(map(math.isnan, truth[t])):
                 boxes[t] = boxes[t - 1]
     boxes[0] = truth[0]
     for box, true in zip(boxes, truth, strict=True):
         missing, by_default = not has_box(true), False
         if protocol == "otb":
             missing = by_default = missing or true[0] + 1 <= 0 or true[1] + 1 <= 0
+        center = [true[k] + 1 + (true[k + 2] - 1) / 2 for k in (0, 1)]
+        by_pysot = not (center[0] > 0 and center[1] > 0)
         if protocol == "pysot":
-            center = [true[k] + 1 + (true[k + 2] - 1) / 2 for k in (0, 1)]
-            by_default = not (center[0] > 0 and center[1] > 0)
+            by_default = by_pysot
         for k in range(21):
             success[k] += not missing and slow_iou(box, true) > k / 20
         for k in range(51):
             near = slow_distance(box, true) <= k
             precision[k] += by_default or near
             relative = has_box(true) and slow_distance(box, true, true[2:]) <= k / 100
-            normalized[k] += by_default or relative
+            normalized[k] += by_pysot or relative
     return [[n / len(boxes) for n in counts] for counts in (success, precision, normalized)]
 
 
@@ -151,6 +153,24 @@ def test_overlap_at_a_threshold():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6]])
     success = evaluate(boxes, torch.tensor([[0.0, 0, 10, 10]] * 2)).success
     assert success[11] == 1 and success[12] == 0.5
+
+
+def test_a_box_is_not_filled_where_the_truth_is_unknown():
+    """calcSeqErrRobust of OTB's toolkit: what is not filled goes on to the frames after it."""
+    known, none = [9.0, 9, 10, 10], [NAN] * 4
+    scores = evaluate([known, known, none, none], [known, known, none, known])
+    assert scores.success[0] == 0.5 and scores.precision == 0.75
+    assert evaluate([known, none, none, none], [known, known, none, known]).success[0] == 0.5
+    assert evaluate([known, none, [9, 9, 0, 9], [9, NAN, 9, 9]], [known] * 4).success[0] == 0.75
+
+
+def test_normalized_precision_is_that_of_pysot_in_every_protocol():
+    truth = torch.tensor([[10.0, 10, 20, 20]] * 4)
+    boxes = truth.clone()
+    truth[2, 2:], boxes[2, 0] = 0, 500
+    assert [evaluate(boxes, truth, p).normalized_precision for p in PROTOCOLS] == [0.75] * 3
+    truth[2] = NAN
+    assert [evaluate(boxes, truth, p).normalized_precision for p in PROTOCOLS] == [1] * 3
 
 
 def test_missing_ground_truth():
