@@ -107,7 +107,10 @@ def predict(
     steps: Annotated[
         int | None,
         typer.Option(
-            "--steps", metavar="N", parser=values.positive, help="inference steps [default: as trained]"
+            "--steps",
+            metavar="N",
+            parser=values.positive,
+            help="inference steps [default: what suits the task]",
         ),
     ] = None,
     weights: Weights = None,
