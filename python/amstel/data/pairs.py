@@ -172,7 +172,7 @@ class SequencePairs:
             known = np.flatnonzero(np.isfinite(truth).all(1) & (truth[:, 2:] > 0).all(1))
             sides = truth[known, 2:].astype(np.float64)
             self._known.append((known, sides.max(1, initial=0), size / target * np.sqrt(sides.prod(1))))
-            self._frames += [(number, int(t)) for t in known if len(self._partners(number, t))]
+            self._frames += [(number, t) for t in known.tolist() if len(self._partners(number, t))]
         if not self._frames:
             expected = f"some with two frames of ground truth at most {gap} apart, of targets that fit into their crops"
             fail("sequences", expected, list(sequences))
