@@ -199,7 +199,7 @@ def test_without_deepinv(monkeypatch):
 @pytest.mark.parametrize("error, message, call", [
     (TypeError, "`physics` must be a deepinv.physics.LinearPhysics, got 3", lambda: from_deepinv(3)),
     (TypeError, "`physics` must be", lambda: from_deepinv(nn.Identity(), 0.1)),
-    (ValueError, "`sigma` must be given where physics.noise_model is neither Gaussian nor Poisson", lambda: from_deepinv(Sums())),
+    (ValueError, "`sigma` must be given where physics.noise_model is neither Gaussian nor normalized Poisson noise", lambda: from_deepinv(Sums())),
     (ValueError, "`sigma` must be a finite number > 0", lambda: from_deepinv(Sums(), 0)),
     (TypeError, "`model` must be an amstel.inverse.ForwardModel", lambda: to_deepinv(Sums())),
 ])  # fmt: skip
@@ -257,6 +257,20 @@ def test_sigma_follows_the_noise(physics):
         assert from_deepinv(other) is not ours
     counts = to_deepinv(amstel.inverse.Poisson(Denoising(1.0), 0.1))
     assert isinstance(from_deepinv(counts), amstel.inverse.Poisson)
+    counts.update(gain=0.5)
+    assert from_deepinv(counts).gain == 0.5
+    counts.noise_model = physics.PoissonNoise(0.7)
+    assert from_deepinv(counts).gain == pytest.approx(0.7)
+    given = Poisson(Denoising(1.0), 0.1, background=0.5)
+    plain = to_deepinv(given)
+    assert from_deepinv(plain) is given and isinstance(from_deepinv(copy.deepcopy(plain)), Poisson)
+    for noise in (physics.PoissonNoise(0.1, normalize=False), physics.NoiseModel(torch.poisson)):
+        plain.noise_model = noise
+        with pytest.raises(ValueError, match="neither Gaussian nor normalized Poisson"):
+            from_deepinv(plain)
+    counts.noise_model = physics.PoissonNoise(0.1, normalize=False)
+    with pytest.raises(ValueError, match="neither Gaussian nor normalized Poisson"):
+        from_deepinv(counts)
     counts.noise_model = physics.GaussianNoise(0.3)
     model = from_deepinv(counts)
     assert model.sigma == pytest.approx(0.3)

@@ -107,7 +107,10 @@ HEAD = np.dtype(
         ("flags", "<u8"),
         ("number_of_samples", "<u2"),
         ("active_channels", "<u2"),
+        ("discard_pre", "<u2"),
+        ("discard_post", "<u2"),
         ("center_sample", "<u2"),
+        ("encoding_space_ref", "<u2"),
         (
             "idx",
             [
@@ -129,7 +132,7 @@ HEAD = np.dtype(
 
 
 def acquisitions(path, lines, xml):
-    """Lines (flags, slice, step 1, step 2, data [coils, samples], more of idx) as the library ismrmrd writes them."""
+    """Lines (flags, slice, step 1, step 2, data [coils, samples], more) as the library ismrmrd writes them."""
     h5py = pytest.importorskip("h5py")
     floats = h5py.vlen_dtype(np.float32)
     kind = np.dtype([("head", HEAD), ("traj", floats), ("data", floats)])
@@ -144,7 +147,7 @@ def acquisitions(path, lines, xml):
             "kspace_encode_step_2": two,
             **more,
         }.items():
-            head["idx"][name] = value
+            (head if name in HEAD.names else head["idx"])[name] = value
         record["traj"] = np.zeros(0, np.float32)
         record["data"] = np.ascontiguousarray(data).view(np.float32).reshape(-1)
     with h5py.File(path, "w") as file:
@@ -204,6 +207,24 @@ def test_ismrmrd(tmp_path):
         acquisitions(path, bad, xml)
         with pytest.raises(ValueError, match=message):
             read_scan(path)
+
+
+def test_ismrmrd_discards_samples_and_lines_of_something_else(tmp_path):
+    path, k = tmp_path / "a.h5", STACK[0]
+    cut = {"discard_pre": 3, "discard_post": 1}
+    front, back = k.copy(), k.copy()
+    front[:, :3] = front[:, 11:] = back[:, :1] = back[:, 9:] = 1e3
+    whole = [(0, 0, n, 0, k[:, :, n], {}) for n in range(10)]
+    xml = header((12, 10, 1), (12, 10, 1))
+    for flag, given, kept in ((0, front, slice(3, 11)), (1 << 21, back[:, ::-1], slice(1, 9))):
+        acquisitions(path, [(flag, 0, n, 0, given[:, :, n], cut) for n in range(10)], xml)
+        expected = np.zeros_like(k)
+        expected[:, kept] = k[:, kept]
+        np.testing.assert_array_equal(read_scan(path).kspace[0], expected)
+        np.testing.assert_array_equal(read_scan(path).mask, expected[0] != 0)
+    for flag, more in ((1 << 29, {}), (1 << 30, {}), (0, {"encoding_space_ref": 1})):
+        acquisitions(path, whole + [(flag, 0, n, 0, 1e3 + 0 * k[:, :, n], more) for n in range(10)], xml)
+        np.testing.assert_array_equal(read_scan(path).kspace[0], k)
 
 
 def bart(path, array, dims):

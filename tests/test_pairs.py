@@ -219,3 +219,35 @@ def test_pairs_need_ground_truth_in_reach():
         P.SequencePairs([Sequence([t for t in range(20) if t not in (0, 12)])], gap=5)
     with pytest.raises(ValueError, match="`gap`"):
         P.SequencePairs([Sequence()], gap=0)
+
+
+def test_pairs_of_a_target_that_is_hardly_in_the_picture():
+    """2 x 2 pixels of 40 x 40 are left in a frame: enlarged to 64 x 64 the target of the others would be 1280 wide."""
+
+    class Leaves:
+        ground_truth = torch.tensor([[0.0, 100, 2, 2], [20, 100, 40, 40], [24, 100, 40, 40], [0, 100, 1, 60]])
+
+        def __getitem__(self, frame):
+            return np.zeros((240, 320, 3), np.uint8)
+
+    pairs = P.SequencePairs([Leaves()], size=208, target=64.0)
+    assert (
+        len(pairs) == 2
+    )  # no pair begins with the first frame or with the last, whose own side would be 496
+    seen = set()
+    for seed in range(40):
+        pair = pairs.sample(seed % 2, np.random.default_rng(seed))
+        sides = pair.boxes[:, 2:] - pair.boxes[:, :2]
+        assert (sides <= 208).all()
+        seen.add(round(float(sides[1, 0] / 64 * 40)))
+        for box in pair.boxes:
+            boxes, y = P.box_pairs(box, 208, np.random.default_rng(seed))
+            assert (P.overlaps(boxes[~y], box) < 0.5).all()
+    assert seen == {1, 2, 40}
+    with pytest.raises(ValueError, match="of targets that fit into their crops"):
+        Leaves.ground_truth = Leaves.ground_truth[[0, 3]]
+        P.SequencePairs([Leaves()])
+    with pytest.raises(
+        ValueError, match="`box` must be a target that leaves room for other boxes in a frame of 96"
+    ):
+        P.box_pairs(torch.tensor([-900.0, -900, 950, 950]), 96, np.random.default_rng(0))

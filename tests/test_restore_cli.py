@@ -581,6 +581,8 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, mon
     files.write("alpha.png", Picture(waves(8, 8), np.ones((8, 8), np.float32)))
     Path("broken.png").write_bytes(b"\x89PNG nothing of the kind")
     Path("other.pt").write_bytes(b"not a checkpoint")
+    files.write("small.png", Picture(waves(10, 12)))
+    np.save("small.npy", np.ones((2, 10, 12), np.complex64))
     (tmp_path / "mixed").mkdir()
     files.write("mixed/a.png", Picture(waves(8, 8)))
     Path("mixed/b.png").write_bytes(b"nothing of the kind")
@@ -621,11 +623,32 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, mon
         ([*eval_, "--scale", "2"], "--scale is for --task sr"),
         ([*eval_, "--task", "sr", "--seeds", "2"], "--seeds is for --task denoise and mri"),
         ([*eval_, "--task", "inpaint"], "--task should be one of denoise, sr, mri"),
+        (
+            ["eval", "--root", "small.png", *weights],
+            "small.png must have at least 11 x 11 pixels to be scored, got 12 x 10",
+        ),
+        (
+            ["eval", "--root", "small.png", "--clean", "small.png", *weights],
+            "small.png must have at least 11 x 11",
+        ),
+        (
+            ["eval", "--root", "small.png", "--task", "sr"],
+            "small.png must have at least 20 x 20 pixels to be scored",
+        ),
+        (
+            ["eval", "--root", "small.npy", "--task", "mri"],
+            "small.npy must have at least 11 x 11 pixels to be scored",
+        ),
         (["train", root / "gray"], "--out"),
         (["train", "nowhere", "--out", "out"], "nowhere does not exist"),
         (["train", "empty", "--out", "out"], "empty"),
         ([*train, "--resume"], "does not exist"),
         ([*train, "--size", "64"], "--size must be at most the 40 pixels"),
+        ([*train, "--task", "sr", "--sigma", "3", "4"], "--sigma is for --task gray and color and 3task"),
+        ([*train, "--task", "mri", "--sigma", "3", "4"], "--sigma is for --task gray and color and 3task"),
+        ([*train, "--task", "sr", "--network", "unet", "--drawn", "0.1"], "--drawn is for --task gray"),
+        ([*train, "--network", "conv", "--rounded", "0"], "--rounded is for --network unet"),
+        ([*train, "--network", "conv", "--fixed-size"], "--fixed-size is for --network unet"),
         ([*train, "--learning-rate", "-1"], "--learning-rate should be a number >= 0, got -1"),
         ([*train, "--weights", "other.pt"], "other.pt is not a checkpoint"),
     ):

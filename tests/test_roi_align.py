@@ -118,6 +118,20 @@ def test_gradients_are_those_of_the_forward_pass(of, last):
     assert found[0].is_contiguous(memory_format=layout)
 
 
+def test_gradient_of_ps_roi_pool_is_torchvisions_away_from_the_last_row_and_column():
+    from amstel.interop.torchvision import ps_roi_pool
+
+    x = torch.randn(1, 9, 10, 10, dtype=torch.float64, requires_grad=True)
+    for end, same in ((9.0, True), (10.0, False)):
+        boxes = torch.tensor([[0, 4.0, 4, end, end]], dtype=torch.float64)
+        theirs, ours = (
+            torch.autograd.grad(f(x, boxes, (3, 3)).sum(), x)[0]
+            for f in (torchvision.ops.ps_roi_pool, ps_roi_pool)
+        )
+        assert torch.equal(theirs, ours) == same
+        assert torch.autograd.gradcheck(lambda t, boxes=boxes: ps_roi_pool(t, boxes, (3, 3)), x)
+
+
 @pytest.mark.parametrize("of", [_align, _pool])
 def test_every_derivative(of):
     g = torch.Generator().manual_seed(3)

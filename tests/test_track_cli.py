@@ -239,9 +239,9 @@ def test_evaluation_by_attribute(capsys, root, tmp_path, monkeypatch):
         a = scores["attributes"][name]
         assert re.search(rf"^{name} +{number}  {a['auc']:.3f} +{a['precision']:.3f}$", out, re.M)
     # Runs of a robustness evaluation have the attributes of their sequence.
-    runs = [run for one in OTB(root) for run in perturbed(one, "tre", 2)]
+    runs = [run for one in OTB(root) for run in perturbed(one, "sre")[:2]]
     found = with_attributes(runs, Path("names.json"))
-    assert found == {f"{s}-tre0{k}": a for s, a in (("One", ["OCC", "SV"]), ("Two", ["SV"])) for k in (1, 2)}
+    assert found == {f"{s}-sre0{k}": a for s, a in (("One", ["OCC", "SV"]), ("Two", ["SV"])) for k in (1, 2)}
     # Where the sequences that have attributes fail, the others are scored all the same.
     shutil.copytree(root / "Two", "data/Two")
     shutil.copytree(root / "One", "data/One")
@@ -257,7 +257,7 @@ def test_a_sequence_that_cannot_be_read_is_named_and_the_others_scored(capsys, r
     data = tmp_path / "data"
     shutil.copytree(root, data)
     (data / "One" / "groundtruth_rect.txt").write_text("1,2,3\n")
-    for more in ((), ("--robustness", "tre")):
+    for more in ((), ("--robustness", "sre")):
         arguments = ["eval", "--root", data, "--out", tmp_path / f"run{len(more)}", *more]
         status, out, err = _run(capsys, *arguments, "--json", tmp_path / "scores.json")
         assert status == 1 and "line 1: a line must hold 4 numbers" in err and err.count("\n") == 1
@@ -265,6 +265,24 @@ def test_a_sequence_that_cannot_be_read_is_named_and_the_others_scored(capsys, r
         assert [f["input"] for f in json.loads((tmp_path / "scores.json").read_text())["failed"]] == ["One"]
     command.is_refused(capsys, ["track", *arguments, "--sequences", "One"], "line 1")
     command.is_refused(capsys, ["track", *arguments, "--sequences", "Two,Three"], "holds no sequence 'Three'")
+
+
+def test_a_sequence_of_one_frame_cannot_be_perturbed_and_one_of_two_spellings_is_one(capsys, root, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(root, data)
+    for frame in sorted((data / "One" / "img").iterdir())[1:]:
+        frame.unlink()
+    (data / "One" / "groundtruth_rect.txt").write_text("9,9,20,20\n")
+    arguments = ["eval", "--root", data, "--robustness", "vot", "--out", tmp_path / "run"]
+    status, _, err = _run(
+        capsys, *arguments, "--sequences", "one,Two,two", "--json", tmp_path / "scores.json"
+    )
+    assert status == 1 and "One must have at least two frames to track in, got 1" in err
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert list(scores["sequences"]) == ["Two-vot01", "Two-vot02"] and [
+        f["input"] for f in scores["failed"]
+    ] == ["One"]
+    command.is_refused(capsys, ["track", *arguments, "--sequences", "One"], "at least two frames")
 
 
 def _copy(root, tmp_path):

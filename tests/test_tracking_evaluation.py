@@ -52,23 +52,25 @@ def slow(boxes, truth, protocol):
     boxes, success, precision, normalized = [list(box) for box in boxes], [0] * 21, [0] * 51, [0] * 51
     if protocol == "otb":
         for t in range(1, len(boxes)):
-            if not has_box(boxes[t]):
+            lost = all(map(math.isnan, boxes[t])) or boxes[t][2] <= 0 or boxes[t][3] <= 0
+            if lost and not any(map(math.isnan, truth[t])):
                 boxes[t] = boxes[t - 1]
     boxes[0] = truth[0]
     for box, true in zip(boxes, truth, strict=True):
         missing, by_default = not has_box(true), False
         if protocol == "otb":
             missing = by_default = missing or true[0] + 1 <= 0 or true[1] + 1 <= 0
+        center = [true[k] + 1 + (true[k + 2] - 1) / 2 for k in (0, 1)]
+        by_pysot = not (center[0] > 0 and center[1] > 0)
         if protocol == "pysot":
-            center = [true[k] + 1 + (true[k + 2] - 1) / 2 for k in (0, 1)]
-            by_default = not (center[0] > 0 and center[1] > 0)
+            by_default = by_pysot
         for k in range(21):
             success[k] += not missing and slow_iou(box, true) > k / 20
         for k in range(51):
             near = slow_distance(box, true) <= k
             precision[k] += by_default or near
             relative = has_box(true) and slow_distance(box, true, true[2:]) <= k / 100
-            normalized[k] += by_default or relative
+            normalized[k] += by_pysot or relative
     return [[n / len(boxes) for n in counts] for counts in (success, precision, normalized)]
 
 
@@ -151,6 +153,24 @@ def test_overlap_at_a_threshold():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6]])
     success = evaluate(boxes, torch.tensor([[0.0, 0, 10, 10]] * 2)).success
     assert success[11] == 1 and success[12] == 0.5
+
+
+def test_a_box_is_not_filled_where_the_truth_is_unknown():
+    """calcSeqErrRobust of OTB's toolkit: what is not filled goes on to the frames after it."""
+    known, none = [9.0, 9, 10, 10], [NAN] * 4
+    scores = evaluate([known, known, none, none], [known, known, none, known])
+    assert scores.success[0] == 0.5 and scores.precision == 0.75
+    assert evaluate([known, none, none, none], [known, known, none, known]).success[0] == 0.5
+    assert evaluate([known, none, [9, 9, 0, 9], [9, NAN, 9, 9]], [known] * 4).success[0] == 0.75
+
+
+def test_normalized_precision_is_that_of_pysot_in_every_protocol():
+    truth = torch.tensor([[10.0, 10, 20, 20]] * 4)
+    boxes = truth.clone()
+    truth[2, 2:], boxes[2, 0] = 0, 500
+    assert [evaluate(boxes, truth, p).normalized_precision for p in PROTOCOLS] == [0.75] * 3
+    truth[2] = NAN
+    assert [evaluate(boxes, truth, p).normalized_precision for p in PROTOCOLS] == [1] * 3
 
 
 def test_missing_ground_truth():
@@ -726,24 +746,95 @@ def test_several_sequences_at_a_time_score_as_one_after_the_other(tmp_path, sequ
         evaluate_dataset(_perfect, sequences, tmp_path, jobs=0)
 
 
-def test_perturbed_sequences(tmp_path, sequences):
+def _still(boxes, width=704, height=390):
+    """A sequence whose boxes are counted from 1, as in OTB's files, and whose frames are not on disk."""
+    from amstel.data.sequences import TrackingSequence
+
+    class Still(TrackingSequence):
+        def __getitem__(self, frame):
+            return np.zeros((height, width, 3), np.uint8)
+
+    boxes = torch.tensor(boxes, dtype=torch.float64)
+    return Still("Still", [f"{t}.png" for t in range(len(boxes))], boxes - torch.tensor([1, 1, 0, 0]))
+
+
+def _sre(box, width=704, height=390):
     from amstel.tracking import perturbed
+
+    runs = perturbed(_still([box] * 2, width, height), "sre")
+    return [(run.start + torch.tensor([1, 1, 0, 0])).tolist() for run in runs]
+
+
+def test_starts_of_sre_are_those_of_the_toolkit():
+    """By hand from the rules of its shiftInitBB."""
+    assert _sre([50, 60, 33, 47]) == [
+        [46, 60, 33, 47],
+        [47, 55, 36, 52],
+        [50, 55, 33, 47],
+        [50, 55, 36, 52],
+        [54, 60, 33, 47],
+        [50, 60, 36, 52],
+        [50, 65, 33, 47],
+        [47, 60, 36, 52],
+        [53, 65, 26, 38],
+        [52, 62, 30, 42],
+        [48, 58, 36, 52],
+        [47, 55, 40, 56],
+    ]
+    # Onto the border from beyond the left and the top; cut at the right and the bottom. 0.5 rounds to 1, and -0.5 to -1.
+    left, corner, *_, largest = _sre([2, 1, 25, 40], width=28, height=42)
+    assert (left, corner, largest) == ([1, 1, 25, 40], [1, 1, 28, 42], [1, 1, 28, 42])
+
+
+def test_runs_of_tre_begin_where_the_toolkit_does():
+    from amstel.tracking import perturbed
+
+    def begins(boxes, segments=20):
+        return [len(boxes) - len(run) + 1 for run in perturbed(_still(boxes), "tre", segments)]
+
+    one = [50, 60, 33, 47]
+    expected = [1, 3, 6, 9, 11, 14, 17, 20, 22, 25, 28, 31, 33, 36, 39, 42, 44, 47, 50, 52]
+    assert begins([one] * 71) == expected
+    # Frames whose box is unknown or leaves the picture at the left or top are not counted.
+    holes = [[NAN] * 4, [0, 60, 33, 47], *[one] * 71]
+    assert begins(holes) == [begin + 2 for begin in expected]
+    assert begins([one] * 21, 5) == [1, 1, 2, 2] and begins([one] * 71, 1) == [1]
+    with pytest.raises(ValueError, match="at least 20 frames before its end, got 19 frames"):
+        begins([one] * 19)
+    for how in ("sre", "tre", "vot"):
+        with pytest.raises(ValueError, match="at least two frames to track in, got 1"):
+            perturbed(_still([one]), how)
+
+
+def test_runs_of_a_sequence_are_averaged_by_their_frames(tmp_path, sequences):
+    from amstel.tracking import by_attribute, perturbed
 
     cup = sequences["Cup"]
     runs = perturbed(cup, "sre")
-    box = cup.ground_truth[0].tolist()
     assert [run.name for run in runs] == [f"Cup-sre{k:02d}" for k in range(1, 13)]
-    assert runs[0].start.tolist() == pytest.approx([box[0] - box[2] / 10, box[1], box[2], box[3]])
-    assert runs[11].start[2:].tolist() == pytest.approx([1.2 * side for side in box[2:]])
     starts = {}
     result = evaluate_dataset(
         lambda frames, start: starts.update({frames.name: start}) or frames.ground_truth,
         runs,
         tmp_path / "sre",
     )
-    assert starts["Cup-sre01"] == pytest.approx(runs[0].start.tolist()) and len(result.sequences) == 12
-    later = perturbed(cup, "tre", segments=3)
-    assert [len(run) for run in later] == [5, 4, 2] and torch.equal(later[2].start, cup.ground_truth[3])
+    assert starts["Cup-sre01"] == [8, 10, 20, 10] and len(result.sequences) == 12
+    # Of 24 and 22 frames: nothing is found but the first box, and everything is; another sequence is lost altogether.
+    whole = _still([[50, 60, 33, 47]] * 24)
+    early, _, late, *_ = perturbed(whole, "tre", 5)
+    other = _still([[50, 60, 33, 47]] * 10)
+    late.name, other.name = "late", "Other"
+    assert (len(early), len(late)) == (24, 22)
+    scored = evaluate_dataset(
+        lambda frames, start: frames.ground_truth + (frames.name != "late") * 300,
+        [early, late, other],
+        tmp_path / "tre",
+    )
+    expected = ((1 + 22) / (24 + 22) + 1 / 10) / 2
+    assert scored.success[10].item() == pytest.approx(expected)
+    assert scored.precision == pytest.approx(expected) and scored.mean_iou == pytest.approx(expected)
+    groups = by_attribute(scored, {name: ["OCC"] for name in scored.sequences})
+    assert groups["OCC"].precision == pytest.approx(expected)
     for how, segments in (("ope", 20), ("tre", 0)):
         with pytest.raises(ValueError, match=r"`how`|`segments`"):
             perturbed(cup, how, segments)

@@ -22,6 +22,8 @@ app = family(
     epilog="To restore a file named like a command, write ./train or ./evaluate.",
 )
 
+#: Tasks of training whose images are noisy.
+NOISY = ("gray", "color", "3task")
 Task = Annotated[
     str,
     typer.Option(
@@ -107,7 +109,10 @@ def predict(
     steps: Annotated[
         int | None,
         typer.Option(
-            "--steps", metavar="N", parser=values.positive, help="inference steps [default: as trained]"
+            "--steps",
+            metavar="N",
+            parser=values.positive,
+            help="inference steps [default: what suits the task]",
         ),
     ] = None,
     weights: Weights = None,
@@ -290,6 +295,10 @@ def train(
     else:
         new([checkpoint], force)
         settings = Settings(**given)
+        only(settings.task, **{name: (name in given, NOISY) for name in ("sigma", "rounded", "drawn")})
+        for name in ("rounded", "drawn", "fixed_size"):
+            if name in given and settings.network != "unet":
+                raise ValueError(f"--{name.replace('_', '-')} is for --network unet")
     new([common.json], True)
     source: Any = root
     if settings.task == "mri":

@@ -78,7 +78,7 @@ def evaluate(
             "--robustness",
             metavar="X",
             parser=values.choice(("sre", "tre", "vot")),
-            help="sre: 12 shifted first boxes; tre: 20 start frames; vot: runs from anchors, with EAO",
+            help="sre: 12 shifted or scaled first boxes; tre: 20 start frames; vot: runs from anchors, with EAO",
         ),
     ] = None,
     interval: Annotated[

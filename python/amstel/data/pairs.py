@@ -84,12 +84,16 @@ def box_pairs(
 
     The first `positive` have IoU > 0.7 with `box`, the rest IoU < 0.5. Of these half lie on the circles of
     `polar_boxes` around the target at the three scales of a tracker; the others are on and around `others` and anywhere
-    in the frame at any of these scales, so that what merely looks like the target is seen too.
+    in the frame at any of these scales, so that what merely looks like the target is seen too. Where the frame has no room
+    for one of the two kinds, all are of the other kind.
 
     Args:
         box: the target [4], corners in pixels.
         size: side of the frame; the others have their center in it.
         others: boxes [M, 4] of other things.
+
+    Raises:
+        ValueError: the target is so large that no other box has its center in the frame.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -112,6 +116,9 @@ def box_pairs(
     kept = (overlaps(inside, box) < OTHER) & ((center >= 0) & (center <= size)).all(1)
     around, away = inside[: len(moved)][kept[: len(moved)]], inside[len(moved) :][kept[len(moved) :]]
     rest = count - positive
+    if rest and not kept.any():
+        fail("box", f"a target that leaves room for other boxes in a frame of {size} pixels", box.tolist())
+    around, away = (found if len(found) else inside[kept] for found in (around, away))
     negatives = torch.cat([draw(around, (rest + 1) // 2), draw(away, rest // 2)])
     boxes = torch.cat([draw(same, positive), draw(negatives, rest)])
     return boxes, torch.arange(count) < positive
@@ -138,6 +145,9 @@ def _crop(
 class SequencePairs:
     """Two frames of a tracking sequence, at most `gap` apart, cropped around the target.
 
+    Both crops are enlarged as the first one asks for. Pairs in which a target would be larger than its crop are left out: those
+    that begin where little of it is in the picture, so that it is far larger in the other frame.
+
     Args:
         sequences: what `amstel.data.tracking` reads, or anything with its `ground_truth` and `[t]`.
         gap: largest distance of the two frames.
@@ -145,33 +155,42 @@ class SequencePairs:
         target: side of the square that is as large as the first target, in pixels of the crop.
 
     Raises:
-        ValueError: no sequence has two frames with ground truth within `gap`.
+        ValueError: no sequence has two frames with ground truth within `gap`, and targets that fit into their crops.
     """
 
     def __init__(self, sequences: Sequence[Any], gap: int = 50, size: int = 208, target: float = 64.0):
         size, gap = check_geometry(size, target), _arguments.integer("gap", gap)
         self.sequences, self.gap, self.size, self.target = sequences, gap, size, target
         self._frames: list[tuple[int, int]] = []
-        self._known: list[np.ndarray] = []
+        #: Of each sequence the frames with ground truth, the longer side of the target there, and the longest side that fits
+        #: into the crops of a pair that begins there.
+        self._known: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for number, sequence in enumerate(sequences):
             truth = np.asarray(
                 _check.with_attributes(f"sequences[{number}]", sequence, "ground_truth").ground_truth
             )
             known = np.flatnonzero(np.isfinite(truth).all(1) & (truth[:, 2:] > 0).all(1))
-            self._known.append(known)
-            close = (np.diff(known, prepend=-(10**9)) <= gap) | (np.diff(known, append=10**9) <= gap)
-            self._frames += [(number, int(t)) for t in known[close]]
+            sides = truth[known, 2:].astype(np.float64)
+            self._known.append((known, sides.max(1, initial=0), size / target * np.sqrt(sides.prod(1))))
+            self._frames += [(number, t) for t in known.tolist() if len(self._partners(number, t))]
         if not self._frames:
-            fail("sequences", f"some with two frames of ground truth at most {gap} apart", list(sequences))
+            expected = f"some with two frames of ground truth at most {gap} apart, of targets that fit into their crops"
+            fail("sequences", expected, list(sequences))
 
     def __len__(self) -> int:
         return len(self._frames)
 
+    def _partners(self, number: int, t: int) -> np.ndarray:
+        """The second frames of pairs that begin with frame t of a sequence."""
+        known, side, fits = self._known[number]
+        low, at, high = np.searchsorted(known, [t - self.gap, t, t + self.gap + 1])
+        near = np.arange(low, high)
+        return known[near[(near != at) & (side[near] <= fits[at]) & (side[at] <= fits[at])]]
+
     def sample(self, index: int, rng: np.random.Generator) -> FramePair:
         """Draw pair number `index`; the same generator state gives the same pair."""
         number, t = self._frames[index]
-        known = self._known[number]
-        near = known[(abs(known - t) <= self.gap) & (known != t)]
+        near = self._partners(number, t)
         sequence, zoom, frames, boxes = self.sequences[number], 0.0, [], []
         for frame in (t, int(rng.choice(near))):
             box = np.asarray(sequence.ground_truth[frame], dtype=np.float64)

@@ -121,7 +121,11 @@ def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardMo
         if kind == "PoissonNoise" and noise.normalize and noise.gain.numel() == 1:  # type: ignore[union-attr]
             return Poisson(FromDeepinv(physics, 1.0), float(noise.gain))  # type: ignore[union-attr]
         if kind != "GaussianNoise":
-            _check.fail("sigma", "given where physics.noise_model is neither Gaussian nor Poisson", sigma)
+            _check.fail(
+                "sigma",
+                "given where physics.noise_model is neither Gaussian nor normalized Poisson noise",
+                sigma,
+            )
         FromDeepinv(physics, _sigma_of(noise))  # checks it
         return _Following(physics)
     return FromDeepinv(physics, sigma)
@@ -183,10 +187,12 @@ def _is_as_made(physics: Any) -> bool:
     )
 
 
-def _told(noise: Any) -> tuple[str, Any]:
-    """Its kind and its sigma, by which another one, or an updated one, is known."""
-    sigma = getattr(noise, "sigma", None)
-    return type(noise).__name__, sigma.flatten().tolist() if isinstance(sigma, Tensor) else None
+def _told(noise: Any) -> tuple[str, Any, dict[str, Any]]:
+    """Its kind, its function and its parameters, by which another one, or an updated one, is known."""
+    function = getattr(noise, "noise_model", None)
+    held = noise.state_dict() if isinstance(noise, nn.Module) else {}
+    # A copy of the physics has a copy of the function, too, but for what that is of.
+    return type(noise).__name__, getattr(function, "func", function), {n: t.tolist() for n, t in held.items()}
 
 
 def _alone(operator: Any, x: Tensor, **_: Any) -> Tensor:

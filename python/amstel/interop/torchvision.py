@@ -2,8 +2,11 @@
 
     from amstel.interop.torchvision import RoIAlign, roi_align  # was: from torchvision.ops import RoIAlign, roi_align
 
-Values, positions of the maxima and gradients are torchvision's to the bit wherever those are defined. What differs:
-channels_last stays channels_last. bfloat16, boxes of a different dtype and second derivatives work. A NaN or infinite
+Values, positions of the maxima and gradients are torchvision's to the bit wherever those are defined, with two exceptions.
+The gradient of `ps_roi_pool` is that of its values also where a box reaches the last row or column of the map, which
+torchvision leaves out of the values and counts in for the gradient. That of `roi_align` is equal within rounding.
+
+What differs further: channels_last stays channels_last. bfloat16, boxes of a different dtype and second derivatives work. A NaN or infinite
 coordinate, a batch index out of range, or a list of boxes whose length is not the batch size raises an error.
 """
 

@@ -23,7 +23,8 @@ from amstel.reference.rim import as_complex
 
 #: Of plug-and-play, for images with a largest magnitude of about 1: the levels, the last one at least the noise; the
 #: weight of the prior; conjugate gradients for each data step; momentum; steps of the denoiser. Chosen on simulated coils
-#: around chest images and held-out photographs.
+#: around chest images and held-out photographs, for the denoiser of complex images: one of gray images, which denoises the
+#: parts apart, is better without momentum, by 0.8 dB in the mean of four scans and three masks.
 LEVELS, WEIGHT, ITERATIONS, MOMENTUM, STEPS = np.geomspace(30, 1, 24) / 255, 0.3, 5, 0.7, 1
 #: How much of the size of the outermost samples is taken for noise: there is some of the image among them.
 _SHARE = 0.9
@@ -118,7 +119,7 @@ def _by_denoiser(model: RIM, y: Tensor, mask: Tensor, maps: Tensor, steps: int |
         levels,
         weight=WEIGHT,
         iterations=ITERATIONS,
-        momentum=MOMENTUM,
+        momentum=MOMENTUM if model.channels == 2 else 0.0,
     )
 
 

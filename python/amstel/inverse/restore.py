@@ -26,14 +26,14 @@ from amstel.inverse.tiles import LEAST, TILE, at, in_strips, tiled
 from amstel.nn.rim import PRETRAINED, RIM
 
 TASKS = ("denoise", "inpaint", "deblur", "sr", "mri")
-#: What networks of one task can do; a denoiser of gray images does for the parts of complex ones.
-_DENOISERS = ("gray", "color", "3task")
+#: What networks of one task can do; a denoiser of gray images does for the parts of complex ones. With that of three tasks
+#: plug-and-play diverges, in deblurring (below the blurred image, with noise of 5 / 255) and in MRI.
 _FOR = {
-    "denoise": _DENOISERS,
-    "inpaint": _DENOISERS,
-    "deblur": _DENOISERS,
+    "denoise": ("gray", "color", "3task"),
+    "inpaint": ("gray", "color", "3task"),
+    "deblur": ("gray", "color"),
     "sr": ("sr", "3task"),
-    "mri": ("mri", "complex", "gray", "3task"),
+    "mri": ("complex", "mri", "gray"),
 }
 #: Estimated noise up to the first is left alone, as it may be texture; from the second on it is all taken off.
 DOUBT = (3 / 255, 5 / 255)
@@ -112,15 +112,16 @@ def restore(
             center of k-space (`amstel.data.mri.estimate_sensitivities`); "espirit": by its method of that name, which
             takes longer and is better where there is little noise.
         model: the network to use: a `RIM` with as many channels as the image (1 for "sr"; for "mri" 1, a denoiser, or
-            2, a denoiser for complex images or a network trained for MRI), or the name of bundled weights, as for
+            2, a denoiser for complex images or a network trained for MRI; one of gray images is less accurate there, and
+            with one coil may be worse than zeros for what was not sampled), or the name of bundled weights, as for
             `RIM.pretrained`.
-        steps: inference steps, at most as many as in training; default: as in training, and 1 for the denoiser in
-            "mri".
+        steps: inference steps, at most as many as in training; default: as in training, and 1 for a denoiser in
+            "mri", and for a U-Net, except for "3task", in "inpaint" and "deblur".
         device: where to compute; default: the device of the tensor, or the CPU for an array.
         tile: an image larger than `tile` pixels per side is processed in overlapping tiles of that size, which bounds
             the memory: 0.3 GB for 512 on a CPU with the bundled weights, plus the image and the result (denoising
             goes over a large image in strips of 8 million pixels, which take 0.3 GB more in color). The result differs from that
-            of the whole image by less than 0.02 / 255.
+            of the whole image by less than 0.1 / 255.
         progress: called with the number of finished pixels, tile by tile (for inpainting, in the last round).
         return_sigma: also return the noise level used.
 
@@ -184,13 +185,14 @@ def restore(
     trained = getattr(model, "trained_task", None)
     if trained is not None and trained not in _FOR[task]:
         raise ValueError(
-            f"`model` must be a network for the task {task} ({', '.join(_FOR[task])}), got one for {trained}"
+            f"`model` must be a network for the task {task} ({', '.join(_FOR[task])}; None for the best of them), "
+            f"got one for {trained}"
         )
     most = getattr(model, "trained_steps", None)
     if steps is not None and most is not None and steps > most:
         _check.fail("steps", f"at most {most}, as these weights were trained; more steps diverge", steps)
-    # Of a denoiser that is called often one step is enough.
-    once = steps is None and getattr(model, "network", None) == "unet"
+    # Of a denoiser that is called often one step is enough, but not of a network that has other tasks, too.
+    once = steps is None and getattr(model, "network", None) == "unet" and trained != "3task"
     often = partial(tiled, partial(model, steps=1 if once else steps), tile=tile)
     if task in ("denoise", "inpaint", "deblur"):
         _warn(getattr(model, "trained_sigma", None), noise, automatic)

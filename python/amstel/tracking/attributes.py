@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def by_attribute(
 ) -> dict[str, DatasetEvaluation]:
     """The scores over the sequences that have each attribute, the attribute with the highest AUC first.
 
-    Each sequence has the same weight, as in the toolkits. A sequence counts for all of its attributes, so the scores of
+    Each sequence has the same weight, as in the toolkits (`DatasetEvaluation`). A sequence counts for all of its attributes, so the scores of
     different attributes are not of different sequences. Upper and lower case are the same, in the names of sequences and
     of attributes. Sequences that were not evaluated are ignored. O(S A) for S sequences and A attributes.
 
@@ -63,7 +64,9 @@ def by_attribute(
             name = spelled.setdefault(attribute.casefold(), attribute)
             members.setdefault(name, {})[sequence] = evaluation.sequences[sequence]
     groups = {
-        name: DatasetEvaluation(evaluation.protocol, scores, {n: evaluation.seconds[n] for n in scores})
+        name: replace(
+            evaluation, sequences=scores, seconds={n: evaluation.seconds[n] for n in scores}, failed={}
+        )
         for name, scores in members.items()
     }
     return dict(sorted(groups.items(), key=lambda item: -item[1].auc))

@@ -34,20 +34,31 @@ class DatasetEvaluation(Curves):
         sequences: `Evaluation` of each, by its name.
         seconds: how long the tracker took for each, reading the frames included; NaN where it is not known.
         success, precision_curve, normalized_precision_curve, auc, precision, normalized_precision, mean_iou: means
-            over the sequences, each with the same weight, as the toolkits take them.
+            over the sequences, each with the same weight, as the toolkits take them; the runs of a sequence (`runs`) are
+            averaged first, each with the weight of its frames, as OTB's toolkit does it.
         frames: number of all frames.
         frames_per_second: all frames by all seconds, of the sequences whose seconds are known; else NaN.
         failed: the message of the error, by the name of each sequence that could not be read, tracked or scored. The
             scores are those of the others.
+        runs: the name of the whole sequence, by the name of each run of it (`perturbed`); none for whole sequences.
     """
 
     protocol: str
     sequences: dict[str, Evaluation]
     seconds: dict[str, float]
     failed: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, str] = field(default_factory=dict)
 
-    def _mean(self, curve: str) -> Tensor:
-        return torch.stack([getattr(e, curve) for e in self.sequences.values()]).mean(0)
+    def _mean(self, score: str) -> Tensor:
+        of_whole: dict[str, list[Evaluation]] = {}
+        for name, e in self.sequences.items():
+            of_whole.setdefault(self.runs.get(name, name), []).append(e)
+        means = []
+        for runs in of_whole.values():
+            values = torch.stack([torch.as_tensor(getattr(e, score), dtype=torch.float64) for e in runs])
+            weights = values.new_tensor([e.frames for e in runs])
+            means.append(weights / weights.sum() @ values)
+        return torch.stack(means).mean(0)
 
     @property
     def success(self) -> Tensor:  # type: ignore[override]
@@ -67,7 +78,7 @@ class DatasetEvaluation(Curves):
     @property
     def mean_iou(self) -> float:
         """Mean over the sequences of their mean overlap."""
-        return sum(e.mean_iou for e in self.sequences.values()) / len(self.sequences)
+        return self._mean("mean_iou").item()
 
     @property
     def frames(self) -> int:
@@ -183,12 +194,15 @@ def evaluate_dataset(
     run = _Run(track, folder, protocol, skip_missing, resume, origin)
     evaluations: dict[str, Evaluation] = {}
     seconds: dict[str, float] = {}
+    runs: dict[str, str] = {}
     errors: dict[str, Exception] = {}
     for name, found in _done(run, sequences, jobs):
         if isinstance(found, Exception):
             errors[name] = found
         else:
-            evaluations[name], seconds[name] = found
+            evaluations[name], seconds[name], whole = found
+            if whole != name:
+                runs[name] = whole
         if progress is not None:
             progress(1)
     if not evaluations:
@@ -198,11 +212,11 @@ def evaluate_dataset(
     for name, error in errors.items():
         warnings.warn(f"{name} failed and is left out: {error}", stacklevel=2)
     failed = {name: str(error) or type(error).__name__ for name, error in errors.items()}
-    return DatasetEvaluation(protocol, evaluations, seconds, failed)
+    return DatasetEvaluation(protocol, evaluations, seconds, failed, runs)
 
 
-#: Scores and seconds of a sequence, or why there are none.
-_Found = tuple[Evaluation, float] | Exception
+#: Scores and seconds of a sequence and the name of the whole that it is a run of, or why there are none.
+_Found = tuple[Evaluation, float, str] | Exception
 
 
 def _done(run: _Run, sequences: Iterable[TrackingSequence], jobs: int) -> Iterator[tuple[str, _Found]]:
@@ -270,7 +284,7 @@ class _Run:
         except Exception as error:
             return error
 
-    def __call__(self, sequence: TrackingSequence) -> tuple[Evaluation, float]:
+    def __call__(self, sequence: TrackingSequence) -> tuple[Evaluation, float, str]:
         name, track = sequence.name, self.track
         file, clock = self.folder / f"{name}.txt", self.folder / f"{name}.seconds"
         start = getattr(sequence, "start", sequence.ground_truth[0])
@@ -305,7 +319,7 @@ class _Run:
             )
         sparse = getattr(sequence, "sparse", False) if self.skip_missing is None else self.skip_missing
         found = evaluate(boxes, sequence.ground_truth, self.protocol, skip_missing=sparse)
-        return found, _seconds(clock)
+        return found, _seconds(clock), getattr(sequence, "whole", (name,))[0]
 
 
 def _seconds(clock: Path) -> float:

@@ -10,8 +10,8 @@ which counts as that. Where they disagree:
 - "otb" (tracker_benchmark by Wu, Lim and Yang). The ground truth of a frame is missing where x, y, w or h,
   counted from 1, is NaN or <= 0, so also for a box that leaves the picture at the left or top. Such a frame
   has no success at any threshold, but **counts as precise at every one**. Where the tracker's box is NaN or
-  has no positive width and height, the last one that was not so stands in (in the toolkit's MATLAB code, not
-  in its Python code).
+  has no positive width and height, the one of the frame before stands in, unless the true box has a NaN: then
+  it stays as it is, also for the next frame (in the toolkit's MATLAB code, not in its Python code).
 - "got10k" (ExperimentOTB of the GOT-10k toolkit). Missing where NaN or without a positive width and height:
   no success; precision goes by the distance all the same, and NaN is never near. A tracker's box of that kind
   is treated alike.
@@ -20,7 +20,8 @@ which counts as that. Where they disagree:
 
 Boxes here are 0-based, and the comparisons with 0 are shifted accordingly. pysot scores the first box as it
 is written, which by its trackers is the ground truth. Normalized precision (distance in units of the true
-width and height) is pysot's and given for all three; a frame whose true box has no size is never near.
+width and height) is pysot's and given for all three, with the rule of "pysot" for frames that count as
+precise; a frame whose true box has no size is never near.
 GOT-10k's own measures, AO and SR, are not those of "got10k": `average_overlap` has them.
 
 Checked against published numbers, the boxes of Struck and the curves that tracker_benchmark's authors
@@ -210,9 +211,9 @@ def evaluate(
     if len(boxes) != len(truth):
         fail("boxes", f"[{len(truth)}, 4], as many as `ground_truth`", boxes)
     _hint_at_origin(boxes, truth)
-    given = (boxes[:, 2:] > 0).all(1) & ~boxes.isnan().any(1)
     if protocol == "otb":
-        last = torch.where(given, torch.arange(len(boxes)), 0).cummax(0).values
+        filled = (boxes.isnan().all(1) | (boxes[:, 2:] <= 0).any(1)) & ~truth.isnan().any(1)
+        last = torch.where(filled, 0, torch.arange(len(boxes))).cummax(0).values
         boxes = boxes[last]
     boxes = torch.cat([truth[:1], boxes[1:]])
     known = (truth[:, 2:] > 0).all(1) & ~truth.isnan().any(1)
@@ -229,24 +230,23 @@ def evaluate(
     distance = boxes[:, :2] + (boxes[:, 2:] - 1) / 2 - center
     error = distance.norm(dim=1)
     relative = torch.where(known, (distance / truth[:, 2:]).norm(dim=1), math.nan)
-    by_default = torch.zeros_like(known)
-    # 0-based coordinates: > -1 is > 0 in OTB's own.
+    # 0-based coordinates: > -1 is > 0 in the toolkits' own.
+    by_pysot = ~(center > -1).all(1)
+    by_default = by_pysot if protocol == "pysot" else torch.zeros_like(known)
     if protocol == "otb":
         known &= (truth[:, :2] > -1).all(1)
         by_default = ~known
-    elif protocol == "pysot":
-        by_default = ~(center > -1).all(1)
 
-    def curve(values: Tensor, thresholds: Tensor) -> Tensor:
-        return ((values[:, None] <= thresholds) | by_default[:, None]).double().mean(0)
+    def curve(values: Tensor, thresholds: Tensor, near: Tensor) -> Tensor:
+        return ((values[:, None] <= thresholds) | near[:, None]).double().mean(0)
 
     lost = boxes.isnan().any(1) & known
     iou = torch.where(known, overlap(boxes, truth), math.nan).masked_fill(lost, 0)
     return Evaluation(
         protocol,
         success=(iou[:, None] > SUCCESS_THRESHOLDS).double().mean(0),
-        precision_curve=curve(error, PRECISION_THRESHOLDS),
-        normalized_precision_curve=curve(relative, NORMALIZED_THRESHOLDS),
+        precision_curve=curve(error, PRECISION_THRESHOLDS, by_default),
+        normalized_precision_curve=curve(relative, NORMALIZED_THRESHOLDS, by_pysot),
         iou=iou,
         error=torch.where(known, error, math.nan).masked_fill(lost, math.inf),
     )

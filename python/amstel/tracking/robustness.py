@@ -6,13 +6,15 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from amstel import _check
 from amstel._check import fail
 from amstel.data.sequences import TrackingSequence
 from amstel.tracking.vot import anchors
+
+#: Frames that a run of "tre" has at least (`minNum` of the toolkit).
+LEAST = 20
 
 
 class PerturbedSequence(TrackingSequence):
@@ -42,10 +44,19 @@ class PerturbedSequence(TrackingSequence):
 def perturbed(sequence: TrackingSequence, how: str, segments: int = 20) -> list[PerturbedSequence]:
     """The runs of a sequence in OTB's spatial or temporal robustness evaluation or in VOT's, named NAME-sre01 and so on.
 
-    "sre": 12 runs over the whole sequence, from the first box moved by a tenth of its size in 8 directions, or scaled
-    to 0.8, 0.9, 1.1 and 1.2 about its center. "tre": `segments` runs to the end of the sequence, from frames equally far
-    apart, the first of them the first frame; a frame without ground truth gives way to the next that has some. The scores
-    of all runs, averaged, are SRE and TRE.
+    "sre": 12 runs from the first true box to the end of the sequence, started with that box shifted by a tenth of its width
+    or height, rounded up, in 4 directions, with one of its corners moved outward by a tenth of both while the opposite one
+    stays, or scaled to 0.8, 0.9, 1.1 and 1.2 about its center. These boxes are rounded to whole pixels and kept within the
+    picture as OTB's toolkit (`shiftInitBB`) does it, which moves a corner beyond the left or top onto the border without
+    making the box smaller.
+
+    "tre": `segments` runs to the end of the sequence, from frames equally far apart among those with a true box whose x, y, w
+    and h, counted from 1, are > 0, as the toolkit (`splitSeqTRE`) counts them: from the first such frame to the last one that
+    has 20 frames from there to the end. Where there are fewer such frames than segments, some are taken twice. The toolkit
+    leaves out further frames, in which the target is occluded or out of view, from lists in its folder `initOmit` for some
+    of its sequences; these are not known here, and the runs of such sequences begin elsewhere.
+
+    `evaluate_dataset` averages the runs of a sequence, weighted by their frames, and then the sequences: SRE and TRE.
 
     "vot": runs from the sequence's anchors, which `amstel.data.VOT` reads where the data have them, and which else are 50
     frames apart; each goes to the end of the sequence, or back to its first frame where that is longer. `expected_overlap`
@@ -54,10 +65,12 @@ def perturbed(sequence: TrackingSequence, how: str, segments: int = 20) -> list[
     Args:
         sequence: to perturb.
         how: "sre", "tre" or "vot".
-        segments: of "tre", 20 in the toolkit; as many as the sequence has frames at most.
+        segments: of "tre", 20 in the toolkit.
 
     Raises:
-        ValueError: an argument is not as described, or there is no true box to start from.
+        ValueError: an argument is not as described, there is no true box to start from, or the sequence is too short: of one
+            frame, or, for "tre", without a true box 20 frames before its end.
+        OSError: the first frame cannot be read, whose size "sre" asks for.
 
     Source: Y. Wu, J. Lim, M.-H. Yang, Online Object Tracking: A Benchmark, CVPR 2013, section 4; M. Kristan et al., The
     Eighth Visual Object Tracking VOT2020 Challenge Results, ECCVW 2020, section 2.
@@ -70,8 +83,13 @@ def perturbed(sequence: TrackingSequence, how: str, segments: int = 20) -> list[
         fail("how", '"sre", "tre" or "vot"', how)
     segments = _check.integer("segments", segments, 1)
     truth = _check.with_attributes("sequence", sequence, "ground_truth", "frames", "name").ground_truth
-    known = (~truth.isnan().any(1)).nonzero()[:, 0].tolist()
-    if not known or (how == "sre" and known[0] != 0):
+    if len(sequence) < 2:
+        raise ValueError(f"{sequence.name} must have at least two frames to track in, got {len(sequence)}")
+    if how == "vot":
+        known = (~truth.isnan().any(1)).nonzero()[:, 0].tolist()
+    else:  # counted from 1, > -1 is > 0; comparisons with NaN are false
+        known = ((truth[:, :2] > -1) & (truth[:, 2:] > 0)).all(1).nonzero()[:, 0].tolist()
+    if not known:
         raise ValueError(f"{sequence.name} must have a true box to start from, got none")
 
     def run(number: int, begin: int, start: Tensor, back: bool = False) -> PerturbedSequence:
@@ -90,21 +108,57 @@ def perturbed(sequence: TrackingSequence, how: str, segments: int = 20) -> list[
                 )
         return [run(number, begin, truth[begin], back) for number, (begin, back) in enumerate(given)]
     if how == "sre":
-        return [run(number, 0, start) for number, start in enumerate(_starts(truth[0]))]
-    begins: list[int] = []
-    for k in range(min(segments, len(sequence))):
-        wanted = math.floor(k * len(sequence) / min(segments, len(sequence)))
-        later = next((frame for frame in known if frame >= wanted), None)
-        if later is not None and later not in begins:
-            begins.append(later)
+        height, width = sequence[known[0]].shape[:2]
+        starts = _starts(truth[known[0]].tolist(), (width, height))
+        return [run(number, known[0], truth.new_tensor(start)) for number, start in enumerate(starts)]
+    last = sum(frame <= len(sequence) - LEAST for frame in known)
+    if not last:
+        raise ValueError(
+            f"{sequence.name} must have a true box at least {LEAST} frames before its end, got {len(sequence)} frames"
+        )
+    # MATLAB's 1 : last / (segments - 1) : last, and `last`.
+    steps = max(segments - 1, 1)
+    chosen = [k * last // steps for k in range(steps) if k * last <= (last - 1) * steps] + [last - 1]
+    begins = [known[number] for number in chosen[:segments]]
     return [run(number, begin, truth[begin]) for number, begin in enumerate(begins)]
 
 
-def _starts(box: Tensor) -> list[Tensor]:
-    """Eight moved boxes, clockwise from the left, and four scaled ones."""
-    moves = [(-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1), (0, 1), (-1, 1)]
-    found = [
-        torch.cat([box[:2] + 0.1 * box[2:] * torch.tensor(move, dtype=box.dtype), box[2:]]) for move in moves
-    ]
-    center = box[:2] + box[2:] / 2
-    return found + [torch.cat([center - box[2:] * s / 2, box[2:] * s]) for s in (0.8, 0.9, 1.1, 1.2)]
+def _starts(box: list[float], picture: tuple[int, int]) -> list[list[float]]:
+    """Eight boxes that are shifted or have a corner moved, clockwise from the left, and four scaled ones."""
+    places, sides = [box[0] + 1, box[1] + 1], box[2:]  # the toolkit rounds what it counts from 1
+    found = []
+    for move in ((-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1), (0, 1), (-1, 1)):
+        one = _shifted if 0 in move else _stretched
+        found.append([one(*axis) for axis in zip(places, sides, move, strict=True)])
+    for ratio in (0.8, 0.9, 1.1, 1.2):
+        scaled = [
+            (place + side / 2 - ratio * side / 2, ratio * side)
+            for place, side in zip(places, sides, strict=True)
+        ]
+        found.append([(_rounded(place), _rounded(side)) for place, side in scaled])
+    within = [[_within(*axis, size) for axis, size in zip(axes, picture, strict=True)] for axes in found]
+    return [[x - 1, y - 1, w, h] for (x, w), (y, h) in within]
+
+
+def _shifted(place: float, side: float, move: int) -> tuple[float, float]:
+    return place + move * math.ceil(0.1 * side), side
+
+
+def _stretched(place: float, side: float, move: int) -> tuple[float, float]:
+    """The pixel at the end that moves is rounded, the other one stays."""
+    end = place + side - 1
+    if move < 0:
+        place = _rounded(place - 0.1 * side)
+    else:
+        end = _rounded(end + 0.1 * side)
+    return place, end - place + 1
+
+
+def _within(place: float, side: float, size: int) -> tuple[float, float]:
+    place = max(place, 1)
+    return place, min(side, size - place + 1)
+
+
+def _rounded(value: float) -> float:
+    """As MATLAB rounds: halves away from zero."""
+    return math.copysign(math.floor(abs(value) + 0.5), value)

@@ -13,7 +13,7 @@ All protocols start from the 8-bit images of a folder, and all scores are means 
 
 PSNR is 10 log10(1 / MSE), of the result as it is, and of the result clipped and rounded to 8 bits. SSIM is scikit-image's
 with Gaussian weights of sigma = 1.5 and without the sample covariance, of the 8-bit result; of color the mean over the
-channels.
+channels. Its window has 11 x 11 pixels: smaller images are refused.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from amstel.inverse.restore import restore
 from amstel.nn.rim import RIM
 
 Row = dict[str, Any]
+#: Side of the window of SSIM.
+WINDOW = 11
 
 
 def psnr(x: np.ndarray, truth: np.ndarray) -> float:
@@ -54,6 +56,14 @@ def ssim(x: np.ndarray, truth: np.ndarray) -> float:
         use_sample_covariance=False,
         channel_axis=2 if truth.ndim == 3 else None,
     )
+
+
+def scored(what: str | os.PathLike, shape: Sequence[int], least: int = WINDOW) -> None:
+    """ValueError where an image [H, W, ...] is smaller than what is scored."""
+    if min(shape[:2]) < least:
+        raise ValueError(
+            f"{what} must have at least {least} x {least} pixels to be scored, got {shape[1]} x {shape[0]}"
+        )
 
 
 def rounded(x: np.ndarray) -> np.ndarray:
@@ -111,6 +121,7 @@ def denoising(
     def work(number: int) -> np.ndarray:
         """[sigmas, seeds, (noisy, psnr, psnr_8bit, ssim)]"""
         truth = rounded(files.read(paths[number]).pixels)
+        scored(paths[number], truth.shape)
         if gray and truth.ndim == 3:
             truth = rounded(truth @ np.array([0.299, 0.587, 0.114], np.float32))
         found = np.empty((len(sigmas), seeds, 4))
@@ -157,6 +168,8 @@ def super_resolution(
     def work(path: Path) -> np.ndarray:
         """[scales, (bicubic, restored), (psnr, psnr_8bit, ssim)]"""
         image = luma(rounded(files.read(path).pixels))
+        # What a window needs, in multiples of the scale, and `scale` pixels per side that are left out.
+        scored(path, image.shape, max((-(-WINDOW // scale) + 2) * scale for scale in scales))
         found = np.empty((len(scales), 2, 3))
         for i, scale in enumerate(scales):
             truth = image[: len(image) // scale * scale, : image.shape[1] // scale * scale]
@@ -220,6 +233,7 @@ def pairs(
         if y.shape != truth.shape:
             sizes = [" x ".join(map(str, t.shape)) for t in (y, truth)]
             raise ValueError(f"{path} must have the size and channels of {partners[path.stem]}, got {sizes}")
+        scored(path, y.shape)
         level = "auto" if sigma is None else sigma / 255
         x, found = restore(y, "denoise", level, model=model, device=device, return_sigma=True)
         progress(1)

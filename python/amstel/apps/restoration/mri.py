@@ -21,7 +21,7 @@ from torch import Tensor
 
 from amstel._check import fail, tensor
 from amstel.apps.ranks import Outcome, Ranks, each, succeeded
-from amstel.apps.restoration.evaluate import psnr, ssim
+from amstel.apps.restoration.evaluate import psnr, scored, ssim
 from amstel.data.mri import cartesian_mask, estimate_sensitivities, read_mask, read_scan
 from amstel.data.mri.scans import ENDINGS
 from amstel.inverse import MRI, total_variation
@@ -87,6 +87,7 @@ def evaluate(
         models = [("plug-and-play" if denoises else "RIM", model.to(device).eval())]
     mask = tensor("mask", mask, "a tensor [W] or [H, W]").to(device)
     full = _central(kspace.to(device), mask)
+    scored("`kspace` within the mask", full.shape[-2:])
     y = mask * full
     maps = estimate_sensitivities(y, mask)
     physics = MRI(mask, maps, centered=True)
@@ -158,6 +159,7 @@ def evaluate_files(
             raise ValueError(
                 f"{path} must hold fully sampled k-space, got {scan.mask.float().mean():.1%} of it"
             )
+        scored(path, scan.kspace.shape[-2:])
         width = scan.kspace.shape[-1]
         columns = lambda seed: cartesian_mask(width, 4, 0.08, np.random.default_rng(seed))  # noqa: E731
         of_file = masks or {"columns 4x": [columns(seed) for seed in range(seeds)]}

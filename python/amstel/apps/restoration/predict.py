@@ -32,7 +32,7 @@ class Options:
         mask, sensitivities: files; sensitivities may be "espirit", to estimate them that way.
         kernel: of "deblur", see `given.read_kernel`.
         slice: which slice of k-space; None: all.
-        steps: None: as trained.
+        steps: None: what `amstel.restore` takes.
     """
 
     task: str = "denoise"

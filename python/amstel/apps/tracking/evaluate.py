@@ -120,10 +120,11 @@ def readable(sequences: Any, names: Sequence[str], how: str | None = None) -> tu
     found: list[Any] = []
     wrong: list[Outcome] = []
     small = {name.lower(): name for name in sequences.names}
-    for given in dict.fromkeys(names):
-        name = given if given in sequences.names else small.get(given.lower())
+    known = {given: given if given in sequences.names else small.get(given.lower()) for given in names}
+    for given, name in known.items():
         if name is None:
             raise ValueError(f"{sequences.root} holds no sequence {given!r}")
+    for name in dict.fromkeys(filter(None, known.values())):
         try:
             sequence = sequences[name]
             found += [sequence] if how is None else tracking.perturbed(sequence, how)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: Bits of `flags`, from 1: lines that are of no image (noise, navigators, corrections, feedback, dummies).
-_NOT_OF_IMAGES = (19, 23, 24, 26, 27, 28, 29)
+#: Bits of `flags`, from 1: lines that are of no image (noise, navigators, corrections, feedback, dummies, phase stabilization).
+_NOT_OF_IMAGES = (19, 23, 24, 26, 27, 28, 29, 30, 31)
 #: Bit of a line that is there for calibration alone: it counts where no other line was measured.
 _CALIBRATION = 20
 #: Bit of a line whose samples come in the other direction.
@@ -55,7 +55,8 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
     whole), the size of the image.
 
     Samples that were measured several times are averaged; a volume is transformed along its second phase encoding, so that
-    its partitions are slices.
+    its partitions are slices. Samples that a line says to discard are left out, and so are the lines of further encodings
+    than the first.
 
     Raises:
         ValueError: not Cartesian, several contrasts, phases, sets or repetitions, slices or partitions whose samples differ.
@@ -65,7 +66,7 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
     records = group["data"][()]
     head = records["head"]
     flags = head["flags"].astype(np.uint64)
-    of_image = np.ones(len(records), bool)
+    of_image = head["encoding_space_ref"] == 0  # `sizes` reads the first encoding alone
     for bit in _NOT_OF_IMAGES:
         of_image &= (flags >> np.uint64(bit - 1)) & np.uint64(1) == 0
     records, head, flags = records[of_image], head[of_image], flags[of_image]
@@ -99,19 +100,22 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
             measured = np.any(count > 0, axis=2)
         samples = int(one["number_of_samples"])
         data = np.asarray(record["data"], np.float32).view(np.complex64).reshape(int(coils[0]), samples)
+        before, after = int(one["discard_pre"]), int(one["discard_post"])
+        data = data[:, before : max(samples - after, 0)]
         if int(one["flags"]) >> (_REVERSED - 1) & 1:
-            data = data[:, ::-1]
+            data, before = data[:, ::-1], after
         column = int(one["idx"]["kspace_encode_step_1"]) + first
         part = int(one["idx"]["kspace_encode_step_2"]) + second if nz > 1 else 0
-        begin = nx // 2 - int(one["center_sample"])
-        if not (0 <= column < ny and 0 <= part < nz and 0 <= begin and begin + samples <= nx):
+        begin = nx // 2 - int(one["center_sample"]) + before
+        end = begin + data.shape[1]
+        if not (0 <= column < ny and 0 <= part < nz and 0 <= begin and end <= nx):
             raise ValueError(
                 f"{path} must have lines within its matrix {nx} x {ny} x {nz}, got line {column} of {part}"
             )
         if calibration[k] and measured[where, part, column]:
             continue
-        kspace[where, part, :, begin : begin + samples, column] += data
-        count[where, part, begin : begin + samples, column] += 1
+        kspace[where, part, :, begin:end, column] += data
+        count[where, part, begin:end, column] += 1
     if ((count > 0) != (count[:1, :1] > 0)).any():
         raise ValueError(f"{path} must have the same samples in every slice and partition")
     kspace /= np.maximum(count, 1)[:, :, None]
