@@ -105,6 +105,16 @@ def test_clips_are_named_by_their_paths(folder):
     assert [clip.name for clip in clips] == clips.names
 
 
+def test_an_animation_of_one_frame_is_no_strip(tmp_path):
+    (tmp_path / "walk").mkdir()
+    picture = torch.arange(33 * 47, dtype=torch.uint8).view(1, 33, 47, 1).expand(1, 33, 47, 3)
+    video.write(tmp_path / "walk" / "one.gif", picture)
+    (clip,) = ClipFolder(tmp_path)
+    assert clip.frames.shape == (1, 33, 47, 3) and torch.equal(
+        clip.frames, video.read(tmp_path / "walk" / "one.gif")
+    )
+
+
 def test_bad_clips_are_named_counted_and_left_out(folder):
     (folder / "walk" / "clip10.png").write_bytes(b"broken")
     (folder / "walk" / "hollow").mkdir()

@@ -458,12 +458,13 @@ def test_keras_weights_of_bfloat16_are_float32():
     lstm = amstel.nn.ConvLSTM(2, 3, dtype=torch.bfloat16)
     kernel, _, bias = to_keras(lstm)
     assert kernel.dtype == bias.dtype == np.float32
-    back = from_keras([kernel, _, bias], padding="same", strides=np.array([1, 1]), dilation_rate=torch.tensor(1))
+    back = from_keras(
+        [kernel, _, bias], padding="same", strides=np.array([1, 1]), dilation_rate=torch.tensor(1)
+    )
     for a, b in zip(back.parameters(), lstm.parameters(), strict=True):
         assert torch.equal(a, b.float())
     with pytest.raises(ValueError, match="`strides` must be 1"):
         from_keras([kernel, _, bias], strides=np.array([1, 2]))
-
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])

@@ -146,16 +146,21 @@ class ClipFolder:
     def __getitem__(self, index: int) -> Clip:
         if not -len(self) <= index < len(self):
             raise IndexError(f"`index` must be below {len(self)}, got {index}")
-        frames = read(self.paths[index], strip=True, fps=self.fps)
+        frames = read(self.paths[index], strip=_as_strip(self.paths[index]), fps=self.fps)
         return Clip(frames, self.labels[index], self.names[index])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} clips, classes={self.classes})"
 
 
+def _as_strip(path: Path) -> bool | None:
+    """Whether an image is taken for a strip, for `read`; an animation, for which there is GIF, may have one frame."""
+    return None if path.suffix.lower() == ".gif" else True
+
+
 def _readable(path: Path, fps: float | None) -> None:
     """ValueError where a clip, by its first frame and the sizes of the files of a folder, cannot be read."""
-    frames = Frames(path, strip=True)
+    frames = Frames(path, strip=_as_strip(path))
     next(iter(frames))
     if fps is not None and frames.time is None:
         raise ValueError(f"{path} does not say when its frames are shown, which is needed for fps")

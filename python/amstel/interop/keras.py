@@ -55,7 +55,9 @@ class _Fused:
         # Masks and dropout (of each gate by itself) are Keras' own affair, and so are shapes without values.
         if not own or mask is not None or dropped or sequences.device.type == "meta" or cell.rank > 2:
             return super().inner_loop(sequences, initial_state, mask=mask, training=training)  # type: ignore[misc]
-        if self.stateful:  # Keras writes the new state into the tensors of the old one, which the gradient still needs
+        if (
+            self.stateful
+        ):  # Keras writes the new state into the tensors of the old one, which the gradient still needs
             initial_state = [t.clone() for t in initial_state]
         last = cell.data_format == "channels_last"
         x, h, c = (
@@ -132,7 +134,9 @@ def _steps(
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """With whatever activations, strides and dilations the cell has; Keras dilates the convolution of the input alone."""
     conv = F.conv1d if x.dim() == 4 else F.conv2d
-    activation, recurrent_activation = (_within(cell, f) for f in (cell.activation, cell.recurrent_activation))
+    activation, recurrent_activation = (
+        _within(cell, f) for f in (cell.activation, cell.recurrent_activation)
+    )
     inputs = x.flatten(0, 1)
     if cell.padding == "same":
         inputs = F.pad(inputs, _pads(inputs, cell.kernel_size, cell.strides, cell.dilation_rate))
