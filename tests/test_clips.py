@@ -109,7 +109,7 @@ def test_an_animation_of_one_frame_is_no_strip(tmp_path):
     (tmp_path / "walk").mkdir()
     picture = torch.arange(33 * 47, dtype=torch.uint8).view(1, 33, 47, 1).expand(1, 33, 47, 3)
     video.write(tmp_path / "walk" / "one.gif", picture)
-    (clip,) = ClipFolder(tmp_path)
+    (clip,) = amstel.data.ClipFolder(tmp_path)
     assert clip.frames.shape == (1, 33, 47, 3) and torch.equal(
         clip.frames, video.read(tmp_path / "walk" / "one.gif")
     )
