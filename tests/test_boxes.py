@@ -101,3 +101,11 @@ def test_sixteen_bits(dtype):
     for origin in (0, 1):
         whole = B.pixels_to_xyxy(far.double(), origin=origin).to(dtype)
         assert torch.equal(B.pixels_to_xyxy(far, origin=origin), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.uint8, torch.float16])
+def test_overlap_in_every_type(dtype):
+    a, b = torch.tensor([10, 10, 10, 10], dtype=dtype), torch.tensor([12, 10, 10, 10], dtype=dtype)
+    found = tracking.overlap(a, b)
+    assert found.dtype == (dtype if dtype.is_floating_point else torch.float32)
+    torch.testing.assert_close(found.double(), torch.tensor(2 / 3, dtype=torch.float64), atol=5e-4, rtol=0)

@@ -160,5 +160,7 @@ def test_parts_of_other_data_of_the_same_name_are_refused(tmp_path, monkeypatch)
     distributed._is_of({**meta, "graph": sources.digest(data)}, "cora", None, tmp_path / "parts")
     data = None  # the parts are all that this machine has
     distributed._is_of(meta, "cora", None, tmp_path / "parts")
+    # As are those of a graph whose name no file can have.
+    distributed._is_of({**meta, "name": "org/graph"}, "org/graph", None, tmp_path / "parts")
     monkeypatch.delenv("AMSTEL_DATA")
     distributed._is_of(meta, "cora", None, tmp_path / "parts")

@@ -684,3 +684,22 @@ def test_state_without_padding(shape, message):
     assert torch.equal(lstm(x, (state, state))[0], lstm(x)[0])
     with pytest.raises(ValueError, match=message):
         lstm(x, (torch.zeros(shape), state))
+
+
+def test_layers_that_share_a_cell():
+    from amstel.interop import ndrplz
+
+    cell = ndrplz.ConvLSTM(4, 4, (3, 3), 1, True).cell_list[0]
+    model = ndrplz.ConvLSTM(4, [4, 4], (3, 3), 2, True)
+    model.cell_list = nn.ModuleList([cell, cell])
+    x = torch.randn(2, 3, 4, 6, 5)
+    torch.testing.assert_close(from_ndrplz(model)(x)[0], model(x)[0][0])
+
+
+def test_modules_from_inference_mode_can_be_trained():
+    from amstel.interop import ndrplz
+
+    with torch.inference_mode():
+        models = nn.LSTM(3, 4), ndrplz.ConvLSTM(3, 4, (3, 3), 1, True)
+    for model, convert in zip(models, (from_torch_lstm, from_ndrplz), strict=True):
+        assert all(p.requires_grad and not p.is_inference() for p in convert(model).parameters())

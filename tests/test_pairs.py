@@ -251,3 +251,22 @@ def test_pairs_of_a_target_that_is_hardly_in_the_picture():
         ValueError, match="`box` must be a target that leaves room for other boxes in a frame of 96"
     ):
         P.box_pairs(torch.tensor([-900.0, -900, 950, 950]), 96, np.random.default_rng(0))
+
+
+def test_first_frames_of_pairs_are_those_that_have_a_partner():
+    """Against the definition, on sequences with gaps and sizes of all kinds."""
+    rng = np.random.default_rng(0)
+    for gap in (1, 2, 5):
+        truth = np.concatenate([rng.uniform(0, 99, (80, 2)), np.exp(rng.uniform(0, 5, (80, 2)))], 1)
+        truth[rng.random(80) < 0.3] = np.nan
+        sequence = type("Sequence", (), {"ground_truth": truth})()
+        side, fits = truth[:, 2:].max(1), 208 / 64 * np.sqrt(truth[:, 2:].prod(1))
+        expected = [
+            (0, t)
+            for t in range(80)
+            if any(
+                s != t and 0 <= s < 80 and max(side[s], side[t]) <= fits[t]
+                for s in range(t - gap, t + gap + 1)
+            )
+        ]
+        assert P.SequencePairs([sequence], gap=gap)._frames == expected

@@ -784,6 +784,10 @@ def test_starts_of_sre_are_those_of_the_toolkit():
     # Onto the border from beyond the left and the top; cut at the right and the bottom. 0.5 rounds to 1, and -0.5 to -1.
     left, corner, *_, largest = _sre([2, 1, 25, 40], width=28, height=42)
     assert (left, corner, largest) == ([1, 1, 25, 40], [1, 1, 28, 42], [1, 1, 28, 42])
+    # Of a box outside the picture, and of one that scaling rounds to nothing, a pixel is left.
+    for box in ([71, 61, 10, 10], [20, 20, 0.4, 0.4]):
+        starts = torch.tensor(_sre(box, width=60, height=50))
+        assert (starts >= 1).all() and (starts[:, :2] + starts[:, 2:] - 1 <= torch.tensor([60, 50])).all()
 
 
 def test_runs_of_tre_begin_where_the_toolkit_does():

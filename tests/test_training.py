@@ -262,9 +262,37 @@ def test_runs_are_never_mixed(run, tmp_path, failed):
         found = _files_of(out)
         whole = old if found["checkpoint.pt"] == old["checkpoint.pt"] else new
         assert found.items() <= whole.items(), last
-        assert not failed or whole is new or found == old
+        assert not failed or found == whole
         ended.add(whole is new)
     assert ended == {False, True} and found == new
+
+
+def test_a_run_that_goes_on_never_misses_a_file(run):
+    """Killed at whichever rename of its first checkpoint, it leaves all four files, each of before or after."""
+    (out, old), names = run, ("checkpoint.pt", "best.pt", "log.jsonl", "record.json")
+    state = torch.load(out / "checkpoint.pt")
+    for last in range(5):
+        child = os.fork()
+        if not child:
+            rename, calls = os.replace, []
+
+            def stopping(*paths, rename=rename, calls=calls, last=last):
+                calls.append(paths)
+                if len(calls) > last:
+                    os._exit(9)
+                rename(*paths)
+
+            os.replace = stopping
+            try:
+                plan = replace(PLAN, steps=PLAN.steps + PLAN.every, out=out, beside={"record.json": "new"})
+                training.fit(Regression(), plan, state=state)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        found = _files_of(out)
+        assert set(found) == set(names)
+        torch.load(out / "checkpoint.pt"), torch.load(out / "best.pt")
+    assert found["record.json"] == b"new" and found["checkpoint.pt"] != old["checkpoint.pt"]
 
 
 def test_of_two_runs_at_once_the_second_is_refused(tmp_path):

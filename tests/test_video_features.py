@@ -1,6 +1,7 @@
 """`amstel video extract`, trainings on what it wrote, and the table of all models."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from torch import nn
 
 import amstel
 from amstel import video
+from amstel.apps import ranks
 from amstel.apps.video import evaluate, features, network, samples, settings, table
 from amstel.data import ClipFolder, SplitClips, generate_moving_shapes
-from tests import command
+from tests import command, processes
 
 pytest.importorskip("PIL", reason="clips are read from PNG strips")
 pytest.importorskip("scipy", reason="boxes need scipy")
@@ -389,3 +391,38 @@ def test_gaps_between_models():
     ]
     gaps = with_gaps({"runs": runs}, lines.append)["gaps"]
     assert [g["noise"] for g in gaps] == [False, True] and "beyond noise" in lines[0] and "within" in lines[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_frames_of_any_precision_are_normalized_in_that_of_the_weights(dtype):
+    model, x = Tiny(), torch.rand(2, 3, 32, 40).to(dtype)
+    model.normalize = True
+    found = amstel.nn.backbone._normalized(x, next(model.parameters()))
+    mean, std = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    assert found.dtype == torch.float32 and torch.equal(found, (x.float() - mean) / std)
+    assert model(x).dtype == torch.float32
+    last = amstel.nn.backbone._normalized(x.contiguous(memory_format=torch.channels_last), x)
+    assert last.is_contiguous(memory_format=torch.channels_last) and last.dtype == dtype
+
+
+def _extract(rank, world, folder):
+    weights = amstel.nn.VGG16Features
+    amstel.nn.VGG16Features = Tiny
+    try:
+        torch.manual_seed(0)
+        state, clips = Tiny().state_dict(), ClipFolder(f"{folder}/clips")
+        how = settings.Settings(model="convlstm", backbone="vgg16", frame_size=64)
+        for force in (False, True):
+            out = features.extract(
+                clips, how, Path(folder, "out"), state, streams=("rgb",), ranks=ranks.current(), force=force
+            )
+            assert all(each.error is None for each in out)
+            torch.distributed.barrier()
+            assert len(list(Path(folder, "out").rglob("*.npy"))) == len(clips)
+            torch.distributed.barrier()
+    finally:
+        amstel.nn.VGG16Features = weights
+
+
+def test_processes_extract_anew_together(root, tmp_path):
+    processes.run(_extract, tmp_path)

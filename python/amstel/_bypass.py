@@ -23,7 +23,7 @@ def has_hooks(*modules: Any) -> bool:
 
 
 def computes_as(module: Any, kind: type, *methods: str) -> bool:
-    """Whether its forward, and these methods, are those of `kind`, and not of a class derived from it or its own."""
+    """Whether it is of `kind`, or of a class derived from it, and its forward and these methods are still those of `kind`."""
     return isinstance(module, kind) and all(
         name not in vars(module) and getattr(type(module), name) is getattr(kind, name)
         for name in ("__call__", "forward", *methods)

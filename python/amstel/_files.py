@@ -95,9 +95,9 @@ def replacing(path: Name, inputs: Iterable[Name] = (), argument: str = "path") -
 def replacing_together(main: Name, *beside: Name) -> Iterator[list[Path]]:
     """Temporary names for a file and those that belong to it, to write to; at the end of the `with` they replace all of them.
 
-    What was not written under its temporary name is gone afterwards. After an exception all is as it was. Between the
-    renames, where no exception comes but a kill may, `main` is whole, the old one or the new one, and what is beside it
-    is of the same time or missing: never of the other.
+    What was not written under its temporary name is gone afterwards. After an exception all is as it was, or, if it came
+    once `main` was replaced, all is new. A kill between the renames leaves `main` whole, the old one or the new one, and
+    what is beside it of the same time or missing: never of the other.
     """
     targets = [writable(path) for path in (main, *beside)]
     mark = os.urandom(4).hex()
@@ -122,13 +122,22 @@ def replacing_together(main: Name, *beside: Name) -> Iterator[list[Path]]:
                 if kept.exists():
                     os.replace(kept, target)
             raise
-        for target, temporary, kept in zip(targets[1:], new[1:], old[1:], strict=True):
-            if temporary.exists():
-                os.replace(temporary, target)
+        try:
+            _rename(new[1:], targets[1:])
+        except BaseException:  # Ctrl-C
+            _rename(new[1:], targets[1:])
+            raise
+        for kept in old:
             kept.unlink(missing_ok=True)
     finally:
         for temporary in new:
             temporary.unlink(missing_ok=True)
+
+
+def _rename(files: list[Path], targets: list[Path]) -> None:
+    for file, target in zip(files, targets, strict=True):
+        if file.exists():
+            os.replace(file, target)
 
 
 @contextlib.contextmanager

@@ -141,8 +141,12 @@ class _Run:
         """Write the first checkpoint and all that belongs to it, so that a run that cannot start leaves what was there."""
         folder.mkdir(parents=True, exist_ok=True)
         texts = {LOG: "".join(map(self._line, range(len(self.history)))), **self.plan.beside}
-        best = [BEST] if self.fresh or BEST in states else []
-        names = [CHECKPOINT, *self.plan.beside, *best, LOG]
+        if not self.fresh:  # what is there is of the same run
+            for name, text in texts.items():
+                _files.write_text(folder / name, text)
+            self._write(folder, states)
+            return
+        names = [CHECKPOINT, *self.plan.beside, BEST, LOG]
         with _files.replacing_together(*(folder / name for name in names)) as temporary:
             for name, place in zip(names, temporary, strict=True):
                 if name in states:
@@ -150,9 +154,12 @@ class _Run:
                 elif name in texts:
                     place.write_text(texts[name], encoding="utf-8")
             # Once more: another run may have begun there since.
-            if self.fresh and not self.plan.force:
+            if not self.plan.force:
                 _not_there(folder / CHECKPOINT)
-        self.opened = True
+
+    def _write(self, folder: Path, states: Mapping[str, Mapping[str, Any]]) -> None:
+        for name, state in states.items():
+            _files.torch_save(folder / name, state)
 
     def one(self) -> int:
         """Take one optimizer step; returns its number of items."""
@@ -267,9 +274,9 @@ class _Run:
             self.total.zero_()
         elif not self.opened:
             self._open(self.plan.out, states)
+            self.opened = True
         else:
-            for name, state in states.items():
-                _files.torch_save(self.plan.out / name, state)
+            self._write(self.plan.out, states)
 
     def _state(self, name: str) -> dict[str, Any]:
         """What a checkpoint holds; every process takes part."""

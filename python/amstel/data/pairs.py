@@ -171,8 +171,16 @@ class SequencePairs:
             )
             known = np.flatnonzero(np.isfinite(truth).all(1) & (truth[:, 2:] > 0).all(1))
             sides = truth[known, 2:].astype(np.float64)
-            self._known.append((known, sides.max(1, initial=0), size / target * np.sqrt(sides.prod(1))))
-            self._frames += [(number, t) for t in known.tolist() if len(self._partners(number, t))]
+            side, fits = sides.max(1, initial=0), size / target * np.sqrt(sides.prod(1))
+            self._known.append((known, side, fits))
+            # For nearly all of them the frame before or after will do.
+            near, sure = np.diff(known) <= gap, np.zeros(len(known), bool)
+            sure[:-1] |= near & (side[1:] <= fits[:-1])
+            sure[1:] |= near & (side[:-1] <= fits[1:])
+            begins = zip(known.tolist(), (side <= fits).tolist(), sure.tolist(), strict=True)
+            self._frames += [
+                (number, t) for t, fit, ok in begins if fit and (ok or len(self._partners(number, t)))
+            ]
         if not self._frames:
             expected = f"some with two frames of ground truth at most {gap} apart, of targets that fit into their crops"
             fail("sequences", expected, list(sequences))

@@ -152,6 +152,11 @@ def _classes(one_hot: np.ndarray, path: Path) -> np.ndarray:
     return np.where(one_hot.any(1), one_hot.argmax(1), -1)
 
 
+def is_name(name: str) -> bool:
+    """Whether it may be part of the names of files, and matches no others."""
+    return bool(name) and not re.search(r"[/\\\0*?\[\]]", name)
+
+
 class Planetoid(NodeData):
     """Cora, Citeseer, PubMed or NELL, from the files `ind.<name>.*` of Kipf's and Planetoid's repositories.
 
@@ -199,7 +204,7 @@ class Planetoid(NodeData):
         if not isinstance(name, str):
             _check.fail_type("name", "the name of a data set", name)
         normalize = _check.flag("normalize", normalize)
-        if not name or re.search(r"[/\\\0*?\[\]]", name):
+        if not is_name(name):
             _check.fail("name", "the name of a data set, such as 'cora'", name)
         root, name = Path(root), name.lower()
         if not root.is_dir():

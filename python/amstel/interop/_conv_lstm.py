@@ -37,7 +37,7 @@ def as_given(weights: Any, model: Module) -> Module:
 
 def check_convolutions(weights: Any, names: Iterable[str]) -> None:
     """What a module's convolutions do beyond their weights is in no state_dict."""
-    modules = dict(weights.named_modules()) if isinstance(weights, nn.Module) else None
+    modules = dict(weights.named_modules(remove_duplicate=False)) if isinstance(weights, nn.Module) else None
     for name in names if modules is not None else ():
         if not is_plain_conv(conv := modules.get(name)):  # type: ignore[union-attr]
             expected = "a torch.nn.Conv2d of stride 1, padded with zeros by k // 2, and nothing more"
@@ -48,7 +48,8 @@ def _state(weights: Any) -> Mapping[str, Tensor]:
     state = weights.state_dict(keep_vars=True) if isinstance(weights, nn.Module) else weights
     if not isinstance(state, Mapping):
         _wrong_type("weights", "a module or its state_dict", weights)
-    return state
+    # Parts of what was made under torch.inference_mode would need no gradient.
+    return {k: t.clone() if isinstance(t, Tensor) and t.is_inference() else t for k, t in state.items()}
 
 
 def _get(state: Mapping[str, Tensor], key: str) -> Tensor:

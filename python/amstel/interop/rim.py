@@ -184,7 +184,9 @@ def _state(weights: Any, prefix: str) -> Mapping[str, Tensor]:
     state = weights.state_dict(keep_vars=True) if isinstance(weights, nn.Module) else weights
     if not isinstance(state, Mapping):
         raise TypeError(f"`weights` must be a module or its state_dict, got {type(weights).__name__}")
-    for name, module in weights.named_modules() if isinstance(weights, nn.Module) else ():
+    for name, module in (
+        weights.named_modules(remove_duplicate=False) if isinstance(weights, nn.Module) else ()
+    ):
         own = isinstance(module, nn.Conv2d) and not computes_as(module, nn.Conv2d, "_conv_forward")
         if own and name.startswith(prefix):
             _check.fail(name, "a torch.nn.Conv2d without a forward of its own", module)

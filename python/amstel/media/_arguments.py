@@ -47,5 +47,5 @@ def boxes(argument: str, value: Any) -> Tensor:
 
 
 def wide(*values: Tensor) -> tuple[Tensor, ...]:
-    """Tensors of 16 bits in 32, the others as they are."""
-    return tuple(value.float() if value.element_size() < 4 else value for value in values)
+    """Tensors of 16 bits and of integers in float32, the others as they are."""
+    return tuple(value.to(torch.promote_types(value.dtype, torch.float32)) for value in values)

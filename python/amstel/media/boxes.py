@@ -91,14 +91,15 @@ def iou_xywh(a: Tensor, b: Tensor) -> Tensor:
     """
     dtype = torch.result_type(a, b)
     a, b = _arguments.wide(a, b)
-    return _ratio(
+    found = _ratio(
         a[..., :2],
         a[..., :2] + a[..., 2:],
         a[..., 2:].prod(-1),
         b[..., :2],
         b[..., :2] + b[..., 2:],
         b[..., 2:].prod(-1),
-    ).to(dtype)
+    )
+    return found.to(dtype) if dtype.is_floating_point else found
 
 
 def _ratio(

@@ -29,11 +29,18 @@ def _frames(x: Tensor, channels: int, least: int) -> Tensor:
     return x.flatten(0, -4)
 
 
-def _normalized(x: Tensor) -> Tensor:
-    """RGB [N, 3, H, W] in [0, 1] by mean and standard deviation; numbers rather than buffers, which to_empty() would leave
-    without values, for no state_dict of torchvision has them."""
-    channels = zip(x.unbind(1), IMAGENET_MEAN, IMAGENET_STD, strict=True)
-    return torch.stack([(channel - mean) / std for channel, mean, std in channels], 1)
+def _normalized(x: Tensor, like: Tensor) -> Tensor:
+    """RGB [N, 3, H, W] in [0, 1] by mean and standard deviation, in the precision of x or of `like`, whichever is higher.
+
+    They are no buffers, which to_empty() would leave without values, for no state_dict of torchvision has them; and filled
+    in on the device, for which nobody waits.
+    """
+    x = x.to(torch.promote_types(x.dtype, like.dtype))
+    mean, std = (
+        torch.cat([x.new_full((1, 1, 1), value) for value in channels])
+        for channels in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    return (x - mean) / std
 
 
 class VGG16Features(nn.Module, metaclass=Placed):
@@ -88,7 +95,7 @@ class VGG16Features(nn.Module, metaclass=Placed):
     def forward(self, x: Tensor) -> Tensor:
         flat = _frames(x, 3, self.stride)
         if self.normalize:
-            flat = _normalized(flat)
+            flat = _normalized(flat, next(self.parameters()))
         maps = self.features(flat)
         if self.classifier is not None:
             maps = self.classifier(nn.functional.adaptive_avg_pool2d(maps, 7).flatten(1))

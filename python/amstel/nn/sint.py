@@ -40,7 +40,7 @@ class _VGG16(VGG16Features):
             self.features[pool] = nn.Identity()
 
     def forward(self, x: Tensor) -> Any:
-        x = _normalized(x)
+        x = _normalized(x, next(self.parameters()))
         maps = []
         for number, layer in enumerate(self.features):
             x = layer(x)

@@ -48,7 +48,7 @@ def perturbed(sequence: TrackingSequence, how: str, segments: int = 20) -> list[
     or height, rounded up, in 4 directions, with one of its corners moved outward by a tenth of both while the opposite one
     stays, or scaled to 0.8, 0.9, 1.1 and 1.2 about its center. These boxes are rounded to whole pixels and kept within the
     picture as OTB's toolkit (`shiftInitBB`) does it, which moves a corner beyond the left or top onto the border without
-    making the box smaller.
+    making the box smaller; at least one pixel is left of every box.
 
     "tre": `segments` runs to the end of the sequence, from frames equally far apart among those with a true box whose x, y, w
     and h, counted from 1, are > 0, as the toolkit (`splitSeqTRE`) counts them: from the first such frame to the last one that
@@ -155,8 +155,8 @@ def _stretched(place: float, side: float, move: int) -> tuple[float, float]:
 
 
 def _within(place: float, side: float, size: int) -> tuple[float, float]:
-    place = max(place, 1)
-    return place, min(side, size - place + 1)
+    place = min(max(place, 1), size)
+    return place, max(min(side, size - place + 1), 1)
 
 
 def _rounded(value: float) -> float:

@@ -20,6 +20,7 @@ from amstel.apps.graphs.sources import contents, digest, graph_folder, plain
 from amstel.apps.graphs.train import CHECKPOINT, RUNNING
 from amstel.data.graph_folder import read_facts
 from amstel.data.nodes import NodeData
+from amstel.data.planetoid import is_name
 from amstel.distributed import DistributedGraph, partition
 from amstel.distributed import _collectives as collectives
 from amstel.distributed.folder import META, read_meta
@@ -66,7 +67,8 @@ def _is_of(meta: dict[str, Any], name: str, root: Path | None, folder: Path) -> 
     wanted = name if there is None else read_facts(there)["name"]
     if plain(meta["name"]) != plain(wanted):
         raise ValueError(f"{folder} holds the parts of {meta['name'] or 'another graph'}, not of {wanted}")
-    if root is None and there is None and plain(name) != "block-model" and not os.environ.get("AMSTEL_DATA"):
+    elsewhere = plain(name) == "block-model" or (os.environ.get("AMSTEL_DATA") and is_name(name))
+    if root is None and there is None and not elsewhere:
         return  # the parts are all that there is
     try:
         data = load_data(name, root)

@@ -85,7 +85,7 @@ def same_data(saved: Any, wanted: Any) -> None:
     if saved.digest and saved.digest != wanted.digest:
         raise ValueError(
             f"the data must be those of the checkpoint, and {wanted.dataset} has another graph, other features, labels "
-            "or splits than those"
+            "or splits than those, or the same in another order, layout or type"
         )
 
 
@@ -111,6 +111,6 @@ def of_result(result: Any, root: Path | None, load: Callable[[str, Path | None],
     if result.digest and digest(data, labels=getattr(result, "task", "node") != "link") != result.digest:
         raise ValueError(
             f"the network was trained on data of this name with another graph, other features, labels or splits than "
-            f"{data!r}; `root` must be their folder"
+            f"{data!r}, or the same in another order, layout or type; `root` must be their folder"
         )
     return data

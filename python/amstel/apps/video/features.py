@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +25,7 @@ from amstel.apps.video.network import Network
 from amstel.apps.video.samples import FeatureClip, _prepare
 from amstel.apps.video.settings import Settings
 from amstel.data.clips import ClipFolder
+from amstel.distributed._collectives import together
 
 RECORD, BACKBONE, FORMAT = "features.json", "backbone.pt", "amstel video_features 1"
 #: The settings on which features depend.
@@ -98,18 +99,9 @@ def extract(
                     "--force overwrites them"
                 )
         record["splits"] = _with_splits_of(before, record, out)
-    if ranks.first:
-        out.mkdir(parents=True, exist_ok=True)
-        if force or not (out / BACKBONE).exists():
-            with _files.replacing_together(out / RECORD, out / BACKBONE) as (text, weights):
-                text.write_text(_files.json_text(record), encoding="utf-8")
-                _files.torch_save(out / BACKBONE, {k: v.cpu() for k, v in state.items()}, weights)
-                # Old features go before the record that calls them so, and not before there is a new one.
-                for name in clips.names if force else ():
-                    for stream in ("rgb", "flow"):
-                        _file(out, name, stream).unlink(missing_ok=True)
-        else:
-            _files.write_json(out / RECORD, record)
+    with together():
+        if ranks.first:
+            _begin(out, record, state, clips.names, force)
 
     def work(number: int) -> int:
         files = {stream: _file(out, clips.names[number], stream) for stream in streams}
@@ -125,6 +117,23 @@ def extract(
         return len(video.frames)
 
     return each(range(len(clips)), work, ranks, progress)
+
+
+def _begin(
+    out: Path, record: dict[str, Any], state: dict[str, Tensor], names: Sequence[str], force: bool
+) -> None:
+    """Write the record and the backbone; with `force` old features go before the record that calls them its own, and not
+    before there is a new one."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not force and (out / BACKBONE).exists():
+        _files.write_json(out / RECORD, record)
+        return
+    with _files.replacing_together(out / RECORD, out / BACKBONE) as (text, weights):
+        text.write_text(_files.json_text(record), encoding="utf-8")
+        _files.torch_save(out / BACKBONE, {k: v.cpu() for k, v in state.items()}, weights)
+        for name in names if force else ():
+            for stream in ("rgb", "flow"):
+                _file(out, name, stream).unlink(missing_ok=True)
 
 
 @torch.no_grad()
