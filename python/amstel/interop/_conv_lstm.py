@@ -48,8 +48,12 @@ def _state(weights: Any) -> Mapping[str, Tensor]:
     state = weights.state_dict(keep_vars=True) if isinstance(weights, nn.Module) else weights
     if not isinstance(state, Mapping):
         _wrong_type("weights", "a module or its state_dict", weights)
-    # Parts of what was made under torch.inference_mode would need no gradient.
-    return {k: t.clone() if isinstance(t, Tensor) and t.is_inference() else t for k, t in state.items()}
+    return {key: normal(t) for key, t in state.items()}
+
+
+def normal(t: Any) -> Any:
+    """What was made under torch.inference_mode as other tensors are: parts of it would need no gradient."""
+    return t.clone() if isinstance(t, Tensor) and t.is_inference() else t
 
 
 def _get(state: Mapping[str, Tensor], key: str) -> Tensor:

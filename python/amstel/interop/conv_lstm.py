@@ -37,6 +37,7 @@ from amstel.interop._conv_lstm import (
     _wrong_type,
     as_given,
     check_convolutions,
+    normal,
     tracked,
 )
 from amstel.nn.conv_lstm import ConvLSTM
@@ -73,8 +74,9 @@ def from_torch_lstm(lstm: nn.LSTM) -> ConvLSTM:
         _check.fail("lstm", "without projections, proj_size=0", f"proj_size={lstm.proj_size}")
     layers: list[Layer] = []
     for name in _names(lstm.num_layers, lstm.bidirectional):
-        ih, hh = (getattr(lstm, f"weight_{part}_{name}")[:, :, None, None] for part in ("ih", "hh"))
-        bias = getattr(lstm, f"bias_ih_{name}") + getattr(lstm, f"bias_hh_{name}") if lstm.bias else None
+        ih, hh = (normal(getattr(lstm, f"weight_{part}_{name}"))[:, :, None, None] for part in ("ih", "hh"))
+        biases = [normal(getattr(lstm, f"bias_{part}_{name}")) for part in ("ih", "hh") if lstm.bias]
+        bias = biases[0] + biases[1] if lstm.bias else None
         layers.append((ih, hh, bias))
     result = _build(
         layers, bidirectional=lstm.bidirectional, batch_first=lstm.batch_first, dropout=lstm.dropout
