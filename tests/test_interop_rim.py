@@ -120,6 +120,13 @@ def test_frozen_weights_and_the_mode_of_a_module_are_carried_over(convert, cell,
         convert(theirs)
 
 
+@pytest.mark.parametrize("convert, cell, options", CELLS)
+def test_cells_from_inference_mode_can_be_trained(convert, cell, options):
+    with torch.inference_mode():
+        theirs = cell(3, 4, **options)
+    assert all(p.requires_grad and not p.is_inference() for p in convert(theirs).parameters())
+
+
 def test_a_frozen_network_stays_frozen():
     c, part = 5, nn.Module()
     convs = {f"layers.{k}": (conv(*sizes), Atommic(c, c)) for k, sizes in enumerate([(4, c, 5), (c, c, 3)])}

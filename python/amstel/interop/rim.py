@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel._bypass import computes_as
-from amstel.interop._conv_lstm import as_given, tracked
+from amstel.interop._conv_lstm import as_given, normal, tracked
 from amstel.nn.conv_gru import ConvGRUCell
 from amstel.nn.rim import RIM, State
 
@@ -190,7 +190,7 @@ def _state(weights: Any, prefix: str) -> Mapping[str, Tensor]:
         own = isinstance(module, nn.Conv2d) and not computes_as(module, nn.Conv2d, "_conv_forward")
         if own and name.startswith(prefix):
             _check.fail(name, "a torch.nn.Conv2d without a forward of its own", module)
-    return _part(state, prefix)
+    return {key: normal(t) for key, t in _part(state, prefix).items()}
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
