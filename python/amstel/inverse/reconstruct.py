@@ -24,7 +24,7 @@ from amstel.reference.rim import as_complex
 #: Of plug-and-play, for images with a largest magnitude of about 1: the levels, the last one at least the noise; the
 #: weight of the prior; conjugate gradients for each data step; momentum; steps of the denoiser. Chosen on simulated coils
 #: around chest images and held-out photographs, for the denoiser of complex images: one of gray images, which denoises the
-#: parts apart, is better without momentum, by 0.8 dB in the mean of four scans and three masks.
+#: parts apart, is better without momentum, by 0.8 dB in the mean of three simulated scans and three masks.
 LEVELS, WEIGHT, ITERATIONS, MOMENTUM, STEPS = np.geomspace(30, 1, 24) / 255, 0.3, 5, 0.7, 1
 #: How much of the size of the outermost samples is taken for noise: there is some of the image among them.
 _SHARE = 0.9
