@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import amstel
 from amstel import inverse, ops
 from amstel.data.mri import cartesian_mask, loop_sensitivities
-from amstel.inverse import estimate_sigma
+from amstel.data.mri.images import smooth_phase
+from amstel.inverse import estimate_sigma, reconstruct
 from amstel.inverse.noise import blend
 from amstel.nn import RIM
 
@@ -117,16 +118,23 @@ def test_steps_by_default(model, task, same):
     assert not np.array_equal(found, amstel.restore(y, task, 0.1, model=model, steps=2, **more))
 
 
-def test_a_gray_denoiser_reconstructs_mri_without_momentum(data_folder):
-    """With it, 25.8 dB of this scan of a head."""
-    file = data_folder / "mri" / "espirit_brain_8ch" / "full_kspace_8x230x180.npy"
-    if not file.is_file():
-        pytest.skip(f"needs {file.name}")
-    kspace = amstel.data.mri.read_kspace(file)
-    truth = amstel.reference.mri.ifft2(kspace, centered=True).abs().square().sum(0).sqrt()
-    mask = cartesian_mask(180, 4, 0.08, np.random.default_rng(0))
-    error = (amstel.restore(kspace[None], "mri", mask=mask, model="gray")[0].abs() - truth).square().mean()
-    assert 10 * math.log10(truth.max() ** 2 / error) > 27
+def test_a_gray_denoiser_reconstructs_mri_without_momentum(monkeypatch):
+    """One coil around made-up discs: with the momentum of the denoiser of complex images it comes out worse."""
+    rng = np.random.default_rng(1)
+    rows, columns = np.mgrid[-1:1:96j, -1:1:96j]
+    truth = 0.6 * (rows**2 + columns**2 < 0.6) + 0.4 * ((rows - 0.2) ** 2 + (columns + 0.3) ** 2 < 0.05)
+    image = torch.polar(torch.from_numpy(truth).float(), smooth_phase(truth.shape, rng))
+    kspace = amstel.reference.mri.fft2(image[None], centered=True)
+    kspace = kspace + 0.005 * torch.from_numpy(rng.normal(size=(*kspace.shape, 2)) @ [1, 1j]).to(kspace.dtype)
+    mask = cartesian_mask(96, 3, 0.1, np.random.default_rng(1))
+    solve, errors = reconstruct.plug_and_play, []
+    for momentum in (None, reconstruct.MOMENTUM):
+        if momentum is not None:
+            other = lambda *a, **options: solve(*a, **(options | {"momentum": momentum}))  # noqa: E731, B023
+            monkeypatch.setattr(reconstruct, "plug_and_play", other)
+        found = amstel.restore(kspace[None], "mri", mask=mask, model="gray")[0].abs()
+        errors.append(float((found - torch.from_numpy(truth)).square().mean()))
+    assert errors[0] < 0.9 * errors[1], errors
 
 
 def test_blend():
