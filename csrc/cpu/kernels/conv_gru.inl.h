@@ -23,6 +23,7 @@ inline __attribute__((always_inline)) void conv_gru_cells(const T* x, const T* g
   using V = Vector<S, W>;
   const auto load = [&](const T* p, int gate, int m) __attribute__((always_inline)) {
     p += gate * inner + m * W;
+    if (m * W * sizeof(T) % 64 == 0) fetch_ahead(p);
     return kWhole ? load_wide<W>(p) : load_wide<T, W>(p, left);
   };
   const auto store = [&](T* p, int gate, int m, V v) __attribute__((always_inline)) {

@@ -59,6 +59,7 @@ void conv_lstm_gates(const cpu::ConvLstmArgs& a, int64_t begin, int64_t end) {
     vectors_of<T>(inner, [&]<int M, bool kWhole>(int64_t k) __attribute__((always_inline)) {
       const auto load = [&]<class N>(const N* p, int gate, int m) __attribute__((always_inline)) {
         p += gate * inner + k + m * W;
+        if (m * W * sizeof(N) % 64 == 0) fetch_ahead(p);
         return kWhole ? load_wide<W>(p) : load_wide<N, W>(p, inner - k);
       };
       const auto store = [&]<class N>(N* p, int gate, int m, V v) __attribute__((always_inline)) {
@@ -66,11 +67,6 @@ void conv_lstm_gates(const cpu::ConvLstmArgs& a, int64_t begin, int64_t end) {
         kWhole ? store_wide<W>(p, v) : store_wide<N, W>(p, v, inner - k);
       };
       Cells<T, W, M> cells;
-      // The processor fetches ahead within a page, and the arithmetic waits at the next one.
-      constexpr int64_t kAhead = 2048 / sizeof(T);
-      each<4>([&](int gate) {
-        each<M>([&](int m) { __builtin_prefetch(gates + gate * inner + k + m * W + kAhead); });
-      });
       each<M>([&](int m) {
         cells.i[m] = load(gates, 0, m), cells.f[m] = load(gates, 1, m);
         cells.g[m] = load(gates, 2, m), cells.o[m] = load(gates, 3, m);
@@ -128,22 +124,26 @@ void conv_lstm_gates_grad(const cpu::ConvLstmGradArgs& a, int64_t begin, int64_t
       const auto load = [&]<class N>(const N* p, int64_t k) __attribute__((always_inline)) {
         return kWhole ? load_wide<W>(p + k) : load_wide<N, W>(p + k, inner - first);
       };
+      const auto read = [&]<class N>(const N* p, int64_t k) __attribute__((always_inline)) {
+        if ((k - first) * sizeof(N) % 64 == 0) fetch_ahead(p + k);
+        return load(p, k);
+      };
       const auto store = [&]<class N>(N* p, int64_t k, V v) __attribute__((always_inline)) {
         kWhole ? store_wide<W>(p + k, v) : store_wide<N, W>(p + k, v, inner - first);
       };
       V t[M];
-      each<M>([&](int m) { t[m] = load(c_new, first + m * W); });
+      each<M>([&](int m) { t[m] = read(c_new, first + m * W); });
       tanhs<sizeof(T) == 2, S, W, M>(t);
       each<M>([&](int m) __attribute__((always_inline)) {
         const int64_t k = first + m * W;
-        const V i = load(gates, k), f = load(gates + inner, k), g = load(gates + 2 * inner, k),
-                o = load(gates + 3 * inner, k);
-        const V c = load(c_old, k);
+        const V i = read(gates, k), f = read(gates + inner, k), g = read(gates + 2 * inner, k),
+                o = read(gates + 3 * inner, k);
+        const V c = read(c_old, k);
         V dh{};
-        if (grad_h) dh += load(grad_h, k);
-        if (more) dh += load(more, k);
+        if (grad_h) dh += read(grad_h, k);
+        if (more) dh += read(more, k);
         V dc{};
-        if (grad_c_in) dc = load(grad_c_in, k);
+        if (grad_c_in) dc = read(grad_c_in, k);
         const V d_o = dh * t[m] * (o * (1 - o));
         dc += dh * o * (1 - t[m] * t[m]);
         if (p) dc += d_o * load(p + 2 * inner, k);

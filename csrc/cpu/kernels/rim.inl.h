@@ -131,10 +131,12 @@ void rim_input(const cpu::RimInputArgs& a, int64_t begin, int64_t end) {
       if (a.residual) {
         const S* const m = a.mask.data ? gather(a.mask, item, c, pixel, n, mask) : nullptr;
         for (int64_t k = 0; k < n; k += W) {
+          fetch_ahead(e + k), fetch_ahead(g + k);
           auto x = load_wide<S, W>(e + k, n - k);
           if (a.logistic) x = sigmoid<S, W>(x);
           auto y = load_wide<S, W>(g + k, n - k);
           if (m) {
+            fetch_ahead(m + k);
             const auto weight = load_wide<S, W>(m + k, n - k);
             y = weight * (x - measured<S, W>(y, weight));
           } else {
@@ -190,6 +192,7 @@ void rim_input_grad(const cpu::RimInputArgs& a, int64_t begin, int64_t end) {
       S* const d_other = dense ? to_other : own_other;
       for (int64_t k = 0; k < n; k += W) {
         using V = Vector<S, W>;
+        fetch_ahead(e + k), fetch_ahead(g + k);
         const V d = load_wide<T, W>(second + k, n - k) * factor;
         V slope = V{} + 1, bend{}, x = load_wide<S, W>(e + k, n - k);
         if (a.logistic) {

@@ -63,11 +63,6 @@ inline void with_coefficient(const void* edge, const void* weight, const void* s
 // The rows of so many edges later are fetched ahead for the gradient; for the product args.ahead.
 constexpr int64_t kAhead = 8;
 
-template <int kBytes, class T>
-inline void prefetch(const T* p) {
-  for (int b = 0; b < kBytes; b += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + b);
-}
-
 // One bit for each of 64 bytes that equals `value`.
 inline uint64_t equal(const uint8_t* bytes, uint8_t value) {
 #if defined(__AVX512BW__)
