@@ -63,6 +63,11 @@ inline void with_coefficient(const void* edge, const void* weight, const void* s
 // The rows of so many edges later are fetched ahead for the gradient; for the product args.ahead.
 constexpr int64_t kAhead = 8;
 
+template <int kBytes, class T>
+inline void prefetch(const T* p) {
+  for (int b = 0; b < kBytes; b += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + b);
+}
+
 // One bit for each of 64 bytes that equals `value`.
 inline uint64_t equal(const uint8_t* bytes, uint8_t value) {
 #if defined(__AVX512BW__)
@@ -145,7 +150,9 @@ void spmm_tile(const cpu::SpmmArgs& a, const Tile tile, const C coefficient, int
     };
     if (self_loops != 0)
       gather(coefficient.scale ? self_loops * coefficient.scale[i] : self_loops, i);
-    for (; k + 4 <= end; k += 4) add(k), add(k + 1), add(k + 2), add(k + 3);
+    // A narrow row takes less time than to guess wrong at the end of one more loop.
+    if constexpr (E * N * sizeof(S) > kNarrow)
+      for (; k + 4 <= end; k += 4) add(k), add(k + 1), add(k + 2), add(k + 3);
     for (; k < end; ++k) add(k);
     const auto each = [&](auto f) __attribute__((always_inline)) {
 #pragma GCC unroll 16

@@ -153,13 +153,6 @@ inline void stream_end() {
 #endif
 }
 
-// Fetches what so many bytes at p lie in.
-template <int kBytes, class T>
-inline __attribute__((always_inline)) void prefetch(const T* p) {
-#pragma GCC unroll 16
-  for (int b = 0; b < kBytes; b += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + b);
-}
-
 // What comes 2 KB later: the processor fetches ahead within a page, and arithmetic that takes as
 // long as the memory would wait at the next one.
 template <class T>
