@@ -47,6 +47,27 @@ def test_embedding(axes):
     np.testing.assert_allclose(large[0].get_offsets(), points[3:4].numpy())
 
 
+def marks(dots):
+    return sorted(
+        tuple(p) for d in dots if len(d.get_offsets()) and d.get_sizes()[0] > 100 for p in d.get_offsets()
+    )
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array, list], ids=["tensor", "array", "list"])
+def test_a_mask_marks_the_same_points_as_their_numbers(kind, axes, tmp_path):
+    points, mask = torch.arange(8.0).view(4, 2), kind([True, False, False, True])
+    plot.embedding(points, marked=mask, axes=axes)
+    assert marks(axes.collections) == [(0, 1), (6, 7)]
+    for by in (mask, kind([3, 0])):
+        file = amstel.draw.svg(tmp_path / "a.svg", points[None], torch.tensor([0, 1, 2, 3]), marked=by)
+        large = [line for line in file.read_text().splitlines() if 'r="8"' in line]
+        assert [line.split('fill="')[1][:7] for line in large] == [plot.COLORS[0], plot.COLORS[3]]
+    pictures = [tmp_path / "mask.png", tmp_path / "numbers.png"]
+    for path, by in zip(pictures, (mask, [0, 3]), strict=True):
+        amstel.draw.raster(path, points[None], torch.tensor([0, 1, 2, 3]), marked=by)
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+
+
 def test_embedding_legend(axes):
     plot.embedding(torch.rand(3, 2), torch.tensor([0, 2, 2]), names=["a", "b", "c"], axes=axes)
     assert [t.get_text() for t in axes.get_legend().get_texts()] == ["a", "c"]
@@ -132,6 +153,8 @@ def test_convergence(axes):
         (lambda: plot.embedding(torch.rand(3, 2), names=["a"], labels=torch.tensor([0, 1, 1])), "names"),
         (lambda: plot.embedding(torch.rand(3, 2), edges=torch.tensor([[0], [3]])), "edges"),
         (lambda: plot.embedding(torch.rand(3, 2), marked=[3]), "marked"),
+        (lambda: plot.embedding(torch.rand(3, 2), marked=[1.5]), "marked"),
+        (lambda: plot.embedding(torch.rand(3, 2), marked=torch.ones(2).bool()), "marked"),
         (lambda: plot.attention(FRAME, torch.rand(3)), "weights"),
         (lambda: plot.attention(FRAME, -torch.ones(2, 2)), "weights"),
         (lambda: plot.attention(FRAME, torch.full((2, 2), torch.nan)), "weights"),

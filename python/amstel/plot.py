@@ -22,7 +22,7 @@ import torch
 
 from amstel import _check
 from amstel._axes import _array, _axes, _boxes, _canvas, _matplotlib, _picture, _rectangle, _shape, _wrong
-from amstel.media.points import COLORS
+from amstel.media.points import COLORS, chosen_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,8 @@ def embedding(
         points: positions [N, 2].
         labels: class of each point [N], whole numbers >= 0.
         edges: [2, E], drawn as lines below the points.
-        marked: points drawn larger and with a black border, such as the labeled ones.
+        marked: points drawn larger and with a black border, such as the labeled ones: their numbers, or a boolean mask
+            [N].
         names: of the classes; adds a legend.
         axes: to draw on; None for new ones.
 
@@ -75,11 +76,7 @@ def embedding(
         _wrong("labels", f"[{len(xy)}] whole numbers >= 0", f"{classes.dtype} of {_shape(classes)}")
     if names is not None and classes.size and len(names) <= classes.max():
         _wrong("names", f"a name for each of the {classes.max() + 1} classes", f"{len(names)} of them")
-    large = np.zeros(len(xy), bool)
-    for node in marked:
-        if not 0 <= node < len(xy):
-            _wrong("marked", f"points 0 to {len(xy) - 1}", node)
-        large[node] = True
+    large = chosen_points(marked, len(xy))
     axes = _axes(axes)
     if edges is not None:
         pairs = _array(edges)
