@@ -897,3 +897,10 @@ def test_on_every_instruction_set(isa):
     if "AMSTEL_CPU_ISA must be one of" in done.stdout + done.stderr:
         return  # this machine does not run it
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_the_gradient_of_peepholes_of_no_channels_is_empty():
+    peephole = torch.zeros(3, 0, requires_grad=True)
+    h, c = amstel.ops.conv_lstm_cell(torch.zeros(2, 0, 3, 3), torch.zeros(2, 0, 3, 3), peephole)
+    (h.sum() + c.sum()).backward()
+    assert peephole.grad.shape == (3, 0)

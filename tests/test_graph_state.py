@@ -6,6 +6,7 @@ import io
 import pickle
 import subprocess
 import sys
+import threading
 
 import networkx
 import numpy as np
@@ -431,3 +432,31 @@ def test_shared_memory_keeps_the_transpose():
     before = graph._transpose()
     found = torch.ops.amstel.graph_transpose(graph._crow, graph._col, graph._edge, 37)
     assert all(torch.equal(a, b) for a, b in zip(found, before, strict=True))
+
+
+def test_threads_share_a_graph():
+    """More results than a Graph keeps, so that threads drop the oldest while others read and keep."""
+    loops, x = [k / 4 for k in range(2 * _derived.KEPT)], torch.randn(37, 4)
+    expected = [ops.spmm(make(), x, self_loops=loop) for loop in loops]
+    graph, store, errors = make(), {}, []
+
+    def work(first):
+        try:
+            for k in range(first, first + 2000):
+                _derived.keep(store, k % 64, k)
+            for k in range(first, first + 100):
+                k %= len(loops)
+                assert torch.equal(ops.spmm(graph, x, self_loops=loops[k]), expected[k])
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(17 * k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    kept = {0: 0}
+    for k in range(3 * _derived.KEPT):
+        _derived.keep(kept, k, -k)
+    assert kept == {k: -k for k in range(2 * _derived.KEPT, 3 * _derived.KEPT)}

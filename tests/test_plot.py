@@ -47,6 +47,27 @@ def test_embedding(axes):
     np.testing.assert_allclose(large[0].get_offsets(), points[3:4].numpy())
 
 
+def marks(dots):
+    return sorted(
+        tuple(p) for d in dots if len(d.get_offsets()) and d.get_sizes()[0] > 100 for p in d.get_offsets()
+    )
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array, list], ids=["tensor", "array", "list"])
+def test_a_mask_marks_the_same_points_as_their_numbers(kind, axes, tmp_path):
+    points, mask = torch.arange(8.0).view(4, 2), kind([True, False, False, True])
+    plot.embedding(points, marked=mask, axes=axes)
+    assert marks(axes.collections) == [(0, 1), (6, 7)]
+    for by in (mask, kind([3, 0])):
+        file = amstel.draw.svg(tmp_path / "a.svg", points[None], torch.tensor([0, 1, 2, 3]), marked=by)
+        large = [line for line in file.read_text().splitlines() if 'r="8"' in line]
+        assert [line.split('fill="')[1][:7] for line in large] == [plot.COLORS[0], plot.COLORS[3]]
+    pictures = [tmp_path / "mask.png", tmp_path / "numbers.png"]
+    for path, by in zip(pictures, (mask, [0, 3]), strict=True):
+        amstel.draw.raster(path, points[None], torch.tensor([0, 1, 2, 3]), marked=by)
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+
+
 def test_embedding_legend(axes):
     plot.embedding(torch.rand(3, 2), torch.tensor([0, 2, 2]), names=["a", "b", "c"], axes=axes)
     assert [t.get_text() for t in axes.get_legend().get_texts()] == ["a", "c"]
@@ -105,6 +126,16 @@ def test_restorations():
     assert (plot.restorations({"a": pixels, "b": pixels[..., 0]}, axes=mine)[0] == mine).all()
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 3), (3, 8, 6), (1, 3, 8, 6), (1, 8, 6), (1, 1, 8, 3), (8, 6)])
+def test_restorations_of_uint8_tensors_are_channels_first(shape):
+    image = torch.randint(256, shape, generator=torch.Generator().manual_seed(1)).byte()
+    grid = plot.restorations({"x": image}, image / 255)
+    expected = image.numpy().reshape(shape[-3:]) / 255
+    expected = expected if expected.ndim == 2 else expected.transpose(1, 2, 0).squeeze()
+    np.testing.assert_allclose(grid[0, 0].images[0].get_array(), expected)
+    assert abs(grid[1, 0].images[0].get_array()).max() < 1e-7
+
+
 def test_restorations_take_complex_images():
     image = torch.full((1, 4, 5), 0.6 + 0.8j)
     (axes,) = plot.restorations({"x": image})[0]
@@ -121,6 +152,13 @@ def test_convergence(axes):
     assert plot.convergence([1.0, 0.5]).get_legend() is None
 
 
+def test_convergence_takes_losses_that_require_a_gradient(axes):
+    losses = [torch.tensor(3.0, requires_grad=True), torch.tensor(1.0)]
+    plot.convergence({"a": losses, "b": [losses, losses[::-1]]}, axes=axes)
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [3, 1])
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), [2, 2])
+
+
 @pytest.mark.parametrize(
     ("call", "name"),
     [
@@ -131,7 +169,11 @@ def test_convergence(axes):
         (lambda: plot.embedding(torch.rand(3, 2), torch.tensor([0, 1, -1])), "labels"),
         (lambda: plot.embedding(torch.rand(3, 2), names=["a"], labels=torch.tensor([0, 1, 1])), "names"),
         (lambda: plot.embedding(torch.rand(3, 2), edges=torch.tensor([[0], [3]])), "edges"),
+        (lambda: plot.embedding(torch.rand(3, 2), edges=torch.tensor([[0.0], [1]])), "edges"),
+        (lambda: plot.embedding([[0, 1], [0]]), "points"),
         (lambda: plot.embedding(torch.rand(3, 2), marked=[3]), "marked"),
+        (lambda: plot.embedding(torch.rand(3, 2), marked=[1.5]), "marked"),
+        (lambda: plot.embedding(torch.rand(3, 2), marked=torch.ones(2).bool()), "marked"),
         (lambda: plot.attention(FRAME, torch.rand(3)), "weights"),
         (lambda: plot.attention(FRAME, -torch.ones(2, 2)), "weights"),
         (lambda: plot.attention(FRAME, torch.full((2, 2), torch.nan)), "weights"),
@@ -149,6 +191,10 @@ def test_convergence(axes):
         (lambda: plot.restorations({"a": torch.rand(4, 4)}, axes=Figure().subplots(1, 3)), "axes"),
         (lambda: plot.convergence({}), "curves"),
         (lambda: plot.convergence([]), "curves"),
+        (lambda: plot.convergence(["1"]), "curves"),
+        (lambda: plot.convergence({"a": [[1, 2], [1]]}), r"curves\['a'\]"),
+        (lambda: plot.convergence({"a": torch.ones(2) * 1j}), r"curves\['a'\]"),
+        (lambda: plot.confusion([[1, 2], [1]], ["a", "b"]), "matrix"),
     ],
 )
 def test_errors_name_the_argument(call, name):

@@ -611,3 +611,35 @@ def test_on_every_instruction_set(isa):
     if "AMSTEL_CPU_ISA must be one of" in done.stdout + done.stderr:
         return  # this machine does not run it
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_the_layout_does_not_depend_on_who_requires_a_gradient():
+    y, sigma, mask = torch.rand(2, 2, 4, 4), torch.tensor([0.5, 0.6]), torch.rand(4, 4)
+    for learns in ((sigma.clone().requires_grad_(), mask), (sigma, mask.clone().requires_grad_())):
+        found = amstel.ops.rim_denoise_input(y, y, learns[0], mask=learns[1])
+        assert found.requires_grad and found.stride() == (64, 1, 16, 4)
+    found = amstel.ops.rim_super_resolve_input(y, y[..., :2, :2], 2, sigma.clone().requires_grad_())
+    assert found.requires_grad and found.stride() == (64, 1, 16, 4)
+
+
+def test_large_scales_compile_and_keep_their_dtype_under_autocast():
+    x, y = torch.rand(1, 2, 130, 65), torch.rand(1, 2, 2, 1)
+
+    def run(x, y):
+        network = amstel.ops.rim_super_resolve_input(x, y, 65, 0.5, link="logistic")
+        return amstel.ops.bicubic_down(x, 65), amstel.ops.bicubic_down_adjoint(y, 65), network
+
+    a, b = x.double(), y.double()
+    true = (
+        amstel.reference.bicubic_down(a, 65),
+        amstel.reference.bicubic_down_adjoint(b, 65),
+        amstel.reference.rim_super_resolve_input(a, b, 65, 0.5, link="logistic"),
+    )
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    for found, expected in zip(compiled(x, y), true, strict=True):
+        assert_close(found, expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = run(x, y)
+    assert [t.dtype for t in found] == [torch.float32, torch.float32, torch.bfloat16]
+    for one, expected in zip(found, true, strict=True):
+        assert_close(one, expected)

@@ -23,12 +23,24 @@ def _axes(axes: Any) -> Any:
     return axes
 
 
-def _array(value: Any) -> np.ndarray:
+def _array(value: Any, name: str) -> np.ndarray:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         value = value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
         return value.resolve_conj().resolve_neg().numpy()
-    return np.asarray(value)
+    if isinstance(value, (list, tuple)):  # of losses that require a gradient, say, which NumPy refuses
+        parts = [_array(v, name) if isinstance(v, (torch.Tensor, list, tuple)) else v for v in value]
+    else:
+        parts = value
+    found: np.ndarray | None
+    try:
+        found = np.asarray(parts)
+        found = found.astype(float) if found.dtype == object else found
+    except (TypeError, ValueError):
+        found = None
+    if found is None or found.dtype.kind in "US":
+        _check.fail(name, "numbers, in rows of one length", value)
+    return found
 
 
 def _wrong(argument: str, expected: str, got: object) -> None:
@@ -39,10 +51,11 @@ def _shape(value: np.ndarray) -> str:
     return f"shape {list(value.shape)}"
 
 
-def _picture(image: Any, name: str) -> np.ndarray:
-    """[H, W] or [H, W, 3], uint8 as it came (divided by 255) or clean floats; channels of float tensors come first."""
-    first = isinstance(image, torch.Tensor) and image.dtype != torch.uint8
-    value = _array(image)
+def _picture(image: Any, name: str, frame: bool = True) -> np.ndarray:
+    """[H, W] or [H, W, 3], uint8 as it came (divided by 255) or clean floats. Channels of tensors come first, but for
+    frames of uint8."""
+    first = isinstance(image, torch.Tensor) and not (frame and image.dtype == torch.uint8)
+    value = _array(image, name)
     if value.ndim == 4 and len(value) == 1:
         value = value[0]
     if first and value.ndim == 3:
@@ -50,14 +63,15 @@ def _picture(image: Any, name: str) -> np.ndarray:
     if value.ndim == 3 and value.shape[2] == 1:
         value = value[..., 0]
     if value.ndim not in (2, 3) or (value.ndim == 3 and value.shape[2] != 3) or not value.size:
-        _wrong(name, "[H, W] or [H, W, 3] (a float tensor: [C, H, W])", _shape(_array(image)))
+        kind = "a float tensor" if frame else "a tensor"
+        _wrong(name, f"[H, W] or [H, W, 3] ({kind}: [C, H, W])", _shape(_array(image, name)))
     if value.dtype == np.uint8:
         return value / 255.0
     return abs(value) if np.iscomplexobj(value) else value.astype(float)
 
 
 def _boxes(boxes: Any, name: str) -> np.ndarray:
-    value = np.atleast_2d(_array(boxes)).astype(float)
+    value = np.atleast_2d(_array(boxes, name)).astype(float)
     if value.ndim != 2 or value.shape[1] != 4 or not len(value):
         _wrong(name, "[T, 4] or [4]", _shape(value))
     return value

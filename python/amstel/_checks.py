@@ -152,7 +152,7 @@ def _notes_on(device: torch.device, capturing: bool) -> Notes | None:
     """None while a graph is captured that was the first to check: what it allocates would be its own."""
     found = _notes.get(device)
     if found is None and not capturing:
-        found = _notes[device] = Notes(device)
+        found = _notes.setdefault(device, Notes(device))  # those of another thread, where it was first
     return found
 
 

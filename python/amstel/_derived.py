@@ -25,10 +25,11 @@ KEPT = 8
 
 
 def keep(store: dict[Any, Any], key: Any, value: Any, limit: int = KEPT) -> Any:
-    """Remember `value`; the oldest go when there are more than `limit`."""
+    """Remember `value`; the oldest go when there are more than `limit`. Several threads may do so at once: a list of the
+    keys is made in one step, and whoever comes second finds nothing to remove."""
     store[key] = value
-    while len(store) > limit:
-        store.pop(next(iter(store)), None)
+    for old in list(store)[:-limit]:
+        store.pop(old, None)
     return value
 
 

@@ -22,7 +22,7 @@ import torch
 
 from amstel import _check
 from amstel._axes import _array, _axes, _boxes, _canvas, _matplotlib, _picture, _rectangle, _shape, _wrong
-from amstel.media.points import COLORS
+from amstel.media.points import COLORS, chosen_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,8 @@ def embedding(
         points: positions [N, 2].
         labels: class of each point [N], whole numbers >= 0.
         edges: [2, E], drawn as lines below the points.
-        marked: points drawn larger and with a black border, such as the labeled ones.
+        marked: points drawn larger and with a black border, such as the labeled ones: their numbers, or a boolean mask
+            [N].
         names: of the classes; adds a legend.
         axes: to draw on; None for new ones.
 
@@ -65,32 +66,29 @@ def embedding(
         >>> data = amstel.data.karate_club()
         >>> axes = amstel.plot.embedding(torch.randn(34, 2), data.labels, data.graph.to_edge_index()[0])
     """
-    xy = _array(points)
+    xy = _array(points, "points")
     if xy.ndim != 2 or xy.shape[1] != 2:
         _wrong("points", "[N, 2]", _shape(xy))
     if not np.isfinite(xy).all():
         _wrong("points", "finite positions", "NaN or infinity")
-    classes = np.zeros(len(xy), int) if labels is None else _array(labels)
+    classes = np.zeros(len(xy), int) if labels is None else _array(labels, "labels")
     if classes.shape != xy.shape[:1] or classes.dtype.kind not in "iu" or (classes < 0).any():
         _wrong("labels", f"[{len(xy)}] whole numbers >= 0", f"{classes.dtype} of {_shape(classes)}")
     if names is not None and classes.size and len(names) <= classes.max():
         _wrong("names", f"a name for each of the {classes.max() + 1} classes", f"{len(names)} of them")
-    large = np.zeros(len(xy), bool)
-    for node in marked:
-        if not 0 <= node < len(xy):
-            _wrong("marked", f"points 0 to {len(xy) - 1}", node)
-        large[node] = True
+    large = chosen_points(marked, len(xy))
     axes = _axes(axes)
     if edges is not None:
-        pairs = _array(edges)
+        pairs = _array(edges, "edges")
         if (
             pairs.ndim != 2
             or len(pairs) != 2
+            or (pairs.size and pairs.dtype.kind not in "iu")
             or (pairs.size and not 0 <= pairs.min() <= pairs.max() < len(xy))
         ):
-            _wrong("edges", f"[2, E] with points 0 to {len(xy) - 1}", _shape(pairs))
+            _wrong("edges", f"[2, E] with points 0 to {len(xy) - 1}", f"{pairs.dtype} of {_shape(pairs)}")
         lines = _matplotlib("collections").LineCollection(
-            xy[pairs.T], colors="#bbbbbb", linewidths=0.7, zorder=1
+            xy[pairs.T.astype(int)], colors="#bbbbbb", linewidths=0.7, zorder=1
         )
         axes.add_collection(lines)
     for label in np.unique(classes):
@@ -138,7 +136,7 @@ def attention(
     Example:
         >>> axes = amstel.plot.attention(torch.zeros(64, 96, 3).byte(), torch.rand(7, 7), box=[10, 10, 50, 40])
     """
-    picture, heat = _picture(frame, "frame"), _array(weights)
+    picture, heat = _picture(frame, "frame"), _array(weights, "weights")
     if heat.ndim != 2 or not heat.size:
         _wrong("weights", "[h, w]", _shape(heat))
     if not np.isfinite(heat).all() or heat.min() < 0:
@@ -172,7 +170,7 @@ def confusion(matrix: Any, classes: Sequence[str], *, axes: Axes | None = None) 
     Example:
         >>> axes = amstel.plot.confusion([[8, 2], [1, 9]], ["walk", "run"])
     """
-    counts, names = _array(matrix), list(classes)
+    counts, names = _array(matrix, "matrix"), list(classes)
     if counts.shape != (len(names), len(names)) or not names:
         _wrong("matrix", f"[K, K] with K = {len(names)} classes, at least one", _shape(counts))
     if not np.isfinite(counts).all() or counts.min() < 0:
@@ -268,7 +266,8 @@ def _curves(
     for name in sorted(evaluations, key=lambda name: -getattr(evaluations[name], score)):
         color, line = style[name]
         text = f"{name} [{getattr(evaluations[name], score):.3f}]"
-        axes.plot(x, _array(getattr(evaluations[name], curve)), color=color, linestyle=line, label=text)
+        y = _array(getattr(evaluations[name], curve), f"evaluations[{name!r}]")
+        axes.plot(x, y, color=color, linestyle=line, label=text)
     axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, x[-1]), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left" if curve == "success" else "lower right", framealpha=0.9)
@@ -304,10 +303,10 @@ def restorations(
         (2, 2)
     """
     _check.mapping("images", images, "a dict of images by their names")
-    pictures = {name: _picture(image, f"images[{name!r}]") for name, image in images.items()}
+    pictures = {name: _picture(image, f"images[{name!r}]", frame=False) for name, image in images.items()}
     if not pictures:
         raise ValueError("`images` must hold at least one image, got none")
-    right = None if truth is None else _picture(truth, "truth")
+    right = None if truth is None else _picture(truth, "truth", frame=False)
     for name, picture in pictures.items():
         if right is not None and picture.shape != right.shape:
             _wrong(f"images[{name!r}]", f"the size of truth, {list(right.shape)}", _shape(picture))
@@ -359,13 +358,17 @@ def convergence(
     Example:
         >>> axes = amstel.plot.convergence({"GCN": [1.9, 1.2, 0.8], "MLP": [1.9, 1.7, 1.6]}, log=True)
     """
-    named = curves if isinstance(curves, Mapping) else {"": curves}
+    several = isinstance(curves, Mapping)
+    named = curves if several else {"": curves}
     if not named:
         raise ValueError("`curves` must hold at least one run, got none")
-    lines = {name: np.atleast_2d(_array(values)).astype(float) for name, values in named.items()}
-    for name, values in lines.items():
-        if values.ndim != 2 or not values.size:
-            _wrong(f"curves[{name!r}]", "[T] or [seeds, T], not empty", _shape(values))
+    lines = {}
+    for name, given in named.items():
+        argument = f"curves[{name!r}]" if several else "curves"
+        values = np.atleast_2d(_array(given, argument))
+        if values.ndim != 2 or not values.size or np.iscomplexobj(values):
+            _wrong(argument, "real [T] or [seeds, T], not empty", f"{values.dtype} of {_shape(values)}")
+        lines[name] = values.astype(float)
     axes = _axes(axes)
     for k, (name, values) in enumerate(lines.items()):
         x, mean, color = np.arange(1, values.shape[1] + 1), values.mean(0), COLORS[k % 8]

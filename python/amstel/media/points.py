@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -42,6 +43,28 @@ def _check_ending(path: str | Path, *endings: str) -> None:
         _check.fail("path", f"a file that ends in {' or '.join(endings)}", str(path))
 
 
+def chosen_points(marked: Any, count: int) -> np.ndarray:
+    """Which of the points are marked [count], by their numbers or by a mask."""
+    if isinstance(marked, Tensor):
+        marked = marked.detach().cpu()
+    elif not isinstance(marked, Iterable) or isinstance(marked, (str, bytes)):
+        _check.fail_type("marked", "numbers of points or a boolean mask", marked)
+    given = np.asarray(marked if isinstance(marked, (Tensor, np.ndarray)) else list(marked))
+    found = np.zeros(count, bool)
+    if not given.size and given.dtype != bool:
+        return found
+    if given.dtype == bool and given.shape == found.shape:
+        return given
+    if given.ndim != 1 or given.dtype.kind not in "iu":
+        what = f"{given.dtype} of shape {list(given.shape)}"
+        raise ValueError(f"`marked` must be numbers of points or a boolean mask [{count}], got {what}")
+    for node in given.tolist():
+        if not 0 <= node < count:
+            _check.fail("marked", f"points 0 to {count - 1}", node)
+    found[given] = True
+    return found
+
+
 def _lines(edges: Tensor | None) -> list[tuple[int, int]]:
     """Each line once, whichever ways its edges go; a loop is none."""
     pairs = [] if edges is None else _check.tensor("edges", edges, "a tensor [2, E]").T.tolist()
@@ -54,7 +77,7 @@ def svg(
     labels: Tensor,
     edges: Tensor | None = None,
     captions: Sequence[str] = (),
-    marked: Sequence[int] = (),
+    marked: Iterable[int] = (),
     seconds: float = 8.0,
     rescale: bool = False,
 ) -> Path:
@@ -66,7 +89,7 @@ def svg(
         labels: class of each point [N], its color.
         edges: [2, E], drawn as lines, the two ways of an edge as one.
         captions: one line of text per frame, or one for all.
-        marked: points drawn larger, with a black border.
+        marked: points drawn larger, with a black border: their numbers, or a boolean mask [N].
         seconds: how long the animation takes before it starts again.
         rescale: let every frame fill the picture.
 
@@ -75,7 +98,7 @@ def svg(
     """
     _check_ending(path, ".svg")
     _check_frames(frames, labels)
-    xy = _pixels(frames, rescale)
+    xy, large = _pixels(frames, rescale), chosen_points(marked, len(labels))
 
     def attribute(name: str, values: np.ndarray) -> tuple[str, str]:
         """The attribute at its last value, and its way there."""
@@ -103,9 +126,9 @@ def svg(
         ends = [("x1", xy[:, i, 0]), ("y1", xy[:, i, 1]), ("x2", xy[:, j, 0]), ("y2", xy[:, j, 1])]
         lines.append(element("line", 'stroke="#bbb" stroke-width="0.7"', ends))
     classes = labels.tolist()
-    for n in sorted(range(len(classes)), key=lambda n: n in marked):
+    for n in np.argsort(large, kind="stable").tolist():
         look = 'r="5" stroke="white" stroke-width="0.7"'
-        if n in marked:
+        if large[n]:
             look = 'r="8" stroke="black" stroke-width="2"'
         look += f' fill="{COLORS[classes[n] % len(COLORS)]}"'
         lines.append(element("circle", look, [("cx", xy[:, n, 0]), ("cy", xy[:, n, 1])]))
@@ -131,7 +154,7 @@ def raster(
     labels: Tensor,
     edges: Tensor | None = None,
     captions: Sequence[str] = (),
-    marked: Sequence[int] = (),
+    marked: Iterable[int] = (),
     seconds: float = 8.0,
     rescale: bool = False,
 ) -> Path:
@@ -143,6 +166,7 @@ def raster(
     """
     _check_frames(frames, labels)
     _check_ending(path, *((".png", ".gif") if len(frames) == 1 else (".gif",)))
+    large = chosen_points(marked, len(labels))
     animation, agg, collections, figures = (
         need(f"matplotlib.{name}", extra="cli", purpose="a PNG or GIF picture of points")
         for name in ("animation", "backends.backend_agg", "collections", "figure")
@@ -157,8 +181,8 @@ def raster(
     net = collections.LineCollection([], colors="#bbbbbb", linewidths=0.7, zorder=1)
     axes.add_collection(net)
     # The marked ones last, so that nothing hides them.
-    order = sorted(range(len(labels)), key=lambda n: n in marked)
-    large = np.isin(order, list(marked))
+    order = np.argsort(large, kind="stable").tolist()
+    large = large[order]
     dots = axes.scatter(
         xy[0, order, 0],
         xy[0, order, 1],

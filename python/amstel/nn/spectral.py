@@ -112,10 +112,11 @@ def _basis(
         return values[:modes].to(dtype), vectors[:, :modes].to(dtype).contiguous()
     kept = _bases.setdefault(graph, {})
     key = modes, dtype
-    if key not in kept:
+    found = kept.get(key)  # which another thread may drop meanwhile
+    if found is None:
         values, vectors = plainly(lambda: _solve(graph))
-        return keep(kept, key, (values[:modes].to(dtype), vectors[:, :modes].to(dtype).contiguous()))
-    return kept[key]
+        found = keep(kept, key, (values[:modes].to(dtype), vectors[:, :modes].to(dtype).contiguous()))
+    return found
 
 
 def _vectors(x: Any, graph: Graph, modes: int | None, edge_weight: Tensor | None = None) -> Tensor:

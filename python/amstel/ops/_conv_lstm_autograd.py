@@ -178,7 +178,8 @@ class Cell(torch.autograd.Function):
         grad_peephole = None
         if ctx.needs_input_grad[2]:
             total = _ops.epilogue_grad(sums, None)[1]
-            grad_peephole = total.view(3, peephole.shape[1], -1).sum(-1).to(peephole.dtype)
+            hidden = peephole.shape[1]  # may be zero, of which view(-1) makes nothing
+            grad_peephole = total.view(3, hidden, inner // max(hidden, 1)).sum(-1).to(peephole.dtype)
         return grad_gates, grad_old, grad_peephole
 
 

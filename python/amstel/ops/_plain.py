@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from amstel import reference
+from amstel._torch import without_autocast
 from amstel.reference.conv_lstm import same_conv
 
 Maybe = Tensor | None
@@ -176,7 +177,8 @@ def _input(
     if logistic:
         x = torch.sigmoid(eta)
         gradient = x * (1 - x) * gradient
-    return torch.cat([eta, gradient], 1).to(dtype)
+    # As the operator lays it out: channels last, also under torch.vmap, which knows of no memory format.
+    return torch.cat([eta, gradient], 1).to(dtype).movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def rim_input(
@@ -220,13 +222,15 @@ def _matrices(height: int, width: int, scale: int, like: Tensor) -> tuple[Tensor
 
 def bicubic_down(x: Tensor, minus: Maybe, scale: int) -> Tensor:
     rows, cols = _matrices(x.shape[2], x.shape[3], scale, x)
-    y = rows @ x @ cols.T
+    with without_autocast(x):
+        y = rows @ x @ cols.T
     return y if minus is None else y - minus
 
 
 def bicubic_up(y: Tensor, scale: int) -> Tensor:
     rows, cols = _matrices(y.shape[2] * scale, y.shape[3] * scale, scale, y)
-    return rows.T @ y @ cols
+    with without_autocast(y):
+        return rows.T @ y @ cols
 
 
 def rim_bicubic_input(

@@ -6,14 +6,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from amstel import _check, reference
-from amstel.ops import _rim
+from amstel import _check
+from amstel.ops import _plain, _rim
 from amstel.ops._noise import precision_of
 from amstel.ops._raw import operators, own_gradient, tracked
 
 _ops = operators
 
-LARGEST_SCALE = 64  # of the fused resampling, as in csrc/common/rim_check.h
+LARGEST_SCALE = (
+    64  # of the fused resampling, as in csrc/common/rim_check.h; beyond it is two products of matrices
+)
 
 
 def rim_input(eta: Tensor, gradient: Tensor, *, link: str = "identity") -> Tensor:
@@ -65,7 +67,8 @@ def rim_denoise_input(
     Returns:
         [N, 2C, H, W], channels_last, in the dtype of eta, or of autocast where that is on.
 
-    Differentiable any number of times in eta and y. Bit-identical for any number of threads.
+    Differentiable any number of times in eta, y, a tensor sigma and a mask of floating point. Bit-identical for any
+    number of threads.
 
     Raises:
         ValueError or TypeError: an argument is not as described; the values of a tensor sigma are not looked at.
@@ -112,8 +115,9 @@ def rim_super_resolve_input(
     Returns:
         [N, 2C, H, W], channels_last, in the dtype of eta, or of autocast where that is on.
 
-    Differentiable any number of times in eta and y. Bit-identical for any number of threads with the identity link;
-    the logistic one is PyTorch's sigmoid, which is not.
+    Differentiable any number of times in eta, y and a tensor sigma. Bit-identical for any number of threads with the
+    identity link and a scale of at most 64; the logistic one is PyTorch's sigmoid and larger scales are its products of
+    matrices, which are not.
 
     Raises:
         ValueError or TypeError: an argument is not as described; the values of a tensor sigma are not looked at.
@@ -137,13 +141,13 @@ def rim_super_resolve_input(
     _check.dense("y", y, "a tensor [N, C, H / scale, W / scale]")
     if y.shape != small or y.dtype != eta.dtype or y.device != eta.device:
         _check.fail("y", f"{_check.name(eta.dtype)} {list(small)} on {eta.device}", y)
-    if scale > LARGEST_SCALE:
-        return reference.rim_super_resolve_input(eta, y, scale, sigma, link=link)
     wide = _rim.wide(eta)
     x = wide if link == "identity" else torch.sigmoid(wide)
-    residual = _rim.down(x, _rim.wide(y), scale)
     dtype = _rim.output_dtype(eta)
     rest = precision, factor, scale, link == "logistic", dtype
+    if scale > LARGEST_SCALE:
+        return _plain.rim_bicubic_input(wide, _plain.bicubic_down(x, _rim.wide(y), scale), *rest)
+    residual = _rim.down(x, _rim.wide(y), scale)
     if tracked(precision):
         return torch.ops.amstel.rim_bicubic_input(_rim.dense(wide), residual, *rest)
     if not own_gradient(wide, residual):
@@ -168,7 +172,8 @@ def bicubic_down(x: Tensor, scale: int) -> Tensor:
     Returns:
         [N, C, H / scale, W / scale], contiguous.
 
-    Differentiable any number of times. Bit-identical for any number of threads.
+    Differentiable any number of times. Bit-identical for any number of threads for a scale of at most 64; larger ones
+    are PyTorch's products of matrices.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -187,7 +192,7 @@ def bicubic_down(x: Tensor, scale: int) -> Tensor:
     if x.shape[2] % scale or x.shape[3] % scale:
         _check.fail("x", f"of height and width that are multiples of the scale {scale}", x)
     if scale > LARGEST_SCALE:
-        return reference.bicubic_down(x, scale)
+        return _plain.bicubic_down(_rim.wide(x), None, scale).to(x.dtype)
     return _rim.down(_rim.wide(x), None, scale).to(x.dtype)
 
 
@@ -202,7 +207,8 @@ def bicubic_down_adjoint(y: Tensor, scale: int) -> Tensor:
     Returns:
         [N, C, h * scale, w * scale], contiguous.
 
-    Differentiable any number of times. Bit-identical for any number of threads.
+    Differentiable any number of times. Bit-identical for any number of threads for a scale of at most 64; larger ones
+    are PyTorch's products of matrices.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -218,7 +224,7 @@ def bicubic_down_adjoint(y: Tensor, scale: int) -> Tensor:
     _image("y", y)
     _scale(scale)
     if scale > LARGEST_SCALE:
-        return reference.bicubic_down_adjoint(y, scale)
+        return _plain.bicubic_up(_rim.wide(y), scale).to(y.dtype)
     return _rim.up(_rim.wide(y), scale).to(y.dtype)
 
 
