@@ -48,6 +48,10 @@ class Scan:
         """The middle of images [..., H, W] that has `image_size`."""
         return images if self.image_size is None else _middle(images, *self.image_size)
 
+    def sampled_by(self, mask: Tensor) -> Scan:
+        """With bool [W] or [H, W] on top of its own mask: what was not measured stays so, whatever the mask says."""
+        return replace(self, mask=mask if self.mask is None else mask & self.mask)
+
     def without_oversampling(self) -> Scan:
         """The field of view in the direction of the rows (readout) cut to that of the image, half as much as a rule.
 
