@@ -90,15 +90,16 @@ class _FollowingCounts(Poisson):
         self._floor: float | None = None
 
     @property
-    def gain(self) -> float:  # type: ignore[override]
-        return _gain_of(self.model.physics.noise_model) if self._given is None else self._given
+    def gain(self) -> float:
+        physics: Any = self.model.physics
+        return _gain_of(physics.noise_model) if self._given is None else self._given
 
     @gain.setter
     def gain(self, value: float) -> None:
         self._given = value
 
     @property
-    def floor(self) -> float:  # type: ignore[override]
+    def floor(self) -> float:
         return 1e-3 * self.gain if self._floor is None else self._floor
 
     @floor.setter
@@ -106,7 +107,7 @@ class _FollowingCounts(Poisson):
         self._floor = value
 
     @property
-    def sigma(self) -> float:  # type: ignore[override]
+    def sigma(self) -> float:
         return self.gain**0.5
 
     @sigma.setter
