@@ -280,3 +280,42 @@ def test_sigma_follows_the_noise(physics):
     again = to_deepinv(ours)
     again.noise_model.sigma.mul_(2)
     assert from_deepinv(again).sigma == pytest.approx(0.2)
+
+
+def test_gain_follows_the_noise(physics):
+    x = torch.rand(2, 1, 8, 8) + 0.1
+    theirs = physics.Denoising(physics.PoissonNoise(0.1))
+    model = from_deepinv(theirs)
+    theirs.update(gain=0.5)
+    expected = Poisson(Denoising(), 0.5)
+    assert (model.gain, model.sigma, model.floor) == (0.5, expected.sigma, expected.floor)
+    for image in (x, x - x):  # the second at the floor
+        assert torch.equal(model.gradient(image, x / 2), expected.gradient(image, x / 2))
+    assert torch.equal(copy.deepcopy(model).likelihood(x, x / 2), expected.likelihood(x, x / 2))
+    model.gain = 0.25
+    assert torch.equal(model.gradient(x, x / 2), Poisson(Denoising(), 0.25).gradient(x, x / 2))
+    model = from_deepinv(theirs)
+    theirs.noise_model = physics.PoissonNoise(0.5, normalize=False)
+    with pytest.raises(TypeError, match=r"`physics\.noise_model` must be normalized Poisson noise"):
+        model.gradient(x, x)
+
+
+def test_an_envelope_has_the_sigma_of_its_model(physics):
+    """Of complex measurements before any is seen, and of noise that is updated."""
+    fft = physics.LinearPhysics(
+        A=lambda x, **_: torch.fft.fft2(x, norm="ortho"),
+        A_adjoint=lambda y, **_: torch.fft.ifft2(y, norm="ortho").real,
+        noise_model=physics.GaussianNoise(0.2),
+    )
+    model = from_deepinv(fft)
+    assert model.sigma == pytest.approx(0.2 / 2**0.5)
+    x, weight = torch.rand(1, 1, 8, 8), 3.0
+    envelope = amstel.inverse.Envelope(model, weight, iterations=20)
+    y = fft.A(torch.rand_like(x))
+    for sigma in (0.2, 0.5):
+        fft.noise_model.update_parameters(sigma=sigma)
+        precision = 2 / sigma**2
+        # A^H A = 1: p minimizes precision |z - A^H y|^2 / 2 + weight |z - x|^2 / 2.
+        expected = x - (precision * fft.A_adjoint(y) + weight * x) / (precision + weight)
+        assert envelope.sigma == pytest.approx(sigma / 2**0.5)
+        assert_close_(envelope.gradient(x, y), expected, 1e-4)

@@ -263,6 +263,29 @@ def test_maps_may_be_zero_where_they_like(tmp_path):
     np.testing.assert_array_equal(read_maps(tmp_path / "maps.npy"), maps)
 
 
+def test_maps_are_images(tmp_path):
+    """Those of a volume are not transformed, and no format has one coil in three dimensions."""
+    bart(tmp_path / "maps.cfl", STACK.transpose(0, 2, 3, 1), [3, 12, 10, 4])
+    np.testing.assert_array_equal(read_maps(tmp_path / "maps.cfl"), STACK)
+    np.save(tmp_path / "maps.npy", STACK[0])
+    np.savez(tmp_path / "maps.npz", kspace=STACK, maps=STACK[0], mask=np.zeros(3))
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "maps.h5", "w") as file:
+        file["maps"], file["kspace"] = STACK[0], STACK
+    for ending in ("npy", "npz", "h5"):
+        np.testing.assert_array_equal(read_maps(tmp_path / f"maps.{ending}"), STACK[:1])
+    with h5py.File(tmp_path / "stack.h5", "w") as file:
+        file["maps"] = STACK
+    np.testing.assert_array_equal(read_maps(tmp_path / "stack.h5"), STACK)
+    acquisitions(
+        tmp_path / "scan.h5", [(0, 0, 0, 0, STACK[0, :, :, 0], {})], header((12, 10, 1), (12, 10, 1))
+    )
+    np.savez(tmp_path / "two.npz", kspace=STACK, other=STACK)
+    for name, message in (("scan.h5", "got the acquisitions"), ("two.npz", "one array called sensitivities")):
+        with pytest.raises(ValueError, match=message):
+            read_maps(tmp_path / name)
+
+
 def test_what_is_no_scan(tmp_path):
     np.savez(tmp_path / "a.npz", one=STACK, two=STACK)
     np.save(tmp_path / "real.npy", STACK.real)

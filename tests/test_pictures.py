@@ -312,3 +312,50 @@ def test_where_and_when_a_tiff_was_taken_is_kept_without_texts(tmp_path):
     again = Image.Exif()
     again.load(files.read(tmp_path / "a.tif").about["exif"])
     assert again.get_ifd(0x8769)[0x9003].startswith("2020") and again.get_ifd(0x8825)[1] == "N"
+
+
+#: What a JPEG's EXIF may say of a layout: another size, kind of colors, strips, tiles, thumbnail, and color maps.
+LAYOUT = {256: 9, 257: 6, 258: 1, 262: 6, 266: 2, 273: 5, 277: 4, 278: 2, 279: 7, 284: 2, 301: (1, 2)}
+LAYOUT |= {
+    317: 2,
+    320: (1, 2, 3),
+    322: 16,
+    323: 16,
+    338: 2,
+    339: 3,
+    513: 8,
+    514: 9,
+    529: (1.0,),
+    530: (2, 2),
+    531: 1,
+}
+
+
+@pytest.mark.parametrize("bits, channels", [(8, 1), (8, 3), (16, 1), (16, 3)])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])
+@pytest.mark.parametrize("tag", [*LAYOUT, None], ids=str)
+def test_the_layout_of_the_input_is_not_that_of_the_output(tmp_path, tag, suffix, bits, channels):
+    if bits == 16 and suffix in (".jpg", ".webp"):
+        return  # have 8
+    camera = exif(6)
+    camera.update(LAYOUT if tag is None else {tag: LAYOUT[tag]})
+    camera.update({305: "a program", 40091: b"t\0i\0"})
+    camera.get_ifd(0x8769).update({0x9003: "2020:01:01 00:00:00", 0xA002: 9, 0xA003: 6})
+    Image.fromarray(RGB8).save(tmp_path / "a.png", exif=camera.tobytes())
+    about = files.read(tmp_path / "a.png").about
+    data = upright({(8, 1): GRAY8, (8, 3): RGB8, (16, 1): GRAY16, (16, 3): RGB16}[bits, channels], 6)
+    written = tmp_path / f"b{suffix}"
+    files.write(written, Picture((data / np.float32(2**bits - 1)).astype(np.float32), None, bits, about))
+    if suffix == ".tif":
+        np.testing.assert_array_equal(tifffile.imread(written), data)
+    with Image.open(written) as image:
+        kept = image.getexif()
+        assert image.size == data.shape[1::-1] and kept[305] == "a program"
+        if suffix != ".tif":
+            assert not set(kept) & set(LAYOUT) and kept[0x010F] == "a camera" and kept[40091] == b"t\0i\0"
+        if (suffix, bits, channels) != (".tif", 16, 3):  # of which tifffile writes the texts
+            assert kept.get_ifd(0x8769)[0x9003].startswith("2020")
+            assert not set(kept.get_ifd(0x8769)) & {0xA002, 0xA003}
+    if suffix != ".jpg":
+        expected = data if channels == 3 or suffix != ".webp" else np.stack([data] * 3, -1)
+        np.testing.assert_array_equal(files.read(written).pixels * np.float32(2**bits - 1), expected)

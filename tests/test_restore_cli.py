@@ -345,6 +345,35 @@ def test_kspace(capsys, tmp_path):
         assert status == 2 and said == "" and message in err and err.count("\n") == 1, (arguments, err)
 
 
+@pytest.mark.parametrize("whole_columns", [True, False])
+@pytest.mark.parametrize("held", [True, False], ids=["mask", "zeros"])
+def test_a_mask_names_no_samples_that_were_not_measured(capsys, tmp_path, whole_columns, held):
+    """As in partial Fourier: the file says, or shows, that its first columns are empty."""
+    from amstel.data.mri import cartesian_mask, loop_sensitivities
+    from amstel.inverse import MRI
+
+    rng = np.random.default_rng(0)
+    there, maps = torch.arange(48) >= 12, loop_sensitivities(4, (40, 48), rng)
+    image = torch.from_numpy(waves(40, 48)).to(torch.complex64)[None]
+    kspace = MRI(there, maps, centered=True)(image)[0].numpy()
+    given = cartesian_mask(48, 2, 0.2, rng) if whole_columns else torch.from_numpy(rng.random((40, 48)) < 0.6)
+    given[..., [2, 7, *range(19, 29)]] = True  # the last for the sensitivities
+    source = tmp_path / ("kspace.npz" if held else "kspace.npy")
+    np.savez(source, kspace=kspace, mask=there) if held else np.save(source, kspace)
+    np.save(tmp_path / "mask.npy", given)
+    np.save(tmp_path / "none.npy", ~there)
+    record = tmp_path / "done.json"
+    options = [source, "--task", "mri", "-o", tmp_path / "out.png", "--json", record]
+    status, _, err = _run(capsys, *options, "--mask", tmp_path / "mask.npy")
+    missing = (given & ~there).double().mean().item()
+    assert status == 0 and f"kspace.{source.suffix[1:]} does not hold: {missing:.1%} of k-space" in err
+    mask = (given & there).numpy()
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), amstel.restore(kspace, "mri", mask=mask))
+    assert json.loads(record.read_text())["images"][0]["sampled"] == pytest.approx(mask.mean())
+    status, _, err = _run(capsys, *options, "--mask", tmp_path / "none.npy", "--force")
+    assert status == 2 and "none.npy must name samples that" in err
+
+
 def test_a_scan_of_slices(capsys, tmp_path):
     """fastMRI's file says what was sampled and how large the image is; slices lie side by side in the picture."""
     h5py = pytest.importorskip("h5py")

@@ -79,7 +79,7 @@ def predict(
             "--mask",
             metavar="FILE",
             parser=values.file_there,
-            help="inpaint: white where pixels are known, or .npy; mri: .npy of 0 and 1 [default: from INPUT]",
+            help="inpaint: white where pixels are known, or .npy; mri: .npy of 0 and 1, of what INPUT holds [default: all]",
         ),
     ] = None,
     sensitivities: Annotated[

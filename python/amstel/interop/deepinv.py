@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from amstel import _check
 from amstel._bypass import computes_as
 from amstel.inverse import ForwardModel, Poisson
+from amstel.inverse.model import Prepared
 
 
 class FromDeepinv(ForwardModel):
@@ -51,7 +52,8 @@ class _Following(FromDeepinv):
     def __init__(self, physics: Any):
         super().__init__(physics, 1.0)
         self._given: float | Tensor | None = None
-        self._complex = False
+        self._complex = False  # until it is known
+        self._complex = _measures_complex(self)
 
     @property
     def sigma(self) -> float | Tensor:
@@ -73,6 +75,51 @@ class _Following(FromDeepinv):
     def adjoint(self, y: Tensor) -> Tensor:
         self._complex = y.is_complex()
         return super().adjoint(y)
+
+    def prepare(self, y: Tensor) -> Prepared:
+        self._complex = y.is_complex()
+        return super().prepare(y)
+
+
+class _FollowingCounts(Poisson):
+    """Its gain is what that of the physics' noise is at the time, and with it sigma and the floor."""
+
+    def __init__(self, physics: Any):
+        super().__init__(FromDeepinv(physics, 1.0), _gain_of(physics.noise_model))
+        self._given: float | None = None
+        self._floor: float | None = None
+
+    @property
+    def gain(self) -> float:
+        physics: Any = self.model.physics
+        return _gain_of(physics.noise_model) if self._given is None else self._given
+
+    @gain.setter
+    def gain(self, value: float) -> None:
+        self._given = value
+
+    @property
+    def floor(self) -> float:
+        return 1e-3 * self.gain if self._floor is None else self._floor
+
+    @floor.setter
+    def floor(self, value: float) -> None:
+        self._floor = value
+
+    @property
+    def sigma(self) -> float:
+        return self.gain**0.5
+
+    @sigma.setter
+    def sigma(self, value: float) -> None:
+        """Follows from the gain."""
+
+
+def _gain_of(noise: Any) -> float:
+    gain = getattr(noise, "gain", None)
+    if not isinstance(gain, Tensor) or not getattr(noise, "normalize", False) or gain.numel() != 1:
+        _check.fail_type("physics.noise_model", "normalized Poisson noise of one gain", noise)
+    return float(_check.number("physics.noise_model.gain", float(gain), "a finite number > 0", above=0))
 
 
 def _sigma_of(noise: Any) -> float | Tensor:
@@ -119,7 +166,7 @@ def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardMo
         if isinstance(own, ForwardModel) and _is_as_made(physics):
             return own
         if kind == "PoissonNoise" and noise.normalize and noise.gain.numel() == 1:  # type: ignore[union-attr]
-            return Poisson(FromDeepinv(physics, 1.0), float(noise.gain))  # type: ignore[union-attr]
+            return _FollowingCounts(physics)
         if kind != "GaussianNoise":
             _check.fail(
                 "sigma",
@@ -207,7 +254,7 @@ def _measures_complex(model: ForwardModel) -> bool:
     try:
         with torch.no_grad():
             return model(torch.zeros(model._image_shape(), device=where)).is_complex()
-    except (TypeError, ValueError, RuntimeError):
+    except Exception:  # an image of another size, dtype or number of dimensions, by the code of others
         return False
 
 

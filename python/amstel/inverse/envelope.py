@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
-from amstel.inverse.model import ForwardModel, Normal, Prepared
+from amstel.inverse.model import ForwardModel, Normal, Prepared, Sigma
 
 
 class Envelope(ForwardModel):
@@ -43,12 +43,17 @@ class Envelope(ForwardModel):
     def __init__(self, model: ForwardModel, weight: float, iterations: int = 8):
         if not isinstance(model, ForwardModel):
             raise TypeError(f"`model` must be a ForwardModel, got {_check.describe(model)}")
-        self.pixelwise = model.pixelwise  # what sigma may be
-        super().__init__(model.sigma)
+        torch.nn.Module.__init__(self)  # without a sigma of its own
+        self.pixelwise = model.pixelwise
         weight = _check.number("weight", weight, "a finite number > 0", above=0)
         iterations = _check.integer("iterations", iterations, 1)
         self.model, self.weight, self.iterations = model, float(weight), iterations
         self.complex_images = model.complex_images
+
+    @property
+    def sigma(self) -> Sigma:  # type: ignore[override]
+        """That of the model, also when it is another one later."""
+        return self.model.sigma
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)

@@ -19,6 +19,11 @@ from amstel.media import png_chunks
 ORIENTATION = 0x0112
 #: Tags of text in EXIF and TIFF: description, make, model, software, date, artist, copyright.
 TEXTS = (270, 271, 272, 305, 306, 315, 33432)
+#: What else EXIF says of the picture: resolution, the computer, XMP, Windows' rating and texts, the camera, the place. Other
+#: tags may be of the layout of the file that was read, which a TIFF would take for its own.
+_OF_PICTURE = {*TEXTS, 282, 283, 296, 316, 700, 18246, 18249, *range(40091, 40096), 0x8769, 0x8825}
+#: The size, in the IFD of the camera.
+_SIZE = (0xA002, 0xA003)
 
 
 _ORIENTATION_OF_XMP = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))\d""")
@@ -219,20 +224,30 @@ def _about(image: Any) -> dict[str, Any]:
         about["dpi"] = tuple(float(d) for d in dpi)
     xmp = image.info.get("xmp")
     if isinstance(xmp, bytes) and xmp:
-        about["xmp"] = _ORIENTATION_OF_XMP.sub(rb"\g<1>1", xmp)
+        about["xmp"] = _upright_xmp(xmp)
     exif = image.getexif()
     if "exif" in image.info and len(exif):
-        exif = _copy(exif)
-        exif.pop(ORIENTATION, None)
+        exif = _of_picture(exif)
         if len(exif) or exif.get_ifd(0x8769) or exif.get_ifd(0x8825):
             about["exif"] = exif.tobytes()
     return about
 
 
-def _copy(exif: Any) -> Any:
+def _of_picture(exif: Any) -> Any:
+    """EXIF without what is of the file that it was in: a copy."""
     copy = _module("PIL.Image").Exif()
     copy.load(exif.tobytes())
+    for tag in set(copy) - _OF_PICTURE:
+        del copy[tag]
+    for tag in _SIZE if 0x8769 in copy else ():
+        copy.get_ifd(0x8769).pop(tag, None)
+    if isinstance(copy.get(700), bytes):
+        copy[700] = _upright_xmp(copy[700])
     return copy
+
+
+def _upright_xmp(xmp: bytes) -> bytes:
+    return _ORIENTATION_OF_XMP.sub(rb"\g<1>1", xmp)
 
 
 def _mode(image: Any) -> str:
@@ -344,6 +359,7 @@ def _exif_of_tiff(path: Path) -> tuple[dict[str, Any], int]:
             for tag in (0x8769, 0x8825):  # what the camera did, and where
                 if found.get_ifd(tag):
                     exif.get_ifd(tag).update(found.get_ifd(tag))
+            exif = _of_picture(exif)
             told = {name: value for name, value in _about(opened).items() if name == "xmp"}
             if len(exif) or any(map(exif.get_ifd, (0x8769, 0x8825))):
                 told["exif"] = exif.tobytes()

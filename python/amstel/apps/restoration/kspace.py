@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from amstel import _files, restore
 from amstel.apps.ranks import Ranks
@@ -33,7 +32,7 @@ def reconstruct(
     Args:
         source: as for `amstel.data.mri.read_scan`.
         target: the picture; the magnitudes are divided by their largest value in all slices.
-        options: mask (default: what was sampled by the file), sensitivities, slice, model, steps.
+        options: mask (of what was sampled by the file; default: all of it), sensitivities, slice, model, steps.
         progress: called with 1 after every slice.
 
     Returns:
@@ -49,7 +48,7 @@ def reconstruct(
     if maps is not None and len(maps) not in (1, count):
         raise ValueError(f"{given} must hold maps of one slice or of {count}, got {len(maps)}")
     if options.mask is not None:
-        scan = replace(scan, mask=_mask(options.mask, source, scan.kspace))
+        scan = _undersampled(scan, options.mask, source)
     if maps is None:
         scan = scan.without_oversampling()
     mask = torch.ones(scan.kspace.shape[-1], dtype=torch.bool) if scan.mask is None else scan.mask
@@ -93,13 +92,22 @@ def reconstruct(
     }
 
 
-def _mask(path: Path, source: Path, kspace: Tensor) -> Tensor:
-    mask, size = mri.read_mask(path), tuple(kspace.shape[-2:])
+def _undersampled(scan: mri.Scan, path: Path, source: Path) -> mri.Scan:
+    """With the samples of the scan that the mask names."""
+    mask, size = mri.read_mask(path), tuple(scan.kspace.shape[-2:])
     if mask.shape not in (size[1:], size):
         raise ValueError(
             f"--mask {path} must be [{size[1]}] or {list(size)} as {source}, got {list(mask.shape)}"
         )
-    return mask
+    if scan.mask is not None:
+        if not (mask & scan.mask).any():
+            raise ValueError(f"--mask {path} must name samples that {source} holds, got none of them")
+        if missing := float((mask & ~scan.mask).double().mean()):
+            said = (
+                f"--mask {path} names samples that {source} does not hold: {missing:.1%} of k-space, left out"
+            )
+            warnings.warn(said, stacklevel=2)
+    return scan.sampled_by(mask)
 
 
 def side_by_side(images: np.ndarray) -> np.ndarray:

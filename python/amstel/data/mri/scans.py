@@ -19,6 +19,8 @@ from amstel.reference.mri import fft2, ifft2
 
 #: Names under which k-space lies in files that hold several things.
 KSPACE = ("kspace", "ksp", "kdata", "k", "y", "data", "rawdata")
+#: The same of coil sensitivities.
+MAPS = ("sensitivities", "sens", "sens_maps", "maps", "smaps", "coil_maps", "csm", "data")
 ENDINGS = (".npy", ".npz", ".h5", ".hdf5", ".mat", ".cfl")
 
 
@@ -45,6 +47,10 @@ class Scan:
     def cropped(self, images: Tensor) -> Tensor:
         """The middle of images [..., H, W] that has `image_size`."""
         return images if self.image_size is None else _middle(images, *self.image_size)
+
+    def sampled_by(self, mask: Tensor) -> Scan:
+        """With bool [W] or [H, W] on top of its own mask: what was not measured stays so, whatever the mask says."""
+        return replace(self, mask=mask if self.mask is None else mask & self.mask)
 
     def without_oversampling(self) -> Scan:
         """The field of view in the direction of the rows (readout) cut to that of the image, half as much as a rule.
@@ -92,25 +98,28 @@ def read_scan(path: str | os.PathLike) -> Scan:
 def read_maps(path: str | os.PathLike) -> Tensor:
     """Coil sensitivities complex64 [slices, coils, H, W] of a file as of `read_scan`, such as BART's ecalib writes.
 
+    They are images: nothing is transformed, and the first of three dimensions are the coils, of HDF5 too. Of several arrays the
+    one called sensitivities (or maps, smaps, sens, csm, ...) is taken.
+
     Raises:
         FileNotFoundError, ValueError, ImportError: as `read_scan`; NaN or infinity.
 
     Example:
         >>> maps = amstel.data.mri.read_maps("maps.cfl")                        # doctest: +SKIP
     """
-    maps = _read(Path(path), "file of sensitivities").kspace
+    maps = _read(Path(path), "file of sensitivities", maps=True).kspace
     if not torch.view_as_real(maps).isfinite().all():
         raise ValueError(f"{path} must hold finite numbers, got NaN or infinity")
     return maps
 
 
-def _read(path: Path, what: str) -> Scan:
+def _read(path: Path, what: str, maps: bool = False) -> Scan:
     if not path.is_file():
         raise FileNotFoundError(f"the {what} {path} does not exist")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"{path} must end in one of {', '.join(ENDINGS)}")
-    return reader(path)
+    return reader(path, maps)
 
 
 def _sampled(path: str | os.PathLike, kspace: Tensor) -> Tensor | None:
@@ -130,33 +139,35 @@ def _sampled(path: str | os.PathLike, kspace: Tensor) -> Tensor | None:
 # ------------------------------------------------------------------------------------------- formats
 
 
-def _numpy(path: Path) -> Scan:
+def _numpy(path: Path, maps: bool) -> Scan:
     try:
         found = np.load(path, allow_pickle=False)
         if isinstance(found, np.ndarray):
             return _scan(path, found)
-        return _of_several(path, dict(found))
+        return _of_several(path, dict(found), maps)
     except (EOFError, OSError, ValueError) as error:
         if str(path) in str(error):
             raise
         raise ValueError(f"{path} must be a file of NumPy without pickled objects") from error
 
 
-def _matlab(path: Path) -> Scan:
+def _matlab(path: Path, maps: bool) -> Scan:
     with path.open("rb") as file:
         head = file.read(10)
     if head == b"MATLAB 7.3":
         with _hdf5(path) as file:
             # MATLAB writes the first dimension last.
             arrays = {name: _complex(file[name]).T for name in _datasets(file)}
-            return _of_several(path, {name: _coils_first(path, array) for name, array in arrays.items()})
+            return _of_several(
+                path, {name: _coils_first(path, array) for name, array in arrays.items()}, maps
+            )
     load = need("scipy.io", extra="mri", purpose="reading .mat").loadmat
     try:
         found = load(path)
     except Exception as error:
         raise ValueError(f"{path} is not a readable MATLAB file") from error
     arrays = {name: value for name, value in found.items() if not name.startswith("__")}
-    return _of_several(path, {name: _coils_first(path, array) for name, array in arrays.items()})
+    return _of_several(path, {name: _coils_first(path, array) for name, array in arrays.items()}, maps)
 
 
 def _coils_first(path: Path, array: np.ndarray) -> np.ndarray:
@@ -182,12 +193,14 @@ def _hdf5(path: Path) -> Any:
         raise ValueError(f"{path} is not a readable HDF5 file") from error
 
 
-def _h5(path: Path) -> Scan:
+def _h5(path: Path, maps: bool) -> Scan:
     with _hdf5(path) as file:
         if "dataset" in file and "data" in file["dataset"]:
+            if maps:
+                raise ValueError(f"{path} must hold coil sensitivities, got the acquisitions of a scanner")
             return Scan(*ismrmrd.assembled(path, file["dataset"]))
         arrays = {name: _complex(file[name]) for name in _datasets(file) if name != "ismrmrd_header"}
-        scan = _of_several(path, arrays, slices_first=True)
+        scan = _of_several(path, arrays, maps, slices_first=not maps)
         if "ismrmrd_header" in file:
             sizes = ismrmrd.sizes(file["ismrmrd_header"][()])
             scan = replace(scan, image_size=_fitting(sizes[1][:2], scan.kspace))
@@ -211,7 +224,7 @@ def _complex(item: Any) -> np.ndarray:
     return array
 
 
-def _bart(path: Path) -> Scan:
+def _bart(path: Path, maps: bool) -> Scan:
     header = path.with_suffix(".hdr")
     if not header.is_file():
         raise FileNotFoundError(f"the header {header} of {path} does not exist")
@@ -234,16 +247,18 @@ def _bart(path: Path) -> Scan:
     if all(space):  # a volume
         if dims[13] > 1:
             raise ValueError(f"{path} must be a volume or slices, got both: {dims}")
-        # From the ends of the dimension, as the middle of a centered transform lies at n // 2.
-        along = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(array, axes=0), axis=0, norm="ortho"), axes=0)
-        slices = along[..., 0].transpose(0, 3, 1, 2)
+        if not maps:
+            # From the ends of the dimension, as the middle of a centered transform lies at n // 2.
+            array = np.fft.ifft(np.fft.ifftshift(array, axes=0), axis=0, norm="ortho")
+            array = np.fft.fftshift(array, axes=0)
+        slices = array[..., 0].transpose(0, 3, 1, 2)
     else:
         flat = [k for k in range(3) if not space[k]][-1]
         slices = np.moveaxis(array, flat, 0)[0].transpose(3, 2, 0, 1)
     return _scan(path, slices)
 
 
-_READERS: dict[str, Callable[[Path], Scan]] = {
+_READERS: dict[str, Callable[[Path, bool], Scan]] = {
     ".npy": _numpy,
     ".npz": _numpy,
     ".mat": _matlab,
@@ -256,10 +271,11 @@ _READERS: dict[str, Callable[[Path], Scan]] = {
 # -------------------------------------------------------------------------------------- what they share
 
 
-def _of_several(path: Path, arrays: dict[str, np.ndarray], slices_first: bool = False) -> Scan:
-    """The k-space among arrays of a file, with their mask."""
+def _of_several(path: Path, arrays: dict[str, np.ndarray], maps: bool, slices_first: bool = False) -> Scan:
+    """The k-space among arrays of a file, with their mask, or the sensitivities."""
     lower = {name.lower(): array for name, array in arrays.items()}
-    named = [name for name in KSPACE if name in lower]
+    known = MAPS if maps else KSPACE
+    named = [name for name in known if name in lower]
     kinds = {name for name, array in lower.items() if np.iscomplexobj(array) and array.ndim >= 2}
     if named:
         name = named[0]
@@ -267,11 +283,11 @@ def _of_several(path: Path, arrays: dict[str, np.ndarray], slices_first: bool = 
         name = kinds.pop()
     else:
         have = ", ".join(f"{name} {_describe(array)}" for name, array in arrays.items())
-        raise ValueError(f"{path} must hold one array called kspace, got {have or 'none'}")
+        raise ValueError(f"{path} must hold one array called {known[0]}, got {have or 'none'}")
     array = lower[name]
     if slices_first and array.ndim == 3 and np.iscomplexobj(array):
         array = array[:, None]  # fastMRI with one coil
-    mask = lower.get("mask")
+    mask = None if maps else lower.get("mask")
     return _scan(path, array, mask=mask)
 
 
