@@ -252,7 +252,7 @@ class SaintLoader(_Subgraphs):
         def make(number: int, parallel: bool) -> SubgraphBatch:
             nodes, (crow, col, slot) = self._drawn(epoch, number, parallel)
             target = torch.repeat_interleave(nodes, crow.diff().long(), output_size=len(col))
-            scale = (self._nodes_came[target] / self._edges_came[slot.long()]).double()
+            scale = self._nodes_came[target].double() / self._edges_came[slot.long()]
             graph = SampledGraph._of(self.graph, (crow, col, slot), scale, nodes, self._degree[nodes])
             return self._batch(graph, nodes, self._weight, number)
 
