@@ -226,3 +226,12 @@ def test_a_stored_batch_goes_to_onnx(tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     torch.testing.assert_close(torch.from_numpy(found), stored(x).detach())
+
+
+def test_layers_without_the_graph_take_their_width_from_the_first_input():
+    graph, x = amstel.Graph.from_edge_index(torch.tensor([[0, 1], [1, 0]])), torch.randn(2, 5)
+    model = amstel.nn.GraphClassifier(-1, 4, 3, dropout=0.0, propagate=False)
+    found = model(x, graph)
+    plain = amstel.nn.GraphClassifier(5, 4, 3, dropout=0.0, propagate=False)
+    plain.load_state_dict(model.state_dict())
+    assert model.in_channels == 5 and torch.equal(found, plain(x, graph))
