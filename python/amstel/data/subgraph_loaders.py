@@ -119,7 +119,7 @@ class ClusterLoader(_Subgraphs):
                 _check.fail("parts", f"at most the number of nodes, {n}", parts)
             cluster = torch.from_numpy(assigned(graph, parts, method))
         else:
-            cluster = torch.as_tensor(parts)
+            cluster = torch.as_tensor(_check.unmasked("parts", parts))
             if cluster.shape != (graph.num_nodes,) or cluster.dtype not in (torch.int64, torch.int32):
                 _check.fail("parts", f"a number, or integers [{graph.num_nodes}]", cluster)
             cluster = cluster.unique(return_inverse=True)[1]
