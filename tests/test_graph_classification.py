@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import amstel
-from amstel.apps.graphs import classify, tasks
+from amstel.apps.graphs import classify, results, tasks, trials
 from amstel.apps.graphs.settings import GraphSettings
 from amstel.cli import main
 from amstel.data import GraphDataset, collate, colored_graphs
@@ -235,3 +235,11 @@ def test_layers_without_the_graph_take_their_width_from_the_first_input():
     plain = amstel.nn.GraphClassifier(5, 4, 3, dropout=0.0, propagate=False)
     plain.load_state_dict(model.state_dict())
     assert model.in_channels == 5 and torch.equal(found, plain(x, graph))
+
+
+def test_resuming_another_task_names_the_option(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    for kind, read in ((results.FORMAT, trials.read), (trials.FORMAT, results.read)):
+        torch.save({"format": kind}, path)
+        with pytest.raises(ValueError, match=r"--task must be that of the checkpoint .*, got"):
+            read(path)
