@@ -234,3 +234,9 @@ def test_to_networkx_and_to_pyg():
     for call in (rectangle.to_networkx, rectangle.to_pyg):
         with pytest.raises(ValueError, match="as many sources as targets"):
             call()
+
+
+def test_an_empty_graph_has_an_empty_order():
+    graph = amstel.Graph.from_edge_index(torch.zeros(2, 0, dtype=torch.int64), 0)
+    reordered, order = graph.reorder("rcm")
+    assert reordered.num_nodes == 0 and order.tolist() == []

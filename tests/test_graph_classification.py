@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import amstel
-from amstel.apps.graphs import classify, tasks
+from amstel.apps.graphs import classify, results, tasks, trials
 from amstel.apps.graphs.settings import GraphSettings
 from amstel.cli import main
 from amstel.data import GraphDataset, collate, colored_graphs
@@ -226,3 +226,20 @@ def test_a_stored_batch_goes_to_onnx(tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     torch.testing.assert_close(torch.from_numpy(found), stored(x).detach())
+
+
+def test_layers_without_the_graph_take_their_width_from_the_first_input():
+    graph, x = amstel.Graph.from_edge_index(torch.tensor([[0, 1], [1, 0]])), torch.randn(2, 5)
+    model = amstel.nn.GraphClassifier(-1, 4, 3, dropout=0.0, propagate=False)
+    found = model(x, graph)
+    plain = amstel.nn.GraphClassifier(5, 4, 3, dropout=0.0, propagate=False)
+    plain.load_state_dict(model.state_dict())
+    assert model.in_channels == 5 and torch.equal(found, plain(x, graph))
+
+
+def test_resuming_another_task_names_the_option(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    for kind, read in ((results.FORMAT, trials.read), (trials.FORMAT, results.read)):
+        torch.save({"format": kind}, path)
+        with pytest.raises(ValueError, match=r"--task must be that of the checkpoint .*, got"):
+            read(path)

@@ -13,6 +13,8 @@ import amstel
 from amstel.apps.graphs import evaluate, karate, predict, results
 from amstel.apps.graphs.settings import Settings
 from amstel.apps.graphs.train import study
+from amstel.tracking._given import target
+from amstel.tracking.evaluation import check_boxes
 from tests import command
 
 GRAPH = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 0]]), 4)
@@ -258,3 +260,40 @@ def test_a_full_disk_is_one_line(tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
+
+
+def test_masked_values_are_refused(tmp_path):
+    """A tensor has no mask: what NumPy hides would become data, labels, edges or boxes."""
+    graph = amstel.Graph.from_csr([0, 1, 2, 2], [1, 0])
+
+    def masked(*values, mask=None):
+        return np.ma.masked_array(values, mask=[True] + [False] * (len(values) - 1) if mask is None else mask)
+
+    rows = np.ma.masked_array(np.ones((3, 2), np.float32), mask=np.eye(3, 2, dtype=bool))
+    frame = np.ma.masked_array(np.zeros((9, 9, 3), np.uint8), mask=True)
+    refused = {
+        "x": [
+            lambda: amstel.data.NeighborLoader(graph, rows),
+            lambda: amstel.distributed.partition(graph, 1, tmp_path / "x", x=rows),
+        ],
+        "y": [
+            lambda: amstel.data.NeighborLoader(graph, y=masked(1, 2, 3)),
+            lambda: amstel.distributed.partition(graph, 1, tmp_path / "y", y=masked(1, 2, 3)),
+        ],
+        "seeds": [lambda: amstel.data.NeighborLoader(graph, seeds=masked(1, 2))],
+        "probability": [lambda: amstel.data.NeighborLoader(graph, probability=masked(1.0, 2.0))],
+        "parts": [lambda: amstel.data.ClusterLoader(graph, parts=masked(0, 1, 1))],
+        "indptr": [lambda: amstel.Graph.from_csr(masked(0, 1, 2, 2), [1, 0])],
+        "indices": [lambda: amstel.Graph.from_csr([0, 1, 2, 2], masked(1, 0))],
+        "weight": [lambda: amstel.Graph.from_csr([0, 1, 2, 2], [1, 0], masked(1.0, 2.0))],
+        "labels": [lambda: amstel.data.GraphDataset([graph] * 2, labels=masked(0, 1))],
+        "image": [lambda: amstel.media.images.image_array("image", frame)],
+        "box": [lambda: target(masked(1.0, 1.0, 2.0, 2.0), frame.data)],
+        "boxes": [lambda: check_boxes("boxes", np.ma.masked_array(np.ones((2, 4)), mask=True))],
+    }
+    for name, calls in refused.items():
+        for call in calls:
+            with pytest.raises(TypeError, match=f"`{name}` must be an array without masked values"):
+                call()
+    unhidden = amstel.data.NeighborLoader(graph, y=masked(1, 2, 3, mask=False), shuffle=False)
+    assert next(iter(unhidden)).y.tolist() == [1, 2, 3]

@@ -355,3 +355,20 @@ def test_a_graph_of_other_nodes_is_refused_by_every_layer_watched_or_not():
                 with pytest.raises(ValueError, match="`edge_index` must be a"):
                     layer(*inputs, graph)
             layer.register_propagate_forward_hook(lambda *_: None)
+
+
+def test_backward_with_layers_of_pyg_on_one_sparse_adjacency():
+    """PyG's gcn_norm writes to the values of a coalesced matrix, which may not be those that a gradient needs."""
+    import torch_geometric.nn
+
+    index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    x = torch.randn(3, 4, requires_grad=True)
+
+    def gradient(first):
+        adjacency = torch.sparse_coo_tensor(index, torch.ones(4), (3, 3)).coalesce()
+        torch.manual_seed(0)
+        layers = [kind.GCNConv(4, 4) for kind in (first, torch_geometric.nn)]
+        h = layers[1](layers[0](x, adjacency).relu(), adjacency)
+        return torch.autograd.grad(h.square().sum(), x)[0]
+
+    torch.testing.assert_close(gradient(amstel.interop.pyg), gradient(torch_geometric.nn))

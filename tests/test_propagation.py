@@ -198,3 +198,15 @@ def test_residual_and_jumping_connections(index):
     assert list(GCN(5, 8, 3).state_dict()) == ["layers.0.weight", "layers.1.weight"]  # as before
     with pytest.raises(ValueError, match="`jumping` must be"):
         GCN(5, 8, 3, jumping="last")
+
+
+def test_one_lambda_of_any_shape_and_under_vmap():
+    graph, x = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 0, 1]])), torch.randn(3, 4)
+    conv = amstel.nn.ChebConv(4, 2, K=2, lambda_max=1.7)
+    expected = conv(x, graph)
+    learned = amstel.nn.ChebConv(4, 2, K=2, lambda_max=torch.nn.Parameter(torch.full((1, 1), 1.7)))
+    learned.load_state_dict(conv.state_dict(), strict=False)
+    torch.testing.assert_close(learned(x, graph), expected)
+    values = torch.tensor([1.7, 1.2])
+    found = torch.func.vmap(lambda value: conv(x, graph, lambda_max=value))(values)
+    torch.testing.assert_close(found, torch.stack([expected, conv(x, graph, lambda_max=1.2)]))

@@ -86,6 +86,13 @@ def tensor(argument: str, value: Any, expected: str) -> Tensor:
     return value
 
 
+def unmasked(argument: str, value: Any) -> Any:
+    """Anything but an array of NumPy with masked values, whose mask a tensor would not have."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        fail_type(argument, "an array without masked values", value)
+    return value
+
+
 def dense(argument: str, value: Any, expected: str) -> Tensor:
     """A tensor with elements in memory, neither sparse nor of a layout of a library."""
     if tensor(argument, value, expected).layout != torch.strided or value.is_nested:

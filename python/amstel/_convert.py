@@ -86,6 +86,8 @@ def cuthill_mckee(graph: Graph) -> Tensor:
     """order [N], the old number of each new node."""
     import scipy.sparse.csgraph
 
+    if not graph.num_nodes:  # SciPy's raises an error of NumPy
+        return torch.empty(0, dtype=torch.int64, device=graph.device)
     order = scipy.sparse.csgraph.reverse_cuthill_mckee(scipy.sparse.csr_matrix(to_scipy(graph)))
     return torch.as_tensor(order.astype(np.int64), device=graph.device)
 

@@ -166,6 +166,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
     """A tensor of an array or a list; anything that is none is a TypeError."""
     if isinstance(value, (list, tuple)) and any(isinstance(one, bool) for one in value):
         _check.fail_type(name, "a tensor or an array of numbers", value)
+    _check.unmasked(name, value)
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:

@@ -28,6 +28,7 @@ def node_numbers(name: str, value: Any, nodes: int, unique: bool = True) -> Tens
     expected = f"different numbers of nodes from 0 to {nodes - 1}, or a mask [{nodes}]"
     if not unique:
         expected = expected.removeprefix("different ")
+    _check.unmasked(name, value)
     if isinstance(value, (str, bytes)) or not isinstance(value, (list, tuple, range, np.ndarray, Tensor)):
         _check.fail_type(name, expected, value)
     if isinstance(value, (list, tuple)) and any(isinstance(one, (bool, np.bool_)) for one in value):

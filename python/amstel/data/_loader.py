@@ -206,6 +206,7 @@ def _store(name: str, value: Any, nodes: int) -> Any:
     elif not hasattr(value, "__getitem__") or isinstance(value, (str, bytes, list, tuple, dict)):
         _check.fail_type(name, f"a tensor, an array or an object with __getitem__, of {nodes} rows", value)
     if isinstance(value, np.ndarray):
+        _check.unmasked(name, value)
         try:
             torch.from_numpy(np.empty(0, value.dtype))
         except (TypeError, ValueError):

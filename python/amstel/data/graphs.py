@@ -316,6 +316,7 @@ def _labels(labels: Any, graphs: int) -> Tensor | None:
         f"{graphs} classes (integers >= 0) or finite floating-point targets [{graphs}] or [{graphs}, T]"
     )
     if not isinstance(labels, Tensor):
+        _check.unmasked("labels", labels)
         if not isinstance(labels, (Sequence, np.ndarray)) or isinstance(labels, (str, bytes)):
             _check.fail_type("labels", expected, labels)
         if isinstance(labels, Sequence) and any(isinstance(v, (bool, np.bool_)) for v in labels):
@@ -362,6 +363,7 @@ def _numbers(index: Any, size: int) -> list[int]:
             return list(range(*index.indices(size)))
         except TypeError:
             _check.fail_type("index", expected, index)
+    _check.unmasked("index", index)
     try:
         found = torch.as_tensor(index)
     except (TypeError, ValueError, RuntimeError, OverflowError):

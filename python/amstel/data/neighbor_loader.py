@@ -170,6 +170,7 @@ def fanouts_of(value: Any) -> tuple[int, ...]:
 def _chances(graph: Graph, value: Any) -> Tensor:
     """Checked, as float32 in the order of the slots."""
     expected = f"finite numbers >= 0, floating point [{graph.num_edges}]"
+    _check.unmasked("probability", value)
     try:
         found = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -119,7 +119,7 @@ class ClusterLoader(_Subgraphs):
                 _check.fail("parts", f"at most the number of nodes, {n}", parts)
             cluster = torch.from_numpy(assigned(graph, parts, method))
         else:
-            cluster = torch.as_tensor(parts)
+            cluster = torch.as_tensor(_check.unmasked("parts", parts))
             if cluster.shape != (graph.num_nodes,) or cluster.dtype not in (torch.int64, torch.int32):
                 _check.fail("parts", f"a number, or integers [{graph.num_nodes}]", cluster)
             cluster = cluster.unique(return_inverse=True)[1]
@@ -252,7 +252,7 @@ class SaintLoader(_Subgraphs):
         def make(number: int, parallel: bool) -> SubgraphBatch:
             nodes, (crow, col, slot) = self._drawn(epoch, number, parallel)
             target = torch.repeat_interleave(nodes, crow.diff().long(), output_size=len(col))
-            scale = (self._nodes_came[target] / self._edges_came[slot.long()]).double()
+            scale = self._nodes_came[target].double() / self._edges_came[slot.long()]
             graph = SampledGraph._of(self.graph, (crow, col, slot), scale, nodes, self._degree[nodes])
             return self._batch(graph, nodes, self._weight, number)
 

@@ -284,6 +284,7 @@ def _features(x: Any, nodes: int) -> dict[str, np.ndarray]:
     """Features as arrays: {"x": ...}, or the three of a sparse matrix."""
     if x is None:
         return {}
+    _check.unmasked("x", x)
     if isinstance(x, Tensor) and x.layout == torch.sparse_csr:
         parts = {"x_crow": x.crow_indices(), "x_col": x.col_indices(), "x_value": x.values()}
         if x.dtype == torch.bfloat16:
@@ -321,6 +322,7 @@ def _labels(value: Any, nodes: int) -> np.ndarray:
 
 
 def _array(name: str, value: Any) -> np.ndarray:
+    _check.unmasked(name, value)
     try:
         return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
     except (TypeError, ValueError) as error:

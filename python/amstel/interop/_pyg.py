@@ -103,7 +103,8 @@ def of_sparse(matrix: Tensor, nodes: int, loops: bool, fill: float) -> Arguments
     """A torch.sparse matrix; PyG adds self-loops to its diagonal, whatever it holds."""
     coo = matrix.to_sparse_coo().coalesce()
     graph = Graph.from_edge_index(coo.indices().flip(0), num_nodes=nodes)
-    return graph, coo.values(), fill if loops else 0.0
+    # A copy: PyG's gcn_norm writes to the values of the matrix, which `spmm` keeps for its gradient.
+    return graph, coo.values().clone(), fill if loops else 0.0
 
 
 def _weight(weight: Tensor | None, edges: int, device: torch.device) -> Tensor | None:

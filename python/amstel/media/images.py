@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from amstel import _files
-from amstel._check import describe
+from amstel._check import describe, unmasked
 from amstel._optional import need
 from amstel.media.formats import visible
 
@@ -368,6 +368,7 @@ def image_array(argument: str, image: Any) -> np.ndarray:
             image = rgb(image)
         except ValueError as error:
             raise ValueError(f"`{argument}` must be {expected}, got {error}") from None
+    unmasked(argument, image)
     array = image.numpy(force=True) if isinstance(image, torch.Tensor) else np.asarray(image)
     if array.dtype == object or array.dtype.kind in "USV":
         raise TypeError(f"`{argument}` must be {expected}, got {describe(image)}")

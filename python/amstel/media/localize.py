@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from amstel import _check
-from amstel._check import fail, tensor
+from amstel._check import fail, tensor, unmasked
 from amstel._optional import need
 from amstel.media import _arguments
 from amstel.media.boxes import iou
@@ -72,7 +72,7 @@ def localize(
     size, span = _checked(attention, frame_size, span)
     previous = None
     if initial is not None:
-        previous = torch.as_tensor(initial, dtype=torch.float64).cpu()
+        previous = torch.as_tensor(unmasked("initial", initial), dtype=torch.float64).cpu()
         if previous.shape != (4,) or not previous.isfinite().all():
             fail("initial", "a box (x1, y1, x2, y2)", initial)
     found = list(candidates(attention, size, sigma, threshold))

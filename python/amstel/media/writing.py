@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from amstel import _files
-from amstel._check import describe, fail
+from amstel._check import describe, fail, unmasked
 from amstel._optional import need
 from amstel.media import _arguments, gif
 from amstel.media.decode import BT709, converter, location, matrix
@@ -113,7 +113,7 @@ class VideoWriter:
         Raises:
             ValueError: another picture than a uint8 one of the size of the first, or a time before the last one's.
         """
-        picture = np.asarray(picture)
+        picture = np.asarray(unmasked("picture", picture))
         good = picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype == np.uint8 and picture.size
         if not good or picture.shape != (self._shape or picture.shape):
             expected = f"uint8 {list(self._shape)} as the first" if self._shape else "uint8 [H, W, 3]"

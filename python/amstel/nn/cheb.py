@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check
+from amstel._derived import is_plain
 from amstel.graph import Graph
 from amstel.nn._convolution import LAZY, Convolution, Lazy, fits, prepare, shown
 from amstel.nn._sparse import matmul
@@ -121,23 +122,22 @@ def _largest(value: Any, batch: Tensor | None, nodes: int) -> Any:
     """λ_max as a number, or a tensor [] or [N, 1]."""
     if not isinstance(value, Tensor):
         return float(_check.number("lambda_max", value, "a finite number > 0", above=0))
+    if value.numel() == 1:
+        value = value.reshape(())
     if value.dtype not in _check.FLOATS or value.dim() > 1:
         _check.fail("lambda_max", "a number, or a floating-point tensor [] or [G]", value)
-    if not torch.compiler.is_compiling() and not bool((value > 0).all()):
+    hidden = torch.compiler.is_compiling() or not is_plain(value.detach(), batch)
+    if not hidden and not bool((value > 0).all()):
         _check.fail("lambda_max", "of numbers > 0", value.tolist())
-    if value.numel() == 1:
-        return value.reshape(())
+    if value.dim() == 0:
+        return value
     if batch is None:
         _check.fail("lambda_max", "one number, or with `batch` one per graph", value)
     _check.tensor("batch", batch, "an int64 tensor [N]")
     assert batch is not None
     if batch.shape != (nodes,) or batch.dtype != torch.int64 or batch.device != value.device:
         _check.fail("batch", f"int64 [{nodes}] on {value.device}", batch)
-    if (
-        not torch.compiler.is_compiling()
-        and nodes
-        and not 0 <= int(batch.min()) <= int(batch.max()) < len(value)
-    ):
+    if not hidden and nodes and not 0 <= int(batch.min()) <= int(batch.max()) < len(value):
         _check.fail(
             "batch", f"in [0, {len(value)}), as `lambda_max` has graphs", [int(batch.min()), int(batch.max())]
         )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel._check import describe
+from amstel._check import describe, unmasked
 from amstel.media.images import image_array
 
 
@@ -34,6 +34,7 @@ def copied(argument: str, image: Any) -> np.ndarray:
 def target(box: Any, frame: np.ndarray, argument: str = "box") -> Tensor:
     """The first box as a float64 tensor [4], checked against its frame."""
     expected = "four finite numbers x, y, w, h"
+    unmasked(argument, box)
     try:
         if isinstance(box, Tensor):
             box = box.detach().double().cpu().numpy()

@@ -137,6 +137,7 @@ class Evaluation(Curves):
 def check_boxes(argument: str, value: Any) -> Tensor:
     """Boxes [T, 4] as float64: a tensor, an array, or a sequence of either or of numbers."""
     expected = "boxes [T, 4] with T >= 1"
+    _check.unmasked(argument, value)
     if not isinstance(value, Tensor) and not isinstance(value, np.ndarray):
         if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
             _check.fail_type(argument, expected, value)

@@ -11,6 +11,13 @@ import torch
 
 from amstel import _check
 
+#: Formats of checkpoints, and the tasks that write them.
+TASKS = {"amstel gcn 1": "node", "amstel graphs 1": "link or graph"}
+
+
+class WrongTask(ValueError):
+    """A checkpoint of another task than the one that is trained."""
+
 
 def check_same(saved: Any, wanted: Any, names: Iterable[str]) -> None:
     """ValueError for the first of these attributes, or of the fields of one, that is not that of the checkpoint."""
@@ -35,7 +42,13 @@ def loaded(path: str | Path, makers: Mapping[str, Callable[[dict[str, Any]], Any
         raise FileNotFoundError(f"the checkpoint {path} does not exist")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return makers[state.pop("format")](state)
+        kind = state.pop("format")
+        if kind not in makers and kind in TASKS:
+            found, wanted = TASKS[kind], " or ".join(TASKS[one] for one in makers)
+            raise WrongTask(f"--task must be that of the checkpoint {path}, {found}, got {wanted}")
+        return makers[kind](state)
+    except WrongTask as error:
+        raise ValueError(str(error)) from None
     except OSError as error:
         raise type(error)(f"the checkpoint {path} cannot be read: {error.strerror or error}") from None
     except Exception as error:
