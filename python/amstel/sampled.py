@@ -22,7 +22,7 @@ class SampledGraph(Graph):
     unbiased, and exact where no edge was left out. Its weights belong to the sample: `edge_weight` must be None.
 
     Loaders make it (`amstel.data.NeighborLoader`); it is a Graph in all else. Its weights are those of the whole graph
-    times what each edge stands for, in float64; where nothing was left out they are those of the whole graph.
+    times what each edge stands for, in at least float32; where nothing was left out they are those of the whole graph.
 
     Attributes:
         nodes: numbers of the sources in the whole graph, int64 [n], a copy; the targets are the first m.
@@ -60,11 +60,11 @@ class SampledGraph(Graph):
     ) -> SampledGraph:
         """From crow, col and slot of a sample of `whole`, and by what its edges are scaled, float64 or None."""
         crow, col, slot = arrays
-        weight = scale
+        weight = None if scale is None else scale.float()
         if whole._weight is not None:
             weight = whole._values(whole._weight.dtype)[slot.long()]
-            # In float64, as the factors are: the product may be beyond float16, and x may be float64.
-            weight = weight if scale is None else weight * scale
+            if scale is not None:  # the product may be beyond float16
+                weight = (weight * scale).to(torch.promote_types(weight.dtype, torch.float32))
         graph: Any = cls._trusted(crow, col, None, weight, len(nodes))
         graph._nodes, graph._slots, graph._in_degree, graph._whole = nodes, slot, in_degree, whole
         graph._out_degree = None

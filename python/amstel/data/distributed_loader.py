@@ -129,8 +129,10 @@ class DistributedNeighborLoader:
         rows = Graph.from_edge_index(torch.stack([source, target])[:, by_source], total)
         self._crow, self._col = rows._crow, rows._col
         self._weight: Tensor | None = None
+        self._dtype = torch.float32
         if graph._own.has_weight:
             weight = weight[by_source]
+            self._dtype = torch.promote_types(weight.dtype, torch.float32)  # products may be beyond float16
             self._weight = weight if rows._edge is None else weight[rows._edge.long()]
 
     def __len__(self) -> int:
@@ -174,7 +176,7 @@ class DistributedNeighborLoader:
             col = numbers[place[len(nodes) :]]
             nodes = torch.cat([nodes, every[more]])
             small = torch.int32 if max(len(col), len(nodes)) < 2**31 - 1 else torch.int64
-            drawn.append((crow.to(small), col.to(small), weight, len(nodes)))
+            drawn.append((crow.to(small), col.to(small), weight.to(self._dtype), len(nodes)))
         ordered, order = self._number[nodes].sort()
         exchange = Exchange(ordered, self._bounds.tolist(), graph.group)
         degree = torch.empty(len(nodes), 2, dtype=torch.float64)
