@@ -28,6 +28,7 @@ inline __attribute__((always_inline)) void conv_gru_cells(const T* x, const T* g
   };
   const auto store = [&](T* p, int gate, int m, V v) __attribute__((always_inline)) {
     p += gate * inner + m * W;
+    if (m * W * sizeof(T) % 64 == 0) fetch_ahead(p);
     kWhole ? store_wide<W>(p, v) : store_wide<T, W>(p, v, left);
   };
   V r[M], z[M], n[M], h_n[M];
@@ -81,10 +82,14 @@ void conv_gru_gates_grad(const cpu::ConvGruGradArgs& a, int64_t begin, int64_t e
     for (int64_t k = 0; k < inner; k += W) {
       const int64_t left = inner - k;
       const auto load = [&](const T* p, int at) __attribute__((always_inline)) {
-        return load_wide<T, W>(p + at * inner + k, left);
+        p += at * inner + k;
+        if (k * sizeof(T) % 64 == 0) fetch_ahead(p);
+        return load_wide<T, W>(p, left);
       };
       const auto store = [&](T* p, int at, V v) __attribute__((always_inline)) {
-        store_wide<T, W>(p + at * inner + k, v, left);
+        p += at * inner + k;
+        if (k * sizeof(T) % 64 == 0) fetch_ahead(p);
+        store_wide<T, W>(p, v, left);
       };
       const V r = load(activated, 0), z = load(activated, 1), n = load(activated, 2);
       const V d = load(grad, 0);

@@ -64,6 +64,7 @@ void conv_lstm_gates(const cpu::ConvLstmArgs& a, int64_t begin, int64_t end) {
       };
       const auto store = [&]<class N>(N* p, int gate, int m, V v) __attribute__((always_inline)) {
         p += gate * inner + k + m * W;
+        if (m * W * sizeof(N) % 64 == 0) fetch_ahead(p);
         kWhole ? store_wide<W>(p, v) : store_wide<N, W>(p, v, inner - k);
       };
       Cells<T, W, M> cells;
@@ -131,6 +132,10 @@ void conv_lstm_gates_grad(const cpu::ConvLstmGradArgs& a, int64_t begin, int64_t
       const auto store = [&]<class N>(N* p, int64_t k, V v) __attribute__((always_inline)) {
         kWhole ? store_wide<W>(p + k, v) : store_wide<N, W>(p + k, v, inner - first);
       };
+      const auto write = [&]<class N>(N* p, int64_t k, V v) __attribute__((always_inline)) {
+        if ((k - first) * sizeof(N) % 64 == 0) fetch_ahead(p + k);
+        store(p, k, v);
+      };
       V t[M];
       each<M>([&](int m) { t[m] = read(c_new, first + m * W); });
       tanhs<sizeof(T) == 2, S, W, M>(t);
@@ -161,9 +166,9 @@ void conv_lstm_gates_grad(const cpu::ConvLstmGradArgs& a, int64_t begin, int64_t
           const V now = load(c_new, k);
           add(peep, d_i * c), add(peep + inner, d_f * c), add(peep + 2 * inner, d_o * now);
         }
-        store(grad_c, k, dc);
-        store(grad, k, d_i), store(grad + inner, k, d_f), store(grad + 2 * inner, k, d_g),
-            store(grad + 3 * inner, k, d_o);
+        write(grad_c, k, dc);
+        write(grad, k, d_i), write(grad + inner, k, d_f), write(grad + 2 * inner, k, d_g),
+            write(grad + 3 * inner, k, d_o);
       });
     };
     vectors_of<T>(inner, cells);

@@ -192,7 +192,7 @@ void rim_input_grad(const cpu::RimInputArgs& a, int64_t begin, int64_t end) {
       S* const d_other = dense ? to_other : own_other;
       for (int64_t k = 0; k < n; k += W) {
         using V = Vector<S, W>;
-        fetch_ahead(e + k), fetch_ahead(g + k);
+        fetch_ahead(e + k), fetch_ahead(g + k), fetch_ahead(d_eta + k), fetch_ahead(d_other + k);
         const V d = load_wide<T, W>(second + k, n - k) * factor;
         V slope = V{} + 1, bend{}, x = load_wide<S, W>(e + k, n - k);
         if (a.logistic) {
