@@ -189,6 +189,8 @@ def test_ismrmrd(tmp_path):
     acquisitions(path, lines, header((12, 10, 3), (12, 10, 3), centers=(5, 1)))
     wanted = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(STACK, axes=0), axis=0, norm="ortho"), axes=0)
     np.testing.assert_allclose(read_scan(path).kspace, wanted, atol=1e-5)
+    acquisitions(path, lines, header((12, 10, 3), (12, 10, 1), centers=(5, 1)))
+    np.testing.assert_allclose(read_scan(path).kspace, wanted[1:2], atol=1e-5)  # oversampled in slices
     for bad, xml, message in (
         (lines[:-1], header((12, 10, 3), (12, 10, 3), (5, 1)), "same samples in every slice and partition"),
         (

@@ -142,6 +142,12 @@ def _crop(
     return crop, np.concatenate([corner, corner + zoom * box[2:]])
 
 
+def _in_picture(box: np.ndarray, picture: np.ndarray) -> bool:
+    """Whether any of a box x y w h lies in a picture [H, W, ...]."""
+    corner, size = box[:2], np.array(picture.shape[1::-1])
+    return bool((corner < size).all() and (corner + box[2:] > 0).all())
+
+
 class SequencePairs:
     """Two frames of a tracking sequence, at most `gap` apart, cropped around the target.
 
@@ -157,6 +163,8 @@ class SequencePairs:
     Raises:
         ValueError: no sequence has two frames with ground truth within `gap`, and targets that fit into their crops.
     """
+
+    _TRIES = 100
 
     def __init__(self, sequences: Sequence[Any], gap: int = 50, size: int = 208, target: float = 64.0):
         size, gap = check_geometry(size, target), _arguments.integer("gap", gap)
@@ -196,15 +204,23 @@ class SequencePairs:
         return known[near[(near != at) & (side[near] <= fits[at]) & (side[at] <= fits[at])]]
 
     def sample(self, index: int, rng: np.random.Generator) -> FramePair:
-        """Draw pair number `index`; the same generator state gives the same pair."""
-        number, t = self._frames[index]
-        near = self._partners(number, t)
-        sequence, zoom, frames, boxes = self.sequences[number], 0.0, [], []
-        for frame in (t, int(rng.choice(near))):
-            box = np.asarray(sequence.ground_truth[frame], dtype=np.float64)
+        """Draw pair number `index`; the same generator state gives the same pair. Where a target lies beyond its frame, of
+        which only the frame itself tells, another pair stands in."""
+        for _ in range(self._TRIES):
+            number, t = self._frames[index]
+            sequence, zoom, frames, boxes = self.sequences[number], 0.0, [], []
+            chosen = t, int(rng.choice(self._partners(number, t)))
+            pictures = [np.asarray(sequence[frame]) for frame in chosen]
+            truth = [np.asarray(sequence.ground_truth[frame], dtype=np.float64) for frame in chosen]
+            if all(map(_in_picture, truth, pictures)):
+                break
+            index = int(rng.integers(len(self._frames)))
+        else:
+            fail("sequences", "targets in their frames", f"{self._TRIES} pairs in a row with one beyond them")
+        for box, picture in zip(truth, pictures, strict=True):
             zoom = zoom or self.target / math.sqrt(box[2] * box[3])
             place = self.size * rng.uniform(0.35, 0.65, 2)
-            crop, found = _crop(np.asarray(sequence[frame]), box, zoom, place, self.size)
+            crop, found = _crop(picture, box, zoom, place, self.size)
             frames.append(crop)
             boxes.append(found)
         return frame_pair(frames, boxes, [[], []])

@@ -271,11 +271,12 @@ class VOT(Listed):
         sequence = TrackingSequence(name, images, pad(found, images, file), short)
         if (file := folder / "anchor.value").is_file():
             values = read_numbers(file, 1)[:, 0].tolist()
-            if len(values) > len(images) or not any(values):
+            if len(values) > len(images) or not any(value < 0 or value > 0 for value in values):
                 raise ValueError(
                     f"{file} must hold an anchor in one of {len(images)} frames, got {len(values)} lines"
                 )
-            sequence.anchors = [(frame, value < 0) for frame, value in enumerate(values) if value]
+            # NaN is neither
+            sequence.anchors = [(frame, value < 0) for frame, value in enumerate(values) if value < 0 or value > 0]
         return sequence
 
 

@@ -130,6 +130,11 @@ def _optimizer(model: SINT, settings: Settings) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, settings.learning_rate, 0.9, weight_decay=settings.weight_decay)
 
 
+def told(pairs: Pairs) -> str:
+    """What tells the pairs of a run from others without a look at them."""
+    return f"{len(pairs)} of {type(pairs).__name__}"
+
+
 class _Task(Task):
     model: SINT
     metrics = ("loss", "same", "other")
@@ -165,7 +170,7 @@ class _Task(Task):
         return {"validation_iou": found.iou, "validation_accuracy": found.accuracy}
 
     def header(self, step: int) -> dict[str, Any]:
-        return {"format": "amstel sint 1", "settings": asdict(self.settings)}
+        return {"format": "amstel sint 1", "settings": asdict(self.settings), "pairs": told(self.pairs)}
 
 
 def train(
@@ -215,6 +220,8 @@ def train(
         model, saved, _, done, state = read(folder / CHECKPOINT)  # type: ignore[operator]
         if settings.epochs < len(done):
             _check.fail("epochs", f"at least {len(done)}, which the run has done", settings.epochs)
+        if (before := state.get("pairs")) not in (None, told(pairs)):
+            _check.fail("pairs", f"those of the run, {before}", told(pairs))
         settings = replace(saved, epochs=settings.epochs)
     else:
         model = initial_model(settings, initial, pairs)

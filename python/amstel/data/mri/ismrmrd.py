@@ -55,14 +55,14 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
     whole), the size of the image.
 
     Samples that were measured several times are averaged; a volume is transformed along its second phase encoding, so that
-    its partitions are slices. Samples that a line says to discard are left out, and so are the lines of further encodings
+    its partitions are slices, those within the field of view. Samples that a line says to discard are left out, and so are the lines of further encodings
     than the first.
 
     Raises:
         ValueError: not Cartesian, several contrasts, phases, sets or repetitions, slices or partitions whose samples differ.
     """
     xml = group["xml"][()]
-    (nx, ny, nz), (rx, ry, _), centers = sizes(np.asarray(xml).reshape(-1)[0])
+    (nx, ny, nz), (rx, ry, rz), centers = sizes(np.asarray(xml).reshape(-1)[0])
     records = group["data"][()]
     head = records["head"]
     flags = head["flags"].astype(np.uint64)
@@ -122,7 +122,8 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
     found = torch.from_numpy(kspace)
     if nz > 1:
         turned = torch.fft.ifft(torch.fft.ifftshift(found, dim=1), dim=1, norm="ortho")
-        found = torch.fft.fftshift(turned, dim=1)
+        kept = min(max(rz, 1), nz)  # the others lie beyond the field of view
+        found = torch.fft.fftshift(turned, dim=1).narrow(1, nz // 2 - kept // 2, kept)
     points = torch.from_numpy(count[0, 0] > 0)
     mask = points.any(0) if bool((points == points.any(0)).all()) else points
     return found.flatten(0, 1), None if mask.all() else mask, (min(rx, nx), min(ry, ny))
