@@ -132,6 +132,21 @@ def test_an_extraction_goes_on_where_it_was(capsys, tiny, root, tmp_path, monkey
         command.is_refused(capsys, ["video", "train", out, "--out", tmp_path / "b"], message)
 
 
+def test_features_of_another_backbone_are_refused(capsys, tiny, root, tmp_path):
+    own, other, run, weights = (tmp_path / name for name in ("own", "other", "run", "other.pt"))
+    torch.save({name: value + 0.1 for name, value in torch.load(tiny).items()}, weights)
+    for out, file in ((own, tiny), (other, weights)):
+        assert _run(capsys, "extract", root, "--weights", file, "--out", out, *EXTRACT)[0] == 0
+    options = ["--model", "convlstm", "--hidden", 4, "--steps", 3, "--motion", "difference", "--epochs", 1]
+    assert _run(capsys, "train", own, "--out", run, *options)[0] == 0
+    message = f"{other} must hold features of the network's own backbone"
+    again = ["video", "train", "--out", run, "--resume", "--epochs", 2]
+    command.is_refused(capsys, [*again, other], message)
+    command.is_refused(capsys, ["video", "evaluate", run / "checkpoint.pt", other], message)
+    assert _run(capsys, *again[1:], own)[0] == 0
+    assert _run(capsys, "evaluate", run / "checkpoint.pt", own)[0] == 0
+
+
 def test_an_extraction_that_goes_on_keeps_the_splits(capsys, tiny, root, tmp_path):
     out, lists = tmp_path / "features", tmp_path / "lists"
     words = ["extract", root, "--weights", tiny, "--out", out, *EXTRACT]
