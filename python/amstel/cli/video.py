@@ -133,7 +133,8 @@ def train(
     if resume:
         if given.keys() - {"epochs"} or backbone or weights or plan or hold_out is not None or split or lists:
             raise ValueError("--resume keeps the settings of the checkpoint: change none but --epochs")
-        settings = dataclasses.replace(network.load(checkpoint).settings, **given)
+        saved = network.load(checkpoint)
+        settings = dataclasses.replace(saved.settings, **given)
         before = read_record(record)
         split, lists = before.get("split"), before.get("lists") and Path(before["lists"])
         boxes = before.get("boxes") and Path(before["boxes"])
@@ -155,6 +156,8 @@ def train(
     clips, wrong = open_clips(root, split, lists, strict, fps=settings.fps, boxes=boxes)
     if isinstance(clips, features.FeatureFolder):
         clips.fit(settings)
+        if resume:
+            clips.of_network(saved)
     if len(clips.classes) < 2:
         raise ValueError(f"{root} must hold two or more classes, got {', '.join(clips.classes)} alone")
     if resume:

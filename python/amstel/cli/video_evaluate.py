@@ -180,6 +180,7 @@ def _one(
     clips, wrong = open_clips(root, split, lists, fps=model.settings.fps)
     if isinstance(clips, features.FeatureFolder):
         clips.fit(model.settings, training=False)
+        clips.of_network(model)
     if list(clips.classes) != model.classes:
         raise ValueError(f"{root} holds the classes {clips.classes}, but {path} knows {model.classes}")
     names, part = list(clips.names), clips

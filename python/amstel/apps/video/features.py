@@ -209,6 +209,7 @@ class FeatureFolder:
         classes, labels, names: as of the clips.
         settings: {name: value} of the settings on which features depend.
         streams: "rgb" and "flow", of which there are features.
+        weights: the fingerprint of the backbone that made the features.
         numbers: which official splits there are.
 
     Raises:
@@ -222,6 +223,7 @@ class FeatureFolder:
         self.names = [name for name, _ in record["clips"]]
         self.labels = [label for _, label in record["clips"]]
         self.settings, self.streams = record["settings"], tuple(record["streams"])
+        self.weights: str | None = record.get("weights")
         self._splits = record["splits"]
         self.numbers = sorted(int(n) for n in self._splits)
 
@@ -288,6 +290,16 @@ class FeatureFolder:
     def backbone(self) -> dict[str, Tensor]:
         """The weights that computed the features."""
         return torch.load(self.root / BACKBONE, map_location="cpu", weights_only=True)
+
+    def of_network(self, network: Network) -> None:
+        """ValueError if the backbone of a trained network has other weights than the one that made the features."""
+        first: Any = network.streams[network.settings.streams[0]]
+        own = _fingerprint(first.backbone.state_dict())
+        if self.weights is not None and self.weights != own:
+            raise ValueError(
+                f"{self.root} must hold features of the network's own backbone, whose weights are {own}, got those of a "
+                f"backbone with other weights, {self.weights}"
+            )
 
     def fit(self, settings: Settings, training: bool = True) -> None:
         """ValueError if a network with these `settings` cannot read the features or be trained on them."""
