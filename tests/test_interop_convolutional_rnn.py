@@ -176,6 +176,22 @@ def test_peepholes_are_convolutions_of_the_cell_state(dims, options):
     assert cell.weight_po.shape == (4, 4 // options.get("groups", 1), *(3,) * dims)
 
 
+def test_only_an_rnn_has_a_nonlinearity_behind_its_kernel():
+    x = torch.randn(3, 1, 2, 6, 6)
+    layers, cell = (
+        convolutional_rnn.Conv2dRNN(2, 4, 3, "relu", 2),
+        convolutional_rnn.Conv2dRNNCell(2, 4, 3, "relu"),
+    )
+    assert layers.num_layers == 2 and layers(x)[0].min() == 0 and cell(x[0]).min() == 0
+    for kind in (
+        convolutional_rnn.Conv2dLSTM,
+        convolutional_rnn.Conv2dGRU,
+        convolutional_rnn.Conv2dPeepholeLSTMCell,
+    ):
+        with pytest.raises(TypeError, match="nonlinearity"):
+            kind(2, 4, 3, nonlinearity="relu")
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -221,6 +221,23 @@ def test_pairs_need_ground_truth_in_reach():
         P.SequencePairs([Sequence()], gap=0)
 
 
+def test_a_target_beyond_its_frame_is_no_pair():
+    class Away:
+        ground_truth = torch.tensor([[-500.0, 10, 30, 30]] + [[20.0, 30, 30, 30]] * 2)
+
+        def __getitem__(self, frame):
+            return np.random.default_rng(frame).integers(0, 256, (100, 120, 3), dtype=np.uint8)
+
+    pairs = P.SequencePairs([Away()])
+    for index in range(3):
+        pair = pairs.sample(index, np.random.default_rng(index))
+        for frame, (left, top, right, bottom) in zip(pair.frames, pair.boxes.int().tolist(), strict=True):
+            assert frame[:, top:bottom, left:right].flatten(1).unique(dim=1).shape[1] > 1000
+    Away.ground_truth = Away.ground_truth[:1].repeat(3, 1)
+    with pytest.raises(ValueError, match="`sequences` must be targets in their frames"):
+        P.SequencePairs([Away()]).sample(0, np.random.default_rng(0))
+
+
 def test_pairs_of_a_target_that_is_hardly_in_the_picture():
     """2 x 2 pixels of 40 x 40 are left in a frame: enlarged to 64 x 64 the target of the others would be 1280 wide."""
 

@@ -346,5 +346,7 @@ def study(
     """Run an experiment whose results are in benchmarks/results."""
     from amstel.apps.video import studies
 
+    if common.seed is not None or common.device != "cpu":
+        raise ValueError("--seed and --device have no effect: a study runs with its own seeds, on the CPU")
     common.write_json(studies.STUDIES[study](root, say=common.say))
     return 0

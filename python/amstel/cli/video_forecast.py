@@ -36,6 +36,7 @@ def forecast(
 ) -> int:
     """Learn to forecast bouncing digits, and draw the result."""
     from amstel import _files
+    from amstel.apps import ranks as processes
     from amstel.apps import training
     from amstel.apps.video import forecast
 
@@ -50,10 +51,13 @@ def forecast(
         new([checkpoint, picture, record], force)
         settings = names.ForecastSettings(**given)
     total = 2 * settings.iterations * settings.batch
-    with common.progress(total, "sequences") as update:
-        found = forecast.train(
-            settings, out=out, resume=resume, force=force, device=common.device, progress=update
-        )
+    with processes.group(common.device) as ranks:
+        with common.progress(total if ranks.first else 0, "sequences") as update:
+            found = forecast.train(
+                settings, out=out, resume=resume, force=force, device=ranks.device, progress=update
+            )
+        if not ranks.first:
+            return 0
     errors = forecast.evaluate(found)
     forecast.strip(found, picture)
     mean = {name: sum(each) / len(each) for name, each in errors.items()}

@@ -276,7 +276,9 @@ class VOT(Listed):
                     f"{file} must hold an anchor in one of {len(images)} frames, got {len(values)} lines"
                 )
             # NaN is neither
-            sequence.anchors = [(frame, value < 0) for frame, value in enumerate(values) if value < 0 or value > 0]
+            sequence.anchors = [
+                (frame, value < 0) for frame, value in enumerate(values) if value < 0 or value > 0
+            ]
         return sequence
 
 

@@ -159,12 +159,13 @@ class _Layers(_Convs):
         stride: Any = 1,
         dilation: Any = 1,
         groups: int = 1,
-        nonlinearity: str = "tanh",
+        *,
+        _nonlinearity: str = "tanh",
     ):
         self_layers = _check.integer("num_layers", num_layers, 1)
         ends = ("", "_reverse") if _check.flag("bidirectional", bidirectional) else ("",)
         suffixes = [f"_l{k}{end}" for k in range(self_layers) for end in ends]
-        more = (bias, stride, dilation, groups, suffixes, len(ends), nonlinearity)
+        more = (bias, stride, dilation, groups, suffixes, len(ends), _nonlinearity)
         super().__init__(in_channels, out_channels, kernel_size, *more)
         self.num_layers, self.bidirectional = self_layers, bidirectional
         self.batch_first = _check.flag("batch_first", batch_first)
@@ -246,9 +247,10 @@ class _Cell(_Convs):
         stride: Any = 1,
         dilation: Any = 1,
         groups: int = 1,
-        nonlinearity: str = "tanh",
+        *,
+        _nonlinearity: str = "tanh",
     ):
-        more = (bias, stride, dilation, groups, [""], 1, nonlinearity)
+        more = (bias, stride, dilation, groups, [""], 1, _nonlinearity)
         super().__init__(in_channels, out_channels, kernel_size, *more)
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:
@@ -266,7 +268,29 @@ def _named(kind: type, dims: int, mode: str) -> Any:
     name = f"Conv{dims}d{mode}{'Cell' if kind is _Cell else ''}"
     what = "One step" if kind is _Cell else "Layers"
     doc = f"{what} of a {dims}-dimensional convolutional {mode}, as in pytorch_convolutional_rnn; see the module."
-    return type(name, (kind,), {"_dims": dims, "_mode": mode, "__doc__": doc, "__module__": __name__})
+    own: dict[str, Any] = {"_dims": dims, "_mode": mode, "__doc__": doc, "__module__": __name__}
+    if mode == "RNN":
+        own["__init__"] = _with_nonlinearity(kind)
+    return type(name, (kind,), own)
+
+
+def _with_nonlinearity(kind: type) -> Any:
+    """The constructor of an RNN, which alone has `nonlinearity`, behind kernel_size."""
+
+    def make(
+        self: Any,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        nonlinearity: str = "tanh",
+        *more: Any,
+        **named: Any,
+    ) -> None:
+        kind.__init__(
+            self, in_channels, out_channels, kernel_size, *more, _nonlinearity=nonlinearity, **named
+        )  # type: ignore[misc]
+
+    return make
 
 
 Conv1dLSTM, Conv2dLSTM, Conv3dLSTM = (_named(_Layers, d, "LSTM") for d in (1, 2, 3))
