@@ -564,6 +564,8 @@ def test_holes_of_the_classical_table():
 
 @pytest.mark.parametrize("task", ["gray", "sr"])
 def test_training_is_resumed(capsys, root, tmp_path, task):
+    from PIL import Image
+
     arguments = ["train", root / "gray", "--out", tmp_path / "out"]
     small = ["--features", 4, "--steps", 2, "--batch", 2, "--size", 12, "--task", task]
     status, said, err = _run(capsys, *arguments, *small, "--iterations", 50)
@@ -580,6 +582,14 @@ def test_training_is_resumed(capsys, root, tmp_path, task):
     status, said, err = _run(capsys, *arguments, "--resume", "--iterations", 50)
     assert status == 2 and said == "" and "--iterations must be at least 60, which the run has done" in err
     assert checkpoint.read_bytes() == before
+    arguments[1] = tmp_path / "others"
+    arguments[1].mkdir()
+    for number in range(3):
+        shade = np.full((40, 40), 50 * number, np.uint8)
+        Image.fromarray(shade).save(arguments[1] / f"{number}.png")
+    status, _, err = _run(capsys, *arguments, "--resume", "--iterations", 70)
+    assert status == 2 and "the images to train on must be those of the run" in err and "got 3 of" in err
+    arguments[1] = root / "gray"
     status, said, err = _run(capsys, *arguments, "--resume")
     assert status == 0 and "nothing to do: the run was complete" in said and "wrote" not in said
 

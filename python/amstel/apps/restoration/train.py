@@ -6,6 +6,7 @@ and the processes of a distributed run see the same patches as a single process.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -207,6 +208,7 @@ class _Task(Task):
         self.optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, (0.9, 0.99))
         self.clip, self.last = settings.clip_gradient, -1
         self.validation: Sample | None = None
+        self.data = _told(source), validation is not None and _told(validation)
         if validation is not None:
             rng = np.random.default_rng([settings.seed, 1])
             self.validation = sample(validation, settings, 8 * settings.batch, rng)._replace(steps=None)
@@ -241,7 +243,8 @@ class _Task(Task):
         return {"validation_psnr": sum(self.group.merge(found)) / count}
 
     def header(self, step: int) -> dict[str, Any]:
-        return {"format": "amstel restore 1", "settings": asdict(self.settings), "iteration": step}
+        settings = asdict(self.settings)
+        return {"format": "amstel restore 1", "settings": settings, "iteration": step, "data": self.data}
 
     def entry(self, step: int) -> dict[str, float]:
         return {"iteration": step}
@@ -306,9 +309,25 @@ def train(
     group = ranks.current(device)
     model.to(group.device).to(memory_format=torch.channels_last).train()
     task = _Task(model, settings, source, validation, group)
+    if state is not None and (before := state.get("data")) is not None:
+        for what, then, now in zip(("images to train on", "validation"), before, task.data, strict=True):
+            if then not in (False, now):
+                raise ValueError(
+                    f"the {what} must be those of the run in {folder}, {then}, got {now or 'none'}"
+                )
     how = Plan(settings.iterations, EVERY, folder, save_every=checkpoint_every, force=force, **plan)
     history = training.fit(task, how, group, state, progress)
     return Result(model.eval(), history)
+
+
+def _told(source: Any) -> str:
+    """What tells images from others; of scans, which are read one by one, their number alone."""
+    digest = hashlib.blake2b(digest_size=8)
+    for image in source if isinstance(source, list) else ():
+        if isinstance(image, np.ndarray):
+            digest.update(repr((image.shape, image.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(image).data)
+    return f"{len(source)} of {digest.hexdigest()}"
 
 
 def _source(source: Any, settings: Settings) -> Any:
