@@ -317,16 +317,29 @@ def test_vot(tmp_path):
     torch.testing.assert_close(amstel.data.VOT(tmp_path)["ball"].ground_truth, mixed)
     file.write_text("1,1,2,2\n1,1,2,2,3\n")
     with pytest.raises(
-        ValueError, match=r"groundtruth\.txt, line 2: .* 4 or 8 numbers or a mask, got '1,1,2,2,3'"
+        ValueError,
+        match=r"groundtruth\.txt, line 2: .* 4 numbers, the corners of a polygon or a mask, got '1,1,2,2,3'",
     ):
         amstel.data.VOT(tmp_path)["ball"]
     # A mask: from (1, 0) in a part of the picture 3 pixels wide and high, 4 pixels are out, 1 is in, 2 are out, 1 is in.
     file.write_text("1,1,2,2\nm1,0,3,3,4,1,2,1\nm1,0,3,3,9\n")
     assert same(amstel.data.VOT(tmp_path)["ball"].ground_truth, [[1, 1, 2, 2], [2, 1, 1, 2], NAN])
-    for bad in ("m0,0,3,3,1,9", "m0,0", "m0,0,3,3,1.5,2", "m0,0,3,3,-1,2"):
+    # What the toolkit writes where there is no region.
+    for none in ("0", "1", "nan,nan", "nan", "m0,0,0,0,0", "m0,0,0,0", "1,2,nan,4,5,6"):
+        file.write_text(f"1,1,2,2\n{none}\n3,1,2,2\n")
+        assert same(amstel.data.VOT(tmp_path)["ball"].ground_truth, [[1, 1, 2, 2], NAN, [3, 1, 2, 2]])
+    # A triangle of half its bounds, and one with a corner more at the middle of each side.
+    file.write_text("1,1,7,1,4,5\n1,1,4,1,7,1,5.5,3,4,5,2.5,3\n")
+    for polygon, side in (("area", math.sqrt(0.5)), ("bounds", 1)):
+        found = amstel.data.VOT(tmp_path, polygon)["ball"].ground_truth
+        low = (4 - 3 * side, 7 / 3 - 2 * side) if polygon == "area" else (1, 1)
+        expected = torch.tensor([[*low, 6 * side, 4 * side]] * 2, dtype=torch.float64)
+        torch.testing.assert_close(found[:2], expected)
+    mask = ("m0,0,3,3,1,9", "m0,0", "m0,0,3,3,1.5,2", "m0,0,3,3,-1,2", "m0,0,-1,-1,1", "m0,0,0,3,1")
+    for bad in (*mask, "1,2", "inf", "1,2,3,4,5", "1,2,3,4,5,inf", "1_0,2,3,4"):
         file.write_text(f"{bad}\n")
         with pytest.raises(
-            ValueError, match=rf"line 1: a line must hold 4 or 8 numbers or a mask, got '{bad}'"
+            ValueError, match=rf"line 1: a line must hold 4 numbers, the corners .* or a mask, got '{bad}'"
         ):
             amstel.data.VOT(tmp_path)["ball"]
     file.unlink()
@@ -352,8 +365,9 @@ def test_polygon_to_box():
         low, high = corners.min(0), corners.max(0)
         assert (left, top, left + width, top + height) == pytest.approx((*low, *high))
     assert polygon_to_box(torch.tensor([[3.0, 4] * 4])).tolist() == [[3, 4, 0, 0]]
-    with pytest.raises(ValueError, match=r"`corners` must be a tensor \[T, 8\]"):
+    with pytest.raises(ValueError, match=r"`corners` must be a tensor \[T, 2 K\] of K >= 3 corners"):
         polygon_to_box(torch.zeros(3, 4))
+    assert polygon_to_box(torch.zeros(0, 10)).shape == (0, 4)
     with pytest.raises(ValueError, match="`method`"):
         polygon_to_box(torch.zeros(3, 8), "hull")
 

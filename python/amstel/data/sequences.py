@@ -20,11 +20,11 @@ from amstel.media import images
 from amstel.media.formats import frames_of, natural, visible
 
 
-def read_rows(file: Path, columns: Sequence[int], *, masks: bool = False) -> list[list[float]]:
-    """The numbers of a text file, one row per line, `nan` for what is not known; every row has one of the lengths.
+def read_rows(file: Path, columns: int | None) -> list[list[float]]:
+    """The numbers of a text file, `columns` in every line, `nan` for what is not known.
 
-    Commas, semicolons, tabs and blanks separate, and may end a line; lines that are blank may follow the last row. With
-    `masks` a line may be one of VOT's masks, of which the row is the box around it.
+    Commas, semicolons, tabs and blanks separate, and may end a line; lines that are blank may follow the last row. Without
+    `columns` a line is one of VOT's regions, and its row x, y, w, h, all NaN where there is none, or a polygon's corners.
 
     Raises:
         OSError: the file cannot be read.
@@ -39,26 +39,44 @@ def read_rows(file: Path, columns: Sequence[int], *, masks: bool = False) -> lis
         # One separator at the end is one that the writer put after every number; two are a number that lacks.
         words = re.split(r"\s*[,;]\s*|\s+", re.sub(r"\s*[,;]\s*$", "", line.strip()))
         try:
-            # Python reads 1_0 as 10; to others that is no number.
-            if masks and words[0].startswith("m"):
-                row = _box_of_mask([int(word) for word in (words[0][1:], *words[1:])])
-            else:
-                row = [] if "_" in line else [float(word) for word in words]
+            row = _region(words) if columns is None else _numbers(words)
         except ValueError:
             row = []
-        if len(row) not in columns or any(map(math.isinf, row)):
-            expected = " or ".join(map(str, columns)) + " numbers" + " or a mask" * masks
-            if rows and len(columns) == 1:
+        if not row or columns not in (None, len(row)):
+            expected = (
+                "4 numbers, the corners of a polygon or a mask" if columns is None else f"{columns} numbers"
+            )
+            if rows and columns is not None:
                 expected += " as the lines above"
             raise ValueError(f"{file}, line {number}: a line must hold {expected}, got {line.strip()!r}")
         rows.append(row)
     return rows
 
 
+def _numbers(words: list[str]) -> list[float]:
+    # Python reads 1_0 as 10; to others that is no number.
+    if any("_" in word for word in words):
+        raise ValueError("no number")
+    row = [float(word) for word in words]
+    return [] if any(map(math.isinf, row)) else row
+
+
+def _region(words: list[str]) -> list[float]:
+    """x, y, w, h, all NaN where there is no target, or the corners of a polygon."""
+    if words[0].startswith("m"):
+        return _box_of_mask([int(word) for word in (words[0][1:], *words[1:])])
+    row = _numbers(words)
+    # One number is the toolkit's code for a frame without a region; two that are known are a point.
+    if len(row) == 1 or (len(row) == 2 and any(map(math.isnan, row))):
+        return [math.nan] * 4
+    return row if len(row) >= 4 and len(row) % 2 == 0 else []
+
+
 def _box_of_mask(numbers: list[int]) -> list[float]:
     """x, y, w, h of a mask: x, y, w, h of a part of the picture, and how many of its pixels, row by row, are out, in, out, ..."""
     x, y, width, height, *runs = numbers
-    if width < 1 or height < 1 or any(run < 0 for run in runs) or sum(runs) > width * height:
+    # The toolkit writes an empty mask as one of 0 by 0 pixels.
+    if width < 0 or height < 0 or any(run < 0 for run in runs) or sum(runs) > width * height:
         raise ValueError("no mask")
     inside = np.zeros(width * height, dtype=bool)
     ends = np.cumsum(runs)
@@ -73,7 +91,7 @@ def _box_of_mask(numbers: list[int]) -> list[float]:
 
 def read_numbers(file: Path, columns: int) -> Tensor:
     """The numbers of a text file whose lines all hold as many: float64 [rows, columns]; as `read_rows`."""
-    return torch.tensor(read_rows(file, [columns]), dtype=torch.float64).reshape(-1, columns)
+    return torch.tensor(read_rows(file, columns), dtype=torch.float64).reshape(-1, columns)
 
 
 def check_origin(origin: int) -> int:
@@ -264,12 +282,13 @@ class Listed(Sequences):
 
 
 def polygon_to_box(corners: Tensor, method: str = "area") -> Tensor:
-    """Upright boxes [T, 4] (x, y, w, h) of quadrilaterals [T, 8] (x1, y1, ..., x4, y4), as `VOT` describes."""
+    """Upright boxes [T, 4] (x, y, w, h) of polygons of K corners [T, 2 K] (x1, y1, ..., xK, yK), as `VOT` describes."""
     if method not in ("area", "bounds"):
         fail("method", '"area" or "bounds"', method)
-    if tensor("corners", corners, "a tensor [T, 8]").dim() != 2 or corners.shape[1] != 8:
-        fail("corners", "a tensor [T, 8]", corners)
-    points = corners.double().reshape(-1, 4, 2)
+    expected = "a tensor [T, 2 K] of K >= 3 corners"
+    if tensor("corners", corners, expected).dim() != 2 or corners.shape[1] < 6 or corners.shape[1] % 2:
+        fail("corners", expected, corners)
+    points = corners.double().unflatten(1, (-1, 2))
     low, size = points.amin(1), points.amax(1) - points.amin(1)
     if method == "area":
         x, y = points.roll(-1, 1).unbind(2)

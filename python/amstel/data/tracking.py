@@ -224,8 +224,9 @@ class GOT10k(Listed):
 class VOT(Listed):
     """VOT (2013 and later): NAME/color/00000001.jpg or NAME/00000001.jpg, ... and groundtruth.txt.
 
-    A line holds x, y, w, h, or the corners of a polygon, x1, y1, ..., x4, y4, taken as 0-based, or, since VOT2020, a mask (m
-    and whole numbers), of which the box around it is taken; a file may have all of these. A polygon
+    A line holds x, y, w, h, or the three or more corners of a polygon, x1, y1, x2, y2, ..., taken as 0-based, or, since
+    VOT2020, a mask (m and whole numbers), of which the box around it is taken; a file may have all of these. A single number
+    (the toolkit's code for a frame without a region), NaN and an empty mask are missing ground truth. A polygon
     becomes an upright box, `polygon="area"`: with the polygon's center (the mean of its corners), the
     proportions of its bounds and its area; `polygon="bounds"`: its bounds. Area is the default because the
     bounds of a target at 45° are twice its size, half of it background, which is what a tracker would then
@@ -247,8 +248,8 @@ class VOT(Listed):
     Raises:
         FileNotFoundError: the folder, or a sequence that list.txt names, does not exist.
         OSError: a text file cannot be read.
-        ValueError: no sequence; on reading one, no image, a line that is not four or eight numbers (with file and
-            line) nor a mask, more boxes than frames.
+        ValueError: no sequence; on reading one, no image, a line that is none of these (with file and line), more boxes
+            than frames.
 
     Source: M. Kristan et al., The Visual Object Tracking challenge, 2013 to 2019.
     """
@@ -263,7 +264,7 @@ class VOT(Listed):
         folder = self.root / name
         color, file = folder / "color", folder / "groundtruth.txt"
         images = images_of(color if color.is_dir() else folder)
-        rows = [torch.tensor(row, dtype=torch.float64) for row in read_rows(file, [4, 8], masks=True)]
+        rows = [torch.tensor(row, dtype=torch.float64) for row in read_rows(file, None)]
         boxes = [row if len(row) == 4 else polygon_to_box(row[None], self.polygon)[0] for row in rows]
         found = torch.stack(boxes) if boxes else torch.empty(0, 4, dtype=torch.float64)
         found = from_origin(found, file, self.origin)
