@@ -359,7 +359,7 @@ def convergence(
         >>> axes = amstel.plot.convergence({"GCN": [1.9, 1.2, 0.8], "MLP": [1.9, 1.7, 1.6]}, log=True)
     """
     several = isinstance(curves, Mapping)
-    named = curves if several else {"": curves}
+    named: Mapping[str, Any] = curves if isinstance(curves, Mapping) else {"": curves}
     if not named:
         raise ValueError("`curves` must hold at least one run, got none")
     lines = {}

@@ -28,7 +28,9 @@ def assert_close(actual: Tensor, reference: Tensor, dtype: torch.dtype | None = 
         return
     relative, absolute = TOLERANCE[dtype.to_real()]
     if actual.is_complex() or reference.is_complex():
-        actual, reference = (torch.view_as_real(t.cdouble().resolve_conj()) for t in (actual, reference))
+        actual, reference = (
+            torch.view_as_real(t.to(torch.complex128).resolve_conj()) for t in (actual, reference)
+        )
     actual, reference = actual.double(), reference.double()
     finite = reference[reference.isfinite()]
     scale = max(1.0, float(finite.abs().max())) if finite.numel() else 1.0

@@ -274,7 +274,7 @@ def _named(kind: type, dims: int, mode: str) -> Any:
     return type(name, (kind,), own)
 
 
-def _with_nonlinearity(kind: type) -> Any:
+def _with_nonlinearity(kind: Any) -> Any:
     """The constructor of an RNN, which alone has `nonlinearity`, behind kernel_size."""
 
     def make(
@@ -288,7 +288,7 @@ def _with_nonlinearity(kind: type) -> Any:
     ) -> None:
         kind.__init__(
             self, in_channels, out_channels, kernel_size, *more, _nonlinearity=nonlinearity, **named
-        )  # type: ignore[misc]
+        )
 
     return make
 
