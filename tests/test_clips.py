@@ -411,6 +411,8 @@ def test_distractors_rest_or_move_and_are_gray():
         ({"size": 8}, "`size` must be"),
         ({"seed": 0.5}, "`seed` must be"),
         ({"classes": 3}, "`classes` must be 2, 4 or 8"),
+        ({"classes": 2.0}, r"`classes` must be 2, 4 or 8, got 2\.0"),
+        ({"classes": [2]}, r"`classes` must be 2, 4 or 8, got \[2\]"),
         ({"distractors": -1}, "`distractors` must be"),
         ({"noise": -0.1}, "`noise` must be"),
         ({"noise": float("nan")}, "`noise` must be"),
@@ -418,12 +420,26 @@ def test_distractors_rest_or_move_and_are_gray():
         ({"speed": (2, 1)}, "`speed` must be"),
         ({"speed": (1, 2, 3)}, "`speed` must be"),
         ({"speed": 30}, "`speed` must be"),
+        ({"speed": "ab"}, r"`speed` must be a number or \(least, greatest\), got 'ab'"),
+        ({"speed": ("a", 2)}, r"`speed` must be a number or \(least, greatest\), got 'a'"),
+        ({"speed": np.ones((2, 2))}, "`speed` must be a number or"),
+        ({"speed": float("nan")}, "`speed` must be a number or"),
+        ({"noise": "a"}, "`noise` must be in"),
         ({"speed": 4, "wrap": False}, "`speed` must be"),
     ],
 )
 def test_generator_explains_itself(options, message):
     with pytest.raises(ValueError, match=message):
         amstel.data.generate_moving_shapes(**{"count": 1, **options})
+
+
+def test_generator_takes_numbers_of_numpy():
+    given = amstel.data.generate_moving_shapes(
+        3, 3, 32, classes=np.int64(2), speed=np.array([1.0, 2.0]), noise=np.float32(0)
+    )
+    plain = amstel.data.generate_moving_shapes(3, 3, 32, classes=2, speed=(1.0, 2.0), noise=0.0)
+    for a, b in zip(given, plain, strict=True):
+        assert a.name == b.name and torch.equal(a.frames, b.frames) and torch.equal(a.boxes, b.boxes)
 
 
 def test_localize_on_generated_clips():

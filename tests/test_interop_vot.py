@@ -34,6 +34,10 @@ class Still:
     [
         ((5, 6, 7, 8), (5, 6, 7, 8)),
         ([(5.0, 6.0), (12.0, 7.0), (11.0, 14.0)], (5, 6, 7, 8)),
+        (np.array([(5, 6), (12, 7), (11, 14)]), (5, 6, 7, 8)),
+        (np.pad(np.ones((8, 7), np.uint8), ((6, 30), (5, 9))), (5, 6, 7, 8)),
+        (np.pad(np.eye(3, dtype=bool), ((2, 0), (4, 1))), (4, 2, 3, 3)),
+        (np.array([[0, 0]] * 6 + [[0, 255]] * 4, np.uint8), (1, 6, 1, 4)),
     ],
 )
 def test_adapter(region, box):
@@ -42,9 +46,15 @@ def test_adapter(region, box):
     assert tracker.init("1.jpg", (region, {"name": "duck"}), {}) == (box, {}) and still.image == "1.jpg"
     assert tracker.init({"depth": "d.png", "color": "2.jpg"}, region) == (box, {}) and still.image == "2.jpg"
     assert tracker.update("3.jpg", [], {}) == (box, {"score": 0.5}) and not tracker.multiobject
-    for wrong in ((1, 2, 3), "x", [(1.0, 2.0)]):
-        with pytest.raises(ValueError, match=r"rectangle \(4 numbers\)|could not convert"):
+    for wrong in ((1, 2, 3), "x", None, [(1.0, 2.0)], [(1, 2), (3,)], np.ones((48, 60))):
+        with pytest.raises(
+            ValueError, match=r"`new` must be a rectangle \(4 numbers\).* convert = rectangle"
+        ):
             tracker.init("1.jpg", wrong)
+    with pytest.raises(
+        ValueError, match=r"`new` must be a mask with a pixel that is not 0, got zeros \[9, 2\]"
+    ):
+        tracker.init("1.jpg", np.zeros((9, 2), np.uint8))
 
 
 def test_a_process_without_trax_says_what_to_install(monkeypatch):

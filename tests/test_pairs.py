@@ -158,9 +158,36 @@ def test_stills_explain_themselves(tmp_path):
         ({"target": 300.0}, "`target`"),
         ({"scale": (20.0, 10.0)}, "`scale`"),
         ({"scale": (1.0, 10.0)}, "`scale`"),
+        ({"scale": (20.0, 30.0, 40.0)}, r"`scale` must be two numbers >= 4 .*, got \(20\.0, 30\.0, 40\.0\)"),
+        ({"scale": (20.0, "30")}, "`scale` must be two numbers >= 4 .*, got '30'"),
+        ({"scale": (20.0, math.inf)}, "`scale`"),
+        ({"target": "64"}, "`target` must be a number from 4 to half of `size` = 208, got '64'"),
     ):
         with pytest.raises(ValueError, match=message):
             P.StillPairs([picture(0)], **options)
+    for scale in ("ab", 20.0, np.float64(20.0), np.ones((2, 2)), None):
+        with pytest.raises(TypeError, match="`scale` must be two numbers >= 4"):
+            P.StillPairs([picture(0)], scale=scale)
+    one = tmp_path / "broken.png"
+    for lone, got in (
+        (one, "broken"),
+        (str(one), "broken"),
+        (picture(0), r"one array \["),
+        (3, "3 "),
+        (None, "None"),
+    ):
+        with pytest.raises(
+            TypeError, match=f"`images` must be a list of files, folders and arrays, got .*{got}"
+        ):
+            P.StillPairs(lone)
+    with pytest.raises(TypeError, match="`images` must be the name of a file or folder, got 3"):
+        P.StillPairs([3])
+
+
+def test_an_array_of_stills_and_of_scales_are_lists_of_them():
+    several = np.stack([picture(k) for k in range(3)])
+    a = P.StillPairs(several, 64, 24, np.array([18, 50])).sample(1, np.random.default_rng(0))
+    assert same(a, P.StillPairs(list(several), 64, 24.0, (18.0, 50.0)).sample(1, np.random.default_rng(0)))
 
 
 @pytest.mark.data

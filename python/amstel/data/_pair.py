@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel._check import fail
+from amstel._check import fail, number
 from amstel._optional import need
 from amstel.media import _arguments
 
@@ -36,8 +36,9 @@ def cv2() -> Any:
 def check_geometry(size: int, target: float) -> int:
     """The side of the crops, once it and the target's are in their range."""
     size = _arguments.integer("size", size, 16)
-    if not 4 <= target <= size / 2:
-        fail("target", f"a number from 4 to half of `size` = {size}", target)
+    expected = f"a number from 4 to half of `size` = {size}"
+    if number("target", target, expected, least=4) > size / 2:
+        fail("target", expected, target)
     return size
 
 

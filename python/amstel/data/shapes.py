@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from amstel._check import describe, fail
+from amstel._check import describe, fail, integer, number
 from amstel.data._clip import Clip
 from amstel.media import _arguments
 
@@ -81,6 +80,7 @@ def generate_moving_shapes(
         list of `Clip`, with true boxes [T, 4].
 
     Raises:
+        TypeError: something that is no number for one (a ValueError, too).
         ValueError: an argument out of its range; a speed at which the direction is no longer defined (half the
             way that the shape has) or, with `wrap=False`, at which the path does not fit.
 
@@ -99,14 +99,15 @@ def generate_moving_shapes(
             ("distractors", distractors, 0),
         )
     )
-    if classes not in DIRECTIONS:
+    if (classes := integer("classes", classes, expected="2, 4 or 8")) not in DIRECTIONS:
         fail("classes", "2, 4 or 8", classes)
-    if not 0 <= noise <= 1:
+    if (noise := number("noise", noise, "in [0, 1]", least=0)) > 1:
         fail("noise", "in [0, 1]", noise)
-    try:
-        low, high = speed if isinstance(speed, Sequence) else (speed, speed)
-    except ValueError:
-        fail("speed", "a number or (least, greatest)", speed)
+    expected = "a number or (least, greatest)"
+    several = isinstance(speed, (tuple, list)) or (isinstance(speed, np.ndarray) and speed.ndim == 1)
+    if several and len(speed) != 2:
+        fail("speed", expected, speed)
+    low, high = (number("speed", v, expected) for v in (speed if several else (speed, speed)))
     room = size - 2 * _radii(size)[1]
     limit = room / 2 if wrap else room / max(1, frames - 1)
     if not 0 < low <= high < limit:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from amstel._check import fail
+from amstel import _check
+from amstel._check import fail, fail_type
 from amstel.data._pair import FramePair, check_geometry, frame_pair
 from amstel.data._pair import cv2 as _cv2
+from amstel.media import _arguments
 from amstel.media.formats import IMAGES, visible
 from amstel.media.images import read
 
@@ -95,7 +97,8 @@ class StillPairs:
         scale: range of the side of that square in the pixels of the image as it is filmed.
 
     Raises:
-        ValueError: no image, one that is too small or cannot be read.
+        TypeError: `images` that is no list, or holds something else; something that is no number for one.
+        ValueError: no image, one that is too small or cannot be read; a number out of its range.
         ImportError: opencv is missing.
 
     Example:
@@ -113,17 +116,29 @@ class StillPairs:
         scale: tuple[float, float] = (18.0, 100.0),
     ):
         size = check_geometry(size, target)
-        if not 4 <= scale[0] <= scale[1] < math.inf:
-            fail("scale", "two numbers >= 4 in ascending order", scale)
-        self.size, self.target, self.scale = size, target, scale
+        expected = "two numbers >= 4 in ascending order"
+        if not (isinstance(scale, (tuple, list)) or (isinstance(scale, np.ndarray) and scale.ndim == 1)):
+            fail_type("scale", expected, scale)
+        if len(scale) != 2:
+            fail("scale", expected, scale)
+        low, high = (_check.number("scale", side, expected, least=4) for side in scale)
+        if low > high:
+            fail("scale", expected, scale)
+        self.size, self.target, self.scale = size, target, (low, high)
+        # A name is a sequence too, of characters, and an image is one of rows.
+        if isinstance(images, np.ndarray) and images.ndim != 4:
+            found = f"one array {list(images.shape)}"
+            raise TypeError(f"`images` must be a list of files, folders and arrays, got {found}")
+        if isinstance(images, (str, bytes, os.PathLike)) or not isinstance(images, Iterable):
+            fail_type("images", "a list of files, folders and arrays", images)
         self._images: list[Path | np.ndarray] = []
         for image in images:
             if isinstance(image, np.ndarray):
                 self._images.append(image)
-            elif Path(image).is_dir():
-                self._images += visible(Path(image), IMAGES)
+            elif (path := _arguments.path("images", image)).is_dir():
+                self._images += visible(path, IMAGES)
             else:
-                self._images.append(Path(image))
+                self._images.append(path)
         if not self._images:
             fail("images", "at least one image", images)
         self._kept: dict[int, np.ndarray] = {}

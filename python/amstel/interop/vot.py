@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from amstel._check import describe
 from amstel.tracking.tracker import SINTTracker
 
 Status = tuple[tuple[float, ...], dict[str, Any]]
@@ -56,13 +57,29 @@ def _color(frame: Any) -> Any:
 
 
 def _box(region: Any) -> np.ndarray:
-    """Of a rectangle x, y, w, h, or around a polygon of points."""
-    numbers = np.asarray(region, dtype=np.float64)
+    """Of a rectangle x, y, w, h, or around a polygon of points or the pixels of a mask that are not 0."""
+    # The dtype tells them apart: a mask may be two pixels wide.
+    if isinstance(region, np.ndarray) and region.ndim == 2 and region.dtype in (np.bool_, np.uint8):
+        pixels = np.argwhere(region)[:, ::-1]
+        if not len(pixels):
+            raise ValueError(
+                f"`new` must be a mask with a pixel that is not 0, got zeros {list(region.shape)}"
+            )
+        return np.concatenate([pixels.min(0), np.ptp(pixels, 0) + 1]).astype(np.float64)
+    try:
+        numbers = np.asarray(region, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
     if numbers.shape == (4,):
         return numbers
     if numbers.ndim == 2 and numbers.shape[1] == 2 and len(numbers) > 2:
-        return np.concatenate([numbers.min(0), numbers.max(0) - numbers.min(0)])
-    raise ValueError(f"`new` must be a rectangle (4 numbers) or points of a polygon, got {region!r}")
+        return np.concatenate([numbers.min(0), np.ptp(numbers, 0)])
+    array = isinstance(region, np.ndarray)
+    raise ValueError(
+        "`new` must be a rectangle (4 numbers), points of a polygon or a mask (bool or uint8 [H, W]; "
+        "convert = rectangle in trackers.ini makes rectangles of all), "
+        f"got {f'{region.dtype} {list(region.shape)}' if array else describe(region)}"
+    )
 
 
 def serve(tracker: Tracker) -> None:
