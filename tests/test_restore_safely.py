@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import amstel
 from amstel import inverse, ops
+from amstel.apps.restoration import mri
 from amstel.data.mri import cartesian_mask, loop_sensitivities
 from amstel.data.mri.images import smooth_phase
 from amstel.inverse import estimate_sigma, reconstruct
@@ -135,6 +136,22 @@ def test_a_gray_denoiser_reconstructs_mri_without_momentum(monkeypatch):
         found = amstel.restore(kspace[None], "mri", mask=mask, model="gray")[0].abs()
         errors.append(float((found - torch.from_numpy(truth)).square().mean()))
     assert errors[0] < 0.9 * errors[1], errors
+
+
+def test_a_scan_with_a_mask_of_ones_is_fully_sampled(tmp_path):
+    rng = np.random.default_rng(0)
+    kspace = (rng.normal(size=(4, 32, 32)) + 1j * rng.normal(size=(4, 32, 32))).astype(np.complex64)
+    np.savez(tmp_path / "plain.npz", kspace=kspace)
+    np.savez(tmp_path / "ones.npz", kspace=kspace, mask=np.ones(32, bool))
+    np.savez(tmp_path / "half.npz", kspace=kspace, mask=np.arange(32) % 2)
+    masks = {"half": [(torch.arange(32) % 2 == 0) | (abs(torch.arange(32) - 16) < 5)]}
+    plain, ones = (
+        mri.evaluate_files([tmp_path / f"{name}.npz"], masks, steps=2, weights=[0.1])
+        for name in ("plain", "ones")
+    )
+    assert plain == ones
+    with pytest.raises(ValueError, match=r"fully sampled k-space, got 50\.0% of it"):
+        mri.evaluate_files([tmp_path / "half.npz"], masks)
 
 
 def test_blend():

@@ -145,7 +145,8 @@ def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardMo
             measurements it is that of each part, where deepinv's is that of both together.
 
     Returns:
-        The forward model; what `to_deepinv` was given, if physics is from there with its noise, and sigma is None.
+        The forward model; what `to_deepinv` was given, if physics is from there with its noise, and sigma is None: that one
+        does not follow later updates of physics.
 
     Raises:
         TypeError or ValueError: physics is not linear, or sigma is not known or not > 0.
