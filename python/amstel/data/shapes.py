@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,9 +106,10 @@ def generate_moving_shapes(
         fail("noise", "in [0, 1]", noise)
     expected = "a number or (least, greatest)"
     several = isinstance(speed, (tuple, list)) or (isinstance(speed, np.ndarray) and speed.ndim == 1)
-    if several and len(speed) != 2:
+    ends: Any = speed if several else (speed, speed)
+    if len(ends) != 2:
         fail("speed", expected, speed)
-    low, high = (number("speed", v, expected) for v in (speed if several else (speed, speed)))
+    low, high = (number("speed", v, expected) for v in ends)
     room = size - 2 * _radii(size)[1]
     limit = room / 2 if wrap else room / max(1, frames - 1)
     if not 0 < low <= high < limit:
