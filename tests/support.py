@@ -120,6 +120,8 @@ def page() -> str:
         "Which PyTorch features work with which operator. Each \"yes\" is backed by a test that compares with eager PyTorch or with",
         "the plain form of the operator. This page is generated from the list of those tests.", "",
         *header, *lines, "", *means, "", "Cases without a test:", "", *notes, "",
+        "Resampling by a scale above 64 is plain PyTorch: exported programs hold that instead of the operator.",
+        "",
         "`roi_align` and `ps_roi_pool` have their own tests of derivatives of any order, `vmap`, `torch.export`, bfloat16 and",
         "float16. `segment_reduce` is built from `spmm` and PyTorch's `scatter_reduce`.", "",
         "## Modules", "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,9 @@ def generate_moving_shapes(
     if (noise := number("noise", noise, "in [0, 1]", least=0)) > 1:
         fail("noise", "in [0, 1]", noise)
     expected = "a number or (least, greatest)"
-    several = isinstance(speed, (tuple, list)) or (isinstance(speed, np.ndarray) and speed.ndim == 1)
+    several = (isinstance(speed, Sequence) and not isinstance(speed, (str, bytes))) or (
+        isinstance(speed, np.ndarray) and speed.ndim == 1
+    )
     ends: Any = speed if several else (speed, speed)
     if len(ends) != 2:
         fail("speed", expected, speed)

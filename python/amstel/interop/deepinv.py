@@ -96,7 +96,7 @@ class _FollowingCounts(Poisson):
 
     @gain.setter
     def gain(self, value: float) -> None:
-        self._given = value
+        self._given = float(_check.number("gain", value, "a finite number > 0", above=0))
 
     @property
     def floor(self) -> float:

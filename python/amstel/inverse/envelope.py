@@ -51,9 +51,13 @@ class Envelope(ForwardModel):
         self.complex_images = model.complex_images
 
     @property
-    def sigma(self) -> Sigma:  # type: ignore[override]
+    def sigma(self) -> Sigma:
         """That of the model, also when it is another one later."""
         return self.model.sigma
+
+    @sigma.setter
+    def sigma(self, value: Sigma) -> None:
+        self.model.sigma = value
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)

@@ -19,9 +19,9 @@ from amstel.media import png_chunks
 ORIENTATION = 0x0112
 #: Tags of text in EXIF and TIFF: description, make, model, software, date, artist, copyright.
 TEXTS = (270, 271, 272, 305, 306, 315, 33432)
-#: What else EXIF says of the picture: resolution, the computer, XMP, Windows' rating and texts, the camera, the place. Other
-#: tags may be of the layout of the file that was read, which a TIFF would take for its own.
-_OF_PICTURE = {*TEXTS, 282, 283, 296, 316, 700, 18246, 18249, *range(40091, 40096), 0x8769, 0x8825}
+#: What else EXIF says of the picture: resolution, the computer, XMP, Windows' rating and texts, IPTC, the camera, the place.
+#: Other tags may be of the layout of the file that was read, which a TIFF would take for its own.
+_OF_PICTURE = {*TEXTS, 282, 283, 296, 316, 700, 18246, 18249, *range(40091, 40096), 33723, 0x8769, 0x8825}
 #: The size, in the IFD of the camera.
 _SIZE = (0xA002, 0xA003)
 

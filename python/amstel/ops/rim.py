@@ -13,9 +13,8 @@ from amstel.ops._raw import operators, own_gradient, tracked
 
 _ops = operators
 
-LARGEST_SCALE = (
-    64  # of the fused resampling, as in csrc/common/rim_check.h; beyond it is two products of matrices
-)
+# Of the fused resampling, as in csrc/common/rim_check.h; beyond it is two products of matrices.
+LARGEST_SCALE = 64
 
 
 def rim_input(eta: Tensor, gradient: Tensor, *, link: str = "identity") -> Tensor:

@@ -286,8 +286,8 @@ def train(
         plan: `precision`, `accumulate`, `average`: see `amstel.apps.task.Plan`.
 
     Raises:
-        ValueError: no image, or images smaller than a patch; a checkpoint of something else, or with more iterations than
-            requested.
+        ValueError: no image, or images smaller than a patch; a checkpoint of something else, of other images or
+            another validation, or with more iterations than requested.
         FileNotFoundError: nothing to resume from.
         FileExistsError: `out` holds a run that is neither to be resumed nor overwritten.
     """
@@ -322,11 +322,12 @@ def train(
 
 def _told(source: Any) -> str:
     """What tells images from others; of scans, which are read one by one, their number alone."""
+    if not (isinstance(source, list) and all(isinstance(image, np.ndarray) for image in source)):
+        return f"{len(source)} scans"
     digest = hashlib.blake2b(digest_size=8)
-    for image in source if isinstance(source, list) else ():
-        if isinstance(image, np.ndarray):
-            digest.update(repr((image.shape, image.dtype.str)).encode())
-            digest.update(np.ascontiguousarray(image).data)
+    for image in source:
+        digest.update(repr((image.shape, image.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(image).data)
     return f"{len(source)} of {digest.hexdigest()}"
 
 

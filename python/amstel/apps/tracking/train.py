@@ -208,7 +208,7 @@ def train(
         plan: `precision`, `accumulate`, `average`: see `amstel.apps.task.Plan`.
 
     Raises:
-        ValueError: no pair; a checkpoint of something else, or of more epochs than requested; no initial weights for VGG-16.
+        ValueError: no pair; a checkpoint of something else, of other pairs, or of more epochs than requested; no initial weights for VGG-16.
         FileNotFoundError: nothing to resume from.
         FileExistsError: `out` holds a run that is neither to be resumed nor overwritten.
     """

@@ -55,8 +55,8 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
     whole), the size of the image.
 
     Samples that were measured several times are averaged; a volume is transformed along its second phase encoding, so that
-    its partitions are slices, those within the field of view. Samples that a line says to discard are left out, and so are the lines of further encodings
-    than the first.
+    its partitions are slices, those within the field of view. Samples that a line says to discard are left out, and so are
+    the lines of further encodings than the first.
 
     Raises:
         ValueError: not Cartesian, several contrasts, phases, sets or repetitions, slices or partitions whose samples differ.

@@ -20,7 +20,7 @@ from amstel.reference.mri import fft2, ifft2
 #: Names under which k-space lies in files that hold several things.
 KSPACE = ("kspace", "ksp", "kdata", "k", "y", "data", "rawdata")
 #: The same of coil sensitivities.
-MAPS = ("sensitivities", "sens", "sens_maps", "maps", "smaps", "coil_maps", "csm", "data")
+MAPS = ("sensitivities", "sens", "sens_maps", "maps", "smaps", "coil_maps", "csm")
 ENDINGS = (".npy", ".npz", ".h5", ".hdf5", ".mat", ".cfl")
 
 
