@@ -307,6 +307,9 @@ def test_vot(tmp_path):
     assert same(sequences["ball"].ground_truth, [[0, 0, 4, 5], NAN, [1.5, 1, 2, 2]])
     assert [image[0, 0, 0] for image in sequences["bag"]] == [1, 2]
 
+    (tmp_path / "ball" / "anchor.value").write_text("nan\n1\n-1\n")
+    assert amstel.data.VOT(tmp_path)["ball"].anchors == [(1, False), (2, True)]
+
     (tmp_path / "list.txt").write_text("ball\n")
     assert amstel.data.VOT(tmp_path).names == ["ball"]
     with pytest.raises(ValueError, match='`polygon` must be "area" or "bounds", got \'hull\''):
