@@ -864,20 +864,21 @@ def test_no_python_between_steps(memory, kernel, hidden):
     def calls(steps):
         inputs = tensors(steps, 1, 2, hidden, 5, 4, kernel, dtype=torch.float32)
         x, *weights = [t.requires_grad_() for t in inputs[:4]]
-        count = 0
+        counts, count = [], 0
 
         def note(frame, event, argument):
             nonlocal count
             count += event in ("call", "c_call")
 
-        for _ in range(2):  # the first call of all sets things up
+        for _ in range(4):  # the first call sets things up, and others may have to clear up what tests left behind
             count = 0
             sys.setprofile(note)
             try:
                 conv_lstm(x, *weights, lengths=torch.tensor([steps]), memory=memory)[0].sum().backward()
             finally:
                 sys.setprofile(None)
-        return count
+            counts.append(count)
+        return min(counts)
 
     assert calls(3) == calls(30)
 
