@@ -870,7 +870,7 @@ def test_no_python_between_steps(memory, kernel, hidden):
             nonlocal count
             count += event in ("call", "c_call")
 
-        for _ in range(4):  # the first call sets things up, and others may have to clear up what tests left behind
+        for _ in range(4):  # the first call sets things up; a collector may run in others
             count = 0
             sys.setprofile(note)
             try:
