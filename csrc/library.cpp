@@ -53,6 +53,12 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "spmm(Tensor crow, Tensor col, Tensor? edge, Tensor? weight, Tensor x, Tensor? row_scale, "
       "Tensor? col_scale, float self_loops, Tensor? bias, bool relu, bool check_weight, "
       "Tensor? found=None) -> Tensor");
+  // The same for many x: all else is kept under a number, for as long as the tensor lives that
+  // holds it. The matrix has `cols` columns, the result `rows` rows.
+  m.def(
+      "spmm_keep(Tensor crow, Tensor col, Tensor? edge, Tensor? weight, Tensor? row_scale, Tensor? "
+      "col_scale, int cols, float self_loops, bool relu) -> Tensor");
+  m.def("spmm_kept(Tensor x, int product, int rows) -> Tensor");
   // One pass over the transposed matrix for both gradients of `spmm` without bias and activation:
   // grad_x, grad_weight[edge] = row_scale[i] col_scale[j] <grad[i], x[j]>, and per node
   // dot = <x, grad_x> and loop = self_loops row_scale col_scale <grad, x>.

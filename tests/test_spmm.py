@@ -1,5 +1,6 @@
 """amstel.ops.spmm against the plain PyTorch reference, SciPy and torch_geometric; the operator contract."""
 
+import gc
 import itertools
 import os
 import subprocess
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import amstel
 from amstel import reference
@@ -409,6 +411,70 @@ def test_operators_raise_on_what_does_not_fit():
                     continue  # its length is that of no other argument
                 with pytest.raises(RuntimeError, match=r"must|needs|index"):
                     op(*arguments[:i], bad, *arguments[i + 1 :])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_kept_product_is_the_product(dtype):
+    graph, weight = make("call", nodes=9, edges=25)
+    sums = torch.float64 if dtype == torch.float64 else torch.float32
+    row, col = graph.scales("sym_inout", 1.0, sums)
+    x = torch.randn(2, 9, 5).to(dtype)
+    keep, kept = torch.ops.amstel.spmm_keep.default, torch.ops.amstel.spmm_kept.default
+    arrays = [(graph.crow, graph.col, graph.edge, weight.to(dtype)), (graph.crow, graph.col, None, None)]
+    found, expected, numbers = [], [], []
+    for (a, loops, relu), of in itertools.product(
+        itertools.product(arrays, (0.0, 1.5), (False, True)), (x, x[0])
+    ):
+        numbers.append(keep(*a, row, col, 9, loops, relu))
+        found.append((numbers[-1], of))
+        expected.append(torch.ops.amstel.spmm(*a, of, row, col, loops, None, relu, False))
+    for (number, of), y in zip(found, expected, strict=True):
+        assert torch.equal(kept(of, int(number), 9), y)
+    torch.library.opcheck(kept, (x, int(numbers[0]), 9))
+    torch.library.opcheck(keep, (*arrays[0], row, col, 9, 1.0, True), test_utils=("test_schema",))
+
+
+def test_a_kept_product_checks_what_it_is_given_and_goes_with_its_tensor():
+    graph, _ = make(nodes=9, edges=25)
+    x, kept = torch.randn(9, 5), torch.ops.amstel.spmm_kept.default
+    number = torch.ops.amstel.spmm_keep(graph.crow, graph.col, None, None, None, None, 9, 0.0, False)
+    for wrong in (x[1:], x[0], x[None, None], x.long(), x.to(torch.complex64)):
+        with pytest.raises(RuntimeError, match="`x` must"):
+            kept(wrong, int(number), 9)
+    with pytest.raises(RuntimeError, match="`rows` must be 9, got 8"):
+        kept(x, int(number), 8)
+    value, view = int(number), number.view(1)
+    del number
+    assert kept(x, value, 9).shape == (9, 5)
+    del view
+    for gone in (value, -1, 2**62):
+        with pytest.raises(RuntimeError, match=f"`product` must be a number of spmm_keep.*got {gone}"):
+            kept(x, gone, 9)
+
+
+def test_a_graph_lets_go_of_its_products():
+    """Of those that it forgets, and of all when it goes; another thread may be using them."""
+    graph, x = make()[0], torch.randn(37, 3)
+    amstel.ops.spmm(graph, x)
+    first = graph._kept_products[torch.float32, "sym", 1.0, None][0]
+    for k in range(20):
+        amstel.ops.spmm(graph, x, self_loops=k / 7)
+    last = graph._kept_products[torch.float32, "sym", 19 / 7, None][0]
+    del graph
+    gc.collect()
+    for number in (first, last):
+        with pytest.raises(RuntimeError, match="product"):
+            torch.ops.amstel.spmm_kept(x, number, 37)
+
+
+def test_who_writes_programs_down_finds_the_operator():
+    """A number of this process is no part of a program, of the first call or of a later one."""
+    graph, x = make()[0], torch.randn(37, 3)
+    for _ in range(2):
+        program = make_fx(lambda t: amstel.ops.spmm(graph, t))(x)
+        called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+        assert called == ["amstel.spmm.default"]
+        assert torch.equal(program(x), amstel.ops.spmm(graph, x))
 
 
 def bad_calls():

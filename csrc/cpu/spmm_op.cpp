@@ -10,6 +10,7 @@
 
 #include "common/rows.h"
 #include "common/spmm_check.h"
+#include "common/spmm_kept.h"
 #include "common/stable.h"
 #include "cpu/dispatch.h"
 #include "cpu/huge_pages.h"
@@ -282,7 +283,10 @@ std::tuple<Tensor, Tensor> epilogue_grad(Tensor grad, OptionalTensor output) {
 }  // namespace amstel::cpu
 
 STABLE_TORCH_LIBRARY_IMPL(amstel, CPU, m) {
+  using Kept = amstel::KeptProducts<&amstel::cpu::spmm, 0>;
   m.impl("spmm", TORCH_BOX(&amstel::cpu::spmm));
+  m.impl("spmm_keep", TORCH_BOX(&Kept::keep));
+  m.impl("spmm_kept", TORCH_BOX(&Kept::compute));
   m.impl("spmm_grad", TORCH_BOX(&amstel::cpu::spmm_grad));
   m.impl("epilogue_grad", TORCH_BOX(&amstel::cpu::epilogue_grad));
 }

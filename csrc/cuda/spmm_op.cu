@@ -13,6 +13,7 @@
 
 #include "common/rows.h"
 #include "common/spmm_check.h"
+#include "common/spmm_kept.h"
 #include "common/stable.h"
 #include "cuda/device.cuh"
 #include "cuda/dispatch.cuh"
@@ -312,7 +313,10 @@ std::tuple<Tensor, Tensor> epilogue_grad(Tensor grad, OptionalTensor output) {
 }  // namespace amstel::cuda
 
 STABLE_TORCH_LIBRARY_IMPL(amstel, AMSTEL_CUDA_KEY, m) {
+  using Kept = amstel::KeptProducts<&amstel::cuda::spmm, 1>;
   m.impl("spmm", TORCH_BOX(&amstel::cuda::spmm));
+  m.impl("spmm_keep", TORCH_BOX(&Kept::keep));
+  m.impl("spmm_kept", TORCH_BOX(&Kept::compute));
   m.impl("spmm_grad", TORCH_BOX(&amstel::cuda::spmm_grad));
   m.impl("edge_sum", TORCH_BOX(&amstel::cuda::edge_sum));
   m.impl("edge_add", TORCH_BOX(&amstel::cuda::edge_add));

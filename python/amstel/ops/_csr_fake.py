@@ -56,6 +56,16 @@ def _(
     return x.new_empty(*x.shape[:-2], crow.shape[0] - 1, x.shape[-1])
 
 
+@torch.library.register_fake("amstel::spmm_keep")
+def _(crow: Tensor, *rest: Any) -> Tensor:
+    return torch.empty(1, dtype=torch.int64)
+
+
+@torch.library.register_fake("amstel::spmm_kept")
+def _(x: Tensor, product: int, rows: int) -> Tensor:
+    return x.new_empty(*x.shape[:-2], rows, x.shape[-1])
+
+
 @torch.library.register_fake("amstel::spmm_grad")
 def _(
     crow_t: Tensor,

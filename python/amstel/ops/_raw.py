@@ -22,7 +22,7 @@ from amstel._torch import is_exporting
 from amstel.ops import _plain
 
 _WITHOUT = (
-    "edge_add", "spmm_grad", "epilogue_grad", "conv_lstm_gates", "conv_lstm_gates_grad", "conv_lstm_grad",
+    "edge_add", "spmm_keep", "spmm_kept", "spmm_grad", "epilogue_grad", "conv_lstm_gates", "conv_lstm_gates_grad", "conv_lstm_grad",
     "conv_lstm_steps", "conv_lstm_steps_grad",
     "conv_gru_gates_grad", "conv_gru_pixels", "conv_gru_pixels_grad", "rim_input_grad", "mri_normal_grad",
     "kspace_residual",

@@ -18,7 +18,10 @@ from amstel.ops._spmm import Spmm, degree_of, factors_of, forward, prepare, prod
 NORMS = ("sym", "row", "sym_inout", "none")
 
 _strided = torch.strided
-_spmm, _unseen_spmm = operators.spmm, unseen_operators.spmm
+_below_autograd = torch._C._AutoDispatchBelowAutograd
+_spmm, _keep = operators.spmm, unseen_operators.spmm_keep
+_modes = torch._C._len_torch_dispatch_stack
+_kept = torch.ops.amstel.spmm_kept.default._op  # a call less than that of the operator itself
 
 
 def spmm(
@@ -162,13 +165,13 @@ def _run(
     if torch.is_grad_enabled():
         refuse_lost_graphs(x)
     y, row_scale, col_scale = forward(graph, x, edge_weight, norm, self_loops, bias, relu)
-    if edge_weight is None and bias is None and not is_compiling() and is_plain(x):
+    if edge_weight is None and bias is None and not is_compiling() and not _modes() and is_plain(x):
         _remember(graph, x.dtype, norm, self_loops, relu, row_scale, col_scale)
     return y
 
 
-# Checks, and looking up what the graph keeps, take longer than the product of a small graph, and several times as long
-# where the product before has swept them out of the caches. For calls like earlier ones, most of it is known.
+# Checks, and handing over what the graph keeps, take longer than the product of a small graph, and several times as long
+# where the product before has swept them out of the caches. For calls like earlier ones, the operators hold all but x.
 
 
 def _again(graph: Any, x: Tensor, norm: Any, self_loops: Any, activation: Any) -> Tensor | None:
@@ -178,15 +181,15 @@ def _again(graph: Any, x: Tensor, norm: Any, self_loops: Any, activation: Any) -
     if activation is not None and type(activation) is not str:
         return None
     known = graph._kept_products.get((x.dtype, norm, self_loops, activation))
-    if known is None or not nobody_looks(x):
+    if known is None or not nobody_looks(x) or x.device != graph._device:
         return None
-    shape = x.shape
-    if not 2 <= len(shape) <= 3 or shape[-2] != graph._num_cols or x.device != graph._device:
+    if _modes():  # whoever writes a program down must find the operator and its tensors there
         return None
-    if x.layout is not _strided:
-        return None
-    arrays, rest = known
-    return _unseen_spmm(*arrays, x, *rest)
+    try:
+        with _below_autograd():
+            return _kept(x, known[0], known[1])
+    except (RuntimeError, MemoryError):
+        return None  # the long way says what is wrong
 
 
 def _remember(
@@ -196,9 +199,11 @@ def _remember(
     if key in graph._kept_products:
         return
     weight = None if graph._weight is None else graph._values(dtype)
-    arrays = graph._crow, graph._col, graph._edge if weight is None else None, weight
-    if is_plain(weight, row, col):
-        keep(graph._kept_products, key, (arrays, (row, col, loops, None, relu, False)))
+    if not is_plain(weight, row, col):
+        return
+    edge = graph._edge if weight is None else None
+    number = _keep(graph._crow, graph._col, edge, weight, row, col, graph._num_cols, loops, relu)
+    keep(graph._kept_products, key, (int(number), graph.num_rows, number))
 
 
 def _check_arguments(
