@@ -100,6 +100,18 @@ def cuda(dry: bool = False) -> dict:
     return found
 
 
+def again(device: str, found: dict, dry: bool) -> dict:
+    """A second measurement of what `found` is the first of."""
+    if device == "cuda":
+        return cuda.__wrapped__(dry)
+    return {threads: cpu.__wrapped__(threads, dry) for threads in found}
+
+
+def better(first: dict, second: dict) -> dict:
+    """Of two measurements, the larger of every figure."""
+    return {k: better(v, second[k]) if isinstance(v, dict) else max(v, second[k]) for k, v in first.items()}
+
+
 def bandwidth(limits: dict, size: int) -> float:
     """Bytes a second within a working set of this size, of limits as measured or as they come from JSON."""
     rooms = {int(s): speed for s, speed in limits["GBps"].items()}

@@ -116,6 +116,13 @@ def test_json(dry_run):
         if b["params"]["device"] == "cuda":
             assert {"eager_us", "host_us", "cold_us", "captured"} <= set(b["extra_info"])
     machine = found["machine_info"]
+    for b in found["benchmarks"]:  # of the limits that are written beside them
+        member, extra = b["params"], b["extra_info"]
+        rooms = machine["limits"][member["device"]]
+        rooms = rooms if member["device"] == "cuda" else rooms[str(member["threads"])]
+        amounts = {k: extra[k] for k in ("bytes", "flops")}
+        share = limits.share(b["stats"]["median"], rooms, extra.get("units", member["dtype"]), **amounts)
+        assert share == {"share": extra["share"], "bound": extra["bound"]}
     assert {"isa", "threads", "cores", "gpu", "limits", "torch"} <= set(machine) and "node" not in machine
     assert machine["limits"]["cpu"]["1"]["GFLOPps"]["float32"] > 0
 
@@ -219,6 +226,13 @@ def test_share_of_the_limit():
     assert limits.share(1.0, machine, "float32", flops=25 * 10**9) == {"share": 0.5, "bound": "arithmetic"}
     small = limits.share(1.0, machine, "float32", bytes=800, gathered=50 * 10**9)
     assert small == {"share": 0.5, "bound": "cache"}
+
+
+def test_a_limit_is_the_better_of_two_measurements():
+    first = {"cpu": {1: {"GBps": {1000: 100.0, 2000: 9.0}, "copy_GBps": 5.0}}}
+    second = {"cpu": {1: {"GBps": {1000: 80.0, 2000: 10.0}, "copy_GBps": 6.0}}}
+    best = {"cpu": {1: {"GBps": {1000: 100.0, 2000: 10.0}, "copy_GBps": 6.0}}}
+    assert limits.better(first, second) == best
 
 
 def test_report(tmp_path, monkeypatch):
