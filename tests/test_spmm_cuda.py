@@ -275,6 +275,12 @@ def test_operators_alignment(cuda_kernels, dtype):
         test_spmm.test_rounding_of_short_types_is_torch_s(dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_operators_kept_products(cuda_kernels, dtype):
+    test_spmm.test_a_kept_product_is_the_product(dtype)
+    test_spmm.test_a_kept_product_checks_what_it_is_given_and_goes_with_its_tensor()
+
+
 def test_operators_odd_shapes(cuda_kernels):
     for norm in ("none", "row"):
         test_spmm.test_rectangular(norm)

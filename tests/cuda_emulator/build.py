@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import importlib
 import importlib.util
 import os
 import shutil
@@ -145,11 +146,23 @@ def emulated_operators(library: Path, order: str = "forward", seed: int = 0) -> 
 
     import torch  # noqa: F401  (its libraries must be there first)
 
+    spmm = importlib.import_module("amstel.ops.spmm")
+
     loaded = ctypes.CDLL(str(library))
     loaded.amstel_emulator_set_order(ORDERS.index(order), ctypes.c_uint64(seed))
+    graphs, remember = [], spmm._remember
+
+    def note(graph, *rest):
+        graphs.append(graph)
+        remember(graph, *rest)
+
+    spmm._remember = note
     try:
         yield loaded
     finally:
+        spmm._remember = remember
+        for graph in graphs:  # what this library keeps for them goes with it
+            graph._kept_products.clear()
         _ctypes.dlclose(loaded._handle)
 
 
