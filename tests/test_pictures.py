@@ -1,6 +1,7 @@
 """Reading and writing pictures: orientation, depth, kinds of TIFF, what the file says of itself, several frames."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from amstel.apps.restoration import files
 from amstel.apps.restoration.files import Picture
 from amstel.data import ImageFolder
+from amstel.media import images
 from amstel.media.pictures import upright
 
 Image = pytest.importorskip("PIL.Image")
@@ -126,6 +128,50 @@ def test_alpha_palettes_and_bits(tmp_path):
     with pytest.warns(UserWarning, match="its CMYK is made RGB without its profile"):
         cmyk = files.read(tmp_path / "c.tif")
     assert cmyk.pixels.shape == (6, 9, 3) and "icc_profile" not in cmyk.about
+
+
+def png(samples, bits, colors, clear, frames=1):
+    """A PNG, or an animated one of equal frames, by its specification; `clear` is the content of tRNS."""
+    height, width = samples.shape[:2]
+    rows = np.unpackbits(samples.astype(">u2").reshape(height, -1, 1).view(np.uint8), axis=2)[..., -bits:]
+    packed = np.packbits(rows.reshape(height, -1), axis=1)
+    data = zlib.compress(np.pad(packed, ((0, 0), (1, 0))).tobytes())
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colors, 0, 0, 0)), (b"tRNS", clear)]
+    if frames > 1:
+        chunks.insert(1, (b"acTL", struct.pack(">II", frames, 0)))
+    for k in range(frames):
+        if frames > 1:
+            control = struct.pack(">5I2H2B", max(0, 2 * k - 1), width, height, 0, 0, 1, 10, 0, 0)
+            chunks.append((b"fcTL", control))
+        chunks.append((b"fdAT", struct.pack(">I", 2 * k) + data) if k else (b"IDAT", data))
+    chunks.append((b"IEND", b""))
+    packs = (struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packs)
+
+
+@pytest.mark.parametrize("bits, colors", [(1, 0), (2, 0), (4, 0), (8, 0), (16, 0), (8, 2), (16, 2)])
+def test_one_gray_or_color_of_a_png_may_be_transparent(tmp_path, bits, colors):
+    """Of any depth, and in each frame of an animation: a sample v of b bits is v / (2^b - 1)."""
+    samples = RNG.integers(0, 2**bits, (6, 9, 3 if colors else 1))
+    samples[:2] = key = np.minimum(samples[2, 3] | 1, 2**bits - 1)
+    samples[0, :4] ^= 1  # near the key, and not it
+    alpha = (samples != key).any(-1)
+    values = samples / (2**bits - 1)
+    clear = key.astype(">u2").tobytes()
+    (tmp_path / "a.png").write_bytes(png(samples, bits, colors, clear))
+    (tmp_path / "b.png").write_bytes(png(samples, bits, colors, clear, frames=3))
+    found = files.read(tmp_path / "a.png")
+    np.testing.assert_allclose(found.pixels.reshape(values.shape), values, atol=1e-6)
+    np.testing.assert_array_equal(found.alpha, alpha)
+    shown = np.broadcast_to(np.rint(255 * values * alpha[..., None]), (6, 9, 3))
+    with Image.open(tmp_path / "a.png") as opened:
+        seen = [images.read(tmp_path / "a.png")]
+        if bits < 16 or not colors:  # of which Pillow has all bits
+            seen.append(images.image_array("image", opened))
+    seen += [frame for frame, _ in images.Animation(tmp_path / "b.png")]
+    for frame in seen:
+        np.testing.assert_array_equal(frame, shown)
+    assert len(seen) >= 4
 
 
 def twelve_bits(path, values):

@@ -14,6 +14,7 @@ import torch
 from amstel import _files
 from amstel._check import describe, unmasked
 from amstel._optional import need
+from amstel.media import png_chunks
 from amstel.media.formats import visible
 
 #: A stereo or burst JPEG (MPO) has several pictures too, of which the first is the one to see.
@@ -27,7 +28,7 @@ def _pillow(part: str = "Image") -> Any:
 def _opened(path: Path) -> Any:
     image = _pillow()
     try:
-        return image.open(path)
+        return png_chunks.scale_transparency(image.open(path))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist; it should be an image") from None
     except Exception as error:
@@ -73,7 +74,8 @@ def rgb(image: Any, source: Any = None) -> np.ndarray:
         # PNG and PGM of 16 bits come as 32 in some releases of Pillow.
         if mode == "I" and (source.format == "TIFF" or values.min() < 0 or values.max() > 65535):
             raise ValueError(f"32 bits in [{values.min()}, {values.max()}], whose white is not known")
-        return _gray(((values + 128) // 257).astype(np.uint8))
+        seen = (values != image.info.get("transparency")) if source.format == "PNG" else True
+        return _gray(((values + 128) // 257 * seen).astype(np.uint8))
     if image.has_transparency_data:
         return on_black(np.asarray(image.convert("RGBA")))
     return np.asarray(image.convert("RGB"))
@@ -365,7 +367,7 @@ def image_array(argument: str, image: Any) -> np.ndarray:
     expected = "a PIL image or a uint8 array [H, W, 3] or [H, W] with at least one pixel"
     if hasattr(image, "convert") and hasattr(image, "mode") and hasattr(image, "getbands"):
         try:
-            image = rgb(image)
+            image = rgb(png_chunks.scale_transparency(image))
         except ValueError as error:
             raise ValueError(f"`{argument}` must be {expected}, got {error}") from None
     unmasked(argument, image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
@@ -52,11 +53,11 @@ def _module(name: str) -> Any:
     return need(name, extra="restore", purpose="reading pictures")
 
 
-def open_image(path: Path) -> Any:
+def open_image(path: Path | io.BytesIO) -> Any:
     """Pillow's image, with its pixels not read yet; OSError if it is not an image, ValueError if it is too large."""
     image = _module("PIL.Image")
     try:
-        return image.open(path)
+        return png_chunks.scale_transparency(image.open(path))
     except image.DecompressionBombError:
         most = 2 * image.MAX_IMAGE_PIXELS
         raise ValueError(
@@ -126,21 +127,33 @@ def by_pillow(path: Path, tiff: bool) -> tuple[np.ndarray, int, dict[str, Any]]:
             if image.tile[0][3][1] > 255:
                 return _ppm(path, image), orientation, about
         if image.format == "JPEG2000" and image.mode in ("RGB", "RGBA") and _jpeg2000_bits(path) > 8:
-            return _opencv(path, gray=False), orientation, about
-        if ";16" in raw and image.mode in ("L", "LA", "RGB", "RGBA"):
-            return _opencv(path, gray=raw.startswith("L")), orientation, about
+            return _opencv(path.read_bytes(), gray=False), orientation, about
         if not image.mode.startswith(("1", "L", "P", "RGB", "I")) or image.mode == "LAB":
             # Of CMYK, Lab, ..., which the pixels no longer are.
             if about.pop("icc_profile", None):
                 said = f"{path}: colors are near ones: its {image.mode} is made RGB without its profile"
                 warnings.warn(said, stacklevel=2)
-        data = np.asarray(image.convert(_mode(image)))
-        if ";12" in raw:
-            data = _scaled(data, 4095)
-        clear = image.info.get("transparency")
-        if data.dtype == np.uint16 and isinstance(clear, int):  # one gray value of a PNG
-            data = np.stack([data, np.where(data == clear, 0, 65535).astype(np.uint16)], -1)
-        return data, orientation, about
+        return _values(image, raw, path), orientation, about
+
+
+def of_png(data: bytes) -> np.ndarray:
+    """The pixels of a PNG: uint8 or uint16 [H, W] or [H, W, 2, 3 or 4]."""
+    with open_image(io.BytesIO(data)) as image:
+        return _values(image, str(image.tile[0][3]), data)
+
+
+def _values(image: Any, raw: str, source: Path | bytes) -> np.ndarray:
+    """The pixels of Pillow's image, whose samples are stored as `raw` in its file."""
+    if ";16" in raw and image.mode in ("L", "LA", "RGB", "RGBA"):
+        encoded = source if isinstance(source, bytes) else source.read_bytes()
+        return _opencv(encoded, gray=raw.startswith("L"))
+    data = np.asarray(image.convert(_mode(image)))
+    if ";12" in raw:
+        data = _scaled(data, 4095)
+    clear = image.info.get("transparency")
+    if data.dtype == np.uint16 and isinstance(clear, int):  # one gray value of a PNG
+        data = np.stack([data, np.where(data == clear, 0, 65535).astype(np.uint16)], -1)
+    return data
 
 
 def _scaled(data: np.ndarray, top: int) -> np.ndarray:
@@ -258,10 +271,10 @@ def _mode(image: Any) -> str:
     return ("L" if gray else "RGB") + ("A" if image.has_transparency_data else "")
 
 
-def _opencv(path: Path, gray: bool) -> np.ndarray:
+def _opencv(encoded: bytes, gray: bool) -> np.ndarray:
     """16 bits per channel: [H, W, 3] RGB, [H, W, 4] with alpha, [H, W, 2] gray with alpha."""
     cv2 = _module("cv2")
-    data = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    data = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if data is None:
         raise OSError("OpenCV cannot read it")
     return data[..., [0, 3] if gray else [2, 1, 0, 3][: data.shape[2]]]
