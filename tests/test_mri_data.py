@@ -413,6 +413,13 @@ def test_evaluate(monkeypatch):
             recipe.evaluate(kspace, given, model)
 
 
+def test_other_files_beside_k_space_are_named(tmp_path):
+    for name in ("b.cfl", "b.hdr", "a.h5", "._a.h5", "c.dat"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"passed over, as .*, 1 file: c\.dat$"):
+        assert [file.name for file in recipe.find(tmp_path)] == ["a.h5", "b.cfl"]
+
+
 def test_evaluate_folder(tmp_path):
     pytest.importorskip("skimage")
     y, _, _ = brain_like(height=56, width=60)

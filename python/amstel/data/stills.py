@@ -19,7 +19,7 @@ from amstel._check import fail, fail_type
 from amstel.data._pair import FramePair, check_geometry, frame_pair
 from amstel.data._pair import cv2 as _cv2
 from amstel.media import _arguments
-from amstel.media.formats import IMAGES, visible
+from amstel.media.formats import STILLS, visible
 from amstel.media.images import read
 
 
@@ -136,7 +136,10 @@ class StillPairs:
             if isinstance(image, np.ndarray):
                 self._images.append(image)
             elif (path := _arguments.path("images", image)).is_dir():
-                self._images += visible(path, IMAGES)
+                found = visible(path, STILLS)
+                if not found:
+                    fail("images", "at least one image in each folder", path)
+                self._images += found
             else:
                 self._images.append(path)
         if not self._images:

@@ -15,8 +15,8 @@ import numpy as np
 
 from amstel import _files
 from amstel._check import fail
-from amstel.data.images import SUFFIXES
 from amstel.media import png_chunks
+from amstel.media.formats import STILLS, others, visible, warn_of_others
 from amstel.media.pictures import TEXTS, Picture, pixel_count, read
 
 __all__ = ["WRITTEN", "Picture", "check_writable", "find", "module", "pixels", "quantize", "read", "write"]
@@ -41,16 +41,20 @@ def find(path: str | os.PathLike) -> list[Path]:
     Raises:
         OSError: there is no such file.
         ValueError: a folder without an image.
+
+    Warns:
+        UserWarning: other files in the folder, which are passed over.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_file():
         return [path]
-    named = (p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    found = sorted(p for p in named if not p.is_dir())
+    found = sorted(visible(path, STILLS))
     if not found:
-        raise ValueError(f"{path} must hold at least one image ({', '.join(SUFFIXES)}), got none")
+        got = others(path, ()) or "none"
+        raise ValueError(f"{path} must hold at least one image ({', '.join(STILLS)}), got {got}")
+    warn_of_others(path, found, "their names do not end as those of images do")
     return found
 
 

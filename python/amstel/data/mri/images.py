@@ -18,7 +18,7 @@ from amstel.data.mri.masks import cartesian_mask, poisson_disc_mask, radial_mask
 from amstel.data.mri.readers import read_admmnet
 from amstel.data.mri.sensitivities import estimate_sensitivities, loop_sensitivities
 from amstel.inverse import MRI
-from amstel.media.formats import IMAGES
+from amstel.media.formats import STILLS
 from amstel.media.images import read as read_picture
 
 
@@ -90,10 +90,10 @@ class CoilImages:
             self._photographs = sorted(
                 p
                 for p in Path(photographs).rglob("*")
-                if p.suffix.lower() in IMAGES and not p.name.startswith(".")
+                if p.suffix.lower() in STILLS and not p.name.startswith(".")
             )
             if not self._photographs:
-                fail("photographs", f"a folder of pictures ({', '.join(IMAGES)})", str(photographs))
+                fail("photographs", f"a folder of pictures ({', '.join(STILLS)})", str(photographs))
 
     def __len__(self) -> int:
         return len(self._images)
