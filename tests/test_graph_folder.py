@@ -99,6 +99,28 @@ def test_layout_of_ogb(tmp_path, monkeypatch, form, undirected):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("tail", ["", "1", "2", "3 "])
+def test_text_of_any_system(tmp_path, monkeypatch, end, tail):
+    """Lines end as on any system, the last perhaps not at all, or blank lines follow; what is missing is nan or NaN."""
+    numbers = np.random.default_rng(0).normal(size=(50, 3)).round(4)
+    numbers[7, 1] = numbers[8, 0] = np.nan
+    lines = [",".join(map(str, row)) for row in numbers]
+    lines[7] = lines[7].replace("nan", "NaN")
+    after = end * int(tail or 0) + " " * tail.count(" ")
+    (tmp_path / "a.csv").write_bytes((end.join(lines) + after).encode())
+    for block in (1, 2, 7, 64, 1 << 20):
+        monkeypatch.setattr(_blocks, "BLOCK", block)
+        found = np.concatenate([*_blocks.Table(tmp_path / "a.csv").blocks(missing=True)])
+        np.testing.assert_array_equal(found, numbers)
+    lines[20] = ""
+    (tmp_path / "a.csv").write_bytes((end.join(lines) + after).encode())
+    for block in (3, 1 << 20):
+        monkeypatch.setattr(_blocks, "BLOCK", block)
+        with pytest.raises(ValueError, match="line 21: must hold 3 numbers, got ''"):
+            list(_blocks.Table(tmp_path / "a.csv").blocks(missing=True))
+
+
 @pytest.mark.parametrize("by_columns", [False, True])
 @pytest.mark.parametrize("mask", [False, True])
 def test_one_file(tmp_path, monkeypatch, by_columns, mask):
