@@ -253,6 +253,11 @@ def test_damaged_archives(tmp_path):
     (tmp_path / "bad.npz").write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=r"not an \.npz file, or is damaged"):
         convert_graph(tmp_path / "bad.npz", tmp_path / "out")
+    with open(tmp_path / "long.npy", "wb") as file:
+        facts = {"descr": "<i8", "fortran_order": False, "shape": (2, 10**15)}
+        np.lib.format.write_array_header_1_0(file, facts)
+    with pytest.raises(ValueError, match=r"long\.npy is damaged: it ends too early"):
+        _blocks.Table(tmp_path / "long.npy").shape()
     place = ogb(tmp_path / "cut")
     packed = place / "raw" / "edge.csv.gz"
     packed.write_bytes(packed.read_bytes()[:-20])

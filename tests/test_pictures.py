@@ -294,6 +294,16 @@ def test_too_many_pixels_are_said(tmp_path, monkeypatch):
         files.read(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_that_claims_more_than_there_is_memory(tmp_path, dtype):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((4, 4), dtype), compression="zlib")
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        for tag in (256, 257, 278):
+            file.pages[0].tags[tag].overwrite(2**25)
+    with pytest.raises(ValueError, match=r"a\.tif does not fit into memory, or its header is damaged"):
+        files.read(tmp_path / "a.tif")
+
+
 def test_image_folder_reads_alike(tmp_path):
     """16 bits were cut off at 255, and photographs lay on their side."""
     files.write(tmp_path / "a.png", Picture(GRAY16 / np.float32(65535), None, 16))

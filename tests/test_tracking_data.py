@@ -340,7 +340,16 @@ def test_vot(tmp_path):
         expected = torch.tensor([[*low, 6 * side, 4 * side]] * 2, dtype=torch.float64)
         torch.testing.assert_close(found[:2], expected)
     mask = ("m0,0,3,3,1,9", "m0,0", "m0,0,3,3,1.5,2", "m0,0,3,3,-1,2", "m0,0,-1,-1,1", "m0,0,0,3,1")
-    for bad in (*mask, "m0,0,1_0,3,1,1", "m0,0,1" + 400 * "0" + ",1,5,9" + 390 * "0", "1,2", "inf", "1,2,3,4,5", "1,2,3,4,5,inf", "1_0,2,3,4"):
+    for bad in (
+        *mask,
+        "m0,0,1_0,3,1,1",
+        "m0,0,1" + 400 * "0" + ",1,5,9" + 390 * "0",
+        "1,2",
+        "inf",
+        "1,2,3,4,5",
+        "1,2,3,4,5,inf",
+        "1_0,2,3,4",
+    ):
         file.write_text(f"{bad}\n")
         with pytest.raises(
             ValueError, match=rf"line 1: a line must hold 4 numbers, the corners .* or a mask, got '{bad}'"
@@ -356,7 +365,7 @@ def test_boxes_of_masks(tmp_path):
     rng, lines, expected = np.random.default_rng(0), [], []
     for height, width in rng.integers(1, 7, (200, 2)):
         pixels = rng.random((height, width)) < rng.choice([0.05, 0.5])
-        ends = np.flatnonzero(np.diff(np.r_[False, pixels.reshape(-1)])).tolist() + [pixels.size]
+        ends = [*np.flatnonzero(np.diff(np.r_[False, pixels.reshape(-1)])), pixels.size]
         lines.append(",".join(map(str, ["m3", 4, width, height, *np.diff([0, *ends])])))
         y, x = np.nonzero(pixels)
         expected.append([3 + x.min(), 4 + y.min(), np.ptp(x) + 1, np.ptp(y) + 1] if len(x) else NAN)

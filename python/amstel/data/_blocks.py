@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import math
 import re
 import warnings
 import zipfile
@@ -114,12 +115,19 @@ class Table(NamedTuple):
                     else np.lib.format.read_array_header_2_0
                 )
                 shape, by_columns, dtype = read(file)
+                held = (
+                    self.path.stat().st_size
+                    if self.key is None
+                    else archive.getinfo(f"{self.key}.npy").file_size
+                )
             except (ValueError, zipfile.BadZipFile, EOFError) as error:
                 raise ValueError(f"{self} is not a NumPy array: {error}") from None
             except KeyError:
                 raise ValueError(f"{self.path} must hold an array {self.key!r}") from None
             if dtype.kind not in "iuf" or dtype.itemsize > 8:
                 raise ValueError(f"{self} must hold integers or floating-point numbers, got {dtype}")
+            if math.prod(shape) * dtype.itemsize > held:
+                raise ValueError(f"{self} is damaged: it ends too early")
             try:
                 yield file, shape, by_columns and len(shape) > 1, dtype
             except (zipfile.BadZipFile, zlib.error, EOFError) as error:

@@ -80,7 +80,7 @@ def read(path: str | os.PathLike) -> Picture:
     Raises:
         OSError: the file does not exist or cannot be read.
         ValueError: an animation or several pages, of which one alone would be taken; floating point beyond [0, 1],
-            integers with a sign or of 32 bits, whose white is not known; too many pixels for Pillow.
+            integers with a sign or of 32 bits, whose white is not known; too many pixels for Pillow or for the memory.
     """
     path = Path(path)
     tiff = _is_tiff(path)
@@ -92,6 +92,8 @@ def read(path: str | os.PathLike) -> Picture:
         if isinstance(error, FileNotFoundError):
             raise
         raise OSError(f"{path} is not an image that can be read") from error
+    except MemoryError as error:
+        raise ValueError(f"{path} does not fit into memory, or its header is damaged: {error}") from None
     data, orientation, about = found
     return _picture(path, upright(data, orientation), about)
 
