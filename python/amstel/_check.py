@@ -87,10 +87,16 @@ def tensor(argument: str, value: Any, expected: str) -> Tensor:
 
 
 def unmasked(argument: str, value: Any) -> Any:
-    """Anything but an array of NumPy with masked values, whose mask a tensor would not have."""
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    """Anything but an array of NumPy with masked values, or a list with one, whose mask a tensor would not have."""
+    if _masked(value):
         fail_type(argument, "an array without masked values", value)
     return value
+
+
+def _masked(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_masked, value))
+    return isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)
 
 
 def dense(argument: str, value: Any, expected: str) -> Tensor:

@@ -134,7 +134,7 @@ class StillPairs:
         self._images: list[Path | np.ndarray] = []
         for image in images:
             if isinstance(image, np.ndarray):
-                self._images.append(image)
+                self._images.append(_check.unmasked("images", image))
             elif (path := _arguments.path("images", image)).is_dir():
                 found = visible(path, STILLS)
                 if not found:
