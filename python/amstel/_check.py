@@ -209,6 +209,20 @@ def number(
     return value
 
 
+def ends(argument: str, value: Any, expected: str, **bounds: Any) -> tuple[float, float]:
+    """The least and the greatest of a range, numbers within the bounds: a tuple, a list or a vector."""
+    if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 1:
+        value = value.tolist()
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        fail_type(argument, expected, value)
+    if len(value) != 2:
+        fail(argument, expected, value)
+    low, high = (number(argument, one, expected, **bounds) for one in value)
+    if low > high:
+        fail(argument, expected, value)
+    return low, high
+
+
 def choice(argument: str, value: Any, allowed: Sequence[Any]) -> Any:
     """One of a few strings (or None)."""
     # A comparison with an array or a tensor is no bool.

@@ -117,14 +117,7 @@ class StillPairs:
     ):
         size = check_geometry(size, target)
         expected = "two numbers >= 4 in ascending order"
-        if not (isinstance(scale, (tuple, list)) or (isinstance(scale, np.ndarray) and scale.ndim == 1)):
-            fail_type("scale", expected, scale)
-        if len(scale) != 2:
-            fail("scale", expected, scale)
-        low, high = (_check.number("scale", side, expected, least=4) for side in scale)
-        if low > high:
-            fail("scale", expected, scale)
-        self.size, self.target, self.scale = size, target, (low, high)
+        self.size, self.target, self.scale = size, target, _check.ends("scale", scale, expected, least=4)
         # A name is a sequence too, of characters, and an image is one of rows.
         if isinstance(images, np.ndarray) and images.ndim != 4:
             found = f"one array {list(images.shape)}"

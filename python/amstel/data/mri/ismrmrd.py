@@ -98,10 +98,10 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
         raise ValueError(f"{path} must have as many coils in every line, got {coils.tolist()}")
     slices, of_slice = np.unique(index["slice"], return_inverse=True)
     nz = max(nz, 1)
-    points, measured_points = len(slices) * nx * ny * nz, int(head["number_of_samples"].sum())
-    if min(nx, ny) < 1 or points > _MOST * measured_points:
+    there = int(head["number_of_samples"].sum())
+    if min(nx, ny) < 1 or len(slices) * nx * ny * nz > _MOST * there:
         raise ValueError(
-            f"{path} must have a matrix that its {measured_points} samples a coil can be of, got {nx} x {ny} x {nz}"
+            f"{path} must have a matrix that its {there} samples a coil can be of, got {nx} x {ny} x {nz}"
         )
     kspace = np.zeros((len(slices), nz, int(coils[0]), nx, ny), np.complex64)
     count = np.zeros((len(slices), nz, nx, ny), np.int32)
