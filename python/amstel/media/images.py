@@ -42,6 +42,7 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
 
 
 def _upright(image: Any) -> Any:
+    image.load()  # whose errors are of the pixels; after one, some decoders give them as black
     try:
         return _pillow("ImageOps").exif_transpose(image)
     except Exception:  # Exif data that is broken says nothing of the orientation
@@ -368,7 +369,7 @@ def image_array(argument: str, image: Any) -> np.ndarray:
     if hasattr(image, "convert") and hasattr(image, "mode") and hasattr(image, "getbands"):
         try:
             image = rgb(png_chunks.scale_transparency(image))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise ValueError(f"`{argument}` must be {expected}, got {error}") from None
     unmasked(argument, image)
     array = image.numpy(force=True) if isinstance(image, torch.Tensor) else np.asarray(image)
