@@ -241,6 +241,16 @@ def test_colors_that_were_multiplied_by_alpha(tmp_path, dtype):
     np.testing.assert_allclose(found.pixels, expected, atol=3 / top if top > 1 else 1e-6)
 
 
+def test_gray_that_was_multiplied_by_alpha_lies_on_black_as_it_is(tmp_path):
+    data = np.stack([GRAY8 // 2, np.maximum(GRAY8, 1)], -1)
+    options = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["assocalpha"]}
+    tifffile.imwrite(tmp_path / "a.tif", data, **options)
+    found = files.read(tmp_path / "a.tif")
+    np.testing.assert_allclose(found.pixels * found.alpha, data[..., 0] / 255, atol=0.5 / 255)
+    shown = images.read(tmp_path / "a.tif").astype(int)
+    assert np.abs(shown - data[..., :1]).max() <= 1
+
+
 @pytest.mark.parametrize("bits, channels", [(8, 1), (8, 3), (16, 1), (16, 3)])
 @pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])

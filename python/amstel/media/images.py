@@ -77,6 +77,8 @@ def rgb(image: Any, source: Any = None) -> np.ndarray:
             raise ValueError(f"32 bits in [{values.min()}, {values.max()}], whose white is not known")
         seen = (values != image.info.get("transparency")) if source.format == "PNG" else True
         return _gray(((values + 128) // 257 * seen).astype(np.uint8))
+    if image.mode == "La":  # gray that was multiplied by alpha, which Pillow makes nothing else of
+        image = image.convert("LA")
     if image.has_transparency_data:
         return on_black(np.asarray(image.convert("RGBA")))
     return np.asarray(image.convert("RGB"))
@@ -307,7 +309,7 @@ class Animation:
             for page in self._pages:
                 try:
                     image.seek(page)
-                    if image.format == "WEBP":  # whose decoder finds the time with the pixels
+                    if image.format in ("WEBP", "AVIF"):  # whose decoder finds the time with the pixels
                         image.load()
                 except Exception:  # a file that was cut; reading its frames says so
                     break
