@@ -139,6 +139,36 @@ def test_one_file(tmp_path, monkeypatch, by_columns, mask):
     assert sorted(data.train.tolist()) == sorted(splits["train"].tolist())
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64, np.uint8])
+def test_numbers_of_features_stay_what_they_are(tmp_path, dtype):
+    index, x, y, splits = problem()
+    kept = {"edge_index": index, "y": y} | dict(zip(("train", "val", "test"), splits.values(), strict=True))
+    x = (100 * abs(x.astype(np.float64))).astype(dtype)
+    np.savez(tmp_path / "a.npz", x=x, **kept)
+    convert_graph(tmp_path / "a.npz", tmp_path / "a")
+    found = GraphFolder(tmp_path / "a").features
+    assert found.dtype == (torch.from_numpy(x).dtype if x.dtype.kind == "f" else torch.float32)
+    np.testing.assert_array_equal(found.numpy(), x)
+    np.savez(tmp_path / "b.npz", x=x, edge_weight=np.ones(E), **kept)
+    with pytest.warns(UserWarning, match=r"b\.npz: not read: edge_weight"):
+        convert_graph(tmp_path / "b.npz", tmp_path / "b")
+    if dtype == np.int64:
+        x[3, 2] = 2**24 + 1
+        np.savez(tmp_path / "c.npz", x=x, **kept)
+        with pytest.raises(ValueError, match=r"c\.npz\[x\] must hold .* integers from .*, got 16777217"):
+            convert_graph(tmp_path / "c.npz", tmp_path / "c")
+
+
+def test_parquet_keeps_float64(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    place, x = ogb(tmp_path / "tiny", "parquet"), problem()[1].astype(np.float64) / 3
+    parquet.write_table(
+        pyarrow.table({f"c{k}": c for k, c in enumerate(x.T)}), place / "raw" / "node-feat.parquet"
+    )
+    convert_graph(place, tmp_path / "a")
+    np.testing.assert_array_equal(GraphFolder(tmp_path / "a").features.numpy(), x)
+
+
 @pytest.mark.parametrize("features", ["dense", "sparse", "none"])
 def test_written_and_read(tmp_path, features):
     data = amstel.data.block_model(nodes=400)
