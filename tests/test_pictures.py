@@ -370,6 +370,28 @@ def test_how_a_png_means_its_colors_is_kept(tmp_path, bits, channels):
         files.write(tmp_path / "b.tif", found)
 
 
+@pytest.mark.parametrize("data", [RGB8, GRAY8])
+def test_the_profile_of_a_jpeg_2000_is_kept(tmp_path, data):
+    """In the place of the box "colr" that Pillow writes, one with a profile (ISO/IEC 15444-1, I.5.3.3)."""
+    data = np.kron(data, np.ones((8, 8) + (1,) * (data.ndim - 2), np.uint8))
+    try:
+        Image.fromarray(data).save(tmp_path / "a.jp2")
+    except (OSError, KeyError):
+        pytest.skip("a Pillow without JPEG 2000")
+    plain = (tmp_path / "a.jp2").read_bytes()
+    outer, inner = plain.index(b"jp2h") - 4, plain.index(b"colr") - 4
+    (outside,), (inside,) = (struct.unpack_from(">I", plain, at) for at in (outer, inner))
+    colors = struct.pack(">I4sBBB", 11 + len(PROFILE), b"colr", 2, 0, 0) + PROFILE
+    header = plain[outer + 4 : inner] + colors + plain[inner + inside : outer + outside]
+    (tmp_path / "b.jp2").write_bytes(
+        plain[:outer] + struct.pack(">I", 4 + len(header)) + header + plain[outer + outside :]
+    )
+    assert "icc_profile" not in files.read(tmp_path / "a.jp2").about
+    found = files.read(tmp_path / "b.jp2")
+    assert found.about["icc_profile"] == PROFILE
+    np.testing.assert_array_equal(np.rint(255 * found.pixels), data)
+
+
 def test_a_bmp_says_that_it_keeps_no_profile(tmp_path):
     with pytest.warns(UserWarning, match=r"b\.bmp: colors may look different, as BMP keeps no color profile"):
         files.write(tmp_path / "b.bmp", Picture(RGB8 / np.float32(255), None, 8, {"icc_profile": PROFILE}))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from amstel._optional import need
-from amstel.media import png_chunks
+from amstel.media import jpeg2000, png_chunks
 
 #: Tag of the orientation in EXIF and TIFF.
 ORIENTATION = 0x0112
@@ -128,7 +128,9 @@ def by_pillow(path: Path, tiff: bool) -> tuple[np.ndarray, int, dict[str, Any]]:
         if image.format == "PPM" and image.mode == "RGB" and image.tile[0][0].startswith("ppm"):
             if image.tile[0][3][1] > 255:
                 return _ppm(path, image), orientation, about
-        if image.format == "JPEG2000" and image.mode in ("RGB", "RGBA") and _jpeg2000_bits(path) > 8:
+        if image.format == "JPEG2000" and (profile := jpeg2000.profile(path)):
+            about["icc_profile"] = profile
+        if image.format == "JPEG2000" and image.mode in ("RGB", "RGBA") and jpeg2000.bits(path) > 8:
             return _opencv(path.read_bytes(), gray=False), orientation, about
         if not image.mode.startswith(("1", "L", "P", "RGB", "I")) or image.mode == "LAB":
             # Of CMYK, Lab, ..., which the pixels no longer are.
@@ -176,16 +178,6 @@ def _ppm(path: Path, image: Any) -> np.ndarray:
     if data.size < count or data.max() > top or data.min() < 0:
         raise OSError("the file is cut, or has values beyond its largest")
     return _scaled(data.reshape(image.height, image.width, 3), top)
-
-
-def _jpeg2000_bits(path: Path) -> int:
-    """Bits of a sample, by the marker of the sizes."""
-    data = path.read_bytes()
-    start = data.find(b"\xff\x4f\xff\x51")
-    bits = (data[start + 42] & 127) + 1 if start >= 0 else 8
-    if 8 < bits < 16:
-        raise ValueError(f"{path} must have 8 or 16 bits per sample, got {bits}")
-    return bits
 
 
 def _is_tiff(path: Path) -> bool:
