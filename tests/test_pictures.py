@@ -305,6 +305,29 @@ def test_too_many_pixels_are_said(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_small_copy_in_a_raw_photograph_is_not_the_picture(tmp_path, dtype):
+    """As DNG has it: first the copy, and below it the samples of the sensor."""
+    raw = RNG.integers(0, 4096, (96, 144), dtype=np.uint16)
+    with tifffile.TiffWriter(tmp_path / "a.dng") as file:
+        file.write(RGB8.astype(dtype), photometric="rgb", subfiletype=1, subifds=1, metadata=None)
+        file.write(raw, photometric=32803, metadata=None)
+    with pytest.raises(ValueError, match=r"a\.dng must be a picture, got a small copy of a photograph"):
+        files.read(tmp_path / "a.dng")
+    for read in (images.read, lambda path: list(images.Animation(path))):
+        with pytest.raises(
+            ValueError, match=r"a\.dng must be an image .*, got: a small copy of a photograph"
+        ):
+            read(tmp_path / "a.dng")
+    # A picture above its own small copies is one.
+    with tifffile.TiffWriter(tmp_path / "b.tif") as file:
+        file.write(RGB8.astype(dtype), photometric="rgb", subifds=1, metadata=None)
+        file.write(RGB8[::2, ::2].astype(dtype), photometric="rgb", subfiletype=1, metadata=None)
+    top = np.float32(np.iinfo(dtype).max)
+    np.testing.assert_array_equal(files.read(tmp_path / "b.tif").pixels, RGB8.astype(dtype) / top)
+    assert images.read(tmp_path / "b.tif").shape == RGB8.shape
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_tiff_that_claims_more_than_there_is_memory(tmp_path, dtype):
     tifffile.imwrite(tmp_path / "a.tif", np.ones((4, 4), dtype), compression="zlib")
     with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:

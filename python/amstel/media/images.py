@@ -14,7 +14,7 @@ import torch
 from amstel import _files
 from amstel._check import describe, unmasked
 from amstel._optional import need
-from amstel.media import png_chunks
+from amstel.media import pictures, png_chunks
 from amstel.media.formats import visible
 
 #: A stereo or burst JPEG (MPO) has several pictures too, of which the first is the one to see.
@@ -28,7 +28,10 @@ def _pillow(part: str = "Image") -> Any:
 def _opened(path: Path) -> Any:
     image = _pillow()
     try:
-        return png_chunks.scale_transparency(image.open(path))
+        opened = png_chunks.scale_transparency(image.open(path))
+        if opened.format == "TIFF" and opened.tag_v2.get(254, 0) & 1 and 330 in opened.tag_v2:
+            raise ValueError(pictures.PREVIEW)
+        return opened
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist; it should be an image") from None
     except Exception as error:
@@ -149,8 +152,6 @@ def _mistaken(tags: Any) -> bool:
 
 def _deep_pages(path: Path, kind: str) -> Iterator[np.ndarray]:
     """The picture, or the pages of a TIFF as tifffile reads them: uint8 [H, W, 3]; floating point is in [0, 1]."""
-    from amstel.media import pictures
-
     if kind == "picture":
         try:
             data, orientation, _ = pictures.by_pillow(path, False)
@@ -161,8 +162,7 @@ def _deep_pages(path: Path, kind: str) -> Iterator[np.ndarray]:
     tifffile = need("tifffile", extra="video", purpose="TIFF of this kind")
     try:
         with tifffile.TiffFile(path) as file:
-            pages = [page for page in file.pages if not page.is_reduced] or [file.pages[0]]
-            for page in pages:
+            for page in pictures.whole_pages(file):
                 if page.dtype is not None and page.dtype.kind == "i":
                     raise ValueError(f"{8 * page.dtype.itemsize} bits with a sign, whose white is not known")
                 if page.photometric not in (0, 1, 2) or page.dtype is None or page.dtype.kind not in "uf":
@@ -285,7 +285,7 @@ class Animation:
                 yield rgb(_upright(image), image), self._seconds(image)
 
     def _animated_png(self) -> Iterator[tuple[np.ndarray, float | None]]:
-        from amstel.media import apng, pictures
+        from amstel.media import apng
 
         for canvas, seconds in apng.frames(self.path):
             yield np.ascontiguousarray(pictures.upright(on_black(canvas), self._orientation)), seconds

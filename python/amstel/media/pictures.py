@@ -23,6 +23,9 @@ TEXTS = (270, 271, 272, 305, 306, 315, 33432)
 #: What else EXIF says of the picture: resolution, the computer, XMP, Windows' rating and texts, IPTC, the camera, the place.
 #: Other tags may be of the layout of the file that was read, which a TIFF would take for its own.
 _OF_PICTURE = {*TEXTS, 282, 283, 296, 316, 700, 18246, 18249, *range(40091, 40096), 33723, 0x8769, 0x8825}
+#: Where other pictures of a page are: in a camera's own file the photograph, of which the page is a small copy.
+_SUB_DIRECTORIES = 330
+PREVIEW = "a small copy of a photograph, which only a raw converter can read"
 #: The size, in the IFD of the camera.
 _SIZE = (0xA002, 0xA003)
 
@@ -274,12 +277,27 @@ def _opencv(encoded: bytes, gray: bool) -> np.ndarray:
     return data[..., [0, 3] if gray else [2, 1, 0, 3][: data.shape[2]]]
 
 
+def whole_pages(file: Any) -> list[Any]:
+    """The pages of tifffile's file that are not small copies of others.
+
+    Raises:
+        ValueError: the first is one, of a photograph further inside: a camera's own file (DNG, NEF, ...).
+    """
+    first = file.pages[0]
+    if first.is_reduced and first.tags.get(_SUB_DIRECTORIES):
+        raise ValueError(PREVIEW)
+    return [page for page in file.pages if not page.is_reduced] or [first]
+
+
 def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
     """Gray or RGB of 8 or 16 bits or floating point, as `_pillow`; None where Pillow knows the kind better."""
     tifffile = _module("tifffile")
     try:
         with tifffile.TiffFile(path) as file:
-            pages = [page for page in file.pages if not page.is_reduced] or [file.pages[0]]
+            try:
+                pages = whole_pages(file)
+            except ValueError as error:
+                raise ValueError(f"{path} must be a picture, got {error}") from None
             if len(pages) > 1:
                 raise ValueError(f"{path} has {len(pages)} pages; one at a time can be read")
             page = pages[0]
