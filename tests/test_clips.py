@@ -224,6 +224,11 @@ def test_moving_shapes_reads_a_window(tmp_path):
         amstel.data.MovingShapes(tmp_path, window=(12, 40))[0]
     with pytest.raises(ValueError, match="`window`"):
         amstel.data.MovingShapes(tmp_path, window=(5, 5))
+    for wrong in (5, "ab", (0, 2.5), (True, 3)):
+        with pytest.raises(
+            TypeError, match=r"`window` must be \(first, end\) with 0 <= first < end, or None"
+        ):
+            amstel.data.MovingShapes(tmp_path, window=wrong)
 
 
 @pytest.fixture

@@ -49,6 +49,8 @@ def test_digits_stay_inside_and_go_on():
         ({"count": 1, "digits": 0}, "digits"),
         ({"count": 1, "speed": 3}, "speed"),
         ({"count": 1, "speed": (3, 2)}, "speed"),
+        ({"count": 1, "speed": ("3", 4)}, "speed"),
+        ({"count": 1, "speed": (True, 4)}, "speed"),
         ({"count": 1, "start": -1}, "start"),
         ({"count": True}, "count"),
     ],

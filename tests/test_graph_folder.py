@@ -99,6 +99,28 @@ def test_layout_of_ogb(tmp_path, monkeypatch, form, undirected):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("tail", ["", "1", "2", "3 "])
+def test_text_of_any_system(tmp_path, monkeypatch, end, tail):
+    """Lines end as on any system, the last perhaps not at all, or blank lines follow; what is missing is nan or NaN."""
+    numbers = np.random.default_rng(0).normal(size=(50, 3)).round(4)
+    numbers[7, 1] = numbers[8, 0] = np.nan
+    lines = [",".join(map(str, row)) for row in numbers]
+    lines[7] = lines[7].replace("nan", "NaN")
+    after = end * int(tail or 0) + " " * tail.count(" ")
+    (tmp_path / "a.csv").write_bytes((end.join(lines) + after).encode())
+    for block in (1, 2, 7, 64, 1 << 20):
+        monkeypatch.setattr(_blocks, "BLOCK", block)
+        found = np.concatenate([*_blocks.Table(tmp_path / "a.csv").blocks(missing=True)])
+        np.testing.assert_array_equal(found, numbers)
+    lines[20] = ""
+    (tmp_path / "a.csv").write_bytes((end.join(lines) + after).encode())
+    for block in (3, 1 << 20):
+        monkeypatch.setattr(_blocks, "BLOCK", block)
+        with pytest.raises(ValueError, match="line 21: must hold 3 numbers, got ''"):
+            list(_blocks.Table(tmp_path / "a.csv").blocks(missing=True))
+
+
 @pytest.mark.parametrize("by_columns", [False, True])
 @pytest.mark.parametrize("mask", [False, True])
 def test_one_file(tmp_path, monkeypatch, by_columns, mask):
@@ -115,6 +137,36 @@ def test_one_file(tmp_path, monkeypatch, by_columns, mask):
     assert np.array_equal(data.features.numpy(), x) and np.array_equal(data.labels.numpy(), y)
     assert np.array_equal(data.graph.to_edge_index()[0].sort(1)[0].numpy(), np.sort(index, 1))
     assert sorted(data.train.tolist()) == sorted(splits["train"].tolist())
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64, np.uint8])
+def test_numbers_of_features_stay_what_they_are(tmp_path, dtype):
+    index, x, y, splits = problem()
+    kept = {"edge_index": index, "y": y} | dict(zip(("train", "val", "test"), splits.values(), strict=True))
+    x = (100 * abs(x.astype(np.float64))).astype(dtype)
+    np.savez(tmp_path / "a.npz", x=x, **kept)
+    convert_graph(tmp_path / "a.npz", tmp_path / "a")
+    found = GraphFolder(tmp_path / "a").features
+    assert found.dtype == (torch.from_numpy(x).dtype if x.dtype.kind == "f" else torch.float32)
+    np.testing.assert_array_equal(found.numpy(), x)
+    np.savez(tmp_path / "b.npz", x=x, edge_weight=np.ones(E), **kept)
+    with pytest.warns(UserWarning, match=r"b\.npz: not read: edge_weight"):
+        convert_graph(tmp_path / "b.npz", tmp_path / "b")
+    if dtype == np.int64:
+        x[3, 2] = 2**24 + 1
+        np.savez(tmp_path / "c.npz", x=x, **kept)
+        with pytest.raises(ValueError, match=r"c\.npz\[x\] must hold .* integers from .*, got 16777217"):
+            convert_graph(tmp_path / "c.npz", tmp_path / "c")
+
+
+def test_parquet_keeps_float64(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    place, x = ogb(tmp_path / "tiny", "parquet"), problem()[1].astype(np.float64) / 3
+    parquet.write_table(
+        pyarrow.table({f"c{k}": c for k, c in enumerate(x.T)}), place / "raw" / "node-feat.parquet"
+    )
+    convert_graph(place, tmp_path / "a")
+    np.testing.assert_array_equal(GraphFolder(tmp_path / "a").features.numpy(), x)
 
 
 @pytest.mark.parametrize("features", ["dense", "sparse", "none"])
@@ -231,6 +283,11 @@ def test_damaged_archives(tmp_path):
     (tmp_path / "bad.npz").write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=r"not an \.npz file, or is damaged"):
         convert_graph(tmp_path / "bad.npz", tmp_path / "out")
+    with open(tmp_path / "long.npy", "wb") as file:
+        facts = {"descr": "<i8", "fortran_order": False, "shape": (2, 10**15)}
+        np.lib.format.write_array_header_1_0(file, facts)
+    with pytest.raises(ValueError, match=r"long\.npy is damaged: it ends too early"):
+        _blocks.Table(tmp_path / "long.npy").shape()
     place = ogb(tmp_path / "cut")
     packed = place / "raw" / "edge.csv.gz"
     packed.write_bytes(packed.read_bytes()[:-20])

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import amstel
 from amstel.apps.graphs import evaluate, karate, predict, results
 from amstel.apps.graphs.settings import Settings
 from amstel.apps.graphs.train import study
+from amstel.interop import got10k, pysot, pytracking, vot
 from amstel.tracking._given import target
 from amstel.tracking.evaluation import check_boxes
 from tests import command
@@ -271,6 +273,7 @@ def test_masked_values_are_refused(tmp_path):
 
     rows = np.ma.masked_array(np.ones((3, 2), np.float32), mask=np.eye(3, 2, dtype=bool))
     frame = np.ma.masked_array(np.zeros((9, 9, 3), np.uint8), mask=True)
+    tracker = SimpleNamespace(init=lambda *given: None)
     refused = {
         "x": [
             lambda: amstel.data.NeighborLoader(graph, rows),
@@ -286,10 +289,36 @@ def test_masked_values_are_refused(tmp_path):
         "indptr": [lambda: amstel.Graph.from_csr(masked(0, 1, 2, 2), [1, 0])],
         "indices": [lambda: amstel.Graph.from_csr([0, 1, 2, 2], masked(1, 0))],
         "weight": [lambda: amstel.Graph.from_csr([0, 1, 2, 2], [1, 0], masked(1.0, 2.0))],
-        "labels": [lambda: amstel.data.GraphDataset([graph] * 2, labels=masked(0, 1))],
+        "labels": [
+            lambda: amstel.data.GraphDataset([graph] * 2, labels=masked(0, 1)),
+            lambda: amstel.data.GraphDataset([graph] * 2, labels=[masked(0.0, 1.0), [1.0, 0.0]]),
+        ],
         "image": [lambda: amstel.media.images.image_array("image", frame)],
-        "box": [lambda: target(masked(1.0, 1.0, 2.0, 2.0), frame.data)],
-        "boxes": [lambda: check_boxes("boxes", np.ma.masked_array(np.ones((2, 4)), mask=True))],
+        "images": [
+            lambda: amstel.data.StillPairs([np.ma.masked_array(np.zeros((70, 70, 3), np.uint8), True)])
+        ],
+        "sigma": [lambda: amstel.restore(np.ones((2, 2)), "denoise", [masked(0.1, 0.1)] * 2)],
+        "mask": [lambda: amstel.restore(np.ones((2, 2)), "inpaint", mask=[masked(1, 0), [1, 1]])],
+        "weights": [lambda: amstel.interop.conv_lstm.from_keras([rows, rows, masked(1.0)])],
+        "new": [
+            lambda: vot.Tracker(tracker).init(frame, masked(1.0, 1.0, 2.0, 2.0)),
+            lambda: vot.Tracker(tracker).init(frame, masked(*[True] * 9, mask=True).reshape(3, 3)),
+        ],
+        "bbox": [lambda: pysot.Tracker(tracker).init(frame, masked(1.0, 1.0, 2.0, 2.0))],
+        "init_bbox": [
+            lambda: pytracking.Tracker(None, tracker).initialize(
+                frame, {"init_bbox": masked(1.0, 1.0, 2.0, 2.0)}
+            )
+        ],
+        "box": [
+            lambda: target(masked(1.0, 1.0, 2.0, 2.0), frame.data),
+            lambda: got10k.Tracker(tracker).init(frame, masked(1.0, 1.0, 2.0, 2.0)),
+            lambda: got10k.Tracker(tracker).forward_test([], masked(1.0, 1.0, 2.0, 2.0)),
+        ],
+        "boxes": [
+            lambda: check_boxes("boxes", np.ma.masked_array(np.ones((2, 4)), mask=True)),
+            lambda: check_boxes("boxes", [masked(1.0, 2.0, 3.0, 4.0), [1.0, 2.0, 3.0, 4.0]]),
+        ],
     }
     for name, calls in refused.items():
         for call in calls:

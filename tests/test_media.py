@@ -248,6 +248,18 @@ def test_animations_have_all_their_frames(tmp_path, name, options):
         assert times == pytest.approx([t / 10 for t in range(10)])
 
 
+@pytest.mark.parametrize("name", ["a.webp", "a.avif", "a.gif", "a.png"])
+def test_how_long_each_frame_of_an_animation_is_shown(tmp_path, name):
+    first, *rest = [Image.fromarray(scene(step=t)) for t in range(4)]
+    try:
+        first.save(tmp_path / name, save_all=True, append_images=rest, duration=[100, 50, 200, 400])
+    except (OSError, KeyError, ValueError):
+        pytest.skip("a Pillow without this format")
+    frames = Frames(tmp_path / name)
+    assert frames.rate == pytest.approx(4 / 0.75)
+    assert [frames.time for _ in frames] == pytest.approx([0, 0.1, 0.15, 0.35])
+
+
 def test_thumbnails_in_a_tiff_are_no_frames(tmp_path):
     pages = [Image.fromarray(scene()), Image.fromarray(scene()[::4, ::4]), Image.fromarray(scene(step=3))]
     pages[1].encoderinfo = {"tiffinfo": {254: 1}}
@@ -449,6 +461,26 @@ def test_an_animation_that_was_cut_says_where(tmp_path, name):
     (tmp_path / name).write_bytes(data[: int(0.55 * len(data))])
     with pytest.warns(UserWarning, match=rf"{name} is damaged or cut: .*; frame \d is the last"):
         assert 3 <= len(video.read(tmp_path / name)) <= 6
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "RGBA"])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.jp2", "a.tif", "a.bmp", "a.ppm"])
+def test_a_picture_that_was_cut_is_refused(tmp_path, name, mode):
+    file = tmp_path / name
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 80, 4), dtype=np.uint8)
+    pixels = {"I;16": pixels[..., 0].astype(np.uint16), "L": pixels[..., 0], "RGB": pixels[..., :3]}.get(
+        mode, pixels
+    )
+    try:
+        Image.fromarray(pixels).save(file)
+    except (OSError, KeyError):
+        pytest.skip("the format has no such mode")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 6 // 10])
+    with pytest.raises(ValueError, match=f"{name} must be an image that can be read"):
+        video.read(file)
+    if name not in ("a.tif", "a.webp"):  # which Pillow does not even open
+        with Image.open(file) as opened, pytest.raises(ValueError, match="`image` must be a PIL image or"):
+            images.image_array("image", opened)
 
 
 def test_an_animated_png_is_put_together_as_its_specification_says(tmp_path):

@@ -175,9 +175,19 @@ def test_radial_mask():
         (lambda: mri.poisson_disc_mask((4, 0), 4), "`shape` must be two positive integers"),
         (lambda: mri.radial_mask((4, 4, 4), 4), "`shape` must be two positive integers"),
         (lambda: mri.radial_mask((4, 4), float("nan")), "`acceleration`"),
+        (lambda: mri.radial_mask((4, 4), 2, float("nan")), "`calibration`"),
+        (lambda: mri.cartesian_mask(True, 4), "`width` must be an integer >= 1, got True"),
+        (lambda: mri.cartesian_mask(10, "4"), "`acceleration` must be a finite number >= 1, got '4'"),
+        (lambda: mri.poisson_disc_mask((4, 4.0), 4), "`shape` must be two positive integers .*, got 4.0"),
+        (
+            lambda: mri.loop_sensitivities(True, (8, 8), np.random.default_rng(0)),
+            "`coils` must be an integer >= 1",
+        ),
     ],
 )
 def test_masks_refuse(call, message):
+    assert torch.equal(mri.cartesian_mask(np.int32(64), np.float32(4)), mri.cartesian_mask(64, 4))
+    assert torch.equal(mri.radial_mask(np.array([16, 8]), np.int64(4)), mri.radial_mask((16, 8), 4))
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -336,12 +346,19 @@ def test_coil_images_refuse(tmp_path):
     for options, message in (
         ({"root": x[0]}, r"`root` must be a folder, or a real tensor \[count, H, W\]"),
         ({"root": x.int()}, "`root`"),
-        ({"root": x, "size": 16}, "`size` must be at least 32 a side, got 16"),
+        ({"root": x, "size": 16}, "`size` must be an integer >= 32 or two of them, got 16"),
         ({"root": x, "coils": (0, 3)}, "`coils`"),
+        ({"root": x, "coils": (2, True)}, "`coils` must be two integers >= 1 .*, got True"),
+        ({"root": x, "coils": (2.5, 3)}, "`coils` must be two integers >= 1 .*, got 2.5"),
+        ({"root": x, "coils": 3}, "`coils` must be two integers >= 1 .*, got 3"),
         ({"root": x, "noise": (0.0, 0.1)}, "`noise`"),
+        ({"root": x, "noise": (0.1, float("nan"))}, "`noise`"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((TypeError, ValueError), match=message):
             mri.CoilImages(**options)
+    for numbers in (np.array, torch.tensor, list):  # numbers of any kind
+        given = mri.CoilImages(x, np.int64(48), coils=numbers([2, 3]), noise=numbers([0.5, 1.0]))
+        assert (given.size, given.coils, given.noise) == ((48, 48), (2, 3), (0.5, 1.0))
     with pytest.raises(FileNotFoundError, match=r"the file of images .* does not exist"):
         mri.CoilImages(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"the folder .* does not exist"):
@@ -411,6 +428,13 @@ def test_evaluate(monkeypatch):
     ):
         with pytest.raises(ValueError, match=message):
             recipe.evaluate(kspace, given, model)
+
+
+def test_other_files_beside_k_space_are_named(tmp_path):
+    for name in ("b.cfl", "b.hdr", "a.h5", "._a.h5", "c.dat"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"passed over, as .*, 1 file: c\.dat$"):
+        assert [file.name for file in recipe.find(tmp_path)] == ["a.h5", "b.cfl"]
 
 
 def test_evaluate_folder(tmp_path):

@@ -1,5 +1,7 @@
 """k-space from the files of fastMRI, ISMRMRD, BART, MATLAB and NumPy, written here as those write them."""
 
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -327,3 +329,36 @@ def test_sensitivities_of_any_scale(scale):
     kspace = torch.randn(4, 16, 16, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
     found = estimate_sensitivities(kspace * scale)
     torch.testing.assert_close(found.abs().square().sum(-3), torch.ones(16, 16))
+
+
+def test_headers_that_claim_more_than_is_there(tmp_path):
+    """They are refused before as much memory is taken."""
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("kspace", shape=(8, 100000, 1000), dtype="<c8", chunks=(1, 100, 100))
+    with pytest.raises(ValueError, match=r"a\.h5 must hold what its header says, .* for kspace in 0 bytes"):
+        read_scan(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "w") as file:  # much, and packed well, is no damage
+        packed = file.create_dataset("kspace", shape=(1, 1024, 4096), dtype="<c8", compression="gzip")
+        packed[0, :, 7] = 1
+        stored = packed.id.get_storage_size()
+    assert 32 * 2**20 > 100 * stored and read_scan(tmp_path / "a.h5").kspace.sum() == 1024
+    lines = [(0, 0, 0, 0, STACK[0, :, :, 0], {})]
+    for size in ((12, 1000000, 1), (30000, 30000, 30000), (0, 10, 1)):
+        acquisitions(tmp_path / "b.h5", lines, header(size, (12, 10, 1)))
+        with pytest.raises(
+            ValueError, match=rf"b\.h5 must have a matrix .* its 12 samples .*got {size[0]} x"
+        ):
+            read_scan(tmp_path / "b.h5")
+    (tmp_path / "c.cfl").write_bytes(b"")
+    (tmp_path / "c.hdr").write_text("# Dimensions\n65536 65536 65536 65536\n")  # 2^64, which is 0 in 64 bits
+    with pytest.raises(ValueError, match=r"c\.hdr must give the dimensions of .*c\.cfl"):
+        read_scan(tmp_path / "c.cfl")
+    for name in ("d.npy", "d.npz"):
+        with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive, open(tmp_path / "d.npy", "wb") as file:
+            facts = {"descr": "<c8", "fortran_order": False, "shape": (80, 10**6, 10**6)}
+            np.lib.format.write_array_header_1_0(file, facts)
+            file.flush()
+            archive.write(tmp_path / "d.npy", "kspace.npy")
+        with pytest.raises(ValueError, match=rf"{name} does not fit into memory, or its header is damaged"):
+            read_scan(tmp_path / name)

@@ -188,6 +188,9 @@ def test_an_array_of_stills_and_of_scales_are_lists_of_them():
     several = np.stack([picture(k) for k in range(3)])
     a = P.StillPairs(several, 64, 24, np.array([18, 50])).sample(1, np.random.default_rng(0))
     assert same(a, P.StillPairs(list(several), 64, 24.0, (18.0, 50.0)).sample(1, np.random.default_rng(0)))
+    for scale in (torch.tensor([18.0, 50]), [np.float32(18), np.int64(50)]):
+        b = P.StillPairs(several, np.int64(64), np.float32(24), scale)
+        assert same(a, b.sample(1, np.random.default_rng(0)))
 
 
 @pytest.mark.data

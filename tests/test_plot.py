@@ -202,6 +202,33 @@ def test_errors_name_the_argument(call, name):
         call()
 
 
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda masked: plot.embedding(masked(3, 2)), "points"),
+        (lambda masked: plot.embedding([masked(2), masked(2)]), "points"),
+        (lambda masked: plot.embedding(torch.rand(3, 2), masked(3)), "labels"),
+        (lambda masked: plot.embedding(torch.rand(3, 2), edges=masked(2, 3)), "edges"),
+        (lambda masked: plot.embedding(torch.rand(3, 2), marked=masked(2)), "marked"),
+        (lambda masked: plot.attention(masked(4, 4), torch.rand(2, 2)), "frame"),
+        (lambda masked: plot.attention(FRAME, masked(2, 2)), "weights"),
+        (lambda masked: plot.attention(FRAME, torch.rand(2, 2), box=masked(4)), "box"),
+        (lambda masked: plot.confusion(masked(2, 2), ["a", "b"]), "matrix"),
+        (lambda masked: plot.tracks(FRAME, {"a": [masked(4), torch.ones(4)]}), r"boxes\['a'\]"),
+        (lambda masked: plot.restorations({"a": masked(4, 4)}), r"images\['a'\]"),
+        (lambda masked: plot.convergence({"a": masked(3)}), r"curves\['a'\]"),
+        (lambda masked: plot.convergence([1.0, np.ma.masked]), "curves"),
+    ],
+)
+def test_masked_values_are_refused(call, name):
+    def masked(*shape):
+        mask = np.arange(np.prod(shape)).reshape(shape) == 0
+        return np.ma.masked_array(np.ones(shape, np.int64), mask)
+
+    with pytest.raises(TypeError, match=f"^`{name}` must be an array without masked values"):
+        call(masked)
+
+
 def test_axes_must_be_axes():
     with pytest.raises(TypeError, match=r"^`axes` must be matplotlib axes or None, got 3"):
         plot.convergence([1.0], axes=3)

@@ -18,9 +18,10 @@ from amstel.apps.restoration import classical, demo, files
 from amstel.apps.restoration import evaluate as evaluation
 from amstel.apps.restoration import train as recipe
 from amstel.apps.restoration.files import Picture
+from amstel.data import ImageFolder
 from tests import command
 
-pytest.importorskip("PIL", reason="images are read from files")
+Image = pytest.importorskip("PIL.Image", reason="images are read from files")
 pytest.importorskip("skimage", reason="structural similarity is scikit-image's")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -101,6 +102,27 @@ def test_a_folder_is_denoised(capsys, root, weights, tmp_path):
     for number in range(2):
         x = amstel.restore(waves(40, 52, 1, number), sigma=15 / 255, model=model)
         np.testing.assert_array_equal(files.read(out / f"{number}.png").pixels, evaluation.rounded(x))
+
+
+def test_gifs_in_a_folder_are_restored_and_other_files_are_named(capsys, root, tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("a.tga", "notes.txt", ".hidden"):
+        (source / name).write_bytes(b"")
+    status, said, err = _run(capsys, source, "-o", out)
+    assert status == 2 and not out.exists() and "got 2 files: a.tga, notes.txt" in err
+    levels = np.rint(255 * waves(40, 52)).astype(np.uint8)
+    Image.fromarray(levels).save(source / "b.gif")
+    status, said, err = _run(
+        capsys, source, "--sigma", 15, "--weights", root / "color_out" / "checkpoint.pt", "-o", out
+    )
+    assert status == 0 and said.splitlines()[-1] == f"wrote {out / 'b.png'}"
+    found = [line for line in err.splitlines() if "passed over" in line]
+    assert len(found) == 1 and found[0].endswith("2 files: a.tga, notes.txt")
+    # A GIF holds gray as a palette, so as color.
+    expected = files.read(source / "b.gif").pixels
+    np.testing.assert_array_equal(np.rint(255 * expected), np.repeat(levels[..., None], 3, 2))
+    np.testing.assert_array_equal(ImageFolder(source, "L")[0], levels)
 
 
 def test_the_noise_is_estimated_and_said(capsys, root, weights, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import amstel.data
+from amstel.data.sequences import read_rows
 from amstel.data.tracking import OTB_FRAMES, polygon_to_box
 
 Image = pytest.importorskip("PIL.Image")
@@ -339,7 +340,16 @@ def test_vot(tmp_path):
         expected = torch.tensor([[*low, 6 * side, 4 * side]] * 2, dtype=torch.float64)
         torch.testing.assert_close(found[:2], expected)
     mask = ("m0,0,3,3,1,9", "m0,0", "m0,0,3,3,1.5,2", "m0,0,3,3,-1,2", "m0,0,-1,-1,1", "m0,0,0,3,1")
-    for bad in (*mask, "1,2", "inf", "1,2,3,4,5", "1,2,3,4,5,inf", "1_0,2,3,4"):
+    for bad in (
+        *mask,
+        "m0,0,1_0,3,1,1",
+        "m0,0,1" + 400 * "0" + ",1,5,9" + 390 * "0",
+        "1,2",
+        "inf",
+        "1,2,3,4,5",
+        "1,2,3,4,5,inf",
+        "1_0,2,3,4",
+    ):
         file.write_text(f"{bad}\n")
         with pytest.raises(
             ValueError, match=rf"line 1: a line must hold 4 numbers, the corners .* or a mask, got '{bad}'"
@@ -348,6 +358,21 @@ def test_vot(tmp_path):
     file.unlink()
     with pytest.raises(OSError, match=r"groundtruth\.txt must be a text file"):
         amstel.data.VOT(tmp_path)["ball"]
+
+
+def test_boxes_of_masks(tmp_path):
+    """Around the pixels that are in, whatever room the mask says that it needs."""
+    rng, lines, expected = np.random.default_rng(0), [], []
+    for height, width in rng.integers(1, 7, (200, 2)):
+        pixels = rng.random((height, width)) < rng.choice([0.05, 0.5])
+        ends = [*np.flatnonzero(np.diff(np.r_[False, pixels.reshape(-1)])), pixels.size]
+        lines.append(",".join(map(str, ["m3", 4, width, height, *np.diff([0, *ends])])))
+        y, x = np.nonzero(pixels)
+        expected.append([3 + x.min(), 4 + y.min(), np.ptp(x) + 1, np.ptp(y) + 1] if len(x) else NAN)
+    lines.append("m3,4,1000000000000,1000000000000,1000000000005,7")
+    expected.append([8, 5, 7, 1])
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    assert same(torch.tensor(read_rows(tmp_path / "a.txt", None)), expected)
 
 
 def test_polygon_to_box():

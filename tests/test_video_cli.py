@@ -342,6 +342,9 @@ def test_strips_in_a_folder_are_videos(capsys, root, checkpoint, tmp_path):
     assert _run(capsys, *found)[0] == 0
     seen = [Path(one["input"]).name for one in json.loads(out.read_text())["videos"]]
     assert seen == [file.name for file in sorted(mixed.iterdir())]
+    (mixed / "clip.unknown").write_bytes(b"")
+    status, _, err = _run(capsys, *found, "--force")
+    assert status == 0 and "passed over" in err and err.rstrip().endswith("1 file: clip.unknown")
     message = "must hold frames, but"
     command.is_refused(
         capsys, ["track", root / "left", "--box", "5,5,8,8", "-o", tmp_path / "b.csv"], message

@@ -24,6 +24,7 @@ def _axes(axes: Any) -> Any:
 
 
 def _array(value: Any, name: str) -> np.ndarray:
+    _check.unmasked(name, value)
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         value = value.float() if value.dtype in (torch.bfloat16, torch.float16) else value

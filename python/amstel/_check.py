@@ -87,10 +87,16 @@ def tensor(argument: str, value: Any, expected: str) -> Tensor:
 
 
 def unmasked(argument: str, value: Any) -> Any:
-    """Anything but an array of NumPy with masked values, whose mask a tensor would not have."""
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    """Anything but an array of NumPy with masked values, or a list with one, whose mask a tensor would not have."""
+    if _masked(value):
         fail_type(argument, "an array without masked values", value)
     return value
+
+
+def _masked(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_masked, value))
+    return isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)
 
 
 def dense(argument: str, value: Any, expected: str) -> Tensor:
@@ -201,6 +207,20 @@ def number(
     ):
         fail(argument, expected, value)
     return value
+
+
+def ends(argument: str, value: Any, expected: str, **bounds: Any) -> tuple[float, float]:
+    """The least and the greatest of a range, numbers within the bounds: a tuple, a list or a vector."""
+    if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 1:
+        value = value.tolist()
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        fail_type(argument, expected, value)
+    if len(value) != 2:
+        fail(argument, expected, value)
+    low, high = (number(argument, one, expected, **bounds) for one in value)
+    if low > high:
+        fail(argument, expected, value)
+    return low, high
 
 
 def choice(argument: str, value: Any, allowed: Sequence[Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import math
 import re
 import warnings
 import zipfile
@@ -37,7 +38,7 @@ class Table(NamedTuple):
 
         Args:
             whole: whether integers are meant; of arrays the integer dtype is kept.
-            missing: whether "nan" is a number in text.
+            missing: whether "nan", in letters of any size, is a number in text.
 
         Raises:
             ValueError or OSError: the file is not what it should be; the message names it and, of text, the line.
@@ -51,15 +52,15 @@ class Table(NamedTuple):
     def _text(self, whole: bool, missing: bool) -> Iterator[np.ndarray]:
         columns, line, rest = 0, 1, b""
         for block in self._pieces():
-            # Line ends of any system; the last line may have none.
-            text = (rest + block).replace(b"\r\n", b"\n")
-            if not block and text.strip():
-                text = text.rstrip() + b"\n"
-            end = text.rfind(b"\n") + 1
-            text, rest = text[:end], text[end:]
+            # What follows the last whole line waits, and so do blank lines, as they may be those at the end.
+            text = rest + block
+            body = text.rstrip()
+            end = max(body.rfind(b"\n"), body.rfind(b"\r")) + 1
+            text, rest = (text[:end], text[end:]) if block else (body + b"\n" if body else b"", b"")
+            text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")  # line ends of any system
             if line == 1:
                 text = text.removeprefix(b"\xef\xbb\xbf")
-            if text.strip() or (text and block):
+            if text:
                 columns = columns or text.split(b"\n", 1)[0].count(b",") + 1
                 yield self._numbers(text, columns, line, whole, missing)
                 line += text.count(b"\n")
@@ -77,7 +78,7 @@ class Table(NamedTuple):
 
     def _numbers(self, text: bytes, columns: int, line: int, whole: bool, missing: bool) -> np.ndarray:
         lines, dtype = text.count(b"\n"), np.int64 if whole else np.float64
-        known = _DIGITS if whole else _NUMBER + (b"nan" if missing else b"")
+        known = _DIGITS if whole else _NUMBER + (b"nNaA" if missing else b"")
         if text.translate(None, known) == (b"," * (columns - 1) + b"\n") * lines:
             with warnings.catch_warnings(), contextlib.suppress(ValueError):
                 warnings.simplefilter("ignore", DeprecationWarning)  # of a field that is empty, or no number
@@ -86,7 +87,7 @@ class Table(NamedTuple):
                     return values.reshape(lines, columns)
         number = rb"[0-9]{1,18}" if whole else rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?"
         if missing:
-            number = rb"(?:" + number + rb"|nan)"
+            number = rb"(?:" + number + rb"|[nN][aA][nN])"
         allowed = re.compile(b",".join([rb"[ \t]*" + number + rb"[ \t]*"] * columns))
         for count, one in enumerate(text[:-1].split(b"\n"), line):
             if not allowed.fullmatch(one):
@@ -114,12 +115,19 @@ class Table(NamedTuple):
                     else np.lib.format.read_array_header_2_0
                 )
                 shape, by_columns, dtype = read(file)
+                held = (
+                    self.path.stat().st_size
+                    if self.key is None
+                    else archive.getinfo(f"{self.key}.npy").file_size
+                )
             except (ValueError, zipfile.BadZipFile, EOFError) as error:
                 raise ValueError(f"{self} is not a NumPy array: {error}") from None
             except KeyError:
                 raise ValueError(f"{self.path} must hold an array {self.key!r}") from None
             if dtype.kind not in "iuf" or dtype.itemsize > 8:
                 raise ValueError(f"{self} must hold integers or floating-point numbers, got {dtype}")
+            if math.prod(shape) * dtype.itemsize > held:
+                raise ValueError(f"{self} is damaged: it ends too early")
             try:
                 yield file, shape, by_columns and len(shape) > 1, dtype
             except (zipfile.BadZipFile, zlib.error, EOFError) as error:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel._check import fail
+from amstel import _check
 from amstel.media import _arguments
 
 # Seven strokes of a clock's digit, from (x, y) to (x, y) in a box of 1 x 2, and which of them each digit has.
@@ -67,12 +67,7 @@ def generate_bouncing_digits(
     _arguments.integer("digits", digits, 1)
     _arguments.integer("seed", seed, 0)
     _arguments.integer("start", start, 0)
-    try:
-        low, high = (float(value) for value in speed)
-    except (TypeError, ValueError):
-        fail("speed", "(least, greatest)", speed)
-    if not 0 < low <= high < 16:
-        fail("speed", "(least, greatest) in (0, 16)", speed)
+    low, high = _check.ends("speed", speed, "(least, greatest) in (0, 16)", above=0, below=16)
     found = np.zeros((count, frames, size, size), np.uint8)
     for index in range(count):
         rng = np.random.default_rng([seed, start + index])

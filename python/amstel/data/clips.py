@@ -8,12 +8,12 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+from amstel import _check
 from amstel._check import fail
 from amstel._optional import need
 from amstel.data._clip import Clip
 from amstel.data._folders import data_folder
 from amstel.data.shapes import DIRECTIONS, generate_moving_shapes
-from amstel.media import _arguments
 from amstel.media.formats import IMAGES, VIDEOS, natural, visible
 from amstel.media.reading import Frames, read
 
@@ -277,9 +277,14 @@ class MovingShapes(ClipFolder):
 
     def __init__(self, root: str | os.PathLike | None = None, window: tuple[int, int] | None = (12, 20)):
         if window is not None:
-            window = (_arguments.integer("window", window[0], 0), _arguments.integer("window", window[1]))
-            if window[0] >= window[1]:
-                fail("window", "(first, end) with 0 <= first < end, or None", window)
+            expected = "(first, end) with 0 <= first < end, or None"
+            low, high = _check.ends("window", window, expected, least=0)
+            window = (
+                _check.integer("window", low, 0, expected),
+                _check.integer("window", high, 1, expected),
+            )
+            if window[0] == window[1]:
+                fail("window", expected, window)
         super().__init__(data_folder(root, "video/moving_shapes", "MovingShapes"))
         self.window = window
 

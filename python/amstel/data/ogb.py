@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,12 +61,14 @@ def convert_graph(
 
             Features of edges, and other files, are not read. The endings are .csv.gz, .csv, .parquet (needs pyarrow) and
             .npy; of a split .npz too. An .npz file holds edge_index [2, E], x [N, F], y [N], and train, val and test, which
-            are numbers of nodes or masks [N].
+            are numbers of nodes or masks [N]; a warning names what else it holds.
         folder: what to write; it appears when it is whole.
         undirected: give every edge in both directions, and each once, as `ogbn-products` and `ogbn-proteins` mean it;
             otherwise edges are as the files have them.
         split: which of the folders in split/; default: the only one.
         force: replace a `GraphFolder` that is there.
+
+    Features keep their floating-point dtype; those in text and integers become float32.
 
     Returns:
         what graph.json holds: "nodes", "edges", "features", "classes", ...
@@ -201,6 +204,8 @@ def _npz(file: Path) -> _Source:
         raise ValueError(
             f"{file} must hold edge_index, y, train, val, test and maybe x; {missing[0]} is missing"
         )
+    if unread := sorted(names - {"edge_index", "x", "y", *_SPLITS}):
+        warnings.warn(f"{file}: not read: {', '.join(unread)}", stacklevel=4)
     splits = {part: Table(file, part) for part in _SPLITS}
     x = Table(file, "x") if "x" in names else None
     return _Source(file, file.stem, Table(file, "edge_index"), None, x, Table(file, "y"), splits)
@@ -242,7 +247,7 @@ def _features(target: Path, table: Table, nodes: int) -> tuple[str, list[int]]:
     """Write the features while they are read."""
     blocks = table.blocks()
     first = next(blocks, np.empty((0, 1)))
-    text = table.key is None and table.path.suffix != ".npy"
+    text = table.key is None and table.path.suffix not in (".npy", ".parquet")
     exact = not text and first.dtype.kind == "f"
     dtype, width, count = (first.dtype if exact else np.dtype(np.float32)), first.shape[1], 0
 
@@ -261,6 +266,10 @@ def _features(target: Path, table: Table, nodes: int) -> tuple[str, list[int]]:
             raise ValueError(f"{table}, row {count}: must hold {width} numbers, got {block.shape[1]}")
         with np.errstate(over="ignore"):
             rows = block.astype(dtype, copy=False)
+        # Beyond, float32 has only some of the integers.
+        if block.dtype.kind in "iu" and (beyond := (block > 2**24) | (block < -(2**24))).any():
+            expected = "floating-point numbers, or integers from -2^24 to 2^24"
+            raise ValueError(f"{table} must hold {expected}, got {block[beyond][0]}")
         wrong = ~np.isfinite(rows).all(1)
         if wrong.any():
             k = int(wrong.argmax())

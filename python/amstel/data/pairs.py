@@ -174,9 +174,9 @@ class SequencePairs:
         #: into the crops of a pair that begins there.
         self._known: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for number, sequence in enumerate(sequences):
-            truth = np.asarray(
-                _check.with_attributes(f"sequences[{number}]", sequence, "ground_truth").ground_truth
-            )
+            name = f"sequences[{number}]"
+            truth = _check.with_attributes(name, sequence, "ground_truth").ground_truth
+            truth = np.asarray(_check.unmasked(f"{name}.ground_truth", truth))
             known = np.flatnonzero(np.isfinite(truth).all(1) & (truth[:, 2:] > 0).all(1))
             sides = truth[known, 2:].astype(np.float64)
             side, fits = sides.max(1, initial=0), size / target * np.sqrt(sides.prod(1))
@@ -210,7 +210,7 @@ class SequencePairs:
             number, t = self._frames[index]
             sequence, zoom, frames, boxes = self.sequences[number], 0.0, [], []
             chosen = t, int(rng.choice(self._partners(number, t)))
-            pictures = [np.asarray(sequence[frame]) for frame in chosen]
+            pictures = [np.asarray(_check.unmasked("sequences", sequence[frame])) for frame in chosen]
             truth = [np.asarray(sequence.ground_truth[frame], dtype=np.float64) for frame in chosen]
             if all(map(_in_picture, truth, pictures)):
                 break

@@ -7,6 +7,7 @@ import re
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import overload
 
@@ -40,7 +41,7 @@ def read_rows(file: Path, columns: int | None) -> list[list[float]]:
         words = re.split(r"\s*[,;]\s*|\s+", re.sub(r"\s*[,;]\s*$", "", line.strip()))
         try:
             row = _region(words) if columns is None else _numbers(words)
-        except ValueError:
+        except (ValueError, OverflowError):
             row = []
         if not row or columns not in (None, len(row)):
             expected = (
@@ -63,7 +64,7 @@ def _numbers(words: list[str]) -> list[float]:
 
 def _region(words: list[str]) -> list[float]:
     """x, y, w, h, all NaN where there is no target, or the corners of a polygon."""
-    if words[0].startswith("m"):
+    if words[0].startswith("m") and "_" not in "".join(words):
         return _box_of_mask([int(word) for word in (words[0][1:], *words[1:])])
     row = _numbers(words)
     # One number is the toolkit's code for a frame without a region; two that are known are a point.
@@ -78,15 +79,18 @@ def _box_of_mask(numbers: list[int]) -> list[float]:
     # The toolkit writes an empty mask as one of 0 by 0 pixels.
     if width < 0 or height < 0 or any(run < 0 for run in runs) or sum(runs) > width * height:
         raise ValueError("no mask")
-    inside = np.zeros(width * height, dtype=bool)
-    ends = np.cumsum(runs)
-    for begin, end in zip(ends[::2], ends[1::2], strict=False):
-        inside[begin:end] = True
-    rows, columns = np.nonzero(inside.reshape(height, width))
-    if not len(rows):
+    # From the runs alone, so that a size that is damaged takes no memory.
+    ends = list(accumulate(runs))
+    inside = [(begin, end - 1) for begin, end in zip(ends[::2], ends[1::2], strict=False) if end > begin]
+    if not inside:
         return [math.nan] * 4
-    low, high = (columns.min(), rows.min()), (columns.max(), rows.max())
-    return [float(v) for v in (x + low[0], y + low[1], high[0] - low[0] + 1, high[1] - low[1] + 1)]
+    top, bottom = inside[0][0] // width, inside[-1][1] // width
+    columns = [
+        (begin % width, end % width) if begin // width == end // width else (0, width - 1)
+        for begin, end in inside
+    ]
+    left, right = min(begin for begin, _ in columns), max(end for _, end in columns)
+    return [float(v) for v in (x + left, y + top, right - left + 1, bottom - top + 1)]
 
 
 def read_numbers(file: Path, columns: int) -> Tensor:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
-from amstel._check import describe, fail, integer, number
+from amstel._check import describe, ends, fail, integer, number
 from amstel.data._clip import Clip
 from amstel.media import _arguments
 
@@ -106,13 +105,9 @@ def generate_moving_shapes(
     if (noise := number("noise", noise, "in [0, 1]", least=0)) > 1:
         fail("noise", "in [0, 1]", noise)
     expected = "a number or (least, greatest)"
-    several = (isinstance(speed, Sequence) and not isinstance(speed, (str, bytes))) or (
-        isinstance(speed, np.ndarray) and speed.ndim == 1
-    )
-    ends: Any = speed if several else (speed, speed)
-    if len(ends) != 2:
-        fail("speed", expected, speed)
-    low, high = (number("speed", v, expected) for v in ends)
+    several = isinstance(speed, Sequence) and not isinstance(speed, (str, bytes))
+    several |= getattr(speed, "ndim", 0) == 1
+    low, high = ends("speed", speed if several else (speed, speed), expected)
     room = size - 2 * _radii(size)[1]
     limit = room / 2 if wrap else room / max(1, frames - 1)
     if not 0 < low <= high < limit:

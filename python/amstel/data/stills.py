@@ -19,7 +19,7 @@ from amstel._check import fail, fail_type
 from amstel.data._pair import FramePair, check_geometry, frame_pair
 from amstel.data._pair import cv2 as _cv2
 from amstel.media import _arguments
-from amstel.media.formats import IMAGES, visible
+from amstel.media.formats import STILLS, visible
 from amstel.media.images import read
 
 
@@ -117,14 +117,7 @@ class StillPairs:
     ):
         size = check_geometry(size, target)
         expected = "two numbers >= 4 in ascending order"
-        if not (isinstance(scale, (tuple, list)) or (isinstance(scale, np.ndarray) and scale.ndim == 1)):
-            fail_type("scale", expected, scale)
-        if len(scale) != 2:
-            fail("scale", expected, scale)
-        low, high = (_check.number("scale", side, expected, least=4) for side in scale)
-        if low > high:
-            fail("scale", expected, scale)
-        self.size, self.target, self.scale = size, target, (low, high)
+        self.size, self.target, self.scale = size, target, _check.ends("scale", scale, expected, least=4)
         # A name is a sequence too, of characters, and an image is one of rows.
         if isinstance(images, np.ndarray) and images.ndim != 4:
             found = f"one array {list(images.shape)}"
@@ -134,9 +127,12 @@ class StillPairs:
         self._images: list[Path | np.ndarray] = []
         for image in images:
             if isinstance(image, np.ndarray):
-                self._images.append(image)
+                self._images.append(_check.unmasked("images", image))
             elif (path := _arguments.path("images", image)).is_dir():
-                self._images += visible(path, IMAGES)
+                found = visible(path, STILLS)
+                if not found:
+                    fail("images", "at least one image in each folder", path)
+                self._images += found
             else:
                 self._images.append(path)
         if not self._images:

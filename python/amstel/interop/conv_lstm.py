@@ -267,6 +267,7 @@ def from_keras(
             _check.fail(name, "1, as in a ConvLSTM", value)
     if isinstance(weights, (str, bytes)) or not isinstance(weights, Sequence):
         _wrong_type("weights", "a list of arrays, as layer.get_weights() is", weights)
+    _check.unmasked("weights", weights)
     arrays = [w if isinstance(w, Tensor) else torch.from_numpy(np.array(w)) for w in weights if w is not None]
     size = 3 if any(a.dim() == 1 for a in arrays) else 2
     if not arrays or len(arrays) % size:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from amstel._check import unmasked
 from amstel.tracking.tracker import SINTTracker
 
 
@@ -30,7 +31,7 @@ class Tracker:
 
     def init(self, image: Any, box: Any) -> None:
         """The first frame, RGB, and the box x, y, w, h in it, counted from 1."""
-        self.tracker.init(image, np.asarray(box, dtype=np.float64) - [1, 1, 0, 0])
+        self.tracker.init(image, np.asarray(unmasked("box", box), dtype=np.float64) - [1, 1, 0, 0])
 
     def update(self, image: Any) -> np.ndarray:
         """The box in the next frame, as `init` has it."""
@@ -40,7 +41,7 @@ class Tracker:
         self, img_files: Any, box: Any, visualize: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """The boxes [T, 4] in frames or their files, the first one as it is given, and the seconds that each took [T]."""
-        boxes, times = [np.asarray(box, dtype=np.float64)], []
+        boxes, times = [np.asarray(unmasked("box", box), dtype=np.float64)], []
         for number, file in enumerate(img_files):
             begin = time.perf_counter()
             boxes.append(self.update(file)) if number else self.init(file, box)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from amstel._check import unmasked
 from amstel.tracking.tracker import SINTTracker
 
 
@@ -34,7 +35,8 @@ class Tracker:
 
     def init(self, image: np.ndarray, bbox: Any) -> None:
         """The first frame, BGR as OpenCV reads it, and the box x, y, w, h in it, counted from `origin`."""
-        self.tracker.init(_rgb(image), np.asarray(bbox, dtype=np.float64) - self.offset - self.shift)
+        box = np.asarray(unmasked("bbox", bbox), dtype=np.float64)
+        self.tracker.init(_rgb(image), box - self.offset - self.shift)
 
     def track(self, image: np.ndarray) -> dict[str, Any]:
         """The box in the next frame, "bbox", and how like the first one it is, "best_score"."""

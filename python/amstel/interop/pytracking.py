@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from amstel._check import unmasked
 from amstel.tracking.tracker import SINTTracker
 
 
@@ -33,7 +34,8 @@ class Tracker:
 
     def initialize(self, image: np.ndarray, info: dict[str, Any]) -> None:
         """The first frame, RGB, and the box x, y, w, h in it, info["init_bbox"], counted from `origin`."""
-        self.tracker.init(image, np.asarray(info["init_bbox"], dtype=np.float64) - self.shift)
+        box = np.asarray(unmasked("init_bbox", info["init_bbox"]), dtype=np.float64)
+        self.tracker.init(image, box - self.shift)
 
     def track(self, image: np.ndarray, info: dict[str, Any] | None = None) -> dict[str, Any]:
         """The box in the next frame, "target_bbox", and how like the first one it is, "object_presence_score"."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from amstel._check import describe
+from amstel._check import describe, unmasked
 from amstel.tracking.tracker import SINTTracker
 
 Status = tuple[tuple[float, ...], dict[str, Any]]
@@ -58,6 +58,7 @@ def _color(frame: Any) -> Any:
 
 def _box(region: Any) -> np.ndarray:
     """Of a rectangle x, y, w, h, or around a polygon of points or the pixels of a mask that are not 0."""
+    unmasked("new", region)
     # The dtype tells them apart: a mask may be two pixels wide.
     if isinstance(region, np.ndarray) and region.ndim == 2 and region.dtype in (np.bool_, np.uint8):
         pixels = np.argwhere(region)[:, ::-1]

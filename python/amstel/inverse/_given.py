@@ -111,6 +111,7 @@ def tensor_of(name: str, given: Any, expected: str) -> Tensor:
         return _check.dense(name, given, expected).resolve_conj()
     if isinstance(given, np.ma.MaskedArray):
         _check.fail_type(name, f"{expected}, without a mask of its own", given)
+    _check.unmasked(name, given)
     try:
         array = np.array(given)
         if array.dtype.kind not in "biufc":
@@ -147,6 +148,7 @@ def noise_of(sigma: Any, task: str, y: Tensor) -> Tensor:
     n, size = len(y), y.shape[2:]
     expected = "a number > 0, [N] of such, a map [H, W] or [N, 1, H, W], or 'auto'"
     if isinstance(sigma, (list, tuple, np.ndarray)) and not isinstance(sigma, np.ma.MaskedArray):
+        _check.unmasked("sigma", sigma)
         try:
             if np.asarray(sigma).dtype.kind not in "iuf":
                 raise TypeError

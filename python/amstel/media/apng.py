@@ -9,7 +9,6 @@ processing".
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amstel._optional import need
+from amstel.media import pictures
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: What a picture needs besides its pixels: how its values are meant.
@@ -46,11 +45,16 @@ def frames(path: Path) -> Iterator[tuple[np.ndarray, float]]:
 
 
 def _decoded(png: bytes) -> np.ndarray:
-    with need("PIL.Image", extra="video", purpose="amstel.media.images").open(io.BytesIO(png)) as image:
-        if not image.mode.startswith("I"):
-            return np.asarray(image.convert("RGBA"))
-        values = (np.asarray(image).astype(np.int64) + 128) // 257  # gray of 16 bits
-    return np.stack([values, values, values, np.full_like(values, 255)], -1).astype(np.uint8)
+    data = pictures.of_png(png)
+    if data.dtype == np.uint16:
+        data = ((data.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    data = data[..., None] if data.ndim == 2 else data
+    color, alpha = (data[..., :-1], data[..., -1:]) if data.shape[2] in (2, 4) else (data, None)
+    found = np.full((*data.shape[:2], 4), 255, np.uint8)
+    found[..., :3] = color
+    if alpha is not None:
+        found[..., 3:] = alpha
+    return found
 
 
 def _over(front: np.ndarray, back: np.ndarray) -> np.ndarray:

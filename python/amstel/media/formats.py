@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ IMAGES = (
     ".avif",
     ".jp2",
 )
+#: Endings of pictures that stand for themselves: as a frame of several, or beside videos, a GIF is a video.
+STILLS = (*IMAGES, ".gif")
 #: Endings of what Pillow reads and what may hold several frames.
 ANIMATIONS = (".gif", ".png", ".apng", ".webp", ".avif", ".tif", ".tiff")
 #: Endings of videos.
@@ -95,6 +98,19 @@ def visible(folder: Path, endings: Collection[str] | None = None) -> list[Path]:
     if endings is not None:
         found = (p for p in found if p.suffix.lower() in endings and not p.is_dir())
     return sorted(found, key=natural)
+
+
+def others(folder: Path, taken: Collection[Path]) -> str:
+    """The other files of a folder in words: "3 files: a.heic, b.psd, ..."; nothing if there are none."""
+    names = [p.name for p in visible(folder) if p.is_file() and p not in taken]
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{len(names)} {'file' if len(names) == 1 else 'files'}: {shown}" if names else ""
+
+
+def warn_of_others(folder: Path, taken: Collection[Path], reason: str) -> None:
+    """Say which files of a folder are passed over, and why; once, however often the folder is looked into."""
+    if left := others(folder, taken):
+        warnings.warn(f"{folder}: passed over, as {reason}, {left}", stacklevel=1)
 
 
 def frames_of(folder: Path) -> list[Path]:

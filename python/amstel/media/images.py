@@ -14,6 +14,7 @@ import torch
 from amstel import _files
 from amstel._check import describe, unmasked
 from amstel._optional import need
+from amstel.media import pictures, png_chunks
 from amstel.media.formats import visible
 
 #: A stereo or burst JPEG (MPO) has several pictures too, of which the first is the one to see.
@@ -27,7 +28,10 @@ def _pillow(part: str = "Image") -> Any:
 def _opened(path: Path) -> Any:
     image = _pillow()
     try:
-        return image.open(path)
+        opened = png_chunks.scale_transparency(image.open(path))
+        if opened.format == "TIFF" and opened.tag_v2.get(254, 0) & 1 and 330 in opened.tag_v2:
+            raise ValueError(pictures.PREVIEW)
+        return opened
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist; it should be an image") from None
     except Exception as error:
@@ -41,6 +45,7 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
 
 
 def _upright(image: Any) -> Any:
+    image.load()  # whose errors are of the pixels; after one, some decoders give them as black
     try:
         return _pillow("ImageOps").exif_transpose(image)
     except Exception:  # Exif data that is broken says nothing of the orientation
@@ -73,7 +78,10 @@ def rgb(image: Any, source: Any = None) -> np.ndarray:
         # PNG and PGM of 16 bits come as 32 in some releases of Pillow.
         if mode == "I" and (source.format == "TIFF" or values.min() < 0 or values.max() > 65535):
             raise ValueError(f"32 bits in [{values.min()}, {values.max()}], whose white is not known")
-        return _gray(((values + 128) // 257).astype(np.uint8))
+        seen = (values != image.info.get("transparency")) if source.format == "PNG" else True
+        return _gray(((values + 128) // 257 * seen).astype(np.uint8))
+    if image.mode == "La":  # gray that was multiplied by alpha, which Pillow makes nothing else of
+        image = image.convert("LA")
     if image.has_transparency_data:
         return on_black(np.asarray(image.convert("RGBA")))
     return np.asarray(image.convert("RGB"))
@@ -144,8 +152,6 @@ def _mistaken(tags: Any) -> bool:
 
 def _deep_pages(path: Path, kind: str) -> Iterator[np.ndarray]:
     """The picture, or the pages of a TIFF as tifffile reads them: uint8 [H, W, 3]; floating point is in [0, 1]."""
-    from amstel.media import pictures
-
     if kind == "picture":
         try:
             data, orientation, _ = pictures.by_pillow(path, False)
@@ -156,8 +162,7 @@ def _deep_pages(path: Path, kind: str) -> Iterator[np.ndarray]:
     tifffile = need("tifffile", extra="video", purpose="TIFF of this kind")
     try:
         with tifffile.TiffFile(path) as file:
-            pages = [page for page in file.pages if not page.is_reduced] or [file.pages[0]]
-            for page in pages:
+            for page in pictures.whole_pages(file):
                 if page.dtype is not None and page.dtype.kind == "i":
                     raise ValueError(f"{8 * page.dtype.itemsize} bits with a sign, whose white is not known")
                 if page.photometric not in (0, 1, 2) or page.dtype is None or page.dtype.kind not in "uf":
@@ -280,7 +285,7 @@ class Animation:
                 yield rgb(_upright(image), image), self._seconds(image)
 
     def _animated_png(self) -> Iterator[tuple[np.ndarray, float | None]]:
-        from amstel.media import apng, pictures
+        from amstel.media import apng
 
         for canvas, seconds in apng.frames(self.path):
             yield np.ascontiguousarray(pictures.upright(on_black(canvas), self._orientation)), seconds
@@ -304,7 +309,7 @@ class Animation:
             for page in self._pages:
                 try:
                     image.seek(page)
-                    if image.format == "WEBP":  # whose decoder finds the time with the pixels
+                    if image.format in ("WEBP", "AVIF"):  # whose decoder finds the time with the pixels
                         image.load()
                 except Exception:  # a file that was cut; reading its frames says so
                     break
@@ -365,8 +370,8 @@ def image_array(argument: str, image: Any) -> np.ndarray:
     expected = "a PIL image or a uint8 array [H, W, 3] or [H, W] with at least one pixel"
     if hasattr(image, "convert") and hasattr(image, "mode") and hasattr(image, "getbands"):
         try:
-            image = rgb(image)
-        except ValueError as error:
+            image = rgb(png_chunks.scale_transparency(image))
+        except (ValueError, OSError) as error:
             raise ValueError(f"`{argument}` must be {expected}, got {error}") from None
     unmasked(argument, image)
     array = image.numpy(force=True) if isinstance(image, torch.Tensor) else np.asarray(image)

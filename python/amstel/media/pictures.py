@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from amstel._optional import need
-from amstel.media import png_chunks
+from amstel.media import jpeg2000, png_chunks
 
 #: Tag of the orientation in EXIF and TIFF.
 ORIENTATION = 0x0112
@@ -22,6 +23,9 @@ TEXTS = (270, 271, 272, 305, 306, 315, 33432)
 #: What else EXIF says of the picture: resolution, the computer, XMP, Windows' rating and texts, IPTC, the camera, the place.
 #: Other tags may be of the layout of the file that was read, which a TIFF would take for its own.
 _OF_PICTURE = {*TEXTS, 282, 283, 296, 316, 700, 18246, 18249, *range(40091, 40096), 33723, 0x8769, 0x8825}
+#: Where other pictures of a page are: in a camera's own file the photograph, of which the page is a small copy.
+_SUB_DIRECTORIES = 330
+PREVIEW = "a small copy of a photograph, which only a raw converter can read"
 #: The size, in the IFD of the camera.
 _SIZE = (0xA002, 0xA003)
 
@@ -52,11 +56,11 @@ def _module(name: str) -> Any:
     return need(name, extra="restore", purpose="reading pictures")
 
 
-def open_image(path: Path) -> Any:
+def open_image(path: Path | io.BytesIO) -> Any:
     """Pillow's image, with its pixels not read yet; OSError if it is not an image, ValueError if it is too large."""
     image = _module("PIL.Image")
     try:
-        return image.open(path)
+        return png_chunks.scale_transparency(image.open(path))
     except image.DecompressionBombError:
         most = 2 * image.MAX_IMAGE_PIXELS
         raise ValueError(
@@ -79,7 +83,7 @@ def read(path: str | os.PathLike) -> Picture:
     Raises:
         OSError: the file does not exist or cannot be read.
         ValueError: an animation or several pages, of which one alone would be taken; floating point beyond [0, 1],
-            integers with a sign or of 32 bits, whose white is not known; too many pixels for Pillow.
+            integers with a sign or of 32 bits, whose white is not known; too many pixels for Pillow or for the memory.
     """
     path = Path(path)
     tiff = _is_tiff(path)
@@ -91,6 +95,8 @@ def read(path: str | os.PathLike) -> Picture:
         if isinstance(error, FileNotFoundError):
             raise
         raise OSError(f"{path} is not an image that can be read") from error
+    except MemoryError as error:
+        raise ValueError(f"{path} does not fit into memory, or its header is damaged: {error}") from None
     data, orientation, about = found
     return _picture(path, upright(data, orientation), about)
 
@@ -125,22 +131,36 @@ def by_pillow(path: Path, tiff: bool) -> tuple[np.ndarray, int, dict[str, Any]]:
         if image.format == "PPM" and image.mode == "RGB" and image.tile[0][0].startswith("ppm"):
             if image.tile[0][3][1] > 255:
                 return _ppm(path, image), orientation, about
-        if image.format == "JPEG2000" and image.mode in ("RGB", "RGBA") and _jpeg2000_bits(path) > 8:
-            return _opencv(path, gray=False), orientation, about
-        if ";16" in raw and image.mode in ("L", "LA", "RGB", "RGBA"):
-            return _opencv(path, gray=raw.startswith("L")), orientation, about
+        if image.format == "JPEG2000" and (profile := jpeg2000.profile(path)):
+            about["icc_profile"] = profile
+        if image.format == "JPEG2000" and image.mode in ("RGB", "RGBA") and jpeg2000.bits(path) > 8:
+            return _opencv(path.read_bytes(), gray=False), orientation, about
         if not image.mode.startswith(("1", "L", "P", "RGB", "I")) or image.mode == "LAB":
             # Of CMYK, Lab, ..., which the pixels no longer are.
             if about.pop("icc_profile", None):
                 said = f"{path}: colors are near ones: its {image.mode} is made RGB without its profile"
                 warnings.warn(said, stacklevel=2)
-        data = np.asarray(image.convert(_mode(image)))
-        if ";12" in raw:
-            data = _scaled(data, 4095)
-        clear = image.info.get("transparency")
-        if data.dtype == np.uint16 and isinstance(clear, int):  # one gray value of a PNG
-            data = np.stack([data, np.where(data == clear, 0, 65535).astype(np.uint16)], -1)
-        return data, orientation, about
+        return _values(image, raw, path), orientation, about
+
+
+def of_png(data: bytes) -> np.ndarray:
+    """The pixels of a PNG: uint8 or uint16 [H, W] or [H, W, 2, 3 or 4]."""
+    with open_image(io.BytesIO(data)) as image:
+        return _values(image, str(image.tile[0][3]), data)
+
+
+def _values(image: Any, raw: str, source: Path | bytes) -> np.ndarray:
+    """The pixels of Pillow's image, whose samples are stored as `raw` in its file."""
+    if ";16" in raw and image.mode in ("L", "LA", "RGB", "RGBA"):
+        encoded = source if isinstance(source, bytes) else source.read_bytes()
+        return _opencv(encoded, gray=raw.startswith("L"))
+    data = np.asarray(image.convert(_mode(image)))
+    if ";12" in raw:
+        data = _scaled(data, 4095)
+    clear = image.info.get("transparency")
+    if data.dtype == np.uint16 and isinstance(clear, int):  # one gray value of a PNG
+        data = np.stack([data, np.where(data == clear, 0, 65535).astype(np.uint16)], -1)
+    return data
 
 
 def _scaled(data: np.ndarray, top: int) -> np.ndarray:
@@ -161,16 +181,6 @@ def _ppm(path: Path, image: Any) -> np.ndarray:
     if data.size < count or data.max() > top or data.min() < 0:
         raise OSError("the file is cut, or has values beyond its largest")
     return _scaled(data.reshape(image.height, image.width, 3), top)
-
-
-def _jpeg2000_bits(path: Path) -> int:
-    """Bits of a sample, by the marker of the sizes."""
-    data = path.read_bytes()
-    start = data.find(b"\xff\x4f\xff\x51")
-    bits = (data[start + 42] & 127) + 1 if start >= 0 else 8
-    if 8 < bits < 16:
-        raise ValueError(f"{path} must have 8 or 16 bits per sample, got {bits}")
-    return bits
 
 
 def _is_tiff(path: Path) -> bool:
@@ -258,13 +268,25 @@ def _mode(image: Any) -> str:
     return ("L" if gray else "RGB") + ("A" if image.has_transparency_data else "")
 
 
-def _opencv(path: Path, gray: bool) -> np.ndarray:
+def _opencv(encoded: bytes, gray: bool) -> np.ndarray:
     """16 bits per channel: [H, W, 3] RGB, [H, W, 4] with alpha, [H, W, 2] gray with alpha."""
     cv2 = _module("cv2")
-    data = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    data = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if data is None:
         raise OSError("OpenCV cannot read it")
     return data[..., [0, 3] if gray else [2, 1, 0, 3][: data.shape[2]]]
+
+
+def whole_pages(file: Any) -> list[Any]:
+    """The pages of tifffile's file that are not small copies of others.
+
+    Raises:
+        ValueError: the first is one, of a photograph further inside: a camera's own file (DNG, NEF, ...).
+    """
+    first = file.pages[0]
+    if first.is_reduced and first.tags.get(_SUB_DIRECTORIES):
+        raise ValueError(PREVIEW)
+    return [page for page in file.pages if not page.is_reduced] or [first]
 
 
 def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
@@ -272,7 +294,10 @@ def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
     tifffile = _module("tifffile")
     try:
         with tifffile.TiffFile(path) as file:
-            pages = [page for page in file.pages if not page.is_reduced] or [file.pages[0]]
+            try:
+                pages = whole_pages(file)
+            except ValueError as error:
+                raise ValueError(f"{path} must be a picture, got {error}") from None
             if len(pages) > 1:
                 raise ValueError(f"{path} has {len(pages)} pages; one at a time can be read")
             page = pages[0]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
+from typing import Any
 
 Chunks = list[tuple[bytes, bytes]]
 
@@ -51,3 +53,16 @@ def unusual(chunks: Chunks) -> list[str]:
     elif b"sRGB" in named:
         return []
     return [name.decode() for name, usual in _USUAL.items() if named.get(name, usual) != usual]
+
+
+def scale_transparency(image: Any) -> Any:
+    """Pillow's image, as it was opened, with the transparent gray in `info` as one of its pixels.
+
+    Pillow scales gray of 2 and 4 bits to 8 (in older releases that of 1, too), and leaves the transparent gray as it is.
+    """
+    clear = image.info.get("transparency")
+    if isinstance(clear, int) and image.format == "PNG" and image.tile:
+        raw = re.fullmatch("L;([24])|1", str(image.tile[0][3]))
+        if raw and clear <= (top := 2 ** int(raw[1] or 1) - 1):
+            image.info["transparency"] = clear * 255 // top
+    return image

@@ -49,7 +49,8 @@ def chosen_points(marked: Any, count: int) -> np.ndarray:
         marked = marked.detach().cpu()
     elif not isinstance(marked, Iterable) or isinstance(marked, (str, bytes)):
         _check.fail_type("marked", "numbers of points or a boolean mask", marked)
-    given = np.asarray(marked if isinstance(marked, (Tensor, np.ndarray)) else list(marked))
+    marked = marked if isinstance(marked, (Tensor, np.ndarray)) else list(marked)
+    given = np.asarray(_check.unmasked("marked", marked))
     found = np.zeros(count, bool)
     if not given.size and given.dtype != bool:
         return found

@@ -15,8 +15,8 @@ import numpy as np
 
 from amstel import _files
 from amstel._check import fail
-from amstel.data.images import SUFFIXES
 from amstel.media import png_chunks
+from amstel.media.formats import STILLS, others, visible, warn_of_others
 from amstel.media.pictures import TEXTS, Picture, pixel_count, read
 
 __all__ = ["WRITTEN", "Picture", "check_writable", "find", "module", "pixels", "quantize", "read", "write"]
@@ -25,6 +25,8 @@ __all__ = ["WRITTEN", "Picture", "check_writable", "find", "module", "pixels", "
 WRITTEN = (".png", ".tif", ".tiff", ".webp", ".jpg", ".jpeg", ".bmp")
 _ALPHA, _DEEP = WRITTEN[:4], WRITTEN[:3]
 _LONGEST_XMP, _XMP_IN_TIFF = 65502, 700
+#: Of the camera and of the place in EXIF; and what of the first is the place of a directory in the file it was in.
+_DIRECTORIES, _INTEROPERABILITY = (0x8769, 0x8825), 0xA005
 
 
 def module(name: str) -> Any:
@@ -41,16 +43,20 @@ def find(path: str | os.PathLike) -> list[Path]:
     Raises:
         OSError: there is no such file.
         ValueError: a folder without an image.
+
+    Warns:
+        UserWarning: other files in the folder, which are passed over.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_file():
         return [path]
-    named = (p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    found = sorted(p for p in named if not p.is_dir())
+    found = sorted(visible(path, STILLS))
     if not found:
-        raise ValueError(f"{path} must hold at least one image ({', '.join(SUFFIXES)}), got none")
+        got = others(path, ()) or "none"
+        raise ValueError(f"{path} must hold at least one image ({', '.join(STILLS)}), got {got}")
+    warn_of_others(path, found, "their names do not end as those of images do")
     return found
 
 
@@ -105,6 +111,8 @@ def write(path: str | os.PathLike, picture: Picture) -> None:
             f"{path}: colors will look different, as only PNG keeps the {said} of the input", stacklevel=2
         )
     if suffix == ".bmp":
+        if "icc_profile" in about:
+            warnings.warn(f"{path}: colors may look different, as BMP keeps no color profile", stacklevel=2)
         about = {key: value for key, value in about.items() if key == "dpi"}
     with _files.replacing(path) as temporary:
         if picture.bits == 16 and data.ndim == 3:
@@ -150,22 +158,52 @@ def _deep_png(path: Path, data: np.ndarray, about: dict[str, Any], chunks: png_c
 
 
 def _deep_tiff(path: Path, data: np.ndarray, about: dict[str, Any]) -> None:
-    """The same as TIFF; of EXIF, the texts."""
+    """The same as TIFF."""
     options: dict[str, Any] = {"photometric": "rgb" if data.shape[2] > 2 else "minisblack", "metadata": None}
     exif = module("PIL.Image").Exif()
     exif.load(about.get("exif", b""))
     texts = {tag: exif[tag] for tag in TEXTS if isinstance(exif.get(tag), str)}
     options["software"] = texts.pop(305, False)
     options["extratags"] = [(tag, 2, 0, text, True) for tag, text in texts.items()]
-    if xmp := exif.get(_XMP_IN_TIFF):
-        options["extratags"].append((_XMP_IN_TIFF, 1, len(xmp), xmp, True))
+    packed = {tag: value for tag, value in exif.items() if isinstance(value, bytes) and value}
+    options["extratags"] += [(tag, 1, len(value), value, True) for tag, value in packed.items()]
     if data.shape[2] in (2, 4):
         options["extrasamples"] = ["unassalpha"]
     if "icc_profile" in about:
         options["iccprofile"] = about["icc_profile"]
     if "dpi" in about:
         options |= {"resolution": about["dpi"], "resolutionunit": 2}
-    module("tifffile").imwrite(path, data, planarconfig="contig", **options)
+    module("tifffile").imwrite(path, data, planarconfig="contig", byteorder="<", **options)
+    if inner := {tag: found for tag in _DIRECTORIES if (found := dict(exif.get_ifd(tag)))}:
+        _add_directories(path, inner)
+
+
+def _add_directories(path: Path, directories: dict[int, dict[int, Any]]) -> None:
+    """What the camera did and where, which tifffile does not write: at the end of a TIFF, and the tags again after it."""
+    with path.open("r+b") as file:
+        kind, first = struct.unpack("<2xHI", file.read(8))
+        if kind != 42:  # a BigTIFF
+            warnings.warn(
+                "a TIFF of 4 GB goes without what the camera's EXIF says of its input", stacklevel=2
+            )
+            return
+        file.seek(first)
+        (count,) = struct.unpack("<H", file.read(2))
+        tags, after = [file.read(12) for _ in range(count)], file.read(4)
+        file.seek(0, os.SEEK_END)
+        for tag, values in directories.items():
+            inner = module("PIL.TiffImagePlugin").ImageFileDirectory_v2(group=tag)
+            for key in values.keys() - {_INTEROPERABILITY}:
+                inner[key] = values[key]
+            file.write(bytes(file.tell() % 2))
+            tags.append(struct.pack("<HHII", tag, 4, 1, file.tell()))
+            file.write(inner.tobytes(file.tell()))
+        file.write(bytes(file.tell() % 2))
+        first = file.tell()
+        tags.sort(key=lambda tag: struct.unpack_from("<H", tag))
+        file.write(struct.pack("<H", len(tags)) + b"".join(tags) + after)
+        file.seek(4)
+        file.write(struct.pack("<I", first))
 
 
 def quantize(values: np.ndarray, bits: int = 8) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from amstel import inverse
 from amstel.apps.restoration import files
+from amstel.data.mri.readers import too_large
 
 #: Names of kernels, their functions, and how many numbers they take.
 KERNELS: dict[str, tuple[Callable[..., Any], str, tuple[int, ...]]] = {
@@ -87,6 +88,8 @@ def read_numbers(path: Path) -> np.ndarray:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path} must be a .npy file without pickled objects") from error
+    except MemoryError as error:
+        raise too_large(path, error) from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or not array.size:
         raise ValueError(f"{path} must be a .npy file of one array of real numbers")
     return array.astype(np.uint8) if array.dtype == bool else array

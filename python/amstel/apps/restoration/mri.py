@@ -27,6 +27,7 @@ from amstel.data.mri.scans import ENDINGS
 from amstel.inverse import MRI, total_variation
 from amstel.inverse.reconstruct import reconstruct
 from amstel.inverse.restore import pretrained
+from amstel.media.formats import others, visible, warn_of_others
 from amstel.nn.rim import RIM
 from amstel.reference.mri import ifft2
 
@@ -116,9 +117,14 @@ def evaluate(
 def find(path: str | os.PathLike) -> list[Path]:
     """The file, or the k-space files in the folder in the order of their names; ValueError if there is none."""
     path = Path(path)
-    found = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix.lower() in ENDINGS)
+    if path.is_file():
+        return [path]
+    found = sorted(visible(path, ENDINGS)) if path.is_dir() else []
     if not found:
-        raise ValueError(f"{path} must hold at least one file of k-space, {' '.join(ENDINGS)}, got none")
+        got = (others(path, ()) if path.is_dir() else "") or "none"
+        raise ValueError(f"{path} must hold at least one file of k-space, {' '.join(ENDINGS)}, got {got}")
+    headers = [file.with_suffix(".hdr") for file in found]
+    warn_of_others(path, [*found, *headers], "their names do not end as those of k-space do")
     return found
 
 

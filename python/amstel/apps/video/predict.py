@@ -97,9 +97,9 @@ def _predict(
 def find(paths: Sequence[Path]) -> list[Path]:
     """The videos, including those and the marked strips inside folders; a folder of frames is itself a video.
 
-    ValueError for a folder with neither videos nor frames.
+    ValueError for a folder with neither videos nor frames; a warning for other files beside videos.
     """
-    from amstel.media.formats import IMAGES, VIDEOS, natural, visible
+    from amstel.media.formats import IMAGES, VIDEOS, natural, visible, warn_of_others
     from amstel.media.images import strips
 
     found: list[Path] = []
@@ -107,6 +107,8 @@ def find(paths: Sequence[Path]) -> list[Path]:
         inside = sorted(visible(path, VIDEOS) + strips(path), key=natural) if path.is_dir() else []
         if path.is_dir() and not inside and not visible(path, IMAGES):
             raise ValueError(f"{path} must hold videos or frames, at least one frame, got none")
+        if inside:
+            warn_of_others(path, inside, "they are neither videos nor strips of frames")
         found += inside or [path]
     return found
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from amstel._check import fail
+from amstel._check import ends, fail, integer, pair
 from amstel._optional import need
 from amstel.data.mri.masks import cartesian_mask, poisson_disc_mask, radial_mask, sides
 from amstel.data.mri.readers import read_admmnet
 from amstel.data.mri.sensitivities import estimate_sensitivities, loop_sensitivities
 from amstel.inverse import MRI
-from amstel.media.formats import IMAGES
+from amstel.media.formats import STILLS
 from amstel.media.images import read as read_picture
 
 
@@ -73,15 +73,11 @@ class CoilImages:
         images = root if isinstance(root, Tensor) else read_admmnet(root)
         if images.dim() != 3 or not images.is_floating_point() or not images.numel():
             fail("root", "a folder, or a real tensor [count, H, W]", images)
-        size = (images.shape[1], images.shape[2]) if size is None else size
-        self.size = sides((size, size) if isinstance(size, int) else size)
-        if min(self.size) < 32:
-            fail("size", "at least 32 a side", size)
-        if not 1 <= coils[0] <= coils[1]:
-            fail("coils", "two numbers >= 1 in ascending order", coils)
-        if not 0 < noise[0] <= noise[1] < math.inf:
-            fail("noise", "two positive numbers in ascending order", noise)
-        self.coils, self.noise = coils, noise
+        self.size = pair("size", tuple(images.shape[1:]) if size is None else size, 32)
+        expected = "two integers >= 1 in ascending order"
+        low, high = ends("coils", coils, expected)
+        self.coils = integer("coils", low, 1, expected), integer("coils", high, 1, expected)
+        self.noise = ends("noise", noise, "two positive numbers in ascending order", above=0)
         self._images = images.float()
         self._photographs: list[Path] = []
         if photographs is not None:
@@ -90,10 +86,10 @@ class CoilImages:
             self._photographs = sorted(
                 p
                 for p in Path(photographs).rglob("*")
-                if p.suffix.lower() in IMAGES and not p.name.startswith(".")
+                if p.suffix.lower() in STILLS and not p.name.startswith(".")
             )
             if not self._photographs:
-                fail("photographs", f"a folder of pictures ({', '.join(IMAGES)})", str(photographs))
+                fail("photographs", f"a folder of pictures ({', '.join(STILLS)})", str(photographs))
 
     def __len__(self) -> int:
         return len(self._images)

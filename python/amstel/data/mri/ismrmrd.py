@@ -23,6 +23,22 @@ _REVERSED = 22
 _ONE = ("contrast", "phase", "set", "repetition")
 
 
+#: Points of the matrix for each that was measured, and bytes of a dataset for each that is stored: more are damage.
+_MOST, _MOST_PACKED = 1000, 100_000
+
+
+def stored(item: Any) -> Any:
+    """The contents of an HDF5 dataset, unless its header claims far more than is stored, all of which would be zeros."""
+    elsewhere = item.is_virtual or item.external
+    bytes_there = item.id.get_storage_size()
+    if not elsewhere and item.size * item.dtype.itemsize > max(1 << 24, _MOST_PACKED * bytes_there):
+        raise ValueError(
+            f"{item.file.filename} must hold what its header says, got {list(item.shape)} for {item.name[1:]} in "
+            f"{bytes_there} bytes"
+        )
+    return item[()]
+
+
 def sizes(xml: bytes | str) -> tuple[tuple[int, int, int], tuple[int, int, int], dict[str, int]]:
     """Matrices of the encoded and of the reconstructed space, x, y and z, and the centers of the encoding steps."""
     try:
@@ -63,7 +79,7 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
     """
     xml = group["xml"][()]
     (nx, ny, nz), (rx, ry, rz), centers = sizes(np.asarray(xml).reshape(-1)[0])
-    records = group["data"][()]
+    records = stored(group["data"])
     head = records["head"]
     flags = head["flags"].astype(np.uint64)
     of_image = head["encoding_space_ref"] == 0  # `sizes` reads the first encoding alone
@@ -82,6 +98,11 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
         raise ValueError(f"{path} must have as many coils in every line, got {coils.tolist()}")
     slices, of_slice = np.unique(index["slice"], return_inverse=True)
     nz = max(nz, 1)
+    there = int(head["number_of_samples"].sum())
+    if min(nx, ny) < 1 or len(slices) * nx * ny * nz > _MOST * there:
+        raise ValueError(
+            f"{path} must have a matrix that its {there} samples a coil can be of, got {nx} x {ny} x {nz}"
+        )
     kspace = np.zeros((len(slices), nz, int(coils[0]), nx, ny), np.complex64)
     count = np.zeros((len(slices), nz, nx, ny), np.int32)
     calibration = flags >> np.uint64(_CALIBRATION - 1) & np.uint64(1) == 1

@@ -9,19 +9,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel._check import fail
+from amstel._check import fail, fail_type, integer, number
 
 
-def _acceleration(acceleration: float) -> None:
-    if not 1 <= acceleration < math.inf:
-        fail("acceleration", "a finite number >= 1", acceleration)
+def _acceleration(acceleration: float) -> float:
+    return number("acceleration", acceleration, "a finite number >= 1", least=1)
+
+
+def _calibration(calibration: float) -> float:
+    return number("calibration", calibration, "a finite number >= 0", least=0)
 
 
 def sides(shape: Sequence[int]) -> tuple[int, int]:
     """(H, W), checked."""
-    if len(shape) != 2 or any(not isinstance(n, int) or n < 1 for n in shape):
-        fail("shape", "two positive integers (H, W)", shape)
-    return shape[0], shape[1]
+    expected = "two positive integers (H, W)"
+    if not isinstance(shape, (tuple, list)) and not (isinstance(shape, np.ndarray) and shape.ndim == 1):
+        fail_type("shape", expected, shape)
+    if len(shape) != 2:
+        fail("shape", expected, shape)
+    height, width = (integer("shape", side, 1, expected) for side in shape)
+    return height, width
 
 
 def cartesian_mask(
@@ -46,10 +53,8 @@ def cartesian_mask(
         >>> int(mask.sum()), bool(mask[147:173].all())
         (80, True)
     """
-    if not isinstance(width, int) or width < 1:
-        fail("width", "an integer >= 1", width)
-    _acceleration(acceleration)
-    if not 0 < center_fraction <= 1:
+    width, acceleration = integer("width", width, 1), _acceleration(acceleration)
+    if number("center_fraction", center_fraction, "a number in (0, 1]", above=0) > 1:
         fail("center_fraction", "a number in (0, 1]", center_fraction)
     rng = np.random.default_rng(0) if rng is None else rng
     center, total = max(1, round(center_fraction * width)), round(width / acceleration)
@@ -88,7 +93,7 @@ def poisson_disc_mask(
         (torch.Size([64, 64]), True)
     """
     height, width = sides(shape)
-    _acceleration(acceleration)
+    acceleration, calibration = _acceleration(acceleration), _calibration(calibration)
     rng = np.random.default_rng(0) if rng is None else rng
     radius, left = 0.61 * math.sqrt(acceleration), round(height * width / acceleration)
     reach = math.ceil(radius)
@@ -126,7 +131,7 @@ def radial_mask(
         (torch.Size([64, 64]), True, True)
     """
     height, width = sides(shape)
-    _acceleration(acceleration)
+    acceleration, calibration = _acceleration(acceleration), _calibration(calibration)
     rng = np.random.default_rng(0) if rng is None else rng
     mask = _disc(height, width, calibration)
     along = np.linspace(-1, 1, 2 * max(height, width) + 1)

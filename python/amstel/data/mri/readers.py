@@ -20,9 +20,16 @@ def _load(path: str | os.PathLike, what: str) -> np.ndarray:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} must be a .npy file without pickled objects") from error
+    except MemoryError as error:
+        raise too_large(path, error) from None
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path} must be a .npy file of one array, got an archive")
     return array
+
+
+def too_large(path: str | os.PathLike, error: MemoryError) -> ValueError:
+    """For a file that takes more memory than there is; a damaged header may claim so."""
+    return ValueError(f"{path} does not fit into memory, or its header is damaged: {error}")
 
 
 def _describe(array: np.ndarray) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from torch import Tensor
 from amstel import _check
 from amstel._optional import need
 from amstel.data.mri import ismrmrd
+from amstel.data.mri.readers import too_large
 from amstel.reference.mri import fft2, ifft2
 
 #: Names under which k-space lies in files that hold several things.
@@ -149,6 +151,8 @@ def _numpy(path: Path, maps: bool) -> Scan:
         if str(path) in str(error):
             raise
         raise ValueError(f"{path} must be a file of NumPy without pickled objects") from error
+    except MemoryError as error:
+        raise too_large(path, error) from None
 
 
 def _matlab(path: Path, maps: bool) -> Scan:
@@ -213,7 +217,7 @@ def _datasets(file: Any) -> list[str]:
 
 def _complex(item: Any) -> np.ndarray:
     """A dataset, whose complex numbers may be pairs of "real" and "imag"."""
-    array = item[()]
+    array = ismrmrd.stored(item)
     names = array.dtype.names
     if names and set(names) in ({"real", "imag"}, {"r", "i"}):
         return (
@@ -235,7 +239,7 @@ def _bart(path: Path, maps: bool) -> Scan:
     except ValueError:
         dims = []
     data = np.fromfile(path, "<c8")
-    if not dims or min(dims) < 1 or data.size != np.prod(dims):
+    if not dims or min(dims) < 1 or data.size != math.prod(dims):
         raise ValueError(
             f"{header} must give the dimensions of {path}, which has {data.size} numbers, got {numbers!r}"
         )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from amstel._check import fail
+from amstel._check import integer
 from amstel.data.mri.masks import sides
 from amstel.inverse.sensitivities import estimate_sensitivities, normalize
 
@@ -36,8 +36,7 @@ def loop_sensitivities(coils: int, shape: Sequence[int], rng: np.random.Generato
         (torch.Size([8, 64, 48]), True)
     """
     height, width = sides(shape)
-    if not isinstance(coils, int) or coils < 1:
-        fail("coils", "an integer >= 1", coils)
+    coils = integer("coils", coils, 1)
     largest = max(height, width)
     # Half the longer side is the unit; the field is so smooth that every sixth pixel is enough.
     ys, xs = (np.linspace(-n / largest, n / largest, n // 6 + 4) for n in (height, width))
