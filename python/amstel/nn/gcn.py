@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel.graph import Graph
-from amstel.nn._convolution import LAZY, Convolution, Features, Lazy, fits, loop_weight, prepare, shown
+from amstel.nn._convolution import Convolution, Features, fits, loop_weight, prepare, shown
 from amstel.nn._sparse import _structures, dropout, is_sparse, matmul, sparse_dropout  # noqa: F401
 from amstel.nn.drop_edge import DropEdge
 from amstel.ops.spmm import NORMS, spmm
@@ -78,16 +78,12 @@ class GCNConv(Convolution):
         self.activation = activation
         self.order = _check.choice("order", order, ORDERS)
         own, biased = _check.flag("self_weight", self_weight), _check.flag("bias", bias)
-        shape = self._shape("weight")
-        self.weight = self._make(shape, device, dtype)
-        self.weight_self = self._make(shape, device, dtype) if own else None
+        self.weight = self._make("weight", device, dtype)
+        self.weight_self = self._make("weight_self", device, dtype) if own else None
         self.bias = (
             nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if biased else None
         )
-        self.reset_parameters()
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        return self.in_channels, self.out_channels
+        self._start()
 
     def forward(self, x: Features, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
         graph = prepare(x, graph, self.in_channels, sampled=True)
@@ -254,10 +250,3 @@ class GCN(nn.Module):
 
     def extra_repr(self) -> str:
         return f"dropout={self.dropout}"
-
-
-class _LazyGCNConv(Lazy, GCNConv):
-    cls_to_become = GCNConv
-
-
-LAZY[GCNConv] = _LazyGCNConv

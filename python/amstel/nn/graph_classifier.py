@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel.graph import Graph
-from amstel.nn._convolution import LAZY, Lazy, prepare
+from amstel.nn._convolution import prepare
 from amstel.nn.gcn import GCNConv
 from amstel.ops.segment import REDUCTIONS, segment_reduce
 
@@ -19,13 +19,6 @@ class NodeLinear(GCNConv):
 
     def forward(self, x: Any, graph: Any, edge_weight: Tensor | None = None) -> Tensor:
         return (x @ self.weight + self.bias).relu()
-
-
-class _LazyNodeLinear(Lazy, NodeLinear):
-    cls_to_become = NodeLinear
-
-
-LAZY[NodeLinear] = _LazyNodeLinear
 
 
 class GraphClassifier(nn.Module):

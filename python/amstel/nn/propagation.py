@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel.graph import Graph
-from amstel.nn._convolution import LAZY, Convolution, Lazy, fits, loop_weight, prepare
+from amstel.nn._convolution import Convolution, fits, loop_weight, prepare
 from amstel.nn._sparse import is_sparse, matmul
 from amstel.ops.spmm import NORMS, spmm
 
@@ -52,14 +52,11 @@ class SGConv(Convolution):
         self.norm = _check.choice("norm", norm, NORMS)
         self.self_loops = loop_weight(self_loops)
         biased = _check.flag("bias", bias)
-        self.weight = self._make(self._shape("weight"), device, dtype)
+        self.weight = self._make("weight", device, dtype)
         self.bias = (
             nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if biased else None
         )
-        self.reset_parameters()
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        return self.in_channels, self.out_channels
+        self._start()
 
     def forward(self, x: Tensor | None, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
         if type(x) is tuple:
@@ -76,13 +73,6 @@ class SGConv(Convolution):
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, K={self.K}, norm={self.norm!r}"
-
-
-class _LazySGConv(Lazy, SGConv):
-    cls_to_become = SGConv
-
-
-LAZY[SGConv] = _LazySGConv
 
 
 class APPNP(nn.Module):

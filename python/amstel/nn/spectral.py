@@ -176,7 +176,7 @@ class SpectralConv(Convolution):
     belong to the graph that they were learned on.
 
     Args:
-        in_channels, out_channels: widths F and F'.
+        in_channels, out_channels: widths F and F'; in_channels -1 takes it from the first input.
         modes: number M of eigenvectors.
         bias: whether there is a b, which starts at 0.
 
@@ -207,12 +207,14 @@ class SpectralConv(Convolution):
         self._widths(in_channels, out_channels)
         self.modes = _check.integer("modes", modes, 1)
         biased = _check.flag("bias", bias)
-        shape = self.modes, self.in_channels, self.out_channels
-        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.weight = self._make("weight", device, dtype)
         self.bias = (
             nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if biased else None
         )
-        self.reset_parameters()
+        self._start()
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return self.modes, self.in_channels, self.out_channels
 
     def forward(self, x: Tensor, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
         graph = prepare(x, graph, self.in_channels)
