@@ -780,6 +780,66 @@ def test_bad_input(error, message, call):
         call()
 
 
+# ---------------------------------------------------------------------------------------------- torch.func
+
+
+def _many(*shape, complex_=False):
+    drawn = torch.rand(3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(len(shape)))
+    return torch.complex(drawn - 0.5, drawn.flip(0) - 0.5) if complex_ else drawn + 0.1
+
+
+_POINTS = _many(8, 8).round()
+MADE_IN_VMAP = {
+    "denoising": (lambda x, y, sigma: Denoising(sigma).prepare(y).network_input(x, "logistic"), 8, ()),
+    "a map": (lambda x, y, sigma: Denoising(sigma).gradient(x, y), 8, (_many(2, 1, 8, 8),)),
+    "inpainting": (lambda x, y, sigma, mask: Inpainting(mask, sigma).gradient(x, y), 8, (_POINTS,)),
+    "blur": (lambda x, y, sigma, k: Deblurring(k, sigma).gradient(x, y), 8, (_many(3, 3),)),
+    "smaller": (lambda x, y, sigma: SuperResolution(2, sigma).gradient(x, y), 4, ()),
+    "radon": (lambda x, y, sigma: Radon([0.0, 30.0], (8, 8), sigma, detectors=2)(x) + y, 2, ()),
+    "mri": (
+        lambda x, y, sigma, mask, maps: MRI(mask, maps, sigma).prepare(y).gradient(x),
+        None,
+        (_POINTS, _many(4, 8, 8, complex_=True)),
+    ),
+    "structured": (
+        lambda x, y, sigma: inverse.StructuredProjection((1, 8, 8), 64, sigma).gradient(x, y.flatten(1)),
+        8,
+        (),
+    ),
+    "total variation": (lambda x, y, sigma: inverse.total_variation(y, Denoising(sigma), 0.05, 9), 8, ()),
+    "plug and play": (
+        lambda x, y, sigma: inverse.plug_and_play(y, Denoising(sigma), lambda x, level: x / 2, [0.2]),
+        8,
+        (),
+    ),
+    "message passing": (
+        lambda x, y, sigma: inverse.message_passing(
+            y.flatten(1), inverse.StructuredProjection((1, 8, 8), 64), lambda x, level: x / 2, x, steps=3
+        ),
+        8,
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MADE_IN_VMAP)
+def test_a_model_that_is_made_under_vmap(name):
+    """Each element with a sigma, a mask and the like of its own, whose values vmap hides."""
+    call, side, rest = MADE_IN_VMAP[name]
+    if side is None:
+        x, y = _many(2, 8, 8, complex_=True), _many(2, 4, 8, 8, complex_=True)
+    else:
+        x, y = _many(2, 1, 8, 8), _many(2, 1, side, side)
+    every = (x, y, *rest) if name == "a map" else (x, y, _many(2), *rest)
+    expected = torch.stack([call(*one) for one in zip(*every, strict=True)])
+    torch.testing.assert_close(torch.vmap(call)(*every), expected)
+
+
+def test_angles_cannot_differ_under_vmap():
+    with pytest.raises(ValueError, match=r"`angles` must be the same for every element of torch.vmap"):
+        torch.vmap(lambda angles: Radon(angles, (4, 4))(torch.ones(1, 1, 4, 4)))(torch.rand(2, 3))
+
+
 # -------------------------------------------------------------------------------------------- envelopes
 
 

@@ -302,6 +302,15 @@ def test_multi_scale_align_is_torchvisions():
         amstel.nn.MultiScaleRoIAlign(["0"], 7, 2)(maps, boxes[:1], sizes)
 
 
+def test_multi_scale_align_under_vmap():
+    g = torch.Generator().manual_seed(12)
+    maps = {name: torch.randn(1, 5, 64 >> k, 64 >> k, generator=g) for k, name in enumerate("012")}
+    align = amstel.nn.MultiScaleRoIAlign(list(maps), 2, 2)
+    boxes = torch.stack([_boxes(g, 9, 1, spread=1.0, side=side)[:, 1:] for side in (60, 250)])
+    expected = torch.stack([align(maps, [b], [(256, 256)]) for b in boxes])
+    assert torch.equal(torch.vmap(lambda b: align(maps, [b], [(256, 256)]))(boxes), expected)
+
+
 def test_a_detector_of_torchvision_finds_the_same_boxes():
     from amstel.interop.torchvision import replace_
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from amstel import _check
+from amstel import _check, _checks
 from amstel.nn.roi_pool import FixedPooling
 from amstel.ops.roi_align import _sampling, ps_roi_pool, roi_align
 from amstel.ops.roi_pool import _output_size
@@ -149,7 +149,13 @@ class MultiScaleRoIAlign(nn.Module):
         level = level.nan_to_num(finest).clamp(finest, coarsest).long() - int(finest)
         shape = (len(rois), maps[0].shape[1], *self.output_size)
         result = maps[0].new_zeros(shape)
+        # Where torch.vmap hides which boxes are of a level, each level takes all.
+        every = _checks.hidden(level) and not torch.compiler.is_compiling()
         for number, (features, scale) in enumerate(zip(maps, scales, strict=True)):
+            if every:
+                found = roi_align(features, rois, self.output_size, scale, self.sampling_ratio)
+                result = torch.where((level == number)[:, None, None, None], found.to(result.dtype), result)
+                continue
             index = (level == number).nonzero()[:, 0]
             found = roi_align(features, rois[index], self.output_size, scale, self.sampling_ratio)
             result = result.index_put((index,), found.to(result.dtype))

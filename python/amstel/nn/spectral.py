@@ -107,6 +107,8 @@ def _basis(
         expected = f"a floating-point tensor [{graph.num_edges}]"
         if _check.tensor("edge_weight", edge_weight, expected).dtype not in _check.FLOATS:
             _check.fail("edge_weight", expected, edge_weight)
+        if not torch.compiler.is_compiling():
+            _check.unbatched(edge_weight=edge_weight)  # which eigenvalues are equal decides what is computed
         values, vectors = _solve(graph, edge_weight)
         dtype = torch.promote_types(edge_weight.dtype, dtype)
         return values[:modes].to(dtype), vectors[:, :modes].to(dtype).contiguous()

@@ -106,6 +106,8 @@ def _members(x: Tensor, segments: Any, num_segments: Any, name: str, size_name: 
         fail(segments)
     if segments.device != x.device:
         _check.fail(name, f"on {x.device} like x", segments)
+    if not torch.compiler.is_compiling():
+        _check.unbatched(**{name: segments})
     if num_segments is None or not _checks.hidden(segments):
         least, most = (int(v) for v in segments.aminmax()) if rows else (0, -1)
         num_segments = most + 1 if num_segments is None else num_segments
@@ -113,8 +115,6 @@ def _members(x: Tensor, segments: Any, num_segments: Any, name: str, size_name: 
             wrong = int(((segments < 0) | (segments >= num_segments)).nonzero()[0])
             within = f"from 0 to {num_segments - 1}" if num_segments > 0 else "from 0"
             raise ValueError(f"`{name}` must be {within}, got {int(segments[wrong])} at position {wrong}")
-    if not torch.compiler.is_compiling():
-        _check.unbatched(**{name: segments})
     if num_segments > 2**31 - 2 or rows > 2**31 - 2:
         segments = segments.long()
     return _of_vector(segments, num_segments)
