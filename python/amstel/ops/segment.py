@@ -133,11 +133,12 @@ def _of_vector(segments: Tensor, size: int) -> tuple[Graph, Graph]:
 def _max(x: Tensor, members: Graph, spread: Graph) -> Tensor:
     """The maximum by torch, which has every derivative.
 
-    It starts from -inf: from zeros, as one would for segments without rows, torch gives part of the gradient of a
-    maximum that is 0 to the start, include_self=False or not.
+    It starts from NaN, which no maximum equals: where one does torch gives part of its gradient to the start,
+    include_self=False or not. ONNX, which has no gradients, knows the start -inf alone.
     """
-    index = spread._col.long()[:, None].expand_as(x)
-    y = x.new_full((members.num_rows, x.shape[1]), -math.inf).scatter_reduce(0, index, x, "amax")
+    index, onnx = spread._col.long()[:, None].expand_as(x), torch.onnx.is_in_onnx_export()
+    start = x.new_full((members.num_rows, x.shape[1]), -math.inf if onnx else math.nan)
+    y = start.scatter_reduce(0, index, x, "amax", include_self=onnx)
     return torch.where((members._crow.diff() == 0)[:, None], 0, y)
 
 
