@@ -36,9 +36,15 @@ def _valid(rois: Tensor, input: Tensor, look: Look) -> Tensor:
     was pooled to 0 none has a gradient."""
     if not look or look[0] or rois.is_cuda:
         return rois
-    image = rois[:, 0]
-    good = rois.isfinite().all(1) & (image == image.floor()) & (image >= 0) & (image < input.shape[0])
-    return rois.masked_fill(~good[:, None], 0)
+    return rois.masked_fill(bad_boxes(rois, input), 0)
+
+
+def bad_boxes(rois: Tensor, input: Tensor) -> Tensor:
+    """[K, 1]: coordinates that are not finite, a batch index that is not whole or not one of the images."""
+    image = rois[:, :1]
+    return ~(rois.isfinite() & (image == image.floor()) & (image >= 0) & (image < input.shape[0])).all(
+        1, True
+    )
 
 
 class _Pool(torch.autograd.Function):

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check
+from amstel import _check, _checks
 from amstel.ops._raw import forward_mode, operators, own_gradient, transformed
-from amstel.ops._roi_pool import _channels_last, _empty
+from amstel.ops._roi_pool import _channels_last, _empty, bad_boxes
 from amstel.ops.roi_pool import _check_input, _output_size, _rois, _scale
 
 _ops = operators
@@ -77,12 +77,7 @@ def roi_align(
     scale = _scale("spatial_scale", spatial_scale)
     sampling = _sampling(sampling_ratio)
     how = (scale, *size, sampling, aligned if type(aligned) is bool else _check.flag("aligned", aligned))
-    try:
-        if own_gradient(input) or transformed():
-            return _align(input, rois, *how)
-        return _ops.roi_align(input, rois, *how)
-    except RuntimeError as error:  # values of the boxes, at which the kernel looks
-        raise _check.found_by_kernel(error, rois="boxes") from None
+    return _call(_align, _ops.roi_align, input, rois, *how)
 
 
 def ps_roi_pool(
@@ -135,12 +130,19 @@ def ps_roi_pool(
     bins = size[0] * size[1]
     if input.shape[1] % bins:
         _check.fail("input", f"[N, C, H, W] with a multiple of {size[0]} x {size[1]} channels", input)
+    return _call(_ps, _ops.ps_roi_pool, input, rois, scale, *size)
+
+
+def _call(derived: Callable, op: Callable, input: Tensor, rois: Tensor, *how: Any) -> Tensor:
+    bad = None
+    if not _checks.enabled():  # the kernels always look: another box for one that is not valid
+        bad = bad_boxes(rois, input)
+        rois = rois.masked_fill(bad, 0)
     try:
-        if own_gradient(input) or transformed():
-            return _ps(input, rois, scale, *size)
-        return _ops.ps_roi_pool(input, rois, scale, *size)
-    except RuntimeError as error:
+        y = (derived if own_gradient(input) or transformed() else op)(input, rois, *how)
+    except RuntimeError as error:  # values of the boxes, at which the kernel looks
         raise _check.found_by_kernel(error, rois="boxes") from None
+    return y if bad is None else y.masked_fill(bad[:, :, None, None], 0)
 
 
 def _sampling(ratio: Any) -> int:
