@@ -79,6 +79,7 @@ class GAE(nn.Module):
             layer.reset_parameters()  # type: ignore[operator]
 
     def forward(self, x: Features, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """Embeddings Z [N, D] or [B, N, D] of x [N, F] or [B, N, F]; graph and edge_weight [E] as `GCNConv`."""
         graph = self._prepared(x, graph)
         return self.mean(self._hidden(x, graph, edge_weight), graph, edge_weight)
 
@@ -185,6 +186,7 @@ class VGAE(GAE):
         return self.mean(h, graph, edge_weight), logstd
 
     def forward(self, x: Features, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """Embeddings Z [N, D] or [B, N, D], drawn in training and the means otherwise."""
         return self._sample(*self.distribution(x, graph, edge_weight))
 
     def loss(

@@ -83,6 +83,7 @@ class ChebConv(Convolution):
         lambda_max: float | Tensor | None = None,
         batch: Tensor | None = None,
     ) -> Tensor:
+        """y [N, F'] or [B, N, F'] of x [N, F] or [B, N, F]; edge_weight [E], lambda_max [] or [G], batch [N]."""
         if type(x) is tuple:
             _check.fail("x", "a tensor: a Laplacian is of one kind of nodes", x)
         graph = prepare(x, graph, self.in_channels)

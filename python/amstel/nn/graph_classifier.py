@@ -85,6 +85,7 @@ class GraphClassifier(nn.Module):
             layer.reset_parameters()
 
     def forward(self, x: Tensor, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
+        """Logits [G, num_classes] of x [N, F] and a `Graph.batch` of G graphs; edge_weight [E] or None."""
         expected = f"a dense tensor [N, {self.in_channels}]"
         if _check.tensor("x", x, expected).dim() != 2 or x.layout != torch.strided:
             _check.fail("x", expected, x)

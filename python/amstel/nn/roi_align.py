@@ -47,6 +47,7 @@ class RoIAlign(FixedPooling):
         self.sampling_ratio, self.aligned = sampling_ratio, _check.flag("aligned", aligned)
 
     def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
+        """[K, C, Ph, Pw] of input [N, C, H, W] and boxes [K, 5] or a list of N tensors [L, 4]."""
         return roi_align(
             input, boxes, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
         )
@@ -71,6 +72,7 @@ class PSRoIPool(FixedPooling):
     """
 
     def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
+        """[K, C, Ph, Pw] of input [N, C Ph Pw, H, W] and boxes [K, 5] or a list of N tensors [L, 4]."""
         return ps_roi_pool(input, boxes, self.output_size, self.spatial_scale)
 
 
@@ -123,6 +125,7 @@ class MultiScaleRoIAlign(nn.Module):
     def forward(
         self, x: Mapping[str, Tensor], boxes: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]
     ) -> Tensor:
+        """[sum of L, C, Ph, Pw] of maps by name [N, C, H_l, W_l], N boxes [L, 4] and N image sizes (H, W)."""
         _check.mapping("x", x, f"a dict of maps by name, {self.featmap_names}")
         for name, given in (("boxes", boxes), ("image_shapes", image_shapes)):
             if not isinstance(given, (list, tuple)):

@@ -219,6 +219,7 @@ class SpectralConv(Convolution):
         return self.modes, self.in_channels, self.out_channels
 
     def forward(self, x: Tensor, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """y [N, F'] or [B, N, F'] of x [N, F] or [B, N, F]; edge_weight [E] instead of the graph's."""
         graph = prepare(x, graph, self.in_channels)
         if x is None or type(x) is tuple or is_sparse(x):
             _check.fail("x", "a dense tensor", x)
