@@ -107,7 +107,8 @@ class Convolution(nn.Module):
         in_channels = -1 if waits else _check.integer("in_channels", in_channels, 1)
         self.in_channels, self.out_channels = in_channels, _check.integer("out_channels", out_channels, 1)
         if waits:
-            self.__class__ = _lazy(type(self))
+            kind: Any = type(self)
+            self.__class__ = _lazy(kind)
             self._wait()  # type: ignore[operator]
 
     def _shape(self, name: str) -> tuple[int, ...]:
@@ -151,8 +152,8 @@ class Lazy(LazyModuleMixin):
         module._initialize_hook = module.register_forward_pre_hook(module._infer_parameters, with_kwargs=True)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        _, _, *state = super().__reduce_ex__(2)
-        return _waiting, (self.cls_to_become,), *state
+        made: Any = super().__reduce_ex__(2)
+        return _waiting, (self.cls_to_become,), *made[2:]
 
     def initialize_parameters(self, x: Any, graph: Any = None, *_: Any, **__: Any) -> None:
         if not self.has_uninitialized_params():  # type: ignore[misc]
