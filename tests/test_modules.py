@@ -361,6 +361,24 @@ def test_a_state_from_inference_mode_trains():
     assert torch.equal(y, nn.ConvLSTM.forward(lstm, SEQ, state)[0])
 
 
+@pytest.mark.parametrize("call", ["spectral", "links"])
+def test_a_graph_that_inference_mode_saw_first_trains(call):
+    """What is kept with the Graph is the same as where no mode was on."""
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    index = torch.tensor([[0, 1, 1, 2, 2, 3, 3, 4], [1, 0, 2, 1, 3, 2, 4, 3]])
+    model = nn.SpectralConv(4, 3, modes=3) if call == "spectral" else nn.GAE(4, 3, 2).eval().loss
+    found = []
+    for first in (torch.inference_mode, torch.no_grad):
+        graph = amstel.Graph.from_edge_index(index)
+        with first():
+            expected = model(x, graph)
+        leaf = x.clone().requires_grad_()
+        y = model(leaf, graph)
+        assert torch.equal(y, expected)
+        found += torch.autograd.grad(y.sum(), leaf)
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("network", ["conv", "unet"])
 def test_hooks_of_every_kind_see_what_a_convolution_gave(network):
     model = Estimate(nn.RIM(1, 4, steps=1, network=network))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _checks
+from amstel._derived import plainly
 from amstel._optional import need
 from amstel.inverse._checks import COMPLEX, check_shape
 from amstel.inverse.model import ForwardModel, Normal, Prepared, Sigma
@@ -110,8 +111,8 @@ class NonCartesianMRI(ForwardModel):
         """Of torchkbnufft; its tables depend on dtype and device."""
         key = name, like.dtype, like.device
         if key not in self._made:
-            made = getattr(_library(), name)
-            self._made[key] = made(self.image_shape, dtype=like.dtype, device=like.device)
+            made, how = getattr(_library(), name), {"dtype": like.dtype, "device": like.device}
+            self._made[key] = plainly(lambda: made(self.image_shape, **how))  # for every later call
         return self._made[key]
 
     def _maps(self, name: str, given: Any) -> Tensor | None:

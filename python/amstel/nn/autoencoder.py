@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from amstel import _check, _checks
+from amstel._derived import plainly
 from amstel.graph import Graph
 from amstel.nn._convolution import Features, prepare
 from amstel.nn._recompute import recomputed
@@ -234,7 +235,7 @@ def _links_of(graph: Graph) -> Tensor:
     if torch.compiler.is_compiling():
         return find()
     if graph not in _links:
-        _links[graph] = find()
+        _links[graph] = plainly(find)  # for every later call, whatever mode or transform this one is in
     return _links[graph]
 
 

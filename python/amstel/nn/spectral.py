@@ -116,8 +116,12 @@ def _basis(
     key = modes, dtype
     found = kept.get(key)  # which another thread may drop meanwhile
     if found is None:
-        values, vectors = plainly(lambda: _solve(graph))
-        found = keep(kept, key, (values[:modes].to(dtype), vectors[:, :modes].to(dtype).contiguous()))
+
+        def make() -> tuple[Tensor, Tensor]:
+            values, vectors = _solve(graph)
+            return values[:modes].to(dtype), vectors[:, :modes].to(dtype).contiguous()
+
+        found = keep(kept, key, plainly(make))
     return found
 
 
