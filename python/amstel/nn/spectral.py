@@ -14,6 +14,7 @@ from amstel._derived import keep, plainly
 from amstel.graph import Graph
 from amstel.nn._convolution import Convolution, fits, prepare
 from amstel.nn._sparse import is_sparse
+from amstel.ops._raw import has_tangent, transformed
 from amstel.ops.spmm import spmm
 
 # Bases of graphs, made once and dropped with them.
@@ -51,7 +52,8 @@ def _solve(graph: Graph, edge_weight: Tensor | None = None) -> tuple[Tensor, Ten
     torch.set_num_threads(1)  # the bits of LAPACK depend on the number
     try:
         values, vectors = torch.linalg.eigh(laplacian)
-        if vectors.requires_grad and bool((values.diff() <= 1e-9).any()):
+        differentiated = vectors.requires_grad or (transformed() and has_tangent(vectors))
+        if differentiated and bool((values.diff() <= 1e-9).any()):
             raise ValueError(
                 "`edge_weight` must not require a gradient where eigenvalues are equal: their eigenvectors have none"
             )
@@ -80,8 +82,8 @@ def fourier_basis(
         memory: for graphs of a few thousand nodes.
 
     Raises:
-        ValueError: the graph is not symmetric or has fewer nodes than `modes`, or edge_weight requires a gradient and
-            some eigenvalues are equal, as for nodes that are alike.
+        ValueError: the graph is not symmetric or has fewer nodes than `modes`, or edge_weight requires a gradient (or
+            has a tangent) and some eigenvalues are equal, as for nodes that are alike.
 
     Example:
         >>> path = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
