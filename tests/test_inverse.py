@@ -442,6 +442,10 @@ SMALL = {
     "denoising": (Denoising(0.5), (2, 1, 6, 8)),
     "inpainting": (Inpainting(binary(6, 8), torch.tensor([0.5, 1.0])), (2, 1, 6, 8)),
     "super-resolution": (SuperResolution(2, 0.5), (2, 1, 6, 8)),
+    "super-resolution, box": (SuperResolution(2, 0.5, "box"), (2, 1, 6, 8)),
+    "structured projection": (inverse.StructuredProjection((1, 6, 8), 40, 0.5), (2, 1, 6, 8)),
+    "radon": (Radon([0.0, 30.0, 80.0], (6, 8), 0.5, detectors=9), (2, 1, 6, 8)),
+    "deblurring, reflected": (Deblurring(normal(3, 3, dtype=torch.float32), 0.5, "reflect"), (2, 1, 6, 8)),
     "deblurring": (Deblurring(normal(3, 3, dtype=torch.float32), 0.5), (2, 1, 6, 8)),
     "projection": (RandomProjection(normal(30, 48) / 7, 0.5, image_shape=(1, 6, 8)), (2, 1, 6, 8)),
     "mri": (MRI(binary(8), normal(3, 6, 8, dtype=torch.complex64), 0.5, True), (2, 6, 8)),
@@ -492,8 +496,9 @@ def test_compile_gives_the_same(name):
 def test_dtypes(name, dtype):
     """Parameters are taken in the dtype of the images, whatever theirs is."""
     model = SMALL[name][0]
-    if dtype in (torch.bfloat16, torch.float16) and name in ("deblurring", "mri"):
-        if name == "deblurring":
+    wide = name.startswith(("deblurring", "radon"))
+    if dtype in (torch.bfloat16, torch.float16) and (wide or name == "mri"):
+        if wide:
             with pytest.raises(ValueError, match="`x` must be float64 or float32"):
                 model(torch.zeros(SMALL[name][1], dtype=dtype))
         return
