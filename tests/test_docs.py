@@ -104,6 +104,15 @@ def test_nothing_public_is_undocumented(name):
     assert not bare
 
 
+def test_every_forward_says_what_it_takes_and_gives():
+    """help() would show torch's text for a module without, which says nothing."""
+    modules = [getattr(amstel.nn, name) for name in amstel.nn.__all__]
+    modules = [m for m in modules if inspect.isclass(m) and issubclass(m, torch.nn.Module)]
+    theirs = inspect.getdoc(torch.nn.Module.forward)
+    assert len(modules) > 30
+    assert not [m.__name__ for m in modules if inspect.getdoc(m.forward) in (None, theirs)]
+
+
 COMMANDS = sorted(
     {
         line.strip()

@@ -156,8 +156,19 @@ def test_spectral_filters_of_weights_that_learn():
     one_way = torch.cat([w, 2 * w]).detach()
     with pytest.raises(ValueError, match="differs with the direction"):
         conv(x, graph, one_way)
-    with pytest.raises(ValueError, match="eigenvalues are equal"):  # three nodes that are alike
-        conv(x[:3], torch.tensor([[0, 1, 1, 2, 2, 0], [1, 0, 2, 1, 0, 2]]), w[0].expand(6))
+    alike = lambda w: conv(x[:3], torch.tensor([[0, 1, 1, 2, 2, 0], [1, 0, 2, 1, 0, 2]]), w)  # noqa: E731
+    for call in (
+        lambda: alike(w[0].expand(6)),
+        lambda: torch.func.jvp(alike, (torch.ones_like(w),), (w.detach(),)),
+    ):
+        with pytest.raises(ValueError, match="eigenvalues are equal"):
+            call()
+    of_weights = lambda w: conv(x.detach(), graph, w.repeat(2))  # noqa: E731
+    torch.testing.assert_close(
+        torch.func.jacfwd(of_weights)(w.detach()), torch.func.jacrev(of_weights)(w.detach())
+    )
+    with pytest.raises(ValueError, match=r"`edge_weight` must be the same for every element of torch\.vmap"):
+        torch.vmap(of_weights)(torch.ones(2, 6, dtype=torch.float64))
     for bad, error in (
         (w[:3], ValueError),
         (torch.ones(12, dtype=torch.int64), ValueError),

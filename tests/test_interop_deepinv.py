@@ -294,6 +294,8 @@ def test_gain_follows_the_noise(physics):
     assert torch.equal(copy.deepcopy(model).likelihood(x, x / 2), expected.likelihood(x, x / 2))
     model.gain = 0.25
     assert torch.equal(model.gradient(x, x / 2), Poisson(Denoising(), 0.25).gradient(x, x / 2))
+    with pytest.raises(AttributeError, match="`sigma` of counts is sqrt"):
+        model.sigma = 0.3
     model = from_deepinv(theirs)
     theirs.noise_model = physics.PoissonNoise(0.5, normalize=False)
     with pytest.raises(TypeError, match=r"`physics\.noise_model` must be normalized Poisson noise"):

@@ -77,6 +77,19 @@ def test_a_graph_in_place_of_edge_index(kind, weighted):
         assert prepared.graph is None
 
 
+@pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])
+def test_a_graph_that_inference_mode_saw_first_trains(flow):
+    index = _index("loops")
+    x, weight = torch.randn(N, 4), torch.rand(index.shape[1], requires_grad=True)
+    graph, layer = amstel.Graph.from_edge_index(index, N), GCNConv(4, 3, flow=flow)
+    with torch.inference_mode():
+        layer(x, graph)
+    found, expected = (
+        torch.autograd.grad(layer(x, g, weight).square().sum(), weight)[0] for g in (graph, index)
+    )
+    torch.testing.assert_close(found, expected)
+
+
 def test_sparse_adjacency():
     index = _index("directed")
     conv, x = GCNConv(6, 4), torch.randn(N, 6)

@@ -442,6 +442,10 @@ SMALL = {
     "denoising": (Denoising(0.5), (2, 1, 6, 8)),
     "inpainting": (Inpainting(binary(6, 8), torch.tensor([0.5, 1.0])), (2, 1, 6, 8)),
     "super-resolution": (SuperResolution(2, 0.5), (2, 1, 6, 8)),
+    "super-resolution, box": (SuperResolution(2, 0.5, "box"), (2, 1, 6, 8)),
+    "structured projection": (inverse.StructuredProjection((1, 6, 8), 40, 0.5), (2, 1, 6, 8)),
+    "radon": (Radon([0.0, 30.0, 80.0], (6, 8), 0.5, detectors=9), (2, 1, 6, 8)),
+    "deblurring, reflected": (Deblurring(normal(3, 3, dtype=torch.float32), 0.5, "reflect"), (2, 1, 6, 8)),
     "deblurring": (Deblurring(normal(3, 3, dtype=torch.float32), 0.5), (2, 1, 6, 8)),
     "projection": (RandomProjection(normal(30, 48) / 7, 0.5, image_shape=(1, 6, 8)), (2, 1, 6, 8)),
     "mri": (MRI(binary(8), normal(3, 6, 8, dtype=torch.complex64), 0.5, True), (2, 6, 8)),
@@ -492,8 +496,9 @@ def test_compile_gives_the_same(name):
 def test_dtypes(name, dtype):
     """Parameters are taken in the dtype of the images, whatever theirs is."""
     model = SMALL[name][0]
-    if dtype in (torch.bfloat16, torch.float16) and name in ("deblurring", "mri"):
-        if name == "deblurring":
+    wide = name.startswith(("deblurring", "radon"))
+    if dtype in (torch.bfloat16, torch.float16) and (wide or name == "mri"):
+        if wide:
             with pytest.raises(ValueError, match="`x` must be float64 or float32"):
                 model(torch.zeros(SMALL[name][1], dtype=dtype))
         return
@@ -778,6 +783,66 @@ SENS = torch.zeros(3, 4, 4, dtype=torch.complex64)
 def test_bad_input(error, message, call):
     with pytest.raises(error, match=message):
         call()
+
+
+# ---------------------------------------------------------------------------------------------- torch.func
+
+
+def _many(*shape, complex_=False):
+    drawn = torch.rand(3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(len(shape)))
+    return torch.complex(drawn - 0.5, drawn.flip(0) - 0.5) if complex_ else drawn + 0.1
+
+
+_POINTS = _many(8, 8).round()
+MADE_IN_VMAP = {
+    "denoising": (lambda x, y, sigma: Denoising(sigma).prepare(y).network_input(x, "logistic"), 8, ()),
+    "a map": (lambda x, y, sigma: Denoising(sigma).gradient(x, y), 8, (_many(2, 1, 8, 8),)),
+    "inpainting": (lambda x, y, sigma, mask: Inpainting(mask, sigma).gradient(x, y), 8, (_POINTS,)),
+    "blur": (lambda x, y, sigma, k: Deblurring(k, sigma).gradient(x, y), 8, (_many(3, 3),)),
+    "smaller": (lambda x, y, sigma: SuperResolution(2, sigma).gradient(x, y), 4, ()),
+    "radon": (lambda x, y, sigma: Radon([0.0, 30.0], (8, 8), sigma, detectors=2)(x) + y, 2, ()),
+    "mri": (
+        lambda x, y, sigma, mask, maps: MRI(mask, maps, sigma).prepare(y).gradient(x),
+        None,
+        (_POINTS, _many(4, 8, 8, complex_=True)),
+    ),
+    "structured": (
+        lambda x, y, sigma: inverse.StructuredProjection((1, 8, 8), 64, sigma).gradient(x, y.flatten(1)),
+        8,
+        (),
+    ),
+    "total variation": (lambda x, y, sigma: inverse.total_variation(y, Denoising(sigma), 0.05, 9), 8, ()),
+    "plug and play": (
+        lambda x, y, sigma: inverse.plug_and_play(y, Denoising(sigma), lambda x, level: x / 2, [0.2]),
+        8,
+        (),
+    ),
+    "message passing": (
+        lambda x, y, sigma: inverse.message_passing(
+            y.flatten(1), inverse.StructuredProjection((1, 8, 8), 64), lambda x, level: x / 2, x, steps=3
+        ),
+        8,
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MADE_IN_VMAP)
+def test_a_model_that_is_made_under_vmap(name):
+    """Each element with a sigma, a mask and the like of its own, whose values vmap hides."""
+    call, side, rest = MADE_IN_VMAP[name]
+    if side is None:
+        x, y = _many(2, 8, 8, complex_=True), _many(2, 4, 8, 8, complex_=True)
+    else:
+        x, y = _many(2, 1, 8, 8), _many(2, 1, side, side)
+    every = (x, y, *rest) if name == "a map" else (x, y, _many(2), *rest)
+    expected = torch.stack([call(*one) for one in zip(*every, strict=True)])
+    torch.testing.assert_close(torch.vmap(call)(*every), expected)
+
+
+def test_angles_cannot_differ_under_vmap():
+    with pytest.raises(ValueError, match=r"`angles` must be the same for every element of torch.vmap"):
+        torch.vmap(lambda angles: Radon(angles, (4, 4))(torch.ones(1, 1, 4, 4)))(torch.rand(2, 3))
 
 
 # -------------------------------------------------------------------------------------------- envelopes

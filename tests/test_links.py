@@ -125,6 +125,14 @@ def test_inputs_of_every_kind():
         assert w.grad.abs().sum() > 0
 
 
+def test_pairs_of_a_vmap():
+    g = torch.Generator().manual_seed(0)
+    model = GAE(4, 3, 2)
+    z, pairs = torch.randn(3, 5, 2, generator=g), torch.randint(0, 5, (3, 2, 7), generator=g)
+    expected = torch.stack([(a[p[0]] * a[p[1]]).sum(1) for a, p in zip(z, pairs, strict=True)])
+    torch.testing.assert_close(torch.vmap(model.decode)(z, pairs), expected)
+
+
 def test_mistakes_are_named():
     graph, x, model = amstel.Graph.from_edge_index(edges(), N), torch.randn(N, 5), GAE(5, 8, 4)
     z = model(x, graph)

@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import networkx
+import numpy as np
 import pytest
 import torch
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm
@@ -206,6 +207,7 @@ def test_the_names_in_a_state_dict_stay(name):
         lambda n: nn.GCNConv(n, 2, self_weight=True),
         lambda n: nn.ChebConv(n, 2, K=1),
         lambda n: nn.GCN(n, 4, 2, dropout=0.0),
+        lambda n: nn.SGConv(n, 2),
     ],
 )
 def test_an_input_width_that_waits(make):
@@ -230,6 +232,54 @@ def test_an_input_width_that_waits(make):
     assert featureless.in_channels == 3
     with pytest.raises(ValueError, match="`x` must be"):
         lazy(torch.randn(3, 4), GRAPH)
+
+
+class Gated(nn.GCNConv):
+    """A user's: another order of arguments, a weight of its own, other first values."""
+
+    def __init__(self, out_channels, in_channels, norm="row"):
+        super().__init__(in_channels, out_channels, norm=norm, self_weight=True)
+        self.weight_gate = torch.nn.Parameter(torch.full((out_channels,), 0.5))
+
+    def reset_parameters(self):
+        super().reset_parameters()
+        torch.nn.init.constant_(self.weight, 0.25)
+
+    def forward(self, x, graph):
+        return self.weight_gate * super().forward(x, graph)
+
+
+@pytest.mark.parametrize("base", [nn.GCNConv, nn.ChebConv, nn.SGConv, nn.SpectralConv])
+def test_an_input_width_that_waits_in_a_users_layer(base):
+    x, graph = torch.randn(3, 5), amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
+    rest = () if base in (nn.GCNConv, nn.SGConv) else (2,)
+
+    class Own(base):
+        def forward(self, x, graph):
+            return super().forward(x, graph).tanh()
+
+    lazy, plain = Own(-1, 4, *rest), base(5, 4, *rest)
+    assert isinstance(lazy, Own)
+    lazy.load_state_dict(plain.state_dict())
+    assert torch.equal(lazy(x, graph), plain(x, graph).tanh())
+    assert type(lazy) is Own and lazy.in_channels == 5 and not lazy._forward_pre_hooks
+
+
+def test_a_users_layer_that_waits_starts_as_one_that_does_not():
+    x = torch.randn(3, 5)
+    for lazy in (Gated(4, -1), copy.deepcopy(Gated(4, -1)), pickle.loads(pickle.dumps(Gated(4, -1)))):
+        torch.manual_seed(0)
+        y = lazy(x, GRAPH)
+        torch.manual_seed(0)
+        plain = Gated(4, 5)
+        assert type(lazy) is Gated and torch.equal(y, plain(x, GRAPH))
+        assert torch.equal(lazy.weight, torch.full((5, 4), 0.25)) and lazy.weight_gate.eq(0.5).all()
+        assert lazy.weight_self.std() > 0 and lazy.bias.eq(0).all()
+    for made in (-1, np.int64(-1)):
+        assert nn.GCNConv(in_channels=made, out_channels=2).in_channels == -1
+    for bad in (0, -2, True, -1.0):
+        with pytest.raises((ValueError, TypeError), match="`in_channels` must be"):
+            Gated(4, bad)
 
 
 @pytest.mark.parametrize(
@@ -309,6 +359,24 @@ def test_a_state_from_inference_mode_trains():
     y.sum().backward()
     state = tuple(t.clone() for t in expected)
     assert torch.equal(y, nn.ConvLSTM.forward(lstm, SEQ, state)[0])
+
+
+@pytest.mark.parametrize("call", ["spectral", "links"])
+def test_a_graph_that_inference_mode_saw_first_trains(call):
+    """What is kept with the Graph is the same as where no mode was on."""
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    index = torch.tensor([[0, 1, 1, 2, 2, 3, 3, 4], [1, 0, 2, 1, 3, 2, 4, 3]])
+    model = nn.SpectralConv(4, 3, modes=3) if call == "spectral" else nn.GAE(4, 3, 2).eval().loss
+    found = []
+    for first in (torch.inference_mode, torch.no_grad):
+        graph = amstel.Graph.from_edge_index(index)
+        with first():
+            expected = model(x, graph)
+        leaf = x.clone().requires_grad_()
+        y = model(leaf, graph)
+        assert torch.equal(y, expected)
+        found += torch.autograd.grad(y.sum(), leaf)
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("network", ["conv", "unet"])

@@ -52,6 +52,17 @@ def test_the_adjoint_is_one_and_gradients_go_through(maps):
     assert torch.autograd.gradcheck(physics, x, fast_mode=True)
 
 
+def test_it_trains_after_inference_mode():
+    physics = NonCartesianMRI(points(20), (8, 8))
+    x = normal(1, 8, 8).requires_grad_()
+    with torch.inference_mode():
+        expected = physics.adjoint(physics(x))
+    y = physics.adjoint(physics(x))
+    assert torch.equal(y, expected)
+    (found,) = torch.autograd.grad(y.real.sum(), x)  # A^H A is its own adjoint
+    torch.testing.assert_close(found, physics.normal(torch.ones_like(x)).detach())
+
+
 def test_an_image_comes_back_from_spokes_by_total_variation():
     angle, radius = torch.arange(24) * math.pi / 24, torch.linspace(-math.pi, math.pi, 65)[:-1]
     spokes = torch.stack([torch.outer(angle.sin(), radius), torch.outer(angle.cos(), radius)]).flatten(1)

@@ -287,6 +287,28 @@ def test_coils_of_unlike_noise_count_by_it(monkeypatch):
     assert found < 0.8 * error()
 
 
+def test_the_start_of_an_image_does_not_depend_on_its_company():
+    """Of the measurements alone, by the noise of each image; the last pixel is unseen and 0 in every image."""
+    mask = torch.ones(5, 6)
+    mask[4, 5] = 0
+    y = torch.rand(2, 1, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for sigma in (
+        torch.tensor([0.01, 2.0]),
+        torch.tensor([0.01, 2.0])[:, None, None, None].expand(2, 1, 5, 6),
+    ):
+        seen = []
+
+        def denoiser(x, level, seen=seen):
+            seen.append(x)
+            return x
+
+        plug_and_play(y, inverse.Inpainting(mask, sigma), denoiser, [0.2], weight=1.0, iterations=40)
+        # x = argmin (x - y)^2 / sigma^2 + (x - z)^2 / 0.04, z = y / (1 + 1e-3)
+        of = sigma.double().reshape(2, -1)[:, :1, None, None] ** -2
+        expected = mask * y * (of + 25 / 1.001) / (of + 25)
+        torch.testing.assert_close(seen[0], expected, rtol=1e-9, atol=1e-12)
+
+
 def test_a_map_of_the_noise_goes_through_envelopes():
     sigma = torch.tensor([0.1, 0.4]).repeat(3)[None, None, None].expand(1, 1, 5, 6)
     image = blocks(1, 5, 6, dtype=torch.float32)[None]

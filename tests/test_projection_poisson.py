@@ -100,6 +100,18 @@ def test_bad_input(message, call):
         call()
 
 
+def test_sigma_and_floor_follow_the_gain():
+    physics, other = Poisson(Denoising(), 0.5), Poisson(Denoising(), 0.09)
+    physics.gain = 0.09
+    x = torch.tensor([[[[0.5, -1.0]]]])  # the second at the floor
+    assert physics.sigma == pytest.approx(0.3)
+    assert torch.equal(physics.gradient(x, x + 2), other.gradient(x, x + 2))
+    with pytest.raises(AttributeError, match=r"`sigma` of counts is sqrt.*: set `gain`, got 0\.5"):
+        inverse.Envelope(physics, 1.0).sigma = 0.5
+    with pytest.raises(ValueError, match="`floor` must be"):
+        physics.floor = 0
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_counts_hold_where_nothing_is_seen_does_not_matter(bad):
     mask = torch.rand(6, 5, generator=torch.Generator().manual_seed(0)) < 0.5

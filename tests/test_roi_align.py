@@ -146,6 +146,37 @@ def test_every_derivative(of):
     torch.testing.assert_close(torch.func.jacrev(f)(x), torch.func.jacfwd(f)(x))
 
 
+def _adaptive(f):
+    return lambda x, boxes: f.roi_align(x, boxes, (2, 3), 0.5, -1, True)
+
+
+@pytest.mark.parametrize("of", [_adaptive, _align, _pool])
+def test_derivatives_in_batches_of_boxes(of):
+    """Each set of boxes has a number of samples of its own, which no one number for all can be."""
+    from torch.func import grad, hessian, jacfwd, jacrev
+
+    g = torch.Generator().manual_seed(11)
+    x = torch.randn(2, 6, 4, 5, generator=g, dtype=torch.float64)
+    boxes = torch.stack([_boxes(g, 3, 2, side=side, dtype=torch.float64) for side in (4, 9, 40)])
+    f = of(ops)
+    loss = lambda x, b: f(x, b).square().sum()  # noqa: E731
+    total = lambda x: torch.vmap(loss, (None, 0))(x, boxes).sum()  # noqa: E731
+
+    def each(function):
+        return torch.stack([function(lambda x, b=b: of(reference)(x, b), x) for b in boxes])
+
+    expected = each(lambda f, x: torch.autograd.functional.vjp(lambda x: f(x).square().sum(), x)[1])
+    torch.testing.assert_close(torch.vmap(grad(loss), (None, 0))(x, boxes), expected)
+    torch.testing.assert_close(grad(total)(x), expected.sum(0))
+    jacobians = each(torch.autograd.functional.jacobian)
+    for jacobian in (jacrev, jacfwd):
+        torch.testing.assert_close(jacobian(lambda x: torch.vmap(f, (None, 0))(x, boxes))(x), jacobians)
+        torch.testing.assert_close(torch.vmap(jacobian(f), (None, 0))(x, boxes), jacobians)
+    second = each(lambda f, x: torch.autograd.functional.hessian(lambda x: f(x).square().sum(), x))
+    torch.testing.assert_close(torch.vmap(hessian(loss), (None, 0))(x, boxes), second)
+    torch.testing.assert_close(hessian(total)(x), second.sum(0))
+
+
 @pytest.mark.parametrize("of", [_align, _pool])
 def test_compiled_and_exported(of):
     g = torch.Generator().manual_seed(4)
@@ -269,6 +300,15 @@ def test_multi_scale_align_is_torchvisions():
         amstel.nn.MultiScaleRoIAlign(["a"], 7, 2)(maps, boxes, sizes)
     with pytest.raises(ValueError, match="one per image"):
         amstel.nn.MultiScaleRoIAlign(["0"], 7, 2)(maps, boxes[:1], sizes)
+
+
+def test_multi_scale_align_under_vmap():
+    g = torch.Generator().manual_seed(12)
+    maps = {name: torch.randn(1, 5, 64 >> k, 64 >> k, generator=g) for k, name in enumerate("012")}
+    align = amstel.nn.MultiScaleRoIAlign(list(maps), 2, 2)
+    boxes = torch.stack([_boxes(g, 9, 1, spread=1.0, side=side)[:, 1:] for side in (60, 250)])
+    expected = torch.stack([align(maps, [b], [(256, 256)]) for b in boxes])
+    assert torch.equal(torch.vmap(lambda b: align(maps, [b], [(256, 256)]))(boxes), expected)
 
 
 def test_a_detector_of_torchvision_finds_the_same_boxes():

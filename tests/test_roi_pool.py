@@ -415,6 +415,17 @@ def test_gradcheck_and_gradgradcheck():
         assert torch.autograd.gradgradcheck(match, leaves, fast_mode=fast)
 
 
+def test_forward_mode_of_gradients_in_batches():
+    """Of a graph that was recorded before: the gradient is linear in what it is given."""
+    g = torch.Generator().manual_seed(5)
+    x = torch.randn(2, 3, 9, 11, dtype=torch.float64, generator=g, requires_grad=True)
+    y = roi_pool(x, torch.tensor([[0.0, 1, 1, 5, 5], [1, 0, 0, 8, 8]]), (2, 3))
+    vjp = lambda v: torch.autograd.grad(y, x, v, retain_graph=True)[0]  # noqa: E731
+    v, t = torch.randn(2, 4, *y.shape, dtype=torch.float64, generator=g)
+    _, found = torch.func.jvp(torch.vmap(vjp), (v,), (t,))
+    torch.testing.assert_close(found, torch.stack([vjp(one) for one in t]))
+
+
 def test_third_derivative_and_gradient_of_part():
     x, query = normal(1, 2, 5, 5).requires_grad_(), normal(18).requires_grad_()
     boxes = torch.tensor([[0.0, 0, 0, 4, 4], [0, 1, 1, 3, 4]])

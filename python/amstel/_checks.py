@@ -1,7 +1,7 @@
 """When the values of arguments are looked at, which on CUDA would mean to wait for the device: `set_checks`.
 
-Shapes, dtypes and numbers are always checked. Values of tensors that are: the boxes of `roi_pool` and `roi_match`, the
-lengths of `conv_lstm`, NaN in the edge weights of `spmm`. Whatever they hold, nothing is read outside of a tensor.
+Shapes, dtypes and numbers are always checked. Values of tensors that are: boxes, the lengths of
+`conv_lstm`, NaN in the edge weights of `spmm`. Whatever they hold, nothing is read outside of a tensor.
 
 Asynchronous checks leave what they find in notes on the device. A copy of the notes follows in pinned memory, where the
 host reads it without waiting: so the next call that checks raises for one before it.
@@ -34,8 +34,9 @@ def set_checks(mode: str) -> None:
 
     In every mode, invalid values never cause an invalid read: an invalid box is pooled to 0, a length below 1 keeps
     the initial state, a length above T counts as T, and a NaN weight gives NaN. "async" checks also work in a CUDA
-    graph, at every replay, if an operator has made a check on this device before the capture. Compiled programs check
-    boxes as with "sync", unless they were compiled with "off", and do not check lengths.
+    graph, at every replay, if an operator has made a check on this device before the capture. `roi_align` and
+    `ps_roi_pool` check as with "sync". Compiled programs check boxes as with "sync", unless they were compiled with
+    "off", and do not check lengths.
 
     Raises:
         ValueError or TypeError: mode is none of these.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
+from amstel._derived import plainly
 from amstel._torch import without_autocast
 from amstel.graph import Graph
 from amstel.ops.spmm import spmm
@@ -56,12 +57,16 @@ _prepared: weakref.WeakKeyDictionary[Graph, dict[tuple[str, bool], _Loops | Grap
 
 def _prepare(given: Graph, flow: str, loops: bool) -> _Loops | Graph | None:
     kept = _prepared.setdefault(given, {})
-    if (flow, loops) not in kept:
+
+    def make() -> _Loops | Graph | None:
         index = given.to_edge_index()[0]
         forward = flow == "source_to_target"
         index = index if forward else index.flip(0)
         turned = None if forward else Graph.from_edge_index(index, num_nodes=given.num_nodes)
-        kept[flow, loops] = _Loops(index, given.num_nodes, turned) if loops else turned
+        return _Loops(index, given.num_nodes, turned) if loops else turned
+
+    if (flow, loops) not in kept:
+        kept[flow, loops] = make() if torch.compiler.is_compiling() else plainly(make)
     return kept[flow, loops]
 
 

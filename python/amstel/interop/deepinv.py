@@ -82,12 +82,11 @@ class _Following(FromDeepinv):
 
 
 class _FollowingCounts(Poisson):
-    """Its gain is what that of the physics' noise is at the time, and with it sigma and the floor."""
+    """Its gain is what that of the physics' noise is at the time."""
 
     def __init__(self, physics: Any):
         super().__init__(FromDeepinv(physics, 1.0), _gain_of(physics.noise_model))
         self._given: float | None = None
-        self._floor: float | None = None
 
     @property
     def gain(self) -> float:
@@ -97,22 +96,6 @@ class _FollowingCounts(Poisson):
     @gain.setter
     def gain(self, value: float) -> None:
         self._given = float(_check.number("gain", value, "a finite number > 0", above=0))
-
-    @property
-    def floor(self) -> float:
-        return 1e-3 * self.gain if self._floor is None else self._floor
-
-    @floor.setter
-    def floor(self, value: float) -> None:
-        self._floor = value
-
-    @property
-    def sigma(self) -> float:
-        return self.gain**0.5
-
-    @sigma.setter
-    def sigma(self, value: float) -> None:
-        """Follows from the gain."""
 
 
 def _gain_of(noise: Any) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check
+from amstel import _check, _checks
 
 WIDE = (torch.float64, torch.float32)
 COMPLEX = (torch.complex128, torch.complex64)
@@ -50,7 +50,7 @@ def check_binary(name: str, mask: Any, expected: str) -> Tensor:
     if mask.is_complex() or 0 in mask.shape:
         _check.fail(name, expected, mask)
     sampled = mask != 0
-    if mask.dtype != torch.bool and not mask.is_meta and not bool(((mask == 1) | ~sampled).all()):
+    if mask.dtype != torch.bool and not _checks.hidden(mask) and not bool(((mask == 1) | ~sampled).all()):
         raise ValueError(f"`{name}` must be {expected}, got other values in {_check.describe(mask)}")
     return sampled
 

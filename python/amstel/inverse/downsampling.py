@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, pad
 
+from amstel._torch import without_autocast
 from amstel.inverse.deblurring import _folded, _padded
 
 
@@ -46,13 +47,15 @@ def down(x: Tensor, kernel: Tensor, scale: int) -> Tensor:
     for dim, size in zip((-2, -1), kernel.shape, strict=True):
         beyond = (size - scale) // 2
         z = _padded(z, beyond, dim, "symmetric") if beyond > 0 else _cut(z, -beyond, dim)
-    found = conv2d(z.flatten(0, 1)[:, None], kernel.to(x.dtype)[None, None], stride=scale)
+    with without_autocast(x):
+        found = conv2d(z.flatten(0, 1)[:, None], kernel.to(x.dtype)[None, None], stride=scale)
     return found[:, 0].unflatten(0, x.shape[:2])
 
 
 def down_adjoint(y: Tensor, kernel: Tensor, scale: int) -> Tensor:
     """The adjoint of `down`."""
-    z = conv_transpose2d(y.flatten(0, 1)[:, None], kernel.to(y.dtype)[None, None], stride=scale)
+    with without_autocast(y):
+        z = conv_transpose2d(y.flatten(0, 1)[:, None], kernel.to(y.dtype)[None, None], stride=scale)
     z = z[:, 0].unflatten(0, y.shape[:2])
     for dim, size in zip((-2, -1), kernel.shape, strict=True):
         beyond = (size - scale) // 2

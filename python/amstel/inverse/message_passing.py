@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
+from amstel._derived import plainly
 from amstel.inverse.model import ForwardModel
 
 
@@ -70,7 +71,7 @@ def message_passing(
     start = physics.adjoint(_check.tensor("y", y, "measurements, a tensor [N, P]"))
     if _check.tensor("initial", initial, "images as of the physics").shape != start.shape:
         _check.fail("initial", f"images {list(start.shape)}", initial)
-    x = initial.to(start)
+    x, shape = initial.to(start), start.shape
     rest = y - physics(x)
     first = _level(rest)
     for _ in range(steps):
@@ -79,7 +80,8 @@ def message_passing(
         found = denoiser(noisy, level)
         if found.shape != x.shape:
             _check.fail("denoiser", f"a function to images {list(x.shape)}", found)
-        signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
+        # By the seed alone, whatever torch.vmap does to random numbers.
+        signs = plainly(lambda: torch.randint(0, 2, shape, generator=generator)).to(x) * 2 - 1
         change = 0.1 * level.reshape(-1, *(1,) * (x.dim() - 1)) * signs
         slope = ((denoiser(noisy + change, level) - found) / change).flatten(1).sum(1)
         x = damping * x + (1 - damping) * found

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from amstel import _check, ops
+from amstel import _check, _checks, ops
 from amstel.inverse._checks import WIDE, check_like
 from amstel.reference.rim import as_complex, precision, psi
 
@@ -86,7 +86,7 @@ class ForwardModel(nn.Module, ABC):
             )
             if not fits or not sigma.is_floating_point():
                 _check.fail("sigma", expected, sigma)
-            if not sigma.is_meta and not bool(((sigma > 0) & sigma.isfinite()).all()):
+            if not _checks.hidden(sigma) and not bool(((sigma > 0) & sigma.isfinite()).all()):
                 _check.fail("sigma", expected, sigma.tolist() if sigma.dim() < 4 else sigma)
             self.register_buffer("sigma", sigma.detach(), persistent=False)
         else:

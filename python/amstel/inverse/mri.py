@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check, ops
+from amstel import _check, _checks, ops
 from amstel.inverse._checks import COMPLEX, check_binary, check_like, columns, names
 from amstel.inverse.model import ForwardModel, Normal, Prepared, Sigma
 from amstel.reference.mri import mri_adjoint, mri_forward
@@ -77,7 +77,7 @@ class MRI(ForwardModel):
         self.register_buffer("sensitivities", sensitivities, persistent=False)
         # F^H M F of centered transforms is that of plain ones with the origin of the mask at index 0.
         normal = torch.fft.ifftshift(mask, dim=tuple(range(-min(2, mask.dim()), 0))) if centered else mask
-        if mask.dim() == 2 and not mask.is_meta and bool((normal == normal[:1]).all()):
+        if mask.dim() == 2 and not _checks.hidden(mask) and bool((normal == normal[:1]).all()):
             normal = normal[0]
         self.register_buffer("_normal_mask", normal, persistent=False)
 

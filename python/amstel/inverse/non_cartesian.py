@@ -12,7 +12,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from amstel import _check
+from amstel import _check, _checks
+from amstel._derived import plainly
 from amstel._optional import need
 from amstel.inverse._checks import COMPLEX, check_shape
 from amstel.inverse.model import ForwardModel, Normal, Prepared, Sigma
@@ -37,6 +38,8 @@ class NonCartesianMRI(ForwardModel):
     Shapes: x complex [N, H, W], y complex [N, coils, K], complex128 or complex64.
 
     Complexity: 2 coils transforms of 2H x 2W and 72 coils K multiplications a gradient.
+
+    `torch.func` does not take the transforms of torchkbnufft; `torch.autograd` does.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -71,7 +74,7 @@ class NonCartesianMRI(ForwardModel):
         _check.dense("trajectory", trajectory, expected)
         if trajectory.dim() != 2 or trajectory.shape[0] != 2 or not trajectory.is_floating_point():
             _check.fail("trajectory", expected, trajectory)
-        if not trajectory.is_meta and not bool((trajectory.abs() <= math.pi * (1 + 1e-6)).all()):
+        if not _checks.hidden(trajectory) and not bool((trajectory.abs() <= math.pi * (1 + 1e-6)).all()):
             raise ValueError(f"`trajectory` must be {expected}, got up to {trajectory.abs().max():g}")
         self.image_shape = check_shape(image_shape)
         if min(self.image_shape) < 3:  # fewer are less than the library's interpolation reaches over
@@ -108,8 +111,8 @@ class NonCartesianMRI(ForwardModel):
         """Of torchkbnufft; its tables depend on dtype and device."""
         key = name, like.dtype, like.device
         if key not in self._made:
-            made = getattr(_library(), name)
-            self._made[key] = made(self.image_shape, dtype=like.dtype, device=like.device)
+            made, how = getattr(_library(), name), {"dtype": like.dtype, "device": like.device}
+            self._made[key] = plainly(lambda: made(self.image_shape, **how))  # for every later call
         return self._made[key]
 
     def _maps(self, name: str, given: Any) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,7 +81,7 @@ def plug_and_play(
     start = physics.adjoint(_check.tensor("y", y, "measurements, a tensor [N, ...]"))
     if initial is None:
         # Next to nothing but the measurements; 10 iterations leave out what they hardly tell.
-        z = _nearest(physics, y, torch.zeros_like(start), 1e-3 * _precision(physics), 10)
+        z = _nearest(physics, y, torch.zeros_like(start), 1e-3 * _precision(physics, start), 10)
     elif _check.tensor("initial", initial, "images as of the physics").shape != start.shape:
         _check.fail("initial", f"images {list(start.shape)}", initial)
     else:
@@ -110,14 +111,21 @@ def complex_denoiser(denoiser: Denoiser) -> Denoiser:
     return denoise
 
 
-def _nearest(physics: ForwardModel, y: Tensor, z: Tensor, weight: float, iterations: int) -> Tensor:
-    return z - Envelope(physics, weight, iterations).gradient(z, y)
+def _nearest(physics: ForwardModel, y: Tensor, z: Tensor, weight: float | Tensor, iterations: int) -> Tensor:
+    envelope: Any = Envelope(physics, 1.0, iterations)
+    envelope.weight = weight  # a number, or one for each image
+    return z - envelope.gradient(z, y)
 
 
-def _precision(physics: ForwardModel) -> float:
-    """1 / sigma² of the noisiest image."""
-    sigma = physics.sigma
-    return float(sigma.max() if isinstance(sigma, Tensor) else sigma) ** -2
+def _precision(physics: ForwardModel, images: Tensor) -> float | Tensor:
+    """1 / sigma² of each image, where it is noisiest, to be multiplied with images."""
+    sigma = physics._sigma(images)
+    if not isinstance(sigma, Tensor):
+        return sigma**-2
+    noisiest = (
+        sigma.to(images.real.dtype).flatten(1).amax(1) if sigma.dim() == 4 else sigma.to(images.real.dtype)
+    )
+    return noisiest.square().reciprocal().reshape(-1, *(1,) * (images.dim() - 1))
 
 
 def _turned(x: Tensor, number: int, back: bool = False) -> Tensor:

@@ -29,7 +29,8 @@ class Poisson(ForwardModel):
         background: >= 0: what is counted without any image.
         floor: > 0; default: a thousandth of the gain.
 
-    Shapes: as those of the model. A network that asks for sigma gets sqrt(gain), the noise where A x is 1.
+    Shapes: as those of the model. A network that asks for sigma gets sqrt(gain), the noise where A x is 1; the gain may be
+    set later.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -43,6 +44,8 @@ class Poisson(ForwardModel):
         tensor(1.)
     """
 
+    _floor: float | None = None
+
     def __init__(
         self, model: ForwardModel, gain: float = 1.0, background: float = 0.0, floor: float | None = None
     ):
@@ -50,14 +53,30 @@ class Poisson(ForwardModel):
             _check.fail_type("model", "a ForwardModel", model)
         if model.complex_images:
             _check.fail("model", "one of real images", model)
-        gain = float(_check.number("gain", gain, "a finite number > 0", above=0))
-        super().__init__(gain**0.5)
-        self.model, self.gain = model, gain
+        torch.nn.Module.__init__(self)  # without a sigma of its own
+        self.model, self.gain = model, float(_check.number("gain", gain, "a finite number > 0", above=0))
         self.background = float(_check.number("background", background, "a finite number >= 0", least=0))
-        floor = (
-            1e-3 * gain if floor is None else _check.number("floor", floor, "a finite number > 0", above=0)
-        )
-        self.floor = float(floor)
+        self.floor = floor
+
+    @property
+    def sigma(self) -> float:
+        """sqrt(gain)."""
+        return self.gain**0.5
+
+    @sigma.setter
+    def sigma(self, value: Any) -> None:
+        raise AttributeError(f"`sigma` of counts is sqrt(gain): set `gain`, got {_check.describe(value)}")
+
+    @property
+    def floor(self) -> float:
+        """What was given, or a thousandth of the gain."""
+        return 1e-3 * self.gain if self._floor is None else self._floor
+
+    @floor.setter
+    def floor(self, value: float | None) -> None:
+        if value is not None:
+            value = float(_check.number("floor", value, "a finite number > 0", above=0))
+        self._floor = value
 
     def forward(self, x: Tensor) -> Tensor:
         """A x, without the background."""

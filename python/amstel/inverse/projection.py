@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
+from amstel._derived import plainly
 from amstel.inverse._checks import check_images, check_shape
 from amstel.inverse.model import ForwardModel, Normal, Prepared, Sigma
 
@@ -60,9 +61,13 @@ class StructuredProjection(ForwardModel):
         if self.count > self.size:
             _check.fail("count", f"at most {self.size}", count)
         generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
-        signs = torch.randint(0, 2, (pixels,), generator=generator) * 2 - 1
-        self.register_buffer("signs", signs.to(torch.int8), persistent=False)
-        rows = torch.randperm(self.size, generator=generator)[: self.count]
+
+        def drawn() -> tuple[Tensor, Tensor]:
+            signs = torch.randint(0, 2, (pixels,), generator=generator) * 2 - 1
+            return signs.to(torch.int8), torch.randperm(self.size, generator=generator)[: self.count]
+
+        signs, rows = plainly(drawn)  # by the seed alone, whatever torch.vmap does to random numbers
+        self.register_buffer("signs", signs, persistent=False)
         self.register_buffer("rows", rows, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

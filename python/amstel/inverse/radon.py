@@ -72,6 +72,7 @@ class Radon(ForwardModel):
         _check.dense("angles", angles, expected)
         if angles.dim() != 1 or not angles.numel() or angles.is_complex() or angles.dtype == torch.bool:
             _check.fail("angles", expected, angles)
+        _check.unbatched(angles=angles)  # which of them are steep decides what is computed
         if not angles.is_meta and not angles.isfinite().all():
             _check.fail("angles", expected, angles)
         self.image_shape = check_shape(image_shape)

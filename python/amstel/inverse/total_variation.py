@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
+from amstel._derived import plainly
 from amstel.inverse.model import ForwardModel
 from amstel.inverse.mri import MRI
 
@@ -95,7 +96,9 @@ def _norm(physics: ForwardModel, like: Tensor) -> Tensor:
             return like.real.new_ones(shape)
         strength = maps.to(like.dtype).abs().square().sum(-3).flatten(-2).amax(-1)
         return strength.to(like.real.dtype).reshape(-1, 1, 1).expand(shape)
-    x = torch.randn(like.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(like)
+    shape, generator = like.shape, torch.Generator().manual_seed(0)
+    # By the seed alone, whatever torch.vmap does to random numbers.
+    x = plainly(lambda: torch.randn(shape, dtype=torch.float64, generator=generator)).to(like)
     dims = tuple(range(1, like.dim()))
     for _ in range(_POWER):
         size = x.abs().square().sum(dims, keepdim=True).sqrt()

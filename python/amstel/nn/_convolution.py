@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,6 @@ from torch.nn.parameter import UninitializedParameter
 from amstel import _check
 from amstel._torch import autocast_dtype
 from amstel.graph import Graph
-
-#: Layers by their plain class, whose input width waits for the first input.
-LAZY: dict[type, type] = {}
 
 Features = Tensor | tuple[Tensor, Tensor | None] | None
 
@@ -96,31 +93,40 @@ def fits(x: Any, weight: Tensor) -> None:
             _check.fail("x", f"{_check.name(weight.dtype)} like the parameters", t)
 
 
+_WEIGHTS = ("weight", "weight_self")
+
+
 class Convolution(nn.Module):
     """What the convolutions share: initialization, and an input width that the first input may set."""
 
     in_channels: int
     out_channels: int
 
-    def __new__(cls, in_channels: Any = None, *_: Any, **__: Any) -> Convolution:
-        lazy = (
-            type(in_channels) is not bool and isinstance(in_channels, (int, np.integer)) and in_channels == -1
-        )
-        return super().__new__(LAZY.get(cls, cls) if lazy else cls)
-
     def _widths(self, in_channels: int, out_channels: int) -> None:
-        if not isinstance(self, LazyModuleMixin):
-            in_channels = _check.integer("in_channels", in_channels, 1)
-        self.in_channels, self.out_channels = (
-            int(in_channels),
-            _check.integer("out_channels", out_channels, 1),
-        )
+        waits = isinstance(in_channels, (int, np.integer)) and in_channels == -1
+        in_channels = -1 if waits else _check.integer("in_channels", in_channels, 1)
+        self.in_channels, self.out_channels = in_channels, _check.integer("out_channels", out_channels, 1)
+        if waits:
+            kind: Any = type(self)
+            self.__class__ = _lazy(kind)
+            self._wait()  # type: ignore[operator]
 
-    def _make(self, shape: tuple[int, ...], device: Any, dtype: Any) -> nn.Parameter:
-        if isinstance(self, LazyModuleMixin):
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Of a weight."""
+        return self.in_channels, self.out_channels
+
+    def _make(self, name: str, device: Any, dtype: Any) -> nn.Parameter:
+        if self.in_channels == -1:
             fresh: Any = UninitializedParameter
             return fresh(device=device, dtype=dtype)
-        return nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        return nn.Parameter(torch.empty(self._shape(name), device=device, dtype=dtype))
+
+    def _start(self) -> None:
+        """The first values; those of a weight that waits are set with its shape."""
+        if self.in_channels == -1:
+            Convolution.reset_parameters(self)  # that of a subclass may ask for the weight
+        else:
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Weights uniform in ±sqrt(6 / (inputs + outputs)) (Glorot and Bengio, AISTATS 2010), biases 0."""
@@ -129,7 +135,9 @@ class Convolution(nn.Module):
                 continue
             if name == "bias":
                 nn.init.zeros_(p)
-            elif name.startswith("weight"):  # λ that learns stays what it was given
+            elif (
+                name in _WEIGHTS
+            ):  # λ that learns stays what it was given, and what a subclass adds is its own
                 limit = math.sqrt(6 / max(1, p.shape[-2] + p.shape[-1]))
                 nn.init.uniform_(p, -limit, limit)
 
@@ -137,10 +145,15 @@ class Convolution(nn.Module):
 class Lazy(LazyModuleMixin):
     """Takes in_channels from the first input, or with x=None from the graph, and becomes the plain layer."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Lazy modules are a new feature")
-            super().__init__(*args, **kwargs)  # type: ignore[misc]
+    def _wait(self) -> None:
+        """What the mixin's constructor does, for a layer that is under construction already."""
+        module: Any = self
+        module._load_hook = module._register_load_state_dict_pre_hook(module._lazy_load_hook)
+        module._initialize_hook = module.register_forward_pre_hook(module._infer_parameters, with_kwargs=True)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        made: Any = super().__reduce_ex__(2)
+        return _waiting, (self.cls_to_become,), *made[2:]
 
     def initialize_parameters(self, x: Any, graph: Any = None, *_: Any, **__: Any) -> None:
         if not self.has_uninitialized_params():  # type: ignore[misc]
@@ -159,6 +172,17 @@ class Lazy(LazyModuleMixin):
             if isinstance(p, UninitializedParameter):
                 p.materialize(self._shape(name))  # type: ignore[attr-defined]
         self.reset_parameters()  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _lazy(cls: type) -> Any:
+    """The class of layers of this one, a user's too, while their width waits; it has no name to be found by."""
+    return type(f"Lazy{cls.__name__}", (Lazy, cls), {"cls_to_become": cls, "__module__": cls.__module__})
+
+
+def _waiting(cls: type) -> Any:
+    made = _lazy(cls)
+    return made.__new__(made)
 
 
 def loop_weight(value: Any) -> Any:

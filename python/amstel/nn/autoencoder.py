@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from amstel import _check
+from amstel import _check, _checks
+from amstel._derived import plainly
 from amstel.graph import Graph
 from amstel.nn._convolution import Features, prepare
 from amstel.nn._recompute import recomputed
@@ -79,6 +80,7 @@ class GAE(nn.Module):
             layer.reset_parameters()  # type: ignore[operator]
 
     def forward(self, x: Features, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """Embeddings Z [N, D] or [B, N, D] of x [N, F] or [B, N, F]; graph and edge_weight [E] as `GCNConv`."""
         graph = self._prepared(x, graph)
         return self.mean(self._hidden(x, graph, edge_weight), graph, edge_weight)
 
@@ -185,6 +187,7 @@ class VGAE(GAE):
         return self.mean(h, graph, edge_weight), logstd
 
     def forward(self, x: Features, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """Embeddings Z [N, D] or [B, N, D], drawn in training and the means otherwise."""
         return self._sample(*self.distribution(x, graph, edge_weight))
 
     def loss(
@@ -232,7 +235,7 @@ def _links_of(graph: Graph) -> Tensor:
     if torch.compiler.is_compiling():
         return find()
     if graph not in _links:
-        _links[graph] = find()
+        _links[graph] = plainly(find)  # for every later call, whatever mode or transform this one is in
     return _links[graph]
 
 
@@ -254,7 +257,7 @@ def _pairs(name: str, pairs: Any, z: Tensor) -> Tensor:
         or pairs.device != z.device
     ):
         _check.fail(name, expected, pairs)
-    if not torch.compiler.is_compiling() and pairs.numel():
+    if not _checks.hidden(pairs) and pairs.numel():
         low, high = int(pairs.min()), int(pairs.max())
         if low < 0 or high >= z.shape[-2]:
             _check.fail(name, f"of nodes from 0 to {z.shape[-2] - 1}", low if low < 0 else high)

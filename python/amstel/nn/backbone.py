@@ -93,6 +93,7 @@ class VGG16Features(nn.Module, metaclass=Placed):
         self.normalize = normalize
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps [..., 512, H // 32, W // 32] of x [..., 3, H, W], or [..., 4096] with layer="fc7"."""
         flat = _frames(x, 3, self.stride)
         if self.normalize:
             flat = _normalized(flat, next(self.parameters()))
@@ -154,5 +155,6 @@ class SmallBackbone(nn.Module, metaclass=Placed):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps [..., channels[-1], H / s, W / s] of x [..., in_channels, H, W]."""
         flat = _frames(x, self.in_channels, self.stride)
         return self.layers(flat).unflatten(0, x.shape[:-3])

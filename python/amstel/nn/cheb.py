@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from amstel import _check
 from amstel._derived import is_plain
 from amstel.graph import Graph
-from amstel.nn._convolution import LAZY, Convolution, Lazy, fits, prepare, shown
+from amstel.nn._convolution import Convolution, fits, prepare, shown
 from amstel.nn._sparse import matmul
 from amstel.ops.spmm import spmm
 
@@ -27,7 +27,7 @@ class ChebConv(Convolution):
     columns.
 
     Args:
-        in_channels, out_channels: widths F and F'.
+        in_channels, out_channels: widths F and F'; in_channels -1 takes it from the first input.
         K: highest order, >= 0.
         bias: whether to add b, which starts at 0.
         lambda_max: largest eigenvalue of L, or an upper bound; pass an nn.Parameter of one element to learn it.
@@ -66,11 +66,11 @@ class ChebConv(Convolution):
             _check.fail("lambda_max", "a number or a Parameter of one element", lambda_max)
         self.lambda_max = lambda_max
         biased = _check.flag("bias", bias)
-        self.weight = self._make(self._shape("weight"), device, dtype)
+        self.weight = self._make("weight", device, dtype)
         self.bias = (
             nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if biased else None
         )
-        self.reset_parameters()
+        self._start()
 
     def _shape(self, name: str) -> tuple[int, ...]:
         return self.K + 1, self.in_channels, self.out_channels
@@ -83,6 +83,7 @@ class ChebConv(Convolution):
         lambda_max: float | Tensor | None = None,
         batch: Tensor | None = None,
     ) -> Tensor:
+        """y [N, F'] or [B, N, F'] of x [N, F] or [B, N, F]; edge_weight [E], lambda_max [] or [G], batch [N]."""
         if type(x) is tuple:
             _check.fail("x", "a tensor: a Laplacian is of one kind of nodes", x)
         graph = prepare(x, graph, self.in_channels)
@@ -142,10 +143,3 @@ def _largest(value: Any, batch: Tensor | None, nodes: int) -> Any:
             "batch", f"in [0, {len(value)}), as `lambda_max` has graphs", [int(batch.min()), int(batch.max())]
         )
     return value[batch][:, None]
-
-
-class _LazyChebConv(Lazy, ChebConv):
-    cls_to_become = ChebConv
-
-
-LAZY[ChebConv] = _LazyChebConv

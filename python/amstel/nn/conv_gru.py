@@ -81,6 +81,7 @@ class ConvGRUCell(nn.Module):
         nn.init.zeros_(self.bias_hh)
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        """The next h [N, C, H, W] of x [N, C_in, H, W] and h, None for zeros."""
         _check.dense("x", x, "a tensor [N, C_in, H, W]")
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             _check.fail("x", f"[N, {self.in_channels}, H, W]", x)
@@ -229,6 +230,7 @@ class ConvGRU(nn.Module):
     def forward(
         self, x: Tensor, h_0: Tensor | Sequence[Tensor] | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, Any]:
+        """output [T, N, D * C, H, W] and h_n [num_layers * D, N, C, H, W] of x [T, N, C_in, H, W], h_0, lengths [N]."""
         weight: Any = self.layers[0].weight_hh
         x = steps_first(x, self.in_channels, self.batch_first, weight)
         initial: list[Any] = [None] * len(self.layers)

@@ -68,6 +68,7 @@ class ConvLSTMCell(_Gates):
         self.hidden_channels, self.in_channels = self.weight_hh.shape[1], self.weight_ih.shape[1]
 
     def forward(self, x: Tensor, state: State | None = None) -> State:
+        """The next (h, c), each [N, C, H, W], of x [N, C_in, H, W] and state (h, c), None for zeros."""
         _check.dense("x", x, "a tensor [N, C_in, H, W]")
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             _check.fail("x", f"[N, {self.in_channels}, H, W]", x)
@@ -317,6 +318,7 @@ class ConvLSTM(nn.Module):
     def forward(
         self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
+        """output [T, N, D * C, H, W] and (h_n, c_n) of x [T, N, C_in, H, W], state (h_0, c_0) or None, lengths [N] or None."""
         _check.dense("x", x, "a tensor [T, N, C_in, H, W]")
         if x.dim() != 5 or x.shape[2] != self.in_channels:
             first = "N, T" if self.batch_first else "T, N"
@@ -385,10 +387,7 @@ class ConvLSTM(nn.Module):
 
 def _last(x: Tensor, lengths: Tensor | None, directions: int) -> Tensor:
     """The last step [N, D * C, H, W] of x [T, N, D * C, H, W]: of the second direction that is the first."""
-    if lengths is None:
-        end = x[-1]
-    else:
-        end = x[lengths.to(x.device) - 1, torch.arange(x.shape[1], device=x.device)]
+    end = x[-1] if lengths is None else x[lengths.to(x.device) - 1, torch.arange(x.shape[1], device=x.device)]
     if directions == 1:
         return end
     return torch.cat([end.chunk(2, 1)[0], x[0].chunk(2, 1)[1]], 1)

@@ -58,6 +58,7 @@ class ConvLSTM1d(ConvLSTM):
     def forward(
         self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
+        """output [T, N, D * C, L] and (h_n, c_n) of x [T, N, C_in, L], state (h_0, c_0) or None, lengths [N] or None."""
         first = "N, T" if self.batch_first else "T, N"
         _check.dense("x", x, f"a tensor [{first}, {self.in_channels}, L]")
         if x.dim() != 4 or x.shape[2] != self.in_channels:
@@ -215,6 +216,7 @@ class ConvLSTM3d(nn.Module):
     def forward(
         self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
+        """output [T, N, directions * C, D, H, W] and (h_n, c_n) of x [T, N, C_in, D, H, W], state, lengths [N]."""
         weights: Any = self.layers[0]
         x = steps_first(x, self.in_channels, self.batch_first, weights.weight_ih, "D, H, W")
         initial: list[Any] = [None] * len(self._widths)

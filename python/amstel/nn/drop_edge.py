@@ -41,6 +41,7 @@ class DropEdge(nn.Module):
     def forward(
         self, graph: Graph, edge_weight: Tensor | None = None, dtype: torch.dtype | None = None
     ) -> Tensor | None:
+        """Weights [E] with those of dropped edges 0; what was given, edge_weight [E] or None, where nothing is dropped."""
         if not isinstance(graph, Graph):
             _check.fail_type("graph", "an amstel.Graph", graph)
         if edge_weight is not None:

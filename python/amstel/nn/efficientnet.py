@@ -113,6 +113,7 @@ class EfficientNetLite(nn.Module, metaclass=Placed):
         return tuple(strides), margin
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """Maps [N, channels[i], ceil(H / strides[i]), ceil(W / strides[i])] of x [N, 3, H, W], RGB in [0, 1]."""
         # Channels are (value - 127) / 128 in the training of the weights.
         x = channels_last(x * (255 / 128) - 127 / 128)
         x = F.relu6(self.stem(x), inplace=True)

@@ -84,6 +84,7 @@ class ConvLSTMForecaster(nn.Module):
         self.readout.reset_parameters()
 
     def forward(self, frames: Tensor, steps: int) -> Tensor:
+        """Logits [steps, N, C, H, W] of the frames that follow frames [T, N, C, H, W]."""
         order = "N, T" if self.batch_first else "T, N"
         expected = f"floating-point [{order}, {self.in_channels}, H, W]"
         _check.tensor("frames", frames, expected)

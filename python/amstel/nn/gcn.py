@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel.graph import Graph
-from amstel.nn._convolution import LAZY, Convolution, Features, Lazy, fits, loop_weight, prepare, shown
+from amstel.nn._convolution import Convolution, Features, fits, loop_weight, prepare, shown
 from amstel.nn._sparse import _structures, dropout, is_sparse, matmul, sparse_dropout  # noqa: F401
 from amstel.nn.drop_edge import DropEdge
 from amstel.ops.spmm import NORMS, spmm
@@ -78,18 +78,15 @@ class GCNConv(Convolution):
         self.activation = activation
         self.order = _check.choice("order", order, ORDERS)
         own, biased = _check.flag("self_weight", self_weight), _check.flag("bias", bias)
-        shape = self._shape("weight")
-        self.weight = self._make(shape, device, dtype)
-        self.weight_self = self._make(shape, device, dtype) if own else None
+        self.weight = self._make("weight", device, dtype)
+        self.weight_self = self._make("weight_self", device, dtype) if own else None
         self.bias = (
             nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if biased else None
         )
-        self.reset_parameters()
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        return self.in_channels, self.out_channels
+        self._start()
 
     def forward(self, x: Features, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """y [N, F'] or [B, N, F'] of x [N, F], [B, N, F], sparse, None or a pair; edge_weight [E] instead of the graph's."""
         graph = prepare(x, graph, self.in_channels, sampled=True)
         fits(x, self.weight)
         how: dict[str, Any] = {"edge_weight": edge_weight, "norm": self.norm, "self_loops": self.self_loops}
@@ -217,6 +214,7 @@ class GCN(nn.Module):
         graph: Graph | Tensor | Sequence[SampledGraph],
         edge_weight: Tensor | None = None,
     ) -> Tensor:
+        """Logits [N, out_channels] or [B, N, out_channels] of x [N, F], [B, N, F], sparse or None; edge_weight [E] or None."""
         graphs = self._graphs(x, graph)
         if self.training and self.drop_edge.p:
             if isinstance(graphs[0], SampledGraph):
@@ -254,10 +252,3 @@ class GCN(nn.Module):
 
     def extra_repr(self) -> str:
         return f"dropout={self.dropout}"
-
-
-class _LazyGCNConv(Lazy, GCNConv):
-    cls_to_become = GCNConv
-
-
-LAZY[GCNConv] = _LazyGCNConv

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel.graph import Graph
-from amstel.nn._convolution import LAZY, Lazy, prepare
+from amstel.nn._convolution import prepare
 from amstel.nn.gcn import GCNConv
 from amstel.ops.segment import REDUCTIONS, segment_reduce
 
@@ -19,13 +19,6 @@ class NodeLinear(GCNConv):
 
     def forward(self, x: Any, graph: Any, edge_weight: Tensor | None = None) -> Tensor:
         return (x @ self.weight + self.bias).relu()
-
-
-class _LazyNodeLinear(Lazy, NodeLinear):
-    cls_to_become = NodeLinear
-
-
-LAZY[NodeLinear] = _LazyNodeLinear
 
 
 class GraphClassifier(nn.Module):
@@ -92,6 +85,7 @@ class GraphClassifier(nn.Module):
             layer.reset_parameters()
 
     def forward(self, x: Tensor, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
+        """Logits [G, num_classes] of x [N, F] and a `Graph.batch` of G graphs; edge_weight [E] or None."""
         expected = f"a dense tensor [N, {self.in_channels}]"
         if _check.tensor("x", x, expected).dim() != 2 or x.layout != torch.strided:
             _check.fail("x", expected, x)

@@ -91,6 +91,7 @@ class PredRNNCell(nn.Module):
     def forward(
         self, x: Tensor, state: tuple[Tensor, Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """The next (h, c, m), each [N, C, H, W], of x [N, C_in, H, W] and state (h, c, m), None for zeros."""
         _check.tensor("x", x, "a tensor [N, C_in, H, W]")
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             _check.fail("x", f"[N, {self.in_channels}, H, W]", x)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel.graph import Graph
-from amstel.nn._convolution import LAZY, Convolution, Lazy, fits, loop_weight, prepare
+from amstel.nn._convolution import Convolution, fits, loop_weight, prepare
 from amstel.nn._sparse import is_sparse, matmul
 from amstel.ops.spmm import NORMS, spmm
 
@@ -52,16 +52,14 @@ class SGConv(Convolution):
         self.norm = _check.choice("norm", norm, NORMS)
         self.self_loops = loop_weight(self_loops)
         biased = _check.flag("bias", bias)
-        self.weight = self._make(self._shape("weight"), device, dtype)
+        self.weight = self._make("weight", device, dtype)
         self.bias = (
             nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if biased else None
         )
-        self.reset_parameters()
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        return self.in_channels, self.out_channels
+        self._start()
 
     def forward(self, x: Tensor | None, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """y [N, F'] or [B, N, F'] of x [N, F], [B, N, F], sparse or None; edge_weight [E] instead of the graph's."""
         if type(x) is tuple:
             _check.fail("x", "a tensor: it is propagated between nodes of one kind", x)
         graph = prepare(x, graph, self.in_channels)
@@ -76,13 +74,6 @@ class SGConv(Convolution):
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, K={self.K}, norm={self.norm!r}"
-
-
-class _LazySGConv(Lazy, SGConv):
-    cls_to_become = SGConv
-
-
-LAZY[SGConv] = _LazySGConv
 
 
 class APPNP(nn.Module):
@@ -115,6 +106,7 @@ class APPNP(nn.Module):
         self.self_loops = loop_weight(self_loops)
 
     def forward(self, x: Tensor, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """Z, of the shape of x [N, F] or [B, N, F]; edge_weight [E] instead of the graph's."""
         graph = _dense(x, graph, -1)
         z = x
         for _ in range(self.K):
@@ -186,6 +178,7 @@ class GCN2Conv(nn.Module):
     def forward(
         self, x: Tensor, x_0: Tensor, graph: Graph | Tensor, edge_weight: Tensor | None = None
     ) -> Tensor:
+        """y, of the shape of x and of x_0, [N, F] or [B, N, F]; edge_weight [E] instead of the graph's."""
         graph = _dense(x, graph, self.channels)
         fits(x, self.weight)
         _check.tensor("x_0", x_0, "a tensor like x")

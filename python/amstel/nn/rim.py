@@ -289,6 +289,7 @@ class RIM(nn.Module, metaclass=Placed):
     def forward(
         self, y: Tensor, physics: Any, steps: int | None = None, initial: Tensor | None = None
     ) -> list[Tensor]:
+        """The estimate after every step, images as of `physics.adjoint(y)`, which is also x_0 where initial is None."""
         steps = self.steps if steps is None else steps
         steps = _check.integer("steps", steps, 1)
         if self.trained_steps is not None and steps > self.trained_steps:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from amstel import _check
+from amstel import _check, _checks
 from amstel.nn.roi_pool import FixedPooling
 from amstel.ops.roi_align import _sampling, ps_roi_pool, roi_align
 from amstel.ops.roi_pool import _output_size
@@ -47,6 +47,7 @@ class RoIAlign(FixedPooling):
         self.sampling_ratio, self.aligned = sampling_ratio, _check.flag("aligned", aligned)
 
     def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
+        """[K, C, Ph, Pw] of input [N, C, H, W] and boxes [K, 5] or a list of N tensors [L, 4]."""
         return roi_align(
             input, boxes, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
         )
@@ -71,6 +72,7 @@ class PSRoIPool(FixedPooling):
     """
 
     def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
+        """[K, C, Ph, Pw] of input [N, C Ph Pw, H, W] and boxes [K, 5] or a list of N tensors [L, 4]."""
         return ps_roi_pool(input, boxes, self.output_size, self.spatial_scale)
 
 
@@ -123,6 +125,7 @@ class MultiScaleRoIAlign(nn.Module):
     def forward(
         self, x: Mapping[str, Tensor], boxes: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]
     ) -> Tensor:
+        """[sum of L, C, Ph, Pw] of maps by name [N, C, H_l, W_l], N boxes [L, 4] and N image sizes (H, W)."""
         _check.mapping("x", x, f"a dict of maps by name, {self.featmap_names}")
         for name, given in (("boxes", boxes), ("image_shapes", image_shapes)):
             if not isinstance(given, (list, tuple)):
@@ -149,7 +152,13 @@ class MultiScaleRoIAlign(nn.Module):
         level = level.nan_to_num(finest).clamp(finest, coarsest).long() - int(finest)
         shape = (len(rois), maps[0].shape[1], *self.output_size)
         result = maps[0].new_zeros(shape)
+        # Where torch.vmap hides which boxes are of a level, each level takes all.
+        every = _checks.hidden(level) and not torch.compiler.is_compiling()
         for number, (features, scale) in enumerate(zip(maps, scales, strict=True)):
+            if every:
+                found = roi_align(features, rois, self.output_size, scale, self.sampling_ratio)
+                result = torch.where((level == number)[:, None, None, None], found.to(result.dtype), result)
+                continue
             index = (level == number).nonzero()[:, 0]
             found = roi_align(features, rois[index], self.output_size, scale, self.sampling_ratio)
             result = result.index_put((index,), found.to(result.dtype))

@@ -44,4 +44,5 @@ class RoIPool(FixedPooling):
     """
 
     def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
+        """[K, C, Ph, Pw] of input [N, C, H, W] and boxes [K, 5] or a list of N tensors [L, 4]."""
         return roi_pool(input, boxes, self.output_size, self.spatial_scale)

@@ -267,6 +267,7 @@ class MarginContrastiveLoss(nn.Module):
         self.reduction = reduction
 
     def forward(self, a: Tensor, b: Tensor, y: Tensor) -> Tensor:
+        """The loss, a number or [...], of a and b [..., D] and y [...], 1 for the same target."""
         for name, value in (("a", a), ("b", b), ("y", y)):
             _check.dense(name, value, "a tensor")
             if value.device != a.device:

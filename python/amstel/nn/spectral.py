@@ -14,6 +14,7 @@ from amstel._derived import keep, plainly
 from amstel.graph import Graph
 from amstel.nn._convolution import Convolution, fits, prepare
 from amstel.nn._sparse import is_sparse
+from amstel.ops._raw import has_tangent, transformed
 from amstel.ops.spmm import spmm
 
 # Bases of graphs, made once and dropped with them.
@@ -51,7 +52,8 @@ def _solve(graph: Graph, edge_weight: Tensor | None = None) -> tuple[Tensor, Ten
     torch.set_num_threads(1)  # the bits of LAPACK depend on the number
     try:
         values, vectors = torch.linalg.eigh(laplacian)
-        if vectors.requires_grad and bool((values.diff() <= 1e-9).any()):
+        differentiated = vectors.requires_grad or (transformed() and has_tangent(vectors))
+        if differentiated and bool((values.diff() <= 1e-9).any()):
             raise ValueError(
                 "`edge_weight` must not require a gradient where eigenvalues are equal: their eigenvectors have none"
             )
@@ -80,8 +82,8 @@ def fourier_basis(
         memory: for graphs of a few thousand nodes.
 
     Raises:
-        ValueError: the graph is not symmetric or has fewer nodes than `modes`, or edge_weight requires a gradient and
-            some eigenvalues are equal, as for nodes that are alike.
+        ValueError: the graph is not symmetric or has fewer nodes than `modes`, or edge_weight requires a gradient (or
+            has a tangent) and some eigenvalues are equal, as for nodes that are alike.
 
     Example:
         >>> path = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
@@ -107,6 +109,8 @@ def _basis(
         expected = f"a floating-point tensor [{graph.num_edges}]"
         if _check.tensor("edge_weight", edge_weight, expected).dtype not in _check.FLOATS:
             _check.fail("edge_weight", expected, edge_weight)
+        if not torch.compiler.is_compiling():
+            _check.unbatched(edge_weight=edge_weight)  # which eigenvalues are equal decides what is computed
         values, vectors = _solve(graph, edge_weight)
         dtype = torch.promote_types(edge_weight.dtype, dtype)
         return values[:modes].to(dtype), vectors[:, :modes].to(dtype).contiguous()
@@ -114,8 +118,12 @@ def _basis(
     key = modes, dtype
     found = kept.get(key)  # which another thread may drop meanwhile
     if found is None:
-        values, vectors = plainly(lambda: _solve(graph))
-        found = keep(kept, key, (values[:modes].to(dtype), vectors[:, :modes].to(dtype).contiguous()))
+
+        def make() -> tuple[Tensor, Tensor]:
+            values, vectors = _solve(graph)
+            return values[:modes].to(dtype), vectors[:, :modes].to(dtype).contiguous()
+
+        found = keep(kept, key, plainly(make))
     return found
 
 
@@ -176,7 +184,7 @@ class SpectralConv(Convolution):
     belong to the graph that they were learned on.
 
     Args:
-        in_channels, out_channels: widths F and F'.
+        in_channels, out_channels: widths F and F'; in_channels -1 takes it from the first input.
         modes: number M of eigenvectors.
         bias: whether there is a b, which starts at 0.
 
@@ -207,14 +215,17 @@ class SpectralConv(Convolution):
         self._widths(in_channels, out_channels)
         self.modes = _check.integer("modes", modes, 1)
         biased = _check.flag("bias", bias)
-        shape = self.modes, self.in_channels, self.out_channels
-        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.weight = self._make("weight", device, dtype)
         self.bias = (
             nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if biased else None
         )
-        self.reset_parameters()
+        self._start()
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return self.modes, self.in_channels, self.out_channels
 
     def forward(self, x: Tensor, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """y [N, F'] or [B, N, F'] of x [N, F] or [B, N, F]; edge_weight [E] instead of the graph's."""
         graph = prepare(x, graph, self.in_channels)
         if x is None or type(x) is tuple or is_sparse(x):
             _check.fail("x", "a dense tensor", x)

@@ -61,6 +61,7 @@ class FrameClassifier(_Sequence):
         )
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Returns:
+        """Logits [T, N, K] and None of features [T, N, C] or [T, N, C, H, W], lengths [N] or None."""
         x = self._maps("features", features, self.in_channels, None, vectors=True)
         kept = _kept(lengths, x.shape[0], x.shape[1], x.device)
         x = _mask(x, kept)
@@ -114,6 +115,7 @@ class LSTMClassifier(_Sequence):
         self.lstm = nn.LSTM(in_channels, hidden_channels)
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Returns:
+        """Logits [T, N, K] and None of features [T, N, C] or [T, N, C, H, W], lengths [N] or None."""
         x = self._maps("features", features, self.in_channels, None, vectors=True)
         kept = _kept(lengths, x.shape[0], x.shape[1], x.device)
         x = _mask(x, kept)
@@ -189,6 +191,7 @@ class ALSTM(_Sequence):
         self.initial = None if initial_state == "zeros" else nn.Linear(in_channels, 2 * hidden_channels)
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Returns:
+        """Logits [T, N, K] and attention [T, N, H, W] of features [T, N, C, H, W], lengths [N] or None."""
         x = self._maps("features", features, self.in_channels, None)
         kept = _kept(lengths, x.shape[0], x.shape[1], x.device)
         x = _mask(x, kept)
@@ -273,6 +276,7 @@ class ConvLSTMClassifier(_Sequence):
         self.lstm = ConvLSTM(in_channels, hidden_channels, kernel_size)
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Returns:
+        """Logits [T, N, K] and None of features [T, N, C, H, W], lengths [N] or None."""
         x = self._maps("features", features, self.in_channels, self.feature_size)
         kept = _kept(lengths, x.shape[0], x.shape[1], x.device)
         outputs, _ = self.lstm(x, lengths=lengths)

@@ -164,6 +164,7 @@ class ConvALSTM(_Sequence):
         return _softmax(self.attend(torch.tanh(from_x + self.attend_h(h))))
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Returns:
+        """Logits [T, N, K] and attention [T, N, H, W] of features [T, N, C, H, W], lengths [N] or None."""
         x = self._maps("features", features, self.in_channels, self.feature_size)
         kept = _kept(lengths, x.shape[0], x.shape[1], x.device)
         x = _mask(x, kept)
@@ -277,6 +278,7 @@ class VideoLSTM(ConvALSTM):
     def forward(  # type: ignore[override]
         self, rgb_features: Tensor, flow_features: Tensor, lengths: Tensor | None = None
     ) -> Returns:
+        """Logits [T, N, K] and attention [T, N, H, W] of features [T, N, C, H, W] of both streams, lengths [N] or None."""
         x = self._maps("rgb_features", rgb_features, self.in_channels, self.feature_size)
         m = self._maps("flow_features", flow_features, self.flow_channels, self.feature_size)
         if m.shape[:2] != x.shape[:2]:

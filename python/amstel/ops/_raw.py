@@ -178,7 +178,7 @@ def _call(op: Any, unseen: Callable, plain: Callable | None) -> Callable:
     return call
 
 
-def _has_tangent(t: Any) -> bool:
+def has_tangent(t: Any) -> bool:
     return isinstance(t, Tensor) and torch._VF._unpack_dual(t, level=0)[1] is not None
 
 
@@ -190,7 +190,7 @@ def _derive(op: Any, plain: Callable, loops: bool) -> Callable:
         # A compiled torch.func.jvp enters its level behind the back of forward_ad.
         level = forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
         forward = level and torch._C._is_fwd_grad_enabled()
-        if tracked(*args) or (forward and any(map(_has_tangent, args))):
+        if tracked(*args) or (forward and any(map(has_tangent, args))):
             if not (loops and is_exporting()):
                 return plain(*args)
         with _below_autograd():

@@ -36,9 +36,15 @@ def _valid(rois: Tensor, input: Tensor, look: Look) -> Tensor:
     was pooled to 0 none has a gradient."""
     if not look or look[0] or rois.is_cuda:
         return rois
-    image = rois[:, 0]
-    good = rois.isfinite().all(1) & (image == image.floor()) & (image >= 0) & (image < input.shape[0])
-    return rois.masked_fill(~good[:, None], 0)
+    return rois.masked_fill(bad_boxes(rois, input), 0)
+
+
+def bad_boxes(rois: Tensor, input: Tensor) -> Tensor:
+    """[K, 1]: coordinates that are not finite, a batch index that is not whole or not one of the images."""
+    image = rois[:, :1]
+    return ~(rois.isfinite() & (image == image.floor()) & (image >= 0) & (image < input.shape[0])).all(
+        1, True
+    )
 
 
 class _Pool(torch.autograd.Function):
@@ -58,29 +64,33 @@ class _Pool(torch.autograd.Function):
         if not torch.is_grad_enabled() and not transformed():
             scale, n, h, w, last = ctx.map
             return _ops.roi_pool_grad(grad, argmax, rois, scale, n, h, w, last), *(None,) * 4
-        return _pool_grad(grad, argmax, rois, ctx.map), *(None,) * 4
+        return _pool_grad(grad, argmax, rois, *ctx.map), *(None,) * 4
 
 
 class _PoolGrad(torch.autograd.Function):
-    """Adds grad where argmax points. It and `_Gather` are each other's derivatives."""
+    """Adds grad where argmax points. It and `_Gather` are each other's derivatives.
+
+    The map comes in numbers, as torch.vmap has no forward mode with a tuple of them.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(grad: Tensor, argmax: Tensor, rois: Tensor, map: tuple) -> Tensor:
-        scale, n, h, w, last = map
+    def forward(
+        grad: Tensor, argmax: Tensor, rois: Tensor, scale: float, n: int, h: int, w: int, last: bool
+    ) -> Tensor:
         return _ops.roi_pool_grad(grad, argmax, rois, scale, n, h, w, last)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         ctx.save_for_backward(*inputs[1:3])
         ctx.save_for_forward(*inputs[1:3])
-        ctx.map = inputs[3]
+        ctx.map = inputs[3:]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         argmax, rois = ctx.saved_tensors
-        return _gather(grad, argmax, rois, ctx.map), None, None, None
+        return _gather(grad, argmax, rois, *ctx.map), *(None,) * 7
 
 
 class _Gather(torch.autograd.Function):
@@ -89,26 +99,28 @@ class _Gather(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(input: Tensor, argmax: Tensor, rois: Tensor, map: tuple) -> Tensor:
+    def forward(
+        input: Tensor, argmax: Tensor, rois: Tensor, scale: float, n: int, h: int, w: int, last: bool
+    ) -> Tensor:
         return _ops.roi_pool_gather(input, argmax, rois)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         ctx.save_for_backward(*inputs[1:3])
         ctx.save_for_forward(*inputs[1:3])
-        ctx.map = inputs[3]
+        ctx.map = inputs[3:]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         argmax, rois = ctx.saved_tensors
-        return _pool_grad(grad, argmax, rois, ctx.map), None, None, None
+        return _pool_grad(grad, argmax, rois, *ctx.map), *(None,) * 7
 
 
 _pool_grad: Callable[..., Any] = forward_mode(
-    _PoolGrad, lambda ctx, t, *_: _pool_grad(t, *ctx.saved_tensors, ctx.map)
+    _PoolGrad, lambda ctx, t, *_: _pool_grad(t, *ctx.saved_tensors, *ctx.map)
 )
 _gather: Callable[..., Any] = forward_mode(
-    _Gather, lambda ctx, t, *_: _gather(t, *ctx.saved_tensors, ctx.map)
+    _Gather, lambda ctx, t, *_: _gather(t, *ctx.saved_tensors, *ctx.map)
 )
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check
-from amstel.ops._raw import forward_mode, operators, own_gradient
-from amstel.ops._roi_pool import _channels_last, _empty
+from amstel import _check, _checks
+from amstel.ops._raw import forward_mode, operators, own_gradient, transformed
+from amstel.ops._roi_pool import _channels_last, _empty, bad_boxes
 from amstel.ops.roi_pool import _check_input, _output_size, _rois, _scale
 
 _ops = operators
@@ -77,12 +77,7 @@ def roi_align(
     scale = _scale("spatial_scale", spatial_scale)
     sampling = _sampling(sampling_ratio)
     how = (scale, *size, sampling, aligned if type(aligned) is bool else _check.flag("aligned", aligned))
-    try:
-        if own_gradient(input):
-            return _align(input, rois, how)
-        return _ops.roi_align(input, rois, *how)
-    except RuntimeError as error:  # values of the boxes, at which the kernel looks
-        raise _check.found_by_kernel(error, rois="boxes") from None
+    return _call(_align, _ops.roi_align, input, rois, *how)
 
 
 def ps_roi_pool(
@@ -135,12 +130,19 @@ def ps_roi_pool(
     bins = size[0] * size[1]
     if input.shape[1] % bins:
         _check.fail("input", f"[N, C, H, W] with a multiple of {size[0]} x {size[1]} channels", input)
+    return _call(_ps, _ops.ps_roi_pool, input, rois, scale, *size)
+
+
+def _call(derived: Callable, op: Callable, input: Tensor, rois: Tensor, *how: Any) -> Tensor:
+    bad = None
+    if not _checks.enabled():  # the kernels always look: another box for one that is not valid
+        bad = bad_boxes(rois, input)
+        rois = rois.masked_fill(bad, 0)
     try:
-        if own_gradient(input):
-            return _ps(input, rois, (scale, *size))
-        return _ops.ps_roi_pool(input, rois, scale, *size)
-    except RuntimeError as error:
+        y = (derived if own_gradient(input) or transformed() else op)(input, rois, *how)
+    except RuntimeError as error:  # values of the boxes, at which the kernel looks
         raise _check.found_by_kernel(error, rois="boxes") from None
+    return y if bad is None else y.masked_fill(bad[:, :, None, None], 0)
 
 
 def _sampling(ratio: Any) -> int:
@@ -154,68 +156,80 @@ def _sampling(ratio: Any) -> int:
 
 
 class _Linear(torch.autograd.Function):
-    """What they have in common: saved boxes, and how."""
+    """What they have in common: saved boxes, and how, in numbers (torch.vmap has no forward mode with a tuple of them)."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, rois, how, *shape = inputs
+        x, rois, *how = inputs
         ctx.save_for_backward(rois)
         ctx.save_for_forward(rois)
-        ctx.how = how
-        ctx.shape = shape[0] if shape else (x.shape[0], *x.shape[2:], _channels_last(x))
+        ctx.how = tuple(how)
+        ctx.shape = x.shape[0], *x.shape[2:], _channels_last(x)
 
 
 class _Align(_Linear):
     @staticmethod
-    def forward(input: Tensor, rois: Tensor, how: tuple) -> Tensor:
-        return _ops.roi_align(input, rois, *how)
+    def forward(
+        input: Tensor, rois: Tensor, scale: float, ph: int, pw: int, sampling: int, aligned: bool
+    ) -> Tensor:
+        return _ops.roi_align(input, rois, scale, ph, pw, sampling, aligned)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return _align_grad(grad, *ctx.saved_tensors, ctx.how, ctx.shape), None, None
+        scale, _, _, sampling, aligned = ctx.how
+        return _align_grad(grad, *ctx.saved_tensors, scale, sampling, aligned, *ctx.shape), *(None,) * 6
 
 
 class _AlignGrad(_Linear):
     @staticmethod
-    def forward(grad: Tensor, rois: Tensor, how: tuple, shape: tuple) -> Tensor:
-        scale, _, _, sampling, aligned = how
-        return _ops.roi_align_grad(grad, rois, scale, sampling, aligned, *shape)
+    def forward(
+        grad: Tensor,
+        rois: Tensor,
+        scale: float,
+        sampling: int,
+        aligned: bool,
+        n: int,
+        h: int,
+        w: int,
+        last: bool,
+    ) -> Tensor:
+        return _ops.roi_align_grad(grad, rois, scale, sampling, aligned, n, h, w, last)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return _align(grad, *ctx.saved_tensors, ctx.how), None, None, None
+        scale, sampling, aligned = ctx.how[:3]
+        return _align(grad, *ctx.saved_tensors, scale, *ctx.shape[1:3], sampling, aligned), *(None,) * 8
 
 
 class _Ps(_Linear):
     @staticmethod
-    def forward(input: Tensor, rois: Tensor, how: tuple) -> Tensor:
-        return _ops.ps_roi_pool(input, rois, *how)
+    def forward(input: Tensor, rois: Tensor, scale: float, ph: int, pw: int) -> Tensor:
+        return _ops.ps_roi_pool(input, rois, scale, ph, pw)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return _ps_grad(grad, *ctx.saved_tensors, ctx.how, ctx.shape), None, None
+        return _ps_grad(grad, *ctx.saved_tensors, ctx.how[0], *ctx.shape), *(None,) * 4
 
 
 class _PsGrad(_Linear):
     @staticmethod
-    def forward(grad: Tensor, rois: Tensor, how: tuple, shape: tuple) -> Tensor:
-        return _ops.ps_roi_pool_grad(grad, rois, how[0], *shape)
+    def forward(grad: Tensor, rois: Tensor, scale: float, n: int, h: int, w: int, last: bool) -> Tensor:
+        return _ops.ps_roi_pool_grad(grad, rois, scale, n, h, w, last)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return _ps(grad, *ctx.saved_tensors, ctx.how), None, None, None
+        return _ps(grad, *ctx.saved_tensors, ctx.how[0], *ctx.shape[1:3]), *(None,) * 6
 
 
-_align: Callable[..., Any] = forward_mode(_Align, lambda ctx, t, *_: _align(t, *ctx.saved_tensors, ctx.how))
-_ps: Callable[..., Any] = forward_mode(_Ps, lambda ctx, t, *_: _ps(t, *ctx.saved_tensors, ctx.how))
-_align_grad: Callable[..., Any] = forward_mode(
-    _AlignGrad, lambda ctx, t, *_: _align_grad(t, *ctx.saved_tensors, ctx.how, ctx.shape)
-)
-_ps_grad: Callable[..., Any] = forward_mode(
-    _PsGrad, lambda ctx, t, *_: _ps_grad(t, *ctx.saved_tensors, ctx.how, ctx.shape)
-)
+def _forward_mode(function: Any) -> Callable[..., Any]:
+    """Of a linear function: itself at the tangent."""
+    apply = forward_mode(function, lambda ctx, t, *_: apply(t, *ctx.saved_tensors, *ctx.how))
+    return apply
+
+
+_align, _align_grad, _ps, _ps_grad = map(_forward_mode, (_Align, _AlignGrad, _Ps, _PsGrad))
 
 
 # ---- Fake kernels ----

@@ -106,6 +106,8 @@ def _members(x: Tensor, segments: Any, num_segments: Any, name: str, size_name: 
         fail(segments)
     if segments.device != x.device:
         _check.fail(name, f"on {x.device} like x", segments)
+    if not torch.compiler.is_compiling():
+        _check.unbatched(**{name: segments})
     if num_segments is None or not _checks.hidden(segments):
         least, most = (int(v) for v in segments.aminmax()) if rows else (0, -1)
         num_segments = most + 1 if num_segments is None else num_segments
@@ -113,8 +115,6 @@ def _members(x: Tensor, segments: Any, num_segments: Any, name: str, size_name: 
             wrong = int(((segments < 0) | (segments >= num_segments)).nonzero()[0])
             within = f"from 0 to {num_segments - 1}" if num_segments > 0 else "from 0"
             raise ValueError(f"`{name}` must be {within}, got {int(segments[wrong])} at position {wrong}")
-    if not torch.compiler.is_compiling():
-        _check.unbatched(**{name: segments})
     if num_segments > 2**31 - 2 or rows > 2**31 - 2:
         segments = segments.long()
     return _of_vector(segments, num_segments)
@@ -133,11 +133,12 @@ def _of_vector(segments: Tensor, size: int) -> tuple[Graph, Graph]:
 def _max(x: Tensor, members: Graph, spread: Graph) -> Tensor:
     """The maximum by torch, which has every derivative.
 
-    It starts from -inf: from zeros, as one would for segments without rows, torch gives part of the gradient of a
-    maximum that is 0 to the start, include_self=False or not.
+    It starts from NaN, which no maximum equals: where one does torch gives part of its gradient to the start,
+    include_self=False or not. ONNX, which has no gradients, knows the start -inf alone.
     """
-    index = spread._col.long()[:, None].expand_as(x)
-    y = x.new_full((members.num_rows, x.shape[1]), -math.inf).scatter_reduce(0, index, x, "amax")
+    index, onnx = spread._col.long()[:, None].expand_as(x), torch.onnx.is_in_onnx_export()
+    start = x.new_full((members.num_rows, x.shape[1]), -math.inf if onnx else math.nan)
+    y = start.scatter_reduce(0, index, x, "amax", include_self=onnx)
     return torch.where((members._crow.diff() == 0)[:, None], 0, y)
 
 
