@@ -30,6 +30,15 @@ def distinct(path: Name, *inputs: Name, argument: str = "path") -> None:
             )
 
 
+def size_of(path: Path) -> int:
+    """The bytes in a file, or in the visible files of a folder; -1 where there is none."""
+    try:
+        files = [f for f in path.iterdir() if f.name[0] != "." and f.is_file()] if path.is_dir() else [path]
+        return sum(file.stat().st_size for file in files)
+    except OSError:
+        return -1
+
+
 def writable(path: Name) -> Path:
     """Where the file will be, links followed, or the error that writing would end in; nothing is touched.
 
