@@ -252,7 +252,8 @@ class _Run:
         logged = self.opened  # else the log begins with this line
         self.save(better)
         if self.plan.out is not None and self.ranks.first and logged:
-            with open(self.plan.out / LOG, "a", encoding="utf-8") as log:
+            file = self.plan.out / LOG
+            with _files.naming(file), open(file, "a", encoding="utf-8") as log:
                 log.write(self._line(-1))
 
     def _check(self) -> None:
