@@ -9,6 +9,7 @@ import amstel
 from amstel.apps.graphs import classify, distributed, evaluate, links, predict, sources, tasks, train
 from amstel.apps.graphs.settings import GraphSettings, LinkSettings, Settings
 from amstel.data import GraphFolder, NodeData, block_model
+from amstel.distributed import DistributedGraph
 
 from .command import is_refused, run
 
@@ -164,3 +165,40 @@ def test_parts_of_other_data_of_the_same_name_are_refused(tmp_path, monkeypatch)
     distributed._is_of({**meta, "name": "org/graph"}, "org/graph", None, tmp_path / "parts")
     monkeypatch.delenv("AMSTEL_DATA")
     distributed._is_of(meta, "cora", None, tmp_path / "parts")
+
+
+def test_of_two_runs_at_once_the_second_is_refused(tmp_path, there):
+    """It overwrote the checkpoint of the one that began after it."""
+    distributed.write(there, 1, tmp_path / "parts")
+    for name, start, data, settings in (
+        ("node", train.study, there, ONE),
+        ("parts", train.study, DistributedGraph.load(tmp_path / "parts"), ONE),
+        ("link", links.train, there, LinkSettings(epochs=2)),
+        ("graph", classify.train, amstel.data.colored_graphs(30), GraphSettings(epochs=1)),
+    ):
+        out, written = tmp_path / "runs" / name, []
+
+        def other(_, start=start, data=data, settings=settings, out=out, written=written):
+            if not written:
+                start(data, seeds=[5], settings=settings, out=out)
+                written.append((out / "checkpoint.pt").read_bytes())
+
+        with pytest.raises(FileExistsError, match=r"checkpoint\.pt exists: resume"):
+            start(data, seeds=[0, 1], settings=settings, progress=other, out=out)
+        assert (out / "checkpoint.pt").read_bytes() == written[0]
+        start(data, seeds=[0, 1], settings=settings, out=out, force=True)
+
+
+def test_an_unfinished_run_of_another_is_kept(tmp_path, there):
+    """Of a graph in parts, whose chunk is saved while it is trained."""
+    distributed.write(there, 1, tmp_path / "parts")
+    data, out, settings = DistributedGraph.load(tmp_path / "parts"), tmp_path / "run", Settings(epochs=60)
+    file = out / "running" / "checkpoint.pt"
+
+    def other(_):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"of another")
+
+    with pytest.raises(FileExistsError, match="exists: resume"):
+        train.study(data, seeds=[0], settings=settings, progress=other, out=out)
+    assert file.read_bytes() == b"of another"

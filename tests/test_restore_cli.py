@@ -610,7 +610,9 @@ def test_training_is_resumed(capsys, root, tmp_path, task):
         shade = np.full((40, 40), 50 * number, np.uint8)
         Image.fromarray(shade).save(arguments[1] / f"{number}.png")
     status, _, err = _run(capsys, *arguments, "--resume", "--iterations", 70)
-    assert status == 2 and "the images to train on must be those of the run" in err and "got 3 of" in err
+    assert (
+        status == 2 and "ROOT must be that of the run in" in err and "got 3, of which 0 are among them" in err
+    )
     arguments[1] = root / "gray"
     status, said, err = _run(capsys, *arguments, "--resume")
     assert status == 0 and "nothing to do: the run was complete" in said and "wrote" not in said

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,7 +223,7 @@ def test_a_run_that_cannot_write_its_first_checkpoint_leaves_the_old_one(run, mo
         save(state, file)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"No space left on device: '.*/(best|checkpoint)\.pt'"):
         _again(out)
     assert _files_of(out) == before and len(list(out.iterdir())) == len(before)
 
@@ -303,6 +304,74 @@ def test_of_two_runs_at_once_the_second_is_refused(tmp_path):
     with pytest.raises(FileExistsError, match=r"checkpoint\.pt exists: resume"):
         _again(tmp_path, force=False)
     assert _files_of(tmp_path) == before
+
+
+def test_a_run_goes_on_with_its_own_data(tmp_path):
+    """Of data that may grow, with all of its own; where it had no validation, with any."""
+
+    def task(own, validation=None, more=()):
+        made = Regression()
+        made.given = {"clips": [torch.full((2,), n) for n in own], "validation": validation}
+        made.may_grow = more
+        return made
+
+    plan = replace(PLAN, out=tmp_path)
+    training.fit(task([1, 2]), plan)
+    for own, more, message in (
+        ([1, 3], (), "2 items, got 2, of which 1 are among them"),
+        ([2, 1], (), "2 items, got them in another order"),
+        ([1, 2, 3], (), "2 items, got 3, of which 2 are among them"),
+        ([1, 3, 4], ("clips",), "2 items, got 3, of which 1 are among them"),
+    ):
+        with pytest.raises(ValueError, match=f"`clips` must be that of the run in .*, {message}"):
+            training.fit(task(own, more=more), plan, state=_load(tmp_path))
+    plan = replace(plan, steps=16)
+    training.fit(task([3, 1, 2], range(3), ("clips",)), plan, state=_load(tmp_path))
+    for validation, found in ((None, "none"), (range(4), "4 of range")):
+        with pytest.raises(ValueError, match=f"`validation` must be that .*, 3 of range, got {found}"):
+            training.fit(task([3, 1, 2], validation), plan, state=_load(tmp_path))
+
+
+def test_data_are_told_from_others(tmp_path):
+    """By what is in memory, else by names and sizes below a folder that may move."""
+    from PIL import Image
+
+    from amstel import data as readers
+    from amstel.apps import identity
+    from amstel.apps.video.samples import Subset
+
+    def differ(make, *others):
+        found = [identity.of(some)["items"].tolist() for some in (make, *others)]
+        return [one != found[0] for one in found[1:]]
+
+    for root, shade in (("a", 0), ("moved", 0), ("b", 90)):
+        for kind in ("x", "y"):
+            (tmp_path / root / kind).mkdir(parents=True)
+            pixels = np.full((8, 64, 3), shade, np.uint8)
+            pixels[:, ::7] = np.arange(10)[:, None] * (shade > 0)
+            Image.fromarray(pixels).save(tmp_path / root / kind / "1.png")
+    folders = [readers.ClipFolder(tmp_path / root) for root in ("a", "moved", "b")]
+    slower = readers.ClipFolder(tmp_path / "a")
+    slower.fps = 5.0
+    assert differ(*folders, slower) == [False, True, True]
+    assert differ(*(Subset(some, [1]) for some in folders), Subset(folders[0], [0])) == [False, True, True]
+    clips = [
+        [readers.Clip(torch.full((3, 4, 4, 3), n).byte(), label, "")]
+        for n, label in ((1, 0), (1, 0), (2, 0), (1, 1))
+    ]
+    assert differ(*clips) == [False, True, True]
+    images = [np.full((64, 64, 3), n, np.uint8) for n in (1, 1, 2)]
+    assert differ(*(readers.StillPairs([image]) for image in images)) == [False, True]
+    stills = [readers.StillPairs([tmp_path / root / "x"]) for root in ("a", "moved", "b")]
+    assert differ(*stills, readers.StillPairs([tmp_path / "a" / "x"], size=160)) == [False, True, True]
+    truth = torch.tensor([[1.0, 2, 30, 40]] * 3)
+    videos = [
+        readers.tracking.TrackingSequence(name, [""] * 3, truth + d)
+        for name, d in (("s", 0), ("s", 0), ("t", 0), ("s", 1))
+    ]
+    assert differ(*(readers.SequencePairs([one]) for one in videos)) == [False, True, True]
+    scans = [torch.full((2, 32, 32), n) for n in (0.5, 0.5, 0.6)]
+    assert differ(*(readers.mri.CoilImages(some) for some in scans)) == [False, True]
 
 
 def test_what_is_wrong_with_a_plan_is_said():
@@ -406,6 +475,43 @@ def test_a_killed_run_is_resumed_bit_for_bit(capsys, commands, tmp_path, family)
     status, _, err = command.run(capsys, *again, "--out", out)
     assert status == 0 and err == ""
     assert equal(_results(out), _results(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("family", ["video", "track", "restore"])
+def test_a_resumed_run_refuses_other_data(capsys, commands, tmp_path, family):
+    """It went on with them, and best.pt was chosen by scores of different validations."""
+    words, again = (list(map(str, some)) for some in commands[family])
+    for option, value in (("--epochs", "1"), ("--iterations", "2")):
+        if option in words:
+            words[words.index(option) + 1] = value
+    root = tmp_path / "data"
+    shutil.copytree(words[2], root)
+    words[2] = again[2] = str(root)
+    out, tested = ["--out", tmp_path / "out"], []
+    if family != "video":
+        tested = ["--validation", tmp_path / "tested"]
+        shutil.copytree(root, tested[1])
+    assert command.run(capsys, *words, *out, *tested)[0] == 0
+    assert command.run(capsys, *again, *out, *tested)[0] == 0  # as it was
+    if family != "video":
+        command.is_refused(capsys, [*again, *out], "--validation must be that of the run in")
+        file = sorted(tested[1].rglob("*.png"))[0]
+        shutil.copy(sorted(root.rglob("*.png"))[-1], file)
+        message = f"--validation must be that of the run in {out[1]}, 4 items, got 4, of which 3"
+        # In memory, as a training of restoration has them, it is the same picture as another one.
+        command.is_refused(capsys, [*again, *out, *tested], message if family == "track" else message[:-1])
+    else:
+        held = json.loads((out[1] / "training.json").read_text())["held_out"]
+        file = root / f"{held[0]}.png"
+        file.write_bytes(file.read_bytes() + b"more")
+        message = "the held-out part of ROOT must be that of the run in"
+        command.is_refused(capsys, [*again, *out], message)
+        file.write_bytes(file.read_bytes()[:-4])
+    file = next(
+        f for f in sorted(root.rglob("*.png")) if family != "video" or f"{f.parent.name}/{f.stem}" not in held
+    )
+    file.unlink()
+    command.is_refused(capsys, [*again, *out, *tested], "ROOT must be that of the run in")
 
 
 def _close(a, b):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -30,6 +31,15 @@ def distinct(path: Name, *inputs: Name, argument: str = "path") -> None:
             )
 
 
+def size_of(path: Path) -> int:
+    """The bytes in a file, or in the visible files of a folder; -1 where there is none."""
+    try:
+        files = [f for f in path.iterdir() if f.name[0] != "." and f.is_file()] if path.is_dir() else [path]
+        return sum(file.stat().st_size for file in files)
+    except OSError:
+        return -1
+
+
 def writable(path: Name) -> Path:
     """Where the file will be, links followed, or the error that writing would end in; nothing is touched.
 
@@ -50,6 +60,25 @@ def writable(path: Name) -> Path:
         if not os.access(place, os.W_OK):
             raise PermissionError(f"{place} cannot be written: permission denied")
     return target
+
+
+@contextlib.contextmanager
+def naming(path: Name) -> Iterator[None]:
+    """Within the `with`, the error of a disk that is full says which file it was, which the system does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
+
+
+def said(error: BaseException) -> str:
+    """An error in a line: without the number that Python begins the words of the system with."""
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        name = "" if error.filename is None else f"{error.filename}: "
+        return f"{name}{error.strerror}"
+    return str(error)
 
 
 @contextlib.contextmanager
@@ -75,15 +104,17 @@ def replacing(path: Name, inputs: Iterable[Name] = (), argument: str = "path") -
     distinct(path, *inputs, argument=argument)
     target = writable(path)
     if target.exists() and not target.is_file():
-        yield target
+        with naming(path):
+            yield target
         return
     # Hidden, so that readers of folders pass it over while it grows; its own name for every writer.
     suffix = target.suffix
     temporary = target.with_name(f".{target.stem[:40]}.{os.urandom(4).hex()}.partial{suffix}")
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
+        with naming(path):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
         if target.exists():
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
@@ -105,10 +136,11 @@ def replacing_together(main: Name, *beside: Name) -> Iterator[list[Path]]:
         [t.with_name(f".{t.stem[:40]}.{mark}.{end}{t.suffix}") for t in targets] for end in ("partial", "old")
     )
     try:
-        yield new
+        with naming(main):
+            yield new
         for target, temporary in zip(targets, new, strict=True):
             if temporary.exists():
-                with open(temporary, "rb+") as file:
+                with naming(target), open(temporary, "rb+") as file:
                     os.fsync(file.fileno())
                 if target.exists():
                     shutil.copymode(target, temporary)
@@ -143,15 +175,10 @@ def _rename(files: list[Path], targets: list[Path]) -> None:
 @contextlib.contextmanager
 def writing(path: Name) -> Iterator[IO[bytes]]:
     """A new file, on the disk at the end of the `with`; an error of the disk says which file it was."""
-    try:
-        with open(path, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
-        raise
+    with naming(path), open(path, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
@@ -225,7 +252,7 @@ def torch_save(path: Name, state: Any, temporary: Path | None = None) -> Path:
     """`torch.save`, all of it or nothing; or to the `temporary` name of `replacing_together` for `path`."""
     import torch
 
-    with replacing(path) if temporary is None else contextlib.nullcontext(temporary) as place:
+    with replacing(path) if temporary is None else contextlib.nullcontext(temporary) as place, naming(path):
         try:
             with open(place, "wb") as file:
                 torch.save(state, file)

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import distributed
 
-from amstel import _check
+from amstel import _check, _files
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -170,7 +170,8 @@ def each(
             if ranks.world == 1 and (fatal or len(items) == 1):
                 raise
             known = isinstance(error, (OSError, ValueError, ImportError))
-            found.append(Outcome(item, error=str(error) if known else f"{type(error).__name__}: {error}"))
+            said = _files.said(error) if known else f"{type(error).__name__}: {error}"
+            found.append(Outcome(item, error=said))
         if progress is not None:
             progress(1)
     outcomes = ranks.merge(found)

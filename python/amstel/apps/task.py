@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ class Task:
         summed: metrics are sums over the items of a batch rather than means.
         clip: largest norm of the gradient; 0 does not clip.
         best: the name of a value that `validate` returns; the epoch with the largest one gives the best checkpoint.
+        given: what it is trained and validated on, by the names of the arguments; a resumed run must have the same.
+        may_grow: the names of data to which a resumed run may add.
     """
 
     model: nn.Module
@@ -36,6 +39,8 @@ class Task:
     summed = False
     clip = 0.0
     best = ""
+    given: Mapping[str, Any] = MappingProxyType({})
+    may_grow: tuple[str, ...] = ()
 
     def items(self, step: int) -> Sequence[int]:
         """The numbers of the samples in the batch of a step, over all processes."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from amstel import _check, _files
-from amstel.apps import interrupts
+from amstel.apps import identity, interrupts
 from amstel.apps.ranks import Ranks, current
 from amstel.apps.task import PRECISIONS, Plan, Task
 
@@ -83,6 +83,7 @@ def fit(
         progress: called with the number of items after every step.
 
     Raises:
+        ValueError: the checkpoint is of a run with other data.
         KeyboardInterrupt: Ctrl-C, after the step has finished and a checkpoint has been written.
     """
     ranks = ranks or current(next(task.model.parameters()).device)
@@ -114,6 +115,9 @@ class _Run:
     def __init__(self, task: Task, plan: Plan, ranks: Ranks, state: Mapping[str, Any] | None):
         self.task, self.plan, self.ranks = task, plan, ranks
         own: dict[str, Any] = (state or {}).get("training", {})
+        self.data = {} if plan.out is None else {name: identity.of(some) for name, some in task.given.items()}
+        for name, data in self.data.items():
+            identity.check(name, own.get("data", {}).get(name), data, plan.out, name in task.may_grow)
         self.history: list[dict[str, float]] = list(state["history"]) if state else []
         # The first release wrote the number of epochs, or of iterations, alone.
         self.step: int = own.get("step", (state or {}).get("iteration", len(self.history) * plan.every))
@@ -248,7 +252,8 @@ class _Run:
         logged = self.opened  # else the log begins with this line
         self.save(better)
         if self.plan.out is not None and self.ranks.first and logged:
-            with open(self.plan.out / LOG, "a", encoding="utf-8") as log:
+            file = self.plan.out / LOG
+            with _files.naming(file), open(file, "a", encoding="utf-8") as log:
                 log.write(self._line(-1))
 
     def _check(self) -> None:
@@ -289,7 +294,7 @@ class _Run:
         how = {k: getattr(self.plan, k) for k in ("precision", "accumulate", "average")}
         own: dict[str, Any] = {"step": self.step, "best": self.best, "random": random, "how": how}
         own |= {"every": self.plan.every, "total": self.total.cpu(), "scaler": self.scaler.state_dict()}
-        own["raw"] = raw if self.average else None
+        own |= {"raw": raw if self.average else None, "data": self.data}
         state = {**self.task.header(self.step), self.task.key: self.average or raw}
         return state | {
             "optimizer": self.task.optimizer.state_dict(),

@@ -111,7 +111,9 @@ class Command(TyperCommand):
                 text += f"; --resume continues from {out / 'checkpoint.pt'}"
             raise Stopped(ctx.command_path, text, 130) from error
         except (ValueError, OSError, EOFError, ImportError, MemoryError) as error:
-            text = in_words_of_the_user(str(error) or type(error).__name__, self)
+            from amstel import _files
+
+            text = in_words_of_the_user(_files.said(error) or type(error).__name__, self)
             raise Stopped(ctx.command_path, text) from error
 
 

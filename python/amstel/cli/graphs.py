@@ -250,6 +250,7 @@ def _train(
     common.write_json(result.to_json())
     if plot:
         evaluate.plot(plot, result)
+        common.say(f"wrote {plot}")
     return 0
 
 

@@ -209,10 +209,6 @@ def train(
         return readers.SequencePairs([sequence for folder in folders for sequence in reader(folder)])
 
     known, tested = pairs(root), None if validation is None else pairs([validation])
-    if resume and begun.state.get("pairs", train.told(known)) != train.told(known):
-        raise ValueError(
-            f"ROOT and --data must be those of the run, {begun.state['pairs']}, got {train.told(known)}"
-        )
     begin = initial.weights_of(weights, settings)
     with processes.group(common.device) as ranks:
         with common.progress(settings.epochs * len(known) if ranks.first else 0, "pairs") as update:

@@ -57,7 +57,13 @@ _OPTIONS: dict[str, Any] = {
     "train",
     settings=_DEFAULT,
     own=_OPTIONS,
-    said={"layer": "the layer", "fraction": "--hold-out", "clips": "ROOT", "number": "--split"},
+    said={
+        "layer": "the layer",
+        "fraction": "--hold-out",
+        "clips": "ROOT",
+        "number": "--split",
+        "validation": "the held-out part of ROOT",
+    },
 )
 def train(
     root: Annotated[

@@ -7,8 +7,9 @@ import os
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from amstel import _check
+from amstel import _check, _files
 from amstel._check import fail
 from amstel._optional import need
 from amstel.data._clip import Clip
@@ -149,6 +150,10 @@ class ClipFolder:
         frames = read(self.paths[index], strip=_as_strip(self.paths[index]), fps=self.fps)
         return Clip(frames, self.labels[index], self.names[index])
 
+    def _identity(self) -> list[Any]:
+        sizes = map(_files.size_of, self.paths)
+        return list(zip(self.names, self.labels, sizes, [self.fps] * len(self), strict=True))
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} clips, classes={self.classes})"
 
@@ -287,6 +292,9 @@ class MovingShapes(ClipFolder):
                 fail("window", expected, window)
         super().__init__(data_folder(root, "video/moving_shapes", "MovingShapes"))
         self.window = window
+
+    def _identity(self) -> list[Any]:
+        return [(*item, self.window) for item in super()._identity()]
 
     def __getitem__(self, index: int) -> Clip:
         clip = super().__getitem__(index)

@@ -196,6 +196,10 @@ class SequencePairs:
     def __len__(self) -> int:
         return len(self._frames)
 
+    def _identity(self) -> list[Any]:
+        how = self.gap, self.size, self.target
+        return [(getattr(s, "name", ""), np.asarray(s.ground_truth), *how) for s in self.sequences]
+
     def _partners(self, number: int, t: int) -> np.ndarray:
         """The second frames of pairs that begin with frame t of a sequence."""
         known, side, fits = self._known[number]

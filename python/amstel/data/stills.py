@@ -11,10 +11,11 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from amstel import _check
+from amstel import _check, _files
 from amstel._check import fail, fail_type
 from amstel.data._pair import FramePair, check_geometry, frame_pair
 from amstel.data._pair import cv2 as _cv2
@@ -141,6 +142,11 @@ class StillPairs:
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def _identity(self) -> list[Any]:
+        how = self.size, self.target, self.scale
+        images = [i if isinstance(i, np.ndarray) else (i.name, _files.size_of(i)) for i in self._images]
+        return [(image, *how) for image in images]
 
     def _image(self, index: int) -> np.ndarray:
         if index not in self._kept:

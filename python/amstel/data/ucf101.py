@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,6 +124,9 @@ class UCF101(ClipFolder):
         clip.frames = clip.frames[shown]
         clip.boxes = clip.tubes[0] if len(clip.tubes) else None
         return clip
+
+    def _identity(self) -> list[Any]:
+        return [(*item, self._tubes[item[0]]) for item in super()._identity()]
 
     def _whole(self, clip: Clip) -> torch.Tensor:
         """The tubes over all frames of the file [A, T, 4]."""

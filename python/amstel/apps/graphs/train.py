@@ -173,13 +173,15 @@ def study(
             found = []
             for b in own:
                 task = _task(problem, data, seeds[b : b + size])
-                found.append(_train(task, progress, running, writes, resume))
+                found.append(_train(task, progress, running, writes, resume, force))
             for some in group.merge(found):
                 for seed in some:
                     result.add(seed)
             result.seconds = before + time.perf_counter() - start
             with together() if spread else contextlib.nullcontext():
                 if folder is not None and writes:
+                    if first == 0:  # once more: another run may have begun there since
+                        training.begin(folder, resume, force)
                     save(folder / CHECKPOINT, result)
                     shutil.rmtree(folder / RUNNING, ignore_errors=True)
     except KeyboardInterrupt:
@@ -228,6 +230,7 @@ def _train(
     running: Path | None = None,
     writes: bool = False,
     resume: bool = False,
+    force: bool = False,
 ) -> list[Seed]:
     """Train a chunk; `running` is a folder with what the chunk needs to continue, written by one process."""
     steps, total = task.steps, task.problem.settings.epochs * task.steps
@@ -246,7 +249,7 @@ def _train(
             progress(len(task.seeds))
 
     save_every = steps * -(-SAVE_EVERY // steps)  # only between epochs
-    plan = Plan(total, total, running if writes else None, save_every=save_every)
+    plan = Plan(total, total, running if writes else None, save_every=save_every, force=resume or force)
     training.fit(task, plan, ranks.Ranks(device=task.problem.device), state, progress=update)
     return task.results()
 

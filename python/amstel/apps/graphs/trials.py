@@ -165,6 +165,8 @@ def run(
                 result.add(found)
             result.seconds = before + time.perf_counter() - start
             if folder is not None and group.first:
+                if first == 0:  # once more: another run may have begun there since
+                    training.begin(folder, resume, force)
                 save(folder / CHECKPOINT, result)
     except KeyboardInterrupt:
         if folder is None or not result.losses:

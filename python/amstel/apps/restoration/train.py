@@ -6,7 +6,6 @@ and the processes of a distributed run see the same patches as a single process.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -208,7 +207,7 @@ class _Task(Task):
         self.optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, (0.9, 0.99))
         self.clip, self.last = settings.clip_gradient, -1
         self.validation: Sample | None = None
-        self.data = _told(source), validation is not None and _told(validation)
+        self.given = {"source": source, "validation": validation}
         if validation is not None:
             rng = np.random.default_rng([settings.seed, 1])
             self.validation = sample(validation, settings, 8 * settings.batch, rng)._replace(steps=None)
@@ -244,7 +243,7 @@ class _Task(Task):
 
     def header(self, step: int) -> dict[str, Any]:
         settings = asdict(self.settings)
-        return {"format": "amstel restore 1", "settings": settings, "iteration": step, "data": self.data}
+        return {"format": "amstel restore 1", "settings": settings, "iteration": step}
 
     def entry(self, step: int) -> dict[str, float]:
         return {"iteration": step}
@@ -309,26 +308,9 @@ def train(
     group = ranks.current(device)
     model.to(group.device).to(memory_format=torch.channels_last).train()
     task = _Task(model, settings, source, validation, group)
-    if state is not None and (before := state.get("data")) is not None:
-        for what, then, now in zip(("images to train on", "validation"), before, task.data, strict=True):
-            if then not in (False, now):
-                raise ValueError(
-                    f"the {what} must be those of the run in {folder}, {then}, got {now or 'none'}"
-                )
     how = Plan(settings.iterations, EVERY, folder, save_every=checkpoint_every, force=force, **plan)
     history = training.fit(task, how, group, state, progress)
     return Result(model.eval(), history)
-
-
-def _told(source: Any) -> str:
-    """What tells images from others; of scans, which are read one by one, their number alone."""
-    if not (isinstance(source, list) and all(isinstance(image, np.ndarray) for image in source)):
-        return f"{len(source)} scans"
-    digest = hashlib.blake2b(digest_size=8)
-    for image in source:
-        digest.update(repr((image.shape, image.dtype.str)).encode())
-        digest.update(np.ascontiguousarray(image).data)
-    return f"{len(source)} of {digest.hexdigest()}"
 
 
 def _source(source: Any, settings: Settings) -> Any:

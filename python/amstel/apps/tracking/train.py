@@ -130,11 +130,6 @@ def _optimizer(model: SINT, settings: Settings) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, settings.learning_rate, 0.9, weight_decay=settings.weight_decay)
 
 
-def told(pairs: Pairs) -> str:
-    """What tells the pairs of a run from others without a look at them."""
-    return f"{len(pairs)} of {type(pairs).__name__}"
-
-
 class _Task(Task):
     model: SINT
     metrics = ("loss", "same", "other")
@@ -146,6 +141,7 @@ class _Task(Task):
         self.model, self.settings, self.pairs, self.validation = model, settings, pairs, validation
         self.module, self.optimizer = _Step(model, settings), _optimizer(model, settings)
         self.clip, self.group = settings.clip_gradient, group
+        self.given = {"pairs": pairs, "validation": validation}
         self.batches = math.ceil(len(pairs) / settings.batch)
 
     def items(self, step: int) -> list[int]:
@@ -170,7 +166,7 @@ class _Task(Task):
         return {"validation_iou": found.iou, "validation_accuracy": found.accuracy}
 
     def header(self, step: int) -> dict[str, Any]:
-        return {"format": "amstel sint 1", "settings": asdict(self.settings), "pairs": told(self.pairs)}
+        return {"format": "amstel sint 1", "settings": asdict(self.settings)}
 
 
 def train(
@@ -208,7 +204,8 @@ def train(
         plan: `precision`, `accumulate`, `average`: see `amstel.apps.task.Plan`.
 
     Raises:
-        ValueError: no pair; a checkpoint of something else, of other pairs, or of more epochs than requested; no initial weights for VGG-16.
+        ValueError: no pair; a checkpoint of something else, of other pairs or another validation, or of more epochs than
+            requested; no initial weights for VGG-16.
         FileNotFoundError: nothing to resume from.
         FileExistsError: `out` holds a run that is neither to be resumed nor overwritten.
     """
@@ -220,8 +217,6 @@ def train(
         model, saved, _, done, state = read(folder / CHECKPOINT)  # type: ignore[operator]
         if settings.epochs < len(done):
             _check.fail("epochs", f"at least {len(done)}, which the run has done", settings.epochs)
-        if (before := state.get("pairs")) not in (None, told(pairs)):
-            _check.fail("pairs", f"those of the run, {before}", told(pairs))
         settings = replace(saved, epochs=settings.epochs)
     else:
         model = initial_model(settings, initial, pairs)

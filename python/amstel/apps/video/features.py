@@ -260,6 +260,11 @@ class FeatureFolder:
             )
         return torch.from_numpy(array)
 
+    def _identity(self) -> list[Any]:
+        files = [[_file(self.root, name, stream) for stream in self.streams] for name in self.names]
+        sizes = [[_files.size_of(file) for file in some] for some in files]
+        return list(zip(self.names, self.labels, sizes, [self.weights] * len(self), strict=True))
+
     def check(self, strict: bool = False) -> list[tuple[str, str]]:
         """Leave out the clips whose features are missing or broken, and return (name, reason) for each; with `strict`, raise."""
         bad, good = [], []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -197,6 +197,12 @@ class Subset:
     @property
     def labels(self) -> list[int]:
         known = labels_of(self.clips)
+        return [known[k] for k in self.indices]
+
+    def _identity(self) -> list[Any]:
+        known: Any = self.clips
+        if hasattr(known, "_identity"):
+            known = known._identity()
         return [known[k] for k in self.indices]
 
     def __len__(self) -> int:

@@ -95,6 +95,7 @@ class _Task(Task):
     metrics = ("loss", "accuracy")
     summed = True
     best = "validation_accuracy"
+    may_grow = ("clips",)
 
     def __init__(
         self,
@@ -111,6 +112,7 @@ class _Task(Task):
         self.labels: list[int] = []
         if network.settings.balanced:
             self.labels = labels_of(clips)
+        self.given = {"clips": clips, "validation": validation}
         self.videos = _Videos(clips, network.settings)
         self.batches = math.ceil(len(clips) / network.settings.batch)
         self.order: tuple[int, list[int]] = (-1, [])
@@ -191,7 +193,8 @@ def train(
         plan: `precision`, `accumulate`, `average`, `beside`: see `amstel.apps.task.Plan`.
 
     Raises:
-        ValueError: no clip, a label without a class, a checkpoint of other classes, or of more epochs than requested.
+        ValueError: no clip, a label without a class, a checkpoint of other classes, of clips that are not among
+            these, of another validation, or of more epochs than requested.
         FileNotFoundError: nothing to resume from.
         FileExistsError: `out` holds a run that is neither to be resumed nor overwritten.
     """

@@ -6,12 +6,14 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from amstel import _files
 from amstel._check import ends, fail, integer, pair
 from amstel._optional import need
 from amstel.data.mri.masks import cartesian_mask, poisson_disc_mask, radial_mask, sides
@@ -93,6 +95,10 @@ class CoilImages:
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def _identity(self) -> list[Any]:
+        files = [(path.name, _files.size_of(path)) for path in self._photographs]
+        return [*((image, self.size, self.coils, self.noise) for image in self._images), *files]
 
     def _magnitude(self, rng: np.random.Generator) -> Tensor:
         """An image [H, W] with a largest value of 1."""

@@ -1,0 +1,72 @@
+"""What tells the data of a run from others, so that a resumed run does not go on with others unnoticed.
+
+Every item has a digest: of its contents where they are in memory, else of its name and the size of its file, so that no file
+is read. Such data say in `_identity` what tells their items apart. Others are known by their kind and number alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def of(data: Any) -> dict[str, Any] | None:
+    """The kind of the data, their number, and a digest of every item, int64 [count], or None; of no data None."""
+    if data is None:
+        return None
+    items: Any = data if isinstance(data, (list, tuple)) else None
+    if hasattr(data, "_identity"):
+        items = data._identity()
+    elif items is not None and not all(isinstance(i, (np.ndarray, Tensor)) or is_dataclass(i) for i in items):
+        items = None
+    digests = None if items is None else torch.tensor([_digest(i) for i in items], dtype=torch.int64)
+    return {"kind": type(data).__name__, "count": len(data), "items": digests}
+
+
+def _digest(item: Any) -> int:
+    state = hashlib.blake2b(digest_size=8)
+    _add(state, item)
+    return int.from_bytes(state.digest(), "little", signed=True)
+
+
+def _add(state: Any, part: Any) -> None:
+    if is_dataclass(part):
+        part = tuple(getattr(part, field.name) for field in fields(part))
+    if isinstance(part, (list, tuple)):
+        state.update(f"({len(part)}".encode())
+        for one in part:
+            _add(state, one)
+    elif isinstance(part, (np.ndarray, Tensor)):
+        state.update(f"{part.dtype} {tuple(part.shape)};".encode())
+        if isinstance(part, Tensor):  # NumPy lacks some of torch's dtypes
+            part = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        state.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+    else:
+        state.update(f"{part!r};".encode())
+
+
+def check(name: str, before: Any, now: Any, folder: Path | None, may_grow: bool = False) -> None:
+    """ValueError where the data `name` are not those that the run in `folder` had, where it had and knew any."""
+    if before is None:
+        return
+    known = before["items"] is not None and now is not None and now["items"] is not None
+    if known:
+        old, new = before["items"], now["items"]
+        if torch.equal(old, new) or (may_grow and bool(torch.isin(old, new).all())):
+            return
+        among = int(torch.isin(new, old).sum())
+        ordered = torch.equal(old.sort()[0], new.sort()[0])
+        found = "them in another order" if ordered else f"{len(new)}, of which {among} are among them"
+        wanted = f"{len(old)} items"
+    else:
+        wanted = f"{before['count']} of {before['kind']}"
+        found = "none" if now is None else f"{now['count']} of {now['kind']}"
+        if found == wanted:
+            return
+    raise ValueError(f"`{name}` must be that of the run in {folder}, {wanted}, got {found}")
