@@ -455,6 +455,13 @@ def test_what_is_wrong_with_arguments_is_said(tmp_path, change, error, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_gradients_of_what_has_none_are_not_summed():
+    parameter = torch.nn.Parameter(torch.ones(2, 3))
+    for model in (parameter, 3):  # the rows of a parameter would pass for parameters
+        with pytest.raises(TypeError, match=r"`model` must be a torch\.nn\.Module or a list of parameters"):
+            sum_gradients(model)
+
+
 def test_what_is_wrong_with_a_call_is_said(tmp_path):
     graph, x, _, _ = _problem("plain")
     partition(graph, 1, tmp_path / "p", x=x)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import amstel
+from tests import reader_folder
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -29,11 +30,18 @@ def module_names() -> list[str]:
     return sorted(n for n in names if not n.endswith("__main__") and not n.startswith("amstel.libamstel"))
 
 
+@pytest.fixture(scope="module")
+def reader_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reader")
+    reader_folder.write(folder)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def folder_of_a_reader(tmp_path, monkeypatch, one_thread):
-    """A folder to write in, with the one picture that examples read."""
-    (tmp_path / "photographs").mkdir()
-    amstel.media.images.write(tmp_path / "photographs" / "one.png", np.zeros((321, 481, 3), np.uint8))
+def folder_of_a_reader(reader_files, tmp_path, monkeypatch, one_thread):
+    """A folder to write in, with what examples read."""
+    for item in reader_files.iterdir():
+        (tmp_path / item.name).symlink_to(item)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
 

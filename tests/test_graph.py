@@ -105,6 +105,9 @@ def test_degrees():
         assert torch.allclose(
             graph.degree(torch.float64, out=True), torch.zeros(37).double().index_add(0, index[0], w)
         )
+    for name, look in (("out", graph.degree), ("transposed", graph.values)):
+        with pytest.raises(TypeError, match=f"`{name}` must be True or False, got 'no'"):
+            look(torch.float64, "no")
 
 
 @pytest.mark.parametrize("method", ["rcm", "degree"])

@@ -4,13 +4,14 @@ import math
 import os
 import warnings
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from amstel import video
-from amstel.media import fonts, formats, gif, images
+from amstel.media import boxes, fonts, formats, gif, images, localize, points, reading, scores
 from amstel.media.reading import Frames
 from amstel.media.writing import VideoWriter
 from tests import test_pictures
@@ -694,7 +695,7 @@ def test_pictures_are_written_whole(tmp_path):
     np.testing.assert_array_equal(images.read(path), scene())
     with pytest.raises(ValueError, match="`picture` must be"):
         images.write(path, scene().astype(float))
-    with pytest.raises(ValueError, match=r"extension: \.nothing"):
+    with pytest.raises(ValueError, match=r"`path` must be a file that ends in \.png.*a\.nothing'"):
         images.write(tmp_path / "a.nothing", scene())
     assert os.listdir(tmp_path) == ["a.png"]
 
@@ -703,8 +704,8 @@ def test_pictures_of_points_and_curves_keep_the_old_file(tmp_path):
     pytest.importorskip("matplotlib")
     from amstel import draw, tracking
 
-    points, labels = torch.rand(3, 9, 2), torch.zeros(9).long()
-    scores = {"a": tracking.evaluate([[1, 2, 3, 4.0]] * 3, [[1, 2, 3, 4.0]] * 3)}
+    places, labels = torch.rand(3, 9, 2), torch.zeros(9).long()
+    curves = {"a": tracking.evaluate([[1, 2, 3, 4.0]] * 3, [[1, 2, 3, 4.0]] * 3)}
 
     def fails(name, *jobs):
         path = tmp_path / name
@@ -717,17 +718,17 @@ def test_pictures_of_points_and_curves_keep_the_old_file(tmp_path):
 
     fails(
         "a.svg",
-        lambda p: draw.svg(p, points, labels[1:]),
-        lambda p: draw.svg(p, points, labels, captions=[3]),
+        lambda p: draw.svg(p, places, labels[1:]),
+        lambda p: draw.svg(p, places, labels, captions=[3]),
     )
-    fails("a.gif", lambda p: draw.raster(p, points, labels, torch.tensor([[0], [99]])))
-    fails("a.nothing", lambda p: draw.raster(p, points[:1], labels), lambda p: tracking.plot(scores, p))
+    fails("a.gif", lambda p: draw.raster(p, places, labels, torch.tensor([[0], [99]])))
+    fails("a.nothing", lambda p: draw.raster(p, places[:1], labels), lambda p: tracking.plot(curves, p))
     fails("a.png", lambda p: tracking.plot({}, p), lambda p: tracking.plot({"a": None}, p))
     for name, job in (
-        ("a.svg", lambda p: draw.svg(p, points, labels)),
-        ("a.gif", lambda p: draw.raster(p, points, labels)),
-        ("a.png", lambda p: draw.raster(p, points[:1], labels)),
-        ("b.png", lambda p: tracking.plot(scores, p)),
+        ("a.svg", lambda p: draw.svg(p, places, labels)),
+        ("a.gif", lambda p: draw.raster(p, places, labels)),
+        ("a.png", lambda p: draw.raster(p, places[:1], labels)),
+        ("b.png", lambda p: tracking.plot(curves, p)),
     ):
         assert job(tmp_path / name) == tmp_path / name and (tmp_path / name).stat().st_size > 500
     assert sorted(os.listdir(tmp_path)) == ["a.gif", "a.png", "a.svg", "b.png"]
@@ -921,3 +922,74 @@ def test_a_cover_picture_is_no_video(tmp_path, video_too):
     else:
         with pytest.raises(ValueError, match=r"a\.mp4 must hold a video, got sound with a cover picture"):
             video.read(tmp_path / "a.mp4")
+
+
+def test_folders_and_files_by_their_names(tmp_path):
+    frames = torch.zeros(3, 8, 8, 3, dtype=torch.uint8)
+    strip = video.write(tmp_path / "a.png", frames)
+    for kind in (str, Path):
+        assert formats.visible(kind(tmp_path)) == formats.frames_of(kind(tmp_path)) == [strip]
+        assert images.is_strip(kind(strip)) and images.strips(kind(tmp_path)) == [strip]
+
+
+def test_what_pictures_of_points_refuse(tmp_path):
+    frames, labels = torch.rand(2, 4, 2), torch.arange(4)
+    two_ways = (points.svg, tmp_path / "p.svg"), (points.raster, tmp_path / "p.gif")
+    for message, changed in (
+        ("`frames` must be finite", {"frames": frames.where(frames > frames.min(), math.nan)}),
+        ("`labels` must be of integers", {"labels": labels.float()}),
+        ("`edges` must be .*points from 0 to 3, got 4", {"edges": torch.tensor([[0], [4]])}),
+        ("`edges` must be .*points from 0 to 3", {"edges": torch.zeros(3, dtype=torch.int64)}),
+        ("`seconds` must be a number > 0, got 0", {"seconds": 0}),
+        ("`captions` must be a line of text, or 2 of them", {"captions": ["a", "b", "c"]}),
+    ):
+        for draw, file in two_ways:
+            with pytest.raises(ValueError, match=message):
+                draw(file, **({"frames": frames, "labels": labels} | changed))
+    assert not list(tmp_path.iterdir())
+    one, listed = (
+        points.svg(tmp_path / "p.svg", frames, labels, captions=c).read_text() for c in ("abc", ["abc"])
+    )
+    assert one == listed and one.count("<text") == 1
+
+
+def test_what_readers_and_writers_refuse(tmp_path):
+    path = video.write(tmp_path / "clip.gif", torch.zeros(2, 8, 8, 3, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="`side` must be an integer >= 1, got 0"):
+        reading.read_small(path, 0)
+    with pytest.raises(ValueError, match="`frames` must have been read, and have times"):
+        reading.end(video.Frames(path))
+    with pytest.raises(ValueError, match="a VideoWriter must be entered before it writes"):
+        video.VideoWriter(path).write(np.zeros((8, 8, 3), np.uint8))
+    for name in ("picture", "picture.xyz", "picture.mp4"):
+        with pytest.raises(ValueError, match=rf"`path` must be a file that ends in .*got .*{name}'"):
+            images.write(tmp_path / name, np.zeros((8, 8), np.uint8))
+    with pytest.raises(TypeError, match="`image` must"):
+        images.rgb(np.zeros((8, 8, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_boxes_and_maps_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"`a` must be \[..., 4\], got float32 \[3\]"):
+        boxes.iou_xywh(torch.ones(3), torch.ones(3))
+    with pytest.raises(TypeError, match=r"`b` must be a tensor \[..., 4\], got \[1, 2, 3, 4\]"):
+        boxes.iou_xywh(torch.ones(4), [1, 2, 3, 4])
+    with pytest.raises(ValueError, match="`origin` must be 0 or 1, got 5"):
+        boxes.pixels_to_xyxy(torch.ones(4), origin=5)
+    with pytest.raises(ValueError, match=r"`size` must be \(height, width\), two positive integers, got 70"):
+        next(localize.candidates(torch.ones(1, 7, 7), 70))
+    with pytest.raises(TypeError, match=r"`attention` must be a floating tensor \[T, h, w\]"):
+        next(localize.candidates(np.ones((1, 7, 7)), (70, 70)))
+
+
+@pytest.mark.parametrize(
+    "thresholds, error", [(0.5, TypeError), ((), ValueError), ((50,), ValueError), (("a",), TypeError)]
+)
+def test_thresholds_are_numbers_from_0_to_1(thresholds, error):
+    overlap, none = torch.tensor([[0.6]]), torch.tensor([0])
+    for score in (
+        lambda: scores.recall(overlap, thresholds),
+        lambda: scores.mean_average_precision(torch.tensor([0.9]), none, overlap, none, thresholds),
+    ):
+        with pytest.raises(error, match="`thresholds` must be one or more numbers from 0 to 1"):
+            score()

@@ -360,3 +360,11 @@ def test_modules():
     align, pool = amstel.nn.RoIAlign(2, 0.5, 2, True), amstel.nn.PSRoIPool((2, 2), 0.5)
     assert torch.equal(align(x, boxes), ops.roi_align(x, boxes, 2, 0.5, 2, True))
     assert torch.equal(pool(x, boxes), ops.ps_roi_pool(x, boxes, 2, 0.5))
+
+
+@pytest.mark.parametrize("pool", ["roi_pool", "roi_align", "ps_roi_pool"])
+def test_the_reference_takes_an_output_size_of_any_kind(pool):
+    g = torch.Generator().manual_seed(9)
+    x, boxes = torch.randn(1, 12, 9, 9, generator=g), _boxes(g, 5, 1, side=9)
+    expected = getattr(ops, pool)(x, boxes, (2, 3))
+    torch.testing.assert_close(getattr(amstel.reference, pool)(x, boxes, [2, 3]), expected)

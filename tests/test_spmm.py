@@ -644,3 +644,16 @@ def test_degrees_beyond_float16_have_higher_derivatives(weighted):
     first = torch.autograd.grad(y, leaves, retain_graph=True)
     for plain, again in zip(first, torch.autograd.grad(y, leaves, create_graph=True), strict=True):
         torch.testing.assert_close(again, plain, rtol=5e-3, atol=1e-2)
+
+
+def test_the_reference_refuses_what_it_does_not_compute():
+    graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1], [1, 0]]))
+    flat = amstel.Graph.from_csr(torch.tensor([0, 2]), torch.tensor([0, 1]), num_cols=2)
+    x = torch.eye(2)
+    with pytest.raises(ValueError, match=r"`norm` must be one of 'sym', .*, got 'symmetric'"):
+        reference.spmm(graph, x, norm="symmetric")
+    with pytest.raises(ValueError, match="`activation` must be None or 'relu', got 'elu'"):
+        reference.spmm(graph, x, activation="elu")
+    with pytest.raises(ValueError, match=r"`self_loops` must be 0 for a rectangular graph, got 1\.0"):
+        reference.spmm(flat, x)
+    assert reference.spmm(flat, x, norm="none", self_loops=0).tolist() == [[1, 1]]

@@ -275,8 +275,11 @@ def test_got10k(tmp_path):
     assert same(test.ground_truth, [there, NAN, NAN, NAN])
     assert [image[0, 0, 0] for image in test] == [1, 2, 3, 4]
 
-    with pytest.raises(ValueError, match=r'`split` must be "train", "val" or "test" for .*, got None'):
+    with pytest.raises(ValueError, match=r'`split` must be "train" or "val" or "test" for .*, got None'):
         amstel.data.GOT10k(tmp_path)
+    make_got10k(tmp_path / "one" / "val", "GOT_1", box)
+    with pytest.raises(ValueError, match=r'`split` must be "val" for .*, which holds them, got None'):
+        amstel.data.GOT10k(tmp_path / "one")
     with pytest.raises(ValueError, match=r"`split` must be .*got 'all'"):
         amstel.data.GOT10k(tmp_path, "all")
     with pytest.raises(ValueError, match=r"train must hold folders of sequences, each with groundtruth\.txt"):

@@ -448,6 +448,19 @@ def test_table_and_json(tmp_path, sequences):
     assert cup["frames_per_second"] is None and cup["frames"] == 5 and len(cup["precision_curve"]) == 51
 
 
+def test_seconds_that_are_not_known():
+    whole = DatasetEvaluation("otb", SCORES, {"Ball": 2.0})
+    assert whole.frames_per_second == SCORES["Ball"].frames / 2
+    assert [line.split()[-1] for line in whole.table().splitlines()[2:-2]] == ["-"] * (len(SCORES) - 1)
+    assert by_attribute(whole, {name: ["OCC"] for name in SCORES})["OCC"].seconds == {"Ball": 2.0}
+    with pytest.raises(
+        ValueError, match=r"`sequences` must be a dict with .* at least one sequence, got \{\}"
+    ):
+        DatasetEvaluation("otb", {}, {})
+    with pytest.raises(TypeError, match=r"`sequences\['Ball'\]` must be an Evaluation, got 0\.5"):
+        DatasetEvaluation("otb", {"Ball": 0.5}, {})
+
+
 def test_a_run_that_stops_keeps_what_it_has(tmp_path, sequences):
     def stops(frames, box):
         if frames.name == "Cup":

@@ -9,7 +9,7 @@ import torch
 
 from amstel.data import VOT
 from amstel.data.sequences import TrackingSequence
-from amstel.tracking import expected_overlap, perturbed, vot
+from amstel.tracking import average_overlap, expected_overlap, perturbed, vot
 from amstel.tracking.vot import anchors
 from tests import command
 from tests.test_tracker import sequence
@@ -122,6 +122,24 @@ def test_bad_arguments(boxes, interval, message):
     runs = min(len(boxes), 1)
     with pytest.raises(ValueError, match=message):
         expected_overlap(boxes, [torch.ones(3, 4)] * runs, [SIZE] * runs, interval=interval)
+
+
+def test_sizes_and_sequences_are_pairs():
+    boxes, truth = _with_overlap([1.0] * 5)
+    for size in (64, (64,), (0, 48), (64.5, 48), ("64", 48)):
+        with pytest.raises(
+            (ValueError, TypeError), match=r"`sizes\[0\]` must be \(width, height\), two integers"
+        ):
+            expected_overlap([boxes], [truth], [size], interval=(1, 4))
+        with pytest.raises(
+            (ValueError, TypeError), match=r"`sizes\[0\]` must be \(width, height\), two integers"
+        ):
+            average_overlap([boxes], [truth], [size])
+    for named in ("a", ("a", "b"), (1, 2)):
+        with pytest.raises(
+            (ValueError, TypeError), match=r"`sequences\[0\]` must be \(name, number of frames\)"
+        ):
+            expected_overlap([boxes], [truth], [SIZE], [named], interval=(1, 4))
 
 
 def test_anchors_go_the_longer_way():

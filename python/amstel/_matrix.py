@@ -1,6 +1,6 @@
 """The CSR matrix beneath a Graph and what the operators derive from it: transpose, values, degrees, factors.
 
-Everything here is private to the operators: made once, kept, and not to be changed. Dynamo neither reads nor fills what
+What the operators use is made once, kept, and not to be changed; users get copies. Dynamo neither reads nor fills what
 is kept, so that its guards are the same for a fresh Graph and a used one.
 """
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from amstel import _derived, _library
-from amstel._derived import Transpose, factors, is_plain, keep, plainly
+from amstel import _check, _derived, _library
+from amstel._derived import Transpose, copy_of, factors, is_plain, keep, plainly
 
 
 class Matrix:
@@ -53,6 +53,26 @@ class Matrix:
     # Facts
 
     @property
+    def crow(self) -> Tensor:
+        """Starts of the rows [num_rows + 1], a copy."""
+        return copy_of(self._crow)
+
+    @property
+    def col(self) -> Tensor:
+        """Sources of the slots [E], a copy."""
+        return copy_of(self._col)
+
+    @property
+    def edge(self) -> Tensor | None:
+        """Positions of the slots' edges in the list that was given [E], a copy, or None if the same."""
+        return None if self._edge is None else copy_of(self._edge)
+
+    @property
+    def weight(self) -> Tensor | None:
+        """Weights in the order given [E], a copy, or None."""
+        return None if self._weight is None else copy_of(self._weight)
+
+    @property
     def has_weight(self) -> bool:
         """Whether the edges have weights of their own."""
         return self._weight is not None
@@ -86,6 +106,70 @@ class Matrix:
     def is_square(self) -> bool:
         """Whether sources and targets are the same nodes."""
         return self._is_square
+
+    # Derived data, for users
+
+    def to_edge_index(self) -> tuple[Tensor, Tensor | None]:
+        """`edge_index` [2, E] int64 and the weights [E] or None, in the original order of the edges: the opposite of
+        `from_edge_index`.
+
+        Example:
+            >>> graph = amstel.Graph.from_edge_index(torch.tensor([[2, 0], [1, 1]]))
+            >>> graph.to_edge_index()
+            (tensor([[2, 0],
+                    [1, 1]]), None)
+        """
+        return self._index(), self.weight
+
+    def transposed(self) -> tuple[Tensor, Tensor, Tensor]:
+        """crow [num_cols + 1], col and edge [E] of the transposed matrix, copies: for each source its targets.
+
+        Example:
+            >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 0, 1], [1, 2, 2]]))
+            >>> crow, target, edge = graph.transposed()
+            >>> target[crow[0] : crow[1]].tolist()  # where the edges of node 0 lead
+            [1, 2]
+        """
+        crow, col, edge = self._transpose()
+        return copy_of(crow), copy_of(col), copy_of(edge)
+
+    def values(self, dtype: torch.dtype, transposed: bool = False) -> Tensor:
+        """The graph's weights as `dtype`, in the order of the slots (of the transposed matrix), a copy.
+
+        Example:
+            >>> edge_index = torch.tensor([[0, 1, 0], [2, 0, 1]])
+            >>> graph = amstel.Graph.from_edge_index(edge_index, edge_weight=torch.tensor([1.0, 2.0, 3.0]))
+            >>> graph.values(torch.float64)  # into node 0, node 1, node 2
+            tensor([2., 3., 1.], dtype=torch.float64)
+        """
+        if self._weight is None:
+            raise ValueError(f"`values` needs a Graph with weights, got {self!r}")
+        return copy_of(self._values(_check.floating("dtype", dtype), _check.flag("transposed", transposed)))
+
+    def degree(self, dtype: torch.dtype, out: bool = False) -> Tensor:
+        """Sum of the weights (or number of edges, if there are none) into each target, or out of each source; a copy.
+
+        Example:
+            >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 0, 1], [1, 2, 2]]))
+            >>> graph.degree(torch.float32).tolist(), graph.degree(torch.float32, out=True).tolist()
+            ([0.0, 1.0, 2.0], [2.0, 1.0, 0.0])
+        """
+        return copy_of(self._degree(_check.floating("dtype", dtype), _check.flag("out", out)))
+
+    def scales(self, norm: str, self_loops: float, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
+        """The factors R of the rows [num_rows] and C of the columns [num_cols] by which `amstel.ops.spmm` multiplies
+        for `norm`, for sums in `dtype`, copies; None stands for 1.
+
+        Example:
+            >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 0, 0]]))
+            >>> graph.scales("row", 1.0, torch.float64)  # 1 / degree, with a self-loop
+            (tensor([0.3333, 0.5000, 1.0000], dtype=torch.float64), None)
+        """
+        _check.choice("norm", norm, ("sym", "row", "sym_inout", "none"))
+        row, col = self._scales(
+            norm, _check.number("self_loops", self_loops), _check.floating("dtype", dtype)
+        )
+        return tuple(None if t is None else copy_of(t) for t in (row, col))  # type: ignore[return-value]
 
     # Derived data, for the operators: made once and kept, so not to be changed. Dynamo neither reads nor fills what
     # is kept, so that its guards are the same for a fresh Graph and a used one.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from amstel import _batch, _check, _convert, _derived, _subgraph
-from amstel._derived import copy_of, plainly
+from amstel._derived import plainly
 from amstel._matrix import Matrix
 
 _STATE = ("crow", "col", "edge", "weight")
@@ -41,6 +41,8 @@ class Graph(Matrix):
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 0]]))
         >>> graph
         Graph(num_nodes=3, num_edges=3)
+        >>> graph.crow.tolist(), graph.col.tolist()  # target 0 has source 2, target 1 has source 0, ...
+        ([0, 1, 2, 3], [2, 0, 1])
     """
 
     def __init__(self, crow: Tensor, col: Tensor, edge: Tensor | None, weight: Tensor | None, num_cols: int):
@@ -68,6 +70,10 @@ class Graph(Matrix):
 
         `num_nodes` defaults to the largest index + 1, or to the size of a `torch_geometric.EdgeIndex`. `edge_weight` [E]
         is floating point.
+
+        Example:
+            >>> amstel.Graph.from_edge_index(torch.tensor([[0, 0], [1, 2]]), edge_weight=torch.tensor([0.5, 2.0]))
+            Graph(num_nodes=3, num_edges=2, weighted)
         """
         expected = "an int32 or int64 tensor [2, E]"
         _check.tensor("edge_index", edge_index, expected)
@@ -97,6 +103,11 @@ class Graph(Matrix):
         """From CSR arrays (tensors or NumPy): row = target, column = source.
 
         `num_cols` defaults to the number of rows; give it for a rectangular (bipartite) graph.
+
+        Example:
+            >>> ratings = amstel.Graph.from_csr(torch.tensor([0, 2, 3]), torch.tensor([0, 4, 4]), num_cols=5)
+            >>> amstel.ops.spmm(ratings, torch.arange(5.0)[:, None], norm="row", self_loops=0).tolist()
+            [[2.0], [4.0]]
         """
         indptr, indices = _derived.as_tensor("indptr", indptr), _derived.as_tensor("indices", indices)
         for name, value in (("indptr", indptr), ("indices", indices)):
@@ -128,6 +139,13 @@ class Graph(Matrix):
 
         float32 and float64 values keep their dtype. Others become float32, or float64 if float32 cannot hold them
         exactly. Complex values, and values that float64 cannot hold, raise an error.
+
+        Example:
+            >>> import scipy.sparse
+            >>> A = scipy.sparse.csr_array([[0, 2], [0, 1]])  # 1 -> 0 with weight 2, and a loop
+            >>> amstel.Graph.from_scipy(A).to_edge_index()
+            (tensor([[1, 1],
+                    [0, 1]]), tensor([2., 1.]))
         """
         return cls.from_csr(*_convert.from_scipy(A))
 
@@ -137,30 +155,15 @@ class Graph(Matrix):
 
         An undirected graph gives both directions of every edge, and a multigraph gives every parallel edge. The
         weights are float32 if that holds all of them exactly, else float64.
+
+        Example:
+            >>> import networkx
+            >>> G = networkx.Graph([("a", "b", {"weight": 3.0}), ("b", "c")])
+            >>> graph = amstel.Graph.from_networkx(G)  # node 0 is "a", node 1 is "b", ...
+            >>> graph.degree(torch.float32).tolist()
+            [3.0, 4.0, 1.0]
         """
         return cls.from_edge_index(*_convert.from_networkx(G))
-
-    # Facts
-
-    @property
-    def crow(self) -> Tensor:
-        """Starts of the rows [num_rows + 1], a copy."""
-        return copy_of(self._crow)
-
-    @property
-    def col(self) -> Tensor:
-        """Sources of the slots [E], a copy."""
-        return copy_of(self._col)
-
-    @property
-    def edge(self) -> Tensor | None:
-        """Positions of the slots' edges in the list that was given [E], a copy, or None if the same."""
-        return None if self._edge is None else copy_of(self._edge)
-
-    @property
-    def weight(self) -> Tensor | None:
-        """Weights in the order given [E], a copy, or None."""
-        return None if self._weight is None else copy_of(self._weight)
 
     def __repr__(self) -> str:
         sources = "" if self.is_square else f", num_sources={self.num_cols}"
@@ -192,7 +195,13 @@ class Graph(Matrix):
 
     def unbatch(self) -> list[Graph]:
         """The graphs of a batch, unchanged except for added weights of 1. For a Graph that is not a batch, a list
-        with a copy of it."""
+        with a copy of it.
+
+        Example:
+            >>> small, large = (amstel.Graph.from_edge_index(torch.tensor([[0], [n]])) for n in (1, 7))
+            >>> amstel.Graph.batch([small, large]).unbatch()
+            [Graph(num_nodes=2, num_edges=1), Graph(num_nodes=8, num_edges=1)]
+        """
         return _batch.split(self)
 
     @property
@@ -288,23 +297,36 @@ class Graph(Matrix):
         """Whether the structure is in shared memory."""
         return self._col.is_shared()
 
-    def to_edge_index(self) -> tuple[Tensor, Tensor | None]:
-        """`edge_index` [2, E] int64 and the weights, in the original order of the edges."""
-        index = self._index()
-        return index, self.weight
-
     def to_scipy(self) -> Any:
-        """The matrix A[target, source] as a SciPy CSR array; weights default to 1, and parallel edges are kept."""
+        """The matrix A[target, source] as a SciPy CSR array; weights default to 1, and parallel edges are kept.
+
+        Example:
+            >>> amstel.Graph.from_edge_index(torch.tensor([[0, 0, 1], [1, 1, 0]])).to_scipy().toarray()
+            array([[0., 1.],
+                   [2., 0.]], dtype=float32)
+        """
         return _convert.to_scipy(self)
 
     def to_networkx(self) -> Any:
         """A networkx.DiGraph on the nodes 0 to N - 1, source to target; a MultiDiGraph if there are parallel edges.
-        Weights are the edge attribute "weight". Needs networkx."""
+        Weights are the edge attribute "weight". Needs networkx.
+
+        Example:
+            >>> import networkx
+            >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 0]]))
+            >>> networkx.shortest_path(graph.to_networkx(), 0, 2)
+            [0, 1, 2]
+        """
         return _convert.to_networkx(self)
 
     def to_pyg(self) -> Any:
         """A torch_geometric.data.Data with num_nodes, edge_index and, if there are weights, edge_weight, in the
-        original order of the edges; a `Batch` for a batch. Needs torch_geometric."""
+        original order of the edges; a `Batch` for a batch. Needs torch_geometric.
+
+        Example:
+            >>> amstel.Graph.from_edge_index(torch.tensor([[0, 1], [1, 0]])).to_pyg()
+            Data(edge_index=[2, 2], num_nodes=2)
+        """
         return _convert.to_pyg(self)
 
     def reorder(self, method: str = "rcm") -> tuple[Graph, Tensor]:
@@ -321,15 +343,19 @@ class Graph(Matrix):
         Returns the new graph and `order` [N]: node i of the new graph is node order[i] of this one,
         so that features become `x[order]`, and a result y of the new graph `y[order.argsort()]` in the old numbers.
         Edges keep the order in which they were given.
+
+        Example:
+            >>> star = amstel.Graph.from_edge_index(torch.tensor([[3, 3, 3], [0, 1, 2]]))
+            >>> renumbered, order = star.reorder("degree")  # the hub, node 3, comes first
+            >>> order.tolist(), renumbered.to_edge_index()[0].tolist()
+            ([3, 0, 1, 2], [[0, 0, 0], [1, 2, 3]])
         """
         if not self.is_square:
             raise ValueError(f"`reorder` needs as many sources as targets, got {self!r}")
         _check.choice("method", method, ("rcm", "degree"))
         order = _convert.cuthill_mckee(self) if method == "rcm" else _convert.falling_degree(self)
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(order.numel(), device=order.device)
         index, weight = self.to_edge_index()
-        return Graph.from_edge_index(rank[index], self.num_rows, weight), order
+        return Graph.from_edge_index(order.argsort()[index], self.num_rows, weight), order
 
     def subgraph(self, nodes: Any) -> Graph:
         """The subgraph induced by some nodes: the nodes and the edges between them, on the CPU.
@@ -368,32 +394,6 @@ class Graph(Matrix):
             ([3, 2, 1], 2)
         """
         return _subgraph.k_hop(self, nodes, k)
-
-    # Derived data, for users
-
-    def transposed(self) -> tuple[Tensor, Tensor, Tensor]:
-        """crow, col and edge of the transposed matrix, copies."""
-        crow, col, edge = self._transpose()
-        return copy_of(crow), copy_of(col), copy_of(edge)
-
-    def values(self, dtype: torch.dtype, transposed: bool = False) -> Tensor:
-        """The graph's weights as `dtype`, in the order of the slots (of the transposed matrix), a copy."""
-        if self._weight is None:
-            raise ValueError(f"`values` needs a Graph with weights, got {self!r}")
-        return copy_of(self._values(_check.floating("dtype", dtype), transposed))
-
-    def degree(self, dtype: torch.dtype, out: bool = False) -> Tensor:
-        """Sum of the weights (or number of edges, if there are none) into each target, or out of each source; a
-        copy."""
-        return copy_of(self._degree(_check.floating("dtype", dtype), out))
-
-    def scales(self, norm: str, self_loops: float, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
-        """Row and column factors for `norm`, for sums in `dtype`, copies."""
-        _check.choice("norm", norm, ("sym", "row", "sym_inout", "none"))
-        row, col = self._scales(
-            norm, _check.number("self_loops", self_loops), _check.floating("dtype", dtype)
-        )
-        return tuple(None if t is None else copy_of(t) for t in (row, col))  # type: ignore[return-value]
 
 
 # torch.load(weights_only=True) may make a Graph: __setstate__ checks what it is given.

@@ -75,6 +75,12 @@ class NodeBatch(Sample):
         x: features of the nodes [n, ...], or None.
         y: labels of the seeds [B, ...], or None.
         number: of the batch in its epoch.
+
+    Example: a path, of which the last node is the seed of a model of two layers.
+        >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]]))
+        >>> batch = next(iter(amstel.data.NeighborLoader(graph, fanouts=[-1, -1], seeds=[4], batch_size=1)))
+        >>> batch, batch.nodes.tolist()
+        (NodeBatch(seeds=1, nodes=3, edges=[2, 1]), [4, 3, 2])
     """
 
     layers: list[SampledGraph]

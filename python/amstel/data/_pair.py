@@ -22,6 +22,11 @@ class FramePair:
         frames: uint8 [2, 3, S, S], RGB.
         boxes: float32 [2, 4], the target in each: x1, y1, x2, y2 in pixels, x2 and y2 just past the last one.
         others: for each frame, float32 [M, 4]: boxes of things that look like the target.
+
+    Example:
+        >>> pair = amstel.data.StillPairs(["photographs"]).sample(0, np.random.default_rng(0))
+        >>> pair.frames.shape, pair.boxes.shape
+        (torch.Size([2, 3, 208, 208]), torch.Size([2, 4]))
     """
 
     frames: Tensor

@@ -34,6 +34,14 @@ class DistributedBatch(NodeBatch):
 
     Attributes: those of `amstel.data.NodeBatch`, whose node numbers are those of the graph that was partitioned, and
         total: seeds of the batch over all ranks. The loss is the sum over the own seeds, divided by it.
+
+    Example: one process, which owns all seeds.
+        >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 3]]))
+        >>> meta = amstel.distributed.partition(graph, 1, "path", splits={"train": torch.tensor([3, 1])})
+        >>> part = amstel.distributed.DistributedGraph.load("path")
+        >>> batch = next(iter(amstel.data.DistributedNeighborLoader(part, [-1, -1], shuffle=False)))
+        >>> batch.seeds.tolist(), batch.total, batch.layers[-1]
+        ([1, 3], 2, SampledGraph(num_nodes=2, num_sources=4, num_edges=2, weighted))
     """
 
     total: int

@@ -26,6 +26,12 @@ class LinkData:
 
     Raises:
         ValueError or TypeError: a part is not as described.
+
+    Example: the path 0 - 1 - 2 - 3, whose last link is to be found.
+        >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=4)
+        >>> none, link, other = torch.empty(2, 0).long(), torch.tensor([[2], [3]]), torch.tensor([[0], [3]])
+        >>> amstel.data.LinkData("path", graph, None, none, none, link, other)
+        LinkData(path, num_nodes=4, num_edges=4, num_features=4, val=0, test=1)
     """
 
     name: str

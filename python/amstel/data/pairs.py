@@ -161,7 +161,15 @@ class SequencePairs:
         target: side of the square that is as large as the first target, in pixels of the crop.
 
     Raises:
-        ValueError: no sequence has two frames with ground truth within `gap`, and targets that fit into their crops.
+        TypeError or ValueError: an argument is not as described; no sequence has two frames with ground truth within
+            `gap`, and targets that fit into their crops.
+
+    Example:
+        >>> pairs = amstel.data.SequencePairs(amstel.data.OTB("OTB100"), gap=10, size=128, target=32)
+        >>> pair = pairs.sample(0, np.random.default_rng(0))
+        >>> x1, y1, x2, y2 = pair.boxes[0].tolist()
+        >>> len(pairs), pair.frames.shape, round(x2 - x1)
+        (30, torch.Size([2, 3, 128, 128]), 32)
     """
 
     _TRIES = 100

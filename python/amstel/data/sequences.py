@@ -192,7 +192,7 @@ class TrackingSequence:
         ValueError: no frame, or another number of boxes; on reading, an image that cannot be read.
 
     Example:
-        >>> sequence = amstel.data.OTBSequence("Crossing")                     # doctest: +SKIP
+        >>> sequence = amstel.data.OTBSequence("OTB100/Crossing")
         >>> sequence, sequence[0].shape, sequence.ground_truth[0].tolist()     # doctest: +SKIP
         (OTBSequence(Crossing, 120 frames), (240, 360, 3), [204.0, 150.0, 17.0, 50.0])
     """

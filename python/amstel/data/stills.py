@@ -104,8 +104,8 @@ class StillPairs:
 
     Example:
         >>> image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
-        >>> pair = amstel.data.StillPairs([image]).sample(0, np.random.default_rng(1))   # doctest: +SKIP
-        >>> pair.frames.shape                                                            # doctest: +SKIP
+        >>> pair = amstel.data.StillPairs([image]).sample(0, np.random.default_rng(1))
+        >>> pair.frames.shape
         torch.Size([2, 3, 208, 208])
     """
 

@@ -29,6 +29,14 @@ class SubgraphBatch(Sample):
         weight: weight of each seed in the loss, float32 [B]; the weighted sum over the batch estimates the mean over
             all seeds.
         number: of the batch in its epoch.
+
+    Example: a path of four nodes in two halves, without the edge between them.
+        >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 3]]))
+        >>> halves = amstel.data.ClusterLoader(graph, parts=torch.tensor([0, 0, 1, 1]), shuffle=False)
+        >>> for batch in halves:
+        ...     print(batch, batch.nodes.tolist(), batch.weight.tolist())
+        SubgraphBatch(Graph(num_nodes=2, num_edges=1), seeds=2) [0, 1] [0.5, 0.5]
+        SubgraphBatch(Graph(num_nodes=2, num_edges=1), seeds=2) [2, 3] [0.5, 0.5]
     """
 
     graph: Graph

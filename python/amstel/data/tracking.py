@@ -68,6 +68,11 @@ class OTBSequence(TrackingSequence):
             frames; several targets and none chosen.
 
     Source: Y. Wu, J. Lim, M.-H. Yang, Object Tracking Benchmark, TPAMI 2015; frame ranges as its toolkit has them.
+
+    Example:
+        >>> sequence = amstel.data.OTBSequence("OTB100/Jogging", target=2)
+        >>> sequence.name, sequence.ground_truth[0].tolist()  # 21,25,20,20 in the file
+        ('Jogging-2', [20.0, 24.0, 20.0, 20.0])
     """
 
     def __init__(self, folder: str | os.PathLike, target: int | None = None, *, origin: int = 1):
@@ -147,9 +152,10 @@ class OTB(Sequences):
         ValueError: it holds no sequence; on reading one, as `OTBSequence`.
 
     Example:
-        >>> sequences = amstel.data.OTB("OTB100")                              # doctest: +SKIP
-        >>> sequences["Jogging-2"].ground_truth.shape                          # doctest: +SKIP
-        torch.Size([307, 4])
+        >>> sequences = amstel.data.OTB("OTB100")
+        >>> sequences.names
+        ['Crossing', 'Jogging-1', 'Jogging-2']
+        >>> frame = sequences["Jogging-2"][0]  # read now: uint8 [H, W, 3]
     """
 
     def __init__(self, root: str | os.PathLike | None = None, *, origin: int = 1):
@@ -193,16 +199,23 @@ class GOT10k(Listed):
 
     Source: L. Huang, X. Zhao, K. Huang, GOT-10k, TPAMI 2021; that coordinates begin with 1 is the authors' word in
     their toolkit's issue 6.
+
+    Example:
+        >>> sequence = amstel.data.GOT10k("GOT-10k", split="val")[0]
+        >>> sequence.ground_truth  # the target is absent from the last frame
+        tensor([[20., 24., 20., 20.],
+                [21., 24., 20., 20.],
+                [nan, nan, nan, nan]], dtype=torch.float64)
     """
 
     def __init__(self, root: str | os.PathLike, split: str | None = None, *, origin: int = 1):
         self.origin, root = origin, data_folder(root, "", "GOT10k")
         if split not in (None, "train", "val", "test"):
             fail("split", '"train", "val", "test" or None', split)
-        if split is None and not (root / "list.txt").is_file() and (root / "train").is_dir():
-            raise ValueError(
-                f'`split` must be "train", "val" or "test" for {root}, which holds them, got None'
-            )
+        parts = [part for part in ("train", "val", "test") if (root / part).is_dir()]
+        if split is None and parts and not (root / "list.txt").is_file():
+            wanted = " or ".join(f'"{part}"' for part in parts)
+            raise ValueError(f"`split` must be {wanted} for {root}, which holds them, got None")
         self._find(root if split is None else data_folder(root / split, "", "GOT10k"), "groundtruth.txt")
 
     def _read(self, name: str) -> TrackingSequence:
@@ -252,6 +265,12 @@ class VOT(Listed):
             than frames.
 
     Source: M. Kristan et al., The Visual Object Tracking challenge, 2013 to 2019.
+
+    Example: a square that stands on a corner, of 40 pixels from one corner to the opposite one.
+        >>> amstel.data.VOT("vot2018")["bag"].ground_truth[0]
+        tensor([25.8579, 25.8579, 28.2843, 28.2843], dtype=torch.float64)
+        >>> amstel.data.VOT("vot2018", polygon="bounds")["bag"].ground_truth[0]
+        tensor([20., 20., 40., 40.], dtype=torch.float64)
     """
 
     def __init__(self, root: str | os.PathLike, polygon: str = "area", *, origin: int = 0):
@@ -303,6 +322,11 @@ class ALOV(Sequences):
             is not there, with file and line.
 
     Source: A. Smeulders et al., Visual Tracking: An Experimental Survey, TPAMI 2014.
+
+    Example:
+        >>> sequence = amstel.data.ALOV("ALOV300++")["01-Light_video00001"]
+        >>> sequence.ground_truth[:, 0]  # x, of every fifth frame
+        tensor([20., nan, nan, nan, nan, 25.], dtype=torch.float64)
     """
 
     def __init__(self, root: str | os.PathLike):

@@ -314,7 +314,20 @@ def sum_gradients(model: nn.Module | Iterable[Tensor], group: Any = None) -> Non
     Args:
         model: a module, or parameters, with the same gradients present on all ranks.
         group: of torch.distributed; default: all processes.
+
+    Raises:
+        TypeError: `model` is neither.
+
+    Example: one process, whose share is the whole sum.
+        >>> model = torch.nn.Linear(2, 1)
+        >>> model(torch.ones(3, 2)).sum().backward()
+        >>> amstel.distributed.sum_gradients(model)
+        >>> model.weight.grad
+        tensor([[3., 3.]])
     """
+    # The rows of one parameter have no gradients of their own.
+    if isinstance(model, Tensor) or not isinstance(model, (nn.Module, Iterable)):
+        _check.fail_type("model", "a torch.nn.Module or a list of parameters", model)
     parameters = list(model.parameters() if isinstance(model, nn.Module) else model)
     for number, p in enumerate(parameters):
         _check.tensor(f"model[{number}]", p, "a parameter")

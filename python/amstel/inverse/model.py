@@ -203,6 +203,17 @@ class Prepared:
     """The gradient of a forward model at fixed measurements; from `ForwardModel.prepare`.
 
     `RIM` calls `network_input` in every step.
+
+    Attributes:
+        model, y: the forward model and the measurements.
+
+    Example:
+        >>> y = torch.zeros(1, 1, 1, 2)
+        >>> prepared = amstel.inverse.Denoising(sigma=0.5).prepare(y)
+        >>> prepared.gradient(torch.ones_like(y))  # (x - y) / sigma²
+        tensor([[[[4., 4.]]]])
+        >>> prepared.network_input(torch.ones_like(y))[0, :, 0, 0]  # the estimate and its gradient
+        tensor([1., 4.])
     """
 
     def __init__(self, model: ForwardModel, y: Tensor):

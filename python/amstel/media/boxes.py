@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from amstel._check import fail, tensor
 from amstel.media import _arguments
 
 
@@ -24,7 +25,12 @@ def xywh_to_xyxy(boxes: Tensor) -> Tensor:
 
 
 def xyxy_to_xywh(boxes: Tensor) -> Tensor:
-    """To (x, y, width, height), the inverse of `xywh_to_xyxy`."""
+    """To (x, y, width, height), the inverse of `xywh_to_xyxy`.
+
+    Example:
+        >>> amstel.media.boxes.xyxy_to_xywh(torch.tensor([1.0, 2, 4, 6])).tolist()
+        [1.0, 2.0, 3.0, 4.0]
+    """
     _arguments.boxes("boxes", boxes)
     return torch.cat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], -1)
 
@@ -42,7 +48,12 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """To (x, y, width, height) with x and y of the center, the inverse of `cxcywh_to_xyxy`."""
+    """To (x, y, width, height) with x and y of the center, the inverse of `cxcywh_to_xyxy`.
+
+    Example:
+        >>> amstel.media.boxes.xyxy_to_cxcywh(torch.tensor([3.0, 2, 5, 8])).tolist()
+        [4.0, 5.0, 2.0, 6.0]
+    """
     _arguments.boxes("boxes", boxes)
     (wide,) = _arguments.wide(boxes)
     return torch.cat([(wide[..., :2] + wide[..., 2:]) / 2, wide[..., 2:] - wide[..., :2]], -1).to(boxes.dtype)
@@ -59,6 +70,8 @@ def pixels_to_xyxy(boxes: Tensor, origin: int = 0) -> Tensor:
         [0.0, 0.0, 10.0, 20.0]
     """
     _arguments.boxes("boxes", boxes)
+    if _arguments.integer("origin", origin, 0) > 1:
+        fail("origin", "0 or 1", origin)
     # Rounded once: 2048 + 1 - 1 is not 2048 in 16 bits.
     return boxes + (boxes.new_tensor([0, 0, 1, 1]) - origin)
 
@@ -89,6 +102,9 @@ def iou_xywh(a: Tensor, b: Tensor) -> Tensor:
         >>> amstel.tracking.overlap(torch.tensor([0.0, 0.0, 4.0, 4.0]), torch.tensor([0.0, 0.0, 4.0, 2.0]))
         tensor(0.5000)
     """
+    for argument, value in (("a", a), ("b", b)):
+        if tensor(argument, value, "a tensor [..., 4]").dim() < 1 or value.shape[-1] != 4:
+            fail(argument, "[..., 4]", value)
     dtype = torch.result_type(a, b)
     a, b = _arguments.wide(a, b)
     found = _ratio(

@@ -71,8 +71,12 @@ def annotate(
         ImportError: the extra [video] is missing.
 
     Example:
-        >>> pictures = amstel.video.annotate(frames, maps, boxes, caption="jumping jack")  # doctest: +SKIP
-        >>> amstel.video.write("jack.gif", pictures)                                       # doctest: +SKIP
+        >>> frames, maps = amstel.video.read("clip.mp4"), torch.rand(8, 7, 7)
+        >>> boxes = amstel.video.localize(maps, frames.shape[1:3])
+        >>> pictures = amstel.video.annotate(frames, maps, boxes, caption="jumping jack")
+        >>> path = amstel.video.write("jack.gif", pictures)
+        >>> pictures.shape  # four times as large, and a line of text
+        torch.Size([8, 318, 384, 3])
     """
     _arguments.frames(frames)
     count, height, width = frames.shape[:3]

@@ -88,13 +88,17 @@ def natural(path: str | os.PathLike) -> Any:
     return [int(part) if k % 2 else part.lower() for k, part in enumerate(re.split(r"(\d+)", name))], name
 
 
-def visible(folder: Path, endings: Collection[str] | None = None) -> list[Path]:
+def visible(folder: str | os.PathLike, endings: Collection[str] | None = None) -> list[Path]:
     """What a folder holds in natural order, without what begins with a dot (._x.jpg, .DS_Store, files half written).
 
     Args:
         endings: only files that end so, in small letters.
+
+    Example:
+        >>> [path.name for path in amstel.media.formats.visible("OTB100/Jogging")]
+        ['groundtruth_rect.1.txt', 'groundtruth_rect.2.txt', 'img']
     """
-    found = (p for p in folder.iterdir() if not p.name.startswith("."))
+    found = (p for p in Path(folder).iterdir() if not p.name.startswith("."))
     if endings is not None:
         found = (p for p in found if p.suffix.lower() in endings and not p.is_dir())
     return sorted(found, key=natural)
@@ -113,11 +117,15 @@ def warn_of_others(folder: Path, taken: Collection[Path], reason: str) -> None:
         warnings.warn(f"{folder}: passed over, as {reason}, {left}", stacklevel=1)
 
 
-def frames_of(folder: Path) -> list[Path]:
+def frames_of(folder: str | os.PathLike) -> list[Path]:
     """The images of a folder in natural order.
 
     Raises:
         ValueError: two of them are for one frame: frame_1.png, frame_01.png and frame_1.jpg.
+
+    Example:
+        >>> [path.name for path in amstel.media.formats.frames_of("OTB100/Jogging/img")]
+        ['0001.jpg', '0002.jpg', '0003.jpg']
     """
     files = visible(folder, IMAGES)
     known: dict[tuple[Any, ...], Path] = {}

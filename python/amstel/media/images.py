@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from amstel import _files
-from amstel._check import describe, unmasked
+from amstel._check import describe, fail, unmasked, with_attributes
 from amstel._optional import need
-from amstel.media import pictures, png_chunks
+from amstel.media import _deep, pictures, png_chunks
 from amstel.media.formats import visible
 
 #: A stereo or burst JPEG (MPO) has several pictures too, of which the first is the one to see.
@@ -61,8 +61,15 @@ def rgb(image: Any, source: Any = None) -> np.ndarray:
     format its file is.
 
     Raises:
+        TypeError: not an image of Pillow.
         ValueError: floating point or 32 bits of unknown range.
+
+    Example:
+        >>> from PIL import Image
+        >>> amstel.media.images.rgb(Image.new("RGBA", (1, 1), (200, 100, 0, 128)))  # half transparent
+        array([[[100,  50,   0]]], dtype=uint8)
     """
+    with_attributes("image", image, "mode", "convert")
     mode, source = image.mode, image if source is None else source
     if mode == "F":
         values = np.asarray(image)
@@ -98,7 +105,12 @@ def _whole(image: Any, values: np.ndarray) -> np.ndarray:
 
 
 def on_black(rgba: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 4] with its alpha laid on black: [H, W, 3]."""
+    """uint8 [H, W, 4] with its alpha laid on black: [H, W, 3].
+
+    Example:
+        >>> amstel.media.images.on_black(np.array([[[200, 100, 0, 128]]], np.uint8))
+        array([[[100,  50,   0]]], dtype=uint8)
+    """
     wide = rgba.astype(np.uint16)
     return ((wide[..., :3] * wide[..., 3:] + 127) // 255).astype(np.uint8)
 
@@ -114,9 +126,13 @@ def read(path: str | os.PathLike) -> np.ndarray:
         FileNotFoundError: there is none.
         ValueError: it cannot be read, or has values of unknown range (`rgb`). The message names the file.
         ImportError: the extra [video] is missing.
+
+    Example:
+        >>> amstel.media.images.read("photographs/one.png").shape
+        (321, 481, 3)
     """
     path = Path(path)
-    if kind := _deep(path):
+    if kind := _deep.kind(path):
         return next(_deep_pages(path, kind))
     with _opened(path) as image:
         try:
@@ -125,60 +141,20 @@ def read(path: str | os.PathLike) -> np.ndarray:
             raise _unreadable(path, error) from None
 
 
-def _deep(path: Path) -> str | None:
-    """ "tiff" or "picture" for a file whose values Pillow mistakes or cuts to 8 bits, or that it cannot open; else None."""
-    try:
-        with path.open("rb") as file:
-            tiff = file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-        with _pillow().open(path) as image:
-            if tiff:
-                pages = range(getattr(image, "n_frames", 1))
-                return "tiff" if any(image.seek(page) or _mistaken(image.tag_v2) for page in pages) else None
-            mode, raw = image.mode, image.tile[0][3] if image.tile else ""
-            deep = image.format == "PNG" and ";16" in str(raw) and getattr(image, "n_frames", 1) == 1
-            deep |= image.format == "PPM" and mode == "RGB" and isinstance(raw, tuple) and raw[1] > 255
-            return "picture" if deep or (image.format == "JPEG2000" and mode in ("RGB", "RGBA")) else None
-    except OSError:  # Pillow's error for a file that it cannot open is one too
-        return "tiff" if path.is_file() and tiff else None
-    except Exception:  # a file that was cut; reading it says so
-        return None
-
-
-def _mistaken(tags: Any) -> bool:
-    """Whether Pillow halves color of 16 bits, mixes up its planes, takes white for black or a sign for a value."""
-    bits, samples, sign = max(tags.get(258, (1,))), tags.get(277, 1), 2 in tags.get(339, (1,))
-    return bool(sign and bits == 8) or (bits == 16 and (samples > 1 or tags.get(262) == 0))
-
-
 def _deep_pages(path: Path, kind: str) -> Iterator[np.ndarray]:
-    """The picture, or the pages of a TIFF as tifffile reads them: uint8 [H, W, 3]; floating point is in [0, 1]."""
-    if kind == "picture":
-        try:
-            data, orientation, _ = pictures.by_pillow(path, False)
-            yield _levels(pictures.upright(data, orientation))
-        except Exception as error:
-            raise _unreadable(path, error) from None
-        return
-    tifffile = need("tifffile", extra="video", purpose="TIFF of this kind")
+    """The picture, or the pages of a TIFF: uint8 [H, W, 3]; floating point is in [0, 1]."""
+    pages = _deep.pages(path, kind)
     try:
-        with tifffile.TiffFile(path) as file:
-            for page in pictures.whole_pages(file):
-                if page.dtype is not None and page.dtype.kind == "i":
-                    raise ValueError(f"{8 * page.dtype.itemsize} bits with a sign, whose white is not known")
-                if page.photometric not in (0, 1, 2) or page.dtype is None or page.dtype.kind not in "uf":
-                    raise ValueError(f"a page of {page.dtype} and photometric {page.photometric}")
-                yield _levels(pictures.upright(pictures.samples(page), int(page.tags.valueof(274, 1))))
+        yield from map(_levels, pages)
     except Exception as error:
         raise _unreadable(path, error) from None
 
 
 def _deep_count(path: Path, kind: str) -> int:
-    if kind == "picture":
-        return 1
-    tifffile = need("tifffile", extra="video", purpose="TIFF of this kind")
     try:
-        with tifffile.TiffFile(path) as file:
-            return max(1, sum(not page.is_reduced for page in file.pages))
+        return _deep.count(path, kind)
+    except ImportError:
+        raise
     except Exception as error:
         raise _unreadable(path, error) from None
 
@@ -204,8 +180,15 @@ def _levels(data: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(data)
 
 
-def is_strip(path: Path) -> bool:
-    """Whether `amstel.media.writing` marked a PNG as a strip of several frames."""
+def is_strip(path: str | os.PathLike) -> bool:
+    """Whether `amstel.media.writing` marked a PNG as a strip of several frames.
+
+    Example:
+        >>> path = amstel.video.write("strip.png", torch.zeros(4, 8, 8, 3, dtype=torch.uint8))
+        >>> amstel.media.images.is_strip(path), amstel.media.images.is_strip("photographs/one.png")
+        (True, False)
+    """
+    path = Path(path)
     try:
         mark = Animation(path).mark if path.suffix.lower() == ".png" else None
         return mark is not None and mark != "strip of 1 frames"
@@ -213,8 +196,13 @@ def is_strip(path: Path) -> bool:
         return False
 
 
-def strips(folder: Path) -> list[Path]:
-    """Such PNGs in a folder; none where the first PNG is not one."""
+def strips(folder: str | os.PathLike) -> list[Path]:
+    """The PNGs in a folder that are strips (`is_strip`); none where the first PNG is not one.
+
+    Example:
+        >>> [path.name for path in amstel.media.images.strips("weizmann4/bend")]
+        ['daria_bend.png', 'ido_bend.png']
+    """
     found = visible(folder, (".png",))
     return [path for path in found if is_strip(path)] if found and is_strip(found[0]) else []
 
@@ -236,11 +224,16 @@ class Animation:
 
     Warns:
         UserWarning: the file is damaged or was cut after its first frame; those up to there are given.
+
+    Example:
+        >>> path = amstel.video.write("black.gif", torch.zeros(2, 8, 8, 3, dtype=torch.uint8), fps=4)
+        >>> [(frame.shape, seconds) for frame, seconds in amstel.media.images.Animation(path)]
+        [((8, 8, 3), 0.25), ((8, 8, 3), 0.25)]
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path, self.mark, self._whole, self._apng = Path(path), None, True, False
-        self._deep = _deep(self.path)
+        self._deep = _deep.kind(self.path)
         if self._deep:
             self._pages = list(range(_deep_count(self.path, self._deep)))
             self.count = len(self._pages)
@@ -338,12 +331,20 @@ def write(path: str | os.PathLike, picture: Any) -> Path:
 
     Raises:
         ValueError: another picture, or an ending that Pillow does not write.
+        FileNotFoundError: the folder to write in does not exist.
+
+    Example:
+        >>> path = amstel.media.images.write("gray.png", np.full((2, 3), 128, np.uint8))
+        >>> amstel.media.images.read(path)[0, 0]
+        array([128, 128, 128], dtype=uint8)
     """
-    array = image_array("picture", picture)
+    array, path = image_array("picture", picture), Path(path)
     image = _pillow()
+    if image.registered_extensions().get(path.suffix.lower()) not in image.SAVE:
+        fail("path", "a file that ends in .png, .jpg or another format that Pillow writes", str(path))
     with _files.replacing(path) as temporary:
         image.fromarray(array).save(temporary)
-    return Path(path)
+    return path
 
 
 def image_array(argument: str, image: Any) -> np.ndarray:
@@ -358,7 +359,7 @@ def image_array(argument: str, image: Any) -> np.ndarray:
         FileNotFoundError: there is no such file.
 
     Example:
-        >>> amstel.tracking.frames.image_array("image", torch.zeros(4, 6, dtype=torch.uint8)).shape
+        >>> amstel.media.images.image_array("image", torch.zeros(4, 6, dtype=torch.uint8)).shape
         (4, 6, 3)
     """
     if isinstance(image, (str, os.PathLike)):

@@ -139,8 +139,24 @@ Candidates = tuple[Tensor, Tensor] | None
 def candidates(
     attention: Tensor, size: tuple[int, int], sigma: float | None = None, threshold: float = 0.5
 ) -> Iterator[Candidates]:
-    """Of each frame the parts of its map that hang together above the threshold; see `localize`."""
-    height, width = size
+    """Of each frame the parts of its map that hang together above the threshold; see `localize`.
+
+    Args:
+        attention, sigma, threshold: as in `localize`.
+        size: (height, width) of the frames in pixels.
+
+    Returns:
+        for each frame boxes float64 [n, 4] and the attention inside each, float64 [n]; None where the map is the same
+        everywhere.
+
+    Example:
+        >>> maps = torch.zeros(1, 7, 7)
+        >>> maps[:, 3, 5], maps[:, 1, 1] = 1.0, 0.8
+        >>> boxes, inside = next(amstel.media.localize.candidates(maps, (70, 70), sigma=0))
+        >>> boxes.tolist()
+        [[11.0, 11.0, 19.0, 19.0], [50.0, 30.0, 60.0, 40.0]]
+    """
+    (height, width), _ = _checked(attention, size, 1, "size")
     if sigma is not None:
         _arguments.number("sigma", sigma, positive=False)
     _arguments.number("threshold", threshold, positive=False)
@@ -184,7 +200,20 @@ def follow(
     split: bool = True,
     previous: Tensor | None = None,
 ) -> Tensor:
-    """One box per frame: `localize` of what `candidates` gave."""
+    """One box per frame, float32 [T, 4]: `localize` of what `candidates` gave.
+
+    Args:
+        found: of each frame, what `candidates` gave.
+        size: (height, width) of the frames in pixels.
+        span, split: as in `localize`.
+        previous: `initial` of `localize`, float64 [4].
+
+    Example:
+        >>> box = torch.tensor([[10.0, 10, 20, 20]], dtype=torch.float64)
+        >>> found = [(box + t, torch.ones(1)) for t in range(3)]  # one candidate, which moves
+        >>> amstel.media.localize.follow(found, (48, 64))[:, 0]
+        tensor([10., 11., 12.])
+    """
     height, width = size
     starts = []
     boxes = torch.tensor([0.0, 0.0, width, height], dtype=torch.float64).repeat(len(found), 1)
@@ -210,7 +239,20 @@ def link(
     shortest: int | None = None,
     weakest: float = 0.1,
 ) -> tuple[Tensor, Tensor]:
-    """Tubes and their scores: `localize_actors` of what `candidates` gave."""
+    """Tubes and their scores: `localize_actors` of what `candidates` gave.
+
+    Args:
+        found: of each frame, what `candidates` gave.
+        size: (height, width) of the frames in pixels.
+        span, most, gap, shortest, weakest: as in `localize_actors`.
+
+    Example:
+        >>> boxes = torch.tensor([[0.0, 0, 9, 9], [20, 0, 29, 9]], dtype=torch.float64)
+        >>> found = [(boxes, torch.tensor([1.0, 3.0]))] * 4  # two candidates that stay
+        >>> tubes, scores = amstel.media.localize.link(found, (48, 64))
+        >>> tubes[:, 0].tolist(), scores.tolist()
+        ([[20.0, 0.0, 29.0, 9.0], [0.0, 0.0, 9.0, 9.0]], [0.75, 0.25])
+    """
     tracks: list[tuple[list[int], list[Tensor], list[Tensor]]] = []  # frames, boxes, attention inside
     total = torch.zeros((), dtype=torch.float64)
     for t, frame in enumerate(found):
@@ -269,11 +311,13 @@ def _inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.stack([x1, y1, x2, y2], dim=1).float()
 
 
-def _checked(attention: Tensor, frame_size: Sequence[int], span: int) -> tuple[tuple[int, int], int]:
+def _checked(
+    attention: Tensor, size: Sequence[int], span: int, name: str = "frame_size"
+) -> tuple[tuple[int, int], int]:
     tensor("attention", attention, "a floating tensor [T, h, w]")
     if attention.dim() != 3 or not attention.numel() or not attention.is_floating_point():
         fail("attention", "a floating tensor [T, h, w] with at least one frame", attention)
-    return _size(frame_size), _arguments.integer("span", span)
+    return _size(name, size), _arguments.integer("span", span)
 
 
 def _enlarging(count: int, size: int) -> np.ndarray:
@@ -282,13 +326,13 @@ def _enlarging(count: int, size: int) -> np.ndarray:
     return interpolate(eye, size, mode="linear", align_corners=False)[0].T.contiguous().numpy()
 
 
-def _size(frame_size: Sequence[int]) -> tuple[int, int]:
+def _size(name: str, size: Sequence[int]) -> tuple[int, int]:
     expected = "(height, width), two positive integers"
     try:
-        height, width = frame_size
+        height, width = size
     except (TypeError, ValueError):
-        fail("frame_size", expected, frame_size)
-    return tuple(_check.integer("frame_size", side, 1, expected) for side in (height, width))  # type: ignore[return-value]
+        fail(name, expected, size)
+    return tuple(_check.integer(name, side, 1, expected) for side in (height, width))  # type: ignore[return-value]
 
 
 def _smooth(values: Tensor, span: int) -> Tensor:

@@ -29,13 +29,32 @@ def _pixels(frames: Tensor, rescale: bool) -> np.ndarray:
     return np.stack([xy[..., 0], SIZE - xy[..., 1]], -1)
 
 
-def _check_frames(frames: Tensor, labels: Tensor) -> None:
+def _check_frames(
+    frames: Tensor, labels: Tensor, edges: Tensor | None, captions: Sequence[str], seconds: float
+) -> Sequence[str]:
+    """What a picture is made of; returns the captions as a sequence of lines."""
     for name, value in (("frames", frames), ("labels", labels)):
         _check.tensor(name, value, "a tensor [T, N, 2]" if name == "frames" else "a tensor [N]")
     if frames.dim() != 3 or frames.shape[2] != 2 or not frames.numel() or labels.shape != frames.shape[1:2]:
         raise ValueError(
             f"`frames` must be [T, N, 2] with labels [N], got {list(frames.shape)} and {list(labels.shape)}"
         )
+    if not bool(frames.isfinite().all()):
+        raise ValueError("`frames` must be finite, got NaN or an infinite number")
+    if labels.is_floating_point() or labels.is_complex():
+        _check.fail("labels", "of integers", labels)
+    if edges is not None:
+        expected = f"[2, E], points from 0 to {len(labels) - 1}"
+        if _check.tensor("edges", edges, expected).dim() != 2 or len(edges) != 2:
+            _check.fail("edges", expected, edges)
+        wrong = edges[(edges < 0) | (edges >= len(labels))]
+        if len(wrong):
+            _check.fail("edges", expected, int(wrong[0]))
+    _check.number("seconds", seconds, "a number > 0", above=0)
+    captions = [captions] if isinstance(captions, str) else captions
+    if len(captions) not in (0, 1, len(frames)):
+        _check.fail("captions", f"a line of text, or {len(frames)} of them, one per frame", captions)
+    return captions
 
 
 def _check_ending(path: str | Path, *endings: str) -> None:
@@ -44,7 +63,12 @@ def _check_ending(path: str | Path, *endings: str) -> None:
 
 
 def chosen_points(marked: Any, count: int) -> np.ndarray:
-    """Which of the points are marked [count], by their numbers or by a mask."""
+    """Which of the points are marked [count], by their numbers or by a mask.
+
+    Example:
+        >>> amstel.media.points.chosen_points([0, 2], 4).tolist()
+        [True, False, True, False]
+    """
     if isinstance(marked, Tensor):
         marked = marked.detach().cpu()
     elif not isinstance(marked, Iterable) or isinstance(marked, (str, bytes)):
@@ -94,11 +118,15 @@ def svg(
         seconds: how long the animation takes before it starts again.
         rescale: let every frame fill the picture.
 
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+        FileNotFoundError: the folder to write in does not exist.
+
     Example:
         >>> path = amstel.draw.svg("points.svg", torch.rand(1, 9, 2), torch.zeros(9).long())
     """
     _check_ending(path, ".svg")
-    _check_frames(frames, labels)
+    captions = _check_frames(frames, labels, edges, captions, seconds)
     xy, large = _pixels(frames, rescale), chosen_points(marked, len(labels))
 
     def attribute(name: str, values: np.ndarray) -> tuple[str, str]:
@@ -164,8 +192,13 @@ def raster(
     Raises:
         ValueError: as `svg`, or another ending.
         ImportError: matplotlib or pillow is missing.
+
+    Example:
+        >>> path = amstel.draw.raster("points.png", torch.rand(1, 9, 2), torch.arange(9) % 3, marked=[4])
+        >>> amstel.media.images.read(path).shape
+        (508, 480, 3)
     """
-    _check_frames(frames, labels)
+    captions = _check_frames(frames, labels, edges, captions, seconds)
     _check_ending(path, *((".png", ".gif") if len(frames) == 1 else (".gif",)))
     large = chosen_points(marked, len(labels))
     animation, agg, collections, figures = (

@@ -45,8 +45,13 @@ class Frames:
         ValueError: a folder without images, or with two for one frame; while reading, what cannot be read.
 
     Example:
-        >>> for frame in amstel.video.Frames("clip.mp4"):                      # doctest: +SKIP
-        ...     print(frame.shape)
+        >>> frames = amstel.video.Frames("clip.mp4")
+        >>> frames.count, frames.rate
+        (8, 12.0)
+        >>> for frame in frames:
+        ...     last = frame.shape, round(frames.time, 3)
+        >>> last  # of the eighth
+        ((72, 96, 3), 0.583)
     """
 
     count: int | None = None
@@ -161,7 +166,10 @@ def read(path: str | os.PathLike, *, strip: bool | None = None, fps: float | Non
         UserWarning: the file is damaged or was cut; the frames up to there are returned.
 
     Example:
-        >>> frames = amstel.video.read("clip.avi")                             # doctest: +SKIP
+        >>> amstel.video.read("clip.mp4").shape
+        torch.Size([8, 72, 96, 3])
+        >>> amstel.video.read("clip.mp4", fps=3).shape  # at 0, 1/3 s: every fourth frame
+        torch.Size([2, 72, 96, 3])
     """
     strip = None if strip is None else _check.flag("strip", strip)
     frames = _of(_arguments.path("path", path), strip)
@@ -171,7 +179,13 @@ def read(path: str | os.PathLike, *, strip: bool | None = None, fps: float | Non
 
 
 def read_with_times(path: str | os.PathLike) -> tuple[Tensor, list[float] | None]:
-    """All frames as `read` gives them, and when each is shown, in seconds from the first; None where it is not said."""
+    """All frames as `read` gives them, and when each is shown, in seconds from the first; None where it is not said.
+
+    Example:
+        >>> frames, times = amstel.media.reading.read_with_times("clip.mp4")
+        >>> len(frames), [round(time, 3) for time in times[:3]]
+        (8, [0.0, 0.083, 0.167])
+    """
     frames = _of(_arguments.path("path", path), None)
     found, times = [], []
     for frame in frames:
@@ -182,7 +196,14 @@ def read_with_times(path: str | os.PathLike) -> tuple[Tensor, list[float] | None
 
 def read_small(path: str | os.PathLike, side: int) -> tuple[Tensor, list[float] | None, tuple[int, int]]:
     """As `read_with_times`, but each frame resized to a square of `side` pixels as it comes, so that a video of any length
-    takes little memory; and (height, width) of the frames as they are."""
+    takes little memory; and (height, width) of the frames as they are.
+
+    Example:
+        >>> frames, times, size = amstel.media.reading.read_small("clip.mp4", 32)
+        >>> frames.shape, size
+        (torch.Size([8, 32, 32, 3]), (72, 96))
+    """
+    side = _arguments.integer("side", side)
     frames = _of(_arguments.path("path", path), None)
     found: list[np.ndarray] = []
     times: list[float | None] = []
@@ -198,7 +219,12 @@ def read_small(path: str | os.PathLike, side: int) -> tuple[Tensor, list[float] 
 
 
 def again(path: str | os.PathLike) -> Iterator[np.ndarray]:
-    """The frames of `read_with_times` one by one, without what was said about the file when it was read before."""
+    """The frames of `read_with_times` one by one, without what was said about the file when it was read before.
+
+    Example:
+        >>> sum(frame.shape == (72, 96, 3) for frame in amstel.media.reading.again("clip.mp4"))
+        8
+    """
     frames: Iterator[np.ndarray] | None = None
     while True:
         with warnings.catch_warnings():
@@ -264,8 +290,19 @@ def _resampled(path: Path, frames: Frames, fps: float) -> Iterator[np.ndarray]:
 
 
 def end(frames: Frames) -> float:
-    """When the last frame ends, after all have been read."""
-    assert frames.time is not None
+    """When the last frame ends, in seconds from the first, after all have been read.
+
+    Raises:
+        ValueError: no frame has been read, or the file does not say when they are shown.
+
+    Example:
+        >>> frames = amstel.video.Frames("clip.mp4")
+        >>> count = len(list(frames))
+        >>> round(amstel.media.reading.end(frames), 3), round(count / frames.rate, 3)
+        (0.667, 0.667)
+    """
+    if frames.time is None:
+        raise ValueError("`frames` must have been read, and have times, got no time of a last frame")
     if frames._animation is not None:
         return frames.time + ((frames._animation.seconds() or [None])[-1] or 0.0)
     return frames.time + (1 / frames.rate if frames.rate else 0.0)

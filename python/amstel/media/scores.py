@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from amstel._check import fail, tensor
+from amstel._check import fail, fail_type, number, tensor
 from amstel.media import _arguments
 
 #: How detections are matched to what is true, and what is made of it; see `mean_average_precision`.
@@ -31,7 +31,18 @@ def recall(iou: Tensor, thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5))
     tensor("iou", iou, "a floating tensor")
     if not iou.numel() or iou.isnan().any():
         fail("iou", "not empty and without NaN", iou)
+    thresholds = _thresholds(thresholds)
     return torch.stack([(iou >= threshold).double().mean() for threshold in thresholds]).float()
+
+
+def _thresholds(given: Sequence[float]) -> list[float]:
+    expected = "one or more numbers from 0 to 1"
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
+        fail_type("thresholds", expected, given)
+    found = [number("thresholds", value, expected, least=0) for value in given]
+    if not found or max(found) > 1:
+        fail("thresholds", expected, given)
+    return found
 
 
 def interval_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -151,7 +162,15 @@ def average_precisions(
     protocol: str = "voc",
     ignored: Tensor | None = None,
 ) -> dict[int, list[float]]:
-    """The average precision of each class that has a truth, a value per threshold; as `mean_average_precision`."""
+    """The average precision of each class that has a truth, a value per threshold; as `mean_average_precision`.
+
+    Example:
+        >>> scores, classes = torch.tensor([0.9, 0.8]), torch.tensor([0, 1])
+        >>> iou = torch.tensor([[0.3, 0.0], [0.0, 0.6]])
+        >>> amstel.media.scores.average_precisions(scores, classes, iou, torch.tensor([0, 1]), (0.2, 0.5))
+        {0: [1.0, 0.0], 1: [1.0, 1.0]}
+    """
+    thresholds = _thresholds(thresholds)
     for argument, value in (("scores", scores), ("classes", classes), ("truth_classes", truth_classes)):
         tensor(argument, value, "a vector")
         if value.dim() != 1:

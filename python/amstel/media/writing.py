@@ -80,9 +80,17 @@ class VideoWriter:
         inputs: files and folders that are being read: `path` must be none of them, nor lie in one.
 
     Raises:
-        ValueError: another ending, `rate` not positive; `path` is an input; no picture was written.
+        ValueError: another ending, `rate` not positive; `path` is an input; no picture was written; it is used outside
+            a `with`.
         OSError: `path` cannot be written, found on entering.
         ImportError: the extra [video] is missing.
+
+    Example:
+        >>> with amstel.video.VideoWriter("ramp.gif", rate=10) as writer:
+        ...     for level in range(0, 256, 51):
+        ...         writer.write(np.full((16, 16, 3), level, np.uint8))
+        >>> amstel.video.read("ramp.gif")[:, 0, 0, 0].tolist()
+        [0, 51, 102, 153, 204, 255]
     """
 
     def __init__(self, path: str | os.PathLike, rate: float = 12.0, *, inputs: Iterable[Any] = ()):
@@ -93,6 +101,7 @@ class VideoWriter:
         self._mp4 = self.path.suffix.lower() == ".mp4"
         # A package that is missing is found before the work begins.
         need("av" if self._mp4 else "PIL.Image", extra="video", purpose="amstel.video")
+        self._add: Any = None
         self._shape: tuple[int, ...] | None = None
         self._times: list[float] = []
 
@@ -113,6 +122,10 @@ class VideoWriter:
         Raises:
             ValueError: another picture than a uint8 one of the size of the first, or a time before the last one's.
         """
+        if self._add is None:
+            raise ValueError(
+                "a VideoWriter must be entered before it writes: `with VideoWriter(...) as writer:`"
+            )
         picture = np.asarray(unmasked("picture", picture))
         good = picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype == np.uint8 and picture.size
         if not good or picture.shape != (self._shape or picture.shape):

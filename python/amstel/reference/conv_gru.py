@@ -5,7 +5,13 @@ from torch import Tensor
 
 
 def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor) -> Tensor:
-    """The same values as `amstel.ops.conv_gru_cell`."""
+    """The same values as `amstel.ops.conv_gru_cell`.
+
+    Example:
+        >>> gates, h = torch.zeros(1, 3, 1, 1), torch.ones(1, 1, 1, 1)
+        >>> amstel.reference.conv_gru_cell(gates, gates, h).item()  # z = 1/2 keeps half of h, and n is 0
+        0.5
+    """
     wide = torch.promote_types(h.dtype, torch.float32)
     x_r, x_z, x_n = gates_x.to(wide).chunk(3, 1)
     h_r, h_z, h_n = gates_h.to(wide).chunk(3, 1)

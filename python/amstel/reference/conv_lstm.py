@@ -10,7 +10,14 @@ from torch.nn.functional import conv2d, pad
 
 def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The same values as `amstel.ops.conv_lstm_cell`; differentiable any number of times. Takes a peephole [3, C, H, W]
-    of one weight a place too."""
+    of one weight a place too.
+
+    Example:
+        >>> gates = torch.tensor([-9.0, 0.0, 0.0, 9.0]).reshape(1, 4, 1, 1)  # i, f, g, o
+        >>> h, c = amstel.reference.conv_lstm_cell(gates, torch.ones(1, 1, 1, 1))
+        >>> c.item(), round(h.item(), 3)  # half is forgotten, nothing is added, all is shown: tanh(1/2)
+        (0.5, 0.462)
+    """
     # Short types are summed in float32, the type in which the cell state lives.
     state = torch.promote_types(gates.dtype, torch.float32)
     i, f, g, o = gates.to(state).chunk(4, 1)
@@ -50,7 +57,14 @@ def conv_lstm(
     return_sequences: bool = True,
     **_: object,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The same values as `amstel.ops.conv_lstm`, whose choices of memory and algorithm it ignores."""
+    """The same values as `amstel.ops.conv_lstm`, whose choices of memory and algorithm it ignores.
+
+    Example:
+        >>> x, w_ih, w_hh = torch.randn(5, 2, 3, 8, 8), torch.randn(32, 3, 3, 3), torch.randn(32, 8, 3, 3)
+        >>> plain, fused = (f(x, w_ih, w_hh)[0] for f in (amstel.reference.conv_lstm, amstel.ops.conv_lstm))
+        >>> plain.shape, torch.allclose(plain, fused, atol=1e-4)
+        (torch.Size([5, 2, 8, 8, 8]), True)
+    """
     steps = x.shape[0]
     kept = None
     if lengths is not None:

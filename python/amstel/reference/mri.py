@@ -48,7 +48,14 @@ def mri_normal(
     *,
     centered: bool = False,
 ) -> Tensor:
-    """The same values as `amstel.ops.mri_normal`."""
+    """The same values as `amstel.ops.mri_normal`.
+
+    Example:
+        >>> x = torch.ones(1, 2, 2, dtype=torch.cfloat)
+        >>> S = torch.tensor([1.0, 2.0]).reshape(2, 1, 1).to(x)
+        >>> amstel.reference.mri_normal(x, torch.ones(2), S)[0, 0, 0].real  # all is measured: the sum of |S|²
+        tensor(5.)
+    """
     k = mri_forward(x, mask, sensitivities, centered=centered)
     result = mri_adjoint(k, torch.ones_like(mask), sensitivities, centered=centered)
     if adjoint_y is not None:
@@ -67,7 +74,14 @@ def mri_gradient(
     *,
     centered: bool = False,
 ) -> Tensor:
-    """The same values as `amstel.ops.mri_gradient`."""
+    """The same values as `amstel.ops.mri_gradient`.
+
+    Example:
+        >>> x = torch.ones(1, 2, 2, dtype=torch.cfloat)
+        >>> y = torch.zeros(1, 1, 2, 2, dtype=torch.cfloat)
+        >>> amstel.reference.mri_gradient(x, y, torch.ones(2), None, sigma=0.5)[0, 0, 0].real
+        tensor(4.)
+    """
     residual = mri_forward(x, mask, sensitivities, centered=centered)
     residual = residual - mask.to(y.real.dtype) * y.masked_fill(mask == 0, 0)
     gradient = mri_adjoint(residual, torch.ones_like(mask), sensitivities, centered=centered)

@@ -25,7 +25,13 @@ def psi(eta: Tensor, link: str) -> Tensor:
 
 
 def rim_input(eta: Tensor, gradient: Tensor, *, link: str = "identity") -> Tensor:
-    """The same values as `amstel.ops.rim_input`."""
+    """The same values as `amstel.ops.rim_input`.
+
+    Example:
+        >>> eta = torch.zeros(1, 1, 1, 1)
+        >>> amstel.reference.rim_input(eta, torch.ones_like(eta), link="logistic").flatten()
+        tensor([0.0000, 0.2500])
+    """
     if link == "logistic":
         x = psi(eta, link)
         gradient = x * (1 - x) * gradient
@@ -43,7 +49,13 @@ def precision(sigma: Sigma, like: Tensor) -> float | Tensor:
 def rim_denoise_input(
     eta: Tensor, y: Tensor, sigma: Sigma, *, mask: Tensor | None = None, link: str = "identity"
 ) -> Tensor:
-    """The same values as `amstel.ops.rim_denoise_input`."""
+    """The same values as `amstel.ops.rim_denoise_input`.
+
+    Example:
+        >>> eta = torch.full((1, 1, 1, 1), 0.75)
+        >>> amstel.reference.rim_denoise_input(eta, torch.zeros_like(eta), sigma=0.5).flatten()
+        tensor([0.7500, 3.0000])
+    """
     if mask is not None:
         y = y.masked_fill(mask == 0, 0)  # NaN may stand for what was not measured
     residual = psi(eta, link) - y
@@ -55,7 +67,14 @@ def rim_denoise_input(
 def rim_super_resolve_input(
     eta: Tensor, y: Tensor, scale: int, sigma: Sigma, *, link: str = "identity"
 ) -> Tensor:
-    """The same values as `amstel.ops.rim_super_resolve_input`."""
+    """The same values as `amstel.ops.rim_super_resolve_input`.
+
+    Example:
+        >>> eta, y = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 1, 1)
+        >>> amstel.reference.rim_super_resolve_input(eta, y, 2, sigma=1.0)[0, 1]  # a quarter for each of 4 pixels
+        tensor([[-0.2500, -0.2500],
+                [-0.2500, -0.2500]])
+    """
     residual = bicubic_down(psi(eta, link), scale) - y
     return rim_input(eta, bicubic_down_adjoint(residual, scale) * precision(sigma, eta), link=link)
 
@@ -93,12 +112,25 @@ def _matrices(height: int, width: int, scale: int, like: Tensor) -> tuple[Tensor
 
 
 def bicubic_down(x: Tensor, scale: int) -> Tensor:
-    """The same values as `amstel.ops.bicubic_down`."""
+    """The same values as `amstel.ops.bicubic_down`.
+
+    Example:
+        >>> x = torch.arange(16.0).expand(1, 1, 2, 16)
+        >>> amstel.reference.bicubic_down(x, 2)[0, 0, 0, 3:5]  # far from the border of a ramp: means of two pixels
+        tensor([6.5000, 8.5000])
+    """
     rows, cols = _matrices(x.shape[-2], x.shape[-1], scale, x)
     return rows @ x @ cols.T
 
 
 def bicubic_down_adjoint(y: Tensor, scale: int) -> Tensor:
-    """The same values as `amstel.ops.bicubic_down_adjoint`."""
+    """The same values as `amstel.ops.bicubic_down_adjoint`.
+
+    Example:
+        >>> x, y = torch.randn(1, 1, 6, 6), torch.randn(1, 1, 3, 3)
+        >>> down, up = amstel.reference.bicubic_down(x, 2), amstel.reference.bicubic_down_adjoint(y, 2)
+        >>> torch.allclose((down * y).sum(), (x * up).sum(), atol=1e-5)
+        True
+    """
     rows, cols = _matrices(y.shape[-2] * scale, y.shape[-1] * scale, scale, y)
     return rows.T @ y @ cols

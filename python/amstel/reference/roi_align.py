@@ -7,20 +7,28 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from amstel import _check
 from amstel.reference.roi_pool import boxes_to_rois, coordinate_dtype
 
 
 def roi_align(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
-    output_size: int | tuple[int, int],
+    output_size: int | Sequence[int],
     spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
     aligned: bool = False,
 ) -> Tensor:
-    """The values of `amstel.ops.roi_align` within rounding, with all samples [K, Ph G, Pw G, C] on the way."""
+    """The values of `amstel.ops.roi_align` within rounding, with all samples [K, Ph G, Pw G, C] on the way.
+
+    Example:
+        >>> x, boxes = torch.arange(16.0).reshape(1, 1, 4, 4), torch.tensor([[0, 0.0, 0.0, 3.0, 3.0]])
+        >>> amstel.reference.roi_align(x, boxes, 2)[0, 0]
+        tensor([[ 3.7500,  5.2500],
+                [ 9.7500, 11.2500]])
+    """
     rois = boxes_to_rois(boxes, input)
-    height, width = output_size if isinstance(output_size, tuple) else (output_size, output_size)
+    height, width = _check.pair("output_size", output_size)
     rows, cols, count = samples(rois, (height, width), spatial_scale, sampling_ratio, aligned, input)
     wide = torch.promote_types(input.dtype, torch.float32)
     x = input.movedim(1, -1)
@@ -92,12 +100,19 @@ def arithmetic(input: torch.dtype, boxes: torch.dtype) -> torch.dtype:
 def ps_roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
-    output_size: int | tuple[int, int],
+    output_size: int | Sequence[int],
     spatial_scale: float = 1.0,
 ) -> Tensor:
-    """The values of `amstel.ops.ps_roi_pool` within rounding: every bin a masked sum over its channels' maps."""
+    """The values of `amstel.ops.ps_roi_pool` within rounding: every bin a masked sum over its channels' maps.
+
+    Example:
+        >>> x = torch.arange(4.0).reshape(1, 4, 1, 1).expand(1, 4, 4, 4)  # map k holds k
+        >>> amstel.reference.ps_roi_pool(x, torch.tensor([[0, 0.0, 0.0, 3.0, 3.0]]), 2)[0, 0]
+        tensor([[0., 1.],
+                [2., 3.]])
+    """
     rois = boxes_to_rois(boxes, input)
-    size = output_size if isinstance(output_size, tuple) else (output_size, output_size)
+    size = _check.pair("output_size", output_size)
     inside, area = bins(rois, size, spatial_scale, input)
     wide = torch.promote_types(input.dtype, torch.float32)
     x = input.unflatten(1, (-1, *size))[rois[:, 0].long()].to(wide)  # [K, C, Ph, Pw, H, W]

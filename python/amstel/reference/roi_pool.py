@@ -7,16 +7,25 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from amstel import _check
+
 
 def roi_pool(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],
-    output_size: int | tuple[int, int],
+    output_size: int | Sequence[int],
     spatial_scale: float = 1.0,
 ) -> Tensor:
-    """The same values as `amstel.ops.roi_pool`, with a tensor [K, C, H, W] on the way; differentiable any number of times."""
+    """The same values as `amstel.ops.roi_pool`, with a tensor [K, C, H, W] on the way; differentiable any number of times.
+
+    Example:
+        >>> x, boxes = torch.arange(16.0).reshape(1, 1, 4, 4), torch.tensor([[0, 0.0, 0.0, 3.0, 3.0]])
+        >>> amstel.reference.roi_pool(x, boxes, 2)[0, 0]
+        tensor([[ 5.,  7.],
+                [13., 15.]])
+    """
     rois = boxes_to_rois(boxes, input)
-    height, width = output_size if isinstance(output_size, tuple) else (output_size, output_size)
+    height, width = _check.pair("output_size", output_size)
     rows, cols = bin_edges(rois, (height, width), spatial_scale, input)
     # NaN never wins against the lowest float32, which torchvision starts from (-inf in the short types).
     lowest = -torch.finfo(torch.float32).max if input.dtype.itemsize >= 4 else -math.inf
@@ -31,10 +40,17 @@ def roi_match(
     features: Sequence[Tensor],
     boxes: Tensor | Sequence[Tensor],
     query: Tensor,
-    output_size: int | tuple[int, int],
+    output_size: int | Sequence[int],
     spatial_scales: Sequence[float],
 ) -> Tensor:
-    """The same values as `amstel.ops.roi_match`, through the pooled tensors."""
+    """The same values as `amstel.ops.roi_match`, through the pooled tensors.
+
+    Example:
+        >>> features = [torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1)]
+        >>> boxes, query = torch.zeros(1, 5), torch.tensor([0.0, 1.0])
+        >>> amstel.reference.roi_match(features, boxes, query, 1, [1.0])  # <[3, 4], query> / |[3, 4]|
+        tensor([0.8000])
+    """
     described = []
     for x, scale in zip(features, spatial_scales, strict=True):
         pooled = roi_pool(x, boxes, output_size, scale).flatten(1)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from amstel import _check
 from amstel._derived import factors
 from amstel.graph import Graph
 
@@ -17,7 +18,22 @@ def spmm(
     bias: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor:
-    """The same values as `amstel.ops.spmm`, with two tensors [E, F] on the way; differentiable any number of times."""
+    """The same values as `amstel.ops.spmm`, with two tensors [E, F] on the way; differentiable any number of times.
+    x is one tensor, and the graph no `SampledGraph`.
+
+    Example:
+        >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
+        >>> amstel.reference.spmm(graph, torch.eye(3), norm="row")
+        tensor([[0.5000, 0.5000, 0.0000],
+                [0.3333, 0.3333, 0.3333],
+                [0.0000, 0.5000, 0.5000]])
+    """
+    _check.choice("norm", norm, ("sym", "row", "sym_inout", "none"))
+    _check.choice("activation", activation, (None, "relu"))
+    if graph._is_sampled:
+        _check.fail_type("graph", "a whole amstel.Graph, whose degrees are its own", graph)
+    if not graph.is_square and bool(self_loops):
+        _check.fail("self_loops", "0 for a rectangular graph", self_loops)
     (source, target), own = graph.to_edge_index()
     given = edge_weight if edge_weight is not None else own
     weight = x.new_ones(graph.num_edges) if given is None else given.to(x.dtype)

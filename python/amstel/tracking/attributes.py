@@ -65,7 +65,10 @@ def by_attribute(
             members.setdefault(name, {})[sequence] = evaluation.sequences[sequence]
     groups = {
         name: replace(
-            evaluation, sequences=scores, seconds={n: evaluation.seconds[n] for n in scores}, failed={}
+            evaluation,
+            sequences=scores,
+            seconds={n: s for n, s in evaluation.seconds.items() if n in scores},
+            failed={},
         )
         for name, scores in members.items()
     }

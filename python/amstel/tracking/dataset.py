@@ -41,6 +41,20 @@ class DatasetEvaluation(Curves):
         failed: the message of the error, by the name of each sequence that could not be read, tracked or scored. The
             scores are those of the others.
         runs: the name of the whole sequence, by the name of each run of it (`perturbed`); none for whole sequences.
+
+    Raises:
+        ValueError or TypeError: no sequence, or an argument is not as described.
+
+    Example:
+        >>> truth = torch.tensor([[10.0, 10, 20, 20]] * 4)
+        >>> scores = {"Ball": amstel.tracking.evaluate(truth, truth), "Cup": amstel.tracking.evaluate(truth + 5, truth)}
+        >>> whole = amstel.tracking.DatasetEvaluation("otb", scores, {"Ball": 0.1, "Cup": 0.3})
+        >>> print(whole.table())
+        sequence  frames    AUC  precision  normalized    IoU  frames/s
+        Ball           4  0.952      1.000       1.000  1.000      40.0
+        Cup            4  0.452      1.000       0.250  0.461      13.3
+        ---------------------------------------------------------------
+        all            8  0.702      1.000       0.625  0.730      20.0
     """
 
     protocol: str
@@ -48,6 +62,19 @@ class DatasetEvaluation(Curves):
     seconds: dict[str, float]
     failed: dict[str, str] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_protocol(self.protocol)
+        expected = "a dict with the `Evaluation` of at least one sequence"
+        for name, scores in _check.mapping("sequences", self.sequences, expected).items():
+            if not isinstance(scores, Evaluation):
+                _check.fail_type(f"sequences[{name!r}]", "an Evaluation", scores)
+        if not self.sequences:
+            fail("sequences", expected, self.sequences)
+        _check.mapping("seconds", self.seconds, "a dict of numbers, by sequence")
+
+    def _seconds(self, name: str) -> float:
+        return self.seconds.get(name, math.nan)
 
     def _mean(self, score: str) -> Tensor:
         of_whole: dict[str, list[Evaluation]] = {}
@@ -88,7 +115,7 @@ class DatasetEvaluation(Curves):
     @property
     def frames_per_second(self) -> float:
         """Speed over the sequences that were timed."""
-        timed = [name for name, seconds in self.seconds.items() if seconds > 0]
+        timed = [name for name in self.sequences if self._seconds(name) > 0]
         if not timed:
             return math.nan
         return sum(self.sequences[n].frames for n in timed) / sum(self.seconds[n] for n in timed)
@@ -96,7 +123,7 @@ class DatasetEvaluation(Curves):
     def _rows(self) -> list[tuple[str, Evaluation | DatasetEvaluation, float]]:
         """Name, scores and frames per second of each sequence and of all."""
         rows: list[tuple[str, Evaluation | DatasetEvaluation, float]] = [
-            (name, e, e.frames / self.seconds[name] if self.seconds[name] > 0 else math.nan)
+            (name, e, e.frames / self._seconds(name) if self._seconds(name) > 0 else math.nan)
             for name, e in self.sequences.items()
         ]
         return [*rows, ("all", self, self.frames_per_second)]

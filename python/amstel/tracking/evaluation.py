@@ -105,6 +105,13 @@ class Evaluation(Curves):
         auc, precision, normalized_precision: mean of success; precision at 20 pixels and at 0.2.
         mean_iou: mean overlap of the frames with ground truth.
         frames, missing: T, and how many of them have no ground truth.
+
+    Example:
+        >>> truth = torch.tensor([[10.0, 10, 20, 20], [12, 10, 20, 20], [torch.nan] * 4])
+        >>> boxes = torch.tensor([[10.0, 10, 20, 20], [17, 10, 20, 20], [18, 10, 20, 20]])
+        >>> scores = amstel.tracking.evaluate(boxes, truth, skip_missing=True)
+        >>> scores, scores.error.tolist(), scores.mean_iou
+        (Evaluation(otb, 2 frames, auc=0.762, precision=1.000), [0.0, 5.0], 0.8)
     """
 
     protocol: str

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amstel import _check
 from amstel._check import fail
 from amstel.media.boxes import iou_xywh
 from amstel.tracking.evaluation import check_boxes
@@ -22,6 +23,13 @@ class AverageOverlap:
         iou: [F], of all frames of all sequences that count.
         ao: their mean.
         sr50, sr75: part of them above 0.5 and 0.75.
+
+    Example:
+        >>> scores = amstel.tracking.AverageOverlap(torch.tensor([1.0, 0.6, 0.2, 0.8]))
+        >>> scores.sr50, scores.sr75
+        (0.75, 0.5)
+        >>> scores
+        AverageOverlap(ao=0.650, sr50=0.750, sr75=0.500, 4 frames)
     """
 
     iou: Tensor
@@ -84,12 +92,23 @@ def average_overlap(
         if len(own) != len(true):
             fail(f"boxes[{number}]", f"[{len(true)}, 4], as many as the ground truth", own)
         known = (true[1:, 2:] > 0).all(1) & ~true[1:].isnan().any(1)
+        size = picture_size(f"sizes[{number}]", size)
         iou = iou_xywh(_bounded(own[1:], size), _bounded(true[1:], size))
         found.append(iou.nan_to_num(0)[known])
     iou = torch.cat(found) if found else torch.empty(0)
     if not len(iou):
         raise ValueError("`ground_truth` must hold a box after a first frame to compare with, got none")
     return AverageOverlap(iou)
+
+
+def picture_size(argument: str, value: Any) -> tuple[int, int]:
+    """(width, height); one number would stand for both, silently."""
+    expected = "(width, height), two integers >= 1"
+    try:
+        width, height = value
+    except (TypeError, ValueError):
+        fail(argument, expected, value)
+    return _check.integer(argument, width, 1, expected), _check.integer(argument, height, 1, expected)
 
 
 def _bounded(boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -50,6 +50,14 @@ class Settings:
             touched.
         normalize: the regression sees features of norm 1, so that `alpha` does not depend on their size (False: as
             they are, the paper's).
+
+    Raises:
+        ValueError or TypeError: a setting is not as described.
+
+    Example:
+        >>> settings = amstel.tracking.Settings(adapt=0.0, radius=60 / 512)  # faster targets, whose look stays
+        >>> amstel.tracking.SINTTracker(settings=settings).settings.radius * 320  # pixels of a frame of 320
+        37.5
     """
 
     object_size: float | None = 64.0
@@ -99,7 +107,13 @@ class Settings:
 
     @classmethod
     def paper(cls) -> Settings:
-        """The settings of the paper, with the constants of the authors' code."""
+        """The settings of the paper, with the constants of the authors' code.
+
+        Example:
+            >>> paper = amstel.tracking.Settings.paper()
+            >>> paper.object_size, paper.redetect, paper.adapt  # the whole frame, no search for what is lost
+            (None, False, 0.0)
+        """
         return cls(
             object_size=None,
             margin=0,

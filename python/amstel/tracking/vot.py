@@ -14,7 +14,7 @@ from amstel import _check
 from amstel._check import fail
 from amstel.media.boxes import iou_xywh
 from amstel.tracking.evaluation import check_boxes
-from amstel.tracking.overlaps import clipped
+from amstel.tracking.overlaps import clipped, picture_size
 
 #: Shortest and longest run that EAO is the mean over, of VOT-ST2020's data, as its toolkit has them.
 INTERVAL = (115, 755)
@@ -33,6 +33,15 @@ class ExpectedOverlap:
         robustness: part of the frames up to the failure.
         failures: in how many runs the tracker failed.
         runs: how many there are.
+
+    Example: a box that stays while the target leaves it, a pixel a frame.
+        >>> truth = torch.tensor([[10.0, 10, 20, 20]] * 40)
+        >>> moved = truth + torch.tensor([1.0, 0, 0, 0]) * torch.arange(40)[:, None]
+        >>> scores = amstel.tracking.expected_overlap([truth], [moved], [(64, 48)], interval=(10, 30))
+        >>> round(scores.eao, 3), scores.robustness  # lost in frame 17 of 40
+        (0.385, 0.425)
+        >>> [round(overlap, 2) for overlap in scores.curve[[1, 10, 20]].tolist()]
+        [0.9, 0.59, 0.35]
     """
 
     curve: Tensor
@@ -111,11 +120,11 @@ def expected_overlap(
         true = check_boxes(f"ground_truth[{number}]", truth)
         if len(own) != len(true):
             fail(f"boxes[{number}]", f"[{len(true)}, 4], as many as the ground truth", own)
-        o, there = _overlaps(own, true, size)
+        o, there = _overlaps(own, true, picture_size(f"sizes[{number}]", size))
         p = _before_failure(o, there)
         failed = p < len(o)
         o[p:] = 0
-        name, frames = named[number]
+        name, frames = _named(f"sequences[{number}]", named[number])
         of_sequence = progress.setdefault(name, [0, 0, frames or len(o)])
         of_sequence[0] += p
         of_sequence[1] += len(o)
@@ -139,6 +148,17 @@ def expected_overlap(
         failures=int(failures),
         runs=len(boxes),
     )
+
+
+def _named(argument: str, sequence: Any) -> tuple[str, int]:
+    expected = "(name, number of frames) of a sequence"
+    try:
+        name, frames = sequence
+    except (TypeError, ValueError):
+        fail(argument, expected, sequence)
+    if not isinstance(name, str):
+        fail(argument, expected, sequence)
+    return name, _check.integer(argument, frames, 0, expected)
 
 
 def _interval(interval: Any) -> tuple[int, int]:

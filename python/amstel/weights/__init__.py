@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from amstel import _files
+from amstel import _check, _files
 from amstel._optional import need
 
 FOLDER = Path(__file__).parent
@@ -19,12 +20,22 @@ def _safetensors(module: str) -> Any:
 
 
 def names() -> list[str]:
-    """Names of the bundled weights."""
+    """Names of the bundled weights.
+
+    Example:
+        >>> amstel.weights.names()[-2:]
+        ['rim_sr', 'sint_light']
+    """
     return sorted(file.stem for file in FOLDER.glob("*.safetensors"))
 
 
 def path(name: str) -> Path:
-    """The file with the weights `name`. Raises a ValueError if there are none by that name."""
+    """The file with the weights `name`. Raises a ValueError if there are none by that name.
+
+    Example:
+        >>> amstel.weights.path("sint_light").with_suffix(".md").read_text(encoding="utf-8").splitlines()[0]
+        '# sint_light'
+    """
     file = FOLDER / f"{name}.safetensors"
     if name not in names():
         raise ValueError(f"`name` must be one of {', '.join(names())}, got {name!r}")
@@ -42,14 +53,47 @@ def load(name: str) -> dict[str, Tensor]:
 
 
 def save(file: str | Path, state: Mapping[str, Tensor], said: Mapping[str, str]) -> None:
-    """Write a state_dict in the format of this folder: contiguous tensors and metadata."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    """Write a state_dict in the format of this folder, safetensors: contiguous tensors and metadata.
+
+    Args:
+        file: to write; it appears when it is whole.
+        state: tensors by name, on any device. Tensors that share memory (tied weights) are written once each.
+        said: the metadata, strings by name.
+
+    Raises:
+        TypeError: `state` or `said` is not as described.
+        FileNotFoundError: the folder to write in does not exist.
+        ImportError: safetensors is missing.
+
+    Example:
+        >>> amstel.weights.save("mine.safetensors", torch.nn.Linear(3, 2).state_dict(), {"seed": "0"})
+        >>> import safetensors.torch
+        >>> {key: tuple(value.shape) for key, value in safetensors.torch.load_file("mine.safetensors").items()}
+        {'bias': (2,), 'weight': (2, 3)}
+    """
+    for key, value in _check.mapping("state", state, "a state_dict, tensors by name").items():
+        _check.tensor(f"state[{key!r}]", value, "a tensor")
+    for key, text in _check.mapping("said", said, "a dict of strings, by name").items():
+        if not isinstance(text, str):
+            _check.fail_type(f"said[{key!r}]", "a string", text)
+    tensors = {
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()
+    }
     module = _safetensors("safetensors.torch")
     with _files.replacing(file, argument="file") as temporary:
         module.save_file(tensors, temporary, dict(said))
 
 
 def metadata(name: str) -> dict[str, str]:
-    """The metadata of the file: format, recipe, seed, license."""
+    """The metadata of the file: format, recipe, seed, license. Raises what `load` raises.
+
+    Example:
+        >>> said = amstel.weights.metadata("sint_light")
+        >>> said["format"], said["epochs"], said["data"]
+        ('amstel sint 1', '6', 'BSDS500: 360 of the 400 images of bsd300_train and bsds500_test, no tracking video')
+    """
     with _safetensors("safetensors").safe_open(path(name), "pt") as file:
-        return file.metadata()
+        said = file.metadata()
+    if "licence" in said:  # in files of earlier releases
+        said["license"] = said.pop("licence")
+    return said

@@ -102,6 +102,15 @@ def read_admmnet(root: str | os.PathLike) -> Tensor:
     Raises:
         FileNotFoundError: no such file.
         ValueError: a file of something else.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/chest_train_100.npy", np.eye(3)[None])
+        ...     amstel.data.mri.read_admmnet(folder)
+        tensor([[[1., 0., 0.],
+                 [0., 1., 0.],
+                 [0., 0., 1.]]])
     """
     path = Path(root)
     path = path / "chest_train_100.npy" if path.is_dir() else path
