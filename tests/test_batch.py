@@ -453,3 +453,16 @@ def test_bad_items(items, error, said):
 def test_bad_graph_data(arguments, error, name):
     with pytest.raises(error, match=f"`{name}` must be"):
         GraphData(*arguments)
+
+
+@pytest.mark.parametrize("reduce", POOLS)
+def test_an_exported_program_takes_any_number_of_rows(reduce):
+    class Pool(torch.nn.Module):
+        def forward(self, x, segments):
+            return segment_reduce(x, segments, 4, reduce=reduce)
+
+    rows, g = torch.export.Dim.AUTO, torch.Generator().manual_seed(0)
+    given = [(torch.randn(n, 3, generator=g), torch.randint(4, (n,), generator=g)) for n in (6, 9)]
+    program = torch.export.export(Pool(), given[0], dynamic_shapes=({0: rows}, {0: rows})).module()
+    for x, segments in given:
+        assert torch.equal(program(x, segments), segment_reduce(x, segments, 4, reduce=reduce))

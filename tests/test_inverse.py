@@ -491,6 +491,20 @@ def test_compile_gives_the_same(name):
             assert_close_(a, b, 1e-5)
 
 
+@pytest.mark.parametrize("name", ["radon", "structured projection", "deblurring", "super-resolution"])
+def test_an_exported_program_takes_any_number_of_images(name):
+    model = SMALL[name][0]
+
+    class Gradient(torch.nn.Module):
+        def forward(self, x):
+            return model.gradient(x, 0.5 * model(x))
+
+    x = normal(3, 1, 6, 8, dtype=torch.float32)
+    images = torch.export.Dim("images", min=2)
+    program = torch.export.export(Gradient(), (x[:2],), dynamic_shapes=({0: images},)).module()
+    torch.testing.assert_close(program(x), Gradient()(x))
+
+
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_dtypes(name, dtype):

@@ -85,7 +85,7 @@ class StructuredProjection(ForwardModel):
             _check.fail("y", expected, y)
         self._check_device(y)
         # Every row has one place, so that this adds nothing up.
-        flat = y.new_zeros(len(y), self.size).index_copy(1, self.rows, y)
+        flat = y.new_zeros(y.shape[0], self.size).index_copy(1, self.rows, y)
         found = _hadamard(flat)[:, : self.signs.numel()] * self.signs
         return found.reshape(-1, *self.image_shape) * (self.size / self.count) ** 0.5
 

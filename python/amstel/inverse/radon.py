@@ -100,7 +100,7 @@ class Radon(ForwardModel):
             rows = torch.nn.functional.pad(x.transpose(2, 3) if swap else x, (1, 1)).flatten(0, 1)[:, None]
             for first, share, length in self._rays(chosen, swap, x):
                 given = rows.expand(-1, len(first), -1, -1)
-                at = first.expand(len(rows), *first.shape)
+                at = first.expand(rows.shape[0], *first.shape)
                 values = torch.lerp(given.gather(3, at), given.gather(3, at + 1), share[None])
                 found.append((values.sum(2) * length[:, None]).movedim(0, 1))
         order = torch.tensor(self._steep + self._flat, device=x.device).argsort()
@@ -118,7 +118,7 @@ class Radon(ForwardModel):
             if not chosen:
                 continue
             size = (width, height + 2) if swap else (height, width + 2)
-            rows, at = flat.new_zeros(len(flat), *size), 0
+            rows, at = flat.new_zeros(flat.shape[0], *size), 0
             for first, share, length in self._rays(chosen, swap, y):
                 part = flat[:, chosen[at : at + len(first)]] * length[:, None]
                 at += len(first)

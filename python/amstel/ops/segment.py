@@ -121,11 +121,13 @@ def _members(x: Tensor, segments: Any, num_segments: Any, name: str, size_name: 
 
 
 def _of_vector(segments: Tensor, size: int) -> tuple[Graph, Graph]:
+    rows = segments.shape[0]  # len() would make it a constant of an exported program
+
     def make() -> tuple[Graph, Graph]:
-        every = torch.arange(len(segments) + 1, dtype=segments.dtype, device=segments.device)
-        crow, col, edge = _derived.csr_from_coo(segments.contiguous(), every[:-1], size, len(segments), None)
+        every = torch.arange(rows + 1, dtype=segments.dtype, device=segments.device)
+        crow, col, edge = _derived.csr_from_coo(segments.contiguous(), every[:-1], size, rows, None)
         spread = Graph._trusted(every.to(crow.dtype), segments.to(crow.dtype), None, None, size)
-        return Graph._trusted(crow, col, edge, None, len(segments)), spread
+        return Graph._trusted(crow, col, edge, None, rows), spread
 
     return make() if torch.compiler.is_compiling() else _derived.plainly(make)
 
