@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import re
 import shlex
+import types
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,42 @@ def test_nothing_public_is_undocumented(name):
             if described and not attribute.startswith("_") and not inspect.getdoc(getattr(value, attribute)):
                 bare.append(f"{key}.{attribute}")
     assert not bare
+
+
+#: What the API reference lists, and what of it nothing shows: a server needs its client, and these move a Graph.
+LISTED = re.findall(
+    r"^   (amstel\S*)$", (ROOT / "docs/api/index.md").read_text(encoding="utf-8"), re.MULTILINE
+)
+WITHOUT_EXAMPLE = {"amstel.interop.vot.serve"}
+WITHOUT_EXAMPLE |= {
+    f"amstel.Graph.{name}"
+    for name in ("to", "cpu", "cuda", "pin_memory", "is_pinned", "share_memory_", "is_shared")
+}
+
+
+def listed_callables(name: str) -> dict[str, object]:
+    """By name what the entry of the API reference stands for, with the methods of Graph."""
+    place, _, last = name.rpartition(".")
+    if isinstance(getattr(importlib.import_module(place or name), last, None), type | types.FunctionType):
+        value = getattr(importlib.import_module(place), last)
+        found = {name: value}
+        if isinstance(value, type):
+            public = (key for key in dir(value) if not key.startswith("_"))
+            found |= {f"{name}.{key}": getattr(value, key) for key in public}
+    else:
+        module = importlib.import_module(name)
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == name]
+        keys = getattr(module, "__all__", [key for key in own if not key.startswith("_")])
+        found = {f"{name}.{key}": getattr(module, key) for key in keys}
+    return {key: value for key, value in found.items() if callable(value)}
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_all_that_is_listed_has_an_example(name):
+    found = listed_callables(name)
+    assert found
+    bare = {key for key, value in found.items() if ">>>" not in (inspect.getdoc(value) or "")}
+    assert bare == found.keys() & WITHOUT_EXAMPLE
 
 
 COMMANDS = sorted(

@@ -206,11 +206,14 @@ def evaluate_dataset(
             boxes than frames), and what `track`, `evaluate` and the sequences raise.
 
     Example:
-        >>> sequences = amstel.data.OTB("OTB100")                              # doctest: +SKIP
-        >>> result = amstel.tracking.evaluate_dataset(tracker.track, sequences, "results/sint")  # doctest: +SKIP
-        >>> print(result.table())                                              # doctest: +SKIP
-        >>> n = Path("results/sint/scores.json").write_text(result.to_json())  # doctest: +SKIP
-        >>> amstel.tracking.plot({"SINT": result}, "results/sint/plots.png")   # doctest: +SKIP
+        >>> sequences = amstel.data.OTB("OTB100")
+        >>> tracker = amstel.tracking.SINTTracker()
+        >>> result = amstel.tracking.evaluate_dataset(tracker.track, sequences, "results/sint")
+        >>> sorted(result.sequences), result.precision
+        (['Crossing', 'Jogging-1', 'Jogging-2'], 1.0)
+        >>> n = Path("results/sint/scores.json").write_text(result.to_json())
+        >>> amstel.tracking.plot({"SINT": result}, "results/sint/plots.png").name
+        'plots.png'
     """
     check_protocol(protocol)
     jobs = _check.integer("jobs", jobs, 1)
