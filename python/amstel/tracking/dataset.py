@@ -141,7 +141,15 @@ class DatasetEvaluation(Curves):
         return "\n".join([*lines[:-1], "-" * len(lines[0]), lines[-1], *failed])
 
     def to_json(self) -> str:
-        """The numbers of the table and the curves, as JSON; null where a number is not known."""
+        """The numbers of the table and the curves, as JSON; null where a number is not known.
+
+        Example:
+            >>> truth = torch.tensor([[10.0, 10, 20, 20]] * 4)
+            >>> whole = amstel.tracking.DatasetEvaluation("otb", {"Ball": amstel.tracking.evaluate(truth, truth)}, {})
+            >>> scores = json.loads(whole.to_json())
+            >>> scores["precision"], scores["frames_per_second"], list(scores["sequences"])
+            (1.0, None, ['Ball'])
+        """
 
         def entry(e: Evaluation | DatasetEvaluation, speed: float) -> dict[str, Any]:
             return {

@@ -44,6 +44,10 @@ class MultiTracker:
         >>> boxes = tracker.track("clip.mp4", [[20, 24, 20, 20], [22, 26, 16, 16]])
         >>> boxes.shape
         (8, 2, 4)
+        >>> first, second, *_ = amstel.video.Frames("clip.mp4")
+        >>> tracker.init(first, [[20, 24, 20, 20], [22, 26, 16, 16]])  # the same, frame by frame
+        >>> bool((tracker.update(second) == boxes[1]).all())
+        True
     """
 
     def __init__(
