@@ -205,6 +205,7 @@ class SINT(nn.Module, metaclass=Placed):
             >>> found.shape, round(found.square().sum().item(), 3)  # a unit vector for each of three layers
             (torch.Size([1, 6272]), 3.0)
         """
+        self._check_maps(features)
         pooled = [
             ops.roi_pool(x, boxes, self.output_size, scale).flatten(1)
             for x, scale in zip(features, self.spatial_scales, strict=True)
@@ -213,6 +214,17 @@ class SINT(nn.Module, metaclass=Placed):
         if self.fc6 is not None:
             parts.append(_unit(self.fc6(pooled[-1])))
         return torch.cat(parts, 1)
+
+    def _check_maps(self, features: Any) -> None:
+        """Maps in another order would be pooled at the strides of others."""
+        channels = tuple(self.backbone.channels)
+        expected = f"a list of maps [N, C, H, W] of {', '.join(map(str, channels))} channels"
+        if not isinstance(features, (list, tuple)):
+            _check.fail_type("features", expected, features)
+        for n, x in enumerate(features):
+            _check.tensor(f"features[{n}]", x, "a map [N, C, H, W]")
+        if tuple(x.shape[1] if x.dim() == 4 else -1 for x in features) != channels:
+            _check.fail("features", expected, [list(x.shape) for x in features])
 
     def match(self, features: Sequence[Tensor], boxes: Tensor | Sequence[Tensor], query: Tensor) -> Tensor:
         """Scores [K]: inner products of the boxes' descriptions with a query [size], which is not normalized.
@@ -228,6 +240,7 @@ class SINT(nn.Module, metaclass=Placed):
             >>> int(model.match(maps, boxes, query).argmax())  # the box that the query is of
             0
         """
+        self._check_maps(features)
         if autocast_dtype(features[0]) is None:  # where the widest dtype counts
             _check.vector("query", query, self.size, features[0])
         maps, rest = query.split([self._pooled_size, self.size - self._pooled_size])
