@@ -328,9 +328,7 @@ def pytest_benchmark_update_json(config, benchmarks, output_json):
             found = rooms[member["device"]]
             found = found[member["threads"]] if member["device"] == "cpu" else found
             amounts = {k: extra[k] for k in ("bytes", "gathered", "flops") if k in extra}
-            extra |= limits.share(
-                b["stats"]["median"], found, extra.get("units", member["dtype"]), **amounts
-            )
+            extra |= limits.share(b["stats"]["median"], found, extra.get("units", member["dtype"]), **amounts)
 
 
 def pytest_benchmark_update_commit_info(config, commit_info):

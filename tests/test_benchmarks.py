@@ -365,3 +365,12 @@ def test_gpu_day_summary_names_what_failed(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "3 failed, 411 passed" in said and "illegal memory access" in said
     assert "0.50x  spmm-forward-a-cuda float32" in said and "cannot capture: 1" in said
+
+
+def test_nothing_to_time_is_said():
+    from amstel.bench import take_turns
+
+    with pytest.raises(
+        ValueError, match=r"`functions` must be a dict of one or more functions, by name, got \{\}"
+    ):
+        take_turns({})

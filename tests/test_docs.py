@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import re
 import shlex
+import types
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,42 @@ def test_every_forward_says_what_it_takes_and_gives():
     theirs = inspect.getdoc(torch.nn.Module.forward)
     assert len(modules) > 30
     assert not [m.__name__ for m in modules if inspect.getdoc(m.forward) in (None, theirs)]
+
+
+#: What the API reference lists, and what of it nothing shows: a server needs its client, and these move a Graph.
+LISTED = re.findall(
+    r"^   (amstel\S*)$", (ROOT / "docs/api/index.md").read_text(encoding="utf-8"), re.MULTILINE
+)
+WITHOUT_EXAMPLE = {"amstel.interop.vot.serve"}
+WITHOUT_EXAMPLE |= {
+    f"amstel.Graph.{name}"
+    for name in ("to", "cpu", "cuda", "pin_memory", "is_pinned", "share_memory_", "is_shared")
+}
+
+
+def listed_callables(name: str) -> dict[str, object]:
+    """By name what the entry of the API reference stands for, with the methods of Graph."""
+    place, _, last = name.rpartition(".")
+    if isinstance(getattr(importlib.import_module(place or name), last, None), type | types.FunctionType):
+        value = getattr(importlib.import_module(place), last)
+        found = {name: value}
+        if isinstance(value, type):
+            public = (key for key in dir(value) if not key.startswith("_"))
+            found |= {f"{name}.{key}": getattr(value, key) for key in public}
+    else:
+        module = importlib.import_module(name)
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == name]
+        keys = getattr(module, "__all__", [key for key in own if not key.startswith("_")])
+        found = {f"{name}.{key}": getattr(module, key) for key in keys}
+    return {key: value for key, value in found.items() if callable(value)}
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_all_that_is_listed_has_an_example(name):
+    found = listed_callables(name)
+    assert found
+    bare = {key for key, value in found.items() if ">>>" not in (inspect.getdoc(value) or "")}
+    assert bare == found.keys() & WITHOUT_EXAMPLE
 
 
 COMMANDS = sorted(

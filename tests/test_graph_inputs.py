@@ -314,7 +314,7 @@ def test_masked_values_are_refused(tmp_path):
         "box": [
             lambda: target(masked(1.0, 1.0, 2.0, 2.0), frame.data),
             lambda: got10k.Tracker(tracker).init(frame, masked(1.0, 1.0, 2.0, 2.0)),
-            lambda: got10k.Tracker(tracker).forward_test([], masked(1.0, 1.0, 2.0, 2.0)),
+            lambda: got10k.Tracker(tracker).forward_test([frame], masked(1.0, 1.0, 2.0, 2.0)),
         ],
         "boxes": [
             lambda: check_boxes("boxes", np.ma.masked_array(np.ones((2, 4)), mask=True)),

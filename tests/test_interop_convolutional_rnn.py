@@ -210,3 +210,8 @@ def test_only_an_rnn_has_a_nonlinearity_behind_its_kernel():
 def test_errors(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call(convolutional_rnn)
+
+
+def test_dropout_is_a_share():
+    with pytest.raises(ValueError, match=r"`dropout` must be in \[0, 1\], got 1\.5"):
+        convolutional_rnn.Conv2dGRU(2, 4, 3, num_layers=2, dropout=1.5)

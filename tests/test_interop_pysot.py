@@ -99,3 +99,24 @@ def test_half_a_pixel_is_taken_back():
         tracker = Tracker(Still(), init_offset=offset)
         tracker.init(image, _first([5, 6, 7, 8]))
         assert tracker.track(image)["bbox"] == expected
+
+
+def test_what_is_no_box_is_said_as_it_was_given():
+    from amstel.interop import got10k, pysot, pytracking
+
+    frame = np.zeros((48, 64, 3), np.uint8)
+    for box, said in ([1, 2, 3], r"\[1\.0, 2\.0, 3\.0\]"), (None, "nan"), ("box", "'box'"):
+        message = f"`box` must be four finite numbers x, y, w, h, got {said}"
+        with pytest.raises(ValueError, match=message):
+            pysot.Tracker().init(frame, box)
+        with pytest.raises(ValueError, match=message):
+            pytracking.Tracker().initialize(frame, {"init_bbox": box})
+        with pytest.raises(ValueError, match=message):
+            got10k.Tracker().track([frame], box)
+    with pytest.raises(ValueError, match="`img_files` must hold at least one frame, got none"):
+        got10k.Tracker().track([], [1, 1, 8, 8])
+    with pytest.raises(ValueError, match='`info` must be a dict with the box as "init_bbox"'):
+        pytracking.Tracker().initialize(frame, {})
+    for kind in (pysot.Tracker, pytracking.Tracker):
+        with pytest.raises(ValueError, match="`origin` must be 0 or 1, the number of the first pixel, got 2"):
+            kind(origin=2)

@@ -227,6 +227,20 @@ def test_match_is_the_product_of_descriptions(name, request):
         )
 
 
+def test_maps_are_those_of_the_network_in_their_order(light):
+    maps, boxes = light.features(torch.rand(1, 3, 64, 96)), torch.tensor([[0, 8.0, 8, 40, 40]])
+    query = light.describe(maps, boxes)[0]
+    for wrong, error in (
+        (maps[:2], ValueError),
+        (maps[::-1], ValueError),
+        ([], ValueError),
+        (maps[0], TypeError),
+    ):
+        for call in (lambda: light.describe(wrong, boxes), lambda: light.match(wrong, boxes, query)):  # noqa: B023
+            with pytest.raises(error, match=r"`features` must be a list of maps .* of 24, 40, 64 channels"):
+                call()
+
+
 def test_boxes_as_a_list(light):
     with torch.no_grad():
         features = light.features(torch.rand(2, 3, 64, 64))

@@ -18,7 +18,12 @@ import torch
 
 
 def report() -> list[tuple[str, str]]:
-    """Name and value of every fact, in the order they are printed."""
+    """Name and value of every fact, in the order they are printed.
+
+    Example:
+        >>> [name for name, value in amstel.info.report()][:6]
+        ['amstel', 'torch', 'numpy', 'python', 'CPU kernels', 'threads']
+    """
     import amstel
     from amstel import _library
 
@@ -51,7 +56,13 @@ def report() -> list[tuple[str, str]]:
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """Run `python -m amstel.info`; returns the exit status."""
+    """Run `python -m amstel.info`; returns the exit status: 2 for arguments that it does not know.
+
+    Example:
+        >>> amstel.info.main(["--cmake-prefix"])  # the folder that holds the library
+        /...amstel
+        0
+    """
     from amstel import _library
 
     if list(arguments) == ["--cmake-prefix"]:

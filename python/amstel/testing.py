@@ -17,6 +17,19 @@ def assert_close(actual: Tensor, reference: Tensor, dtype: torch.dtype | None = 
     """`actual` equals the float64 `reference` within the tolerance of its dtype, at the scale of the reference.
 
     The scale is that of its finite values. Real and imaginary parts are compared each by itself; integers must be equal.
+
+    Args:
+        actual: of any dtype and device.
+        reference: of the same shape.
+        dtype: whose tolerance (`TOLERANCE`) to use; default: that of `actual`.
+
+    Raises:
+        AssertionError: they differ in shape or by more than the tolerance.
+
+    Example:
+        >>> graph = amstel.Graph.from_edge_index(torch.randint(50, (2, 400)))
+        >>> x = torch.randn(graph.num_nodes, 8)
+        >>> amstel.testing.assert_close(amstel.ops.spmm(graph, x), amstel.reference.spmm(graph, x.double()))
     """
     dtype = dtype or actual.dtype
     assert actual.shape == reference.shape, f"shape {list(actual.shape)}, expected {list(reference.shape)}"

@@ -129,7 +129,13 @@ class NeighborLoader(Loader):
         )
 
     def sample(self, seeds: Any, epoch: int = 0, number: int = 0) -> NodeBatch:
-        """The batch for these seeds (distinct indices or a mask), drawn like batch `number` of an epoch."""
+        """The batch for these seeds (distinct indices or a mask), drawn like batch `number` of an epoch.
+
+        Example:
+            >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]]))
+            >>> amstel.data.NeighborLoader(graph, fanouts=[-1, -1]).sample([4, 1]).nodes.tolist()
+            [4, 1, 3, 0, 2]
+        """
         found = _subgraph.node_numbers("seeds", seeds, self.graph.num_nodes)
         return self._sampled(
             found, _check.integer("epoch", epoch, 0), _check.integer("number", number, 0), True

@@ -82,7 +82,9 @@ def convert_graph(
     Source: W. Hu et al., Open Graph Benchmark: Datasets for Machine Learning on Graphs, NeurIPS 2020.
 
     Example:
-        >>> facts = amstel.data.convert_graph("ogbn_products", "products", undirected=True)    # doctest: +SKIP
+        >>> facts = amstel.data.convert_graph("ogbn_products", "products", undirected=True)
+        >>> facts["name"], sorted(facts["arrays"])
+        ('ogbn-products', ['col', 'crow', 'test', 'train', 'val', 'x', 'y'])
         >>> amstel.data.GraphFolder("products")                                                # doctest: +SKIP
         GraphFolder(ogbn-products, num_nodes=2449029, num_edges=123718152, num_features=100, num_classes=47)
     """

@@ -189,7 +189,7 @@ class Planetoid(NodeData):
     Embeddings, ICML 2016; T. N. Kipf and M. Welling, ICLR 2017, section 5.1.
 
     Example:
-        >>> data = amstel.data.Planetoid("data/planetoid", "cora")          # doctest: +SKIP
+        >>> data = amstel.data.Planetoid("data/planetoid", "cora")
         >>> data                                                            # doctest: +SKIP
         Planetoid(cora, num_nodes=2708, num_edges=10556, num_features=1433, num_classes=7)
     """

@@ -192,9 +192,10 @@ class TrackingSequence:
         ValueError: no frame, or another number of boxes; on reading, an image that cannot be read.
 
     Example:
-        >>> sequence = amstel.data.OTBSequence("OTB100/Crossing")
-        >>> sequence, sequence[0].shape, sequence.ground_truth[0].tolist()     # doctest: +SKIP
-        (OTBSequence(Crossing, 120 frames), (240, 360, 3), [204.0, 150.0, 17.0, 50.0])
+        >>> files = amstel.media.formats.frames_of("OTB100/Crossing/img")[:3]
+        >>> sequence = amstel.data.TrackingSequence("mine", files, torch.tensor([[20.0, 24, 20, 20]] * 3))
+        >>> sequence, sequence[1:], sequence[0].dtype  # the first frame is read now
+        (TrackingSequence(mine, 3 frames), TrackingSequence(mine, 2 frames), dtype('uint8'))
     """
 
     name: str

@@ -63,8 +63,10 @@ class SplitClips(ClipFolder):
             parts of a split. The message names file and line.
 
     Example:
-        >>> clips = amstel.data.SplitClips("UCF-101", lists="ucfTrainTestlist")  # doctest: +SKIP
-        >>> train, test = clips.split(1)                                        # doctest: +SKIP
+        >>> clips = amstel.data.SplitClips("UCF-101", lists="ucfTrainTestlist")
+        >>> train, test = clips.split(1)
+        >>> [clips.names[k] for k in test]
+        ['Diving/v_Diving_g01_c01']
     """
 
     def __init__(

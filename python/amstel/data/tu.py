@@ -58,7 +58,7 @@ class TUDataset(GraphDataset):
     workshop on graph representation learning and beyond.
 
     Example:
-        >>> data = amstel.data.TUDataset("data", "MUTAG")                # doctest: +SKIP
+        >>> data = amstel.data.TUDataset("data", "MUTAG")
         >>> data                                                         # doctest: +SKIP
         TUDataset(MUTAG, num_graphs=188, num_nodes=3371, num_edges=7442, num_features=7, num_classes=2)
     """

@@ -56,7 +56,7 @@ class UCF101(ClipFolder):
     Source: K. Soomro, A. Zamir, M. Shah, UCF101, 2012; boxes as corrected by S. Saha and G. Singh, 2016.
 
     Example:
-        >>> clip = amstel.data.UCF101("ucf101_clip")[0]                        # doctest: +SKIP
+        >>> clip = amstel.data.UCF101("ucf101_clip")[0]
         >>> clip                                                               # doctest: +SKIP
         Clip(BasketballDunk/v_BasketballDunk_g17_c03, label=0, frames=[74, 240, 320, 3], boxes)
     """

@@ -170,6 +170,8 @@ class _Layers(_Convs):
         self.num_layers, self.bidirectional = self_layers, bidirectional
         self.batch_first = _check.flag("batch_first", batch_first)
         self.dropout = float(_check.number("dropout", dropout, "in [0, 1]", least=0))
+        if self.dropout > 1:
+            _check.fail("dropout", "in [0, 1]", dropout)
         self._suffixes = suffixes
 
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
@@ -266,12 +268,44 @@ class _Cell(_Convs):
 
 def _named(kind: type, dims: int, mode: str) -> Any:
     name = f"Conv{dims}d{mode}{'Cell' if kind is _Cell else ''}"
-    what = "One step" if kind is _Cell else "Layers"
-    doc = f"{what} of a {dims}-dimensional convolutional {mode}, as in pytorch_convolutional_rnn; see the module."
+    doc = _doc(name, kind is _Cell, dims, mode.endswith("LSTM"), mode)
     own: dict[str, Any] = {"_dims": dims, "_mode": mode, "__doc__": doc, "__module__": __name__}
     if mode == "RNN":
         own["__init__"] = _with_nonlinearity(kind)
     return type(name, (kind,), own)
+
+
+def _doc(name: str, cell: bool, dims: int, has_cell_state: bool, mode: str) -> str:
+    space = ", ".join("DHW"[3 - dims :])
+    size, given = ", ".join("6" * dims), f"{'' if cell else '5, '}2, 3"
+    state = "(h, c)" if has_cell_state else "h"
+    if cell:
+        what, call, shown = "One step", f"{state} =", f"torch.Size([2, 8, {size}])"
+        args = f"x [N, in_channels, {space}] and the state {state} or None, each [N, out_channels, {space}]; the new {state}"
+    else:
+        what, call, shown = (
+            "Layers",
+            f"output, {state} =",
+            f"(torch.Size([5, 2, 8, {size}]), torch.Size([1, 2, 8, {size}]))",
+        )
+        args = (
+            f"x [T, N, in_channels, {space}] ([N, T, ...] with batch_first) and {state} or None, each [layers * directions, "
+            f"N, out_channels, {space}]; the output, and the last {state}"
+        )
+    seen = "h.shape" if cell else "output.shape, h.shape"
+    return f"""{what} of a {dims}-dimensional convolutional {mode}, as in pytorch_convolutional_rnn; see the module.
+
+    Takes and returns {args}.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
+    Example:
+        >>> module = amstel.interop.convolutional_rnn.{name}(3, 8, kernel_size=3)
+        >>> {call} module(torch.randn({given}, {size}))
+        >>> {seen}
+        {shown}
+    """
 
 
 def _with_nonlinearity(kind: Any) -> Any:

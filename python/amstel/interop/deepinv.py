@@ -20,7 +20,15 @@ from amstel.inverse.model import Prepared
 
 
 class FromDeepinv(ForwardModel):
-    """A x and A^T y by a deepinv physics; see `from_deepinv`."""
+    """A x and A^T y by a deepinv physics; see `from_deepinv`, which gives it.
+
+    Example:
+        >>> import deepinv
+        >>> mask = torch.ones(1, 1, 8, 8)
+        >>> model = amstel.interop.deepinv.from_deepinv(deepinv.physics.Inpainting((1, 8, 8), mask), sigma=0.5)
+        >>> model.gradient(torch.ones(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))[0, 0, 0, 0]  # (x - y) / sigma²
+        tensor(4.)
+    """
 
     def __init__(self, physics: Any, sigma: float | Tensor):
         super().__init__(sigma)

@@ -1,8 +1,9 @@
 """`SINTTracker` as a tracker of the GOT-10k toolkit, for its experiments on any of its data sets; got10k is not imported.
 
-Example:
-    >>> from got10k.experiments import ExperimentGOT10k                        # doctest: +SKIP
-    >>> ExperimentGOT10k("GOT-10k", subset="val").run(amstel.interop.got10k.Tracker())  # doctest: +SKIP
+.. code-block:: text
+
+    from got10k.experiments import ExperimentGOT10k
+    ExperimentGOT10k("GOT-10k", subset="val").run(amstel.interop.got10k.Tracker())
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from amstel._check import unmasked
+from amstel.tracking._given import shifted
 from amstel.tracking.tracker import SINTTracker
 
 
@@ -22,6 +23,15 @@ class Tracker:
     Args:
         tracker: default: `SINTTracker()`.
         name: of the folder of results.
+
+    Raises:
+        ValueError or TypeError: as `SINTTracker`, for a frame or a first box that is none.
+
+    Example:
+        >>> files = amstel.data.OTB("OTB100")["Crossing"].frames[:3]
+        >>> boxes, seconds = amstel.interop.got10k.Tracker().track(files, [21, 25, 20, 20])
+        >>> boxes.round().tolist()  # counted from 1
+        [[21.0, 25.0, 20.0, 20.0], [22.0, 25.0, 20.0, 20.0], [23.0, 25.0, 20.0, 20.0]]
     """
 
     is_deterministic = True
@@ -31,7 +41,7 @@ class Tracker:
 
     def init(self, image: Any, box: Any) -> None:
         """The first frame, RGB, and the box x, y, w, h in it, counted from 1."""
-        self.tracker.init(image, np.asarray(unmasked("box", box), dtype=np.float64) - [1, 1, 0, 0])
+        self.tracker.init(image, shifted("box", box, [-1, -1, 0, 0]))
 
     def update(self, image: Any) -> np.ndarray:
         """The box in the next frame, as `init` has it."""
@@ -41,11 +51,18 @@ class Tracker:
         self, img_files: Any, box: Any, visualize: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """The boxes [T, 4] in frames or their files, the first one as it is given, and the seconds that each took [T]."""
-        boxes, times = [np.asarray(unmasked("box", box), dtype=np.float64)], []
-        for number, file in enumerate(img_files):
+        boxes: list[np.ndarray] = []
+        times: list[float] = []
+        for file in img_files:
             begin = time.perf_counter()
-            boxes.append(self.update(file)) if number else self.init(file, box)
+            if boxes:
+                boxes.append(self.update(file))
+            else:
+                self.init(file, box)  # which judges the box
+                boxes.append(np.asarray(box, dtype=np.float64))
             times.append(time.perf_counter() - begin)
+        if not boxes:
+            raise ValueError("`img_files` must hold at least one frame, got none")
         return np.stack(boxes), np.array(times)
 
     track = forward_test  # as the releases on PyPI call it; forward_test is of its repository

@@ -3,11 +3,6 @@
 pysot's `tools/test.py` gives a tracker the first box half a pixel to the right and below of the true one, x + w / 2 -
 (w - 1) / 2, and compares what comes back with the true ones: its own trackers take the middle of a box to be x + (w - 1) / 2
 when they begin and x + w / 2 later. There, write `Tracker(init_offset=0.5)`; without it all boxes are half a pixel off.
-
-Example:
-    >>> tracker = amstel.interop.pysot.Tracker()                               # doctest: +SKIP
-    >>> tracker.init(cv2.imread("0001.jpg"), [121, 81, 40, 60])                # doctest: +SKIP
-    >>> tracker.track(cv2.imread("0002.jpg"))["bbox"]                          # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -16,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from amstel._check import unmasked
+from amstel import _check
+from amstel.data.sequences import check_origin
+from amstel.tracking._given import shifted
 from amstel.tracking.tracker import SINTTracker
 
 
@@ -27,16 +24,27 @@ class Tracker:
         tracker: default: `SINTTracker()`.
         origin: number of the first pixel in the data set's boxes: 1, as OTB, LaSOT and UAV have it, or 0.
         init_offset: by how much x and y of the box given to `init` are too large: 0.5 for `tools/test.py`.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described, or as `SINTTracker`.
+
+    Example:
+        >>> import cv2
+        >>> first, second = (cv2.imread(f"OTB100/Crossing/img/000{n}.jpg") for n in (1, 2))
+        >>> tracker = amstel.interop.pysot.Tracker()
+        >>> tracker.init(first, [21, 25, 20, 20])
+        >>> [round(value) for value in tracker.track(second)["bbox"]]
+        [22, 25, 20, 20]
     """
 
     def __init__(self, tracker: SINTTracker | None = None, origin: int = 1, init_offset: float = 0.0):
+        origin, offset = check_origin(origin), _check.number("init_offset", init_offset)
         self.tracker, self.shift = tracker or SINTTracker(), np.array([origin, origin, 0, 0])
-        self.offset = np.array([init_offset, init_offset, 0, 0])
+        self.offset = np.array([offset, offset, 0, 0])
 
     def init(self, image: np.ndarray, bbox: Any) -> None:
         """The first frame, BGR as OpenCV reads it, and the box x, y, w, h in it, counted from `origin`."""
-        box = np.asarray(unmasked("bbox", bbox), dtype=np.float64)
-        self.tracker.init(_rgb(image), box - self.offset - self.shift)
+        self.tracker.init(_rgb(image), shifted("bbox", bbox, -self.offset - self.shift))
 
     def track(self, image: np.ndarray) -> dict[str, Any]:
         """The box in the next frame, "bbox", and how like the first one it is, "best_score"."""

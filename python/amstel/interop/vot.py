@@ -7,11 +7,6 @@ In the `trackers.ini` of a workspace, with the toolkit's Python protocol or, for
     protocol = python                         protocol = traxpython
     command = amstel.interop.vot:Tracker      command = amstel.interop.vot
     convert = rectangle
-
-Example:
-    >>> tracker = amstel.interop.vot.Tracker()                                 # doctest: +SKIP
-    >>> tracker.init("00000001.jpg", ((120, 80, 40, 60), {}))                  # doctest: +SKIP
-    >>> box, properties = tracker.update("00000002.jpg")                       # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -32,6 +27,17 @@ class Tracker:
     Args:
         tracker: default: `SINTTracker()`.
         preset: of that; what `arg_preset` in `trackers.ini` says.
+
+    Raises:
+        ValueError or TypeError: as `SINTTracker`; a region that is none.
+
+    Example:
+        >>> tracker = amstel.interop.vot.Tracker()
+        >>> tracker.init("OTB100/Crossing/img/0001.jpg", ((20, 24, 20, 20), {}))
+        ((20.0, 24.0, 20.0, 20.0), {})
+        >>> box, properties = tracker.update("OTB100/Crossing/img/0002.jpg")
+        >>> [round(value) for value in box], list(properties)
+        ([21, 24, 20, 20], ['score'])
     """
 
     multiobject = False
@@ -84,7 +90,11 @@ def _box(region: Any) -> np.ndarray:
 
 
 def serve(tracker: Tracker) -> None:
-    """Answer a TraX client on the standard streams until it quits."""
+    """Answer a TraX client on the standard streams until it quits: `python -m amstel.interop.vot` is `serve(Tracker())`.
+
+    Raises:
+        ImportError: trax is missing.
+    """
     try:
         import trax.image
         import trax.region

@@ -95,13 +95,26 @@ class Poisson(ForwardModel):
         return self.model.adjoint(1 - y / mean) / self.gain
 
     def likelihood(self, x: Tensor, y: Tensor) -> Tensor:
-        """-log p(y | x) [N], but for what does not depend on x."""
+        """-log p(y | x) [N], but for what does not depend on x.
+
+        Example: where two were counted, a mean of two is likelier than one of one.
+            >>> physics = amstel.inverse.Poisson(amstel.inverse.Denoising())
+            >>> physics.likelihood(torch.tensor([[[[1.0]]], [[[2.0]]]]), torch.full((2, 1, 1, 1), 2.0))
+            tensor([1.0000, 0.6137])
+        """
         mean = self._mean(x)
         y = self.model._measured(check_like("y", y, mean))
         return ((mean - y * mean.log()) / self.gain).flatten(1).sum(1)
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Counts of an image x, in units of y."""
+        """Counts of an image x, in units of y: multiples of the gain.
+
+        Example:
+            >>> physics = amstel.inverse.Poisson(amstel.inverse.Denoising(), gain=0.25)
+            >>> y = physics.measure(torch.ones(1, 1, 100, 100), torch.Generator().manual_seed(0))
+            >>> bool((y % 0.25 == 0).all()), round(y.mean().item(), 1)
+            (True, 1.0)
+        """
         return torch.poisson(self._mean(x).detach() / self.gain, generator) * self.gain
 
     def _mean(self, x: Any) -> Tensor:

@@ -105,14 +105,27 @@ def visible(folder: str | os.PathLike, endings: Collection[str] | None = None) -
 
 
 def others(folder: Path, taken: Collection[Path]) -> str:
-    """The other files of a folder in words: "3 files: a.heic, b.psd, ..."; nothing if there are none."""
-    names = [p.name for p in visible(folder) if p.is_file() and p not in taken]
+    """The other files of a folder in words: "3 files: a.heic, b.psd, ..."; nothing if there are none.
+
+    Example:
+        >>> amstel.media.formats.others(Path("OTB100/Jogging"), [])
+        '2 files: groundtruth_rect.1.txt, groundtruth_rect.2.txt'
+    """
+    known = set(taken)
+    names = [p.name for p in visible(folder) if p.is_file() and p not in known]
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     return f"{len(names)} {'file' if len(names) == 1 else 'files'}: {shown}" if names else ""
 
 
 def warn_of_others(folder: Path, taken: Collection[Path], reason: str) -> None:
-    """Say which files of a folder are passed over, and why; once, however often the folder is looked into."""
+    """Say which files of a folder are passed over, and why; once, however often the folder is looked into.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as said:
+        ...     amstel.media.formats.warn_of_others(Path("OTB100/Jogging"), [], "no images")
+        >>> print(said[0].message)
+        OTB100/Jogging: passed over, as no images, 2 files: groundtruth_rect.1.txt, groundtruth_rect.2.txt
+    """
     if left := others(folder, taken):
         warnings.warn(f"{folder}: passed over, as {reason}, {left}", stacklevel=1)
 

@@ -222,6 +222,11 @@ class RIM(nn.Module, metaclass=Placed):
         enlarges a gray image by 2, 3 or 4. "mri" reconstructs complex images from several coils. "3task" denoises,
         inpaints and enlarges. All are U-Nets except "gray_conv", the gray denoiser of the previous release. See their
         cards. Needs the extra [restore].
+
+        Example:
+            >>> physics, y = amstel.inverse.Denoising(sigma=25 / 255), 0.5 + 25 / 255 * torch.randn(1, 1, 32, 32)
+            >>> bool(amstel.nn.RIM.pretrained("gray")(y, physics)[-1].std() < y.std() / 3)
+            True
         """
         from amstel import weights
 

@@ -142,7 +142,13 @@ class SINT(nn.Module, metaclass=Placed):
 
     @classmethod
     def pretrained(cls) -> SINT:
-        """The light network with the bundled weights, in evaluation mode. Needs the extra [track]."""
+        """The light network with the bundled weights, in evaluation mode. Needs the extra [track].
+
+        Example:
+            >>> model = amstel.nn.SINT.pretrained()
+            >>> model.training, model.layers, model.size
+            (False, 3, 6272)
+        """
         from amstel import weights
 
         model = cls("light")
@@ -177,7 +183,12 @@ class SINT(nn.Module, metaclass=Placed):
         return parts if self.fc6 is None else [*parts, (1.0, list(self.fc6.parameters()))]
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Feature maps [N, C_l, H_l, W_l] of images [N, 3, H, W], RGB in [0, 1], in the dtype of the parameters."""
+        """Feature maps [N, C_l, H_l, W_l] of images [N, 3, H, W], RGB in [0, 1], in the dtype of the parameters.
+
+        Example:
+            >>> [tuple(maps.shape) for maps in amstel.nn.SINT().features(torch.rand(1, 3, 64, 96))]
+            [(1, 24, 16, 24), (1, 40, 8, 12), (1, 64, 4, 6)]
+        """
         expected = "floating-point [N, 3, H, W], RGB in [0, 1]"
         _check.dense("image", image, expected)
         if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point() or not image.numel():
@@ -185,7 +196,16 @@ class SINT(nn.Module, metaclass=Placed):
         return self.backbone(image)
 
     def describe(self, features: Sequence[Tensor], boxes: Tensor | Sequence[Tensor]) -> Tensor:
-        """Descriptions [K, size] of boxes, from the maps that `features` returned."""
+        """Descriptions [K, size] of boxes, from the maps that `features` returned.
+
+        Example:
+            >>> model = amstel.nn.SINT()
+            >>> maps = model.features(torch.rand(1, 3, 64, 96))
+            >>> found = model.describe(maps, torch.tensor([[0, 8.0, 8, 40, 40]]))
+            >>> found.shape, round(found.square().sum().item(), 3)  # a unit vector for each of three layers
+            (torch.Size([1, 6272]), 3.0)
+        """
+        self._check_maps(features)
         pooled = [
             ops.roi_pool(x, boxes, self.output_size, scale).flatten(1)
             for x, scale in zip(features, self.spatial_scales, strict=True)
@@ -195,12 +215,32 @@ class SINT(nn.Module, metaclass=Placed):
             parts.append(_unit(self.fc6(pooled[-1])))
         return torch.cat(parts, 1)
 
+    def _check_maps(self, features: Any) -> None:
+        """Maps in another order would be pooled at the strides of others."""
+        channels = tuple(self.backbone.channels)
+        expected = f"a list of maps [N, C, H, W] of {', '.join(map(str, channels))} channels"
+        if not isinstance(features, (list, tuple)):
+            _check.fail_type("features", expected, features)
+        for n, x in enumerate(features):
+            _check.tensor(f"features[{n}]", x, "a map [N, C, H, W]")
+        if tuple(x.shape[1] if x.dim() == 4 else -1 for x in features) != channels:
+            _check.fail("features", expected, [list(x.shape) for x in features])
+
     def match(self, features: Sequence[Tensor], boxes: Tensor | Sequence[Tensor], query: Tensor) -> Tensor:
         """Scores [K]: inner products of the boxes' descriptions with a query [size], which is not normalized.
 
         Equal to `describe(features, boxes) @ query` up to rounding, but the descriptions are never written; of the
         pooled maps, only the input of fc6 is.
+
+        Example:
+            >>> model = amstel.nn.SINT()
+            >>> maps = model.features(torch.rand(1, 3, 64, 96))
+            >>> boxes = torch.tensor([[0, 8.0, 8, 40, 40], [0, 50.0, 20, 90, 60]])
+            >>> query = model.describe(maps, boxes[:1])[0]
+            >>> int(model.match(maps, boxes, query).argmax())  # the box that the query is of
+            0
         """
+        self._check_maps(features)
         if autocast_dtype(features[0]) is None:  # where the widest dtype counts
             _check.vector("query", query, self.size, features[0])
         maps, rest = query.split([self._pooled_size, self.size - self._pooled_size])

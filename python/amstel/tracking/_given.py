@@ -31,6 +31,15 @@ def copied(argument: str, image: Any) -> np.ndarray:
     return np.array(image_array(argument, image))
 
 
+def shifted(argument: str, box: Any, by: Any) -> Any:
+    """A box x, y, w, h moved by `by` [4]; what is no box as it is, for the tracker to judge."""
+    try:
+        values = np.asarray(unmasked(argument, box), dtype=np.float64)
+    except (TypeError, ValueError):
+        return box
+    return values + by if values.shape == (4,) else box
+
+
 def target(box: Any, frame: np.ndarray, argument: str = "box") -> Tensor:
     """The first box as a float64 tensor [4], checked against its frame."""
     expected = "four finite numbers x, y, w, h"

@@ -141,7 +141,15 @@ class DatasetEvaluation(Curves):
         return "\n".join([*lines[:-1], "-" * len(lines[0]), lines[-1], *failed])
 
     def to_json(self) -> str:
-        """The numbers of the table and the curves, as JSON; null where a number is not known."""
+        """The numbers of the table and the curves, as JSON; null where a number is not known.
+
+        Example:
+            >>> truth = torch.tensor([[10.0, 10, 20, 20]] * 4)
+            >>> whole = amstel.tracking.DatasetEvaluation("otb", {"Ball": amstel.tracking.evaluate(truth, truth)}, {})
+            >>> scores = json.loads(whole.to_json())
+            >>> scores["precision"], scores["frames_per_second"], list(scores["sequences"])
+            (1.0, None, ['Ball'])
+        """
 
         def entry(e: Evaluation | DatasetEvaluation, speed: float) -> dict[str, Any]:
             return {
@@ -206,11 +214,14 @@ def evaluate_dataset(
             boxes than frames), and what `track`, `evaluate` and the sequences raise.
 
     Example:
-        >>> sequences = amstel.data.OTB("OTB100")                              # doctest: +SKIP
-        >>> result = amstel.tracking.evaluate_dataset(tracker.track, sequences, "results/sint")  # doctest: +SKIP
-        >>> print(result.table())                                              # doctest: +SKIP
-        >>> n = Path("results/sint/scores.json").write_text(result.to_json())  # doctest: +SKIP
-        >>> amstel.tracking.plot({"SINT": result}, "results/sint/plots.png")   # doctest: +SKIP
+        >>> sequences = amstel.data.OTB("OTB100")
+        >>> tracker = amstel.tracking.SINTTracker()
+        >>> result = amstel.tracking.evaluate_dataset(tracker.track, sequences, "results/sint")
+        >>> sorted(result.sequences), result.precision
+        (['Crossing', 'Jogging-1', 'Jogging-2'], 1.0)
+        >>> n = Path("results/sint/scores.json").write_text(result.to_json())
+        >>> amstel.tracking.plot({"SINT": result}, "results/sint/plots.png").name
+        'plots.png'
     """
     check_protocol(protocol)
     jobs = _check.integer("jobs", jobs, 1)

@@ -40,8 +40,14 @@ class MultiTracker:
         ValueError, TypeError, ImportError: as `SINTTracker`; no box; a message about a box names it, `boxes[1]`.
 
     Example:
-        >>> tracker = amstel.tracking.MultiTracker()                           # doctest: +SKIP
-        >>> boxes = tracker.track("clip.mp4", [[120, 80, 40, 60], [30, 84, 38, 64]])  # doctest: +SKIP
+        >>> tracker = amstel.tracking.MultiTracker()
+        >>> boxes = tracker.track("clip.mp4", [[20, 24, 20, 20], [22, 26, 16, 16]])
+        >>> boxes.shape
+        (8, 2, 4)
+        >>> first, second, *_ = amstel.video.Frames("clip.mp4")
+        >>> tracker.init(first, [[20, 24, 20, 20], [22, 26, 16, 16]])  # the same, frame by frame
+        >>> bool((tracker.update(second) == boxes[1]).all())
+        True
     """
 
     def __init__(

@@ -35,7 +35,10 @@ def plot(
         ImportError: matplotlib is missing.
 
     Example:
-        >>> amstel.tracking.plot({"SINT": ours, "Struck": theirs}, "otb.png")  # doctest: +SKIP
+        >>> truth = torch.tensor([[10.0, 10, 20, 20]] * 4)
+        >>> ours, theirs = (amstel.tracking.evaluate(truth + d, truth) for d in (1.5, 6))
+        >>> amstel.tracking.plot({"SINT": ours, "Struck": theirs}, "otb.png").name
+        'otb.png'
     """
     if not evaluations:
         raise ValueError("`evaluations` must hold at least one tracker's scores, got none")
@@ -66,8 +69,12 @@ def plot_attributes(
         ImportError: matplotlib is missing.
 
     Example:
-        >>> groups = amstel.tracking.by_attribute(ours, "OTB100.json")                  # doctest: +SKIP
-        >>> amstel.tracking.plot_attributes({"SINT": groups}, "otb_attributes.png")     # doctest: +SKIP
+        >>> truth = torch.tensor([[10.0, 10, 20, 20]] * 4)
+        >>> scores = {name: amstel.tracking.evaluate(truth, truth) for name in ("Crossing", "Jogging-1")}
+        >>> ours = amstel.tracking.DatasetEvaluation("otb", scores, {})
+        >>> groups = amstel.tracking.by_attribute(ours, "OTB100.json")
+        >>> amstel.tracking.plot_attributes({"SINT": groups}, "otb_attributes.png").name
+        'otb_attributes.png'
     """
     wanted = "a dict of each tracker's scores by attribute"
     for name, groups in _check.mapping("evaluations", evaluations, wanted).items():

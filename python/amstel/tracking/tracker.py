@@ -86,8 +86,14 @@ class SINTTracker:
     search, the following of the size, the normalized regression features and the threshold rule are ours.
 
     Example:
-        >>> tracker = amstel.tracking.SINTTracker()                            # doctest: +SKIP
-        >>> boxes = tracker.track("clip.mp4", [120, 80, 40, 60])               # doctest: +SKIP
+        >>> tracker = amstel.tracking.SINTTracker()
+        >>> boxes = tracker.track("clip.mp4", [20, 24, 20, 20])
+        >>> boxes.shape, boxes[1].round().tolist()
+        ((8, 4), [21.0, 24.0, 20.0, 20.0])
+        >>> first, second, *_ = amstel.video.Frames("clip.mp4")
+        >>> tracker.init(first, [20, 24, 20, 20])  # the same, frame by frame
+        >>> bool((tracker.update(second) == boxes[1]).all())
+        True
     """
 
     def __init__(

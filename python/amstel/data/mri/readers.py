@@ -46,9 +46,9 @@ def read_kspace(path: str | os.PathLike) -> Tensor:
         ValueError: not a .npy file, real numbers, another rank, no sample at all, NaN or infinity.
 
     Example:
-        >>> kspace = amstel.data.mri.read_kspace("full_kspace_8x230x180.npy")   # doctest: +SKIP
-        >>> kspace.shape                                                        # doctest: +SKIP
-        torch.Size([8, 230, 180])
+        >>> kspace = amstel.data.mri.read_kspace("full_kspace.npy")
+        >>> kspace.shape
+        torch.Size([8, 16, 12])
     """
     array = _load(path, "k-space")
     if not np.iscomplexobj(array) or array.ndim not in (2, 3) or not array.size:
