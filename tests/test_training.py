@@ -546,6 +546,45 @@ def test_two_processes_of_torchrun_are_one(capsys, commands, tmp_path, family):
 
 
 @pytest.mark.slow
+def test_two_processes_train_a_unet_as_one_does(capsys, commands, tmp_path):
+    """Some of its batches have one step, in which the parameters of what is handed on have no part."""
+    words = [*map(str, commands["restore"][0][:3]), "--features", "8", "--batch", "4", "--size", "16"]
+    words += ["--iterations", "40", "--threads", "1", "--out"]
+    assert command.run(capsys, *words, tmp_path / "one")[0] == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "amstel", *words, str(tmp_path / "two")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (_results(tmp_path / name) for name in ("one", "two"))
+    assert _close(two["history"], one["history"]) and _close(two["model"], one["model"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_restart_of_torchrun_goes_on(commands, tmp_path, family):
+    """It ended with the error that there is a checkpoint; one that was there before is no other run's."""
+    words = [*map(str, commands[family][0]), "--threads", "1", "--out"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    torchrun += ["--max-restarts=1", "-m", "amstel", *words]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert subprocess.run([*torchrun, whole], capture_output=True).returncode == 0
+    before = _files_of(whole)
+    done = subprocess.run([*torchrun, whole], capture_output=True, text=True)
+    assert done.returncode != 0 and "checkpoint.pt exists; --force overwrites it" in done.stderr
+    assert _files_of(whole) == before
+    run = subprocess.Popen([*torchrun, out], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (out / "checkpoint.pt").exists() and run.poll() is None:
+        time.sleep(0.01)
+    found = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(found[-1]), signal.SIGKILL)
+    _, err = run.communicate(timeout=240)
+    assert run.returncode == 0, err
+    assert sum(line.startswith("amstel") for line in err.splitlines()) <= 1, err
+    assert equal(_results(out), _results(whole))
+
+
+@pytest.mark.slow
 def test_interrupted_at_the_terminal(commands, tmp_path):
     words, _ = commands["restore"]
     out = tmp_path / "out"

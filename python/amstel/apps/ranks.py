@@ -27,6 +27,8 @@ Value = TypeVar("Value")
 
 #: Whether this process was ever one of a group that `group` made.
 connected = False
+#: torchrun's store, while a group that `group` made is there.
+store: Any = None
 
 
 @dataclass(frozen=True)
@@ -100,21 +102,24 @@ def group(device: str | torch.device = "cpu") -> Iterator[Ranks]:
     if world == 1 or distributed.is_initialized():
         yield current(device)
         return
-    global connected
+    global connected, store
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        store, rank, world = next(distributed.rendezvous("env://"))
-        store = _of_this_start(store, rank, world)
-        distributed.init_process_group(backend, store=store, rank=rank, world_size=world)
+        found, rank, world = next(distributed.rendezvous("env://"))
+        own = _of_this_start(found, rank, world)
+        distributed.init_process_group(backend, store=own, rank=rank, world_size=world)
     except RuntimeError as error:
         from amstel.distributed._collectives import reason
 
         number = os.environ.get("RANK", "?")
         raise ConnectionError(f"rank {number} of {world} cannot reach the others: {reason(error)}") from error
-    connected = True
+    connected, store = True, found
+    while isinstance(store, distributed.PrefixStore):  # of this start alone
+        store = store.underlying_store
     try:
         yield current(device)
     finally:
+        store = None
         distributed.destroy_process_group()
 
 

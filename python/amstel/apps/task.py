@@ -27,6 +27,7 @@ class Task:
         summed: metrics are sums over the items of a batch rather than means.
         clip: largest norm of the gradient; 0 does not clip.
         best: the name of a value that `validate` returns; the epoch with the largest one gives the best checkpoint.
+        partial: a step may leave parameters without a gradient, the same ones in every process.
         given: what it is trained and validated on, by the names of the arguments; a resumed run must have the same.
         may_grow: the names of data to which a resumed run may add.
     """
@@ -39,6 +40,7 @@ class Task:
     summed = False
     clip = 0.0
     best = ""
+    partial = False
     given: Mapping[str, Any] = MappingProxyType({})
     may_grow: tuple[str, ...] = ()
 

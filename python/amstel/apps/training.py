@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from amstel import _check, _files
-from amstel.apps import identity, interrupts
+from amstel.apps import identity, interrupts, restarts
 from amstel.apps.ranks import Ranks, current
 from amstel.apps.task import PRECISIONS, Plan, Task
 
@@ -89,7 +90,11 @@ def fit(
     ranks = ranks or current(next(task.model.parameters()).device)
     plan = replace(plan, **(state or {}).get("training", {}).get("how", {}))  # it continues as it began
     devices = [ranks.device] if ranks.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), interrupts.noted(plan.out is not None and ranks.world == 1) as asked:
+    with (
+        _quiet(ranks),
+        torch.random.fork_rng(devices),
+        interrupts.noted(plan.out is not None and ranks.world == 1) as asked,
+    ):
         run = _Run(task, plan, ranks, state)
         while run.step < plan.steps:
             count = run.one()
@@ -107,6 +112,17 @@ def fit(
         if run.average:
             task.model.load_state_dict(run.average)
     return run.history
+
+
+@contextlib.contextmanager
+def _quiet(ranks: Ranks) -> Iterator[None]:
+    """Within the `with`, several processes do not hear of torch's that gradients are laid out otherwise than it copies them."""
+    if ranks.world == 1:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Grad strides do not match")
+        yield
 
 
 class _Run:
@@ -137,7 +153,8 @@ class _Run:
             self.scaler.load_state_dict(own.get("scaler", {}))
         self.module: Any = task.module
         if ranks.world > 1:
-            self.module = nn.parallel.DistributedDataParallel(task.module)
+            parallel = nn.parallel.DistributedDataParallel
+            self.module = parallel(task.module, find_unused_parameters=task.partial)
         self.file = None if plan.out is None else plan.out / CHECKPOINT
         self.fresh, self.opened = not state, False
 
@@ -280,6 +297,7 @@ class _Run:
         elif not self.opened:
             self._open(self.plan.out, states)
             self.opened = True
+            restarts.wrote(self.plan.out / CHECKPOINT)
         else:
             self._write(self.plan.out, states)
 

@@ -162,6 +162,7 @@ class Common:
     json: Path | None
     quiet: bool
     threads: int | None = None
+    restarted: bool = False  # by torchrun, in the middle of a training
 
     def __post_init__(self) -> None:
         # Nothing but JSON on a standard output that a program reads.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from amstel.cli import _values as values
 
 if TYPE_CHECKING:
     from amstel.apps.ranks import Outcome
+    from amstel.cli._command import Common
 
 Out = Annotated[
     Path,
@@ -29,6 +31,20 @@ Weights = Annotated[
         help="a checkpoint [default: bundled weights]",
     ),
 ]
+
+
+def restartable(train: Callable[..., int]) -> Callable[..., int]:
+    """A training whose processes say an error once, and which goes on where torchrun starts it again (--max-restarts)."""
+
+    @functools.wraps(train)
+    def run(*, out: Path | None, resume: bool, common: Common, **arguments: Any) -> int:
+        from amstel.apps import ranks, restarts
+
+        with ranks.group(common.device), restarts.one_voice(out):
+            common.restarted = restarts.restarted(out)
+            return train(out=out, resume=resume or common.restarted, common=common, **arguments)
+
+    return run
 
 
 def new(paths: Sequence[Path | None], force: bool) -> None:

@@ -25,7 +25,7 @@ from amstel.apps.graphs.settings import (
 from amstel.cli import _trials as trials
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
-from amstel.cli._family import Force, Resume, new, report
+from amstel.cli._family import Force, Resume, new, report, restartable
 
 app = family("Classify nodes or graphs, or predict links (GCN).")
 
@@ -114,6 +114,7 @@ def _apart(json: Path | None, others: Sequence[Path | None]) -> None:
         _files.distinct(json, *(path for path in others if path is not None), argument="json")
 
 
+@restartable
 def _train(
     dataset: Annotated[
         str,
@@ -211,9 +212,7 @@ def _train(
             task, dataset, root, model, range(first, first + seeds), out, resume, force, given, common
         )
     trials.only("node", Settings, given)
-    with processes.group(common.device) as ranks, spread.one_voice(out):
-        # With --force, what is there may be what it is to overwrite: then a restart starts over.
-        resume |= not force and spread.restarted(out)
+    with processes.group(common.device) as ranks:
         if out is not None and not resume:
             new([out / train.CHECKPOINT], force)
         data: Any

@@ -12,7 +12,7 @@ import typer
 from amstel.apps.restoration.settings import Settings
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
-from amstel.cli._family import Average, Force, Out, Resume, folder_of, new, report, with_plan
+from amstel.cli._family import Average, Force, Out, Resume, folder_of, new, report, restartable, with_plan
 from amstel.cli._restore import OPTIONS, TASKS, Level, Scale, Weights, level, model, only
 from amstel.cli._restore_evaluate import evaluate
 
@@ -234,6 +234,7 @@ command(app, "evaluate", "eval", said={"model": "--weights"})(evaluate)
     own=OPTIONS,
     said={"source": "ROOT", "images": "ROOT", "initial": "--weights"},
 )
+@restartable
 def train(
     root: Annotated[
         list[Path],
@@ -288,7 +289,7 @@ def train(
         given["sigma"] = tuple(sigma)
     checkpoint, done = out / train.CHECKPOINT, 0
     if resume:
-        if given.keys() - {"iterations"} or weights or average is not None:
+        if not common.restarted and (given.keys() - {"iterations"} or weights or average is not None):
             raise ValueError("--resume keeps the settings of the checkpoint: change none but --iterations")
         saved = train.read(checkpoint)
         settings, done = dataclasses.replace(saved.settings, **given), saved.iteration

@@ -11,7 +11,18 @@ import typer
 from amstel.apps.tracking import settings as names
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
-from amstel.cli._family import Average, Force, Out, Precision, Resume, Weights, new, report, with_plan
+from amstel.cli._family import (
+    Average,
+    Force,
+    Out,
+    Precision,
+    Resume,
+    Weights,
+    new,
+    report,
+    restartable,
+    with_plan,
+)
 from amstel.cli._track import LAYOUTS, Plus, Preset, Redetect, app
 
 _BOX = "x,y,w,h in the first frame, 0-based; repeat it for more targets [default: from an OTB sequence]"
@@ -149,6 +160,7 @@ _OPTIONS: dict[str, Any] = {
     own=_OPTIONS,
     said={"images": "ROOT", "pairs": "ROOT", "initial": "--weights"},
 )
+@restartable
 def train(
     root: Annotated[
         list[Path],
@@ -194,7 +206,7 @@ def train(
         given["seed"] = common.seed
     checkpoint = out / train.CHECKPOINT
     if resume:
-        if given.keys() - {"epochs"} or weights or plan:
+        if not common.restarted and (given.keys() - {"epochs"} or weights or plan):
             raise ValueError("--resume keeps the settings of the checkpoint: change none but --epochs")
         begun = train.read(checkpoint)
         settings = dataclasses.replace(begun.settings, **given)

@@ -13,7 +13,7 @@ import typer
 from amstel.apps.video import settings as names
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
-from amstel.cli._family import Average, Force, Out, Precision, Resume, new, report, with_plan
+from amstel.cli._family import Average, Force, Out, Precision, Resume, new, report, restartable, with_plan
 from amstel.cli._video import Checkpoint, Lists, Split, app, open_clips, read_record
 
 STUDIES = ("weizmann", "moving-shapes", "order", "localization")
@@ -65,6 +65,7 @@ _OPTIONS: dict[str, Any] = {
         "validation": "the held-out part of ROOT",
     },
 )
+@restartable
 def train(
     root: Annotated[
         Path,
@@ -137,7 +138,9 @@ def train(
     elif given.get("box_weight"):
         raise ValueError("--box-weight needs --boxes PATH")
     if resume:
-        if given.keys() - {"epochs"} or backbone or weights or plan or hold_out is not None or split or lists:
+        if not common.restarted and (
+            given.keys() - {"epochs"} or backbone or weights or plan or hold_out is not None or split or lists
+        ):
             raise ValueError("--resume keeps the settings of the checkpoint: change none but --epochs")
         saved = network.load(checkpoint)
         settings = dataclasses.replace(saved.settings, **given)

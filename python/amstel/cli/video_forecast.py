@@ -8,7 +8,7 @@ from typing import Any
 from amstel.apps.video import settings as names
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
-from amstel.cli._family import Force, Out, Resume, new
+from amstel.cli._family import Force, Out, Resume, new, restartable
 from amstel.cli._video import app
 
 _OPTIONS: dict[str, Any] = {
@@ -26,6 +26,7 @@ _OPTIONS: dict[str, Any] = {
 
 
 @command(app, "forecast", settings=names.ForecastSettings(), own=_OPTIONS)
+@restartable
 def forecast(
     out: Out,
     resume: Resume = False,
@@ -44,7 +45,7 @@ def forecast(
         given["seed"] = common.seed
     checkpoint, picture, record = out / training.CHECKPOINT, out / "forecast.png", out / "forecast.json"
     if resume:
-        if given.keys() - {"iterations"}:
+        if given.keys() - {"iterations"} and not common.restarted:
             raise ValueError("--resume keeps the settings of the checkpoint: change none but --iterations")
         settings = dataclasses.replace(forecast.read(checkpoint)[1], **given)
     else:

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check
-from amstel.apps import ranks, training
+from amstel.apps import ranks, restarts, training
 from amstel.apps.graphs.features import times, transpose
 from amstel.apps.graphs.problem import _EarlyStopping, _Problem
 from amstel.apps.graphs.results import Seed, resumed
@@ -183,6 +183,7 @@ def study(
                     if first == 0:  # once more: another run may have begun there since
                         training.begin(folder, resume, force)
                     save(folder / CHECKPOINT, result)
+                    restarts.wrote(folder / CHECKPOINT)
                     shutil.rmtree(folder / RUNNING, ignore_errors=True)
     except KeyboardInterrupt:
         if folder is None or not result.accuracy:

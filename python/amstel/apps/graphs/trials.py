@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _files
-from amstel.apps import ranks, training
+from amstel.apps import ranks, restarts, training
 from amstel.apps.graphs.checkpoints import check_same, loaded
 from amstel.apps.graphs.settings import GRAPH_MODELS, LINK_MODELS, MOST_SEEDS, GraphSettings, LinkSettings
 from amstel.apps.graphs.sources import same_data
@@ -168,6 +168,7 @@ def run(
                 if first == 0:  # once more: another run may have begun there since
                     training.begin(folder, resume, force)
                 save(folder / CHECKPOINT, result)
+                restarts.wrote(folder / CHECKPOINT)
     except KeyboardInterrupt:
         if folder is None or not result.losses:
             raise

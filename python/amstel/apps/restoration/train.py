@@ -206,6 +206,7 @@ class _Task(Task):
         self.module = _Loss(model, settings.bfloat16)
         self.optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, (0.9, 0.99))
         self.clip, self.last = settings.clip_gradient, -1
+        self.partial = settings.network == "unet"  # of what a step hands on, the only step needs nothing
         self.validation: Sample | None = None
         self.given = {"source": source, "validation": validation}
         if validation is not None:
