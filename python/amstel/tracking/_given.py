@@ -33,8 +33,9 @@ def copied(argument: str, image: Any) -> np.ndarray:
 
 def shifted(argument: str, box: Any, by: Any) -> Any:
     """A box x, y, w, h moved by `by` [4]; what is no box as it is, for the tracker to judge."""
+    unmasked(argument, box)
     try:
-        values = np.asarray(unmasked(argument, box), dtype=np.float64)
+        values = np.asarray(box, dtype=np.float64)
     except (TypeError, ValueError):
         return box
     return values + by if values.shape == (4,) else box
