@@ -467,11 +467,42 @@ def test_a_graph_lets_go_of_its_products():
             torch.ops.amstel.spmm_kept(x, number, 37)
 
 
-def test_who_writes_programs_down_finds_the_operator():
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="systems without fork")
+def test_a_process_forks_while_threads_use_kept_products():
+    """The lock of their table must not stay closed in the child."""
+    code = """if True:
+        import os, signal, threading, time, torch, amstel
+        torch.set_num_threads(1)
+        def make():
+            return amstel.Graph.from_edge_index(torch.tensor([[0, 1], [1, 0]]))
+        graph, x = make(), torch.randn(2, 1)
+        amstel.ops.spmm(graph, x)
+        done = []
+        def work(own):
+            while not done:
+                amstel.ops.spmm(own, x)
+        threads = [threading.Thread(target=work, args=(make(),)) for _ in range(3)]
+        [t.start() for t in threads]
+        end = time.time() + 4
+        while time.time() < end:
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)  # a child that waits forever is killed
+                amstel.ops.spmm(graph, x), amstel.ops.spmm(make(), x)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0, "the child did not come to its end"
+        done.append(True)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
+
+
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+def test_who_writes_programs_down_finds_the_operator(pre_dispatch):
     """A number of this process is no part of a program, of the first call or of a later one."""
     graph, x = make()[0], torch.randn(37, 3)
+    amstel.ops.spmm(graph, x, bias=torch.zeros(3))  # prepared, with nothing kept yet
     for _ in range(2):
-        program = make_fx(lambda t: amstel.ops.spmm(graph, t))(x)
+        program = make_fx(lambda t: amstel.ops.spmm(graph, t), pre_dispatch=pre_dispatch)(x)
         called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
         assert called == ["amstel.spmm.default"]
         assert torch.equal(program(x), amstel.ops.spmm(graph, x))

@@ -1,6 +1,7 @@
 // Products that one graph is asked for again and again: all but x is kept under a number, since
 // handing eleven arguments over takes longer than the product of a small graph.
 #pragma once
+#include <pthread.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
@@ -64,9 +65,14 @@ class KeptProducts {
     std::unordered_map<int64_t, std::shared_ptr<const Product>> products;
     int64_t count = 0;
   };
-  // Never destroyed: tensors may outlive the library's other objects.
+  // Never destroyed: tensors may outlive the library's other objects. A process forks while no
+  // thread holds the lock, which nobody would open in the child.
   static All& all() {
-    static All* const found = new All;
+    static All* const found = [] {
+      pthread_atfork([] { all().mutex.lock(); }, [] { all().mutex.unlock(); },
+                     [] { all().mutex.unlock(); });
+      return new All;
+    }();
     return *found;
   }
   static std::shared_ptr<const Product> find(int64_t number) {

@@ -69,12 +69,12 @@ def checked(make: Callable[[], Any], **arrays: Tensor) -> Any:
 def untraced(*arrays: Tensor | None) -> Any:
     """Where what is made of these arrays is made at once and not by the program that a tracer writes: of a Graph that is
     a constant of the program so is what is derived, which costs no time in it and needs no ONNX."""
-    if not _has_modes() or not is_plain(*arrays):
+    if not has_modes() or not is_plain(*arrays):
         return contextlib.nullcontext()
     return _disable_current_modes()
 
 
-def _has_modes() -> bool:
+def has_modes() -> bool:
     """Whether any mode is on; to leave modes takes as long as a small product, even where there are none."""
     return bool(torch._C._len_torch_dispatch_stack() or torch._ops._len_torch_dispatch_stack_pre_dispatch())
 

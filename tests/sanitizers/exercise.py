@@ -35,6 +35,9 @@ def graphs(dtype: torch.dtype) -> None:
                 )
             )
         backward(ops.spmm(graph, leaf(2, nodes, features, dtype=dtype)))
+        for k in range(30):  # products that the operators keep, use again and let go
+            for _ in range(2):
+                ops.spmm(graph, torch.randn(nodes, features).to(dtype), self_loops=k / 10)
 
 
 def recurrent(dtype: torch.dtype) -> None:

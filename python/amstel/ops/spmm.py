@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from amstel import _check, _checks
-from amstel._derived import is_plain, keep
+from amstel._derived import has_modes, is_plain, keep
 from amstel._torch import autocast_dtype, cast, without_autocast
 from amstel.graph import Graph
 from amstel.ops import _csr_fake, _sampled  # noqa: F401
@@ -20,7 +20,6 @@ NORMS = ("sym", "row", "sym_inout", "none")
 _strided = torch.strided
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _spmm, _keep = operators.spmm, unseen_operators.spmm_keep
-_modes = torch._C._len_torch_dispatch_stack
 _kept = torch.ops.amstel.spmm_kept.default._op  # a call less than that of the operator itself
 
 
@@ -165,7 +164,7 @@ def _run(
     if torch.is_grad_enabled():
         refuse_lost_graphs(x)
     y, row_scale, col_scale = forward(graph, x, edge_weight, norm, self_loops, bias, relu)
-    if edge_weight is None and bias is None and not is_compiling() and not _modes() and is_plain(x):
+    if edge_weight is None and bias is None and not is_compiling() and not has_modes() and is_plain(x):
         _remember(graph, x.dtype, norm, self_loops, relu, row_scale, col_scale)
     return y
 
@@ -183,7 +182,7 @@ def _again(graph: Any, x: Tensor, norm: Any, self_loops: Any, activation: Any) -
     known = graph._kept_products.get((x.dtype, norm, self_loops, activation))
     if known is None or not nobody_looks(x) or x.device != graph._device:
         return None
-    if _modes():  # whoever writes a program down must find the operator and its tensors there
+    if has_modes():  # whoever writes a program down must find the operator and its tensors there
         return None
     try:
         with _below_autograd():
