@@ -124,12 +124,13 @@ def share(
     """The least time that these limits allow over the time taken, and which of them it is.
 
     `bytes` pass at the bandwidth of a working set of that size, `gathered` at that of the fastest cache that was
-    measured, as if every row were there already, `flops` at the speed of a matrix product.
+    measured, as if every row were there already, `flops` at the speed of a matrix product, of float32 where a processor
+    is slower in a shorter type.
     """
     least = {
         "memory": bytes / bandwidth(limits, bytes),
         "cache": gathered / (max(limits["GBps"].values()) * 1e9),
-        "arithmetic": flops / (limits["GFLOPps"][dtype] * 1e9),
+        "arithmetic": flops / (max(limits["GFLOPps"][t] for t in (dtype, "float32")) * 1e9),
     }
     bound = max(least, key=least.__getitem__)
     return {"share": round(least[bound] / seconds, 4), "bound": bound} if least[bound] else {}

@@ -287,7 +287,8 @@ def document(figures: dict[str, str]) -> str:
         'the speed of a matrix product, which are measured in the same session. "At the limit" is the ratio that amstel would',
         'reach if it took that time. Rows marked "more than the limit" have an aim above that. SpMM must move each row of x once,',
         'but a processor has to gather one for every edge: the line "of a row an edge" compares it with that, at the bandwidth',
-        "of the cache that x and y fit into; where rows are met again soon it can exceed 100%.",
+        "of the cache that x and y fit into; where rows are met again soon it can exceed 100%. So can a ConvLSTM: the products",
+        "of its convolutions are counted as they are defined, and Winograd's method needs fewer.",
     ]
     for device, title in (("cpu", "CPU"), ("cuda", "CUDA")):
         results, machine = load(device)

@@ -224,6 +224,8 @@ def test_share_of_the_limit():
     machine = {"GBps": {1000: 100.0, 10**9: 10.0}, "GFLOPps": {"float32": 50.0}}
     assert limits.share(1.0, machine, "float32", bytes=5 * 10**9) == {"share": 0.5, "bound": "memory"}
     assert limits.share(1.0, machine, "float32", flops=25 * 10**9) == {"share": 0.5, "bound": "arithmetic"}
+    machine["GFLOPps"]["bfloat16"] = 5.0  # emulated: float32 is the faster way
+    assert limits.share(1.0, machine, "bfloat16", flops=25 * 10**9) == {"share": 0.5, "bound": "arithmetic"}
     small = limits.share(1.0, machine, "float32", bytes=800, gathered=50 * 10**9)
     assert small == {"share": 0.5, "bound": "cache"}
 
