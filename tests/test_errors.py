@@ -124,7 +124,7 @@ TABLE = [
     ("ChebConv", nn.ChebConv, {"in_channels": 3, "out_channels": 2, "K": 2, "lambda_max": 2.0}, {
         "in_channels": {**COUNT, ValueError: [0, -2]}, "out_channels": COUNT, "K": NATURAL, "lambda_max": POSITIVE,
     }),
-    ("SpectralConv", nn.SpectralConv, {"in_channels": 3, "out_channels": 2, "modes": 2}, {"in_channels": COUNT, "out_channels": COUNT, "modes": COUNT}),
+    ("SpectralConv", nn.SpectralConv, {"in_channels": 3, "out_channels": 2, "modes": 2}, {"in_channels": {**COUNT, ValueError: [0, -2]}, "out_channels": COUNT, "modes": COUNT}),
     ("GCN", nn.GCN, {"in_channels": 3, "hidden_channels": 4, "out_channels": 2, "num_layers": 2, "dropout": 0.5}, {
         "in_channels": {**COUNT, ValueError: [0, -2]}, "hidden_channels": COUNT, "out_channels": COUNT, "num_layers": COUNT, "dropout": RATE,
     }),

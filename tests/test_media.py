@@ -464,18 +464,22 @@ def test_an_animation_that_was_cut_says_where(tmp_path, name):
         assert 3 <= len(video.read(tmp_path / name)) <= 6
 
 
-@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "RGBA"])
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.jp2", "a.tif", "a.bmp", "a.ppm"])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        (name, mode)
+        for name in ("a.png", "a.jpg", "a.webp", "a.jp2", "a.tif", "a.bmp", "a.ppm")
+        for mode in ("L", "I;16", "RGB", "RGBA")
+        if (name, mode) not in {("a.jpg", "I;16"), ("a.jpg", "RGBA"), ("a.bmp", "I;16")}  # there are none
+    ],
+)
 def test_a_picture_that_was_cut_is_refused(tmp_path, name, mode):
     file = tmp_path / name
     pixels = np.random.default_rng(0).integers(0, 256, (64, 80, 4), dtype=np.uint8)
     pixels = {"I;16": pixels[..., 0].astype(np.uint16), "L": pixels[..., 0], "RGB": pixels[..., :3]}.get(
         mode, pixels
     )
-    try:
-        Image.fromarray(pixels).save(file)
-    except (OSError, KeyError):
-        pytest.skip("the format has no such mode")
+    Image.fromarray(pixels).save(file)
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 6 // 10])
     with pytest.raises(ValueError, match=f"{name} must be an image that can be read"):
         video.read(file)
