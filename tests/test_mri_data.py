@@ -154,6 +154,15 @@ def test_poisson_disc_mask(acceleration):
     )
 
 
+@pytest.mark.parametrize("acceleration", [100, 30_000, 1e30])
+def test_poisson_disc_mask_has_no_more_points_than_asked_for(acceleration):
+    mask = mri.poisson_disc_mask((10, 14), acceleration, 0)
+    assert mask.sum().item() == round(140 / acceleration)
+    y, x = np.ogrid[:10, :14]
+    with_disc = mri.poisson_disc_mask((10, 14), acceleration, 3)
+    assert torch.equal(with_disc, mask | torch.from_numpy(np.hypot(y - 5, x - 7) < 3))
+
+
 def test_radial_mask():
     mask = mri.radial_mask((61, 80), 4, 5, np.random.default_rng(0))
     assert 1 / 4 <= mask.float().mean() < 1 / 4 + 0.02
@@ -310,7 +319,11 @@ def test_estimated_sensitivities_refuse():
         (y, {"mask": 2 * torch.ones(32)}, "`mask` must be .* of 0 and 1, as k-space, got other values"),
         (y, {"mask": torch.full((32,), float("nan"))}, "`mask` must be .* of 0 and 1, as k-space, got other"),
         (y, {"mask": torch.ones(32, dtype=torch.complex64)}, "`mask` must be .* of 0 and 1, as k-space"),
-        (y.where(y != y[0, 16, 16], torch.nan), {}, "`kspace` must be finite in every coil where it was sampled"),
+        (
+            y.where(y != y[0, 16, 16], torch.nan),
+            {},
+            "`kspace` must be finite in every coil where it was sampled",
+        ),
         (y, {"calibration": 2}, "`calibration` must be an integer >= 4, got 2"),
         (y, {"method": "sake"}, "`method` must be"),
         (y, {"kernel": 1}, "`kernel` must be an integer >= 2, got 1"),
