@@ -154,6 +154,15 @@ def test_poisson_disc_mask(acceleration):
     )
 
 
+@pytest.mark.parametrize("acceleration", [100, 30_000, 1e30])
+def test_poisson_disc_mask_has_no_more_points_than_asked_for(acceleration):
+    mask = mri.poisson_disc_mask((10, 14), acceleration, 0)
+    assert mask.sum().item() == round(140 / acceleration)
+    y, x = np.ogrid[:10, :14]
+    with_disc = mri.poisson_disc_mask((10, 14), acceleration, 3)
+    assert torch.equal(with_disc, mask | torch.from_numpy(np.hypot(y - 5, x - 7) < 3))
+
+
 def test_radial_mask():
     mask = mri.radial_mask((61, 80), 4, 5, np.random.default_rng(0))
     assert 1 / 4 <= mask.float().mean() < 1 / 4 + 0.02
@@ -249,6 +258,18 @@ def test_estimated_sensitivities_use_the_mask_only():
     torch.testing.assert_close(batch[1], 1j * batch[0])
 
 
+@pytest.mark.parametrize("empty", [0.0, float("nan"), float("inf")])
+def test_sensitivities_of_samples_that_are_not_there(empty):
+    y, _, _ = brain_like()
+    mask = mri.cartesian_mask(56, 3, 0.25)
+    expected = mri.estimate_sensitivities(y, mask)
+    assert expected.isfinite().all()
+    missing = y.masked_fill(~mask, empty)
+    assert torch.equal(mri.estimate_sensitivities(missing), expected)
+    for given in (mask.float(), mask.long(), mask.expand(64, 56)):
+        assert torch.equal(mri.estimate_sensitivities(missing, given), expected)
+
+
 @pytest.mark.parametrize("columns", [True, False])
 def test_espirit_explains_the_coils_up_to_the_edges(columns):
     y, s, x = brain_like(phase=3 * torch.linspace(-1, 1, 56))
@@ -295,6 +316,14 @@ def test_estimated_sensitivities_refuse():
         (y[0], {}, r"`kspace` must be a complex tensor \[..., coils, H, W\]"),
         (y, {"mask": torch.ones(31)}, r"`mask` must be \[32\] or \[32, 32\], as k-space"),
         (y, {"mask": hole}, "central 4 x 4 samples"),
+        (y, {"mask": 2 * torch.ones(32)}, "`mask` must be .* of 0 and 1, as k-space, got other values"),
+        (y, {"mask": torch.full((32,), float("nan"))}, "`mask` must be .* of 0 and 1, as k-space, got other"),
+        (y, {"mask": torch.ones(32, dtype=torch.complex64)}, "`mask` must be .* of 0 and 1, as k-space"),
+        (
+            y.where(y != y[0, 16, 16], torch.nan),
+            {},
+            "`kspace` must be finite in every coil where it was sampled",
+        ),
         (y, {"calibration": 2}, "`calibration` must be an integer >= 4, got 2"),
         (y, {"method": "sake"}, "`method` must be"),
         (y, {"kernel": 1}, "`kernel` must be an integer >= 2, got 1"),
@@ -304,6 +333,9 @@ def test_estimated_sensitivities_refuse():
             mri.estimate_sensitivities(kspace, **options)
     with pytest.raises(TypeError, match="`kspace` must be a complex tensor"):
         mri.estimate_sensitivities(y.numpy())
+    for mask in (np.ones(32), [1] * 32):
+        with pytest.raises(TypeError, match=r"`mask` must be .* of 0 and 1, as k-space, got"):
+            mri.estimate_sensitivities(y, mask)
 
 
 # --------------------------------------------------------------------------------------- training data

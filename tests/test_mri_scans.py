@@ -70,6 +70,44 @@ def test_matlab(tmp_path, order):
         read_scan(tmp_path / "c.mat")
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f8", "i1", ">i2", "i4"])
+@pytest.mark.parametrize("records", [False, True])
+def test_parts_are_the_complex_numbers(tmp_path, dtype, records):
+    """Pairs and records of every format and rank have the axes that complex numbers have."""
+    stack = RNG.integers(-100, 100, (2, 3, 4, 12, 10)).astype(dtype)
+    wanted = stack[0].astype("f8") + 1j * stack[1].astype("f8")
+    if records:
+        parts = np.empty(wanted.shape, [("real", dtype), ("imag", dtype)])
+        parts["real"], parts["imag"] = stack
+    else:
+        parts = np.stack(list(stack), -1)
+
+    def check(name, expected):
+        np.testing.assert_array_equal(read_scan(tmp_path / name).kspace, expected)
+
+    h5py = pytest.importorskip("h5py")
+    savemat = pytest.importorskip("scipy.io").savemat
+    for given, expected in ((parts, wanted), (parts[0], wanted[:1])):
+        np.save(tmp_path / "a.npy", given)
+        np.savez(tmp_path / "a.npz", kspace=given, other=np.ones((5, 5, 5)))
+        check("a.npy", expected)
+        check("a.npz", expected)
+        axes = (2, 3, 1, 0) if len(expected) > 1 else (1, 2, 0)
+        given = given.transpose(axes if records else (*axes, len(axes)))
+        if not records and dtype != "f2":  # which MATLAB has not
+            savemat(tmp_path / "a.mat", {"kspace": given, "image": np.ones((8, 8, 8), complex)})
+            check("a.mat", expected)
+        with h5py.File(tmp_path / "b.mat", "w", userblock_size=512) as file:
+            file["kspace"] = given.T
+        with (tmp_path / "b.mat").open("r+b") as file:
+            file.write(b"MATLAB 7.3 MAT-file")
+        check("b.mat", expected)
+    for given, expected in ((parts, wanted), (parts[:, 0], wanted[:, :1])):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["kspace"] = given
+        check("a.h5", expected)
+
+
 def header(encoded, recon, centers=(5, 0), trajectory="cartesian"):
     def matrix(name, size):
         axes = "".join(f"<{a}>{n}</{a}>" for a, n in zip("xyz", size, strict=True))

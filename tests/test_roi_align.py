@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import amstel
 from amstel import ops, reference
@@ -300,6 +301,32 @@ def test_multi_scale_align_is_torchvisions():
         amstel.nn.MultiScaleRoIAlign(["a"], 7, 2)(maps, boxes, sizes)
     with pytest.raises(ValueError, match="one per image"):
         amstel.nn.MultiScaleRoIAlign(["0"], 7, 2)(maps, boxes[:1], sizes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_levels_of_short_boxes_are_torchvisions(dtype):
+    """Sides up to and over the boundaries of levels, and areas that float16 does not hold."""
+    maps = {str(n): torch.full((1, 1, 128 >> n, 128 >> n), float(n)) for n in range(4)}
+    sides = torch.cat([torch.arange(100, 520), torch.tensor([895, 896, 1000])]).to(dtype).float()
+    boxes = F.pad(torch.cartesian_prod(sides[::5], sides[::5]), (2, 0))
+    boxes = torch.cat([boxes, F.pad(sides[:, None].expand(-1, 2), (2, 0))]).to(dtype)
+    arguments = (list(maps), 1, 1)
+    found = amstel.nn.MultiScaleRoIAlign(*arguments)(maps, [boxes], [(512, 512)]).flatten()
+    # In float32, for its pooling takes no map of another type than the boxes.
+    expected = torchvision.ops.MultiScaleRoIAlign(*arguments)(maps, [boxes.float()], [(512, 512)]).flatten()
+    assert torch.equal(found.round(), expected.round()) and len(found.unique()) >= 3
+
+
+def test_multi_scale_align_of_many_images_with_short_boxes():
+    """bfloat16 has no 257, and float16 no 2049."""
+    maps = {str(n): torch.arange(300.0)[:, None, None, None].expand(-1, 1, 8 >> n, 8 >> n) for n in range(2)}
+    boxes = [torch.tensor([[0.0, 0, 8, 8]], dtype=torch.bfloat16)] * 300
+    for names in (["0"], ["0", "1"]):
+        found = amstel.nn.MultiScaleRoIAlign(names, 1, 1)(maps, boxes, [(8, 8)] * 300)
+        assert torch.equal(found.flatten(), torch.arange(300.0))
+    many = {"0": torch.zeros(2049, 1, 1, 1)}
+    with pytest.raises(ValueError, match="`boxes` must be float32 for more than 2048 images, got float16"):
+        amstel.nn.MultiScaleRoIAlign(["0"], 1, 1)(many, [boxes[0].half()] * 2049, [(8, 8)] * 2049)
 
 
 def test_multi_scale_align_under_vmap():

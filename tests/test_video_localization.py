@@ -146,6 +146,25 @@ def test_one_actor_is_the_box_of_localize():
     torch.testing.assert_close(tubes[0], video.localize(maps, (60, 80)))
 
 
+@pytest.mark.parametrize("split", [True, False])
+def test_a_uniform_map_has_the_whole_frame_and_leaves_the_others_alone(split):
+    maps = torch.zeros(9, 7, 7)
+    maps[:, 3, 5] = 1
+    uniform = torch.tensor([0, 4, 5])
+    maps[uniform] = 0.5
+    whole = torch.tensor([0.0, 0, 70, 70])
+    expected = torch.tensor([50.0, 30, 60, 40]).repeat(9, 1)
+    expected[uniform] = whole
+    torch.testing.assert_close(video.localize(maps, (70, 70), sigma=0, split=split), expected)
+    assert torch.equal(video.localize(maps[:1], (70, 70), split=split), whole[None])
+    # A straight line in time stays one over the gap.
+    box = torch.tensor([[10.0, 20, 40, 50]], dtype=torch.float64)
+    frames = [None if t in (0, 3, 6) else (box + t, torch.ones(1)) for t in range(7)]
+    followed = amstel.media.localize.follow(frames, (70, 70), split=split)
+    expected = torch.stack([whole if t in (0, 3, 6) else (box[0] + t).float() for t in range(7)])
+    torch.testing.assert_close(followed, expected)
+
+
 def test_actors_are_drawn_in_colors_of_their_own():
     frames = torch.zeros(2, 40, 40, 3, dtype=torch.uint8)
     tubes = torch.tensor([[[2.0, 2, 12, 12]] * 2, [[20.0, 20, 35, 35], [NAN] * 4]])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from amstel import _checks
 from amstel._check import choice, fail, integer, number, tensor
+from amstel.inverse._checks import check_binary
 from amstel.inverse.espirit import espirit
 from amstel.reference.mri import ifft2
 
@@ -58,7 +60,8 @@ def estimate_sensitivities(
 
     Args:
         kspace: complex [..., coils, H, W], centered.
-        mask: [W] or [H, W], centered: only what it samples is used. Default: all that is not zero in every coil.
+        mask: [W] or [H, W] of 0 and 1, centered: only what it samples is used. Default: all that is not zero, NaN or
+            infinite in every coil.
         calibration: largest height and width of the center that is used.
         method: "center" or "espirit".
         kernel: of "espirit": side of the windows, at most about half the center's.
@@ -68,8 +71,9 @@ def estimate_sensitivities(
         The shape and dtype of `kspace`.
 
     Raises:
-        ValueError: k-space that is not complex, a mask of another size, one that does not sample the central 4 x 4
-            samples.
+        TypeError: `kspace` or `mask` is no tensor.
+        ValueError: k-space that is not complex, a mask of another size or with other values, one that does not sample the
+            central 4 x 4 samples, NaN or infinity in the center.
 
     Example:
         >>> kspace = torch.randn(8, 64, 48, dtype=torch.complex64)
@@ -86,13 +90,19 @@ def estimate_sensitivities(
     number("threshold", threshold, "a number > 0 and < 1", above=0, below=1)
     shape = kspace.shape[-2:]
     if mask is None:
-        mask = (kspace != 0).flatten(0, -3).any(0)
-    elif mask.shape not in (shape, shape[1:]):
-        fail("mask", f"[{shape[1]}] or {list(shape)}, as k-space", mask)
-    rows, cols = _calibration(mask.bool().expand(shape).cpu(), calibration)
+        mask = ((kspace != 0) & kspace.isfinite()).flatten(0, -3).any(0)
+    else:
+        mask = check_binary("mask", mask, f"[{shape[1]}] or {list(shape)} of 0 and 1, as k-space")
+        if mask.shape not in (shape, shape[1:]):
+            fail("mask", f"[{shape[1]}] or {list(shape)}, as k-space", mask)
+    rows, cols = _calibration(mask.expand(shape).cpu(), calibration)
     center = kspace[..., rows, cols]
     if min(center.shape[-2:]) < 4:
         fail("mask", "one that samples the central 4 x 4 samples of k-space", mask)
+    if not _checks.hidden(center) and not center.isfinite().all():
+        raise ValueError(
+            "`kspace` must be finite in every coil where it was sampled, got NaN or infinity in its center"
+        )
     windows = [
         torch.hann_window(n + 2, periodic=False, dtype=kspace.real.dtype, device=kspace.device)[1:-1]
         for n in center.shape[-2:]

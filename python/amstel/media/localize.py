@@ -37,7 +37,7 @@ def localize(
     `span` nearest frames of the track with tricube weights (1 - |d / D|³)³, D one frame beyond the farthest.
 
     A map that is the same everywhere, up to 1e-5 of its largest value, gives the whole frame, and the frame after
-    it looks for the last box before it.
+    it looks for the last box before it. Within a track, the regression sees there what lies between the boxes around it.
 
     Args:
         attention: maps [T, h, w], floating, not negative; of any scale.
@@ -215,19 +215,21 @@ def follow(
         tensor([10., 11., 12.])
     """
     height, width = size
-    starts = []
-    boxes = torch.tensor([0.0, 0.0, width, height], dtype=torch.float64).repeat(len(found), 1)
+    tracks: list[tuple[list[int], list[Tensor]]] = []  # frames with candidates, and their boxes
     for t, frame in enumerate(found):
         if frame is None:
             continue
         choice, inside = frame
         overlap = torch.zeros(len(choice)) if previous is None else iou(choice, previous)
-        if not overlap.any():
-            starts.append(t)
-            overlap = inside
-        boxes[t] = previous = choice[overlap.argmax()]
-    tracks = boxes.tensor_split(starts) if split else (boxes,)
-    return _inside(torch.cat([_smooth(track, span) for track in tracks]), size)
+        lost = not overlap.any()
+        if not tracks or (lost and split):
+            tracks.append(([], []))
+        previous = choice[(inside if lost else overlap).argmax()]
+        _append(tracks[-1], t, previous)
+    boxes = torch.tensor([0.0, 0.0, width, height], dtype=torch.float64).repeat(len(found), 1)
+    for times, seen in tracks:
+        boxes[times] = _smooth(_filled(times, seen), span)[torch.tensor(times) - times[0]]
+    return _inside(boxes, size)
 
 
 def link(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from amstel import _check, _checks
 from amstel.nn.roi_pool import FixedPooling
 from amstel.ops.roi_align import _sampling, ps_roi_pool, roi_align
-from amstel.ops.roi_pool import _output_size
+from amstel.ops.roi_pool import _output_size, _rois
 
 # A traced graph calls the functions instead of looking into them.
 torch.fx.wrap("roi_align")
@@ -142,10 +142,12 @@ class MultiScaleRoIAlign(nn.Module):
                 f"got {len(boxes)} and {len(image_shapes)}"
             )
         scales = self._scales(maps, image_shapes)
-        rois = torch.cat([torch.cat([torch.full_like(b[:, :1], n), b], 1) for n, b in enumerate(boxes)])
+        rois = _rois(boxes, maps[0])
         if len(maps) == 1:
             return roi_align(maps[0], rois, self.output_size, scales[0], self.sampling_ratio)
-        side = torch.cat([(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in boxes]).sqrt()
+        # 16-bit types round sides over the boundary of a level, and float16 has no area above 255 x 255.
+        x1, y1, x2, y2 = rois[:, 1:].to(torch.promote_types(rois.dtype, torch.float32)).unbind(1)
+        side = ((x2 - x1) * (y2 - y1)).sqrt()
         level = (self.canonical_level + (side / self.canonical_scale).log2() + 1e-6).floor()
         # Boxes without area have a level of -inf or NaN, and come from the finest map.
         finest, coarsest = (-math.log2(scale) for scale in (scales[0], scales[-1]))

@@ -96,18 +96,18 @@ def poisson_disc_mask(
     acceleration, calibration = _acceleration(acceleration), _calibration(calibration)
     rng = np.random.default_rng(0) if rng is None else rng
     radius, left = 0.61 * math.sqrt(acceleration), round(height * width / acceleration)
-    reach = math.ceil(radius)
+    reach = min(math.ceil(radius), max(height, width))
     near = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1]) < radius
     blocked = np.zeros((height + 2 * reach, width + 2 * reach), bool)
     mask = np.zeros((height, width), bool)
     for place in rng.permutation(height * width).tolist():
+        if not left:
+            break
         i, j = divmod(place, width)
         if not blocked[i + reach, j + reach]:
             mask[i, j] = True
             blocked[i : i + 2 * reach + 1, j : j + 2 * reach + 1] |= near
             left -= 1
-            if not left:
-                break
     return torch.from_numpy(mask | _disc(height, width, calibration))
 
 

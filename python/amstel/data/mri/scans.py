@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,8 @@ class Scan:
 def read_scan(path: str | os.PathLike) -> Scan:
     """k-space of all slices of a file.
 
-    - `.npy`, `.npz`: complex [coils, H, W], [H, W] or [slices, coils, H, W]; or real [..., H, W, 2], its real and imaginary
-      part; of several arrays the one called kspace (or ksp, kdata, ...), and "mask" where there is one.
+    - `.npy`, `.npz`: complex [coils, H, W], [H, W] or [slices, coils, H, W]; or floats or signed integers [..., H, W, 2], its
+      real and imaginary part, in every format; of several arrays the one called kspace (or ksp, kdata, ...), and "mask" where there is one.
     - `.mat`: the same, of MATLAB up to version 7 (needs scipy) and 7.3 (needs h5py); [H, W, coils] and
       [H, W, coils, slices] too, told by which of the first and the last but slices is smaller.
     - `.h5`: fastMRI's, "kspace" [slices, coils, H, W] or [slices, H, W] with "mask"; ISMRMRD's, "dataset" with one
@@ -146,7 +147,7 @@ def _numpy(path: Path, maps: bool) -> Scan:
     try:
         found = np.load(path, allow_pickle=False)
         if isinstance(found, np.ndarray):
-            return _scan(path, found)
+            return _scan(path, _fields(found))
         return _of_several(path, dict(found), maps)
     except (EOFError, OSError, ValueError) as error:
         if str(path) in str(error):
@@ -162,17 +163,15 @@ def _matlab(path: Path, maps: bool) -> Scan:
     if head == b"MATLAB 7.3":
         with _hdf5(path) as file:
             # MATLAB writes the first dimension last.
-            arrays = {name: _complex(file[name]).T for name in _datasets(file)}
-            return _of_several(
-                path, {name: _coils_first(path, array) for name, array in arrays.items()}, maps
-            )
+            arrays = {name: ismrmrd.stored(file[name]).T for name in _datasets(file)}
+            return _of_several(path, arrays, maps, partial(_coils_first, path))
     load = need("scipy.io", extra="mri", purpose="reading .mat").loadmat
     try:
         found = load(path)
     except Exception as error:
         raise ValueError(f"{path} is not a readable MATLAB file") from error
     arrays = {name: value for name, value in found.items() if not name.startswith("__")}
-    return _of_several(path, {name: _coils_first(path, array) for name, array in arrays.items()}, maps)
+    return _of_several(path, arrays, maps, partial(_coils_first, path))
 
 
 def _coils_first(path: Path, array: np.ndarray) -> np.ndarray:
@@ -204,8 +203,8 @@ def _h5(path: Path, maps: bool) -> Scan:
             if maps:
                 raise ValueError(f"{path} must hold coil sensitivities, got the acquisitions of a scanner")
             return Scan(*ismrmrd.assembled(path, file["dataset"]))
-        arrays = {name: _complex(file[name]) for name in _datasets(file) if name != "ismrmrd_header"}
-        scan = _of_several(path, arrays, maps, slices_first=not maps)
+        arrays = {name: ismrmrd.stored(file[name]) for name in _datasets(file) if name != "ismrmrd_header"}
+        scan = _of_several(path, arrays, maps, None if maps else _slices_first)
         if "ismrmrd_header" in file:
             sizes = ismrmrd.sizes(file["ismrmrd_header"][()])
             scan = replace(scan, image_size=_fitting(sizes[1][:2], scan.kspace))
@@ -216,17 +215,9 @@ def _datasets(file: Any) -> list[str]:
     return [name for name, item in file.items() if hasattr(item, "shape") and item.shape]
 
 
-def _complex(item: Any) -> np.ndarray:
-    """A dataset, whose complex numbers may be pairs of "real" and "imag"."""
-    array = ismrmrd.stored(item)
-    names = array.dtype.names
-    if names and set(names) in ({"real", "imag"}, {"r", "i"}):
-        return (
-            array[names[0]] + 1j * array[names[1]]
-            if names[0][0] == "r"
-            else array[names[1]] + 1j * array[names[0]]
-        )
-    return array
+def _slices_first(array: np.ndarray) -> np.ndarray:
+    """[slices, H, W] of fastMRI with one coil as [slices, 1, H, W]."""
+    return array[:, None] if array.ndim == 3 and np.iscomplexobj(array) else array
 
 
 def _bart(path: Path, maps: bool) -> Scan:
@@ -276,9 +267,14 @@ _READERS: dict[str, Callable[[Path, bool], Scan]] = {
 # -------------------------------------------------------------------------------------- what they share
 
 
-def _of_several(path: Path, arrays: dict[str, np.ndarray], maps: bool, slices_first: bool = False) -> Scan:
+def _of_several(
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    maps: bool,
+    arranged: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Scan:
     """The k-space among arrays of a file, with their mask, or the sensitivities."""
-    lower = {name.lower(): array for name, array in arrays.items()}
+    lower = {name.lower(): _fields(array) for name, array in arrays.items()}
     known = MAPS if maps else KSPACE
     named = [name for name in known if name in lower]
     kinds = {name for name, array in lower.items() if np.iscomplexobj(array) and array.ndim >= 2}
@@ -289,16 +285,36 @@ def _of_several(path: Path, arrays: dict[str, np.ndarray], maps: bool, slices_fi
     else:
         have = ", ".join(f"{name} {_describe(array)}" for name, array in arrays.items())
         raise ValueError(f"{path} must hold one array called {known[0]}, got {have or 'none'}")
-    array = lower[name]
-    if slices_first and array.ndim == 3 and np.iscomplexobj(array):
-        array = array[:, None]  # fastMRI with one coil
+    array = _pairs(lower[name])  # before its dimensions are counted
+    if arranged is not None:
+        array = arranged(array)
     mask = None if maps else lower.get("mask")
     return _scan(path, array, mask=mask)
 
 
+def _fields(array: np.ndarray) -> np.ndarray:
+    """Complex of records of a real and an imaginary part, as HDF5 has them; others as they are."""
+    for real, imaginary in (("real", "imag"), ("r", "i")):
+        if array.dtype.names and sorted(array.dtype.names) == sorted((real, imaginary)):
+            return _joined(array[real], array[imaginary])
+    return array
+
+
+def _pairs(array: np.ndarray) -> np.ndarray:
+    """Complex of real [..., H, W, 2], the real and the imaginary part; others as they are."""
+    if array.dtype.kind in "fi" and array.ndim >= 3 and array.shape[-1] == 2:
+        return _joined(array[..., 0], array[..., 1])
+    return array
+
+
+def _joined(real: np.ndarray, imaginary: np.ndarray) -> np.ndarray:
+    joined = np.empty(real.shape, np.result_type(real, imaginary, np.complex64))
+    joined.real, joined.imag = real, imaginary
+    return joined
+
+
 def _scan(path: Path, array: np.ndarray, mask: np.ndarray | None = None) -> Scan:
-    if array.dtype.kind == "f" and array.ndim >= 3 and array.shape[-1] == 2:
-        array = array[..., 0] + 1j * array[..., 1]
+    array = _pairs(array)
     if not np.iscomplexobj(array) or array.ndim not in (2, 3, 4) or not array.size:
         wanted = "complex k-space [H, W], [coils, H, W] or [slices, coils, H, W]"
         raise ValueError(f"{path} must hold {wanted}, got {_describe(array)}")
