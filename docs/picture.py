@@ -35,7 +35,7 @@ def attention(ax: plt.Axes) -> None:
     )
     best = int(found.probabilities.argmax())
     ax.set_title(
-        f"VideoLSTM: moves {video.CLASSES[best]}, {found.probabilities[best]:.0%}\nand where it looked"
+        f"ConvALSTM: moves {video.CLASSES[best]}, {found.probabilities[best]:.0%}\nand where it looked"
     )
 
 
@@ -44,7 +44,9 @@ def track(ax: plt.Axes) -> None:
     frames, truth = frames[:16], truth[:16]
     boxes = amstel.tracking.SINTTracker().track(frames.numpy(), truth[0])
     amstel.plot.tracks(frames[15], {"SINT": boxes, "truth": truth}, axes=ax)
-    ax.set_title(f"SINT: mean IoU {amstel.tracking.evaluate(boxes, truth).mean_iou:.2f}\nfrom the first box")
+    ax.set_title(
+        f"SINT: mean IoU {amstel.tracking.evaluate(boxes, truth).mean_iou:.2f}\nin the first 16 frames"
+    )
 
 
 def ellipses(size: int = 192) -> torch.Tensor:

@@ -48,7 +48,7 @@ settings = Settings.from_scratch(
     shift=2,
 )
 done = train(clips, classes, settings, progress=lambda n: print(".", end="", flush=True))
-print(f"\naccuracy on clips never seen: {evaluate(done.network, held_out).accuracy:.0%}, chance is 25 %")
+print(f"\naccuracy on clips never seen: {evaluate(done.network, held_out).accuracy:.0%}, chance is 25%")
 
 # One video: its class, where the network looked, and a box per frame, although it never saw a box in training.
 clip = held_out[1]

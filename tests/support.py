@@ -131,7 +131,7 @@ def page() -> str:
         "`torch.func.functional_call`, under autocast, inference mode and checkpoints, as a copy, in a file, and in float32 and",
         "float64; every model is compiled and exported, too. Four things follow from PyTorch:", "",
         "- `LSTMClassifier` contains `torch.nn.LSTM`, which `torch.compile(fullgraph=True)` does not take. Export does.",
-        "- Sparse features work under `torch.compile` without `fullgraph=True`, which takes no sparse tensors.",
+        "- Sparse features work under `torch.compile` without `fullgraph=True`, which does not accept sparse tensors.",
         "- `SpectralConv` compiles with `fullgraph=True` once the `Graph` has been used: its eigenvectors are then constants.",
         "- The edges of a `Graph` must be the same for every element of a `torch.vmap`. Edge weights may differ.", "",
     ])  # fmt: skip

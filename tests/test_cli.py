@@ -247,7 +247,7 @@ def test_gcn_writes_json_and_plot(capsys, tmp_path):
         "loss",
     )
     assert status == 0 and re.search(
-        r"block model cheb2: test accuracy \d\d\.\d\d ± \d\.\d\d % over 3 seeds", out
+        r"block model cheb2: test accuracy \d\d\.\d\d ± \d\.\d\d% over 3 seeds", out
     )
     found = json.loads(file.read_text())
     assert (found["dataset"], found["model"], found["seeds"], found["first_seed"]) == (

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HEADINGS = {
     "graphs": "Graphs: GCN",
-    "video": "Video: VideoLSTM",
+    "video": "Video: ConvALSTM",
     "tracking": "Tracking: SINT",
     "restoration": "Inverse problems: RIM",
 }

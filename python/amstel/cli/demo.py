@@ -41,7 +41,7 @@ def add(app: typer.Typer) -> None:
     ) -> int:
         """Run all four families and show the results on one page.
 
-        It takes less than a minute. Here --threads is 1 by default, as a second one would cost time. All data ships with
+        It takes about a minute. Here --threads is 1 by default, as a second one would cost time. All data ships with
         amstel.
         """
         from amstel.apps import demo, demo_page

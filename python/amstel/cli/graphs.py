@@ -241,7 +241,7 @@ def _train(
         if not ranks.first:
             return 0
     common.say(
-        f"{result.dataset} {result.model}: test accuracy {100 * result.mean:.2f} ± {100 * result.std:.2f} % "
+        f"{result.dataset} {result.model}: test accuracy {100 * result.mean:.2f} ± {100 * result.std:.2f}% "
         f"over {seeds} seeds, early stopping {settings.early_stopping}, {result.seconds:.1f} s"
     )
     if out is not None:
@@ -345,10 +345,10 @@ def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> i
     rows = [outcome.value for outcome in outcomes if outcome.value is not None]
     for row in rows:
         parts = [name for name in trials.PARTS if name in row]
-        own = ", ".join(f"{name.replace('_', ' ')} {100 * row[name]:.2f} %" for name in parts)
+        own = ", ".join(f"{name.replace('_', ' ')} {100 * row[name]:.2f}%" for name in parts)
         common.say(
             f"{row['dataset']} {row['model']}, seed {row['seed']}: {own}; "
-            f"all {row['seeds']} seeds: test {100 * row['mean']:.2f} ± {100 * row['std']:.2f} %"
+            f"all {row['seeds']} seeds: test {100 * row['mean']:.2f} ± {100 * row['std']:.2f}%"
         )
     failed = report(outcomes)
     common.write_json({"rows": rows, **failed})

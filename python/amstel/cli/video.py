@@ -40,7 +40,7 @@ _OPTIONS: dict[str, Any] = {
     "optimizer": {"parser": values.choice(names.OPTIMIZERS), "help": ", ".join(names.OPTIMIZERS)},
     "learning_rate": {"parser": values.number(0), "help": "learning rate"},
     "dropout": {"parser": values.number(0, 1, below=True), "help": "dropout rate"},
-    "box_weight": {"parser": values.number(0), "help": "weight of --boxes in the loss", "hidden": True},
+    "box_weight": {"parser": values.number(0), "help": "weight of --boxes in the loss; 1 with --boxes"},
     "shift": {"parser": values.integer(0), "help": "augment: shift by up to X pixels"},
     "brightness": {"parser": values.number(0, 1, below=True), "help": "augment: scale brightness by 1 ± X"},
     "flip": {"parser": bool, "help": "augment: mirror horizontally"},
@@ -234,11 +234,11 @@ def train(
     last = result.history[-1]
     common.say(
         f"{settings.model} ({settings.stream}) on {len(known)} clips of {len(clips.classes)} classes, "
-        f"{len(result.history)} epochs: loss {last['loss']:.3f}, training accuracy {100 * last['accuracy']:.1f} %"
+        f"{len(result.history)} epochs: loss {last['loss']:.3f}, training accuracy {100 * last['accuracy']:.1f}%"
     )
     if test:
         share = 100 * found["held_out_accuracy"]
-        common.say(f"accuracy on {len(test)} clips that were held out: {share:.1f} %")
+        common.say(f"accuracy on {len(test)} clips that were held out: {share:.1f}%")
     common.say(f"wrote {checkpoint} and {record}")
     return 0
 
@@ -321,7 +321,7 @@ def predict(
         if len(sources) > 1:
             common.say(f"{record['input']}:")
         for name, probability in record["probabilities"].items():
-            common.say(f"{name:{width}s} {100 * probability:5.1f} %")
+            common.say(f"{name:{width}s} {100 * probability:5.1f}%")
         if len(record["tubes"]) > 1:
             common.say(f"{len(record['tubes'])} actors")
         common.say(f"wrote {record['output']}")

@@ -216,8 +216,8 @@ def _say(classes: list[str], found: Any, common: Common) -> dict[str, Any]:
     }
     width = max(map(len, of_class))
     for name, accuracy in of_class.items():
-        common.say(f"{name:{width}s} {100 * accuracy:5.1f} %")
-    common.say(f"accuracy {100 * found.accuracy:.1f} % on {len(found.names)} clips")
+        common.say(f"{name:{width}s} {100 * accuracy:5.1f}%")
+    common.say(f"accuracy {100 * found.accuracy:.1f}% on {len(found.names)} clips")
     answers = [classes[k] for k in found.probabilities.argmax(1).tolist()]
     return {
         "accuracy": found.accuracy,
@@ -241,7 +241,7 @@ def _say_held_out(path: Path, found: Any, common: Common) -> dict[str, Any]:
     accuracy = right[[name in held for name in found.names]].double().mean().item()
     missing = sorted(held - there)
     common.say(
-        f"of these, {len(there)} were held out in training: accuracy {100 * accuracy:.1f} %, which is the one to report"
+        f"of these, {len(there)} were held out in training: accuracy {100 * accuracy:.1f}%, which is the one to report"
         + (f"; {len(missing)} of those held out not found here: {', '.join(missing[:3])}" if missing else "")
     )
     return {"held_out": {"accuracy": accuracy, "clips": len(there), "missing": missing}}

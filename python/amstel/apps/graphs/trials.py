@@ -106,7 +106,7 @@ class Trials:
     def said(self) -> str:
         """The scores in words."""
         return ", ".join(
-            f"{SAID[name]} {100 * np.mean(some):.2f} ± {100 * np.std(some):.2f} %"
+            f"{SAID[name]} {100 * np.mean(some):.2f} ± {100 * np.std(some):.2f}%"
             for name, some in self.scores.items()
         )
 

@@ -101,8 +101,8 @@ def _warn_of_jpeg(sources: Sequence[Path], options: Options) -> None:
     if found and options.task in ("denoise", "deblur") and not options.add_noise:
         more = f" and {len(found) - 1} more are JPEG files" if len(found) > 1 else " is a JPEG file"
         warnings.warn(
-            f"{found[0]}{more}: compression changed the noise and added artifacts, which the weights do not know; "
-            "restore the original where there is one",
+            f"{found[0]}{more}: compression changed the noise and added artifacts that the weights were not trained on; "
+            "restore the original file if you have it",
             stacklevel=3,
         )
 

@@ -209,7 +209,7 @@ def strip(found: Forecast, path: Path, count: int = 3) -> Path:
     total = left + (s.given + s.steps) * pitch + 8, count * (len(rows) * pitch + 10) + 20
     picture = image.new("L", total, 60)
     draw = drawing.Draw(picture)
-    draw.text((left, 3), f"{s.given} frames that are given", fill=230, font=font)
+    draw.text((left, 3), f"{s.given} input frames", fill=230, font=font)
     draw.text((left + s.given * pitch + 8, 3), f"the next {s.steps}", fill=230, font=font)
 
     def paste(frame: Tensor, column: int, y: int) -> None:

@@ -12,7 +12,7 @@ from amstel._optional import need
 
 
 def gap(better: Sequence[float], worse: Sequence[float]) -> dict[str, Any]:
-    """The mean of the differences, seed by seed, and its 95 % interval by Student's t with n - 1 degrees of freedom.
+    """The mean of the differences, seed by seed, and its 95% interval by Student's t with n - 1 degrees of freedom.
 
     Returns {"mean", "low", "high", "noise"}; "noise" says that 0 lies in the interval.
     """
@@ -35,7 +35,7 @@ def with_gaps(found: dict[str, Any], say: Callable[[str], None]) -> dict[str, An
         found["gaps"].append({"better": first["model"], "worse": second["model"], **one})
         verdict = "within noise" if one["noise"] else "beyond noise"
         say(
-            f"{first['model']} - {second['model']}: {100 * one['mean']:.1f} points, 95 % interval "
+            f"{first['model']} - {second['model']}: {100 * one['mean']:.1f} points, 95% interval "
             f"{100 * one['low']:.1f} to {100 * one['high']:.1f}: {verdict}"
         )
     return found

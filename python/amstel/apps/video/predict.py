@@ -165,7 +165,7 @@ def files(
         found = _predict(network, frames, size, 25, times, actors)
         order = found.probabilities.argsort(descending=True).tolist()
         share = {network.classes[k]: found.probabilities[k].item() for k in order}
-        caption = f"{network.classes[order[0]]}  {100 * found.probabilities[order[0]]:.0f} %"
+        caption = f"{network.classes[order[0]]}  {100 * found.probabilities[order[0]]:.0f}%"
         shown = found.tubes if len(found.tubes) > 1 else found.boxes
         # The frame rate of the input, or 12 per second for pictures without times.
         rate = 12.0 if times is None or not times[-1] else (len(times) - 1) / times[-1]

@@ -224,7 +224,7 @@ def order(root: Path | None = None, say: Say = print, seeds: int = 3) -> dict[st
             fitted.append(done.history[-1]["accuracy"])
         both = torch.std_mean(torch.tensor(accuracy, dtype=torch.float64), correction=0)
         std, mean = (x.item() for x in both)
-        say(f"{model}: {100 * mean:.1f} ± {100 * std:.1f} % over {seeds} seeds (chance 25 %)")
+        say(f"{model}: {100 * mean:.1f} ± {100 * std:.1f}% over {seeds} seeds (chance 25%)")
         found["runs"].append(
             {
                 "model": model,
