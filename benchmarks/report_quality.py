@@ -85,24 +85,24 @@ def videos() -> list[str]:
         return json.loads(path.read_text()) if path.exists() else {}
 
     def percent(x: float) -> str:
-        return f"{100 * x:.1f} %"
+        return f"{100 * x:.1f}%"
 
     for run in study("weizmann").get("runs", []):
         lines.append(
-            f"| Weizmann, 4 actions, leave one subject out, ConvALSTM on {run['stream']} | ≥ 95 %, < 10 min | "
+            f"| Weizmann, 4 actions, leave one subject out, ConvALSTM on {run['stream']} | ≥ 95%, < 10 min | "
             f"{percent(run['accuracy'])} in {run['seconds']:.0f} s |"
         )
     for run in study("moving_shapes").get("runs", []):
         lines.append(
             f"| direction of motion, frames {run['frames'][0]}-{run['frames'][1]}"
-            f"{', clips displaced at random' if run['displaced_by'] else ''} | ≥ 99 % | {percent(run['network_last_step'])} after the last "
+            f"{', clips displaced at random' if run['displaced_by'] else ''} | ≥ 99% | {percent(run['network_last_step'])} after the last "
             f"frame, {percent(run['network'])} on average over the steps; exact "
             f"positions allow {percent(run['exact_positions']['drawn_paths'])}, one frame {percent(run['one_frame_at_a_time'])} |"
         )
     if runs := study("order").get("runs"):
         found = ", ".join(f"{r['model']} {100 * r['mean']:.1f} ± {100 * r['std']:.1f}" for r in runs)
         lines.append(
-            f"| one moving shape among others, 4 directions, {len(runs[0]['accuracy'])} seeds | in this order | {found} % |"
+            f"| one moving shape among others, 4 directions, {len(runs[0]['accuracy'])} seeds | in this order | {found}% |"
         )
     boxes = study("localization")
     if boxes:
@@ -222,7 +222,7 @@ def links() -> list[str]:
 
 MISSED = """\
 Missed targets: NELL is trained without validation labels, because the available files have none, and stays far below the
-paper. The direction of real moving shapes is recognized in 99 % of the clips on frames 8-23, but not on frames 12-19, where
+paper. The direction of real moving shapes is recognized in 99% of the clips on frames 8-23, but not on frames 12-19, where
 even exact positions do not reveal it. On the one real clip, attention learned from synthetic motion follows the camera rather
 than the player. The tracker loses Skiing most of the time, and Freeman1 part of the time. Gray denoising is better than the
 RIM authors' at sigma 15 and 25, and 0.2 dB worse at 50. For MRI with Poisson-disc masks, the network alone is worse than total
