@@ -60,7 +60,7 @@ def test_train_and_resume(capsys, root, tmp_path):
     )
     assert status == 0 and err == ""
     assert re.search(r"videolstm \(rgb\) on 8 clips of 2 classes, 3 epochs: loss \d", out)
-    assert re.search(r"accuracy on 2 clips that were held out: \d+\.0%", out)
+    assert re.search(r"accuracy on 2 held-out clips: \d+\.0%", out)
     record = json.loads((whole / "training.json").read_text())
     assert len(record["history"]) == 3 and record["settings"]["frame_size"] == 32
     assert sorted({name.split("/")[0] for name in record["held_out"]}) == ["left", "right"]

@@ -378,6 +378,7 @@ def convergence(
             axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
     if log:
         axes.set_yscale("log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
     if any(lines):

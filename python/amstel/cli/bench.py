@@ -52,9 +52,10 @@ def add(app: typer.Typer) -> None:
         import torch
 
         from amstel import bench
+        from amstel._text import counted
 
         threads = torch.get_num_threads()
-        common.say(f"{nodes} nodes, mean degree {degree:g}, float32, {threads} threads; ms")
+        common.say(f"{nodes} nodes, mean degree {degree:g}, float32, {counted(threads, 'thread')}; ms")
         rows = bench.spmm_rows(nodes, degree, features or [16, 64, 256], repeats)
         common.say(_HEADS)
         for row in rows:

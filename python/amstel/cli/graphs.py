@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from amstel import _text
 from amstel.apps.graphs.settings import (
     GRAPH_MODELS,
     LINK_MODELS,
@@ -241,8 +242,8 @@ def _train(
         if not ranks.first:
             return 0
     common.say(
-        f"{result.dataset} {result.model}: test accuracy {100 * result.mean:.2f} ± {100 * result.std:.2f}% "
-        f"over {seeds} seeds, early stopping {settings.early_stopping}, {result.seconds:.1f} s"
+        f"{result.dataset} {result.model}: test accuracy {_text.percent(result.accuracy)} "
+        f"{_text.over(seeds)}, early stopping {settings.early_stopping}, {result.seconds:.1f} s"
     )
     if out is not None:
         common.say(f"wrote {out / train.CHECKPOINT}")
@@ -348,7 +349,8 @@ def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> i
         own = ", ".join(f"{name.replace('_', ' ')} {100 * row[name]:.2f}%" for name in parts)
         common.say(
             f"{row['dataset']} {row['model']}, seed {row['seed']}: {own}; "
-            f"all {row['seeds']} seeds: test {100 * row['mean']:.2f} ± {100 * row['std']:.2f}%"
+            f"{_text.over(row['seeds'])}: test {100 * row['mean']:.2f}"
+            + (f" ± {100 * row['std']:.2f}%" if row["seeds"] > 1 else "%")
         )
     failed = report(outcomes)
     common.write_json({"rows": rows, **failed})

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from amstel._text import counted
 from amstel.apps.tracking import settings as names
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
@@ -240,7 +241,7 @@ def train(
             return 0
     last = result.history[-1]
     common.say(
-        f"SINT ({settings.backbone}) on {len(known)} pairs, {len(result.history)} epochs: loss {last['loss']:.3f}, "
+        f"SINT ({settings.backbone}) on {len(known)} pairs, {counted(len(result.history), 'epoch')}: loss {last['loss']:.3f}, "
         f"mean similarity {last['same']:.2f} of the target, {last['other']:.2f} of other boxes\nwrote {checkpoint}"
     )
     losses = [entry["loss"] for entry in result.history]

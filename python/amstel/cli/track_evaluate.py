@@ -160,6 +160,10 @@ def evaluate(
         if not ranks.first:
             return 0
     common.say(result.table())
+    if there:
+        common.say(
+            f"{counted(len(there), 'sequence')} read from {out}; to track again, name another folder with --out"
+        )
     failed = report(failures, lambda item: item if isinstance(item, str) else chosen[item].name)
     found: dict[str, Any] = {**json.loads(result.to_json()), **failed}
     if robustness == "vot":

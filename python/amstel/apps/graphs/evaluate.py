@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from amstel import _files, _optional
+from amstel import _files, _optional, _text
 from amstel.apps.graphs.predict import predict
 from amstel.apps.graphs.train import Study
 from amstel.data.nodes import NodeData
@@ -36,10 +36,10 @@ def plot(path: Path, result: Study) -> None:
     axes = figure.add_subplot()
     percent = [100 * a for a in result.accuracy]
     axes.hist(percent, bins=min(20, max(5, len(percent) // 5)), color="#0072B2", edgecolor="white")
-    label = f"mean {100 * result.mean:.2f} ± {100 * result.std:.2f}"
+    label = f"mean {_text.percent(result.accuracy)}"
     axes.axvline(100 * result.mean, color="#D55E00", label=label)
     axes.set(xlabel="test accuracy, %", ylabel="seeds", title=f"{result.dataset}, {result.model}")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend()
+    figure.legend(loc="outside lower center")
     with _files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from amstel import inverse, weights
+from amstel._text import counted
 from amstel.apps.restoration import convergence, files
 from amstel.inverse.restore import restore
 from amstel.nn.rim import _FILES, RIM
@@ -171,7 +172,9 @@ def text(rows: Sequence[Row]) -> str:
     """The table to print."""
     width = max(len(row["problem"]) for row in rows)
     first = rows[0]
-    lines = [f"PSNR of {first['images']} images, {first['side']} pixels per side, with {weights_used()}"]
+    lines = [
+        f"PSNR of {counted(first['images'], 'image')}, {first['side']} pixels per side, with {weights_used()}"
+    ]
     for row in rows:
         error = "" if row["psnr_se"] is None else f" ± {row['psnr_se']:.2f}"
         lines.append(

@@ -6,13 +6,15 @@ Gray patches of 64x64 pixels (32x32 for random projections) from the centers of 
 - "denoise": sigma 25; the steps of the network.
 - "super-resolve x3": the steps of the network, which begins with bicubic enlargement.
 - "projection P/N = r": r times as many random projections as pixels, noise of 1 / 255; the steps of plug-and-play with the
-  gray denoiser.
+  gray denoiser. Fifteen steps show how fast they improve; `classical` runs 100, and message passing below P / N = 0.25, and
+  so ends much higher.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +139,10 @@ def text(rows: Sequence[Row]) -> str:
     """A line for each task and method, PSNR in dB after every step."""
     width = max(len(row["task"]) for row in rows)
     return "\n".join(
-        f"{row['task']:<{width}}  {row['method']:<15} " + " ".join(f"{v:5.2f}" for v in row["psnr"])
+        f"{row['task']:<{width}}  {row['method']:<15} "
+        + f"\n{'':{width + 18}}".join(
+            " ".join(f"{v:5.2f}" for v in row["psnr"][k : k + 10]) for k in range(0, len(row["psnr"]), 10)
+        )
         for row in rows
     )
 
@@ -148,11 +153,20 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
     figures, agg = files.module("matplotlib.figure"), files.module("matplotlib.backends.backend_agg")
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure = figures.Figure(figsize=(3.4 * len(tasks), 3), layout="constrained")
+    wide = min(4, len(tasks))
+    figure = figures.Figure(figsize=(3.4 * wide, 3 * -(-len(tasks) // wide)), layout="constrained")
     agg.FigureCanvasAgg(figure)
-    for task, axes in zip(tasks, figure.subplots(1, len(tasks), squeeze=False)[0], strict=True):
+    methods: dict[str, Any] = {}
+    for task, axes in zip_longest(tasks, figure.subplots(-(-len(tasks) // wide), wide, squeeze=False).flat):
+        if task is None:
+            axes.remove()
+            continue
         of_task = {row["method"]: row["psnr"] for row in rows if row["task"] == task}
         plot.convergence(of_task, xlabel="step", ylabel="PSNR, dB", axes=axes)
         axes.set_title(task, fontsize=10)
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            methods.setdefault(label, line)
+        axes.get_legend().remove()
+    figure.legend(methods.values(), methods.keys(), loc="outside lower center", ncols=len(methods))
     with _files.replacing(path) as temporary:
         figure.savefig(temporary, dpi=100)

@@ -28,6 +28,7 @@ import torch
 
 from amstel import ops
 from amstel._check import fail
+from amstel._text import counted
 from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.restoration import files
 from amstel.inverse.color import to_ycbcr
@@ -281,13 +282,13 @@ def table(rows: Sequence[Row]) -> str:
             scores = f"{r['psnr']:7.2f} {r['psnr_8bit']:7.2f} {r['ssim']:7.4f}"
             b = r["before"]
             lines.append(f"{r['sigma']:5.1f} {b['psnr']:7.2f} {b['ssim']:7.4f} {scores}")
-        last = f"{rows[0]['images']} images" + (", sigma estimated" if rows[0]["estimated"] else "")
+        last = counted(rows[0]["images"], "image") + (", sigma estimated" if rows[0]["estimated"] else "")
     elif "sigma" in rows[0]:
         lines.append(f"{'sigma':>5s} {'noisy':>7s} {'PSNR':>7s} {'8 bits':>7s} {'SSIM':>7s}")
         for r in rows:
             scores = f"{r['noisy']:7.2f} {r['psnr']:7.2f} {r['psnr_8bit']:7.2f} {r['ssim']:7.4f}"
             lines.append(f"{r['sigma']:5g} {scores}")
-        last = f"{rows[0]['images']} images, {rows[0]['seeds']} seeds"
+        last = f"{counted(rows[0]['images'], 'image')}, {counted(rows[0]['seeds'], 'seed')}"
         last += ", noisy images clipped and rounded to 8 bits" if rows[0]["quantized"] else ""
     else:
         lines.append(f"{'':5s} {'bicubic':>15s} {'restored':>23s}")
@@ -296,5 +297,5 @@ def table(rows: Sequence[Row]) -> str:
             b = r["bicubic"]
             scores = f"{r['psnr']:7.2f} {r['psnr_8bit']:7.2f} {r['ssim']:7.4f}"
             lines.append(f"{r['scale']:5d} {b['psnr_8bit']:7.2f} {b['ssim']:7.4f} {scores}")
-        last = f"{rows[0]['images']} images"
+        last = counted(rows[0]["images"], "image")
     return "\n".join([*lines, last])

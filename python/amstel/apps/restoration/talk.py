@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from amstel import weights
+from amstel._text import counted
 from amstel.apps.ranks import Outcome, Ranks
 from amstel.apps.restoration import evaluate, files
 from amstel.nn.rim import RIM, State
@@ -169,9 +170,9 @@ def text(rows: Sequence[Row]) -> str:
             continue
         first = of_table[0]
         lines += (
-            ["", f"{title}: {first['folder']}, {first['images']} images"]
+            ["", f"{title}: {first['folder']}, {counted(first['images'], 'image')}"]
             if lines
-            else [f"{title}: {first['folder']}, {first['images']} images"]
+            else [f"{title}: {first['folder']}, {counted(first['images'], 'image')}"]
         )
         for row in of_table:
             published = ", ".join(f"{name} {value:.2f}" for name, value in row["published"].items())
