@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from amstel import _text
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
 from amstel.cli._family import Force, Weights, new, report
@@ -162,7 +163,7 @@ def evaluate(
     common.say(result.table())
     if there:
         common.say(
-            f"{counted(len(there), 'sequence')} read from {out}; to track again, name another folder with --out"
+            f"{_text.counted(len(there), 'sequence')} read from {out}; to track again, name another folder with --out"
         )
     failed = report(failures, lambda item: item if isinstance(item, str) else chosen[item].name)
     found: dict[str, Any] = {**json.loads(result.to_json()), **failed}

@@ -40,7 +40,7 @@ _OPTIONS: dict[str, Any] = {
     "optimizer": {"parser": values.choice(names.OPTIMIZERS), "help": ", ".join(names.OPTIMIZERS)},
     "learning_rate": {"parser": values.number(0), "help": "learning rate"},
     "dropout": {"parser": values.number(0, 1, below=True), "help": "dropout rate"},
-    "box_weight": {"parser": values.number(0), "help": "weight of --boxes in the loss; 1 with --boxes"},
+    "box_weight": {"parser": values.number(0), "help": "weight of --boxes in the loss", "hidden": True},
     "shift": {"parser": values.integer(0), "help": "augment: shift by up to X pixels"},
     "brightness": {"parser": values.number(0, 1, below=True), "help": "augment: scale brightness by 1 ± X"},
     "flip": {"parser": bool, "help": "augment: mirror horizontally"},
