@@ -145,7 +145,7 @@ def test_predict_writes_a_picture(capsys, root, checkpoint, tmp_path, ending):
     clip, file = next((root / "left").iterdir()), tmp_path / f"found.{ending}"
     status, out, err = _run(capsys, "predict", checkpoint, clip, "-o", file)
     assert status == 0 and err == ""
-    shares = [float(x) for x in re.findall(r"(?:left|right) +(\d+\.\d) %", out)]
+    shares = [float(x) for x in re.findall(r"(?:left|right) +(\d+\.\d)%", out)]
     assert len(shares) == 2 and shares[0] >= shares[1] and sum(shares) == pytest.approx(100, abs=0.2)
     frames = video.read(file)
     assert len(frames) == 5 and min(frames.shape[1:3]) >= 256
