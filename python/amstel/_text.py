@@ -1,9 +1,8 @@
-"""Tables of numbers in text files, with every line checked: missing or invalid numbers are never guessed. And numbers in words."""
+"""Tables of numbers in text files, with every line checked: missing or invalid numbers are never guessed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,19 +70,3 @@ def table(
             k = int(infinite.argmax())
             raise ValueError(f"{said}, line {k + 1}: finite numbers are expected, got {values[k].tolist()}")
     return values
-
-
-def counted(number: int, noun: str) -> str:
-    """1 image, 2 images."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def percent(shares: Sequence[float] | np.ndarray) -> str:
-    """The mean of one share per seed in percent, and the standard deviation over the seeds where there are several."""
-    mean = f"{100 * np.mean(shares):.2f}"
-    return f"{mean}%" if len(shares) == 1 else f"{mean} ± {100 * np.std(shares):.2f}%"
-
-
-def over(seeds: int) -> str:
-    """What `percent` is over; says which deviation follows the ±."""
-    return "over 1 seed" if seeds == 1 else f"over {seeds} seeds (± standard deviation)"

@@ -370,8 +370,6 @@ def convergence(
             _wrong(argument, "real [T] or [seeds, T], not empty", f"{values.dtype} of {_shape(values)}")
         lines[name] = values.astype(float)
     axes = _axes(axes)
-    from matplotlib.ticker import MaxNLocator
-
     for k, (name, values) in enumerate(lines.items()):
         x, mean, color = np.arange(1, values.shape[1] + 1), values.mean(0), COLORS[k % 8]
         axes.plot(x, mean, color=color, label=name or None)
@@ -380,7 +378,7 @@ def convergence(
             axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
     if log:
         axes.set_yscale("log")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(_matplotlib("ticker").MaxNLocator(integer=True))
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
     if any(lines):

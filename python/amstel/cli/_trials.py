@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amstel import _text
+from amstel import _words
 from amstel.cli import _values as values
 from amstel.cli._family import new
 
@@ -67,7 +67,7 @@ def train(
         if not ranks.first:
             return 0
     common.say(
-        f"{result.dataset} {result.model}: test {result.said()} {_text.over(len(seeds))}, {result.seconds:.1f} s"
+        f"{result.dataset} {result.model}: test {result.said()} {_words.over(len(seeds))}, {result.seconds:.1f} s"
     )
     if out is not None:
         common.say(f"wrote {out / CHECKPOINT}")

@@ -52,7 +52,7 @@ def add(app: typer.Typer) -> None:
         import torch
 
         from amstel import bench
-        from amstel._text import counted
+        from amstel._words import counted
 
         threads = torch.get_num_threads()
         common.say(f"{nodes} nodes, mean degree {degree:g}, float32, {counted(threads, 'thread')}; ms")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from amstel import _text
+from amstel import _words
 from amstel.apps.graphs.settings import (
     GRAPH_MODELS,
     LINK_MODELS,
@@ -242,8 +242,8 @@ def _train(
         if not ranks.first:
             return 0
     common.say(
-        f"{result.dataset} {result.model}: test accuracy {_text.percent(result.accuracy)} "
-        f"{_text.over(seeds)}, early stopping {settings.early_stopping}, {result.seconds:.1f} s"
+        f"{result.dataset} {result.model}: test accuracy {_words.percent(result.accuracy)} "
+        f"{_words.over(seeds)}, early stopping {settings.early_stopping}, {result.seconds:.1f} s"
     )
     if out is not None:
         common.say(f"wrote {out / train.CHECKPOINT}")
@@ -349,7 +349,7 @@ def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> i
         own = ", ".join(f"{name.replace('_', ' ')} {100 * row[name]:.2f}%" for name in parts)
         common.say(
             f"{row['dataset']} {row['model']}, seed {row['seed']}: {own}; "
-            f"{_text.over(row['seeds'])}: test {100 * row['mean']:.2f}"
+            f"{_words.over(row['seeds'])}: test {100 * row['mean']:.2f}"
             + (f" ± {100 * row['std']:.2f}%" if row["seeds"] > 1 else "%")
         )
     failed = report(outcomes)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from amstel._text import counted
+from amstel._words import counted
 from amstel.apps.tracking import settings as names
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command

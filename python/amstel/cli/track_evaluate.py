@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from amstel import _text
+from amstel import _words
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
 from amstel.cli._family import Force, Weights, new, report
@@ -163,7 +163,7 @@ def evaluate(
     common.say(result.table())
     if there:
         common.say(
-            f"{_text.counted(len(there), 'sequence')} read from {out}; to track again, name another folder with --out"
+            f"{_words.counted(len(there), 'sequence')} read from {out}; to track again, name another folder with --out"
         )
     failed = report(failures, lambda item: item if isinstance(item, str) else chosen[item].name)
     found: dict[str, Any] = {**json.loads(result.to_json()), **failed}

@@ -121,7 +121,7 @@ def train(
     common: Common,
 ) -> int:
     """Train on a folder of clips, one subfolder per class."""
-    from amstel import _files, _text
+    from amstel import _files, _words
     from amstel.apps import ranks as processes
     from amstel.apps import training
     from amstel.apps.video import evaluate, features, network, samples, train
@@ -234,11 +234,11 @@ def train(
     last = result.history[-1]
     common.say(
         f"{settings.model} ({settings.stream}) on {len(known)} clips of {len(clips.classes)} classes, "
-        f"{_text.counted(len(result.history), 'epoch')}: loss {last['loss']:.3f}, training accuracy {100 * last['accuracy']:.1f}%"
+        f"{_words.counted(len(result.history), 'epoch')}: loss {last['loss']:.3f}, training accuracy {100 * last['accuracy']:.1f}%"
     )
     if test:
         share = 100 * found["held_out_accuracy"]
-        common.say(f"accuracy on {_text.counted(len(test), 'held-out clip')}: {share:.1f}%")
+        common.say(f"accuracy on {_words.counted(len(test), 'held-out clip')}: {share:.1f}%")
     common.say(f"wrote {checkpoint} and {record}")
     return 0
 

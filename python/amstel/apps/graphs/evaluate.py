@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from amstel import _files, _optional, _text
+from amstel import _files, _optional, _words
 from amstel.apps.graphs.predict import predict
 from amstel.apps.graphs.train import Study
 from amstel.data.nodes import NodeData
@@ -36,7 +36,7 @@ def plot(path: Path, result: Study) -> None:
     axes = figure.add_subplot()
     percent = [100 * a for a in result.accuracy]
     axes.hist(percent, bins=min(20, max(5, len(percent) // 5)), color="#0072B2", edgecolor="white")
-    label = f"mean {_text.percent(result.accuracy)}"
+    label = f"mean {_words.percent(result.accuracy)}"
     axes.axvline(100 * result.mean, color="#D55E00", label=label)
     axes.set(xlabel="test accuracy, %", ylabel="seeds", title=f"{result.dataset}, {result.model}")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))

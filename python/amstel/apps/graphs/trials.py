@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel import _check, _files, _text
+from amstel import _check, _files, _words
 from amstel.apps import ranks, restarts, training
 from amstel.apps.graphs.checkpoints import check_same, loaded
 from amstel.apps.graphs.settings import GRAPH_MODELS, LINK_MODELS, MOST_SEEDS, GraphSettings, LinkSettings
@@ -105,7 +105,7 @@ class Trials:
 
     def said(self) -> str:
         """The scores in words."""
-        return ", ".join(f"{SAID[name]} {_text.percent(some)}" for name, some in self.scores.items())
+        return ", ".join(f"{SAID[name]} {_words.percent(some)}" for name, some in self.scores.items())
 
     def add(self, found: Trial) -> None:
         """The result of the next seed."""

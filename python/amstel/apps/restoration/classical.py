@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from amstel import inverse, weights
-from amstel._text import counted
+from amstel._words import counted
 from amstel.apps.restoration import convergence, files
 from amstel.inverse.restore import restore
 from amstel.nn.rim import _FILES, RIM

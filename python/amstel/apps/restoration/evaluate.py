@@ -28,7 +28,7 @@ import torch
 
 from amstel import ops
 from amstel._check import fail
-from amstel._text import counted
+from amstel._words import counted
 from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.restoration import files
 from amstel.inverse.color import to_ycbcr

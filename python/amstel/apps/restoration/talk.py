@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from amstel import weights
-from amstel._text import counted
+from amstel._words import counted
 from amstel.apps.ranks import Outcome, Ranks
 from amstel.apps.restoration import evaluate, files
 from amstel.nn.rim import RIM, State

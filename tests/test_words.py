@@ -2,7 +2,7 @@
 
 import pytest
 
-from amstel._text import counted, over, percent
+from amstel._words import counted, over, percent
 
 
 def test_counts_and_shares_in_words() -> None:
