@@ -42,7 +42,7 @@ def test_the_folder_of_the_training_is_found_again(capsys, tmp_path, there, task
     for root in ([], ["--root", tmp_path / "mine"], ["--root", tmp_path]):
         status, out, err = run(capsys, "graphs", "evaluate", file, *root)
         assert (status, err) == (0, "")
-        assert f"{100 * own['test' if task == 'node' else 'test_auc']:.2f} %" in out
+        assert f"{100 * own['test' if task == 'node' else 'test_auc']:.2f}%" in out
         status, _, err = run(
             capsys, "graphs", "predict", file, *root, "-o", "p.csv", "--count", 500, "--force"
         )
@@ -60,7 +60,7 @@ def test_the_folder_of_the_training_is_found_again(capsys, tmp_path, there, task
     # Checkpoints of the first releases have a name only, and the root comes first.
     _forget(file)
     status, out, _ = run(capsys, "graphs", "evaluate", file, "--root", tmp_path / "moved")
-    assert status == 0 and f"{100 * own['test' if task == 'node' else 'test_auc']:.2f} %" in out
+    assert status == 0 and f"{100 * own['test' if task == 'node' else 'test_auc']:.2f}%" in out
 
 
 def test_a_run_goes_on_with_its_own_data_only(capsys, tmp_path, there):

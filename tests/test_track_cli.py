@@ -490,7 +490,7 @@ def test_train_resume_and_track_with_what_came_out(capsys, root, tmp_path, data)
     status, said, err = _run(capsys, "train", folder, "--data", data, "--out", out, *SMALL)
     assert status == 0 and err == ""
     pairs = 5 if data == "images" else 10
-    assert re.search(rf"SINT \(light\) on {pairs} pairs, 1 epochs: loss \d\.\d+", said)
+    assert re.search(rf"SINT \(light\) on {pairs} pairs, 1 epoch: loss \d\.\d+", said)
     other, layout = (root, "otb") if data == "images" else (root / "One" / "img", "images")
     more = ["--out", out, "--resume", "--epochs", 2]
     status, _, err = _run(capsys, "train", other, "--data", layout, *more)
