@@ -6,8 +6,7 @@ Gray patches of 64x64 pixels (32x32 for random projections) from the centers of 
 - "denoise": sigma 25; the steps of the network.
 - "super-resolve x3": the steps of the network, which begins with bicubic enlargement.
 - "projection P/N = r": r times as many random projections as pixels, noise of 1 / 255; the steps of plug-and-play with the
-  gray denoiser. Fifteen steps show how fast they improve; `classical` runs 100, and message passing below P / N = 0.25, and
-  so ends much higher.
+  gray denoiser. Fifteen steps show how fast they improve; `classical` runs 100, and message passing below P / N = 0.25.
 """
 
 from __future__ import annotations
