@@ -533,7 +533,9 @@ def test_convergence_over_the_steps(capsys, tmp_path):
     assert (
         status == 0
         and err == ""
-        and re.search(r"^projection P/N = 0\.3 +total variation( +\d+\.\d\d){10}\n( +\d+\.\d\d){5}$", out, re.M)
+        and re.search(
+            r"^projection P/N = 0\.3 +total variation( +\d+\.\d\d){10}\n( +\d+\.\d\d){5}$", out, re.M
+        )
     )
     rows = json.loads(record.read_text())["rows"]
     assert len(rows) == 14 and files.read(figure).pixels.shape[1] > 1300
