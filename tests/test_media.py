@@ -252,10 +252,7 @@ def test_animations_have_all_their_frames(tmp_path, name, options):
 @pytest.mark.parametrize("name", ["a.webp", "a.avif", "a.gif", "a.png"])
 def test_how_long_each_frame_of_an_animation_is_shown(tmp_path, name):
     first, *rest = [Image.fromarray(scene(step=t)) for t in range(4)]
-    try:
-        first.save(tmp_path / name, save_all=True, append_images=rest, duration=[100, 50, 200, 400])
-    except (OSError, KeyError, ValueError):
-        pytest.skip("a Pillow without this format")
+    first.save(tmp_path / name, save_all=True, append_images=rest, duration=[100, 50, 200, 400])
     frames = Frames(tmp_path / name)
     assert frames.rate == pytest.approx(4 / 0.75)
     assert [frames.time for _ in frames] == pytest.approx([0, 0.1, 0.15, 0.35])

@@ -467,7 +467,6 @@ def test_a_graph_lets_go_of_its_products():
             torch.ops.amstel.spmm_kept(x, number, 37)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="systems without fork")
 def test_a_process_forks_while_threads_use_kept_products():
     """The lock of their table must not stay closed in the child."""
     code = """if True:

@@ -15,7 +15,7 @@ import torch
 #: The families, each with a `demo.run` of its own, and what it is about.
 FAMILIES = {
     "graphs": "GCN: classify documents by their words and their citations",
-    "video": "ConvALSTM (VideoLSTM's attention without optical flow): tell which way a colored shape moves, and where the network looked",
+    "video": "ConvALSTM: tell which way a colored shape moves, and where the network looked",
     "tracking": "SINT: follow an object from its first box, and find it again behind a pillar",
     "restoration": "RIM: restore images step by step, from the measurement and a recurrent network",
 }
