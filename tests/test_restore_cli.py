@@ -14,7 +14,7 @@ import torch
 import amstel
 from amstel import cli
 from amstel.apps.demo import Show
-from amstel.apps.restoration import classical, demo, files
+from amstel.apps.restoration import classical, demo, files, talk
 from amstel.apps.restoration import evaluate as evaluation
 from amstel.apps.restoration import train as recipe
 from amstel.apps.restoration.files import Picture
@@ -499,9 +499,11 @@ def test_tables_of_the_talk(capsys, tmp_path):
     record = tmp_path / "talk.json"
     status, out, err = _run(capsys, "evaluate", "--table", "talk", "--data", tmp_path, "--json", record)
     assert status == 0 and err == ""
-    assert re.search(r"sigma 25 +quantized \d\d\.\d\d ± \d\.\d\d  \(published: RIM 28\.72\)", out)
-    assert re.search(r"x3 +\d\d\.\d\d ± \d+\.\d\d +0\.\d{4} ± 0\.\d{4} +bicubic", out)
+    assert re.search(r"sigma 25  quantized  \d\d\.\d\d ± \d\.\d\d$", out, re.M)
+    assert re.search(r"x3  \d\d\.\d\d ± \d+\.\d\d +0\.\d{4} ± 0\.\d{4} +\d\d\.\d\d 0\.\d{4}$", out, re.M)
     rows = json.loads(record.read_text())["rows"]
+    assert not any(row["published"] for row in rows)  # of two images none is published
+    assert "published figures of super-resolution are of the 100 images of bsd300_test only" in out
     assert {row["folder"] for row in rows} == {"bsd68", "cbsd68"}
     plain = [row for row in rows if row["table"] == "gray" and row["method"] == "amstel"]
     assert [(row["sigma"], row["quantized"]) for row in plain] == [
@@ -518,9 +520,38 @@ def test_tables_of_the_talk(capsys, tmp_path):
     assert scores["psnr_se"] == pytest.approx(plain[5]["psnr_se"], abs=1e-4)
     # A folder of images, of which some are in color: gray by their luma, color as they are.
     status, out, _ = _run(capsys, "evaluate", "--table", "talk", "--data", tmp_path / "cbsd68")
-    assert status == 0 and "gray denoising, PSNR: cbsd68, 2 images" in out and "color denoising" in out
+    assert status == 0 and "gray denoising: cbsd68, 2 images" in out and "color denoising" in out
     status, _, err = _run(capsys, "evaluate", "--table", "talk", "--data", tmp_path, "--sigma", 15)
     assert status == 2 and "--table talk has its own tasks and noise; it takes no --sigma" in err
+
+
+def test_published_figures_stand_beside_what_they_were_published_for():
+    """They were repeated on the rows of other networks and beside other images."""
+    scores = {"psnr": 30.0, "psnr_se": 0.25, "ssim": 0.9, "ssim_se": 0.01}
+    gray = {
+        **scores,
+        "table": "gray",
+        "folder": "BSD68",
+        "images": 68,
+        "method": "amstel",
+        "quantized": False,
+    }
+    assert talk._published(gray) and not talk._published({**gray, "images": 67})
+    assert not talk._published({**gray, "folder": "cbsd68"})
+    assert "RIM-3task" not in talk.GRAY["amstel", False]
+    assert list(talk.GRAY["one network for three tasks", False]) == ["RIM-3task"]
+    assert not any("without" in method for method, _ in talk.GRAY)
+    rows = [{**gray, "sigma": 15, "published": {"RIM": 31.31, "DnCNN": 31.72}}]
+    rows += [{**gray, "sigma": 15, "published": {}, "method": "without state, zeroed, not retrained"}]
+    larger = {**scores, "bicubic": scores, "scale": 2, "table": "sr", "folder": "bsd300_test", "images": 100}
+    rows += [{**larger, "method": "amstel", "published": {"RIM": 31.39}, "published_ssim": {"RIM": 0.8885}}]
+    lines = talk.text(rows).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "  sigma 15  as it is   30.00 ± 0.25  RIM 31.31, DnCNN 31.72" in lines
+    assert lines[lines.index("  without state, zeroed, not retrained:") + 1].endswith("30.00 ± 0.25")
+    assert "  x2  30.00 ± 0.25  0.9000 ± 0.0100  30.00 0.9000  RIM 31.39 0.8885" in lines
+    for name in ("RIM", "DnCNN"):
+        assert any(line.startswith(f"published: {name}: ") for line in lines)
 
 
 def test_convergence_over_the_steps(capsys, tmp_path):
@@ -534,9 +565,13 @@ def test_convergence_over_the_steps(capsys, tmp_path):
         status == 0
         and err == ""
         and re.search(
-            r"^projection P/N = 0\.3 +total variation( +\d+\.\d\d){10}\n( +\d+\.\d\d){5}$", out, re.M
+            r"^projection P/N = 0\.3:\n  plug-and-play .*\n.*\n  total variation( +\d+\.\d\d){10}\n( +\d+\.\d\d){5}$",
+            out,
+            re.M,
         )
     )
+    assert max(map(len, out.splitlines())) <= 90
+    assert "A step of plug-and-play takes away about a share P/N of the error" in out
     rows = json.loads(record.read_text())["rows"]
     assert len(rows) == 14 and files.read(figure).pixels.shape[1] > 1300
     for task in ("denoise", "super-resolve x3", "projection P/N = 0.5"):
@@ -556,7 +591,7 @@ def test_classical_methods_beside_ours(capsys, tmp_path, monkeypatch):
         files.write(tmp_path / "in" / f"{number}.png", Picture(waves(*shape, 1, number)))
     given, record = ["evaluate", "--table", "classical", "--data", tmp_path / "in"], tmp_path / "a.json"
     status, out, _ = _run(capsys, *given, "--json", record)
-    assert status == 0
+    assert status == 0 and "projection: plug-and-play in 20 steps, from P / N = 0.25 on" in out
     assert re.search(
         r"^inpaint +blocks of 12 pixels +\d+\.\d\d ± \d+\.\d\d  \(biharmonic \d+\.\d\d\)$", out, re.M
     )

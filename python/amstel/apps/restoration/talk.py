@@ -3,8 +3,8 @@
 Denoising of gray images, with the noisy input as it is and clipped and rounded ("quantized"), of color images, and
 super-resolution, each with the standard error of the mean over the images; and what is lost without the estimate as an input
 and without state: by weights that were trained so (`amstel restore train --without-estimate`, `--without-state`) where they
-are there, else by zeroing these in the network that ships, which was never trained without and thus loses more. Published figures are of BSD68, CBSD68 and the 100 test images of BSD300,
-thus beside other images for orientation only.
+are there, else by zeroing these in the network that ships, which was never trained without and thus loses more. A published
+figure stands only beside the row of its method and noise, and only where the images are those that it was published for.
 """
 
 from __future__ import annotations
@@ -26,17 +26,26 @@ from amstel.nn.rim import RIM, State
 
 Row = dict[str, Any]
 
-#: PSNR in dB at sigma 15, 25, 50 by whether the input is quantized: P. Putzky and M. Welling, arXiv 1706.04008, and the
-#: authors' talk (RIM, RIM-3task); K. Zhang et al., IEEE TIP 26, 2017 (DnCNN).
-GRAY: dict[bool, dict[str, tuple[float, float, float]]] = {
-    False: {"RIM": (31.31, 28.91, 26.06), "RIM-3task": (31.19, 28.67, 25.78), "DnCNN": (31.72, 29.23, 26.23)},
-    True: {"RIM": (31.10, 28.72, 25.88)},
+#: PSNR in dB at sigma 15, 25, 50 by the row they belong to and by whether the input is quantized.
+GRAY: dict[tuple[str, bool], dict[str, tuple[float, float, float]]] = {
+    ("amstel", False): {"RIM": (31.31, 28.91, 26.06), "DnCNN": (31.72, 29.23, 26.23)},
+    ("amstel", True): {"RIM": (31.10, 28.72, 25.88)},
+    ("one network for three tasks", False): {"RIM-3task": (31.19, 28.67, 25.78)},
 }
-#: At sigma 25; FFDNet: K. Zhang et al., IEEE TIP 27, 2018.
+#: At sigma 25.
 COLOR: dict[bool, dict[str, float]] = {False: {"RIM": 30.84, "FFDNet": 31.21}, True: {"RIM": 30.67}}
 #: PSNR and SSIM of two, three and four times.
 LARGER = {"RIM": ((31.39, 0.8885), (28.51, 0.7888), (27.01, 0.7156))}
+#: The folder and the number of the images that the figures of a table were published for.
+PUBLISHED_FOR = {"gray": ("bsd68", 68), "color": ("cbsd68", 68), "sr": ("bsd300_test", 100)}
+SOURCES = {
+    "RIM": "P. Putzky and M. Welling, arXiv 1706.04008, and their talk",
+    "RIM-3task": "P. Putzky and M. Welling, arXiv 1706.04008, and their talk",
+    "DnCNN": "K. Zhang et al., IEEE TIP 26, 2017",
+    "FFDNet": "K. Zhang et al., IEEE TIP 27, 2018",
+}
 SIGMAS, COLOR_SIGMAS, SCALES = (15, 25, 50), (25,), (2, 3, 4)
+TITLES = {"gray": "gray denoising", "color": "color denoising", "sr": "super-resolution"}
 #: Folders of a data set's root, by table; without them the root itself is the folder of all.
 FOLDERS = {"gray": ("bsd68",), "color": ("cbsd68",), "sr": ("bsd300_test", "cbsd68")}
 #: Names of weights beside those of "gray", if they are there.
@@ -102,19 +111,21 @@ def tables(
                     found["gray"], SIGMAS, seeds, quantized=quantized, gray=True, model=model, **how
                 )
                 rows += _named(some, "gray", found, method)
+                theirs = GRAY.get((method, quantized), {}) if _published(some[0]) else {}
                 for row, k in zip(some, range(len(SIGMAS)), strict=True):
-                    row["published"] = {name: of[k] for name, of in GRAY[quantized].items()}
+                    row["published"] = {name: of[k] for name, of in theirs.items()}
     if "color" in found:
         for quantized in (False, True):
             some = evaluate.denoising(found["color"], COLOR_SIGMAS, seeds, quantized=quantized, **how)
             rows += _named(some, "color", found, "amstel")
-            some[0]["published"] = dict(COLOR[quantized])
+            some[0]["published"] = dict(COLOR[quantized]) if _published(some[0]) else {}
     if "sr" in found:
         some = evaluate.super_resolution(found["sr"], SCALES, **how)
         rows += _named(some, "sr", found, "amstel")
+        larger = LARGER if _published(some[0]) else {}
         for row, k in zip(some, range(len(SCALES)), strict=True):
-            row["published"] = {name: of[k][0] for name, of in LARGER.items()}
-            row["published_ssim"] = {name: of[k][1] for name, of in LARGER.items()}
+            row["published"] = {name: of[k][0] for name, of in larger.items()}
+            row["published_ssim"] = {name: of[k][1] for name, of in larger.items()}
     return rows
 
 
@@ -152,45 +163,60 @@ def _other(name: str, device: str | torch.device) -> RIM:
 
 def _named(rows: list[Row], table: str, found: dict[str, Path], method: str) -> list[Row]:
     for row in rows:
-        row.update(table=table, folder=found[table].name, method=method)
+        row.update(table=table, folder=found[table].resolve().name, method=method)
     return rows
+
+
+def _published(row: Row) -> bool:
+    """Whether the images are those that the figures of its table were published for."""
+    folder, count = PUBLISHED_FOR[row["table"]]
+    return row["folder"].lower() == folder and row["images"] == count
 
 
 def text(rows: Sequence[Row]) -> str:
     """The tables to print: mean ± standard error over the images, with the published figures on the right."""
     lines: list[str] = []
-    titles = {
-        "gray": "gray denoising, PSNR",
-        "color": "color denoising, PSNR",
-        "sr": "super-resolution, PSNR and SSIM",
-    }
-    for table, title in titles.items():
+    for table, title in TITLES.items():
         of_table = [row for row in rows if row["table"] == table]
         if not of_table:
             continue
-        first = of_table[0]
-        lines += (
-            ["", f"{title}: {first['folder']}, {counted(first['images'], 'image')}"]
-            if lines
-            else [f"{title}: {first['folder']}, {counted(first['images'], 'image')}"]
+        first, method = of_table[0], "amstel"
+        heads = (
+            f"      {'PSNR':<12}  {'SSIM':<15}  {'bicubic':<13}" if table == "sr" else f"{'':23}{'PSNR':<12}"
         )
+        heads += "  published" if any(row["published"] for row in of_table) else ""
+        lines += ["", f"{title}: {first['folder']}, {counted(first['images'], 'image')}", heads.rstrip()]
         for row in of_table:
-            published = ", ".join(f"{name} {value:.2f}" for name, value in row["published"].items())
+            if row["method"] != method:
+                method = row["method"]
+                lines.append(f"  {method}:")
             if table == "sr":
-                b = row["bicubic"]
-                line = f"x{row['scale']}  {_with(row, 'psnr', 2)}  {_with(row, 'ssim', 4)}"
-                line += f"  bicubic {b['psnr']:.2f} {b['ssim']:.4f}"
-                published += "".join(f" {value:.4f}" for value in row["published_ssim"].values())
+                b, ssim = row["bicubic"], row["published_ssim"]
+                theirs = [f"{name} {value:.2f} {ssim[name]:.4f}" for name, value in row["published"].items()]
+                line = f"x{row['scale']}  {_with(row, 'psnr', 2):<12}  {_with(row, 'ssim', 4):<15}"
+                line += f"  {b['psnr']:.2f} {b['ssim']:.4f}"
             else:
                 kind = "quantized" if row["quantized"] else "as it is"
-                line = f"sigma {row['sigma']:<3g} {kind:<9} {_with(row, 'psnr', 2)}"
-                line += "" if row["method"] == "amstel" else f"  {row['method']}"
-            lines.append(f"  {line}  (published: {published})" if published else f"  {line}")
+                theirs = [f"{name} {value:.2f}" for name, value in row["published"].items()]
+                line = f"sigma {row['sigma']:<3g} {kind:<9}  {_with(row, 'psnr', 2):<12}"
+            lines.append(f"  {line}  {', '.join(theirs)}".rstrip())
+    return "\n".join([*lines[1:], *_notes(rows)])
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """Sources of the published figures, where there are none, and what ours lack."""
+    cited = dict.fromkeys(name for row in rows for name in row["published"])
+    by_source: dict[str, list[str]] = {}
+    for name in cited:
+        by_source.setdefault(SOURCES[name], []).append(name)
+    notes = [f"published: {', '.join(names)}: {source}" for source, names in by_source.items()]
+    for table in dict.fromkeys(row["table"] for row in rows if not _published(row)):
+        folder, count = PUBLISHED_FOR[table]
+        notes.append(f"published figures of {TITLES[table]} are of the {count} images of {folder} only")
     methods = {row["method"].removesuffix(ASIDE) for row in rows}
     missing = [name for name in OTHERS if name not in methods]
-    if missing:
-        lines += ["", f"no bundled weights for: {', '.join(missing)}"]
-    return "\n".join(lines)
+    notes += [f"no bundled weights for: {', '.join(missing)}"] if missing else []
+    return ["", *notes] if notes else []
 
 
 def _with(row: Row, name: str, digits: int) -> str:
