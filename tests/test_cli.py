@@ -74,6 +74,47 @@ def test_help_fits_one_screen(capsys, monkeypatch, words):
             assert option in out
 
 
+def test_help_says_the_defaults_that_are_used(capsys, monkeypatch):
+    """Of the demo it said that --threads is PyTorch's, and of `video train` what is so for the small backbone only."""
+    from amstel.apps.video.settings import Settings
+
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def of(*words: str) -> str:
+        return " ".join(_run(capsys, *words, "--help")[1].split())
+
+    assert "--threads N CPU threads [default: 1]" in of("demo")
+    assert "--threads N CPU threads [default: PyTorch's]" in of("bench")
+    shown = of("video", "train")
+    scratch, paper = Settings.from_scratch(), Settings(backbone="vgg16", frame_size=224)
+    for name in (
+        "frame_size",
+        "steps",
+        "batch",
+        "optimizer",
+        "learning_rate",
+        "dropout",
+        "shift",
+        "brightness",
+    ):
+        both = (f"{x:g}" if isinstance(x, float) else x for x in (getattr(s, name) for s in (scratch, paper)))
+        assert re.search(
+            f"--{name.replace('_', '-')} X [^[]*\\[default: {'{}; vgg16 {}'.format(*both)}]", shown
+        )
+    assert "[default: $AMSTEL_DATA/planetoid; none for task graph]" in of("graphs", "train")
+    assert "imagenet [default: bundled weights; none for vgg16]" in of("track", "train")
+    assert "[default: that of --add-noise, else auto; inpaint: 1]" in of("restore", "predict")
+    assert "[default: 15 25 50; --clean: estimated]" in of("restore", "evaluate")
+
+
+@pytest.mark.parametrize("layout", ["otb", "got10k", "vot", "alov"])
+def test_the_default_folder_of_sequences_is_that_of_every_layout(capsys, monkeypatch, tmp_path, layout):
+    """--root is $AMSTEL_DATA/tracking, says --help; but for otb it was $AMSTEL_DATA."""
+    monkeypatch.setenv("AMSTEL_DATA", str(tmp_path))
+    status, _, err = _run(capsys, "track", "evaluate", "--data", layout, "--out", tmp_path / "out")
+    assert status == 2 and f"the folder {tmp_path / 'tracking'} does not exist" in err
+
+
 def test_help_does_not_load_torch():
     code = (
         "import sys; sys.argv = ['amstel', 'video', 'train', '--help']\n"

@@ -200,6 +200,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+_THREADS = {"metavar": "N", "parser": values.threads}
 _COMMON = [
     (
         "device",
@@ -211,9 +212,7 @@ _COMMON = [
         "threads",
         int | None,
         None,
-        typer.Option(
-            "--threads", metavar="N", parser=values.threads, help="CPU threads [default: PyTorch's]"
-        ),
+        typer.Option("--threads", help="CPU threads [default: PyTorch's]", **_THREADS),
     ),
     (
         "seed",
@@ -245,6 +244,7 @@ def command(
     said: Mapping[str, str] | None = None,
     bare: Mapping[str, str] | None = None,
     seed_names: tuple[str, ...] = ("--seed",),
+    threads: int | None = None,
     hidden: bool = False,
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
     """Make a function the command `name` of `app`, and under the `others` too, which --help does not show.
@@ -257,6 +257,7 @@ def command(
         said: the user's names for arguments in the library's errors, in addition to the options' own names.
         bare: options that may stand without their value, with the value that is meant then.
         seed_names: names of --seed.
+        threads: what the function takes where --threads is not given; None: PyTorch's number.
     """
 
     def register(function: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -284,6 +285,8 @@ def command(
                 option = typer.Option(
                     *seed_names, metavar="N", parser=values.seed, help="first random seed [default: 0]"
                 )
+            if key == "threads" and threads is not None:
+                option = typer.Option("--threads", help=f"CPU threads [default: {threads}]", **_THREADS)
             shared.append(_parameter(key, kind, default, option))
         run.__signature__ = inspect.Signature(own_parameters + fields + shared)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in own_parameters + fields + shared}

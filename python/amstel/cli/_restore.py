@@ -83,7 +83,11 @@ OPTIONS: dict[str, Any] = {
         "help": "side of a patch; unet: at first",
         **_usual("size"),
     },
-    "rounded": {"parser": values.number(0), "help": "unet: share of patches rounded to 8 bits"},
+    "rounded": {
+        "parser": values.number(0),
+        "help": "unet: share of patches rounded to 8 bits",
+        "default": "1/3",
+    },
     "drawn": {"parser": values.number(0), "help": "unet: share of patches that are drawings"},
     "fixed_size": {"parser": bool, "help": "unet: keep the patch size instead of growing it"},
     "without_estimate": {"parser": bool, "help": "leave the estimate out of the network's input"},

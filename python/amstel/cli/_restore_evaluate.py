@@ -36,7 +36,10 @@ def evaluate(
     sigma: Annotated[
         list[float] | None,
         typer.Option(
-            "--sigma", metavar="S...", parser=Level, help="noise levels, 0..255 [default: 15 25 50]"
+            "--sigma",
+            metavar="S...",
+            parser=Level,
+            help="noise levels, 0..255 [default: 15 25 50; --clean: estimated]",
         ),
     ] = None,
     scale: Annotated[
@@ -58,7 +61,7 @@ def evaluate(
             "--seeds",
             metavar="N",
             parser=values.positive,
-            help="noise seeds per image [default: 3; table: 1]",
+            help="noise seeds per image [default: 3; --table talk: 1]",
         ),
     ] = None,
     clean: Annotated[

@@ -15,8 +15,12 @@ from amstel.cli._command import Common, command
 FAMILIES = {"graphs": "graphs", "video": "video", "track": "tracking", "restore": "restoration"}
 
 
+#: A second thread costs time.
+THREADS = 1
+
+
 def add(app: typer.Typer) -> None:
-    @command(app, "demo")
+    @command(app, "demo", threads=THREADS)
     def demo(
         family: Annotated[
             list[str] | None,
@@ -41,8 +45,7 @@ def add(app: typer.Typer) -> None:
     ) -> int:
         """Run all four families and show the results on one page.
 
-        It takes about a minute. Here --threads is 1 by default, as a second one would cost time. All data ships with
-        amstel.
+        It takes about a minute. All data ships with amstel.
         """
         from amstel.apps import demo, demo_page
 
@@ -50,7 +53,7 @@ def add(app: typer.Typer) -> None:
         if page.exists() and not demo_page.is_one(page):
             raise FileExistsError(f"{page} exists and is another page: -o DIR names another folder")
         wanted = [name for key, name in FAMILIES.items() if not family or key in family]
-        seed, threads = common.seed or 0, common.threads or 1
+        seed, threads = common.seed or 0, common.threads or THREADS
         found = demo.run(output, common.say, common.device, seed, wanted, common.progress, threads)
         common.write_json(found)
         missing = [line for entry in found.values() for line in entry["missing"]]

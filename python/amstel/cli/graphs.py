@@ -36,7 +36,7 @@ Root = Annotated[
         "--root",
         metavar="DIR",
         parser=values.folder_there,
-        help="folder of the files [default: $AMSTEL_DATA/planetoid]",
+        help="folder of the files [default: $AMSTEL_DATA/planetoid; none for task graph]",
     ),
 ]
 Checkpoints = Annotated[

@@ -59,7 +59,7 @@ def predict(
             "--sigma",
             metavar="S",
             parser=level,
-            help="noise level, 0..255, auto, or a file with a map [default: auto; inpaint: 1]",
+            help="noise level, 0..255, auto, or a file with a map [default: that of --add-noise, else auto; inpaint: 1]",
         ),
     ] = None,
     kernel: Annotated[

@@ -182,7 +182,9 @@ def train(
     weights: Annotated[
         str | None,
         typer.Option(
-            "--weights", metavar="FILE", help="weights to start from, or imagenet [default: bundled weights]"
+            "--weights",
+            metavar="FILE",
+            help="weights to start from, or imagenet [default: bundled weights; none for vgg16]",
         ),
     ] = None,
     validation: Annotated[

@@ -125,6 +125,7 @@ def evaluate(
     from amstel import weights as shipped
     from amstel.apps import ranks as processes
     from amstel.apps.tracking import evaluate, predict
+    from amstel.data._folders import data_folder
     from amstel.nn.sint import WEIGHTS
 
     if interval is not None and robustness != "vot":
@@ -132,6 +133,7 @@ def evaluate(
     if truth_origin is not None and data == "alov":
         raise ValueError("--truth-origin is not for --data alov")
     counted = {} if truth_origin is None else {"origin": truth_origin}
+    root = data_folder(root, "tracking", LAYOUTS[data])
     known = getattr(readers, LAYOUTS[data])(root, **counted)
     wanted = known.names if sequences is None else [name.strip() for name in sequences.split(",")]
     chosen, failures = evaluate.readable(known, wanted, robustness)

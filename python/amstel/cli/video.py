@@ -19,6 +19,8 @@ from amstel.cli._video import Checkpoint, Lists, Split, app, open_clips, read_re
 STUDIES = ("weizmann", "moving-shapes", "order", "localization")
 
 _DEFAULT = names.Settings.from_scratch()
+#: With --backbone vgg16, and with features, which are of it.
+_VGG: dict[str, Any] = {"backbone": "vgg16", "frame_size": 224}
 _OPTIONS: dict[str, Any] = {
     "model": {
         "parser": values.choice(names.MODELS),
@@ -35,14 +37,14 @@ _OPTIONS: dict[str, Any] = {
     "stride": {"parser": values.positive, "help": "take every Xth frame of a clip", "hidden": True},
     "fps": {"parser": values.number(0), "help": "frames per second to use; 0: every frame"},
     "epochs": {"parser": values.positive, "help": "passes over the data"},
-    "batch": {"parser": values.positive, "help": "clips per batch, over all processes"},
+    "batch": {"parser": values.positive, "help": "clips per batch, all processes"},
     "balanced": {"parser": bool, "help": "draw every class equally often"},
     "optimizer": {"parser": values.choice(names.OPTIMIZERS), "help": ", ".join(names.OPTIMIZERS)},
     "learning_rate": {"parser": values.number(0), "help": "learning rate"},
     "dropout": {"parser": values.number(0, 1, below=True), "help": "dropout rate"},
     "box_weight": {"parser": values.number(0), "help": "weight of --boxes in the loss", "hidden": True},
     "shift": {"parser": values.integer(0), "help": "augment: shift by up to X pixels"},
-    "brightness": {"parser": values.number(0, 1, below=True), "help": "augment: scale brightness by 1 ± X"},
+    "brightness": {"parser": values.number(0, 1, below=True), "help": "augment: brightness times 1 ± X"},
     "flip": {"parser": bool, "help": "augment: mirror horizontally"},
     "initial_state": {
         "parser": values.choice(names.INITIAL_STATES),
@@ -50,6 +52,11 @@ _OPTIONS: dict[str, Any] = {
         "hidden": True,
     },
 }
+for _name, _option in _OPTIONS.items():
+    _ours, _paper = (getattr(some, _name) for some in (_DEFAULT, names.Settings(**_VGG)))
+    if _ours != _paper:
+        _both = (f"{value:g}" if isinstance(value, float) else value for value in (_ours, _paper))
+        _option["default"] = "{}; vgg16 {}".format(*_both)
 
 
 @command(
@@ -149,7 +156,7 @@ def train(
         boxes = before.get("boxes") and Path(before["boxes"])
     else:
         new([checkpoint, out / training.BEST, record], force)
-        vgg = {"backbone": "vgg16", "frame_size": 224, **given}
+        vgg = {**_VGG, **given}
         extracted = features.is_folder(root)
         if extracted:
             if backbone or weights:
