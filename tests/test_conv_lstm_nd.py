@@ -95,7 +95,7 @@ def test_lines_take_the_options_of_pictures():
         (lambda: ConvLSTM3d(3, 4)(torch.zeros(2, 1, 3, 4, 4, 4).double()), ValueError, "`x` must be float32"),
         (lambda: ConvLSTM3d(3, 4)(torch.zeros(2, 1, 3, 4, 4, 4), (torch.zeros(1, 1, 4, 4, 4, 3),) * 2), ValueError, "`h_0` must be"),
         (lambda: ConvLSTM3d(3, 4)(torch.zeros(2, 1, 3, 4, 4, 4), 3), TypeError, "`state` must be"),
-        (lambda: ConvLSTM3d(3, 4)(torch.zeros(2, 1, 3, 4, 4, 4), (3, 4)), TypeError, "`h_0` must be 1 states"),
+        (lambda: ConvLSTM3d(3, 4)(torch.zeros(2, 1, 3, 4, 4, 4), (3, 4)), TypeError, "`h_0` must be 1 state,"),
     ],
 )  # fmt: skip
 def test_they_explain_themselves(call, error, message):

@@ -226,7 +226,7 @@ def cut(name, lines):
         (replaced("node-label", {3: "1.5"}), "node-label.csv must hold classes, integers >= 0, got 1.5"),
         (replaced("node-label", {3: "-2"}), "must hold classes, integers >= 0, got -2"),
         (replaced("node-label", {3: "1e300"}), "must hold classes"),
-        (replaced("node-label", {3: "many"}), "line 4: must hold 1 numbers, got 'many'"),
+        (replaced("node-label", {3: "many"}), "line 4: must hold 1 number, got 'many'"),
         (cut("node-label", 50), f"node-label.csv must have {N} rows, one per node, got 50"),
         (replaced("node-feat", {3: "1,2,3,4,1e60"}), "row 3: must hold finite numbers"),
         (replaced("node-feat", {3: "1,2,3,4,nan"}), "line 4: must hold 5 numbers"),

@@ -196,7 +196,7 @@ def test_command_line(capsys, tmp_path):
     assert status == 0 and err == ""
     found = json.loads(file.read_text())["vot"]
     assert f"EAO {found['eao']:.3f}, accuracy" in out
-    assert out.endswith(f"0 of 2 runs fail\nthe boxes are in {tmp_path / 'out'}\n")
+    assert out.endswith(f"0 of 2 runs failed\nthe boxes are in {tmp_path / 'out'}\n")
     assert found["eao"] > 0.5 and len(found["curve"]) == 8 and found["robustness"] == 1
     for wrong in ("8,2", "x", "1", "0,4"):
         command.is_refused(

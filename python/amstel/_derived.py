@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from amstel import _check, _checks, _library
+from amstel._words import counted
 
 Csr = tuple[Tensor, Tensor, Tensor]
 
@@ -134,9 +135,13 @@ def check_parts(crow: Any, col: Any, edge: Any, weight: Any, num_cols: Any) -> i
     csr_check(crow, col, None if weight is None else weight.detach().contiguous(), num_cols)
     if edge is not None and edge.numel():
         if not 0 <= int(edge.min()) <= int(edge.max()) < edge.numel():
-            raise ValueError(f"Graph: `edge` must number the {edge.numel()} edges, got one out of range")
+            raise ValueError(
+                f"Graph: `edge` must number the {counted(edge.numel(), 'edge')}, got one out of range"
+            )
         if int(torch.bincount(edge, minlength=edge.numel()).max()) != 1:
-            raise ValueError(f"Graph: `edge` must number the {edge.numel()} edges, got one of them twice")
+            raise ValueError(
+                f"Graph: `edge` must number the {counted(edge.numel(), 'edge')}, got one of them twice"
+            )
     return num_cols
 
 

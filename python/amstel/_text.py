@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from amstel._words import counted
+
 _INTEGER = rb"[+-]?[0-9]{1,18}"
 _NUMBER = rb"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?"
 _SPACE = rb"[ \t]*"
@@ -62,7 +64,7 @@ def table(
         raise ValueError(f"{said}, line {count}: must hold {wanted}, got {got!r}")
     values: np.ndarray = np.array(data.replace(mark, b" ").split(), dtype=dtype).reshape(-1, columns)
     if lines is not None and len(values) != lines:
-        raise ValueError(f"{said} must have {lines} lines, got {len(values)}")
+        raise ValueError(f"{said} must have {counted(lines, 'line')}, got {len(values)}")
     if dtype is not np.int64:
         with np.errstate(over="ignore"):
             infinite = ~np.isfinite(values.astype(np.float32)).all(1)

@@ -7,8 +7,14 @@ from statistics import fmean, pstdev
 
 
 def counted(number: int, noun: str) -> str:
-    """1 image, 2 images."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """1 image, 2 images; 1 class, 2 classes."""
+    plural = "es" if noun.endswith(("s", "x", "tch")) else "s"
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{plural}"
+
+
+def are(number: int) -> str:
+    """1 of 5 clips is left out, 2 of 5 are."""
+    return "is" if number == 1 else "are"
 
 
 def percent(shares: Sequence[float]) -> str:
@@ -19,4 +25,4 @@ def percent(shares: Sequence[float]) -> str:
 
 def over(seeds: int) -> str:
     """What `percent` is over; says which deviation follows the ±."""
-    return "over 1 seed" if seeds == 1 else f"over {seeds} seeds (± standard deviation)"
+    return f"over {counted(seeds, 'seed')}" + (" (± standard deviation)" if seeds > 1 else "")

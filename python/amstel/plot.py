@@ -22,6 +22,7 @@ import torch
 
 from amstel import _check
 from amstel._axes import _array, _axes, _boxes, _canvas, _matplotlib, _picture, _rectangle, _shape, _wrong
+from amstel._words import counted
 from amstel.media.points import COLORS, chosen_points
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def embedding(
     if classes.shape != xy.shape[:1] or classes.dtype.kind not in "iu" or (classes < 0).any():
         _wrong("labels", f"[{len(xy)}] whole numbers >= 0", f"{classes.dtype} of {_shape(classes)}")
     if names is not None and classes.size and len(names) <= classes.max():
-        _wrong("names", f"a name for each of the {classes.max() + 1} classes", f"{len(names)} of them")
+        _wrong(
+            "names", f"a name for each of the {counted(classes.max() + 1, 'class')}", f"{len(names)} of them"
+        )
     large = chosen_points(marked, len(xy))
     axes = _axes(axes)
     if edges is not None:
@@ -172,7 +175,7 @@ def confusion(matrix: Any, classes: Sequence[str], *, axes: Axes | None = None) 
     """
     counts, names = _array(matrix, "matrix"), list(classes)
     if counts.shape != (len(names), len(names)) or not names:
-        _wrong("matrix", f"[K, K] with K = {len(names)} classes, at least one", _shape(counts))
+        _wrong("matrix", f"[K, K] with K = {counted(len(names), 'class')}, at least one", _shape(counts))
     if not np.isfinite(counts).all() or counts.min() < 0:
         _wrong("matrix", "counts >= 0", "others among them")
     axes = _axes(axes)

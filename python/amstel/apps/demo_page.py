@@ -18,6 +18,7 @@ import torch
 
 import amstel
 from amstel import _files
+from amstel._words import counted
 
 if TYPE_CHECKING:
     from amstel.apps.demo import Exhibit, Show
@@ -74,7 +75,7 @@ def write(path: Path, shows: Mapping[str, Show], seconds: float) -> Path:
         f"amstel {amstel.__version__}",
         f"torch {torch.__version__}",
         f"{torch.ops.amstel.cpu_isa()} kernels",
-        f"{threads} thread{'s' * (threads > 1)}",
+        f"{counted(threads, 'thread')}",
         f"{seconds:.0f} s in total",
     ]
     body = "\n".join(_family(name, show) for name, show in shows.items())

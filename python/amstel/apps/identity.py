@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amstel._words import counted
+
 
 def of(data: Any) -> dict[str, Any] | None:
     """The kind of the data, their number, and a digest of every item, int64 [count], or None; of no data None."""
@@ -63,7 +65,7 @@ def check(name: str, before: Any, now: Any, folder: Path | None, may_grow: bool 
         among = int(torch.isin(new, old).sum())
         ordered = torch.equal(old.sort()[0], new.sort()[0])
         found = "them in another order" if ordered else f"{len(new)}, of which {among} are among them"
-        wanted = f"{len(old)} items"
+        wanted = counted(len(old), "item")
     else:
         wanted = f"{before['count']} of {before['kind']}"
         found = "none" if now is None else f"{now['count']} of {now['kind']}"

@@ -24,6 +24,7 @@ def shown(
         ...         update(1)
     """
     stream = stream or sys.stderr
+    unit = unit.removesuffix("es" if unit.endswith("ches") else "s") if total == 1 else unit
     if quiet or total == 0:
         yield lambda n: None
         return

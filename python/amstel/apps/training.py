@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from amstel import _check, _files
+from amstel._words import counted
 from amstel.apps import identity, interrupts, restarts
 from amstel.apps.ranks import Ranks, current
 from amstel.apps.task import PRECISIONS, Plan, Task
@@ -278,7 +279,7 @@ class _Run:
             return
         kept = f"; {self.file} is of before" if self.file is not None and self.file.exists() else ""
         raise ValueError(
-            f"training diverged: the weights are not finite after {self.step} steps; "
+            f"training diverged: the weights are not finite after {counted(self.step, 'step')}; "
             f"`learning_rate` must be smaller{kept}"
         )
 

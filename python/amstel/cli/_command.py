@@ -200,7 +200,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-_THREADS = {"metavar": "N", "parser": values.threads}
+_THREADS: dict[str, Any] = {"metavar": "N", "parser": values.threads}
 _COMMON = [
     (
         "device",

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from amstel._words import counted
 from amstel.cli._command import Common
 from amstel.cli._family import new, report
 from amstel.cli._video import open_clips
@@ -123,5 +124,5 @@ def _say(found: Any, common: Common) -> None:
         common.say(f"mean IoU of the boxes {found.mean_iou:.3f}")
     what = "tubes" if found.recall is not None else "actions"
     common.say(
-        f"{len(found.detections)} detections of {found.truths} {what} in {found.videos} videos, average precision in %"
+        f"{counted(len(found.detections), 'detection')} of {found.truths} {what} in {counted(found.videos, 'video')}, average precision in %"
     )

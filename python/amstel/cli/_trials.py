@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amstel import _words
+from amstel._words import counted
 from amstel.cli import _values as values
 from amstel.cli._family import new
 
@@ -90,14 +91,16 @@ def predict(
         pairs, probabilities = application.predict(result, data, count, common.device)
         application.write(target, pairs, probabilities)
         columns = {"source": pairs[0].tolist(), "target": pairs[1].tolist()}
-        common.say(f"{pairs.shape[1]} pairs of the {data.num_nodes} nodes of {result.dataset}")
+        common.say(
+            f"{counted(pairs.shape[1], 'pair')} of the {counted(data.num_nodes, 'node')} of {result.dataset}"
+        )
     else:
         found = application.predict(result, data, common.device)
         names = getattr(data, "classes", [])
         application.write(target, found, names)
         probabilities, classes = found.max(1)
         columns = {"class": [names[k] for k in classes.tolist()] if names else classes.tolist()}
-        common.say(f"{len(data)} graphs of {result.dataset}, {data.num_classes} classes")
+        common.say(f"{counted(len(data), 'graph')} of {result.dataset}, {counted(data.num_classes, 'class')}")
     common.say(f"wrote {target}")
     common.write_json({"dataset": result.dataset, **columns, "probability": probabilities.tolist()})
     return 0

@@ -77,6 +77,16 @@ def choice(allowed: Sequence[str], **aliases: str) -> Callable[[str], str]:
     return parse
 
 
+def up_to(most: int) -> Callable[[str], int]:
+    """An integer >= 1, and not so large that it must be a mistake."""
+
+    def parse(text: str) -> int:
+        value = positive(text)
+        return value if value <= most else fail(f"should be an integer >= 1 and <= {most}, got {text}")
+
+    return parse
+
+
 #: More threads than any machine here has cores would end the process, not slow it down.
 MOST_THREADS = max(256, 4 * (os.cpu_count() or 1))
 threads = integer(1, MOST_THREADS)

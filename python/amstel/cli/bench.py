@@ -55,7 +55,9 @@ def add(app: typer.Typer) -> None:
         from amstel._words import counted
 
         threads = torch.get_num_threads()
-        common.say(f"{nodes} nodes, mean degree {degree:g}, float32, {counted(threads, 'thread')}; ms")
+        common.say(
+            f"{counted(nodes, 'node')}, mean degree {degree:g}, float32, {counted(threads, 'thread')}; ms"
+        )
         rows = bench.spmm_rows(nodes, degree, features or [16, 64, 256], repeats)
         common.say(_HEADS)
         for row in rows:

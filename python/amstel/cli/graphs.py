@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from amstel import _words
+from amstel._words import counted, over, percent
 from amstel.apps.graphs.settings import (
     GRAPH_MODELS,
     LINK_MODELS,
@@ -47,16 +47,6 @@ Checkpoints = Annotated[
 ]
 
 
-def _up_to(most: int) -> Callable[[str], int]:
-    """An integer >= 1, and not so large that it must be a mistake."""
-
-    def parse(text: str) -> int:
-        value = values.positive(text)
-        return value if value <= most else values.fail(f"should be an integer >= 1 and <= {most}, got {text}")
-
-    return parse
-
-
 def _fanouts(text: str) -> tuple[int, ...]:
     """15,10: two numbers of neighbors, of which -1 means all."""
     try:
@@ -70,14 +60,22 @@ def _fanouts(text: str) -> tuple[int, ...]:
 
 _OPTIONS: dict[str, Any] = {
     "early_stopping": {"parser": values.choice(STOPPING), "help": f"task node: {', '.join(STOPPING)}"},
-    "epochs": {"parser": _up_to(2**31 - 1), "help": "maximum epochs", "default": "200; task graph: 100"},
+    "epochs": {
+        "parser": values.up_to(2**31 - 1),
+        "help": "maximum epochs",
+        "default": "200; task graph: 100",
+    },
     "hidden": {
-        "parser": _up_to(MOST_UNITS),
+        "parser": values.up_to(MOST_UNITS),
         "help": "hidden units",
         "default": "the paper's, 16 or 64; link: 32; graph: 64",
     },
-    "latent": {"parser": _up_to(MOST_UNITS), "help": "task link: size of an embedding", "default": "16"},
-    "layers": {"parser": _up_to(1000), "help": "task graph: convolutions", "default": "3"},
+    "latent": {
+        "parser": values.up_to(MOST_UNITS),
+        "help": "task link: size of an embedding",
+        "default": "16",
+    },
+    "layers": {"parser": values.up_to(1000), "help": "task graph: convolutions", "default": "3"},
     "pool": {"parser": values.choice(POOLS), "help": f"task graph: {', '.join(POOLS)}", "default": "mean"},
     "dropout": {
         "parser": values.number(0, 1, below=True),
@@ -97,7 +95,7 @@ _OPTIONS: dict[str, Any] = {
         "default": "15,10",
     },
     "batch_size": {
-        "parser": _up_to(2**31 - 1),
+        "parser": values.up_to(2**31 - 1),
         "help": "for --sampler or task graph",
         "default": "512; 32",
     },
@@ -153,7 +151,7 @@ def _train(
         typer.Option(
             "--seeds",
             metavar="N",
-            parser=_up_to(MOST_SEEDS),
+            parser=values.up_to(MOST_SEEDS),
             help="number of seeds [default: 100; link, graph: 10]",
         ),
     ] = None,
@@ -242,8 +240,8 @@ def _train(
         if not ranks.first:
             return 0
     common.say(
-        f"{result.dataset} {result.model}: test accuracy {_words.percent(result.accuracy)} "
-        f"{_words.over(seeds)}, early stopping {settings.early_stopping}, {result.seconds:.1f} s"
+        f"{result.dataset} {result.model}: test accuracy {percent(result.accuracy)} "
+        f"{over(seeds)}, early stopping {settings.early_stopping}, {result.seconds:.1f} s"
     )
     if out is not None:
         common.say(f"wrote {out / train.CHECKPOINT}")
@@ -314,7 +312,8 @@ def predict(
     new([target], force)
     probabilities = predict.predict(study, data, common.device)
     predict.write(target, probabilities)
-    common.say(f"{data.num_nodes} nodes of {study.dataset}, {data.num_classes} classes\nwrote {target}")
+    said = f"{counted(data.num_nodes, 'node')} of {study.dataset}, {counted(data.num_classes, 'class')}"
+    common.say(f"{said}\nwrote {target}")
     best, classes = probabilities.max(1)
     common.write_json({"dataset": study.dataset, "class": classes.tolist(), "probability": best.tolist()})
     return 0
@@ -349,7 +348,7 @@ def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> i
         own = ", ".join(f"{name.replace('_', ' ')} {100 * row[name]:.2f}%" for name in parts)
         common.say(
             f"{row['dataset']} {row['model']}, seed {row['seed']}: {own}; "
-            f"{_words.over(row['seeds'])}: test {100 * row['mean']:.2f}"
+            f"{over(row['seeds'])}: test {100 * row['mean']:.2f}"
             + (f" ± {100 * row['std']:.2f}%" if row["seeds"] > 1 else "%")
         )
     failed = report(outcomes)
@@ -391,9 +390,9 @@ def convert(
     _files.distinct(folder, source, argument="folder")
     _apart(common.json, [source, folder])
     facts = convert_graph(source, folder, undirected=undirected, split=split, force=force)
-    width = "no" if facts["features"] is None else facts["features"]
+    width = "no features" if facts["features"] is None else counted(facts["features"], "feature")
     common.say(
-        f"{facts['name']}: {facts['nodes']} nodes, {facts['edges']} edges, {width} features, {facts['classes']} classes"
+        f"{facts['name']}: {counted(facts['nodes'], 'node')}, {counted(facts['edges'], 'edge')}, {width}, {counted(facts['classes'], 'class')}"
         f"\nwrote {folder}"
     )
     common.write_json(facts)

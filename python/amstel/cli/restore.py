@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from amstel._words import counted
 from amstel.apps.restoration.settings import Settings
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
@@ -209,8 +210,8 @@ def predict(
 
 def _said(record: dict[str, Any]) -> str:
     if "coils" in record:
-        slices = f"{record['slices']} slices, " if record["slices"] > 1 else ""
-        sampled = f"{slices}{record['coils']} coils, {record['sampled']:.1%} of k-space sampled"
+        slices = f"{counted(record['slices'], 'slice')}, " if record["slices"] > 1 else ""
+        sampled = f"{slices}{counted(record['coils'], 'coil')}, {record['sampled']:.1%} of k-space sampled"
         return f"{sampled}\nwrote {record['output']} and {record['complex_output']}"
     line = f"wrote {record['output']}"
     if record.get("estimated"):
@@ -335,7 +336,7 @@ def train(
         )
         if not ranks.first:
             return 0
-    said = f"{settings.iterations} batches"
+    said = counted(settings.iterations, "batch")
     if result.history:
         said += f": loss {result.history[-1]['loss']:.4g}, PSNR {result.history[-1]['psnr']:.2f} dB"
     nothing = done == settings.iterations

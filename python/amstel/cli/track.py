@@ -131,7 +131,9 @@ def predict(
     failed = report(outcomes, lambda number: str(sources[number].path))
     common.write_json({"plus": plus, "redetect": tracker.redetect, "videos": done, **failed})
     for record in done:
-        said = f"{record['frames']} frames" + (f", lost in {record['lost']}" if tracker.redetect else "")
+        said = counted(record["frames"], "frame") + (
+            f", lost in {record['lost']}" if tracker.redetect else ""
+        )
         if "auc" in record:
             said += f"; AUC {record['auc']:.3f}, precision {record['precision']:.3f}, mean IoU {record['mean_iou']:.3f}"
         common.say(f"{said}\nwrote {record['output']}")
@@ -243,7 +245,7 @@ def train(
             return 0
     last = result.history[-1]
     common.say(
-        f"SINT ({settings.backbone}) on {len(known)} pairs, {counted(len(result.history), 'epoch')}: loss {last['loss']:.3f}, "
+        f"SINT ({settings.backbone}) on {counted(len(known), 'pair')}, {counted(len(result.history), 'epoch')}: loss {last['loss']:.3f}, "
         f"mean similarity {last['same']:.2f} of the target, {last['other']:.2f} of other boxes\nwrote {checkpoint}"
     )
     losses = [entry["loss"] for entry in result.history]

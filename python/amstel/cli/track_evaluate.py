@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from amstel import _words
+from amstel._words import counted
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
 from amstel.cli._family import Force, Weights, new, report
@@ -132,9 +132,9 @@ def evaluate(
         raise ValueError("--interval is for --robustness vot")
     if truth_origin is not None and data == "alov":
         raise ValueError("--truth-origin is not for --data alov")
-    counted = {} if truth_origin is None else {"origin": truth_origin}
+    numbered = {} if truth_origin is None else {"origin": truth_origin}
     root = data_folder(root, "tracking", LAYOUTS[data])
-    known = getattr(readers, LAYOUTS[data])(root, **counted)
+    known = getattr(readers, LAYOUTS[data])(root, **numbered)
     wanted = known.names if sequences is None else [name.strip() for name in sequences.split(",")]
     chosen, failures = evaluate.readable(known, wanted, robustness)
     evaluate.apart(chosen, out=out, plot=plot, json=None if common.json == values.STDOUT else common.json)
@@ -165,7 +165,7 @@ def evaluate(
     common.say(result.table())
     if there:
         common.say(
-            f"{_words.counted(len(there), 'sequence')} read from {out}; to track again, name another folder with --out"
+            f"{counted(len(there), 'sequence')} read from {out}; to track again, name another folder with --out"
         )
     failed = report(failures, lambda item: item if isinstance(item, str) else chosen[item].name)
     found: dict[str, Any] = {**json.loads(result.to_json()), **failed}
@@ -174,7 +174,7 @@ def evaluate(
         overlap = evaluate.expected_overlap(runs, out, origin, interval)
         common.say(
             f"EAO {overlap.eao:.3f}, accuracy {overlap.accuracy:.3f}, robustness {overlap.robustness:.3f}; "
-            f"{overlap.failures} of {overlap.runs} runs fail"
+            f"{overlap.failures} of {counted(overlap.runs, 'run')} failed"
         )
         found["vot"] = {**dataclasses.asdict(overlap), "curve": overlap.curve.tolist()}
     groups = {}

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from amstel._words import counted
 from amstel.apps.video import settings as names
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
@@ -128,7 +129,7 @@ def train(
     common: Common,
 ) -> int:
     """Train on a folder of clips, one subfolder per class."""
-    from amstel import _files, _words
+    from amstel import _files
     from amstel.apps import ranks as processes
     from amstel.apps import training
     from amstel.apps.video import evaluate, features, network, samples, train
@@ -237,15 +238,17 @@ def train(
     _files.write_json(record, found)
     common.write_json(found)
     if skipped:
-        common.say("1 clip was left out" if len(wrong) == 1 else f"{len(wrong)} clips were left out")
+        common.say(
+            "1 clip was left out" if len(wrong) == 1 else f"{counted(len(wrong), 'clip')} were left out"
+        )
     last = result.history[-1]
     common.say(
-        f"{settings.model} ({settings.stream}) on {len(known)} clips of {len(clips.classes)} classes, "
-        f"{_words.counted(len(result.history), 'epoch')}: loss {last['loss']:.3f}, training accuracy {100 * last['accuracy']:.1f}%"
+        f"{settings.model} ({settings.stream}) on {counted(len(known), 'clip')} of {counted(len(clips.classes), 'class')}, "
+        f"{counted(len(result.history), 'epoch')}: loss {last['loss']:.3f}, training accuracy {100 * last['accuracy']:.1f}%"
     )
     if test:
         share = 100 * found["held_out_accuracy"]
-        common.say(f"accuracy on {_words.counted(len(test), 'held-out clip')}: {share:.1f}%")
+        common.say(f"accuracy on {counted(len(test), 'held-out clip')}: {share:.1f}%")
     common.say(f"wrote {checkpoint} and {record}")
     return 0
 

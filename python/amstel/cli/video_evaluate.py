@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from amstel._words import counted
 from amstel.cli import _localization
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
@@ -217,7 +218,7 @@ def _say(classes: list[str], found: Any, common: Common) -> dict[str, Any]:
     width = max(map(len, of_class))
     for name, accuracy in of_class.items():
         common.say(f"{name:{width}s} {100 * accuracy:5.1f}%")
-    common.say(f"accuracy {100 * found.accuracy:.1f}% on {len(found.names)} clips")
+    common.say(f"accuracy {100 * found.accuracy:.1f}% on {counted(len(found.names), 'clip')}")
     answers = [classes[k] for k in found.probabilities.argmax(1).tolist()]
     return {
         "accuracy": found.accuracy,

@@ -16,6 +16,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from amstel._optional import need
+from amstel._words import counted
 
 #: Bytes of text, or of an array, that are looked at together.
 BLOCK = 1 << 24
@@ -91,9 +92,9 @@ class Table(NamedTuple):
         allowed = re.compile(b",".join([rb"[ \t]*" + number + rb"[ \t]*"] * columns))
         for count, one in enumerate(text[:-1].split(b"\n"), line):
             if not allowed.fullmatch(one):
-                kind = "integers >= 0" if whole else "numbers"
+                wanted = counted(columns, "integer" if whole else "number") + " >= 0" * whole
                 got = one[:60].decode(errors="replace")
-                raise ValueError(f"{self}, line {count}: must hold {columns} {kind}, got {got!r}")
+                raise ValueError(f"{self}, line {count}: must hold {wanted}, got {got!r}")
         return np.array(text.replace(b",", b" ").split(), dtype).reshape(lines, columns)
 
     # ---- Arrays

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _library, _subgraph
+from amstel._words import counted
 from amstel.distributed.dropout import key
 from amstel.graph import Graph
 from amstel.sampled import SampledGraph
@@ -210,7 +211,9 @@ def _store(name: str, value: Any, nodes: int) -> Any:
         if value.layout not in (torch.strided, torch.sparse_csr) or value.dim() < 1 or value.is_cuda:
             _check.fail(name, expected, value)
     elif not hasattr(value, "__getitem__") or isinstance(value, (str, bytes, list, tuple, dict)):
-        _check.fail_type(name, f"a tensor, an array or an object with __getitem__, of {nodes} rows", value)
+        _check.fail_type(
+            name, f"a tensor, an array or an object with __getitem__, of {counted(nodes, 'row')}", value
+        )
     if isinstance(value, np.ndarray):
         _check.unmasked(name, value)
         try:
@@ -222,7 +225,7 @@ def _store(name: str, value: Any, nodes: int) -> Any:
         shape[0] if shape is not None and len(shape) else len(value) if hasattr(value, "__len__") else nodes
     )
     if size != nodes:
-        raise ValueError(f"`{name}` must have {nodes} rows, one per node, got {size}")
+        raise ValueError(f"`{name}` must have {counted(nodes, 'row')}, one per node, got {size}")
     return value.detach() if isinstance(value, Tensor) else value
 
 
@@ -258,7 +261,7 @@ def rows_of(name: str, store: Any, nodes: Tensor, parallel: bool = False) -> Ten
         ) from error
     if rows.dim() < 1 or len(rows) != len(nodes):
         raise ValueError(
-            f"`{name}` must give a row for each of {len(nodes)} nodes, got {_check.describe(rows)} from its __getitem__"
+            f"`{name}` must give a row for each of {counted(len(nodes), 'node')}, got {_check.describe(rows)} from its __getitem__"
         )
     return rows
 

@@ -12,6 +12,7 @@ from typing import Any
 from amstel import _check, _files
 from amstel._check import fail
 from amstel._optional import need
+from amstel._words import are, counted
 from amstel.data._clip import Clip
 from amstel.data._folders import data_folder
 from amstel.data.shapes import DIRECTIONS, generate_moving_shapes
@@ -132,7 +133,7 @@ class ClipFolder:
             self._keep(good)
             shown = "; ".join(reason for _, reason in bad[:5]) + ("; ..." if len(bad) > 5 else "")
             warnings.warn(
-                f"{len(bad)} of {len(bad) + len(good)} clips cannot be read and are left out: {shown}",
+                f"{len(bad)} of {counted(len(bad) + len(good), 'clip')} cannot be read and {are(len(bad))} left out: {shown}",
                 stacklevel=2,
             )
         return bad
@@ -155,7 +156,7 @@ class ClipFolder:
         return list(zip(self.names, self.labels, sizes, [self.fps] * len(self), strict=True))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self)} clips, classes={self.classes})"
+        return f"{type(self).__name__}({counted(len(self), 'clip')}, classes={self.classes})"
 
 
 def _as_strip(path: Path) -> bool | None:
@@ -303,6 +304,8 @@ class MovingShapes(ClipFolder):
         if self.window is not None:
             first, end = self.window
             if len(clip) < end:
-                raise ValueError(f"{self.paths[index]} must have at least {end} frames, got {len(clip)}")
+                raise ValueError(
+                    f"{self.paths[index]} must have at least {counted(end, 'frame')}, got {len(clip)}"
+                )
             clip.frames = clip.frames[first:end]
         return clip

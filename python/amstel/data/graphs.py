@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from amstel import _batch, _check
 from amstel._derived import plainly
+from amstel._words import counted
 from amstel.graph import Graph
 
 
@@ -297,7 +298,9 @@ def _joined(name: str, parts: Any, sizes: list[int], device: torch.device) -> Te
     if isinstance(parts, Tensor) or not isinstance(parts, Sequence):
         _check.fail_type(name, "a list of tensors, one per graph", parts)
     if len(parts) != len(sizes):
-        raise ValueError(f"`{name}` must be a list of {len(sizes)} tensors, one per graph, got {len(parts)}")
+        raise ValueError(
+            f"`{name}` must be a list of {counted(len(sizes), 'tensor')}, one per graph, got {len(parts)}"
+        )
     for k, (part, size) in enumerate(zip(parts, sizes, strict=True)):
         if part is None:
             _check.fail_type(f"{name}[{k}]", f"a floating-point tensor [{size}, F]", part)
@@ -312,9 +315,7 @@ def _labels(labels: Any, graphs: int) -> Tensor | None:
     """Classes as int64 [G], or targets, checked."""
     if labels is None:
         return None
-    expected = (
-        f"{graphs} classes (integers >= 0) or finite floating-point targets [{graphs}] or [{graphs}, T]"
-    )
+    expected = f"{counted(graphs, 'class')} (integers >= 0) or finite floating-point targets [{graphs}] or [{graphs}, T]"
     if not isinstance(labels, Tensor):
         _check.unmasked("labels", labels)
         if not isinstance(labels, (Sequence, np.ndarray)) or isinstance(labels, (str, bytes)):

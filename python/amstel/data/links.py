@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
+from amstel._words import counted
 from amstel.data.nodes import as_csr
 from amstel.graph import Graph
 
@@ -135,7 +136,7 @@ def split_links(
     links = len(keys)
     counts = [int(share * links + 1e-9) for share in (val, test)]
     if not counts[1]:
-        _check.fail("test", f"a share of at least one of the {links} links of {graph!r}", test)
+        _check.fail("test", f"a share of at least one of the {counted(links, 'link')} of {graph!r}", test)
     order = torch.randperm(links, generator=generator)
     chosen = order[counts[0] : sum(counts)], order[: counts[0]]  # test, val
     negative = _unlinked(keys, nodes, sum(counts), generator)
@@ -167,7 +168,7 @@ def _unlinked(keys: Tensor, nodes: int, count: int, generator: torch.Generator) 
     free = pairs - len(keys)
     if count > free:
         raise ValueError(
-            f"`graph` must have {count} pairs of nodes without a link, as many as are held out, got {free}"
+            f"`graph` must have {counted(count, 'pair')} of nodes without a link, as many as are held out, got {free}"
         )
     if (
         free < 2 * count or len(keys) > pairs // 2

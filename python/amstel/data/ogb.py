@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel import _check, _derived, _library
+from amstel import _check, _derived, _library, _words
 from amstel.data import graph_folder as folders
 from amstel.data._blocks import Table, arrays_in, only
 
@@ -99,8 +99,9 @@ def convert_graph(
     with folders.replacing(folder, force) as target:
         labels, classes = _labels(found.y)
         nodes = len(labels) if found.nodes is None else _count(found.nodes)
+        rows = _words.counted(nodes, "row")
         if len(labels) != nodes:
-            raise ValueError(f"{found.y} must have {nodes} rows, one per node, got {len(labels)}")
+            raise ValueError(f"{found.y} must have {rows}, one per node, got {len(labels)}")
         written: dict[str, Any] = {}
         crow, col = _edges(found.edges, nodes, undirected)
         written["crow"] = folders.write_array(target, "crow", crow)
@@ -260,12 +261,12 @@ def _features(target: Path, table: Table, nodes: int) -> tuple[str, list[int]]:
         for block in blocks:
             yield from look(block)
         if count != nodes:
-            raise ValueError(f"{table} must have {nodes} rows, one per node, got {count}")
+            raise ValueError(f"{table} must have {_words.counted(nodes, 'row')}, one per node, got {count}")
 
     def look(block: np.ndarray) -> Iterator[np.ndarray]:
         nonlocal count
         if block.shape[1] != width:
-            raise ValueError(f"{table}, row {count}: must hold {width} numbers, got {block.shape[1]}")
+            raise ValueError(f"{table}, row {count}: must be {width} wide, got {block.shape[1]}")
         with np.errstate(over="ignore"):
             rows = block.astype(dtype, copy=False)
         # Beyond, float32 has only some of the integers.
@@ -280,7 +281,7 @@ def _features(target: Path, table: Table, nodes: int) -> tuple[str, list[int]]:
             )
         count += len(rows)
         if count > nodes:
-            raise ValueError(f"{table} must have {nodes} rows, one per node, got more")
+            raise ValueError(f"{table} must have {_words.counted(nodes, 'row')}, one per node, got more")
         yield rows
 
     return folders.write_blocks(target, "x", (nodes, width), dtype, checked())
@@ -361,7 +362,7 @@ def _pairs(table: Table, shape: tuple[int, ...] | None) -> Iterator[np.ndarray]:
         return
     for block in table.blocks(whole=True):
         if block.shape[1] != 2:
-            raise ValueError(f"{table} must hold a source and a target per row, got {block.shape[1]} columns")
+            raise ValueError(f"{table} must hold 2 numbers per row, source and target, got {block.shape[1]}")
         yield block
 
 

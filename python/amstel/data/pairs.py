@@ -117,7 +117,11 @@ def box_pairs(
     around, away = inside[: len(moved)][kept[: len(moved)]], inside[len(moved) :][kept[len(moved) :]]
     rest = count - positive
     if rest and not kept.any():
-        fail("box", f"a target that leaves room for other boxes in a frame of {size} pixels", box.tolist())
+        fail(
+            "box",
+            f"a target that leaves room for other boxes in a frame of {size} pixels",
+            box.tolist(),
+        )
     around, away = (found if len(found) else inside[kept] for found in (around, away))
     negatives = torch.cat([draw(around, (rest + 1) // 2), draw(away, rest // 2)])
     boxes = torch.cat([draw(same, positive), draw(negatives, rest)])
@@ -228,7 +232,11 @@ class SequencePairs:
                 break
             index = int(rng.integers(len(self._frames)))
         else:
-            fail("sequences", "targets in their frames", f"{self._TRIES} pairs in a row with one beyond them")
+            fail(
+                "sequences",
+                "targets in their frames",
+                f"{self._TRIES} pairs in a row with one beyond them",
+            )
         for box, picture in zip(truth, pictures, strict=True):
             zoom = zoom or self.target / math.sqrt(box[2] * box[3])
             place = self.size * rng.uniform(0.35, 0.65, 2)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel._text import table
+from amstel._words import counted
 from amstel.data.nodes import NodeData, sparse_csr
 from amstel.graph import Graph
 
@@ -139,7 +140,9 @@ def _rows(matrix: _Csr, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def _width(matrix: _Csr, path: Path) -> tuple[int, int]:
     if len(matrix.shape) != 2 or min(matrix.shape) < 0 or len(matrix.indptr) != matrix.shape[0] + 1:
-        raise ValueError(f"Planetoid: {path} has shape {matrix.shape} but {len(matrix.indptr)} row pointers")
+        raise ValueError(
+            f"Planetoid: {path} has shape {matrix.shape} but {counted(len(matrix.indptr), 'row pointer')}"
+        )
     return matrix.shape
 
 

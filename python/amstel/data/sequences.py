@@ -17,6 +17,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel._check import fail, tensor
+from amstel._words import counted
 from amstel.media import images
 from amstel.media.formats import frames_of, natural, visible
 
@@ -45,7 +46,9 @@ def read_rows(file: Path, columns: int | None) -> list[list[float]]:
             row = []
         if not row or columns not in (None, len(row)):
             expected = (
-                "4 numbers, the corners of a polygon or a mask" if columns is None else f"{columns} numbers"
+                "4 numbers, the corners of a polygon or a mask"
+                if columns is None
+                else counted(columns, "number")
             )
             if rows and columns is not None:
                 expected += " as the lines above"
@@ -136,7 +139,7 @@ def pad(boxes: Tensor, images: Sequence[Path], file: Path) -> Tensor:
     hole = f" ({lacking} is not there)" if lacking else ""
     if not 1 <= len(boxes) <= frames:
         raise ValueError(
-            f"{file} must hold 1 to {frames} boxes, as many as there are frames, got {len(boxes)}{hole}"
+            f"{file} must hold 1 to {counted(frames, 'box')}, as many as there are frames, got {len(boxes)}{hole}"
         )
     if lacking:
         warnings.warn(
@@ -146,7 +149,7 @@ def pad(boxes: Tensor, images: Sequence[Path], file: Path) -> Tensor:
     # One box alone is that of a sequence whose truth is kept back.
     elif 1 < len(boxes) < frames:
         warnings.warn(
-            f"{file} holds {len(boxes)} boxes for {frames} frames: there is no ground truth from frame {len(boxes) + 1} on",
+            f"{file} holds {counted(len(boxes), 'box')} for {counted(frames, 'frame')}: there is no ground truth from frame {len(boxes) + 1} on",
             stacklevel=3,
         )
     return torch.cat([boxes, boxes.new_full((frames - len(boxes), 4), math.nan)])
@@ -232,7 +235,7 @@ class TrackingSequence:
         return images.read(self.frames[index])
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name}, {len(self)} frames)"
+        return f"{type(self).__name__}({self.name}, {counted(len(self), 'frame')})"
 
 
 class Sequences(Sequence[TrackingSequence]):
@@ -265,7 +268,7 @@ class Sequences(Sequence[TrackingSequence]):
     def _read(self, name: str) -> TrackingSequence: ...
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self)} sequences of {self.root})"
+        return f"{type(self).__name__}({counted(len(self), 'sequence')} of {self.root})"
 
 
 class Listed(Sequences):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amstel._check import fail, integer
+from amstel._words import are, counted
 from amstel.data._folders import data_folder
 from amstel.data.clips import ClipFolder
 from amstel.media.formats import IMAGES, VIDEOS, visible
@@ -126,8 +127,8 @@ class SplitClips(ClipFolder):
         if missing:
             shown = ", ".join(self.missing[:5]) + (", ..." if len(missing) > 5 else "")
             warnings.warn(
-                f"{len(missing)} of {len(missing) + len(labels)} clips that {place} lists are not in {self.root} and are "
-                f"left out: {shown}",
+                f"{len(missing)} of {counted(len(missing) + len(labels), 'clip')} that {place} lists {are(len(missing))} not "
+                f"in {self.root} and left out: {shown}",
                 stacklevel=3,
             )
         self.classes = known or sorted({row.label for row in labels.values()})

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 from amstel._check import fail
+from amstel._words import are, counted
 from amstel.data._folders import data_folder
 from amstel.data.splits import _lines
 from amstel.media.formats import IMAGES, VIDEOS, natural, visible
@@ -111,8 +112,8 @@ class THUMOS14:
         if self.missing:
             shown = ", ".join(self.missing[:5]) + (", ..." if len(self.missing) > 5 else "")
             warnings.warn(
-                f"{len(self.missing)} of {len(annotated)} videos that {self._place} names are not in {self.root} and "
-                f"are left out: {shown}",
+                f"{len(self.missing)} of {counted(len(annotated), 'video')} that {self._place} names "
+                f"{are(len(self.missing))} not in {self.root} and left out: {shown}",
                 stacklevel=2,
             )
         self._spans = spans
@@ -135,9 +136,7 @@ class THUMOS14:
         return len(self.names)
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({len(self)} videos, {len(self.classes)} classes, subset={self.subset!r})"
-        )
+        return f"{type(self).__name__}({counted(len(self), 'video')}, {counted(len(self.classes), 'class')}, subset={self.subset!r})"
 
     def _numbered(self) -> list[int]:
         numbers = dict(CLASSES)

@@ -12,6 +12,7 @@ import torch
 
 from amstel import _check
 from amstel._check import fail
+from amstel._words import counted
 from amstel.data._folders import data_folder
 from amstel.data.sequences import (
     Listed,
@@ -228,7 +229,7 @@ class GOT10k(Listed):
                 labels = read_numbers(file, 1)
                 if len(labels) != len(images):
                     raise ValueError(
-                        f"{file} must hold {len(images)} labels, one per frame, got {len(labels)}"
+                        f"{file} must hold {counted(len(images), 'label')}, one per frame, got {len(labels)}"
                     )
                 boxes[labels[:, 0] == unseen] = math.nan
         return TrackingSequence(name, images, boxes, sparse=True)
@@ -293,7 +294,7 @@ class VOT(Listed):
             values = read_numbers(file, 1)[:, 0].tolist()
             if len(values) > len(images) or not any(value < 0 or value > 0 for value in values):
                 raise ValueError(
-                    f"{file} must hold an anchor in one of {len(images)} frames, got {len(values)} lines"
+                    f"{file} must hold an anchor in one of {counted(len(images), 'frame')}, got {counted(len(values), 'line')}"
                 )
             # NaN is neither
             sequence.anchors = [

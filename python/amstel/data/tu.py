@@ -12,6 +12,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel._text import table
+from amstel._words import counted
 from amstel.data.graphs import GraphDataset
 from amstel.graph import Graph
 
@@ -96,7 +97,7 @@ class TUDataset(GraphDataset):
         graphs = len(targets) if labels is None else len(labels)
         if targets is not None and len(targets) != graphs:
             raise ValueError(
-                f"TUDataset: {files['graph_attributes']} must have {graphs} lines, one per graph, got {len(targets)}"
+                f"TUDataset: {files['graph_attributes']} must have {counted(graphs, 'line')}, one per graph, got {len(targets)}"
             )
         _check_indicator(indicator, graphs, files["graph_indicator"])
         nodes, edges = len(indicator), len(ends)
@@ -160,7 +161,7 @@ def _check_indicator(indicator: np.ndarray, graphs: int, path: Path) -> None:
     if graphs and (not len(indicator) or indicator[-1] != graphs):
         last = indicator[-1] if len(indicator) else 0
         raise ValueError(
-            f"TUDataset: {path} must name all {graphs} graphs that have labels, it ends with graph {last}"
+            f"TUDataset: {path} must name all {counted(graphs, 'graph')} that have labels, it ends with graph {last}"
         )
 
 

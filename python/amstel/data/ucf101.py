@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from amstel._check import fail, integer
+from amstel._words import counted
 from amstel.data import _tubes
 from amstel.data._clip import Clip
 from amstel.data._folders import data_folder
@@ -140,14 +141,14 @@ class UCF101(ClipFolder):
                 or tube.first >= len(clip)
             ):
                 raise ValueError(
-                    f"{self._file}: the {len(tube.boxes)} boxes of {clip.name} must be for frames within "
+                    f"{self._file}: the {counted(len(tube.boxes), 'box')} of {clip.name} must be for frames within "
                     f"0..{len(clip)}, got {tube.first}..{tube.end}"
                 )
             beyond = max(beyond, tube.end - len(clip))
             whole[tube.first : tube.end] = torch.from_numpy(tube.boxes[: len(clip) - tube.first])
         if beyond > 0:
             warnings.warn(
-                f"{self._file} has boxes of {clip.name} for {beyond} frames after its last, which are left out",
+                f"{self._file} has boxes of {clip.name} for {counted(beyond, 'frame')} after its last, left out",
                 stacklevel=3,
             )
         return found

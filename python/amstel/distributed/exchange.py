@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
+from amstel._words import counted
 from amstel.distributed import _collectives as collectives
 from amstel.graph import Graph
 from amstel.ops.spmm import spmm
@@ -52,7 +53,9 @@ class Exchange:
         bounds = torch.tensor(list(offsets), device=wanted.device)
         with collectives.together(group):
             if len(bounds) != world + 1:
-                _check.fail("offsets", f"{world + 1} numbers for {world} ranks", list(offsets))
+                _check.fail(
+                    "offsets", f"{counted(world + 1, 'number')} for {counted(world, 'rank')}", list(offsets)
+                )
             ascending = wanted.numel() == 0 or bool((wanted.diff() > 0).all())
             if wanted.dim() != 1 or wanted.dtype != torch.int64 or not ascending:
                 _check.fail("wanted", "an ascending int64 vector", wanted)

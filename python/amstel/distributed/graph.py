@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from amstel import _check
 from amstel._derived import factors
 from amstel._torch import autocast_dtype
+from amstel._words import counted
 from amstel.distributed import _collectives as collectives
 from amstel.distributed import folder as folders
 from amstel.distributed.dropout import key, node_dropout
@@ -117,7 +118,9 @@ class DistributedGraph:
                 _check.fail("exchange_dtype", "a floating-point dtype or None", exchange_dtype)
             meta = folders.read_meta(folder)
             if meta["parts"] != world:
-                raise ValueError(f"{folder} holds {meta['parts']} parts, but there are {world} processes")
+                raise ValueError(
+                    f"{folder} holds {counted(meta['parts'], 'part')}, but there are {counted(world, 'process')}"
+                )
             part = folders.read(folder, rank)
         same("the release of torch", str(torch.__version__), group)
         same("the partition", meta["id"], group)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel._bypass import is_plain_conv
+from amstel._words import counted
 from amstel.nn.conv_lstm import ConvLSTM, _Gates
 
 Function = TypeVar("Function", bound=Callable[..., nn.Module])
@@ -103,7 +104,7 @@ def _build(layers: Sequence[Layer], *, bidirectional: bool = False, **options: A
         if u.shape != top.shape or w.shape[1] != inputs or w.shape[2:] != u.shape[2:]:
             raise ValueError(
                 "`weights` must have layers that fit on top of each other, with kernels of one size in a layer, got "
-                f"weight_ih {list(w.shape)} and weight_hh {list(u.shape)} in layer {n // directions} on {inputs} channels"
+                f"weight_ih {list(w.shape)} and weight_hh {list(u.shape)} in layer {n // directions} on {counted(inputs, 'channel')}"
             )
     with torch.device("meta"):
         lstm = ConvLSTM(

@@ -12,6 +12,7 @@ from torch import Tensor
 from amstel import _check
 from amstel._derived import plainly
 from amstel._torch import without_autocast
+from amstel._words import counted
 from amstel.graph import Graph
 from amstel.ops.spmm import spmm
 
@@ -75,7 +76,7 @@ def check_graph(given: Graph, nodes: int) -> None:
     if given._is_sampled:
         _check.fail("edge_index", "a whole Graph: amstel.nn.GCNConv takes sampled ones", given)
     if given.num_rows != nodes or given.num_cols != nodes:
-        _check.fail("edge_index", f"a Graph of {nodes} nodes, as many as `x` has rows", given)
+        _check.fail("edge_index", f"a Graph of {counted(nodes, 'node')}, as many as `x` has rows", given)
 
 
 def of_graph(

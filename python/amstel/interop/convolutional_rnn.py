@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from amstel import _check
+from amstel._words import counted
 from amstel.nn._conv_lstm import _reverse
 from amstel.nn._lengths import kept as kept_steps
 from amstel.ops.conv_lstm import conv_lstm
@@ -187,7 +188,11 @@ class _Layers(_Convs):
                 _check.fail("input", expected, x)
             x = x.transpose(0, 1) if self.batch_first else x
         if x.dim() != self._dims + 3 or x.shape[2] != self.in_channels or not x.shape[0]:
-            _check.fail("input", f"of {self.in_channels} channels and {self._dims} dimensions more", x)
+            _check.fail(
+                "input",
+                f"of {counted(self.in_channels, 'channel')} and {counted(self._dims, 'dimension')} more",
+                x,
+            )
         shape = (len(self._suffixes), x.shape[1], self.out_channels, *x.shape[3:])
         start = self._states("hx", hx, shape, x)
         directions = 2 if self.bidirectional else 1

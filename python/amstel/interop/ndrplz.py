@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel._bypass import computes_as, has_hooks, is_plain_conv
+from amstel._words import counted
 from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
 
 State = tuple[Tensor, Tensor]
@@ -143,7 +144,7 @@ class ConvLSTM(nn.Module):
             if not isinstance(hidden_state, (tuple, list)):
                 _check.fail_type("hidden_state", "None or a list of (h, c) for each layer", hidden_state)
             if len(hidden_state) != self.num_layers:
-                expected = f"None or {self.num_layers} pairs (h, c), one per layer"
+                expected = f"None or {counted(self.num_layers, 'pair')} (h, c), one per layer"
                 raise ValueError(f"`hidden_state` must be {expected}, got {len(hidden_state)}")
         x = x.transpose(0, 1) if self.batch_first else x
         outputs, states = [], []

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel._bypass import computes_as, has_hooks, is_plain_conv
+from amstel._words import counted
 from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
 
 State = tuple[Tensor, Tensor]
@@ -148,7 +149,7 @@ class ConvLSTM_Model(nn.Module):
         for name, value, least in (("frames_tensor", frames, count), ("mask_true", mask, count - known)):
             if len(value) < least:
                 raise ValueError(
-                    f"`{name}` must have T of at least {least} for {count} frames to draw, got {len(value)}"
+                    f"`{name}` must have T of at least {least} for {counted(count, 'frame')} to draw, got {len(value)}"
                 )
         states: list[State] = []
         for width in self.num_hidden:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from amstel import _check, ops
 from amstel._torch import without_autocast
+from amstel._words import counted
 from amstel.inverse._checks import WIDE, check_binary, check_images, check_shape
 from amstel.inverse._derived import Derived
 from amstel.inverse.downsampling import KERNELS, down, down_adjoint, named
@@ -226,7 +227,9 @@ class RandomProjection(ForwardModel):
         self.image_shape = check_shape(image_shape, "C, H, W")
         if math.prod(self.image_shape) != pixels:
             _check.fail(
-                "image_shape", f"C, H, W of {pixels} elements, as the matrix has columns", image_shape
+                "image_shape",
+                f"C, H, W of {counted(pixels, 'element')}, as the matrix has columns",
+                image_shape,
             )
         self.register_buffer("matrix", matrix, persistent=False)
         self._known = Derived()

@@ -15,6 +15,7 @@ from torch import Tensor
 from amstel import _check, _checks
 from amstel._derived import plainly
 from amstel._optional import need
+from amstel._words import counted
 from amstel.inverse._checks import COMPLEX, check_shape
 from amstel.inverse.model import ForwardModel, Normal, Prepared, Sigma
 
@@ -130,7 +131,7 @@ class NonCartesianMRI(ForwardModel):
         if not maps.is_complex():
             _check.fail("sensitivities", "complex (was the model sent `.to` a real dtype?)", maps)
         if maps.dim() == 4 and maps.shape[0] not in (1, given.shape[0]):
-            _check.fail("sensitivities", f"of 1 or {given.shape[0]} images, as `{name}`", maps)
+            _check.fail("sensitivities", f"of 1 or {counted(given.shape[0], 'image')}, as `{name}`", maps)
         return maps.to(given.dtype)
 
     def _image_shape(self) -> tuple[int, ...]:

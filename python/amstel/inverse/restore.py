@@ -14,6 +14,7 @@ from torch import Tensor
 
 from amstel import _check, inverse, ops
 from amstel._torch import autocast_tiles
+from amstel._words import counted
 from amstel.inverse._given import images, largest, mask_of, noise_of
 from amstel.inverse.bounds import within
 from amstel.inverse.color import from_ycbcr, to_ycbcr
@@ -180,8 +181,8 @@ def restore(
         _check.fail_type("model", "a RIM or the name of weights that ship", model)
     channels = {"sr": (1,), "mri": (1, 2)}.get(task, (y.shape[1],))
     if model.channels not in channels:
-        wanted = " or ".join(map(str, channels))
-        raise ValueError(f"`model` must be a network of {wanted} channels, got one of {model.channels}")
+        wanted = " or ".join([*map(str, channels[:-1]), counted(channels[-1], "channel")])
+        raise ValueError(f"`model` must be a network of {wanted}, got one of {model.channels}")
     trained = getattr(model, "trained_task", None)
     if trained is not None and trained not in _FOR[task]:
         raise ValueError(

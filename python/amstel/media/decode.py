@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from amstel._optional import need
+from amstel._words import counted
 from amstel.media.images import on_black
 
 _PQ, _HLG = 16, 18  # transfer functions of HDR, in FFmpeg's numbers
@@ -143,7 +144,7 @@ class Video:
         if self.count is not None:
             # An edit list hides frames that are there, and a packed stream of DivX has one frame less than packets.
             if packets < self.count or self.reached + hidden < self.count - 1:
-                found.insert(0, f"it announces {self.count} frames")
+                found.insert(0, f"it announces {counted(self.count, 'frame')}")
         elif time is not None and self.rate:
             stream, only = self._stream, len(self._container.streams.get()) == 1
             if stream.duration is not None and stream.time_base is not None:

@@ -9,6 +9,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from amstel._words import counted
+
 #: Endings of still pictures, as frames of a folder or by themselves.
 IMAGES = (
     ".png",
@@ -114,7 +116,7 @@ def others(folder: Path, taken: Collection[Path]) -> str:
     known = set(taken)
     names = [p.name for p in visible(folder) if p.is_file() and p not in known]
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{len(names)} {'file' if len(names) == 1 else 'files'}: {shown}" if names else ""
+    return f"{counted(len(names), 'file')}: {shown}" if names else ""
 
 
 def warn_of_others(folder: Path, taken: Collection[Path], reason: str) -> None:

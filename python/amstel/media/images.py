@@ -14,6 +14,7 @@ import torch
 from amstel import _files
 from amstel._check import describe, fail, unmasked, with_attributes
 from amstel._optional import need
+from amstel._words import counted
 from amstel.media import _deep, pictures, png_chunks
 from amstel.media.formats import visible
 
@@ -265,7 +266,7 @@ class Animation:
             except Exception as error:
                 if not number:
                     raise _unreadable(self.path, error) from None
-                self._cut(f"it announces {self.count} frames", number)
+                self._cut(f"it announces {counted(self.count, 'frame')}", number)
                 return
             yield frame
         if not self._whole:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from amstel._optional import need
+from amstel._words import counted
 from amstel.media import jpeg2000, png_chunks
 
 #: Tag of the orientation in EXIF and TIFF.
@@ -120,7 +121,9 @@ def by_pillow(path: Path, tiff: bool) -> tuple[np.ndarray, int, dict[str, Any]]:
         # A phone's JPEG of several pictures (MPO) is a photograph and what helps to show it.
         frames = 1 if image.format == "MPO" or tiff else getattr(image, "n_frames", 1)
         if frames > 1:
-            raise ValueError(f"{path} is an animation of {frames} frames; one at a time can be read")
+            raise ValueError(
+                f"{path} is an animation of {counted(frames, 'frame')}; one at a time can be read"
+            )
         # First, as reading the EXIF of some formats reads the pixels, which empties this.
         raw = str(image.tile[0][3]) if image.tile else ""
         about, orientation = _about(image), int(image.getexif().get(ORIENTATION, 1))
@@ -299,7 +302,7 @@ def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
             except ValueError as error:
                 raise ValueError(f"{path} must be a picture, got {error}") from None
             if len(pages) > 1:
-                raise ValueError(f"{path} has {len(pages)} pages; one at a time can be read")
+                raise ValueError(f"{path} has {counted(len(pages), 'page')}; one at a time can be read")
             page = pages[0]
             if page.dtype is not None and (page.dtype.kind == "i" or page.dtype in (np.uint32, np.uint64)):
                 raise ValueError(f"{path} must have 8 or 16 bits without a sign, got {page.dtype}")

@@ -14,6 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from amstel import _check
 from amstel._torch import autocast_dtype
+from amstel._words import counted
 from amstel.graph import Graph
 
 Features = Tensor | tuple[Tensor, Tensor | None] | None
@@ -80,7 +81,9 @@ def prepare(x: Any, graph: Graph | Tensor, in_channels: int, sampled: bool = Fal
         raise ValueError("`x` must be a tensor on a SampledGraph, got None")
     if graph.num_cols != nodes:
         what = (
-            "without features `in_channels` is the number of nodes" if x is None else f"`x` has {nodes} rows"
+            "without features `in_channels` is the number of nodes"
+            if x is None
+            else f"`x` has {counted(nodes, 'row')}"
         )
         raise ValueError(f"{what}: got {nodes} for {graph!r}")
     return graph

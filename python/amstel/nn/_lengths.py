@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _checks
+from amstel._words import counted
 
 
 def kept(lengths: Tensor | None, steps: int, count: int, device: torch.device) -> Tensor | None:
@@ -20,7 +21,7 @@ def kept(lengths: Tensor | None, steps: int, count: int, device: torch.device) -
     _check.dense("lengths", lengths, "None or N integers from 1 to T")
 
     def fail(got: object) -> NoReturn:
-        _check.fail("lengths", f"None or {count} integers from 1 to T = {steps}", got)
+        _check.fail("lengths", f"None or {counted(count, 'integer')} from 1 to T = {steps}", got)
 
     # As conv_lstm's own: the types that are indices and not masks.
     if lengths.shape != (count,) or lengths.dtype not in (torch.int32, torch.int64):

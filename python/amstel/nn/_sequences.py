@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from amstel import _check
+from amstel._words import counted
 from amstel.nn._conv_lstm import check_like
 
 
@@ -26,7 +27,7 @@ def states(
     name: str, value: Any, widths: Sequence[int], x: Tensor, weight: Tensor | None = None
 ) -> list[Tensor]:
     """One state [N, C_l, ...] for each layer and direction of x [T, N, C_in, ...], checked; like `weight`, if given."""
-    expected = f"{len(widths)} states, one per layer and direction"
+    expected = f"{counted(len(widths), 'state')}, one per layer and direction"
     if not isinstance(value, (Tensor, tuple, list)) or (isinstance(value, Tensor) and not value.dim()):
         _check.fail_type(name, expected, value)
     if len(value) != len(widths):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check
+from amstel._words import counted
 from amstel.nn._conv_lstm import State, _Gates, _Layer, check_like, kept_state
 from amstel.nn._per_layer import count_of, per_layer
 from amstel.ops.conv_lstm import conv_lstm_cell
@@ -308,10 +309,10 @@ class ConvLSTM(nn.Module):
                 if _check.dense(name, value, "a tensor [layers, N, C, H, W]").shape != shape:
                     _check.fail(name, str(list(shape)), value)
             elif not isinstance(value, (Tensor, tuple, list)):
-                _check.fail_type(name, f"{count} states, one per layer and direction", value)
+                _check.fail_type(name, f"{counted(count, 'state')}, one per layer and direction", value)
             if len(value) != count:  # where sizes differ each layer checks its own
                 raise ValueError(
-                    f"`{name}` must be {count} states, one per layer and direction, got {len(value)}"
+                    f"`{name}` must be {counted(count, 'state')}, one per layer and direction, got {len(value)}"
                 )
         return state
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check
+from amstel._words import counted
 from amstel.graph import Graph
 from amstel.nn._convolution import Convolution, Features, fits, loop_weight, prepare, shown
 from amstel.nn._sparse import _structures, dropout, is_sparse, matmul, sparse_dropout  # noqa: F401
@@ -246,7 +247,9 @@ class GCN(nn.Module):
             if not isinstance(one, SampledGraph):
                 _check.fail_type(f"graph[{number}]", "an amstel.data.SampledGraph", one)
         if len(graph) != len(self.layers):
-            raise ValueError(f"`graph` must be {len(self.layers)} graphs, one per layer, got {len(graph)}")
+            raise ValueError(
+                f"`graph` must be {counted(len(self.layers), 'graph')}, one per layer, got {len(graph)}"
+            )
         prepare(x, graph[0], self.in_channels, sampled=True)
         return list(graph)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from amstel import _check, _checks
 from amstel._torch import autocast_dtype
+from amstel._words import counted
 from amstel.ops import _roi_pool
 from amstel.ops._raw import own_gradient, transformed
 from amstel.reference.roi_pool import boxes_to_rois
@@ -142,10 +143,10 @@ def roi_match(
     size = _output_size(output_size)
     if not isinstance(spatial_scales, (Sequence, np.ndarray)) or isinstance(spatial_scales, str):
         raise _check.NumberTypeError(
-            f"`spatial_scales` must be a list of {len(features)} numbers, got {_check.describe(spatial_scales)}"
+            f"`spatial_scales` must be a list of {counted(len(features), 'number')}, got {_check.describe(spatial_scales)}"
         )
     if len(spatial_scales) != len(features):
-        _check.fail("spatial_scales", f"a list of {len(features)} numbers", spatial_scales)
+        _check.fail("spatial_scales", f"a list of {counted(len(features), 'number')}", spatial_scales)
     scales = [_scale("spatial_scales", s) for s in spatial_scales]
     bins = size[0] * size[1]
     _check.vector("query", query, sum(x.shape[1] for x in features) * bins, features[0])
@@ -210,7 +211,7 @@ def _rois(boxes: Any, input: Tensor) -> Tensor:
         raise TypeError(f"`boxes` must be a tensor [K, 5] or a list of [L, 4], got {_check.describe(boxes)}")
     if len(boxes) != input.shape[0]:
         raise ValueError(
-            f"`boxes` must be a list of {input.shape[0]} tensors, one per image, got {len(boxes)}"
+            f"`boxes` must be a list of {counted(input.shape[0], 'tensor')}, one per image, got {len(boxes)}"
         )
     for n, b in enumerate(boxes):
         expected = f"a floating-point tensor [L, 4] on {input.device}, of one dtype with the others"

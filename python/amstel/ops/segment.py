@@ -14,6 +14,7 @@ from torch import Tensor
 
 from amstel import _batch, _check, _checks, _derived
 from amstel._torch import without_autocast
+from amstel._words import counted
 from amstel.graph import Graph
 from amstel.ops._raw import dispatched
 from amstel.ops.spmm import spmm
@@ -82,7 +83,7 @@ def _members(x: Tensor, segments: Any, num_segments: Any, name: str, size_name: 
     rows = x.shape[0]
 
     def fail(got: Any) -> NoReturn:
-        _check.fail(name, f"a Graph of {rows} nodes, or an int32 or int64 vector [{rows}]", got)
+        _check.fail(name, f"a Graph of {counted(rows, 'node')}, or an int32 or int64 vector [{rows}]", got)
 
     if num_segments is not None:
         num_segments = _check.integer(size_name, num_segments, 0)
@@ -92,7 +93,7 @@ def _members(x: Tensor, segments: Any, num_segments: Any, name: str, size_name: 
         if segments.device != x.device:
             _check.fail(name, f"on {x.device} like x", segments)
         if num_segments not in (None, segments.num_graphs):
-            _check.fail(size_name, f"the {segments.num_graphs} graphs of the batch", num_segments)
+            _check.fail(size_name, f"the {counted(segments.num_graphs, 'graph')} of the batch", num_segments)
         return _batch.members(segments)
     if segments is None:
         segments = torch.zeros(rows, dtype=torch.int64, device=x.device)

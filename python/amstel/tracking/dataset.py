@@ -20,6 +20,7 @@ from torch import Tensor
 
 from amstel import _check, _files
 from amstel._check import fail
+from amstel._words import counted
 from amstel.data.sequences import Sequences, TrackingSequence, check_origin, read_numbers
 from amstel.tracking.evaluation import Curves, Evaluation, check_boxes, check_protocol, evaluate
 from amstel.tracking.files import read_boxes, write_boxes
@@ -171,7 +172,7 @@ class DatasetEvaluation(Curves):
 
     def __repr__(self) -> str:
         scores = f"auc={self.auc:.3f}, precision={self.precision:.3f}"
-        return f"DatasetEvaluation({self.protocol}, {len(self.sequences)} sequences, {scores})"
+        return f"DatasetEvaluation({self.protocol}, {counted(len(self.sequences), 'sequence')}, {scores})"
 
 
 def evaluate_dataset(
@@ -335,7 +336,7 @@ class _Run:
             begin = time.perf_counter()
             boxes = track(sequence, start.tolist())
             taken = time.perf_counter() - begin
-            wanted = f"a function that returns {len(sequence)} boxes for {name}"
+            wanted = f"a function that returns {counted(len(sequence), 'box')} for {name}"
             try:
                 checked = check_boxes("boxes", boxes)
             except (TypeError, ValueError):
@@ -347,7 +348,7 @@ class _Run:
         boxes = read_boxes(file, self.origin)
         if len(boxes) != len(sequence):
             raise ValueError(
-                f"{file} must hold {len(sequence)} boxes, one per frame of {name}, got {len(boxes)}"
+                f"{file} must hold {counted(len(sequence), 'box')}, one per frame of {name}, got {len(boxes)}"
             )
         # A tracker gives the first box as it got it, up to rounding. NaN is not more than that apart.
         if there and track is not None and (boxes[0] - start).abs().max() > 0.5:

@@ -49,6 +49,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel._check import fail
+from amstel._words import counted
 from amstel.media.boxes import iou_xywh as overlap
 
 PROTOCOLS = ("otb", "got10k", "pysot")
@@ -138,7 +139,7 @@ class Evaluation(Curves):
 
     def __repr__(self) -> str:
         scores = f"auc={self.auc:.3f}, precision={self.precision:.3f}"
-        return f"Evaluation({self.protocol}, {self.frames} frames, {scores})"
+        return f"Evaluation({self.protocol}, {counted(self.frames, 'frame')}, {scores})"
 
 
 def check_boxes(argument: str, value: Any) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel._check import fail
+from amstel._words import counted
 from amstel.media.boxes import iou_xywh
 from amstel.tracking.evaluation import check_boxes
 
@@ -50,7 +51,7 @@ class AverageOverlap:
         return (self.iou > 0.75).double().mean().item()
 
     def __repr__(self) -> str:
-        return f"AverageOverlap(ao={self.ao:.3f}, sr50={self.sr50:.3f}, sr75={self.sr75:.3f}, {len(self.iou)} frames)"
+        return f"AverageOverlap(ao={self.ao:.3f}, sr50={self.sr50:.3f}, sr75={self.sr75:.3f}, {counted(len(self.iou), 'frame')})"
 
 
 def average_overlap(

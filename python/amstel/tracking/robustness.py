@@ -10,6 +10,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel._check import fail
+from amstel._words import counted
 from amstel.data.sequences import TrackingSequence
 from amstel.tracking.vot import anchors
 
@@ -122,7 +123,7 @@ def perturbed(sequence: TrackingSequence, how: str, segments: int = 20) -> list[
     last = sum(frame <= len(sequence) - LEAST for frame in known)
     if not last:
         raise ValueError(
-            f"{sequence.name} must have a true box at least {LEAST} frames before its end, got {len(sequence)} frames"
+            f"{sequence.name} must have a true box at least {LEAST} frames before its end, got {counted(len(sequence), 'frame')}"
         )
     # MATLAB's 1 : last / (segments - 1) : last, and `last`.
     steps = max(segments - 1, 1)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel._check import fail
+from amstel._words import counted
 from amstel.media.boxes import iou_xywh
 from amstel.tracking.evaluation import check_boxes
 from amstel.tracking.overlaps import clipped, picture_size
@@ -54,7 +55,7 @@ class ExpectedOverlap:
     def __repr__(self) -> str:
         return (
             f"ExpectedOverlap(eao={self.eao:.3f}, accuracy={self.accuracy:.3f}, "
-            f"robustness={self.robustness:.3f}, {self.failures} failures in {self.runs} runs)"
+            f"robustness={self.robustness:.3f}, {counted(self.failures, 'failure')} in {counted(self.runs, 'run')})"
         )
 
 
@@ -100,7 +101,7 @@ def expected_overlap(
         >>> truth = torch.tensor([[10.0, 10, 20, 20]] * 40)
         >>> boxes = truth + torch.tensor([1.0, 0, 0, 0]) * torch.arange(40)[:, None]
         >>> amstel.tracking.expected_overlap([boxes], [truth], [(64, 48)], interval=(10, 30))
-        ExpectedOverlap(eao=0.385, accuracy=0.416, robustness=0.425, 1 failures in 1 runs)
+        ExpectedOverlap(eao=0.385, accuracy=0.416, robustness=0.425, 1 failure in 1 run)
     """
     boxes, ground_truth, sizes = list(boxes), list(ground_truth), list(sizes)
     named = [(str(n), 0) for n in range(len(boxes))] if sequences is None else list(sequences)
@@ -134,7 +135,7 @@ def expected_overlap(
     if (active[low:] == 0).any():
         longest = int(active.nonzero().max()) if active.any() else 0
         warnings.warn(
-            f"no run has more than {longest} frames after its first, and those up to {high - 1} count as 0: "
+            f"no run has more than {counted(longest, 'frame')} after its first, and those up to {high - 1} count as 0: "
             "give another `interval`",
             stacklevel=2,
         )

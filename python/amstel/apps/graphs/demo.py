@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amstel._words import counted
 from amstel.apps.demo import Exhibit, Show
 from amstel.apps.graphs import karate
 from amstel.apps.graphs.train import study
@@ -45,14 +46,16 @@ def _pictures(show: Show, stem: str, ending: str, *arguments: Any, **options: An
 
 def _citations(show: Show) -> None:
     data = block_model()
-    show.say(f"  {data.num_nodes} documents, {data.graph.num_edges // 2} citations, {len(data.train)} labels")
+    show.say(
+        f"  {counted(data.num_nodes, 'document')}, {counted(data.graph.num_edges // 2, 'citation')}, {counted(len(data.train), 'label')}"
+    )
     alone = study(data, "mlp", seeds=[show.seed]).mean
     with torch.random.fork_rng():
         torch.manual_seed(show.seed)
         logits = classify(data)
     accuracy = (logits.argmax(1) == data.labels)[data.test].float().mean().item()
     show.figures |= {"accuracy": accuracy, "accuracy_from_words_alone": alone}
-    tested = f"on the {len(data.test)} test documents"
+    tested = f"on the {counted(len(data.test), 'test document')}"
     show.say(f"  accuracy {accuracy:.1%} {tested}; from their words alone {alone:.1%}")
     centered = logits - logits.mean(0)
     axes = torch.linalg.svd(centered, full_matrices=False).Vh[:2]
@@ -64,7 +67,7 @@ def _citations(show: Show) -> None:
         Exhibit(
             "Synthetic citation graph",
             f"{accuracy:.1%}",
-            f"accuracy {tested}, from {len(data.train)} labels; {alone:.1%} without the citations",
+            f"accuracy {tested}, from {counted(len(data.train), 'label')}; {alone:.1%} without the citations",
             [picture],
             [classify],
         )
@@ -75,7 +78,9 @@ def _karate(show: Show) -> None:
     data, embeddings, accuracy = karate.train()
     before, after = accuracy[0], accuracy[-1]
     show.say("  karate club: a GCN with two outputs per member learns from one label per group")
-    show.say(f"  accuracy on the other {len(data.test)} members: {before:.0%} untrained, {after:.0%} trained")
+    show.say(
+        f"  accuracy on the other {counted(len(data.test), 'member')}: {before:.0%} untrained, {after:.0%} trained"
+    )
     show.figures["karate_accuracy"] = after
     every = list(range(0, len(embeddings), 6))
     picture = _pictures(
@@ -93,7 +98,7 @@ def _karate(show: Show) -> None:
         Exhibit(
             "Karate club, as the network learns",
             f"{after:.0%}",
-            f"accuracy on {len(data.test)} members, from one label per group (the large dots); "
+            f"accuracy on {counted(len(data.test), 'member')}, from one label per group (the large dots); "
             f"{before:.0%} before training",
             [picture],
             [karate.KarateGCN, karate.train],

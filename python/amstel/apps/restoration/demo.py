@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from amstel import inverse
+from amstel._words import counted
 from amstel.apps.demo import Exhibit, Show
 from amstel.apps.restoration import evaluate as evaluation
 from amstel.apps.restoration import files
@@ -112,7 +113,9 @@ def run(show: Show) -> None:
         with show.needs(f"rim_{example.name}.png"):
             shown.append(show.wrote(example.draw(show.folder / f"rim_{example.name}.png")))
         title = example.title[:1].upper() + example.title[1:]
-        reached = f"PSNR after {len(steps)} steps; {first:.1f} dB for the {example.before[0]} image"
+        reached = (
+            f"PSNR after {counted(len(steps), 'step')}; {first:.1f} dB for the {example.before[0]} image"
+        )
         show.exhibits.append(
             Exhibit(title, f"{steps[-1]:.1f} dB", reached, shown, [example.code], wide=example.errors)
         )
@@ -184,6 +187,6 @@ def reconstruction(clean: Tensor, coils: int = 8, acceleration: float = 4) -> Ex
     zero_filled, steps = reconstruct(y, mask)
     before, *found = [t[0].abs().numpy() for t in (zero_filled, *steps)]
     columns = mask.expand(clean.shape).float().numpy()
-    title = f"MRI, {coils} coils, {float(mask.float().mean()):.0%} of k-space"
+    title = f"MRI, {counted(coils, 'coil')}, {float(mask.float().mean()):.0%} of k-space"
     shown = ("sampled columns", columns), ("zero-filled", before)
     return Example("mri", title, *shown, found, clean.numpy(), reconstruct, white=0.5, errors=True)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from amstel import _files, restore
+from amstel._words import counted
 from amstel.apps.ranks import Ranks
 from amstel.apps.restoration import files
 from amstel.apps.restoration.predict import Options
@@ -55,7 +56,7 @@ def reconstruct(
     chosen = range(count) if options.slice is None else [options.slice]
     if options.slice is not None and options.slice >= count:
         raise ValueError(
-            f"--slice must be at most {count - 1}, as {source} has {count} slices, got {options.slice}"
+            f"--slice must be at most {count - 1}, as {source} has {counted(count, 'slice')}, got {options.slice}"
         )
     images = []
     for number in chosen:

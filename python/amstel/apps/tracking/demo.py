@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from amstel._words import counted
 from amstel.apps.demo import Exhibit, Show
 from amstel.nn import SINT
 from amstel.tracking import SINTTracker, evaluate, generate_sequence
@@ -24,7 +25,7 @@ def follow(frames: np.ndarray, box: Any, device: str) -> Iterator[tuple[np.ndarr
 def run(show: Show) -> None:
     frames, truth, hidden = generate_sequence()
     count = int(hidden.sum())
-    show.say(f"  {len(frames)} frames; a pillar hides the object in {count}")
+    show.say(f"  {counted(len(frames), 'frame')}; a pillar hides the object in {count}")
     boxes, captions = [truth[0]], ["frame 1"]
     with show.progress(len(frames) - 1, "frames") as update:
         for box, tracker in follow(frames.numpy(), truth[0], show.device):
@@ -37,7 +38,7 @@ def run(show: Show) -> None:
     iou = evaluate(found, truth).iou
     back = int(hidden.nonzero().max()) + 1
     again = (iou[back:] > 0.5).nonzero()
-    said = f"found {int(again[0])} frames after it reappears" if len(again) else "not found again"
+    said = f"found {counted(int(again[0]), 'frame')} after it reappears" if len(again) else "not found again"
     reached = show.figures["mean_iou"] = iou[~hidden].mean().item()
     show.say(f"  mean IoU {reached:.2f} while it is visible; {said}")
     shown = []
@@ -55,7 +56,7 @@ def run(show: Show) -> None:
         Exhibit(
             "One object among look-alikes, hidden for a while",
             f"{reached:.2f}",
-            f"mean IoU over the {len(frames) - count} frames in which it is visible; {said}. "
+            f"mean IoU over the {counted(len(frames) - count, 'frame')} in which it is visible; {said}. "
             "Blue: found. White: true.",
             shown,
             [follow],

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from amstel import _files, tracking, video
+from amstel._words import counted
 from amstel.apps.tracking.train import load
 from amstel.data import OTBSequence
 from amstel.media.camera import Camera
@@ -275,8 +276,10 @@ def track(source: Source, tracker: SINTTracker, progress: Any = None) -> dict[st
             if isinstance(error, (ValueError, OSError)):
                 # Not its own class: that of a text that cannot be decoded takes five arguments.
                 known = OSError if isinstance(error, OSError) else ValueError
-                raise known(f"{error} (the boxes of {done} frames before it are in {partial})") from error
-            print_warning(f"the boxes of the first {done} frames are in {partial}")
+                raise known(
+                    f"{error} (the boxes of {counted(done, 'frame')} before it are in {partial})"
+                ) from error
+            print_warning(f"the boxes of the first {counted(done, 'frame')} are in {partial}")
         raise
     return _record(source, numbers, tracks) | ({"audio": audio} if source.audio else {})
 

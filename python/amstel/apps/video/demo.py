@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from amstel._words import counted
 from amstel.apps.demo import Exhibit, Show
 from amstel.apps.video.evaluate import evaluate
 from amstel.apps.video.network import Network
@@ -37,7 +38,9 @@ def learn(clips: Sequence, device: str, seed: int, progress: Callable[[int], Non
 
 def run(show: Show) -> None:
     clips, new = generate_moving_shapes(400, **_TASK), generate_moving_shapes(100, seed=1, **_TASK)
-    show.say(f"  {len(clips)} clips to train on; the class is the direction in which the colored shape moves")
+    show.say(
+        f"  {counted(len(clips), 'clip')} to train on; the class is the direction in which the colored shape moves"
+    )
     one = Settings.from_scratch(
         model="convlstm", frame_size=32, steps=1, channels=(16, 32), hidden=16, dropout=0.2, shift=2,
         epochs=6, learning_rate=3e-3, seed=show.seed,
@@ -48,7 +51,7 @@ def run(show: Show) -> None:
     accuracy, alone = evaluate(network, new).accuracy, evaluate(still, new, segments=1).accuracy
     show.figures |= {"accuracy": accuracy, "accuracy_from_one_frame": alone}
     show.say(
-        f"  accuracy {accuracy:.1%} on {len(new)} new clips; {alone:.1%} from a single frame, 25.0% by chance"
+        f"  accuracy {accuracy:.1%} on {counted(len(new), 'new clip')}; {alone:.1%} from a single frame, 25.0% by chance"
     )
     shown = []
     with show.needs("video_lstm.gif"):
@@ -66,7 +69,7 @@ def run(show: Show) -> None:
         Exhibit(
             "Which way does the colored shape move?",
             f"{accuracy:.1%}",
-            f"accuracy on {len(new)} new clips; {alone:.1%} from a single frame, 25% by chance. "
+            f"accuracy on {counted(len(new), 'new clip')}; {alone:.1%} from a single frame, 25% by chance. "
             "Heat: attention. Blue: the box found from it. White: the true box, not used in training.",
             shown,
             [learn],

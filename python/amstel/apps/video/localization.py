@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from amstel import _check
+from amstel._words import counted
 from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.video.network import Network
 from amstel.apps.video.predict import predict
@@ -354,7 +355,7 @@ def intervals(
     rows = [row for found in done.values() for row in found]
     known = [(number, *span) for number in done for span in truths[number]]
     if not known:
-        raise ValueError(f"no action is annotated in the {len(done)} videos that could be read")
+        raise ValueError(f"no action is annotated in the {counted(len(done), 'video')} that could be read")
     names = {name: k for k, name in enumerate(videos.classes)}
     of_name = {name: k for k, name in enumerate(videos.names)}
     whose = torch.tensor([of_name[row["video"]] for row in rows])

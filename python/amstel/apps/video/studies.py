@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from amstel._words import counted
 from amstel.apps.video.evaluate import evaluate
 from amstel.apps.video.intervals import with_gaps
 from amstel.apps.video.samples import Subset, _generator
@@ -53,7 +54,7 @@ def weizmann(root: Path | None = None, say: Say = print) -> dict[str, Any]:
         seconds = time.perf_counter() - start
         accuracy = sum(right) / len(clips)
         say(
-            f"Weizmann, ConvALSTM on {stream}: {accuracy:.1%} of {len(clips)} clips, {seconds:.0f} s; wrong: {wrong}"
+            f"Weizmann, ConvALSTM on {stream}: {accuracy:.1%} of {counted(len(clips), 'clip')}, {seconds:.0f} s; wrong: {wrong}"
         )
         found["runs"].append(
             {
@@ -198,7 +199,7 @@ def moving_shapes(root: Path | None = None, say: Say = print) -> dict[str, Any]:
             run[f"{name}_settings"] = asdict(settings)
             run[f"{name}_seconds"] = time.perf_counter() - start
         say(
-            f"moving shapes, frames {window[0]}-{window[1] - 1}: {run['network']:.1%} of {count} held-out clips, "
+            f"moving shapes, frames {window[0]}-{window[1] - 1}: {run['network']:.1%} of {counted(count, 'held-out clip')}, "
             f"{run['network_last_step']:.1%} by the last step alone; exact positions allow {drawn:.1%}, those of one "
             f"frame {', '.join(f'{v:.0%} ({t})' for t, v in single.items())}; a network that sees one frame "
             f"{run['one_frame_at_a_time']:.1%}"
@@ -224,7 +225,7 @@ def order(root: Path | None = None, say: Say = print, seeds: int = 3) -> dict[st
             fitted.append(done.history[-1]["accuracy"])
         both = torch.std_mean(torch.tensor(accuracy, dtype=torch.float64), correction=0)
         std, mean = (x.item() for x in both)
-        say(f"{model}: {100 * mean:.1f} ± {100 * std:.1f}% over {seeds} seeds (chance 25%)")
+        say(f"{model}: {100 * mean:.1f} ± {100 * std:.1f}% over {counted(seeds, 'seed')} (chance 25%)")
         found["runs"].append(
             {
                 "model": model,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel._optional import need
+from amstel._words import counted
 from amstel.data.mri import ismrmrd
 from amstel.data.mri.readers import too_large
 from amstel.reference.mri import fft2, ifft2
@@ -233,7 +234,7 @@ def _bart(path: Path, maps: bool) -> Scan:
     data = np.fromfile(path, "<c8")
     if not dims or min(dims) < 1 or data.size != math.prod(dims):
         raise ValueError(
-            f"{header} must give the dimensions of {path}, which has {data.size} numbers, got {numbers!r}"
+            f"{header} must give the dimensions of {path}, which has {counted(data.size, 'number')}, got {numbers!r}"
         )
     dims += [1] * (16 - len(dims))
     if [n for k, n in enumerate(dims) if n > 1 and k not in (0, 1, 2, 3, 13)]:
