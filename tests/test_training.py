@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -475,6 +476,28 @@ def test_a_killed_run_is_resumed_bit_for_bit(capsys, commands, tmp_path, family)
     status, _, err = command.run(capsys, *again, "--out", out)
     assert status == 0 and err == ""
     assert equal(_results(out), _results(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "colored graphs"])
+def test_a_run_that_is_complete_says_so(capsys, commands, tmp_path, family):
+    """`--resume` said that it wrote a checkpoint, where nothing was trained."""
+    colored = "graphs train --task graph --dataset colored-graphs --seeds 2 --epochs 1".split()
+    all_of_them = commands | {"colored graphs": (colored, [*colored, "--resume"])}
+    words, again = (list(map(str, some)) for some in all_of_them[family])
+    for some in (words, again):
+        for option, value in (("--epochs", "1"), ("--iterations", "2"), ("--seeds", "2")):
+            if option in some:
+                some[some.index(option) + 1] = value
+    out = tmp_path / "out"
+    status, said, _ = command.run(capsys, *words, "--out", out)
+    assert status == 0 and re.search(r"^wrote .*checkpoint\.pt", said, re.M)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    status, said, err = command.run(capsys, *again, "--out", out)
+    assert status == 0 and err == ""
+    how_far = {"restore": "2 batches", "video": "1 epoch", "track": "1 epoch"}
+    message = f"nothing to do: the run was complete already, at {how_far.get(family, '2 seeds')}"
+    assert message in said.splitlines() and "checkpoint.pt" not in said
+    assert {name: (out / name).read_bytes() for name in before} == before
 
 
 @pytest.mark.parametrize("family", ["video", "track", "restore"])

@@ -163,6 +163,7 @@ class Common:
     quiet: bool
     threads: int | None = None
     restarted: bool = False  # by torchrun, in the middle of a training
+    worked: int = 0  # items that the progress has counted
 
     def __post_init__(self) -> None:
         # Nothing but JSON on a standard output that a program reads.
@@ -187,8 +188,12 @@ class Common:
         """`update(n)` of a bar on a terminal, or of a line a minute in a log; nothing with --quiet."""
         from amstel.apps import progress
 
+        def counting(items: int) -> None:
+            self.worked += items
+            update(items)
+
         with progress.shown(total, unit, quiet=self.quiet) as update:
-            yield update
+            yield counting
 
 
 def _finite(value: Any) -> Any:

@@ -60,6 +60,13 @@ def new(paths: Sequence[Path | None], force: bool) -> None:
             raise FileExistsError(f"{path} exists; --force overwrites it")
 
 
+def outcome(common: Common, resume: bool, how_far: str, *written: Path) -> str:
+    """What a training says that it wrote, or of a run that was complete before, how far that is."""
+    if resume and not common.worked:
+        return f"nothing to do: the run was complete already, at {how_far}"
+    return f"wrote {' and '.join(map(str, written))}"
+
+
 def folder_of(target: Path) -> None:
     """Make the folder of a file to write."""
     values.folder_to_write(str(target.parent))

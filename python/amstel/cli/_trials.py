@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from amstel import _words
 from amstel._words import counted
 from amstel.cli import _values as values
-from amstel.cli._family import new
+from amstel.cli._family import new, outcome
 
 if TYPE_CHECKING:
     from amstel.apps.graphs.trials import Trials
@@ -71,7 +71,7 @@ def train(
         f"{result.dataset} {result.model}: test {result.said()} {_words.over(len(seeds))}, {result.seconds:.1f} s"
     )
     if out is not None:
-        common.say(f"wrote {out / CHECKPOINT}")
+        common.say(outcome(common, resume, counted(len(result.seeds), "seed"), out / CHECKPOINT))
     common.write_json(result.to_json())
     return 0
 

@@ -26,7 +26,7 @@ from amstel.apps.graphs.settings import (
 from amstel.cli import _trials as trials
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
-from amstel.cli._family import Force, Resume, new, report, restartable
+from amstel.cli._family import Force, Resume, new, outcome, report, restartable
 
 app = family("Classify nodes or graphs, or predict links (GCN).")
 
@@ -244,7 +244,7 @@ def _train(
         f"{over(seeds)}, early stopping {settings.early_stopping}, {result.seconds:.1f} s"
     )
     if out is not None:
-        common.say(f"wrote {out / train.CHECKPOINT}")
+        common.say(outcome(common, resume, counted(len(result.seeds), "seed"), out / train.CHECKPOINT))
     common.write_json(result.to_json())
     if plot:
         evaluate.plot(plot, result)

@@ -13,7 +13,18 @@ from amstel._words import counted
 from amstel.apps.restoration.settings import Settings
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
-from amstel.cli._family import Average, Force, Out, Resume, folder_of, new, report, restartable, with_plan
+from amstel.cli._family import (
+    Average,
+    Force,
+    Out,
+    Resume,
+    folder_of,
+    new,
+    outcome,
+    report,
+    restartable,
+    with_plan,
+)
 from amstel.cli._restore import OPTIONS, TASKS, Level, Scale, Weights, level, model, only
 from amstel.cli._restore_evaluate import evaluate
 
@@ -339,8 +350,7 @@ def train(
     said = counted(settings.iterations, "batch")
     if result.history:
         said += f": loss {result.history[-1]['loss']:.4g}, PSNR {result.history[-1]['psnr']:.2f} dB"
-    nothing = done == settings.iterations
-    common.say(f"{said}\n{'nothing to do: the run was complete' if nothing else f'wrote {checkpoint}'}")
+    common.say(f"{said}\n{outcome(common, resume, counted(settings.iterations, 'batch'), checkpoint)}")
     common.write_json(
         {
             "settings": dataclasses.asdict(settings),

@@ -20,6 +20,7 @@ from amstel.cli._family import (
     Resume,
     Weights,
     new,
+    outcome,
     report,
     restartable,
     with_plan,
@@ -246,7 +247,8 @@ def train(
     last = result.history[-1]
     common.say(
         f"SINT ({settings.backbone}) on {counted(len(known), 'pair')}, {counted(len(result.history), 'epoch')}: loss {last['loss']:.3f}, "
-        f"mean similarity {last['same']:.2f} of the target, {last['other']:.2f} of other boxes\nwrote {checkpoint}"
+        f"mean similarity {last['same']:.2f} of the target, {last['other']:.2f} of other boxes\n"
+        + outcome(common, resume, counted(len(result.history), "epoch"), checkpoint)
     )
     losses = [entry["loss"] for entry in result.history]
     common.write_json({"settings": dataclasses.asdict(settings), "loss": losses, "history": result.history})

@@ -14,7 +14,18 @@ from amstel._words import counted
 from amstel.apps.video import settings as names
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
-from amstel.cli._family import Average, Force, Out, Precision, Resume, new, report, restartable, with_plan
+from amstel.cli._family import (
+    Average,
+    Force,
+    Out,
+    Precision,
+    Resume,
+    new,
+    outcome,
+    report,
+    restartable,
+    with_plan,
+)
 from amstel.cli._video import Checkpoint, Lists, Split, app, open_clips, read_record
 
 STUDIES = ("weizmann", "moving-shapes", "order", "localization")
@@ -235,7 +246,8 @@ def train(
             return 0
     if skipped:
         found["skipped"] = skipped["failed"]
-    _files.write_json(record, found)
+    if before.get("history") != result.history:  # else it is of the same run, complete already
+        _files.write_json(record, found)
     common.write_json(found)
     if skipped:
         common.say(
@@ -249,7 +261,7 @@ def train(
     if test:
         share = 100 * found["held_out_accuracy"]
         common.say(f"accuracy on {counted(len(test), 'held-out clip')}: {share:.1f}%")
-    common.say(f"wrote {checkpoint} and {record}")
+    common.say(outcome(common, resume, counted(len(result.history), "epoch"), checkpoint, record))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from amstel._words import counted
 from amstel.apps.video import settings as names
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
@@ -44,10 +45,13 @@ def forecast(
     if common.seed is not None:
         given["seed"] = common.seed
     checkpoint, picture, record = out / training.CHECKPOINT, out / "forecast.png", out / "forecast.json"
+    complete = False
     if resume:
         if given.keys() - {"iterations"} and not common.restarted:
             raise ValueError("--resume keeps the settings of the checkpoint: change none but --iterations")
-        settings = dataclasses.replace(forecast.read(checkpoint)[1], **given)
+        _, kept, state = forecast.read(checkpoint)
+        settings = dataclasses.replace(kept, **given)
+        complete = state["training"]["step"] == settings.iterations
     else:
         new([checkpoint, picture, record], force)
         settings = names.ForecastSettings(**given)
@@ -72,5 +76,9 @@ def forecast(
     common.write_json(result)
     for name, error in mean.items():
         common.say(f"{name:17s} mean squared error {error:.4f}, of the last frame {errors[name][-1]:.4f}")
-    common.say(f"wrote {picture}, {checkpoint} and {record}")
+    if complete:  # the CNN beside it has no checkpoint and is trained again
+        common.say(f"the run was complete already, at {counted(settings.iterations, 'batch')}")
+        common.say(f"wrote {picture} and {record}")
+    else:
+        common.say(f"wrote {picture}, {checkpoint} and {record}")
     return 0
