@@ -324,7 +324,11 @@ K = np.zeros((2, 8, 9), np.complex64)
         (image(8, 8), {"task": "sr", "scale": 2.0}, "`scale` must be an integer >= 2"),
         (image(8, 8), {"steps": -1}, "`steps` must be an integer >= 1"),
         (image(8, 8), {"tile": 16}, "`tile` must be an integer >= 128"),
-        (image(8, 8), {"model": COLOR}, "`model` must be a network of 1 channel, got one of 3"),
+        (
+            image(8, 8),
+            {"model": COLOR},
+            "`model` must be a network of 1 channel, got one of 3, which is for color images: take",
+        ),
         (image(8, 8), {"mask": np.ones((8, 8))}, "`mask` must be None for the task denoise"),
         (image(8, 8), {"task": "inpaint"}, "`mask` must be given for the task inpaint"),
         (image(8, 8), {"task": "inpaint", "mask": np.ones((8, 7))}, r"`mask` must be \[8, 8\]"),

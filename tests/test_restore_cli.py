@@ -672,6 +672,16 @@ def test_a_training_that_diverges_keeps_the_last_checkpoint(capsys, root, tmp_pa
     assert status == 2 and "the weights in" in err and "are not finite" in err and not out.exists()
 
 
+def test_evaluation_says_what_to_do_with_gray_weights_and_color(capsys, root, weights, tmp_path):
+    """As `restore` does, and of every file by the name of the option."""
+    for source, name in (("color", "a.png"), ("color", "b.png"), ("gray", "c.png")):
+        shutil.copy(root / source / "0.png", tmp_path / name)
+    status, out, err = _run(capsys, "evaluate", "--root", tmp_path, *weights, "--sigma", 25)
+    said = "--weights must be a network of 3 channels, got one of 1, which is for gray images: make the images gray, "
+    assert status == 1 and "1 image, 3 seeds" in out and "`model`" not in err
+    assert err.count(said + 'or take one of color images, such as "color"') == 2
+
+
 def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -710,7 +720,10 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, mon
         ([image, *weights, "-o", "out.gif"], "out.gif must end in one of .png"),
         (["alpha.png", *weights, "-o", "out.jpg"], "alpha channel"),
         ([root / "gray", *weights, "-o", "alpha.png"], "must be a folder"),
-        ([color, *weights], "network of 3 channels, got one of 1"),
+        (
+            [color, *weights],
+            "network of 3 channels, got one of 1, which is for gray images: make the images gray",
+        ),
         ([image, "--weights", "nowhere.pt"], "nowhere.pt does not exist"),
         ([image, "--weights", "other.pt"], "other.pt is not a checkpoint"),
         ([image, "--device", "abacus"], "no device abacus"),

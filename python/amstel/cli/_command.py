@@ -35,6 +35,7 @@ class Command(TyperCommand):
     bare: Mapping[str, str] = {}
     #: {name of what is set: the function that reads its text}.
     parsers: Mapping[str, Any] = {}
+    running: Any = None
 
     def __init__(self, *arguments: Any, **named: Any):
         super().__init__(*arguments, **named)
@@ -96,6 +97,7 @@ class Command(TyperCommand):
                 raise ValueError(f"`{other}` must be another file than `{name}`, got {theirs} for both")
 
     def invoke(self, ctx: Any) -> Any:
+        Command.running = self
         try:
             self._apart(ctx)
             return super().invoke(ctx)

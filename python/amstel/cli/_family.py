@@ -75,9 +75,12 @@ def folder_of(target: Path) -> None:
 
 def report(outcomes: Sequence[Outcome], name: Callable[[Any], str] = str) -> dict[str, Any]:
     """A line on stderr for every failure, and an entry for the JSON output; empty if there is none."""
+    from amstel.cli._command import Command, in_words_of_the_user
+
     wrong = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in wrong:
-        said, file = " ".join(str(outcome.error).split()), name(outcome.item)
+        said = in_words_of_the_user(" ".join(str(outcome.error).split()), Command.running)
+        file = name(outcome.item)
         print(f"amstel: {said if file in said else f'{file}: {said}'}", file=sys.stderr)
     return {"failed": [{"input": name(o.item), "error": o.error} for o in wrong]} if wrong else {}
 

@@ -42,6 +42,10 @@ DOUBT = (3 / 255, 5 / 255)
 STRIP = 1 << 23
 #: The weights are trained for 2 to 4 times; far above that there is nothing but a large image.
 LARGEST_SCALE = 16
+#: What to do where a network of gray images is given a color one, or the other way around; both exist for these tasks.
+_BOTH = ("denoise", "inpaint", "deblur")
+_OF_GRAY = ', which is for gray images: make the images gray, or take one of color images, such as "color"'
+_OF_COLOR = ', which is for color images: take one of gray images, such as "gray"'
 
 
 @torch.no_grad()
@@ -182,7 +186,10 @@ def restore(
     channels = {"sr": (1,), "mri": (1, 2)}.get(task, (y.shape[1],))
     if model.channels not in channels:
         wanted = " or ".join([*map(str, channels[:-1]), counted(channels[-1], "channel")])
-        raise ValueError(f"`model` must be a network of {wanted}, got one of {model.channels}")
+        instead = {(3, 1): _OF_GRAY, (1, 3): _OF_COLOR}.get((y.shape[1], model.channels), "")
+        raise ValueError(
+            f"`model` must be a network of {wanted}, got one of {model.channels}{instead if task in _BOTH else ''}"
+        )
     trained = getattr(model, "trained_task", None)
     if trained is not None and trained not in _FOR[task]:
         raise ValueError(
