@@ -57,6 +57,7 @@ def open_clips(
             raise ValueError("--lists needs --split N")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # each is told in a line of its own
+        warnings.filterwarnings("always", message=r"(?s).*: passed over, as ")
         if boxes is not None:
             if features.is_folder(root):
                 raise ValueError(f"{root} holds features, which have no boxes: leave out --boxes")

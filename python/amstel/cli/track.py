@@ -206,6 +206,7 @@ def train(
     from amstel import data as readers
     from amstel.apps import ranks as processes
     from amstel.apps.tracking import initial, train
+    from amstel.apps.tracking.folders import warn_of_sequences
 
     plan = with_plan(precision, average)
     if common.seed is not None:
@@ -224,7 +225,10 @@ def train(
         if data == "images":
             return readers.StillPairs(folders)
         reader = getattr(readers, LAYOUTS[data])
-        return readers.SequencePairs([sequence for folder in folders for sequence in reader(folder)])
+        read = [list(reader(folder)) for folder in folders]
+        for folder, sequences in zip(folders, read, strict=True):
+            warn_of_sequences(folder, sequences)
+        return readers.SequencePairs([sequence for sequences in read for sequence in sequences])
 
     known, tested = pairs(root), None if validation is None else pairs([validation])
     begin = initial.weights_of(weights, settings)

@@ -16,7 +16,7 @@ from amstel._words import are, counted
 from amstel.data._clip import Clip
 from amstel.data._folders import data_folder
 from amstel.data.shapes import DIRECTIONS, generate_moving_shapes
-from amstel.media.formats import IMAGES, VIDEOS, natural, visible
+from amstel.media.formats import IMAGES, VIDEOS, natural, visible, warn_of_strangers
 from amstel.media.reading import Frames, read
 
 __all__ = [
@@ -108,9 +108,13 @@ class ClipFolder:
         Returns:
             (name, reason) of each clip that was left out; a warning counts and names them.
 
+        Warns:
+            UserWarning: files of other kinds in the folders of classes and of frames, which are passed over.
+
         Raises:
             ValueError: with `strict`, for a clip; else where none is left of a class.
         """
+        self._warn_of_others()
         bad, good = [], []
         first: dict[tuple[int, int], str] = {}
         for index, (name, path) in enumerate(zip(self.names, self.paths, strict=True)):
@@ -138,6 +142,14 @@ class ClipFolder:
             )
         return bad
 
+    def _warn_of_others(self) -> None:
+        """Say what is passed over: files of other kinds beside clips and frames, and clips that are in no class."""
+        folders = [*dict.fromkeys(path.parent for path in self.paths if path.parent != self.root)]
+        alone = visible(self.root, IMAGES + VIDEOS) if self.root not in {p.parent for p in self.paths} else []
+        reason = "they are neither clips of a class nor frames of one"
+        frames = [file for path in self.paths if path.is_dir() for file in _others_in(path)]
+        warn_of_strangers(self.root, folders, IMAGES + VIDEOS, reason, [*alone, *frames])
+
     def _keep(self, indices: list[int]) -> None:
         self.labels = [self.labels[k] for k in indices]
         self.paths = [self.paths[k] for k in indices]
@@ -157,6 +169,14 @@ class ClipFolder:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({counted(len(self), 'clip')}, classes={self.classes})"
+
+
+def _others_in(folder: Path) -> list[Path]:
+    """The files of a folder of frames that are none."""
+    try:
+        return [p for p in visible(folder) if p.is_file() and p.suffix.lower() not in IMAGES]
+    except OSError:  # as `_readable` says
+        return []
 
 
 def _as_strip(path: Path) -> bool | None:
@@ -250,6 +270,14 @@ class Weizmann(ClipFolder):
                     f"{manifest} lists {file}, which is neither in its folder nor beside it"
                 )
             self.paths.append(path)
+
+    def _warn_of_others(self) -> None:
+        """Say what is passed over: files of other kinds beside clips and frames, and clips that are in no class."""
+        folders = [*dict.fromkeys(path.parent for path in self.paths if path.parent != self.root)]
+        alone = visible(self.root, IMAGES + VIDEOS) if self.root not in {p.parent for p in self.paths} else []
+        reason = "they are neither clips of a class nor frames of one"
+        frames = [file for path in self.paths if path.is_dir() for file in _others_in(path)]
+        warn_of_strangers(self.root, folders, IMAGES + VIDEOS, reason, [*alone, *frames])
 
     def _keep(self, indices: list[int]) -> None:
         super()._keep(indices)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,10 @@ def others(folder: Path, taken: Collection[Path]) -> str:
         '2 files: groundtruth_rect.1.txt, groundtruth_rect.2.txt'
     """
     known = set(taken)
-    names = [p.name for p in visible(folder) if p.is_file() and p not in known]
+    return _listed([p.name for p in visible(folder) if p.is_file() and p not in known])
+
+
+def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     return f"{counted(len(names), 'file')}: {shown}" if names else ""
 
@@ -130,6 +134,27 @@ def warn_of_others(folder: Path, taken: Collection[Path], reason: str) -> None:
     """
     if left := others(folder, taken):
         warnings.warn(f"{folder}: passed over, as {reason}, {left}", stacklevel=1)
+
+
+def warn_of_strangers(
+    root: Path, folders: Iterable[Path], known: Collection[str], reason: str, more: Iterable[Path] = ()
+) -> None:
+    """The same of several folders in one, whose files should have one of the known endings; `more`: passed over too.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as said:
+        ...     folders = [Path("OTB100/Jogging"), Path("OTB100/Jogging/img")]
+        ...     amstel.media.formats.warn_of_strangers(Path("OTB100"), folders, (".jpg",), "no frames")
+        >>> print(said[0].message)
+        OTB100: passed over, as no frames, 2 files: Jogging/groundtruth_rect.1.txt, Jogging/groundtruth_rect.2.txt
+    """
+    files = list(more)
+    for folder in folders:
+        with contextlib.suppress(OSError):  # what cannot be read is said otherwise
+            files += [p for p in visible(folder) if p.is_file() and p.suffix.lower() not in known]
+    names = [str(p.relative_to(root)) if p.is_relative_to(root) else str(p) for p in files]
+    if names:
+        warnings.warn(f"{root}: passed over, as {reason}, {_listed(names)}", stacklevel=1)
 
 
 def frames_of(folder: str | os.PathLike) -> list[Path]:

@@ -14,6 +14,7 @@ import torch
 
 from amstel import _files, tracking
 from amstel.apps.ranks import Outcome, Ranks, each, succeeded
+from amstel.apps.tracking.folders import warn_of_sequences
 from amstel.apps.tracking.samples import _rois
 from amstel.data.pairs import Pairs, overlaps, polar_boxes
 from amstel.nn.sint import SINT
@@ -132,6 +133,7 @@ def readable(sequences: Any, names: Sequence[str], how: str | None = None) -> tu
             wrong.append(Outcome(name, error=str(error)))
     if not found:
         raise ValueError(wrong[0].error)
+    warn_of_sequences(Path(sequences.root), found)
     return found, wrong
 
 

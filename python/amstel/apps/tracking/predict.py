@@ -18,6 +18,7 @@ from torch import Tensor
 
 from amstel import _files, tracking, video
 from amstel._words import counted
+from amstel.apps.tracking.folders import expanded
 from amstel.apps.tracking.train import load
 from amstel.data import OTBSequence
 from amstel.media.camera import Camera
@@ -99,10 +100,7 @@ def sources(
         ValueError: no box is known; boxes, or one file, for several videos; two videos would be written to one file;
             sound for a file that has none.
     """
-    found: list[Path] = []
-    for path in paths:
-        below = sorted(p for p in path.iterdir() if (p / "img").is_dir()) if path.is_dir() else []
-        found += below if below and not (path / "img").is_dir() else [path]
+    found = expanded(paths)
     boxes, range = list(boxes or []), range or Range()
     if len(found) > 1 and boxes:
         raise ValueError(f"--box is for one video, got {len(found)}")

@@ -109,6 +109,8 @@ def find(paths: Sequence[Path]) -> list[Path]:
             raise ValueError(f"{path} must hold videos or frames, at least one frame, got none")
         if inside:
             warn_of_others(path, inside, "they are neither videos nor strips of frames")
+        elif path.is_dir():
+            warn_of_others(path, visible(path, IMAGES), "they are no frames")
         found += inside or [path]
     return found
 

@@ -20,7 +20,7 @@ from amstel.data.mri.masks import cartesian_mask, poisson_disc_mask, radial_mask
 from amstel.data.mri.readers import read_admmnet
 from amstel.data.mri.sensitivities import estimate_sensitivities, loop_sensitivities
 from amstel.inverse import MRI
-from amstel.media.formats import STILLS
+from amstel.media.formats import STILLS, warn_of_strangers
 from amstel.media.images import read as read_picture
 
 
@@ -85,11 +85,11 @@ class CoilImages:
         if photographs is not None:
             if not Path(photographs).is_dir():
                 raise FileNotFoundError(f"the folder {photographs} does not exist")
-            self._photographs = sorted(
-                p
-                for p in Path(photographs).rglob("*")
-                if p.suffix.lower() in STILLS and not p.name.startswith(".")
-            )
+            inside = [p for p in sorted(Path(photographs).rglob("*")) if not p.name.startswith(".")]
+            self._photographs = [p for p in inside if p.suffix.lower() in STILLS]
+            folders = [Path(photographs), *(p for p in inside if p.is_dir())]
+            reason = "their names do not end as those of images do"
+            warn_of_strangers(Path(photographs), folders, STILLS, reason)
             if not self._photographs:
                 fail("photographs", f"a folder of pictures ({', '.join(STILLS)})", str(photographs))
 

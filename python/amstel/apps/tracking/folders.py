@@ -1,0 +1,36 @@
+"""Folders of sequences and of frames: which videos they hold, and a word on the files that are passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from amstel.media.formats import IMAGES, warn_of_others, warn_of_strangers
+
+#: Endings of what OTB, GOT-10k, VOT and ALOV have beside frames.
+ANNOTATIONS = (".txt", ".label", ".ini", ".tag", ".value", ".ann", ".json", ".meta", ".xml", ".mat")
+
+
+def expanded(paths: Sequence[Path]) -> list[Path]:
+    """The videos, with the OTB sequences of a folder that holds some in its place."""
+    found: list[Path] = []
+    for path in paths:
+        below = sorted(p for p in path.iterdir() if (p / "img").is_dir()) if path.is_dir() else []
+        if below and not (path / "img").is_dir():
+            warn_of_others(path, [], "they are in no folder of a sequence")
+            found += below
+        else:
+            found.append(path)
+    for path in found:
+        if path.is_dir():
+            folder = path / "img" if (path / "img").is_dir() else path
+            warn_of_strangers(folder, [folder], (*IMAGES, *ANNOTATIONS), "they are no frames")
+    return found
+
+
+def warn_of_sequences(root: Path, sequences: Sequence[Any]) -> None:
+    """Say which files beside the frames are passed over: neither frames nor such as hold what is known of them."""
+    folders = dict.fromkeys(frame.parent for sequence in sequences for frame in sequence.frames)
+    reason = "they are neither frames nor annotations"
+    warn_of_strangers(root, folders, (*IMAGES, *ANNOTATIONS), reason)

@@ -1,0 +1,98 @@
+"""Files in a folder that a command passes over: said once, how many and the first names, by every reader of folders."""
+
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+
+from amstel import video
+from amstel.data import ClipFolder, ImageFolder, StillPairs, generate_moving_shapes
+from amstel.data.mri import CoilImages
+from tests import command
+
+Image = pytest.importorskip("PIL.Image", reason="images are read from files")
+
+
+def _picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(path)
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Two classes of a strip and of a folder of frames, with other files beside both and a video beside the classes."""
+    root = tmp_path / "clips"
+    for clip in generate_moving_shapes(4, frames=4, size=32, classes=2):
+        folder = root / clip.name.split("_")[0]
+        folder.mkdir(parents=True, exist_ok=True)
+        video.write(folder / f"{clip.name}.png", clip.frames)
+    first = sorted(root.iterdir())[0]
+    for number in range(3):
+        _picture(first / "frames" / f"{number}.png")
+    (first / "frames" / "notes.doc").write_text("x")
+    (first / "clip.xyz").write_text("x")
+    (first / ".hidden").write_text("x")
+    (root / "readme.txt").write_text("no clip by its name")
+    shutil.copy(first / "frames" / "0.png", root / "lost.png")
+    return root
+
+
+def _said(make):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        make()
+    return [str(one.message) for one in said if "passed over" in str(one.message)]
+
+
+def test_a_folder_of_clips_names_what_is_none(capsys, clips, tmp_path):
+    (message,) = _said(ClipFolder(clips).check)
+    first = sorted(p for p in clips.iterdir() if p.is_dir())[0].name
+    names = f"lost.png, {first}/frames/notes.doc, {first}/clip.xyz"
+    assert message == (
+        f"{clips}: passed over, as they are neither clips of a class nor frames of one, 3 files: {names}"
+    )
+    small = ["--frame-size", 32, "--hidden", 4, "--steps", 3, "--motion", "difference", "--epochs", 1]
+    status, _, err = command.run(capsys, "video", "train", clips, "--out", tmp_path / "out", *small)
+    assert status == 0 and err.count("passed over") == 1 and "clip.xyz" in err
+    status, _, err = command.run(capsys, "video", "evaluate", tmp_path / "out" / "checkpoint.pt", clips)
+    assert status == 0 and err.count("passed over") == 1
+    frames = clips / first / "frames"
+    given = [tmp_path / "out" / "checkpoint.pt", frames, "-o", tmp_path / "a.gif"]
+    status, _, err = command.run(capsys, "video", "predict", *given)
+    assert status == 0 and f"{frames}: passed over, as they are no frames, 1 file: notes.doc" in err
+
+
+def test_a_folder_of_images_names_what_is_none(tmp_path):
+    _picture(tmp_path / "in" / "0.png")
+    _picture(tmp_path / "in" / "deeper" / "1.png")
+    (tmp_path / "in" / "raw.dng").write_text("x")
+    (tmp_path / "in" / "deeper" / "notes.doc").write_text("x")
+    expected = (
+        f"{tmp_path / 'in'}: passed over, as their names do not end as those of images do, 1 file: raw.dng"
+    )
+    assert _said(lambda: ImageFolder(tmp_path / "in")) == [expected]
+    assert _said(lambda: StillPairs([tmp_path / "in"])) == [expected]
+    np.save(tmp_path / "magnitudes.npy", np.ones((2, 32, 32), np.float32))
+    made = _said(lambda: CoilImages(tmp_path / "magnitudes.npy", 32, photographs=tmp_path / "in"))
+    assert made == [expected.replace("1 file: raw.dng", "2 files: raw.dng, deeper/notes.doc")]
+
+
+def test_folders_of_sequences_name_what_is_none(capsys, tmp_path):
+    root = tmp_path / "otb"
+    for number in range(3):
+        _picture(root / "One" / "img" / f"{number + 1:04d}.jpg")
+    (root / "One" / "groundtruth_rect.txt").write_text("5,5,20,20\n" * 3)
+    (root / "One" / "img" / "0004.psd").write_text("x")
+    (root / "holiday.mp4").write_text("x")
+    out = ["--out", tmp_path / "out"]
+    status, _, err = command.run(capsys, "track", "evaluate", "--root", root, *out)
+    message = "passed over, as they are neither frames nor annotations, 1 file: One/img/0004.psd"
+    assert status == 0 and err.count(f"{root}: {message}") == err.count("passed over") == 1
+    status, _, err = command.run(capsys, "track", root, "-o", f"{tmp_path / 'videos'}/")
+    assert status == 0 and err.count("passed over") == 2
+    assert f"{root}: passed over, as they are in no folder of a sequence, 1 file: holiday.mp4" in err
+    assert f"{root / 'One' / 'img'}: passed over, as they are no frames, 1 file: 0004.psd" in err
+    options = ["--data", "otb", "--epochs", 1, "--boxes", 4, "--mining", 1]
+    status, _, err = command.run(capsys, "track", "train", root, "--out", tmp_path / "net", *options)
+    assert status == 0 and err.count("passed over") == 1 and message in err
