@@ -241,6 +241,7 @@ def test_a_study_is_kept_resumed_and_used(capsys, tmp_path, monkeypatch):
     parts, whole = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("four", "whole"))
     assert parts["accuracy"] == whole["accuracy"] and parts["loss"] == whole["loss"]
     status, out, _ = _run(capsys, "graphs", "evaluate", checkpoint, "--json", "scores.json")
+    assert max(map(len, out.splitlines())) <= 100 and "\n  over 4 seeds" in out
     row = json.loads((tmp_path / "scores.json").read_text())["rows"][0]
     assert status == 0 and row["test"] == pytest.approx(whole["accuracy"][row["seed"]])
     status, out, _ = _run(capsys, "graphs", "predict", checkpoint)
@@ -249,7 +250,7 @@ def test_a_study_is_kept_resumed_and_used(capsys, tmp_path, monkeypatch):
     # A file that fails is named, and does not stop the others.
     (tmp_path / "other.pt").write_bytes(b"nothing of the kind")
     status, out, err = _run(capsys, "graphs", "evaluate", "other.pt", checkpoint)
-    assert status == 1 and out.count("\n") == 1 and "other.pt is not a checkpoint" in err
+    assert status == 1 and out.count("\n") == 2 and "other.pt is not a checkpoint" in err
 
 
 def test_one_message_for_what_nobody_foresaw(capsys, monkeypatch):
@@ -336,6 +337,9 @@ def test_progress_on_a_terminal(monkeypatch):
         with progress.shown(total, "images", stream=(stream := Terminal())) as update:
             update(2)
         assert "images" in stream.getvalue()
+    with progress.shown(1, "patches", stream=(stream := Terminal())) as update:
+        update(1)
+    assert "of 1 patch " in stream.getvalue()
 
 
 def test_gcn_without_rich(capsys, monkeypatch):

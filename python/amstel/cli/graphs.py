@@ -347,8 +347,8 @@ def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> i
         parts = [name for name in trials.PARTS if name in row]
         own = ", ".join(f"{name.replace('_', ' ')} {100 * row[name]:.2f}%" for name in parts)
         common.say(
-            f"{row['dataset']} {row['model']}, seed {row['seed']}: {own}; "
-            f"{over(row['seeds'])}: test {100 * row['mean']:.2f}"
+            f"{row['dataset']} {row['model']}, seed {row['seed']}: {own}\n"
+            f"  {over(row['seeds'])}: test {100 * row['mean']:.2f}"
             + (f" ± {100 * row['std']:.2f}%" if row["seeds"] > 1 else "%")
         )
     failed = report(outcomes)

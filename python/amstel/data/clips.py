@@ -45,7 +45,7 @@ class ClipFolder:
 
     A clip is a video file, a folder of frames (in natural order), or an image that is a strip of square frames
     side by side (or an animation); `amstel.video.read` reads it on access. Classes are sorted by name. Other files,
-    and names that begin with a dot, are ignored.
+    which `check` names, and names that begin with a dot are ignored.
 
     Args:
         root: the folder.
