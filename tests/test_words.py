@@ -39,6 +39,26 @@ def test_a_count_is_written_with_its_noun() -> None:
     assert [f for f in found if f.split(": ")[1] not in " ".join(several)] == []
 
 
+def test_one_tube_in_one_video() -> None:
+    from types import SimpleNamespace
+
+    from amstel.cli import _localization
+
+    said: list[str] = []
+    found = SimpleNamespace(
+        classes={},
+        thresholds=[0.5],
+        map=[1.0],
+        recall=[1.0],
+        mean_iou=1.0,
+        detections=[0],
+        truths=1,
+        videos=1,
+    )
+    _localization._say(found, SimpleNamespace(say=said.append))  # type: ignore[arg-type]
+    assert said[-1].startswith("1 detection of 1 tube in 1 video,")
+
+
 def test_an_axis_of_epochs_has_no_fractions() -> None:
     pytest.importorskip("matplotlib")
     from amstel.plot import convergence

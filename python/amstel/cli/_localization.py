@@ -122,7 +122,7 @@ def _say(found: Any, common: Common) -> None:
     if found.recall is not None:
         common.say(f"{'recall':{width}s} " + " ".join(f"{100 * value:6.1f}" for value in found.recall))
         common.say(f"mean IoU of the boxes {found.mean_iou:.3f}")
-    what = "tubes" if found.recall is not None else "actions"
+    what = counted(found.truths, "tube" if found.recall is not None else "action")
     common.say(
-        f"{counted(len(found.detections), 'detection')} of {found.truths} {what} in {counted(found.videos, 'video')}, average precision in %"
+        f"{counted(len(found.detections), 'detection')} of {what} in {counted(found.videos, 'video')}, average precision in %"
     )
