@@ -109,7 +109,7 @@ def test_help_says_the_defaults_that_are_used(capsys, monkeypatch):
 
 @pytest.mark.parametrize("layout", ["otb", "got10k", "vot", "alov"])
 def test_the_default_folder_of_sequences_is_that_of_every_layout(capsys, monkeypatch, tmp_path, layout):
-    """--root is $AMSTEL_DATA/tracking, says --help; but for otb it was $AMSTEL_DATA."""
+    """--root is $AMSTEL_DATA/tracking, says --help; but of all layouts except otb it was not."""
     monkeypatch.setenv("AMSTEL_DATA", str(tmp_path))
     status, _, err = _run(capsys, "track", "evaluate", "--data", layout, "--out", tmp_path / "out")
     assert status == 2 and f"the folder {tmp_path / 'tracking'} does not exist" in err
