@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from amstel._optional import need
-from amstel.media import jpeg2000, png_chunks
+from amstel.media import jpeg2000, png_chunks, segments
 
 #: Tag of the orientation in EXIF and TIFF.
 ORIENTATION = 0x0112
@@ -308,20 +308,30 @@ def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
             if not plain or not (deep or page.dtype == np.uint8) or (not deep and page.compression in (6, 7)):
                 return None
             about, orientation = _exif_of_tiff(path)
-            return samples(page), int(page.tags.valueof(274, orientation)), _of_tags(page) | about
+            try:
+                data = samples(page)
+            except ValueError as error:
+                raise ValueError(f"{path} cannot be read: {error}") from error
+            return data, int(page.tags.valueof(274, orientation)), _of_tags(page) | about
     except tifffile.TiffFileError as error:
         raise OSError("tifffile cannot read it") from error
 
 
 def samples(page: Any) -> np.ndarray:
-    """[H, W], or [H, W, 2, 3 or 4] with color and alpha last."""
+    """[H, W], or [H, W, 2, 3 or 4] with color and alpha last.
+
+    Raises:
+        ValueError: a compression that needs the package imagecodecs.
+    """
     try:
         data = page.asarray()
-    except ValueError as error:
-        data = _by_opencv(page)
-        if data is None:
+    except (ValueError, ImportError) as error:  # of imagecodecs, or of Zstandard before Python 3.14
+        found = segments.samples(page)
+        if found is None and "imagecodecs" in str(error):
+            raise ValueError(f"{error}: pip install imagecodecs") from error
+        if found is None:
             raise OSError("tifffile cannot read it") from error
-        return data
+        data = found
     samples, colors = page.samplesperpixel, 3 if page.photometric == 2 else 1
     if page.photometric == 0:  # white is zero
         data = (1 if data.dtype.kind == "f" else np.iinfo(data.dtype).max) - data
@@ -335,19 +345,6 @@ def samples(page: Any) -> np.ndarray:
             data = _divided(data)
         data = data[..., 0] if data.shape[-1] == 1 else data
     return data.astype(data.dtype.newbyteorder("="))
-
-
-def _by_opencv(page: Any) -> np.ndarray | None:
-    """A page whose compression (LZW, ...) tifffile reads only with the package imagecodecs; None where OpenCV might take
-    the samples for something else."""
-    if page.photometric not in (1, 2) or page.samplesperpixel not in (1, 3) or page.planarconfig != 1:
-        return None
-    cv2 = _module("cv2")
-    raw = np.fromfile(page.parent.filehandle.path, np.uint8)
-    _, found = cv2.imdecodemulti(raw, cv2.IMREAD_UNCHANGED, range=(page.index, page.index + 1))
-    if not found or found[0].dtype != page.dtype or found[0].shape[:2] != page.shape[:2]:
-        return None
-    return np.ascontiguousarray(found[0][..., ::-1] if found[0].ndim == 3 else found[0])
 
 
 def _divided(data: np.ndarray) -> np.ndarray:
