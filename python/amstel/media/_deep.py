@@ -24,7 +24,11 @@ def kind(path: Path) -> str | None:
             mode, raw = image.mode, image.tile[0][3] if image.tile else ""
             deep = image.format == "PNG" and ";16" in str(raw) and getattr(image, "n_frames", 1) == 1
             deep |= image.format == "PPM" and mode == "RGB" and isinstance(raw, tuple) and raw[1] > 255
-            return "picture" if deep or (image.format == "JPEG2000" and mode in ("RGB", "RGBA")) else None
+            return (
+                "picture"
+                if deep or (image.format == "JPEG2000" and mode in ("L", "LA", "RGB", "RGBA"))
+                else None
+            )
     except OSError:  # Pillow's error for a file that it cannot open is one too
         return "tiff" if path.is_file() and tiff else None
     except Exception:  # a file that was cut; reading it says so
@@ -32,31 +36,38 @@ def kind(path: Path) -> str | None:
 
 
 def _mistaken(tags: Any) -> bool:
-    """Whether Pillow halves color of 16 bits, mixes up its planes, takes white for black or a sign for a value."""
-    bits, samples, sign = max(tags.get(258, (1,))), tags.get(277, 1), 2 in tags.get(339, (1,))
-    return bool(sign and bits == 8) or (bits == 16 and (samples > 1 or tags.get(262) == 0))
+    """Whether Pillow halves color of 16 bits, mixes up its planes, takes white for black or a sign for a value, or mixes up
+    the bytes of floating point."""
+    bits, samples, kinds = max(tags.get(258, (1,))), tags.get(277, 1), tags.get(339, (1,))
+    return bool((2 in kinds and bits == 8) or 3 in kinds) or (
+        bits == 16 and (samples > 1 or tags.get(262) == 0)
+    )
 
 
-def pages(path: Path, kind: str) -> Iterator[np.ndarray]:
-    """The picture, or the pages of a TIFF as tifffile reads them: upright samples [H, W] or [H, W, C]."""
+Page = tuple[np.ndarray, bytes | None]
+
+
+def pages(path: Path, kind: str) -> Iterator[Page]:
+    """The picture, or the pages of a TIFF as tifffile reads them: upright samples [H, W] or [H, W, C], and ICC profiles."""
     if kind == "picture":
         return _picture(path)
     return _tiff(path, need("tifffile", extra="video", purpose="TIFF of this kind"))
 
 
-def _picture(path: Path) -> Iterator[np.ndarray]:
-    data, orientation, _ = pictures.by_pillow(path, False)
-    yield pictures.upright(data, orientation)
+def _picture(path: Path) -> Iterator[Page]:
+    data, orientation, about = pictures.by_pillow(path, False)
+    yield pictures.upright(data, orientation), about.get("icc_profile")
 
 
-def _tiff(path: Path, tifffile: Any) -> Iterator[np.ndarray]:
+def _tiff(path: Path, tifffile: Any) -> Iterator[Page]:
     with tifffile.TiffFile(path) as file:
         for page in pictures.whole_pages(file):
             if page.dtype is not None and page.dtype.kind == "i":
                 raise ValueError(f"{8 * page.dtype.itemsize} bits with a sign, whose white is not known")
             if page.photometric not in (0, 1, 2) or page.dtype is None or page.dtype.kind not in "uf":
                 raise ValueError(f"a page of {page.dtype} and photometric {page.photometric}")
-            yield pictures.upright(pictures.samples(page), int(page.tags.valueof(274, 1)))
+            data = pictures.upright(pictures.samples(page), int(page.tags.valueof(274, 1)))
+            yield data, page.tags.valueof(34675)
 
 
 def count(path: Path, kind: str) -> int:
