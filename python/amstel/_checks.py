@@ -22,6 +22,9 @@ MODES = ("sync", "async", "off")
 _KINDS = {
     "boxes": "`boxes` must have finite coordinates and a whole batch index of one of the images",
     "lengths": "`lengths` must be from 1 to T",
+    # Before `edge_weight`, which finds what is derived from them, too.
+    "matrix": "`edge_index` must be a sparse matrix without NaN",
+    "laplacian": "`edge_weight` and `lambda_max` must have a Laplacian without NaN",
     "edge_weight": "`edge_weight` must not be NaN",
     "counts": "`y` must be counts, which are never negative",
     "labels": "`y` must be 1 for a pair of the same target and 0 for another",
