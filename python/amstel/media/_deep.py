@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from amstel._optional import need
-from amstel.media import pictures
+from amstel.media import pictures, stacks
 
 
 def kind(path: Path) -> str | None:
@@ -20,6 +20,8 @@ def kind(path: Path) -> str | None:
         with need("PIL.Image", extra=("video", "restore"), purpose="amstel.media.images").open(path) as image:
             if tiff:
                 pages = range(getattr(image, "n_frames", 1))
+                if len(pages) == 1 < stacks.announced(image.tag_v2.get(270)):
+                    return "tiff"  # a stack of which Pillow knows the first image
                 return "tiff" if any(image.seek(page) or _mistaken(image.tag_v2) for page in pages) else None
             mode, raw = image.mode, image.tile[0][3] if image.tile else ""
             deep = image.format == "PNG" and ";16" in str(raw) and getattr(image, "n_frames", 1) == 1
@@ -61,18 +63,22 @@ def _picture(path: Path) -> Iterator[Page]:
 
 def _tiff(path: Path, tifffile: Any) -> Iterator[Page]:
     with tifffile.TiffFile(path) as file:
-        for page in pictures.whole_pages(file):
+        whole = pictures.whole_pages(file)
+        for page in whole:
             if page.dtype is not None and page.dtype.kind == "i":
                 raise ValueError(f"{8 * page.dtype.itemsize} bits with a sign, whose white is not known")
             if page.photometric not in (0, 1, 2) or page.dtype is None or page.dtype.kind not in "uf":
                 raise ValueError(f"a page of {page.dtype} and photometric {page.photometric}")
-            data = pictures.upright(pictures.samples(page), int(page.tags.valueof(274, 1)))
-            yield data, page.tags.valueof(34675)
+            for number in range(stacks.count(page) if len(whole) == 1 else 1):
+                data = pictures.upright(pictures.samples(page, number), int(page.tags.valueof(274, 1)))
+                yield data, page.tags.valueof(34675)
 
 
-def count(path: Path, kind: str) -> int:
-    """Pages of a TIFF that are no small copies of others; a picture is one."""
+def count(path: Path, kind: str) -> tuple[int, int]:
+    """Pages of a TIFF that are no small copies of others, and how many ImageJ announces; a picture is one."""
     if kind == "picture":
-        return 1
+        return 1, 0
     with need("tifffile", extra="video", purpose="TIFF of this kind").TiffFile(path) as file:
-        return max(1, sum(not page.is_reduced for page in file.pages))
+        pages = pictures.whole_pages(file)
+        found = len(pages) if len(pages) > 1 else stacks.count(pages[0])
+        return found, stacks.announced(pages[0].tags.valueof(270))

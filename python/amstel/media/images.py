@@ -14,7 +14,7 @@ import torch
 from amstel import _files
 from amstel._check import describe, fail, unmasked, with_attributes
 from amstel._optional import need
-from amstel.media import _deep, pictures, png_chunks, profiles
+from amstel.media import _deep, pictures, png_chunks, profiles, stacks
 from amstel.media.formats import visible
 
 #: A stereo or burst JPEG (MPO) has several pictures too, of which the first is the one to see.
@@ -71,7 +71,7 @@ def rgb(image: Any, source: Any = None) -> np.ndarray:
     """
     with_attributes("image", image, "mode", "convert")
     mode, source = image.mode, image if source is None else source
-    profile = _profile(source)
+    profile = profiles.of(source)
     if mode == "F":
         values = np.asarray(image)
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
@@ -96,12 +96,6 @@ def rgb(image: Any, source: Any = None) -> np.ndarray:
     if mode in ("CMYK", "LAB"):
         return np.asarray(image.convert("RGB")) if (shown := profiles.of_cmyk(image)) is None else shown
     return profiles.in_srgb(np.asarray(image.convert("RGB")), profile)
-
-
-def _profile(image: Any) -> bytes | None:
-    """The ICC profile of the page or frame that Pillow is at."""
-    tags = getattr(image, "tag_v2", None)
-    return image.info.get("icc_profile") if tags is None else tags.get(34675)
 
 
 def _whole(image: Any, values: np.ndarray) -> np.ndarray:
@@ -154,13 +148,12 @@ def read(path: str | os.PathLike) -> np.ndarray:
 def _deep_pages(path: Path, kind: str) -> Iterator[np.ndarray]:
     """The picture, or the pages of a TIFF: uint8 [H, W, 3]; floating point is in [0, 1]."""
     try:
-        for samples, profile in _deep.pages(path, kind):
-            yield _levels(samples, profile)
+        yield from (_levels(*page) for page in _deep.pages(path, kind))
     except Exception as error:
         raise _unreadable(path, error) from None
 
 
-def _deep_count(path: Path, kind: str) -> int:
+def _deep_count(path: Path, kind: str) -> tuple[int, int]:
     try:
         return _deep.count(path, kind)
     except ImportError:
@@ -245,10 +238,10 @@ class Animation:
         self.path, self.mark, self._whole, self._apng = Path(path), None, True, False
         self._deep = _deep.kind(self.path)
         if self._deep:
-            self._pages = list(range(_deep_count(self.path, self._deep)))
-            self.count = len(self._pages)
+            self.count, self._announced = _deep_count(self.path, self._deep)
             return
         with _opened(self.path) as image:
+            self._announced = stacks.announced(getattr(image, "tag_v2", {}).get(270))
             self.mark = image.info.get("amstel") if isinstance(image.info.get("amstel"), str) else None
             self._pages = [0]
             if image.format == "TIFF":
@@ -260,7 +253,7 @@ class Animation:
                     self._pages = list(range(first, getattr(image, "n_frames", 1)))
                     self._apng = image.format == "PNG" and self._pages != [0]
                     self._orientation = int(image.getexif().get(274, 1)) if self._apng else 1
-                    self._profile = _profile(image)
+                    self._profile = profiles.of(image)
                 except Exception as error:
                     raise _unreadable(self.path, error) from None
         self.count = len(self._pages)
@@ -268,6 +261,7 @@ class Animation:
     def __iter__(self) -> Iterator[tuple[np.ndarray, float | None]]:
         if self._deep:
             yield from ((frame, None) for frame in _deep_pages(self.path, self._deep))
+            self._ended()
             return
         frames = self._animated_png() if self._apng else self._by_pillow()
         for number in range(self.count):
@@ -279,8 +273,13 @@ class Animation:
                 self._cut(f"it announces {self.count} frames", number)
                 return
             yield frame
+        self._ended()
+
+    def _ended(self) -> None:
         if not self._whole:
             self._cut("another page should follow", self.count)
+        elif self._announced > self.count:
+            self._cut(f"it announces {self._announced} images", self.count)
 
     def _by_pillow(self) -> Iterator[tuple[np.ndarray, float | None]]:
         with _opened(self.path) as image:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from amstel._optional import need
-from amstel.media import jpeg2000, png_chunks, segments
+from amstel.media import jpeg2000, png_chunks, segments, stacks
 
 #: Tag of the orientation in EXIF and TIFF.
 ORIENTATION = 0x0112
@@ -107,8 +107,9 @@ def pixel_count(path: Path) -> int:
         tifffile = _module("tifffile")
         try:
             with tifffile.TiffFile(path) as file:
+                stacks.check_size(file.pages[0])
                 return file.pages[0].imagelength * file.pages[0].imagewidth
-        except (tifffile.TiffFileError, IndexError) as error:
+        except (tifffile.TiffFileError, IndexError, ValueError) as error:
             raise OSError(f"{path} is not an image that can be read") from error
     with open_image(path) as image:
         return image.width * image.height
@@ -281,12 +282,12 @@ def whole_pages(file: Any) -> list[Any]:
     """The pages of tifffile's file that are not small copies of others.
 
     Raises:
-        ValueError: the first is one, of a photograph further inside: a camera's own file (DNG, NEF, ...).
+        ValueError: the first is one, of a photograph further inside: a camera's own file (DNG, NEF, ...); or they never end.
     """
     first = file.pages[0]
     if first.is_reduced and first.tags.get(_SUB_DIRECTORIES):
         raise ValueError(PREVIEW)
-    return [page for page in file.pages if not page.is_reduced] or [first]
+    return [page for page in stacks.pages(file) if not page.is_reduced] or [first]
 
 
 def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
@@ -298,9 +299,10 @@ def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
                 pages = whole_pages(file)
             except ValueError as error:
                 raise ValueError(f"{path} must be a picture, got {error}") from None
-            if len(pages) > 1:
-                raise ValueError(f"{path} has {len(pages)} pages; one at a time can be read")
             page = pages[0]
+            count = len(pages) if len(pages) > 1 else stacks.count(page)
+            if count > 1:
+                raise ValueError(f"{path} has {count} pages; one at a time can be read")
             if page.dtype is not None and (page.dtype.kind == "i" or page.dtype in (np.uint32, np.uint64)):
                 raise ValueError(f"{path} must have 8 or 16 bits without a sign, got {page.dtype}")
             deep = page.dtype is not None and (page.dtype == np.uint16 or page.dtype.kind == "f")
@@ -317,14 +319,15 @@ def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
         raise OSError("tifffile cannot read it") from error
 
 
-def samples(page: Any) -> np.ndarray:
-    """[H, W], or [H, W, 2, 3 or 4] with color and alpha last.
+def samples(page: Any, number: int = 0) -> np.ndarray:
+    """[H, W], or [H, W, 2, 3 or 4] with color and alpha last; of a stack of ImageJ image `number`.
 
     Raises:
-        ValueError: a compression that needs the package imagecodecs.
+        ValueError: a compression that needs the package imagecodecs, or a size that the file cannot hold.
     """
+    stacks.check_size(page)
     try:
-        data = page.asarray()
+        data = stacks.image(page, number) if number else page.asarray()
     except (ValueError, ImportError) as error:  # of imagecodecs, or of Zstandard before Python 3.14
         found = segments.samples(page)
         if found is None and "imagecodecs" in str(error):

@@ -14,6 +14,18 @@ from amstel._optional import need
 _SAME = 2
 
 
+def of(image: Any) -> bytes | None:
+    """The ICC profile of the page or frame that an image of Pillow is at.
+
+    Example:
+        >>> from PIL import Image
+        >>> amstel.media.profiles.of(Image.new("RGB", (2, 2))) is None
+        True
+    """
+    tags = getattr(image, "tag_v2", None)
+    return image.info.get("icc_profile") if tags is None else tags.get(34675)
+
+
 def in_srgb(pixels: np.ndarray, profile: bytes | None) -> np.ndarray:
     """uint8 [H, W, 3], or [H, W, 4] with alpha, of a profile for RGB or, if the channels are the same, for gray; as they are
     where it is neither, or damaged.
