@@ -333,7 +333,9 @@ def test_a_tiff_that_claims_more_than_it_holds(tmp_path, dtype):
     with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
         for tag in (256, 257, 278):
             file.pages[0].tags[tag].overwrite(2**25)
-    with pytest.raises(ValueError, match=r"a\.tif cannot be read: .* its header is damaged, or the file was cut"):
+    with pytest.raises(
+        ValueError, match=r"a\.tif cannot be read: .* its header is damaged, or the file was cut"
+    ):
         files.read(tmp_path / "a.tif")
 
 

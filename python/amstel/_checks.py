@@ -43,7 +43,7 @@ def set_checks(mode: str) -> None:
     In every mode, invalid values never cause an invalid read: an invalid box is pooled to 0, a length below 1 keeps
     the initial state, a length above T counts as T, and a NaN weight gives NaN. "async" checks also work in a CUDA
     graph, at every replay, if an operator has made a check on this device before the capture. `roi_align` and
-    `ps_roi_pool` check as with "sync". Compiled programs check boxes as with "sync", unless they were compiled with
+    `ps_roi_pool` check as with "sync", and with "off" still wait for the device. Compiled programs check boxes as with "sync", unless they were compiled with
     "off", and check neither lengths, counts nor labels.
 
     Raises:

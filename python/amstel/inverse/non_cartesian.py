@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 from unittest import mock
@@ -192,7 +192,9 @@ class _Transform(torch.autograd.Function):
         return _transform(grad, *ctx.saved_tensors, height, width, not adjoint), *(None,) * 4
 
 
-_transform = forward_mode(_Transform, lambda ctx, t, *_: _transform(t, *ctx.saved_tensors, *ctx.how))
+_transform: Callable[..., Any] = forward_mode(
+    _Transform, lambda ctx, t, *_: _transform(t, *ctx.saved_tensors, *ctx.how)
+)
 
 
 def _library() -> Any:

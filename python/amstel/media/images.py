@@ -87,8 +87,8 @@ def rgb(image: Any, source: Any = None) -> np.ndarray:
         if mode == "I" and (source.format == "TIFF" or values.min() < 0 or values.max() > 65535):
             raise ValueError(f"32 bits in [{values.min()}, {values.max()}], whose white is not known")
         seen = (values != image.info.get("transparency")) if source.format == "PNG" else True
-        shown = profiles.in_srgb(_gray(((values + 128) // 257).astype(np.uint8)), profile)
-        return shown * np.asarray(seen, np.uint8)[..., None]
+        gray = profiles.in_srgb(_gray(((values + 128) // 257).astype(np.uint8)), profile)
+        return gray * np.asarray(seen, np.uint8)[..., None]
     if image.mode == "La":  # gray that was multiplied by alpha, which Pillow makes nothing else of
         image = image.convert("LA")
     if image.has_transparency_data:
