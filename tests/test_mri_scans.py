@@ -288,6 +288,21 @@ def test_the_center_of_a_reversed_line_is_counted_as_its_samples_come(tmp_path, 
     np.testing.assert_array_equal(read_scan(path).kspace[0], expected)
 
 
+def test_a_mask_on_top_is_of_0_and_1(tmp_path):
+    np.save(tmp_path / "k.npy", STACK)
+    scan = read_scan(tmp_path / "k.npy")
+    ones = torch.arange(10) % 2
+    for mask in (ones, ones.bool(), ones.double()):
+        found = scan.sampled_by(mask)
+        assert found.mask.dtype == torch.bool and torch.equal(found.mask, ones.bool())
+        assert torch.equal(found.sampled_by(torch.ones(12, 10)).mask, ones.bool().expand(12, 10))
+    for bad in (ones / 2, ones - 1, ones * torch.nan, ones[1:], ones[:, None]):
+        with pytest.raises(ValueError, match=r"`mask` must be \[10\] or \[12, 10\] of 0 and 1, got"):
+            scan.sampled_by(bad)
+    with pytest.raises(TypeError, match="`mask` must be"):
+        scan.sampled_by(ones.numpy())
+
+
 def bart(path, array, dims):
     path.with_suffix(".hdr").write_text(
         "# Dimensions\n" + " ".join(map(str, dims)) + " \n# Command\nphantom -k\n"
