@@ -155,6 +155,26 @@ with {WRITERS[name]} as places:
     assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
 
 
+@pytest.mark.parametrize("error", [BlockingIOError, OSError(37, "No locks available"), None])
+def test_without_a_lock_files_are_written_and_remains_stay(tmp_path, monkeypatch, error):
+    """Under `flock FOLDER amstel ...`, on a file system without locks, and on Windows."""
+    remains = tmp_path / ".a.00000000.partial.txt"
+    remains.write_text("half")
+    os.utime(remains, (0, 0))
+
+    def refusing(*_):
+        raise error
+
+    if error is None:
+        monkeypatch.setattr(_files, "fcntl", None)
+    else:
+        monkeypatch.setattr(_files.fcntl, "flock", refusing)
+    assert _files.write_text(tmp_path / "a.txt", "new").read_text() == "new" and remains.exists()
+    monkeypatch.undo()
+    _files.write_text(tmp_path / "a.txt", "newer")
+    assert not remains.exists()
+
+
 def test_remains_are_known_by_their_names(tmp_path):
     """What was there before stays where it has no successor, and so does what has just begun or is of others."""
     cut = "x" * 40

@@ -111,9 +111,7 @@ def _writing_in(folder: Path) -> Iterator[None]:
             if folder not in _looked and _locked(lock, alone=True):
                 _looked.add(folder)
                 _remove_remains(folder)
-            if not _locked(lock):  # someone is removing remains, which is soon done
-                time.sleep(0.01)
-                _locked(lock)
+            _locked(lock)
         yield
     finally:
         if lock is not None:
@@ -121,11 +119,16 @@ def _writing_in(folder: Path) -> Iterator[None]:
 
 
 def _locked(lock: int, alone: bool = False) -> bool:
-    try:
-        fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+    for wait in (0.0,) if alone else (0.002, 0.0):  # another process removes remains, which is soon done
+        try:
+            fcntl.flock(lock, how | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(wait)
+        except OSError:  # a file system without locks
+            return False
+    return False
 
 
 def _remove_remains(folder: Path) -> None:
