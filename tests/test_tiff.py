@@ -63,7 +63,7 @@ def test_lzw_loses_no_bit(tmp_path, with_lzw, dtype, channels, planar, layout):
         if channels in (2, 4):
             np.testing.assert_array_equal(found.alpha, expected[..., -1])
         assert found.bits == (8 if dtype == "uint8" else 16)
-        assert images.read(path).shape == (37, 45, 3)
+        np.testing.assert_array_equal(images.read(path), images._levels(data, None))
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd", "lzma"])

@@ -41,6 +41,8 @@ def _mistaken(tags: Any) -> bool:
     """Whether Pillow halves color of 16 bits, mixes up its planes, takes white for black or a sign for a value, or mixes up
     the bytes of floating point."""
     bits, samples, kinds = max(tags.get(258, (1,))), tags.get(277, 1), tags.get(339, (1,))
+    if samples == 2 and tags.get(284) == 2:  # gray and alpha, of which it knows no planes
+        return True
     return bool((2 in kinds and bits == 8) or 3 in kinds) or (
         bits == 16 and (samples > 1 or tags.get(262) == 0)
     )
