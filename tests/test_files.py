@@ -3,7 +3,9 @@
 import ast
 import json
 import os
+import signal
 import stat
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -116,6 +118,97 @@ def test_json_that_cannot_be_written_leaves_the_old(tmp_path):
     with pytest.raises(TypeError):
         _files.write_json(path, {"x": object()})
     assert json.loads(path.read_text()) == {"ä": [1, 2.5]}
+
+
+WRITERS = {
+    "replacing": "_files.replacing(folder / 'a.pt')",
+    "together": "_files.replacing_together(folder / 'a.pt', folder / 'b.txt')",
+    "folder": "_files.replacing_folder(folder / 'a', False, bool, 'graph')",
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_a_killed_process_left_is_removed_and_nothing_of_a_living_one(tmp_path, name):
+    program = f"""
+import pathlib, sys
+from amstel import _files
+folder = pathlib.Path(sys.argv[1])
+with {WRITERS[name]} as places:
+    for place in places if isinstance(places, list) else [places]:
+        (place / "c.npy" if place.is_dir() else place).write_text("half")
+    print(flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        try:
+            writer.stdout.readline()
+            begun = hidden(tmp_path)
+            assert begun
+            for place in begun:
+                os.utime(tmp_path / place, (0, 0))
+            _files.write_text(tmp_path / "other.txt", "1")
+            assert hidden(tmp_path) == begun
+        finally:
+            writer.send_signal(signal.SIGKILL)
+    _files.write_text(tmp_path / "other.txt", "2")
+    assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]
+
+
+@pytest.mark.parametrize("error", [BlockingIOError, OSError(37, "No locks available"), None])
+def test_without_a_lock_files_are_written_and_remains_stay(tmp_path, monkeypatch, error):
+    """Under `flock FOLDER amstel ...`, on a file system without locks, and on Windows."""
+    remains = tmp_path / ".a.00000000.partial.txt"
+    remains.write_text("half")
+    os.utime(remains, (0, 0))
+
+    def refusing(*_):
+        raise error
+
+    if error is None:
+        monkeypatch.setattr(_files, "fcntl", None)
+    else:
+        monkeypatch.setattr(_files.fcntl, "flock", refusing)
+    assert _files.write_text(tmp_path / "a.txt", "new").read_text() == "new" and remains.exists()
+    monkeypatch.undo()
+    _files.write_text(tmp_path / "a.txt", "newer")
+    assert not remains.exists()
+
+
+def test_remains_are_known_by_their_names(tmp_path):
+    """What was there before stays where it has no successor, and so does what has just begun or is of others."""
+    cut = "x" * 40
+    kept = [
+        ".a.00000000.old.txt",
+        f".{cut}.00000000.old.txt",
+        ".b.partial.txt",
+        ".c.0000000g.partial.txt",
+        "d.00000000.partial",
+    ]
+    for name in (*kept, ".e.00000000.old.txt", ".f.00000000.partial.txt", f".{cut}.12345678.partial"):
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".g.00000000.partial.txt").write_text("")
+    (tmp_path / ".h.00000000.partial").symlink_to(tmp_path)
+    (tmp_path / f"{cut}.txt").write_text("")
+    _files.write_text(tmp_path / "e.txt", "")
+    (tmp_path / ".i.00000000.partial").mkdir()
+    _files.write_text(tmp_path / "e.txt", "")  # looked once
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [
+            *kept,
+            ".e.00000000.old.txt",
+            ".g.00000000.partial.txt",
+            ".h.00000000.partial",
+            ".i.00000000.partial",
+            "e.txt",
+            f"{cut}.txt",
+        ]
+    )
+    _files._looked.clear()
+    os.utime(tmp_path / ".i.00000000.partial", (0, 0))
+    _files.write_text(tmp_path / "e.txt", "")
+    assert not (tmp_path / ".e.00000000.old.txt").exists() and not (tmp_path / ".i.00000000.partial").exists()
 
 
 def test_checkpoints(tmp_path):

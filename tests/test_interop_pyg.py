@@ -10,9 +10,9 @@ import torch
 
 import amstel
 from amstel.interop import _pyg, pyg
-from amstel.interop.pyg import GCNConv
+from amstel.interop.pyg import APPNP, ChebConv, GCNConv, SGConv
 
-N = 20
+N, NAN, INF = 20, float("nan"), float("inf")
 
 
 def _index(kind):
@@ -385,3 +385,48 @@ def test_backward_with_layers_of_pyg_on_one_sparse_adjacency():
         return torch.autograd.grad(h.square().sum(), x)[0]
 
     torch.testing.assert_close(gradient(amstel.interop.pyg), gradient(torch_geometric.nn))
+
+
+@pytest.mark.parametrize(
+    "normalization, weight, lambda_max, message",
+    [
+        ("sym", [-1.0, 2, -3, 1, 9], None, r"`edge_weight` must add up to at least 0 .*, got -1 for node 0"),
+        ("sym", [1.0, 2, NAN, 1, 9], None, "`edge_weight` must be finite, got nan at position 2"),
+        ("rw", [1.0, INF, 1, 1, 9], 2.0, "`edge_weight` must be finite, got inf at position 1"),
+        ("sym", None, NAN, r"`lambda_max` must be of numbers other than 0 and NaN, got \[nan\]"),
+        (None, [0.0, 0, 0, 0, 9], None, "`lambda_max` must be given where the graph has no Laplacian with"),
+    ],
+)
+def test_chebconv_names_what_was_given(normalization, weight, lambda_max, message):
+    """Its Laplacian has a NaN then, which nobody gave; weights of other sums stay PyG's."""
+    index = torch.tensor([[0, 1, 2, 3, 2], [1, 2, 3, 0, 2]])
+    conv = ChebConv(3, 2, K=3, normalization=normalization)
+    given = [torch.randn(4, 3), index, None if weight is None else torch.tensor(weight)]
+    for largest in (lambda_max, None if lambda_max is None else torch.tensor(lambda_max)):
+        with pytest.raises(ValueError, match=message):
+            conv(*given, lambda_max=largest)
+    with pytest.raises(ValueError, match=r"`edge_index` must be an integer tensor .* takes no sparse matrix"):
+        conv(given[0], torch.eye(4).to_sparse())
+    theirs = pytest.importorskip("torch_geometric.nn").ChebConv(3, 2, K=3, normalization=normalization)
+    theirs.load_state_dict(conv.state_dict())
+    args = (*given[:2], torch.tensor([-1.0, 2, 3, 4, -9]))
+    if normalization is None:
+        torch.testing.assert_close(conv(*args), theirs(*args))
+    args = (*given[:2], torch.tensor([1.0, 2, 3, 0, -9]))
+    torch.testing.assert_close(conv(*args), theirs(*args))
+
+
+@pytest.mark.parametrize("name", ["GCNConv", "SGConv", "APPNP"])
+def test_a_nan_is_where_the_user_gave_it(name):
+    """Loops are moved to the end, and a sparse matrix is no `edge_weight`."""
+    conv = {"GCNConv": lambda: GCNConv(3, 2), "SGConv": lambda: SGConv(3, 2), "APPNP": lambda: APPNP(2, 0.1)}[
+        name
+    ]()
+    x, index = torch.randn(4, 3), torch.tensor([[2, 0, 1], [2, 1, 3]])
+    weight = torch.tensor([1.0, 1, NAN])
+    with pytest.raises(ValueError, match="`edge_weight` must not be NaN, got NaN at position 2"):
+        conv(x, index, weight)
+    with pytest.raises(
+        ValueError, match=r"`edge_index` must be a sparse matrix without NaN, got NaN at \[1, 3\]"
+    ):
+        conv(x, torch.sparse_coo_tensor(index, weight, (4, 4)))

@@ -269,6 +269,40 @@ def test_ismrmrd_discards_samples_and_lines_of_something_else(tmp_path):
         np.testing.assert_array_equal(read_scan(path).kspace[0], k)
 
 
+@pytest.mark.parametrize("size", [12, 11])
+@pytest.mark.parametrize("first", [0, 3])
+def test_the_center_of_a_reversed_line_is_counted_as_its_samples_come(tmp_path, size, first):
+    """Whole lines and asymmetric echoes, in turn forward and backward, as of a bipolar readout."""
+    path, k = tmp_path / "a.h5", STACK[0][:, :size]
+    center, lines = size // 2 - first, []
+    for n in range(10):
+        line = k[:, first:, n]
+        back = {"center_sample": size - first - 1 - center}
+        lines.append(
+            (1 << 21, 0, n, 0, line[:, ::-1], back)
+            if n % 2
+            else (0, 0, n, 0, line, {"center_sample": center})
+        )
+    acquisitions(path, lines, header((size, 10, 1), (size, 10, 1)))
+    expected = np.where(np.arange(size)[:, None] >= first, k, 0)
+    np.testing.assert_array_equal(read_scan(path).kspace[0], expected)
+
+
+def test_a_mask_on_top_is_of_0_and_1(tmp_path):
+    np.save(tmp_path / "k.npy", STACK)
+    scan = read_scan(tmp_path / "k.npy")
+    ones = torch.arange(10) % 2
+    for mask in (ones, ones.bool(), ones.double()):
+        found = scan.sampled_by(mask)
+        assert found.mask.dtype == torch.bool and torch.equal(found.mask, ones.bool())
+        assert torch.equal(found.sampled_by(torch.ones(12, 10)).mask, ones.bool().expand(12, 10))
+    for bad in (ones / 2, ones - 1, ones * torch.nan, ones[1:], ones[:, None]):
+        with pytest.raises(ValueError, match=r"`mask` must be \[10\] or \[12, 10\] of 0 and 1, got"):
+            scan.sampled_by(bad)
+    with pytest.raises(TypeError, match="`mask` must be"):
+        scan.sampled_by(ones.numpy())
+
+
 def bart(path, array, dims):
     path.with_suffix(".hdr").write_text(
         "# Dimensions\n" + " ".join(map(str, dims)) + " \n# Command\nphantom -k\n"

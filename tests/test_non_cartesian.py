@@ -63,6 +63,73 @@ def test_it_trains_after_inference_mode():
     torch.testing.assert_close(found, physics.normal(torch.ones_like(x)).detach())
 
 
+def matrix(call, shape):
+    """Of a linear function, by its values at the unit vectors."""
+    units = torch.eye(math.prod(shape), dtype=torch.complex128).reshape(-1, *shape)
+    return torch.stack([call(unit[None])[0].flatten() for unit in units], 1)
+
+
+@pytest.mark.parametrize("maps", [None, normal(2, 6, 5)])
+def test_transforms_of_torch_func_are_those_of_its_matrix(maps):
+    physics = NonCartesianMRI(points(20), (6, 5), maps, sigma=0.5)
+    a = matrix(physics, (6, 5))
+    x, t = normal(3, 6, 5), normal(3, 6, 5, seed=1)
+    y, close = physics(normal(3, 6, 5, seed=2)), torch.testing.assert_close
+    of = lambda call, x: torch.view_as_real(call(x.to(torch.complex128))).flatten()  # noqa: E731
+    func = torch.func
+    close(torch.vmap(lambda x: physics(x[None])[0])(x), physics(x))
+    twice = torch.vmap(torch.vmap(lambda x: physics(x[None])[0]), 1, 1)(torch.stack([x, t]))
+    close(twice, torch.stack([physics(x), physics(t)]))
+    close(torch.vmap(physics.gradient, (0, None))(torch.stack([x, t]), y)[1], physics.gradient(t, y))
+    for half in (func.jvp(physics, (x,), (t,))[1], torch.autograd.functional.jvp(physics, x, t)[1]):
+        close(half, physics(t))
+    close(func.vjp(physics, x)[1](y)[0], physics.adjoint(y))
+    loss = lambda x: (physics(x) - y).abs().square().sum() / 2  # noqa: E731
+    close(func.grad(loss)(x), 0.25 * physics.gradient(x, y))
+    expected = torch.view_as_real(a).movedim(1, 2).flatten(0, 1)
+    for jacobian in (func.jacrev, func.jacfwd):
+        close(jacobian(lambda x: of(physics, x[None]))(x[0].real).flatten(1), expected)
+    hessian = func.hessian(lambda x: physics(x[None].to(torch.complex128)).abs().square().sum() / 2)
+    close(hessian(x[0].real).reshape(30, 30), (a.mH @ a).real)
+    x.requires_grad_()
+    options = {"check_forward_ad": True, "check_batched_grad": True}
+    assert torch.autograd.gradcheck(physics, x, fast_mode=True, **options)
+    assert torch.autograd.gradgradcheck(physics, x, fast_mode=True, check_fwd_over_rev=True)
+
+
+def test_a_trajectory_and_maps_for_each_element_of_vmap():
+    """A model that is made under torch.vmap, also twice."""
+    w = torch.stack([points(20), points(20, 1)]).double()
+    maps, x = normal(3, 2, 6, 5), normal(2, 6, 5)
+
+    def made(w, maps):
+        return NonCartesianMRI(w, (6, 5), maps)(x)
+
+    found = torch.vmap(torch.vmap(made, (0, None)), (None, 0))(w, maps)
+    for i, some in enumerate(maps):
+        for j, one in enumerate(w):
+            torch.testing.assert_close(found[i, j], made(one, some))
+
+
+def test_programs_hold_it():
+    physics = NonCartesianMRI(points(20), (6, 5), normal(2, 6, 5), sigma=0.5)
+    x, y = normal(3, 6, 5).requires_grad_(), normal(3, 2, 20, seed=1)
+    expected = physics.gradient(x, y)
+    (grad,) = torch.autograd.grad(expected.abs().sum(), x)
+    for backend in ("aot_eager", "inductor"):
+        found = torch.compile(physics.gradient, fullgraph=True, backend=backend)(x, y)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(torch.autograd.grad(found.abs().sum(), x)[0], grad)
+    x = x.detach()
+    assert torch.equal(torch.export.export(physics, (x,)).module()(x), physics(x))
+    assert physics.to("meta").adjoint(y.to("meta")).shape == (3, 6, 5)
+    for given, adjoint in ((x[:, None], False), (y, True)):
+        sample = given, points(20).double(), 6, 5, adjoint
+        torch.library.opcheck(
+            torch.ops.amstel.nufft.default, sample, test_utils=("test_schema", "test_faketensor")
+        )
+
+
 def test_an_image_comes_back_from_spokes_by_total_variation():
     angle, radius = torch.arange(24) * math.pi / 24, torch.linspace(-math.pi, math.pi, 65)[:-1]
     spokes = torch.stack([torch.outer(angle.sin(), radius), torch.outer(angle.cos(), radius)]).flatten(1)

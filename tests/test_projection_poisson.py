@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import amstel
 from amstel import inverse
 from amstel.inverse import (
     MRI,
@@ -121,3 +122,42 @@ def test_what_counts_hold_where_nothing_is_seen_does_not_matter(bad):
     hidden = torch.where(mask, y, torch.tensor(bad))
     for call in (physics.likelihood, physics.gradient):
         assert torch.equal(call(x, hidden), call(x, y))
+
+
+def test_counts_are_not_negative():
+    """Also in the derivatives of torch.func; where torch.vmap or torch.compile hides the values nobody looks."""
+    physics, x = Poisson(Denoising(), 0.5), torch.ones(2, 1, 3, 3)
+    bad = torch.tensor([1.0, -0.25])[:, None, None, None].expand(2, 1, 3, 3)
+    calls = [physics.gradient, physics.likelihood, lambda x, y: physics.prepare(y).gradient(x)]
+    calls.append(torch.func.grad(lambda x, y: physics.likelihood(x, y).sum()))
+    calls.append(lambda x, y: torch.func.jvp(lambda x: physics.gradient(x, y), (x,), (x,)))
+    for call in calls:
+        with pytest.raises(ValueError, match=r"`y` must be counts, which are never negative, got -0\.25"):
+            call(x, bad)
+        with pytest.raises(ValueError, match="`y` must be counts"):
+            torch.func.grad(lambda y, call=call: torch.stack([t.sum() for t in call(x, y)]).sum())(bad)
+        call(x, torch.full_like(bad, torch.nan))
+    expected = physics.gradient(x, x / 2)
+    assert torch.equal(torch.vmap(lambda a, b: physics.gradient(a[None], b[None])[0])(x, x / 2), expected)
+    compiled = torch.compile(physics.gradient, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x, x / 2), expected) and compiled(x, bad).shape == x.shape
+    try:
+        amstel.set_checks("off")
+        assert physics.gradient(x, bad).shape == x.shape
+    finally:
+        amstel.set_checks("async")
+    mask = torch.tensor([[True, False, True]] * 3)  # and not where nothing is seen
+    assert Poisson(inverse.Inpainting(mask)).gradient(x, x - 2 * ~mask).isfinite().all()
+
+
+def test_what_is_set_later_is_checked():
+    physics, denoising = Poisson(Denoising()), Denoising(torch.tensor([0.1, 0.2]))
+    for name, bad in (("gain", 0), ("gain", "1"), ("background", -1)):
+        with pytest.raises(ValueError, match=f"`{name}` must be a finite number"):
+            setattr(physics, name, bad)
+    for model, bad in ((Denoising(), -0.1), (MRI(torch.ones(4)), 0), (denoising, torch.tensor([0.1, -0.2]))):
+        for given in (model, inverse.Envelope(model, 1.0)):
+            with pytest.raises(ValueError, match="`sigma` must be a finite number > 0"):
+                given.sigma = bad
+    denoising.sigma = torch.tensor([0.3, 0.4])
+    assert torch.equal(dict(denoising.named_buffers())["sigma"], torch.tensor([0.3, 0.4]))

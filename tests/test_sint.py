@@ -359,6 +359,11 @@ def test_loss_explains_itself():
         MarginContrastiveLoss()(a, torch.rand(3, 5), torch.ones(3))
     with pytest.raises(ValueError, match=r"`y` must be \[3\]"):
         MarginContrastiveLoss()(a, a, torch.ones(4))
+    for bad in (torch.tensor([1, -1, 1]), torch.tensor([1, 0.5, 0]), torch.tensor([0, torch.nan, 1])):
+        with pytest.raises(
+            ValueError, match="`y` must be 1 for a pair of the same target and 0 for another, got"
+        ):
+            MarginContrastiveLoss()(a, a, bad)
 
 
 # ---------------------------------------------------------------------------------------------- training

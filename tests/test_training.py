@@ -473,8 +473,11 @@ def test_a_killed_run_is_resumed_bit_for_bit(capsys, commands, tmp_path, family)
     run.kill()
     run.wait()
     assert run.returncode == -signal.SIGKILL, "it was through before it could be killed"
+    remains = out / ".checkpoint.0123abcd.partial.pt"  # as of a kill while it writes
+    remains.write_bytes(b"half")
+    os.utime(remains, (0, 0))
     status, _, err = command.run(capsys, *again, "--out", out)
-    assert status == 0 and err == ""
+    assert status == 0 and err == "" and not remains.exists()
     assert equal(_results(out), _results(tmp_path / "whole"))
 
 

@@ -1,13 +1,16 @@
 """When the values of arguments are looked at, which on CUDA would mean to wait for the device: `set_checks`.
 
 Shapes, dtypes and numbers are always checked. Values of tensors that are: boxes, the lengths of
-`conv_lstm`, NaN in the edge weights of `spmm`. Whatever they hold, nothing is read outside of a tensor.
+`conv_lstm`, NaN in the edge weights of `spmm`, the counts of `Poisson`, the labels of `MarginContrastiveLoss`. Whatever they
+hold, nothing is read outside of a tensor.
 
 Asynchronous checks leave what they find in notes on the device. A copy of the notes follows in pinned memory, where the
 host reads it without waiting: so the next call that checks raises for one before it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,15 +20,20 @@ from amstel import _check
 MODES = ("sync", "async", "off")
 #: What is noted, and what it must be.
 _KINDS = {
-    "boxes": "have finite coordinates and a whole batch index of one of the images",
-    "lengths": "be from 1 to T",
-    "edge_weight": "not be NaN",
+    "boxes": "`boxes` must have finite coordinates and a whole batch index of one of the images",
+    "lengths": "`lengths` must be from 1 to T",
+    # Before `edge_weight`, which finds what is derived from them, too.
+    "matrix": "`edge_index` must be a sparse matrix without NaN",
+    "laplacian": "`edge_weight` and `lambda_max` must have a Laplacian without NaN",
+    "edge_weight": "`edge_weight` must not be NaN",
+    "counts": "`y` must be counts, which are never negative",
+    "labels": "`y` must be 1 for a pair of the same target and 0 for another",
 }
 _mode = "async"
 
 
 def set_checks(mode: str) -> None:
-    """Set when operators check the values of their arguments: boxes, lengths and edge weights.
+    """Set when operators check the values of their arguments: boxes, lengths, edge weights, counts and labels of pairs.
 
     Args:
         mode: "async", the default: immediately on the CPU; on CUDA without waiting for the device, so an error is
@@ -35,8 +43,8 @@ def set_checks(mode: str) -> None:
     In every mode, invalid values never cause an invalid read: an invalid box is pooled to 0, a length below 1 keeps
     the initial state, a length above T counts as T, and a NaN weight gives NaN. "async" checks also work in a CUDA
     graph, at every replay, if an operator has made a check on this device before the capture. `roi_align` and
-    `ps_roi_pool` check as with "sync". Compiled programs check boxes as with "sync", unless they were compiled with
-    "off", and do not check lengths.
+    `ps_roi_pool` check as with "sync", and with "off" still wait for the device. Compiled programs check boxes as with "sync", unless they were compiled with
+    "off", and check neither lengths, counts nor labels.
 
     Raises:
         ValueError or TypeError: mode is none of these.
@@ -102,6 +110,21 @@ def how(t: Tensor) -> str:
     return "async"
 
 
+def look(kind: str, t: Tensor, bad: Callable[[Tensor], Tensor]) -> None:
+    """Raise, now or later as `how` says, where `bad` of a tensor is true anywhere."""
+    way = how(t)
+    if way == "off":
+        return
+    while torch._C._functorch.is_functorch_wrapped_tensor(t):
+        t = torch._C._functorch.get_unwrapped(t)
+    with torch._C._DisableFuncTorch(), torch.no_grad():
+        found = bad(t)
+        if way == "async":
+            notes_of(t).note(kind, found)
+        elif bool(found.any()):
+            raise ValueError(f"{_KINDS[kind]}, got {t[found][0].item():g}")
+
+
 class Notes:
     """What checks on one device have found: for each kind the position of a bad value, or -1; and one that is ignored."""
 
@@ -141,7 +164,7 @@ class Notes:
         self.host.fill_(-1)
         if kind is not None:
             raise ValueError(
-                f"`{kind}` must {_KINDS[kind]}, which those of an earlier call on {self.found.device} did not; "
+                f"{_KINDS[kind]}, got others in an earlier call on {self.found.device}; "
                 "amstel.set_checks('sync') finds the call"
             )
 

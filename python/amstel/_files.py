@@ -1,4 +1,8 @@
-"""Files that are written completely or not at all: next to their place and then renamed, so an error never costs the old file."""
+"""Files that are written completely or not at all: next to their place and then renamed, so an error never costs the old file.
+
+A process that is killed leaves what it was writing. While anything is written in a folder a shared lock (flock) is held on the
+folder, which ends with the process. So whoever gets the lock for itself alone may remove what was left there: nobody is writing.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,24 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+try:
+    import fcntl
+except ImportError:  # on Windows, where remains stay
+    fcntl = None  # type: ignore[assignment]
+
 Name = str | os.PathLike
+
+#: Names of what is being written, or of what was there before.
+_REMAINS = re.compile(r"\.(.{1,40})\.[0-9a-f]{8}\.(partial|old)(\.[^.]+)?", re.DOTALL)
+#: Folders where this process has looked for remains.
+_looked: set[Path] = set()
 
 
 def distinct(path: Name, *inputs: Name, argument: str = "path") -> None:
@@ -82,11 +98,61 @@ def said(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
+def _writing_in(folder: Path) -> Iterator[None]:
+    """Hold the shared lock of a folder; the first time remove what processes left there that were killed.
+
+    Where there are no locks, or someone else has one, files are written without, and remains stay.
+    """
+    lock = None
+    with contextlib.suppress(OSError):
+        lock = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if lock is not None:
+            if folder not in _looked and _locked(lock, alone=True):
+                _looked.add(folder)
+                _remove_remains(folder)
+            _locked(lock)
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(lock: int, alone: bool = False) -> bool:
+    how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+    for wait in (0.0,) if alone else (0.002, 0.0):  # another process removes remains, which is soon done
+        try:
+            fcntl.flock(lock, how | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(wait)
+        except OSError:  # a file system without locks
+            return False
+    return False
+
+
+def _remove_remains(folder: Path) -> None:
+    """Remove what nobody writes any more, and what was there before where there is something newer."""
+    now = time.time()
+    for path in folder.iterdir():
+        found = _REMAINS.fullmatch(path.name)
+        if not found or path.is_symlink():
+            continue
+        # A longer name was cut, so that what replaced it is not known.
+        replaced = len(found[1]) < 40 and (folder / f"{found[1]}{found[3] or ''}").exists()
+        with contextlib.suppress(OSError):
+            # What has just begun is of someone who did not get a lock.
+            if now - path.lstat().st_mtime > 1 and (found[2] == "partial" or replaced):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextlib.contextmanager
 def replacing(path: Name, inputs: Iterable[Name] = (), argument: str = "path") -> Iterator[Path]:
     """A temporary name next to `path`, with its ending, to write to; at the end of the `with` block it replaces `path`.
 
-    After any exception, Ctrl-C included, what was at `path` is as it was and the new file is gone. Links are
-    followed, permissions of the old file kept. A pipe or device (/dev/stdout) is written directly.
+    After any exception, Ctrl-C included, what was at `path` is as it was and the new file is gone; after a kill, once
+    another process writes in the folder. Links are followed, permissions of the old file kept. A pipe or device
+    (/dev/stdout) is written directly.
 
     Args:
         path: the file to write.
@@ -110,16 +176,17 @@ def replacing(path: Name, inputs: Iterable[Name] = (), argument: str = "path") -
     # Hidden, so that readers of folders pass it over while it grows; its own name for every writer.
     suffix = target.suffix
     temporary = target.with_name(f".{target.stem[:40]}.{os.urandom(4).hex()}.partial{suffix}")
-    try:
-        with naming(path):
-            yield temporary
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-        if target.exists():
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _writing_in(target.parent):
+        try:
+            with naming(path):
+                yield temporary
+                with open(temporary, "rb+") as file:
+                    os.fsync(file.fileno())
+            if target.exists():
+                shutil.copymode(target, temporary)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -135,35 +202,38 @@ def replacing_together(main: Name, *beside: Name) -> Iterator[list[Path]]:
     new, old = (
         [t.with_name(f".{t.stem[:40]}.{mark}.{end}{t.suffix}") for t in targets] for end in ("partial", "old")
     )
-    try:
-        with naming(main):
-            yield new
-        for target, temporary in zip(targets, new, strict=True):
-            if temporary.exists():
-                with naming(target), open(temporary, "rb+") as file:
-                    os.fsync(file.fileno())
-                if target.exists():
-                    shutil.copymode(target, temporary)
+    with contextlib.ExitStack() as stack:
+        for folder in {target.parent for target in targets}:
+            stack.enter_context(_writing_in(folder))
         try:
-            for target, kept in zip(targets[1:], old[1:], strict=True):
-                if target.exists():
-                    os.replace(target, kept)
-            os.replace(new[0], targets[0])
-        except BaseException:
-            for target, kept in zip(targets[1:], old[1:], strict=True):
-                if kept.exists():
-                    os.replace(kept, target)
-            raise
-        try:
-            _rename(new[1:], targets[1:])
-        except BaseException:  # Ctrl-C
-            _rename(new[1:], targets[1:])
-            raise
-        for kept in old:
-            kept.unlink(missing_ok=True)
-    finally:
-        for temporary in new:
-            temporary.unlink(missing_ok=True)
+            with naming(main):
+                yield new
+            for target, temporary in zip(targets, new, strict=True):
+                if temporary.exists():
+                    with naming(target), open(temporary, "rb+") as file:
+                        os.fsync(file.fileno())
+                    if target.exists():
+                        shutil.copymode(target, temporary)
+            try:
+                for target, kept in zip(targets[1:], old[1:], strict=True):
+                    if target.exists():
+                        os.replace(target, kept)
+                os.replace(new[0], targets[0])
+            except BaseException:
+                for target, kept in zip(targets[1:], old[1:], strict=True):
+                    if kept.exists():
+                        os.replace(kept, target)
+                raise
+            try:
+                _rename(new[1:], targets[1:])
+            except BaseException:  # Ctrl-C
+                _rename(new[1:], targets[1:])
+                raise
+            for kept in old:
+                kept.unlink(missing_ok=True)
+        finally:
+            for temporary in new:
+                temporary.unlink(missing_ok=True)
 
 
 def _rename(files: list[Path], targets: list[Path]) -> None:
@@ -203,22 +273,23 @@ def replacing_folder(folder: Path, force: bool, is_one: Callable[[Path], bool], 
     temporary, old = (
         target.with_name(f".{target.name[:40]}.{os.urandom(4).hex()}.{end}") for end in ("partial", "old")
     )
-    temporary.mkdir()
-    try:
-        yield temporary
-        if target.exists():
-            os.replace(target, old)
-            try:
+    with _writing_in(target.parent):
+        temporary.mkdir()
+        try:
+            yield temporary
+            if target.exists():
+                os.replace(target, old)
+                try:
+                    os.replace(temporary, target)
+                except OSError:
+                    os.replace(old, target)
+                    raise
+            else:
                 os.replace(temporary, target)
-            except OSError:
-                os.replace(old, target)
-                raise
-        else:
-            os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if target.exists():
-            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if target.exists():
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Name, text: str, inputs: Iterable[Name] = ()) -> Path:

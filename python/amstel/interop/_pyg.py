@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check
+from amstel import _check, _checks
 from amstel._derived import plainly
 from amstel._torch import without_autocast
 from amstel._words import counted
@@ -46,6 +46,8 @@ class _Loops:
             return graph, None, 1.0  # PyG has no `improved` without weights
         if self.at is None:
             return graph, weight, fill
+        if (at := first_nan("edge_weight", weight)) is not None:  # whose position would be another one
+            raise ValueError(f"`edge_weight` must not be NaN, got NaN at position {at}")
         loops = weight.new_full((self.num_nodes,), fill).index_put((self.at,), weight[self.of])
         return self.looped, torch.cat([weight[self.keep], loops]), 0.0
 
@@ -109,8 +111,64 @@ def of_sparse(matrix: Tensor, nodes: int, loops: bool, fill: float) -> Arguments
     """A torch.sparse matrix; PyG adds self-loops to its diagonal, whatever it holds."""
     coo = matrix.to_sparse_coo().coalesce()
     graph = Graph.from_edge_index(coo.indices().flip(0), num_nodes=nodes)
+    if (at := first_nan("matrix", coo.values())) is not None:
+        row, column = coo.indices()[:, at].tolist()
+        raise ValueError(f"`edge_index` must be a sparse matrix without NaN, got NaN at [{row}, {column}]")
     # A copy: PyG's gcn_norm writes to the values of the matrix, which `spmm` keeps for its gradient.
     return graph, coo.values().clone(), fill if loops else 0.0
+
+
+def first_nan(kind: str, values: Tensor) -> int | None:
+    """Where the first NaN is, if values may be looked at without waiting; else it is noted."""
+    how = _checks.how(values)
+    if how == "async":
+        _checks.notes_of(values).note(kind, values.isnan())
+    if how != "sync" or not bool((bad := values.isnan()).any()):
+        return None
+    return int(bad.nonzero()[0])
+
+
+def strided(index: Any, weight: Any) -> tuple[Tensor, Any]:
+    """Both, of a layer for which PyG's own code takes no sparse matrix either."""
+    if not isinstance(index, Tensor) or index.layout != torch.strided:
+        expected = "an integer tensor [2, E] or an amstel.Graph, as PyG's layer takes no sparse matrix"
+        _check.fail("edge_index", expected, index)
+    return index, weight
+
+
+def check_laplacian(
+    derived: Tensor,
+    index: Tensor,
+    nodes: int,
+    weight: Tensor | None,
+    lambda_max: Any,
+    normalization: str | None,
+) -> None:
+    """ValueError for what made a NaN of the weights of PyG's scaled Laplacian."""
+    if first_nan("laplacian", derived) is None:
+        return
+    largest = torch.as_tensor(2.0 if lambda_max is None else lambda_max).reshape(-1)
+    if bool(((largest == 0) | largest.isnan()).any()):
+        _check.fail("lambda_max", "of numbers other than 0 and NaN", largest.tolist())
+    if weight is not None and not bool(weight.isfinite().all()):
+        at = int((~weight.isfinite()).nonzero()[0])
+        raise ValueError(f"`edge_weight` must be finite, got {weight[at]:g} at position {at}")
+    if weight is not None and normalization == "sym":
+        apart = index[0] != index[1]
+        degree = weight.new_zeros(nodes).index_add(0, index[0][apart].long(), weight[apart])
+        if bool((degree < 0).any()):
+            at = int((degree < 0).nonzero()[0])
+            raise ValueError(
+                "`edge_weight` must add up to at least 0 for the edges of every node with normalization='sym', which takes "
+                f"roots, got {degree[at]:g} for node {at}"
+            )
+    if lambda_max is None and normalization != "sym":  # PyG takes twice the largest number, of no edges 0
+        raise ValueError(
+            "`lambda_max` must be given where the graph has no Laplacian with a finite number above 0"
+        )
+    raise ValueError(
+        "`edge_weight` must have a Laplacian without NaN, got one with NaN, by numbers too large"
+    )
 
 
 def _weight(weight: Tensor | None, edges: int, device: torch.device) -> Tensor | None:

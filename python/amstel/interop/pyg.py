@@ -368,14 +368,15 @@ class ChebConv(_Fused, pyg.ChebConv):
         lambda_max: Tensor | None = None,
     ) -> Tensor:
         fused = self._is_fused(x, edge_index, edge_weight)
-        edge_index, edge_weight = self._plain(x, edge_index, edge_weight)
-        if not fused or edge_index.layout != torch.strided:
+        edge_index, edge_weight = _pyg.strided(*self._plain(x, edge_index, edge_weight))
+        if not fused:
             return super().forward(x, edge_index, edge_weight, batch, lambda_max)
         nodes = x.shape[-2]
         index, weight = self.__norm__(
             edge_index, nodes, edge_weight, self.normalization, lambda_max, dtype=x.dtype, batch=batch
         )
         arguments = _pyg.of_index(index, nodes, weight, self.flow, False, 0.0)
+        _pyg.check_laplacian(weight, edge_index, nodes, edge_weight, lambda_max, self.normalization)
         before, term = x, x
         out = self.lins[0](x)
         for k, lin in enumerate(self.lins[1:]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +41,8 @@ class ForwardModel(nn.Module, ABC):
     compute in the dtype of the images.
 
     Everything is differentiable, any number of times, in x, y, kernel, matrix and sensitivities (not in sigma and
-    masks), and works under `torch.compile(fullgraph=True)`. Values of masks and of sigma are looked at once, by the
-    constructor: nothing else waits for a CUDA device.
+    masks), and works under `torch.compile(fullgraph=True)`. Values of masks and of sigma are looked at once, when they are
+    given: nothing else waits for a CUDA device.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -76,21 +77,31 @@ class ForwardModel(nn.Module, ABC):
 
     def __init__(self, sigma: Sigma = 1.0):
         super().__init__()
-        expected = "a finite number > 0, or a floating-point tensor [N] of such"
         if isinstance(sigma, Tensor):
-            sizes: tuple[int, ...] = (0, 1)
-            if self.pixelwise:
-                sizes, expected = (0, 1, 4), f"{expected}, or [N, 1, H, W]"
-            fits = sigma.dim() in sizes and (
-                sigma.dim() < 4 or (sigma.shape[1] == 1 and 0 not in sigma.shape)
-            )
-            if not fits or not sigma.is_floating_point():
-                _check.fail("sigma", expected, sigma)
-            if not _checks.hidden(sigma) and not bool(((sigma > 0) & sigma.isfinite()).all()):
-                _check.fail("sigma", expected, sigma.tolist() if sigma.dim() < 4 else sigma)
+            self._check_sigma(sigma)
             self.register_buffer("sigma", sigma.detach(), persistent=False)
         else:
-            self.sigma = float(_check.number("sigma", sigma, expected, above=0))
+            self.sigma = sigma
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Of a model that has another one's it is a property.
+        if name == "sigma" and not isinstance(getattr(type(self), name, None), property):
+            value = self._check_sigma(value)
+        super().__setattr__(name, value)
+
+    def _check_sigma(self, sigma: Any) -> Sigma:
+        expected = "a finite number > 0, or a floating-point tensor [N] of such"
+        if not isinstance(sigma, Tensor):
+            return float(_check.number("sigma", sigma, expected, above=0))
+        sizes: tuple[int, ...] = (0, 1)
+        if self.pixelwise:
+            sizes, expected = (0, 1, 4), f"{expected}, or [N, 1, H, W]"
+        fits = sigma.dim() in sizes and (sigma.dim() < 4 or (sigma.shape[1] == 1 and 0 not in sigma.shape))
+        if not fits or not sigma.is_floating_point():
+            _check.fail("sigma", expected, sigma)
+        if not _checks.hidden(sigma) and not bool(((sigma > 0) & sigma.isfinite()).all()):
+            _check.fail("sigma", expected, sigma.tolist() if sigma.dim() < 4 else sigma)
+        return sigma
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ForwardModel:
         before = {name: t for name in ("sigma", *self.exact) if (t := self._buffers.get(name)) is not None}

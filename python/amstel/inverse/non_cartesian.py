@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 from unittest import mock
 
@@ -18,6 +19,7 @@ from amstel._optional import need
 from amstel._words import counted
 from amstel.inverse._checks import COMPLEX, check_shape
 from amstel.inverse.model import ForwardModel, Normal, Prepared, Sigma
+from amstel.ops._raw import forward_mode
 
 
 class NonCartesianMRI(ForwardModel):
@@ -39,8 +41,6 @@ class NonCartesianMRI(ForwardModel):
     Shapes: x complex [N, H, W], y complex [N, coils, K], complex128 or complex64.
 
     Complexity: 2 coils transforms of 2H x 2W and 72 coils K multiplications a gradient.
-
-    `torch.func` does not take the transforms of torchkbnufft; `torch.autograd` does.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -89,32 +89,24 @@ class NonCartesianMRI(ForwardModel):
                 _check.fail("sensitivities", expected, sensitivities)
         self.register_buffer("trajectory", trajectory.detach().double(), persistent=False)
         self.register_buffer("sensitivities", sensitivities, persistent=False)
-        self._made: dict[tuple, Any] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         maps = self._maps("x", x)
         images = x[:, None] if maps is None else maps * x[:, None]
-        return self._transform("KbNufft", x)(images, self._points(x)) / math.sqrt(math.prod(self.image_shape))
+        return self._transform(images, False)
 
     def adjoint(self, y: Tensor) -> Tensor:
         maps = self._maps("y", y)
-        images = self._transform("KbNufftAdjoint", y)(y, self._points(y))
+        images = self._transform(y, True)
         images = images if maps is None else maps.conj() * images
-        return images.sum(1) / math.sqrt(math.prod(self.image_shape))
+        return images.sum(1)
 
     def prepare(self, y: Tensor) -> Prepared:
         return Normal(self, y)
 
-    def _points(self, like: Tensor) -> Tensor:
-        return self.trajectory.to(like.real.dtype)
-
-    def _transform(self, name: str, like: Tensor) -> Any:
-        """Of torchkbnufft; its tables depend on dtype and device."""
-        key = name, like.dtype, like.device
-        if key not in self._made:
-            made, how = getattr(_library(), name), {"dtype": like.dtype, "device": like.device}
-            self._made[key] = plainly(lambda: made(self.image_shape, **how))  # for every later call
-        return self._made[key]
+    def _transform(self, given: Tensor, adjoint: bool) -> Tensor:
+        points = self.trajectory.to(given.real.dtype)
+        return _transform(given, points, *self.image_shape, adjoint) / math.sqrt(math.prod(self.image_shape))
 
     def _maps(self, name: str, given: Any) -> Tensor | None:
         """The sensitivities in the dtype of `given`, which is checked."""
@@ -138,6 +130,72 @@ class NonCartesianMRI(ForwardModel):
         maps = self.sensitivities
         batch = maps.shape[0] if maps is not None and maps.dim() == 4 else 1
         return max(batch, self._batch()), *self.image_shape
+
+
+@lru_cache(8)
+def _made(adjoint: bool, size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Any:
+    """A transform of torchkbnufft with its tables."""
+    kind = _library().KbNufftAdjoint if adjoint else _library().KbNufft
+    return plainly(lambda: kind(size, dtype=dtype, device=device))  # for every later call
+
+
+# torchkbnufft is of TorchScript and functions that torch.func and Dynamo do not take: an operator is one for all of them.
+@torch.library.custom_op("amstel::nufft", mutates_args=())
+def _nufft(given: Tensor, points: Tensor, height: int, width: int, adjoint: bool) -> Tensor:
+    """Of images [N, C, H, W], or the adjoint of samples [N, C, K], at points [2, K] or [N, 2, K]."""
+    transform = _made(adjoint, (height, width), given.dtype, given.device)
+    given = given.resolve_conj()
+    # Compiled programs leave the key out by which a conjugate is one, of which the library makes use.
+    keys, left = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+    with torch.no_grad(), torch._C._ForceDispatchKeyGuard(keys, left.remove(torch._C.DispatchKey.Conjugate)):
+        return transform(given, points).resolve_conj()
+
+
+@_nufft.register_fake
+def _(given: Tensor, points: Tensor, height: int, width: int, adjoint: bool) -> Tensor:
+    return given.new_empty(*given.shape[:2], *((height, width) if adjoint else points.shape[-1:]))
+
+
+@_nufft.register_vmap
+def _(
+    info: Any, in_dims: tuple, given: Tensor, points: Tensor, height: int, width: int, adjoint: bool
+) -> tuple[Tensor, int]:
+    many, of_given, of_points = info.batch_size, *in_dims[:2]
+    given = given.expand(many, *given.shape) if of_given is None else given.movedim(of_given, 0)
+    images = given.shape[1]
+    if of_points is not None or points.dim() == 3:  # other points for every image
+        points = points.expand(many, *points.shape) if of_points is None else points.movedim(of_points, 0)
+        points = points if points.dim() == 4 else points[:, None].expand(-1, images, -1, -1)
+        points = points.flatten(0, 1)
+    found = _nufft(given.flatten(0, 1), points, height, width, adjoint)
+    return found.unflatten(0, (many, images)), 0
+
+
+class _Transform(torch.autograd.Function):
+    """Linear, and the adjoint is its gradient."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(given: Tensor, points: Tensor, height: int, width: int, adjoint: bool) -> Tensor:
+        return _nufft(given, points, height, width, adjoint)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, points, *how = inputs
+        ctx.save_for_backward(points)
+        ctx.save_for_forward(points)
+        ctx.how = tuple(how)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        height, width, adjoint = ctx.how
+        return _transform(grad, *ctx.saved_tensors, height, width, not adjoint), *(None,) * 4
+
+
+_transform: Callable[..., Any] = forward_mode(
+    _Transform, lambda ctx, t, *_: _transform(t, *ctx.saved_tensors, *ctx.how)
+)
 
 
 def _library() -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amstel import _check
+from amstel import _check, _checks
 from amstel.inverse._checks import check_like
-from amstel.inverse.model import ForwardModel
+from amstel.inverse.model import ForwardModel, Prepared
 
 
 class Poisson(ForwardModel):
@@ -21,7 +21,7 @@ class Poisson(ForwardModel):
         gradient(x, y) = A^H (1 - y / m) / gain
 
     m is clamped to at least `floor`, so that the gradient is finite where an estimate is not positive. The values of
-    y do not have to be integers.
+    y do not have to be integers, but not negative, where something is measured.
 
     Args:
         model: a `ForwardModel` of real images with non-negative A x; its A and adjoint are taken, its sigma is not.
@@ -33,7 +33,7 @@ class Poisson(ForwardModel):
     set later.
 
     Raises:
-        ValueError or TypeError: an argument is not as described.
+        ValueError or TypeError: an argument is not as described; of negative counts `amstel.set_checks` says when.
 
     Source: L. Shepp, Y. Vardi, Maximum Likelihood Reconstruction for Emission Tomography, IEEE TMI 1, 1982.
 
@@ -54,9 +54,14 @@ class Poisson(ForwardModel):
         if model.complex_images:
             _check.fail("model", "one of real images", model)
         torch.nn.Module.__init__(self)  # without a sigma of its own
-        self.model, self.gain = model, float(_check.number("gain", gain, "a finite number > 0", above=0))
-        self.background = float(_check.number("background", background, "a finite number >= 0", least=0))
-        self.floor = floor
+        self.model, self.gain, self.background, self.floor = model, gain, background, floor
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "gain":
+            value = float(_check.number("gain", value, "a finite number > 0", above=0))
+        elif name == "background":
+            value = float(_check.number("background", value, "a finite number >= 0", least=0))
+        super().__setattr__(name, value)
 
     @property
     def sigma(self) -> float:
@@ -90,9 +95,10 @@ class Poisson(ForwardModel):
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """A^H (1 - y / m) / gain, of the shape and dtype of x."""
-        mean = self._mean(x)
-        check_like("y", y, mean)
-        return self.model.adjoint(1 - y / mean) / self.gain
+        return self.prepare(y).gradient(x)
+
+    def prepare(self, y: Tensor) -> Prepared:
+        return _PreparedPoisson(self, y)
 
     def likelihood(self, x: Tensor, y: Tensor) -> Tensor:
         """-log p(y | x) [N], but for what does not depend on x.
@@ -103,7 +109,7 @@ class Poisson(ForwardModel):
             tensor([1.0000, 0.6137])
         """
         mean = self._mean(x)
-        y = self.model._measured(check_like("y", y, mean))
+        y = self._counts(check_like("y", y, mean))
         return ((mean - y * mean.log()) / self.gain).flatten(1).sum(1)
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -120,8 +126,30 @@ class Poisson(ForwardModel):
     def _mean(self, x: Any) -> Tensor:
         return (self.model(x) + self.background).clamp_min(self.floor)
 
+    def _counts(self, y: Tensor) -> Tensor:
+        """y with 0 where nothing is measured."""
+        y = self.model._measured(_check.dense("y", y, "counts, a tensor [N, ...]"))
+        if not y.is_complex():
+            _checks.look("counts", y, lambda y: y < 0)
+        return y
+
     def _image_shape(self) -> tuple[int, ...]:
         return self.model._image_shape()
 
     def _measured(self, y: Tensor) -> Tensor:
         return self.model._measured(y)
+
+
+class _PreparedPoisson(Prepared):
+    """With counts that are looked at once."""
+
+    model: Poisson
+
+    def __init__(self, model: Poisson, y: Tensor):
+        super().__init__(model, y)
+        model._counts(y)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        mean = self.model._mean(x)
+        check_like("y", self.y, mean)
+        return self.model.model.adjoint(1 - self.y / mean) / self.model.gain

@@ -1,4 +1,4 @@
-"""Read and write pictures as uint8 RGB arrays, as a viewer shows them: upright, and for any depth, palette or transparency."""
+"""Read and write pictures as uint8 RGB arrays, as a viewer shows them: upright, in sRGB, for any depth, palette or transparency."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from amstel import _files
 from amstel._check import describe, fail, unmasked, with_attributes
 from amstel._optional import need
 from amstel._words import counted
-from amstel.media import _deep, pictures, png_chunks
+from amstel.media import _deep, pictures, png_chunks, profiles, stacks
 from amstel.media.formats import visible
 
 #: A stereo or burst JPEG (MPO) has several pictures too, of which the first is the one to see.
@@ -57,8 +57,8 @@ def rgb(image: Any, source: Any = None) -> np.ndarray:
     """The pixels of a Pillow image of any mode: uint8 [H, W, 3].
 
     16 bits are scaled, round(v / 257). Floating point is taken to be in [0, 1], as image libraries have it; what lies
-    outside is refused, for its white is not known, and so are integers of 32 bits that do not fit into 16. Transparent
-    pixels lie on black. Orientation is not looked at. `source` is the image that was turned to this one, which says of what
+    outside is refused, for its white is not known, and so are integers of 32 bits that do not fit into 16. Colors of an ICC
+    profile become sRGB; a damaged profile is passed over. Transparent pixels lie on black. Orientation is not looked at. `source` is the image that was turned to this one, which says of what
     format its file is.
 
     Raises:
@@ -72,13 +72,14 @@ def rgb(image: Any, source: Any = None) -> np.ndarray:
     """
     with_attributes("image", image, "mode", "convert")
     mode, source = image.mode, image if source is None else source
+    profile = profiles.of(source)
     if mode == "F":
         values = np.asarray(image)
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
             raise ValueError(
                 f"floating point in [{values.min():g}, {values.max():g}], where white is 1 and black 0"
             )
-        return _gray(np.rint(values * 255).astype(np.uint8))
+        return profiles.in_srgb(_gray(np.rint(values * 255).astype(np.uint8)), profile)
     if mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         if source.format == "TIFF":
@@ -87,12 +88,15 @@ def rgb(image: Any, source: Any = None) -> np.ndarray:
         if mode == "I" and (source.format == "TIFF" or values.min() < 0 or values.max() > 65535):
             raise ValueError(f"32 bits in [{values.min()}, {values.max()}], whose white is not known")
         seen = (values != image.info.get("transparency")) if source.format == "PNG" else True
-        return _gray(((values + 128) // 257 * seen).astype(np.uint8))
+        gray = profiles.in_srgb(_gray(((values + 128) // 257).astype(np.uint8)), profile)
+        return gray * np.asarray(seen, np.uint8)[..., None]
     if image.mode == "La":  # gray that was multiplied by alpha, which Pillow makes nothing else of
         image = image.convert("LA")
     if image.has_transparency_data:
-        return on_black(np.asarray(image.convert("RGBA")))
-    return np.asarray(image.convert("RGB"))
+        return on_black(profiles.in_srgb(np.asarray(image.convert("RGBA")), profile))
+    if mode in ("CMYK", "LAB"):
+        return np.asarray(image.convert("RGB")) if (shown := profiles.of_cmyk(image)) is None else shown
+    return profiles.in_srgb(np.asarray(image.convert("RGB")), profile)
 
 
 def _whole(image: Any, values: np.ndarray) -> np.ndarray:
@@ -121,7 +125,7 @@ def _gray(values: np.ndarray) -> np.ndarray:
 
 
 def read(path: str | os.PathLike) -> np.ndarray:
-    """The picture of a file: uint8 [H, W, 3], upright as its Exif data say; of an animation the first frame.
+    """The picture of a file: uint8 [H, W, 3], sRGB, upright as its Exif data say; of an animation the first frame.
 
     Raises:
         FileNotFoundError: there is none.
@@ -144,14 +148,13 @@ def read(path: str | os.PathLike) -> np.ndarray:
 
 def _deep_pages(path: Path, kind: str) -> Iterator[np.ndarray]:
     """The picture, or the pages of a TIFF: uint8 [H, W, 3]; floating point is in [0, 1]."""
-    pages = _deep.pages(path, kind)
     try:
-        yield from map(_levels, pages)
+        yield from (_levels(*page) for page in _deep.pages(path, kind))
     except Exception as error:
         raise _unreadable(path, error) from None
 
 
-def _deep_count(path: Path, kind: str) -> int:
+def _deep_count(path: Path, kind: str) -> tuple[int, int]:
     try:
         return _deep.count(path, kind)
     except ImportError:
@@ -160,8 +163,8 @@ def _deep_count(path: Path, kind: str) -> int:
         raise _unreadable(path, error) from None
 
 
-def _levels(data: np.ndarray) -> np.ndarray:
-    """Samples [H, W] or [H, W, 2, 3 or 4] of floating point or 8 or 16 bits: uint8 [H, W, 3], alpha laid on black."""
+def _levels(data: np.ndarray, profile: bytes | None) -> np.ndarray:
+    """Samples [H, W] or [H, W, 2, 3 or 4] of floating point or 8 or 16 bits: uint8 [H, W, 3] in sRGB, alpha laid on black."""
     if data.dtype.kind == "f":
         if not np.isfinite(data).all() or data.min() < 0 or data.max() > 1:
             raise ValueError(
@@ -174,11 +177,11 @@ def _levels(data: np.ndarray) -> np.ndarray:
         top = float(np.iinfo(data.dtype).max)
     data = np.rint(data.astype(np.float64) * (255 / top)).astype(np.uint8)
     if data.ndim == 2:
-        return _gray(data)
+        return profiles.in_srgb(_gray(data), profile)
     if data.shape[-1] in (2, 4):
         rgba = np.concatenate([np.broadcast_to(data[..., :-1], (*data.shape[:2], 3)), data[..., -1:]], -1)
-        return on_black(rgba)
-    return np.ascontiguousarray(data)
+        return on_black(profiles.in_srgb(rgba, profile))
+    return profiles.in_srgb(np.ascontiguousarray(data), profile)
 
 
 def is_strip(path: str | os.PathLike) -> bool:
@@ -236,10 +239,10 @@ class Animation:
         self.path, self.mark, self._whole, self._apng = Path(path), None, True, False
         self._deep = _deep.kind(self.path)
         if self._deep:
-            self._pages = list(range(_deep_count(self.path, self._deep)))
-            self.count = len(self._pages)
+            self.count, self._announced = _deep_count(self.path, self._deep)
             return
         with _opened(self.path) as image:
+            self._announced = stacks.announced(getattr(image, "tag_v2", {}).get(270))
             self.mark = image.info.get("amstel") if isinstance(image.info.get("amstel"), str) else None
             self._pages = [0]
             if image.format == "TIFF":
@@ -251,6 +254,7 @@ class Animation:
                     self._pages = list(range(first, getattr(image, "n_frames", 1)))
                     self._apng = image.format == "PNG" and self._pages != [0]
                     self._orientation = int(image.getexif().get(274, 1)) if self._apng else 1
+                    self._profile = profiles.of(image)
                 except Exception as error:
                     raise _unreadable(self.path, error) from None
         self.count = len(self._pages)
@@ -258,6 +262,7 @@ class Animation:
     def __iter__(self) -> Iterator[tuple[np.ndarray, float | None]]:
         if self._deep:
             yield from ((frame, None) for frame in _deep_pages(self.path, self._deep))
+            self._ended()
             return
         frames = self._animated_png() if self._apng else self._by_pillow()
         for number in range(self.count):
@@ -269,8 +274,13 @@ class Animation:
                 self._cut(f"it announces {counted(self.count, 'frame')}", number)
                 return
             yield frame
+        self._ended()
+
+    def _ended(self) -> None:
         if not self._whole:
             self._cut("another page should follow", self.count)
+        elif self._announced > self.count:
+            self._cut(f"it announces {counted(self._announced, 'image')}", self.count)
 
     def _by_pillow(self) -> Iterator[tuple[np.ndarray, float | None]]:
         with _opened(self.path) as image:
@@ -282,7 +292,8 @@ class Animation:
         from amstel.media import apng
 
         for canvas, seconds in apng.frames(self.path):
-            yield np.ascontiguousarray(pictures.upright(on_black(canvas), self._orientation)), seconds
+            shown = on_black(profiles.in_srgb(canvas, self._profile))
+            yield np.ascontiguousarray(pictures.upright(shown, self._orientation)), seconds
 
     def _cut(self, what: str, last: int) -> None:
         warnings.warn(f"{self.path} is damaged or cut: {what}; frame {last} is the last", stacklevel=3)

@@ -15,7 +15,7 @@ import numpy as np
 
 from amstel._optional import need
 from amstel._words import counted
-from amstel.media import jpeg2000, png_chunks
+from amstel.media import jpeg2000, png_chunks, segments, stacks
 
 #: Tag of the orientation in EXIF and TIFF.
 ORIENTATION = 0x0112
@@ -108,8 +108,9 @@ def pixel_count(path: Path) -> int:
         tifffile = _module("tifffile")
         try:
             with tifffile.TiffFile(path) as file:
+                stacks.check_size(file.pages[0])
                 return file.pages[0].imagelength * file.pages[0].imagewidth
-        except (tifffile.TiffFileError, IndexError) as error:
+        except (tifffile.TiffFileError, IndexError, ValueError) as error:
             raise OSError(f"{path} is not an image that can be read") from error
     with open_image(path) as image:
         return image.width * image.height
@@ -284,12 +285,12 @@ def whole_pages(file: Any) -> list[Any]:
     """The pages of tifffile's file that are not small copies of others.
 
     Raises:
-        ValueError: the first is one, of a photograph further inside: a camera's own file (DNG, NEF, ...).
+        ValueError: the first is one, of a photograph further inside: a camera's own file (DNG, NEF, ...); or they never end.
     """
     first = file.pages[0]
     if first.is_reduced and first.tags.get(_SUB_DIRECTORIES):
         raise ValueError(PREVIEW)
-    return [page for page in file.pages if not page.is_reduced] or [first]
+    return [page for page in stacks.pages(file) if not page.is_reduced] or [first]
 
 
 def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
@@ -301,9 +302,10 @@ def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
                 pages = whole_pages(file)
             except ValueError as error:
                 raise ValueError(f"{path} must be a picture, got {error}") from None
-            if len(pages) > 1:
-                raise ValueError(f"{path} has {counted(len(pages), 'page')}; one at a time can be read")
             page = pages[0]
+            count = len(pages) if len(pages) > 1 else stacks.count(page)
+            if count > 1:
+                raise ValueError(f"{path} has {counted(count, 'page')}; one at a time can be read")
             if page.dtype is not None and (page.dtype.kind == "i" or page.dtype in (np.uint32, np.uint64)):
                 raise ValueError(f"{path} must have 8 or 16 bits without a sign, got {page.dtype}")
             deep = page.dtype is not None and (page.dtype == np.uint16 or page.dtype.kind == "f")
@@ -311,20 +313,31 @@ def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
             if not plain or not (deep or page.dtype == np.uint8) or (not deep and page.compression in (6, 7)):
                 return None
             about, orientation = _exif_of_tiff(path)
-            return samples(page), int(page.tags.valueof(274, orientation)), _of_tags(page) | about
+            try:
+                data = samples(page)
+            except ValueError as error:
+                raise ValueError(f"{path} cannot be read: {error}") from error
+            return data, int(page.tags.valueof(274, orientation)), _of_tags(page) | about
     except tifffile.TiffFileError as error:
         raise OSError("tifffile cannot read it") from error
 
 
-def samples(page: Any) -> np.ndarray:
-    """[H, W], or [H, W, 2, 3 or 4] with color and alpha last."""
+def samples(page: Any, number: int = 0) -> np.ndarray:
+    """[H, W], or [H, W, 2, 3 or 4] with color and alpha last; of a stack of ImageJ image `number`.
+
+    Raises:
+        ValueError: a compression that needs the package imagecodecs, or a size that the file cannot hold.
+    """
+    stacks.check_size(page)
     try:
-        data = page.asarray()
-    except ValueError as error:
-        data = _by_opencv(page)
-        if data is None:
+        data = stacks.image(page, number) if number else page.asarray()
+    except (ValueError, ImportError) as error:  # of imagecodecs, or of Zstandard before Python 3.14
+        found = segments.samples(page)
+        if found is None and "imagecodecs" in str(error):
+            raise ValueError(f"{error}: pip install imagecodecs") from error
+        if found is None:
             raise OSError("tifffile cannot read it") from error
-        return data
+        data = found
     samples, colors = page.samplesperpixel, 3 if page.photometric == 2 else 1
     if page.photometric == 0:  # white is zero
         data = (1 if data.dtype.kind == "f" else np.iinfo(data.dtype).max) - data
@@ -338,19 +351,6 @@ def samples(page: Any) -> np.ndarray:
             data = _divided(data)
         data = data[..., 0] if data.shape[-1] == 1 else data
     return data.astype(data.dtype.newbyteorder("="))
-
-
-def _by_opencv(page: Any) -> np.ndarray | None:
-    """A page whose compression (LZW, ...) tifffile reads only with the package imagecodecs; None where OpenCV might take
-    the samples for something else."""
-    if page.photometric not in (1, 2) or page.samplesperpixel not in (1, 3) or page.planarconfig != 1:
-        return None
-    cv2 = _module("cv2")
-    raw = np.fromfile(page.parent.filehandle.path, np.uint8)
-    _, found = cv2.imdecodemulti(raw, cv2.IMREAD_UNCHANGED, range=(page.index, page.index + 1))
-    if not found or found[0].dtype != page.dtype or found[0].shape[:2] != page.shape[:2]:
-        return None
-    return np.ascontiguousarray(found[0][..., ::-1] if found[0].ndim == 3 else found[0])
 
 
 def _divided(data: np.ndarray) -> np.ndarray:

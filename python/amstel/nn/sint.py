@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amstel import _check, ops
+from amstel import _check, _checks, ops
 from amstel._torch import autocast_dtype
 from amstel.nn._placed import Placed
 from amstel.nn.backbone import VGG16Features, _normalized
@@ -288,7 +288,8 @@ class MarginContrastiveLoss(nn.Module):
     target, 0 for another. Result: a number, or [...]. Differentiable in a and b.
 
     Raises:
-        ValueError: a and b differ in D; y has a wrong shape; margin or reduction is not allowed.
+        ValueError: a and b differ in D; y has a wrong shape or others than 0 and 1, see `amstel.set_checks`; margin or
+        reduction is not allowed.
 
     Source: R. Tao, E. Gavves and A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016
     (arXiv 1605.05863), equation 1.
@@ -317,6 +318,8 @@ class MarginContrastiveLoss(nn.Module):
         square = (a - b).square().sum(-1)
         if y.shape != square.shape:
             _check.fail("y", f"{list(square.shape)}, one number for a pair", y)
+        if y.dtype != torch.bool:
+            _checks.look("labels", y, lambda y: (y != 0) & (y != 1))
         loss = torch.where(y.bool(), square, (self.margin - square).clamp_min(0)) / 2
         return loss.mean() if self.reduction == "mean" else loss.sum() if self.reduction == "sum" else loss
 

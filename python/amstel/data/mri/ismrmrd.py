@@ -123,11 +123,14 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
         data = np.asarray(record["data"], np.float32).view(np.complex64).reshape(int(coils[0]), samples)
         before, after = int(one["discard_pre"]), int(one["discard_post"])
         data = data[:, before : max(samples - after, 0)]
+        center = int(one["center_sample"])
         if int(one["flags"]) >> (_REVERSED - 1) & 1:
             data, before = data[:, ::-1], after
+            # It counts the samples as they come; but of a whole line converters say n / 2 in either direction.
+            center = center if 2 * center == samples else samples - 1 - center
         column = int(one["idx"]["kspace_encode_step_1"]) + first
         part = int(one["idx"]["kspace_encode_step_2"]) + second if nz > 1 else 0
-        begin = nx // 2 - int(one["center_sample"]) + before
+        begin = nx // 2 - center + before
         end = begin + data.shape[1]
         if not (0 <= column < ny and 0 <= part < nz and 0 <= begin and end <= nx):
             raise ValueError(

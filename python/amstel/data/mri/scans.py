@@ -19,6 +19,7 @@ from amstel._optional import need
 from amstel._words import counted
 from amstel.data.mri import ismrmrd
 from amstel.data.mri.readers import too_large
+from amstel.inverse._checks import check_binary
 from amstel.reference.mri import fft2, ifft2
 
 #: Names under which k-space lies in files that hold several things.
@@ -53,8 +54,13 @@ class Scan:
         return images if self.image_size is None else _middle(images, *self.image_size)
 
     def sampled_by(self, mask: Tensor) -> Scan:
-        """With bool [W] or [H, W] on top of its own mask: what was not measured stays so, whatever the mask says."""
-        return replace(self, mask=mask if self.mask is None else mask & self.mask)
+        """With [W] or [H, W] of 0 and 1 on top of its own mask: what was not measured stays so, whatever the mask says."""
+        height, width = self.kspace.shape[-2:]
+        expected = f"[{width}] or [{height}, {width}] of 0 and 1"
+        sampled = check_binary("mask", mask, expected)
+        if sampled.shape not in ((width,), (height, width)):
+            _check.fail("mask", expected, mask)
+        return replace(self, mask=sampled if self.mask is None else sampled & self.mask)
 
     def without_oversampling(self) -> Scan:
         """The field of view in the direction of the rows (readout) cut to that of the image, half as much as a rule.
