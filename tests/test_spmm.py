@@ -122,6 +122,9 @@ def test_many_rows_and_a_hub(device):
         (600, 12, 521, torch.float32),  # panels, the last one narrow
         (600, 12, 300, torch.float64),
         (1200, 12, 520, torch.bfloat16),
+        (600, 6, 521, torch.float32),  # no panels: 8, 4, 2 and 1 rows at a time
+        (600, 6, 300, torch.float64),
+        (1200, 6, 520, torch.float16),
         (17_000, 8, 256, torch.float32),  # more panels than are copied at once, a result past the caches
         (17_000, 2, 256, torch.float32),  # that alone
         (17_000, 2, 512, torch.bfloat16),

@@ -15,8 +15,8 @@ struct SpmmArgs {
   const void *x, *bias /*?*/;
   void* y;
   int64_t x_stride, y_stride, features;
-  int64_t ahead;  // of how many edges later rows are fetched, where x outgrows a cache; or 0
   double self_loops;
+  bool fetch;  // rows ahead: x outgrows a cache
   bool relu;
   bool stream;  // y is larger than all caches, and whole vectors begin where they may
 };

@@ -25,6 +25,8 @@ void* item(const Tensor& t, int64_t b, int64_t count) {
          b * count * static_cast<int64_t>(t.element_size());
 }
 
+constexpr int64_t kCache = 1 << 22;  // bytes, twice those of a usual second-level cache
+
 // Whether gathered rows are seldom near: wide ones from half a usual second-level cache on, narrow
 // ones, of which the processor has many under way by itself, only from twice of it.
 bool outgrows_cache(const Tensor& x) {
@@ -109,7 +111,7 @@ void run_panels(const Tensor& crow, SpmmArgs args, const SpmmShape& s, const Row
   const Tensor copy = empty(y, {together, s.cols, width});
   char* const packed = static_cast<char*>(copy.mutable_data_ptr());
   args.x_stride = width;
-  args.ahead = bytes > 1 << 21 ? 16 : 0;
+  args.fetch = bytes > kCache;
   const auto features = [&](int64_t panel) { return std::min(width, s.features - panel * width); };
   for (int64_t b = 0; b < s.batch; ++b) {
     const Panels panels{.x = static_cast<const char*>(in.item(b)),
@@ -167,8 +169,8 @@ Tensor spmm(Tensor crow, Tensor col, OptionalTensor edge, OptionalTensor weight,
                 .x_stride = in.stride,
                 .y_stride = s.features,
                 .features = s.features,
-                .ahead = outgrows_cache(x) ? 8 : 0,
                 .self_loops = self_loops,
+                .fetch = x.numel() * static_cast<int64_t>(x.element_size()) > kCache,
                 .relu = relu,
                 .stream = outgrows_caches(y, s.features)};
   if (has_panels(s, col.size(0), x.element_size())) {

@@ -60,12 +60,17 @@ inline void with_coefficient(const void* edge, const void* weight, const void* s
     f(Coefficient<T, I, Weights::kEdges>{e, w, s});
 }
 
-// The rows of so many edges later are fetched ahead for the gradient; for the product args.ahead.
-constexpr int64_t kAhead = 8;
+// Where x outgrows a cache, tiles of kFetched bytes and more are fetched so many edges ahead;
+// smaller ones the processor has under way by itself.
+constexpr int64_t kAhead = 16, kGradAhead = 8;
+constexpr int kFetched = 128;
 
-template <int kBytes, class T>
-inline void prefetch(const T* p) {
-  for (int b = 0; b < kBytes; b += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + b);
+// Inlined by force: GCC takes a function of nothing but fetches for one without effect, and drops
+// its calls.
+template <int kBytes, int kWrite = 0, class T>
+inline __attribute__((always_inline)) void prefetch(const T* p) {
+  for (int b = 0; b < kBytes; b += 64)
+    __builtin_prefetch(reinterpret_cast<const char*>(p) + b, kWrite);
 }
 
 // One bit for each of 64 bytes that equals `value`.
@@ -90,6 +95,11 @@ inline uint64_t equal(const uint8_t* bytes, uint8_t value) {
   return found;
 #endif
 }
+
+// Tiles of so many bytes are gathered from kTogether rows at a time, vector by vector: as many
+// streams for the processor to foresee. To fetch ahead would slow them down; but the rows of y,
+// among so many that are read, it does not foresee.
+constexpr int kWide = 512, kTogether = 8;
 
 // Where the sums of a tile have so few bytes and a row so few edges, to guess wrong when a row ends
 // takes as long as to add it up.
@@ -116,11 +126,11 @@ inline __attribute__((always_inline)) void by_degree(const I* crow, int64_t row_
 
 // One tile of the features of rows [row_begin, row_end). A function of its own, with copies of what
 // the arguments hold: a store to y could change those, for all that the compiler knows.
-template <class T, class I, class Tile, class C>
+template <class T, class I, bool kFetch, class Tile, class C>
 void spmm_tile(const cpu::SpmmArgs& a, const Tile tile, const C coefficient, int64_t row_begin,
                int64_t row_end) {
   using S = Sum<T>;
-  constexpr int E = Tile::width, N = Tile::packs;
+  constexpr int E = Tile::width, N = Tile::packs, kBytes = E * N * sizeof(T);
   using P = Pack<T, E>;
   const auto* const crow = static_cast<const I*>(a.crow);
   const auto* const col = static_cast<const I*>(a.col);
@@ -131,28 +141,48 @@ void spmm_tile(const cpu::SpmmArgs& a, const Tile tile, const C coefficient, int
   const S self_loops = static_cast<S>(a.self_loops);
   const int64_t x_stride = a.x_stride, y_stride = a.y_stride;
   const bool relu = a.relu, past_caches = a.stream;
-  const int64_t ahead = a.ahead, stop = ahead ? crow[row_end] - ahead : 0;
+  const int64_t stop = crow[row_end] - kAhead;
 
   // Row i, whose edges begin at k; returns where they end.
   const auto row = [&](int64_t i, int64_t k) __attribute__((always_inline)) {
     const int64_t end = crow[i + 1];
     T* const y = out + i * y_stride;
+    if (kBytes >= kWide && !past_caches && i + 2 < row_end) prefetch<kBytes, 1>(y + 2 * y_stride);
     P sum[N] = {};
     const auto gather = [&](S c, int64_t j) __attribute__((always_inline)) {
       const T* const row = x + j * x_stride;
 #pragma GCC unroll 16
       for (int n = 0; n < N; ++n) sum[n].add(c, P::load(row + tile.offset(n)));
     };
+    const auto gather_next = [&]<int kRows>() __attribute__((always_inline)) {
+      const T* rows[kRows];
+      S c[kRows];
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r, ++k) {
+        const int64_t j = col[k];
+        rows[r] = x + j * x_stride;
+        c[r] = coefficient(k, j);
+      }
+#pragma GCC unroll 16
+      for (int n = 0; n < N; ++n)
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) sum[n].add(c[r], P::load(rows[r] + tile.offset(n)));
+    };
     const auto add = [&](int64_t k) __attribute__((always_inline)) {
       const int64_t j = col[k];
-      if (k < stop) prefetch<E * N * sizeof(T)>(x + col[k + ahead] * x_stride);
+      if (kFetch && k < stop) prefetch<kBytes>(x + col[k + kAhead] * x_stride);
       gather(coefficient(k, j), j);
     };
     if (self_loops != 0)
       gather(coefficient.scale ? self_loops * coefficient.scale[i] : self_loops, i);
-    // A narrow row takes less time than to guess wrong at the end of one more loop.
-    if constexpr (E * N * sizeof(S) > kNarrow)
+    if constexpr (kBytes >= kWide) {
+      while (k + kTogether <= end) gather_next.template operator()<kTogether>();
+      if (k + 4 <= end) gather_next.template operator()<4>();
+      if (k + 2 <= end) gather_next.template operator()<2>();
+    } else if constexpr (E * N * sizeof(S) > kNarrow) {
+      // A narrow row takes less time than to guess wrong at the end of one more loop.
       for (; k + 4 <= end; k += 4) add(k), add(k + 1), add(k + 2), add(k + 3);
+    }
     for (; k < end; ++k) add(k);
     const auto each = [&](auto f) __attribute__((always_inline)) {
 #pragma GCC unroll 16
@@ -177,8 +207,12 @@ void spmm_tile(const cpu::SpmmArgs& a, const Tile tile, const C coefficient, int
 template <class T, class I>
 void spmm(const cpu::SpmmArgs& a, int64_t row_begin, int64_t row_end) {
   with_coefficient<T, I>(a.edge, a.weight, a.col_scale, [&](auto coefficient) {
-    for_tiles<T, kTile>(
-        a.features, [&](auto tile) { spmm_tile<T, I>(a, tile, coefficient, row_begin, row_end); });
+    for_tiles<T, kTile>(a.features, [&](auto tile) {
+      constexpr int kBytes = tile.width * tile.packs * sizeof(T);
+      if constexpr (kBytes >= kFetched && kBytes < kWide)
+        if (a.fetch) return spmm_tile<T, I, true>(a, tile, coefficient, row_begin, row_end);
+      spmm_tile<T, I, false>(a, tile, coefficient, row_begin, row_end);
+    });
   });
   if (a.stream) stream_end();
 }
@@ -201,7 +235,7 @@ void spmm_grad(const cpu::SpmmGradArgs& a, int64_t row_begin, int64_t row_end) {
   auto* dot = static_cast<S*>(a.dot);
   auto* loop = static_cast<S*>(a.loop);
   const S self_loops = static_cast<S>(a.self_loops);
-  const int64_t stop = crow[row_end] - kAhead;
+  const int64_t stop = crow[row_end] - kGradAhead;
 
   if (!a.accumulate) {
     for (int64_t j = row_begin; j < row_end; ++j) {
@@ -237,9 +271,9 @@ void spmm_grad(const cpu::SpmmGradArgs& a, int64_t row_begin, int64_t row_end) {
         const int64_t i = col[k];
         // Written all over the place, in the order in which the edges were given.
         if (k < stop) {
-          __builtin_prefetch(grad_weight + edge[k + kAhead], 1);
+          __builtin_prefetch(grad_weight + edge[k + kGradAhead], 1);
           if (a.prefetch)
-            prefetch<E * N * sizeof(T)>(grad + col[k + kAhead] * a.grad_stride + tile.begin);
+            prefetch<E * N * sizeof(T)>(grad + col[k + kGradAhead] * a.grad_stride + tile.begin);
         }
         S c = weight ? load_one(weight + edge[k]) : S(1);
         if (row_scale) c *= row_scale[i];
