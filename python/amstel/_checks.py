@@ -14,8 +14,10 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from amstel import _check
+from amstel._torch import is_exporting
 
 MODES = ("sync", "async", "off")
 #: What is noted, and what it must be.
@@ -79,18 +81,47 @@ _get_mode = torch._C._get_dispatch_mode
 _TRACERS = (torch._C._TorchDispatchModeKey.PROXY, torch._C._TorchDispatchModeKey.FAKE)
 
 
-def hidden(t: Tensor) -> bool:
-    """Whether the values of t cannot be looked at: while a program is written down (torch.compile, torch.export,
-    torch.jit, make_fx), where there are none (fake tensors, meta), and where torch.vmap hides a dimension."""
+def visible(t: Tensor) -> Tensor | None:
+    """The values of t, of all elements of a torch.vmap, to be looked at beneath transforms; None where they cannot be:
+    while a program is written down (torch.compile, torch.export, torch.jit, make_fx), and where there are none (fake
+    tensors, meta)."""
     if torch.compiler.is_compiling() or torch._C._is_tracing() or t.is_meta:
-        return True
+        return None
     if torch._C._len_torch_dispatch_stack() and any(_get_mode(key) is not None for key in _TRACERS):
+        return None
+    while torch._C._functorch.is_functorch_wrapped_tensor(t):
+        t = torch._C._functorch.get_unwrapped(t)
+    return None if type(t) is not Tensor and hasattr(t, "fake_mode") else t
+
+
+def hidden(t: Tensor) -> bool:
+    """Whether t has no values that can be looked at, or torch.vmap hides a dimension of them."""
+    if visible(t) is None:
         return True
     while torch._C._functorch.is_functorch_wrapped_tensor(t):
         if torch._C._functorch.is_batchedtensor(t):
             return True
         t = torch._C._functorch.get_unwrapped(t)
-    return type(t) is not Tensor and hasattr(t, "fake_mode")
+    return False
+
+
+def require(
+    t: Tensor, good: Callable[[Tensor], Tensor], expected: str, fail: Callable[[Tensor], object]
+) -> None:
+    """Call `fail` of the values of t unless `good` of them is true everywhere. What torch.compile makes of it raises a
+    RuntimeError `expected` when it runs; not on CUDA, where that would end the process, and not of a transform."""
+    if is_dynamo_compiling():
+        from amstel.ops._raw import transformed
+
+        if not (is_exporting() or transformed() or t.is_cuda or t.is_meta):
+            torch._assert_async(good(t).all(), expected)
+        return
+    seen = visible(t)
+    if seen is None:
+        return
+    with torch._C._DisableFuncTorch(), torch.no_grad():
+        if not bool(good(seen).all()):
+            fail(seen)
 
 
 def how(t: Tensor) -> str:
@@ -112,17 +143,16 @@ def how(t: Tensor) -> str:
 
 def look(kind: str, t: Tensor, bad: Callable[[Tensor], Tensor]) -> None:
     """Raise, now or later as `how` says, where `bad` of a tensor is true anywhere."""
-    way = how(t)
-    if way == "off":
+    seen = visible(t)
+    way = "off" if seen is None else how(seen)
+    if seen is None or way == "off":
         return
-    while torch._C._functorch.is_functorch_wrapped_tensor(t):
-        t = torch._C._functorch.get_unwrapped(t)
     with torch._C._DisableFuncTorch(), torch.no_grad():
-        found = bad(t)
+        found = bad(seen)
         if way == "async":
-            notes_of(t).note(kind, found)
+            notes_of(seen).note(kind, found)
         elif bool(found.any()):
-            raise ValueError(f"{_KINDS[kind]}, got {t[found][0].item():g}")
+            raise ValueError(f"{_KINDS[kind]}, got {seen[found][0].item():g}")
 
 
 class Notes:

@@ -1,7 +1,7 @@
 """Checks that the forward models share."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -50,8 +50,12 @@ def check_binary(name: str, mask: Any, expected: str) -> Tensor:
     if mask.is_complex() or 0 in mask.shape:
         _check.fail(name, expected, mask)
     sampled = mask != 0
-    if mask.dtype != torch.bool and not _checks.hidden(mask) and not bool(((mask == 1) | ~sampled).all()):
-        raise ValueError(f"`{name}` must be {expected}, got other values in {_check.describe(mask)}")
+    if mask.dtype != torch.bool:
+
+        def fail(mask: Tensor) -> NoReturn:
+            raise ValueError(f"`{name}` must be {expected}, got other values in {_check.describe(mask)}")
+
+        _checks.require(mask, lambda mask: (mask == 0) | (mask == 1), f"`{name}` must be {expected}", fail)
     return sampled
 
 

@@ -42,7 +42,8 @@ class ForwardModel(nn.Module, ABC):
 
     Everything is differentiable, any number of times, in x, y, kernel, matrix and sensitivities (not in sigma and
     masks), and works under `torch.compile(fullgraph=True)`. Values of masks and of sigma are looked at once, when they are
-    given: nothing else waits for a CUDA device.
+    given: nothing else waits for a CUDA device. A compiled program that makes a model looks on the CPU alone, and raises a
+    RuntimeError.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -99,8 +100,13 @@ class ForwardModel(nn.Module, ABC):
         fits = sigma.dim() in sizes and (sigma.dim() < 4 or (sigma.shape[1] == 1 and 0 not in sigma.shape))
         if not fits or not sigma.is_floating_point():
             _check.fail("sigma", expected, sigma)
-        if not _checks.hidden(sigma) and not bool(((sigma > 0) & sigma.isfinite()).all()):
-            _check.fail("sigma", expected, sigma.tolist() if sigma.dim() < 4 else sigma)
+        whole = sigma.dim() < 4
+        _checks.require(
+            sigma,
+            lambda sigma: (sigma > 0) & sigma.isfinite(),
+            f"`sigma` must be {expected}",
+            lambda sigma: _check.fail("sigma", expected, sigma.tolist() if whole else sigma),
+        )
         return sigma
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ForwardModel:

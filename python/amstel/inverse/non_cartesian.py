@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 from unittest import mock
 
 import torch
@@ -75,8 +75,12 @@ class NonCartesianMRI(ForwardModel):
         _check.dense("trajectory", trajectory, expected)
         if trajectory.dim() != 2 or trajectory.shape[0] != 2 or not trajectory.is_floating_point():
             _check.fail("trajectory", expected, trajectory)
-        if not _checks.hidden(trajectory) and not bool((trajectory.abs() <= math.pi * (1 + 1e-6)).all()):
+
+        def fail(trajectory: Tensor) -> NoReturn:
             raise ValueError(f"`trajectory` must be {expected}, got up to {trajectory.abs().max():g}")
+
+        must = f"`trajectory` must be {expected}"
+        _checks.require(trajectory, lambda at: at.abs() <= math.pi * (1 + 1e-6), must, fail)
         self.image_shape = check_shape(image_shape)
         if min(self.image_shape) < 3:  # fewer are less than the library's interpolation reaches over
             _check.fail("image_shape", "two integers (H, W) >= 3", image_shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor
 
@@ -99,10 +101,12 @@ def estimate_sensitivities(
     center = kspace[..., rows, cols]
     if min(center.shape[-2:]) < 4:
         fail("mask", "one that samples the central 4 x 4 samples of k-space", mask)
-    if not _checks.hidden(center) and not center.isfinite().all():
-        raise ValueError(
-            "`kspace` must be finite in every coil where it was sampled, got NaN or infinity in its center"
-        )
+    must = "`kspace` must be finite in every coil where it was sampled"
+
+    def refuse(center: Tensor) -> NoReturn:
+        raise ValueError(f"{must}, got NaN or infinity in its center")
+
+    _checks.require(center, torch.isfinite, must, refuse)
     windows = [
         torch.hann_window(n + 2, periodic=False, dtype=kspace.real.dtype, device=kspace.device)[1:-1]
         for n in center.shape[-2:]

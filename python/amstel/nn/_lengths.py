@@ -26,8 +26,9 @@ def kept(lengths: Tensor | None, steps: int, count: int, device: torch.device) -
     # As conv_lstm's own: the types that are indices and not masks.
     if lengths.shape != (count,) or lengths.dtype not in (torch.int32, torch.int64):
         fail(lengths)
-    hidden = _checks.hidden(lengths)
-    hidden = hidden or (lengths.is_cuda and torch.cuda.is_current_stream_capturing())
-    if not hidden and count and (int(lengths.min()) < 1 or int(lengths.max()) > steps):
-        fail(lengths.tolist())
+    seen = _checks.visible(lengths)
+    if seen is not None and not (seen.is_cuda and torch.cuda.is_current_stream_capturing()):
+        with torch._C._DisableFuncTorch():
+            if bool(((seen < 1) | (seen > steps)).any()):
+                fail(seen.tolist())
     return torch.arange(steps, device=device)[:, None] < lengths.to(device)

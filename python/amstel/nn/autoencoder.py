@@ -257,8 +257,12 @@ def _pairs(name: str, pairs: Any, z: Tensor) -> Tensor:
         or pairs.device != z.device
     ):
         _check.fail(name, expected, pairs)
-    if not _checks.hidden(pairs) and pairs.numel():
-        low, high = int(pairs.min()), int(pairs.max())
-        if low < 0 or high >= z.shape[-2]:
-            _check.fail(name, f"of nodes from 0 to {z.shape[-2] - 1}", low if low < 0 else high)
+    nodes = z.shape[-2]
+
+    def fail(pairs: Tensor) -> None:
+        low, high = pairs.aminmax()
+        _check.fail(name, f"of nodes from 0 to {nodes - 1}", int(low if low < 0 else high))
+
+    must = f"`{name}` must be of nodes of the graph"
+    _checks.require(pairs, lambda pairs: (pairs >= 0) & (pairs < nodes), must, fail)
     return pairs

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amstel import _check
-from amstel._derived import is_plain
+from amstel import _check, _checks
 from amstel.graph import Graph
 from amstel.nn._convolution import Convolution, fits, prepare, shown
 from amstel.nn._sparse import matmul
@@ -127,9 +126,12 @@ def _largest(value: Any, batch: Tensor | None, nodes: int) -> Any:
         value = value.reshape(())
     if value.dtype not in _check.FLOATS or value.dim() > 1:
         _check.fail("lambda_max", "a number, or a floating-point tensor [] or [G]", value)
-    hidden = torch.compiler.is_compiling() or not is_plain(value.detach(), batch)
-    if not hidden and not bool((value > 0).all()):
-        _check.fail("lambda_max", "of numbers > 0", value.tolist())
+    _checks.require(
+        value,
+        lambda value: value > 0,
+        "`lambda_max` must be of numbers > 0",
+        lambda value: _check.fail("lambda_max", "of numbers > 0", value.tolist()),
+    )
     if value.dim() == 0:
         return value
     if batch is None:
@@ -138,8 +140,12 @@ def _largest(value: Any, batch: Tensor | None, nodes: int) -> Any:
     assert batch is not None
     if batch.shape != (nodes,) or batch.dtype != torch.int64 or batch.device != value.device:
         _check.fail("batch", f"int64 [{nodes}] on {value.device}", batch)
-    if not hidden and nodes and not 0 <= int(batch.min()) <= int(batch.max()) < len(value):
-        _check.fail(
-            "batch", f"in [0, {len(value)}), as `lambda_max` has graphs", [int(batch.min()), int(batch.max())]
-        )
+    graphs = len(value)
+    must = f"in [0, {graphs}), as `lambda_max` has graphs"
+    _checks.require(
+        batch,
+        lambda batch: (batch >= 0) & (batch < graphs),
+        f"`batch` must be {must}",
+        lambda batch: _check.fail("batch", must, [int(batch.min()), int(batch.max())]),
+    )
     return value[batch][:, None]

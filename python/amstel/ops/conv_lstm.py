@@ -287,14 +287,18 @@ def _mask(x: Tensor, lengths: Tensor) -> Tensor:
         _check.fail("lengths", f"int64 or int32 [{items}]", lengths)
     if lengths.device != x.device and lengths.is_meta:
         _check.fail("lengths", f"on {x.device} like x, or on the CPU", lengths)
-    how = _checks.how(lengths)
-    if how != "off":
-        wrong = (lengths < 1) | (lengths > steps)
-    if how == "async":
-        _checks.notes_of(lengths).note("lengths", wrong)
-    elif how == "sync" and bool(wrong.any()):
-        n = int(wrong.nonzero()[0])
-        raise ValueError(f"`lengths` must be from 1 to {steps} (T), got {int(lengths[n])} at position {n}")
+    seen = _checks.visible(lengths)
+    how = "off" if seen is None else _checks.how(seen)
+    if seen is not None and how != "off":
+        with torch._C._DisableFuncTorch():
+            wrong = (seen < 1) | (seen > steps)
+            if how == "async":
+                _checks.notes_of(seen).note("lengths", wrong)
+            elif bool(wrong.any()):
+                at = wrong.nonzero()[0].tolist()
+                raise ValueError(
+                    f"`lengths` must be from 1 to {steps} (T), got {int(seen[tuple(at)])} at position {at[-1]}"
+                )
     if lengths.device != x.device:
         # Without waiting for the device; memory that is not pinned is copied aside at once.
         lengths = lengths.to(x.device, non_blocking=_checks.hidden(lengths) or not lengths.is_pinned())
