@@ -587,11 +587,13 @@ def test_two_processes_train_a_unet_as_one_does(capsys, commands, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_restart_of_torchrun_goes_on(commands, tmp_path, family):
+@pytest.mark.parametrize(
+    "family, count", [*((family, 2) for family in FAMILIES), ("restore", 1), ("graphs", 1)]
+)
+def test_a_restart_of_torchrun_goes_on(commands, tmp_path, family, count):
     """It ended with the error that there is a checkpoint; one that was there before is no other run's."""
     words = [*map(str, commands[family][0]), "--threads", "1", "--out"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     torchrun += ["--max-restarts=1", "-m", "amstel", *words]
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert subprocess.run([*torchrun, whole], capture_output=True).returncode == 0
