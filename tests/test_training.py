@@ -375,6 +375,36 @@ def test_data_are_told_from_others(tmp_path):
     assert differ(*(readers.mri.CoilImages(some) for some in scans)) == [False, True]
 
 
+def test_parts_that_only_their_address_tells_apart_are_not_compared():
+    """With it no run could be resumed; and of clips that know no identity, none is read for it."""
+    from amstel.apps import identity
+    from amstel.apps.video.samples import Subset
+    from amstel.data import Clip
+
+    class Clips:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            raise AssertionError
+
+    clip = Clip(torch.zeros(2, 4, 4, 3, dtype=torch.uint8), 0, "a")
+    odd = Clip(clip.frames, 0, object())
+    ragged = np.array([[1], [2, 3]], dtype=object)
+    for data in (
+        [odd],
+        [clip, odd],
+        [ragged],
+        [torch.eye(2).to_sparse()],
+        Subset(Clips(), [1]),
+        Subset([odd], [0]),
+    ):
+        found = identity.of(data)
+        assert found == {"kind": type(data).__name__, "count": len(data), "items": None}
+        identity.check("clips", found, identity.of(data), None)
+    assert identity.of(Subset((clip,), [0]))["items"] is not None
+
+
 def test_what_is_wrong_with_a_plan_is_said():
     for options in ({"precision": "int8"}, {"accumulate": 0}, {"average": 1.0}, {"accumulate": True}):
         with pytest.raises(ValueError, match=f"`{next(iter(options))}` must be"):
