@@ -103,7 +103,7 @@ class _FollowingCounts(Poisson):
 
     @gain.setter
     def gain(self, value: float) -> None:
-        self._given = float(_check.number("gain", value, "a finite number > 0", above=0))
+        self._given = value
 
 
 def _gain_of(noise: Any) -> float:

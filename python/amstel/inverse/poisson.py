@@ -63,6 +63,10 @@ class Poisson(ForwardModel):
             value = float(_check.number("background", value, "a finite number >= 0", least=0))
         super().__setattr__(name, value)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Versions before kept what is a property now.
+        super().__setstate__({"_floor" if name == "floor" else name: state[name] for name in state})
+
     @property
     def sigma(self) -> float:
         """sqrt(gain)."""
