@@ -106,10 +106,14 @@ def picture_size(argument: str, value: Any) -> tuple[int, int]:
     """(width, height); one number would stand for both, silently."""
     expected = "(width, height), two integers >= 1"
     try:
-        width, height = value
-    except (TypeError, ValueError):
+        width, height = (side.item() if isinstance(side, Tensor) else side for side in value)
+    except (TypeError, ValueError, RuntimeError):
         fail(argument, expected, value)
-    return _check.integer(argument, width, 1, expected), _check.integer(argument, height, 1, expected)
+    sides = [_check.number(argument, side, expected, least=1) for side in (width, height)]
+    # Beside boxes of floats, sizes are often floats as well.
+    if any(side % 1 for side in sides):
+        fail(argument, expected, value)
+    return int(sides[0]), int(sides[1])
 
 
 def _bounded(boxes: Tensor, size: tuple[int, int]) -> Tensor:
