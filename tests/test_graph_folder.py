@@ -230,6 +230,10 @@ def cut(name, lines):
         (cut("node-label", 50), f"node-label.csv must have {N} rows, one per node, got 50"),
         (replaced("node-feat", {3: "1,2,3,4,1e60"}), "row 3: must hold finite numbers"),
         (replaced("node-feat", {3: "1,2,3,4,nan"}), "line 4: must hold 5 numbers"),
+        (
+            replaced("node-feat", {3: "1,2e9, -16777217 ,4,3"}),
+            "line 4: must hold floating-point numbers, or integers from -2^24 to 2^24, got -16777217",
+        ),
         (cut("node-feat", 59), f"node-feat.csv must have {N} rows, one per node, got 59"),
         (replaced("train", {0: str(N)}), f"numbers of nodes from 0 to {N - 1}, got {N}"),
         (replaced("train", {0: "59"}), "nodes whose class is known, got 59"),

@@ -408,6 +408,19 @@ def test_the_writer_keeps_the_times(tmp_path):
     assert not (tmp_path / "b.mp4").exists()
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
+def test_the_writer_refuses_frames_after_its_end(tmp_path, name):
+    """They were lost; entered again, it writes another video."""
+    writer = VideoWriter(tmp_path / name, 10)
+    for size in (16, 32):
+        with writer:
+            writer.write(np.zeros((size, size, 3), np.uint8))
+        with pytest.raises(ValueError, match="writes only inside its `with"):
+            writer.write(np.zeros((size, size, 3), np.uint8))
+        (frame,) = Frames(tmp_path / name)
+        assert frame.shape == (size, size, 3)
+
+
 @pytest.mark.parametrize("rate", [24, 25, 30000 / 1001, 7.5, np.float32(12), np.int64(50), 60])
 def test_the_rate_is_the_inputs(tmp_path, rate):
     path = video.write(tmp_path / "a.mp4", torch.from_numpy(np.stack([scene()] * 20)), rate)
@@ -960,7 +973,7 @@ def test_what_readers_and_writers_refuse(tmp_path):
         reading.read_small(path, 0)
     with pytest.raises(ValueError, match="`frames` must have been read, and have times"):
         reading.end(video.Frames(path))
-    with pytest.raises(ValueError, match="a VideoWriter must be entered before it writes"):
+    with pytest.raises(ValueError, match="a VideoWriter writes only inside its `with"):
         video.VideoWriter(path).write(np.zeros((8, 8, 3), np.uint8))
     for name in ("picture", "picture.xyz", "picture.mp4"):
         with pytest.raises(ValueError, match=rf"`path` must be a file that ends in .*got .*{name}'"):

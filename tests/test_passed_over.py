@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
 from amstel import video
 from amstel.data import ClipFolder, ImageFolder, StillPairs, generate_moving_shapes
@@ -76,6 +77,31 @@ def test_a_folder_of_images_names_what_is_none(tmp_path):
     np.save(tmp_path / "magnitudes.npy", np.ones((2, 32, 32), np.float32))
     made = _said(lambda: CoilImages(tmp_path / "magnitudes.npy", 32, photographs=tmp_path / "in"))
     assert made == [expected.replace("1 file: raw.dng", "2 files: raw.dng, deeper/notes.doc")]
+
+
+def test_an_animated_gif_is_no_picture(capsys, tmp_path):
+    """Of a folder it was an error on reading, or its first frame was taken; a GIF of one frame is a picture."""
+    root = tmp_path / "in"
+    _picture(root / "0.png")
+    _picture(root / "1.gif")
+    video.write(root / "2.gif", torch.randint(256, (3, 40, 48, 3)).byte())
+    (root / "3.gif").write_text("neither")
+    np.save(tmp_path / "magnitudes.npy", np.ones((2, 32, 32), np.float32))
+    readers = (
+        lambda: ImageFolder(root).paths,
+        lambda: StillPairs([root])._images,
+        lambda: CoilImages(tmp_path / "magnitudes.npy", 32, photographs=root)._photographs,
+    )
+    expected = f"{root}: passed over, as they are animations, 1 file: 2.gif"
+    for read in readers:
+        assert _said(read) == [expected]
+        assert [path.name for path in read()] == ["0.png", "1.gif", "3.gif"]
+    (root / "3.gif").unlink()
+    status, _, err = command.run(capsys, "restore", root, "-o", f"{tmp_path / 'out'}/", "--sigma", 25)
+    assert status == 0 and err.count("passed over") == 1 and expected in err
+    with pytest.raises(ValueError, match="no image"), pytest.warns(UserWarning, match="animations"):
+        (root / "0.png").unlink(), (root / "1.gif").unlink()
+        ImageFolder(root)
 
 
 def test_folders_of_sequences_name_what_is_none(capsys, tmp_path):

@@ -1,5 +1,7 @@
 """Random projections of a seed, and the Poisson likelihood, against matrices, autograd and the recovery of an image."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,17 @@ def test_sigma_and_floor_follow_the_gain():
         inverse.Envelope(physics, 1.0).sigma = 0.5
     with pytest.raises(ValueError, match="`floor` must be"):
         physics.floor = 0
+
+
+def test_the_floor_of_a_pickle_of_before_is_kept():
+    """It lay under the name of what is a property now."""
+    old = Poisson(Denoising(), 0.5)
+    del old.__dict__["_floor"]
+    old.__dict__.update(floor=0.2, sigma=0.5**0.5)
+    found = pickle.loads(pickle.dumps(old))
+    assert found.floor == 0.2 and found.sigma == pytest.approx(0.5**0.5)
+    found.floor = 0.3
+    assert pickle.loads(pickle.dumps(found)).floor == 0.3
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -126,7 +126,7 @@ def test_bad_arguments(boxes, interval, message):
 
 def test_sizes_and_sequences_are_pairs():
     boxes, truth = _with_overlap([1.0] * 5)
-    for size in (64, (64,), (0, 48), (64.5, 48), ("64", 48)):
+    for size in (64, (64,), (0, 48), (64.5, 48), ("64", 48), torch.ones(2, 2)):
         with pytest.raises(
             (ValueError, TypeError), match=r"`sizes\[0\]` must be \(width, height\), two integers"
         ):
@@ -135,6 +135,10 @@ def test_sizes_and_sequences_are_pairs():
             (ValueError, TypeError), match=r"`sizes\[0\]` must be \(width, height\), two integers"
         ):
             average_overlap([boxes], [truth], [size])
+    for size in ((5.0, 4.0), torch.tensor([5, 4]), (torch.tensor(5), np.int64(4)), np.array([5.0, 4.0])):
+        assert torch.equal(
+            average_overlap([boxes], [truth], [size]).iou, average_overlap([boxes], [truth], [(5, 4)]).iou
+        )
     for named in ("a", ("a", "b"), (1, 2)):
         with pytest.raises(
             (ValueError, TypeError), match=r"`sequences\[0\]` must be \(name, number of frames\)"

@@ -375,6 +375,36 @@ def test_data_are_told_from_others(tmp_path):
     assert differ(*(readers.mri.CoilImages(some) for some in scans)) == [False, True]
 
 
+def test_parts_that_only_their_address_tells_apart_are_not_compared():
+    """With it no run could be resumed; and of clips that know no identity, none is read for it."""
+    from amstel.apps import identity
+    from amstel.apps.video.samples import Subset
+    from amstel.data import Clip
+
+    class Clips:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            raise AssertionError
+
+    clip = Clip(torch.zeros(2, 4, 4, 3, dtype=torch.uint8), 0, "a")
+    odd = Clip(clip.frames, 0, object())
+    ragged = np.array([[1], [2, 3]], dtype=object)
+    for data in (
+        [odd],
+        [clip, odd],
+        [ragged],
+        [torch.eye(2).to_sparse()],
+        Subset(Clips(), [1]),
+        Subset([odd], [0]),
+    ):
+        found = identity.of(data)
+        assert found == {"kind": type(data).__name__, "count": len(data), "items": None}
+        identity.check("clips", found, identity.of(data), None)
+    assert identity.of(Subset((clip,), [0]))["items"] is not None
+
+
 def test_what_is_wrong_with_a_plan_is_said():
     for options in ({"precision": "int8"}, {"accumulate": 0}, {"average": 1.0}, {"accumulate": True}):
         with pytest.raises(ValueError, match=f"`{next(iter(options))}` must be"):
@@ -587,11 +617,13 @@ def test_two_processes_train_a_unet_as_one_does(capsys, commands, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_restart_of_torchrun_goes_on(commands, tmp_path, family):
+@pytest.mark.parametrize(
+    "family, count", [*((family, 2) for family in FAMILIES), ("restore", 1), ("graphs", 1)]
+)
+def test_a_restart_of_torchrun_goes_on(commands, tmp_path, family, count):
     """It ended with the error that there is a checkpoint; one that was there before is no other run's."""
     words = [*map(str, commands[family][0]), "--threads", "1", "--out"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     torchrun += ["--max-restarts=1", "-m", "amstel", *words]
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert subprocess.run([*torchrun, whole], capture_output=True).returncode == 0

@@ -1,7 +1,8 @@
 """What tells the data of a run from others, so that a resumed run does not go on with others unnoticed.
 
 Every item has a digest: of its contents where they are in memory, else of its name and the size of its file, so that no file
-is read. Such data say in `_identity` what tells their items apart. Others are known by their kind and number alone.
+is read. Data sets that read files implement `_identity`, which says what tells their items apart. Others are known by their
+kind and number alone, and so are those with parts of an unknown kind.
 """
 
 from __future__ import annotations
@@ -27,8 +28,15 @@ def of(data: Any) -> dict[str, Any] | None:
         items = data._identity()
     elif items is not None and not all(isinstance(i, (np.ndarray, Tensor)) or is_dataclass(i) for i in items):
         items = None
-    digests = None if items is None else torch.tensor([_digest(i) for i in items], dtype=torch.int64)
+    try:
+        digests = None if items is None else torch.tensor([_digest(i) for i in items], dtype=torch.int64)
+    except _UnknownError:
+        digests = None
     return {"kind": type(data).__name__, "count": len(data), "items": digests}
+
+
+class _UnknownError(Exception):
+    """Nothing but a place in memory may tell a part from others."""
 
 
 def _digest(item: Any) -> int:
@@ -46,11 +54,19 @@ def _add(state: Any, part: Any) -> None:
             _add(state, one)
     elif isinstance(part, (np.ndarray, Tensor)):
         state.update(f"{part.dtype} {tuple(part.shape)};".encode())
-        if isinstance(part, Tensor):  # NumPy lacks some of torch's dtypes
-            part = part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        if isinstance(part, Tensor):
+            if part.layout != torch.strided or part.is_nested or part.is_meta:
+                raise _UnknownError
+            # NumPy lacks some of torch's dtypes.
+            plain = part.detach().cpu().resolve_conj().resolve_neg().contiguous()
+            part = plain.reshape(-1).view(torch.uint8).numpy()
+        if part.dtype.hasobject:
+            raise _UnknownError
         state.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
-    else:
+    elif part is None or isinstance(part, (str, int, float, Path, np.number, np.bool_)):
         state.update(f"{part!r};".encode())
+    else:
+        raise _UnknownError
 
 
 def check(name: str, before: Any, now: Any, folder: Path | None, may_grow: bool = False) -> None:

@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 
 #: Whether this process was ever one of a group that `group` made.
 connected = False
-#: torchrun's store, while a group that `group` made is there.
+#: torchrun's store, within a `group` that found it.
 store: Any = None
 
 
@@ -95,19 +95,22 @@ def group(device: str | torch.device = "cpu") -> Iterator[Ranks]:
     Raises:
         ConnectionError: the other processes cannot be reached.
     """
+    global connected, store
     device = _numbered(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if world == 1 or distributed.is_initialized():
+    # torchrun starts a single process anew as well, which asks the store what it wrote.
+    alone = world == 1 and "TORCHELASTIC_RUN_ID" not in os.environ
+    if alone or store is not None or distributed.is_initialized():
         yield current(device)
         return
-    global connected, store
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         found, rank, world = next(distributed.rendezvous("env://"))
-        own = _of_this_start(found, rank, world)
-        distributed.init_process_group(backend, store=own, rank=rank, world_size=world)
+        if world > 1:
+            own = _of_this_start(found, rank, world)
+            distributed.init_process_group(backend, store=own, rank=rank, world_size=world)
     except RuntimeError as error:
         from amstel.distributed._collectives import reason
 
@@ -120,7 +123,8 @@ def group(device: str | torch.device = "cpu") -> Iterator[Ranks]:
         yield current(device)
     finally:
         store = None
-        distributed.destroy_process_group()
+        if world > 1:
+            distributed.destroy_process_group()
 
 
 def _of_this_start(store: Any, rank: int, world: int) -> Any:

@@ -21,6 +21,9 @@ from amstel._words import counted
 #: Bytes of text, or of an array, that are looked at together.
 BLOCK = 1 << 24
 
+#: What float32 holds without a loss, of which the features become that are no floating-point array.
+SINGLE = "floating-point numbers, or integers from -2^24 to 2^24"
+
 _DIGITS, _NUMBER = b"0123456789", b"0123456789+-.eE"
 _COMMAS = bytes.maketrans(b"\n", b",")
 
@@ -34,23 +37,30 @@ class Table(NamedTuple):
     def __str__(self) -> str:
         return str(self.path) if self.key is None else f"{self.path}[{self.key}]"
 
-    def blocks(self, whole: bool = False, missing: bool = False) -> Iterator[np.ndarray]:
+    def blocks(
+        self, whole: bool = False, missing: bool = False, single: bool = False
+    ) -> Iterator[np.ndarray]:
         """Blocks [n, columns] of the rows, whose numbers are checked to be numbers and to be there.
 
         Args:
             whole: whether integers are meant; of arrays the integer dtype is kept.
             missing: whether "nan", in letters of any size, is a number in text.
+            single: whether integers in text must be such that float32 holds all of them.
 
         Raises:
             ValueError or OSError: the file is not what it should be; the message names it and, of text, the line.
         """
         if self.key is not None or self.path.suffix == ".npy":
             return self._array_blocks(whole)
-        return self._parquet_blocks(whole) if self.path.suffix == ".parquet" else self._text(whole, missing)
+        return (
+            self._parquet_blocks(whole)
+            if self.path.suffix == ".parquet"
+            else self._text(whole, missing, single)
+        )
 
     # ---- Text
 
-    def _text(self, whole: bool, missing: bool) -> Iterator[np.ndarray]:
+    def _text(self, whole: bool, missing: bool, single: bool) -> Iterator[np.ndarray]:
         columns, line, rest = 0, 1, b""
         for block in self._pieces():
             # What follows the last whole line waits, and so do blank lines, as they may be those at the end.
@@ -63,7 +73,10 @@ class Table(NamedTuple):
                 text = text.removeprefix(b"\xef\xbb\xbf")
             if text:
                 columns = columns or text.split(b"\n", 1)[0].count(b",") + 1
-                yield self._numbers(text, columns, line, whole, missing)
+                values = self._numbers(text, columns, line, whole, missing)
+                if single and (np.abs(values) > 2**24).any():
+                    self._check_integers(text, line)
+                yield values
                 line += text.count(b"\n")
 
     def _pieces(self) -> Iterator[bytes]:
@@ -96,6 +109,12 @@ class Table(NamedTuple):
                 got = one[:60].decode(errors="replace")
                 raise ValueError(f"{self}, line {count}: must hold {wanted}, got {got!r}")
         return np.array(text.replace(b",", b" ").split(), dtype).reshape(lines, columns)
+
+    def _check_integers(self, text: bytes, line: int) -> None:
+        for count, one in enumerate(text.split(b"\n"), line):
+            for field in map(bytes.strip, one.split(b",")):
+                if field.lstrip(b"+-").isdigit() and abs(float(field)) > 2**24:
+                    raise ValueError(f"{self}, line {count}: must hold {SINGLE}, got {field.decode()}")
 
     # ---- Arrays
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from amstel import _check
 from amstel._optional import need
-from amstel.media.formats import STILLS, visible, warn_of_others
+from amstel.media.formats import STILLS, stills
 from amstel.media.pictures import read
 
 
@@ -22,8 +22,8 @@ class ImageFolder:
     """The images of a folder, sorted by name and read on access.
 
     Args:
-        root: a folder, or several, one after the other; folders inside them are not looked into, nor are files whose
-            names do not end as those of images do, which a warning names.
+        root: a folder, or several, one after the other; folders inside them are not looked into, nor are animated GIFs
+            and files whose names do not end as those of images do, which a warning names.
         mode: "L" for gray [H, W] (the luma of ITU-R 601 of color images), "RGB" for [H, W, 3]. 16 bits are rounded to 8,
             alpha is left out, and the orientation that a camera noted is applied.
 
@@ -47,10 +47,9 @@ class ImageFolder:
         for folder in [root] if isinstance(root, (str, Path)) else root:
             if not Path(folder).is_dir():
                 raise FileNotFoundError(f"`root`: the folder {folder} does not exist")
-            found = sorted(visible(Path(folder), STILLS))
+            found = sorted(stills(folder))
             if not found:
                 raise ValueError(f"`root`: there is no image in {folder} ({', '.join(STILLS)})")
-            warn_of_others(Path(folder), found, "their names do not end as those of images do")
             self.paths += found
 
     def __len__(self) -> int:

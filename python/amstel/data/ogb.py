@@ -15,7 +15,7 @@ from torch import Tensor
 
 from amstel import _check, _derived, _library, _words
 from amstel.data import graph_folder as folders
-from amstel.data._blocks import Table, arrays_in, only
+from amstel.data._blocks import SINGLE, Table, arrays_in, only
 
 _SPLITS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 _ENDINGS = (".csv.gz", ".csv", ".parquet", ".npy")
@@ -248,7 +248,7 @@ def _labels(table: Table) -> tuple[np.ndarray, int]:
 
 def _features(target: Path, table: Table, nodes: int) -> tuple[str, list[int]]:
     """Write the features while they are read."""
-    blocks = table.blocks()
+    blocks = table.blocks(single=True)
     first = next(blocks, np.empty((0, 1)))
     text = table.key is None and table.path.suffix not in (".npy", ".parquet")
     exact = not text and first.dtype.kind == "f"
@@ -271,8 +271,7 @@ def _features(target: Path, table: Table, nodes: int) -> tuple[str, list[int]]:
             rows = block.astype(dtype, copy=False)
         # Beyond, float32 has only some of the integers.
         if block.dtype.kind in "iu" and (beyond := (block > 2**24) | (block < -(2**24))).any():
-            expected = "floating-point numbers, or integers from -2^24 to 2^24"
-            raise ValueError(f"{table} must hold {expected}, got {block[beyond][0]}")
+            raise ValueError(f"{table} must hold {SINGLE}, got {block[beyond][0]}")
         wrong = ~np.isfinite(rows).all(1)
         if wrong.any():
             k = int(wrong.argmax())

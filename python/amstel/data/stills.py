@@ -20,7 +20,7 @@ from amstel._check import fail, fail_type
 from amstel.data._pair import FramePair, check_geometry, frame_pair
 from amstel.data._pair import cv2 as _cv2
 from amstel.media import _arguments
-from amstel.media.formats import STILLS, visible, warn_of_others
+from amstel.media.formats import stills
 from amstel.media.images import read
 
 
@@ -130,10 +130,9 @@ class StillPairs:
             if isinstance(image, np.ndarray):
                 self._images.append(_check.unmasked("images", image))
             elif (path := _arguments.path("images", image)).is_dir():
-                found = visible(path, STILLS)
+                found = stills(path)
                 if not found:
                     fail("images", "at least one image in each folder", path)
-                warn_of_others(path, found, "their names do not end as those of images do")
                 self._images += found
             else:
                 self._images.append(path)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from amstel._optional import need
 from amstel._words import counted
 
 #: Endings of still pictures, as frames of a folder or by themselves.
@@ -33,6 +34,7 @@ IMAGES = (
 )
 #: Endings of pictures that stand for themselves: as a frame of several, or beside videos, a GIF is a video.
 STILLS = (*IMAGES, ".gif")
+ANIMATED = "they are animations"
 #: Endings of what Pillow reads and what may hold several frames.
 ANIMATIONS = (".gif", ".png", ".apng", ".webp", ".avif", ".tif", ".tiff")
 #: Endings of videos.
@@ -105,6 +107,39 @@ def visible(folder: str | os.PathLike, endings: Collection[str] | None = None) -
     if endings is not None:
         found = (p for p in found if p.suffix.lower() in endings and not p.is_dir())
     return sorted(found, key=natural)
+
+
+def stills(folder: str | os.PathLike) -> list[Path]:
+    """The pictures of a folder in natural order; a warning names what is none, and GIFs that are animations.
+
+    Example:
+        >>> [path.name for path in amstel.media.formats.stills("photographs")]
+        ['one.png']
+    """
+    folder, reason = Path(folder), "their names do not end as those of images do"
+    named = visible(folder, STILLS)
+    moving = [path for path in named if is_animated_gif(path)]
+    warn_of_others(folder, [path for path in visible(folder) if path not in moving], ANIMATED)
+    found = [path for path in named if path not in moving]
+    if found:  # else an error names what is there
+        warn_of_others(folder, named, reason)
+    return found
+
+
+def is_animated_gif(path: Path) -> bool:
+    """Whether it is such a file, which a folder of pictures may hold but is no picture.
+
+    Example:
+        >>> path = amstel.video.write("noise.gif", torch.randint(256, (8, 64, 64, 3)).byte())
+        >>> amstel.media.formats.is_animated_gif(path)
+        True
+    """
+    # Of a file that cannot be opened, reading says why.
+    with contextlib.suppress(Exception):
+        if path.suffix.lower() == ".gif":
+            with need("PIL.Image", extra="restore", purpose="pictures").open(path) as image:
+                return image.is_animated
+    return False
 
 
 def others(folder: Path, taken: Collection[Path]) -> str:

@@ -111,7 +111,10 @@ class VideoWriter:
         return self
 
     def __exit__(self, *error: Any) -> bool | None:
-        return self._context.__exit__(*error)
+        try:
+            return self._context.__exit__(*error)
+        finally:
+            self._add, self._shape, self._times = None, None, []
 
     def write(self, picture: np.ndarray, time: float | None = None) -> None:
         """Add a picture, uint8 [H, W, 3]; for MP4 odd sides are made even by repeating the last row or column.
@@ -123,9 +126,7 @@ class VideoWriter:
             ValueError: another picture than a uint8 one of the size of the first, or a time before the last one's.
         """
         if self._add is None:
-            raise ValueError(
-                "a VideoWriter must be entered before it writes: `with VideoWriter(...) as writer:`"
-            )
+            raise ValueError("a VideoWriter writes only inside its `with VideoWriter(...) as writer:`")
         picture = np.asarray(unmasked("picture", picture))
         good = picture.ndim == 3 and picture.shape[2] == 3 and picture.dtype == np.uint8 and picture.size
         if not good or picture.shape != (self._shape or picture.shape):

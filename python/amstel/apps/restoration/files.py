@@ -16,7 +16,7 @@ import numpy as np
 from amstel import _files
 from amstel._check import fail
 from amstel.media import png_chunks
-from amstel.media.formats import STILLS, others, visible, warn_of_others
+from amstel.media.formats import STILLS, others, stills
 from amstel.media.pictures import TEXTS, Picture, pixel_count, read
 
 __all__ = ["WRITTEN", "Picture", "check_writable", "find", "module", "pixels", "quantize", "read", "write"]
@@ -52,11 +52,10 @@ def find(path: str | os.PathLike) -> list[Path]:
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_file():
         return [path]
-    found = sorted(visible(path, STILLS))
+    found = sorted(stills(path))
     if not found:
         got = others(path, ()) or "none"
         raise ValueError(f"{path} must hold at least one image ({', '.join(STILLS)}), got {got}")
-    warn_of_others(path, found, "their names do not end as those of images do")
     return found
 
 

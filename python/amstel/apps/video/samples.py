@@ -199,11 +199,12 @@ class Subset:
         known = labels_of(self.clips)
         return [known[k] for k in self.indices]
 
-    def _identity(self) -> list[Any]:
+    def _identity(self) -> list[Any] | None:
         known: Any = self.clips
         if hasattr(known, "_identity"):
             known = known._identity()
-        return [known[k] for k in self.indices]
+        # Others would read every clip.
+        return [known[k] for k in self.indices] if isinstance(known, (list, tuple)) else None
 
     def __len__(self) -> int:
         return len(self.indices)
