@@ -142,6 +142,10 @@ def test_mistakes_are_named():
         (lambda: model.decode(z, torch.tensor([[-1], [0]])), "`edge_index` must be of nodes from 0"),
         (lambda: model.decode(z, torch.zeros(2, 1)), "`edge_index` must be an int64"),
         (lambda: model.loss(x, graph, negatives=torch.tensor([[0], [N]])), "`negatives` must be of nodes"),
+        (
+            lambda: model.loss(x, graph, negatives=torch.empty(2, 0, dtype=torch.int64)),
+            "`negatives` must be at least",
+        ),
         (lambda: model.loss(x, alone), "`graph` must have a link"),
         (lambda: model.loss(x[None], graph), "`x` must be"),
         (lambda: model((x, None), graph), "`x` must be a tensor"),
