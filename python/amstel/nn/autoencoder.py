@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 
 from amstel import _check, _checks
 from amstel._derived import plainly
-from amstel._torch import without_autocast
+from amstel._torch import wide, without_autocast
 from amstel.graph import Graph
 from amstel.nn._convolution import Features, prepare
 from amstel.nn._recompute import recomputed
@@ -90,7 +90,7 @@ class GAE(nn.Module):
         probability of a link. Differentiable in z; an index outside z raises a ValueError."""
         _embeddings(z)
         source, target = _pairs("edge_index", edge_index, z)
-        return (z[..., source, :] * z[..., target, :]).sum(-1)
+        return (wide(z[..., source, :]) * wide(z[..., target, :])).sum(-1).to(z.dtype)
 
     def loss(
         self,
@@ -131,7 +131,7 @@ class GAE(nn.Module):
         if not torch.compiler.is_compiling() and not links.shape[1]:
             raise ValueError(f"`graph` must have a link between two nodes, and {graph!r} has none")
         with torch.autocast(z.device.type, enabled=False):
-            z = _wide(z)
+            z = wide(z)
             if negatives is not None:
                 source, target = _pairs("negatives", negatives, z)
                 if not negatives.shape[1]:
@@ -206,18 +206,13 @@ class VGAE(GAE):
         graph = self._prepared(x, graph)
         mean, logstd = self.distribution(x, graph, edge_weight)
         with without_autocast(mean):  # float16 holds neither exp(20) nor sums over many nodes
-            mean, logstd = _wide(mean), _wide(logstd)
+            mean, logstd = wide(mean), wide(logstd)
             found = self._reconstruction(self._sample(mean, logstd), graph, negatives)
             divergence = 1 + 2 * logstd - mean.square() - (2 * logstd).exp()
             return found - divergence.sum() / (2 * graph.num_nodes**2)
 
     def _sample(self, mean: Tensor, logstd: Tensor) -> Tensor:
         return mean + torch.randn_like(mean) * logstd.exp() if self.training else mean
-
-
-def _wide(z: Tensor) -> Tensor:
-    """In float32 where it is of 16 bits."""
-    return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
 
 def _of_all_pairs(z: Tensor) -> Tensor:
