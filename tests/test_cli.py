@@ -1,7 +1,9 @@
 """The command line: exit status, one line on bad input, what it writes; and the pictures."""
 
+import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -251,6 +253,20 @@ def test_a_study_is_kept_resumed_and_used(capsys, tmp_path, monkeypatch):
     (tmp_path / "other.pt").write_bytes(b"nothing of the kind")
     status, out, err = _run(capsys, "graphs", "evaluate", "other.pt", checkpoint)
     assert status == 1 and out.count("\n") == 2 and "other.pt is not a checkpoint" in err
+
+
+def test_results_in_the_folder_that_a_training_makes(capsys, tmp_path):
+    for n, (out, json_file, plot) in enumerate(
+        (("a", "a/s.json", "a/p.png"), ("b/c", "b/s.json", "b/c/p.png"), ("d", "d/e/s.json", "d/f/p.png"))
+    ):
+        files = [tmp_path / str(n) / name for name in (out, json_file, plot)]
+        for words in ([0, 1, 2], [2, 1, 0]):  # whatever comes first
+            given = [(("--out", "--json", "--plot")[k], files[k]) for k in words]
+            assert _run(capsys, *QUICK, *itertools.chain(*given), "--quiet", "--force")[:2] == (0, "")
+            assert all(file.exists() for file in files)
+            shutil.rmtree(tmp_path / str(n))
+    status, _, err = _run(capsys, *QUICK, "--out", tmp_path / "x", "--json", tmp_path / "y" / "s.json")
+    assert status == 2 and "to write s.json in does not exist" in err and not (tmp_path / "x").exists()
 
 
 def test_one_message_for_what_nobody_foresaw(capsys, monkeypatch):
