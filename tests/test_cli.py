@@ -486,6 +486,30 @@ def test_svg(tmp_path):
             wrong(tmp_path)
 
 
+def test_pictures_name_what_they_cannot_draw(tmp_path):
+    frames, labels, edges = torch.rand(1, 3, 2), torch.zeros(3).long(), torch.tensor([[0], [1]])
+    for write, file in ((draw.svg, tmp_path / "a.svg"), (draw.raster, tmp_path / "a.png")):
+        for arguments, name in (
+            ({"frames": frames * 1j}, "frames"),
+            ({"frames": frames.to_sparse()}, "frames"),
+            ({"labels": labels.to_sparse()}, "labels"),
+            ({"edges": edges.float()}, "edges"),
+            ({"edges": edges * 1j}, "edges"),
+            ({"edges": edges.bool()}, "edges"),
+            ({"captions": 3}, "captions"),
+            ({"captions": [3]}, "captions"),
+            ({"captions": None}, "captions"),
+            ({"rescale": "no"}, "rescale"),
+            ({"path": None}, "path"),
+        ):
+            given = {"path": file, "frames": frames, "labels": labels, "edges": edges, **arguments}
+            with pytest.raises((TypeError, ValueError), match=f"`{name}` must be"):
+                write(**given)
+        write(file, frames, labels, captions=(text for text in ["$5_ and \0\udc80 $x^{ <&"]))
+    text = ElementTree.parse(tmp_path / "a.svg").getroot()[-1].text
+    assert text == "$5_ and \ufffd\ufffd $x^{ <&"
+
+
 @pytest.mark.slow
 def test_example_draws_a_gif(tmp_path):
     image = pytest.importorskip("PIL.Image")
