@@ -1,7 +1,9 @@
 """The command line: exit status, one line on bad input, what it writes; and the pictures."""
 
+import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -253,6 +255,20 @@ def test_a_study_is_kept_resumed_and_used(capsys, tmp_path, monkeypatch):
     assert status == 1 and out.count("\n") == 2 and "other.pt is not a checkpoint" in err
 
 
+def test_results_in_the_folder_that_a_training_makes(capsys, tmp_path):
+    for n, (out, json_file, plot) in enumerate(
+        (("a", "a/s.json", "a/p.png"), ("b/c", "b/s.json", "b/c/p.png"), ("d", "d/e/s.json", "d/f/p.png"))
+    ):
+        files = [tmp_path / str(n) / name for name in (out, json_file, plot)]
+        for words in ([0, 1, 2], [2, 1, 0]):  # whatever comes first
+            given = [(("--out", "--json", "--plot")[k], files[k]) for k in words]
+            assert _run(capsys, *QUICK, *itertools.chain(*given), "--quiet", "--force")[:2] == (0, "")
+            assert all(file.exists() for file in files)
+            shutil.rmtree(tmp_path / str(n))
+    status, _, err = _run(capsys, *QUICK, "--out", tmp_path / "x", "--json", tmp_path / "y" / "s.json")
+    assert status == 2 and "to write s.json in does not exist" in err and not (tmp_path / "x").exists()
+
+
 def test_one_message_for_what_nobody_foresaw(capsys, monkeypatch):
     def broken():
         raise RuntimeError("two\nlines")
@@ -468,6 +484,30 @@ def test_svg(tmp_path):
     ):
         with pytest.raises(ValueError, match="`path` must be a file that ends in"):
             wrong(tmp_path)
+
+
+def test_pictures_name_what_they_cannot_draw(tmp_path):
+    frames, labels, edges = torch.rand(1, 3, 2), torch.zeros(3).long(), torch.tensor([[0], [1]])
+    for write, file in ((draw.svg, tmp_path / "a.svg"), (draw.raster, tmp_path / "a.png")):
+        for arguments, name in (
+            ({"frames": frames * 1j}, "frames"),
+            ({"frames": frames.to_sparse()}, "frames"),
+            ({"labels": labels.to_sparse()}, "labels"),
+            ({"edges": edges.float()}, "edges"),
+            ({"edges": edges * 1j}, "edges"),
+            ({"edges": edges.bool()}, "edges"),
+            ({"captions": 3}, "captions"),
+            ({"captions": [3]}, "captions"),
+            ({"captions": None}, "captions"),
+            ({"rescale": "no"}, "rescale"),
+            ({"path": None}, "path"),
+        ):
+            given = {"path": file, "frames": frames, "labels": labels, "edges": edges, **arguments}
+            with pytest.raises((TypeError, ValueError), match=f"`{name}` must be"):
+                write(**given)
+        write(file, frames, labels, captions=(text for text in ["$5_ and \0\udc80 $x^{ <&"]))
+    text = ElementTree.parse(tmp_path / "a.svg").getroot()[-1].text
+    assert text == "$5_ and \ufffd\ufffd $x^{ <&"
 
 
 @pytest.mark.slow

@@ -79,6 +79,9 @@ def test_scipy_and_networkx():
     loops = networkx.Graph([(0, 0), (0, 1)])
     assert np.allclose(amstel.Graph.from_networkx(loops).to_scipy().toarray(), networkx.to_numpy_array(loops))
     assert amstel.Graph.from_networkx(networkx.empty_graph(4)).num_edges == 0
+    for number in (np.array(2.0), np.array(2), np.float32(2), torch.tensor([2.0])):
+        given = networkx.Graph([(0, 1, {"weight": number})])
+        assert amstel.Graph.from_networkx(given).to_edge_index()[1].tolist() == [2, 2]
 
 
 def test_transposed_is_shared_where_symmetric():

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -53,14 +54,32 @@ def test_the_folder_of_the_training_is_found_again(capsys, tmp_path, there, task
     # Once the folder has moved, the built-in graph of the same name does not take its place.
     (tmp_path / "mine").rename(tmp_path / "moved")
     for command in ("evaluate", "predict"):
-        is_refused(
-            capsys, ["graphs", command, file], "other features, labels or splits than NodeData(block model"
-        )
+        for message in (
+            "trained on block model, and NodeData(block model",
+            ") has another graph, other features",
+        ):
+            is_refused(capsys, ["graphs", command, file], message)
         assert run(capsys, "graphs", command, file, "--root", tmp_path / "moved", "--quiet")[0] == 0
     # Checkpoints of the first releases have a name only, and the root comes first.
     _forget(file)
     status, out, _ = run(capsys, "graphs", "evaluate", file, "--root", tmp_path / "moved")
     assert status == 0 and f"{100 * own['test' if task == 'node' else 'test_auc']:.2f}%" in out
+
+
+def test_a_file_is_to_be_converted_first(capsys, tmp_path):
+    parts = {part: np.array([n]) for n, part in enumerate(("train", "val", "test"))}
+    np.savez(tmp_path / "own.npz", edge_index=np.array([[0, 1], [1, 0]]), y=np.array([0, 1, 0]), **parts)
+    words = ["graphs", "train", "--dataset"]
+    for arguments in ([tmp_path / "own.npz"], ["own.npz", "--root", tmp_path]):
+        is_refused(
+            capsys, [*words, *arguments], f"convert it first: amstel graphs convert {tmp_path / 'own.npz'}"
+        )
+    assert run(capsys, "graphs", "convert", tmp_path / "own.npz", tmp_path / "own")[0] == 0
+    is_refused(
+        capsys,
+        [*words, tmp_path / "own", "--task", "link", "--seeds", 1],
+        "own has 1 link between two nodes, too few to hold out a tenth for the test",
+    )
 
 
 def test_a_run_goes_on_with_its_own_data_only(capsys, tmp_path, there):
@@ -101,7 +120,9 @@ def test_classes_of_graphs_too(tmp_path):
     with pytest.raises(ValueError, match="the data must be those of the checkpoint"):
         classify.train(other, seeds=[0, 1], settings=settings, out=tmp_path, resume=True)
     saved = tasks.read(tmp_path / "checkpoint.pt")
-    with pytest.raises(ValueError, match="than GraphDataset"):
+    with pytest.raises(
+        ValueError, match=r"trained on colored graphs, and GraphDataset\(.* has another graph"
+    ):
         sources.of_result(saved, None, classify.load_data)
     assert sources.of_result(saved, None, lambda name, root: data) is data
 

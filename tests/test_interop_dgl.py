@@ -119,6 +119,24 @@ def test_what_is_no_graph_and_other_mistakes():
     for weight in (torch.ones(24), torch.ones(25, 2), torch.ones(25, dtype=torch.int64)):
         with pytest.raises(ValueError, match="`edge_weight` must be"):
             conv(graph(), x, edge_weight=weight)
+    with pytest.raises(ValueError, match="`feat` must be float32 like the parameters"):
+        conv(graph(), x.double())
+    bare = GraphConv(3, 2, weight=False)
+    for weight in (
+        torch.ones(4, 2),
+        torch.ones(3, 3),
+        torch.ones(3),
+        torch.ones(3, 2).long(),
+        torch.ones(3, 2).to_sparse(),
+    ):
+        with pytest.raises(ValueError, match="`weight` must be"):
+            bare(graph(), x, weight)
+    with pytest.raises(TypeError, match="`weight` must be"):
+        bare(graph(), x, [[1.0, 0.0]] * 3)
+    with pytest.raises(ValueError, match="`weight` must be float32 like `feat`"):
+        bare(graph(), x, torch.ones(3, 2).double())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert bare(graph(), x, torch.ones(3, 2)).dtype == bare(graph(), x.bfloat16(), torch.ones(3, 2)).dtype
     with pytest.raises(ValueError, match="`norm` must be"):
         GraphConv(3, 2, norm="sym")
     with pytest.raises(TypeError, match="`activation` must be"):

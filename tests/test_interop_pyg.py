@@ -430,3 +430,20 @@ def test_a_nan_is_where_the_user_gave_it(name):
         ValueError, match=r"`edge_index` must be a sparse matrix without NaN, got NaN at \[1, 3\]"
     ):
         conv(x, torch.sparse_coo_tensor(index, weight, (4, 4)))
+
+
+def test_a_negative_degree_counts_as_0_where_pyg_answers_nan():
+    index, w, x = (
+        torch.tensor([[0, 1, 2, 2], [1, 2, 0, 1]]),
+        torch.tensor([-3.0, 2.0, 0.5, 0.1]),
+        torch.eye(3),
+    )
+    ours, theirs = (
+        GCNConv(3, 2, bias=False),
+        pytest.importorskip("torch_geometric.nn").GCNConv(3, 2, bias=False),
+    )
+    ours.load_state_dict(theirs.state_dict())
+    found, expected = ours(x, index, w), theirs(x, index, w)
+    assert expected[1].isnan().all() and not found[1].any()
+    torch.testing.assert_close(found[0], expected[0])
+    assert "negative degree is 0, not NaN" in " ".join(GCNConv.__doc__.split())

@@ -142,6 +142,10 @@ def test_mistakes_are_named():
         (lambda: model.decode(z, torch.tensor([[-1], [0]])), "`edge_index` must be of nodes from 0"),
         (lambda: model.decode(z, torch.zeros(2, 1)), "`edge_index` must be an int64"),
         (lambda: model.loss(x, graph, negatives=torch.tensor([[0], [N]])), "`negatives` must be of nodes"),
+        (
+            lambda: model.loss(x, graph, negatives=torch.empty(2, 0, dtype=torch.int64)),
+            "`negatives` must be at least",
+        ),
         (lambda: model.loss(x, alone), "`graph` must have a link"),
         (lambda: model.loss(x[None], graph), "`x` must be"),
         (lambda: model((x, None), graph), "`x` must be a tensor"),
@@ -197,7 +201,7 @@ def test_what_cannot_be_split():
     graph = amstel.Graph.from_edge_index(edges(), N)
     for arguments, message in (
         ({"val": 0.5, "test": 0.5}, "`val` \\+ `test` must be below 1"),
-        ({"test": 0.0}, "`test` must be a share of at least one"),
+        ({"test": 0.0}, "`test` must be above 0"),
         ({"test": float("nan")}, "`test` must be in"),
         ({"seed": -1}, "`seed` must be"),
         ({"features": torch.ones(3, 2)}, "`features` must be"),
@@ -206,7 +210,9 @@ def test_what_cannot_be_split():
             split_links(graph, **arguments)
     with pytest.raises(ValueError, match="`graph` must be a Graph of as many"):
         split_links(amstel.Graph.from_csr(torch.tensor([0, 1]), torch.tensor([2]), num_cols=3))
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(
+        ValueError, match=r"`graph` must have at least 10 links .* to hold out 0.1 of them .* got 0 of"
+    ):
         split_links(amstel.Graph.from_edge_index(torch.zeros(2, 0, dtype=torch.int64), 4))
     pairs = torch.tensor([[0], [0]])
     with pytest.raises(ValueError, match=r"`test` must be .* different ones, got \[0, 0\] at position 0"):
@@ -327,6 +333,11 @@ def test_the_command(small, capsys, tmp_path, monkeypatch):
     status, out, _ = run(capsys, "graphs", "evaluate", "run/checkpoint.pt", "--json", "b.json")
     row = json.loads((tmp_path / "b.json").read_text())["rows"][0]
     assert status == 0 and row["test_auc"] == pytest.approx(found["auc"][row["seed"]])
+    assert (
+        max(map(len, out.splitlines())) <= 100
+        and f"  over 2 seeds (± standard deviation): test AUC {100 * found['mean']:.2f} ± " in out
+    )
+    assert f"test AUC {100 * row['test_auc']:.2f}%, average precision {100 * row['test_ap']:.2f}%" in out
     status, out, _ = run(capsys, "graphs", "predict", "run/checkpoint.pt", "--count", "9")
     rows = list(csv.DictReader((tmp_path / "block-model_links.csv").open()))
     assert status == 0 and len(rows) == 9 and list(rows[0]) == ["source", "target", "probability"]

@@ -194,12 +194,28 @@ def test_convergence_takes_losses_that_require_a_gradient(axes):
         (lambda: plot.convergence(["1"]), "curves"),
         (lambda: plot.convergence({"a": [[1, 2], [1]]}), r"curves\['a'\]"),
         (lambda: plot.convergence({"a": torch.ones(2) * 1j}), r"curves\['a'\]"),
+        (lambda: plot.convergence(None), "curves"),
         (lambda: plot.confusion([[1, 2], [1]], ["a", "b"]), "matrix"),
+        (lambda: plot.confusion(torch.ones(1, 1) * 1j, ["a"]), "matrix"),
+        (lambda: plot.embedding(torch.ones(3, 2) * 1j), "points"),
+        (lambda: plot.attention(FRAME, torch.ones(2, 2) * 1j), "weights"),
+        (lambda: plot.attention(FRAME, torch.ones(2, 2), box=np.ones(4) * 1j), "box"),
     ],
 )
 def test_errors_name_the_argument(call, name):
     with pytest.raises(ValueError, match=f"^`{name}"):
         call()
+
+
+def test_names_are_of_classes_and_a_run_of_one_step_is_seen(axes):
+    for call, name in (
+        (lambda: plot.embedding(torch.rand(1, 2), names=5), "names"),
+        (lambda: plot.confusion([[1]], 1), "classes"),
+    ):
+        with pytest.raises(TypeError, match=f"^`{name}` must be a name for each class"):
+            call()
+    assert plot.convergence([1.0], axes=axes).lines[-1].get_marker() == "o"
+    assert plot.convergence([1.0, 2.0], axes=axes).lines[-1].get_marker() == "None"
 
 
 @pytest.mark.parametrize(
@@ -248,6 +264,9 @@ def test_confusion():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["walk", "run"]
     many = amstel.plot.confusion(torch.eye(50, dtype=torch.int64), [str(k) for k in range(50)])
     assert not many.texts and not many.get_xticklabels()
+    shares = amstel.plot.confusion([[0.3, 0.1], [1234567, 0]], ["a", "b"])
+    np.testing.assert_allclose(shares.images[0].get_array(), [[0.75, 0.25], [1, 0]])
+    assert [text.get_text() for text in shares.texts] == ["0.3", "0.1", "1234567", "0"]
     for matrix, classes in (([[1, 2]], ["a"]), ([[1, -1], [0, 0]], ["a", "b"]), (np.zeros((0, 0)), [])):
         with pytest.raises(ValueError, match="`matrix` must be"):
             amstel.plot.confusion(matrix, classes)

@@ -176,7 +176,7 @@ def test_a_video_is_tracked_beside_where_one_stands(capsys, tmp_path, monkeypatc
 
 def test_evaluation_is_resumed_and_written(capsys, root, tmp_path):
     arguments = ["eval", "--root", root, "--out", tmp_path / "run"]
-    json_file, plot = tmp_path / "scores.json", tmp_path / "plots.png"
+    json_file, plot = (tmp_path / "run" / name for name in ("scores.json", "plots.png"))  # a folder to come
     status, out, err = _run(capsys, *arguments, "--json", json_file, "--plot", plot)
     assert status == 0 and err == ""
     assert re.search(r"^One +5 +0\.\d{3}", out, re.M) and re.search(r"^all +10 +0\.\d{3}", out, re.M)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,15 @@ def _axes(axes: Any) -> Any:
     return axes
 
 
-def _array(value: Any, name: str) -> np.ndarray:
+def _array(value: Any, name: str, real: bool = True) -> np.ndarray:
     _check.unmasked(name, value)
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         value = value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
-        return value.resolve_conj().resolve_neg().numpy()
+        plain = value.resolve_conj().resolve_neg().numpy()
+        return _real(plain, name) if real else plain
     if isinstance(value, (list, tuple)):  # of losses that require a gradient, say, which NumPy refuses
-        parts = [_array(v, name) if isinstance(v, (torch.Tensor, list, tuple)) else v for v in value]
+        parts = [_array(v, name, real) if isinstance(v, (torch.Tensor, list, tuple)) else v for v in value]
     else:
         parts = value
     found: np.ndarray | None
@@ -39,9 +41,21 @@ def _array(value: Any, name: str) -> np.ndarray:
         found = found.astype(float) if found.dtype == object else found
     except (TypeError, ValueError):
         found = None
-    if found is None or found.dtype.kind in "US":
+    if found is None or found.dtype.kind in "US" or value is None:
         _check.fail(name, "numbers, in rows of one length", value)
-    return found
+    return _real(found, name) if real else found
+
+
+def _real(value: np.ndarray, name: str) -> np.ndarray:
+    if np.iscomplexobj(value):
+        _wrong(name, "real numbers", value.dtype)
+    return value
+
+
+def _names(value: Any, argument: str) -> list[Any]:
+    if not isinstance(value, Iterable):
+        _check.fail_type(argument, "a name for each class", value)
+    return list(value)
 
 
 def _wrong(argument: str, expected: str, got: object) -> None:
@@ -56,7 +70,7 @@ def _picture(image: Any, name: str, frame: bool = True) -> np.ndarray:
     """[H, W] or [H, W, 3], uint8 as it came (divided by 255) or clean floats. Channels of tensors come first, but for
     frames of uint8."""
     first = isinstance(image, torch.Tensor) and not (frame and image.dtype == torch.uint8)
-    value = _array(image, name)
+    value = _array(image, name, real=False)
     if value.ndim == 4 and len(value) == 1:
         value = value[0]
     if first and value.ndim == 3:
@@ -65,7 +79,7 @@ def _picture(image: Any, name: str, frame: bool = True) -> np.ndarray:
         value = value[..., 0]
     if value.ndim not in (2, 3) or (value.ndim == 3 and value.shape[2] != 3) or not value.size:
         kind = "a float tensor" if frame else "a tensor"
-        _wrong(name, f"[H, W] or [H, W, 3] ({kind}: [C, H, W])", _shape(_array(image, name)))
+        _wrong(name, f"[H, W] or [H, W, 3] ({kind}: [C, H, W])", _shape(_array(image, name, real=False)))
     if value.dtype == np.uint8:
         return value / 255.0
     return abs(value) if np.iscomplexobj(value) else value.astype(float)

@@ -101,6 +101,8 @@ def falling_degree(graph: Graph) -> Tensor:
 def _weight_of_edge(value: Any) -> Any:
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
     if isinstance(value, (float, np.floating)) and math.isnan(value):
         _check.fail("weight", "a number, not NaN, in the edge data", value)
     return (

@@ -35,6 +35,11 @@ def without_autocast(x: Tensor) -> Any:
     return torch.autocast(device, enabled=False)
 
 
+def wide(x: Tensor) -> Tensor:
+    """x in float32 where it is of 16 bits, in which squares and sums overflow."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def cast(dtype: torch.dtype | None, *values: Any) -> list[Any]:
     """The floating-point tensors among the values in this dtype (None: as they are); all else is left to the checks."""
     if dtype is None:

@@ -21,7 +21,18 @@ import numpy as np
 import torch
 
 from amstel import _check
-from amstel._axes import _array, _axes, _boxes, _canvas, _matplotlib, _picture, _rectangle, _shape, _wrong
+from amstel._axes import (
+    _array,
+    _axes,
+    _boxes,
+    _canvas,
+    _matplotlib,
+    _names,
+    _picture,
+    _rectangle,
+    _shape,
+    _wrong,
+)
 from amstel._words import counted
 from amstel.media.points import COLORS, chosen_points
 
@@ -75,6 +86,7 @@ def embedding(
     classes = np.zeros(len(xy), int) if labels is None else _array(labels, "labels")
     if classes.shape != xy.shape[:1] or classes.dtype.kind not in "iu" or (classes < 0).any():
         _wrong("labels", f"[{len(xy)}] whole numbers >= 0", f"{classes.dtype} of {_shape(classes)}")
+    names = None if names is None else _names(names, "names")
     if names is not None and classes.size and len(names) <= classes.max():
         _wrong(
             "names", f"a name for each of the {counted(classes.max() + 1, 'class')}", f"{len(names)} of them"
@@ -173,13 +185,13 @@ def confusion(matrix: Any, classes: Sequence[str], *, axes: Axes | None = None) 
     Example:
         >>> axes = amstel.plot.confusion([[8, 2], [1, 9]], ["walk", "run"])
     """
-    counts, names = _array(matrix, "matrix"), list(classes)
+    counts, names = _array(matrix, "matrix"), _names(classes, "classes")
     if counts.shape != (len(names), len(names)) or not names:
         _wrong("matrix", f"[K, K] with K = {counted(len(names), 'class')}, at least one", _shape(counts))
     if not np.isfinite(counts).all() or counts.min() < 0:
         _wrong("matrix", "counts >= 0", "others among them")
     axes = _axes(axes)
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    share = counts / counts.sum(1, keepdims=True).clip(np.finfo(float).tiny)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted class", ylabel="true class")
     ticks = range(len(names)) if len(names) <= 40 else []
@@ -191,7 +203,7 @@ def confusion(matrix: Any, classes: Sequence[str], *, axes: Axes | None = None) 
     if len(names) <= 12:
         for row, column in np.ndindex(*counts.shape):
             color = "white" if share[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{counts[row, column]:g}", ha="center", va="center", color=color)
+            axes.text(column, row, f"{counts[row, column]:.16g}", ha="center", va="center", color=color)
     return axes
 
 
@@ -361,21 +373,20 @@ def convergence(
     Example:
         >>> axes = amstel.plot.convergence({"GCN": [1.9, 1.2, 0.8], "MLP": [1.9, 1.7, 1.6]}, log=True)
     """
-    several = isinstance(curves, Mapping)
     named: Mapping[str, Any] = curves if isinstance(curves, Mapping) else {"": curves}
     if not named:
         raise ValueError("`curves` must hold at least one run, got none")
     lines = {}
     for name, given in named.items():
-        argument = f"curves[{name!r}]" if several else "curves"
+        argument = f"curves[{name!r}]" if isinstance(curves, Mapping) else "curves"
         values = np.atleast_2d(_array(given, argument))
-        if values.ndim != 2 or not values.size or np.iscomplexobj(values):
+        if values.ndim != 2 or not values.size:
             _wrong(argument, "real [T] or [seeds, T], not empty", f"{values.dtype} of {_shape(values)}")
         lines[name] = values.astype(float)
     axes = _axes(axes)
     for k, (name, values) in enumerate(lines.items()):
         x, mean, color = np.arange(1, values.shape[1] + 1), values.mean(0), COLORS[k % 8]
-        axes.plot(x, mean, color=color, label=name or None)
+        axes.plot(x, mean, color=color, label=name or None, marker="o" if len(x) == 1 else None)
         if len(values) > 1:
             std = values.std(0)
             axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)

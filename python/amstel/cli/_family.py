@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Out = Annotated[
     Path,
-    typer.Option("--out", metavar="DIR", parser=values.folder_to_write, help="folder for the checkpoint"),
+    values.out("folder for the checkpoint"),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="continue from the checkpoint in DIR")]
 Force = Annotated[bool, typer.Option("--force", help="overwrite existing files")]

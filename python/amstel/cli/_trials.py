@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from amstel.cli._command import Common
 
 #: What an evaluation may report.
-PARTS = ("train", "val", "val_auc", "val_ap", "test", "test_auc", "test_ap")
+PARTS = {
+    "train": "train",
+    "val": "val",
+    "val_auc": "val AUC",
+    "val_ap": "average precision",
+    "test": "test",
+    "test_auc": "test AUC",
+    "test_ap": "average precision",
+}
 
 
 def only(task: str, settings: type, given: dict[str, Any]) -> None:
@@ -113,3 +121,15 @@ def evaluated(result: Trials, root: Path | None, device: Any) -> dict[str, Any]:
     application = _application(result.task)
     found = application.evaluate(result, sources.of_result(result, root, application.load_data), device)
     return {"dataset": result.dataset, "model": result.model, "task": result.task, **found}
+
+
+def said(row: dict[str, Any]) -> str:
+    """Such a row, of any task, in lines of at most 100 columns."""
+    links = row.get("task") == "link"
+    parts = [f"{text} {100 * row[name]:.2f}%" for name, text in PARTS.items() if name in row]
+    own = "\n  ".join([", ".join(parts[:2]), ", ".join(parts[2:])]) if len(parts) == 4 else ", ".join(parts)
+    spread = f" ± {100 * row['std']:.2f}%" if row["seeds"] > 1 else "%"
+    return (
+        f"{row['dataset']} {row['model']}, seed {row['seed']}: {own}\n"
+        f"  {_words.over(row['seeds'])}: test{' AUC' if links else ''} {100 * row['mean']:.2f}{spread}"
+    )

@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +148,26 @@ def file_to_write(text: str, endings: Sequence[str] = ()) -> Path:
 
     ends_in(text, endings)
     try:
-        _files.writable(text)
+        if not _comes(Path(text).parent):
+            _files.writable(text)
     except OSError as error:
         return fail(f"cannot write {text}: {error}")
     return Path(text)
+
+
+def _comes(folder: Path) -> bool:
+    """Whether a folder that is not there is that of --out, in it or around it, which the command makes."""
+    context = _globals().get_current_context(silent=True)
+    out = context and context.params.get("out")
+    if not isinstance(out, Path) or folder.exists():
+        return False
+    folder, out = (Path(os.path.realpath(path)) for path in (folder, out))
+    return folder == out or out in folder.parents or folder in out.parents
+
+
+def _globals() -> Any:
+    """click.globals, wherever typer has it."""
+    return import_module(typer.Context.__mro__[1].__module__.replace(".core", ".globals"))
 
 
 def file_named(name: str, rest: str) -> Path:
@@ -170,11 +187,18 @@ STDOUT = Path("-")
 
 def json_to_write(text: str) -> Path:
     """A file for JSON, or standard output; an existing checkpoint or clip is refused as a mistake."""
-    return STDOUT if text == "-" else no_other(file_to_write(text))
+    if text == "-":
+        return STDOUT
+    path = file_to_write(text)
+    return no_other(path) if path.exists() else path
 
 
 def no_other(path: Path) -> Path:
-    """`path`, where nothing is lost by writing JSON to it: it is not there, empty, no plain file or JSON already."""
+    """`path`, where nothing is lost by writing JSON to it: it is not there, empty, no plain file or JSON already.
+
+    When it is written, its folder is made where it is one in that of --out.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file():
         with open(path, "rb") as file:
             begin = file.read(64).lstrip()
@@ -209,6 +233,11 @@ def folder_to_write(text: str) -> Path:
             f"cannot write to {text}: {place} {'is no folder' if not place.is_dir() else 'cannot be written'}"
         )
     return path
+
+
+def out(help: str) -> Any:
+    """--out DIR, which is read before other options: they may name files in it."""
+    return typer.Option("--out", metavar="DIR", parser=folder_to_write, is_eager=True, help=help)
 
 
 def _either(endings: Sequence[str]) -> str:

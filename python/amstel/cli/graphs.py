@@ -26,7 +26,7 @@ from amstel.apps.graphs.settings import (
 from amstel.cli import _trials as trials
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command, family
-from amstel.cli._family import Force, Resume, new, outcome, report, restartable
+from amstel.cli._family import Force, Resume, folder_of, new, outcome, report, restartable
 
 app = family("Classify nodes or graphs, or predict links (GCN).")
 
@@ -157,7 +157,7 @@ def _train(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", parser=values.folder_to_write, help="folder for the checkpoint"),
+        values.out("folder for the checkpoint"),
     ] = None,
     resume: Resume = False,
     force: Force = False,
@@ -247,6 +247,7 @@ def _train(
         common.say(outcome(common, resume, counted(len(result.seeds), "seed"), out / train.CHECKPOINT))
     common.write_json(result.to_json())
     if plot:
+        folder_of(plot)
         evaluate.plot(plot, result)
         common.say(f"wrote {plot}")
     return 0
@@ -344,13 +345,7 @@ def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> i
             return 0
     rows = [outcome.value for outcome in outcomes if outcome.value is not None]
     for row in rows:
-        parts = [name for name in trials.PARTS if name in row]
-        own = ", ".join(f"{name.replace('_', ' ')} {100 * row[name]:.2f}%" for name in parts)
-        common.say(
-            f"{row['dataset']} {row['model']}, seed {row['seed']}: {own}\n"
-            f"  {over(row['seeds'])}: test {100 * row['mean']:.2f}"
-            + (f" ± {100 * row['std']:.2f}%" if row["seeds"] > 1 else "%")
-        )
+        common.say(trials.said(row))
     failed = report(outcomes)
     common.write_json({"rows": rows, **failed})
     return 1 if failed else 0

@@ -13,7 +13,7 @@ import typer
 from amstel._words import counted
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
-from amstel.cli._family import Force, Weights, new, report
+from amstel.cli._family import Force, Weights, folder_of, new, report
 from amstel.cli._track import LAYOUTS, Origin, Plus, Preset, Redetect, app
 
 
@@ -39,12 +39,7 @@ def evaluate(
     ] = "otb",
     out: Annotated[
         Path,
-        typer.Option(
-            "--out",
-            metavar="DIR",
-            parser=values.folder_to_write,
-            help="folder for the boxes [default: track_eval]",
-        ),
+        values.out("folder for the boxes [default: track_eval]"),
     ] = Path("track_eval"),
     protocol: Annotated[
         str,
@@ -141,7 +136,7 @@ def evaluate(
     own = evaluate.with_attributes(chosen, attributes) if attributes else {}
     bars = plot.with_name(f"{plot.stem}_attributes{plot.suffix}") if plot and attributes else None
     if bars:
-        _files.distinct(_files.writable(bars), *filter(None, (attributes, common.json)), argument="plot")
+        _files.distinct(bars, *filter(None, (attributes, common.json)), argument="plot")
     new([plot, bars], force)
     # A folder holds one tracker's boxes: another one must not take them for its own.
     digest = hashlib.sha256((weights or shipped.path(WEIGHTS)).read_bytes()).hexdigest()
@@ -188,6 +183,7 @@ def evaluate(
     common.write_json(found)
     called, title = "SINT+" if plus else "SINT", f"{protocol} protocol"
     if plot:
+        folder_of(plot)
         with _files.replacing(plot) as temporary:
             tracking.plot({called: result}, temporary, title)
     if bars and groups:

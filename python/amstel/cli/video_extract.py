@@ -39,7 +39,7 @@ def extract(
     ],
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="DIR", parser=values.folder_to_write, help="folder for the features"),
+        values.out("folder for the features"),
     ],
     lists: Annotated[
         Path | None,

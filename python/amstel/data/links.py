@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,8 +136,10 @@ def split_links(
     keys, which = torch.unique((low * nodes + high)[apart], return_inverse=True)
     links = len(keys)
     counts = [int(share * links + 1e-9) for share in (val, test)]
+    if not test:
+        _check.fail("test", "above 0: links are held out for the test", test)
     if not counts[1]:
-        _check.fail("test", f"a share of at least one of the {counted(links, 'link')} of {graph!r}", test)
+        raise TooFewLinks(links, test, graph)
     order = torch.randperm(links, generator=generator)
     chosen = order[counts[0] : sum(counts)], order[: counts[0]]  # test, val
     negative = _unlinked(keys, nodes, sum(counts), generator)
@@ -160,6 +163,17 @@ def split_links(
         pairs(keys[chosen[0]]),
         pairs(negative[counts[0] :]),
     )
+
+
+class TooFewLinks(ValueError):
+    """A graph without one link for the test."""
+
+    def __init__(self, links: int, share: float, graph: Graph):
+        super().__init__(
+            f"`graph` must have at least {math.ceil(1 / share - 1e-9)} links between two nodes, to hold out {share:g} of them "
+            f"for the test, got {links} of {graph!r}"
+        )
+        self.links = links
 
 
 def _unlinked(keys: Tensor, nodes: int, count: int, generator: torch.Generator) -> Tensor:

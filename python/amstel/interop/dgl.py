@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check, _derived
+from amstel._torch import autocast_dtype
 from amstel.graph import Graph
 from amstel.nn._convolution import fits
 from amstel.ops.spmm import spmm
@@ -140,11 +141,12 @@ class GraphConv(nn.Module):
             )
         if weight is not None and self.weight is not None:
             raise ValueError("`weight` must be None where the module has its own, made with weight=True")
-        weight = self.weight if weight is None else weight
+        if weight is not None:
+            self._check_weight(weight, x)
+        elif self.weight is not None:
+            fits(x, weight := self.weight, "feat")
         if edge_weight is not None:
             edge_weight = self._edge_weight(given, edge_weight)
-        if weight is not None:
-            fits(x, weight)
         first = self.in_feats > self.out_feats
         if weight is not None and first:
             x = x @ weight
@@ -168,6 +170,15 @@ class GraphConv(nn.Module):
         ):
             _check.fail("feat", expected, x)
         return x
+
+    def _check_weight(self, weight: Any, x: Tensor) -> None:
+        expected = f"a floating-point tensor [{self.in_feats}, {self.out_feats}] on {x.device}"
+        _check.dense("weight", weight, expected)
+        shape = (self.in_feats, self.out_feats)
+        if weight.shape != shape or weight.dtype not in _check.FLOATS or weight.device != x.device:
+            _check.fail("weight", expected, weight)
+        if weight.dtype != x.dtype and autocast_dtype(x) is None:
+            _check.fail("weight", f"{_check.name(x.dtype)} like `feat`", weight)
 
     @staticmethod
     def _edge_weight(graph: Graph, edge_weight: Any) -> Tensor:

@@ -193,9 +193,9 @@ class _Fused:
 class GCNConv(_Fused, pyg.GCNConv):
     r"""torch_geometric.nn.GCNConv, fused: ``X' = D^-1/2 (A + I) D^-1/2 X Θ^T + b`` without tensors of E rows.
 
-    Constructor, state_dict, values and gradients (to x, edge_weight and the parameters) are PyG's. PyG's self-loop rule
-    holds: a loop in the data keeps its weight (of several the last one), a missing one gets 1, or 2 if `improved`;
-    without edge weights all loops count 1.
+    Constructor, state_dict, values and gradients (to x, edge_weight and the parameters) are PyG's, except that D^-1/2 of
+    a negative degree is 0, not NaN. PyG's self-loop rule holds: a loop in the data keeps its weight (of several the last
+    one), a missing one gets 1, or 2 if `improved`; without edge weights all loops count 1.
 
     Args:
         in_channels: width F of the input, or :obj:`-1` to derive the size from the first one.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
+from amstel._torch import wide
 from amstel.inverse.model import ForwardModel, Normal, Prepared, Sigma
 
 
@@ -84,11 +85,11 @@ class _PreparedEnvelope(Normal):
 
     def __init__(self, model: Envelope, y: Tensor):
         super().__init__(model, y)
-        self.likelihood = model.model.prepare(y)
+        self.likelihood = model.model.prepare(wide(y))
 
     def gradient(self, x: Tensor) -> Tensor:
-        residual = -self.likelihood.gradient(x)
-        d, direction, size = torch.zeros_like(x), residual, _square(residual)
+        residual = -self.likelihood.gradient(wide(x))
+        d, direction, size = torch.zeros_like(residual), residual, _square(residual)
         for _ in range(self.model.iterations):
             image = self.model.normal(direction) * self.precision + self.model.weight * direction
             # Where the residual is 0 there is nothing left to do, and nothing to divide by.
@@ -96,7 +97,7 @@ class _PreparedEnvelope(Normal):
             d, residual = d + length * direction, residual - length * image
             size, before = _square(residual), size
             direction = residual + size / before.clamp_min(_tiny(size)) * direction
-        return -d
+        return -d.to(x.dtype)
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel._derived import plainly
+from amstel._torch import wide
 from amstel.inverse.model import ForwardModel
 
 
@@ -83,9 +84,9 @@ def message_passing(
         # By the seed alone, whatever torch.vmap does to random numbers.
         signs = plainly(lambda: torch.randint(0, 2, shape, generator=generator)).to(x) * 2 - 1
         change = 0.1 * level.reshape(-1, *(1,) * (x.dim() - 1)) * signs
-        slope = ((denoiser(noisy + change, level) - found) / change).flatten(1).sum(1)
+        slope = wide((denoiser(noisy + change, level) - found) / change).flatten(1).sum(1)
         x = damping * x + (1 - damping) * found
-        slope = (slope / y[0].numel()).reshape(-1, *(1,) * (y.dim() - 1))
+        slope = (slope / y[0].numel()).to(y.dtype).reshape(-1, *(1,) * (y.dim() - 1))
         rest = y - physics(x) + (1 - damping) * slope * rest
     better = (_level(y - physics(x)) <= first).reshape(-1, *(1,) * (x.dim() - 1))
     return torch.where(better, x, initial.to(start))
@@ -93,4 +94,4 @@ def message_passing(
 
 def _level(rest: Tensor) -> Tensor:
     """[N]."""
-    return rest.flatten(1).square().mean(1).sqrt()
+    return wide(rest).flatten(1).square().mean(1).sqrt().to(rest.dtype)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check, _checks, ops
+from amstel._torch import wide
 from amstel.inverse._checks import WIDE, check_like
 from amstel.reference.rim import as_complex, precision, psi
 
@@ -133,7 +134,8 @@ class ForwardModel(nn.Module, ABC):
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """A^H (A x - y) / sigma^2, of the shape and dtype of x."""
         prediction = self(x)
-        return self.adjoint(prediction - check_like("y", y, prediction)) * self._precision(x)
+        back = self.adjoint(prediction - check_like("y", y, prediction))
+        return (back * self._precision(x)).to(back.dtype)
 
     def prepare(self, y: Tensor) -> Prepared:
         """The gradient at these measurements, for many x: what depends on y alone is computed once."""
@@ -200,10 +202,10 @@ class ForwardModel(nn.Module, ABC):
         return sigma.reshape(-1).expand(n)
 
     def _precision(self, images: Tensor) -> Sigma:
-        """1 / sigma^2, to be multiplied with images."""
+        """1 / sigma^2, to be multiplied with images; a tensor is at least float32."""
         sigma = self._sigma(images)
         if isinstance(sigma, Tensor) and sigma.dim() == 4:
-            return sigma.to(images).square().reciprocal()
+            return wide(sigma.to(images)).square().reciprocal()
         return precision(sigma, images.real)
 
     def _mapped(self) -> bool:
@@ -278,7 +280,8 @@ class Normal(Prepared):
         self.precision = model._precision(self.adjoint_y)
 
     def gradient(self, x: Tensor) -> Tensor:
-        return (self.model.normal(check_like("x", x, self.adjoint_y)) - self.adjoint_y) * self.precision
+        rest = self.model.normal(check_like("x", x, self.adjoint_y)) - self.adjoint_y
+        return (rest * self.precision).to(rest.dtype)
 
 
 def _to_complex(eta: Tensor) -> Tensor:

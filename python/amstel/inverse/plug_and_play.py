@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
+from amstel._torch import wide
 from amstel.inverse.envelope import Envelope
 from amstel.inverse.model import ForwardModel
 
@@ -122,9 +123,8 @@ def _precision(physics: ForwardModel, images: Tensor) -> float | Tensor:
     sigma = physics._sigma(images)
     if not isinstance(sigma, Tensor):
         return sigma**-2
-    noisiest = (
-        sigma.to(images.real.dtype).flatten(1).amax(1) if sigma.dim() == 4 else sigma.to(images.real.dtype)
-    )
+    sigma = wide(sigma.to(images.real.dtype))
+    noisiest = sigma.flatten(1).amax(1) if sigma.dim() == 4 else sigma
     return noisiest.square().reciprocal().reshape(-1, *(1,) * (images.dim() - 1))
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _checks
+from amstel._torch import wide
 from amstel.inverse._checks import check_like
 from amstel.inverse.model import ForwardModel, Prepared
 
@@ -105,7 +106,7 @@ class Poisson(ForwardModel):
         return _PreparedPoisson(self, y)
 
     def likelihood(self, x: Tensor, y: Tensor) -> Tensor:
-        """-log p(y | x) [N], but for what does not depend on x.
+        """-log p(y | x) [N], at least float32, but for what does not depend on x.
 
         Example: where two were counted, a mean of two is likelier than one of one.
             >>> physics = amstel.inverse.Poisson(amstel.inverse.Denoising())
@@ -114,6 +115,7 @@ class Poisson(ForwardModel):
         """
         mean = self._mean(x)
         y = self._counts(check_like("y", y, mean))
+        mean = wide(mean)
         return ((mean - y * mean.log()) / self.gain).flatten(1).sum(1)
 
     def measure(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -125,7 +127,8 @@ class Poisson(ForwardModel):
             >>> bool((y % 0.25 == 0).all()), round(y.mean().item(), 1)
             (True, 1.0)
         """
-        return torch.poisson(self._mean(x).detach() / self.gain, generator) * self.gain
+        mean = self._mean(x).detach()
+        return (torch.poisson(wide(mean) / self.gain, generator) * self.gain).to(mean.dtype)
 
     def _mean(self, x: Any) -> Tensor:
         return (self.model(x) + self.background).clamp_min(self.floor)

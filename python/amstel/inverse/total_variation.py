@@ -7,6 +7,7 @@ from torch import Tensor
 
 from amstel import _check
 from amstel._derived import plainly
+from amstel._torch import wide
 from amstel.inverse.model import ForwardModel
 from amstel.inverse.mri import MRI
 
@@ -64,9 +65,10 @@ def total_variation(y: Tensor, physics: ForwardModel, weight: float, iterations:
         _check.fail_type("physics", "a ForwardModel", physics)
     _check.number("weight", weight, "a finite number >= 0", least=0)
     _check.integer("iterations", iterations, 1)
-    start = physics.adjoint(y)
-    if not start.numel():
-        return start
+    given = physics.adjoint(y)
+    if not given.numel():
+        return given
+    start = wide(given)
     # A convex problem of any scale: of one whose numbers have squares, with the weight in its unit.
     unit = start.abs().max()
     unit = torch.where((unit > 0) & unit.isfinite(), unit, torch.ones_like(unit))
@@ -84,7 +86,7 @@ def total_variation(y: Tensor, physics: ForwardModel, weight: float, iterations:
         last, x = x, moved - _differences_adjoint(q)
         t, before = (1 + (1 + 4 * t * t) ** 0.5) / 2, t
         ahead = x + (before - 1) / t * (x - last)
-    return x * unit
+    return (x * unit).to(given.dtype)
 
 
 def _norm(physics: ForwardModel, like: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from amstel._optional import need
 # Okabe and Ito's colors, which the color-blind can tell apart.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 SIZE, MARGIN = 480, 30
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def _pixels(frames: Tensor, rescale: bool) -> np.ndarray:
@@ -34,30 +38,39 @@ def _check_frames(
 ) -> Sequence[str]:
     """What a picture is made of; returns the captions as a sequence of lines."""
     for name, value in (("frames", frames), ("labels", labels)):
-        _check.tensor(name, value, "a tensor [T, N, 2]" if name == "frames" else "a tensor [N]")
+        expected = "a real tensor [T, N, 2]" if name == "frames" else "a tensor [N]"
+        if _check.dense(name, value, expected).is_complex():
+            _check.fail(name, expected, value)
     if frames.dim() != 3 or frames.shape[2] != 2 or not frames.numel() or labels.shape != frames.shape[1:2]:
         raise ValueError(
             f"`frames` must be [T, N, 2] with labels [N], got {list(frames.shape)} and {list(labels.shape)}"
         )
     if not bool(frames.isfinite().all()):
         raise ValueError("`frames` must be finite, got NaN or an infinite number")
-    if labels.is_floating_point() or labels.is_complex():
+    if labels.is_floating_point():
         _check.fail("labels", "of integers", labels)
     if edges is not None:
         expected = f"[2, E], points from 0 to {len(labels) - 1}"
-        if _check.tensor("edges", edges, expected).dim() != 2 or len(edges) != 2:
+        numbers = edges.dtype in INTEGERS if _check.dense("edges", edges, expected).numel() else True
+        if edges.dim() != 2 or len(edges) != 2 or not numbers:
             _check.fail("edges", expected, edges)
         wrong = edges[(edges < 0) | (edges >= len(labels))]
         if len(wrong):
             _check.fail("edges", expected, int(wrong[0]))
     _check.number("seconds", seconds, "a number > 0", above=0)
-    captions = [captions] if isinstance(captions, str) else captions
+    lines = [captions] if isinstance(captions, str) else captions
+    lines = list(lines) if isinstance(lines, Iterable) else [lines]
+    if not all(isinstance(line, str) for line in lines):
+        _check.fail_type("captions", "a line of text, or one per frame", captions)
+    captions = [_NO_XML.sub("\ufffd", line) for line in lines]
     if len(captions) not in (0, 1, len(frames)):
         _check.fail("captions", f"a line of text, or {len(frames)} of them, one per frame", captions)
     return captions
 
 
-def _check_ending(path: str | Path, *endings: str) -> None:
+def _check_ending(path: Any, *endings: str) -> None:
+    if not isinstance(path, (str, os.PathLike)):
+        _check.fail_type("path", f"a file that ends in {' or '.join(endings)}", path)
     if Path(path).suffix.lower() not in endings:
         _check.fail("path", f"a file that ends in {' or '.join(endings)}", str(path))
 
@@ -126,6 +139,7 @@ def svg(
         >>> path = amstel.draw.svg("points.svg", torch.rand(1, 9, 2), torch.zeros(9).long())
     """
     _check_ending(path, ".svg")
+    _check.flag("rescale", rescale)
     captions = _check_frames(frames, labels, edges, captions, seconds)
     xy, large = _pixels(frames, rescale), chosen_points(marked, len(labels))
 
@@ -199,6 +213,7 @@ def raster(
         (508, 480, 3)
     """
     captions = _check_frames(frames, labels, edges, captions, seconds)
+    _check.flag("rescale", rescale)
     _check_ending(path, *((".png", ".gif") if len(frames) == 1 else (".gif",)))
     large = chosen_points(marked, len(labels))
     animation, agg, collections, figures = (
@@ -226,7 +241,7 @@ def raster(
         linewidths=np.where(large, 2, 0.7).tolist(),
         zorder=2,
     )
-    text = figure.text(0.5, 0.02, "", ha="center", fontsize=11)
+    text = figure.text(0.5, 0.02, "", ha="center", fontsize=11, parse_math=False)
 
     def show(t: int) -> None:
         dots.set_offsets(xy[t, order])

@@ -89,11 +89,11 @@ def prepare(x: Any, graph: Graph | Tensor, in_channels: int, sampled: bool = Fal
     return graph
 
 
-def fits(x: Any, weight: Tensor) -> None:
+def fits(x: Any, weight: Tensor, argument: str = "x") -> None:
     """ValueError where features have another dtype than the parameters, and no autocast levels them."""
     for t in x if type(x) is tuple else (x,):
         if t is not None and t.dtype != weight.dtype and autocast_dtype(t) is None:
-            _check.fail("x", f"{_check.name(weight.dtype)} like the parameters", t)
+            _check.fail(argument, f"{_check.name(weight.dtype)} like the parameters", t)
 
 
 _WEIGHTS = ("weight", "weight_self")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check
+from amstel._torch import wide
 from amstel.nn._placed import Placed
 from amstel.nn.conv_lstm import _widths
 
@@ -90,7 +91,8 @@ def _summary(x: Tensor, kept: Tensor | None, how: str) -> Tensor:
         return x[0]
     if kept is None:
         return x.mean(0)
-    return x.sum(0) / kept.sum(0).to(x.dtype).view(-1, *[1] * (x.dim() - 2))
+    total = wide(x).sum(0)
+    return (total / kept.sum(0).to(total.dtype).view(-1, *[1] * (x.dim() - 2))).to(x.dtype)
 
 
 def _choice(initial_state: str) -> str:

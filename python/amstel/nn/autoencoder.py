@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 
 from amstel import _check, _checks
 from amstel._derived import plainly
+from amstel._torch import wide, without_autocast
 from amstel.graph import Graph
 from amstel.nn._convolution import Features, prepare
 from amstel.nn._recompute import recomputed
@@ -89,7 +90,7 @@ class GAE(nn.Module):
         probability of a link. Differentiable in z; an index outside z raises a ValueError."""
         _embeddings(z)
         source, target = _pairs("edge_index", edge_index, z)
-        return (z[..., source, :] * z[..., target, :]).sum(-1)
+        return (wide(z[..., source, :]) * wide(z[..., target, :])).sum(-1).to(z.dtype)
 
     def loss(
         self,
@@ -107,7 +108,7 @@ class GAE(nn.Module):
         weights and multiplicity of links are ignored; a batch of graphs counts as one graph.
 
         Raises:
-            ValueError: the graph has no link between two nodes, or x is a batch [B, N, F].
+            ValueError: the graph has no link between two nodes, `negatives` no pair, or x is a batch [B, N, F].
         """
         graph = self._prepared(x, graph)
         return self._reconstruction(self(x, graph, edge_weight), graph, negatives)
@@ -130,9 +131,13 @@ class GAE(nn.Module):
         if not torch.compiler.is_compiling() and not links.shape[1]:
             raise ValueError(f"`graph` must have a link between two nodes, and {graph!r} has none")
         with torch.autocast(z.device.type, enabled=False):
-            z = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+            z = wide(z)
             if negatives is not None:
                 source, target = _pairs("negatives", negatives, z)
+                if not negatives.shape[1]:
+                    _check.fail(
+                        "negatives", "at least one pair, as the loss has the mean over them", negatives
+                    )
                 unlinked = softplus((z[source] * z[target]).sum(-1)).mean()
                 return softplus(-(z[links[0]] * z[links[1]]).sum(-1)).mean() + unlinked
             one = torch.cat([(z[links[0]] * z[links[1]]).sum(-1), (z * z).sum(-1)])
@@ -200,9 +205,11 @@ class VGAE(GAE):
         """The loss of `GAE` plus the divergence."""
         graph = self._prepared(x, graph)
         mean, logstd = self.distribution(x, graph, edge_weight)
-        found = self._reconstruction(self._sample(mean, logstd), graph, negatives)
-        divergence = 1 + 2 * logstd - mean.square() - (2 * logstd).exp()
-        return found - divergence.sum() / (2 * graph.num_nodes**2)
+        with without_autocast(mean):  # float16 holds neither exp(20) nor sums over many nodes
+            mean, logstd = wide(mean), wide(logstd)
+            found = self._reconstruction(self._sample(mean, logstd), graph, negatives)
+            divergence = 1 + 2 * logstd - mean.square() - (2 * logstd).exp()
+            return found - divergence.sum() / (2 * graph.num_nodes**2)
 
     def _sample(self, mean: Tensor, logstd: Tensor) -> Tensor:
         return mean + torch.randn_like(mean) * logstd.exp() if self.training else mean

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check, _checks, ops
-from amstel._torch import autocast_dtype
+from amstel._torch import autocast_dtype, wide
 from amstel.nn._placed import Placed
 from amstel.nn.backbone import VGG16Features, _normalized
 from amstel.nn.efficientnet import EfficientNetLite
@@ -23,8 +23,8 @@ Trainable = list[tuple[float, list[nn.Parameter]]]
 
 def _unit(x: Tensor) -> Tensor:
     """Rows of norm 1; a row of zeros stays, and has no gradient."""
-    square = x.square().sum(1, keepdim=True)
-    return torch.where(square > 0, x * torch.where(square > 0, square, 1).rsqrt(), 0)
+    square = wide(x).square().sum(1, keepdim=True)
+    return torch.where(square > 0, x * torch.where(square > 0, square, 1).rsqrt(), 0).to(x.dtype)
 
 
 class _VGG16(VGG16Features):
@@ -285,7 +285,7 @@ class MarginContrastiveLoss(nn.Module):
         reduction: "mean", "sum" or "none" over the pairs.
 
     Shapes: a, b [..., D], which may broadcast (one query against many candidates); y [...], 1 or True for the same
-    target, 0 for another. Result: a number, or [...]. Differentiable in a and b.
+    target, 0 for another. Result: a number, or [...], at least float32. Differentiable in a and b.
 
     Raises:
         ValueError: a and b differ in D; y has a wrong shape or others than 0 and 1, see `amstel.set_checks`; margin or
@@ -315,7 +315,7 @@ class MarginContrastiveLoss(nn.Module):
                 _check.fail(name, f"on {a.device} like `a`", value)
         if a.dim() < 1 or b.dim() < 1 or a.shape[-1] != b.shape[-1]:
             _check.fail("b", f"[..., {a.shape[-1] if a.dim() else 'D'}] as `a`", b)
-        square = (a - b).square().sum(-1)
+        square = (wide(a) - wide(b)).square().sum(-1)
         if y.shape != square.shape:
             _check.fail("y", f"{list(square.shape)}, one number for a pair", y)
         if y.dtype != torch.bool:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amstel._torch import wide
+
 Sigma = float | Tensor
 
 
@@ -40,9 +42,9 @@ def rim_input(eta: Tensor, gradient: Tensor, *, link: str = "identity") -> Tenso
 
 
 def precision(sigma: Sigma, like: Tensor) -> float | Tensor:
-    """1 / sigma^2, with a number for each image where sigma is a tensor."""
+    """1 / sigma^2, with a number for each image, at least float32, where sigma is a tensor."""
     if isinstance(sigma, Tensor):
-        return sigma.to(like).square().reciprocal().reshape(-1, *[1] * (like.dim() - 1))
+        return wide(sigma.to(like)).square().reciprocal().reshape(-1, *[1] * (like.dim() - 1))
     return 1 / (sigma * sigma)
 
 
@@ -61,7 +63,7 @@ def rim_denoise_input(
     residual = psi(eta, link) - y
     if mask is not None:
         residual = mask.to(residual.dtype) * residual
-    return rim_input(eta, residual * precision(sigma, eta), link=link)
+    return rim_input(eta, (residual * precision(sigma, eta)).to(eta.dtype), link=link)
 
 
 def rim_super_resolve_input(
@@ -76,7 +78,9 @@ def rim_super_resolve_input(
                 [-0.2500, -0.2500]])
     """
     residual = bicubic_down(psi(eta, link), scale) - y
-    return rim_input(eta, bicubic_down_adjoint(residual, scale) * precision(sigma, eta), link=link)
+    return rim_input(
+        eta, (bicubic_down_adjoint(residual, scale) * precision(sigma, eta)).to(eta.dtype), link=link
+    )
 
 
 # -------------------------------------------------------------------------------------------- resampling

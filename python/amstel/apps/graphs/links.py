@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _files
+from amstel._words import counted
 from amstel.apps import training
 from amstel.apps.graphs.features import check_features
 from amstel.apps.graphs.settings import LinkSettings
@@ -25,6 +26,7 @@ from amstel.apps.graphs.trials import Trial, Trials, check_data, check_training,
 from amstel.apps.ranks import Ranks, on
 from amstel.apps.task import Plan, Task
 from amstel.data import GraphFolder, LinkData, Planetoid, block_model, split_links
+from amstel.data.links import TooFewLinks
 from amstel.data.nodes import NodeData
 from amstel.nn import GAE, VGAE
 
@@ -115,7 +117,12 @@ def steps(data: NodeData, settings: LinkSettings) -> int:
 
 def split(data: NodeData, seed: int) -> LinkData:
     """The split of a seed."""
-    return split_links(data.graph, data.features, seed=seed, name=data.name)
+    try:
+        return split_links(data.graph, data.features, seed=seed, name=data.name)
+    except TooFewLinks as error:
+        raise ValueError(
+            f"{data.name} has {counted(error.links, 'link')} between two nodes, too few to hold out a tenth for the test"
+        ) from None
 
 
 def build(model: str, settings: LinkSettings, features: int) -> GAE:

@@ -30,6 +30,10 @@ def graph_folder(name: str, root: Path | None) -> Path | None:
     for place in places:
         if is_folder(place):
             return place
+        if place.suffix.lower() == ".npz" and place.is_file():
+            raise ValueError(
+                f"{place} is an .npz file; convert it first: amstel graphs convert {place} FOLDER"
+            )
     for place in [*places, *([] if root is None else [root, root / name.replace("-", "_")])]:
         if (place / "raw").is_dir() and (place / "split").is_dir():
             raise ValueError(
@@ -110,7 +114,7 @@ def of_result(result: Any, root: Path | None, load: Callable[[str, Path | None],
         data = load(result.dataset, root)
     if result.digest and digest(data, labels=getattr(result, "task", "node") != "link") != result.digest:
         raise ValueError(
-            f"the network was trained on data of this name with another graph, other features, labels or splits than "
-            f"{data!r}, or the same in another order, layout or type; `root` must be their folder"
+            f"the network was trained on {result.dataset}, and {data!r} has another graph, other features, labels or "
+            f"splits than that, or the same in another order, layout or type; give `root`, the folder of the former"
         )
     return data

@@ -60,7 +60,7 @@ class _Step(nn.Module):
             loss = MarginContrastiveLoss(s.margin * layers)(queries[:, None], found, y)
         else:
             overlap = torch.stack([overlaps(b, t) for b, t in zip(boxes, targets, strict=True)])
-            loss = -((10 * overlap).softmax(1) * (16 * score).log_softmax(1)).sum(1).mean()
+            loss = -((10 * overlap).softmax(1) * (16 * score.float()).log_softmax(1)).sum(1).mean()
         means = torch.stack([score[y].mean(), score[~y].mean()]).detach()
         return loss, means
 

@@ -84,7 +84,7 @@ def _loss(outputs: dict[str, models.video_lstm.Returns], batch: _Batch) -> tuple
             logits.flatten(0, 1), batch.labels.expand(steps, count).flatten(), reduction="none"
         )
         total = total + (losses.view(steps, count) * kept).sum()
-        log_p.append(models.predict(logits.detach(), batch.lengths).clamp_min(1e-12).log())
+        log_p.append(models.predict(logits.detach().float(), batch.lengths).clamp_min(1e-12).log())
     right = (sum(log_p).argmax(1) == batch.labels).sum()  # type: ignore[union-attr]
     return total, right
 
