@@ -24,7 +24,8 @@ int main() {
   using FromCoo = std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, int64_t, int64_t,
                                                      const Optional&);
   using Spmm = Tensor(const Tensor&, const Tensor&, const Optional&, const Optional&, const Tensor&,
-                      const Optional&, const Optional&, double, const Optional&, bool, bool);
+                      const Optional&, const Optional&, double, const Optional&, bool, bool,
+                      const Optional&);
 
   // A path of four nodes, 0 - 1 - 2 - 3; row is the target of an edge, col its source.
   const Tensor row = at::tensor({0, 1, 1, 2, 2, 3}, at::kLong);
@@ -36,9 +37,9 @@ int main() {
   const Tensor degree = crow.diff().to(at::kFloat) + 1;
   const Tensor scale = degree.rsqrt();
   const Tensor x = at::eye(4);
-  const Tensor y =
-      find<Spmm>("amstel::spmm")
-          .call(crow, cols, edge, std::nullopt, x, scale, scale, 1.0, std::nullopt, false, true);
+  const Tensor y = find<Spmm>("amstel::spmm")
+                       .call(crow, cols, edge, std::nullopt, x, scale, scale, 1.0, std::nullopt,
+                             false, true, std::nullopt);
 
   const Tensor dense = at::eye(4).index_put({row, col}, at::ones(6));
   const Tensor expected = scale.unsqueeze(1) * dense * scale;

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from amstel import _check
-from amstel._torch import is_exporting
+from amstel._torch import is_exporting, transformed
 
 MODES = ("sync", "async", "off")
 #: What is noted, and what it must be.
@@ -111,8 +111,6 @@ def require(
     """Call `fail` of the values of t unless `good` of them is true everywhere. What torch.compile makes of it raises a
     RuntimeError `expected` when it runs; not on CUDA, where that would end the process, and not of a transform."""
     if is_dynamo_compiling():
-        from amstel.ops._raw import transformed
-
         if not (is_exporting() or transformed() or t.is_cuda or t.is_meta):
             torch._assert_async(good(t).all(), expected)
         return

@@ -7,8 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 _is_any_autocast = torch._C._is_any_autocast_enabled
+_are_transforms_active = torch._C._are_functorch_transforms_active
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func or forward-mode AD looks at what is computed now."""
+    return _are_transforms_active() or forward_ad._current_level >= 0
+
+
+# What torch.compiler.assume_constant_result does, which would import the whole compiler for it.
+transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def is_exporting() -> bool:

@@ -19,6 +19,7 @@ from torch.compiler import is_compiling, is_dynamo_compiling
 
 from amstel import _library
 from amstel._torch import is_exporting
+from amstel._torch import transformed as transformed
 from amstel.ops import _plain
 
 _WITHOUT = (
@@ -39,15 +40,6 @@ _is_legacy = torch._C._functorch.is_legacy_batchedtensor
 
 
 # These functions run at every call and are written for speed.
-
-
-def transformed() -> bool:
-    """Whether a transform of torch.func or forward-mode AD looks at what is computed now."""
-    return _are_transforms_active() or forward_ad._current_level >= 0
-
-
-# What torch.compiler.assume_constant_result does, which would import the whole compiler for it.
-transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def dispatched() -> bool:
