@@ -124,6 +124,16 @@ def plain_gradients(
     return [next(found) if need else None for need in needs]
 
 
+def _rewritten() -> bool:
+    """Whether torch.func.functionalize, or an export beneath a transform, writes a program down: neither takes an
+    autograd.Function, and the operators in its `forward` have rules of their own."""
+    if not _are_transforms_active():
+        return False
+    functorch = torch._C._functorch
+    stack = functorch.get_interpreter_stack() or ()
+    return is_compiling() or any(level.key() == functorch.TransformType.Functionalize for level in stack)
+
+
 def forward_mode(function: Any, jvp: Callable) -> Callable[..., Any]:
     """The `apply` of an autograd.Function with this derivative in forward mode; without, where Dynamo looks, which takes
     none and needs none: it writes such programs with the operators themselves."""
@@ -132,6 +142,8 @@ def forward_mode(function: Any, jvp: Callable) -> Callable[..., Any]:
     def apply(*args: Any) -> Any:
         if is_dynamo_compiling():
             return function.apply(*args)
+        if _rewritten():
+            return function.forward(*args)
         if torch.is_grad_enabled():
             refuse_lost_graphs(*args)
         return dual.apply(*args)
