@@ -478,7 +478,8 @@ def test_features_of_another_dtype_are_named(make):
     call = (
         (lambda x: module(graph, x)) if "GraphConv" in type(module).__name__ else lambda x: module(x, graph)
     )
-    with pytest.raises(ValueError, match="`x` must be float32 like the parameters, got float64"):
+    name = "feat" if "GraphConv" in type(module).__name__ else "x"
+    with pytest.raises(ValueError, match=f"`{name}` must be float32 like the parameters, got float64"):
         call(x)
     assert call(x.float()).dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
