@@ -690,3 +690,12 @@ def test_the_reference_refuses_what_it_does_not_compute():
     with pytest.raises(ValueError, match=r"`self_loops` must be 0 for a rectangular graph, got 1\.0"):
         reference.spmm(flat, x)
     assert reference.spmm(flat, x, norm="none", self_loops=0).tolist() == [[1, 1]]
+
+
+def test_a_graph_without_values_checks_every_call():
+    """On meta, nothing is kept of a call, and the next one is looked at like the first."""
+    graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1], [1, 2]]), 3).to("meta")
+    for _ in range(2):
+        assert amstel.ops.spmm(graph, torch.empty(3, 4, device="meta")).shape == (3, 4)
+    with pytest.raises(ValueError, match="`x` must be"):
+        amstel.ops.spmm(graph, torch.empty(7, 4, device="meta"))

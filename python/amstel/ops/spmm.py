@@ -195,7 +195,7 @@ def _remember(
     graph: Graph, dtype: torch.dtype, norm: str, loops: float, relu: bool, row: Any, col: Any
 ) -> None:
     key = dtype, norm, loops, "relu" if relu else None
-    if key in graph._kept_products:
+    if key in graph._kept_products or graph._crow.is_meta:  # there, no operator keeps anything
         return
     weight = None if graph._weight is None else graph._values(dtype)
     if not is_plain(weight, row, col):
