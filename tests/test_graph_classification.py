@@ -99,7 +99,7 @@ def test_splits_are_apart_and_have_every_class(data):
     for part in parts.values():
         assert torch.bincount(data.labels[part]).min() == len(part) // 3
     assert parts != classify.split(data, 4) and parts == classify.split(data, 3)
-    with pytest.raises(ValueError, match="three graphs per class"):
+    with pytest.raises(ValueError, match="a class of three graphs or more"):
         classify.split(data[:3], 0)
 
 
@@ -133,6 +133,13 @@ def test_graphs_without_features_and_other_mistakes(data):
     targets = GraphDataset([item.graph for item in data], None, torch.rand(150))
     with pytest.raises(ValueError, match="`data` must have a class for every graph"):
         classify.train(targets)
+    with pytest.raises(
+        ValueError, match="`data` must have a class for every graph"
+    ):  # asked first by the command
+        classify.steps(targets, GraphSettings())
+    few = GraphDataset([item.graph for item in data][:4], None, torch.tensor([0, 0, 1, 1]))
+    with pytest.raises(ValueError, match="`data` must have a class of three graphs or more"):
+        classify.train(few)
     with pytest.raises(TypeError, match=r"`data` must be an amstel\.data\.GraphDataset"):
         classify.train(amstel.data.karate_club())
     with pytest.raises(ValueError, match="`pool` must be"):

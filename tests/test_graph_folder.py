@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import numpy as np
 import pytest
@@ -298,6 +299,47 @@ def test_damaged_archives(tmp_path):
     with pytest.raises(ValueError, match="damaged"):
         convert_graph(place, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+#: What NumPy's own reader ends in an error of Python's tokenizer for.
+UNENDED = b"\x93NUMPY\x01\x00\x10\x00{'descr': '<i4',("
+
+
+def test_a_header_that_does_not_end(tmp_path):
+    from amstel.apps.restoration import given
+    from amstel.data.mri import readers, scans
+
+    folder = GraphFolder.write(amstel.data.block_model(nodes=400), tmp_path / "blocks")
+    file = folder / "col.npy"
+    file.write_bytes(UNENDED)
+    place = ogb(tmp_path / "place", "csv")
+    (place / "raw" / "edge.csv").unlink()
+    (place / "raw" / "edge.npy").write_bytes(UNENDED)
+    for read, named in (
+        (lambda: GraphFolder(folder), "col.npy cannot be read"),
+        (lambda: convert_graph(place, tmp_path / "out"), "edge.npy is not a NumPy array"),
+        (lambda: given.read_numbers(file), "col.npy must be"),
+        (lambda: readers.read_kspace(file), "col.npy must be"),
+        (lambda: scans.read_scan(file), "col.npy must be"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(named)):
+            read()
+
+
+def test_a_damaged_split_dict_is_named(tmp_path):
+    place = ogb(tmp_path / "own", "npz")
+    file = place / "split" / "time" / "split_dict.pt"
+    torch.save({"train": [0], "valid": [1], "test": [N]}, file)
+    with pytest.raises(
+        ValueError, match=re.escape(f"{file}[test] must hold numbers of nodes from 0 to {N - 1}")
+    ):
+        convert_graph(place, tmp_path / "out")
+    for content in (b"\x80\x02.", b"\x80\x02a.", b"", b"PK\x03\x04", b"\x80\x02]."):
+        file.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=re.escape(f"{file} must hold a dictionary of train, valid and test")
+        ):
+            convert_graph(place, tmp_path / "out")
 
 
 def test_damaged_folders(tmp_path):

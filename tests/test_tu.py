@@ -197,6 +197,12 @@ def test_damage_is_named_by_file_and_line(tmp_path, part, text, line):
         TUDataset(tmp_path, "TINY")
 
 
+def test_an_integer_of_many_digits_is_told_why(tmp_path):
+    write(tmp_path, graph_labels=f"1\n{10**18}\n1\n")
+    with pytest.raises(ValueError, match=r"line 2: must hold one integer of at most 18 digits, got '1000"):
+        TUDataset(tmp_path, "TINY")
+
+
 @pytest.mark.parametrize("part", FILES)
 def test_a_folder_for_a_file(tmp_path, part):
     write(tmp_path, **{part: None})

@@ -13,8 +13,11 @@ import os
 import re
 import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 try:
@@ -23,6 +26,11 @@ except ImportError:  # on Windows, where remains stay
     fcntl = None  # type: ignore[assignment]
 
 Name = str | os.PathLike
+
+#: What NumPy and zipfile raise for a damaged .npy or .npz file, besides OSError and MemoryError.
+DAMAGED_ARRAY = (
+    ValueError, TypeError, SyntaxError, TokenError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 #: Names of what is being written, or of what was there before.
 _REMAINS = re.compile(r"\.(.{1,40})\.[0-9a-f]{8}\.(partial|old)(\.[^.]+)?", re.DOTALL)

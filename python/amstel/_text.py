@@ -59,6 +59,8 @@ def table(
     if wrong:
         kind = "integer" if dtype is np.int64 else "number"
         wanted = f"one {kind}" if columns == 1 else f"{columns} {kind}s"
+        if dtype is np.int64 and re.search(rb"\d{19}", wrong[0]):
+            wanted += " of at most 18 digits"
         got = wrong[0][:60].decode(errors="replace")
         count = data.count(b"\n", 0, wrong.start()) + 1
         raise ValueError(f"{said}, line {count}: must hold {wanted}, got {got!r}")

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from amstel import _files
 from amstel._optional import need
 from amstel._words import counted
 
@@ -140,7 +141,7 @@ class Table(NamedTuple):
                     if self.key is None
                     else archive.getinfo(f"{self.key}.npy").file_size
                 )
-            except (ValueError, zipfile.BadZipFile, EOFError) as error:
+            except _files.DAMAGED_ARRAY as error:
                 raise ValueError(f"{self} is not a NumPy array: {error}") from None
             except KeyError:
                 raise ValueError(f"{self.path} must hold an array {self.key!r}") from None
@@ -229,7 +230,7 @@ def arrays_in(file: Path) -> set[str]:
     try:
         with zipfile.ZipFile(file) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
-    except zipfile.BadZipFile:
+    except _files.DAMAGED_ARRAY:
         raise ValueError(f"{file} is not an .npz file, or is damaged") from None
 
 

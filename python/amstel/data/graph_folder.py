@@ -158,7 +158,7 @@ def _mapped(folder: Path, name: str, dtype: str, shape: list[int]) -> np.ndarray
         raise FileNotFoundError(f"GraphFolder: {file} is missing")
     try:
         found = np.load(file, mmap_mode="c", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except _files.DAMAGED_ARRAY as error:
         raise ValueError(f"GraphFolder: {file} cannot be read: {error}") from None
     if list(found.shape) != shape or found.dtype.str != dtype:
         raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel import _check, _derived, _library, _words
+from amstel import _check, _derived, _files, _library, _words
 from amstel.data import graph_folder as folders
 from amstel.data._blocks import SINGLE, Table, arrays_in, only
 
@@ -21,6 +20,16 @@ _SPLITS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 _ENDINGS = (".csv.gz", ".csv", ".parquet", ".npy")
 #: More classes than labels ever have: such a number is damage.
 _MOST_CLASSES = 2**31
+
+
+class _Given(NamedTuple):
+    """Numbers that were read already."""
+
+    named: str
+    values: np.ndarray
+
+    def __str__(self) -> str:
+        return self.named
 
 
 class _Source(NamedTuple):
@@ -32,7 +41,7 @@ class _Source(NamedTuple):
     nodes: Table | None
     x: Table | None
     y: Table
-    splits: dict[str, Any]  # tables, or arrays that are there already
+    splits: dict[str, Any]  # tables, or what was read of them already
 
 
 def convert_graph(
@@ -110,7 +119,7 @@ def convert_graph(
         written["y"] = folders.write_array(target, "y", labels)
         seen = np.zeros(nodes, bool)
         for part in _SPLITS:
-            numbers = _part(found.splits[part], part, nodes, seen)
+            numbers = _part(found.splits[part], nodes, seen)
             if part != "test" and (labels[numbers] < 0).any():
                 bad = int(numbers[labels[numbers] < 0][0])
                 raise ValueError(f"{found.splits[part]} must hold nodes whose class is known, got {bad}")
@@ -186,16 +195,10 @@ def _split_dict(file: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(kinds):
             state = torch.load(file, map_location="cpu", weights_only=True)
         keys = {part: next(key for key in keys if key in state) for part, keys in _SPLITS.items()}
-        return {part: np.asarray(state[key]) for part, key in keys.items()}
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        StopIteration,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ) as error:
+        return {part: _Given(f"{file}[{key}]", np.asarray(state[key])) for part, key in keys.items()}
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged pickle ends in
         said = str(error).split("\n")[0]
         raise ValueError(f"{file} must hold a dictionary of train, valid and test {said}".strip()) from None
 
@@ -255,9 +258,7 @@ def _features(target: Path, table: Table, nodes: int) -> tuple[str, list[int]]:
     dtype, width, count = (first.dtype if exact else np.dtype(np.float32)), first.shape[1], 0
 
     def checked() -> Iterator[np.ndarray]:
-        nonlocal count
-        for block in (first, *()):
-            yield from look(block)
+        yield from look(first)
         for block in blocks:
             yield from look(block)
         if count != nodes:
@@ -286,21 +287,18 @@ def _features(target: Path, table: Table, nodes: int) -> tuple[str, list[int]]:
     return folders.write_blocks(target, "x", (nodes, width), dtype, checked())
 
 
-def _part(found: Any, part: str, nodes: int, seen: np.ndarray) -> np.ndarray:
+def _part(found: Any, nodes: int, seen: np.ndarray) -> np.ndarray:
     """Numbers of nodes, or a mask of them; `seen` are those of the parts before."""
     if isinstance(found, Table):
         named: Any = found
-        mask = found.key is not None and _is_mask(found)
-        if mask:
-            with np.load(found.path, allow_pickle=False) as file:
-                values = file[found.key]
-        else:
+        values: Any = None if found.key is None else _mask(found)
+        if values is None:
             blocks = [block for block in found.blocks(whole=True)]
             if any(block.shape[1] != 1 for block in blocks):
                 raise ValueError(f"{found} must hold one number of a node a line")
             values = np.concatenate([b[:, 0] for b in blocks]) if blocks else np.empty(0, np.int64)
     else:
-        named, values = f"split_dict.pt[{part}]", found
+        named, values = found
     if values.dtype == bool and values.shape == (nodes,):
         values = np.flatnonzero(values)
     if values.ndim != 1 or values.dtype.kind not in "iu":
@@ -318,12 +316,14 @@ def _part(found: Any, part: str, nodes: int, seen: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def _is_mask(table: Table) -> bool:
+def _mask(table: Table) -> np.ndarray | None:
+    """What an archive holds, if that is a mask."""
     try:
         with np.load(table.path, allow_pickle=False) as file:
-            return file[table.key].dtype == bool
-    except (KeyError, ValueError, OSError):
-        return False
+            found = file[table.key]
+    except (*_files.DAMAGED_ARRAY, KeyError, OSError):
+        return None
+    return found if found.dtype == bool else None
 
 
 def _edges(table: Table, nodes: int, undirected: bool) -> tuple[np.ndarray, np.ndarray]:

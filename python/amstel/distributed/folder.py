@@ -203,7 +203,7 @@ def read(folder: str | Path, number: int) -> Part:
             raise FileNotFoundError(f"part {number} of {meta['parts']} is damaged: there is no {file}")
         try:
             arrays[key] = np.load(file, mmap_mode="c", allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        except _files.DAMAGED_ARRAY as error:
             raise ValueError(f"part {number} of {meta['parts']} is damaged: {file} cannot be read") from error
         if list(arrays[key].shape) != shape:
             raise ValueError(f"part {number} of {meta['parts']} is damaged: {file} should hold {shape}")

@@ -95,6 +95,7 @@ def train(
 
 def steps(data: GraphDataset, settings: GraphSettings) -> int:
     """The number of optimizer steps for one seed."""
+    _check_data(data)
     return settings.epochs * _steps(len(split(data, 0)["train"]), settings)
 
 
@@ -126,7 +127,9 @@ def split(data: GraphDataset, seed: int) -> dict[str, list[int]]:
         found["test"] += members[tenth : 2 * tenth]
         found["train"] += members[2 * tenth :]
     if not found["test"]:
-        raise ValueError(f"`data` must have at least three graphs per class, and {data!r} has not")
+        raise ValueError(
+            f"`data` must have a class of three graphs or more, one of them for each part, and {data!r} has none"
+        )
     return {part: sorted(numbers) for part, numbers in found.items()}
 
 

@@ -115,6 +115,6 @@ def of_result(result: Any, root: Path | None, load: Callable[[str, Path | None],
     if result.digest and digest(data, labels=getattr(result, "task", "node") != "link") != result.digest:
         raise ValueError(
             f"the network was trained on {result.dataset}, and {data!r} has another graph, other features, labels or "
-            f"splits than that, or the same in another order, layout or type; give `root`, the folder of the former"
+            f"splits than that, or the same in another order, layout or type; `root` must be the folder of the former"
         )
     return data

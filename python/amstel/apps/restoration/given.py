@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from amstel import inverse
+from amstel import _files, inverse
 from amstel.apps.restoration import files
 from amstel.data.mri.readers import too_large
 
@@ -86,7 +86,7 @@ def read_numbers(path: Path) -> np.ndarray:
     """The one array of real numbers, or of truth values, in a .npy file."""
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (*_files.DAMAGED_ARRAY, OSError) as error:
         raise ValueError(f"{path} must be a .npy file without pickled objects") from error
     except MemoryError as error:
         raise too_large(path, error) from None

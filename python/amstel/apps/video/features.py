@@ -252,7 +252,7 @@ class FeatureFolder:
             raise FileNotFoundError(
                 f"{file} does not exist; amstel video extract, run again, makes it"
             ) from None
-        except (ValueError, EOFError) as error:
+        except _files.DAMAGED_ARRAY as error:
             raise ValueError(f"{file} is not a feature file: {error}") from None
         if array.dtype != np.float16 or array.shape[1:] != shape or not len(array):
             raise ValueError(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amstel import _files
 from amstel._check import fail
 
 
@@ -18,7 +19,7 @@ def _load(path: str | os.PathLike, what: str) -> np.ndarray:
         raise FileNotFoundError(f"the {what} {path} does not exist")
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except _files.DAMAGED_ARRAY as error:
         raise ValueError(f"{path} must be a .npy file without pickled objects") from error
     except MemoryError as error:
         raise too_large(path, error) from None

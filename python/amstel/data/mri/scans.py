@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel import _check
+from amstel import _check, _files
 from amstel._optional import need
 from amstel._words import counted
 from amstel.data.mri import ismrmrd
@@ -156,7 +156,7 @@ def _numpy(path: Path, maps: bool) -> Scan:
         if isinstance(found, np.ndarray):
             return _scan(path, _fields(found))
         return _of_several(path, dict(found), maps)
-    except (EOFError, OSError, ValueError) as error:
+    except (*_files.DAMAGED_ARRAY, OSError) as error:
         if str(path) in str(error):
             raise
         raise ValueError(f"{path} must be a file of NumPy without pickled objects") from error
