@@ -333,6 +333,19 @@ def test_a_run_goes_on_with_its_own_data(tmp_path):
             training.fit(task([3, 1, 2], validation), plan, state=_load(tmp_path))
 
 
+def test_a_checkpoint_that_knows_no_data_says_so(capsys, commands, tmp_path):
+    """Those of versions before do not, and any data are taken for theirs."""
+    words, more = commands["restore"]
+    assert command.run(capsys, *words, "--iterations", 10, "--out", tmp_path)[0] == 0
+    state = _load(tmp_path)
+    del state["training"]["data"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    said = "it is of a version that did not note its data, so they could not be compared"
+    for expected, iterations in ((1, 20), (0, 30)):
+        status, _, err = command.run(capsys, *more, "--iterations", iterations, "--out", tmp_path)
+        assert status == 0 and err.count(said) == expected, err
+
+
 def test_data_are_told_from_others(tmp_path):
     """By what is in memory, else by names and sizes below a folder that may move."""
     from PIL import Image

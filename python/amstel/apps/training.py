@@ -135,6 +135,9 @@ class _Run:
         self.data = {} if plan.out is None else {name: identity.of(some) for name, some in task.given.items()}
         for name, data in self.data.items():
             identity.check(name, own.get("data", {}).get(name), data, plan.out, name in task.may_grow)
+        if state and self.data and "data" not in own and ranks.first:
+            said = "it is of a version that did not note its data, so they could not be compared"
+            warnings.warn(f"{plan.out}: {said}", stacklevel=2)
         self.history: list[dict[str, float]] = list(state["history"]) if state else []
         # The first release wrote the number of epochs, or of iterations, alone.
         self.step: int = own.get("step", (state or {}).get("iteration", len(self.history) * plan.every))
