@@ -117,7 +117,7 @@ def fit(
 
 @contextlib.contextmanager
 def _quiet(ranks: Ranks) -> Iterator[None]:
-    """Within the `with`, several processes do not hear of torch's that gradients are laid out otherwise than it copies them."""
+    """Hides DDP's warning about gradient strides."""
     if ranks.world == 1:
         yield
         return

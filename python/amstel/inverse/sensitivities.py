@@ -62,8 +62,8 @@ def estimate_sensitivities(
 
     Args:
         kspace: complex [..., coils, H, W], centered.
-        mask: [W] or [H, W] of 0 and 1, centered: only what it samples is used. Default: all that is not zero, NaN or
-            infinite in every coil.
+        mask: [W] or [H, W] of 0 and 1, centered: only what it samples is used. Default: every position where at
+            least one coil is finite and nonzero.
         calibration: largest height and width of the center that is used.
         method: "center" or "espirit".
         kernel: of "espirit": side of the windows, at most about half the center's.

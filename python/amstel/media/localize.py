@@ -37,7 +37,7 @@ def localize(
     `span` nearest frames of the track with tricube weights (1 - |d / D|³)³, D one frame beyond the farthest.
 
     A map that is the same everywhere, up to 1e-5 of its largest value, gives the whole frame, and the frame after
-    it looks for the last box before it. Within a track, the regression sees there what lies between the boxes around it.
+    it looks for the last box before it. Within a track, the smoothing takes interpolated boxes for such frames.
 
     Args:
         attention: maps [T, h, w], floating, not negative; of any scale.

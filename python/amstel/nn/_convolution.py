@@ -138,9 +138,8 @@ class Convolution(nn.Module):
                 continue
             if name == "bias":
                 nn.init.zeros_(p)
-            elif (
-                name in _WEIGHTS
-            ):  # λ that learns stays what it was given, and what a subclass adds is its own
+            # λ that learns stays what it was given, and what a subclass adds is its own.
+            elif name in _WEIGHTS:
                 limit = math.sqrt(6 / max(1, p.shape[-2] + p.shape[-1]))
                 nn.init.uniform_(p, -limit, limit)
 

@@ -85,8 +85,8 @@ def tubes(
 
     Every tube of `predict` is a detection of each class of some probability, with the product of both as its score. The
     overlap of two tubes is the mean over the frames of either of the overlap of their boxes, so it counts when as well
-    as where; attention knows no "when": its tubes last as long as it sees something. (The benchmark's own code takes tubes
-    that share a single frame for apart, against its definition; here that frame counts. It makes a difference only
+    as where; attention knows no "when": its tubes last as long as it sees something. (The benchmark's own code treats tubes
+    that share only one frame as disjoint, against its definition; here that frame counts. It makes a difference only
     where both together last ten frames at most, for the threshold of 0.1, or two, for 0.5.) Recall is the share of the true
     tubes that some tube overlaps by at least the threshold, whatever its class; the mean overlap is that of each true
     box with the best box of its frame.

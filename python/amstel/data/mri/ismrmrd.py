@@ -23,7 +23,7 @@ _REVERSED = 22
 _ONE = ("contrast", "phase", "set", "repetition")
 
 
-#: Points of the matrix for each that was measured, and bytes of a dataset for each that is stored: more are damage.
+#: Largest plausible ratio of matrix points to samples, and of claimed to stored bytes.
 _MOST, _MOST_PACKED = 1000, 100_000
 
 
