@@ -8,12 +8,14 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import amstel
 from amstel import draw
+from amstel.cli._command import in_words_of_the_user
 from tests import command
 
 QUICK = ["gcn", "--dataset", "block-model", "--seeds", "3", "--epochs", "15"]
@@ -528,3 +530,15 @@ def test_example_draws_a_gif(tmp_path):
         [sys.executable, str(example), str(tmp_path / "k.svg")], capture_output=True, text=True, check=True
     )
     assert "accuracy on the other 30 members" in done.stdout and (tmp_path / "k.svg").exists()
+
+
+def test_an_error_keeps_its_subject():
+    said = SimpleNamespace(params=[], said={"data": "--dataset"})
+    for message, shown in {
+        "`data` must have a class": "--dataset must have a class",
+        "`frame_size` must be 64": "the frame size must be 64",
+        "x.png: `image` must be finite": "x.png: must be finite",
+        "of a and b, `image` should be a": "of a and b, the image should be a",
+        "x.png: `data` must be finite": "x.png: --dataset must be finite",
+    }.items():
+        assert in_words_of_the_user(message, said) == shown

@@ -234,7 +234,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, checkpoint, tmp_path):
     pytest.importorskip("av")
     for arguments, message in (
         ([], "COMMAND is missing"),
-        (["train"], "Missing argument 'ROOT'"),
+        (["train"], "train: Missing "),
         (["train", root], "--out"),
         (["train", tmp_path / "nowhere", "--out", out], "does not exist"),
         (["train", tmp_path / "no_class", "--out", out], "one folder per class"),

@@ -203,6 +203,11 @@ def test_a_network_trained_on_features_reads_videos(capsys, tiny, root, tmp_path
         assert _run(capsys, *words)[0] == 0
         answers.append(json.loads(said.read_text())["answers"])
     assert answers[0] == answers[1] and answers[0].keys() == set(held)
+    facts = json.loads((out / "features.json").read_text())
+    facts["settings"]["stride"] = 2
+    (out / "features.json").write_text(json.dumps(facts))
+    words = ["video", "evaluate", run / "checkpoint.pt", out, "--split", 2]
+    command.is_refused(capsys, words, "evaluate: the stride of CHECKPOINT must be 2, of which")
 
 
 def test_vectors_of_fc7(capsys, tiny, root, tmp_path):

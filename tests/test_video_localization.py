@@ -203,6 +203,19 @@ def trained(tmp_path_factory):
     return base
 
 
+def test_where_needs_attention(capsys, trained, tmp_path):
+    options = "--epochs 1 --frame-size 32 --hidden 4 --steps 4 --model cnn".split()
+    assert command.run(capsys, "video", "train", trained / "clips", "--out", tmp_path, *options)[0] == 0
+    arguments = [
+        "evaluate",
+        tmp_path / "checkpoint.pt",
+        trained / "clips",
+        "--boxes",
+        trained / "pyannot.pkl",
+    ]
+    command.is_refused(capsys, ["video", *arguments], "evaluate: CHECKPOINT must be a model with attention")
+
+
 def test_where_by_the_rules_of_ucf101_24(capsys, trained, tmp_path):
     checkpoint, found = trained / "run" / "checkpoint.pt", tmp_path / "found.json"
     arguments = ["video", "evaluate", checkpoint, trained / "clips", "--boxes", trained / "pyannot.pkl"]

@@ -395,5 +395,6 @@ def in_words_of_the_user(message: str, command: Any) -> str:
         names[p.name] = option or p.metavar or p.name.upper()
     names |= command.said
     message = re.sub(r"`(\w+)(\[\d+\])?`", lambda m: names.get(m[1], m[0]), message)
-    # What the user never named is left out: of "x.png: `image` must be finite" stays that x.png must be.
-    return re.sub(r"`\w+` (?=must|should|needs)", "", message)
+    # What the user never named is left out after a file: of "x.png: `image` must be finite" stays that x.png must be.
+    message = re.sub(r"(?<=: )`\w+` (?=must|should|needs)", "", message)
+    return re.sub(r"`(\w+)` (?=must|should|needs)", lambda m: f"the {m[1].replace('_', ' ')} ", message)
