@@ -263,7 +263,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, checkpoint, tmp_path):
         (["predict", checkpoint, tmp_path / "nowhere.avi"], "nowhere.avi does not exist"),
         (["predict", checkpoint, tmp_path / "broken.png"], "broken.png"),
         (["predict", checkpoint, tmp_path / "empty.avi"], "empty.avi"),
-        (["predict", checkpoint, tmp_path / "no_frames"], "at least one frame"),
+        (["predict", checkpoint, tmp_path / "no_frames"], "must hold videos, frames or folders of frames"),
         (["predict", checkpoint, clip, "-o", "found.txt"], "must end in .gif or .mp4"),
         (["predict", checkpoint, clip, "-o", "/nowhere/found.gif"], "cannot write"),
         (["study", "kinetics"], "NAME should be one of weizmann"),

@@ -271,7 +271,9 @@ def predict(
     video: Annotated[
         list[Path],
         typer.Argument(
-            metavar="VIDEO", parser=values.there, help="videos, folders of frames or of videos, PNG strips"
+            metavar="VIDEO",
+            parser=values.there,
+            help="videos, PNG strips, folders of frames, or folders of these",
         ),
     ],
     output: Annotated[
