@@ -267,7 +267,7 @@ def add_old_name(root: typer.Typer) -> None:
     command(root, "gcn", hidden=True, **_SHARED)(_train)
 
 
-@command(app, "predict", said={"data": "the data"})
+@command(app, "predict", said={"data": "the data"}, without=("seed",))
 def predict(
     checkpoint: Annotated[
         Path,
@@ -325,7 +325,7 @@ def predict(
     return 0
 
 
-@command(app, "evaluate", "eval", said={"data": "the data"})
+@command(app, "evaluate", "eval", said={"data": "the data"}, without=("seed",))
 def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> int:
     """Report the accuracy, or AUC and average precision for links.
 
@@ -356,7 +356,7 @@ def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> i
     return 1 if failed else 0
 
 
-@command(app, "convert")
+@command(app, "convert", without=("seed", "device"))
 def convert(
     source: Annotated[
         Path,

@@ -265,7 +265,7 @@ def train(
     return 0
 
 
-@command(app, "predict", said={"frames": "VIDEO", "path": "-o", "output": "-o"})
+@command(app, "predict", said={"frames": "VIDEO", "path": "-o", "output": "-o"}, without=("seed",))
 def predict(
     checkpoint: Checkpoint,
     video: Annotated[
@@ -354,7 +354,7 @@ def predict(
     return 1 if failed else 0
 
 
-@command(app, "study")
+@command(app, "study", without=("seed", "device"))
 def study(
     study: Annotated[
         str,
@@ -376,10 +376,11 @@ def study(
     *,
     common: Common,
 ) -> int:
-    """Run an experiment whose results are in benchmarks/results."""
+    """Run an experiment whose results are in benchmarks/results.
+
+    It runs with its own seeds, on the CPU.
+    """
     from amstel.apps.video import studies
 
-    if common.seed is not None or common.device != "cpu":
-        raise ValueError("--seed and --device have no effect: a study runs with its own seeds, on the CPU")
     common.write_json(studies.STUDIES[study](root, say=common.say))
     return 0

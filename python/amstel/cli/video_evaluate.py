@@ -28,6 +28,7 @@ _OF_NETWORK = {
     "evaluate",
     "eval",
     said={"clips": "ROOT", "number": "--split", "network": "CHECKPOINT", **_OF_NETWORK},
+    without=("seed",),
 )
 def evaluate(
     checkpoint: Annotated[

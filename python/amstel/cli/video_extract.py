@@ -25,7 +25,7 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-@command(app, "extract", settings=names.Settings(), own=_OPTIONS, said={"clips": "ROOT"})
+@command(app, "extract", settings=names.Settings(), own=_OPTIONS, said={"clips": "ROOT"}, without=("seed",))
 def extract(
     root: Annotated[
         Path,
