@@ -535,6 +535,14 @@ def test_example_draws_a_gif(tmp_path):
     assert "accuracy on the other 30 members" in done.stdout and (tmp_path / "k.svg").exists()
 
 
+def test_a_reader_that_goes_away_is_no_error():
+    for module in ("amstel.info", "amstel"):
+        command_line = [sys.executable, "-u", "-m", module, *(["info"] if module == "amstel" else [])]
+        with subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as info:
+            info.stdout.close()  # before it says anything
+            assert info.stderr.read() == b"" and info.wait() == 1
+
+
 def test_an_error_keeps_its_subject():
     said = SimpleNamespace(params=[], said={"data": "--dataset"})
     for message, shown in {

@@ -223,6 +223,7 @@ def test_where_by_the_rules_of_ucf101_24(capsys, trained, tmp_path):
         capsys, *arguments, "--json", tmp_path / "r.json", "--detections", found, "--segments", 2
     )
     assert status == 0 and err == "" and "mAP" in out and "tubes in 10 videos" in out
+    assert out.startswith("IoU    ")  # > for the precision, >= for the recall
     record, rows = json.loads((tmp_path / "r.json").read_text()), json.loads(found.read_text())
     assert record["protocol"] == "ucf101-24" and record["truths"] == 10 and record["detections"] == len(rows)
     # The numbers again from the file that was written.
