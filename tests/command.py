@@ -18,3 +18,4 @@ def is_refused(capsys, arguments, message):
     assert status == 2 and out == "", (arguments, status, out, err)
     assert err.count("\n") == 1 and err.startswith("amstel") and message in err, (arguments, err)
     assert not re.search(r"`\w+`|Traceback", err), (arguments, err)
+    assert not re.match(r"amstel[\w ]*: (must|should|needs) ", err), (arguments, err)

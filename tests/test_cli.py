@@ -8,12 +8,14 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import amstel
 from amstel import draw
+from amstel.cli._command import in_words_of_the_user
 from tests import command
 
 QUICK = ["gcn", "--dataset", "block-model", "--seeds", "3", "--epochs", "15"]
@@ -72,8 +74,11 @@ def test_help_fits_one_screen(capsys, monkeypatch, words):
     assert len(out.splitlines()) <= 42 and max(map(len, out.splitlines())) <= 80
     assert not re.search(r"\[default: [^]]*\]\s*\[default: ", out)
     if len(words) == 2 or words in (["info"], ["demo"], ["bench"], ["gcn"]):
-        for option in ("--device", "--threads", "--seed", "--json", "--quiet"):
-            assert option in out
+        drawing = words[-1] in ("train", "gcn", "demo") or words[0] == "restore"  # of random numbers
+        on_the_cpu = words[-1] in ("info", "bench", "study")
+        there = {"--device": not on_the_cpu, "--seed": drawing, "--threads": True, "--json": True}
+        for option, wanted in (there | {"--quiet": True}).items():
+            assert bool(re.search(rf"^  {option}\b", out, re.M)) == wanted, option
 
 
 def test_help_says_the_defaults_that_are_used(capsys, monkeypatch):
@@ -528,3 +533,23 @@ def test_example_draws_a_gif(tmp_path):
         [sys.executable, str(example), str(tmp_path / "k.svg")], capture_output=True, text=True, check=True
     )
     assert "accuracy on the other 30 members" in done.stdout and (tmp_path / "k.svg").exists()
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    for module in ("amstel.info", "amstel"):
+        command_line = [sys.executable, "-u", "-m", module, *(["info"] if module == "amstel" else [])]
+        with subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as info:
+            info.stdout.close()  # before it says anything
+            assert info.stderr.read() == b"" and info.wait() == 1
+
+
+def test_an_error_keeps_its_subject():
+    said = SimpleNamespace(params=[], said={"data": "--dataset"})
+    for message, shown in {
+        "`data` must have a class": "--dataset must have a class",
+        "`frame_size` must be 64": "the frame size must be 64",
+        "x.png: `image` must be finite": "x.png: must be finite",
+        "of a and b, `image` should be a": "of a and b, the image should be a",
+        "x.png: `data` must be finite": "x.png: --dataset must be finite",
+    }.items():
+        assert in_words_of_the_user(message, said) == shown

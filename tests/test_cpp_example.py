@@ -1,6 +1,6 @@
 """find_package(amstel) and the C++ program of examples/cpp: what is installed is enough to build on."""
 
-import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,23 +19,57 @@ def prefix() -> Path:
     return Path(_library.paths["cpu"]).parent
 
 
-@pytest.mark.slow
-def test_example_builds_and_runs(tmp_path):
-    if not (prefix() / "share/cmake/amstel/amstelConfig.cmake").is_file():
-        pytest.skip(f"amstel is not installed but used from its sources: no share/cmake in {prefix()}")
+def installed(folder: Path) -> Path:
+    """A prefix with what the wheel holds of CMake's files, where amstel is used from its sources."""
+    config = (ROOT / "cmake" / "amstelConfig.cmake.in").read_text()
+    floor = re.search(r"set\(AMSTEL_TORCH_FLOOR (\S+)\)", (ROOT / "cmake" / "torch.cmake").read_text())[1]
+    for name, value in (("PROJECT_VERSION", amstel.__version__), ("AMSTEL_TORCH_FLOOR", floor)):
+        config = config.replace(f"@{name}@", value)
+    (share := folder / "share" / "cmake" / "amstel").mkdir(parents=True)
+    (share / "amstelConfig.cmake").write_text(config)
+    shutil.copy(ROOT / "cmake" / "find_torch.cmake", share)
+    for parts, *headers in ("cpu", "isa.h"), ("common", "numbers.h", "roi.h"):
+        (include := folder / "include" / "amstel" / parts).mkdir(parents=True)
+        for header in headers:
+            shutil.copy(ROOT / "csrc" / parts / header, include)
+    (folder / "libamstel.so").symlink_to(_library.paths["cpu"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory) -> Path:
+    """The folder of the examples, built by their own CMakeLists.txt."""
+    folder, root = tmp_path_factory.mktemp("programs"), prefix()
+    if not (root / "share/cmake/amstel/amstelConfig.cmake").is_file():
+        root = installed(tmp_path_factory.mktemp("prefix"))
     cmake = shutil.which("cmake") or pytest.fail("cmake is missing (extra amstel[test])")
-    run = lambda *command: subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: E731
-    run(
-        cmake,
-        "-S",
-        str(ROOT / "examples" / "cpp"),
-        "-B",
-        str(tmp_path),
-        f"-DCMAKE_PREFIX_PATH={prefix()}",
-        f"-DPython_EXECUTABLE={sys.executable}",
-    )
-    run(cmake, "--build", str(tmp_path))
-    assert "kernels: " in run(str(tmp_path / "propagate"))
+    told = [f"-DCMAKE_PREFIX_PATH={root}", f"-DPython_EXECUTABLE={sys.executable}"]
+    for command in ["-S", ROOT / "examples" / "cpp", "-B", folder, *told], ["--build", folder]:
+        subprocess.run([cmake, *command], check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.slow
+def test_example_builds_and_runs(programs):
+    found = subprocess.run([programs / "propagate"], capture_output=True, text=True)
+    assert found.returncode == 0 and "kernels: " in found.stdout, found.stderr
+
+
+def test_example_calls_what_the_schemas_say():
+    types = {
+        "Tensor": "const Tensor&",
+        "Optional[Tensor]": "const Optional&",
+        "int": "int64_t",
+        "float": "double",
+    }
+    example = " ".join((ROOT / "examples" / "cpp" / "propagate.cpp").read_text().split())
+    for name, operator in (("FromCoo", "csr_from_coo"), ("Spmm", "spmm")):
+        assert f'find<{name}>("amstel::{operator}")' in example
+        schema = getattr(torch.ops.amstel, operator).default._schema
+        takes = ", ".join(types.get(str(a.type), str(a.type)) for a in schema.arguments)
+        gives = ", ".join(str(r.type) for r in schema.returns)
+        gives = gives if len(schema.returns) == 1 else f"std::tuple<{gives}>"
+        assert f"using {name} = {gives}({takes});" in example
 
 
 class Everything(torch.nn.Module):
@@ -68,25 +102,15 @@ class Everything(torch.nn.Module):
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_a_package_runs_without_python(tmp_path):
+def test_a_package_runs_without_python(programs, tmp_path):
     torch.manual_seed(0)
     model = Everything().eval()
     inputs = (torch.randn(4, 2, 3, 8, 6), torch.tensor([4, 2]), torch.randn(5, 3), torch.randn(2, 1, 4, 6, 2))
     program = torch.export.export(model, inputs)
     package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "model.pt2"))
     torch.save([list(inputs), list(model(*inputs))], tmp_path / "example.pt")
-    compiler = os.environ.get("CXX") or shutil.which("g++") or pytest.fail("a C++ compiler is missing")
-    root, library = Path(torch.__file__).parent, Path(_library.paths["cpu"])
-    include = [root / "include", root / "include/torch/csrc/api/include"]
-    subprocess.run(
-        [compiler, "-std=c++20", ROOT / "examples/cpp/package.cpp", "-o", tmp_path / "package",
-         *(f"-isystem{i}" for i in include), "-Wl,--no-as-needed", library, f"-Wl,-rpath,{root / 'lib'}:{library.parent}",
-         f"-L{root / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"],
-        check=True,
-    )  # fmt: skip
-    found = subprocess.run(
-        [tmp_path / "package", package, tmp_path / "example.pt"], capture_output=True, text=True
-    )
+    command = [programs / "package", package, tmp_path / "example.pt"]
+    found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 0 and found.stdout.count("right") == 12, found.stdout + found.stderr
 
 

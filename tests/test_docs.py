@@ -81,6 +81,18 @@ def test_gallery(script):
     plt.close("all")
 
 
+def test_graphs_of_the_gallery_grow_as_their_text_says():
+    """A new node has two neighbors, neither itself: a loop or a double edge would be of one class only."""
+    text = (ROOT / "examples" / "gallery" / "plot_graph_classification.py").read_text(encoding="utf-8")
+    names: dict = {}
+    exec(text[: text.index("class Classifier")], names)
+    assert len(names["graphs"]) == 300
+    for graph in names["graphs"]:
+        (target, source), _ = graph.to_edge_index()
+        assert bool((target != source).all()) and len((target * 100 + source).unique()) == len(target)
+        assert len(target) == 2 * (1 + 2 * (graph.num_nodes - 2))
+
+
 @pytest.mark.parametrize(
     "page", [ROOT / "CHANGELOG.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT))
 )

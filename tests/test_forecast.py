@@ -125,6 +125,27 @@ def test_it_beats_the_last_frame_and_a_network_that_sees_one():
     assert error["ConvLSTM"] < 0.9 * error["CNN on one frame"] < error["last frame"], error
 
 
+@pytest.mark.parametrize(("given", "steps", "size"), [(1, 1, 36), (1, 2, 64), (10, 10, 64)])
+def test_headers_of_the_picture_have_room(tmp_path, monkeypatch, given, steps, size):
+    from PIL import Image, ImageDraw, ImageFont
+
+    said, write = {}, ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "text",
+        lambda self, xy, text, **more: said.update({text: xy}) or write(self, xy, text, **more),
+    )
+    settings = ForecastSettings(given=given, steps=steps, size=size, hidden=2)
+    found = forecast.Forecast(forecast.forecaster(settings), forecast.FrameCNN(settings), settings, [])
+    with Image.open(forecast.strip(found, tmp_path / "a.png", count=1)) as picture:
+        width = picture.width
+    font = ImageFont.load_default(12)
+    (before, first), (after, second) = list(said.items())[:2]
+    assert before == ("1 input frame" if given == 1 else "10 input frames") and after == f"the next {steps}"
+    assert first[0] >= 0 and first[0] + font.getlength(before) <= second[0] - 8
+    assert second[0] + font.getlength(after) <= width
+
+
 def test_forecast_on_the_command_line(capsys, tmp_path):
     from PIL import Image
 

@@ -414,14 +414,14 @@ def test_on_the_command_line(capsys, tmp_path, monkeypatch):
     )
     secret = ogb(tmp_path / "secret", "csv")  # of some test nodes nobody knows the class
     assert run(capsys, "graphs", "convert", secret, "unknown")[0] == 0
-    is_refused(capsys, [*train, "--dataset", "unknown"], "must have the labels of its test nodes")
+    is_refused(capsys, [*train, "--dataset", "unknown"], "--dataset must have the labels of its test nodes")
     facts = json.loads((tmp_path / "unknown" / "graph.json").read_text()) | {"name": "ogbn-tiny"}
     (tmp_path / "unknown" / "graph.json").write_text(json.dumps(facts))
     other = ["graphs", "evaluate", "run0/checkpoint.pt", "--root", "unknown"]
     is_refused(capsys, other, "trained on ogbn-tiny, and GraphFolder(ogbn-tiny")
     state = torch.load("run0/checkpoint.pt", weights_only=True)
     torch.save({**state, "digest": ""}, "run0/checkpoint.pt")
-    is_refused(capsys, other, "must have the labels of its test nodes")
+    is_refused(capsys, other, "evaluate: the data must have the labels of its test nodes")
     assert not (tmp_path / "new").exists()
 
 

@@ -490,6 +490,8 @@ def test_evaluate_folder(tmp_path):
     assert rows[6]["psnr"] == pytest.approx(np.mean([r[0]["psnr"] for r in each]))
     lines = recipe.table(rows).splitlines()
     assert len(lines) == 10 and len({len(line) for line in lines}) == 1
+    lines = recipe.table([{**row, "mask": "m" * (9 * k)} for k, row in enumerate(rows[:4])]).splitlines()
+    assert len({len(line) for line in lines}) == 1
     with pytest.raises(ValueError, match="`seeds` must be an integer >= 1, got 0"):
         recipe.evaluate_folder(tmp_path, model, seeds=0)
 

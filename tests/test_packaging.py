@@ -1,6 +1,7 @@
-"""What installs amstel elsewhere says the same as pyproject.toml: the Dockerfile, the conda recipe, the citation."""
+"""What installs amstel elsewhere says the same as pyproject.toml: the Dockerfile, the conda recipe, the citation; and .ci/run."""
 
 import re
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -29,3 +30,15 @@ def test_readme_stays_short():
 def test_bug_reports_ask_for_what_info_prints():
     for name in ("bug.yml", "slow.yml"):
         assert "amstel info" in (ROOT / ".github" / "ISSUE_TEMPLATE" / name).read_text()
+
+
+def test_ci_refuses_a_step_that_it_does_not_know():
+    for wrong in ("tets", "--help", "*"):
+        done = subprocess.run(
+            [ROOT / ".ci" / "run", wrong, "lint"], capture_output=True, text=True, cwd=ROOT / ".ci"
+        )
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert done.stderr.endswith(f" sanitize lint, got {wrong}\n") or wrong == "*"
+    script = (ROOT / ".ci" / "run").read_text()
+    known = re.search(r'^known=" (.+) "$', script, re.M)[1].split()
+    assert known == re.findall(r"^if wanted (\w+)", script, re.M)

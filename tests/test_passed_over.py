@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from amstel import video
+from amstel.apps.video import predict
 from amstel.data import ClipFolder, ImageFolder, StillPairs, generate_moving_shapes
 from amstel.data.mri import CoilImages
 from tests import command
@@ -122,3 +123,26 @@ def test_folders_of_sequences_name_what_is_none(capsys, tmp_path):
     options = ["--data", "otb", "--epochs", 1, "--boxes", 4, "--mining", 1]
     status, _, err = command.run(capsys, "track", "train", root, "--out", tmp_path / "net", *options)
     assert status == 0 and err.count("passed over") == 1 and message in err
+
+
+def test_folders_of_frames_beside_videos_are_videos(tmp_path):
+    """They were dropped without a word, and a folder of nothing else held no frame, the error said."""
+    clip = generate_moving_shapes(1, frames=4, size=32)[0].frames
+    for number in range(2):
+        _picture(tmp_path / "in" / "clip10" / f"{number}.png")
+        _picture(tmp_path / "in" / "clip9" / f"{number}.png")
+        (tmp_path / "in" / f"none{number}").mkdir()
+    (tmp_path / "in" / "clip9" / "notes.doc").write_text("x")
+    found: list = []
+    assert _said(lambda: found.extend(predict.find([tmp_path / "in"]))) == [
+        f"{tmp_path / 'in'}: passed over, as they hold no frames, 2 folders: none0, none1",
+        f"{tmp_path / 'in' / 'clip9'}: passed over, as they are no frames, 1 file: notes.doc",
+    ]
+    assert [path.name for path in found] == ["clip9", "clip10"]
+    video.write(tmp_path / "in" / "none0" / "a.gif", clip, fps=10)
+    video.write(tmp_path / "in" / "clip9.gif", clip, fps=10)
+    (message, _) = _said(lambda: found.extend(predict.find([tmp_path / "in"])))
+    assert message.endswith("2 folders: none0, none1")
+    assert [path.name for path in found[2:]] == ["clip9", "clip9.gif", "clip10"]
+    with pytest.raises(ValueError, match="must hold videos, frames or folders of frames"):
+        predict.find([tmp_path])

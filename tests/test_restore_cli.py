@@ -14,7 +14,7 @@ import torch
 import amstel
 from amstel import cli
 from amstel.apps.demo import Show
-from amstel.apps.restoration import classical, demo, files, talk
+from amstel.apps.restoration import classical, convergence, demo, files, talk
 from amstel.apps.restoration import evaluate as evaluation
 from amstel.apps.restoration import train as recipe
 from amstel.apps.restoration.files import Picture
@@ -570,7 +570,7 @@ def test_convergence_over_the_steps(capsys, tmp_path):
             re.M,
         )
     )
-    assert max(map(len, out.splitlines())) <= 90
+    assert max(map(len, out.splitlines())) <= 90 and out.endswith(f"wrote {figure}\n")
     assert "A step of plug-and-play takes away about a share P/N of the error" in out
     rows = json.loads(record.read_text())["rows"]
     assert len(rows) == 14 and files.read(figure).pixels.shape[1] > 1300
@@ -581,6 +581,22 @@ def test_convergence_over_the_steps(capsys, tmp_path):
     assert rows[0]["psnr"][-1] > noise + 6 and rows[-2]["psnr"][-1] > rows[-2]["psnr"][0] + 3
     status, _, err = _run(capsys, "evaluate", "--data", tmp_path / "in", "--plot", tmp_path / "b.png")
     assert status == 2 and "--plot is for --table convergence" in err
+
+
+def test_a_method_has_one_color_in_all_panels(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *a, **k: drawn.append(figure) or save(figure, *a, **k)
+    )
+    pairs = (("a", "RIM"), ("a", "total variation"), ("b", "plug-and-play"), ("b", "total variation"))
+    rows = [{"task": task, "method": method, "psnr": [20.0, 21.0]} for task, method in pairs]
+    convergence.draw(rows, tmp_path / "a.png")
+    (figure,) = drawn
+    lines = [line for axes in figure.axes for line in axes.lines]
+    assert len({(line.get_label(), line.get_color()) for line in lines}) == 3
+    assert len({line.get_color() for line in figure.legends[0].get_lines()}) == 3
 
 
 def test_classical_methods_beside_ours(capsys, tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ def test_features_are_those_of_the_backbone(capsys, tiny, root, tmp_path):
     out, record = tmp_path / "features", tmp_path / "said.json"
     words = ["extract", root, "--weights", tiny, "--out", out, "--stream", "both", *EXTRACT]
     status, said, err = _run(capsys, *words, "--json", record)
-    assert status == 0 and err == "" and "pool5 of 40 frames of 8 clips, rgb and flow" in said
+    assert status == 0 and err == "" and "pool5 of 40 frames of 8 clips, rgb and flow: 328 kB in" in said
     assert json.loads(record.read_text())["bytes"] == 2 * 40 * 512 * 2 * 2 * 2
     folder, clips = features.FeatureFolder(out), ClipFolder(root)
     assert folder.names == clips.names and folder.labels == clips.labels and folder.classes == clips.classes
@@ -203,6 +203,11 @@ def test_a_network_trained_on_features_reads_videos(capsys, tiny, root, tmp_path
         assert _run(capsys, *words)[0] == 0
         answers.append(json.loads(said.read_text())["answers"])
     assert answers[0] == answers[1] and answers[0].keys() == set(held)
+    facts = json.loads((out / "features.json").read_text())
+    facts["settings"]["stride"] = 2
+    (out / "features.json").write_text(json.dumps(facts))
+    words = ["video", "evaluate", run / "checkpoint.pt", out, "--split", 2]
+    command.is_refused(capsys, words, "evaluate: the stride of CHECKPOINT must be 2, of which")
 
 
 def test_vectors_of_fc7(capsys, tiny, root, tmp_path):

@@ -203,6 +203,19 @@ def trained(tmp_path_factory):
     return base
 
 
+def test_where_needs_attention(capsys, trained, tmp_path):
+    options = "--epochs 1 --frame-size 32 --hidden 4 --steps 4 --model cnn".split()
+    assert command.run(capsys, "video", "train", trained / "clips", "--out", tmp_path, *options)[0] == 0
+    arguments = [
+        "evaluate",
+        tmp_path / "checkpoint.pt",
+        trained / "clips",
+        "--boxes",
+        trained / "pyannot.pkl",
+    ]
+    command.is_refused(capsys, ["video", *arguments], "evaluate: CHECKPOINT must be a model with attention")
+
+
 def test_where_by_the_rules_of_ucf101_24(capsys, trained, tmp_path):
     checkpoint, found = trained / "run" / "checkpoint.pt", tmp_path / "found.json"
     arguments = ["video", "evaluate", checkpoint, trained / "clips", "--boxes", trained / "pyannot.pkl"]
@@ -210,6 +223,7 @@ def test_where_by_the_rules_of_ucf101_24(capsys, trained, tmp_path):
         capsys, *arguments, "--json", tmp_path / "r.json", "--detections", found, "--segments", 2
     )
     assert status == 0 and err == "" and "mAP" in out and "tubes in 10 videos" in out
+    assert out.startswith("IoU    ")  # > for the precision, >= for the recall
     record, rows = json.loads((tmp_path / "r.json").read_text()), json.loads(found.read_text())
     assert record["protocol"] == "ucf101-24" and record["truths"] == 10 and record["detections"] == len(rows)
     # The numbers again from the file that was written.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import amstel
-from amstel._words import are, counted, over, percent
+from amstel._words import are, counted, over, percent, size
 
 
 def test_counts_and_shares_in_words() -> None:
@@ -18,6 +18,14 @@ def test_counts_and_shares_in_words() -> None:
         "2 epochs",
     ]
     assert (are(1), are(2), are(0)) == ("is", "are", "are")
+    assert [size(n) for n in (1, 999, 196_608, 999_700, 4_215_000_000, 2 * 10**15)] == [
+        "1 byte",
+        "999 bytes",
+        "197 kB",
+        "1 MB",
+        "4.21 GB",
+        "2e+03 TB",
+    ]
     assert (percent([2 / 3]), over(1)) == ("66.67%", "over 1 seed")
     assert (percent([0.5, 0.6]), over(2)) == ("55.00 ± 5.00%", "over 2 seeds (± standard deviation)")
 

@@ -20,9 +20,11 @@ def grown(preferring: int) -> tuple[amstel.Graph, torch.Tensor]:
     ends = [0, 1]  # the ends of all edges so far: each node appears once per neighbor
     nodes = int(torch.randint(20, 40, (), generator=random))
     for new in range(2, nodes):
-        for _ in range(2):
-            pick = int(torch.randint(len(ends) if preferring else new, (), generator=random))
-            ends += [ends[pick] if preferring else pick, new]
+        chances, picks = list(ends) if preferring else list(range(new)), set()
+        while len(picks) < 2:
+            picks.add(chances[int(torch.randint(len(chances), (), generator=random))])
+        for pick in sorted(picks):
+            ends += [pick, new]
     pairs = torch.tensor(ends).view(-1, 2).T
     graph = amstel.Graph.from_edge_index(torch.cat([pairs, pairs.flip(0)], 1), nodes)
     return graph, graph.degree(torch.float32)[:, None] / 10

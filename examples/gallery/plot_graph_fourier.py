@@ -3,7 +3,8 @@ A signal on a graph, by frequency
 =================================
 
 The eigenvectors of the Laplacian are the waves of a graph. Small eigenvalues belong to waves that change little from
-neighbor to neighbor. Propagation keeps those and damps the others.
+neighbor to neighbor. The mean of a signal and its propagation keeps those and damps the others: a wave of eigenvalue λ is
+multiplied by 1 - λ / 2.
 """
 
 import torch
@@ -13,7 +14,7 @@ import amstel
 
 data = amstel.data.karate_club()
 x = torch.randn(data.num_nodes, 1, generator=torch.Generator().manual_seed(0))
-y = amstel.ops.spmm(data.graph, x)
+y = (x + amstel.ops.spmm(data.graph, x, self_loops=0.0)) / 2
 
 figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
 for signal, name in ((x, "x"), (y, "propagated")):

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 
 import amstel
 
-clips = amstel.data.generate_moving_shapes(4, frames=8, size=64, speed=3.0, wrap=False, seed=8)
+clips = amstel.data.generate_moving_shapes(4, frames=8, size=64, speed=3.0, seed=54)
 figure, axes = plt.subplots(2, 4, figsize=(10, 5.2), layout="constrained")
 for clip, name, column in zip(clips, ("right", "up", "left", "down"), axes.T, strict=True):
     corners = clip.boxes.clone()

@@ -25,7 +25,9 @@ with torch.no_grad():
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 amstel.plot.tracks(frames[0], {"query": truth[0]}, axes=left)
-right.imshow(scores, extent=(w / 2, 320 - w / 2, 240 - h / 2, h / 2))
+n, m = rows.shape
+left_edge, top_edge = w / 2 - 4, h / 2 - 4  # a cell of 8 x 8 pixels around each center
+right.imshow(scores, extent=(left_edge, left_edge + 8 * m, top_edge + 8 * n, top_edge))
 right.set(
     xlim=(0, 320), ylim=(240, 0), title=f"score of {len(boxes)} boxes, by their center", xticks=[], yticks=[]
 )

@@ -2,8 +2,9 @@
 Derivatives of a restoration
 ============================
 
-Operators are differentiable in forward mode too. One Jacobian-vector product shows, pixel by pixel, how much of a change in
-the input reaches the output of a denoiser. It costs about as much as two calls.
+Operators are differentiable in forward mode too. How much of a change in a pixel of the input reaches the same pixel of a
+denoiser's output is the diagonal of its Jacobian. One Jacobian-vector product with random signs estimates it: its mean well,
+single pixels only very roughly. It costs about as much as two calls.
 """
 
 import torch

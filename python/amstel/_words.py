@@ -17,6 +17,14 @@ def are(number: int) -> str:
     return "is" if number == 1 else "are"
 
 
+def size(count: int) -> str:
+    """1 byte, 197 kB, 4.2 GB."""
+    for unit, one in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= 0.9995 * one:  # 999.7 kB would be 1e+03 of them
+            return f"{count / one:.3g} {unit}"
+    return counted(count, "byte")
+
+
 def percent(shares: Sequence[float]) -> str:
     """The mean of one share per seed in percent, and the standard deviation over the seeds where there are several."""
     mean = f"{100 * fmean(shares):.2f}"

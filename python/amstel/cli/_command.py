@@ -252,6 +252,7 @@ def command(
     bare: Mapping[str, str] | None = None,
     seed_names: tuple[str, ...] = ("--seed",),
     threads: int | None = None,
+    without: tuple[str, ...] = (),
     hidden: bool = False,
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
     """Make a function the command `name` of `app`, and under the `others` too, which --help does not show.
@@ -265,6 +266,7 @@ def command(
         bare: options that may stand without their value, with the value that is meant then.
         seed_names: names of --seed.
         threads: what the function takes where --threads is not given; None: PyTorch's number.
+        without: options of every command, "seed" or "device", that would do nothing here.
     """
 
     def register(function: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -288,6 +290,8 @@ def command(
 
         shared = []
         for key, kind, default, option in _COMMON:
+            if key in without:
+                continue
             if key == "seed" and seed_names != ("--seed",):
                 option = typer.Option(
                     *seed_names, metavar="N", parser=values.seed, help="first random seed [default: 0]"
@@ -347,8 +351,8 @@ def _common(arguments: dict[str, Any]) -> Common:
     """Take the common options out, and see to it that they hold."""
     threads = arguments.pop("threads")
     common = Common(
-        arguments.pop("device"),
-        arguments.pop("seed"),
+        arguments.pop("device", "cpu"),
+        arguments.pop("seed", None),
         arguments.pop("json"),
         arguments.pop("quiet"),
         threads,
@@ -395,5 +399,6 @@ def in_words_of_the_user(message: str, command: Any) -> str:
         names[p.name] = option or p.metavar or p.name.upper()
     names |= command.said
     message = re.sub(r"`(\w+)(\[\d+\])?`", lambda m: names.get(m[1], m[0]), message)
-    # What the user never named is left out: of "x.png: `image` must be finite" stays that x.png must be.
-    return re.sub(r"`\w+` (?=must|should|needs)", "", message)
+    # What the user never named is left out after a file: of "x.png: `image` must be finite" stays that x.png must be.
+    message = re.sub(r"(?<=: )`\w+` (?=must|should|needs)", "", message)
+    return re.sub(r"`(\w+)` (?=must|should|needs)", lambda m: f"the {m[1].replace('_', ' ')} ", message)

@@ -79,9 +79,9 @@ def report(outcomes: Sequence[Outcome], name: Callable[[Any], str] = str) -> dic
 
     wrong = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in wrong:
-        said = in_words_of_the_user(" ".join(str(outcome.error).split()), Command.running)
-        file = name(outcome.item)
-        print(f"amstel: {said if file in said else f'{file}: {said}'}", file=sys.stderr)
+        said, file = " ".join(str(outcome.error).split()), name(outcome.item)
+        said = said if file in said else f"{file}: {said}"
+        print(f"amstel: {in_words_of_the_user(said, Command.running)}", file=sys.stderr)
     return {"failed": [{"input": name(o.item), "error": o.error} for o in wrong]} if wrong else {}
 
 

@@ -116,7 +116,7 @@ def _with_boxes(
 def _say(found: Any, common: Common) -> None:
     """A table of what was found: one class per line, one overlap per column."""
     width = max(len(name) for name in (*found.classes, "recall"))
-    common.say(f"{'IoU >':{width}s} " + " ".join(f"{threshold:6.1f}" for threshold in found.thresholds))
+    common.say(f"{'IoU':{width}s} " + " ".join(f"{threshold:6.1f}" for threshold in found.thresholds))
     for name, values in (*found.classes.items(), ("mAP", found.map)):
         common.say(f"{name:{width}s} " + " ".join(f"{100 * value:6.1f}" for value in values))
     if found.recall is not None:

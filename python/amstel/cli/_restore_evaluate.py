@@ -172,6 +172,8 @@ def evaluate(
         convergence.draw(rows, plot)
     tables = {"talk": talk.text, "convergence": convergence.text, "classical": classical.text}
     common.say((tables[table] if table else mri.table if task == "mri" else evaluate.table)(rows))
+    if plot:
+        common.say(f"wrote {plot}")
     failed = report(failures, lambda item: str(paths[item]) if paths and isinstance(item, int) else str(item))
     said = classical.weights_used() if table == "classical" else None if weights is None else str(weights)
     common.write_json({"task": table or task, "root": root.name, "weights": said, "rows": rows, **failed})

@@ -15,7 +15,7 @@ _HEADS = (
 
 
 def add(app: typer.Typer) -> None:
-    @command(app, "bench")
+    @command(app, "bench", without=("seed", "device"))
     def bench(
         nodes: Annotated[
             int,

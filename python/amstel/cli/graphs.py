@@ -253,7 +253,12 @@ def _train(
     return 0
 
 
-_SHARED: dict[str, Any] = {"settings": Settings(), "own": _OPTIONS, "seed_names": ("--seed", "--first-seed")}
+_SHARED: dict[str, Any] = {
+    "settings": Settings(),
+    "own": _OPTIONS,
+    "seed_names": ("--seed", "--first-seed"),
+    "said": {"data": "--dataset", "name": "--dataset"},
+}
 command(app, "train", **_SHARED)(_train)
 
 
@@ -262,7 +267,7 @@ def add_old_name(root: typer.Typer) -> None:
     command(root, "gcn", hidden=True, **_SHARED)(_train)
 
 
-@command(app, "predict")
+@command(app, "predict", said={"data": "the data"}, without=("seed",))
 def predict(
     checkpoint: Annotated[
         Path,
@@ -320,7 +325,7 @@ def predict(
     return 0
 
 
-@command(app, "evaluate", "eval")
+@command(app, "evaluate", "eval", said={"data": "the data"}, without=("seed",))
 def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> int:
     """Report the accuracy, or AUC and average precision for links.
 
@@ -351,7 +356,7 @@ def evaluate(checkpoint: Checkpoints, root: Root = None, *, common: Common) -> i
     return 1 if failed else 0
 
 
-@command(app, "convert")
+@command(app, "convert", without=("seed", "device"))
 def convert(
     source: Annotated[
         Path,

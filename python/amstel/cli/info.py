@@ -8,7 +8,7 @@ from amstel.cli._command import Common, command
 
 
 def add(app: typer.Typer) -> None:
-    @command(app, "info", bare={"--json": "-"})
+    @command(app, "info", bare={"--json": "-"}, without=("seed", "device"))
     def info(*, common: Common) -> int:
         """Show what a bug report needs: versions, build and devices."""
         from amstel import info

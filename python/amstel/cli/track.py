@@ -45,7 +45,10 @@ _output.endings = _WRITTEN  # type: ignore[attr-defined]
 
 
 @command(
-    app, "predict", said={"box": "--box", "boxes": "--box", "frames": "VIDEO", "path": "-o", "output": "-o"}
+    app,
+    "predict",
+    said={"box": "--box", "boxes": "--box", "frames": "VIDEO", "path": "-o", "output": "-o"},
+    without=("seed",),
 )
 def predict(
     video: Annotated[

@@ -17,7 +17,7 @@ from amstel.cli._family import Force, Weights, folder_of, new, report
 from amstel.cli._track import LAYOUTS, Origin, Plus, Preset, Redetect, app
 
 
-@command(app, "evaluate", "eval")
+@command(app, "evaluate", "eval", without=("seed",))
 def evaluate(
     root: Annotated[
         Path | None,

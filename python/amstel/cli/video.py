@@ -265,13 +265,15 @@ def train(
     return 0
 
 
-@command(app, "predict", said={"frames": "VIDEO", "path": "-o", "output": "-o"})
+@command(app, "predict", said={"frames": "VIDEO", "path": "-o", "output": "-o"}, without=("seed",))
 def predict(
     checkpoint: Checkpoint,
     video: Annotated[
         list[Path],
         typer.Argument(
-            metavar="VIDEO", parser=values.there, help="videos, folders of frames or of videos, PNG strips"
+            metavar="VIDEO",
+            parser=values.there,
+            help="videos, PNG strips, folders of frames, or folders of these",
         ),
     ],
     output: Annotated[
@@ -352,7 +354,7 @@ def predict(
     return 1 if failed else 0
 
 
-@command(app, "study")
+@command(app, "study", without=("seed", "device"))
 def study(
     study: Annotated[
         str,
@@ -374,10 +376,11 @@ def study(
     *,
     common: Common,
 ) -> int:
-    """Run an experiment whose results are in benchmarks/results."""
+    """Run an experiment whose results are in benchmarks/results.
+
+    It runs with its own seeds, on the CPU.
+    """
     from amstel.apps.video import studies
 
-    if common.seed is not None or common.device != "cpu":
-        raise ValueError("--seed and --device have no effect: a study runs with its own seeds, on the CPU")
     common.write_json(studies.STUDIES[study](root, say=common.say))
     return 0

@@ -16,8 +16,20 @@ from amstel.cli._command import Common, command
 from amstel.cli._family import Force, new, report
 from amstel.cli._video import Lists, Split, app, open_clips, read_record
 
+#: Settings that the features were extracted with: those of a network that was trained already.
+_OF_NETWORK = {
+    name: f"the {name.replace('_', ' ')} of CHECKPOINT"
+    for name in ("backbone", "layer", "frame_size", "motion", "stride", "fps")
+}
 
-@command(app, "evaluate", "eval", said={"clips": "ROOT", "number": "--split"})
+
+@command(
+    app,
+    "evaluate",
+    "eval",
+    said={"clips": "ROOT", "number": "--split", "network": "CHECKPOINT", **_OF_NETWORK},
+    without=("seed",),
+)
 def evaluate(
     checkpoint: Annotated[
         list[Path],

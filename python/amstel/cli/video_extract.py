@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from amstel._words import counted
+from amstel._words import size as in_words
 from amstel.apps.video import settings as names
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
@@ -25,7 +26,7 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-@command(app, "extract", settings=names.Settings(), own=_OPTIONS, said={"clips": "ROOT"})
+@command(app, "extract", settings=names.Settings(), own=_OPTIONS, said={"clips": "ROOT"}, without=("seed",))
 def extract(
     root: Annotated[
         Path,
@@ -84,7 +85,7 @@ def extract(
     failed = report([*wrong, *failures])
     bad = len(wrong) + len(failures)
     common.say(
-        f"{settings.layer} of {counted(frames, 'frame')} of {counted(len(outcomes), 'clip')}, {' and '.join(streams)}: {size / 1e9:.3g} GB in {out}"
+        f"{settings.layer} of {counted(frames, 'frame')} of {counted(len(outcomes), 'clip')}, {' and '.join(streams)}: {in_words(size)} in {out}"
         + (f"; {bad} clip{'s were' if bad > 1 else ' was'} left out" if bad else "")
     )
     common.write_json({"frames": frames, "clips": len(outcomes), "bytes": size, "streams": streams, **failed})

@@ -153,9 +153,9 @@ def others(folder: Path, taken: Collection[Path]) -> str:
     return _listed([p.name for p in visible(folder) if p.is_file() and p not in known])
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str], what: str = "file") -> str:
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{counted(len(names), 'file')}: {shown}" if names else ""
+    return f"{counted(len(names), what)}: {shown}" if names else ""
 
 
 def warn_of_others(folder: Path, taken: Collection[Path], reason: str) -> None:
@@ -169,6 +169,19 @@ def warn_of_others(folder: Path, taken: Collection[Path], reason: str) -> None:
     """
     if left := others(folder, taken):
         warnings.warn(f"{folder}: passed over, as {reason}, {left}", stacklevel=1)
+
+
+def warn_of_folders(folder: Path, taken: Collection[Path], reason: str) -> None:
+    """The same of the folders in it.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as said:
+        ...     amstel.media.formats.warn_of_folders(Path("OTB100/Jogging"), [], "no videos")
+        >>> print(said[0].message)
+        OTB100/Jogging: passed over, as no videos, 1 folder: img
+    """
+    if left := [p.name for p in visible(folder) if p.is_dir() and p not in taken]:
+        warnings.warn(f"{folder}: passed over, as {reason}, {_listed(left, 'folder')}", stacklevel=1)
 
 
 def warn_of_strangers(

@@ -57,7 +57,7 @@ def conv_lstm(
             lengths raise an error.
         peephole: [3, C], the weights p of i, f, o, one per channel.
         memory: for the gradient, "store" keeps the activated gates, 4C numbers per pixel and step, and both states;
-            "recompute" keeps only h (and c at some steps) and recomputes the rest, which takes up to a third more
+            "recompute" keeps only h (and c at some steps) and recomputes the rest, which takes up to 50% more
             time. Both are bit-identical; on CUDA, where the convolutions are cuDNN's, only if
             torch.backends.cudnn.deterministic is set, and otherwise equal up to rounding.
         dilation: of both convolutions.

@@ -72,7 +72,7 @@ class Study:
         return float(np.std(self.accuracy))
 
     def to_json(self) -> dict[str, object]:
-        """The form that `amstel gcn --json` writes; `seeds` is their number."""
+        """The form that `amstel graphs train --json` writes; `seeds` is their number."""
         return {
             "dataset": self.dataset,
             "model": self.model,

@@ -162,6 +162,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     wide = min(4, len(tasks))
     figure = figures.Figure(figsize=(3.4 * wide, 3 * -(-len(tasks) // wide)), layout="constrained")
     agg.FigureCanvasAgg(figure)
+    names = list(dict.fromkeys(row["method"] for row in rows))
     methods: dict[str, Any] = {}
     for task, axes in zip_longest(tasks, figure.subplots(-(-len(tasks) // wide), wide, squeeze=False).flat):
         if task is None:
@@ -171,6 +172,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         plot.convergence(of_task, xlabel="step", ylabel="PSNR, dB", axes=axes)
         axes.set_title(task, fontsize=10)
         for line, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            line.set_color(plot.COLORS[names.index(label)])  # one for all panels
             methods.setdefault(label, line)
         axes.get_legend().remove()
     figure.legend(methods.values(), methods.keys(), loc="outside lower center", ncols=len(methods))

@@ -220,11 +220,12 @@ def evaluate_folder(
 
 def table(rows: Sequence[Row]) -> str:
     """Rows of `evaluate_folder` to print."""
+    width = max(17, *(len(row["mask"]) for row in rows))
     lines = [
-        f"{'mask':<17}{'sampled':>8}  {'method':<16}{'PSNR':>7}{'SSIM':>8}{'PSNR (RSS)':>13}{'SSIM (RSS)':>12}"
+        f"{'mask':<{width}}{'sampled':>8}  {'method':<16}{'PSNR':>7}{'SSIM':>8}{'PSNR (RSS)':>13}{'SSIM (RSS)':>12}"
     ]
     lines += [
-        f"{r['mask']:<17}{r['sampled']:>8.1%}  {r['method']:<16}{r['psnr']:>7.2f}{r['ssim']:>8.4f}"
+        f"{r['mask']:<{width}}{r['sampled']:>8.1%}  {r['method']:<16}{r['psnr']:>7.2f}{r['ssim']:>8.4f}"
         f"{r['psnr_rss']:>13.2f}{r['ssim_rss']:>12.4f}"
         for r in rows
     ]

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from amstel import _check
 from amstel import nn as models
+from amstel._words import counted
 from amstel.apps import ranks, training
 from amstel.apps.task import Plan, Task
 from amstel.apps.video.settings import ForecastSettings
@@ -206,11 +207,14 @@ def strip(found: Forecast, path: Path, count: int = 3) -> Path:
     scale, gap, left = max(1, 64 // s.size), 2, 130
     side, font = s.size * scale, fonts.load_default(12)
     pitch = side + gap
-    total = left + (s.given + s.steps) * pitch + 8, count * (len(rows) * pitch + 10) + 20
-    picture = image.new("L", total, 60)
+    ends, begins = left + s.given * pitch, left + s.given * pitch + 8
+    before, after = counted(s.given, "input frame"), f"the next {s.steps}"
+    width = max(begins + s.steps * pitch, begins + math.ceil(font.getlength(after)))
+    picture = image.new("L", (width, count * (len(rows) * pitch + 10) + 20), 60)
     draw = drawing.Draw(picture)
-    draw.text((left, 3), f"{s.given} input frames", fill=230, font=font)
-    draw.text((left + s.given * pitch + 8, 3), f"the next {s.steps}", fill=230, font=font)
+    # Where the frames leave no room, the text ends with them.
+    draw.text((min(left, ends - math.ceil(font.getlength(before))), 3), before, fill=230, font=font)
+    draw.text((begins, 3), after, fill=230, font=font)
 
     def paste(frame: Tensor, column: int, y: int) -> None:
         pixels = np.rint(255 * frame.numpy()).astype(np.uint8).repeat(scale, 0).repeat(scale, 1)

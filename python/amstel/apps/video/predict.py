@@ -18,6 +18,8 @@ from amstel.apps.ranks import Outcome, Ranks, each
 from amstel.apps.video.evaluate import _segments
 from amstel.apps.video.network import Network
 from amstel.apps.video.samples import _prepare
+from amstel.media.formats import IMAGES, VIDEOS, natural, visible, warn_of_folders, warn_of_others
+from amstel.media.images import strips
 
 
 @dataclass
@@ -95,24 +97,29 @@ def _predict(
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """The videos, including those and the marked strips inside folders; a folder of frames is itself a video.
+    """The videos, including those, the marked strips and the folders of frames inside folders; a folder of frames is itself a
+    video.
 
-    ValueError for a folder with neither videos nor frames; a warning for other files beside videos.
+    ValueError for a folder with none of them; a warning for what else is there.
     """
-    from amstel.media.formats import IMAGES, VIDEOS, natural, visible, warn_of_others
-    from amstel.media.images import strips
+    return [video for path in paths for video in (_inside(path) if path.is_dir() else [path])]
 
-    found: list[Path] = []
-    for path in paths:
-        inside = sorted(visible(path, VIDEOS) + strips(path), key=natural) if path.is_dir() else []
-        if path.is_dir() and not inside and not visible(path, IMAGES):
-            raise ValueError(f"{path} must hold videos or frames, at least one frame, got none")
-        if inside:
-            warn_of_others(path, inside, "they are neither videos nor strips of frames")
-        elif path.is_dir():
-            warn_of_others(path, visible(path, IMAGES), "they are no frames")
-        found += inside or [path]
-    return found
+
+def _inside(folder: Path) -> list[Path]:
+    videos, frames = _videos(folder), visible(folder, IMAGES)
+    if frames and not videos:
+        warn_of_others(folder, frames, "they are no frames")
+        return [folder]
+    of_frames = [p for p in visible(folder) if p.is_dir() and visible(p, IMAGES) and not _videos(p)]
+    if not videos and not of_frames:
+        raise ValueError(f"{folder} must hold videos, frames or folders of frames, got none of them")
+    warn_of_others(folder, videos, "they are neither videos nor strips of frames")
+    warn_of_folders(folder, of_frames, "they hold no frames")
+    return sorted([*videos, *(video for path in of_frames for video in _inside(path))], key=natural)
+
+
+def _videos(folder: Path) -> list[Path]:
+    return visible(folder, VIDEOS) + strips(folder)
 
 
 def targets(sources: Sequence[Path], output: Path | None, model: str) -> list[Path]:

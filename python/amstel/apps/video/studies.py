@@ -1,4 +1,4 @@
-"""The experiments on VideoLSTM behind benchmarks/results/video: `amstel videolstm study NAME --json FILE`.
+"""The experiments on VideoLSTM behind benchmarks/results/video: `amstel video study NAME --json FILE`.
 
 Settings are fixed here, and are the same for every fold, seed and model in a comparison.
 """
