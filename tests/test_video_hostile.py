@@ -256,7 +256,10 @@ def test_places_to_write_are_explained(capsys, checkpoint, root, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.gif").write_bytes(b"")
     for arguments, message in (
-        ([tmp_path / "empty", "-o", tmp_path / "new"], "must hold videos or frames, at least one frame"),
+        (
+            [tmp_path / "empty", "-o", tmp_path / "new"],
+            "must hold videos, frames or folders of frames, got none of them",
+        ),
         ([*clips, "-o", tmp_path / "file.gif"], "-o must be a folder for 3 videos"),
         ([clips[0], clips[0], "-o", tmp_path / "new"], "two of the videos would be written to"),
         ([clips[0], "-o", tmp_path / "no" / "x.gif"], "does not exist"),
