@@ -1,4 +1,4 @@
-"""What all commands share: options, the settings of a training as options, and how an error becomes one line.
+"""What all commands share: options, and the settings of a training as options.
 
 Nothing here imports torch before a command runs, so --help and a wrong option answer immediately.
 """
@@ -12,7 +12,6 @@ import inspect
 import itertools
 import math
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from amstel.cli import _values as values
+from amstel.cli._errors import Stopped, in_words_of_the_user
 
 Failed: type[Exception] = typer.BadParameter.__mro__[2]  # click's exception that has a message for the user
 
@@ -371,34 +371,3 @@ def _common(arguments: dict[str, Any]) -> Common:
     except (RuntimeError, AssertionError, NotImplementedError, ValueError):
         raise typer.BadParameter(f"--device: torch has no device {common.device} here") from None
     return common
-
-
-# ------------------------------------------------------------------------------------------------- errors
-
-
-class Stopped(Exception):
-    """What ended a command, in the words of the user."""
-
-    def __init__(self, command: str, text: str, status: int = 2):
-        super().__init__(text)
-        self.command, self.status = command, status
-
-
-def one_line(error: Any) -> str:
-    """The message of an error of the options, by their names and without quotes of a value that is one already."""
-    said = " ".join(error.format_message().split())
-    said = said.removeprefix("Invalid value: ")
-    return re.sub(r"^Invalid value for '?([^':]*)'?( / '[^']*')*: ", lambda m: f"{m[1].split()[-1]} ", said)
-
-
-def in_words_of_the_user(message: str, command: Any) -> str:
-    """An error of the library with its arguments by the names that they have on the command line."""
-    names = {}
-    for p in command.params:
-        option = next((o for o in p.opts if o.startswith("--")), None)
-        names[p.name] = option or p.metavar or p.name.upper()
-    names |= command.said
-    message = re.sub(r"`(\w+)(\[\d+\])?`", lambda m: names.get(m[1], m[0]), message)
-    # What the user never named is left out after a file: of "x.png: `image` must be finite" stays that x.png must be.
-    message = re.sub(r"(?<=: )`\w+` (?=must|should|needs)", "", message)
-    return re.sub(r"`(\w+)` (?=must|should|needs)", lambda m: f"the {m[1].replace('_', ' ')} ", message)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amstel.cli import _values as values
+from amstel.cli._errors import in_words_of_the_user
 
 if TYPE_CHECKING:
     from amstel.apps.ranks import Outcome
@@ -75,7 +76,7 @@ def folder_of(target: Path) -> None:
 
 def report(outcomes: Sequence[Outcome], name: Callable[[Any], str] = str) -> dict[str, Any]:
     """A line on stderr for every failure, and an entry for the JSON output; empty if there is none."""
-    from amstel.cli._command import Command, in_words_of_the_user
+    from amstel.cli._command import Command
 
     wrong = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in wrong:

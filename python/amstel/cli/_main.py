@@ -19,7 +19,8 @@ from amstel.cli import track_evaluate as _track_evaluate  # noqa: F401 (commands
 from amstel.cli import video_evaluate as _evaluate  # noqa: F401 (commands of the family video)
 from amstel.cli import video_extract as _extract  # noqa: F401
 from amstel.cli import video_forecast as _forecast  # noqa: F401
-from amstel.cli._command import Failed, Group, Stopped, one_line
+from amstel.cli._command import Failed, Group
+from amstel.cli._errors import Stopped, one_line
 
 #: Seconds that a process of torchrun waits for the first to say what is wrong.
 _PATIENCE = 20.0
