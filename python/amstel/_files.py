@@ -150,7 +150,7 @@ def _remove_remains(folder: Path) -> None:
         replaced = len(found[1]) < 40 and (folder / f"{found[1]}{found[3] or ''}").exists()
         with contextlib.suppress(OSError):
             # What has just begun is of someone who did not get a lock.
-            if now - path.lstat().st_mtime > 1 and (found[2] == "partial" or replaced):
+            if now - path.lstat().st_mtime > 60 and (found[2] == "partial" or replaced):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
