@@ -1,6 +1,7 @@
 """Writing files and importing optional packages: what was there survives every error, what is missing is named."""
 
 import ast
+import errno
 import json
 import os
 import signal
@@ -279,3 +280,15 @@ def test_text_is_read_and_written_in_utf8():
             if isinstance(node, ast.Call) and _in_the_encoding_of_the_locale(node):
                 found.append(f"{path.relative_to(root)}:{node.lineno}")
     assert found == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ESTALE])
+def test_a_broken_disk_says_of_which_file(number):
+    with pytest.raises(OSError) as caught, _files.naming("a/b.pt"):
+        raise OSError(number, os.strerror(number))
+    assert _files.said(caught.value) == f"a/b.pt: {os.strerror(number)}"
+
+
+def test_a_rename_is_said_from_where_to_where():
+    error = OSError(errno.EXDEV, os.strerror(errno.EXDEV), ".x.partial", None, "x")
+    assert _files.said(error) == f".x.partial -> x: {os.strerror(errno.EXDEV)}"

@@ -32,6 +32,7 @@ DAMAGED_ARRAY = (
     ValueError, TypeError, SyntaxError, TokenError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
+_OF_THE_DISK = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE
 #: Names of what is being written, or of what was there before.
 _REMAINS = re.compile(r"\.(.{1,40})\.[0-9a-f]{8}\.(partial|old)(\.[^.]+)?", re.DOTALL)
 #: Folders where this process has looked for remains.
@@ -88,11 +89,11 @@ def writable(path: Name) -> Path:
 
 @contextlib.contextmanager
 def naming(path: Name) -> Iterator[None]:
-    """Within the `with`, the error of a disk that is full says which file it was, which the system does not."""
+    """Within the `with`, the error of a disk, full or broken, says which file it was, which the system does not."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.filename is None and error.errno in _OF_THE_DISK:
             raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
 
@@ -100,8 +101,8 @@ def naming(path: Name) -> Iterator[None]:
 def said(error: BaseException) -> str:
     """An error in a line: without the number that Python begins the words of the system with."""
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
-        name = "" if error.filename is None else f"{error.filename}: "
-        return f"{name}{error.strerror}"
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return f"{' -> '.join(names)}: {error.strerror}" if names else error.strerror
     return str(error)
 
 

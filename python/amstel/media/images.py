@@ -31,6 +31,7 @@ def _opened(path: Path) -> Any:
     try:
         opened = png_chunks.scale_transparency(image.open(path))
         if opened.format == "TIFF" and opened.tag_v2.get(254, 0) & 1 and 330 in opened.tag_v2:
+            opened.close()
             raise ValueError(pictures.PREVIEW)
         return opened
     except FileNotFoundError:
