@@ -533,6 +533,8 @@ def opcheck_arguments():
     grad = (rows[1], None, rows[1], torch.empty(600, 3), torch.empty(600, 12))
     yield "conv_lstm_gates_grad", (rows[0].sigmoid(), rows[1], rows[1], rows[2], *grad, True)
     yield "conv_lstm_gates_grad", (rows[0].sigmoid(), rows[1], rows[1], None, *grad, False)
+    short = [None if t is None else t.bfloat16() for t in (rows[0].sigmoid(), rows[1], rows[1], *grad)]
+    yield "conv_lstm_gates_grad", (*short[:3], rows[2], *short[3:], True)
     image, weight = normal(2, 5, 6, 16).float(), normal(64, 16, 3, 3).float()
     for transposed, gates in ((False, False), (True, False), (False, True)):
         yield "winograd_weight", (weight, transposed, gates)

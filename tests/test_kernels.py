@@ -87,13 +87,16 @@ def test_spmm(isa, dtype, index, features):
     check(y, expected, dtype, factor=4)
 
 
+@pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("inner", [1, 5, 16, 37])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_conv_lstm_gates(isa, dtype, inner):
+def test_conv_lstm_gates(isa, dtype, inner, wide):
+    """With the state in the type of the gates, or in that of sums."""
     rng = np.random.default_rng(1)
     gates, gates64 = rounded(3 * rng.normal(size=(7, 4 * inner)), dtype)
-    c = rng.normal(size=(7, inner)).astype(sums(dtype))
-    h, c_out, activated = kernels.conv_lstm_gates(isa, gates, c)
+    given, c = rounded(rng.normal(size=(7, inner)), sums(dtype).__name__ if wide else dtype)
+    h, c_out, activated = kernels.conv_lstm_gates(isa, gates, given)
+    assert c_out.dtype == given.dtype
     i, f, g, o = np.split(gates64, 4, 1)
     i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
     expected = f * c + i * g

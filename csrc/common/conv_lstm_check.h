@@ -9,7 +9,7 @@ namespace amstel {
 struct GateShape {
   int64_t rows, inner;
   ScalarType dtype, sum;
-  ScalarType state = sum;  // of c: that of the sums, or dtype itself where an operator takes both
+  ScalarType state;  // of c: dtype or sum
 };
 
 // A contiguous [rows, width] of `dtype` on the device of `like`.
@@ -23,14 +23,15 @@ inline void check_rows(const char* op, const Tensor& like, const char* name, con
 }
 
 inline GateShape check_gates(const char* op, const char* name, const Tensor& gates, const Tensor& c,
-                             const OptionalTensor& peephole, bool short_states) {
+                             const OptionalTensor& peephole) {
   const ScalarType dtype = gates.scalar_type();
   AMSTEL_CHECK(
       gates.dim() == 2 && gates.size(1) % 4 == 0 && gates.is_contiguous() && is_float(dtype), op,
       ": `", name, "` must be a contiguous floating-point [rows, 4 * inner], got ",
       describe(gates));
-  GateShape s{gates.size(0), gates.size(1) / 4, dtype, sum_dtype(dtype)};
-  if (short_states && c.scalar_type() == dtype) s.state = dtype;
+  const ScalarType sum = sum_dtype(dtype);
+  const GateShape s{gates.size(0), gates.size(1) / 4, dtype, sum,
+                    c.scalar_type() == dtype ? dtype : sum};
   check_rows(op, gates, "c", c, s.rows, s.inner, s.state);
   if (peephole) check_rows(op, gates, "peephole", *peephole, 3, s.inner, s.sum);
   return s;
@@ -40,7 +41,7 @@ inline GateShape check_forward(const char* op, const Tensor& gates, const Option
                                const Tensor& c, const OptionalTensor& peephole, const Tensor& h,
                                const Tensor& c_out, const OptionalTensor& activated,
                                bool on_cuda = false) {
-  const GateShape s = check_gates(op, "gates", gates, c, peephole, on_cuda);
+  const GateShape s = check_gates(op, "gates", gates, c, peephole);
   const bool one = on_cuda && more && more->dim() == 2 && more->size(0) == 1;
   if (more) check_rows(op, gates, "more", *more, one ? 1 : s.rows, 4 * s.inner, s.dtype);
   // Rows of h may lie apart, as where they are channels beside others.
@@ -57,8 +58,8 @@ inline GateShape check_backward(const char* op, const Tensor& activated, const T
                                 const Tensor& c_out, const OptionalTensor& peephole,
                                 const OptionalTensor& grad_h, const OptionalTensor& grad_h_more,
                                 const OptionalTensor& grad_c, const Tensor& grad_c_out,
-                                const Tensor& grad_gates, bool short_states = false) {
-  const GateShape s = check_gates(op, "activated", activated, c, peephole, short_states);
+                                const Tensor& grad_gates) {
+  const GateShape s = check_gates(op, "activated", activated, c, peephole);
   check_rows(op, c, "c_out", c_out, s.rows, s.inner, s.state);
   if (grad_h) check_rows(op, c, "grad_h", *grad_h, s.rows, s.inner, s.dtype);
   if (grad_h_more) check_rows(op, c, "grad_h_more", *grad_h_more, s.rows, s.inner, s.dtype);

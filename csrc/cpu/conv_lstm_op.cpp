@@ -39,7 +39,7 @@ void conv_lstm_gates(Tensor gates, OptionalTensor more, Tensor c, OptionalTensor
                           .activated = mutable_pointer(activated),
                           .inner = s.inner,
                           .stream = activated && outgrows_caches(*activated, s.inner)};
-  const auto kernel = kernels().conv_lstm_gates[dtype_index(s.dtype)];
+  const auto kernel = kernels().conv_lstm_gates[dtype_index(s.dtype)][s.state == s.dtype];
   // The arithmetic of a cell costs about as much as moving 64 bytes.
   const int64_t parts = threads_for(s.rows * s.inner * 64);
   parallel_parts(parts,
@@ -68,7 +68,7 @@ Tensor conv_lstm_gates_grad(Tensor activated, Tensor c, Tensor c_out, OptionalTe
                               .grad_c_out = grad_c_out.mutable_data_ptr(),
                               .grad_gates = grad_gates.mutable_data_ptr(),
                               .inner = s.inner};
-  const auto kernel = kernels().conv_lstm_gates_grad[dtype_index(s.dtype)];
+  const auto kernel = kernels().conv_lstm_gates_grad[dtype_index(s.dtype)][s.state == s.dtype];
   const int64_t size = static_cast<int64_t>(sums.element_size());
   const int64_t parts = threads_for(s.rows * s.inner * 64);
   parallel_parts(parts, [&](int64_t p) {

@@ -38,8 +38,8 @@ struct EpilogueArgs {
   int64_t grad_stride, output_stride, features;
 };
 
-// Gates of a ConvLSTM: rows of 4 * inner gates and of inner cells. Cell states, peepholes [3,
-// inner] and sums are double for double and float for the rest.
+// Gates of a ConvLSTM: rows of 4 * inner gates and of inner cells. Peepholes [3, inner] and sums are
+// double for double and float for the rest; cell states are of that type or of that of the gates.
 struct ConvLstmArgs {
   const void *gates, *more /*?*/, *c, *peephole /*?*/;
   void *h, *c_out, *activated /*?*/;
@@ -250,8 +250,9 @@ struct Kernels {
   void (*spmm[kNumDtypes][2])(const SpmmArgs&, int64_t begin, int64_t end);
   void (*spmm_grad[kNumDtypes][2])(const SpmmGradArgs&, int64_t begin, int64_t end);
   void (*epilogue_grad[kNumDtypes])(const EpilogueArgs&, int64_t begin, int64_t end);
-  void (*conv_lstm_gates[kNumDtypes])(const ConvLstmArgs&, int64_t begin, int64_t end);
-  void (*conv_lstm_gates_grad[kNumDtypes])(const ConvLstmGradArgs&, int64_t begin, int64_t end);
+  // The second index is 1 where the cell states are of the dtype of the gates.
+  void (*conv_lstm_gates[kNumDtypes][2])(const ConvLstmArgs&, int64_t begin, int64_t end);
+  void (*conv_lstm_gates_grad[kNumDtypes][2])(const ConvLstmGradArgs&, int64_t begin, int64_t end);
   void (*conv_gru_gates[kNumDtypes])(const ConvGruArgs&, int64_t begin, int64_t end);
   void (*conv_gru_gates_grad[kNumDtypes])(const ConvGruGradArgs&, int64_t begin, int64_t end);
   // Tiles of kRimTile pixels.

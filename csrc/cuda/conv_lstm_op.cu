@@ -106,7 +106,7 @@ Tensor conv_lstm_gates_grad(Tensor activated, Tensor c, Tensor c_out, OptionalTe
                             bool bias) {
   const char* op = "conv_lstm_gates_grad";
   const GateShape s = check_backward(op, activated, c, c_out, peephole, grad_h, grad_h_more, grad_c,
-                                     grad_c_out, grad_gates, true);
+                                     grad_c_out, grad_gates);
   const CurrentStream stream(c);
   const int64_t per_block = rows_per_block(s.inner);
   const int64_t width = ((bias ? 4 : 0) + (peephole ? 3 : 0)) * s.inner;

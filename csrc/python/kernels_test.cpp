@@ -99,16 +99,17 @@ Array spmm(const std::string& isa, const Array& crow, const Array& col, const Ar
 std::tuple<Array, Array, Array> conv_lstm_gates(const std::string& isa, const Array& gates,
                                                 const Array& c) {
   const DtypeIndex t = dtype_of(gates);
-  const int64_t rows = c.shape(0), inner = c.shape(1);
+  const int64_t rows = c.shape(0), inner = c.shape(1), element = gates.itemsize();
+  const bool own = c.itemsize() == element;
   Array h = empty(gates, {rows, inner}), c_out = empty(c, {rows, inner}),
         activated = empty(gates, {rows, 4 * inner});
-  const ConvLstmArgs a{.gates = data("gates", gates, rows * 4 * inner, gates.itemsize()),
-                       .c = data("c", c, rows * inner, sum_size(t)),
+  const ConvLstmArgs a{.gates = data("gates", gates, rows * 4 * inner, element),
+                       .c = data("c", c, rows * inner, own ? element : sum_size(t)),
                        .h = h.mutable_data(),
                        .c_out = c_out.mutable_data(),
                        .activated = activated.mutable_data(),
                        .inner = inner};
-  table(isa).conv_lstm_gates[t](a, 0, rows);
+  table(isa).conv_lstm_gates[t][own](a, 0, rows);
   return {h, c_out, activated};
 }
 

@@ -6,8 +6,10 @@ namespace amstel::AMSTEL_ISA {
 
 void add_conv_lstm(cpu::Kernels& k) {
   for_dtypes([&]<class T>(int i) {
-    k.conv_lstm_gates[i] = conv_lstm_gates<T>;
-    k.conv_lstm_gates_grad[i] = conv_lstm_gates_grad<T>;
+    k.conv_lstm_gates[i][0] = conv_lstm_gates<T, Sum<T>>;
+    k.conv_lstm_gates[i][1] = conv_lstm_gates<T, T>;
+    k.conv_lstm_gates_grad[i][0] = conv_lstm_gates_grad<T, Sum<T>>;
+    k.conv_lstm_gates_grad[i][1] = conv_lstm_gates_grad<T, T>;
   });
 }
 

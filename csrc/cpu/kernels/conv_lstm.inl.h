@@ -40,7 +40,8 @@ struct Cells {
   }
 };
 
-template <class T>
+// U is the type of the cell states: T, or that of the sums.
+template <class T, class U>
 void conv_lstm_gates(const cpu::ConvLstmArgs& a, int64_t begin, int64_t end) {
   using S = Sum<T>;
   constexpr int W = kVectorBytes / sizeof(S);
@@ -51,8 +52,8 @@ void conv_lstm_gates(const cpu::ConvLstmArgs& a, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     const T* const gates = static_cast<const T*>(a.gates) + row * 4 * inner;
     const T* const more = a.more ? static_cast<const T*>(a.more) + row * 4 * inner : nullptr;
-    const S* const c_old = static_cast<const S*>(a.c) + row * inner;
-    S* const c_new = static_cast<S*>(a.c_out) + row * inner;
+    const U* const c_old = static_cast<const U*>(a.c) + row * inner;
+    U* const c_new = static_cast<U*>(a.c_out) + row * inner;
     T* const h = static_cast<T*>(a.h) + row * inner;
     T* const activated = a.activated ? static_cast<T*>(a.activated) + row * 4 * inner : nullptr;
     // Cells [k, k + M W) of the row; the last vector may not be whole where kWhole is false.
@@ -100,7 +101,7 @@ void conv_lstm_gates(const cpu::ConvLstmArgs& a, int64_t begin, int64_t end) {
   if (past_caches) stream_end();
 }
 
-template <class T>
+template <class T, class U>
 void conv_lstm_gates_grad(const cpu::ConvLstmGradArgs& a, int64_t begin, int64_t end) {
   using S = Sum<T>;
   constexpr int W = kVectorBytes / sizeof(S);
@@ -112,13 +113,13 @@ void conv_lstm_gates_grad(const cpu::ConvLstmGradArgs& a, int64_t begin, int64_t
   for (int64_t row = begin; row < end; ++row) {
     const T* const gates = static_cast<const T*>(a.activated) + row * 4 * inner;
     T* const grad = static_cast<T*>(a.grad_gates) + row * 4 * inner;
-    const S* const c_old = static_cast<const S*>(a.c) + row * inner;
-    const S* const c_new = static_cast<const S*>(a.c_out) + row * inner;
+    const U* const c_old = static_cast<const U*>(a.c) + row * inner;
+    const U* const c_new = static_cast<const U*>(a.c_out) + row * inner;
     const T* const grad_h = a.grad_h ? static_cast<const T*>(a.grad_h) + row * inner : nullptr;
     const T* const more =
         a.grad_h_more ? static_cast<const T*>(a.grad_h_more) + row * inner : nullptr;
-    const S* const grad_c_in = a.grad_c ? static_cast<const S*>(a.grad_c) + row * inner : nullptr;
-    S* const grad_c = static_cast<S*>(a.grad_c_out) + row * inner;
+    const U* const grad_c_in = a.grad_c ? static_cast<const U*>(a.grad_c) + row * inner : nullptr;
+    U* const grad_c = static_cast<U*>(a.grad_c_out) + row * inner;
     // Cells [first, first + M W) of the row; the last vector may not be whole where kWhole is
     // false.
     const auto cells = [&]<int M, bool kWhole>(int64_t first) __attribute__((always_inline)) {

@@ -122,12 +122,6 @@ def cell(
     return h, c_out, activated
 
 
-def state_of(c: Tensor, dtype: torch.dtype) -> Tensor:
-    """c as the gates' kernel of its device reads it: on CUDA as it is, else in the type of sums."""
-    wide = sum_dtype(dtype)
-    return c if c.is_cuda or c.dtype == wide else c.to(wide)
-
-
 def _flat(t: Tensor, laid: torch.memory_format) -> Tensor:
     """A view of the memory in its order."""
     return t if laid == torch.contiguous_format else t.movedim(1, -1)
@@ -165,16 +159,12 @@ class Cell(torch.autograd.Function):
                 plain_gradients(reference.conv_lstm_cell, inputs, ctx.needs_input_grad, (grad_h, grad_c))
             )
         laid, inner, weights = _layout(activated, peephole)
-        tensors = [
-            t if t is None else _rows(_flat(t.contiguous(memory_format=laid), laid), inner * n)
-            for t, n in ((activated, 4), (c, 1), (c_out, 1), (grad_h, 1), (grad_c, 1))
-        ]
-        act, old, new, dh, dc = tensors
         grad_gates, grad_old = torch.empty_like(activated), torch.empty_like(c_out)
-        sums = _ops.conv_lstm_gates_grad(
-            act, old, new, weights, dh, None, dc,
-            _rows(_flat(grad_old, laid), inner), _rows(_flat(grad_gates, laid), 4 * inner), False,
-        )  # fmt: skip
+        given = ((activated, 4), (c, 1), (c_out, 1), (grad_h, 1), (grad_c, 1), (grad_old, 1), (grad_gates, 4))
+        act, old, new, dh, dc, d_old, d_gates = (
+            t if t is None else _in_rows(t.contiguous(memory_format=laid), laid, inner * n) for t, n in given
+        )
+        sums = _ops.conv_lstm_gates_grad(act, old, new, weights, dh, None, dc, d_old, d_gates, False)
         grad_peephole = None
         if ctx.needs_input_grad[2]:
             total = _ops.epilogue_grad(sums, None)[1]

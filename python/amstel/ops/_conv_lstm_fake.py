@@ -42,7 +42,7 @@ def _sums(c: Tensor, steps: Any, rows: Any, inner: Any, bias: bool, peephole: An
         8, 4096 // torch.sym_max(1, inner)
     )  # rows_per_block of csrc/common/conv_lstm_check.h
     width = (4 if bias else 0) + (0 if peephole is None else 3)
-    return c.new_empty(steps * ((rows + block - 1) // block), width * inner)
+    return c.new_empty(steps * ((rows + block - 1) // block), width * inner, dtype=sum_dtype(c.dtype))
 
 
 @torch.library.register_fake("amstel::conv_lstm")

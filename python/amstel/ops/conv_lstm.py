@@ -185,15 +185,12 @@ def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> 
     if c.shape != shape or c.dtype not in (gates.dtype, sum_dtype(gates.dtype)) or c.device != gates.device:
         _check.fail("c", f"{_check.name(gates.dtype)} {list(shape)} on {gates.device}", c)
     _check_peephole(peephole, hidden, gates)
-    old = _conv_lstm_autograd.state_of(c, gates.dtype)
-    tensors = (gates, old, peephole)
+    tensors = (gates, c, peephole)
     if own_gradient(*tensors):
-        h, c_new = _conv_lstm_autograd.Cell.apply(*tensors)
-    elif torch.compiler.is_compiling() or dispatched():
-        h, c_new = _ops.conv_lstm_cell(*tensors)
-    else:
-        h, c_new, _ = _conv_lstm_autograd.cell(gates, old, peephole, False)
-    return h, c_new if c_new.dtype == c.dtype else c_new.to(c.dtype)
+        return _conv_lstm_autograd.Cell.apply(*tensors)
+    if torch.compiler.is_compiling() or dispatched():
+        return _ops.conv_lstm_cell(*tensors)
+    return _conv_lstm_autograd.cell(*tensors, False)[:2]
 
 
 # ---- Checks ----
