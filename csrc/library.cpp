@@ -72,10 +72,10 @@ STABLE_TORCH_LIBRARY(amstel, m) {
 
   // ConvLSTM, on rows: gates [R, 4 I] in the order i, f, g, o, states [R, I], peephole [3, I] in
   // the order i, f, o. A row is a pixel (I = C) or an image (I = C H W). Peephole and sums are
-  // float64 for float64 and float32 for the rest, states of that type or that of gates. With a = gates + more: i = s(a_i + p_i c), f
-  // = s(a_f + p_f c), c_out = f c + i tanh(a_g), o = s(a_o + p_o c_out), h = o tanh(c_out);
-  // `activated` receives i, f, tanh(a_g), o. c_out may be c, activated may be gates. On CUDA,
-  // `more` may be one row for all and rows of h may lie apart.
+  // float64 for float64 and float32 for the rest, states of that type or that of gates. With a =
+  // gates + more: i = s(a_i + p_i c), f = s(a_f + p_f c), c_out = f c + i tanh(a_g), o = s(a_o +
+  // p_o c_out), h = o tanh(c_out); `activated` receives i, f, tanh(a_g), o. c_out may be c,
+  // activated may be gates. On CUDA, `more` may be one row for all and rows of h may lie apart.
   m.def(
       "conv_lstm_gates(Tensor gates, Tensor? more, Tensor c, Tensor? peephole, Tensor(a!) h, "
       "Tensor(b!) c_out, Tensor(c!)? activated) -> ()");

@@ -38,8 +38,9 @@ struct EpilogueArgs {
   int64_t grad_stride, output_stride, features;
 };
 
-// Gates of a ConvLSTM: rows of 4 * inner gates and of inner cells. Peepholes [3, inner] and sums are
-// double for double and float for the rest; cell states are of that type or of that of the gates.
+// Gates of a ConvLSTM: rows of 4 * inner gates and of inner cells. Peepholes [3, inner] and sums
+// are double for double and float for the rest; cell states are of that type or of that of the
+// gates.
 struct ConvLstmArgs {
   const void *gates, *more /*?*/, *c, *peephole /*?*/;
   void *h, *c_out, *activated /*?*/;

@@ -214,9 +214,11 @@ struct RoiPool : Roi<T, L> {
       for (int64_t b = 0; b < bins; ++b) {
         const T* const from = s.grad + b * p.col;
         const int32_t* const argmax = s.argmax + b * q.col;
+        // Only to the second level: bins lie a power of two apart where channels do, and those of a
+        // box would push each other out of the few sets of the first level that they fall into.
         for (int64_t l = 0; l < channels; l += 64 / sizeof(T)) {
-          __builtin_prefetch(from + s.next_grad + l * p.channel);
-          __builtin_prefetch(argmax + s.next_argmax + l * q.channel);
+          __builtin_prefetch(from + s.next_grad + l * p.channel, 0, 2);
+          __builtin_prefetch(argmax + s.next_argmax + l * q.channel, 0, 2);
         }
         if (abreast) {
           alignas(64) int32_t place[L];

@@ -24,6 +24,7 @@ enum class Weights { kOnes, kScales, kSlots, kEdges, kAny };
 
 template <class T, class I, Weights kWeights>
 struct Coefficient {
+  static constexpr bool by_edge = kWeights == Weights::kEdges;
   const I* edge;
   const T* weight;
   const Sum<T>* scale;
@@ -105,23 +106,33 @@ constexpr int kWide = 512, kTogether = 8;
 // takes as long as to add it up.
 constexpr int64_t kNarrow = 128, kShort = 8;
 
-// f(row) for every row; of 64 rows at a time those with as many edges come one after the other.
-template <class I, class F>
+// f<D>(row) for every row; of 64 rows at a time those with as many edges come one after the other.
+// D is that number where the loop over the edges shall be written out, else -1.
+template <bool kWriteOut, class I, class F>
 inline __attribute__((always_inline)) void by_degree(const I* crow, int64_t row_begin,
                                                      int64_t row_end, const F& f) {
-  constexpr uint8_t kMost = 7;  // and more
-  for (int64_t begin = row_begin; begin < row_end; begin += 64) {
-    const int64_t count = row_end - begin < 64 ? row_end - begin : 64;
+  constexpr int kMost = 7;  // and more
+  int64_t begin = row_begin;
+  for (; begin + 64 <= row_end; begin += 64) {
     uint8_t degree[64];
-    for (int64_t i = 0; i < count; ++i) {
+    for (int64_t i = 0; i < 64; ++i) {
       const I edges = crow[begin + i + 1] - crow[begin + i];
       degree[i] = static_cast<uint8_t>(edges < kMost ? edges : kMost);
     }
-    for (int64_t i = count; i < 64; ++i) degree[i] = kMost + 1;
-    for (int d = 0; d <= kMost; ++d)
-      for (uint64_t rows = equal(degree, static_cast<uint8_t>(d)); rows; rows &= rows - 1)
-        f(begin + __builtin_ctzll(rows));
+    const auto rows_of = [&]<int D>(int degree_of) __attribute__((always_inline)) {
+      for (uint64_t rows = equal(degree, static_cast<uint8_t>(degree_of)); rows; rows &= rows - 1)
+        f.template operator()<D>(begin + __builtin_ctzll(rows));
+    };
+    if constexpr (kWriteOut) {
+      [&]<int... D>(std::integer_sequence<int, D...>) __attribute__((always_inline)) {
+        (rows_of.template operator()<D>(D), ...);
+      }(std::make_integer_sequence<int, kMost>());
+      rows_of.template operator()<-1>(kMost);
+    } else {
+      for (int d = 0; d <= kMost; ++d) rows_of.template operator()<-1>(d);
+    }
   }
+  for (; begin < row_end; ++begin) f.template operator()<-1>(begin);
 }
 
 // One tile of the features of rows [row_begin, row_end). A function of its own, with copies of what
@@ -143,9 +154,11 @@ void spmm_tile(const cpu::SpmmArgs& a, const Tile tile, const C coefficient, int
   const bool relu = a.relu, past_caches = a.stream;
   const int64_t stop = crow[row_end] - kAhead;
 
-  // Row i, whose edges begin at k; returns where they end.
-  const auto row = [&](int64_t i, int64_t k) __attribute__((always_inline)) {
-    const int64_t end = crow[i + 1];
+  // Row i, whose edges begin at k and are D unless that is -1; returns where they end. kPlain: it
+  // has neither bias nor activation, and stays in the caches.
+  const auto row = [&]<int D, bool kPlain = false>(int64_t i,
+                                                   int64_t k) __attribute__((always_inline)) {
+    const int64_t end = D < 0 ? crow[i + 1] : k + D;
     T* const y = out + i * y_stride;
     if (kBytes >= kWide && !past_caches && i + 2 < row_end) prefetch<kBytes, 1>(y + 2 * y_stride);
     P sum[N] = {};
@@ -183,25 +196,40 @@ void spmm_tile(const cpu::SpmmArgs& a, const Tile tile, const C coefficient, int
       // A narrow row takes less time than to guess wrong at the end of one more loop.
       for (; k + 4 <= end; k += 4) add(k), add(k + 1), add(k + 2), add(k + 3);
     }
-    for (; k < end; ++k) add(k);
+    if constexpr (D >= 0) {
+#pragma GCC unroll 8
+      for (int r = 0; r < D; ++r) add(k + r);
+    } else {
+      for (; k < end; ++k) add(k);
+    }
     const auto each = [&](auto f) __attribute__((always_inline)) {
 #pragma GCC unroll 16
       for (int n = 0; n < N; ++n) f(sum[n], tile.offset(n));
     };
     if (row_scale) each([&, s = row_scale[i]](P& v, int64_t) { v.scale(s); });
-    if (bias) each([&](P& v, int64_t at) { v.add(P::load(bias + at)); });
-    if (relu) each([&](P& v, int64_t) { v.keep_positive(v); });
-    if (past_caches)
+    if (!kPlain && bias) each([&](P& v, int64_t at) { v.add(P::load(bias + at)); });
+    if (!kPlain && relu) each([&](P& v, int64_t) { v.keep_positive(v); });
+    if (!kPlain && past_caches)
       each([&](P& v, int64_t at) { v.stream(y + at); });
     else
       each([&](P& v, int64_t at) { v.store(y + at); });
     return end;
   };
   if constexpr (kTuned<I> && E * N * sizeof(S) <= kNarrow)
-    if (crow[row_end] - crow[row_begin] < kShort * (row_end - row_begin))
-      return by_degree(crow, row_begin, row_end, [&](int64_t i) { row(i, crow[i]); });
+    if (crow[row_end] - crow[row_begin] < kShort * (row_end - row_begin)) {
+      constexpr bool kWriteOut = __is_same(T, float) && E >= 4 && !C::by_edge;
+      const auto rows = [&]<bool kPlain>() __attribute__((always_inline)) {
+        by_degree<kWriteOut>(crow, row_begin, row_end,
+                             [&]<int D>(int64_t i) __attribute__((always_inline)) {
+                               row.template operator()<D, kPlain>(i, crow[i]);
+                             });
+      };
+      if constexpr (kWriteOut && E == kPackWidth<T>)
+        if (!bias && !relu && !past_caches) return rows.template operator()<true>();
+      return rows.template operator()<false>();
+    }
   int64_t k = crow[row_begin];
-  for (int64_t i = row_begin; i < row_end; ++i) k = row(i, k);
+  for (int64_t i = row_begin; i < row_end; ++i) k = row.template operator()<-1>(i, k);
 }
 
 template <class T, class I>
