@@ -510,6 +510,7 @@ def test_pictures_name_what_they_cannot_draw(tmp_path):
             given = {"path": file, "frames": frames, "labels": labels, "edges": edges, **arguments}
             with pytest.raises((TypeError, ValueError), match=f"`{name}` must be"):
                 write(**given)
+        write(file, frames, labels, edges[:, :0] * 1j)
         write(file, frames, labels, captions=(text for text in ["$5_ and \0\udc80 $x^{ <&"]))
     text = ElementTree.parse(tmp_path / "a.svg").getroot()[-1].text
     assert text == "$5_ and \ufffd\ufffd $x^{ <&"
