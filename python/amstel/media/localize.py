@@ -72,7 +72,10 @@ def localize(
     size, span = _checked(attention, frame_size, span)
     previous = None
     if initial is not None:
-        previous = torch.as_tensor(unmasked("initial", initial), dtype=torch.float64).cpu()
+        try:
+            previous = torch.as_tensor(unmasked("initial", initial), dtype=torch.float64).cpu()
+        except (TypeError, ValueError):
+            fail("initial", "a box (x1, y1, x2, y2)", initial)
         if previous.shape != (4,) or not previous.isfinite().all():
             fail("initial", "a box (x1, y1, x2, y2)", initial)
     found = list(candidates(attention, size, sigma, threshold))
