@@ -545,7 +545,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, tmp_path, monkeypatch)
         (["train"], "Missing"),
         (["train", images], "--out"),
         (["train", "nowhere", *out], "nowhere does not exist"),
-        (["train", "empty", *out], "ROOT must be at least one image"),
+        (["train", "empty", *out], "ROOT: empty must hold at least one image"),
         (["train", "broken", *out], "0001.png must be an image"),
         (["train", images, *out, "--resume"], "does not exist"),
         (["train", images, *out, "--resume", "--batch", "4"], "change none but --epochs"),

@@ -35,6 +35,7 @@ IMAGES = (
 #: Endings of pictures that stand for themselves: as a frame of several, or beside videos, a GIF is a video.
 STILLS = (*IMAGES, ".gif")
 ANIMATED = "they are animations"
+NOT_DEEPER = "folders inside are not looked into"
 #: Endings of what Pillow reads and what may hold several frames.
 ANIMATIONS = (".gif", ".png", ".apng", ".webp", ".avif", ".tif", ".tiff")
 #: Endings of videos.
@@ -110,7 +111,7 @@ def visible(folder: str | os.PathLike, endings: Collection[str] | None = None) -
 
 
 def stills(folder: str | os.PathLike) -> list[Path]:
-    """The pictures of a folder in natural order; a warning names what is none, and GIFs that are animations.
+    """The pictures of a folder in natural order; warnings name folders in it, animated GIFs and what else is no picture.
 
     Example:
         >>> [path.name for path in amstel.media.formats.stills("photographs")]
@@ -120,6 +121,7 @@ def stills(folder: str | os.PathLike) -> list[Path]:
     named = visible(folder, STILLS)
     moving = [path for path in named if is_animated_gif(path)]
     warn_of_others(folder, [path for path in visible(folder) if path not in moving], ANIMATED)
+    warn_of_folders(folder, [], NOT_DEEPER)
     found = [path for path in named if path not in moving]
     if found:  # else an error names what is there
         warn_of_others(folder, named, reason)
