@@ -133,6 +133,28 @@ def test_help_does_not_load_torch():
     assert done.returncode == 0 and "--learning-rate" in done.stdout, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        (["graphs", "train", "--out", __file__], "graphs train "),
+        (["graphs", "train", "--epochs", "many", "--nothing"], "graphs train "),
+        (["restore", "--json"], "restore predict "),
+        (["graphs", "--nothing"], "graphs "),
+        (["graphs", "trian"], "graphs "),
+        (["track", "nowhere.mp4"], "track "),
+        (["nothing"], ""),
+        (["--nothing"], ""),
+    ],
+)
+def test_help_wins(capsys, words, usage):
+    """An error of a bad --out, or of anything else that was wrong, hid it."""
+    for order in ([*words, "--help"], [*words, "--help", "--out", __file__]):
+        status, out, err = _run(capsys, *order)
+        assert status == 0 and out.split("\n")[0].startswith(f"Usage: amstel {usage}[OPTIONS]") and not err
+    status, _, err = _run(capsys, "info", "--", "--help")
+    assert status == 2 and "unexpected extra argument" in err
+
+
 def test_settings_of_the_command_line_are_those_of_the_library():
     from amstel.apps.restoration import settings as restoration
     from amstel.apps.video import network, studies
