@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _derived, _files, _library, _words
+from amstel._text import SINGLE
 from amstel.data import graph_folder as folders
-from amstel.data._blocks import SINGLE, Table, arrays_in, only
+from amstel.data._blocks import Table, arrays_in, only
 
 _SPLITS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 _ENDINGS = (".csv.gz", ".csv", ".parquet", ".npy")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check
-from amstel._text import table
+from amstel._text import SINGLE, table
 from amstel._words import counted
 from amstel.data.nodes import NodeData, sparse_csr
 from amstel.graph import Graph
@@ -126,6 +126,9 @@ def _load(path: Path, kind: type) -> Any:
 
 def _rows(matrix: _Csr, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row and column of every non-zero, and its value, checked."""
+    given = matrix.data
+    if given.dtype.kind in "iu" and (beyond := (given > 2**24) | (given < -(2**24))).any():
+        raise ValueError(f"Planetoid: {path} must hold {SINGLE}, got {given[beyond][0]}")
     with np.errstate(over="ignore"):
         values = matrix.data.astype(np.float32)
     if not np.isfinite(values).all():
