@@ -15,7 +15,7 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any
@@ -31,6 +31,9 @@ Name = str | os.PathLike
 DAMAGED_ARRAY = (
     ValueError, TypeError, SyntaxError, TokenError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+
+#: More classes or features than this are damage: no machine has the memory for their weights.
+MOST_CLASSES, _MOST_FEATURES = 2**24, 2**31
 
 _OF_THE_DISK = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE
 #: Names of what is being written, or of what was there before.
@@ -54,6 +57,14 @@ def distinct(path: Name, *inputs: Name, argument: str = "path") -> None:
             raise ValueError(
                 f"`{argument}` must lie outside the input folder {os.fspath(name)}, got {os.fspath(path)}"
             )
+
+
+def check_widths(file: Path, facts: Mapping[str, Any]) -> None:
+    """ValueError where "classes" or "features" (or none, null) in a JSON file are no numbers of them."""
+    for key, most in (("classes", MOST_CLASSES), ("features", _MOST_FEATURES)):
+        got = facts[key]
+        if not (type(got) is int and 0 <= got <= most) and not (key == "features" and got is None):
+            raise ValueError(f'{file}: "{key}" must be an integer from 0 to {most}, got {got!r}')
 
 
 def size_of(path: Path) -> int:

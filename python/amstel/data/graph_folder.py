@@ -138,18 +138,18 @@ def read_facts(folder: Path) -> dict[str, Any]:
         )
     try:
         facts = json.loads(file.read_bytes())
-        width = facts["features"]
         known = facts["format"] == FORMAT and isinstance(facts["name"], str)
-        sizes = [facts["nodes"], facts["edges"], facts["classes"], *([] if width is None else [width])]
-        known &= all(type(size) is int and size >= 0 for size in sizes)
+        known &= all(type(facts[key]) is int and facts[key] >= 0 for key in ("nodes", "edges"))
+        known &= {"classes", "features"} <= facts.keys()
         for name, (dtype, shape) in facts["arrays"].items():
             known &= name.replace("_", "").isalpha() and all(type(n) is int and n >= 0 for n in shape)
             np.dtype(dtype)
         if not known:
             raise ValueError
-        return facts
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"GraphFolder: {file} is not the {FACTS} of a graph") from None
+    _files.check_widths(file, facts)
+    return facts
 
 
 def _mapped(folder: Path, name: str, dtype: str, shape: list[int]) -> np.ndarray:

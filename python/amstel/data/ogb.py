@@ -19,8 +19,6 @@ from amstel.data._blocks import Table, arrays_in, only
 
 _SPLITS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 _ENDINGS = (".csv.gz", ".csv", ".parquet", ".npy")
-#: More classes than labels ever have: such a number is damage.
-_MOST_CLASSES = 2**31
 
 
 class _Given(NamedTuple):
@@ -242,9 +240,9 @@ def _labels(table: Table) -> tuple[np.ndarray, int]:
             raise ValueError(
                 f"{table} must hold classes, integers >= 0, got {values[known & (np.floor(values) != values)][0]}"
             )
-        wrong = known & ((values < -1) | (values >= _MOST_CLASSES))
+        wrong = known & ((values < -1) | (values >= _files.MOST_CLASSES))
         if wrong.any():
-            raise ValueError(f"{table} must hold classes, integers >= 0, got {values[wrong][0]}")
+            raise ValueError(f"{table} must hold classes, integers >= 0 and < 2^24, got {values[wrong][0]}")
         parts.append(np.where(known, values, -1).astype(np.int64))
     labels = np.concatenate(parts) if parts else np.empty(0, np.int64)
     return labels, int(labels.max(initial=-1)) + 1

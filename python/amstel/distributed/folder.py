@@ -173,11 +173,12 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} holds no partition: {META} is missing")
     try:
         meta = json.loads(file.read_bytes())
-        if meta["format"] != FORMAT:
+        if meta["format"] != FORMAT or not {"classes", "features"} <= meta.keys():
             raise ValueError
-        return meta
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is not the {META} of a partition") from error
+    _files.check_widths(file, meta)
+    return meta
 
 
 def read(folder: str | Path, number: int) -> Part:
