@@ -15,7 +15,8 @@ import torch
 
 import amstel
 from amstel import draw
-from amstel.cli._command import in_words_of_the_user
+from amstel.cli import _command, _main
+from amstel.cli._errors import in_words_of_the_user
 from tests import command
 
 QUICK = ["gcn", "--dataset", "block-model", "--seeds", "3", "--epochs", "15"]
@@ -576,3 +577,10 @@ def test_an_error_keeps_its_subject():
         "x.png: `data` must be finite": "x.png: --dataset must be finite",
     }.items():
         assert in_words_of_the_user(message, said) == shown
+
+
+def test_a_warning_says_the_name_of_an_option(capsys, monkeypatch):
+    said = SimpleNamespace(params=[SimpleNamespace(name="sigma", opts=["--sigma"])], said={})
+    monkeypatch.setattr(_command.Command, "running", said)
+    _main._warning(UserWarning("`sigma` is outside of what\nthe weights know"))
+    assert capsys.readouterr().err == "amstel: warning: --sigma is outside of what the weights know\n"
