@@ -5,7 +5,6 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 
 from amstel import video
 from amstel.apps.restoration import mri
@@ -107,28 +106,31 @@ def test_folders_in_a_folder_of_k_space_of_frames_and_of_sequences_are_named(tmp
     ]
 
 
-def test_an_animated_gif_is_no_picture(capsys, tmp_path):
-    """Of a folder it was an error on reading, or its first frame was taken; a GIF of one frame is a picture."""
+@pytest.mark.parametrize("ending", ["gif", "png", "webp"])
+def test_an_animation_is_no_picture(capsys, tmp_path, ending):
+    """Of a folder it was an error on reading, or its first frame was taken; a file of one frame is a picture."""
     root = tmp_path / "in"
     _picture(root / "0.png")
-    _picture(root / "1.gif")
-    video.write(root / "2.gif", torch.randint(256, (3, 40, 48, 3)).byte())
-    (root / "3.gif").write_text("neither")
+    _picture(root / f"1.{ending}")
+    frames = np.random.default_rng(0).integers(0, 255, (3, 40, 48, 3), dtype=np.uint8)
+    first, *more = map(Image.fromarray, frames)
+    first.save(root / f"2.{ending}", save_all=True, append_images=more)
+    (root / f"3.{ending}").write_text("neither")
     np.save(tmp_path / "magnitudes.npy", np.ones((2, 32, 32), np.float32))
     readers = (
         lambda: ImageFolder(root).paths,
         lambda: StillPairs([root])._images,
         lambda: CoilImages(tmp_path / "magnitudes.npy", 32, photographs=root)._photographs,
     )
-    expected = f"{root}: passed over, as they are animations, 1 file: 2.gif"
+    expected = f"{root}: passed over, as they are animations, 1 file: 2.{ending}"
     for read in readers:
         assert _said(read) == [expected]
-        assert [path.name for path in read()] == ["0.png", "1.gif", "3.gif"]
-    (root / "3.gif").unlink()
+        assert [path.name for path in read()] == ["0.png", f"1.{ending}", f"3.{ending}"]
+    (root / f"3.{ending}").unlink()
     status, _, err = command.run(capsys, "restore", root, "-o", f"{tmp_path / 'out'}/", "--sigma", 25)
     assert status == 0 and err.count("passed over") == 1 and expected in err
     with pytest.raises(ValueError, match="at least one image"), pytest.warns(UserWarning, match="animations"):
-        (root / "0.png").unlink(), (root / "1.gif").unlink()
+        (root / "0.png").unlink(), (root / f"1.{ending}").unlink()
         ImageFolder(root)
 
 

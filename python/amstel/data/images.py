@@ -22,8 +22,8 @@ class ImageFolder:
     """The images of a folder, sorted by name and read on access.
 
     Args:
-        root: a folder, or several, one after the other; folders inside them are passed over, and so are animated GIFs
-            and files whose names do not end as those of images do; warnings name them.
+        root: a folder, or several, one after the other; folders inside them are passed over, and so are animations and
+            files whose names do not end as those of images do; warnings name them.
         mode: "L" for gray [H, W] (the luma of ITU-R 601 of color images), "RGB" for [H, W, 3]. 16 bits are rounded to 8,
             alpha is left out, and the orientation that a camera noted is applied.
 

@@ -111,7 +111,7 @@ def visible(folder: str | os.PathLike, endings: Collection[str] | None = None) -
 
 
 def stills(folder: str | os.PathLike) -> list[Path]:
-    """The pictures of a folder in natural order; warnings name folders in it, animated GIFs and what else is no picture.
+    """The pictures of a folder in natural order; warnings name folders in it, animations and what else is no picture.
 
     Example:
         >>> [path.name for path in amstel.media.formats.stills("photographs")]
@@ -119,7 +119,7 @@ def stills(folder: str | os.PathLike) -> list[Path]:
     """
     folder, reason = Path(folder), "their names do not end as those of images do"
     named = visible(folder, STILLS)
-    moving = [path for path in named if is_animated_gif(path)]
+    moving = [path for path in named if is_animation(path)]
     warn_of_others(folder, [path for path in visible(folder) if path not in moving], ANIMATED)
     warn_of_folders(folder, [], NOT_DEEPER)
     found = [path for path in named if path not in moving]
@@ -128,19 +128,19 @@ def stills(folder: str | os.PathLike) -> list[Path]:
     return found
 
 
-def is_animated_gif(path: Path) -> bool:
-    """Whether it is such a file, which a folder of pictures may hold but is no picture.
+def is_animation(path: Path) -> bool:
+    """Whether it is a GIF, PNG, WebP or AVIF of several frames, which a folder of pictures may hold but is no picture.
 
     Example:
         >>> path = amstel.video.write("noise.gif", torch.randint(256, (8, 64, 64, 3)).byte())
-        >>> amstel.media.formats.is_animated_gif(path)
+        >>> amstel.media.formats.is_animation(path)
         True
     """
     # Of a file that cannot be opened, reading says why.
     with contextlib.suppress(Exception):
-        if path.suffix.lower() == ".gif":
+        if path.suffix.lower() in (".gif", ".png", ".apng", ".webp", ".avif"):
             with need("PIL.Image", extra="restore", purpose="pictures").open(path) as image:
-                return image.is_animated
+                return getattr(image, "is_animated", False)
     return False
 
 

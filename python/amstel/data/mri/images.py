@@ -20,7 +20,7 @@ from amstel.data.mri.masks import cartesian_mask, poisson_disc_mask, radial_mask
 from amstel.data.mri.readers import read_admmnet
 from amstel.data.mri.sensitivities import estimate_sensitivities, loop_sensitivities
 from amstel.inverse import MRI
-from amstel.media.formats import ANIMATED, STILLS, is_animated_gif, warn_of_strangers
+from amstel.media.formats import ANIMATED, STILLS, is_animation, warn_of_strangers
 from amstel.media.images import read as read_picture
 
 
@@ -86,7 +86,7 @@ class CoilImages:
             if not Path(photographs).is_dir():
                 raise FileNotFoundError(f"the folder {photographs} does not exist")
             inside = [p for p in sorted(Path(photographs).rglob("*")) if not p.name.startswith(".")]
-            moving = [p for p in inside if is_animated_gif(p)]
+            moving = [p for p in inside if is_animation(p)]
             self._photographs = [p for p in inside if p.suffix.lower() in STILLS and p not in moving]
             folders = [Path(photographs), *(p for p in inside if p.is_dir())]
             reason = "their names do not end as those of images do"
