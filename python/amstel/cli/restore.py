@@ -329,10 +329,8 @@ def train(
         tested = mri.CoilImages(validation, settings.size)
     initial = None if weights is None else train.weights(weights)
     left = sum(train.stage(settings, step).batch for step in range(done, settings.iterations))
-    with (
-        processes.group(common.device) as ranks,
-        common.progress(left if ranks.first else 0, "patches") as update,
-    ):
+    ranks = processes.current(common.device)
+    with common.progress(left if ranks.first else 0, "patches") as update:
         result = train.train(
             source,
             settings,
@@ -345,8 +343,8 @@ def train(
             progress=update,
             **with_plan(None, average),
         )
-        if not ranks.first:
-            return 0
+    if not ranks.first:
+        return 0
     said = counted(settings.iterations, "batch")
     if result.history:
         said += f": loss {result.history[-1]['loss']:.4g}, PSNR {result.history[-1]['psnr']:.2f} dB"
