@@ -39,7 +39,7 @@ def test_ci_refuses_a_step_that_it_does_not_know():
         )
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
         assert done.stderr.endswith(f" sanitize lint, got {wrong}\n") or wrong == "*"
-    for wrong in ([], ["adress"], ["address", "thread"]):
+    for wrong in ([], ["memory"], ["address", "thread"]):
         done = subprocess.run([ROOT / ".ci" / "sanitize", *wrong], capture_output=True, text=True)
         expected = f"sanitize: expected address or thread, got '{' '.join(wrong)}'\n"
         assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)

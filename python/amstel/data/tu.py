@@ -41,7 +41,8 @@ class TUDataset(GraphDataset):
     The first two files and one of the next two must be there. As in PyG's reader, features are the attributes followed
     by the one-hot labels, loops are dropped, and an edge that is listed more than once is one edge with the sum of
     their features. Every line is checked: nodes and graphs out of range, edges between two graphs, lines that are not
-    numbers, lines too many or too few end in an error that names the file and the line.
+    numbers, integers beyond 2^24 in attributes (float32 does not hold them all), lines too many or too few end in an
+    error that names the file and the line.
 
     Args:
         root: folder that holds the files, or a folder `<name>` or `<name>/raw` that does.
