@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 import zipfile
 import zlib
@@ -74,6 +75,29 @@ def size_of(path: Path) -> int:
         return sum(file.stat().st_size for file in files)
     except OSError:
         return -1
+
+
+def there(path: Name, kind: str = "file") -> bool:
+    """Whether a file, or a folder, that may be absent is there.
+
+    Raises:
+        FileNotFoundError: it is a link to nothing, as of data that were moved or not fetched.
+        IsADirectoryError, NotADirectoryError: it is of the other kind.
+        OSError: it cannot be looked at, as in a loop of links.
+    """
+    try:
+        a_folder = stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.islink(path):
+            raise FileNotFoundError(
+                f"{os.fspath(path)} is a link to nothing; it should be a {kind}"
+            ) from None
+        return False
+    if a_folder and kind == "file":
+        raise IsADirectoryError(f"{os.fspath(path)} is a folder; it should be a file")
+    if not a_folder and kind == "folder":
+        raise NotADirectoryError(f"{os.fspath(path)} is a file; it should be a folder")
+    return True
 
 
 def writable(path: Name) -> Path:

@@ -152,7 +152,7 @@ def others(folder: Path, taken: Collection[Path]) -> str:
         '2 files: groundtruth_rect.1.txt, groundtruth_rect.2.txt'
     """
     known = set(taken)
-    return _listed([p.name for p in visible(folder) if p.is_file() and p not in known])
+    return _listed([p.name for p in visible(folder) if not p.is_dir() and p not in known])
 
 
 def _listed(names: Sequence[str], what: str = "file") -> str:
@@ -186,6 +186,28 @@ def warn_of_folders(folder: Path, taken: Collection[Path], reason: str) -> None:
         warnings.warn(f"{folder}: passed over, as {reason}, {_listed(left, 'folder')}", stacklevel=1)
 
 
+def links_to_nothing(folder: str | os.PathLike) -> list[Path]:
+    """The links in a folder that lead nowhere, as where data were moved or not fetched: they may be of files or folders.
+
+    Example:
+        >>> amstel.media.formats.links_to_nothing("OTB100/Jogging")
+        []
+    """
+    return [p for p in visible(folder) if not os.path.exists(p)]
+
+
+def warn_of_links(folder: Path) -> None:
+    """The same of the links in it that lead nowhere.
+
+    Example:
+        >>> amstel.media.formats.warn_of_links(Path("OTB100/Jogging"))
+    """
+    if left := [p.name for p in links_to_nothing(folder)]:
+        warnings.warn(
+            f"{folder}: passed over, as they lead to nothing, {_listed(left, 'link')}", stacklevel=1
+        )
+
+
 def warn_of_strangers(
     root: Path, folders: Iterable[Path], known: Collection[str], reason: str, more: Iterable[Path] = ()
 ) -> None:
@@ -201,7 +223,7 @@ def warn_of_strangers(
     files = list(more)
     for folder in folders:
         with contextlib.suppress(OSError):  # what cannot be read is said otherwise
-            files += [p for p in visible(folder) if p.is_file() and p.suffix.lower() not in known]
+            files += [p for p in visible(folder) if not p.is_dir() and p.suffix.lower() not in known]
     names = [str(p.relative_to(root)) if p.is_relative_to(root) else str(p) for p in files]
     if names:
         warnings.warn(f"{root}: passed over, as {reason}, {_listed(names)}", stacklevel=1)

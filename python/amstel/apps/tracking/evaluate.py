@@ -159,7 +159,7 @@ def same_tracker(record: Path, settings: dict[str, Any], there: Sequence[str]) -
         there: sequences that already have boxes.
     """
     other = f"give another --out, or move {record.parent} away"
-    if record.is_file():
+    if _files.there(record):
         try:
             known = json.loads(record.read_text(encoding="utf-8"))
         except ValueError:
