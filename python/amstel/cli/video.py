@@ -201,6 +201,8 @@ def train(
     test = [i for i, name in enumerate(clips.names) if name in set(held)]
     rest = range(len(clips)) if split is None else clips.split(split)[0]
     known = [i for i in rest if i not in set(test)]
+    if split is not None and not known:
+        raise ValueError(f"--split {split}: {root} holds no training clips of it")
     kept = {
         "held_out": held,
         "split": split,
