@@ -44,12 +44,11 @@ def table(
     said = f"{reader}: {path}" if reader else str(path)
     if path.is_dir():
         raise IsADirectoryError(f"{said} is a folder; it should be a file")
-    if not path.exists():
-        raise FileNotFoundError(f"{said} is missing")
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise FileNotFoundError(f"{said} is missing") from None
+        what = "a link to nothing; it should be a file" if path.is_symlink() else "missing"
+        raise FileNotFoundError(f"{said} is {what}") from None
     except OSError as error:
         raise type(error)(f"{said} cannot be read: {error.strerror or error}") from None
     data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").rstrip(b" \t\n")

@@ -96,7 +96,9 @@ class Table(NamedTuple):
             with warnings.catch_warnings(), contextlib.suppress(ValueError):
                 warnings.simplefilter("ignore", DeprecationWarning)  # of a field that is empty, or no number
                 values = np.fromstring(text.translate(_COMMAS), dtype, sep=",")
-                if len(values) == lines * columns:
+                # Beyond, it reads the last integer there is.
+                beyond = whole and values.max(initial=0) == np.iinfo(np.int64).max
+                if len(values) == lines * columns and not beyond:
                     return values.reshape(lines, columns)
         number = rb"[0-9]{1,18}" if whole else rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?"
         if missing:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel import _check
+from amstel import _check, _files
 from amstel._text import SINGLE, table
 from amstel._words import counted
 from amstel.data.nodes import NodeData, sparse_csr
@@ -230,7 +230,7 @@ class Planetoid(NodeData):
         allx, tx = _load(path("allx"), _Csr), _load(path("tx"), _Csr)
         test = table(path("test.index"), np.int64, 1, reader="Planetoid")[:, 0]
         relations = stem.startswith("nell")
-        ally = None if relations and not path("ally").exists() else _load(path("ally"), np.ndarray)
+        ally = None if relations and not _files.there(path("ally")) else _load(path("ally"), np.ndarray)
 
         known, num_features = _width(allx, path("allx"))
         tests, width = _width(tx, path("tx"))
