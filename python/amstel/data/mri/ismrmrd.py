@@ -66,16 +66,16 @@ def sizes(xml: bytes | str) -> tuple[tuple[int, int, int], tuple[int, int, int],
     return matrix("encodedSpace"), matrix("reconSpace"), centers
 
 
-def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
+def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int, int] | None]:
     """k-space [slices, coils, readout, lines], what was measured (None: all; [lines], or [readout, lines] where lines are not
-    whole), the size of the image.
+    whole), the size of the image (None: that of k-space).
 
     Samples that were measured several times are averaged; a volume is transformed along its second phase encoding, so that
     its partitions are slices, those within the field of view. Samples that a line says to discard are left out, and so are
     the lines of further encodings than the first.
 
     Raises:
-        ValueError: not Cartesian, several contrasts, phases, sets or repetitions, slices or partitions whose samples differ.
+        ValueError: no sample of an image, not Cartesian, several contrasts, phases, sets or repetitions, slices or partitions whose samples differ.
     """
     xml = group["xml"][()]
     (nx, ny, nz), (rx, ry, rz), centers = sizes(np.asarray(xml).reshape(-1)[0])
@@ -150,4 +150,7 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
         found = torch.fft.fftshift(turned, dim=1).narrow(1, nz // 2 - kept // 2, kept)
     points = torch.from_numpy(count[0, 0] > 0)
     mask = points.any(0) if bool((points == points.any(0)).all()) else points
-    return found.flatten(0, 1), None if mask.all() else mask, (min(rx, nx), min(ry, ny))
+    if not mask.any():
+        raise ValueError(f"{path} must hold samples of an image, got only such as are to be discarded")
+    size = (min(rx, nx), min(ry, ny)) if min(rx, ry) > 0 else None
+    return found.flatten(0, 1), None if mask.all() else mask, size
