@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -164,7 +165,8 @@ def predict(
         written = list(targets)
         if input.is_dir():
             folder_of(targets[0])
-            if set(map(Path.resolve, targets)) & set(map(Path.resolve, sources)):
+            # Path.resolve fails for a loop of links.
+            if set(map(os.path.realpath, targets)) & set(map(os.path.realpath, sources)):
                 raise ValueError(
                     f"-o must be another folder than the input, got {targets[0].parent} for both"
                 )
