@@ -7,7 +7,9 @@ import pytest
 
 import amstel
 from amstel import video
-from amstel.apps.video import predict
+from amstel.apps.tracking import evaluate
+from amstel.apps.video import features, predict
+from amstel.cli._video import read_record
 from amstel.data import SplitClips, generate_moving_shapes
 from tests import command
 from tests.test_clips import weizmann  # noqa: F401
@@ -215,3 +217,19 @@ def test_splits_without_a_part_are_refused_by_the_commands(capsys, tmp_path):
     (lists / "trainlist01.txt").write_text("")
     status, _, err = command.run(capsys, "video", "train", *given, "--out", tmp_path / "b", *small)
     assert status == 2 and f"--split 1: {root} holds no training clips of it" in err
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_record,
+        lambda file: features._read_record(file.parent),
+        lambda file: evaluate.same_tracker(file, {}, []),
+    ],
+)
+def test_records_nested_without_end_are_named(tmp_path, read):
+    """They ended in a RecursionError."""
+    for name in ("training.json", features.RECORD):
+        (tmp_path / name).write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"\.json (is not what|must hold the settings)"):
+        read(tmp_path / "training.json")

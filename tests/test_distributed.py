@@ -404,6 +404,8 @@ def _edit(file, **entries):
         (lambda p: (p / "part-0" / "y.npy").write_bytes(b"\x93NUMPY"), "part 0 of 1 is damaged"),
         (lambda p: np.save(p / "part-0" / "y.npy", np.zeros(3)), "should hold"),
         (lambda p: (p / "part-0" / "part.json").write_text("[]"), "is damaged"),
+        (lambda p: (p / "part-0" / "part.json").write_text("[" * 100_000), "is damaged"),
+        (lambda p: (p / "meta.json").write_text("[" * 100_000), "is not the meta.json"),
         (lambda p: np.save(p / "part-0" / "own_col.npy", np.full(500, N, np.int32)), "Graph"),
     ],
 )

@@ -136,5 +136,5 @@ def test_a_frame_of_a_huge_number_lacks_none(tmp_path):
 
 
 def test_a_name_that_no_folder_can_have_does_not_exist():
-    with pytest.raises(FileNotFoundError, match="GOT10k: the folder x+ does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"GOT10k: the folder x+ does not exist"):
         amstel.data.GOT10k("x" * 300)

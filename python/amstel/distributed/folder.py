@@ -175,7 +175,7 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
         meta = json.loads(file.read_bytes())
         if meta["format"] != FORMAT or not {"classes", "features"} <= meta.keys():
             raise ValueError
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is not the {META} of a partition") from error
     _files.check_widths(file, meta)
     return meta
@@ -191,7 +191,7 @@ def read(folder: str | Path, number: int) -> Part:
         own = json.loads(file.read_bytes())
         of_this = own["graph"] == meta["graph"] and own["id"] == meta["id"] and own["part"] == number
         shapes = own["shapes"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged") from error
     if not of_this:
         raise ValueError(

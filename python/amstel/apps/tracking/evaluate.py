@@ -162,7 +162,7 @@ def same_tracker(record: Path, settings: dict[str, Any], there: Sequence[str]) -
     if _files.there(record):
         try:
             known = json.loads(record.read_text(encoding="utf-8"))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(
                 f"{record} must hold the settings of a tracker as JSON, got something else: {other}"
             ) from None
