@@ -69,6 +69,15 @@ def test_a_list_of_a_name_that_no_folder_can_have(tmp_path):
         assert len(SplitClips(tmp_path)) == 1
 
 
+def test_two_tables_of_one_part(tmp_path):
+    """One of them was read, and nothing said which."""
+    _touch(tmp_path / "yoga" / "a.mp4")
+    for name in ("train.csv", "train.txt"):
+        (tmp_path / name).write_text("yoga/a.mp4 yoga\n")
+    with pytest.raises(ValueError, match=r"must hold one list of a part, got train\.csv and train\.txt"):
+        SplitClips(tmp_path)
+
+
 # ---- Weizmann ----
 
 
@@ -161,6 +170,16 @@ def test_a_file_of_the_viper_tool_that_is_damaged(tmp_path, find, put):
     (tmp_path / "boxes" / "Diving" / "v.xgtf").write_text(text.replace(find, put))
     assert find in text
     with pytest.raises(ValueError, match=r"v\.xgtf must be a file of the ViPER tool"):
+        amstel.data.UCF101(tmp_path, tmp_path / "boxes")
+
+
+def test_two_files_of_the_viper_tool_for_one_clip(tmp_path):
+    _touch(
+        tmp_path / "Diving" / "v.mp4", *(tmp_path / "boxes" / "Diving" / f"v.{e}" for e in ("xgtf", "XGTF"))
+    )
+    for path in (tmp_path / "boxes" / "Diving").iterdir():
+        path.write_text(_viper([(0, [[1, 1, 2, 2]], "")]))
+    with pytest.raises(ValueError, match="one file of boxes for Diving/v, got two"):
         amstel.data.UCF101(tmp_path, tmp_path / "boxes")
 
 

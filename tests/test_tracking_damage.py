@@ -138,3 +138,17 @@ def test_a_frame_of_a_huge_number_lacks_none(tmp_path):
 def test_a_name_that_no_folder_can_have_does_not_exist():
     with pytest.raises(FileNotFoundError, match=r"GOT10k: the folder x+ does not exist"):
         amstel.data.GOT10k("x" * 300)
+
+
+@pytest.mark.parametrize("name", ["video1.ANN", "01-Light-video1.ann"])
+def test_two_annotations_of_alov_of_one_name(tmp_path, name):
+    boxes = tmp_path / "alov300++_rectangleAnnotation_full"
+    for category in ("01-Light", "02-Cover"):
+        (boxes / category).mkdir(parents=True)
+        (boxes / category / "video1.ann").write_text("1 2 3 2 4 7 4 7 3\n")
+    assert len(amstel.data.ALOV(tmp_path)) == 2
+    (boxes / "02-Cover" / name).write_text("1 2 3 2 4 7 4 7 3\n")
+    with pytest.raises(
+        ValueError, match=r"one sequence of a name, got .*-video1 in .*video1\.\w+ and .*video1\.\w+"
+    ):
+        amstel.data.ALOV(tmp_path)

@@ -74,7 +74,13 @@ def read(path: Path) -> Annotation:
                     f"{path} must hold boxes (a file .json, .pkl or .mat, or .xgtf files by class), got none"
                 )
             return read(inside)
-        return Annotation(path, dict(_viper(file) for file in _viper_files(path)))
+        tubes: dict[str, list[Tube]] = {}
+        for file in _viper_files(path):
+            name, found = _viper(file)
+            if name in tubes:
+                raise ValueError(f"{path} must hold one file of boxes for {name}, got two")
+            tubes[name] = found
+        return Annotation(path, tubes)
     reader = {".json": _json, ".pkl": _pickle, ".mat": _matlab}.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"{path} must be a file .json, .pkl or .mat, or a folder of .xgtf files")

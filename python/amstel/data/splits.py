@@ -258,12 +258,17 @@ def _read_hmdb(place: Path, files: list[Path]) -> tuple[list[str] | None, list[_
 
 
 def _read_csv(place: Path, files: list[Path]) -> tuple[list[str] | None, list[_Row]]:
-    tables = {file.stem.lower(): file for file in files if file.suffix.lower() in (".csv", ".txt")}
+    tables: dict[str, Path] = {}
+    for file in files:
+        if file.suffix.lower() in (".csv", ".txt"):
+            other = tables.setdefault(file.stem.lower(), file)
+            if other != file and file.stem.lower() in _TRAIN + _TEST:
+                raise ValueError(f"{place} must hold one list of a part, got {other.name} and {file.name}")
     rows: list[_Row] = []
     for part, names in (("train", _TRAIN), ("test", _TEST)):
-        file = next((tables[name] for name in names if name in tables), None)
-        if file is not None and there(file):
-            rows += _read_table(file, part)
+        table = next((tables[name] for name in names if name in tables), None)
+        if table is not None and there(table):
+            rows += _read_table(table, part)
     return None, rows
 
 

@@ -346,7 +346,7 @@ class ALOV(Sequences):
     Raises:
         FileNotFoundError: a folder does not exist.
         OSError: a file cannot be read.
-        ValueError: no annotation; on reading a sequence, no image, a line that is not nine numbers or whose frame
+        ValueError: no annotation, or two of one name; on reading a sequence, no image, a line that is not nine numbers or whose frame
             is not there, with file and line.
 
     Source: A. Smeulders et al., Visual Tracking: An Experimental Survey, TPAMI 2014.
@@ -364,7 +364,13 @@ class ALOV(Sequences):
         files = [f for folder in visible(annotations) if folder.is_dir() for f in visible(folder, (".ann",))]
         # Names that two categories share get the category before them.
         often = Counter(file.stem for file in files)
-        self._files = {f.stem if often[f.stem] == 1 else f"{f.parent.name}-{f.stem}": f for f in files}
+        self._files: dict[str, Path] = {}
+        for file in files:
+            name = file.stem if often[file.stem] == 1 else f"{file.parent.name}-{file.stem}"
+            if (other := self._files.setdefault(name, file)) != file:
+                raise ValueError(
+                    f"{annotations} must hold one sequence of a name, got {name} in {other} and {file}"
+                )
         if not self._files:
             raise ValueError(f"{annotations} must hold annotations CATEGORY/NAME.ann, got none")
         self.names = sorted(self._files, key=lambda name: natural(Path(name)))
