@@ -32,6 +32,25 @@ def test_samples_that_are_all_to_be_discarded_are_no_image(tmp_path):
         read_scan(tmp_path / "a.h5")
 
 
+@pytest.mark.parametrize(
+    ("xml", "said"),
+    [
+        (
+            header((12, 10, 1), (12, 10, 1), trajectory="radial"),
+            "the trajectory of an ISMRMRD file must be cartesian",
+        ),
+        ("<a", "the header of ISMRMRD must be XML"),
+        ("<a/>", "the header of ISMRMRD must give the matrix of its encodedSpace"),
+    ],
+)
+def test_what_a_header_says_is_said_with_the_file(tmp_path, xml, said):
+    path = tmp_path / "a.h5"
+    acquisitions(path, LINES, xml)
+    with pytest.raises(ValueError) as error:
+        read_scan(path)
+    assert str(error.value).startswith(f"{path}: {said}")
+
+
 def _broken(path, how):
     acquisitions(path, LINES, header((12, 10, 1), (12, 10, 1)))
     with h5py.File(path, "a") as file:
@@ -82,7 +101,7 @@ def test_a_damaged_file_of_a_scanner_is_named(tmp_path, how):
     """These were a KeyError, a RuntimeError, or a word of the library alone, without the file."""
     path = tmp_path / "a.h5"
     _broken(path, how)
-    with pytest.raises(ValueError, match=r"a\.h5 "):
+    with pytest.raises(ValueError, match=r"a\.h5[ :]"):
         read_scan(path)
 
 

@@ -39,19 +39,19 @@ def stored(item: Any) -> Any:
     return item[()]
 
 
-def sizes(xml: bytes | str) -> tuple[tuple[int, int, int], tuple[int, int, int], dict[str, int]]:
+def sizes(path: Path, xml: bytes | str) -> tuple[tuple[int, int, int], tuple[int, int, int], dict[str, int]]:
     """Matrices of the encoded and of the reconstructed space, x, y and z, and the centers of the encoding steps."""
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
-        raise ValueError(f"the header of ISMRMRD must be XML, got {error}") from error
+        raise ValueError(f"{path}: the header of ISMRMRD must be XML, got {error}") from error
     name = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
 
     def matrix(space: str) -> tuple[int, int, int]:
         at = f"{name}encoding/{name}{space}/{name}matrixSize/{name}"
         found = [root.findtext(at + axis) for axis in "xyz"]
         if None in found:
-            raise ValueError(f"the header of ISMRMRD must give the matrix of its {space}")
+            raise ValueError(f"{path}: the header of ISMRMRD must give the matrix of its {space}")
         x, y, z = (int(n) for n in found)  # type: ignore[arg-type]
         return x, y, z
 
@@ -62,7 +62,7 @@ def sizes(xml: bytes | str) -> tuple[tuple[int, int, int], tuple[int, int, int],
             centers[step] = int(text)
     trajectory = root.findtext(f"{name}encoding/{name}trajectory")
     if trajectory not in (None, "cartesian"):
-        raise ValueError(f"the trajectory of an ISMRMRD file must be cartesian, got {trajectory}")
+        raise ValueError(f"{path}: the trajectory of an ISMRMRD file must be cartesian, got {trajectory}")
     return matrix("encodedSpace"), matrix("reconSpace"), centers
 
 
@@ -78,7 +78,7 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
         ValueError: no sample of an image, not Cartesian, several contrasts, phases, sets or repetitions, slices or partitions whose samples differ.
     """
     xml = group["xml"][()]
-    (nx, ny, nz), (rx, ry, rz), centers = sizes(np.asarray(xml).reshape(-1)[0])
+    (nx, ny, nz), (rx, ry, rz), centers = sizes(path, np.asarray(xml).reshape(-1)[0])
     records = stored(group["data"])
     head = records["head"]
     flags = head["flags"].astype(np.uint64)

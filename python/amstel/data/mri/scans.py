@@ -225,7 +225,7 @@ def _h5(path: Path, maps: bool) -> Scan:
         arrays = {name: ismrmrd.stored(file[name]) for name in _datasets(file) if name != "ismrmrd_header"}
         scan = _of_several(path, arrays, maps, None if maps else _slices_first)
         if "ismrmrd_header" in file:
-            sizes = ismrmrd.sizes(file["ismrmrd_header"][()])
+            sizes = ismrmrd.sizes(path, file["ismrmrd_header"][()])
             scan = replace(scan, image_size=_fitting(sizes[1][:2], scan.kspace))
         return scan
 
