@@ -88,7 +88,7 @@ class CoilImages:
             root = Path(photographs)
             inside = [p for p in sorted(root.rglob("*")) if "/." not in f"/{p.relative_to(root).as_posix()}"]
             folders = [root, *(p for p in inside if p.is_dir())]
-            named = [p for p in inside if p.suffix.lower() in STILLS and p not in folders]
+            named = [p for p in inside if p.suffix.lower() in STILLS and not p.is_dir()]
             moving, lost = ([p for p in named if how(p)] for how in (is_animation, _lost))
             self._photographs = [p for p in named if p not in moving and p not in lost]
             reason = "their names do not end as those of images do"
