@@ -134,10 +134,11 @@ def test_annotations_of_thumos14_that_lead_nowhere(tmp_path, part, how):
         amstel.data.THUMOS14(tmp_path)
 
 
-def test_a_number_of_a_class_that_is_none(tmp_path):
+@pytest.mark.parametrize("number", ["²", "9" * 5000])
+def test_a_number_of_a_class_that_is_none(tmp_path, number):
     _touch(tmp_path / "v.mp4")
     (tmp_path / "Diving_test.txt").write_text("v 0.1 0.2\n")
-    (tmp_path / "detclasslist.txt").write_text("² Diving\n", encoding="utf-8")
+    (tmp_path / "detclasslist.txt").write_text(f"{number} Diving\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"detclasslist\.txt, line 1 must be a number and a class"):
         amstel.data.THUMOS14(tmp_path)
 

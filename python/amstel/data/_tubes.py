@@ -232,7 +232,7 @@ def _spans(*elements: xml.Element) -> Iterator[_Span]:
     for part in text.split():
         first, last = map(int, part.split(":"))
         if not 1 <= first <= last <= _MOST_FRAMES:
-            raise ValueError(f"framespan {text!r}")
+            raise ValueError(f"a framespan must be within 1:{_MOST_FRAMES}, got {text!r}")
         yield first, last
 
 

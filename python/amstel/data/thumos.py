@@ -144,7 +144,7 @@ class THUMOS14:
         file = self._place / "detclasslist.txt"
         for line, where in _lines(file) if _there(file) else ():
             number, _, name = line.partition(" ")
-            if not number.isdecimal() or not name.strip():
+            if not re.fullmatch("[0-9]{1,9}", number) or not name.strip():
                 raise ValueError(f'{where} must be a number and a class, "7 BaseballPitch", got {line!r}')
             numbers[name.strip()] = int(number)
         unknown = [name for name in self.classes if name not in numbers]
