@@ -15,7 +15,8 @@ import torch
 
 import amstel
 from amstel import draw
-from amstel.cli._command import in_words_of_the_user
+from amstel.cli import _command, _main
+from amstel.cli._errors import in_words_of_the_user
 from tests import command
 
 QUICK = ["gcn", "--dataset", "block-model", "--seeds", "3", "--epochs", "15"]
@@ -131,6 +132,28 @@ def test_help_does_not_load_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and "--learning-rate" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        (["graphs", "train", "--out", __file__], "graphs train "),
+        (["graphs", "train", "--epochs", "many", "--nothing"], "graphs train "),
+        (["restore", "--json"], "restore predict "),
+        (["graphs", "--nothing"], "graphs "),
+        (["graphs", "trian"], "graphs "),
+        (["track", "nowhere.mp4"], "track "),
+        (["nothing"], ""),
+        (["--nothing"], ""),
+    ],
+)
+def test_help_wins(capsys, words, usage):
+    """An error of a bad --out, or of anything else that was wrong, hid it."""
+    for order in ([*words, "--help"], [*words, "--help", "--out", __file__]):
+        status, out, err = _run(capsys, *order)
+        assert status == 0 and out.split("\n")[0].startswith(f"Usage: amstel {usage}[OPTIONS]") and not err
+    status, _, err = _run(capsys, "info", "--", "--help")
+    assert status == 2 and "unexpected extra argument" in err
 
 
 def test_settings_of_the_command_line_are_those_of_the_library():
@@ -510,6 +533,7 @@ def test_pictures_name_what_they_cannot_draw(tmp_path):
             given = {"path": file, "frames": frames, "labels": labels, "edges": edges, **arguments}
             with pytest.raises((TypeError, ValueError), match=f"`{name}` must be"):
                 write(**given)
+        write(file, frames, labels, edges[:, :0] * 1j)
         write(file, frames, labels, captions=(text for text in ["$5_ and \0\udc80 $x^{ <&"]))
     text = ElementTree.parse(tmp_path / "a.svg").getroot()[-1].text
     assert text == "$5_ and \ufffd\ufffd $x^{ <&"
@@ -553,3 +577,10 @@ def test_an_error_keeps_its_subject():
         "x.png: `data` must be finite": "x.png: --dataset must be finite",
     }.items():
         assert in_words_of_the_user(message, said) == shown
+
+
+def test_a_warning_says_the_name_of_an_option(capsys, monkeypatch):
+    said = SimpleNamespace(params=[SimpleNamespace(name="sigma", opts=["--sigma"])], said={})
+    monkeypatch.setattr(_command.Command, "running", said)
+    _main._warning(UserWarning("`sigma` is outside of what\nthe weights know"))
+    assert capsys.readouterr().err == "amstel: warning: --sigma is outside of what the weights know\n"

@@ -388,16 +388,24 @@ def test_an_error_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def _edit(file, **entries):
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+
+
 @pytest.mark.parametrize(
     "spoil, message",
     [
         (lambda p: shutil.rmtree(p / "part-0"), "part 0 of 1 is missing"),
         (lambda p: (p / "meta.json").unlink(), "holds no partition"),
         (lambda p: (p / "meta.json").write_text("{}"), "is not the meta.json"),
+        (lambda p: _edit(p / "meta.json", classes=10**12), '"classes" must be an integer from 0 to 16777216'),
+        (lambda p: _edit(p / "meta.json", features=-1), '"features" must be an integer from 0 to .*, got -1'),
         (lambda p: (p / "part-0" / "halo_col.npy").unlink(), "part 0 of 1 is damaged"),
         (lambda p: (p / "part-0" / "y.npy").write_bytes(b"\x93NUMPY"), "part 0 of 1 is damaged"),
         (lambda p: np.save(p / "part-0" / "y.npy", np.zeros(3)), "should hold"),
         (lambda p: (p / "part-0" / "part.json").write_text("[]"), "is damaged"),
+        (lambda p: (p / "part-0" / "part.json").write_text("[" * 100_000), "is damaged"),
+        (lambda p: (p / "meta.json").write_text("[" * 100_000), "is not the meta.json"),
         (lambda p: np.save(p / "part-0" / "own_col.npy", np.full(500, N, np.int32)), "Graph"),
     ],
 )

@@ -250,3 +250,26 @@ def test_resuming_another_task_names_the_option(tmp_path):
         torch.save({"format": kind}, path)
         with pytest.raises(ValueError, match=r"--task must be that of the checkpoint .*, got"):
             read(path)
+
+
+def test_features_that_no_learning_rate_suits_are_suspected(tmp_path):
+    data = colored_graphs(60)
+    data._features = 1e38 * data._features
+    with pytest.raises(ValueError, match=r"after 1 step; .* must be smaller, or the inputs be scaled down"):
+        classify.train(data, seeds=[0], settings=GraphSettings(epochs=2, batch_size=100))
+
+
+def test_the_loss_of_an_epoch_is_that_of_its_graphs(monkeypatch):
+    """Each batch counted the same, and so the graphs of the last, which are fewer, more than others."""
+    data, batches = colored_graphs(60), []
+    entropy = classify.cross_entropy
+
+    def noted(logits, labels):
+        batches.append((len(labels), entropy(logits, labels).item()))
+        return entropy(logits, labels)
+
+    monkeypatch.setattr(classify, "cross_entropy", noted)
+    result = classify.train(data, seeds=[0], settings=replace(SMALL, epochs=1, batch_size=33))
+    assert len({count for count, _ in batches}) == 2
+    expected = sum(count * loss for count, loss in batches) / sum(count for count, _ in batches)
+    assert result.loss[0] == pytest.approx(expected)

@@ -225,8 +225,9 @@ def cut(name, lines):
         (replaced("edge", {7: "", 8: "1,2"}), "line 8: must hold 2 integers"),
         (replaced("edge", {7: "nan,2"}), "line 8: must hold 2 integers"),
         (replaced("node-label", {3: "1.5"}), "node-label.csv must hold classes, integers >= 0, got 1.5"),
-        (replaced("node-label", {3: "-2"}), "must hold classes, integers >= 0, got -2"),
+        (replaced("node-label", {3: "-2"}), "must hold classes, integers >= 0 and < 2^24, got -2"),
         (replaced("node-label", {3: "1e300"}), "must hold classes"),
+        (replaced("node-label", {3: str(2**24)}), "integers >= 0 and < 2^24, got 16777216"),
         (replaced("node-label", {3: "many"}), "line 4: must hold 1 number, got 'many'"),
         (cut("node-label", 50), f"node-label.csv must have {N} rows, one per node, got 50"),
         (replaced("node-feat", {3: "1,2,3,4,1e60"}), "row 3: must hold finite numbers"),
@@ -352,6 +353,22 @@ def test_damaged_folders(tmp_path):
         ("graph.json", json.dumps(facts | {"nodes": -1}).encode(), "is not the graph.json"),
         ("graph.json", json.dumps(facts | {"nodes": 399}).encode(), "is damaged"),
         ("graph.json", json.dumps(facts | {"classes": 2}).encode(), "is damaged: `labels`"),
+        # As sizes of a network they ended in an error of the memory that named neither.
+        (
+            "graph.json",
+            json.dumps(facts | {"classes": 10**9}).encode(),
+            'json: "classes" must be an .*, got 1000000000',
+        ),
+        (
+            "graph.json",
+            json.dumps(facts | {"classes": None}).encode(),
+            'json: "classes" must be an integer .*None',
+        ),
+        (
+            "graph.json",
+            json.dumps(facts | {"features": 10**12}).encode(),
+            'json: "features" must be an integer from',
+        ),
     ]:
         before = (folder / name).read_bytes()
         (folder / name).unlink() if content is None else (folder / name).write_bytes(content)

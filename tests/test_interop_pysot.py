@@ -105,7 +105,13 @@ def test_what_is_no_box_is_said_as_it_was_given():
     from amstel.interop import got10k, pysot, pytracking
 
     frame = np.zeros((48, 64, 3), np.uint8)
-    for box, said in ([1, 2, 3], r"\[1\.0, 2\.0, 3\.0\]"), (None, "nan"), ("box", "'box'"):
+    for box, said in (
+        ([1, 2, 3], r"\[1, 2, 3\]"),
+        (np.array([1, 2, 3]), r"\[1\.0, 2\.0, 3\.0\]"),
+        (None, "None"),
+        ([1, None, 3, 4], r"\[1, None, 3, 4\]"),
+        ("box", "'box'"),
+    ):
         message = f"`box` must be four finite numbers x, y, w, h, got {said}"
         with pytest.raises(ValueError, match=message):
             pysot.Tracker().init(frame, box)

@@ -1,4 +1,4 @@
-"""What installs amstel elsewhere says the same as pyproject.toml: the Dockerfile, the conda recipe, the citation; and .ci/run."""
+"""What installs amstel elsewhere says the same as pyproject.toml: the Dockerfile, the conda recipe, the citation; and .ci."""
 
 import re
 import subprocess
@@ -39,6 +39,10 @@ def test_ci_refuses_a_step_that_it_does_not_know():
         )
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
         assert done.stderr.endswith(f" sanitize lint, got {wrong}\n") or wrong == "*"
+    for wrong in ([], ["memory"], ["address", "thread"]):
+        done = subprocess.run([ROOT / ".ci" / "sanitize", *wrong], capture_output=True, text=True)
+        expected = f"sanitize: expected address or thread, got '{' '.join(wrong)}'\n"
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
     script = (ROOT / ".ci" / "run").read_text()
     known = re.search(r'^known=" (.+) "$', script, re.M)[1].split()
     assert known == re.findall(r"^if wanted (\w+)", script, re.M)

@@ -5,9 +5,10 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 
 from amstel import video
+from amstel.apps.restoration import mri
+from amstel.apps.tracking import folders
 from amstel.apps.video import predict
 from amstel.data import ClipFolder, ImageFolder, StillPairs, generate_moving_shapes
 from amstel.data.mri import CoilImages
@@ -73,35 +74,63 @@ def test_a_folder_of_images_names_what_is_none(tmp_path):
     expected = (
         f"{tmp_path / 'in'}: passed over, as their names do not end as those of images do, 1 file: raw.dng"
     )
-    assert _said(lambda: ImageFolder(tmp_path / "in")) == [expected]
-    assert _said(lambda: StillPairs([tmp_path / "in"])) == [expected]
+    deeper = f"{tmp_path / 'in'}: passed over, as folders inside are not looked into, 1 folder: deeper"
+    assert _said(lambda: ImageFolder(tmp_path / "in")) == [deeper, expected]
+    assert _said(lambda: StillPairs([tmp_path / "in"])) == [deeper, expected]
     np.save(tmp_path / "magnitudes.npy", np.ones((2, 32, 32), np.float32))
     made = _said(lambda: CoilImages(tmp_path / "magnitudes.npy", 32, photographs=tmp_path / "in"))
     assert made == [expected.replace("1 file: raw.dng", "2 files: raw.dng, deeper/notes.doc")]
 
 
-def test_an_animated_gif_is_no_picture(capsys, tmp_path):
-    """Of a folder it was an error on reading, or its first frame was taken; a GIF of one frame is a picture."""
+def test_a_folder_without_an_image_says_what_is_there(tmp_path):
+    """Of folders of images, and of other files, the error said nothing."""
+    _picture(tmp_path / "deeper" / "1.png")
+    (tmp_path / "raw.dng").write_text("x")
+    for read, argument in ((ImageFolder, "root"), (lambda root: StillPairs([root]), "images")):
+        message = rf"^`{argument}`: {tmp_path} must hold at least one image \(.*\), got 1 file: raw.dng$"
+        with pytest.warns(UserWarning, match="1 folder: deeper"), pytest.raises(ValueError, match=message):
+            read(tmp_path)
+
+
+def test_folders_in_a_folder_of_k_space_of_frames_and_of_sequences_are_named(tmp_path):
+    for place in ("scans", "frames/img", "otb/One/img", "otb/docs"):
+        (tmp_path / place / "deeper").mkdir(parents=True)
+    (tmp_path / "scans" / "a.h5").touch()
+    _picture(tmp_path / "frames" / "0.png")
+    inside = "passed over, as folders inside are not looked into, 1 folder:"
+    assert _said(lambda: mri.find(tmp_path / "scans")) == [f"{tmp_path / 'scans'}: {inside} deeper"]
+    assert _said(lambda: predict.find([tmp_path / "frames"])) == [f"{tmp_path / 'frames'}: {inside} img"]
+    otb = tmp_path / "otb"
+    assert _said(lambda: folders.expanded([otb])) == [
+        f"{otb}: passed over, as they hold no folder img, 1 folder: docs"
+    ]
+
+
+@pytest.mark.parametrize("ending", ["gif", "png", "webp"])
+def test_an_animation_is_no_picture(capsys, tmp_path, ending):
+    """Of a folder it was an error on reading, or its first frame was taken; a file of one frame is a picture."""
     root = tmp_path / "in"
     _picture(root / "0.png")
-    _picture(root / "1.gif")
-    video.write(root / "2.gif", torch.randint(256, (3, 40, 48, 3)).byte())
-    (root / "3.gif").write_text("neither")
+    _picture(root / f"1.{ending}")
+    frames = np.random.default_rng(0).integers(0, 255, (3, 40, 48, 3), dtype=np.uint8)
+    first, *more = map(Image.fromarray, frames)
+    first.save(root / f"2.{ending}", save_all=True, append_images=more)
+    (root / f"3.{ending}").write_text("neither")
     np.save(tmp_path / "magnitudes.npy", np.ones((2, 32, 32), np.float32))
     readers = (
         lambda: ImageFolder(root).paths,
         lambda: StillPairs([root])._images,
         lambda: CoilImages(tmp_path / "magnitudes.npy", 32, photographs=root)._photographs,
     )
-    expected = f"{root}: passed over, as they are animations, 1 file: 2.gif"
+    expected = f"{root}: passed over, as they are animations, 1 file: 2.{ending}"
     for read in readers:
         assert _said(read) == [expected]
-        assert [path.name for path in read()] == ["0.png", "1.gif", "3.gif"]
-    (root / "3.gif").unlink()
+        assert [path.name for path in read()] == ["0.png", f"1.{ending}", f"3.{ending}"]
+    (root / f"3.{ending}").unlink()
     status, _, err = command.run(capsys, "restore", root, "-o", f"{tmp_path / 'out'}/", "--sigma", 25)
     assert status == 0 and err.count("passed over") == 1 and expected in err
-    with pytest.raises(ValueError, match="no image"), pytest.warns(UserWarning, match="animations"):
-        (root / "0.png").unlink(), (root / "1.gif").unlink()
+    with pytest.raises(ValueError, match="at least one image"), pytest.warns(UserWarning, match="animations"):
+        (root / "0.png").unlink(), (root / f"1.{ending}").unlink()
         ImageFolder(root)
 
 

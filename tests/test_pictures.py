@@ -1,5 +1,7 @@
 """Reading and writing pictures: orientation, depth, kinds of TIFF, what the file says of itself, several frames."""
 
+import functools
+import re
 import struct
 import zlib
 
@@ -449,6 +451,18 @@ def test_where_and_when_a_tiff_was_taken_is_kept_without_texts(tmp_path):
     again = Image.Exif()
     again.load(files.read(tmp_path / "a.tif").about["exif"])
     assert again.get_ifd(0x8769)[0x9003].startswith("2020") and again.get_ifd(0x8825)[1] == "N"
+
+
+def test_a_tiff_of_4_gb_is_named_that_goes_without_what_the_camera_said(tmp_path, monkeypatch):
+    taken = Image.Exif()
+    taken.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
+    monkeypatch.setattr(tifffile, "imwrite", functools.partial(tifffile.imwrite, bigtiff=True))
+    picture = Picture(np.zeros((4, 5, 3), np.float32), None, 16, {"exif": taken.tobytes()})
+    with pytest.warns(
+        UserWarning, match="^" + re.escape(f"{tmp_path / 'a.tif'}, a TIFF of 4 GB, goes without what")
+    ):
+        files.write(tmp_path / "a.tif", picture)
+    assert tifffile.imread(tmp_path / "a.tif").shape == (4, 5, 3)
 
 
 #: What a JPEG's EXIF may say of a layout: another size, kind of colors, strips, tiles, thumbnail, and color maps.

@@ -166,6 +166,14 @@ def test_a_column_out_of_range_is_found(folder):
         amstel.data.Planetoid(folder, "tiny")
 
 
+def test_integers_that_float32_does_not_hold_are_refused(folder):
+    bad = _Csr(ALLX)
+    bad.data = bad.data.astype(np.int64) + 2**24
+    _write(folder / "ind.tiny.allx", bad)
+    with pytest.raises(ValueError, match=r"allx must hold .* integers from -2\^24 to 2\^24, got 16777217"):
+        amstel.data.Planetoid(folder, "tiny")
+
+
 @pytest.mark.parametrize("damage", [b"", b"not a pickle", b"\x80\x02"])
 def test_broken_files(folder, damage):
     (folder / "ind.tiny.tx").write_bytes(damage)

@@ -204,6 +204,17 @@ def test_masks_of_other_kinds(tmp_path):
         assert read_mask(tmp_path / "all.npy").all()
 
 
+def test_a_loop_of_links_in_a_folder_is_one_picture_that_cannot_be_read(capsys, weights, tmp_path):
+    """Nothing of the folder was written."""
+    (tmp_path / "in").mkdir()
+    files.write(tmp_path / "in" / "a.png", Picture(waves(20, 26)))
+    (tmp_path / "in" / "b.png").symlink_to("b.png")
+    (tmp_path / "in" / "c.png").symlink_to("moved.png")
+    status, _, err = _run(capsys, tmp_path / "in", *weights, "-o", tmp_path / "out")
+    assert status == 1 and "b.png" in err and "c.png" in err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
 def test_a_folder_is_not_written_over_itself(capsys, root, weights, tmp_path):
     (tmp_path / "sub.png").mkdir()  # a folder is no image, whatever its name
     files.write(tmp_path / "a.png", Picture(waves(20, 26)))

@@ -285,6 +285,20 @@ def test_a_sequence_of_one_frame_cannot_be_perturbed_and_one_of_two_spellings_is
     command.is_refused(capsys, ["track", *arguments, "--sequences", "One"], "at least two frames")
 
 
+def test_json_says_what_failed_in_the_words_of_the_command_line(capsys, root, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(root, data)
+    truth = (data / "One" / "groundtruth_rect.txt").read_text().splitlines()
+    (data / "One" / "groundtruth_rect.txt").write_text("\n".join(["900,9,20,20", *truth[1:]]))
+    for jobs in (1, 2):
+        arguments = ["eval", "--root", data, "--out", tmp_path / f"run{jobs}", "--jobs", jobs]
+        status, out, err = _run(capsys, *arguments, "--json", tmp_path / "scores.json")
+        message = "the box must lie in the frame of"
+        (failed,) = json.loads((tmp_path / "scores.json").read_text())["failed"]
+        assert status == 1 and failed["input"] == "One" and message in failed["error"]
+        assert "`" not in out + err and (out + err).count("must lie in") == 1
+
+
 def _copy(root, tmp_path):
     shutil.copytree(root / "One", tmp_path / "One")
     return tmp_path / "One", tmp_path / "One" / "img"
@@ -545,7 +559,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, tmp_path, monkeypatch)
         (["train"], "Missing"),
         (["train", images], "--out"),
         (["train", "nowhere", *out], "nowhere does not exist"),
-        (["train", "empty", *out], "ROOT must be at least one image"),
+        (["train", "empty", *out], "ROOT: empty must hold at least one image"),
         (["train", "broken", *out], "0001.png must be an image"),
         (["train", images, *out, "--resume"], "does not exist"),
         (["train", images, *out, "--resume", "--batch", "4"], "change none but --epochs"),

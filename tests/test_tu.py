@@ -185,6 +185,17 @@ HUGE = "1" + "0" * 30
         ("node_attributes", FILES["node_attributes"].replace("2, 5", "2"), "line 5"),
         ("node_attributes", FILES["node_attributes"].replace("2, 5", "0x10, 5"), "line 5"),
         ("node_attributes", FILES["node_attributes"].replace("2, 5", "two, 5"), "line 5"),
+        (
+            "node_attributes",
+            FILES["node_attributes"].replace("2, 5", "2e9,-16777217 "),
+            "line 5.*got -16777217",
+        ),
+        (
+            "edge_attributes",
+            "3\n16777217\n" + "1\n" * 7,
+            "line 2: must hold .* from -2.24 to 2.24, got 16777217",
+        ),
+        ("graph_attributes", "1\n20000001\n2\n", "line 2: must hold .* from -2.24 to 2.24, got 20000001"),
         ("node_attributes", "", "7 lines"),
         ("edge_labels", FILES["edge_labels"][:-2], "9 lines"),
         ("edge_attributes", FILES["edge_attributes"] + "1\n", "9 lines"),
@@ -195,6 +206,16 @@ def test_damage_is_named_by_file_and_line(tmp_path, part, text, line):
     write(tmp_path, **{part: text})
     with pytest.raises(ValueError, match=rf"^TUDataset: .*TINY_\w+\.txt.*({line})"):
         TUDataset(tmp_path, "TINY")
+
+
+def test_integers_are_exact(tmp_path):
+    """As features and targets they were rounded to float32 where they are beyond 2^24."""
+    labels = [2**53 + 1, -5, 2**53]
+    write(tmp_path, graph_labels="\n".join(map(str, labels)), node_labels="\n".join(["9007199254740993"] * 7))
+    data = TUDataset(tmp_path, "TINY")
+    assert data.classes == sorted(labels) and data.labels.tolist() == [2, 0, 1]
+    write(tmp_path, node_attributes="\n".join(["16777216, 1.5e9"] * 7))
+    assert TUDataset(tmp_path, "TINY")[0].features[0, :2].tolist() == [16777216, 1.5e9]
 
 
 def test_an_integer_of_many_digits_is_told_why(tmp_path):

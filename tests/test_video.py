@@ -416,6 +416,8 @@ def test_localize_takes_gradient_and_any_layout():
         (torch.rand(1, 7, 7), (28, 28), {"span": 2.5}, "`span` must be"),
         (torch.rand(1, 7, 7), (28, 28), {"initial": (1, 2, 3)}, "`initial` must be"),
         (torch.rand(1, 7, 7), (28, 28), {"initial": (1, 2, 3, NAN)}, "`initial` must be"),
+        (torch.rand(1, 7, 7), (28, 28), {"initial": (1, None, 3, 4)}, "`initial` must be .* got .*None"),
+        (torch.rand(1, 7, 7), (28, 28), {"initial": "box"}, "`initial` must be"),
     ],
 )
 def test_localize_explains_itself(maps, size, options, message):

@@ -311,7 +311,7 @@ def test_a_held_out_clip_that_is_gone_is_named(capsys, root, checkpoint, tmp_pat
     shutil.copytree(root, data)
     (data / f"{held[0]}.png").unlink()
     said = _run(capsys, "evaluate", checkpoint, data, "--json", tmp_path / "found.json")[1]
-    assert "of these, 1 were held out" in said and f"1 of those held out not found here: {held[0]}" in said
+    assert "of these, 1 was held out" in said and f"1 of those held out not found here: {held[0]}" in said
     found = json.loads((tmp_path / "found.json").read_text())["held_out"]
     assert found["clips"] == 1 and found["missing"] == [held[0]]
 

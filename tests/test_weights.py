@@ -34,6 +34,21 @@ def test_bad_input(tmp_path):
         weights.save(file, {"weight": [1]}, {})
     with pytest.raises(TypeError, match=r"`said\['seed'\]` must be a string, got 0 \(int\)"):
         weights.save(file, state, {"seed": 0})
+    for changed in {"state": {3: torch.eye(2)}}, {"said": {3: "a"}}:
+        message = f"`{next(iter(changed))}` must be a dict whose keys are strings, got 3"
+        with pytest.raises(TypeError, match=message):
+            weights.save(file, **({"state": state, "said": {}} | changed))
+    eye = torch.eye(2)
+    for value, message in (
+        (eye.to_sparse(), r"`state\['a'\]` must be dense, a tensor, got sparse_coo"),
+        (eye.to("meta"), r"`state\['a'\]` must be a tensor with values, got float32 \[2, 2\] on meta"),
+        (
+            eye.to(torch.complex128),
+            "`state` must have tensors of the dtypes of safetensors, got torch.complex128",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            weights.save(file, {"a": value}, {})
     with pytest.raises(ValueError, match=r"`name` must be one of .*sint_light, got 'none'"):
         weights.load("none")
     assert not list(tmp_path.iterdir())

@@ -182,6 +182,7 @@ def number(
     above: float | None = None,
     least: float | None = None,
     below: float | None = None,
+    most: float | None = None,
     infinite: bool = False,
 ) -> float:
     """A finite float or int (or an infinite one if that has a meaning), NumPy's included, within the given bounds;
@@ -204,6 +205,7 @@ def number(
         or (above is not None and not value > above)
         or (least is not None and not value >= least)
         or (below is not None and not value < below)
+        or (most is not None and not value <= most)
     ):
         fail(argument, expected, value)
     return value

@@ -12,10 +12,11 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any
@@ -31,6 +32,9 @@ Name = str | os.PathLike
 DAMAGED_ARRAY = (
     ValueError, TypeError, SyntaxError, TokenError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+
+#: More classes or features than this are damage: no machine has the memory for their weights.
+MOST_CLASSES, _MOST_FEATURES = 2**24, 2**31
 
 _OF_THE_DISK = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE
 #: Names of what is being written, or of what was there before.
@@ -56,6 +60,14 @@ def distinct(path: Name, *inputs: Name, argument: str = "path") -> None:
             )
 
 
+def check_widths(file: Path, facts: Mapping[str, Any]) -> None:
+    """ValueError where "classes" or "features" (or none, null) in a JSON file are no numbers of them."""
+    for key, most in (("classes", MOST_CLASSES), ("features", _MOST_FEATURES)):
+        got = facts[key]
+        if not (type(got) is int and 0 <= got <= most) and not (key == "features" and got is None):
+            raise ValueError(f'{file}: "{key}" must be an integer from 0 to {most}, got {got!r}')
+
+
 def size_of(path: Path) -> int:
     """The bytes in a file, or in the visible files of a folder; -1 where there is none."""
     try:
@@ -63,6 +75,29 @@ def size_of(path: Path) -> int:
         return sum(file.stat().st_size for file in files)
     except OSError:
         return -1
+
+
+def there(path: Name, kind: str = "file") -> bool:
+    """Whether a file, or a folder, that may be absent is there.
+
+    Raises:
+        FileNotFoundError: it is a link to nothing, as of data that were moved or not fetched.
+        IsADirectoryError, NotADirectoryError: it is of the other kind.
+        OSError: it cannot be looked at, as in a loop of links.
+    """
+    try:
+        a_folder = stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.islink(path):
+            raise FileNotFoundError(
+                f"{os.fspath(path)} is a link to nothing; it should be a {kind}"
+            ) from None
+        return False
+    if a_folder and kind == "file":
+        raise IsADirectoryError(f"{os.fspath(path)} is a folder; it should be a file")
+    if not a_folder and kind == "folder":
+        raise NotADirectoryError(f"{os.fspath(path)} is a file; it should be a folder")
+    return True
 
 
 def writable(path: Name) -> Path:

@@ -9,6 +9,9 @@ import numpy as np
 
 from amstel._words import counted
 
+#: What float32 holds without a loss, of which the features become that are no floating-point array.
+SINGLE = "floating-point numbers, or integers from -2^24 to 2^24"
+
 _INTEGER = rb"[+-]?[0-9]{1,18}"
 _NUMBER = rb"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?"
 _SPACE = rb"[ \t]*"
@@ -22,7 +25,7 @@ def table(
     reader: str = "",
     separator: str = ",",
 ) -> np.ndarray:
-    """The numbers of a file, [lines, columns]: int64, or float64 in which float32 finds them finite.
+    """The numbers of a file, [lines, columns]: int64, or float64 that are finite, and integers exact, in float32.
 
     Line ends of any system, a byte order mark, and empty lines at the end are let through; empty lines elsewhere and
     anything else are not.
@@ -41,12 +44,11 @@ def table(
     said = f"{reader}: {path}" if reader else str(path)
     if path.is_dir():
         raise IsADirectoryError(f"{said} is a folder; it should be a file")
-    if not path.exists():
-        raise FileNotFoundError(f"{said} is missing")
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise FileNotFoundError(f"{said} is missing") from None
+        what = "a link to nothing; it should be a file" if path.is_symlink() else "missing"
+        raise FileNotFoundError(f"{said} is {what}") from None
     except OSError as error:
         raise type(error)(f"{said} cannot be read: {error.strerror or error}") from None
     data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").rstrip(b" \t\n")
@@ -73,4 +75,16 @@ def table(
         if infinite.any():
             k = int(infinite.argmax())
             raise ValueError(f"{said}, line {k + 1}: finite numbers are expected, got {values[k].tolist()}")
+        check_integers(said, data, values, separator=mark)
     return values
+
+
+def check_integers(
+    said: str, text: bytes, values: np.ndarray, line: int = 1, separator: bytes = b","
+) -> None:
+    """ValueError where the text of the values, from this line on, has integers beyond 2^24: float32 has only some of them."""
+    if (np.abs(values) > 2**24).any():
+        for count, one in enumerate(text.split(b"\n"), line):
+            for field in map(bytes.strip, one.split(separator)):
+                if field.lstrip(b"+-").isdigit() and abs(float(field)) > 2**24:
+                    raise ValueError(f"{said}, line {count}: must hold {SINGLE}, got {field.decode()}")

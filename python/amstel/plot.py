@@ -156,8 +156,7 @@ def attention(
         _wrong("weights", "[h, w]", _shape(heat))
     if not np.isfinite(heat).all() or heat.min() < 0:
         _wrong("weights", "finite numbers >= 0", "others among them")
-    if not 0 <= _check.number("alpha", alpha) <= 1:
-        _wrong("alpha", "a number from 0 to 1", alpha)
+    _check.number("alpha", alpha, "a number from 0 to 1", least=0, most=1)
     axes = _canvas(picture, axes)
     height, width = picture.shape[:2]
     over = (0, width, height, 0)

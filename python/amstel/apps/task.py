@@ -56,6 +56,10 @@ class Task:
         """Fill the gradients without `module` and return the metrics, or return None to let the engine do it."""
         return None
 
+    def batch_size(self, step: int) -> int:
+        """How much the metrics of `gradients` count in those of the epoch."""
+        return 1
+
     def prepare(self, step: int) -> None:
         """Called before every step, to set the learning rate."""
 

@@ -209,7 +209,7 @@ class _Run:
             self.scaler.update()
         else:
             items = (0,)
-            self.total += torch.cat([metrics, metrics.new_ones(1)])
+            self.total += task.batch_size(step) * torch.cat([metrics, metrics.new_ones(1)])
             task.optimizer.step()
         if self.average:
             self._average()
@@ -281,9 +281,10 @@ class _Run:
         if _finite(dict(self.task.model.named_parameters())):
             return
         kept = f"; {self.file} is of before" if self.file is not None and self.file.exists() else ""
+        first = ", or the inputs be scaled down" if self.step <= 1 else ""
         raise ValueError(
             f"training diverged: the weights are not finite after {counted(self.step, 'step')}; "
-            f"`learning_rate` must be smaller{kept}"
+            f"`learning_rate` must be smaller{first}{kept}"
         )
 
     def _line(self, number: int) -> str:

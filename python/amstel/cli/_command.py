@@ -45,6 +45,8 @@ class Command(TyperCommand):
                 p.get_usage_pieces = functools.partial(_usage, p)  # type: ignore[method-assign]
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if wants_help(args):
+            return super().parse_args(ctx, ["--help"])
         options = {name: p for p in self.get_params(ctx) for name in p.opts if name.startswith("-")}
         given, rest = [], list(args)
         while rest:
@@ -119,6 +121,11 @@ class Command(TyperCommand):
             raise Stopped(ctx.command_path, text) from error
 
 
+def wants_help(args: list[str]) -> bool:
+    """Whether --help is among the words, which then wins over whatever is wrong with the others."""
+    return "--help" in itertools.takewhile(lambda word: word != "--", args)
+
+
 def _usage(argument: Any, ctx: Any) -> list[str]:
     """An argument as a usage line has it: NAME, [NAME], NAME... or [NAME]..."""
     name = argument.metavar or argument.name.upper()
@@ -131,15 +138,16 @@ class Group(TyperGroup):
     default: str | None = None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        names = [name for name, command in self.commands.items() if not command.hidden]
         if self.default and args and args[0] not in self.commands and args[0] != "--help":
-            shown = [name for name, command in self.commands.items() if not command.hidden]
             # A number may be a camera, which the command knows.
-            known = args[0].startswith("-") or args[0].isdecimal() or os.path.exists(args[0])
-            if not known:
-                ctx.fail(f"{args[0]} is neither a file that exists nor one of {', '.join(shown)}")
-            args = [self.default, *args]
+            if args[0].startswith("-") or args[0].isdecimal() or os.path.exists(args[0]):
+                args = [self.default, *args]
+            elif not wants_help(args):
+                ctx.fail(f"{args[0]} is neither a file that exists nor one of {', '.join(names)}")
+        if wants_help(args) and args[0] not in self.commands:
+            args = ["--help"]
         if not args:
-            names = [name for name, command in self.commands.items() if not command.hidden]
             ctx.fail(f"COMMAND is missing: one of {', '.join(names)}; see {ctx.command_path} --help")
         return super().parse_args(ctx, args)
 

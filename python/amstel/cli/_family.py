@@ -83,7 +83,10 @@ def report(outcomes: Sequence[Outcome], name: Callable[[Any], str] = str) -> dic
         said, file = " ".join(str(outcome.error).split()), name(outcome.item)
         said = said if file in said else f"{file}: {said}"
         print(f"amstel: {in_words_of_the_user(said, Command.running)}", file=sys.stderr)
-    return {"failed": [{"input": name(o.item), "error": o.error} for o in wrong]} if wrong else {}
+    failed = [
+        {"input": name(o.item), "error": in_words_of_the_user(str(o.error), Command.running)} for o in wrong
+    ]
+    return {"failed": failed} if failed else {}
 
 
 PRECISIONS = ("float32", "bfloat16", "float16")

@@ -19,8 +19,8 @@ from amstel.cli import track_evaluate as _track_evaluate  # noqa: F401 (commands
 from amstel.cli import video_evaluate as _evaluate  # noqa: F401 (commands of the family video)
 from amstel.cli import video_extract as _extract  # noqa: F401
 from amstel.cli import video_forecast as _forecast  # noqa: F401
-from amstel.cli._command import Failed, Group
-from amstel.cli._errors import Stopped, one_line
+from amstel.cli._command import Command, Failed, Group
+from amstel.cli._errors import Stopped, in_words_of_the_user, one_line
 
 #: Seconds that a process of torchrun waits for the first to say what is wrong.
 _PATIENCE = 20.0
@@ -115,7 +115,10 @@ def _run(arguments: list[str]) -> int:
 
 def _warning(message: Any, *where: Any, **more: Any) -> None:
     """One line, and not the line of code that it came from."""
-    print("amstel: warning: " + " ".join(str(message).split()), file=sys.stderr)
+    said = " ".join(str(message).split())
+    if Command.running is not None:
+        said = in_words_of_the_user(said, Command.running)
+    print(f"amstel: warning: {said}", file=sys.stderr)
 
 
 def _fail(text: str, status: int) -> int:

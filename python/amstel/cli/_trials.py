@@ -58,23 +58,23 @@ def train(
     kind = KINDS[task]
     only(task, kind.settings, given)
     settings, application = kind.settings(**given), _application(task)
-    with processes.group(common.device) as ranks:
-        data = application.load_data(dataset, root)
-        total = len(seeds) * application.steps(data, settings)
-        with common.progress(total if ranks.first else 0, "steps") as update:
-            result = application.train(
-                data,
-                model,
-                seeds,
-                settings,
-                update,
-                out=out,
-                resume=resume,
-                force=force,
-                device=ranks.device,
-            )
-        if not ranks.first:
-            return 0
+    ranks = processes.current(common.device)
+    data = application.load_data(dataset, root)
+    total = len(seeds) * application.steps(data, settings)
+    with common.progress(total if ranks.first else 0, "steps") as update:
+        result = application.train(
+            data,
+            model,
+            seeds,
+            settings,
+            update,
+            out=out,
+            resume=resume,
+            force=force,
+            device=ranks.device,
+        )
+    if not ranks.first:
+        return 0
     common.say(
         f"{result.dataset} {result.model}: test {result.said()} {_words.over(len(seeds))}, {result.seconds:.1f} s"
     )

@@ -95,6 +95,6 @@ def read_record(record: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{record} does not exist; it says which clips were held out when the training began"
         ) from None
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{record} is not what `amstel video train` wrote: {error}") from None
     return found

@@ -211,34 +211,34 @@ def _train(
             task, dataset, root, model, range(first, first + seeds), out, resume, force, given, common
         )
     trials.only("node", Settings, given)
-    with processes.group(common.device) as ranks:
-        if out is not None and not resume:
-            new([out / train.CHECKPOINT], force)
-        data: Any
-        if distributed:
-            folder = parts or (out / f"parts-{ranks.world}" if out else None)
-            # Samples are drawn on the CPU.
-            device = ranks.device if given.get("sampler", "none") == "none" else "cpu"
-            data = spread.load(dataset, root, folder, device)
-            name = data.meta["name"]
-        else:
-            data = predict.load_data(dataset, root)
-            name = data.name
-        settings = Settings.for_data(name, **given)
-        with common.progress(seeds * settings.epochs if ranks.first else 0, "epochs") as update:
-            result = train.study(
-                data,
-                model,
-                range(first, first + seeds),
-                settings,
-                progress=update,
-                out=out,
-                resume=resume,
-                force=force,
-                device=ranks.device,
-            )
-        if not ranks.first:
-            return 0
+    ranks = processes.current(common.device)
+    if out is not None and not resume:
+        new([out / train.CHECKPOINT], force)
+    data: Any
+    if distributed:
+        folder = parts or (out / f"parts-{ranks.world}" if out else None)
+        # Samples are drawn on the CPU.
+        device = ranks.device if given.get("sampler", "none") == "none" else "cpu"
+        data = spread.load(dataset, root, folder, device)
+        name = data.meta["name"]
+    else:
+        data = predict.load_data(dataset, root)
+        name = data.name
+    settings = Settings.for_data(name, **given)
+    with common.progress(seeds * settings.epochs if ranks.first else 0, "epochs") as update:
+        result = train.study(
+            data,
+            model,
+            range(first, first + seeds),
+            settings,
+            progress=update,
+            out=out,
+            resume=resume,
+            force=force,
+            device=ranks.device,
+        )
+    if not ranks.first:
+        return 0
     common.say(
         f"{result.dataset} {result.model}: test accuracy {percent(result.accuracy)} "
         f"{over(seeds)}, early stopping {settings.early_stopping}, {result.seconds:.1f} s"

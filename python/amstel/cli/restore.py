@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -164,7 +165,8 @@ def predict(
         written = list(targets)
         if input.is_dir():
             folder_of(targets[0])
-            if set(map(Path.resolve, targets)) & set(map(Path.resolve, sources)):
+            # Path.resolve fails for a loop of links.
+            if set(map(os.path.realpath, targets)) & set(map(os.path.realpath, sources)):
                 raise ValueError(
                     f"-o must be another folder than the input, got {targets[0].parent} for both"
                 )
@@ -329,10 +331,8 @@ def train(
         tested = mri.CoilImages(validation, settings.size)
     initial = None if weights is None else train.weights(weights)
     left = sum(train.stage(settings, step).batch for step in range(done, settings.iterations))
-    with (
-        processes.group(common.device) as ranks,
-        common.progress(left if ranks.first else 0, "patches") as update,
-    ):
+    ranks = processes.current(common.device)
+    with common.progress(left if ranks.first else 0, "patches") as update:
         result = train.train(
             source,
             settings,
@@ -345,8 +345,8 @@ def train(
             progress=update,
             **with_plan(None, average),
         )
-        if not ranks.first:
-            return 0
+    if not ranks.first:
+        return 0
     said = counted(settings.iterations, "batch")
     if result.history:
         said += f": loss {result.history[-1]['loss']:.4g}, PSNR {result.history[-1]['psnr']:.2f} dB"

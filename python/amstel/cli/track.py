@@ -235,22 +235,22 @@ def train(
 
     known, tested = pairs(root), None if validation is None else pairs([validation])
     begin = initial.weights_of(weights, settings)
-    with processes.group(common.device) as ranks:
-        with common.progress(settings.epochs * len(known) if ranks.first else 0, "pairs") as update:
-            result = train.train(
-                known,
-                settings,
-                out,
-                resume=resume,
-                force=force,
-                initial=begin,
-                validation=tested,
-                device=ranks.device,
-                progress=update,
-                **plan,
-            )
-        if not ranks.first:
-            return 0
+    ranks = processes.current(common.device)
+    with common.progress(settings.epochs * len(known) if ranks.first else 0, "pairs") as update:
+        result = train.train(
+            known,
+            settings,
+            out,
+            resume=resume,
+            force=force,
+            initial=begin,
+            validation=tested,
+            device=ranks.device,
+            progress=update,
+            **plan,
+        )
+    if not ranks.first:
+        return 0
     last = result.history[-1]
     common.say(
         f"SINT ({settings.backbone}) on {counted(len(known), 'pair')}, {counted(len(result.history), 'epoch')}: loss {last['loss']:.3f}, "

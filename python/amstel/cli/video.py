@@ -201,6 +201,8 @@ def train(
     test = [i for i, name in enumerate(clips.names) if name in set(held)]
     rest = range(len(clips)) if split is None else clips.split(split)[0]
     known = [i for i in rest if i not in set(test)]
+    if split is not None and not known:
+        raise ValueError(f"--split {split}: {root} holds no training clips of it")
     kept = {
         "held_out": held,
         "split": split,
@@ -214,36 +216,36 @@ def train(
         if weights is None:
             raise ValueError("--backbone vgg16 needs --weights FILE, torchvision's vgg16 state_dict")
         state = train.backbone_weights(weights, settings.layer)
-    with processes.group(common.device) as ranks:
-        if ranks.first:
-            skipped = report(wrong)
-        with common.progress(settings.epochs * len(known) if ranks.first else 0, "clips") as update:
-            result = train.train(
-                samples.Subset(clips, known),
-                clips.classes,
-                settings,
-                out=out,
-                resume=resume,
-                force=force,
-                backbone_weights=state,
-                validation=samples.Subset(clips, test) if test else None,
-                device=ranks.device,
-                progress=update,
-                # With the first checkpoint, which it is of; what is known of the epochs before stays.
-                beside={record.name: _files.json_text({**before, **kept})},
-                **plan,
-            )
-        found: dict[str, Any] = {
-            "settings": dataclasses.asdict(settings),
-            "history": result.history,
-            "loss": [entry["loss"] for entry in result.history],
-            **kept,
-        }
-        if test:
-            tested = evaluate.evaluate(result.network, samples.Subset(clips, test), ranks=ranks)
-            found["held_out_accuracy"] = tested.accuracy
-        if not ranks.first:
-            return 0
+    ranks = processes.current(common.device)
+    if ranks.first:
+        skipped = report(wrong)
+    with common.progress(settings.epochs * len(known) if ranks.first else 0, "clips") as update:
+        result = train.train(
+            samples.Subset(clips, known),
+            clips.classes,
+            settings,
+            out=out,
+            resume=resume,
+            force=force,
+            backbone_weights=state,
+            validation=samples.Subset(clips, test) if test else None,
+            device=ranks.device,
+            progress=update,
+            # With the first checkpoint, which it is of; what is known of the epochs before stays.
+            beside={record.name: _files.json_text({**before, **kept})},
+            **plan,
+        )
+    found: dict[str, Any] = {
+        "settings": dataclasses.asdict(settings),
+        "history": result.history,
+        "loss": [entry["loss"] for entry in result.history],
+        **kept,
+    }
+    if test:
+        tested = evaluate.evaluate(result.network, samples.Subset(clips, test), ranks=ranks)
+        found["held_out_accuracy"] = tested.accuracy
+    if not ranks.first:
+        return 0
     if skipped:
         found["skipped"] = skipped["failed"]
     if before.get("history") != result.history:  # else it is of the same run, complete already

@@ -166,8 +166,10 @@ def evaluate(
 
 def _of_run(path: Path, split: int | None, lists: Path | None) -> tuple[int | None, Path | None]:
     """The split that a checkpoint was trained on, according to the record next to it, if none was requested."""
+    from amstel import _files
+
     record = path.parent / "training.json"
-    if split is not None or not record.is_file():
+    if split is not None or not _files.there(record):
         return split, lists
     known = read_record(record)
     own = known.get("split")
@@ -187,6 +189,7 @@ def _one(
     common: Common,
 ) -> tuple[Any, Sequence[Any]]:
     """What a network says of the clips that it is to be tested on, and those that could not be read."""
+    from amstel import _files
     from amstel.apps import ranks as processes
     from amstel.apps.video import evaluate, features, samples
 
@@ -201,7 +204,9 @@ def _one(
     record = path.parent / "training.json"
     if split is not None:
         chosen = clips.split(split)[1]
-    elif held_out and record.is_file():
+        if not chosen:
+            raise ValueError(f"--split {split}: {root} holds no test clips of it")
+    elif held_out and _files.there(record):
         own = set(read_record(record)["held_out"])
         chosen = [k for k, name in enumerate(names) if name in own]
         if not chosen:
@@ -254,7 +259,7 @@ def _say_held_out(path: Path, found: Any, common: Common) -> dict[str, Any]:
     accuracy = right[[name in held for name in found.names]].double().mean().item()
     missing = sorted(held - there)
     common.say(
-        f"of these, {len(there)} were held out in training: accuracy {100 * accuracy:.1f}%, which is the one to report"
+        f"of these, {len(there)} {'was' if len(there) == 1 else 'were'} held out in training: accuracy {100 * accuracy:.1f}%, which is the one to report"
         + (f"; {len(missing)} of those held out not found here: {', '.join(missing[:3])}" if missing else "")
     )
     return {"held_out": {"accuracy": accuracy, "clips": len(there), "missing": missing}}

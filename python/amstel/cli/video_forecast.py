@@ -56,13 +56,13 @@ def forecast(
         new([checkpoint, picture, record], force)
         settings = names.ForecastSettings(**given)
     total = 2 * settings.iterations * settings.batch
-    with processes.group(common.device) as ranks:
-        with common.progress(total if ranks.first else 0, "sequences") as update:
-            found = forecast.train(
-                settings, out=out, resume=resume, force=force, device=ranks.device, progress=update
-            )
-        if not ranks.first:
-            return 0
+    ranks = processes.current(common.device)
+    with common.progress(total if ranks.first else 0, "sequences") as update:
+        found = forecast.train(
+            settings, out=out, resume=resume, force=force, device=ranks.device, progress=update
+        )
+    if not ranks.first:
+        return 0
     errors = forecast.evaluate(found)
     forecast.strip(found, picture)
     mean = {name: sum(each) / len(each) for name, each in errors.items()}

@@ -17,13 +17,11 @@ import numpy as np
 
 from amstel import _files
 from amstel._optional import need
+from amstel._text import check_integers
 from amstel._words import counted
 
 #: Bytes of text, or of an array, that are looked at together.
 BLOCK = 1 << 24
-
-#: What float32 holds without a loss, of which the features become that are no floating-point array.
-SINGLE = "floating-point numbers, or integers from -2^24 to 2^24"
 
 _DIGITS, _NUMBER = b"0123456789", b"0123456789+-.eE"
 _COMMAS = bytes.maketrans(b"\n", b",")
@@ -75,8 +73,8 @@ class Table(NamedTuple):
             if text:
                 columns = columns or text.split(b"\n", 1)[0].count(b",") + 1
                 values = self._numbers(text, columns, line, whole, missing)
-                if single and (np.abs(values) > 2**24).any():
-                    self._check_integers(text, line)
+                if single:
+                    check_integers(str(self), text, values, line)
                 yield values
                 line += text.count(b"\n")
 
@@ -98,7 +96,9 @@ class Table(NamedTuple):
             with warnings.catch_warnings(), contextlib.suppress(ValueError):
                 warnings.simplefilter("ignore", DeprecationWarning)  # of a field that is empty, or no number
                 values = np.fromstring(text.translate(_COMMAS), dtype, sep=",")
-                if len(values) == lines * columns:
+                # Beyond, it reads the last integer there is.
+                beyond = whole and values.max(initial=0) == np.iinfo(np.int64).max
+                if len(values) == lines * columns and not beyond:
                     return values.reshape(lines, columns)
         number = rb"[0-9]{1,18}" if whole else rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?"
         if missing:
@@ -110,12 +110,6 @@ class Table(NamedTuple):
                 got = one[:60].decode(errors="replace")
                 raise ValueError(f"{self}, line {count}: must hold {wanted}, got {got!r}")
         return np.array(text.replace(b",", b" ").split(), dtype).reshape(lines, columns)
-
-    def _check_integers(self, text: bytes, line: int) -> None:
-        for count, one in enumerate(text.split(b"\n"), line):
-            for field in map(bytes.strip, one.split(b",")):
-                if field.lstrip(b"+-").isdigit() and abs(float(field)) > 2**24:
-                    raise ValueError(f"{self}, line {count}: must hold {SINGLE}, got {field.decode()}")
 
     # ---- Arrays
 

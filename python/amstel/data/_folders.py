@@ -13,6 +13,6 @@ def data_folder(root: str | os.PathLike | None, name: str, owner: str) -> Path:
             raise ValueError(f"{owner}: give `root`, the folder of the clips, or set AMSTEL_DATA")
         root = Path(os.environ["AMSTEL_DATA"]) / name
     root = Path(root)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise FileNotFoundError(f"{owner}: the folder {root} does not exist")
     return root

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel._check import fail, number
+from amstel._check import number
 from amstel._optional import need
 from amstel.media import _arguments
 
@@ -42,8 +42,7 @@ def check_geometry(size: int, target: float) -> int:
     """The side of the crops, once it and the target's are in their range."""
     size = _arguments.integer("size", size, 16)
     expected = f"a number from 4 to half of `size` = {size}"
-    if number("target", target, expected, least=4) > size / 2:
-        fail("target", expected, target)
+    number("target", target, expected, least=4, most=size / 2)
     return size
 
 

@@ -20,14 +20,23 @@ from amstel.media.formats import visible
 _OLD_NAMES = {"basketballshooting": "basketball", "walking": "walkingwithdog"}
 
 
+#: More frames than this are damage: at 25 a second they are four days.
+_MOST_FRAMES = 10**7
+
+
 @dataclass
 class Tube:
     """One actor while the action lasts: boxes float32 [n, 4], x1, y1, x2, y2 in pixels, NaN where there is none, of the
-    frames from `first` (0 is the first frame of the video) to `end` - 1, as the file has it: nothing is checked."""
+    frames from `first` (0 is the first frame of the video) to `end` - 1, as the file has it: that no box is infinite is
+    all that is checked."""
 
     first: int
     end: int
     boxes: np.ndarray
+
+    def __post_init__(self) -> None:
+        if np.isinf(self.boxes).any():
+            raise ValueError("a box must be of finite numbers")
 
 
 @dataclass
@@ -65,7 +74,13 @@ def read(path: Path) -> Annotation:
                     f"{path} must hold boxes (a file .json, .pkl or .mat, or .xgtf files by class), got none"
                 )
             return read(inside)
-        return Annotation(path, dict(_viper(file) for file in _viper_files(path)))
+        tubes: dict[str, list[Tube]] = {}
+        for file in _viper_files(path):
+            name, found = _viper(file)
+            if name in tubes:
+                raise ValueError(f"{path} must hold one file of boxes for {name}, got two")
+            tubes[name] = found
+        return Annotation(path, tubes)
     reader = {".json": _json, ".pkl": _pickle, ".mat": _matlab}.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"{path} must be a file .json, .pkl or .mat, or a folder of .xgtf files")
@@ -83,6 +98,8 @@ def read(path: Path) -> Annotation:
 
 def _tube(first: Any, end: Any, boxes: Any) -> Tube:
     """Boxes x, y, width, height of the frames first to end - 1."""
+    if first != np.floor(first) or end != np.floor(end):
+        raise ValueError(f"a tube must begin and end with a whole frame, got {first} and {end}")
     xywh = np.asarray(boxes, np.float32).reshape(-1, 4)
     return Tube(int(first), int(end), np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1))
 
@@ -120,8 +137,11 @@ def _pickle(path: Path) -> Annotation:
 def _of_rows(rows: Any) -> Tube:
     rows = np.asarray(rows, np.float64).reshape(-1, 5)
     frames = rows[:, 0].astype(int) - 1
-    if not len(frames) or frames.min() < 0 or len(set(frames.tolist())) < len(frames):
+    whole = (rows[:, 0] == frames + 1).all()
+    if not len(frames) or not whole or frames.min() < 0 or len(set(frames.tolist())) < len(frames):
         raise ValueError("a tube must have one row for each of its frames, counted from 1")
+    if frames.max() >= _MOST_FRAMES:
+        raise ValueError(f"a tube must end within {_MOST_FRAMES} frames, got {frames.max() + 1}")
     boxes = np.full((frames.max() - frames.min() + 1, 4), np.nan, np.float32)
     boxes[frames - frames.min()] = rows[:, 1:]
     return Tube(int(frames.min()), int(frames.max()) + 1, boxes)
@@ -160,11 +180,19 @@ def _viper(path: Path) -> tuple[str, list[Tube]]:
             for element in source
             if _tag(element) == "object" and element.get("name", "").upper() == "PERSON"
         ]
+        return name, _of_people(people)
     except (xml.ParseError, StopIteration, KeyError, ValueError, TypeError) as error:
         raise ValueError(
             f"{path} must be a file of the ViPER tool with persons and their Location, got "
             f"{type(error).__name__}: {error}"
         ) from None
+
+
+_Span = tuple[int, int]
+_Boxes = list[tuple[int, int, tuple[float, float, float, float]]]
+
+
+def _of_people(people: list[tuple[_Boxes, list[_Span], list[_Span]]]) -> list[Tube]:
     if any(acts for _, _, acts in people):
         spans = [(boxes, span) for boxes, _, acts in people for span in acts]
     else:
@@ -179,11 +207,7 @@ def _viper(path: Path) -> tuple[str, list[Tube]]:
         for a, b, box in known:
             tube[a - first : b - first + 1] = box
         tubes.append(Tube(first - 1, last, tube))
-    return name, tubes
-
-
-_Span = tuple[int, int]
-_Boxes = list[tuple[int, int, tuple[float, float, float, float]]]
+    return tubes
 
 
 def _person(element: xml.Element, label: str) -> tuple[_Boxes, list[_Span], list[_Span]]:
@@ -207,8 +231,8 @@ def _spans(*elements: xml.Element) -> Iterator[_Span]:
     text = next(element.attrib["framespan"] for element in elements if "framespan" in element.attrib)
     for part in text.split():
         first, last = map(int, part.split(":"))
-        if not 1 <= first <= last:
-            raise ValueError(f"framespan {text!r}")
+        if not 1 <= first <= last <= _MOST_FRAMES:
+            raise ValueError(f"a framespan must be within 1:{_MOST_FRAMES}, got {text!r}")
         yield first, last
 
 

@@ -16,7 +16,7 @@ from amstel._words import are, counted
 from amstel.data._clip import Clip
 from amstel.data._folders import data_folder
 from amstel.data.shapes import DIRECTIONS, generate_moving_shapes
-from amstel.media.formats import IMAGES, VIDEOS, natural, visible, warn_of_strangers
+from amstel.media.formats import IMAGES, VIDEOS, natural, visible, warn_of_links, warn_of_strangers
 from amstel.media.reading import Frames, read
 
 __all__ = [
@@ -143,12 +143,13 @@ class ClipFolder:
         return bad
 
     def _warn_of_others(self) -> None:
-        """Say what is passed over: files of other kinds beside clips and frames, and clips that are in no class."""
+        """Say what is passed over: files of other kinds beside clips and frames, clips in no class, links to nothing."""
         folders = [*dict.fromkeys(path.parent for path in self.paths if path.parent != self.root)]
         alone = visible(self.root, IMAGES + VIDEOS) if self.root not in {p.parent for p in self.paths} else []
         reason = "they are neither clips of a class nor frames of one"
         frames = [file for path in self.paths if path.is_dir() for file in _others_in(path)]
         warn_of_strangers(self.root, folders, IMAGES + VIDEOS, reason, [*alone, *frames])
+        warn_of_links(self.root)
 
     def _keep(self, indices: list[int]) -> None:
         self.labels = [self.labels[k] for k in indices]
@@ -174,7 +175,7 @@ class ClipFolder:
 def _others_in(folder: Path) -> list[Path]:
     """The files of a folder of frames that are none."""
     try:
-        return [p for p in visible(folder) if p.is_file() and p.suffix.lower() not in IMAGES]
+        return [p for p in visible(folder) if not p.is_dir() and p.suffix.lower() not in IMAGES]
     except OSError:  # as `_readable` says
         return []
 
@@ -204,6 +205,12 @@ def _readable(path: Path, fps: float | None) -> None:
             raise ValueError(
                 f"{file} must be {first[0]}x{first[1]} as the first frame of its folder, got {size[0]}x{size[1]}"
             )
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"the subject {value}")
+    return int(value)
 
 
 class Weizmann(ClipFolder):
@@ -237,7 +244,7 @@ class Weizmann(ClipFolder):
     def __init__(self, root: str | os.PathLike | None = None):
         root = data_folder(root, "video/weizmann4", "Weizmann")
         manifest = root / "manifest.json"
-        if manifest.is_file():
+        if _files.there(manifest):
             self.root = root
             self._read_manifest(manifest)
         else:
@@ -249,10 +256,10 @@ class Weizmann(ClipFolder):
     def _read_manifest(self, manifest: Path) -> None:
         try:
             entries = [
-                (str(entry["label"]), str(entry["file"]), int(entry["subject"]))
+                (str(entry["label"]), str(entry["file"]), _whole(entry["subject"]))
                 for entry in json.loads(manifest.read_bytes())
             ]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(
                 f'{manifest} must be a list of {{"file", "label", "subject"}}, got {type(error).__name__}: {error}'
             ) from None
@@ -264,7 +271,9 @@ class Weizmann(ClipFolder):
         self.subjects = [subject for _, _, subject in entries]
         self.paths = []
         for _, file, _ in entries:
-            path = next((p for p in (self.root / file, self.root.parent / file) if p.exists()), None)
+            if Path(file).name in ("", ".."):
+                raise ValueError(f'{manifest} must have the name of a clip as "file", got {file!r}')
+            path = next((p for p in (self.root / file, self.root.parent / file) if os.path.exists(p)), None)
             if path is None:
                 raise FileNotFoundError(
                     f"{manifest} lists {file}, which is neither in its folder nor beside it"

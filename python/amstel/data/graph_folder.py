@@ -63,8 +63,8 @@ class GraphFolder(NodeData):
             raise ValueError(
                 f"{folder / FACTS} must name the arrays {', '.join(_NEEDED)}; {missing[0]} is missing"
             )
-        own = {name: torch.from_numpy(np.array(arrays[name])) for name in _NEEDED[2:]}
         try:
+            own = {name: torch.from_numpy(np.array(arrays[name])) for name in _NEEDED[2:]}
             weight = arrays.get("weight")
             graph = Graph.from_csr(arrays["crow"], arrays["col"], weight, num_cols=facts["nodes"])
             super().__init__(
@@ -112,9 +112,13 @@ def _plain(value: Tensor) -> np.ndarray:
 def _features(arrays: Mapping[str, np.ndarray], facts: dict[str, Any]) -> Tensor | None:
     if "x" in arrays:
         return torch.from_numpy(arrays["x"])
-    if "x_crow" not in arrays:
+    parts = "x_crow", "x_col", "x_value"
+    missing = [part for part in parts if part not in arrays]
+    if len(missing) == 3:
         return None
-    crow, col, value = (torch.from_numpy(arrays[f"x_{part}"]) for part in ("crow", "col", "value"))
+    if missing:
+        raise ValueError(f"{FACTS} must name {', '.join(parts)}, or none of them; {missing[0]} is missing")
+    crow, col, value = (torch.from_numpy(arrays[part]) for part in parts)
     size = facts["nodes"], facts["features"]
     Graph.from_csr(crow, col, num_cols=size[1])  # checked, for whoever reads it without looking
     with warnings.catch_warnings():
@@ -138,18 +142,18 @@ def read_facts(folder: Path) -> dict[str, Any]:
         )
     try:
         facts = json.loads(file.read_bytes())
-        width = facts["features"]
         known = facts["format"] == FORMAT and isinstance(facts["name"], str)
-        sizes = [facts["nodes"], facts["edges"], facts["classes"], *([] if width is None else [width])]
-        known &= all(type(size) is int and size >= 0 for size in sizes)
+        known &= all(type(facts[key]) is int and facts[key] >= 0 for key in ("nodes", "edges"))
+        known &= {"classes", "features"} <= facts.keys()
         for name, (dtype, shape) in facts["arrays"].items():
             known &= name.replace("_", "").isalpha() and all(type(n) is int and n >= 0 for n in shape)
             np.dtype(dtype)
         if not known:
             raise ValueError
-        return facts
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, RecursionError):
         raise ValueError(f"GraphFolder: {file} is not the {FACTS} of a graph") from None
+    _files.check_widths(file, facts)
+    return facts
 
 
 def _mapped(folder: Path, name: str, dtype: str, shape: list[int]) -> np.ndarray:

@@ -194,7 +194,7 @@ class GraphDataset(Dataset):
         return self._all.num_graphs
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, (slice, list, tuple, Tensor, np.ndarray)) and not _is_number(index):
+        if isinstance(index, (slice, range, list, tuple, Tensor, np.ndarray)) and not _is_number(index):
             return self._subset(_numbers(index, len(self)))
         number = _check.integer("index", index.item() if isinstance(index, Tensor) else index)
         if not -len(self) <= number < len(self):
@@ -352,6 +352,9 @@ def _labels(labels: Any, graphs: int) -> Tensor | None:
     return labels.long() if whole else labels.clone()
 
 
+_INDEX = torch.int64, torch.int32, torch.int16, torch.int8
+
+
 def _is_number(index: Any) -> bool:
     return isinstance(index, (Tensor, np.ndarray)) and index.ndim == 0
 
@@ -365,13 +368,17 @@ def _numbers(index: Any, size: int) -> list[int]:
         except TypeError:
             _check.fail_type("index", expected, index)
     _check.unmasked("index", index)
+    if isinstance(index, range):
+        index = list(index)
+    if isinstance(index, np.ndarray) and index.dtype.kind == "u":
+        index = index.astype(np.int64)  # torch takes uint8 for a mask
     try:
         found = torch.as_tensor(index)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise TypeError(f"`index` must be {expected}, got {_check.describe(index)}") from None
     if found.numel() == 0 and not isinstance(index, (Tensor, np.ndarray)):
         found = found.long()
-    if found.dim() != 1 or found.dtype not in (torch.int64, torch.int32, torch.bool):
+    if found.dim() != 1 or found.dtype not in (*_INDEX, torch.bool):
         _check.fail("index", expected, index)
     if found.dtype == torch.bool:
         if len(found) != size:

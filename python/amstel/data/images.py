@@ -10,7 +10,7 @@ import numpy as np
 
 from amstel import _check
 from amstel._optional import need
-from amstel.media.formats import STILLS, stills
+from amstel.media.formats import STILLS, others, stills
 from amstel.media.pictures import read
 
 
@@ -22,8 +22,8 @@ class ImageFolder:
     """The images of a folder, sorted by name and read on access.
 
     Args:
-        root: a folder, or several, one after the other; folders inside them are not looked into, nor are animated GIFs
-            and files whose names do not end as those of images do, which a warning names.
+        root: a folder, or several, one after the other; folders inside them are passed over, and so are animations and
+            files whose names do not end as those of images do; warnings name them.
         mode: "L" for gray [H, W] (the luma of ITU-R 601 of color images), "RGB" for [H, W, 3]. 16 bits are rounded to 8,
             alpha is left out, and the orientation that a camera noted is applied.
 
@@ -49,7 +49,10 @@ class ImageFolder:
                 raise FileNotFoundError(f"`root`: the folder {folder} does not exist")
             found = sorted(stills(folder))
             if not found:
-                raise ValueError(f"`root`: there is no image in {folder} ({', '.join(STILLS)})")
+                got = others(Path(folder), ()) or "none"
+                raise ValueError(
+                    f"`root`: {folder} must hold at least one image ({', '.join(STILLS)}), got {got}"
+                )
             self.paths += found
 
     def __len__(self) -> int:

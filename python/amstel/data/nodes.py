@@ -191,9 +191,7 @@ def block_model(
         if size >= 2**31:
             what = "a number that makes less than 2^31 edges" if name == "degree" else "an integer < 2^31"
             _check.fail(name, what, degree if name == "degree" else size)
-    mixing = _check.number("mixing", mixing, "in [0, 1]", least=0)
-    if mixing > 1:
-        _check.fail("mixing", "in [0, 1]", mixing)
+    mixing = _check.number("mixing", mixing, "in [0, 1]", least=0, most=1)
     rng = np.random.default_rng(_check.integer("seed", seed, 0))
     label = rng.integers(classes, size=nodes)
     label[: 20 * classes] = np.arange(20 * classes) % classes

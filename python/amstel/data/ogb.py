@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _derived, _files, _library, _words
+from amstel._text import SINGLE
 from amstel.data import graph_folder as folders
-from amstel.data._blocks import SINGLE, Table, arrays_in, only
+from amstel.data._blocks import Table, arrays_in, only
 
 _SPLITS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 _ENDINGS = (".csv.gz", ".csv", ".parquet", ".npy")
-#: More classes than labels ever have: such a number is damage.
-_MOST_CLASSES = 2**31
 
 
 class _Given(NamedTuple):
@@ -141,14 +140,14 @@ def _ogb(place: Path, split: str | None) -> _Source:
         raise ValueError(f"{place} is a converted graph already")
     raw = place / "raw"
     archive = raw / "data.npz"
-    names = arrays_in(archive) if archive.is_file() else set()
+    names = arrays_in(archive) if _files.there(archive) else set()
 
     def find(stem: str, key: str | None = None) -> Table | None:
         for ending in _ENDINGS:
-            if (raw / f"{stem}{ending}").is_file():
+            if _files.there(raw / f"{stem}{ending}"):
                 return Table(raw / f"{stem}{ending}")
         own = raw / f"{stem}.npz"
-        if key is not None and own.is_file():
+        if key is not None and _files.there(own):
             return only(own, key)
         return Table(archive, key) if key in names else None
 
@@ -175,12 +174,12 @@ def _ogb_splits(place: Path, split: str | None) -> dict[str, Any]:
     if split is not None and split not in there:
         _check.fail("split", f"one of {', '.join(there) or 'none'}, the folders in {place}", split)
     folder = place / (split or there[0])
-    if (folder / "split_dict.pt").is_file():
+    if _files.there(folder / "split_dict.pt"):
         return _split_dict(folder / "split_dict.pt")
     found: dict[str, Any] = {}
     for part, stems in _SPLITS.items():
         files = [folder / f"{stem}{ending}" for stem in stems for ending in (*_ENDINGS, ".npz")]
-        file = next((f for f in files if f.is_file()), None)
+        file = next((f for f in files if _files.there(f)), None)
         if file is None:
             raise FileNotFoundError(f"{folder / stems[0]}.csv.gz is missing")
         found[part] = only(file, part) if file.suffix == ".npz" else Table(file)
@@ -241,9 +240,9 @@ def _labels(table: Table) -> tuple[np.ndarray, int]:
             raise ValueError(
                 f"{table} must hold classes, integers >= 0, got {values[known & (np.floor(values) != values)][0]}"
             )
-        wrong = known & ((values < -1) | (values >= _MOST_CLASSES))
+        wrong = known & ((values < -1) | (values >= _files.MOST_CLASSES))
         if wrong.any():
-            raise ValueError(f"{table} must hold classes, integers >= 0, got {values[wrong][0]}")
+            raise ValueError(f"{table} must hold classes, integers >= 0 and < 2^24, got {values[wrong][0]}")
         parts.append(np.where(known, values, -1).astype(np.int64))
     labels = np.concatenate(parts) if parts else np.empty(0, np.int64)
     return labels, int(labels.max(initial=-1)) + 1

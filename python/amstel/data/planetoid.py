@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel import _check
-from amstel._text import table
+from amstel import _check, _files
+from amstel._text import SINGLE, table
 from amstel._words import counted
 from amstel.data.nodes import NodeData, sparse_csr
 from amstel.graph import Graph
@@ -126,6 +126,9 @@ def _load(path: Path, kind: type) -> Any:
 
 def _rows(matrix: _Csr, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row and column of every non-zero, and its value, checked."""
+    given = matrix.data
+    if given.dtype.kind in "iu" and (beyond := (given > 2**24) | (given < -(2**24))).any():
+        raise ValueError(f"Planetoid: {path} must hold {SINGLE}, got {given[beyond][0]}")
     with np.errstate(over="ignore"):
         values = matrix.data.astype(np.float32)
     if not np.isfinite(values).all():
@@ -227,7 +230,7 @@ class Planetoid(NodeData):
         allx, tx = _load(path("allx"), _Csr), _load(path("tx"), _Csr)
         test = table(path("test.index"), np.int64, 1, reader="Planetoid")[:, 0]
         relations = stem.startswith("nell")
-        ally = None if relations and not path("ally").exists() else _load(path("ally"), np.ndarray)
+        ally = None if relations and not _files.there(path("ally")) else _load(path("ally"), np.ndarray)
 
         known, num_features = _width(allx, path("allx"))
         tests, width = _width(tx, path("tx"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import warnings
 from abc import abstractmethod
@@ -17,9 +18,10 @@ from torch import Tensor
 
 from amstel import _check
 from amstel._check import fail, tensor
+from amstel._files import there
 from amstel._words import counted
 from amstel.media import images
-from amstel.media.formats import frames_of, natural, visible
+from amstel.media.formats import frames_of, natural, visible, warn_of_links
 
 
 def read_rows(file: Path, columns: int | None) -> list[list[float]]:
@@ -161,11 +163,11 @@ def _lacking(images: Sequence[Path]) -> Path | None:
     if not all(stem.isdecimal() for stem in stems):
         return None
     numbers = [int(stem) for stem in stems]
-    present, wanted = set(numbers), range(numbers[0], numbers[-1] + 1)
+    present, wanted = set(numbers), numbers[-1] - numbers[0] + 1
     # Every second or fifth frame of a video, or parts of several, are numbered so on purpose.
-    if len(present) == len(wanted) or len(present) < 0.75 * len(wanted):
+    if len(present) == wanted or 4 * len(present) < 3 * wanted:
         return None
-    missing = next(number for number in wanted if number not in present)
+    missing = next(number for number in range(numbers[0], numbers[-1]) if number not in present)
     return images[0].with_name(f"{missing:0{len(stems[0])}d}{images[0].suffix}")
 
 
@@ -276,17 +278,33 @@ class Listed(Sequences):
 
     def _find(self, root: Path, marker: str) -> None:
         self.root, listing = root, root / "list.txt"
-        if listing.is_file():
-            lines = listing.read_text(encoding="utf-8-sig").splitlines()
-            names = [line.strip() for line in lines if line.strip()]
-            for name in names:
-                if not (root / name).is_dir():
-                    raise FileNotFoundError(f"{listing} names {name}, which is not a folder beside it")
+        if there(listing):
+            names = _listed(root, listing)
         else:
-            names = [p.name for p in visible(root) if (p / marker).is_file()]
+            names = [p.name for p in visible(root) if os.path.lexists(p / marker)]
+            warn_of_links(root)
         if not names:
             raise ValueError(f"{root} must hold folders of sequences, each with {marker}, got none")
         self.names = sorted(names, key=lambda name: natural(Path(name)))
+
+
+def _listed(root: Path, listing: Path) -> list[str]:
+    try:
+        lines = listing.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{listing} must be a text in UTF-8, got {error}") from None
+    names: dict[str, int] = {}
+    for number, name in enumerate(map(str.strip, lines), start=1):
+        if not name:
+            continue
+        if not os.path.isdir(root / name):
+            raise FileNotFoundError(f"{listing} names {name}, which is not a folder beside it")
+        if name in names:
+            raise ValueError(
+                f"{listing}, line {number}: must name each sequence once, got {name} in line {names[name]} too"
+            )
+        names[name] = number
+    return list(names)
 
 
 def polygon_to_box(corners: Tensor, method: str = "area") -> Tensor:

@@ -102,8 +102,7 @@ def generate_moving_shapes(
     )
     if (classes := integer("classes", classes, expected="2, 4 or 8")) not in DIRECTIONS:
         fail("classes", "2, 4 or 8", classes)
-    if (noise := number("noise", noise, "in [0, 1]", least=0)) > 1:
-        fail("noise", "in [0, 1]", noise)
+    noise = number("noise", noise, "in [0, 1]", least=0, most=1)
     expected = "a number or (least, greatest)"
     several = isinstance(speed, Sequence) and not isinstance(speed, (str, bytes))
     several |= getattr(speed, "ndim", 0) == 1

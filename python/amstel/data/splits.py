@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amstel._check import fail, integer
+from amstel._files import there
 from amstel._words import are, counted
 from amstel.data._folders import data_folder
 from amstel.data.clips import ClipFolder
@@ -139,12 +140,13 @@ class SplitClips(ClipFolder):
         self._place = place
 
     def split(self, number: int = 1) -> tuple[list[int], list[int]]:
-        """Indices of the training clips and of the test clips of a split."""
+        """Indices of the training clips and of the test clips of a split; a warning says where there are none."""
         number = integer("number", number)
         if number not in self.numbers:
             fail("number", f"a split of {self._place}, one of {', '.join(map(str, self.numbers))}", number)
         parts = [self._parts.get((number, path)) for path in self.paths]
         train, test = ([k for k, p in enumerate(parts) if p == name] for name in ("train", "test"))
+        warn_of_parts(number, self._place, train, test)
         return train, test
 
     def _find(self, row: _Row) -> Path | None:
@@ -166,13 +168,20 @@ class SplitClips(ClipFolder):
         """The clips in a folder by their names without ending."""
         if folder not in self._listings:
             found: dict[str, list[Path]] = {}
-            for path in visible(folder) if folder.is_dir() else ():
+            for path in visible(folder) if os.path.isdir(folder) else ():
                 if path.is_dir():
                     found.setdefault(path.name, []).append(path)
                 elif path.suffix.lower() in VIDEOS + IMAGES:
                     found.setdefault(path.stem, []).append(path)
             self._listings[folder] = found
         return self._listings[folder]
+
+
+def warn_of_parts(number: int, place: Path, train: list[int], test: list[int]) -> None:
+    """Say where a part of a split is empty; once, however often it is looked at."""
+    for name, part in (("training", train), ("test", test)):
+        if not part:
+            warnings.warn(f"split {number} of {place} has no {name} clips", stacklevel=1)
 
 
 def _first_name(place: Path) -> str:
@@ -185,7 +194,7 @@ def _first_name(place: Path) -> str:
 
 def _read_lists(place: Path) -> tuple[list[str] | None, list[_Row]]:
     """Classes in their order, where the lists give one, and all lines."""
-    files = [p for p in visible(place) if p.is_file()]
+    files = visible(place)
     for read in (_read_ucf, _read_hmdb, _read_csv):
         known, rows = read(place, files)
         if rows:
@@ -205,12 +214,12 @@ def _lines(file: Path) -> list[tuple[str, str]]:
 
 
 def _read_ucf(place: Path, files: list[Path]) -> tuple[list[str] | None, list[_Row]]:
-    lists = [(file, found) for file in files if (found := _UCF.fullmatch(file.name))]
+    lists = [(file, found) for file in files if (found := _UCF.fullmatch(file.name)) and there(file)]
     if not lists:
         return None, []
     numbers: dict[str, str] = {}
     index = place / "classInd.txt"
-    for line, where in _lines(index) if index.is_file() else ():
+    for line, where in _lines(index) if there(index) else ():
         number, _, name = line.partition(" ")
         if not number.isdigit() or not name or number in numbers:
             raise ValueError(f'{where} must be a new number and a class, "1 ApplyEyeMakeup", got {line!r}')
@@ -236,7 +245,7 @@ def _read_ucf(place: Path, files: list[Path]) -> tuple[list[str] | None, list[_R
 def _read_hmdb(place: Path, files: list[Path]) -> tuple[list[str] | None, list[_Row]]:
     rows = []
     for file in files:
-        if not (found := _HMDB.fullmatch(file.name)):
+        if not (found := _HMDB.fullmatch(file.name)) or not there(file):
             continue
         for line, where in _lines(file):
             name, _, number = line.rpartition(" ")
@@ -249,20 +258,32 @@ def _read_hmdb(place: Path, files: list[Path]) -> tuple[list[str] | None, list[_
 
 
 def _read_csv(place: Path, files: list[Path]) -> tuple[list[str] | None, list[_Row]]:
-    tables = {file.stem.lower(): file for file in files if file.suffix.lower() in (".csv", ".txt")}
+    tables: dict[str, Path] = {}
+    for file in files:
+        if file.suffix.lower() in (".csv", ".txt"):
+            other = tables.setdefault(file.stem.lower(), file)
+            if other != file and file.stem.lower() in _TRAIN + _TEST:
+                raise ValueError(f"{place} must hold one list of a part, got {other.name} and {file.name}")
     rows: list[_Row] = []
     for part, names in (("train", _TRAIN), ("test", _TEST)):
-        file = next((tables[name] for name in names if name in tables), None)
-        if file is not None:
-            rows += _read_table(file, part)
+        table = next((tables[name] for name in names if name in tables), None)
+        if table is not None and there(table):
+            rows += _read_table(table, part)
     return None, rows
+
+
+def _cells(line: str, where: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line]))]
+    except csv.Error as error:
+        raise ValueError(f"{where} must be a line of a table, got {line[:60]!r}: {error}") from None
 
 
 def _read_table(file: Path, part: str) -> list[_Row]:
     lines = _lines(file)
     if not lines:
         raise ValueError(f"{file} must list clips, got an empty file")
-    head = [cell.strip().lower() for cell in next(csv.reader([lines[0][0]]))]
+    head = [cell.lower() for cell in _cells(*lines[0])]
     label, path = (next((head.index(n) for n in names if n in head), None) for names in (_LABELS, _PATHS))
     name: Callable[[list[str]], str] | None = None
     if label is not None and "youtube_id" in head and {"time_start", "time_end"} <= set(head):
@@ -272,12 +293,12 @@ def _read_table(file: Path, part: str) -> list[_Row]:
         name = lambda c: c[path]  # noqa: E731
     rows = []
     for line, where in lines[1:] if name else lines:
-        cells = [cell.strip() for cell in next(csv.reader([line]))]
+        cells = _cells(line, where)
         if name is None:
             cells = cells if len(cells) == 2 else line.rsplit(None, 1)
         try:
             file_name, said = (name(cells), cells[label or 0]) if name else (cells[0], cells[1])
-        except (IndexError, ValueError):
+        except (IndexError, ValueError, OverflowError):
             file_name = said = ""
         if not file_name or not said:
             expected = f"the columns {', '.join(head)}" if name else '"path label" or "path,label"'

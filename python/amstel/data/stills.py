@@ -20,7 +20,7 @@ from amstel._check import fail, fail_type
 from amstel.data._pair import FramePair, check_geometry, frame_pair
 from amstel.data._pair import cv2 as _cv2
 from amstel.media import _arguments
-from amstel.media.formats import stills
+from amstel.media.formats import STILLS, others, stills
 from amstel.media.images import read
 
 
@@ -132,7 +132,9 @@ class StillPairs:
             elif (path := _arguments.path("images", image)).is_dir():
                 found = stills(path)
                 if not found:
-                    fail("images", "at least one image in each folder", path)
+                    raise ValueError(
+                        f"`images`: {path} must hold at least one image ({', '.join(STILLS)}), got {others(path, ()) or 'none'}"
+                    )
                 self._images += found
             else:
                 self._images.append(path)

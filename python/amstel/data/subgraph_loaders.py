@@ -121,7 +121,7 @@ class ClusterLoader(_Subgraphs):
         self.batch_size = _check.integer("batch_size", batch_size, 1)
         self._seeds(seeds)
         _check.choice("method", method, ("metis", "ranges"))
-        if not isinstance(parts, (Tensor, list)) and not hasattr(parts, "__array_interface__"):
+        if not isinstance(parts, (list, tuple)) and not getattr(parts, "ndim", 0):
             parts, n = _check.integer("parts", parts, 1), graph.num_nodes
             if parts > max(n, 1):
                 _check.fail("parts", f"at most the number of nodes, {n}", parts)

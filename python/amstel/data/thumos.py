@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 from amstel._check import fail
+from amstel._files import there as _there
 from amstel._words import are, counted
 from amstel.data._folders import data_folder
 from amstel.data.splits import _lines
@@ -141,9 +142,9 @@ class THUMOS14:
     def _numbered(self) -> list[int]:
         numbers = dict(CLASSES)
         file = self._place / "detclasslist.txt"
-        for line, where in _lines(file) if file.is_file() else ():
+        for line, where in _lines(file) if _there(file) else ():
             number, _, name = line.partition(" ")
-            if not number.isdigit() or not name.strip():
+            if not re.fullmatch("[0-9]{1,9}", number) or not name.strip():
                 raise ValueError(f'{where} must be a number and a class, "7 BaseballPitch", got {line!r}')
             numbers[name.strip()] = int(number)
         unknown = [name for name in self.classes if name not in numbers]
@@ -156,9 +157,9 @@ def _files(place: Path, subset: str) -> dict[str, Path]:
     """The files of a subset by their action, of the first folder that has some."""
     for folder in (place, *(Path(p) for p, _, _ in os.walk(place) if Path(p) != place)):
         found = {}
-        for file in visible(folder, (".txt",)):
+        for file in visible(folder):
             match = _FILE.fullmatch(file.name)
-            if match and match[2] == subset:
+            if match and match[2] == subset and _there(file):
                 found[match[1]] = file
         if found:
             return dict(sorted(found.items()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 
 from amstel import _check
 from amstel._check import fail
+from amstel._files import there
 from amstel._words import counted
 from amstel.data._folders import data_folder
 from amstel.data.sequences import (
@@ -25,7 +27,7 @@ from amstel.data.sequences import (
     read_numbers,
     read_rows,
 )
-from amstel.media.formats import natural, visible
+from amstel.media.formats import natural, visible, warn_of_links
 
 # First and last frame of the sequences of which OTB's configuration takes a part. Tiger1's first five frames are
 # there to be left out; BlurCar1, 3 and 4 have no images before the first frame named here.
@@ -122,17 +124,24 @@ def _part(name: str, images: list[Path], boxes: int) -> list[int] | None:
 def _targets(folder: Path) -> dict[int, Path]:
     """Number of the target, 0 for the only one, and the file with its boxes; empty files are passed over.
 
-    The only file of Human4 that is not empty is that of target 2.
+    The only file of Human4 that is not empty is that of target 2. What cannot be read is an error on reading the sequence.
     """
-    numbered = {
-        int(match[1]): file
-        for file in sorted(folder.glob("groundtruth_rect.*.txt"))
-        if (match := re.fullmatch(r"groundtruth_rect\.(\d+)\.txt", file.name)) and file.read_bytes().strip()
-    }
-    plain = [
-        folder / name for name in ("groundtruth_rect.txt", "groundtruth.txt") if (folder / name).is_file()
-    ]
-    return numbered or ({0: plain[0]} if plain else {})
+    numbered: dict[int, Path] = {}
+    for file in sorted(folder.glob("groundtruth_rect.*.txt")):
+        match = re.fullmatch(r"groundtruth_rect\.(\d+)\.txt", file.name)
+        if match and not _blank(file) and (other := numbered.setdefault(int(match[1]), file)) != file:
+            raise ValueError(
+                f"{folder} must hold one file of boxes a target, got {other.name} and {file.name}"
+            )
+    plain = [folder / name for name in ("groundtruth_rect.txt", "groundtruth.txt")]
+    return numbered or dict(enumerate([file for file in plain if os.path.lexists(file)][:1]))
+
+
+def _blank(file: Path) -> bool:
+    try:
+        return not file.read_bytes().strip()
+    except OSError:
+        return False
 
 
 class OTB(Sequences):
@@ -150,7 +159,10 @@ class OTB(Sequences):
 
     Raises:
         FileNotFoundError: `root` does not exist.
-        ValueError: it holds no sequence; on reading one, as `OTBSequence`.
+        ValueError: it holds no sequence, or two of one name; on reading one, as `OTBSequence`.
+
+    Warns:
+        UserWarning: folders with one of the two alone, and links to nothing, which are passed over.
 
     Example:
         >>> sequences = amstel.data.OTB("OTB100")
@@ -161,12 +173,27 @@ class OTB(Sequences):
 
     def __init__(self, root: str | os.PathLike | None = None, *, origin: int = 1):
         self.root, self.origin = data_folder(root, "tracking", "OTB"), origin
-        self._parts = {
-            f"{folder.name}-{target}" if target else folder.name: (folder, target)
-            for folder in visible(self.root)
-            if (folder / "img").is_dir()
-            for target in _targets(folder)
-        }
+        self._parts: dict[str, tuple[Path, int]] = {}
+        halves = []
+        for folder in visible(self.root):
+            images, targets = os.path.lexists(folder / "img"), _targets(folder)
+            if bool(targets) != images:
+                halves.append(folder.name)
+            for target in targets if images else ():
+                name = f"{folder.name}-{target}" if target else folder.name
+                other, _ = self._parts.setdefault(name, (folder, target))
+                if other != folder:
+                    raise ValueError(
+                        f"{self.root} must hold one sequence of a name, got {name} in {other.name} and {folder.name}"
+                    )
+        if halves:
+            shown = ", ".join(halves[:5]) + (", ..." if len(halves) > 5 else "")
+            warnings.warn(
+                f"{self.root}: passed over, as they lack img or groundtruth_rect.txt with boxes in it, "
+                f"{counted(len(halves), 'folder')}: {shown}",
+                stacklevel=2,
+            )
+        warn_of_links(self.root)
         if not self._parts:
             raise ValueError(
                 f"{self.root} must hold folders of sequences, each with img and groundtruth_rect.txt, got none"
@@ -195,7 +222,7 @@ class GOT10k(Listed):
     Raises:
         FileNotFoundError: the folder, or a sequence that list.txt names, does not exist.
         OSError: a text file cannot be read.
-        ValueError: no sequence; on reading one, no image, a line that is not as it should be (with file and line),
+        ValueError: no sequence; a list.txt that names one twice; on reading one, no image, a line that is not as it should be (with file and line),
             more boxes than frames, another number of labels than frames.
 
     Source: L. Huang, X. Zhao, K. Huang, GOT-10k, TPAMI 2021; that coordinates begin with 1 is the authors' word in
@@ -214,7 +241,7 @@ class GOT10k(Listed):
         if split not in (None, "train", "val", "test"):
             fail("split", '"train", "val", "test" or None', split)
         parts = [part for part in ("train", "val", "test") if (root / part).is_dir()]
-        if split is None and parts and not (root / "list.txt").is_file():
+        if split is None and parts and not there(root / "list.txt"):
             wanted = " or ".join(f'"{part}"' for part in parts)
             raise ValueError(f"`split` must be {wanted} for {root}, which holds them, got None")
         self._find(root if split is None else data_folder(root / split, "", "GOT10k"), "groundtruth.txt")
@@ -225,7 +252,7 @@ class GOT10k(Listed):
         boxes = pad(from_origin(read_numbers(file, 4), file, self.origin), images, file)
         for label, unseen in (("absence", 1), ("cover", 0)):
             file = folder / f"{label}.label"
-            if file.is_file():
+            if there(file):
                 labels = read_numbers(file, 1)
                 if len(labels) != len(images):
                     raise ValueError(
@@ -283,14 +310,14 @@ class VOT(Listed):
     def _read(self, name: str) -> TrackingSequence:
         folder = self.root / name
         color, file = folder / "color", folder / "groundtruth.txt"
-        images = images_of(color if color.is_dir() else folder)
+        images = images_of(color if there(color, "folder") else folder)
         rows = [torch.tensor(row, dtype=torch.float64) for row in read_rows(file, None)]
         boxes = [row if len(row) == 4 else polygon_to_box(row[None], self.polygon)[0] for row in rows]
         found = torch.stack(boxes) if boxes else torch.empty(0, 4, dtype=torch.float64)
         found = from_origin(found, file, self.origin)
         short = len(found) < len(images)
         sequence = TrackingSequence(name, images, pad(found, images, file), short)
-        if (file := folder / "anchor.value").is_file():
+        if there(file := folder / "anchor.value"):
             values = read_numbers(file, 1)[:, 0].tolist()
             if len(values) > len(images) or not any(value < 0 or value > 0 for value in values):
                 raise ValueError(
@@ -319,7 +346,7 @@ class ALOV(Sequences):
     Raises:
         FileNotFoundError: a folder does not exist.
         OSError: a file cannot be read.
-        ValueError: no annotation; on reading a sequence, no image, a line that is not nine numbers or whose frame
+        ValueError: no annotation, or two of one name; on reading a sequence, no image, a line that is not nine numbers or whose frame
             is not there, with file and line.
 
     Source: A. Smeulders et al., Visual Tracking: An Experimental Survey, TPAMI 2014.
@@ -333,10 +360,17 @@ class ALOV(Sequences):
     def __init__(self, root: str | os.PathLike):
         self.root = data_folder(root, "", "ALOV")
         annotations = data_folder(self.root / "alov300++_rectangleAnnotation_full", "", "ALOV")
+        warn_of_links(annotations)
         files = [f for folder in visible(annotations) if folder.is_dir() for f in visible(folder, (".ann",))]
         # Names that two categories share get the category before them.
         often = Counter(file.stem for file in files)
-        self._files = {f.stem if often[f.stem] == 1 else f"{f.parent.name}-{f.stem}": f for f in files}
+        self._files: dict[str, Path] = {}
+        for file in files:
+            name = file.stem if often[file.stem] == 1 else f"{file.parent.name}-{file.stem}"
+            if (other := self._files.setdefault(name, file)) != file:
+                raise ValueError(
+                    f"{annotations} must hold one sequence of a name, got {name} in {other} and {file}"
+                )
         if not self._files:
             raise ValueError(f"{annotations} must hold annotations CATEGORY/NAME.ann, got none")
         self.names = sorted(self._files, key=lambda name: natural(Path(name)))

@@ -31,7 +31,7 @@ class TUDataset(GraphDataset):
     A                       edges           `source, target`: nodes, numbered from 1 through the whole data set
     graph_indicator         nodes           the graph of the node, from 1, never less than in the line before
     graph_labels            graphs          the class, any integer; classes are numbered from 0 in their order
-    graph_attributes        graphs          targets; where they are there, they are the labels
+    graph_attributes        graphs          targets; where they are there, they are the labels (see Args)
     node_labels             nodes           integers, each column one-hot from its least value on
     node_attributes         nodes           numbers
     edge_labels             edges           as node_labels
@@ -41,13 +41,15 @@ class TUDataset(GraphDataset):
     The first two files and one of the next two must be there. As in PyG's reader, features are the attributes followed
     by the one-hot labels, loops are dropped, and an edge that is listed more than once is one edge with the sum of
     their features. Every line is checked: nodes and graphs out of range, edges between two graphs, lines that are not
-    numbers, lines too many or too few end in an error that names the file and the line.
+    numbers, integers beyond 2^24 in attributes (float32 does not hold them all), lines too many or too few end in an
+    error that names the file and the line.
 
     Args:
         root: folder that holds the files, or a folder `<name>` or `<name>/raw` that does.
         name: "MUTAG", "PROTEINS", ...
         node_attributes: whether node_attributes, where the file is there, are among the features.
         edge_attributes: the same of edge_attributes.
+        graph_attributes: whether graph_attributes, where the file is there, are the labels, and not the classes.
 
     Attributes: those of `GraphDataset`, and `classes`, the labels of the file by class number.
 
@@ -72,6 +74,7 @@ class TUDataset(GraphDataset):
         name: str,
         node_attributes: bool = True,
         edge_attributes: bool = True,
+        graph_attributes: bool = True,
     ):
         if not isinstance(root, (str, os.PathLike)):
             _check.fail_type("root", "a path", root)
@@ -79,6 +82,7 @@ class TUDataset(GraphDataset):
             _check.fail_type("name", "the name of a data set", name)
         node_attributes = _check.flag("node_attributes", node_attributes)
         edge_attributes = _check.flag("edge_attributes", edge_attributes)
+        graph_attributes = _check.flag("graph_attributes", graph_attributes)
         folder = _folder(Path(root), name)
         files = {part: folder / f"{name}_{part}.txt" for part in _PARTS}
 
@@ -86,13 +90,13 @@ class TUDataset(GraphDataset):
             return table(files[part], dtype, columns, lines, reader="TUDataset") if there(part) else None
 
         def there(part: str) -> bool:
-            return files[part].exists()
+            return os.path.lexists(files[part])  # what is no file is an error on reading
 
-        if not there("graph_labels") and not there("graph_attributes"):
+        if not there("graph_labels") and not (graph_attributes and there("graph_attributes")):
             raise FileNotFoundError(f"TUDataset: {files['graph_labels']} is missing")
         indicator = table(files["graph_indicator"], np.int64, 1, reader="TUDataset")[:, 0]
         ends = table(files["A"], np.int64, 2, reader="TUDataset")
-        targets = read("graph_attributes", np.float64)
+        targets: Any = read("graph_attributes", np.float64) if graph_attributes else None
         labels = read("graph_labels", np.int64, 1)
         graphs = len(targets) if labels is None else len(labels)
         if targets is not None and len(targets) != graphs:
@@ -138,7 +142,7 @@ def _folder(root: Path, name: str) -> Path:
     if not name or Path(name).name != name:
         _check.fail("name", "the name of a data set, such as 'MUTAG'", name)
     for folder in (root, root / name, root / name / "raw"):
-        if any((folder / f"{name}_{part}.txt").exists() for part in _PARTS):
+        if any(os.path.lexists(folder / f"{name}_{part}.txt") for part in _PARTS):
             return folder
     there = sorted({p.name.removesuffix("_A.txt") for p in [*root.glob("*_A.txt"), *root.glob("*/*_A.txt")]})
     raise FileNotFoundError(f"TUDataset: no files {name}_*.txt in {root}; there are {there or 'none at all'}")

@@ -17,7 +17,7 @@ from amstel.data import _tubes
 from amstel.data._clip import Clip
 from amstel.data._folders import data_folder
 from amstel.data.clips import ClipFolder
-from amstel.data.splits import _read_ucf
+from amstel.data.splits import _read_ucf, warn_of_parts
 from amstel.media import _arguments
 from amstel.media.formats import IMAGES, VIDEOS, natural, visible
 from amstel.media.reading import read_with_times
@@ -92,6 +92,7 @@ class UCF101(ClipFolder):
         return list(self._names)
 
     def split(self, number: int = 1) -> tuple[list[int], list[int]]:
+        """Indices of the training clips and of the test clips of a split; a warning says where there are none."""
         """Indices of the training clips and of the test clips of a split."""
         number = integer("number", number)
         if not self.numbers:
@@ -101,6 +102,7 @@ class UCF101(ClipFolder):
         if number not in self.numbers:
             fail("number", f"a split of {self._file}, one of {', '.join(map(str, self.numbers))}", number)
         train, test = ([k for k, n in enumerate(self._names) if n in part] for part in self._splits[number])
+        warn_of_parts(number, self._file, train, test)
         return train, test
 
     def _keep(self, indices: list[int]) -> None:
@@ -194,7 +196,7 @@ def _lists(places: Iterable[Path]) -> dict[int, tuple[set[str], set[str]]]:
     """The splits of trainlist01.txt and testlist01.txt, by names without ending."""
     for base in places:
         for place in (base, *(p for p in visible(base) if p.is_dir())):
-            rows = _read_ucf(place, [p for p in visible(place) if p.is_file()])[1]
+            rows = _read_ucf(place, visible(place))[1]
             if rows:
                 found: dict[int, tuple[set[str], set[str]]] = {}
                 for row in rows:

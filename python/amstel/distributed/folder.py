@@ -173,11 +173,12 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} holds no partition: {META} is missing")
     try:
         meta = json.loads(file.read_bytes())
-        if meta["format"] != FORMAT:
+        if meta["format"] != FORMAT or not {"classes", "features"} <= meta.keys():
             raise ValueError
-        return meta
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is not the {META} of a partition") from error
+    _files.check_widths(file, meta)
+    return meta
 
 
 def read(folder: str | Path, number: int) -> Part:
@@ -190,7 +191,7 @@ def read(folder: str | Path, number: int) -> Part:
         own = json.loads(file.read_bytes())
         of_this = own["graph"] == meta["graph"] and own["id"] == meta["id"] and own["part"] == number
         shapes = own["shapes"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged") from error
     if not of_this:
         raise ValueError(

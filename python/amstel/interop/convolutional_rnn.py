@@ -170,9 +170,7 @@ class _Layers(_Convs):
         super().__init__(in_channels, out_channels, kernel_size, *more)
         self.num_layers, self.bidirectional = self_layers, bidirectional
         self.batch_first = _check.flag("batch_first", batch_first)
-        self.dropout = float(_check.number("dropout", dropout, "in [0, 1]", least=0))
-        if self.dropout > 1:
-            _check.fail("dropout", "in [0, 1]", dropout)
+        self.dropout = float(_check.number("dropout", dropout, "in [0, 1]", least=0, most=1))
         self._suffixes = suffixes
 
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:

@@ -77,8 +77,7 @@ def plug_and_play(
     if not levels:
         _check.fail("levels", "at least one number > 0", levels)
     _check.number("weight", weight, "a finite number > 0", above=0)
-    if _check.number("momentum", momentum, "a number >= 0 and < 1", least=0) >= 1:
-        _check.fail("momentum", "a number >= 0 and < 1", momentum)
+    _check.number("momentum", momentum, "a number >= 0 and < 1", least=0, below=1)
     start = physics.adjoint(_check.tensor("y", y, "measurements, a tensor [N, ...]"))
     if initial is None:
         # Next to nothing but the measurements; 10 iterations leave out what they hardly tell.

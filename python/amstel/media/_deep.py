@@ -71,7 +71,7 @@ def _tiff(path: Path, tifffile: Any) -> Iterator[Page]:
                 raise ValueError(f"{8 * page.dtype.itemsize} bits with a sign, whose white is not known")
             if page.photometric not in (0, 1, 2) or page.dtype is None or page.dtype.kind not in "uf":
                 raise ValueError(f"a page of {page.dtype} and photometric {page.photometric}")
-            for number in range(stacks.count(page) if len(whole) == 1 else 1):
+            for number in range(stacks.count(whole) // len(whole)):
                 data = pictures.upright(pictures.samples(page, number), int(page.tags.valueof(274, 1)))
                 yield data, page.tags.valueof(34675)
 
@@ -82,5 +82,4 @@ def count(path: Path, kind: str) -> tuple[int, int]:
         return 1, 0
     with need("tifffile", extra="video", purpose="TIFF of this kind").TiffFile(path) as file:
         pages = pictures.whole_pages(file)
-        found = len(pages) if len(pages) > 1 else stacks.count(pages[0])
-        return found, stacks.announced(pages[0].tags.valueof(270))
+        return stacks.count(pages), stacks.announced(pages[0].tags.valueof(270))

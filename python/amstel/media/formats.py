@@ -35,6 +35,7 @@ IMAGES = (
 #: Endings of pictures that stand for themselves: as a frame of several, or beside videos, a GIF is a video.
 STILLS = (*IMAGES, ".gif")
 ANIMATED = "they are animations"
+NOT_DEEPER = "folders inside are not looked into"
 #: Endings of what Pillow reads and what may hold several frames.
 ANIMATIONS = (".gif", ".png", ".apng", ".webp", ".avif", ".tif", ".tiff")
 #: Endings of videos.
@@ -110,7 +111,7 @@ def visible(folder: str | os.PathLike, endings: Collection[str] | None = None) -
 
 
 def stills(folder: str | os.PathLike) -> list[Path]:
-    """The pictures of a folder in natural order; a warning names what is none, and GIFs that are animations.
+    """The pictures of a folder in natural order; warnings name folders in it, animations and what else is no picture.
 
     Example:
         >>> [path.name for path in amstel.media.formats.stills("photographs")]
@@ -118,27 +119,28 @@ def stills(folder: str | os.PathLike) -> list[Path]:
     """
     folder, reason = Path(folder), "their names do not end as those of images do"
     named = visible(folder, STILLS)
-    moving = [path for path in named if is_animated_gif(path)]
+    moving = [path for path in named if is_animation(path)]
     warn_of_others(folder, [path for path in visible(folder) if path not in moving], ANIMATED)
+    warn_of_folders(folder, [], NOT_DEEPER)
     found = [path for path in named if path not in moving]
     if found:  # else an error names what is there
         warn_of_others(folder, named, reason)
     return found
 
 
-def is_animated_gif(path: Path) -> bool:
-    """Whether it is such a file, which a folder of pictures may hold but is no picture.
+def is_animation(path: Path) -> bool:
+    """Whether it is a GIF, PNG, WebP or AVIF of several frames, which a folder of pictures may hold but is no picture.
 
     Example:
         >>> path = amstel.video.write("noise.gif", torch.randint(256, (8, 64, 64, 3)).byte())
-        >>> amstel.media.formats.is_animated_gif(path)
+        >>> amstel.media.formats.is_animation(path)
         True
     """
     # Of a file that cannot be opened, reading says why.
     with contextlib.suppress(Exception):
-        if path.suffix.lower() == ".gif":
+        if path.suffix.lower() in (".gif", ".png", ".apng", ".webp", ".avif"):
             with need("PIL.Image", extra="restore", purpose="pictures").open(path) as image:
-                return image.is_animated
+                return getattr(image, "is_animated", False)
     return False
 
 
@@ -150,7 +152,7 @@ def others(folder: Path, taken: Collection[Path]) -> str:
         '2 files: groundtruth_rect.1.txt, groundtruth_rect.2.txt'
     """
     known = set(taken)
-    return _listed([p.name for p in visible(folder) if p.is_file() and p not in known])
+    return _listed([p.name for p in visible(folder) if not p.is_dir() and p not in known])
 
 
 def _listed(names: Sequence[str], what: str = "file") -> str:
@@ -184,6 +186,28 @@ def warn_of_folders(folder: Path, taken: Collection[Path], reason: str) -> None:
         warnings.warn(f"{folder}: passed over, as {reason}, {_listed(left, 'folder')}", stacklevel=1)
 
 
+def links_to_nothing(folder: str | os.PathLike) -> list[Path]:
+    """The links in a folder that lead nowhere, as where data were moved or not fetched: they may be of files or folders.
+
+    Example:
+        >>> amstel.media.formats.links_to_nothing("OTB100/Jogging")
+        []
+    """
+    return [p for p in visible(folder) if not os.path.exists(p)]
+
+
+def warn_of_links(folder: Path) -> None:
+    """The same of the links in it that lead nowhere.
+
+    Example:
+        >>> amstel.media.formats.warn_of_links(Path("OTB100/Jogging"))
+    """
+    if left := [p.name for p in links_to_nothing(folder)]:
+        warnings.warn(
+            f"{folder}: passed over, as they lead to nothing, {_listed(left, 'link')}", stacklevel=1
+        )
+
+
 def warn_of_strangers(
     root: Path, folders: Iterable[Path], known: Collection[str], reason: str, more: Iterable[Path] = ()
 ) -> None:
@@ -199,7 +223,7 @@ def warn_of_strangers(
     files = list(more)
     for folder in folders:
         with contextlib.suppress(OSError):  # what cannot be read is said otherwise
-            files += [p for p in visible(folder) if p.is_file() and p.suffix.lower() not in known]
+            files += [p for p in visible(folder) if not p.is_dir() and p.suffix.lower() not in known]
     names = [str(p.relative_to(root)) if p.is_relative_to(root) else str(p) for p in files]
     if names:
         warnings.warn(f"{root}: passed over, as {reason}, {_listed(names)}", stacklevel=1)

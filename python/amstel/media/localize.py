@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from amstel import _check
-from amstel._check import fail, tensor, unmasked
+from amstel._check import fail, number, tensor, unmasked
 from amstel._optional import need
 from amstel.media import _arguments
 from amstel.media.boxes import iou
@@ -72,7 +72,10 @@ def localize(
     size, span = _checked(attention, frame_size, span)
     previous = None
     if initial is not None:
-        previous = torch.as_tensor(unmasked("initial", initial), dtype=torch.float64).cpu()
+        try:
+            previous = torch.as_tensor(unmasked("initial", initial), dtype=torch.float64).cpu()
+        except (TypeError, ValueError):
+            fail("initial", "a box (x1, y1, x2, y2)", initial)
         if previous.shape != (4,) or not previous.isfinite().all():
             fail("initial", "a box (x1, y1, x2, y2)", initial)
     found = list(candidates(attention, size, sigma, threshold))
@@ -125,8 +128,7 @@ def localize_actors(
     most, gap = _arguments.integer("most", most), _arguments.integer("gap", gap, 0)
     if shortest is not None:
         shortest = _arguments.integer("shortest", shortest)
-    if _arguments.number("weakest", weakest, positive=False) > 1:
-        fail("weakest", "in [0, 1]", weakest)
+    number("weakest", weakest, "in [0, 1]", least=0, most=1)
     found = list(candidates(attention, size, sigma, threshold))
     tubes, scores = link(found, size, span, most, gap, shortest, weakest)
     return tubes.to(attention.device), scores.to(attention.device)
@@ -159,9 +161,7 @@ def candidates(
     (height, width), _ = _checked(attention, size, 1, "size")
     if sigma is not None:
         _arguments.number("sigma", sigma, positive=False)
-    _arguments.number("threshold", threshold, positive=False)
-    if threshold > 1:
-        fail("threshold", "in [0, 1]", threshold)
+    number("threshold", threshold, "in [0, 1]", least=0, most=1)
     maps = attention.detach().to("cpu", torch.float64)
     if not maps.isfinite().all() or (maps < 0).any():
         raise ValueError("`attention` must be finite and not negative, got NaN, infinite or negative values")

@@ -303,8 +303,7 @@ def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
             except ValueError as error:
                 raise ValueError(f"{path} must be a picture, got {error}") from None
             page = pages[0]
-            count = len(pages) if len(pages) > 1 else stacks.count(page)
-            if count > 1:
+            if (count := stacks.count(pages)) > 1:
                 raise ValueError(f"{path} has {counted(count, 'page')}; one at a time can be read")
             if page.dtype is not None and (page.dtype.kind == "i" or page.dtype in (np.uint32, np.uint64)):
                 raise ValueError(f"{path} must have 8 or 16 bits without a sign, got {page.dtype}")

@@ -54,9 +54,9 @@ def _check_frames(
         numbers = edges.dtype in INTEGERS if _check.dense("edges", edges, expected).numel() else True
         if edges.dim() != 2 or len(edges) != 2 or not numbers:
             _check.fail("edges", expected, edges)
-        wrong = edges[(edges < 0) | (edges >= len(labels))]
-        if len(wrong):
-            _check.fail("edges", expected, int(wrong[0]))
+        for point in edges.flatten().tolist():
+            if not 0 <= point < len(labels):
+                _check.fail("edges", expected, point)
     _check.number("seconds", seconds, "a number > 0", above=0)
     lines = [captions] if isinstance(captions, str) else captions
     lines = list(lines) if isinstance(lines, Iterable) else [lines]

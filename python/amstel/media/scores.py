@@ -39,8 +39,8 @@ def _thresholds(given: Sequence[float]) -> list[float]:
     expected = "one or more numbers from 0 to 1"
     if isinstance(given, str) or not hasattr(given, "__iter__"):
         fail_type("thresholds", expected, given)
-    found = [number("thresholds", value, expected, least=0) for value in given]
-    if not found or max(found) > 1:
+    found = [number("thresholds", value, expected, least=0, most=1) for value in given]
+    if not found:
         fail("thresholds", expected, given)
     return found
 

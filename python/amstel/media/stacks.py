@@ -56,11 +56,12 @@ def pages(file: Any) -> list[Any]:
     return found
 
 
-def count(page: Any) -> int:
-    """How many images ImageJ has put one after the other where there is only one page, as of more than 4 GB: those that
-    are there, of those that it announces."""
-    if page.dtype is None or int(page.compression) != 1 or not page.dataoffsets:
-        return 1
+def count(pages: list[Any]) -> int:
+    """How many images there are: the pages, or where there is only one, those that ImageJ has put one after the other, as of
+    more than 4 GB: those that are there, of those that it announces."""
+    page = pages[0]
+    if len(pages) > 1 or page.dtype is None or int(page.compression) != 1 or not page.dataoffsets:
+        return len(pages)
     there = (page.parent.filehandle.size - page.dataoffsets[0]) // max(1, _bytes(page))
     return max(1, min(announced(page.tags.valueof(270)), there))
 

@@ -70,8 +70,7 @@ def sparse_dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """
     if not is_sparse(_check.tensor("x", x, "a torch.sparse_csr tensor")):
         _check.fail("x", "a torch.sparse_csr tensor", x)
-    if not 0 <= _check.number("p", p, "in [0, 1]") <= 1:
-        _check.fail("p", "in [0, 1]", p)
+    _check.number("p", p, "in [0, 1]", least=0, most=1)
     if not training or p == 0:
         return x
     values = nn.functional.dropout(x.values(), p)

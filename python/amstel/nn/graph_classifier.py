@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel.graph import Graph
-from amstel.nn._convolution import prepare
+from amstel.nn._convolution import fits, prepare
 from amstel.nn.gcn import GCNConv
 from amstel.ops.segment import REDUCTIONS, segment_reduce
 
@@ -18,6 +18,7 @@ class NodeLinear(GCNConv):
     """The layer without the graph: each node by itself."""
 
     def forward(self, x: Any, graph: Any, edge_weight: Tensor | None = None) -> Tensor:
+        fits(x, self.weight)
         return (x @ self.weight + self.bias).relu()
 
 

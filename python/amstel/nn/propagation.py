@@ -198,8 +198,7 @@ class GCN2Conv(nn.Module):
 
 
 def _share(name: str, value: float) -> float:
-    value = float(_check.number(name, value, "in [0, 1]", least=0))
-    return value if value <= 1 else _check.fail(name, "in [0, 1]", value)
+    return float(_check.number(name, value, "in [0, 1]", least=0, most=1))
 
 
 def _dense(x: Any, graph: Any, channels: int) -> Graph:

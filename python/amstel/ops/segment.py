@@ -78,6 +78,10 @@ def reduced(x: Tensor, segments: Any, num_segments: Any, reduce: str, name: str,
     return y.reshape(members.num_rows, *x.shape[1:])
 
 
+#: Segments beyond, of which no memory holds a number each, are damage.
+_MOST = 2**40
+
+
 def _members(x: Tensor, segments: Any, num_segments: Any, name: str, size_name: str) -> tuple[Graph, Graph]:
     """The matrix [S, N] of which row is in which segment, and its transpose."""
     rows = x.shape[0]
@@ -116,6 +120,8 @@ def _members(x: Tensor, segments: Any, num_segments: Any, name: str, size_name: 
             wrong = int(((segments < 0) | (segments >= num_segments)).nonzero()[0])
             within = f"from 0 to {num_segments - 1}" if num_segments > 0 else "from 0"
             raise ValueError(f"`{name}` must be {within}, got {int(segments[wrong])} at position {wrong}")
+        if most >= _MOST or num_segments > _MOST:
+            _check.fail(size_name if most < _MOST else name, f"at most {_MOST} segments", num_segments)
     if num_segments > 2**31 - 2 or rows > 2**31 - 2:
         segments = segments.long()
     return _of_vector(segments, num_segments)

@@ -38,7 +38,7 @@ def shifted(argument: str, box: Any, by: Any) -> Any:
         values = np.asarray(box, dtype=np.float64)
     except (TypeError, ValueError):
         return box
-    return values + by if values.shape == (4,) else box
+    return values + by if values.shape == (4,) and np.isfinite(values).all() else box
 
 
 def target(box: Any, frame: np.ndarray, argument: str = "box") -> Tensor:
@@ -52,7 +52,8 @@ def target(box: Any, frame: np.ndarray, argument: str = "box") -> Tensor:
     except (TypeError, ValueError):
         raise ValueError(f"`{argument}` must be {expected}, got {describe(box)}") from None
     if values.shape != (4,) or not values.isfinite().all():
-        raise ValueError(f"`{argument}` must be {expected}, got {values.tolist()}")
+        got = values.tolist() if hasattr(box, "tolist") else describe(box)
+        raise ValueError(f"`{argument}` must be {expected}, got {got}")
     height, width = frame.shape[:2]
     size = torch.tensor([width, height])
     if not (values[2:] > 0).all():

@@ -62,6 +62,7 @@ def save(file: str | Path, state: Mapping[str, Tensor], said: Mapping[str, str])
 
     Raises:
         TypeError: `state` or `said` is not as described.
+        ValueError: a tensor without values, or of a layout or a dtype that the format does not have.
         FileNotFoundError: the folder to write in does not exist.
         ImportError: safetensors is missing.
 
@@ -72,8 +73,11 @@ def save(file: str | Path, state: Mapping[str, Tensor], said: Mapping[str, str])
         {'bias': (2,), 'weight': (2, 3)}
     """
     for key, value in _check.mapping("state", state, "a state_dict, tensors by name").items():
-        _check.tensor(f"state[{key!r}]", value, "a tensor")
+        _check_key("state", key)
+        if _check.dense(f"state[{key!r}]", value, "a tensor").is_meta:
+            _check.fail(f"state[{key!r}]", "a tensor with values", value)
     for key, text in _check.mapping("said", said, "a dict of strings, by name").items():
+        _check_key("said", key)
         if not isinstance(text, str):
             _check.fail_type(f"said[{key!r}]", "a string", text)
     tensors = {
@@ -81,7 +85,15 @@ def save(file: str | Path, state: Mapping[str, Tensor], said: Mapping[str, str])
     }
     module = _safetensors("safetensors.torch")
     with _files.replacing(file, argument="file") as temporary:
-        module.save_file(tensors, temporary, dict(said))
+        try:
+            module.save_file(tensors, temporary, dict(said))
+        except KeyError as error:
+            raise ValueError(f"`state` must have tensors of the dtypes of safetensors, got {error}") from None
+
+
+def _check_key(argument: str, key: Any) -> None:
+    if not isinstance(key, str):
+        _check.fail_type(argument, "a dict whose keys are strings", key)
 
 
 def metadata(name: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Classification of whole graphs: training, accuracy, and the class of every graph of a data set.
 
-Each seed has its own weights and its own split: in every class, four fifths are for training, a tenth for validation and the
-rest for testing. The weights that are tested come from the epoch with the best validation accuracy.
+Each seed has its own weights and its own split: in every class, a tenth is for validation, a tenth for testing and the rest
+for training. The weights that are tested come from the epoch with the best validation accuracy.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def load_data(name: str, root: Path | None) -> GraphDataset:
         return colored_graphs()
     if root is None:
         raise ValueError(f"`root` must be the folder of {name}_A.txt and its other files, got None")
-    return TUDataset(root, name)
+    return TUDataset(root, name, graph_attributes=False)
 
 
 def train(
@@ -184,9 +184,15 @@ class _Classification(Task):
         self.order = np.random.default_rng([self.number, 2, epoch]).permutation(self.parts["train"]).tolist()
         return int(np.random.SeedSequence([self.number, 3, epoch]).generate_state(1, np.uint64)[0] >> 1)
 
-    def gradients(self, step: int) -> Tensor:
+    def _chosen(self, step: int) -> list[int]:
         begin = step % self.every * self.size
-        batch = collate([self.graphs[k] for k in self.order[begin : begin + self.size]])
+        return self.order[begin : begin + self.size]
+
+    def batch_size(self, step: int) -> int:
+        return len(self._chosen(step))
+
+    def gradients(self, step: int) -> Tensor:
+        batch = collate([self.graphs[k] for k in self._chosen(step)])
         self.optimizer.zero_grad()
         logits = self.model.train()(_inputs(self.model, batch), batch.graph)
         assert batch.label is not None

@@ -116,7 +116,7 @@ def write(path: str | os.PathLike, picture: Picture) -> None:
     with _files.replacing(path) as temporary:
         if picture.bits == 16 and data.ndim == 3:
             _deep_png(temporary, data, about, chunks) if suffix == ".png" else _deep_tiff(
-                temporary, data, about
+                temporary, data, about, path
             )
             return
         if suffix in (".jpg", ".jpeg"):
@@ -156,8 +156,8 @@ def _deep_png(path: Path, data: np.ndarray, about: dict[str, Any], chunks: png_c
     path.write_bytes(b"".join(parts))
 
 
-def _deep_tiff(path: Path, data: np.ndarray, about: dict[str, Any]) -> None:
-    """The same as TIFF."""
+def _deep_tiff(path: Path, data: np.ndarray, about: dict[str, Any], name: Path) -> None:
+    """The same as TIFF; warnings call it by the name that it will have."""
     options: dict[str, Any] = {"photometric": "rgb" if data.shape[2] > 2 else "minisblack", "metadata": None}
     exif = module("PIL.Image").Exif()
     exif.load(about.get("exif", b""))
@@ -174,16 +174,16 @@ def _deep_tiff(path: Path, data: np.ndarray, about: dict[str, Any]) -> None:
         options |= {"resolution": about["dpi"], "resolutionunit": 2}
     module("tifffile").imwrite(path, data, planarconfig="contig", byteorder="<", **options)
     if inner := {tag: found for tag in _DIRECTORIES if (found := dict(exif.get_ifd(tag)))}:
-        _add_directories(path, inner)
+        _add_directories(path, inner, name)
 
 
-def _add_directories(path: Path, directories: dict[int, dict[int, Any]]) -> None:
+def _add_directories(path: Path, directories: dict[int, dict[int, Any]], name: Path) -> None:
     """What the camera did and where, which tifffile does not write: at the end of a TIFF, and the tags again after it."""
     with path.open("r+b") as file:
         kind, first = struct.unpack("<2xHI", file.read(8))
         if kind != 42:  # a BigTIFF
             warnings.warn(
-                "a TIFF of 4 GB goes without what the camera's EXIF says of its input", stacklevel=2
+                f"{name}, a TIFF of 4 GB, goes without what the camera's EXIF says of its input", stacklevel=2
             )
             return
         file.seek(first)

@@ -27,7 +27,7 @@ from amstel.data.mri.scans import ENDINGS
 from amstel.inverse import MRI, total_variation
 from amstel.inverse.reconstruct import reconstruct
 from amstel.inverse.restore import pretrained
-from amstel.media.formats import others, visible, warn_of_others
+from amstel.media.formats import NOT_DEEPER, others, visible, warn_of_folders, warn_of_others
 from amstel.nn.rim import RIM
 from amstel.reference.mri import ifft2
 
@@ -125,6 +125,7 @@ def find(path: str | os.PathLike) -> list[Path]:
         raise ValueError(f"{path} must hold at least one file of k-space, {' '.join(ENDINGS)}, got {got}")
     headers = [file.with_suffix(".hdr") for file in found]
     warn_of_others(path, [*found, *headers], "their names do not end as those of k-space do")
+    warn_of_folders(path, [], NOT_DEEPER)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,12 +102,16 @@ def evaluate_dataset(
         tracking.evaluate_dataset(tracker.track, [sequences[number]], out, protocol, origin=origin)
 
     if jobs > 1:
-        result = tracking.evaluate_dataset(
-            tracker.track, sequences, out, protocol, jobs=jobs, origin=origin, progress=progress
-        )
+        with warnings.catch_warnings():
+            if failures is not None:
+                warnings.filterwarnings("ignore", "(?s).* failed and is left out: ")
+            result = tracking.evaluate_dataset(
+                tracker.track, sequences, out, protocol, jobs=jobs, origin=origin, progress=progress
+            )
         if failures is not None:
             numbers = {sequence.name: number for number, sequence in enumerate(sequences)}
             failures += [Outcome(numbers[name], error=error) for name, error in result.failed.items()]
+            result.failed.clear()
         return result
     outcomes = each(range(len(sequences)), work, ranks or Ranks(), progress, fatal=failures is None)
     done = [sequences[outcome.item] for outcome in succeeded(outcomes, failures)]
@@ -154,10 +159,10 @@ def same_tracker(record: Path, settings: dict[str, Any], there: Sequence[str]) -
         there: sequences that already have boxes.
     """
     other = f"give another --out, or move {record.parent} away"
-    if record.is_file():
+    if _files.there(record):
         try:
             known = json.loads(record.read_text(encoding="utf-8"))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(
                 f"{record} must hold the settings of a tracker as JSON, got something else: {other}"
             ) from None

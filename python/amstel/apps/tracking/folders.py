@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from amstel.media.formats import IMAGES, warn_of_others, warn_of_strangers
+from amstel.media.formats import IMAGES, warn_of_folders, warn_of_others, warn_of_strangers
 
 #: Endings of what OTB, GOT-10k, VOT and ALOV have beside frames.
 ANNOTATIONS = (".txt", ".label", ".ini", ".tag", ".value", ".ann", ".json", ".meta", ".xml", ".mat")
@@ -19,6 +19,7 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
         below = sorted(p for p in path.iterdir() if (p / "img").is_dir()) if path.is_dir() else []
         if below and not (path / "img").is_dir():
             warn_of_others(path, [], "they are in no folder of a sequence")
+            warn_of_folders(path, below, "they hold no folder img")
             found += below
         else:
             found.append(path)

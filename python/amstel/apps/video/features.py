@@ -192,7 +192,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
             raise ValueError("other streams")
     except FileNotFoundError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{folder / RECORD} is not what `amstel video extract` wrote: {error}") from None
     return record
 

@@ -18,7 +18,7 @@ from amstel.apps.ranks import Outcome, Ranks, each
 from amstel.apps.video.evaluate import _segments
 from amstel.apps.video.network import Network
 from amstel.apps.video.samples import _prepare
-from amstel.media.formats import IMAGES, VIDEOS, natural, visible, warn_of_folders, warn_of_others
+from amstel.media.formats import IMAGES, NOT_DEEPER, VIDEOS, natural, visible, warn_of_folders, warn_of_others
 from amstel.media.images import strips
 
 
@@ -109,6 +109,7 @@ def _inside(folder: Path) -> list[Path]:
     videos, frames = _videos(folder), visible(folder, IMAGES)
     if frames and not videos:
         warn_of_others(folder, frames, "they are no frames")
+        warn_of_folders(folder, [], NOT_DEEPER)
         return [folder]
     of_frames = [p for p in visible(folder) if p.is_dir() and visible(p, IMAGES) and not _videos(p)]
     if not videos and not of_frames:

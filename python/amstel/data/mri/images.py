@@ -20,7 +20,7 @@ from amstel.data.mri.masks import cartesian_mask, poisson_disc_mask, radial_mask
 from amstel.data.mri.readers import read_admmnet
 from amstel.data.mri.sensitivities import estimate_sensitivities, loop_sensitivities
 from amstel.inverse import MRI
-from amstel.media.formats import ANIMATED, STILLS, is_animated_gif, warn_of_strangers
+from amstel.media.formats import ANIMATED, STILLS, is_animation, warn_of_strangers
 from amstel.media.images import read as read_picture
 
 
@@ -85,13 +85,16 @@ class CoilImages:
         if photographs is not None:
             if not Path(photographs).is_dir():
                 raise FileNotFoundError(f"the folder {photographs} does not exist")
-            inside = [p for p in sorted(Path(photographs).rglob("*")) if not p.name.startswith(".")]
-            moving = [p for p in inside if is_animated_gif(p)]
-            self._photographs = [p for p in inside if p.suffix.lower() in STILLS and p not in moving]
-            folders = [Path(photographs), *(p for p in inside if p.is_dir())]
+            root = Path(photographs)
+            inside = [p for p in sorted(root.rglob("*")) if "/." not in f"/{p.relative_to(root).as_posix()}"]
+            folders = [root, *(p for p in inside if p.is_dir())]
+            named = [p for p in inside if p.suffix.lower() in STILLS and not p.is_dir()]
+            moving, lost = ([p for p in named if how(p)] for how in (is_animation, _lost))
+            self._photographs = [p for p in named if p not in moving and p not in lost]
             reason = "their names do not end as those of images do"
-            warn_of_strangers(Path(photographs), folders, STILLS, reason)
-            warn_of_strangers(Path(photographs), (), (), ANIMATED, moving)
+            warn_of_strangers(root, folders, STILLS, reason)
+            warn_of_strangers(root, (), (), ANIMATED, moving)
+            warn_of_strangers(root, (), (), "they are links to nothing", lost)
             if not self._photographs:
                 fail("photographs", f"a folder of pictures ({', '.join(STILLS)})", str(photographs))
 
@@ -166,6 +169,10 @@ class CoilImages:
         x = (estimated.conj() * made).sum(1) * x
         peak = physics.adjoint(y).abs().amax((1, 2)).clamp_min(1e-6)[:, None, None]
         return x / peak, physics, y / peak[:, None]
+
+
+def _lost(path: Path) -> bool:
+    return not path.exists()
 
 
 def _gray(path: Path) -> Tensor:

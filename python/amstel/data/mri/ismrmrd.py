@@ -39,19 +39,19 @@ def stored(item: Any) -> Any:
     return item[()]
 
 
-def sizes(xml: bytes | str) -> tuple[tuple[int, int, int], tuple[int, int, int], dict[str, int]]:
+def sizes(path: Path, xml: bytes | str) -> tuple[tuple[int, int, int], tuple[int, int, int], dict[str, int]]:
     """Matrices of the encoded and of the reconstructed space, x, y and z, and the centers of the encoding steps."""
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
-        raise ValueError(f"the header of ISMRMRD must be XML, got {error}") from error
+        raise ValueError(f"{path}: the header of ISMRMRD must be XML, got {error}") from error
     name = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
 
     def matrix(space: str) -> tuple[int, int, int]:
         at = f"{name}encoding/{name}{space}/{name}matrixSize/{name}"
         found = [root.findtext(at + axis) for axis in "xyz"]
         if None in found:
-            raise ValueError(f"the header of ISMRMRD must give the matrix of its {space}")
+            raise ValueError(f"{path}: the header of ISMRMRD must give the matrix of its {space}")
         x, y, z = (int(n) for n in found)  # type: ignore[arg-type]
         return x, y, z
 
@@ -62,23 +62,23 @@ def sizes(xml: bytes | str) -> tuple[tuple[int, int, int], tuple[int, int, int],
             centers[step] = int(text)
     trajectory = root.findtext(f"{name}encoding/{name}trajectory")
     if trajectory not in (None, "cartesian"):
-        raise ValueError(f"the trajectory of an ISMRMRD file must be cartesian, got {trajectory}")
+        raise ValueError(f"{path}: the trajectory of an ISMRMRD file must be cartesian, got {trajectory}")
     return matrix("encodedSpace"), matrix("reconSpace"), centers
 
 
-def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
+def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int, int] | None]:
     """k-space [slices, coils, readout, lines], what was measured (None: all; [lines], or [readout, lines] where lines are not
-    whole), the size of the image.
+    whole), the size of the image (None: that of k-space).
 
     Samples that were measured several times are averaged; a volume is transformed along its second phase encoding, so that
     its partitions are slices, those within the field of view. Samples that a line says to discard are left out, and so are
     the lines of further encodings than the first.
 
     Raises:
-        ValueError: not Cartesian, several contrasts, phases, sets or repetitions, slices or partitions whose samples differ.
+        ValueError: no sample of an image, not Cartesian, several contrasts, phases, sets or repetitions, slices or partitions whose samples differ.
     """
     xml = group["xml"][()]
-    (nx, ny, nz), (rx, ry, rz), centers = sizes(np.asarray(xml).reshape(-1)[0])
+    (nx, ny, nz), (rx, ry, rz), centers = sizes(path, np.asarray(xml).reshape(-1)[0])
     records = stored(group["data"])
     head = records["head"]
     flags = head["flags"].astype(np.uint64)
@@ -150,4 +150,7 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
         found = torch.fft.fftshift(turned, dim=1).narrow(1, nz // 2 - kept // 2, kept)
     points = torch.from_numpy(count[0, 0] > 0)
     mask = points.any(0) if bool((points == points.any(0)).all()) else points
-    return found.flatten(0, 1), None if mask.all() else mask, (min(rx, nx), min(ry, ny))
+    if not mask.any():
+        raise ValueError(f"{path} must hold samples of an image, got only such as are to be discarded")
+    size = (min(rx, nx), min(ry, ny)) if min(rx, ry) > 0 else None
+    return found.flatten(0, 1), None if mask.all() else mask, size

@@ -54,8 +54,7 @@ def cartesian_mask(
         (80, True)
     """
     width, acceleration = integer("width", width, 1), _acceleration(acceleration)
-    if number("center_fraction", center_fraction, "a number in (0, 1]", above=0) > 1:
-        fail("center_fraction", "a number in (0, 1]", center_fraction)
+    number("center_fraction", center_fraction, "a number in (0, 1]", above=0, most=1)
     rng = np.random.default_rng(0) if rng is None else rng
     center, total = max(1, round(center_fraction * width)), round(width / acceleration)
     if center > total:

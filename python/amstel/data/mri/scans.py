@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -168,7 +169,7 @@ def _matlab(path: Path, maps: bool) -> Scan:
     with path.open("rb") as file:
         head = file.read(10)
     if head == b"MATLAB 7.3":
-        with _hdf5(path) as file:
+        with _damage(path, "MATLAB"), _hdf5(path) as file:
             # MATLAB writes the first dimension last.
             arrays = {name: ismrmrd.stored(file[name]).T for name in _datasets(file)}
             return _of_several(path, arrays, maps, partial(_coils_first, path))
@@ -196,6 +197,17 @@ def _coils_first(path: Path, array: np.ndarray) -> np.ndarray:
     return array.transpose(2, 0, 1) if array.ndim == 3 else array.transpose(3, 2, 0, 1)
 
 
+@contextlib.contextmanager
+def _damage(path: Path, kind: str) -> Iterator[None]:
+    """Within the `with`, whatever a damaged file ends in is a ValueError that names it."""
+    try:
+        yield
+    except (OSError, LookupError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path} is damaged, or no {kind} file of a scan: {error}") from error
+
+
 def _hdf5(path: Path) -> Any:
     h5py = need("h5py", extra="mri", purpose=f"reading {path.suffix}")
     try:
@@ -205,7 +217,7 @@ def _hdf5(path: Path) -> Any:
 
 
 def _h5(path: Path, maps: bool) -> Scan:
-    with _hdf5(path) as file:
+    with _damage(path, "HDF5"), _hdf5(path) as file:
         if "dataset" in file and "data" in file["dataset"]:
             if maps:
                 raise ValueError(f"{path} must hold coil sensitivities, got the acquisitions of a scanner")
@@ -213,7 +225,7 @@ def _h5(path: Path, maps: bool) -> Scan:
         arrays = {name: ismrmrd.stored(file[name]) for name in _datasets(file) if name != "ismrmrd_header"}
         scan = _of_several(path, arrays, maps, None if maps else _slices_first)
         if "ismrmrd_header" in file:
-            sizes = ismrmrd.sizes(file["ismrmrd_header"][()])
+            sizes = ismrmrd.sizes(path, file["ismrmrd_header"][()])
             scan = replace(scan, image_size=_fitting(sizes[1][:2], scan.kspace))
         return scan
 
