@@ -19,6 +19,7 @@ from amstel.apps.video import predict as video_predict
 from amstel.apps.video import studies as video_studies
 from amstel.apps.video import train as video_lstm
 from amstel.data import generate_moving_shapes
+from amstel.media import images
 from tests import command
 
 pytest.importorskip("PIL", reason="clips are read from PNG strips")
@@ -355,6 +356,34 @@ def test_strips_in_a_folder_are_videos(capsys, root, checkpoint, tmp_path):
             torch.zeros(1, 32, 32, 3).byte(),
         )
     assert len(video.read(tmp_path / "frames")) == 2
+
+
+def test_strips_that_nobody_marked_are_videos_as_they_are_to_a_training(capsys, root, checkpoint, tmp_path):
+    """Three strips were taken without a word for one video of three wide frames."""
+    clips, out = tmp_path / "clips", tmp_path / "found.json"
+    clips.mkdir()
+    for file in sorted((root / "left").glob("*.png")):
+        images.write(clips / file.name, images.read(file))
+    pictures = sorted(clips.iterdir())
+
+    def seen():
+        found = ["predict", checkpoint, clips, "-o", tmp_path / "seen", "--json", out, "--force"]
+        status, _, err = _run(capsys, *found)
+        assert status == 0, err
+        return [(Path(v["input"]), len(v["boxes"])) for v in json.loads(out.read_text())["videos"]], err
+
+    frames = len(video.read(pictures[0]))
+    assert seen() == ([(path, frames) for path in pictures], "")
+    video.write(clips / "z.gif", video.read(pictures[0]))
+    assert seen() == ([(path, frames) for path in sorted(clips.iterdir())], "")
+    images.write(clips / "photograph.png", torch.zeros(32, 70, 3).byte())
+    assert "as they are neither videos nor strips of frames, 1 file: photograph.png" in seen()[1]
+    for one in (*pictures, clips / "z.gif"):
+        one.unlink()
+    images.write(
+        clips / "photograph2.png", torch.zeros(32, 70, 3).byte()
+    )  # not a whole number of squares: frames
+    assert seen() == ([(clips, 2)], "")
 
 
 def test_resumed_with_more_clips(capsys, root, tmp_path):
