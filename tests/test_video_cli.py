@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -279,6 +280,29 @@ def test_a_study_says_its_lines_and_writes_them(capsys, tmp_path, monkeypatch):
     status, out, _ = _run(capsys, "study", "order", "--json", tmp_path / "order.json")
     assert status == 0 and out == "a line\n"
     assert json.loads((tmp_path / "order.json").read_text()) == {"study": "order"}
+
+
+def test_the_study_of_weizmann_lists_what_was_wrong_and_no_more(tmp_path, monkeypatch):
+    """Answers were compared with the folder of a clip, which need not be its class."""
+    entries = []
+    (tmp_path / "weizmann4" / "all").mkdir(parents=True)
+    for n in range(4):
+        entry = {"file": f"weizmann4/all/{n}.png", "label": ("bend", "wave")[n // 2], "subject": n % 2}
+        video.write(tmp_path / entry["file"], torch.zeros(2, 8, 8, 3).byte())
+        entries.append(entry)
+    (tmp_path / "weizmann4" / "manifest.json").write_text(json.dumps(entries))
+
+    def answers(network, clips):  # all bend
+        probabilities = torch.tensor([[1.0, 0.0]]).expand(len(clips), 2)
+        labels = torch.tensor([clips[n].label for n in range(len(clips))])
+        names = [clips[n].name for n in range(len(clips))]
+        return SimpleNamespace(probabilities=probabilities, labels=labels, names=names)
+
+    monkeypatch.setattr(video_studies, "train", lambda *arguments: SimpleNamespace(network=None))
+    monkeypatch.setattr(video_studies, "evaluate", answers)
+    said = []
+    flow, _ = video_studies.weizmann(tmp_path, said.append)["runs"]
+    assert flow["accuracy"] == 0.5 and flow["wrong"] == [["all/2", "bend"], ["all/3", "bend"]], flow
 
 
 def test_no_root_known(capsys, monkeypatch):
