@@ -751,6 +751,16 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, mon
         (["eval", "--root", "empty", "--task", "mri"], "empty must hold at least one file of k-space"),
         ([*eval_, "--scale", "2"], "--scale is for --task sr"),
         ([*eval_, "--task", "sr", "--seeds", "2"], "--seeds is for --task denoise and mri"),
+        (
+            [*eval_, "--seed", "1"],
+            "--seed is for --table convergence and classical; --seeds N takes 0 to N - 1",
+        ),
+        ([*eval_, "--task", "sr", "--seed", "0"], "--seed is for --table convergence and classical"),
+        ([*eval_, "--table", "talk", "--seed", "1"], "--seed is for --table convergence and classical"),
+        (
+            ["eval", "--root", "small.npy", "--task", "mri", "--mask", "small.npy", "--seeds", "2"],
+            "--seeds is for masks that are drawn; it is not for --mask",
+        ),
         ([*eval_, "--task", "inpaint"], "--task should be one of denoise, sr, mri"),
         (
             ["eval", "--root", "small.png", *weights],
@@ -772,7 +782,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, mon
         (["train", "nowhere", "--out", "out"], "nowhere does not exist"),
         (["train", "empty", "--out", "out"], "empty"),
         ([*train, "--resume"], "does not exist"),
-        ([*train, "--size", "64"], "--size must be at most the 40 pixels"),
+        ([*train, "--size", "64"], "--size must fit into the 40 pixels"),
         ([*train, "--task", "sr", "--sigma", "3", "4"], "--sigma is for --task gray and color and 3task"),
         ([*train, "--task", "mri", "--sigma", "3", "4"], "--sigma is for --task gray and color and 3task"),
         ([*train, "--task", "sr", "--network", "unet", "--drawn", "0.1"], "--drawn is for --task gray"),
