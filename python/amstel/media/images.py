@@ -32,7 +32,7 @@ def _pillow(part: str = "Image") -> Any:
 def _opened(path: Path) -> Any:
     image = _pillow()
     try:
-        opened = png_chunks.scale_transparency(image.open(path))
+        opened = png_chunks.scale_transparency(stacks.not_mapped(image.open(path)))
         if opened.format == "TIFF" and opened.tag_v2.get(254, 0) & 1 and 330 in opened.tag_v2:
             opened.close()
             raise ValueError(pictures.PREVIEW)
