@@ -363,6 +363,17 @@ def test_frames_that_lack_or_come_twice(capsys, root, tmp_path):
     assert status == 0 and "0003.png is not there: the boxes of" in err and err.count("\n") == 1
 
 
+def test_a_folder_of_the_parts_of_got10k_is_refused_in_words_of_the_command_line(capsys, tmp_path):
+    for part in ("test", "val"):
+        (tmp_path / "got" / part).mkdir(parents=True)
+    message = (
+        f"got holds parts of GOT-10k: give the folder of one, {tmp_path}/got/val or {tmp_path}/got/test\n"
+    )
+    given = ["--data", "got10k", "--out", tmp_path / "out"]
+    command.is_refused(capsys, ["track", "evaluate", "--root", tmp_path / "got", *given], message)
+    command.is_refused(capsys, ["track", "train", tmp_path / "got", *given], message)
+
+
 def test_where_pixels_count_from(capsys, root, tmp_path):
     folder, _ = _copy(root, tmp_path)
     status, _, err = _run(capsys, folder, "--box", "31,51,36,30", "-o", tmp_path / "boxes.txt")
@@ -452,11 +463,16 @@ def test_frames_after_the_last_true_box_are_not_scored(capsys, root, tmp_path, k
     assert status == 0 and ("from frame 4 on" in err) == (known == 3)
     (record,) = json.loads(found.read_text())["videos"]
     assert ("AUC" in out) == ("auc" in record) == (known == 3)
+    more = ["--plot", tmp_path / "plot.png"] if known == 1 else []
     status, out, err = _run(
-        capsys, "evaluate", "--root", tmp_path, "--out", tmp_path / "out", "--json", found
+        capsys, "evaluate", "--root", tmp_path, "--out", tmp_path / "out", "--json", found, *more
     )
     if known == 1:
-        assert status == 2 and "one in the first frame only" in err
+        assert status == 0 and "One tracked, not scored: only the first box is known\n" in out
+        assert "plot.png is not written: no sequence has scores" in out and "wrote" not in out
+        assert (
+            json.loads(found.read_text())["unscored"] == ["One"] and (tmp_path / "out" / "One.txt").exists()
+        )
     else:
         _run(
             capsys,

@@ -369,9 +369,21 @@ def test_sparse_truth_is_scored_where_it_is(tmp_path):
         assert found.auc == pytest.approx(auc)
     whole = TrackingSequence("a", files, truth)
     assert evaluate_dataset(track, [whole], tmp_path / "out").auc == pytest.approx(20 / 21 / 5)
+    truth = truth.clone()
     truth[1:] = math.nan
+    first = TrackingSequence("b", files, truth, sparse=True)
+    for jobs in (1, 2):  # of the second run the boxes are there
+        found = evaluate_dataset(None if jobs > 1 else track, [first], tmp_path / "out", jobs=jobs)
+        assert found.unscored == ("b",) and not found.sequences and not found.failed
+        assert math.isnan(found.auc) and found.success.shape == (21,)
+        assert len(read_boxes(tmp_path / "out" / "b.txt")) == 10
+        scores = json.loads(found.to_json(), parse_constant=lambda name: pytest.fail(name))
+        assert scores["auc"] is None and scores["success"] == [None] * 21 and scores["unscored"] == ["b"]
+        assert found.table().splitlines()[1:] == ["b tracked, not scored: only the first box is known"]
+    both = evaluate_dataset(None, [first, sequence], tmp_path / "out")
+    assert both.unscored == ("b",) and both.auc == pytest.approx(20 / 21)
     with pytest.raises(ValueError, match="in the first frame only"):
-        evaluate_dataset(track, [TrackingSequence("a", files, truth, sparse=True)], tmp_path / "out")
+        evaluate(torch.ones(10, 4), truth, skip_missing=True)
 
 
 def test_results_of_another_origin(tmp_path, sequences):

@@ -25,7 +25,7 @@ from amstel.cli._family import (
     restartable,
     with_plan,
 )
-from amstel.cli._track import LAYOUTS, Plus, Preset, Redetect, app
+from amstel.cli._track import LAYOUTS, Plus, Preset, Redetect, app, read
 
 _BOX = "x,y,w,h in the first frame, 0-based; repeat it for more targets [default: from an OTB sequence]"
 
@@ -227,11 +227,10 @@ def train(
     def pairs(folders: list[Path]) -> Any:
         if data == "images":
             return readers.StillPairs(folders)
-        reader = getattr(readers, LAYOUTS[data])
-        read = [list(reader(folder)) for folder in folders]
-        for folder, sequences in zip(folders, read, strict=True):
+        found = [list(read(data, folder)) for folder in folders]
+        for folder, sequences in zip(folders, found, strict=True):
             warn_of_sequences(folder, sequences)
-        return readers.SequencePairs([sequence for sequences in read for sequence in sequences])
+        return readers.SequencePairs([sequence for sequences in found for sequence in sequences])
 
     known, tested = pairs(root), None if validation is None else pairs([validation])
     begin = initial.weights_of(weights, settings)
