@@ -308,7 +308,7 @@ def test_a_map_of_the_noise_from_a_file(capsys, weights, tmp_path):
     assert abs(found[1] - found[0]).max() < 1.5 / 255 and abs(found[2] - found[0]).max() < 1.5 / 255
     np.save(tmp_path / "s.npy", np.zeros((40, 52)))
     status, _, err = _run(capsys, tmp_path / "in.png", "--sigma", tmp_path / "s.npy", "-o", out, "--force")
-    assert status == 2 and "sigma > 0 at every pixel" in err
+    assert status == 2 and "s.npy must hold sigma > 0 at every pixel [H, W], got 0\n" in err
 
 
 def test_jpeg_is_warned_about(capsys, weights, tmp_path):
@@ -443,7 +443,8 @@ def test_evaluation(capsys, root, weights, tmp_path):
     status, _, err = _run(capsys, *options)
     assert status == 2 and "scores.json exists" in err
     status, _, err = _run(capsys, *options, "--task", "sr", "--scale", 2, "--force")
-    assert status == 2 and "--weights must be a network for the task sr" in err
+    assert status == 2 and "--weights must be a network for the task sr (sr, 3task), got one for" in err
+    assert err.endswith("without --weights, the best of them is taken\n")
     options[3:5] = []
     status, out, err = _run(capsys, *options, "--task", "sr", "--scale", 2, "--force")
     assert status == 0 and err == ""

@@ -42,6 +42,7 @@ def test_each_task_has_its_network_and_each_network_its_settings():
         ({"network": "vgg"}, "`network` must be one of conv, unet, got 'vgg'"),
         ({"features": 0}, "`features` must be an integer >= 1, got 0"),
         ({"sigma": (0, 0)}, "`sigma` must be two numbers"),
+        ({"sigma": (50.0, 5.0)}, "0 <= lowest <= highest, > 0, got 50.0 5.0$"),
         ({"sigma": (-1, 5)}, "`sigma` must be two numbers"),
         ({"learning_rate": -1.0}, "`learning_rate` must be"),
         ({"rounded": 1.5}, "`rounded` must be a number between 0 and 1, got 1.5"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import amstel.data
+from amstel.apps.tracking.evaluate import attributes_record, attributes_table
 from amstel.data import TrackingSequence
 from amstel.tracking import (
     by_attribute,
@@ -558,6 +559,13 @@ def test_an_attribute_has_the_mean_of_its_sequences(tmp_path):
             mean = np.mean([getattr(SCORES[name], score) for name in group.sequences])
             assert getattr(group, score) == pytest.approx(mean, abs=1e-12)
     assert groups["SV"].auc > groups["OCC"].auc and groups["SV"].seconds == {"Ball": 1, "Cup": 1}
+    # Runs of a sequence are one: in the warning, in the table and in JSON.
+    runs = {f"Ball-sre0{k}": SCORES["Ball"] for k in (1, 2)} | {f"Cup-sre0{k}": SCORES["Cup"] for k in (1, 2)}
+    whole = DatasetEvaluation("otb", runs, {}, runs={name: name[:-6] for name in runs}, unscored=("Fox",))
+    with pytest.warns(UserWarning, match="in none of their scores: Cup$"):
+        of_runs = by_attribute(whole, {name: ["SV"] * name.startswith("Ball") for name in runs})
+    assert attributes_table(of_runs).splitlines()[1].split()[:2] == ["SV", "1"]
+    assert attributes_record(of_runs)["SV"]["sequences"] == ["Ball"] and of_runs["SV"].unscored == ()
     # The layout of pysot's files, in a file of a Windows editor.
     file = tmp_path / "otb.json"
     layout = {name: {"video_dir": name, "attr": given} for name, given in NAMED.items()}

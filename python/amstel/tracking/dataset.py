@@ -82,6 +82,10 @@ class DatasetEvaluation(Curves):
     def _seconds(self, name: str) -> float:
         return self.seconds.get(name, math.nan)
 
+    def _wholes(self) -> list[str]:
+        """The names of the sequences, however many runs there are of each."""
+        return list(dict.fromkeys(self.runs.get(name, name) for name in self.sequences))
+
     def _mean(self, score: str) -> Tensor:
         of_whole: dict[str, list[Evaluation]] = {}
         for name, e in self.sequences.items():
