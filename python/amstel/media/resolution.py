@@ -18,7 +18,7 @@ def by_pillow(image: Any, exif: Mapping[int, Any]) -> tuple[float, float] | None
         return None
     if image.format in ("JPEG", "MPO") and image.info.get("jfif_unit") not in (1, 2):
         return of_tags(exif.get(_ACROSS), exif.get(_DOWN), exif.get(_UNIT, 2))
-    return of_tags(*dpi, 2) if dpi else None
+    return of_tags(dpi[0], dpi[1], 2) if dpi else None
 
 
 def of_page(page: Any) -> tuple[float, float] | None:
