@@ -574,6 +574,8 @@ def test_an_error_keeps_its_subject():
         "`frame_size` must be 64": "the frame size must be 64",
         "x.png: `image` must be finite": "x.png: must be finite",
         "of a and b, `image` should be a": "of a and b, the image should be a",
+        "all 3 failed, the first with: `image` must be": "all 3 failed, the first with: the image must be",
+        "Outside: `box` must lie in the frame": "Outside: the box must lie in the frame",
         "x.png: `data` must be finite": "x.png: --dataset must be finite",
     }.items():
         assert in_words_of_the_user(message, said) == shown

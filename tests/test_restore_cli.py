@@ -319,7 +319,7 @@ def test_a_map_of_the_noise_from_a_file(capsys, weights, tmp_path):
     assert abs(found[1] - found[0]).max() < 1.5 / 255 and abs(found[2] - found[0]).max() < 1.5 / 255
     np.save(tmp_path / "s.npy", np.zeros((40, 52)))
     status, _, err = _run(capsys, tmp_path / "in.png", "--sigma", tmp_path / "s.npy", "-o", out, "--force")
-    assert status == 2 and "sigma > 0 at every pixel" in err
+    assert status == 2 and "s.npy must hold sigma > 0 at every pixel [H, W], got 0\n" in err
 
 
 def test_jpeg_is_warned_about(capsys, weights, tmp_path):
@@ -454,7 +454,8 @@ def test_evaluation(capsys, root, weights, tmp_path):
     status, _, err = _run(capsys, *options)
     assert status == 2 and "scores.json exists" in err
     status, _, err = _run(capsys, *options, "--task", "sr", "--scale", 2, "--force")
-    assert status == 2 and "--weights must be a network for the task sr" in err
+    assert status == 2 and "--weights must be a network for the task sr (sr, 3task), got one for" in err
+    assert err.endswith("without --weights, the best of them is taken\n")
     options[3:5] = []
     status, out, err = _run(capsys, *options, "--task", "sr", "--scale", 2, "--force")
     assert status == 0 and err == ""
@@ -762,6 +763,16 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, mon
         (["eval", "--root", "empty", "--task", "mri"], "empty must hold at least one file of k-space"),
         ([*eval_, "--scale", "2"], "--scale is for --task sr"),
         ([*eval_, "--task", "sr", "--seeds", "2"], "--seeds is for --task denoise and mri"),
+        (
+            [*eval_, "--seed", "1"],
+            "--seed is for --table convergence and classical; --seeds N takes 0 to N - 1",
+        ),
+        ([*eval_, "--task", "sr", "--seed", "0"], "--seed is for --table convergence and classical"),
+        ([*eval_, "--table", "talk", "--seed", "1"], "--seed is for --table convergence and classical"),
+        (
+            ["eval", "--root", "small.npy", "--task", "mri", "--mask", "small.npy", "--seeds", "2"],
+            "--seeds is for masks that are drawn; it is not for --mask",
+        ),
         ([*eval_, "--task", "inpaint"], "--task should be one of denoise, sr, mri"),
         (
             ["eval", "--root", "small.png", *weights],
@@ -783,7 +794,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, mon
         (["train", "nowhere", "--out", "out"], "nowhere does not exist"),
         (["train", "empty", "--out", "out"], "empty"),
         ([*train, "--resume"], "does not exist"),
-        ([*train, "--size", "64"], "--size must be at most the 40 pixels"),
+        ([*train, "--size", "64"], "--size must fit into the 40 pixels"),
         ([*train, "--task", "sr", "--sigma", "3", "4"], "--sigma is for --task gray and color and 3task"),
         ([*train, "--task", "mri", "--sigma", "3", "4"], "--sigma is for --task gray and color and 3task"),
         ([*train, "--task", "sr", "--network", "unet", "--drawn", "0.1"], "--drawn is for --task gray"),

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 import typer
+from PIL import Image
 
 from amstel.apps.restoration import train as recipe
 from amstel.apps.restoration.settings import Settings
 from amstel.data import synthetic
 from amstel.data.mri import CoilImages
 from amstel.inverse import Denoising, Inpainting, SuperResolution
+from tests.command import is_refused
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,6 +42,7 @@ def test_each_task_has_its_network_and_each_network_its_settings():
         ({"network": "vgg"}, "`network` must be one of conv, unet, got 'vgg'"),
         ({"features": 0}, "`features` must be an integer >= 1, got 0"),
         ({"sigma": (0, 0)}, "`sigma` must be two numbers"),
+        ({"sigma": (50.0, 5.0)}, "0 <= lowest <= highest, > 0, got 50.0 5.0$"),
         ({"sigma": (-1, 5)}, "`sigma` must be two numbers"),
         ({"learning_rate": -1.0}, "`learning_rate` must be"),
         ({"rounded": 1.5}, "`rounded` must be a number between 0 and 1, got 1.5"),
@@ -58,6 +61,34 @@ def test_patches_grow():
     assert recipe.stage(conv, 19) is conv
     fixed = dataclasses.replace(SMALL, fixed_size=True)
     assert recipe.stage(fixed, 19) is fixed
+
+
+def test_an_image_smaller_than_the_largest_patch_is_named_at_the_start(tmp_path, capsys):
+    folder, out = tmp_path / "images", tmp_path / "run"
+    folder.mkdir()
+    for n in range(20):
+        Image.new("L", (60, 60)).save(folder / f"{n:02d}.png")
+    Image.new("L", (60, 30)).save(folder / "small.png")
+    train = ["restore", "train", folder, "--out", out, "--features", 4, "--batch", 1, "--iterations", 2]
+    grown = f"--size must fit into the 30 pixels of {folder / 'small.png'}, got"
+    is_refused(
+        capsys, [*train, "--size", 24], f"{grown} 24; patches grow to 32 pixels, --fixed-size keeps 24\n"
+    )
+    is_refused(capsys, [*train, "--size", 31], f"{grown} 31; patches grow to 41 pixels\n")
+    is_refused(capsys, [*train, "--size", 31, "--fixed-size"], f"{grown} 31\n")
+    assert not out.exists()
+    # Each is as large as it needs: images for training as the last stage, those of a validation as the first.
+    fits = dataclasses.replace(SMALL, size=30, iterations=1)
+    assert recipe.train(folder, fits, validation=folder).model
+    narrow = [photographs()[0][:15]]
+    with pytest.raises(
+        ValueError, match="`size` must fit into the 15 pixels of image 0 of `validation`, got 16"
+    ):
+        recipe.train(photographs(), SMALL, validation=narrow)
+    scaled = Settings(task="sr", size=16, features=4, batch=1, iterations=1, scales=(3,))
+    assert recipe.train(narrow, scaled).model
+    with pytest.raises(ValueError, match="`validation` must be at least one image, got 'none'"):
+        recipe.train(photographs(), SMALL, validation=[])
 
 
 def test_noise_of_the_unet_is_clipped_and_rounded_in_one_patch_of_three():

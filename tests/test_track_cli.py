@@ -267,6 +267,26 @@ def test_a_sequence_that_cannot_be_read_is_named_and_the_others_scored(capsys, r
     command.is_refused(capsys, ["track", *arguments, "--sequences", "Two,Three"], "holds no sequence 'Three'")
 
 
+def test_a_sequence_that_cannot_be_read_stops_no_other(capsys, root, tmp_path):
+    data, found = tmp_path / "data", tmp_path / "found.json"
+    for name in ("One", "Two", "Pair"):
+        shutil.copytree(root / name.replace("Pair", "One"), data / name)
+    (data / "One" / "groundtruth_rect.txt").write_text("1,2,3\n")
+    for target in "12":
+        shutil.copy(root / "One" / "groundtruth_rect.txt", data / "Pair" / f"groundtruth_rect.{target}.txt")
+    (data / "Pair" / "groundtruth_rect.txt").unlink()
+    given = [data, "-o", f"{tmp_path}/seen/", "--end-frame", 2, "--json", found]
+    status, out, err = _run(capsys, *given)
+    assert status == 1 and err.count("\n") == 2 and "`" not in err
+    assert "amstel: --target is needed: one of [1, 2], the targets of " in err
+    assert "line 1: a line must hold 4 numbers" in err and "Two_sint.mp4" in out
+    scores = json.loads(found.read_text())
+    assert [v["input"] for v in scores["videos"]] == [str(data / "Two")]
+    assert [f["input"] for f in scores["failed"]] == [str(data / "One"), str(data / "Pair")]
+    shutil.rmtree(data / "Two")
+    command.is_refused(capsys, ["track", *given, "--force"], "line 1: a line must hold 4 numbers")
+
+
 def test_a_sequence_of_one_frame_cannot_be_perturbed_and_one_of_two_spellings_is_one(capsys, root, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(root, data)
@@ -363,6 +383,17 @@ def test_frames_that_lack_or_come_twice(capsys, root, tmp_path):
     assert status == 0 and "0003.png is not there: the boxes of" in err and err.count("\n") == 1
 
 
+def test_a_folder_of_the_parts_of_got10k_is_refused_in_words_of_the_command_line(capsys, tmp_path):
+    for part in ("test", "val"):
+        (tmp_path / "got" / part).mkdir(parents=True)
+    message = (
+        f"got holds parts of GOT-10k: give the folder of one, {tmp_path}/got/val or {tmp_path}/got/test\n"
+    )
+    given = ["--data", "got10k", "--out", tmp_path / "out"]
+    command.is_refused(capsys, ["track", "evaluate", "--root", tmp_path / "got", *given], message)
+    command.is_refused(capsys, ["track", "train", tmp_path / "got", *given], message)
+
+
 def test_where_pixels_count_from(capsys, root, tmp_path):
     folder, _ = _copy(root, tmp_path)
     status, _, err = _run(capsys, folder, "--box", "31,51,36,30", "-o", tmp_path / "boxes.txt")
@@ -384,7 +415,7 @@ def test_one_of_several_targets_and_a_folder_of_results(capsys, root, tmp_path, 
     shutil.copytree(root / "One", "pair")
     first = Path("pair/groundtruth_rect.txt").rename("pair/groundtruth_rect.1.txt").read_text().splitlines()
     Path("pair/groundtruth_rect.2.txt").write_text("\n".join(["21,31,36,30", *first[1:]]))
-    command.is_refused(capsys, ["track", "pair"], "--target must be one of [1, 2]")
+    command.is_refused(capsys, ["track", "pair"], "--target is needed: one of [1, 2], the targets of pair\n")
     command.is_refused(capsys, ["track", "pair", "--target", "3"], "--target must be one of [1, 2]")
     command.is_refused(capsys, ["track", "pair/img", "--target", "1"], "--target is for OTB sequences")
     alone = ["track", root / "One", "--target", "1"]
@@ -452,11 +483,16 @@ def test_frames_after_the_last_true_box_are_not_scored(capsys, root, tmp_path, k
     assert status == 0 and ("from frame 4 on" in err) == (known == 3)
     (record,) = json.loads(found.read_text())["videos"]
     assert ("AUC" in out) == ("auc" in record) == (known == 3)
+    more = ["--plot", tmp_path / "plot.png"] if known == 1 else []
     status, out, err = _run(
-        capsys, "evaluate", "--root", tmp_path, "--out", tmp_path / "out", "--json", found
+        capsys, "evaluate", "--root", tmp_path, "--out", tmp_path / "out", "--json", found, *more
     )
     if known == 1:
-        assert status == 2 and "one in the first frame only" in err
+        assert status == 0 and "One tracked, not scored: only the first box is known\n" in out
+        assert "plot.png is not written: no sequence has scores" in out and "wrote" not in out
+        assert (
+            json.loads(found.read_text())["unscored"] == ["One"] and (tmp_path / "out" / "One.txt").exists()
+        )
     else:
         _run(
             capsys,

@@ -167,9 +167,7 @@ def test_otb_several_targets(tmp_path):
     assert repr(sequences) == f"OTB(4 sequences of {tmp_path})"
     assert amstel.data.OTBSequence(folder, target=2).name == "Jogging-2"
     assert amstel.data.OTBSequence(human).name == "Human4-2"
-    with pytest.raises(
-        ValueError, match=r"`target` must be one of \[1, 2\], the targets of .*Jogging, got None"
-    ):
+    with pytest.raises(ValueError, match=r"`target` is needed: one of \[1, 2\], the targets of .*Jogging"):
         amstel.data.OTBSequence(folder)
     with pytest.raises(ValueError, match=r"`target` must be one of \[1, 2\].* got 3"):
         amstel.data.OTBSequence(folder, target=3)

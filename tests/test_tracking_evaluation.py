@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import amstel.data
+from amstel.apps.tracking.evaluate import attributes_record, attributes_table
 from amstel.data import TrackingSequence
 from amstel.tracking import (
     by_attribute,
@@ -369,9 +370,21 @@ def test_sparse_truth_is_scored_where_it_is(tmp_path):
         assert found.auc == pytest.approx(auc)
     whole = TrackingSequence("a", files, truth)
     assert evaluate_dataset(track, [whole], tmp_path / "out").auc == pytest.approx(20 / 21 / 5)
+    truth = truth.clone()
     truth[1:] = math.nan
+    first = TrackingSequence("b", files, truth, sparse=True)
+    for jobs in (1, 2):  # of the second run the boxes are there
+        found = evaluate_dataset(None if jobs > 1 else track, [first], tmp_path / "out", jobs=jobs)
+        assert found.unscored == ("b",) and not found.sequences and not found.failed
+        assert math.isnan(found.auc) and found.success.shape == (21,)
+        assert len(read_boxes(tmp_path / "out" / "b.txt")) == 10
+        scores = json.loads(found.to_json(), parse_constant=lambda name: pytest.fail(name))
+        assert scores["auc"] is None and scores["success"] == [None] * 21 and scores["unscored"] == ["b"]
+        assert found.table().splitlines()[1:] == ["b tracked, not scored: only the first box is known"]
+    both = evaluate_dataset(None, [first, sequence], tmp_path / "out")
+    assert both.unscored == ("b",) and both.auc == pytest.approx(20 / 21)
     with pytest.raises(ValueError, match="in the first frame only"):
-        evaluate_dataset(track, [TrackingSequence("a", files, truth, sparse=True)], tmp_path / "out")
+        evaluate(torch.ones(10, 4), truth, skip_missing=True)
 
 
 def test_results_of_another_origin(tmp_path, sequences):
@@ -546,6 +559,13 @@ def test_an_attribute_has_the_mean_of_its_sequences(tmp_path):
             mean = np.mean([getattr(SCORES[name], score) for name in group.sequences])
             assert getattr(group, score) == pytest.approx(mean, abs=1e-12)
     assert groups["SV"].auc > groups["OCC"].auc and groups["SV"].seconds == {"Ball": 1, "Cup": 1}
+    # Runs of a sequence are one: in the warning, in the table and in JSON.
+    runs = {f"Ball-sre0{k}": SCORES["Ball"] for k in (1, 2)} | {f"Cup-sre0{k}": SCORES["Cup"] for k in (1, 2)}
+    whole = DatasetEvaluation("otb", runs, {}, runs={name: name[:-6] for name in runs}, unscored=("Fox",))
+    with pytest.warns(UserWarning, match="in none of their scores: Cup$"):
+        of_runs = by_attribute(whole, {name: ["SV"] * name.startswith("Ball") for name in runs})
+    assert attributes_table(of_runs).splitlines()[1].split()[:2] == ["SV", "1"]
+    assert attributes_record(of_runs)["SV"]["sequences"] == ["Ball"] and of_runs["SV"].unscored == ()
     # The layout of pysot's files, in a file of a Windows editor.
     file = tmp_path / "otb.json"
     layout = {name: {"video_dir": name, "attr": given} for name, given in NAMED.items()}

@@ -328,8 +328,11 @@ def test_a_run_goes_on_with_its_own_data(tmp_path):
             training.fit(task(own, more=more), plan, state=_load(tmp_path))
     plan = replace(plan, steps=16)
     training.fit(task([3, 1, 2], range(3), ("clips",)), plan, state=_load(tmp_path))
-    for validation, found in ((None, "none"), (range(4), "4 of range")):
-        with pytest.raises(ValueError, match=f"`validation` must be that .*, 3 of range, got {found}"):
+    for validation, said in (
+        (None, "3 items, got none: give it again"),
+        (range(4), "3 of range, got 4 of range"),
+    ):
+        with pytest.raises(ValueError, match=f"`validation` must be that .*, {said}"):
             training.fit(task([3, 1, 2], validation), plan, state=_load(tmp_path))
 
 
@@ -563,7 +566,7 @@ def test_a_resumed_run_refuses_other_data(capsys, commands, tmp_path, family):
     assert command.run(capsys, *words, *out, *tested)[0] == 0
     assert command.run(capsys, *again, *out, *tested)[0] == 0  # as it was
     if family != "video":
-        command.is_refused(capsys, [*again, *out], "--validation must be that of the run in")
+        command.is_refused(capsys, [*again, *out], "4 items, got none: give it again\n")
         file = sorted(tested[1].rglob("*.png"))[0]
         shutil.copy(sorted(root.rglob("*.png"))[-1], file)
         message = f"--validation must be that of the run in {out[1]}, 4 items, got 4, of which 3"

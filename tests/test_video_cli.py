@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from amstel.apps.video import predict as video_predict
 from amstel.apps.video import studies as video_studies
 from amstel.apps.video import train as video_lstm
 from amstel.data import generate_moving_shapes
+from amstel.media import images
 from tests import command
 
 pytest.importorskip("PIL", reason="clips are read from PNG strips")
@@ -280,6 +282,29 @@ def test_a_study_says_its_lines_and_writes_them(capsys, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "order.json").read_text()) == {"study": "order"}
 
 
+def test_the_study_of_weizmann_lists_what_was_wrong_and_no_more(tmp_path, monkeypatch):
+    """Answers were compared with the folder of a clip, which need not be its class."""
+    entries = []
+    (tmp_path / "weizmann4" / "all").mkdir(parents=True)
+    for n in range(4):
+        entry = {"file": f"weizmann4/all/{n}.png", "label": ("bend", "wave")[n // 2], "subject": n % 2}
+        video.write(tmp_path / entry["file"], torch.zeros(2, 8, 8, 3).byte())
+        entries.append(entry)
+    (tmp_path / "weizmann4" / "manifest.json").write_text(json.dumps(entries))
+
+    def answers(network, clips):  # all bend
+        probabilities = torch.tensor([[1.0, 0.0]]).expand(len(clips), 2)
+        labels = torch.tensor([clips[n].label for n in range(len(clips))])
+        names = [clips[n].name for n in range(len(clips))]
+        return SimpleNamespace(probabilities=probabilities, labels=labels, names=names)
+
+    monkeypatch.setattr(video_studies, "train", lambda *arguments: SimpleNamespace(network=None))
+    monkeypatch.setattr(video_studies, "evaluate", answers)
+    said = []
+    flow, _ = video_studies.weizmann(tmp_path, said.append)["runs"]
+    assert flow["accuracy"] == 0.5 and flow["wrong"] == [["all/2", "bend"], ["all/3", "bend"]], flow
+
+
 def test_no_root_known(capsys, monkeypatch):
     monkeypatch.delenv("AMSTEL_DATA", raising=False)
     status, _, err = _run(capsys, "study", "weizmann")
@@ -355,6 +380,34 @@ def test_strips_in_a_folder_are_videos(capsys, root, checkpoint, tmp_path):
             torch.zeros(1, 32, 32, 3).byte(),
         )
     assert len(video.read(tmp_path / "frames")) == 2
+
+
+def test_strips_that_nobody_marked_are_videos_as_they_are_to_a_training(capsys, root, checkpoint, tmp_path):
+    """Three strips were taken without a word for one video of three wide frames."""
+    clips, out = tmp_path / "clips", tmp_path / "found.json"
+    clips.mkdir()
+    for file in sorted((root / "left").glob("*.png")):
+        images.write(clips / file.name, images.read(file))
+    pictures = sorted(clips.iterdir())
+
+    def seen():
+        found = ["predict", checkpoint, clips, "-o", tmp_path / "seen", "--json", out, "--force"]
+        status, _, err = _run(capsys, *found)
+        assert status == 0, err
+        return [(Path(v["input"]), len(v["boxes"])) for v in json.loads(out.read_text())["videos"]], err
+
+    frames = len(video.read(pictures[0]))
+    assert seen() == ([(path, frames) for path in pictures], "")
+    video.write(clips / "z.gif", video.read(pictures[0]))
+    assert seen() == ([(path, frames) for path in sorted(clips.iterdir())], "")
+    images.write(clips / "photograph.png", torch.zeros(32, 70, 3).byte())
+    assert "as they are neither videos nor strips of frames, 1 file: photograph.png" in seen()[1]
+    for one in (*pictures, clips / "z.gif"):
+        one.unlink()
+    images.write(
+        clips / "photograph2.png", torch.zeros(32, 70, 3).byte()
+    )  # not a whole number of squares: frames
+    assert seen() == ([(clips, 2)], "")
 
 
 def test_resumed_with_more_clips(capsys, root, tmp_path):

@@ -83,8 +83,9 @@ def check(name: str, before: Any, now: Any, folder: Path | None, may_grow: bool 
         found = "them in another order" if ordered else f"{len(new)}, of which {among} are among them"
         wanted = counted(len(old), "item")
     else:
-        wanted = f"{before['count']} of {before['kind']}"
-        found = "none" if now is None else f"{now['count']} of {now['kind']}"
+        wanted, found = counted(before["count"], "item"), "none: give it again"
+        if now is not None:
+            wanted, found = (f"{data['count']} of {data['kind']}" for data in (before, now))
         if found == wanted:
             return
     raise ValueError(f"`{name}` must be that of the run in {folder}, {wanted}, got {found}")

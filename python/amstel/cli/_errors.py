@@ -30,5 +30,5 @@ def in_words_of_the_user(message: str, command: Any) -> str:
     names |= command.said
     message = re.sub(r"`(\w+)(\[\d+\])?`", lambda m: names.get(m[1], m[0]), message)
     # What the user never named is left out after a file: of "x.png: `image` must be finite" stays that x.png must be.
-    message = re.sub(r"(?<=: )`\w+` (?=must|should|needs)", "", message)
+    message = re.sub(r"(\.\w+: )`\w+` (?=must|should|needs)", r"\1", message)
     return re.sub(r"`(\w+)` (?=must|should|needs)", lambda m: f"the {m[1].replace('_', ' ')} ", message)

@@ -125,6 +125,10 @@ def evaluate(
         raise ValueError("--plot is for --table convergence")
     if seeds and table in ("convergence", "classical"):
         raise ValueError(f"--seeds is not for --table {table}; --seed is")
+    if common.seed is not None and table not in ("convergence", "classical"):
+        raise ValueError("--seed is for --table convergence and classical; --seeds N takes 0 to N - 1")
+    if seeds and mask:
+        raise ValueError("--seeds is for masks that are drawn; it is not for --mask")
     new([common.json, plot], force)
     from amstel.apps import ranks as processes
     from amstel.apps.restoration import classical, convergence, evaluate, files, mri, talk

@@ -25,7 +25,7 @@ from amstel.cli._family import (
     restartable,
     with_plan,
 )
-from amstel.cli._track import LAYOUTS, Plus, Preset, Redetect, app
+from amstel.cli._track import LAYOUTS, Plus, Preset, Redetect, app, read
 
 _BOX = "x,y,w,h in the first frame, 0-based; repeat it for more targets [default: from an OTB sequence]"
 
@@ -112,12 +112,14 @@ def predict(
     from amstel.tracking.frames import Frames
 
     frames = predict.Range(init_frame, end_frame, every)
-    sources = predict.sources(video, box, output, frames, target, audio)
+    unreadable: list[processes.Outcome] = []
+    sources = predict.sources(video, box, output, frames, target, audio, unreadable)
     for source in sources:
         values.file_to_write(str(source.target), predict.WRITTEN)
     new([source.target for source in sources], force)
     with processes.group(common.device) as ranks:
         tracker = predict.tracker(weights, ranks.device, plus, redetect, preset)
+        failed = report(unreadable).get("failed", []) if ranks.first else []
         alone = len(sources) == 1
         total, unit = (Frames(sources[0].frames).count, "frames") if alone else (len(sources), "videos")
         if alone and total is not None:
@@ -132,8 +134,9 @@ def predict(
         if not ranks.first:
             return 0
     done = [outcome.value for outcome in outcomes if outcome.value is not None]
-    failed = report(outcomes, lambda number: str(sources[number].path))
-    common.write_json({"plus": plus, "redetect": tracker.redetect, "videos": done, **failed})
+    failed += report(outcomes, lambda number: str(sources[number].path)).get("failed", [])
+    said_failed = {"failed": failed} if failed else {}
+    common.write_json({"plus": plus, "redetect": tracker.redetect, "videos": done, **said_failed})
     for record in done:
         said = counted(record["frames"], "frame") + (
             f", lost in {record['lost']}" if tracker.redetect else ""
@@ -227,11 +230,10 @@ def train(
     def pairs(folders: list[Path]) -> Any:
         if data == "images":
             return readers.StillPairs(folders)
-        reader = getattr(readers, LAYOUTS[data])
-        read = [list(reader(folder)) for folder in folders]
-        for folder, sequences in zip(folders, read, strict=True):
+        found = [list(read(data, folder)) for folder in folders]
+        for folder, sequences in zip(folders, found, strict=True):
             warn_of_sequences(folder, sequences)
-        return readers.SequencePairs([sequence for sequences in read for sequence in sequences])
+        return readers.SequencePairs([sequence for sequences in found for sequence in sequences])
 
     known, tested = pairs(root), None if validation is None else pairs([validation])
     begin = initial.weights_of(weights, settings)

@@ -14,7 +14,7 @@ from amstel._words import counted
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
 from amstel.cli._family import Force, Weights, folder_of, new, report
-from amstel.cli._track import LAYOUTS, Origin, Plus, Preset, Redetect, app
+from amstel.cli._track import LAYOUTS, Origin, Plus, Preset, Redetect, app, read
 
 
 @command(app, "evaluate", "eval", without=("seed",))
@@ -116,7 +116,6 @@ def evaluate(
 ) -> int:
     """Track every sequence of a data set, and score the tracks."""
     from amstel import _files, tracking
-    from amstel import data as readers
     from amstel import weights as shipped
     from amstel.apps import ranks as processes
     from amstel.apps.tracking import evaluate, predict
@@ -129,7 +128,7 @@ def evaluate(
         raise ValueError("--truth-origin is not for --data alov")
     numbered = {} if truth_origin is None else {"origin": truth_origin}
     root = data_folder(root, "tracking", LAYOUTS[data])
-    known = getattr(readers, LAYOUTS[data])(root, **numbered)
+    known = read(data, root, **numbered)
     wanted = known.names if sequences is None else [name.strip() for name in sequences.split(",")]
     chosen, failures = evaluate.readable(known, wanted, robustness)
     evaluate.apart(chosen, out=out, plot=plot, json=None if common.json == values.STDOUT else common.json)
@@ -164,7 +163,7 @@ def evaluate(
         )
     failed = report(failures, lambda item: item if isinstance(item, str) else chosen[item].name)
     found: dict[str, Any] = {**json.loads(result.to_json()), **failed}
-    if robustness == "vot":
+    if robustness == "vot" and result.sequences:
         runs = [run for run in chosen if run.name in result.sequences]
         overlap = evaluate.expected_overlap(runs, out, origin, interval)
         common.say(
@@ -182,6 +181,9 @@ def evaluate(
         found["attributes"] = evaluate.attributes_record(groups)
     common.write_json(found)
     called, title = "SINT+" if plus else "SINT", f"{protocol} protocol"
+    if plot and not result.sequences:
+        common.say(f"{plot} is not written: no sequence has scores")
+        plot = None
     if plot:
         folder_of(plot)
         with _files.replacing(plot) as temporary:

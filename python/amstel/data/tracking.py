@@ -86,7 +86,7 @@ class OTBSequence(TrackingSequence):
         if target is None and len(files) != 1:
             if not files:
                 raise FileNotFoundError(f"{folder} must hold groundtruth_rect.txt with boxes in it, got none")
-            fail("target", f"one of {several}, the targets of {folder}", target)
+            raise ValueError(f"`target` is needed: one of {several}, the targets of {folder}")
         if target is not None and target not in files:
             if not several:
                 raise ValueError(

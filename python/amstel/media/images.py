@@ -16,7 +16,10 @@ from amstel._check import describe, fail, unmasked, with_attributes
 from amstel._optional import need
 from amstel._words import counted
 from amstel.media import _deep, pictures, png_chunks, profiles, stacks
-from amstel.media.formats import visible
+from amstel.media.formats import IMAGES, VIDEOS, visible
+
+#: A picture with no more rows, and at least twice as many columns, is a strip to `read`; a photograph is larger.
+STRIP_HEIGHT = 128
 
 #: A stereo or burst JPEG (MPO) has several pictures too, of which the first is the one to see.
 _ANIMATED = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")
@@ -29,7 +32,7 @@ def _pillow(part: str = "Image") -> Any:
 def _opened(path: Path) -> Any:
     image = _pillow()
     try:
-        opened = png_chunks.scale_transparency(image.open(path))
+        opened = png_chunks.scale_transparency(stacks.not_mapped(image.open(path)))
         if opened.format == "TIFF" and opened.tag_v2.get(254, 0) & 1 and 330 in opened.tag_v2:
             opened.close()
             raise ValueError(pictures.PREVIEW)
@@ -202,14 +205,33 @@ def is_strip(path: str | os.PathLike) -> bool:
 
 
 def strips(folder: str | os.PathLike) -> list[Path]:
-    """The PNGs in a folder that are strips (`is_strip`); none where the first PNG is not one.
+    """The pictures in a folder that are strips of frames: marked (`is_strip`), or to `amstel.video.read` by their shape.
+
+    Where there are no videos and the first picture is not marked, the pictures may be the frames of one video; there they
+    are strips only if all are.
 
     Example:
         >>> [path.name for path in amstel.media.images.strips("weizmann4/bend")]
         ['daria_bend.png', 'ido_bend.png']
     """
-    found = visible(folder, (".png",))
-    return [path for path in found if is_strip(path)] if found and is_strip(found[0]) else []
+    found = visible(folder, IMAGES)
+    if visible(folder, VIDEOS) or (found and is_strip(found[0])):
+        return [path for path in found if is_strip(path) or _of_squares(path)]
+    return found if all(map(_of_squares, found)) else []
+
+
+def _of_squares(path: Path) -> bool:
+    try:
+        with _opened(path) as image:
+            width, height = image.size
+            return (
+                height <= STRIP_HEIGHT
+                and width >= 2 * height
+                and not width % height
+                and getattr(image, "n_frames", 1) == 1
+            )
+    except (OSError, ValueError):  # whoever reads it says what is wrong
+        return False
 
 
 class Animation:

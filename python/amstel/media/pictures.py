@@ -15,7 +15,7 @@ import numpy as np
 
 from amstel._optional import need
 from amstel._words import counted
-from amstel.media import jpeg2000, png_chunks, segments, stacks
+from amstel.media import jpeg2000, png_chunks, resolution, segments, stacks
 
 #: Tag of the orientation in EXIF and TIFF.
 ORIENTATION = 0x0112
@@ -61,7 +61,7 @@ def open_image(path: Path | io.BytesIO) -> Any:
     """Pillow's image, with its pixels not read yet; OSError if it is not an image, ValueError if it is too large."""
     image = _module("PIL.Image")
     try:
-        return png_chunks.scale_transparency(image.open(path))
+        return png_chunks.scale_transparency(stacks.not_mapped(image.open(path)))
     except image.DecompressionBombError:
         most = 2 * image.MAX_IMAGE_PIXELS
         raise ValueError(
@@ -220,7 +220,7 @@ def _picture(path: Path, data: np.ndarray, about: dict[str, Any]) -> Picture:
 
 def upright(data: np.ndarray, orientation: int) -> np.ndarray:
     """The pixels of an image with this value of the EXIF tag 0x0112, 1 to 8, as they are to be seen."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in resolution.TURNED:
         data = data.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         data = data[:, ::-1]
@@ -233,13 +233,12 @@ def _about(image: Any) -> dict[str, Any]:
     about: dict[str, Any] = {}
     if image.info.get("icc_profile"):
         about["icc_profile"] = image.info["icc_profile"]
-    dpi = image.info.get("dpi")
-    if dpi and all(0 < float(d) < 1e6 for d in dpi):
-        about["dpi"] = tuple(float(d) for d in dpi)
+    exif = image.getexif()
+    if dpi := resolution.by_pillow(image, exif):
+        about["dpi"] = resolution.seen(dpi, exif.get(ORIENTATION, 1))
     xmp = image.info.get("xmp")
     if isinstance(xmp, bytes) and xmp:
         about["xmp"] = _upright_xmp(xmp)
-    exif = image.getexif()
     if "exif" in image.info and len(exif):
         exif = _of_picture(exif)
         if len(exif) or exif.get_ifd(0x8769) or exif.get_ifd(0x8825):
@@ -253,6 +252,7 @@ def _of_picture(exif: Any) -> Any:
     copy.load(exif.tobytes())
     for tag in set(copy) - _OF_PICTURE:
         del copy[tag]
+    resolution.turn(copy, exif.get(ORIENTATION, 1))
     for tag in _SIZE if 0x8769 in copy else ():
         copy.get_ifd(0x8769).pop(tag, None)
     if isinstance(copy.get(700), bytes):
@@ -316,7 +316,8 @@ def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
                 data = samples(page)
             except ValueError as error:
                 raise ValueError(f"{path} cannot be read: {error}") from error
-            return data, int(page.tags.valueof(274, orientation)), _of_tags(page) | about
+            orientation = int(page.tags.valueof(274, orientation))
+            return data, orientation, _of_tags(page, orientation) | about
     except tifffile.TiffFileError as error:
         raise OSError("tifffile cannot read it") from error
 
@@ -361,15 +362,13 @@ def _divided(data: np.ndarray) -> np.ndarray:
     return np.concatenate([colors.astype(data.dtype), data[..., -1:]], -1)
 
 
-def _of_tags(page: Any) -> dict[str, Any]:
+def _of_tags(page: Any, orientation: int) -> dict[str, Any]:
     about: dict[str, Any] = {}
     profile = page.tags.valueof(34675)
     if profile:
         about["icc_profile"] = bytes(profile)
-    sides = [page.tags.valueof(tag) for tag in (282, 283)]
-    if all(side and side[0] and side[1] for side in sides) and page.tags.valueof(296, 2) in (2, 3):
-        factor = 1 if page.tags.valueof(296, 2) == 2 else 2.54
-        about["dpi"] = tuple(side[0] / side[1] * factor for side in sides)
+    if dpi := resolution.of_page(page):
+        about["dpi"] = resolution.seen(dpi, orientation)
     return about
 
 

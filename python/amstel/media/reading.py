@@ -17,10 +17,7 @@ from amstel._check import describe
 from amstel.media import _arguments
 from amstel.media.decode import Video
 from amstel.media.formats import ANIMATIONS, IMAGES, frames_of, visible
-from amstel.media.images import Animation, image_array, is_strip
-
-#: A picture with no more rows, and at least twice as many columns, is a strip to `read`; a photograph is larger.
-STRIP_HEIGHT = 128
+from amstel.media.images import STRIP_HEIGHT, Animation, image_array, is_strip
 
 
 class Frames:

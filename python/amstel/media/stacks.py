@@ -76,3 +76,11 @@ def image(page: Any, number: int) -> np.ndarray:
 
 def _bytes(page: Any) -> int:
     return math.prod(page.shape) * page.dtype.itemsize
+
+
+def not_mapped(image: Any) -> Any:
+    """Pillow's image of a TIFF, which it maps into memory by its size when turned: the rows of one that is not turned yet
+    would be mixed up."""
+    if image.format == "TIFF":
+        image.filename = ""
+    return image

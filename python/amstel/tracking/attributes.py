@@ -52,7 +52,7 @@ def by_attribute(
     if not isinstance(evaluation, DatasetEvaluation):
         _check.fail_type("evaluation", "a DatasetEvaluation, of `evaluate_dataset`", evaluation)
     own = attributes_of(evaluation.sequences, attributes)
-    without = [name for name, given in own.items() if not given]
+    without = dict.fromkeys(evaluation.runs.get(name, name) for name, given in own.items() if not given)
     if without:
         warnings.warn(
             f"without attributes, and so in none of their scores: {', '.join(without)}", stacklevel=2
@@ -69,6 +69,7 @@ def by_attribute(
             sequences=scores,
             seconds={n: s for n, s in evaluation.seconds.items() if n in scores},
             failed={},
+            unscored=(),
         )
         for name, scores in members.items()
     }

@@ -22,8 +22,10 @@ from amstel import _check, _files
 from amstel._check import fail
 from amstel._words import counted
 from amstel.data.sequences import Sequences, TrackingSequence, check_origin, read_numbers
-from amstel.tracking.evaluation import Curves, Evaluation, check_boxes, check_protocol, evaluate
+from amstel.tracking.evaluation import Curves, Evaluation, check_boxes, check_protocol, evaluate, has_box
 from amstel.tracking.files import read_boxes, write_boxes
+
+_SHAPES = {"success": (21,), "precision_curve": (51,), "normalized_precision_curve": (51,)}
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -42,6 +44,8 @@ class DatasetEvaluation(Curves):
         failed: the message of the error, by the name of each sequence that could not be read, tracked or scored. The
             scores are those of the others.
         runs: the name of the whole sequence, by the name of each run of it (`perturbed`); none for whole sequences.
+        unscored: names of the sequences that were tracked and have no scores, as only their first box is known. Where there
+            are no others, all scores are NaN.
 
     Raises:
         ValueError or TypeError: no sequence, or an argument is not as described.
@@ -63,6 +67,7 @@ class DatasetEvaluation(Curves):
     seconds: dict[str, float]
     failed: dict[str, str] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
+    unscored: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_protocol(self.protocol)
@@ -70,12 +75,16 @@ class DatasetEvaluation(Curves):
         for name, scores in _check.mapping("sequences", self.sequences, expected).items():
             if not isinstance(scores, Evaluation):
                 _check.fail_type(f"sequences[{name!r}]", "an Evaluation", scores)
-        if not self.sequences:
+        if not self.sequences and not self.unscored:
             fail("sequences", expected, self.sequences)
         _check.mapping("seconds", self.seconds, "a dict of numbers, by sequence")
 
     def _seconds(self, name: str) -> float:
         return self.seconds.get(name, math.nan)
+
+    def _wholes(self) -> list[str]:
+        """The names of the sequences, however many runs there are of each."""
+        return list(dict.fromkeys(self.runs.get(name, name) for name in self.sequences))
 
     def _mean(self, score: str) -> Tensor:
         of_whole: dict[str, list[Evaluation]] = {}
@@ -86,7 +95,7 @@ class DatasetEvaluation(Curves):
             values = torch.stack([torch.as_tensor(getattr(e, score), dtype=torch.float64) for e in runs])
             weights = values.new_tensor([e.frames for e in runs])
             means.append(weights / weights.sum() @ values)
-        return torch.stack(means).mean(0)
+        return torch.stack(means).mean(0) if means else torch.full(_SHAPES.get(score, ()), math.nan).double()
 
     @property
     def success(self) -> Tensor:  # type: ignore[override]
@@ -139,7 +148,9 @@ class DatasetEvaluation(Curves):
                 f"{e.mean_iou:>5.3f}  {'-' if math.isnan(speed) else f'{speed:.1f}':>8}"
             )
         failed = [f"{name} failed: {message}" for name, message in self.failed.items()]
-        return "\n".join([*lines[:-1], "-" * len(lines[0]), lines[-1], *failed])
+        whole = ["-" * len(lines[0]), lines[-1]] if self.sequences else []
+        unscored = [f"{name} tracked, not scored: only the first box is known" for name in self.unscored]
+        return "\n".join([*lines[:-1], *whole, *unscored, *failed])
 
     def to_json(self) -> str:
         """The numbers of the table and the curves, as JSON; null where a number is not known.
@@ -155,24 +166,29 @@ class DatasetEvaluation(Curves):
         def entry(e: Evaluation | DatasetEvaluation, speed: float) -> dict[str, Any]:
             return {
                 "frames": e.frames,
-                "auc": e.auc,
-                "precision": e.precision,
-                "normalized_precision": e.normalized_precision,
-                "normalized_auc": e.normalized_auc,
-                "mean_iou": None if math.isnan(e.mean_iou) else e.mean_iou,
-                "frames_per_second": None if math.isnan(speed) else speed,
-                "success": e.success.tolist(),
-                "precision_curve": e.precision_curve.tolist(),
+                "auc": _known(e.auc),
+                "precision": _known(e.precision),
+                "normalized_precision": _known(e.normalized_precision),
+                "normalized_auc": _known(e.normalized_auc),
+                "mean_iou": _known(e.mean_iou),
+                "frames_per_second": _known(speed),
+                "success": [_known(value) for value in e.success.tolist()],
+                "precision_curve": [_known(value) for value in e.precision_curve.tolist()],
             }
 
         *each, (_, whole, speed) = self._rows()
         sequences = {name: entry(e, speed) for name, e, speed in each}
         found = {"protocol": self.protocol, **entry(whole, speed), "sequences": sequences}
+        found |= {"unscored": list(self.unscored)} if self.unscored else {}
         return json.dumps({**found, "failed": self.failed} if self.failed else found, indent=1)
 
     def __repr__(self) -> str:
         scores = f"auc={self.auc:.3f}, precision={self.precision:.3f}"
         return f"DatasetEvaluation({self.protocol}, {counted(len(self.sequences), 'sequence')}, {scores})"
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def evaluate_dataset(
@@ -191,7 +207,8 @@ def evaluate_dataset(
 
     The boxes go to OUT/NAME.txt (`write_boxes`) as soon as a sequence is done, the seconds it took to
     OUT/NAME.seconds. A later call reads these files and tracks only the missing sequences; scores are always computed
-    from the files. A sequence that fails is named in a warning and in `failed`, and the others continue.
+    from the files. A sequence that fails is named in a warning and in `failed`, and the others continue. One that is
+    `sparse` and has a first box alone (the test part of GOT-10k) is tracked, and named in `unscored`.
 
     Args:
         track: `track(frames, box) -> boxes [T, 4]`, the first box included, such as `SINTTracker().track`; frames
@@ -235,27 +252,33 @@ def evaluate_dataset(
     seconds: dict[str, float] = {}
     runs: dict[str, str] = {}
     errors: dict[str, Exception] = {}
+    unscored: list[str] = []
     for name, found in _done(run, sequences, jobs):
         if isinstance(found, Exception):
             errors[name] = found
         else:
-            evaluations[name], seconds[name], whole = found
+            scores, seconds[name], whole = found
+            if scores is None:
+                unscored.append(name)
+            else:
+                evaluations[name] = scores
             if whole != name:
                 runs[name] = whole
         if progress is not None:
             progress(1)
-    if not evaluations:
+    if not evaluations and not unscored:
         if errors:
             raise next(iter(errors.values()))
         raise ValueError("`sequences` must hold at least one sequence, got none")
     for name, error in errors.items():
         warnings.warn(f"{name} failed and is left out: {error}", stacklevel=2)
     failed = {name: str(error) or type(error).__name__ for name, error in errors.items()}
-    return DatasetEvaluation(protocol, evaluations, seconds, failed, runs)
+    return DatasetEvaluation(protocol, evaluations, seconds, failed, runs, tuple(unscored))
 
 
-#: Scores and seconds of a sequence and the name of the whole that it is a run of, or why there are none.
-_Found = tuple[Evaluation, float, str] | Exception
+#: Scores (None: nothing is known to compare with) and seconds of a sequence and the name of the whole that it is a run of, or
+#: why there are none.
+_Found = tuple[Evaluation | None, float, str] | Exception
 
 
 def _done(run: _Run, sequences: Iterable[TrackingSequence], jobs: int) -> Iterator[tuple[str, _Found]]:
@@ -323,7 +346,7 @@ class _Run:
         except Exception as error:
             return error
 
-    def __call__(self, sequence: TrackingSequence) -> tuple[Evaluation, float, str]:
+    def __call__(self, sequence: TrackingSequence) -> tuple[Evaluation | None, float, str]:
         name, track = sequence.name, self.track
         file, clock = self.folder / f"{name}.txt", self.folder / f"{name}.seconds"
         start = getattr(sequence, "start", sequence.ground_truth[0])
@@ -357,7 +380,9 @@ class _Run:
                 "or of another `origin`; give another `out`"
             )
         sparse = getattr(sequence, "sparse", False) if self.skip_missing is None else self.skip_missing
-        found = evaluate(boxes, sequence.ground_truth, self.protocol, skip_missing=sparse)
+        truth = sequence.ground_truth
+        first_alone = sparse and len(truth) > 1 and has_box(truth[:1]).all() and not has_box(truth[1:]).any()
+        found = None if first_alone else evaluate(boxes, truth, self.protocol, skip_missing=sparse)
         return found, _seconds(clock), getattr(sequence, "whole", (name,))[0]
 
 

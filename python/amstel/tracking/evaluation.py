@@ -183,6 +183,11 @@ def _hint_at_origin(boxes: Tensor, truth: Tensor) -> None:
             )
 
 
+def has_box(truth: Tensor) -> Tensor:
+    """Of boxes [T, 4], which there are: bool [T]."""
+    return (truth[:, 2:] > 0).all(1) & ~truth.isnan().any(1)
+
+
 def check_protocol(protocol: str) -> None:
     if protocol not in PROTOCOLS:
         fail("protocol", '"otb", "got10k" or "pysot"', protocol)
@@ -225,7 +230,7 @@ def evaluate(
         last = torch.where(filled, 0, torch.arange(len(boxes))).cummax(0).values
         boxes = boxes[last]
     boxes = torch.cat([truth[:1], boxes[1:]])
-    known = (truth[:, 2:] > 0).all(1) & ~truth.isnan().any(1)
+    known = has_box(truth)
     if skip_missing:
         if not known.any():
             raise ValueError("`ground_truth` must hold a box to compare with, got none in any frame")

@@ -84,7 +84,8 @@ def plot_attributes(
     first, *others = ({name: set(e.sequences) for name, e in g.items()} for g in evaluations.values())
     if any(other != first for other in others):
         raise ValueError("`evaluations` must be of the same sequences by attribute for every tracker")
-    rows, bars = [f"{name} ({len(sequences)})" for name, sequences in first.items()], len(evaluations)
+    any_tracker, bars = next(iter(evaluations.values())), len(evaluations)
+    rows = [f"{name} ({len(group._wholes())})" for name, group in any_tracker.items()]
     with _figure(file, 1.4 + len(rows) * (0.15 + 0.2 * bars), title) as figure:
         both = figure.subplots(1, 2, sharey=True)
         for axes, score, label in zip(

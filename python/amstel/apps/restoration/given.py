@@ -71,14 +71,15 @@ def read_sigma(path: Path) -> np.ndarray:
     else:
         pixels = files.read(path).pixels
         level = 255 * (pixels if pixels.ndim == 2 else pixels.mean(2))
-    if (
-        level.ndim != 2
-        or level.dtype.kind not in "iuf"
-        or not (np.isfinite(level).all() and (level > 0).all())
-    ):
-        raise ValueError(
-            f"{path} must hold sigma > 0 at every pixel [H, W], got {level.dtype} {list(level.shape)}"
-        )
+    got = ""
+    if level.ndim != 2 or level.dtype.kind not in "iuf":
+        got = f"{level.dtype} {list(level.shape)}"
+    elif not np.isfinite(level).all():
+        got = "what is not finite"
+    elif level.min() <= 0:
+        got = f"{level.min():g}"
+    if got:
+        raise ValueError(f"{path} must hold sigma > 0 at every pixel [H, W], got {got}")
     return level / 255
 
 

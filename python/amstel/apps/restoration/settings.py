@@ -112,7 +112,8 @@ class Settings:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 checks.fail(name, "an integer >= 1", value)
         if len(self.sigma) != 2 or not (0 <= self.sigma[0] <= self.sigma[1] < math.inf and self.sigma[1] > 0):
-            checks.fail("sigma", "two numbers, 0 <= lowest <= highest, > 0", self.sigma)
+            got = " ".join(map(str, self.sigma))
+            raise ValueError(f"`sigma` must be two numbers, 0 <= lowest <= highest, > 0, got {got}")
         for name in ("rounded", "drawn"):
             if not 0 <= getattr(self, name) <= 1:
                 checks.fail(name, "a number between 0 and 1", getattr(self, name))

@@ -273,7 +273,7 @@ def train(
         source: folders of images, or images as uint8 arrays ([H, W] or [H, W, 3], depending on the task); for the task "mri",
             an `amstel.data.mri.CoilImages`.
         settings: default: `Settings()`.
-        out: a folder for `checkpoint.pt`, written every `EVERY` iterations, and `log.jsonl`.
+        out: a folder for `checkpoint.pt`, written every `checkpoint_every` iterations, and `log.jsonl`.
         resume: continue from the checkpoint in `out`, with its settings except for the number of iterations;
             bit-identical to a run that was never interrupted.
         force: overwrite a run in `out`.
@@ -304,8 +304,9 @@ def train(
             model = network(settings)
             if initial is not None:
                 _start(model, initial)
-    source = _source(source, settings)
-    validation = None if validation is None else _source(validation, settings)
+    source = _source("source", source, settings, stage(settings, settings.iterations - 1).size)
+    if validation is not None:
+        validation = _source("validation", validation, settings, settings.size)
     group = ranks.current(device)
     model.to(group.device).to(memory_format=torch.channels_last).train()
     task = _Task(model, settings, source, validation, group)
@@ -314,15 +315,28 @@ def train(
     return Result(model.eval(), history)
 
 
-def _source(source: Any, settings: Settings) -> Any:
-    """Everything in memory: reading a file for every patch would take longer than the patch."""
+def _source(argument: str, source: Any, settings: Settings, largest: int) -> Any:
+    """Everything in memory: reading a file for every patch would take longer than the patch. Patches are drawn at random,
+    so an image smaller than the largest of them would end a training long after its start."""
     if settings.task == "mri":
         return source
     if isinstance(source, (str, Path)) or (len(source) and isinstance(source[0], (str, Path))):
         source = ImageFolder(source, "RGB" if settings.task == "color" else "L")
     images: Sequence[np.ndarray] = [np.asarray(image) for image in source]
     if not images:
-        _check.fail("source", "at least one image", "none")
+        _check.fail(argument, "at least one image", "none")
+    names: Sequence[Any] = getattr(
+        source, "paths", [f"image {n} of `{argument}`" for n in range(len(images))]
+    )
+    if settings.task == "sr":
+        largest = max(largest - largest % scale for scale in settings.scales)
+    for name, image in zip(names, images, strict=True):
+        side = min(image.shape[:2])
+        if side < largest:
+            got = f"{settings.size}"
+            got += f"; patches grow to {largest} pixels" if largest > settings.size else ""
+            got += f", `fixed_size` keeps {settings.size}" if side >= settings.size else ""
+            raise ValueError(f"`size` must fit into the {side} pixels of {name}, got {got}")
     return images
 
 

@@ -196,13 +196,13 @@ def attributes_table(groups: Mapping[str, DatasetEvaluation]) -> str:
     width = max(len(name) for name in ["attribute", *groups])
     lines = [f"{'attribute':<{width}}  sequences    AUC  precision"]
     for name, group in groups.items():
-        lines.append(f"{name:<{width}}  {len(group.sequences):>9}  {group.auc:.3f}  {group.precision:>9.3f}")
+        lines.append(f"{name:<{width}}  {len(group._wholes()):>9}  {group.auc:.3f}  {group.precision:>9.3f}")
     return "\n".join(lines)
 
 
 def attributes_record(groups: Mapping[str, DatasetEvaluation]) -> dict[str, Any]:
     """The same for --json, with the names of the sequences."""
     return {
-        name: {"sequences": list(group.sequences), "auc": group.auc, "precision": group.precision}
+        name: {"sequences": group._wholes(), "auc": group.auc, "precision": group.precision}
         for name, group in groups.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,3 +36,8 @@ def warn_of_sequences(root: Path, sequences: Sequence[Any]) -> None:
     folders = dict.fromkeys(frame.parent for sequence in sequences for frame in sequence.frames)
     reason = "they are neither frames nor annotations"
     warn_of_strangers(root, folders, (*IMAGES, *ANNOTATIONS), reason)
+
+
+def print_warning(text: str) -> None:
+    """A line on stderr."""
+    print(f"amstel: warning: {' '.join(text.split())}", file=sys.stderr)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from amstel import _files, tracking, video
 from amstel._words import counted
-from amstel.apps.tracking.folders import expanded
+from amstel.apps.ranks import Outcome
+from amstel.apps.tracking.folders import expanded, print_warning
 from amstel.apps.tracking.train import load
 from amstel.data import OTBSequence
 from amstel.media.camera import Camera
@@ -89,12 +90,14 @@ def sources(
     range: Range | None = None,
     number: int | None = None,
     audio: bool = False,
+    failures: list[Outcome] | None = None,
 ) -> list[Source]:
     """Videos, folders of images, OTB sequences, a folder of these, or a camera's number, each with its boxes and file.
 
     Args:
         number: which target, in a sequence with several.
         audio: keep the sound.
+        failures: collects those of several that cannot be read, which are then left out; default: raise their error.
 
     Raises:
         ValueError: no box is known; boxes, or one file, for several videos; two videos would be written to one file;
@@ -122,7 +125,14 @@ def sources(
             )
         if audio and target.suffix.lower() != ".mp4":
             raise ValueError(f"--audio is for an output that has sound, .mp4, got {target}")
-        made.append(dataclasses.replace(_source(path, boxes, target, range, number), audio=audio))
+        try:
+            made.append(dataclasses.replace(_source(path, boxes, target, range, number), audio=audio))
+        except (ValueError, OSError) as error:
+            if failures is None or len(found) == 1:
+                raise
+            failures.append(Outcome(str(path), error=_files.said(error)))
+    if failures and not made:
+        raise ValueError(failures[0].error)
     for source in made:
         _check_target(source)
     targets = [source.target for source in made]
@@ -162,13 +172,6 @@ def _source(
     if not boxes:
         raise ValueError(f"--box x,y,w,h is needed: {path} is not an OTB sequence, which would have its own")
     return Source(path, path, boxes, None, target, range)
-
-
-def print_warning(text: str) -> None:
-    """A line on stderr."""
-    import sys
-
-    print(f"amstel: warning: {' '.join(text.split())}", file=sys.stderr)
 
 
 def _check_target(source: Source) -> None:

@@ -97,8 +97,7 @@ def _predict(
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """The videos, including those, the marked strips and the folders of frames inside folders; a folder of frames is itself a
-    video.
+    """The videos, including those, the strips and the folders of frames inside folders; a folder of frames is itself a video.
 
     ValueError for a folder with none of them; a warning for what else is there.
     """

@@ -48,8 +48,9 @@ def weizmann(root: Path | None = None, say: Say = print) -> dict[str, Any]:
             answers = result.probabilities.argmax(1)
             right.append(int((answers == result.labels).sum()))
             wrong += [
-                [name, data.classes[k]] for name, k in zip(result.names, answers.tolist(), strict=True)
-                if name.split("/")[0] != data.classes[k]
+                [name, data.classes[k]]
+                for name, k, label in zip(result.names, answers.tolist(), result.labels.tolist(), strict=True)
+                if k != label
             ]  # fmt: skip
         seconds = time.perf_counter() - start
         accuracy = sum(right) / len(clips)
