@@ -124,6 +124,11 @@ class Convolution(nn.Module):
             return fresh(device=device, dtype=dtype)
         return nn.Parameter(torch.empty(self._shape(name), device=device, dtype=dtype))
 
+    def _bias(self, wanted: bool, device: Any, dtype: Any) -> nn.Parameter | None:
+        if not _check.flag("bias", wanted):
+            return None
+        return nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype))
+
     def _start(self) -> None:
         """The first values; those of a weight that waits are set with its shape."""
         if self.in_channels == -1:
