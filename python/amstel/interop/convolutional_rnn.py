@@ -271,46 +271,45 @@ class _Cell(_Convs):
         return new if self._has_cell_state else new[0]
 
 
-def _named(kind: type, dims: int, mode: str) -> Any:
-    name = f"Conv{dims}d{mode}{'Cell' if kind is _Cell else ''}"
-    doc = _doc(name, kind is _Cell, dims, mode.endswith("LSTM"), mode)
-    own: dict[str, Any] = {"_dims": dims, "_mode": mode, "__doc__": doc, "__module__": __name__}
-    if mode == "RNN":
-        own["__init__"] = _with_nonlinearity(kind)
-    return type(name, (kind,), own)
+_LAYERS = """Layers of a {dims}-dimensional convolutional {mode}, as in pytorch_convolutional_rnn; see the module.
 
-
-def _doc(name: str, cell: bool, dims: int, has_cell_state: bool, mode: str) -> str:
-    space = ", ".join("DHW"[3 - dims :])
-    size, given = ", ".join("6" * dims), f"{'' if cell else '5, '}2, 3"
-    state = "(h, c)" if has_cell_state else "h"
-    if cell:
-        what, call, shown = "One step", f"{state} =", f"torch.Size([2, 8, {size}])"
-        args = f"x [N, in_channels, {space}] and the state {state} or None, each [N, out_channels, {space}]; the new {state}"
-    else:
-        what, call, shown = (
-            "Layers",
-            f"output, {state} =",
-            f"(torch.Size([5, 2, 8, {size}]), torch.Size([1, 2, 8, {size}]))",
-        )
-        args = (
-            f"x [T, N, in_channels, {space}] ([N, T, ...] with batch_first) and {state} or None, each [layers * directions, "
-            f"N, out_channels, {space}]; the output, and the last {state}"
-        )
-    seen = "h.shape" if cell else "output.shape, h.shape"
-    return f"""{what} of a {dims}-dimensional convolutional {mode}, as in pytorch_convolutional_rnn; see the module.
-
-    Takes and returns {args}.
+    Takes and returns x [T, N, in_channels, {space}] ([N, T, ...] with batch_first) and {state} or None, each [layers *
+    directions, N, out_channels, {space}]; the output, and the last {state}.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
 
     Example:
         >>> module = amstel.interop.convolutional_rnn.{name}(3, 8, kernel_size=3)
-        >>> {call} module(torch.randn({given}, {size}))
-        >>> {seen}
-        {shown}
+        >>> output, {state} = module(torch.randn(5, 2, 3, {size}))
+        >>> output.shape, h.shape
+        (torch.Size([5, 2, 8, {size}]), torch.Size([1, 2, 8, {size}]))
     """
+_CELL = """One step of a {dims}-dimensional convolutional {mode}, as in pytorch_convolutional_rnn; see the module.
+
+    Takes and returns x [N, in_channels, {space}] and the state {state} or None, each [N, out_channels, {space}]; the new
+    {state}.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
+    Example:
+        >>> module = amstel.interop.convolutional_rnn.{name}(3, 8, kernel_size=3)
+        >>> {state} = module(torch.randn(2, 3, {size}))
+        >>> h.shape
+        torch.Size([2, 8, {size}])
+    """
+
+
+def _named(kind: type, dims: int, mode: str) -> Any:
+    name = f"Conv{dims}d{mode}{'Cell' if kind is _Cell else ''}"
+    state = "(h, c)" if mode.endswith("LSTM") else "h"
+    told = {"space": ", ".join("DHW"[3 - dims :]), "size": ", ".join("6" * dims), "state": state}
+    doc = (_CELL if kind is _Cell else _LAYERS).format(name=name, dims=dims, mode=mode, **told)
+    own: dict[str, Any] = {"_dims": dims, "_mode": mode, "__doc__": doc, "__module__": __name__}
+    if mode == "RNN":
+        own["__init__"] = _with_nonlinearity(kind)
+    return type(name, (kind,), own)
 
 
 def _with_nonlinearity(kind: Any) -> Any:
