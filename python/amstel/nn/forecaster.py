@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amstel import _check
+from amstel.nn._like import check_like_model
 from amstel.nn.conv_lstm import ConvLSTM
 
 
@@ -99,6 +100,7 @@ class ConvLSTMForecaster(nn.Module):
             _check.fail("frames", f"of a height and width that `patch` = {self.patch} divides", frames)
         if not frames.shape[1 if self.batch_first else 0]:
             _check.fail("frames", f"{expected}, of at least one step T", frames)
+        check_like_model("frames", frames, self)
         size = self.encoder.feature_size
         if size is not None and (frames.shape[3] // self.patch, frames.shape[4] // self.patch) != size:
             height, width = (self.patch * side for side in size)
