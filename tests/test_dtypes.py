@@ -97,6 +97,10 @@ def test_modules_of_others_name_it_too(name, make, call):
         call(make())
 
 
+class Sharded(torch.Tensor):
+    """As a DTensor is: of another dtype than what it gives to the part that it is of."""
+
+
 def test_what_others_do_with_parts_of_a_model_is_not_held_against_x():
     """A pruned weight is of the old dtype until the part runs; a quantized part has none, and a replica no parameter."""
     layers, model = nn.ConvGRU(4, 3), nn.ConvALSTM(4, 3, 2, feature_size=3)
@@ -106,9 +110,10 @@ def test_what_others_do_with_parts_of_a_model_is_not_held_against_x():
         assert pruned.double()(torch.randn(2, 1, 4, 3, 3, dtype=F64))[0].dtype == F64
     x = torch.zeros(1, dtype=F64)
     check_like_model("x", x, torch.nn.ReLU())
-    quantized = torch.nn.Module()
-    quantized.weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.int8), requires_grad=False)
-    check_like_model("x", x, quantized)
+    for weight in (torch.zeros(1, dtype=torch.int8), torch.zeros(1).as_subclass(Sharded)):
+        model = torch.nn.Module()
+        model.weight = torch.nn.Parameter(weight, requires_grad=False)
+        check_like_model("x", x, model)
 
 
 @pytest.mark.parametrize("wrong", [torch.tensor([1, 1], dtype=torch.uint8), torch.tensor([1.0, 1.0])])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import amstel
@@ -50,3 +50,23 @@ def _same_gradients(rank, world, folder):
 @pytest.mark.filterwarnings("ignore:FSDP2-wrapped module")
 def test_ddp_and_fsdp2_on_two_ranks(tmp_path):
     processes.run(_same_gradients, tmp_path)
+
+
+def _in_16_bits(rank, world, folder):
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16)
+    for make, run in (
+        (lambda: nn.RIM(1, 4, 2, network="conv"), lambda m, x: m(x, amstel.inverse.Denoising(0.3))[-1]),
+        (lambda: nn.LSTMClassifier(1, 4, 2), lambda m, x: m(x[None])[0]),
+        (lambda: nn.ConvGRU(1, 4), lambda m, x: m(x[None])[0]),
+    ):
+        model = make()
+        for part in getattr(model, "layers", model.children()):
+            if list(part.parameters()):
+                fully_shard(part, mp_policy=policy)
+        fully_shard(model, mp_policy=policy)
+        assert run(model, torch.randn(2, 1, 8, 8)).dtype == torch.bfloat16
+
+
+def test_mixed_precision_of_fsdp2(tmp_path):
+    """The model gets x in bfloat16 while its parts are sharded in float32 yet."""
+    processes.run(_in_16_bits, tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +28,7 @@ def check_like_model(name: str, x: Tensor, model: nn.Module, narrower: bool = Fa
     Of what others do with a model's parts nothing is held against x: that they are on devices of their own, sharded (FSDP2
     shows weights of a part only while that runs), quantized, or gone (in a replica of DataParallel).
     """
-    weight = next(model.parameters(), None)
+    weight: Any = next(model.parameters(), None)
     if type(weight) not in (Tensor, nn.Parameter) or not weight.is_floating_point():
         return
     real = x.real if x.is_complex() else x
