@@ -78,10 +78,14 @@ class _Gates(nn.Module):
 
 class _Weights(_Gates):
     """Weights that a model puts into its own steps. They are read by a call, so that hooks run, those of
-    torch.nn.utils.prune and spectral_norm among them."""
+    torch.nn.utils.prune and spectral_norm among them; and copied, for when the call is over FSDP2 takes their memory back."""
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        return self.weight_ih, self.weight_hh, self.bias
+        return (
+            self.weight_ih.clone(),
+            self.weight_hh.clone(),
+            None if self.bias is None else self.bias.clone(),
+        )
 
 
 class _Layer(_Gates):
