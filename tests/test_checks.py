@@ -80,8 +80,21 @@ def test_off_is_safe():
     total = total + ops.roi_align(x, boxes, 2).sum() + ops.ps_roi_pool(x, boxes, 1).sum()
     total.backward()
     assert not x.grad.any() and not query.grad.any()
-    with pytest.raises(ValueError, match="boxes"):  # no image that a box could count to
-        ops.roi_pool(X[:0], boxes, 2)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async", "off"])
+def test_no_box_can_be_of_no_image(mode):
+    amstel.set_checks(mode)
+    none, query, some = X[:0], torch.ones(12), torch.zeros(2, 5)
+    for call in (
+        lambda boxes: ops.roi_pool(none, boxes, 2),
+        lambda boxes: ops.roi_align(none, boxes, 2),
+        lambda boxes: ops.ps_roi_pool(none, boxes, 1),
+        lambda boxes: ops.roi_match([none], boxes, query, 2, [1.0]),
+    ):
+        with pytest.raises(ValueError, match=r"`boxes` must be \[0, 5\] .* got float32 \[2, 5\]"):
+            call(some)
+        assert len(call(some[:0])) == 0
 
 
 def test_bad_modes():

@@ -136,7 +136,11 @@ X = torch.zeros(2, 1, 3, 4, 4)
         (lambda: ConvGRU(3, 4)(X[:0]), ValueError, r"`x` must be \[T >= 1, N, 3, H, W\]"),
         (lambda: ConvGRU(3, 4)(X.double()), ValueError, "`x` must be float32"),
         (lambda: ConvGRU(3, 4)(X, torch.zeros(2, 1, 4, 4, 4)), ValueError, "`h_0` must be 1 state,"),
-        (lambda: ConvGRU(3, 4)(X, torch.zeros(1, 1, 4, 4, 5)), ValueError, r"`h_0` must be \[1, 4, 4, 4\]"),
+        (
+            lambda: ConvGRU(3, 4)(X, torch.zeros(1, 1, 4, 4, 5)),
+            ValueError,
+            r"`h_0` must be float32 \[1, 4, 4, 4\]",
+        ),
         (lambda: ConvGRU(3, 4)(X, 3), TypeError, "`h_0` must be"),
         (lambda: ConvGRU(3, 4)(X, lengths=torch.tensor([3])), ValueError, "`lengths` must be"),
     ],

@@ -92,13 +92,23 @@ def test_the_forecaster_is_two_stacks(widths):
         (lambda m: m(torch.rand(4, 2, 3, 8, 8), 2), ValueError, "`frames` must be"),
         (lambda m: m(torch.rand(4, 2, 1, 9, 8), 2), ValueError, "`patch` = 2 divides"),
         (lambda m: m(torch.zeros(4, 2, 1, 8, 8).byte(), 2), ValueError, "`frames` must be floating"),
-        (lambda m: m(torch.rand(0, 2, 1, 8, 8), 2), ValueError, "must be"),
+        (lambda m: m(torch.rand(0, 2, 1, 8, 8), 2), ValueError, "`frames` must be .* at least one step"),
         (lambda m: m(torch.rand(4, 2, 1, 8, 8), 0), ValueError, "`steps` must be"),
         (lambda m: m(torch.rand(4, 2, 1, 8, 8), True), TypeError, "`steps` must be"),
         (lambda m: m([1], 2), TypeError, "`frames` must be"),
         (lambda m: type(m)(1, 4, bidirectional=True), TypeError, "takes no `bidirectional`"),
         (lambda m: type(m)(1, 4, stride=2), TypeError, "takes no `stride`"),
         (lambda m: type(m)(1, 4, patch=0), ValueError, "`patch` must be"),
+        (
+            lambda m: type(m)(1, 4, patch=2, feature_size=(4, 5))(torch.rand(3, 1, 1, 10, 8), 1),
+            ValueError,
+            r"`frames` must be 8 pixels high and 10 wide \(`feature_size` is \(4, 5\), in patches of `patch` = 2\)",
+        ),
+        (
+            lambda m: type(m)(1, 4, patch=2, peephole="full"),
+            ValueError,
+            r"`feature_size` must be \(H, W\) of the frames in patches",
+        ),
     ],
 )
 def test_the_forecaster_explains_itself(call, error, message):

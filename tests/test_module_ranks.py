@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import amstel
@@ -17,7 +17,19 @@ MODULES = {
     ),
     "lstm": (lambda: nn.ConvLSTM(4, 4, num_layers=2), lambda module, x: module(x[None])[0]),
     "gru": (lambda: nn.ConvGRUCell(4, 4, kernel_size=3), lambda module, x: module(x)),
+    "video": (
+        lambda: nn.VideoLSTM(4, 4, 2, feature_size=6, dropout=0.0),
+        lambda module, x: module(x[None], x[None])[0],
+    ),
 }
+
+
+def shard(module, **how):
+    """Every part by itself, whose weights are there only while it runs."""
+    for part in getattr(module, "layers", module.children()):
+        if list(part.parameters()):
+            fully_shard(part, **how)
+    fully_shard(module, **how)
 
 
 def _same_gradients(rank, world, folder):
@@ -38,9 +50,7 @@ def _same_gradients(rank, world, folder):
 
         sharded = make()
         sharded.load_state_dict(state)
-        for layer in getattr(sharded, "layers", []):
-            fully_shard(layer)
-        fully_shard(sharded)
+        shard(sharded)
         run(sharded, inputs[rank]).square().mean().backward()
         for name, weight in sharded.named_parameters():
             torch.testing.assert_close(weight.grad.full_tensor(), expected[name], rtol=1e-4, atol=1e-6)
@@ -50,3 +60,24 @@ def _same_gradients(rank, world, folder):
 @pytest.mark.filterwarnings("ignore:FSDP2-wrapped module")
 def test_ddp_and_fsdp2_on_two_ranks(tmp_path):
     processes.run(_same_gradients, tmp_path)
+
+
+def _in_16_bits(rank, world, folder):
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16)
+    for make, run in (
+        (lambda: nn.RIM(1, 4, 2, network="conv"), lambda m, x: m(x, amstel.inverse.Denoising(0.3))[-1]),
+        (lambda: nn.LSTMClassifier(1, 4, 2), lambda m, x: m(x[None])[0]),
+        (lambda: nn.ConvGRU(1, 4), lambda m, x: m(x[None])[0]),
+        (lambda: nn.VideoLSTM(1, 4, 2, feature_size=8), lambda m, x: m(x[None], x[None])[0]),
+    ):
+        model = make()
+        shard(model, mp_policy=policy)
+        found = run(model, torch.randn(2, 1, 8, 8))
+        assert found.dtype == torch.bfloat16
+        found.sum().backward()
+        assert all(weight.grad.full_tensor().isfinite().all() for weight in model.parameters())
+
+
+def test_mixed_precision_of_fsdp2(tmp_path):
+    """A model gets x in bfloat16 while its parts are sharded in float32 yet, and the weights of one that has run are gone."""
+    processes.run(_in_16_bits, tmp_path)

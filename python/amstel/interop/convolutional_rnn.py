@@ -24,10 +24,12 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from amstel import _check
+from amstel._torch import autocast_dtype
 from amstel._words import counted
 from amstel.nn._conv_lstm import _reverse
 from amstel.nn._lengths import kept as kept_steps
-from amstel.ops.conv_lstm import conv_lstm
+from amstel.nn._like import check_like_model
+from amstel.ops.conv_lstm import checked_state, conv_lstm
 
 _GATES = {"LSTM": 4, "PeepholeLSTM": 4, "GRU": 3, "tanh": 1, "relu": 1}
 _PEEPHOLES = ("weight_pi", "weight_pf", "weight_po")
@@ -127,18 +129,18 @@ class _Convs(nn.Module):
             return (n + z * (h - n),)
         return ((a + b).tanh() if self._mode == "tanh" else (a + b).relu(),)
 
-    def _states(self, name: str, hx: Any, shape: tuple[int, ...], x: Tensor) -> tuple[Tensor, ...]:
-        """h, or h and c, of a shape."""
+    def _states(
+        self, name: str, hx: Any, shape: tuple[int, ...], x: Tensor, fused: bool = False
+    ) -> tuple[Tensor, ...]:
+        """h, or h and c, of a shape; a step of ours takes no wider c."""
         count = 2 if self._has_cell_state else 1
         if hx is None:
             return (x.new_zeros(shape),) * count
         states = tuple(hx) if count == 2 and isinstance(hx, (tuple, list)) else (hx,)
         if len(states) != count:
             _check.fail_type(name, "None or (h, c)" if count == 2 else "None or a tensor", hx)
-        for state in states:
-            if _check.tensor(name, state, f"a tensor {list(shape)}").shape != shape:
-                _check.fail(name, str(list(shape)), state)
-        return states
+        wide = fused or autocast_dtype(x) is not None
+        return tuple(checked_state(name, s, shape, x, cell=k == 1 and wide) for k, s in enumerate(states))
 
     def extra_repr(self) -> str:
         return (
@@ -191,8 +193,9 @@ class _Layers(_Convs):
                 f"of {counted(self.in_channels, 'channel')} and {counted(self._dims, 'dimension')} more",
                 x,
             )
+        check_like_model("input", x, self)
         shape = (len(self._suffixes), x.shape[1], self.out_channels, *x.shape[3:])
-        start = self._states("hx", hx, shape, x)
+        start = self._states("hx", hx, shape, x, self._fused)
         directions = 2 if self.bidirectional else 1
         finals = []
         for layer in range(self.num_layers):
@@ -213,6 +216,11 @@ class _Layers(_Convs):
             result = x.transpose(0, 1) if self.batch_first else x
         return result, states if self._has_cell_state else states[0]
 
+    @property
+    def _fused(self) -> bool:
+        plain = self.stride == (1, 1) and len(set(self.dilation)) == 1 and self.groups == 1
+        return self._mode == "LSTM" and self._dims == 2 and plain
+
     def _run(
         self, x: Tensor, state: tuple[Tensor, ...], lengths: Tensor | None, k: int, backwards: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -220,8 +228,7 @@ class _Layers(_Convs):
         weights = self._weights(self._suffixes[k])
         weight_ih, weight_hh, bias_ih, bias_hh = weights[:4]
         x = _reverse(x, lengths) if backwards else x
-        fused = self._mode == "LSTM" and self._dims == 2 and self.groups == 1
-        if fused and self.stride == (1, 1) and len(set(self.dilation)) == 1:
+        if self._fused:
             bias = None if bias_ih is None else bias_ih + bias_hh
             dilation = self.dilation[0]
             output, final = conv_lstm(
@@ -263,52 +270,52 @@ class _Cell(_Convs):
         x = _check.tensor("input", input, f"a tensor [N, {self.in_channels}, ...]")
         if x.dim() != self._dims + 2 or x.shape[1] != self.in_channels:
             _check.fail("input", f"[N, {self.in_channels}, {', '.join('DHW'[3 - self._dims :])}]", x)
+        check_like_model("input", x, self)
         weights = self._weights("")
         state = self._states("hx", hx, (x.shape[0], self.out_channels, *x.shape[2:]), x)
         new = self._step(self._conv(x, weights[0], weights[2]), weights, state)
         return new if self._has_cell_state else new[0]
 
 
-def _named(kind: type, dims: int, mode: str) -> Any:
-    name = f"Conv{dims}d{mode}{'Cell' if kind is _Cell else ''}"
-    doc = _doc(name, kind is _Cell, dims, mode.endswith("LSTM"), mode)
-    own: dict[str, Any] = {"_dims": dims, "_mode": mode, "__doc__": doc, "__module__": __name__}
-    if mode == "RNN":
-        own["__init__"] = _with_nonlinearity(kind)
-    return type(name, (kind,), own)
+_LAYERS = """Layers of a {dims}-dimensional convolutional {mode}, as in pytorch_convolutional_rnn; see the module.
 
-
-def _doc(name: str, cell: bool, dims: int, has_cell_state: bool, mode: str) -> str:
-    space = ", ".join("DHW"[3 - dims :])
-    size, given = ", ".join("6" * dims), f"{'' if cell else '5, '}2, 3"
-    state = "(h, c)" if has_cell_state else "h"
-    if cell:
-        what, call, shown = "One step", f"{state} =", f"torch.Size([2, 8, {size}])"
-        args = f"x [N, in_channels, {space}] and the state {state} or None, each [N, out_channels, {space}]; the new {state}"
-    else:
-        what, call, shown = (
-            "Layers",
-            f"output, {state} =",
-            f"(torch.Size([5, 2, 8, {size}]), torch.Size([1, 2, 8, {size}]))",
-        )
-        args = (
-            f"x [T, N, in_channels, {space}] ([N, T, ...] with batch_first) and {state} or None, each [layers * directions, "
-            f"N, out_channels, {space}]; the output, and the last {state}"
-        )
-    seen = "h.shape" if cell else "output.shape, h.shape"
-    return f"""{what} of a {dims}-dimensional convolutional {mode}, as in pytorch_convolutional_rnn; see the module.
-
-    Takes and returns {args}.
+    Takes and returns x [T, N, in_channels, {space}] ([N, T, ...] with batch_first) and {state} or None, each [layers *
+    directions, N, out_channels, {space}]; the output, and the last {state}.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
 
     Example:
         >>> module = amstel.interop.convolutional_rnn.{name}(3, 8, kernel_size=3)
-        >>> {call} module(torch.randn({given}, {size}))
-        >>> {seen}
-        {shown}
+        >>> output, {state} = module(torch.randn(5, 2, 3, {size}))
+        >>> output.shape, h.shape
+        (torch.Size([5, 2, 8, {size}]), torch.Size([1, 2, 8, {size}]))
     """
+_CELL = """One step of a {dims}-dimensional convolutional {mode}, as in pytorch_convolutional_rnn; see the module.
+
+    Takes and returns x [N, in_channels, {space}] and the state {state} or None, each [N, out_channels, {space}]; the new
+    {state}.
+
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
+    Example:
+        >>> module = amstel.interop.convolutional_rnn.{name}(3, 8, kernel_size=3)
+        >>> {state} = module(torch.randn(2, 3, {size}))
+        >>> h.shape
+        torch.Size([2, 8, {size}])
+    """
+
+
+def _named(kind: type, dims: int, mode: str) -> Any:
+    name = f"Conv{dims}d{mode}{'Cell' if kind is _Cell else ''}"
+    state = "(h, c)" if mode.endswith("LSTM") else "h"
+    told = {"space": ", ".join("DHW"[3 - dims :]), "size": ", ".join("6" * dims), "state": state}
+    doc = (_CELL if kind is _Cell else _LAYERS).format(name=name, dims=dims, mode=mode, **told)
+    own: dict[str, Any] = {"_dims": dims, "_mode": mode, "__doc__": doc, "__module__": __name__}
+    if mode == "RNN":
+        own["__init__"] = _with_nonlinearity(kind)
+    return type(name, (kind,), own)
 
 
 def _with_nonlinearity(kind: Any) -> Any:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from amstel import _check
 from amstel._bypass import computes_as, has_hooks, is_plain_conv
 from amstel._words import counted
+from amstel.nn._like import check_like_model
 from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
 
 State = tuple[Tensor, Tensor]
@@ -65,6 +66,7 @@ class ConvLSTMCell(nn.Module):
         )
 
     def forward(self, input_tensor: Tensor, cur_state: Sequence[Tensor]) -> State:
+        check_like_model("input_tensor", _check.tensor("input_tensor", input_tensor, "a tensor"), self)
         h, c = _state("cur_state", cur_state)
         return conv_lstm_cell(_swap(self.conv(torch.cat([input_tensor, h], 1)), 1), c)
 
@@ -140,6 +142,7 @@ class ConvLSTM(nn.Module):
         x = _check.tensor("input_tensor", input_tensor, f"a tensor {expected}")
         if x.dim() != 5 or x.shape[2] != self.input_dim or not x.shape[1 if self.batch_first else 0]:
             _check.fail("input_tensor", expected, x)
+        check_like_model("input_tensor", x, self)
         if hidden_state is not None:
             if not isinstance(hidden_state, (tuple, list)):
                 _check.fail_type("hidden_state", "None or a list of (h, c) for each layer", hidden_state)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from amstel import _check
 from amstel._bypass import computes_as, has_hooks, is_plain_conv
 from amstel._words import counted
+from amstel.nn._like import check_like_model
 from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
 
 State = tuple[Tensor, Tensor]
@@ -81,6 +82,7 @@ class ConvLSTMCell(nn.Module):
         self.conv_o, self.conv_last = part(2 * hidden, hidden), nn.Conv2d(2 * hidden, hidden, 1, bias=False)
 
     def forward(self, x_t: Tensor, h_t: Tensor, c_t: Tensor) -> State:
+        check_like_model("x_t", _check.tensor("x_t", x_t, "a tensor"), self)
         return conv_lstm_cell(self.conv_x(x_t) + self.conv_h(h_t), c_t)
 
 
@@ -141,6 +143,7 @@ class ConvLSTM_Model(nn.Module):
         for name, value in (("frames_tensor", frames_tensor), ("mask_true", mask_true)):
             if _check.tensor(name, value, expected).dim() != 5 or value.shape[-1] != self.frame_channel:
                 _check.fail(name, expected, value)
+        check_like_model("frames_tensor", frames_tensor, self)
         # Time comes first here.
         frames, mask = (t.permute(1, 0, 4, 2, 3) for t in (frames_tensor, mask_true))
         count = configs.pre_seq_length + configs.aft_seq_length - 1

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from amstel import _check, reference
 from amstel._derived import plainly
-from amstel._torch import autocast_dtype
 from amstel.nn._lengths import kept as kept_steps
+from amstel.nn._like import check_like
 from amstel.nn._recompute import recomputed
-from amstel.ops.conv_lstm import conv_lstm, conv_lstm_cell
+from amstel.ops.conv_lstm import check_state_dtype, checked_state, conv_lstm, conv_lstm_cell
 
 State = tuple[Tensor, Tensor]
 
@@ -78,10 +78,14 @@ class _Gates(nn.Module):
 
 class _Weights(_Gates):
     """Weights that a model puts into its own steps. They are read by a call, so that hooks run, those of
-    torch.nn.utils.prune and spectral_norm among them."""
+    torch.nn.utils.prune and spectral_norm among them; and copied, for when the call is over FSDP2 takes their memory back."""
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        return self.weight_ih, self.weight_hh, self.bias
+        return (
+            self.weight_ih.clone(),
+            self.weight_hh.clone(),
+            None if self.bias is None else self.bias.clone(),
+        )
 
 
 class _Layer(_Gates):
@@ -123,6 +127,7 @@ class _Layer(_Gates):
         zoneout: float,
         **options: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        check_like("x", x, self.weight_ih)
         if backwards:
             x = _reverse(x, lengths)
         recurrent_dropout = recurrent_dropout if self.training else 0.0
@@ -171,7 +176,7 @@ def _plain(
     """What `amstel.ops.conv_lstm` returns, step by step on PyTorch's convolutions."""
     if x.shape[0] < 1:
         _check.fail("x", "a sequence of at least one step, [T >= 1, N, C_in, H, W]", x)
-    check_like("x", x, layer.weight_ih)
+    check_state_dtype(state_dtype, x)
     kept = kept_steps(lengths, x.shape[0], x.shape[1], x.device)
     if kept is not None:
         kept = kept[:, :, None, None, None]
@@ -189,7 +194,7 @@ def _plain(
     if state is None:
         h, c = gates.new_zeros(shape), gates.new_zeros(shape, dtype=wide)
     else:
-        h, c = _checked(state, shape, x)
+        h, c = checked_state("h_0", state[0], shape, x), checked_state("c_0", state[1], shape, x, cell=True)
         state_dtype = c.dtype if state_dtype is None else state_dtype
         h, c = h.to(gates.dtype), c.to(wide)
     mask = None
@@ -251,24 +256,6 @@ def _conv(
         return F.conv2d(x, weight, None, stride, (pads[2], pads[0]), dilation)
     x = F.pad(x, pads, "constant" if padding_mode == "zeros" else padding_mode)
     return F.conv2d(x, weight, None, stride, 0, dilation)
-
-
-def _checked(state: State, shape: tuple[int, ...], x: Tensor) -> State:
-    loose = autocast_dtype(x) is not None
-    for name, value in zip(("h_0", "c_0"), state, strict=True):
-        _check.dense(name, value, "a tensor [N, C, H, W]")
-        allowed = {x.dtype, torch.promote_types(x.dtype, torch.float32)} if name == "c_0" else {x.dtype}
-        same = value.dtype in allowed or (loose and value.is_floating_point())
-        if value.shape != shape or not same or value.device != x.device:
-            _check.fail(name, f"{str(x.dtype).removeprefix('torch.')} {list(shape)} on {x.device}", value)
-    return state
-
-
-def check_like(name: str, x: Tensor, weight: Tensor) -> None:
-    """x has the dtype and the device of the weights; autocast sees to the dtype itself."""
-    loose = autocast_dtype(x) is not None
-    if x.device != weight.device or (x.dtype != weight.dtype and not loose):
-        _check.fail(name, f"{str(weight.dtype).removeprefix('torch.')} on {weight.device} as the weights", x)
 
 
 def _reverse(x: Tensor, lengths: Tensor | None) -> Tensor:

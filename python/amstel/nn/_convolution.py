@@ -13,9 +13,9 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter
 
 from amstel import _check
-from amstel._torch import autocast_dtype
 from amstel._words import counted
 from amstel.graph import Graph
+from amstel.nn._like import levels
 
 Features = Tensor | tuple[Tensor, Tensor | None] | None
 
@@ -92,7 +92,7 @@ def prepare(x: Any, graph: Graph | Tensor, in_channels: int, sampled: bool = Fal
 def fits(x: Any, weight: Tensor, argument: str = "x") -> None:
     """ValueError where features have another dtype than the parameters, and no autocast levels them."""
     for t in x if type(x) is tuple else (x,):
-        if t is not None and t.dtype != weight.dtype and autocast_dtype(t) is None:
+        if t is not None and t.dtype != weight.dtype and not levels(t, weight):
             _check.fail(argument, f"{_check.name(weight.dtype)} like the parameters", t)
 
 
@@ -123,6 +123,11 @@ class Convolution(nn.Module):
             fresh: Any = UninitializedParameter
             return fresh(device=device, dtype=dtype)
         return nn.Parameter(torch.empty(self._shape(name), device=device, dtype=dtype))
+
+    def _bias(self, wanted: bool, device: Any, dtype: Any) -> nn.Parameter | None:
+        if not _check.flag("bias", wanted):
+            return None
+        return nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype))
 
     def _start(self) -> None:
         """The first values; those of a weight that waits are set with its shape."""

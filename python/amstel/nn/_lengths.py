@@ -21,7 +21,9 @@ def kept(lengths: Tensor | None, steps: int, count: int, device: torch.device) -
     _check.dense("lengths", lengths, "None or N integers from 1 to T")
 
     def fail(got: object) -> NoReturn:
-        _check.fail("lengths", f"None or {counted(count, 'integer')} from 1 to T = {steps}", got)
+        _check.fail(
+            "lengths", f"None or {counted(count, 'integer')}, int32 or int64, from 1 to T = {steps}", got
+        )
 
     # As conv_lstm's own: the types that are indices and not masks.
     if lengths.shape != (count,) or lengths.dtype not in (torch.int32, torch.int64):

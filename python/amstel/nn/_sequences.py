@@ -9,33 +9,27 @@ from torch import Tensor
 
 from amstel import _check
 from amstel._words import counted
-from amstel.nn._conv_lstm import check_like
+from amstel.ops.conv_lstm import checked_state
 
 
-def steps_first(x: Tensor, channels: int, batch_first: bool, weight: Tensor, places: str = "H, W") -> Tensor:
+def steps_first(x: Tensor, channels: int, batch_first: bool, places: str = "H, W") -> Tensor:
     """x as [T, N, C_in, ...], checked; `places` are its last dimensions."""
     _check.dense("x", x, f"a tensor [T, N, C_in, {places}]")
     good = x.dim() == 3 + len(places.split(", ")) and x.shape[2] == channels
     if not good or not x.shape[1 if batch_first else 0] or 0 in x.shape[3:]:
         first = "N, T >= 1" if batch_first else "T >= 1, N"
         _check.fail("x", f"[{first}, {channels}, {places}]", x)
-    check_like("x", x, weight)
     return x.transpose(0, 1) if batch_first else x
 
 
-def states(
-    name: str, value: Any, widths: Sequence[int], x: Tensor, weight: Tensor | None = None
-) -> list[Tensor]:
-    """One state [N, C_l, ...] for each layer and direction of x [T, N, C_in, ...], checked; like `weight`, if given."""
+def states(name: str, value: Any, widths: Sequence[int], x: Tensor, cell: bool = False) -> list[Tensor]:
+    """One state [N, C_l, ...], h or with `cell` c, for each layer and direction of x [T, N, C_in, ...], checked."""
     expected = f"{counted(len(widths), 'state')}, one per layer and direction"
     if not isinstance(value, (Tensor, tuple, list)) or (isinstance(value, Tensor) and not value.dim()):
         _check.fail_type(name, expected, value)
     if len(value) != len(widths):
         raise ValueError(f"`{name}` must be {expected}, got {len(value)}")
-    for part, width in zip(value, widths, strict=True):
-        shape = (x.shape[1], width, *x.shape[3:])
-        if _check.dense(name, part, f"{list(shape)} in each layer").shape != shape:
-            _check.fail(name, f"{list(shape)} in each layer", part)
-        if weight is not None:
-            check_like(name, part, weight)
-    return list(value)
+    return [
+        checked_state(name, part, (x.shape[1], width, *x.shape[3:]), x, cell)
+        for part, width in zip(value, widths, strict=True)
+    ]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel._torch import wide
+from amstel.nn._like import check_like_model
 from amstel.nn._placed import Placed
 from amstel.nn.conv_lstm import _widths
 
@@ -60,6 +61,7 @@ class _Sequence(nn.Module, metaclass=Placed):
             _check.fail(name, f"floating-point {expected}", x)
         if x.dim() == 5 and size is not None and tuple(x.shape[3:]) != size:
             _check.fail(name, f"{expected} (`feature_size` is {size})", x)
+        check_like_model(name, x, self)
         x = x.transpose(0, 1) if self.batch_first else x
         if x.shape[0] < 1 or 0 in x.shape[3:]:
             _check.fail(name, f"{expected} with at least one step and no empty map", x)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check
+from amstel.nn._like import check_like_model
 from amstel.nn._placed import Placed
 from amstel.nn.conv_lstm import _widths
 
@@ -95,6 +96,7 @@ class VGG16Features(nn.Module, metaclass=Placed):
     def forward(self, x: Tensor) -> Tensor:
         """Maps [..., 512, H // 32, W // 32] of x [..., 3, H, W], or [..., 4096] with layer="fc7"."""
         flat = _frames(x, 3, self.stride)
+        check_like_model("x", x, self, narrower=self.normalize)
         if self.normalize:
             flat = _normalized(flat, next(self.parameters()))
         maps = self.features(flat)
@@ -157,4 +159,5 @@ class SmallBackbone(nn.Module, metaclass=Placed):
     def forward(self, x: Tensor) -> Tensor:
         """Maps [..., channels[-1], H / s, W / s] of x [..., in_channels, H, W]."""
         flat = _frames(x, self.in_channels, self.stride)
+        check_like_model("x", x, self)
         return self.layers(flat).unflatten(0, x.shape[:-3])

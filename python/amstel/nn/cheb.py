@@ -64,11 +64,8 @@ class ChebConv(Convolution):
         elif lambda_max.numel() != 1:
             _check.fail("lambda_max", "a number or a Parameter of one element", lambda_max)
         self.lambda_max = lambda_max
-        biased = _check.flag("bias", bias)
         self.weight = self._make("weight", device, dtype)
-        self.bias = (
-            nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if biased else None
-        )
+        self.bias = self._bias(bias, device, dtype)
         self._start()
 
     def _shape(self, name: str) -> tuple[int, ...]:

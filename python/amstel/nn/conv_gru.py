@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from amstel import _check, ops
 from amstel.nn._conv_lstm import _reverse
 from amstel.nn._lengths import kept as kept_steps
+from amstel.nn._like import check_like
 from amstel.nn._per_layer import count_of, per_layer
 from amstel.nn._sequences import states, steps_first
 from amstel.ops.conv_gru import conv_gru_pointwise
+from amstel.ops.conv_lstm import checked_state
 from amstel.reference.conv_lstm import same_conv
 
 
@@ -85,9 +87,9 @@ class ConvGRUCell(nn.Module):
         _check.dense("x", x, "a tensor [N, C_in, H, W]")
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             _check.fail("x", f"[N, {self.in_channels}, H, W]", x)
-        shape = (x.shape[0], self.hidden_channels, *x.shape[2:])
-        if h is not None and _check.dense("h", h, "a tensor [N, C, H, W]").shape != shape:
-            _check.fail("h", f"{list(shape)}", h)
+        check_like("x", x, self.weight_ih)
+        if h is not None:
+            h = checked_state("h", h, (x.shape[0], self.hidden_channels, *x.shape[2:]), x)
         if self.weight_ih.shape[2:] == (1, 1) and self.reset == "after":
             return self._by_pixels(x, h)
         gates_x = same_conv(x, self.weight_ih, self.bias_ih)
@@ -130,6 +132,7 @@ class _Layer(ConvGRUCell):
     def forward(  # type: ignore[override]
         self, x: Tensor, h: Tensor | None, lengths: Tensor | None, backwards: bool
     ) -> tuple[Tensor, Tensor]:
+        check_like("x", x, self.weight_ih)
         x = _reverse(x, lengths) if backwards else x
         kept = kept_steps(lengths, x.shape[0], x.shape[1], x.device)
         if kept is not None:
@@ -231,12 +234,11 @@ class ConvGRU(nn.Module):
         self, x: Tensor, h_0: Tensor | Sequence[Tensor] | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         """output [T, N, D * C, H, W] and h_n [num_layers * D, N, C, H, W] of x [T, N, C_in, H, W], h_0, lengths [N]."""
-        weight: Any = self.layers[0].weight_hh
-        x = steps_first(x, self.in_channels, self.batch_first, weight)
+        x = steps_first(x, self.in_channels, self.batch_first)
         initial: list[Any] = [None] * len(self.layers)
         if h_0 is not None:
             widths: list[Any] = [layer.hidden_channels for layer in self.layers]
-            initial = states("h_0", h_0, widths, x, weight)
+            initial = states("h_0", h_0, widths, x)
         directions = 2 if self.bidirectional else 1
         last: list[Tensor] = []
         for k in range(self.num_layers):

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel._words import counted
-from amstel.nn._conv_lstm import State, _Gates, _Layer, check_like, kept_state
+from amstel.nn._conv_lstm import State, _Gates, _Layer, kept_state
+from amstel.nn._like import check_like
 from amstel.nn._per_layer import count_of, per_layer
-from amstel.ops.conv_lstm import conv_lstm_cell
+from amstel.ops.conv_lstm import check_state_dtype, checked_state, conv_lstm_cell
 from amstel.reference.conv_lstm import same_conv
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -35,8 +36,8 @@ class ConvLSTMCell(_Gates):
         kernel_size: size of both kernels, or (height, width); even kernels pad one more at the bottom and right.
         bias: whether to add b, which starts at 0, and at 1 for the forget gate.
         peephole: whether the gates see the cell state, one weight per channel (starts at 0).
-        state_dtype: dtype of c; None: that of the given c, or else of the gates. torch.float32 avoids rounding c at
-            every step in bfloat16 and float16.
+        state_dtype: dtype of c, as of `ConvLSTM`. With torch.float32, c is not rounded at every step in bfloat16 and
+            float16.
         device, dtype: of the parameters.
 
     Shapes: x [N, C_in, H, W]; state None (zeros) or (h, c), each [N, C, H, W]; result (h, c).
@@ -74,6 +75,7 @@ class ConvLSTMCell(_Gates):
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             _check.fail("x", f"[N, {self.in_channels}, H, W]", x)
         check_like("x", x, self.weight_ih)
+        check_state_dtype(self.state_dtype, x)
         gates = same_conv(x, self.weight_ih, self.bias)
         shape = (x.shape[0], self.hidden_channels, *x.shape[2:])
         if state is None:
@@ -81,11 +83,7 @@ class ConvLSTMCell(_Gates):
         else:
             if not isinstance(state, (tuple, list)) or len(state) != 2:
                 _check.fail_type("state", "None or (h, c)", state)
-            h, c = state
-            for name, value in (("h", h), ("c", c)):
-                if _check.dense(name, value, "a tensor [N, C, H, W]").shape != shape:
-                    _check.fail(name, str(list(shape)), value)
-            check_like("h", h, self.weight_hh)
+            h, c = checked_state("h", state[0], shape, x), checked_state("c", state[1], shape, x, cell=True)
             c = c if self.state_dtype is None else c.to(self.state_dtype)
             gates = gates + same_conv(h, self.weight_hh)
         return conv_lstm_cell(gates, c, self.peephole)
@@ -113,8 +111,9 @@ class ConvLSTM(nn.Module):
             layer are then dilation * (k - 1) smaller than its input.
         return_sequences: False returns only the last layer's last output, [N, C, H, W], and stores one frame of it.
         memory: "store" keeps the activated gates for the backward pass, "recompute" computes them again.
-        state_dtype: dtype of c_n; None: that of c_0, or else of the output. With torch.float32, a bfloat16 or float16
-            sequence can be continued from its state without loss of precision.
+        state_dtype: dtype of c_n, as of `amstel.ops.conv_lstm`: that of x, under autocast the one that it computes in;
+            or torch.float32 for 16-bit types, whose sequences can then be continued without loss of precision. None:
+            that of c_0, or else of the output.
         stride: of the input convolution, or a list as for kernel_size. With padding="same", which adds dilation *
             (k - 1) rows, an odd one below (for odd k without dilation, torch.nn.Conv2d(padding=k // 2)), and columns
             alike, ceil(H / stride) rows remain.

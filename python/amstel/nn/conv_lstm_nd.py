@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from amstel import _check
 from amstel.nn._conv_lstm import State, _reverse
 from amstel.nn._lengths import kept as kept_steps
+from amstel.nn._like import check_like
 from amstel.nn._sequences import states, steps_first
 from amstel.nn.conv_lstm import ConvLSTM
 from amstel.ops.conv_lstm import conv_lstm_cell
@@ -101,6 +102,7 @@ class _Layer(nn.Module):
                 self.bias.zero_().chunk(4)[1].fill_(1.0)
 
     def forward(self, x: Tensor, state: State | None, lengths: Tensor | None, backwards: bool) -> Any:
+        check_like("x", x, self.weight_ih)
         x = _reverse(x, lengths) if backwards else x
         kept = kept_steps(lengths, x.shape[0], x.shape[1], x.device)
         if kept is not None:
@@ -217,14 +219,16 @@ class ConvLSTM3d(nn.Module):
         self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
         """output [T, N, directions * C, D, H, W] and (h_n, c_n) of x [T, N, C_in, D, H, W], state, lengths [N]."""
-        weights: Any = self.layers[0]
-        x = steps_first(x, self.in_channels, self.batch_first, weights.weight_ih, "D, H, W")
+        x = steps_first(x, self.in_channels, self.batch_first, "D, H, W")
         initial: list[Any] = [None] * len(self._widths)
         if state is not None:
             if not isinstance(state, (tuple, list)) or len(state) != 2:
                 _check.fail_type("state", "None or (h_0, c_0)", state)
-            named = zip(("h_0", "c_0"), state, strict=True)
-            initial = list(zip(*(states(n, v, self._widths, x) for n, v in named), strict=True))
+            h_0, c_0 = (
+                states("h_0", state[0], self._widths, x),
+                states("c_0", state[1], self._widths, x, True),
+            )
+            initial = list(zip(h_0, c_0, strict=True))
         directions = 2 if self.bidirectional else 1
         last: list[State] = []
         for k in range(self.num_layers):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amstel import _check
+from amstel.nn._like import check_like_model
 from amstel.nn._placed import Placed
 from amstel.ops._raw import channels_last
 
@@ -114,6 +115,11 @@ class EfficientNetLite(nn.Module, metaclass=Placed):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Maps [N, channels[i], ceil(H / strides[i]), ceil(W / strides[i])] of x [N, 3, H, W], RGB in [0, 1]."""
+        expected = "floating-point [N, 3, H, W], RGB in [0, 1]"
+        _check.dense("x", x, expected)
+        if x.dim() != 4 or x.shape[1] != 3 or not x.is_floating_point() or not x.numel():
+            _check.fail("x", expected, x)
+        check_like_model("x", x, self)
         # Channels are (value - 127) / 128 in the training of the weights.
         x = channels_last(x * (255 / 128) - 127 / 128)
         x = F.relu6(self.stem(x), inplace=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amstel import _check
+from amstel.nn._like import check_like_model
 from amstel.nn.conv_lstm import ConvLSTM
 
 
@@ -27,6 +28,8 @@ class ConvLSTMForecaster(nn.Module):
         kernel_size: of every layer, or a list with one per layer.
         patch: side of the squares; must divide the height and width of the frames.
         batch_first: frames and result begin [N, T].
+        feature_size: (H, W) of the frames counted in patches, so their height and width divided by `patch`, or one
+            number; for parameters that depend on it, as of `ConvLSTM`.
         device, dtype: of the parameters.
         options: further options of `ConvLSTM` that keep the size of the maps: padding_mode, peephole, layer_norm,
             memory, ...
@@ -56,6 +59,7 @@ class ConvLSTMForecaster(nn.Module):
         *,
         patch: int = 1,
         batch_first: bool = False,
+        feature_size: int | tuple[int, int] | None = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
         **options: Any,
@@ -67,8 +71,10 @@ class ConvLSTMForecaster(nn.Module):
         wrong = options.keys() & _FIXED
         if wrong:
             raise TypeError(f"ConvLSTMForecaster takes no `{sorted(wrong)[0]}`, which it needs as it is")
+        if feature_size is None and str(options.get("peephole")) == "full":
+            _check.fail("feature_size", "(H, W) of the frames in patches for peephole='full'", feature_size)
         how: dict[str, Any] = {"device": device, "dtype": dtype}
-        options |= how
+        options |= {"feature_size": feature_size, **how}
         pixels = self.in_channels * self.patch**2
         self.encoder = ConvLSTM(pixels, hidden_channels, kernel_size, **options)
         # One channel of zeros in place of frames: what its weights would be multiplied with is never there.
@@ -87,11 +93,19 @@ class ConvLSTMForecaster(nn.Module):
         """Logits [steps, N, C, H, W] of the frames that follow frames [T, N, C, H, W]."""
         order = "N, T" if self.batch_first else "T, N"
         expected = f"floating-point [{order}, {self.in_channels}, H, W]"
-        _check.tensor("frames", frames, expected)
+        _check.dense("frames", frames, expected)
         if frames.dim() != 5 or frames.shape[2] != self.in_channels or not frames.is_floating_point():
             _check.fail("frames", expected, frames)
         if frames.shape[3] % self.patch or frames.shape[4] % self.patch or 0 in frames.shape[3:]:
             _check.fail("frames", f"of a height and width that `patch` = {self.patch} divides", frames)
+        if not frames.shape[1 if self.batch_first else 0]:
+            _check.fail("frames", f"{expected}, of at least one step T", frames)
+        check_like_model("frames", frames, self)
+        size = self.encoder.feature_size
+        if size is not None and (frames.shape[3] // self.patch, frames.shape[4] // self.patch) != size:
+            height, width = (self.patch * side for side in size)
+            of = f"`feature_size` is {size}, in patches of `patch` = {self.patch}"
+            _check.fail("frames", f"{height} pixels high and {width} wide ({of})", frames)
         steps = _check.integer("steps", steps, 1)
         x = frames.transpose(0, 1) if self.batch_first else frames
         x = F.pixel_unshuffle(x, self.patch)

@@ -78,12 +78,10 @@ class GCNConv(Convolution):
             _check.fail("activation", "one of None, 'relu'", activation)
         self.activation = activation
         self.order = _check.choice("order", order, ORDERS)
-        own, biased = _check.flag("self_weight", self_weight), _check.flag("bias", bias)
+        own = _check.flag("self_weight", self_weight)
         self.weight = self._make("weight", device, dtype)
         self.weight_self = self._make("weight_self", device, dtype) if own else None
-        self.bias = (
-            nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if biased else None
-        )
+        self.bias = self._bias(bias, device, dtype)
         self._start()
 
     def forward(self, x: Features, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:

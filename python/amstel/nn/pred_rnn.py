@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from amstel import _check
-from amstel.ops.conv_lstm import conv_lstm_cell
+from amstel._torch import autocast_dtype
+from amstel.nn._like import check_like
+from amstel.ops.conv_lstm import checked_state, conv_lstm_cell
 from amstel.reference.conv_lstm import same_conv
 
 
@@ -92,9 +94,10 @@ class PredRNNCell(nn.Module):
         self, x: Tensor, state: tuple[Tensor, Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The next (h, c, m), each [N, C, H, W], of x [N, C_in, H, W] and state (h, c, m), None for zeros."""
-        _check.tensor("x", x, "a tensor [N, C_in, H, W]")
+        _check.dense("x", x, "a tensor [N, C_in, H, W]")
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             _check.fail("x", f"[N, {self.in_channels}, H, W]", x)
+        check_like("x", x, self.weight_x)
         c4 = 4 * self.hidden_channels
         shape = (x.shape[0], self.hidden_channels, *x.shape[2:])
         from_x = same_conv(x, self.weight_x, self.bias)
@@ -103,10 +106,10 @@ class PredRNNCell(nn.Module):
         else:
             if not isinstance(state, (tuple, list)) or len(state) != 3:
                 _check.fail_type("state", "None or (h, c, m)", state)
-            h, c, m = state
-            for name, value in (("h", h), ("c", c), ("m", m)):
-                if _check.tensor(name, value, f"a tensor {list(shape)}").shape != shape:
-                    _check.fail(name, str(list(shape)), value)
+            # Only autocast brings a wider c or m to the dtype of the convolutions that read them.
+            wide = autocast_dtype(x) is not None
+            h = checked_state("h", state[0], shape, x)
+            c, m = (checked_state(name, state[k], shape, x, wide) for k, name in ((1, "c"), (2, "m")))
         first = from_x[:, :c4] + same_conv(h, self.weight_h)
         second = from_x[:, c4:] + same_conv(m, self.weight_m)
         # The output gate of the fused cell is not theirs: its h is left out.

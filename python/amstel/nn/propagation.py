@@ -51,11 +51,8 @@ class SGConv(Convolution):
         self.K = _check.integer("K", K, 0)
         self.norm = _check.choice("norm", norm, NORMS)
         self.self_loops = loop_weight(self_loops)
-        biased = _check.flag("bias", bias)
         self.weight = self._make("weight", device, dtype)
-        self.bias = (
-            nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if biased else None
-        )
+        self.bias = self._bias(bias, device, dtype)
         self._start()
 
     def forward(self, x: Tensor | None, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:

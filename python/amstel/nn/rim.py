@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, relu
 
 from amstel import _check
-from amstel._torch import autocast_dtype, is_exporting
+from amstel._torch import is_exporting
 from amstel._words import counted
+from amstel.nn._like import check_like_model
 from amstel.nn._physics import likelihood_of, sigma_of
 from amstel.nn._placed import Placed
 from amstel.nn._recompute import recomputed
@@ -390,10 +391,7 @@ class RIM(nn.Module, metaclass=Placed):
             fits = x.dim() == 4 and x.shape[1] == self.channels and x.is_floating_point()
         if not fits:
             _check.fail(name, f"{expected} in this RIM of {counted(self.channels, 'channel')}", x)
-        own, given = next(self.parameters()).dtype, x.real.dtype
-        short = autocast_dtype(x.real) is not None and own != torch.float64
-        if given != own and not short:
-            _check.fail(name, f"{_check.name(own)} as the weights are (`.to(dtype)` changes a model's)", x)
+        check_like_model(name, x, self)
         return x
 
     def extra_repr(self) -> str:

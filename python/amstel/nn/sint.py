@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from amstel import _check, _checks, ops
 from amstel._torch import autocast_dtype, wide
+from amstel.nn._like import check_like_model
 from amstel.nn._placed import Placed
 from amstel.nn.backbone import VGG16Features, _normalized
 from amstel.nn.efficientnet import EfficientNetLite
@@ -193,6 +194,8 @@ class SINT(nn.Module, metaclass=Placed):
         _check.dense("image", image, expected)
         if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point() or not image.numel():
             _check.fail("image", expected, image)
+        if isinstance(self.backbone, (_VGG16, _Light)):
+            check_like_model("image", image, self, narrower=isinstance(self.backbone, _VGG16))
         return self.backbone(image)
 
     def describe(self, features: Sequence[Tensor], boxes: Tensor | Sequence[Tensor]) -> Tensor:

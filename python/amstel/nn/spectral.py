@@ -7,7 +7,7 @@ import weakref
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from amstel import _check
 from amstel._derived import keep, plainly
@@ -214,11 +214,8 @@ class SpectralConv(Convolution):
         super().__init__()
         self._widths(in_channels, out_channels)
         self.modes = _check.integer("modes", modes, 1)
-        biased = _check.flag("bias", bias)
         self.weight = self._make("weight", device, dtype)
-        self.bias = (
-            nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if biased else None
-        )
+        self.bias = self._bias(bias, device, dtype)
         self._start()
 
     def _shape(self, name: str) -> tuple[int, ...]:

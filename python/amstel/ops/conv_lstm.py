@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -51,7 +53,8 @@ def conv_lstm(
             kernel pads one more at the bottom and right.
         weight_hh: [4C, C, k_h', k_w'], likewise of any size.
         bias: [4C].
-        state: (h_0, c_0), each [N, C, H, W], or None for zeros. c_0 may be float32 for short types.
+        state: (h_0, c_0), each [N, C, H, W], or None for zeros. Both have the dtype of x; c_0 may be float32 for
+            short types.
         lengths: [N] integers from 1 to T. Values past the end of a sequence are ignored and get no gradient, the
             output there is 0, and (h_n, c_n) are those of its last step. `amstel.set_checks` says when invalid
             lengths raise an error.
@@ -63,9 +66,8 @@ def conv_lstm(
         dilation: of both convolutions.
         padding: "same", or "valid" for an input convolution without padding (the state is then smaller).
         return_sequences: False returns only the last output, [N, C, H, W], and stores one frame of it.
-        state_dtype: dtype of c_n, if it should differ from that of c_0 (or of x without one). float32 is the dtype in
-            which c is kept within a sequence of a 16-bit type, so a stream can be continued without loss of
-            precision.
+        state_dtype: dtype of c_n, one of those of c_0; None: that of c_0, or else of x. float32 is the dtype in which c
+            is kept within a sequence of a 16-bit type, so a stream can be continued without loss of precision.
         algorithm: "auto"; "plain" for PyTorch's convolutions; or "winograd" for F(4x4, 3x3), which needs 3x3 kernels of
             h, the CPU, dilation 1, and a dtype other than float64. "auto" uses it wherever it can if C >= 8, unless
             the processor has matrix tiles (AMX) for bfloat16. Its float32 error is two to seven times that of plain
@@ -107,20 +109,15 @@ def conv_lstm(
     _check.dense("x", x, "a tensor [T, N, C_in, H, W]")
     _check.dense("weight_ih", weight_ih, "a tensor [4C, C_in, k, k]")
     _check.dense("weight_hh", weight_hh, "a tensor [4C, C, k, k]")
-    dtype = autocast_dtype(x)
-    x, weight_ih, weight_hh, bias, peephole = cast(dtype, x, weight_ih, weight_hh, bias, peephole)
-    if isinstance(state, (tuple, list)) and len(state) == 2:
-        state = (*cast(dtype, state[0]), state[1])
+    x, weight_ih, weight_hh, bias, peephole = cast(autocast_dtype(x), x, weight_ih, weight_hh, bias, peephole)
     _check_sequence(x, weight_ih, weight_hh, bias, peephole, dilation, padding)
     _check_choices(weight_hh, x, memory, algorithm, dilation)
-    _check_state(x, weight_ih, weight_hh, state, dilation, padding)
-    if all(state_dtype is not one for one in (None, x.dtype, sum_dtype(x.dtype))):
-        _check.fail("state_dtype", f"None, {x.dtype} or {sum_dtype(x.dtype)}", state_dtype)
+    check_state_dtype(state_dtype, x)
+    h, c = _checked_states(x, weight_ih, weight_hh, state, dilation, padding)
     _check.flag("return_sequences", return_sequences)
     mask = None if lengths is None else _mask(x, lengths)
     if mask is not None:
         x = torch.where(mask[:, :, None, None, None], x, x.new_zeros(()))
-    h, c = (None, None) if state is None else state
     wide = c if c is None else c.to(sum_dtype(x.dtype))
     tensors = (x, weight_ih, weight_hh, bias, peephole, h, wide)
     if own_gradient(*tensors):
@@ -155,7 +152,7 @@ def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> 
     Args:
         gates: [N, 4C, H, W] before activation, in the order i, f, g, o; float64, float32, bfloat16 or float16,
             contiguous or channels_last (other layouts are copied).
-        c: [N, C, H, W] in the dtype of gates, or in float32.
+        c: [N, C, H, W] in the dtype of gates, or for short types in float32.
         peephole: [3, C], the weights p of i, f, o.
 
     Returns:
@@ -182,8 +179,7 @@ def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> 
         _check.fail("gates", "floating-point [N, 4C, H, W]", gates)
     hidden = gates.shape[1] // 4
     shape = (gates.shape[0], hidden, *gates.shape[2:])
-    if c.shape != shape or c.dtype not in (gates.dtype, sum_dtype(gates.dtype)) or c.device != gates.device:
-        _check.fail("c", f"{_check.name(gates.dtype)} {list(shape)} on {gates.device}", c)
+    _check_fits("c", c, shape, cell_dtypes(gates.dtype), gates)
     _check_peephole(peephole, hidden, gates)
     tensors = (gates, c, peephole)
     if own_gradient(*tensors):
@@ -196,16 +192,43 @@ def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> 
 # ---- Checks ----
 
 
+def cell_dtypes(dtype: torch.dtype) -> tuple[torch.dtype, ...]:
+    """Those that c may have beside gates of this one: it, and the one in which it is computed."""
+    return (dtype,) if sum_dtype(dtype) == dtype else (dtype, sum_dtype(dtype))
+
+
+def check_state_dtype(state_dtype: torch.dtype | None, x: Tensor) -> None:
+    dtype = autocast_dtype(x) or x.dtype
+    allowed = cell_dtypes(dtype)
+    if state_dtype is not None and all(state_dtype is not one for one in allowed):
+        names = ["None", *map(str, allowed)]
+        expected = f"{', '.join(names[:-1])} or {names[-1]} with gates in {_check.name(dtype)}"
+        _check.fail("state_dtype", expected, state_dtype)
+
+
+def checked_state(name: str, value: Any, shape: tuple[int, ...], x: Tensor, cell: bool = False) -> Tensor:
+    """h, or with `cell` c, beside x; h in the dtype in which autocast computes with x."""
+    dtype = autocast_dtype(x)
+    if not cell:
+        (value,) = cast(dtype, value)
+    dtype = dtype or x.dtype
+    _check.dense(name, value, f"a tensor {list(shape)}")
+    _check_fits(name, value, shape, cell_dtypes(dtype) if cell else (dtype,), x)
+    return value
+
+
+def _check_fits(
+    name: str, t: Tensor, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...], like: Tensor
+) -> None:
+    if t.shape != shape or t.dtype not in dtypes or t.device != like.device:
+        _check.fail(name, f"{' or '.join(map(_check.name, dtypes))} {list(shape)} on {like.device}", t)
+
+
 def _check_peephole(peephole: Tensor | None, hidden: int, like: Tensor) -> None:
     if peephole is None:
         return
     _check.dense("peephole", peephole, "a tensor [3, C]")
-    if (
-        peephole.shape != (3, hidden)
-        or peephole.dtype not in (like.dtype, sum_dtype(like.dtype))
-        or peephole.device != like.device
-    ):
-        _check.fail("peephole", f"{_check.name(like.dtype)} [3, {hidden}] on {like.device}", peephole)
+    _check_fits("peephole", peephole, (3, hidden), cell_dtypes(like.dtype), like)
 
 
 def _check_sequence(
@@ -258,22 +281,16 @@ def _check_choices(weight_hh: Tensor, x: Tensor, memory: str, algorithm: str, di
         )
 
 
-def _check_state(
+def _checked_states(
     x: Tensor, weight_ih: Tensor, weight_hh: Tensor, state: State | None, dilation: int, padding: str
-) -> None:
+) -> tuple[Tensor | None, Tensor | None]:
     if state is None:
-        return
+        return None, None
     if not isinstance(state, (tuple, list)) or len(state) != 2:
         raise TypeError(f"`state` must be None or (h_0, c_0), got {_check.describe(state)}")
     less = [dilation * (k - 1) if padding == "valid" else 0 for k in weight_ih.shape[2:]]
     shape = (x.shape[1], weight_hh.shape[1], x.shape[3] - less[0], x.shape[4] - less[1])
-    for name, t, dtypes in (
-        ("h_0", state[0], (x.dtype,)),
-        ("c_0", state[1], (x.dtype, sum_dtype(x.dtype))),
-    ):
-        _check.dense(name, t, "a tensor [N, C, H, W]")
-        if t.shape != shape or t.dtype not in dtypes or t.device != x.device:
-            _check.fail(name, f"{_check.name(x.dtype)} {list(shape)} on {x.device}", t)
+    return checked_state("h_0", state[0], shape, x), checked_state("c_0", state[1], shape, x, cell=True)
 
 
 def _mask(x: Tensor, lengths: Tensor) -> Tensor:

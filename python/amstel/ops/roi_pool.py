@@ -206,6 +206,8 @@ def _rois(boxes: Any, input: Tensor) -> Tensor:
             )
         if boxes.device != input.device:
             _check.fail("boxes", f"on {input.device}", boxes)
+        if not input.shape[0] and boxes.shape[0]:
+            _check.fail("boxes", "[0, 5] for an input without images", boxes)
         return boxes.detach() if boxes.requires_grad or transformed() else boxes
     if not isinstance(boxes, Sequence) or isinstance(boxes, str):
         raise TypeError(f"`boxes` must be a tensor [K, 5] or a list of [L, 4], got {_check.describe(boxes)}")

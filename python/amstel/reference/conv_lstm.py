@@ -55,6 +55,7 @@ def conv_lstm(
     dilation: int = 1,
     padding: str = "same",
     return_sequences: bool = True,
+    state_dtype: torch.dtype | None = None,
     **_: object,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """The same values as `amstel.ops.conv_lstm`, whose choices of memory and algorithm it ignores.
@@ -79,7 +80,7 @@ def conv_lstm(
     hidden = gates.new_zeros(gates.shape[1], weight_hh.shape[1], *gates.shape[3:])
     wide = torch.promote_types(x.dtype, torch.float32)
     h, c = (hidden, hidden) if state is None else state
-    c_dtype, c = c.dtype, c.to(wide)
+    state_dtype, c = c.dtype if state_dtype is None else state_dtype, c.to(wide)
     outputs = []
     for t in range(steps):
         new_h, new_c = conv_lstm_cell(gates[t] + same_conv(h, weight_hh, None, dilation), c, peephole)
@@ -90,4 +91,4 @@ def conv_lstm(
     output = torch.stack(outputs) if return_sequences else h
     if kept is not None and return_sequences:
         output = torch.where(kept, output, output.new_zeros(()))
-    return output, (h, c.to(c_dtype))
+    return output, (h, c.to(state_dtype))
