@@ -69,7 +69,7 @@ class ConvLSTMCell(_Gates):
         self.hidden_channels, self.in_channels = self.weight_hh.shape[1], self.weight_ih.shape[1]
 
     def forward(self, x: Tensor, state: State | None = None) -> State:
-        """The next (h, c), each [N, C, H, W], of x [N, C_in, H, W] and state (h, c), None for zeros."""
+        """The next (h, c), each [N, C, H, W], for x [N, C_in, H, W] and state (h, c) (None: zeros)."""
         _check.dense("x", x, "a tensor [N, C_in, H, W]")
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             _check.fail("x", f"[N, {self.in_channels}, H, W]", x)
@@ -319,7 +319,7 @@ class ConvLSTM(nn.Module):
     def forward(
         self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """output [T, N, D * C, H, W] and (h_n, c_n) of x [T, N, C_in, H, W], state (h_0, c_0) or None, lengths [N] or None."""
+        """output [T, N, D * C, H, W] and (h_n, c_n) for x [T, N, C_in, H, W], state (h_0, c_0) or None, lengths [N] or None."""
         _check.dense("x", x, "a tensor [T, N, C_in, H, W]")
         if x.dim() != 5 or x.shape[2] != self.in_channels:
             first = "N, T" if self.batch_first else "T, N"

@@ -1,4 +1,4 @@
-"""SINT: one network for the target of the first frame and for the candidates of later ones, and its training loss."""
+"""SINT: one network that describes the target of the first frame and the candidates in later ones, and its loss."""
 
 from __future__ import annotations
 
@@ -288,8 +288,8 @@ class MarginContrastiveLoss(nn.Module):
     target, 0 for another. Result: a number, or [...], at least float32. Differentiable in a and b.
 
     Raises:
-        ValueError: a and b differ in D; y has a wrong shape or others than 0 and 1, see `amstel.set_checks`; margin or
-        reduction is not allowed.
+        ValueError: a and b differ in D; y has a wrong shape or values other than 0 and 1 (see `amstel.set_checks`);
+        margin or reduction is not allowed.
 
     Source: R. Tao, E. Gavves and A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016
     (arXiv 1605.05863), equation 1.
