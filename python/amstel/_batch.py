@@ -1,4 +1,4 @@
-"""Many graphs as one: the block-diagonal Graph of a batch, and its graphs again.
+"""Many graphs as one: the block-diagonal Graph of a batch, and how to split it again.
 
 A batch is a Graph that knows where its graphs begin, in rows and in columns; that is all there is to it. Rows, slots
 and edges of a graph lie together, in the order of the graphs, so that joining and splitting are copies of slices.

@@ -56,7 +56,7 @@ def report() -> list[tuple[str, str]]:
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """Run `python -m amstel.info`; returns the exit status: 2 for arguments that it does not know.
+    """Run `python -m amstel.info`; returns the exit status, 2 for unknown arguments.
 
     Example:
         >>> amstel.info.main(["--cmake-prefix"])  # the folder that holds the library

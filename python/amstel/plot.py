@@ -309,7 +309,7 @@ def restorations(
         the axes [rows, columns].
 
     Raises:
-        ValueError: nothing to draw, sizes that differ, or axes of another number.
+        ValueError: nothing to draw, sizes that differ, or a wrong number of axes.
 
     Example:
         >>> clean = torch.rand(1, 1, 32, 32)

@@ -1,4 +1,4 @@
-"""Deblurring a photograph with a known kernel: the shipped denoiser as a plug-and-play prior."""
+"""Deblurring a photograph with a known kernel, with the bundled denoiser as a plug-and-play prior."""
 
 from __future__ import annotations
 

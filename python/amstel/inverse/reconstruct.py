@@ -1,4 +1,4 @@
-"""MRI from k-space of any scanner: by a denoiser as prior, or by a network that was trained for it."""
+"""MRI from the k-space of any scanner, with a denoiser as the prior or with a network that was trained for it."""
 
 from __future__ import annotations
 

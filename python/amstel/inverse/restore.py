@@ -1,4 +1,4 @@
-"""`amstel.restore`: one call from a degraded image to a restored one, with the weights that ship."""
+"""`amstel.restore`: one call from a degraded image to a restored one, with the bundled weights."""
 
 from __future__ import annotations
 
@@ -114,27 +114,26 @@ def restore(
         kernel: "deblur": kernel of the blur, a true convolution: [kh, kw], or [C, kh, kw] with one per channel; odd
             sides, sum 1.
         sensitivities: coil sensitivities, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the
-            center of k-space (`amstel.data.mri.estimate_sensitivities`); "espirit": by its method of that name, which
-            takes longer and is better where there is little noise.
+            center of k-space (`amstel.data.mri.estimate_sensitivities`); "espirit": with its method of that name, which
+            takes longer and is better if there is little noise.
         model: the network to use: a `RIM` with as many channels as the image (1 for "sr"; for "mri" 1, a denoiser, or
-            2, a denoiser for complex images or a network trained for MRI; one of gray images is less accurate there, and
-            with one coil may be worse than zeros for what was not sampled), or the name of bundled weights, as for
+            2, a denoiser for complex images or a network trained for MRI; a denoiser for gray images is less accurate
+            there and, with one coil, may be worse than zero filling), or the name of bundled weights, as for
             `RIM.pretrained`.
-        steps: inference steps, at most as many as in training; default: as in training, and 1 for a denoiser in
-            "mri", and for a U-Net, except for "3task", in "inpaint" and "deblur".
+        steps: inference steps, at most as many as in training; default: as in training, but 1 for a denoiser in "mri",
+            and for a U-Net other than "3task" in "inpaint" and "deblur".
         device: where to compute; default: the device of the tensor, or the CPU for an array.
         tile: an image larger than `tile` pixels per side is processed in overlapping tiles of that size, which bounds
             the memory: 0.3 GB for 512 on a CPU with the bundled weights, plus the image and the result (denoising
-            goes over a large image in strips of 8 million pixels, which take 0.3 GB more in color). The result differs from that
-            of the whole image by less than 0.1 / 255.
+            processes a large image in strips of 8 million pixels, which take another 0.3 GB in color). The result
+            differs from that of the whole image by less than 0.1 / 255.
         progress: called with the number of finished pixels, tile by tile (for inpainting, in the last round).
         return_sigma: also return the noise level used.
 
     Returns:
         An image of the input's type (array or tensor), dtype and device; not clipped. [scale * H, scale * W] for
         "sr"; for "mri" the complex image [H, W] or [N, H, W]. It is computed in float32 and has no gradient. With
-        `return_sigma`, a pair
-        of the image and sigma: a number for an array, [N] for a tensor, or the map.
+        `return_sigma`, a pair of the image and sigma: a number for an array, [N] for a tensor, or the map.
 
     Warns:
         UserWarning: sigma is above the range that the weights were trained with, or you passed one below it.
