@@ -1,4 +1,4 @@
-"""What the loaders of samples share: the order of the seeds, rows of features, and batches that are made ahead.
+"""Shared code of the sampling loaders: the order of the seeds, rows of features, and batches prepared ahead.
 
 A batch follows from the loader's arguments, the epoch and its number, and from nothing else. So threads may make it in
 any order, and its consumer sees the same batches for any number of them. Threads are enough: the sampler and PyTorch let
@@ -69,15 +69,15 @@ class NodeBatch(Sample):
     """A batch of `NeighborLoader`: what a model needs to compute its outputs at B seeds.
 
     Attributes:
-        layers: a `SampledGraph` per layer, in the order in which a model applies them: the first has the n nodes as
-            sources, and the last the B seeds as targets.
-        nodes: numbers of the nodes in the whole graph, int64 [n]; the seeds come first.
-        seeds: the seeds, the first B of them.
+        layers: one `SampledGraph` per layer, in the order in which a model applies them: the first has the n nodes as
+            sources, and the last has the B seeds as targets.
+        nodes: indices of the nodes in the whole graph, int64 [n]; the seeds come first.
+        seeds: the seeds, which are the first B nodes.
         x: features of the nodes [n, ...], or None.
         y: labels of the seeds [B, ...], or None.
-        number: of the batch in its epoch.
+        number: index of the batch in its epoch.
 
-    Example: a path, of which the last node is the seed of a model of two layers.
+    Example: a path whose last node is the seed, for a model with two layers.
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]]))
         >>> batch = next(iter(amstel.data.NeighborLoader(graph, fanouts=[-1, -1], seeds=[4], batch_size=1)))
         >>> batch, batch.nodes.tolist()

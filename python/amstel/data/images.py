@@ -22,15 +22,15 @@ class ImageFolder:
     """The images of a folder, sorted by name and read on access.
 
     Args:
-        root: a folder, or several, one after the other; folders inside them are not looked into, nor are animated GIFs
-            and files whose names do not end as those of images do, which a warning names.
-        mode: "L" for gray [H, W] (the luma of ITU-R 601 of color images), "RGB" for [H, W, 3]. 16 bits are rounded to 8,
-            alpha is left out, and the orientation that a camera noted is applied.
+        root: one or more folders, read one after the other. Subfolders are ignored, and so are animated GIFs and files
+            without the extension of an image; a warning names these.
+        mode: "L" for gray [H, W] (the ITU-R 601 luma of color images), "RGB" for [H, W, 3]. 16 bits are rounded to 8,
+            alpha is dropped, and the orientation stored by a camera is applied.
 
-    `folder[i]` is a uint8 array, `folder.paths[i]` its file, `len(folder)` their number.
+    `folder[i]` is a uint8 array, `folder.paths[i]` its file, and `len(folder)` the number of images.
 
     Raises:
-        ValueError: a mode of neither kind, or a folder without images; FileNotFoundError: no such folder;
+        ValueError: an unknown mode, or a folder without images; FileNotFoundError: the folder does not exist;
         OSError: an image cannot be read.
 
     Example:

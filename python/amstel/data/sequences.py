@@ -1,4 +1,4 @@
-"""What tracking data have in common: a video with one box per frame, folders of them, numbers in text files."""
+"""Common to tracking data: a video with one box per frame, folders of these, and numbers in text files."""
 
 from __future__ import annotations
 
@@ -175,24 +175,24 @@ def _lacking(images: Sequence[Path]) -> Path | None:
 class TrackingSequence:
     """A video and the box of its target in every frame.
 
-    `s[t]` reads frame t as a uint8 RGB array [H, W, 3], so that the sequence is what a tracker takes as frames;
-    `s[a:b]` is the sequence of those frames.
+    `s[t]` reads frame t as a uint8 RGB array [H, W, 3], so a tracker can take the sequence as its frames; `s[a:b]` is the
+    sequence of those frames.
 
     Args:
         name: what to call it.
         frames: image files.
-        ground_truth: [T, 4], x, y, w, h in pixels, (x, y) the top-left corner with 0, 0 for the frame's own; a row
-            with NaN, or without a positive width and height, is taken as missing.
-        sparse: some frames have no ground truth because nobody looked at them, as in ALOV or after the end of a file of
-            boxes, or since the target is not there, as in GOT-10k; scores leave such frames out.
+        ground_truth: [T, 4], x, y, w, h in pixels, where (x, y) is the top-left corner and that of the frame is (0, 0);
+            a row with NaN, or without a positive width and height, counts as missing.
+        sparse: whether some frames have no ground truth, because they were not annotated (as in ALOV, or after the end of
+            a file of boxes) or because the target is absent (as in GOT-10k); scores leave such frames out.
 
     Attributes:
         name, frames, sparse: as given.
         ground_truth: float64 [T, 4], NaN rows where it is missing.
-        anchors: where VOT's runs begin, see `VOT`; None where the data do not say it.
+        anchors: where VOT's runs begin, see `VOT`; None if the data do not say.
 
     Raises:
-        ValueError: no frame, or another number of boxes; on reading, an image that cannot be read.
+        ValueError: no frame, or a different number of boxes; on reading, an image that cannot be read.
 
     Example:
         >>> files = amstel.media.formats.frames_of("OTB100/Crossing/img")[:3]

@@ -38,16 +38,16 @@ class TUDataset(GraphDataset):
     edge_attributes         edges           as node_attributes
     ======================  ==============  =====================================================================
 
-    The first two files and one of the next two must be there. As in PyG's reader, features are the attributes followed
-    by the one-hot labels, loops are dropped, and an edge that is listed more than once is one edge with the sum of
-    their features. Every line is checked: nodes and graphs out of range, edges between two graphs, lines that are not
-    numbers, lines too many or too few end in an error that names the file and the line.
+    The first two files and one of the next two must exist. As in PyG's reader, features are the attributes followed
+    by the one-hot labels, loops are dropped, and an edge that is listed more than once becomes one edge with the sum of
+    the features. Every line is checked: nodes and graphs out of range, edges between two graphs, lines that are not
+    numbers, and too many or too few lines raise an error that names the file and the line.
 
     Args:
-        root: folder that holds the files, or a folder `<name>` or `<name>/raw` that does.
+        root: folder of the files, or one with a subfolder `<name>` or `<name>/raw` that has them.
         name: "MUTAG", "PROTEINS", ...
-        node_attributes: whether node_attributes, where the file is there, are among the features.
-        edge_attributes: the same of edge_attributes.
+        node_attributes: whether to include node_attributes, if the file exists, in the features.
+        edge_attributes: the same for edge_attributes.
 
     Attributes: those of `GraphDataset`, and `classes`, the labels of the file by class number.
 
