@@ -1,4 +1,4 @@
-"""Pictures whose values Pillow mistakes or cuts to 8 bits, or that it cannot open: their samples as they are."""
+"""Pictures that Pillow misreads, cuts to 8 bits or cannot open: their samples, unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos through PyAV: frame after frame, turned as a player shows them, with their times."""
+"""Videos through PyAV: frame by frame, in the orientation in which a player shows them, with their times."""
 
 from __future__ import annotations
 

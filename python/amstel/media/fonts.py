@@ -1,4 +1,4 @@
-"""A font that has the letters of a caption, whatever language a file is named in."""
+"""Find a font that has the letters of a caption, in any language."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ VIDEOS = (
 
 
 def natural(path: str | os.PathLike) -> Any:
-    """Sort key that puts frame_2 before frame_10, and is never the same for two names.
+    """Sort key that puts frame_2 before frame_10, and differs for different names.
 
     Example:
         >>> sorted(["frame_10.png", "frame_2.png"], key=amstel.video.natural)
@@ -94,10 +94,10 @@ def natural(path: str | os.PathLike) -> Any:
 
 
 def visible(folder: str | os.PathLike, endings: Collection[str] | None = None) -> list[Path]:
-    """What a folder holds in natural order, without what begins with a dot (._x.jpg, .DS_Store, files half written).
+    """The contents of a folder in natural order, without names that begin with a dot (._x.jpg, .DS_Store, partial files).
 
     Args:
-        endings: only files that end so, in small letters.
+        endings: only files with these extensions, in lower case.
 
     Example:
         >>> [path.name for path in amstel.media.formats.visible("OTB100/Jogging")]
@@ -110,7 +110,7 @@ def visible(folder: str | os.PathLike, endings: Collection[str] | None = None) -
 
 
 def stills(folder: str | os.PathLike) -> list[Path]:
-    """The pictures of a folder in natural order; a warning names what is none, and GIFs that are animations.
+    """The pictures of a folder in natural order; a warning names other files, and animated GIFs.
 
     Example:
         >>> [path.name for path in amstel.media.formats.stills("photographs")]
@@ -127,7 +127,7 @@ def stills(folder: str | os.PathLike) -> list[Path]:
 
 
 def is_animated_gif(path: Path) -> bool:
-    """Whether it is such a file, which a folder of pictures may hold but is no picture.
+    """Whether it is an animated GIF, which a folder of pictures may contain, but which is not a picture.
 
     Example:
         >>> path = amstel.video.write("noise.gif", torch.randint(256, (8, 64, 64, 3)).byte())
@@ -143,7 +143,7 @@ def is_animated_gif(path: Path) -> bool:
 
 
 def others(folder: Path, taken: Collection[Path]) -> str:
-    """The other files of a folder in words: "3 files: a.heic, b.psd, ..."; nothing if there are none.
+    """The other files of a folder, as text: "3 files: a.heic, b.psd, ..."; empty if there are none.
 
     Example:
         >>> amstel.media.formats.others(Path("OTB100/Jogging"), [])
@@ -159,7 +159,7 @@ def _listed(names: Sequence[str], what: str = "file") -> str:
 
 
 def warn_of_others(folder: Path, taken: Collection[Path], reason: str) -> None:
-    """Say which files of a folder are passed over, and why; once, however often the folder is looked into.
+    """Warn which files of a folder are ignored, and why; once, however often the folder is read.
 
     Example:
         >>> with warnings.catch_warnings(record=True) as said:
@@ -172,7 +172,7 @@ def warn_of_others(folder: Path, taken: Collection[Path], reason: str) -> None:
 
 
 def warn_of_folders(folder: Path, taken: Collection[Path], reason: str) -> None:
-    """The same of the folders in it.
+    """The same for the subfolders.
 
     Example:
         >>> with warnings.catch_warnings(record=True) as said:
@@ -187,7 +187,7 @@ def warn_of_folders(folder: Path, taken: Collection[Path], reason: str) -> None:
 def warn_of_strangers(
     root: Path, folders: Iterable[Path], known: Collection[str], reason: str, more: Iterable[Path] = ()
 ) -> None:
-    """The same of several folders in one, whose files should have one of the known endings; `more`: passed over too.
+    """The same for several folders in one, whose files should have a known extension; `more`: further ignored files.
 
     Example:
         >>> with warnings.catch_warnings(record=True) as said:
@@ -209,7 +209,7 @@ def frames_of(folder: str | os.PathLike) -> list[Path]:
     """The images of a folder in natural order.
 
     Raises:
-        ValueError: two of them are for one frame: frame_1.png, frame_01.png and frame_1.jpg.
+        ValueError: two of them are for the same frame, such as frame_1.png, frame_01.png and frame_1.jpg.
 
     Example:
         >>> [path.name for path in amstel.media.formats.frames_of("OTB100/Jogging/img")]

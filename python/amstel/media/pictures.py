@@ -42,9 +42,9 @@ class Picture:
         pixels: float32 [H, W] or [H, W, 3] (RGB), in [0, 1].
         alpha: float32 [H, W] in [0, 1], or None.
         bits: 8 or 16.
-        about: what the file says of itself, and what is written again: "icc_profile" (bytes), "dpi" (two numbers),
-            "exif" and "xmp" (bytes, the orientation taken out, as the pixels are upright) and "png" (the chunks for color,
-            such as gAMA, and for text).
+        about: metadata of the file that is written again: "icc_profile" (bytes), "dpi" (two numbers), "exif" and "xmp"
+            (bytes, without the orientation, because the pixels are upright) and "png" (the chunks for color, such as
+            gAMA, and for text).
     """
 
     pixels: np.ndarray

@@ -1,4 +1,4 @@
-"""Colors as a viewer shows them: those of a picture's ICC profile, as sRGB."""
+"""Colors as a viewer shows them: the conversion of a picture's ICC profile to sRGB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sound of a video, put into another one that shows its frames."""
+"""Copy the sound of a video into another one that shows its frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the header of a TIFF announces and what its file can hold: sizes, pages, and ImageJ's stacks of a single page."""
+"""What a TIFF's header announces, checked against what the file can hold: sizes, pages, ImageJ's single-page stacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where SINT looks, and how it corrects what it found: candidate boxes, samples of the first frame, box regression.
+"""Where SINT looks, and how it refines what it found: candidate boxes, samples of the first frame, box regression.
 
 A box is (x, y, w, h) in pixels, x and y the top left corner; tensors of boxes are float64 [K, 4].
 """

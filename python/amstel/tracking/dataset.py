@@ -1,4 +1,4 @@
-"""Score a tracker on a data set, in a run that resumes where it stopped."""
+"""Score a tracker on a data set, in a run that can be resumed."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class DatasetEvaluation(Curves):
 
     Attributes:
         protocol: "otb", "got10k" or "pysot".
-        sequences: `Evaluation` of each, by its name.
-        seconds: how long the tracker took for each, reading the frames included; NaN where it is not known.
+        sequences: the `Evaluation` of each sequence, by name.
+        seconds: how long the tracker took for each sequence, including reading the frames; NaN if unknown.
         success, precision_curve, normalized_precision_curve, auc, precision, normalized_precision, mean_iou: means
-            over the sequences, each with the same weight, as the toolkits take them; the runs of a sequence (`runs`) are
-            averaged first, each with the weight of its frames, as OTB's toolkit does it.
-        frames: number of all frames.
-        frames_per_second: all frames by all seconds, of the sequences whose seconds are known; else NaN.
-        failed: the message of the error, by the name of each sequence that could not be read, tracked or scored. The
-            scores are those of the others.
-        runs: the name of the whole sequence, by the name of each run of it (`perturbed`); none for whole sequences.
+            over the sequences, each with the same weight, as in the toolkits. The runs of a sequence (`runs`) are
+            averaged first, weighted by their frames, as in OTB's toolkit.
+        frames: total number of frames.
+        frames_per_second: frames divided by seconds, over the sequences whose seconds are known; NaN if there are none.
+        failed: the error message of each sequence that could not be read, tracked or scored, by name. The scores leave
+            these sequences out.
+        runs: the name of the whole sequence, by the name of each run of it (`perturbed`); empty for whole sequences.
 
     Raises:
         ValueError or TypeError: no sequence, or an argument is not as described.
@@ -130,7 +130,7 @@ class DatasetEvaluation(Curves):
         return [*rows, ("all", self, self.frames_per_second)]
 
     def table(self) -> str:
-        """A line per sequence and one for all, for the terminal."""
+        """One line per sequence and one for all of them, for the terminal."""
         width = max(len(name) for name in ["sequence", *self.sequences])
         lines = [f"{'sequence':<{width}}  frames    AUC  precision  normalized    IoU  frames/s"]
         for name, e, speed in self._rows():
@@ -142,7 +142,7 @@ class DatasetEvaluation(Curves):
         return "\n".join([*lines[:-1], "-" * len(lines[0]), lines[-1], *failed])
 
     def to_json(self) -> str:
-        """The numbers of the table and the curves, as JSON; null where a number is not known.
+        """The numbers of the table and the curves, as JSON; null if a number is unknown.
 
         Example:
             >>> truth = torch.tensor([[10.0, 10, 20, 20]] * 4)
@@ -189,30 +189,32 @@ def evaluate_dataset(
 ) -> DatasetEvaluation:
     """Run a tracker on every sequence from its first true box, save its boxes, and score them.
 
-    The boxes go to OUT/NAME.txt (`write_boxes`) as soon as a sequence is done, the seconds it took to
+    As soon as a sequence is done, its boxes are written to OUT/NAME.txt (`write_boxes`), and the seconds it took to
     OUT/NAME.seconds. A later call reads these files and tracks only the missing sequences; scores are always computed
     from the files. A sequence that fails is named in a warning and in `failed`, and the others continue.
 
     Args:
-        track: `track(frames, box) -> boxes [T, 4]`, the first box included, such as `SINTTracker().track`; frames
-            is the sequence, whose frames are uint8 RGB arrays read one by one; box is x, y, w, h, 0-based: the first true
-            one, or the `start` of a sequence that has it (`perturbed`). None: score what is in `out`, of whatever tracker.
+        track: `track(frames, box) -> boxes [T, 4]`, including the first box, such as `SINTTracker().track`. `frames` is
+            the sequence, whose frames are uint8 RGB arrays read one by one; `box` is x, y, w, h, 0-based: the first true
+            box, or the `start` of a sequence that has one (`perturbed`). None: score the results in `out`, whichever
+            tracker they come from.
         sequences: such as `amstel.data.OTB(root)`.
         out: folder for the results, created if missing.
-        protocol, skip_missing: as `evaluate` has them; None: frames without ground truth are left out for the sequences
-            that are `sparse` (ALOV, GOT-10k).
-        resume: use the results in `out`; False tracks everything again. Boxes that start
-            elsewhere than the sequence belong to other data and are refused.
-        origin: number of the first pixel in the files of `out`, 0 or 1, as `write_boxes` has it.
+        protocol, skip_missing: as for `evaluate`; None: frames without ground truth are left out of sequences that are
+            `sparse` (ALOV, GOT-10k).
+        resume: use the results in `out`; False tracks everything again. Boxes with another start than the sequence
+            belong to other data, and raise an error.
+        origin: number of the first pixel in the files of `out`, 0 or 1, as for `write_boxes`.
         jobs: number of sequences to track in parallel, each in its own process; `track` must then be picklable (that
             of `SINTTracker` is).
         progress: called with 1 after every sequence.
 
     Raises:
-        ValueError: no sequence, two of one name or one that is no name of a file, or an argument is not as described.
-        Exception: every sequence failed; then the error of the first: FileNotFoundError (no file in `out` and `track` is
-            None), OSError (a file cannot be read or written), ValueError (no box in the first frame; another number of
-            boxes than frames), and what `track`, `evaluate` and the sequences raise.
+        ValueError: there is no sequence, two have the same name, a name cannot be the name of a file, or an argument is
+            not as described.
+        Exception: if every sequence fails, the error of the first: FileNotFoundError (no file in `out` and `track` is
+            None), OSError (a file cannot be read or written), ValueError (no box in the first frame; a different number
+            of boxes than frames), and whatever `track`, `evaluate` and the sequences raise.
 
     Example:
         >>> sequences = amstel.data.OTB("OTB100")

@@ -1,4 +1,4 @@
-"""SINT's tracker: the first frame's target is looked for in every frame, by a matching function learned beforehand."""
+"""SINT's tracker: it finds the target of the first frame in every later one, with a matching function learned beforehand."""
 
 from __future__ import annotations
 
