@@ -61,19 +61,19 @@ def partition(
         parts: number of parts, from 1 to N.
         folder: where to write; it appears only when it is complete.
         x: features [N, F], floating point: a tensor, an array or a memory map, or a torch.sparse_csr tensor.
-        y: classes [N], integers, with those below 0 unknown; or targets [N], floating point.
-        splits: numbers of nodes, each once, by name, such as {"train": ..., "val": ..., "test": ...}.
-        method: "ranges" cuts the nodes in their order, into shares with equal sums of nodes and edges; "metis" cuts few
+        y: classes [N], integers, where values below 0 are unknown; or targets [N], floating point.
+        splits: node indices, each once, by name, such as {"train": ..., "val": ..., "test": ...}.
+        method: "ranges" cuts the nodes in their order, into parts with equal sums of nodes and edges; "metis" cuts few
             edges (needs pymetis); or a vector [N] of integers, the part of each node.
         name, num_classes: stored with the parts; num_classes defaults to the largest label + 1.
         force: whether to replace an existing partition.
 
     Returns:
-        what meta.json holds: among it "offsets", and "halo", the number of rows that each part receives in an exchange.
+        the contents of meta.json, such as "offsets" and "halo", the number of rows that each part receives in an exchange.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
-        FileExistsError: the folder is there.
+        FileExistsError: the folder exists.
 
     Example:
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))

@@ -1,4 +1,4 @@
-"""What all sources of `amstel.interop.conv_lstm` share: reading a state_dict, checking it, and layers as a ConvLSTM."""
+"""Shared code of `amstel.interop.conv_lstm`: reading and checking a state_dict, and making a ConvLSTM of layers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What the adjacencies of PyTorch Geometric are for `spmm`: a Graph, edge weights and λ under PyG's rule of self-loops;
-and what else its layers ask of a call."""
+"""Convert PyTorch Geometric's adjacencies for `spmm`, to a Graph, edge weights and λ by PyG's rule for self-loops; and
+check the calls of its layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`amstel.ops.spmm` in plain PyTorch: gathers a row per edge and adds it to its target."""
+"""`amstel.ops.spmm` in plain PyTorch: it gathers one row per edge and adds it to the target."""
 
 import torch
 from torch import Tensor
@@ -18,8 +18,8 @@ def spmm(
     bias: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor:
-    """The same values as `amstel.ops.spmm`, with two tensors [E, F] on the way; differentiable any number of times.
-    x is one tensor, and the graph no `SampledGraph`.
+    """The same values as `amstel.ops.spmm`, with two tensors [E, F] in between; differentiable any number of times.
+    x must be one tensor, and the graph must not be a `SampledGraph`.
 
     Example:
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
