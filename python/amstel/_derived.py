@@ -1,4 +1,4 @@
-"""What a Graph derives from its CSR arrays: checks of what comes from outside, the transpose, degrees, factors.
+"""What a Graph derives from its CSR arrays (the transpose, degrees, factors), and checks of its inputs.
 
 Derived tensors are kept with the Graph and must be plain ones: made under inference mode, inside torch.func or by a
 tracer they would poison whatever runs later. `plainly` makes them outside of all that.

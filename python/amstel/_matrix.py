@@ -1,4 +1,4 @@
-"""The CSR matrix beneath a Graph and what the operators derive from it: transpose, values, degrees, factors.
+"""The CSR matrix of a Graph and what the operators derive from it: transpose, values, degrees, factors.
 
 What the operators use is made once, kept, and not to be changed; users get copies. Dynamo neither reads nor fills what
 is kept, so that its guards are the same for a fresh Graph and a used one.

@@ -1,4 +1,4 @@
-"""What tells the data of a run from others, so that a resumed run does not go on with others unnoticed.
+"""Identify the data of a run, so that a resumed run does not continue with other data unnoticed.
 
 Every item has a digest: of its contents where they are in memory, else of its name and the size of its file, so that no file
 is read. Data sets that read files implement `_identity`, which says what tells their items apart. Others are known by their

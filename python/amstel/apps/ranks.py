@@ -1,4 +1,4 @@
-"""Several processes on one task, as `torchrun` starts them: who takes what, and how results are merged.
+"""Several processes on one task, started by `torchrun`: how work is divided and results are merged.
 
 Example:
     >>> ranks = Ranks()                                    # one process: everything is its share

@@ -1,4 +1,4 @@
-"""How a training that `torchrun` runs ends with one error, and goes on where torchrun starts it again (--max-restarts)."""
+"""How a training under `torchrun` ends with a single error, and continues when torchrun restarts it (--max-restarts)."""
 
 from __future__ import annotations
 

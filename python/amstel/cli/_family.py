@@ -1,4 +1,4 @@
-"""What the families share besides the options of every command: training options, files to write, failures."""
+"""Common to the families, besides the options of every command: training options, files to write, failures."""
 
 from __future__ import annotations
 

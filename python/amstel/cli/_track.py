@@ -1,4 +1,4 @@
-"""What the commands of `amstel track` share: the family itself, layouts of data, options of the tracker."""
+"""Common to the commands of `amstel track`: the family, layouts of data, options of the tracker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `amstel graphs` does where the task is not the classification of nodes: prediction of links, classes of graphs."""
+"""`amstel graphs` for the other tasks than node classification: link prediction and graph classification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands of `amstel video` share: the family, the options of clips and splits, and how clips are opened."""
+"""Common to the commands of `amstel video`: the family, the options for clips and splits, and how clips are opened."""
 
 from __future__ import annotations
 

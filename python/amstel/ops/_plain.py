@@ -1,4 +1,4 @@
-"""The raw operators in plain PyTorch: their derivatives, what exporters without our library see, the table of both.
+"""The raw operators in plain PyTorch, for derivatives and for exports without our library, and the table of these.
 
 Every function has the signature of its operator in csrc/library.cpp and the same values within rounding.
 """

@@ -1,4 +1,4 @@
-"""How the raw operators, `torch.ops.amstel`, are called, and what each of PyTorch's transforms makes of them.
+"""How the raw operators, `torch.ops.amstel`, are called, and how PyTorch's transforms handle them.
 
 A public function calls them through `operators`, beneath autograd: it has its own gradient, which is faster than one in
 the dispatcher. Where somebody else may look (torch.func, forward-mode AD, an exported program that is trained) the call

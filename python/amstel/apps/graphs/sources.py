@@ -1,4 +1,4 @@
-"""Where the data of a name are, and whether they are those that a result is of.
+"""Find the data with a given name, and check that they are the data of a result.
 
 Names are not unique: a graph that somebody converts may be called "cora" too. So a result keeps a digest of its data.
 """

@@ -1,4 +1,4 @@
-"""What a chunk of seeds needs to go on where it stopped: the state that full-batch and sampled training share."""
+"""The state from which a chunk of seeds resumes, shared by full-batch and sampled training."""
 
 from __future__ import annotations
 

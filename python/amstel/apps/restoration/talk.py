@@ -1,4 +1,4 @@
-"""The tables that recurrent inference machines are known for, with our figures next to the published ones.
+"""The tables published for recurrent inference machines, with our figures next to the published ones.
 
 Denoising of gray images, with the noisy input as it is and clipped and rounded ("quantized"), of color images, and
 super-resolution, each with the standard error of the mean over the images; and what is lost without the estimate as an input

@@ -1,4 +1,4 @@
-"""Folders of sequences and of frames: which videos they hold, and a word on the files that are passed over."""
+"""Folders of sequences and of frames: the videos in them, and a warning about files that are ignored."""
 
 from __future__ import annotations
 

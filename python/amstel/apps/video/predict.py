@@ -1,4 +1,4 @@
-"""Videos from end to end: their class, and where the network looked to find it."""
+"""Predictions for videos: their class, and where the network looked."""
 
 from __future__ import annotations
 
