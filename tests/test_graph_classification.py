@@ -200,7 +200,7 @@ def test_the_command_on_files_of_the_tu_format(capsys, tmp_path, monkeypatch):
     assert status == 0 and "train" in out and "test" in out
     for arguments, said in (
         ([*train[:-2]], "--root must be the folder of COLORS_A.txt"),
-        ([*train, "--latent", "3"], "--latent is of another task, got --task graph"),
+        ([*train, "--latent", "3"], "--latent is for another task, got --task graph"),
         ([*train, "--model", "cheb2"], "--model of --task graph must be one of gcn, mlp"),
         (
             ["graphs", "predict", "run/checkpoint.pt", "--root", ".", "--count", "3"],
@@ -208,7 +208,7 @@ def test_the_command_on_files_of_the_tu_format(capsys, tmp_path, monkeypatch):
         ),
         (
             ["graphs", "train", "--dataset", "block-model", "--pool", "max"],
-            "--pool is of another task, got --task node",
+            "--pool is for another task, got --task node",
         ),
     ):
         status, _, err = run(capsys, *arguments)

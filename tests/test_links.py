@@ -347,7 +347,7 @@ def test_the_command(small, capsys, tmp_path, monkeypatch):
     ("arguments", "said"),
     [
         (["--model", "gcn"], "--model of --task link must be one of gae, vgae, got 'gcn'"),
-        (["--pool", "max"], "--pool is of another task, got --task link"),
+        (["--pool", "max"], "--pool is for another task, got --task link"),
         (["--early-stopping", "kipf"], "--early-stopping is of another task"),
         (["--plot", "x.png"], "--plot is of --task node"),
         (["--distributed"], "--distributed is of --task node"),

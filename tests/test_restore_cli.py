@@ -117,7 +117,7 @@ def test_gifs_in_a_folder_are_restored_and_other_files_are_named(capsys, root, t
         capsys, source, "--sigma", 15, "--weights", root / "color_out" / "checkpoint.pt", "-o", out
     )
     assert status == 0 and said.splitlines()[-1] == f"wrote {out / 'b.png'}"
-    found = [line for line in err.splitlines() if "passed over" in line]
+    found = [line for line in err.splitlines() if " ignored (" in line]
     assert len(found) == 1 and found[0].endswith("2 files: a.tga, notes.txt")
     # A GIF holds gray as a palette, so as color.
     expected = files.read(source / "b.gif").pixels
@@ -655,7 +655,11 @@ def test_training_is_resumed(capsys, root, tmp_path, task):
     # It claimed 50 batches, and wrote so into the checkpoint.
     before = checkpoint.read_bytes()
     status, said, err = _run(capsys, *arguments, "--resume", "--iterations", 50)
-    assert status == 2 and said == "" and "--iterations must be at least 60, which the run has done" in err
+    assert (
+        status == 2
+        and said == ""
+        and "--iterations must be at least 60, which the run has already done" in err
+    )
     assert checkpoint.read_bytes() == before
     arguments[1] = tmp_path / "others"
     arguments[1].mkdir()

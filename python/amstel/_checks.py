@@ -192,7 +192,7 @@ class Notes:
         self.host.fill_(-1)
         if kind is not None:
             raise ValueError(
-                f"{_KINDS[kind]}, got others in an earlier call on {self.found.device}; "
+                f"{_KINDS[kind]}, got invalid values in an earlier call on {self.found.device}; "
                 "amstel.set_checks('sync') finds the call"
             )
 

@@ -161,7 +161,7 @@ def own_weight(name: str, weight: Any, edges: int, device: torch.device) -> Tens
     learns = weight.requires_grad and torch.is_grad_enabled()
     if learns or torch._C._functorch.is_functorch_wrapped_tensor(weight):
         raise ValueError(
-            f"`{name}` of a Graph is a constant, got one that requires a gradient: give it to the call "
+            f"`{name}` of a Graph is constant, got one that requires a gradient: pass it to the call "
             "(spmm(graph, x, edge_weight) or layer(x, graph, edge_weight)), or detach it"
         )
     return weight.detach().clone(memory_format=torch.contiguous_format)

@@ -155,7 +155,7 @@ def attention(
     if heat.ndim != 2 or not heat.size:
         _wrong("weights", "[h, w]", _shape(heat))
     if not np.isfinite(heat).all() or heat.min() < 0:
-        _wrong("weights", "finite numbers >= 0", "others among them")
+        _wrong("weights", "finite numbers >= 0", "other values")
     if not 0 <= _check.number("alpha", alpha) <= 1:
         _wrong("alpha", "a number from 0 to 1", alpha)
     axes = _canvas(picture, axes)
@@ -189,7 +189,7 @@ def confusion(matrix: Any, classes: Sequence[str], *, axes: Axes | None = None) 
     if counts.shape != (len(names), len(names)) or not names:
         _wrong("matrix", f"[K, K] with K = {counted(len(names), 'class')}, at least one", _shape(counts))
     if not np.isfinite(counts).all() or counts.min() < 0:
-        _wrong("matrix", "counts >= 0", "others among them")
+        _wrong("matrix", "counts >= 0", "other values")
     axes = _axes(axes)
     share = counts / counts.sum(1, keepdims=True).clip(np.finfo(float).tiny)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)

@@ -99,7 +99,7 @@ class SampledGraph(Graph):
     def edge_ids(self) -> Tensor:
         """Positions of the edges in the edge list of the whole graph [E], a copy."""
         if self._slots is None:
-            raise ValueError("`edge_ids` are not known where the graph is in parts")
+            raise ValueError("`edge_ids` are not known for a graph in parts")
         slot = self._slots.long()
         edge = None if self._whole is None else self._whole._edge
         return slot if edge is None else edge[slot.to(edge.device)].long().to(slot.device)

@@ -51,7 +51,9 @@ def one_voice(out: Path | None = None) -> Iterator[None]:
     rank, world = collectives.place()
 
     def end(*_: object) -> None:
-        raise ConnectionError(f"rank {rank} of {world} was ended, as torchrun does if another rank is lost")
+        raise ConnectionError(
+            f"rank {rank} of {world} was stopped, as torchrun does when another rank is lost"
+        )
 
     before = signal.signal(signal.SIGTERM, end) if world > 1 else None
     try:

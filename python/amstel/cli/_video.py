@@ -57,7 +57,7 @@ def open_clips(
             raise ValueError("--lists needs --split N")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # each is told in a line of its own
-        warnings.filterwarnings("always", message=r"(?s).*: passed over, as ")
+        warnings.filterwarnings("always", message=r"(?s).* ignored \(")
         if boxes is not None:
             if features.is_folder(root):
                 raise ValueError(f"{root} holds features, which have no boxes: leave out --boxes")
@@ -75,7 +75,7 @@ def open_clips(
             clips = SplitClips(root, lists, strict=strict) if listed else ClipFolder(root)
             clips.fps = fps or None
         wrong: list[Any] = [
-            Outcome(name, error="is listed and not there") for name in getattr(clips, "missing", [])
+            Outcome(name, error="is listed but missing") for name in getattr(clips, "missing", [])
         ]
         if split is not None:
             clips.split(split)

@@ -302,7 +302,7 @@ def train(
     checkpoint, done = out / train.CHECKPOINT, 0
     if resume:
         if not common.restarted and (given.keys() - {"iterations"} or weights or average is not None):
-            raise ValueError("--resume keeps the settings of the checkpoint: change none but --iterations")
+            raise ValueError("--resume keeps the settings of the checkpoint: only change --iterations")
         saved = train.read(checkpoint)
         settings, done = dataclasses.replace(saved.settings, **given), saved.iteration
     else:

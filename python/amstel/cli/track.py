@@ -217,7 +217,7 @@ def train(
     checkpoint = out / train.CHECKPOINT
     if resume:
         if not common.restarted and (given.keys() - {"epochs"} or weights or plan):
-            raise ValueError("--resume keeps the settings of the checkpoint: change none but --epochs")
+            raise ValueError("--resume keeps the settings of the checkpoint: only change --epochs")
         begun = train.read(checkpoint)
         settings = dataclasses.replace(begun.settings, **given)
     else:

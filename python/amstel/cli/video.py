@@ -160,7 +160,7 @@ def train(
         if not common.restarted and (
             given.keys() - {"epochs"} or backbone or weights or plan or hold_out is not None or split or lists
         ):
-            raise ValueError("--resume keeps the settings of the checkpoint: change none but --epochs")
+            raise ValueError("--resume keeps the settings of the checkpoint: only change --epochs")
         saved = network.load(checkpoint)
         settings = dataclasses.replace(saved.settings, **given)
         before = read_record(record)

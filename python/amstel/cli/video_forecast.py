@@ -48,7 +48,7 @@ def forecast(
     complete = False
     if resume:
         if given.keys() - {"iterations"} and not common.restarted:
-            raise ValueError("--resume keeps the settings of the checkpoint: change none but --iterations")
+            raise ValueError("--resume keeps the settings of the checkpoint: only change --iterations")
         _, kept, state = forecast.read(checkpoint)
         settings = dataclasses.replace(kept, **given)
         complete = state["training"]["step"] == settings.iterations

@@ -219,7 +219,9 @@ def _store(name: str, value: Any, nodes: int) -> Any:
         try:
             torch.from_numpy(np.empty(0, value.dtype))
         except (TypeError, ValueError):
-            _check.fail(name, f"an array [{nodes}, ...] of a dtype that torch has", f"dtype {value.dtype}")
+            _check.fail(
+                name, f"an array [{nodes}, ...] of a dtype that torch supports", f"dtype {value.dtype}"
+            )
     shape = getattr(value, "shape", None)
     size = (
         shape[0] if shape is not None and len(shape) else len(value) if hasattr(value, "__len__") else nodes

@@ -146,7 +146,7 @@ class ClipFolder:
         """Say what is passed over: files of other kinds beside clips and frames, and clips that are in no class."""
         folders = [*dict.fromkeys(path.parent for path in self.paths if path.parent != self.root)]
         alone = visible(self.root, IMAGES + VIDEOS) if self.root not in {p.parent for p in self.paths} else []
-        reason = "they are neither clips of a class nor frames of one"
+        reason = "neither a clip of a class nor a frame of one"
         frames = [file for path in self.paths if path.is_dir() for file in _others_in(path)]
         warn_of_strangers(self.root, folders, IMAGES + VIDEOS, reason, [*alone, *frames])
 

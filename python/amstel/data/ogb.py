@@ -295,7 +295,7 @@ def _part(found: Any, nodes: int, seen: np.ndarray) -> np.ndarray:
         if values is None:
             blocks = [block for block in found.blocks(whole=True)]
             if any(block.shape[1] != 1 for block in blocks):
-                raise ValueError(f"{found} must hold one number of a node a line")
+                raise ValueError(f"{found} must hold one node index per line")
             values = np.concatenate([b[:, 0] for b in blocks]) if blocks else np.empty(0, np.int64)
     else:
         named, values = found
@@ -303,7 +303,7 @@ def _part(found: Any, nodes: int, seen: np.ndarray) -> np.ndarray:
         values = np.flatnonzero(values)
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise ValueError(
-            f"{named} must hold numbers of nodes, or a mask [{nodes}], got {values.dtype} {list(values.shape)}"
+            f"{named} must hold node indices, or a mask [{nodes}], got {values.dtype} {list(values.shape)}"
         )
     wrong = (values < 0) | (values >= nodes)
     if wrong.any():

@@ -236,7 +236,7 @@ class Planetoid(NodeData):
                 raise ValueError(f"Planetoid: {path(part)} must be [nodes, classes], got {list(value.shape)}")
         if not len(ty) == tests == len(test):
             raise ValueError(
-                f"Planetoid: ty, tx and test.index of {stem} must be as long as each other, "
+                f"Planetoid: ty, tx and test.index of {stem} must have the same length, "
                 f"got {len(ty)}, {tests} and {len(test)}"
             )
         if len(np.unique(test)) != len(test):

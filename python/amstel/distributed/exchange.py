@@ -60,7 +60,7 @@ class Exchange:
             if wanted.dim() != 1 or wanted.dtype != torch.int64 or not ascending:
                 _check.fail("wanted", "an ascending int64 vector", wanted)
             if wanted.numel() and not 0 <= int(wanted[0]) <= int(wanted[-1]) < int(bounds[-1]):
-                _check.fail("wanted", f"numbers of rows from 0 to {int(bounds[-1]) - 1}", wanted)
+                _check.fail("wanted", f"row indices from 0 to {int(bounds[-1]) - 1}", wanted)
         self.group, self.dtype = group, dtype
         self.own = int(bounds[rank + 1] - bounds[rank])
         receive = torch.searchsorted(wanted, bounds).diff()

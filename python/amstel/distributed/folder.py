@@ -231,7 +231,7 @@ def _content(graph: Graph, x: Any, y: Any, splits: Mapping[str, Any] | None) -> 
     found["y"] = None if y is None else _labels(y, nodes)
     found |= _features(x, nodes)
     if not isinstance(splits, Mapping) and splits is not None:
-        _check.fail_type("splits", "a dictionary of numbers of nodes, or None", splits)
+        _check.fail_type("splits", "a dictionary of node indices, or None", splits)
     for name in splits or {}:
         if not isinstance(name, str) or not name.isidentifier():  # it becomes a part of a file's name
             _check.fail("splits", "a dictionary whose keys are names, such as 'train'", name)

@@ -53,7 +53,7 @@ class ConvLSTMCell(nn.Module):
         self.hidden_dim = _check.integer("hidden_dim", hidden_dim, 1)
         self.kernel_size = _check.pair("kernel_size", kernel_size)
         if not all(k % 2 for k in self.kernel_size):
-            _check.fail("kernel_size", "odd, for its padding is kernel_size // 2", kernel_size)
+            _check.fail("kernel_size", "odd, because its padding is kernel_size // 2", kernel_size)
         self.padding = self.kernel_size[0] // 2, self.kernel_size[1] // 2
         self.bias = _check.flag("bias", bias)
         self.conv = nn.Conv2d(

@@ -67,9 +67,9 @@ class ConvLSTMCell(nn.Module):
         self.num_hidden = hidden = _check.integer("num_hidden", num_hidden, 1)
         size = _check.integer("filter_size", filter_size, 1)
         if size % 2 == 0:
-            _check.fail("filter_size", "odd, for its padding is filter_size // 2", filter_size)
+            _check.fail("filter_size", "odd, because its padding is filter_size // 2", filter_size)
         if _check.integer("stride", stride, 1) != 1:
-            _check.fail("stride", "1, for the state keeps its size", stride)
+            _check.fail("stride", "1, because the state keeps its size", stride)
         place = _check.integer("height", height, 1), _check.integer("width", width, 1)
         self.padding = size // 2
 

@@ -68,7 +68,7 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
         raise ValueError("`image` must be finite, got NaN or infinity")
     if not kspace and (most > 16 or (most > 1 and _whole(y[:, :, :8]) and _whole(y))):
         raise ValueError(
-            f"`image` must be in [0, 1] but for noise (8-bit pixels divided by 255), got values up to {most:g}"
+            f"`image` must be in [0, 1] apart from noise (8-bit pixels divided by 255), got values up to {most:g}"
         )
 
     def back(x: Tensor) -> Any:

@@ -70,7 +70,7 @@ def message_passing(
         _check.fail("damping", "a number >= 0 and < 1", damping)
     generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
     start = physics.adjoint(_check.tensor("y", y, "measurements, a tensor [N, P]"))
-    if _check.tensor("initial", initial, "images as of the physics").shape != start.shape:
+    if _check.tensor("initial", initial, "images like those of the physics").shape != start.shape:
         _check.fail("initial", f"images {list(start.shape)}", initial)
     x, shape = initial.to(start), start.shape
     rest = y - physics(x)
@@ -80,7 +80,7 @@ def message_passing(
         noisy = x + physics.adjoint(rest)
         found = denoiser(noisy, level)
         if found.shape != x.shape:
-            _check.fail("denoiser", f"a function to images {list(x.shape)}", found)
+            _check.fail("denoiser", f"a function that returns images {list(x.shape)}", found)
         # By the seed alone, whatever torch.vmap does to random numbers.
         signs = plainly(lambda: torch.randint(0, 2, shape, generator=generator)).to(x) * 2 - 1
         change = 0.1 * level.reshape(-1, *(1,) * (x.dim() - 1)) * signs

@@ -83,7 +83,7 @@ def plug_and_play(
     if initial is None:
         # Next to nothing but the measurements; 10 iterations leave out what they hardly tell.
         z = _nearest(physics, y, torch.zeros_like(start), 1e-3 * _precision(physics, start), 10)
-    elif _check.tensor("initial", initial, "images as of the physics").shape != start.shape:
+    elif _check.tensor("initial", initial, "images like those of the physics").shape != start.shape:
         _check.fail("initial", f"images {list(start.shape)}", initial)
     else:
         z = initial.to(start.dtype)
@@ -91,7 +91,7 @@ def plug_and_play(
         x = _nearest(physics, y, z, weight / level**2, iterations)
         found = _turned(denoiser(_turned(x, k), level), k, back=True)
         if found.shape != x.shape:
-            _check.fail("denoiser", f"a function to images {list(x.shape)}", found)
+            _check.fail("denoiser", f"a function that returns images {list(x.shape)}", found)
         # The first z comes from the measurements alone: no direction to go on in.
         z = found + momentum * (found - z) if k and momentum else found
     return _nearest(physics, y, z, weight / levels[-1] ** 2, iterations)

@@ -181,7 +181,7 @@ def restore(
             _check.fail("model", f"a RIM, or one of {', '.join(PRETRAINED)}", model)
         model = pretrained(model, y.device)
     elif not hasattr(model, "channels"):
-        _check.fail_type("model", "a RIM or the name of weights that ship", model)
+        _check.fail_type("model", "a RIM or the name of bundled weights", model)
     channels = {"sr": (1,), "mri": (1, 2)}.get(task, (y.shape[1],))
     if model.channels not in channels:
         wanted = " or ".join([*map(str, channels[:-1]), counted(channels[-1], "channel")])

@@ -68,7 +68,7 @@ def _tiff(path: Path, tifffile: Any) -> Iterator[Page]:
         whole = pictures.whole_pages(file)
         for page in whole:
             if page.dtype is not None and page.dtype.kind == "i":
-                raise ValueError(f"{8 * page.dtype.itemsize} bits with a sign, whose white is not known")
+                raise ValueError(f"{8 * page.dtype.itemsize} bits with a sign, whose white level is unknown")
             if page.photometric not in (0, 1, 2) or page.dtype is None or page.dtype.kind not in "uf":
                 raise ValueError(f"a page of {page.dtype} and photometric {page.photometric}")
             for number in range(stacks.count(page) if len(whole) == 1 else 1):

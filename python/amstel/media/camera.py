@@ -46,7 +46,9 @@ class Camera:
         self._device = self._cv2.VideoCapture(index)
         log.setLogLevel(level)
         if not self._device.isOpened():
-            raise ValueError(f"camera {index} cannot be opened: it is not there, or another program uses it")
+            raise ValueError(
+                f"camera {index} cannot be opened: it does not exist, or another program uses it"
+            )
         rate = self._device.get(self._cv2.CAP_PROP_FPS)
         self.rate = rate if 0 < rate < 1000 else None
         somewhere = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")

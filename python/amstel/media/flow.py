@@ -110,7 +110,7 @@ def read_flow_images(folder: str | os.PathLike, bound: float = 20.0) -> Tensor:
             other = axes[match[1].lower()].setdefault(int(match[2]), path)
             if other is not path:
                 raise ValueError(
-                    f"{folder} must hold one image a number, got {other.name} and {path.name} for {int(match[2])}"
+                    f"{folder} must hold one image per number, got {other.name} and {path.name} for {int(match[2])}"
                 )
     if not axes["x"] and not axes["y"]:
         raise ValueError(f"{folder} must hold images flow_x_0001.jpg, flow_y_0001.jpg, ..., got none")

@@ -34,7 +34,7 @@ IMAGES = (
 )
 #: Endings of pictures that stand for themselves: as a frame of several, or beside videos, a GIF is a video.
 STILLS = (*IMAGES, ".gif")
-ANIMATED = "they are animations"
+ANIMATED = "animated"
 #: Endings of what Pillow reads and what may hold several frames.
 ANIMATIONS = (".gif", ".png", ".apng", ".webp", ".avif", ".tif", ".tiff")
 #: Endings of videos.
@@ -116,7 +116,7 @@ def stills(folder: str | os.PathLike) -> list[Path]:
         >>> [path.name for path in amstel.media.formats.stills("photographs")]
         ['one.png']
     """
-    folder, reason = Path(folder), "their names do not end as those of images do"
+    folder, reason = Path(folder), "without the extension of an image"
     named = visible(folder, STILLS)
     moving = [path for path in named if is_animated_gif(path)]
     warn_of_others(folder, [path for path in visible(folder) if path not in moving], ANIMATED)
@@ -158,17 +158,22 @@ def _listed(names: Sequence[str], what: str = "file") -> str:
     return f"{counted(len(names), what)}: {shown}" if names else ""
 
 
+def _warn(folder: Path, listed: str, reason: str) -> None:
+    count, names = listed.split(": ", 1)
+    warnings.warn(f"{folder}: {count} ignored ({reason}): {names}", stacklevel=2)
+
+
 def warn_of_others(folder: Path, taken: Collection[Path], reason: str) -> None:
     """Warn which files of a folder are ignored, and why; once, however often the folder is read.
 
     Example:
         >>> with warnings.catch_warnings(record=True) as said:
-        ...     amstel.media.formats.warn_of_others(Path("OTB100/Jogging"), [], "no images")
+        ...     amstel.media.formats.warn_of_others(Path("OTB100/Jogging"), [], "not an image")
         >>> print(said[0].message)
-        OTB100/Jogging: passed over, as no images, 2 files: groundtruth_rect.1.txt, groundtruth_rect.2.txt
+        OTB100/Jogging: 2 files ignored (not an image): groundtruth_rect.1.txt, groundtruth_rect.2.txt
     """
     if left := others(folder, taken):
-        warnings.warn(f"{folder}: passed over, as {reason}, {left}", stacklevel=1)
+        _warn(folder, left, reason)
 
 
 def warn_of_folders(folder: Path, taken: Collection[Path], reason: str) -> None:
@@ -176,12 +181,12 @@ def warn_of_folders(folder: Path, taken: Collection[Path], reason: str) -> None:
 
     Example:
         >>> with warnings.catch_warnings(record=True) as said:
-        ...     amstel.media.formats.warn_of_folders(Path("OTB100/Jogging"), [], "no videos")
+        ...     amstel.media.formats.warn_of_folders(Path("OTB100/Jogging"), [], "not a video")
         >>> print(said[0].message)
-        OTB100/Jogging: passed over, as no videos, 1 folder: img
+        OTB100/Jogging: 1 folder ignored (not a video): img
     """
     if left := [p.name for p in visible(folder) if p.is_dir() and p not in taken]:
-        warnings.warn(f"{folder}: passed over, as {reason}, {_listed(left, 'folder')}", stacklevel=1)
+        _warn(folder, _listed(left, "folder"), reason)
 
 
 def warn_of_strangers(
@@ -192,9 +197,9 @@ def warn_of_strangers(
     Example:
         >>> with warnings.catch_warnings(record=True) as said:
         ...     folders = [Path("OTB100/Jogging"), Path("OTB100/Jogging/img")]
-        ...     amstel.media.formats.warn_of_strangers(Path("OTB100"), folders, (".jpg",), "no frames")
+        ...     amstel.media.formats.warn_of_strangers(Path("OTB100"), folders, (".jpg",), "not a frame")
         >>> print(said[0].message)
-        OTB100: passed over, as no frames, 2 files: Jogging/groundtruth_rect.1.txt, Jogging/groundtruth_rect.2.txt
+        OTB100: 2 files ignored (not a frame): Jogging/groundtruth_rect.1.txt, Jogging/groundtruth_rect.2.txt
     """
     files = list(more)
     for folder in folders:
@@ -202,7 +207,7 @@ def warn_of_strangers(
             files += [p for p in visible(folder) if p.is_file() and p.suffix.lower() not in known]
     names = [str(p.relative_to(root)) if p.is_relative_to(root) else str(p) for p in files]
     if names:
-        warnings.warn(f"{root}: passed over, as {reason}, {_listed(names)}", stacklevel=1)
+        _warn(root, _listed(names), reason)
 
 
 def frames_of(folder: str | os.PathLike) -> list[Path]:
@@ -221,6 +226,6 @@ def frames_of(folder: str | os.PathLike) -> list[Path]:
         number = tuple(natural(path.stem)[0])
         if (other := known.setdefault(number, path)) is not path:
             raise ValueError(
-                f"{folder} must hold one image a frame, got {other.name} and {path.name} for one frame"
+                f"{folder} must hold one image per frame, got {other.name} and {path.name} for one frame"
             )
     return files

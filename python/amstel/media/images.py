@@ -87,7 +87,7 @@ def rgb(image: Any, source: Any = None) -> np.ndarray:
             values = _whole(source, values)
         # PNG and PGM of 16 bits come as 32 in some releases of Pillow.
         if mode == "I" and (source.format == "TIFF" or values.min() < 0 or values.max() > 65535):
-            raise ValueError(f"32 bits in [{values.min()}, {values.max()}], whose white is not known")
+            raise ValueError(f"32 bits in [{values.min()}, {values.max()}], whose white level is unknown")
         seen = (values != image.info.get("transparency")) if source.format == "PNG" else True
         gray = profiles.in_srgb(_gray(((values + 128) // 257).astype(np.uint8)), profile)
         return gray * np.asarray(seen, np.uint8)[..., None]
@@ -105,7 +105,7 @@ def _whole(image: Any, values: np.ndarray) -> np.ndarray:
     bits, signed = image.tag_v2.get(258, (16,))[0], image.tag_v2.get(339, (1,))[0] == 2
     if signed:
         raise ValueError(
-            f"{bits} bits with a sign in [{values.min()}, {values.max()}], whose white is not known"
+            f"{bits} bits with a sign in [{values.min()}, {values.max()}], whose white level is unknown"
         )
     return (values * 65535 + (2**bits - 1) // 2) // (2**bits - 1) if bits < 16 else values
 
@@ -173,7 +173,7 @@ def _levels(data: np.ndarray, profile: bytes | None) -> np.ndarray:
             )
         top = 1.0
     elif data.dtype.itemsize > 2:
-        raise ValueError(f"{8 * data.dtype.itemsize} bits, whose white is not known")
+        raise ValueError(f"{8 * data.dtype.itemsize} bits, whose white level is unknown")
     else:
         top = float(np.iinfo(data.dtype).max)
     data = np.rint(data.astype(np.float64) * (255 / top)).astype(np.uint8)

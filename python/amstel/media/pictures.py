@@ -84,7 +84,7 @@ def read(path: str | os.PathLike) -> Picture:
     Raises:
         OSError: the file does not exist or cannot be read.
         ValueError: an animation or several pages, of which one alone would be taken; floating point beyond [0, 1],
-            integers with a sign or of 32 bits, whose white is not known; too many pixels for Pillow or for the memory.
+            integers with a sign or of 32 bits, whose white level is unknown; too many pixels for Pillow or for the memory.
     """
     path = Path(path)
     tiff = _is_tiff(path)
@@ -123,7 +123,7 @@ def by_pillow(path: Path, tiff: bool) -> tuple[np.ndarray, int, dict[str, Any]]:
         frames = 1 if image.format == "MPO" or tiff else getattr(image, "n_frames", 1)
         if frames > 1:
             raise ValueError(
-                f"{path} is an animation of {counted(frames, 'frame')}; one at a time can be read"
+                f"{path} is an animation of {counted(frames, 'frame')}; only single images can be read"
             )
         # First, as reading the EXIF of some formats reads the pixels, which empties this.
         raw = str(image.tile[0][3]) if image.tile else ""
@@ -205,7 +205,7 @@ def _picture(path: Path, data: np.ndarray, about: dict[str, Any]) -> Picture:
         if data.dtype == np.int32:  # Pillow's mode for 16 bits in some formats
             if data.size and (data.min() < 0 or data.max() > 65535):
                 raise ValueError(
-                    f"{path} must have 8 or 16 bits, got {data.min()} to {data.max()}, whose white is not known"
+                    f"{path} must have 8 or 16 bits, got {data.min()} to {data.max()}, whose white level is unknown"
                 )
             data = data.astype(np.uint16)
         bits = 16 if data.dtype == np.uint16 else 8
@@ -305,7 +305,7 @@ def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
             page = pages[0]
             count = len(pages) if len(pages) > 1 else stacks.count(page)
             if count > 1:
-                raise ValueError(f"{path} has {counted(count, 'page')}; one at a time can be read")
+                raise ValueError(f"{path} has {counted(count, 'page')}; only single images can be read")
             if page.dtype is not None and (page.dtype.kind == "i" or page.dtype in (np.uint32, np.uint64)):
                 raise ValueError(f"{path} must have 8 or 16 bits without a sign, got {page.dtype}")
             deep = page.dtype is not None and (page.dtype == np.uint16 or page.dtype.kind == "f")

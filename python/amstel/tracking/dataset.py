@@ -284,7 +284,7 @@ def _result(future: Future[_Found]) -> _Found:
     try:
         return future.result()
     except BrokenProcessPool:
-        return RuntimeError("a process that tracked was ended from outside, perhaps for want of memory")
+        return RuntimeError("a tracking process was killed, perhaps because memory ran out")
 
 
 def _named(sequences: Iterable[TrackingSequence]) -> Iterator[tuple[str, TrackingSequence | Exception]]:
@@ -302,7 +302,7 @@ def _named(sequences: Iterable[TrackingSequence]) -> Iterator[tuple[str, Trackin
             _check.with_attributes(f"sequences[{number}]", sequence, "name", "ground_truth")
         name = given if isinstance(sequence, Exception) else sequence.name
         if name in names or not name or Path(name).name != name:
-            fail("sequences", "sequences of different names that are names of files", name)
+            fail("sequences", "sequences with distinct names that can be names of files", name)
         names.add(name)
         yield name, sequence
 

@@ -298,7 +298,9 @@ def train(
         if resume:
             model, saved, _, done, _, state = read(folder / CHECKPOINT)  # type: ignore[operator]
             if settings.iterations < done:
-                _check.fail("iterations", f"at least {done}, which the run has done", settings.iterations)
+                _check.fail(
+                    "iterations", f"at least {done}, which the run has already done", settings.iterations
+                )
             settings = replace(saved, iterations=settings.iterations)
         else:
             model = network(settings)

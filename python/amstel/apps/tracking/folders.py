@@ -18,19 +18,19 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         below = sorted(p for p in path.iterdir() if (p / "img").is_dir()) if path.is_dir() else []
         if below and not (path / "img").is_dir():
-            warn_of_others(path, [], "they are in no folder of a sequence")
+            warn_of_others(path, [], "not in the folder of a sequence")
             found += below
         else:
             found.append(path)
     for path in found:
         if path.is_dir():
             folder = path / "img" if (path / "img").is_dir() else path
-            warn_of_strangers(folder, [folder], (*IMAGES, *ANNOTATIONS), "they are no frames")
+            warn_of_strangers(folder, [folder], (*IMAGES, *ANNOTATIONS), "not a frame")
     return found
 
 
 def warn_of_sequences(root: Path, sequences: Sequence[Any]) -> None:
     """Say which files beside the frames are passed over: neither frames nor such as hold what is known of them."""
     folders = dict.fromkeys(frame.parent for sequence in sequences for frame in sequence.frames)
-    reason = "they are neither frames nor annotations"
+    reason = "neither a frame nor an annotation"
     warn_of_strangers(root, folders, (*IMAGES, *ANNOTATIONS), reason)

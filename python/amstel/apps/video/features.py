@@ -316,7 +316,9 @@ class FeatureFolder:
                 _check.fail(name, f"{self.settings[name]}, of which the features of {self.root} are", value)
         for name in ("shift", "flip", "brightness"):
             if training and getattr(settings, name):
-                _check.fail(name, "left out: features are of the frames as they are", getattr(settings, name))
+                _check.fail(
+                    name, "left out, because features are of the frames as they are", getattr(settings, name)
+                )
         needed = {*settings.streams, *(["flow"] if settings.uses_motion else [])}
         if lacking := needed - set(self.streams):
             raise ValueError(

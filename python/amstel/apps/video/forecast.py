@@ -154,7 +154,9 @@ def train(
         if resume:
             model, kept, state = read(folder / training.CHECKPOINT)  # type: ignore[operator]
             if settings.iterations < (done := state["training"]["step"]):
-                _check.fail("iterations", f"at least {done}, which the run has done", settings.iterations)
+                _check.fail(
+                    "iterations", f"at least {done}, which the run has already done", settings.iterations
+                )
             settings = replace(kept, iterations=settings.iterations)
         else:
             model = forecaster(settings)

@@ -54,7 +54,7 @@ def _labels(network: Network, classes: Sequence[str]) -> list[int]:
     unknown = [name for name in classes if name not in network.classes]
     if unknown:
         raise ValueError(
-            f"the network must know the classes that are to be found, got {network.classes}, not {unknown[0]}"
+            f"the network must have been trained on the classes to be found, got {network.classes} without {unknown[0]}"
         )
     return [network.classes.index(name) for name in classes]
 

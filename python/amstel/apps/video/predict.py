@@ -108,13 +108,13 @@ def find(paths: Sequence[Path]) -> list[Path]:
 def _inside(folder: Path) -> list[Path]:
     videos, frames = _videos(folder), visible(folder, IMAGES)
     if frames and not videos:
-        warn_of_others(folder, frames, "they are no frames")
+        warn_of_others(folder, frames, "not a frame")
         return [folder]
     of_frames = [p for p in visible(folder) if p.is_dir() and visible(p, IMAGES) and not _videos(p)]
     if not videos and not of_frames:
         raise ValueError(f"{folder} must hold videos, frames or folders of frames, got none of them")
-    warn_of_others(folder, videos, "they are neither videos nor strips of frames")
-    warn_of_folders(folder, of_frames, "they hold no frames")
+    warn_of_others(folder, videos, "neither a video nor a strip of frames")
+    warn_of_folders(folder, of_frames, "without frames")
     return sorted([*videos, *(video for path in of_frames for video in _inside(path))], key=natural)
 
 

@@ -89,7 +89,7 @@ class CoilImages:
             moving = [p for p in inside if is_animated_gif(p)]
             self._photographs = [p for p in inside if p.suffix.lower() in STILLS and p not in moving]
             folders = [Path(photographs), *(p for p in inside if p.is_dir())]
-            reason = "their names do not end as those of images do"
+            reason = "without the extension of an image"
             warn_of_strangers(Path(photographs), folders, STILLS, reason)
             warn_of_strangers(Path(photographs), (), (), ANIMATED, moving)
             if not self._photographs:

@@ -141,7 +141,7 @@ def _sampled(path: str | os.PathLike, kspace: Tensor) -> Tensor | None:
     if not len(there):
         raise ValueError(f"{path} must hold k-space that is not zero everywhere")
     if bool((there != there[:1]).any()):
-        raise ValueError(f"{path} must have the same samples in every slice, as it holds no mask")
+        raise ValueError(f"{path} must have the same samples in every slice, because it has no mask")
     points = there[0]
     if bool((points == points.any(0)).all()):  # whole columns
         return None if points.all() else points.any(0)
