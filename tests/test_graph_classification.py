@@ -204,7 +204,7 @@ def test_the_command_on_files_of_the_tu_format(capsys, tmp_path, monkeypatch):
         ([*train, "--model", "cheb2"], "--model of --task graph must be one of gcn, mlp"),
         (
             ["graphs", "predict", "run/checkpoint.pt", "--root", ".", "--count", "3"],
-            "--count is of --task link",
+            "--count is for --task link",
         ),
         (
             ["graphs", "train", "--dataset", "block-model", "--pool", "max"],

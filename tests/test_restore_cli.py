@@ -388,12 +388,15 @@ def test_a_mask_names_no_samples_that_were_not_measured(capsys, tmp_path, whole_
     options = [source, "--task", "mri", "-o", tmp_path / "out.png", "--json", record]
     status, _, err = _run(capsys, *options, "--mask", tmp_path / "mask.npy")
     missing = (given & ~there).double().mean().item()
-    assert status == 0 and f"kspace.{source.suffix[1:]} does not hold: {missing:.1%} of k-space" in err
+    assert (
+        status == 0
+        and f"kspace.{source.suffix[1:]} does not have, which are left out: {missing:.1%} of k-space" in err
+    )
     mask = (given & there).numpy()
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), amstel.restore(kspace, "mri", mask=mask))
     assert json.loads(record.read_text())["images"][0]["sampled"] == pytest.approx(mask.mean())
     status, _, err = _run(capsys, *options, "--mask", tmp_path / "none.npy", "--force")
-    assert status == 2 and "none.npy must name samples that" in err
+    assert status == 2 and "none.npy must select samples that" in err
 
 
 def test_a_scan_of_slices(capsys, tmp_path):
@@ -522,7 +525,7 @@ def test_tables_of_the_talk(capsys, tmp_path):
     status, out, _ = _run(capsys, "evaluate", "--table", "talk", "--data", tmp_path / "cbsd68")
     assert status == 0 and "gray denoising: cbsd68, 2 images" in out and "color denoising" in out
     status, _, err = _run(capsys, "evaluate", "--table", "talk", "--data", tmp_path, "--sigma", 15)
-    assert status == 2 and "--table talk has its own tasks and noise; it takes no --sigma" in err
+    assert status == 2 and "--table talk has its own tasks and noise; it does not take --sigma" in err
 
 
 def test_published_figures_stand_beside_what_they_were_published_for():
@@ -699,7 +702,7 @@ def test_evaluation_says_what_to_do_with_gray_weights_and_color(capsys, root, we
     status, out, err = _run(capsys, "evaluate", "--root", tmp_path, *weights, "--sigma", 25)
     said = "--weights must be a network of 3 channels, got one of 1, which is for gray images: make the images gray, "
     assert status == 1 and "1 image, 3 seeds" in out and "`model`" not in err
-    assert err.count(said + 'or take one of color images, such as "color"') == 2
+    assert err.count(said + 'or use one for color images, such as "color"') == 2
 
 
 def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, monkeypatch):
@@ -724,7 +727,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, mon
         (["nowhere.png"], "nowhere.png is neither a file that exists nor one of predict, evaluate, train"),
         (["empty"], "empty must hold at least one image"),
         (["broken.png", *weights], "broken.png is not an image that can be read"),
-        (["double", *weights], "double holds more than one image of the name a"),
+        (["double", *weights], "double holds more than one image with the name a"),
         ([image, "--sigma", "0"], "--sigma should be a number > 0, got 0"),
         ([image, "--sigma", "-3"], "--sigma"),
         ([image, "--sigma", "nan"], "--sigma should be a number > 0, got nan"),

@@ -199,7 +199,7 @@ def test_evaluation_is_resumed_and_written(capsys, root, tmp_path):
     record.write_text("{")
     command.is_refused(capsys, ["track", *arguments], "tracker.json must hold the settings of a tracker")
     record.unlink()
-    command.is_refused(capsys, ["track", *arguments], "holds boxes of One, of a tracker that is not known")
+    command.is_refused(capsys, ["track", *arguments], "holds boxes of One, from an unknown tracker")
     record.write_text(settings)
     for text in ("", "x\n"):
         (tmp_path / "run" / "One.seconds").write_text(text)
@@ -358,7 +358,7 @@ def test_where_pixels_count_from(capsys, root, tmp_path):
     truth.write_text("\n".join([lines[0], "0,5,36,30", "0,6,36,30", *lines[3:]]))
     arguments = ["eval", "--root", tmp_path, "--sequences", "one"]
     status, _, err = _run(capsys, *arguments, "--out", tmp_path / "a")
-    assert status == 0 and "as if its pixels counted from 0" in err and err.count("\n") == 1
+    assert status == 0 and "as if its pixels were counted from 0" in err and err.count("\n") == 1
     status, _, err = _run(capsys, *arguments, "--out", tmp_path / "b", "--truth-origin", 0)
     assert status == 0 and err == ""
     first = _boxes(tmp_path / "b" / "One.txt")[0]

@@ -126,7 +126,7 @@ def test_an_extraction_goes_on_where_it_was(capsys, tiny, root, tmp_path, monkey
         capsys, "train", out, "--out", tmp_path / "run", "--motion", "difference", *options
     )
     assert status == 0 and "3 clips were left out" in said and err.count("\n") == 3, (said, err)
-    assert f"{files[2]} does not exist; amstel video extract, run again, makes it" in err
+    assert f"{files[2]} does not exist; amstel video extract, run again, creates it" in err
     for wrong, message in (("{", "is not what"), ('{"format": 1}', "is not what")):
         (out / "features.json").write_text(wrong)
         command.is_refused(capsys, ["video", "train", out, "--out", tmp_path / "b"], message)

@@ -136,7 +136,7 @@ class _Run:
         for name, data in self.data.items():
             identity.check(name, own.get("data", {}).get(name), data, plan.out, name in task.may_grow)
         if state and self.data and "data" not in own and ranks.first:
-            said = "it is of a version that did not note its data, so they could not be compared"
+            said = "it was written by a version that did not record its data, so they could not be compared"
             warnings.warn(f"{plan.out}: {said}", stacklevel=2)
         self.history: list[dict[str, float]] = list(state["history"]) if state else []
         # The first release wrote the number of epochs, or of iterations, alone.
@@ -280,7 +280,7 @@ class _Run:
     def _check(self) -> None:
         if _finite(dict(self.task.model.named_parameters())):
             return
-        kept = f"; {self.file} is of before" if self.file is not None and self.file.exists() else ""
+        kept = f"; {self.file} is from before" if self.file is not None and self.file.exists() else ""
         raise ValueError(
             f"training diverged: the weights are not finite after {counted(self.step, 'step')}; "
             f"`learning_rate` must be smaller{kept}"

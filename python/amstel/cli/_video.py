@@ -63,13 +63,13 @@ def open_clips(
                 raise ValueError(f"{root} holds features, which have no boxes: leave out --boxes")
             if lists is not None:
                 raise ValueError(
-                    "--lists cannot be given with --boxes: the lists lie in ROOT or beside the boxes"
+                    "--lists cannot be given with --boxes: the lists are in ROOT or beside the boxes"
                 )
             clips: Any = UCF101(root, boxes)
             clips.fps = fps or None
         elif features.is_folder(root):
             if lists is not None:
-                raise ValueError(f"{root} holds features, whose lists amstel video extract was given")
+                raise ValueError(f"{root} holds features, whose lists were given to amstel video extract")
             clips = features.FeatureFolder(root)
         else:
             clips = SplitClips(root, lists, strict=strict) if listed else ClipFolder(root)

@@ -187,7 +187,7 @@ def train(
         if resume:
             clips.of_network(saved)
     if len(clips.classes) < 2:
-        raise ValueError(f"{root} must hold two or more classes, got {', '.join(clips.classes)} alone")
+        raise ValueError(f"{root} must hold two or more classes, got only {', '.join(clips.classes)}")
     if resume:
         held = before["held_out"]
         missing = sorted(set(held) - set(clips.names))

@@ -112,7 +112,7 @@ def evaluate(
     if boxes is not None or intervals is not None:
         for name, value in (("table", table), ("confusion", confusion)):
             if value is not None:
-                raise ValueError(f"--{name} is of the accuracy: leave it out with --boxes and --intervals")
+                raise ValueError(f"--{name} is for the accuracy: leave it out with --boxes and --intervals")
         if len(checkpoint) > 1:
             raise ValueError(f"--boxes and --intervals need one CHECKPOINT, got {len(checkpoint)}")
         return _localization.run(

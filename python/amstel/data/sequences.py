@@ -116,8 +116,8 @@ def from_origin(boxes: Tensor, file: Path, origin: int) -> Tensor:
     # One may leave the picture by a pixel; of the OTB's 100 sequences one has a single such number.
     if origin == 1 and (corners == 0).sum() > 1 and not (corners < 0).any():
         warnings.warn(
-            f"{file} has corners at 0 and none below, as if its pixels counted from 0; they are taken to count from 1 "
-            "(origin=0, or --truth-origin 0, reads such a file)",
+            f"{file} has corners at 0 and none below, as if its pixels were counted from 0, but is read as counted from 1 "
+            "(use origin=0, or --truth-origin 0, for such a file)",
             stacklevel=4,
         )
     return boxes - boxes.new_tensor([1, 1, 0, 0]) * int(origin)
@@ -136,14 +136,14 @@ def images_of(folder: Path) -> list[Path]:
 def pad(boxes: Tensor, images: Sequence[Path], file: Path) -> Tensor:
     """A row per image: those after the last row get NaN. Where a number lacks among the images, the boxes may be off."""
     frames, lacking = len(images), _lacking(images)
-    hole = f" ({lacking} is not there)" if lacking else ""
+    hole = f" ({lacking} is missing)" if lacking else ""
     if not 1 <= len(boxes) <= frames:
         raise ValueError(
             f"{file} must hold 1 to {counted(frames, 'box')}, as many as there are frames, got {len(boxes)}{hole}"
         )
     if lacking:
         warnings.warn(
-            f"{lacking} is not there: the boxes of {file} are taken as those of the images that are, one after the other",
+            f"{lacking} is missing: the boxes of {file} are assigned to the images that exist, in order",
             stacklevel=3,
         )
     # One box alone is that of a sequence whose truth is kept back.

@@ -96,7 +96,7 @@ class UCF101(ClipFolder):
         number = integer("number", number)
         if not self.numbers:
             raise ValueError(
-                f"`number`: neither {self._file} nor a trainlist01.txt beside it says the splits"
+                f"`number`: neither {self._file} nor a trainlist01.txt beside it lists the splits"
             )
         if number not in self.numbers:
             fail("number", f"a split of {self._file}, one of {', '.join(map(str, self.numbers))}", number)
@@ -148,7 +148,7 @@ class UCF101(ClipFolder):
             whole[tube.first : tube.end] = torch.from_numpy(tube.boxes[: len(clip) - tube.first])
         if beyond > 0:
             warnings.warn(
-                f"{self._file} has boxes of {clip.name} for {counted(beyond, 'frame')} after its last, left out",
+                f"{self._file} has boxes of {clip.name} for {counted(beyond, 'frame')} after its last, which are left out",
                 stacklevel=3,
             )
         return found

@@ -194,7 +194,7 @@ def read(folder: str | Path, number: int) -> Part:
         raise ValueError(f"{file} is damaged") from error
     if not of_this:
         raise ValueError(
-            f"{place} is a part of another graph or partition than {meta['name'] or 'the one'} of {META}"
+            f"{place} belongs to another graph or partition than {meta['name'] or 'the one'} of {META}"
         )
     arrays = {}
     for key, shape in shapes.items():

@@ -44,8 +44,8 @@ STRIP = 1 << 23
 LARGEST_SCALE = 16
 #: What to do where a network of gray images is given a color one, or the other way around; both exist for these tasks.
 _BOTH = ("denoise", "inpaint", "deblur")
-_OF_GRAY = ', which is for gray images: make the images gray, or take one of color images, such as "color"'
-_OF_COLOR = ', which is for color images: take one of gray images, such as "gray"'
+_OF_GRAY = ', which is for gray images: make the images gray, or use one for color images, such as "color"'
+_OF_COLOR = ', which is for color images: use one for gray images, such as "gray"'
 
 
 @torch.no_grad()

@@ -65,7 +65,7 @@ def open_image(path: Path | io.BytesIO) -> Any:
     except image.DecompressionBombError:
         most = 2 * image.MAX_IMAGE_PIXELS
         raise ValueError(
-            f"{path} has more than {most:,} pixels, PIL.Image.MAX_IMAGE_PIXELS twice: raise that to read it"
+            f"{path} has more than {most:,} pixels, twice PIL.Image.MAX_IMAGE_PIXELS: raise that to read it"
         ) from None
     except (OSError, ValueError, SyntaxError) as error:
         if isinstance(error, FileNotFoundError):
@@ -142,7 +142,7 @@ def by_pillow(path: Path, tiff: bool) -> tuple[np.ndarray, int, dict[str, Any]]:
         if not image.mode.startswith(("1", "L", "P", "RGB", "I")) or image.mode == "LAB":
             # Of CMYK, Lab, ..., which the pixels no longer are.
             if about.pop("icc_profile", None):
-                said = f"{path}: colors are near ones: its {image.mode} is made RGB without its profile"
+                said = f"{path}: colors are approximate: its {image.mode} is converted to RGB without its profile"
                 warnings.warn(said, stacklevel=2)
         return _values(image, raw, path), orientation, about
 

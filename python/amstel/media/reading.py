@@ -131,7 +131,7 @@ def _split(path: Path, picture: np.ndarray) -> list[np.ndarray]:
     height, width = picture.shape[:2]
     if width % height:
         raise ValueError(
-            f"{path} must be a strip of square frames side by side, so as wide as a multiple of its height, "
+            f"{path} must be a strip of square frames side by side, with a width that is a multiple of its height, "
             f"got {width}x{height} (strip=False reads it as one frame)"
         )
     return np.split(picture, width // height, axis=1)

@@ -124,7 +124,7 @@ class GAE(nn.Module):
 
     def _reconstruction(self, z: Tensor, graph: Graph, negatives: Tensor | None) -> Tensor:
         if z.dim() != 2:
-            _check.fail("x", "[N, F] for a loss, no batch of features", z)
+            _check.fail("x", "[N, F] for a loss, not a batch of features", z)
         if not isinstance(graph, Graph):
             _check.fail_type("graph", "an amstel.Graph or an edge_index [2, E]", graph)
         links, nodes = _links_of(graph), graph.num_nodes
@@ -136,7 +136,7 @@ class GAE(nn.Module):
                 source, target = _pairs("negatives", negatives, z)
                 if not negatives.shape[1]:
                     _check.fail(
-                        "negatives", "at least one pair, as the loss has the mean over them", negatives
+                        "negatives", "at least one pair, because the loss is the mean over them", negatives
                     )
                 unlinked = softplus((z[source] * z[target]).sum(-1)).mean()
                 return softplus(-(z[links[0]] * z[links[1]]).sum(-1)).mean() + unlinked

@@ -228,7 +228,9 @@ class ConvLSTM(nn.Module):
             _check.fail("feature_size", "(H, W) of x for peephole='full'", feature_size)
         if self.stateful and self.bidirectional:
             _check.fail(
-                "stateful", "False with bidirectional=True, whose backward direction needs the end", stateful
+                "stateful",
+                "False with bidirectional=True, whose backward direction starts at the end",
+                stateful,
             )
         if self.residual and (len(set(hidden)) > 1 or self._shrinks):
             expected = "False where layers differ in width, with a stride or with padding='valid'"

@@ -66,7 +66,7 @@ class ConvLSTMForecaster(nn.Module):
         self.batch_first = _check.flag("batch_first", batch_first)
         wrong = options.keys() & _FIXED
         if wrong:
-            raise TypeError(f"ConvLSTMForecaster takes no `{sorted(wrong)[0]}`, which it needs as it is")
+            raise TypeError(f"ConvLSTMForecaster takes no `{sorted(wrong)[0]}`: its value is fixed")
         how: dict[str, Any] = {"device": device, "dtype": dtype}
         options |= how
         pixels = self.in_channels * self.patch**2

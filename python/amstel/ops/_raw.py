@@ -95,7 +95,7 @@ def refuse_lost_graphs(*tensors: Any) -> None:
         if isinstance(t, Tensor) and _is_legacy(t):
             raise RuntimeError(
                 "gradients in batches (is_grads_batched=True, vectorize=True) of this operator have no derivative, "
-                "pass create_graph=False or use torch.vmap with torch.func.vjp, which have"
+                "pass create_graph=False or use torch.vmap with torch.func.vjp, whose gradients have one"
             )
 
 
@@ -206,7 +206,7 @@ def _derive(op: Any, plain: Callable, loops: bool) -> Callable:
 def _refuse(name: str) -> Callable:
     def plain(*args: Any) -> Any:
         raise RuntimeError(
-            f"torch.ops.amstel.{name} has no derivative: call the functions of amstel.ops, which have"
+            f"torch.ops.amstel.{name} has no derivative: call the functions of amstel.ops, which have one"
         )
 
     return plain

@@ -355,8 +355,8 @@ class _Run:
         # A tracker gives the first box as it got it, up to rounding. NaN is not more than that apart.
         if there and track is not None and (boxes[0] - start).abs().max() > 0.5:
             raise ValueError(
-                f"{file} begins with {boxes[0].tolist()} and {name} with {start.tolist()}: the boxes are of other data, "
-                "or of another `origin`; give another `out`"
+                f"{file} begins with {boxes[0].tolist()} and {name} with {start.tolist()}: the boxes belong to other data, "
+                "or to another `origin`; use another `out`"
             )
         sparse = getattr(sequence, "sparse", False) if self.skip_missing is None else self.skip_missing
         found = evaluate(boxes, sequence.ground_truth, self.protocol, skip_missing=sparse)

@@ -172,8 +172,8 @@ def _hint_at_origin(boxes: Tensor, truth: Tensor) -> None:
     """
     shift = (boxes - truth)[~(boxes - truth).isnan().any(1)]
     for step, reason in (
-        (1.0, "the boxes counted from 1 (origin=1, or --origin 1, reads such a file)"),
-        (-1.0, "the ground truth did, and is read as counted from 0"),
+        (1.0, "the boxes were counted from 1 (use origin=1, or --origin 1, for such a file)"),
+        (-1.0, "the ground truth were counted from 1 and read as counted from 0"),
     ):
         off = (shift - shift.new_tensor([step, step, 0, 0])).abs().amax(1) < 1e-3
         if len(off) and (off[0] or (len(off) > 2 and off[1:].all())):

@@ -137,7 +137,7 @@ def expected_overlap(
         longest = int(active.nonzero().max()) if active.any() else 0
         warnings.warn(
             f"no run has more than {counted(longest, 'frame')} after its first, and those up to {high - 1} count as 0: "
-            "give another `interval`",
+            "use another `interval`",
             stacklevel=2,
         )
     before = sum(p for p, _, _ in progress.values())

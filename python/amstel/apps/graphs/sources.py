@@ -88,8 +88,8 @@ def same_data(saved: Any, wanted: Any) -> None:
     """ValueError where a run continues on other data; the checkpoints of the first releases know no digest."""
     if saved.digest and saved.digest != wanted.digest:
         raise ValueError(
-            f"the data must be those of the checkpoint, and {wanted.dataset} has another graph, other features, labels "
-            "or splits than those, or the same in another order, layout or type"
+            f"the data must be those of the checkpoint, but {wanted.dataset} has a different graph, features, labels or "
+            "splits, or the same in another order, layout or type"
         )
 
 
@@ -114,7 +114,7 @@ def of_result(result: Any, root: Path | None, load: Callable[[str, Path | None],
         data = load(result.dataset, root)
     if result.digest and digest(data, labels=getattr(result, "task", "node") != "link") != result.digest:
         raise ValueError(
-            f"the network was trained on {result.dataset}, and {data!r} has another graph, other features, labels or "
-            f"splits than that, or the same in another order, layout or type; `root` must be the folder of the former"
+            f"the network was trained on {result.dataset}, but {data!r} has a different graph, features, labels or "
+            "splits, or the same in another order, layout or type; `root` must be the folder of the training data"
         )
     return data

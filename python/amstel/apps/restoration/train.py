@@ -136,7 +136,7 @@ def _start(model: RIM, initial: Mapping[str, Tensor]) -> None:
     except (RuntimeError, KeyError) as error:
         options = ", ".join(f"{k}={model.options[k]}" for k in ("network", "channels", "features", "depth"))
         raise ValueError(
-            f"`initial` must be the weights of a network that is as this one ({options}) or of gray images"
+            f"`initial` must be the weights of a network like this one ({options}) or one for gray images"
         ) from error
 
 

@@ -153,7 +153,7 @@ def same_tracker(record: Path, settings: dict[str, Any], there: Sequence[str]) -
         settings: of the tracker whose boxes are to be added.
         there: sequences that already have boxes.
     """
-    other = f"give another --out, or move {record.parent} away"
+    other = f"use another --out, or move {record.parent} away"
     if record.is_file():
         try:
             known = json.loads(record.read_text(encoding="utf-8"))
@@ -164,9 +164,7 @@ def same_tracker(record: Path, settings: dict[str, Any], there: Sequence[str]) -
         if known != settings:
             raise ValueError(f"{record.parent} holds the boxes of another tracker, see {record}: {other}")
     elif there:
-        raise ValueError(
-            f"{record.parent} holds boxes of {there[0]}, of a tracker that is not known: {other}"
-        )
+        raise ValueError(f"{record.parent} holds boxes of {there[0]}, from an unknown tracker: {other}")
 
 
 def expected_overlap(

@@ -118,10 +118,10 @@ def sources(
         target = (output or Path(name)) if alone else (output or Path()) / name
         if len(boxes) > 1 and target.suffix.lower() == ".txt":
             raise ValueError(
-                f"{target} holds the boxes of one target: give .csv or .json for those of {len(boxes)}"
+                f"{target} can hold the boxes of only one target: use .csv or .json for those of {len(boxes)}"
             )
         if audio and target.suffix.lower() != ".mp4":
-            raise ValueError(f"--audio is for an output that has sound, .mp4, got {target}")
+            raise ValueError(f"--audio needs an output with sound, .mp4, got {target}")
         made.append(dataclasses.replace(_source(path, boxes, target, range, number), audio=audio))
     for source in made:
         _check_target(source)

@@ -250,7 +250,7 @@ class FeatureFolder:
             array = np.load(file, mmap_mode="c")
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"{file} does not exist; amstel video extract, run again, makes it"
+                f"{file} does not exist; amstel video extract, run again, creates it"
             ) from None
         except _files.DAMAGED_ARRAY as error:
             raise ValueError(f"{file} is not a feature file: {error}") from None

@@ -73,7 +73,7 @@ def _predict(
         if times is None or len(times) != len(frames):
             _check.fail(
                 "times",
-                f"{len(frames)} of them, for the network looks at {settings.fps:g} frames per second",
+                f"{len(frames)} of them, because the network looks at {settings.fps:g} frames per second",
                 times,
             )
         at = torch.tensor(times, dtype=torch.float64)
