@@ -574,7 +574,7 @@ def test_convergence_over_the_steps(capsys, tmp_path):
         )
     )
     assert max(map(len, out.splitlines())) <= 90 and out.endswith(f"wrote {figure}\n")
-    assert "A step of plug-and-play takes away about a share P/N of the error" in out
+    assert "A step of plug-and-play removes about P/N of the error" in out
     rows = json.loads(record.read_text())["rows"]
     assert len(rows) == 14 and files.read(figure).pixels.shape[1] > 1300
     for task in ("denoise", "super-resolve x3", "projection P/N = 0.5"):

@@ -22,7 +22,7 @@ Redetect = Annotated[
     bool | None,
     typer.Option(
         "--redetect/--no-redetect",
-        help="search the whole frame when the target is lost [default: preset's]",
+        help="search the whole frame when the target is lost [default: the preset's]",
     ),
 ]
 Preset = Annotated[

@@ -91,7 +91,7 @@ def predict(
             "--mask",
             metavar="FILE",
             parser=values.file_there,
-            help="inpaint: white where pixels are known, or .npy; mri: .npy of 0 and 1, of what INPUT holds [default: all]",
+            help="inpaint: white where pixels are known, or .npy; mri: .npy of 0 and 1, applied to INPUT [default: all]",
         ),
     ] = None,
     sensitivities: Annotated[
@@ -283,7 +283,7 @@ def train(
             "--validation",
             metavar="DIR",
             parser=values.there,
-            help="data like ROOT, to test on every 50 batches",
+            help="data like ROOT, tested every 50 batches",
         ),
     ] = None,
     average: Average = None,

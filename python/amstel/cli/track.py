@@ -69,7 +69,7 @@ def predict(
             "--output",
             metavar="PATH",
             parser=_output,
-            help=".mp4, .gif, .txt or .csv with a line per frame, from 1, COCO's .json, or a folder/ [default: VIDEO_sint.mp4]",
+            help=".mp4, .gif, .txt or .csv with one line per frame from 1, .json as in COCO, or a folder/ [default: VIDEO_sint.mp4]",
         ),
     ] = None,
     target: Annotated[

@@ -75,7 +75,7 @@ def forecast(
     _files.write_json(record, result)
     common.write_json(result)
     for name, error in mean.items():
-        common.say(f"{name:17s} mean squared error {error:.4f}, of the last frame {errors[name][-1]:.4f}")
+        common.say(f"{name:17s} mean squared error {error:.4f}, in the last frame {errors[name][-1]:.4f}")
     if complete:  # the CNN beside it has no checkpoint and is trained again
         common.say(f"the run was already complete, at {counted(settings.iterations, 'batch')}")
         common.say(f"wrote {picture} and {record}")

@@ -227,11 +227,7 @@ class ConvLSTM(nn.Module):
         if full and size is None:
             _check.fail("feature_size", "(H, W) of x for peephole='full'", feature_size)
         if self.stateful and self.bidirectional:
-            _check.fail(
-                "stateful",
-                "False with bidirectional=True, whose backward direction starts at the end",
-                stateful,
-            )
+            _check.fail("stateful", "False with bidirectional=True, which needs the whole sequence", stateful)
         if self.residual and (len(set(hidden)) > 1 or self._shrinks):
             expected = "False where layers differ in width, with a stride or with padding='valid'"
             _check.fail("residual", expected, residual)

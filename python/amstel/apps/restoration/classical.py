@@ -183,7 +183,7 @@ def text(rows: Sequence[Row]) -> str:
         )
     if any(row["task"] == "projection" for row in rows):
         lines += [
-            f"projection: plug-and-play in {STEPS} steps, from P / N = {ENOUGH:g} on, else message passing,",
-            f"so better than the {convergence.STEPS} steps of plug-and-play in --table convergence",
+            f"projection: plug-and-play with {STEPS} steps from P / N = {ENOUGH:g} on, message passing below;",
+            f"so better than plug-and-play with {convergence.STEPS} steps in --table convergence",
         ]
     return "\n".join(lines)

@@ -147,8 +147,8 @@ def text(rows: Sequence[Row]) -> str:
     if any(row["method"] == "plug-and-play" for row in rows):
         lines += [
             "",
-            f"A step of plug-and-play takes away about a share P/N of the error: {STEPS} show how",
-            "fast it improves, and are too few for a small P/N; --table classical runs enough.",
+            f"A step of plug-and-play removes about P/N of the error: {STEPS} steps show how fast it",
+            "improves, but are too few for a small P/N; --table classical runs enough of them.",
         ]
     return "\n".join(lines)
 
