@@ -348,7 +348,7 @@ def test_what_a_module_does_beyond_its_weights_is_refused():
         def forward(self, x):
             return super().forward(x / 2)
 
-    with pytest.raises(ValueError, match="`lstm` must be without a forward of its own"):
+    with pytest.raises(ValueError, match="`lstm` must be without its own forward"):
         from_torch_lstm(Halved(3, 4))
 
 

@@ -74,7 +74,7 @@ class Matrix:
 
     @property
     def has_weight(self) -> bool:
-        """Whether the edges have weights of their own."""
+        """Whether the edges have weights."""
         return self._weight is not None
 
     @property

@@ -70,7 +70,7 @@ def _add(state: Any, part: Any) -> None:
 
 
 def check(name: str, before: Any, now: Any, folder: Path | None, may_grow: bool = False) -> None:
-    """ValueError where the data `name` are not those that the run in `folder` had, where it had and knew any."""
+    """ValueError if the data `name` are not those of the run in `folder`, if that recorded any."""
     if before is None:
         return
     known = before["items"] is not None and now is not None and now["items"] is not None

@@ -70,7 +70,7 @@ def from_torch_lstm(lstm: nn.LSTM) -> ConvLSTM:
     if not isinstance(lstm, nn.LSTM):
         _wrong_type("lstm", "a torch.nn.LSTM", lstm)
     if not computes_as(lstm, nn.LSTM):
-        _check.fail("lstm", "without a forward of its own", lstm)
+        _check.fail("lstm", "without its own forward", lstm)
     if lstm.proj_size:
         _check.fail("lstm", "without projections, proj_size=0", f"proj_size={lstm.proj_size}")
     layers: list[Layer] = []

@@ -189,7 +189,7 @@ def _state(weights: Any, prefix: str) -> Mapping[str, Tensor]:
     ):
         own = isinstance(module, nn.Conv2d) and not computes_as(module, nn.Conv2d, "_conv_forward")
         if own and name.startswith(prefix):
-            _check.fail(name, "a torch.nn.Conv2d without a forward of its own", module)
+            _check.fail(name, "a torch.nn.Conv2d without its own forward", module)
     return {key: normal(t) for key, t in _part(state, prefix).items()}
 
 

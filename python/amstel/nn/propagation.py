@@ -77,7 +77,7 @@ class SGConv(Convolution):
 
 
 class APPNP(nn.Module):
-    r"""Personalized propagation: Z_0 = X, then K times ``Z = (1 - α) Â Z + α X``; no parameters of its own.
+    r"""Personalized propagation: Z_0 = X, then K times ``Z = (1 - α) Â Z + α X``; it has no parameters.
 
     Args:
         K: number of propagations, >= 0.

@@ -85,7 +85,7 @@ def place(data: Any) -> str | None:
 
 
 def same_data(saved: Any, wanted: Any) -> None:
-    """ValueError where a run continues on other data; the checkpoints of the first releases know no digest."""
+    """ValueError if a run continues with other data; checkpoints of the first releases have no digest."""
     if saved.digest and saved.digest != wanted.digest:
         raise ValueError(
             f"the data must be those of the checkpoint, but {wanted.dataset} has a different graph, features, labels or "
@@ -94,7 +94,7 @@ def same_data(saved: Any, wanted: Any) -> None:
 
 
 def of_result(result: Any, root: Path | None, load: Callable[[str, Path | None], Any]) -> Any:
-    """The data that the checkpoint of a `Study` or of `Trials` is of.
+    """The data of the checkpoint of a `Study` or of `Trials`.
 
     Args:
         root: where to look, their folder or its parent; default: in the folder that they came from, and then where `load`
@@ -102,7 +102,7 @@ def of_result(result: Any, root: Path | None, load: Callable[[str, Path | None],
         load: finds data by name and root.
 
     Raises:
-        ValueError: the data that are found have the name, but not the contents.
+        ValueError: the data that are found have the same name, but other contents.
     """
     known = None if result.folder is None else Path(result.folder)
     if known is not None and root is not None:

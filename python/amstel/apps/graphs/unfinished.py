@@ -43,7 +43,7 @@ class Resumable(Task):
         """Continue from what `header` and the engine saved; None if that was another chunk.
 
         Raises:
-            ValueError: the saved run has another model, data set or settings, and would be lost.
+            ValueError: the saved run has another model, data set or settings, and would be overwritten.
         """
         if state.get("of", self._of()) != self._of():
             raise ValueError(

@@ -45,7 +45,7 @@ def find(path: str | os.PathLike) -> list[Path]:
         ValueError: a folder without an image.
 
     Warns:
-        UserWarning: other files in the folder, which are passed over.
+        UserWarning: other files in the folder, which are ignored.
     """
     path = Path(path)
     if not path.exists():

@@ -98,8 +98,8 @@ def stage(settings: Settings, step: int) -> Settings:
 
 
 def adapt(state: Mapping[str, Tensor], model: RIM) -> dict[str, Tensor]:
-    """The weights of a smaller network for `model`, which then does as that one did: one of gray images treats more
-    channels all alike, and layers that it lacks between its GRUs hand on what they get."""
+    """The weights of a smaller network for `model`, which then computes the same: a network for gray images treats all
+    channels alike, and extra layers between the GRUs pass on their input."""
     state = dict(state)
     channels = model.channels
     if model.network == "unet":

@@ -30,7 +30,7 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
 
 
 def warn_of_sequences(root: Path, sequences: Sequence[Any]) -> None:
-    """Say which files beside the frames are passed over: neither frames nor such as hold what is known of them."""
+    """Warn which files beside the frames are ignored: neither frames nor annotations of them."""
     folders = dict.fromkeys(frame.parent for sequence in sequences for frame in sequence.frames)
     reason = "neither a frame nor an annotation"
     warn_of_strangers(root, folders, (*IMAGES, *ANNOTATIONS), reason)

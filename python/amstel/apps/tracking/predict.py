@@ -46,8 +46,8 @@ def tracker(
 
 @dataclass(frozen=True)
 class Range:
-    """Which frames are looked at: from `first`, in which the boxes are given, to `last` (None: the end), counted from
-    1, every `every`-th of them."""
+    """Which frames are used: from `first`, which has the given boxes, to `last` (None: the end), counted from 1, every
+    `every`-th of them."""
 
     first: int = 1
     last: int | None = None
@@ -69,8 +69,8 @@ class Range:
 
 @dataclass
 class Source:
-    """What to track in: frames, the first boxes, the true boxes where there are any, the file to write, and which frames;
-    whether the first boxes were given, and not those of the data; whether the video written keeps the sound."""
+    """What to track: frames, the first boxes, the true boxes if there are any, the file to write, and which frames;
+    whether the first boxes were given rather than taken from the data; whether the written video keeps the sound."""
 
     path: Path
     frames: Any

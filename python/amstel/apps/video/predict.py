@@ -123,8 +123,8 @@ def _videos(folder: Path) -> list[Path]:
 
 
 def targets(sources: Sequence[Path], output: Path | None, model: str) -> list[Path]:
-    """The picture to write for each: `output` itself for one, else in that folder, named by the video's stem; where two
-    have one, by its ending and then its folder too. ValueError where they are the same even so."""
+    """The picture to write for each: `output` itself for one video, else a file in that folder, named after the video; if
+    two have the same name, the extension and then the folder are added. ValueError if the names are still the same."""
     if len(sources) == 1 and output is not None and not output.is_dir():
         return [output]
     if output is not None:
