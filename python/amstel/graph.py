@@ -260,7 +260,7 @@ class Graph(Matrix):
         try:
             device = torch.device(device)
         except TypeError:
-            _check.fail_type("device", "a torch.device, or what stands for one", device)
+            _check.fail_type("device", "a torch.device, or a string or index for one", device)
         if device == self.device:
             return self
         moved = plainly(lambda: self._map(lambda t: t.to(device, non_blocking=non_blocking)))

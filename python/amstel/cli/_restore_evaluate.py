@@ -122,7 +122,9 @@ def evaluate(
             f"--table {table} has its own tasks and noise; it does not take {(*given, '--task')[0]}"
         )
     if clean and (quantized or seeds or len(sigma or []) > 1):
-        raise ValueError("--clean takes the noise as it is: neither --quantized, --seeds nor several --sigma")
+        raise ValueError(
+            "--clean uses the images as they are: leave out --quantized, --seeds and several --sigma"
+        )
     if plot and table != "convergence":
         raise ValueError("--plot is for --table convergence")
     if seeds and table in ("convergence", "classical"):

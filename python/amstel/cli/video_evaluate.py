@@ -195,7 +195,9 @@ def _one(
         clips.fit(model.settings, training=False)
         clips.of_network(model)
     if list(clips.classes) != model.classes:
-        raise ValueError(f"{root} holds the classes {clips.classes}, but {path} knows {model.classes}")
+        raise ValueError(
+            f"{root} holds the classes {clips.classes}, but {path} was trained on {model.classes}"
+        )
     names, part = list(clips.names), clips
     chosen: list[int] | None = None
     record = path.parent / "training.json"

@@ -122,7 +122,7 @@ class Loader:
         try:
             self.device = None if options["device"] is None else torch.device(options["device"])
         except (TypeError, RuntimeError):
-            _check.fail("device", "a torch.device, what stands for one, or None", options["device"])
+            _check.fail("device", "a torch.device, a string or index for one, or None", options["device"])
         if self.pin_memory and not torch.cuda.is_available():
             raise ValueError("`pin_memory` must be False where PyTorch finds no CUDA device, got True")
         self.epoch = 0

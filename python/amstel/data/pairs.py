@@ -202,7 +202,7 @@ class SequencePairs:
                 (number, t) for t, fit, ok in begins if fit and (ok or len(self._partners(number, t)))
             ]
         if not self._frames:
-            expected = f"some with two frames of ground truth at most {gap} apart, of targets that fit into their crops"
+            expected = f"some with two frames of ground truth at most {gap} apart, with targets that fit into their crops"
             fail("sequences", expected, list(sequences))
 
     def __len__(self) -> int:

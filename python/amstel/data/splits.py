@@ -115,7 +115,7 @@ class SplitClips(ClipFolder):
             first = labels.setdefault(path, row)
             if first.label != row.label:
                 raise ValueError(
-                    f"{row.where} must say the class of {row.file} that {first.where} does, {first.label}, got {row.label}"
+                    f"{row.where} must give {row.file} the same class as {first.where}, {first.label}, got {row.label}"
                 )
             other = parts.setdefault((row.split, path), row)
             if other.part != row.part:

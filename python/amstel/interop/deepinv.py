@@ -162,7 +162,7 @@ def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardMo
         if kind != "GaussianNoise":
             _check.fail(
                 "sigma",
-                "given where physics.noise_model is neither Gaussian nor normalized Poisson noise",
+                "given if physics.noise_model is neither Gaussian nor normalized Poisson noise",
                 sigma,
             )
         FromDeepinv(physics, _sigma_of(noise))  # checks it

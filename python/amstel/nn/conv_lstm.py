@@ -294,7 +294,7 @@ class ConvLSTM(nn.Module):
             for name, kept, got in zip("NHW", kept_for, (x.shape[1], *x.shape[3:]), strict=False):
                 if kept != got:
                     raise ValueError(
-                        f"`x` must have the {name} = {kept} of the call before, whose state is kept (reset_state() "
+                        f"`x` must have the {name} = {kept} of the previous call, whose state is kept (reset_state() "
                         f"forgets it), got {_check.describe(x)}"
                     )
             wide = self.state_dtype or torch.promote_types(x.dtype, torch.float32)

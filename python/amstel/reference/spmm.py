@@ -31,7 +31,7 @@ def spmm(
     _check.choice("norm", norm, ("sym", "row", "sym_inout", "none"))
     _check.choice("activation", activation, (None, "relu"))
     if graph._is_sampled:
-        _check.fail_type("graph", "a whole amstel.Graph, whose degrees are its own", graph)
+        _check.fail_type("graph", "a whole amstel.Graph, not a sampled one", graph)
     if not graph.is_square and bool(self_loops):
         _check.fail("self_loops", "0 for a rectangular graph", self_loops)
     (source, target), own = graph.to_edge_index()

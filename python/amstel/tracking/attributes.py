@@ -55,7 +55,8 @@ def by_attribute(
     without = [name for name, given in own.items() if not given]
     if without:
         warnings.warn(
-            f"without attributes, and so in none of their scores: {', '.join(without)}", stacklevel=2
+            f"sequences without attributes, which count for none of the scores: {', '.join(without)}",
+            stacklevel=2,
         )
     spelled: dict[str, str] = {}
     members: dict[str, dict[str, Evaluation]] = {}

@@ -313,11 +313,13 @@ class FeatureFolder:
             if name == "motion" and "flow" not in self.streams:
                 continue
             if value != self.settings[name]:
-                _check.fail(name, f"{self.settings[name]}, of which the features of {self.root} are", value)
+                _check.fail(name, f"{self.settings[name]}, as for the features of {self.root}", value)
         for name in ("shift", "flip", "brightness"):
             if training and getattr(settings, name):
                 _check.fail(
-                    name, "left out, because features are of the frames as they are", getattr(settings, name)
+                    name,
+                    "left out, because the features come from unaugmented frames",
+                    getattr(settings, name),
                 )
         needed = {*settings.streams, *(["flow"] if settings.uses_motion else [])}
         if lacking := needed - set(self.streams):
