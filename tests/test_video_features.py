@@ -181,7 +181,7 @@ def test_a_network_trained_on_features_reads_videos(capsys, tiny, root, tmp_path
     for more, message in (
         (["--weights", tiny], "leave out --backbone and --weights"),
         (["--shift", 3], "--shift must be left out"),
-        (["--frame-size", 128], "--frame-size must be 64, of which the features"),
+        (["--frame-size", 128], "--frame-size must be 64, as for the features"),
         (["--stream", "flow"], "extract those of flow too"),
         (["--model", "videolstm"], "extract those of flow too"),
         (["--split", 3], "a split of"),
