@@ -60,8 +60,8 @@ def convert_graph(
             ========================  =======================================================================
             file                      what
             ========================  =======================================================================
-            raw/edge                  `source,target` a line; or `edge_index` [2, E] in raw/data.npz
-            raw/num-node-list         N; or `num_nodes_list` in raw/data.npz; default: as many as labels
+            raw/edge                  `source,target` per line; or `edge_index` [2, E] in raw/data.npz
+            raw/num-node-list         N; or `num_nodes_list` in raw/data.npz; default: the number of labels
             raw/node-feat             N lines of F numbers; or `node_feat` [N, F] in raw/data.npz; may be absent
             raw/node-label            the class of each node, "nan" where unknown; or `node_label` in
                                       raw/node-label.npz

@@ -80,17 +80,17 @@ def box_pairs(
     positive: int = 16,
     others: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Boxes of a frame to compare with the target of the other: [count, 4], and y [count]: the target, or another.
+    """Boxes of a frame to compare with the target of the other frame: [count, 4], and y [count], whether it is the target.
 
-    The first `positive` have IoU > 0.7 with `box`, the rest IoU < 0.5. Of these half lie on the circles of
-    `polar_boxes` around the target at the three scales of a tracker; the others are on and around `others` and anywhere
-    in the frame at any of these scales, so that what merely looks like the target is seen too. Where the frame has no room
-    for one of the two kinds, all are of the other kind.
+    The first `positive` have IoU > 0.7 with `box`, the rest IoU < 0.5. Half of the latter are on the circles of
+    `polar_boxes` around the target, at the three scales of a tracker; the others are on and around `others`, and anywhere
+    in the frame at any of these scales, so that objects that merely look like the target are included. If the frame has no
+    room for one of the two kinds, all are of the other kind.
 
     Args:
         box: the target [4], corners in pixels.
-        size: side of the frame; the others have their center in it.
-        others: boxes [M, 4] of other things.
+        size: side of the frame; the other boxes have their center in it.
+        others: boxes [M, 4] of other objects.
 
     Raises:
         ValueError: the target is so large that no other box has its center in the frame.

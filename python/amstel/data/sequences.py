@@ -23,14 +23,15 @@ from amstel.media.formats import frames_of, natural, visible
 
 
 def read_rows(file: Path, columns: int | None) -> list[list[float]]:
-    """The numbers of a text file, `columns` in every line, `nan` for what is not known.
+    """The numbers of a text file, `columns` in every line, with `nan` for unknown values.
 
-    Commas, semicolons, tabs and blanks separate, and may end a line; lines that are blank may follow the last row. Without
-    `columns` a line is one of VOT's regions, and its row x, y, w, h, all NaN where there is none, or a polygon's corners.
+    Numbers are separated by commas, semicolons, tabs or blanks, which may also end a line; blank lines may follow the last
+    row. Without `columns`, a line is one of VOT's regions, and its row is x, y, w, h (all NaN if there is no region) or the
+    corners of a polygon.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: a line that is not so, with file and line.
+        ValueError: an invalid line, with file and line.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
@@ -97,7 +98,7 @@ def _box_of_mask(numbers: list[int]) -> list[float]:
 
 
 def read_numbers(file: Path, columns: int) -> Tensor:
-    """The numbers of a text file whose lines all hold as many: float64 [rows, columns]; as `read_rows`."""
+    """The numbers of a text file with equally many per line: float64 [rows, columns]; see `read_rows`."""
     return torch.tensor(read_rows(file, columns), dtype=torch.float64).reshape(-1, columns)
 
 
@@ -239,7 +240,7 @@ class TrackingSequence:
 
 
 class Sequences(Sequence[TrackingSequence]):
-    """Sequences by number, in the order of their names, or by name; each is read when it is asked for."""
+    """Sequences by index, in the order of their names, or by name; each is read on access."""
 
     root: Path
     names: list[str]
@@ -272,7 +273,7 @@ class Sequences(Sequence[TrackingSequence]):
 
 
 class Listed(Sequences):
-    """Folders of sequences, those of list.txt where that is there."""
+    """Folders of sequences, those of list.txt if there is one."""
 
     def _find(self, root: Path, marker: str) -> None:
         self.root, listing = root, root / "list.txt"

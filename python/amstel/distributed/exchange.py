@@ -28,7 +28,7 @@ class Exchange:
         dtype: dtype in which floating-point rows are sent, such as torch.bfloat16; None sends them unchanged.
 
     exchange(x): x [n, F] or [B, n, F], the own rows -> [m, F] or [B, m, F], those of `wanted`. Differentiable any number
-    of times; the gradient is `exchange.adjoint`, which adds up what all ranks have for a row, always in the same order.
+    of times; the gradient is `exchange.adjoint`, which adds up the contributions of all ranks, always in the same order.
 
     Raises:
         ValueError: `wanted` is not ascending or out of range, or the ranks number other than the offsets.

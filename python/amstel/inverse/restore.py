@@ -110,7 +110,7 @@ def restore(
         scale: for "sr", default 2. The network was trained for 2, 3 and 4; any other integer up to 16 also runs.
         mask: "inpaint": 1 where a pixel is known, and 0 where it is not (its value is ignored). [H, W], or the shape
             of a tensor `image` with its channels or 1; for an array [H, W, 3] also [H, W, 1] or [H, W, 3]. "mri": 1
-            where k-space is sampled, a column [W] (also as [1, W, 1], as fastMRI has it), [H, W] or [N, 1, H, W].
+            where k-space is sampled: columns [W] (or [1, W, 1], as in fastMRI), [H, W] or [N, 1, H, W].
         kernel: "deblur": kernel of the blur, a true convolution: [kh, kw], or [C, kh, kw] with one per channel; odd
             sides, sum 1.
         sensitivities: coil sensitivities, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the

@@ -58,7 +58,7 @@ def _module(name: str) -> Any:
 
 
 def open_image(path: Path | io.BytesIO) -> Any:
-    """Pillow's image, with its pixels not read yet; OSError if it is not an image, ValueError if it is too large."""
+    """Pillow's image, before its pixels are read; OSError if it is not an image, ValueError if it is too large."""
     image = _module("PIL.Image")
     try:
         return png_chunks.scale_transparency(image.open(path))
@@ -74,17 +74,17 @@ def open_image(path: Path | io.BytesIO) -> Any:
 
 
 def read(path: str | os.PathLike) -> Picture:
-    """The image of a file.
+    """Read the image of a file.
 
-    Gray stays gray. What is neither gray nor RGB (palettes, CMYK, Lab, ...) becomes RGB, and one bit per pixel eight. The
-    orientation that a camera noted is applied, in every format. 16 bits stay 16; those of TIFF go through tifffile and
-    other color of 16 bits through OpenCV, as Pillow would halve them; 12 bits are scaled to 16. Floating point (TIFF) is
-    taken as [0, 1] and becomes 16 bits. Colors that were multiplied by alpha are divided by it.
+    Gray stays gray. Everything that is neither gray nor RGB (palettes, CMYK, Lab, ...) becomes RGB, and one bit per pixel
+    becomes eight. The orientation stored by a camera is applied, in every format. 16 bits stay 16: TIFF is read by
+    tifffile, and other 16-bit color by OpenCV, because Pillow would reduce it to 8 bits. 12 bits are scaled to 16. Floating
+    point (TIFF) should be in [0, 1] and becomes 16 bits. Colors that were multiplied by alpha are divided by it.
 
     Raises:
         OSError: the file does not exist or cannot be read.
-        ValueError: an animation or several pages, of which one alone would be taken; floating point beyond [0, 1],
-            integers with a sign or of 32 bits, whose white level is unknown; too many pixels for Pillow or for the memory.
+        ValueError: an animation or several pages, of which only one could be used; floating point outside [0, 1],
+            signed or 32-bit integers, whose white level is unknown; too many pixels for Pillow or for the memory.
     """
     path = Path(path)
     tiff = _is_tiff(path)
@@ -219,7 +219,7 @@ def _picture(path: Path, data: np.ndarray, about: dict[str, Any]) -> Picture:
 
 
 def upright(data: np.ndarray, orientation: int) -> np.ndarray:
-    """The pixels of an image with this value of the EXIF tag 0x0112, 1 to 8, as they are to be seen."""
+    """The pixels of an image with this value of the EXIF tag 0x0112, 1 to 8, in upright orientation."""
     if orientation in (5, 6, 7, 8):
         data = data.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):

@@ -119,7 +119,7 @@ def svg(
     seconds: float = 8.0,
     rescale: bool = False,
 ) -> Path:
-    """Write points as an SVG picture, animated where there is more than one frame.
+    """Write points as an SVG picture, animated if there is more than one frame.
 
     Args:
         path: file to write.

@@ -14,7 +14,7 @@ _MOST_OF_OTHERS = 100_000
 
 
 def announced(description: Any) -> int:
-    """The number of images that ImageJ says in a TIFF's description to be there; 0 where it says nothing.
+    """The number of images that ImageJ announces in a TIFF's description; 0 if it announces none.
 
     Example:
         >>> amstel.media.stacks.announced("ImageJ=1.53t\\nimages=12\\nslices=12")
@@ -57,8 +57,8 @@ def pages(file: Any) -> list[Any]:
 
 
 def count(page: Any) -> int:
-    """How many images ImageJ has put one after the other where there is only one page, as of more than 4 GB: those that
-    are there, of those that it announces."""
+    """The number of images that ImageJ wrote one after the other behind a single page, as for more than 4 GB: those that
+    exist, of those that it announces."""
     if page.dtype is None or int(page.compression) != 1 or not page.dataoffsets:
         return 1
     there = (page.parent.filehandle.size - page.dataoffsets[0]) // max(1, _bytes(page))

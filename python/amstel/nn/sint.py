@@ -276,7 +276,7 @@ class MarginContrastiveLoss(nn.Module):
         L = mean of 1/2 y d² + 1/2 (1 - y) max(0, margin - d²),   d² = |a - b|²
 
     There is no root in it, so the gradient is finite where a = b. Descriptors are not normalized. Those of `SINT`
-    have norm 1 in each of their L layers, so d² = 2 L - 2 <a, b> lies in [0, 4 L]. With `margin=1.0`, different
+    have norm 1 in each of their L layers, so d² = 2 L - 2 <a, b> is in [0, 4 L]. With `margin=1.0`, different
     targets no longer contribute once their mean cosine is below 1 - 1 / (2 L); with `margin=L` the limit is 1/2 for
     any number of layers.
 

@@ -22,7 +22,7 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 class Conv3x3(nn.Conv2d):
-    """A convolution between features, padded by 1, by Winograd's algorithm where that is less work."""
+    """A convolution between features, padded by 1, with Winograd's algorithm where that is less work."""
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.bias is not None

@@ -224,10 +224,10 @@ def _add(phi: Tensor, active: Tensor, overlap: Tensor, failed: bool) -> None:
 
 
 def anchors(truth: Tensor, every: int = 50) -> list[tuple[int, bool]]:
-    """Frames to begin in, and whether the run goes back to the first frame: the longer way of the two.
+    """Frames in which runs begin, and whether a run goes back to the first frame, which it does if that is longer.
 
-    They lie `every` frames apart from the first frame to the last; where there is no target, the next frame with one
-    takes its place.
+    They are `every` frames apart, from the first frame to the last. If a frame has no target, the next frame with one is
+    used instead.
     """
     known = (~truth.isnan().any(1)).nonzero()[:, 0].tolist()
     last = len(truth) - 1
