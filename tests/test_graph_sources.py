@@ -177,7 +177,7 @@ def test_parts_of_other_data_of_the_same_name_are_refused(tmp_path, monkeypatch)
 
     monkeypatch.setattr(predict, "Planetoid", read)
     monkeypatch.setenv("AMSTEL_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match="parts holds the parts of another graph than cora is now"):
+    with pytest.raises(ValueError, match="parts holds the parts of another graph than the current cora"):
         distributed._is_of(meta, "cora", None, tmp_path / "parts")
     distributed._is_of({**meta, "graph": sources.digest(data)}, "cora", None, tmp_path / "parts")
     data = None  # the parts are all that this machine has

@@ -487,8 +487,8 @@ def test_evaluation_of_own_pairs(capsys, root, weights, tmp_path):
     status, _, err = _run(capsys, *pair)
     assert status == 2 and "must hold an image for each of" in err
     for more, message in (
-        (["--quantized"], "--clean takes the noise as it is"),
-        (["--table", "talk"], "no --clean"),
+        (["--quantized"], "--clean uses the images as they are"),
+        (["--table", "talk"], "does not take --clean"),
     ):
         status, _, err = _run(capsys, *pair, *more)
         assert status == 2 and message in err
@@ -610,7 +610,7 @@ def test_classical_methods_beside_ours(capsys, tmp_path, monkeypatch):
         files.write(tmp_path / "in" / f"{number}.png", Picture(waves(*shape, 1, number)))
     given, record = ["evaluate", "--table", "classical", "--data", tmp_path / "in"], tmp_path / "a.json"
     status, out, _ = _run(capsys, *given, "--json", record)
-    assert status == 0 and "projection: plug-and-play in 20 steps, from P / N = 0.25 on" in out
+    assert status == 0 and "projection: plug-and-play with 20 steps from P / N = 0.25 on" in out
     assert re.search(
         r"^inpaint +blocks of 12 pixels +\d+\.\d\d ± \d+\.\d\d  \(biharmonic \d+\.\d\d\)$", out, re.M
     )
@@ -675,7 +675,7 @@ def test_training_is_resumed(capsys, root, tmp_path, task):
     )
     arguments[1] = root / "gray"
     status, said, err = _run(capsys, *arguments, "--resume")
-    assert status == 0 and "nothing to do: the run was complete" in said and "wrote" not in said
+    assert status == 0 and "nothing to do: the run was already complete" in said and "wrote" not in said
 
 
 def test_a_training_that_diverges_keeps_the_last_checkpoint(capsys, root, tmp_path):

@@ -89,7 +89,7 @@ def test_several_targets_and_a_part_of_the_frames(capsys, root, tmp_path):
     ]
     assert of[1]["bbox"] == [60, 60, 30, 30] and of[1]["area"] == 900 and of[1]["lost"] is False
     status, out, err = _run(capsys, root / "One" / "img", *boxes, "-o", tmp_path / "boxes.txt")
-    assert status == 2 and "give .csv or .json" in err and err.count("\n") == 1
+    assert status == 2 and "use .csv or .json" in err and err.count("\n") == 1
 
 
 def test_a_camera_is_followed_until_it_is_stopped(capsys, root, tmp_path, monkeypatch):
@@ -468,7 +468,7 @@ def test_boxes_of_other_data_are_not_scored_as_ones_own(capsys, root, tmp_path):
     assert _run(capsys, *evaluation)[0] == 0
     # The same boxes counted from 0 begin one pixel off.
     status, _, err = _run(capsys, *evaluation, "--truth-origin", "0")
-    assert status == 2 and "the boxes are of other data" in err and "--out" in err
+    assert status == 2 and "the boxes belong to other data" in err and "--out" in err
     assert _run(capsys, *evaluation)[0] == 0
 
 

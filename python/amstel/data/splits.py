@@ -198,7 +198,7 @@ def _lines(file: Path) -> list[tuple[str, str]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} must be a text in UTF-8, got {error}") from None
+        raise ValueError(f"{file} must be text in UTF-8, got {error}") from None
     return [
         (line.strip(), f"{file}, line {n}") for n, line in enumerate(text.splitlines(), 1) if line.strip()
     ]

@@ -366,7 +366,7 @@ def from_openstl(
     if isinstance(weights, nn.Module):
         for part in parts:
             if len(sequence := cast(nn.Sequential, weights.get_submodule(part))) > 1:
-                _check.fail(part, "a convolution alone", sequence)
+                _check.fail(part, "a single convolution", sequence)
     return as_given(weights, _build(layers, batch_first=batch_first))
 
 

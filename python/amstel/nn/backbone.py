@@ -141,7 +141,7 @@ class SmallBackbone(nn.Module, metaclass=Placed):
         channels = [_check.integer("channels", c, 1, several) for c in channels]
         _widths(in_channels=in_channels)
         if groups < 0 or (groups and any(c % groups for c in channels)):
-            _check.fail("groups", f"0 or a divisor of every one of `channels` = {tuple(channels)}", groups)
+            _check.fail("groups", f"0 or a divisor of all `channels` = {tuple(channels)}", groups)
         self.in_channels, self.out_channels, self.stride = in_channels, channels[-1], 2 ** len(channels)
         layers: list[nn.Module] = []
         for n, (before, after) in enumerate(zip((in_channels, *channels), channels, strict=False)):

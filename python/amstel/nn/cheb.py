@@ -141,7 +141,7 @@ def _largest(value: Any, batch: Tensor | None, nodes: int) -> Any:
     if batch.shape != (nodes,) or batch.dtype != torch.int64 or batch.device != value.device:
         _check.fail("batch", f"int64 [{nodes}] on {value.device}", batch)
     graphs = len(value)
-    must = f"in [0, {graphs}), as `lambda_max` has graphs"
+    must = f"in [0, {graphs}), one per value of `lambda_max`"
     _checks.require(
         batch,
         lambda batch: (batch >= 0) & (batch < graphs),

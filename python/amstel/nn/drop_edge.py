@@ -68,7 +68,7 @@ class DropEdge(nn.Module):
         if graph._weight is None:
             return torch.ones(graph.num_edges, device=graph.device, dtype=dtype)
         if dtype == torch.float16 and not graph._fits_half():
-            _check.fail("dtype", "one that holds the graph's weights, which float16 does not", dtype)
+            _check.fail("dtype", "one that can hold the graph's weights, which float16 cannot", dtype)
         return graph._weight if dtype is None else graph._weight.to(dtype)
 
     def extra_repr(self) -> str:

@@ -142,7 +142,7 @@ def _source(
             if not boxes or number is not None:
                 raise
             if not isinstance(error, FileNotFoundError):
-                print_warning(f"{path}: no scores, as its true boxes cannot be read: {error}")
+                print_warning(f"{path}: no scores, because its true boxes cannot be read: {error}")
             return Source(path, path / "img", boxes, None, target, range)
         truth = sequence.ground_truth
         if range.first > len(truth):

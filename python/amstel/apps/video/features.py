@@ -95,7 +95,7 @@ def extract(
         for name in ("settings", "streams", "weights", "root"):
             if before.get(name) != record[name]:
                 raise FileExistsError(
-                    f"{out} holds features of other {name}, {_short(before.get(name))}, not {_short(record[name])}; "
+                    f"{out} holds features with other {name}, {_short(before.get(name))}, not {_short(record[name])}; "
                     "--force overwrites them"
                 )
         record["splits"] = _with_splits_of(before, record, out)
