@@ -348,9 +348,9 @@ def test_the_command(small, capsys, tmp_path, monkeypatch):
     [
         (["--model", "gcn"], "--model of --task link must be one of gae, vgae, got 'gcn'"),
         (["--pool", "max"], "--pool is for another task, got --task link"),
-        (["--early-stopping", "kipf"], "--early-stopping is of another task"),
-        (["--plot", "x.png"], "--plot is of --task node"),
-        (["--distributed"], "--distributed is of --task node"),
+        (["--early-stopping", "kipf"], "--early-stopping is for another task"),
+        (["--plot", "x.png"], "--plot is for --task node"),
+        (["--distributed"], "--distributed is for --task node"),
         (["--latent", "0"], "--latent should be an integer >= 1"),
         (["--task", "edge"], "--task should be one of node, link, graph"),
     ],
