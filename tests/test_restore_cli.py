@@ -118,7 +118,9 @@ def test_gifs_in_a_folder_are_restored_and_other_files_are_named(capsys, root, t
     )
     assert status == 0 and said.splitlines()[-1] == f"wrote {out / 'b.png'}"
     found = [line for line in err.splitlines() if " ignored (" in line]
-    assert len(found) == 1 and found[0].endswith("2 files: a.tga, notes.txt")
+    assert len(found) == 1 and found[0].endswith(
+        "2 files ignored (without the extension of an image): a.tga, notes.txt"
+    )
     # A GIF holds gray as a palette, so as color.
     expected = files.read(source / "b.gif").pixels
     np.testing.assert_array_equal(np.rint(255 * expected), np.repeat(levels[..., None], 3, 2))

@@ -343,10 +343,10 @@ def test_frames_that_lack_or_come_twice(capsys, root, tmp_path):
     (frames / "0003.bmp").unlink()
     (frames / "0003.png").unlink()
     command.is_refused(capsys, ["track", folder], "got 5 (")
-    command.is_refused(capsys, ["track", folder], "0003.png is not there)")
+    command.is_refused(capsys, ["track", folder], "0003.png is missing)")
     truth.write_text("\n".join(truth.read_text().splitlines()[:4]))
     status, _, err = _run(capsys, folder, "-o", tmp_path / "boxes.txt")
-    assert status == 0 and "0003.png is not there: the boxes of" in err and err.count("\n") == 1
+    assert status == 0 and "0003.png is missing: the boxes of" in err and err.count("\n") == 1
 
 
 def test_where_pixels_count_from(capsys, root, tmp_path):
