@@ -106,7 +106,7 @@ def test_an_extraction_goes_on_where_it_was(capsys, tiny, root, tmp_path, monkey
     assert sorted(out.rglob("*.npy")) == files
     assert [f for f in files if f.stat().st_mtime_ns != times[f]] == files[:1]
     # Of other settings or weights nothing is mixed in.
-    command.is_refused(capsys, ["video", *words, "--stride", 2], "features of other settings")
+    command.is_refused(capsys, ["video", *words, "--stride", 2], "features with other settings")
     other = tmp_path / "other.pt"
     torch.save(Tiny().state_dict(), other)
     words[3] = other
@@ -207,7 +207,7 @@ def test_a_network_trained_on_features_reads_videos(capsys, tiny, root, tmp_path
     facts["settings"]["stride"] = 2
     (out / "features.json").write_text(json.dumps(facts))
     words = ["video", "evaluate", run / "checkpoint.pt", out, "--split", 2]
-    command.is_refused(capsys, words, "evaluate: the stride of CHECKPOINT must be 2, of which")
+    command.is_refused(capsys, words, "evaluate: the stride of CHECKPOINT must be 2, as for")
 
 
 def test_vectors_of_fc7(capsys, tiny, root, tmp_path):
