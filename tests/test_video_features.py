@@ -110,7 +110,7 @@ def test_an_extraction_goes_on_where_it_was(capsys, tiny, root, tmp_path, monkey
     other = tmp_path / "other.pt"
     torch.save(Tiny().state_dict(), other)
     words[3] = other
-    command.is_refused(capsys, ["video", *words], "features of other weights")
+    command.is_refused(capsys, ["video", *words], "features with other weights")
     before = {file: file.read_bytes() for file in out.rglob("*.*")}
     with monkeypatch.context() as patched:  # a full disk costs nothing of what was there
         patched.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
