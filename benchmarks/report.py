@@ -229,7 +229,7 @@ def gathers(results: list[dict], limits: dict[str, dict]) -> list[str]:
         return []
     least = min(found, key=found.__getitem__)
     return [
-        f"| spmm-forward, float32, of a row an edge | {geometric_mean(found.values()):.0%} | {found[least]:.0%} ({named(least)}) | "
+        f"| spmm-forward, float32, with one row per edge | {geometric_mean(found.values()):.0%} | {found[least]:.0%} ({named(least)}) | "
         "cache of x and y |"
     ]
 
@@ -277,8 +277,8 @@ def machine_line(machine: dict, device: str) -> str:
 #: The last run on a GPU that was of the code before; a later one needs no such words.
 CUFFT_UNTIL = "2026-11-27"
 CUFFT = """\
-The MRI gradient of column masks was measured with cuFFT. One kernel has replaced it since, which has not been timed yet; see
-[its design](design/cuda.md#multi-coil-mri)."""
+The MRI gradient for column masks was measured with cuFFT. A single kernel has replaced it since, and has not been timed yet;
+see [its design](design/cuda.md#multi-coil-mri)."""
 
 
 def document(figures: dict[str, str]) -> str:
@@ -292,10 +292,10 @@ def document(figures: dict[str, str]) -> str:
         "Memory is what torch's allocator hands out. The limit is the shortest possible time, given how much data must move and",
         "how many operations must be computed. It comes from the bandwidth of a copy (or of the cache that holds the data) and",
         'the speed of a matrix product, which are measured in the same session. "At the limit" is the ratio that amstel would',
-        'reach if it took that time. Rows marked "more than the limit" have an aim above that. SpMM must move each row of x once,',
-        'but a processor has to gather one for every edge: the line "of a row an edge" compares it with that, at the bandwidth',
-        "of the cache that x and y fit into; where rows are met again soon it can exceed 100%. So can a ConvLSTM: the products",
-        "of its convolutions are counted as they are defined, and Winograd's method needs fewer.",
+        'reach if it took that time. Rows marked "more than the limit" have an aim above that. For SpMM, the limit counts each',
+        'row of x once, but a processor has to gather a row for every edge. The line "with one row per edge" counts these, at the',
+        "bandwidth of the cache that x and y fit into; it can exceed 100% where a row is soon used again. A ConvLSTM can exceed",
+        "100%, too: its limit counts the products of its convolutions by definition, and Winograd's method needs fewer.",
     ]
     for device, title in (("cpu", "CPU"), ("cuda", "CUDA")):
         results, machine = load(device)

@@ -66,7 +66,7 @@ HOLES: dict[tuple[str, str], str] = {
     **{("mri_normal", way): _SAME.format("mri_gradient") for way in ("dynamic", "CUDA graph")},
     ("bicubic_down_adjoint", "CUDA graph"): "it runs as the backward pass of `bicubic_down`, which is tested",
     **{
-        (row, "AOTI"): "the package holds the same operator as `torch.export`, which is tested; building a package takes long"
+        (row, "AOTI"): "the package holds the same operator as `torch.export`, which is tested; building a package is slow"
         for row in (
             "conv_lstm_cell", "conv_gru_cell", "roi_match", "rim_super_resolve_input", "bicubic_down",
             "bicubic_down_adjoint", "mri_gradient", "mri_normal",
@@ -120,10 +120,10 @@ def page() -> str:
         "Which PyTorch features work with which operator. Each \"yes\" is backed by a test that compares with eager PyTorch or with",
         "the plain form of the operator. This page is generated from the list of those tests.", "",
         *header, *lines, "", *means, "", "Cases without a test:", "", *notes, "",
-        "Resampling by a scale above 64 is plain PyTorch: exported programs hold that instead of the operator.",
+        "Resampling by a scale above 64 is plain PyTorch, which exported programs then contain instead of the operator.",
         "",
         "`roi_align` and `ps_roi_pool` have their own tests of derivatives of any order, `vmap`, `torch.export`, bfloat16 and",
-        "float16. A `torch.func` gradient of `roi_align` with `sampling_ratio` <= 0 raises an error where it is compiled, and in",
+        "float16. A `torch.func` gradient of `roi_align` with `sampling_ratio` <= 0 raises an error when it is compiled, and in",
         "an exported program under a `vmap` over its boxes.",
         "`segment_reduce` is built from `spmm` and PyTorch's `scatter_reduce`.", "",
         "## Modules", "",

@@ -270,7 +270,9 @@ def test_report(tmp_path, monkeypatch):
     assert "| SpMM forward | ≥ 2× and ≥ 1× each | 1.50× | 1.50× (cora_F16) | 1 | 3.00× | missed |" in text
     assert report.verdict(True, 5.0, 3.0) == "more than the limit" and report.verdict(False, 5.0, 3.0) == ""
     assert "| spmm-forward, float32 | 50% | 50% (cora_F16) | memory |" in text
-    assert "| spmm-forward, float32, of a row an edge | 25% | 25% (cora_F16) | cache of x and y |" in text
+    assert (
+        "| spmm-forward, float32, with one row per edge | 25% | 25% (cora_F16) | cache of x and y |" in text
+    )
     assert "up to 2 threads" in report.short_table() and "data" not in (tmp_path / "cpu.json").read_text()
 
 

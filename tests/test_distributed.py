@@ -424,7 +424,7 @@ def test_a_part_of_another_graph_is_refused(tmp_path):
     partition(graph, 1, tmp_path / "q", x=x + 1)
     shutil.rmtree(tmp_path / "p" / "part-0")
     shutil.copytree(tmp_path / "q" / "part-0", tmp_path / "p" / "part-0")
-    with pytest.raises(ValueError, match="of another graph"):
+    with pytest.raises(ValueError, match="to another graph"):
         DistributedGraph.load(tmp_path / "p")
 
 

@@ -169,12 +169,12 @@ def test_forecast_on_the_command_line(capsys, tmp_path):
     refused = ["video", "forecast", "--out", out, *options]
     command.is_refused(capsys, refused, "--force overwrites it")
     again = ["video", "forecast", "--out", out, "--resume"]
-    command.is_refused(capsys, [*again, "--hidden", 3], "change none but --iterations")
+    command.is_refused(capsys, [*again, "--hidden", 3], "only change --iterations")
     assert command.run(capsys, *again, "--iterations", 4)[0] == 0
     assert len(json.loads((out / "forecast.json").read_text())["loss"]) == 2
     status, said, _ = command.run(capsys, *again)
     assert (
-        status == 0 and "\nthe run was complete already, at 4 batches\n" in said and "checkpoint" not in said
+        status == 0 and "\nthe run was already complete, at 4 batches\n" in said and "checkpoint" not in said
     )
     command.is_refused(
         capsys, ["video", "forecast", "--out", tmp_path / "a", "--size", 18], "multiple of patch = 4"

@@ -99,7 +99,7 @@ def test_splits_are_apart_and_have_every_class(data):
     for part in parts.values():
         assert torch.bincount(data.labels[part]).min() == len(part) // 3
     assert parts != classify.split(data, 4) and parts == classify.split(data, 3)
-    with pytest.raises(ValueError, match="a class of three graphs or more"):
+    with pytest.raises(ValueError, match="a class with three or more graphs"):
         classify.split(data[:3], 0)
 
 
@@ -138,7 +138,7 @@ def test_graphs_without_features_and_other_mistakes(data):
     ):  # asked first by the command
         classify.steps(targets, GraphSettings())
     few = GraphDataset([item.graph for item in data][:4], None, torch.tensor([0, 0, 1, 1]))
-    with pytest.raises(ValueError, match="`data` must have a class of three graphs or more"):
+    with pytest.raises(ValueError, match="`data` must have a class with three or more graphs"):
         classify.train(few)
     with pytest.raises(TypeError, match=r"`data` must be an amstel\.data\.GraphDataset"):
         classify.train(amstel.data.karate_club())
@@ -200,15 +200,15 @@ def test_the_command_on_files_of_the_tu_format(capsys, tmp_path, monkeypatch):
     assert status == 0 and "train" in out and "test" in out
     for arguments, said in (
         ([*train[:-2]], "--root must be the folder of COLORS_A.txt"),
-        ([*train, "--latent", "3"], "--latent is of another task, got --task graph"),
+        ([*train, "--latent", "3"], "--latent is for another task, got --task graph"),
         ([*train, "--model", "cheb2"], "--model of --task graph must be one of gcn, mlp"),
         (
             ["graphs", "predict", "run/checkpoint.pt", "--root", ".", "--count", "3"],
-            "--count is of --task link",
+            "--count is for --task link",
         ),
         (
             ["graphs", "train", "--dataset", "block-model", "--pool", "max"],
-            "--pool is of another task, got --task node",
+            "--pool is for another task, got --task node",
         ),
     ):
         status, _, err = run(capsys, *arguments)

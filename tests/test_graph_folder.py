@@ -435,7 +435,7 @@ def test_on_the_command_line(capsys, tmp_path, monkeypatch):
     facts = json.loads((tmp_path / "unknown" / "graph.json").read_text()) | {"name": "ogbn-tiny"}
     (tmp_path / "unknown" / "graph.json").write_text(json.dumps(facts))
     other = ["graphs", "evaluate", "run0/checkpoint.pt", "--root", "unknown"]
-    is_refused(capsys, other, "trained on ogbn-tiny, and GraphFolder(ogbn-tiny")
+    is_refused(capsys, other, "trained on ogbn-tiny, but GraphFolder(ogbn-tiny")
     state = torch.load("run0/checkpoint.pt", weights_only=True)
     torch.save({**state, "digest": ""}, "run0/checkpoint.pt")
     is_refused(capsys, other, "evaluate: the data must have the labels of its test nodes")

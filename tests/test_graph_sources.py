@@ -55,8 +55,8 @@ def test_the_folder_of_the_training_is_found_again(capsys, tmp_path, there, task
     (tmp_path / "mine").rename(tmp_path / "moved")
     for command in ("evaluate", "predict"):
         for message in (
-            "trained on block model, and NodeData(block model",
-            ") has another graph, other features",
+            "trained on block model, but NodeData(block model",
+            ") has a different graph, features",
         ):
             is_refused(capsys, ["graphs", command, file], message)
         assert run(capsys, "graphs", command, file, "--root", tmp_path / "moved", "--quiet")[0] == 0
@@ -91,7 +91,7 @@ def test_a_run_goes_on_with_its_own_data_only(capsys, tmp_path, there):
         assert more.losses[0] == first.losses[0] and len(more.losses) == 2
         if task == "node":  # links do not depend on the split
             with pytest.raises(
-                ValueError, match="the data must be those of the checkpoint, and block model has"
+                ValueError, match="the data must be those of the checkpoint, but block model has"
             ):
                 start(other, seeds=range(3), settings=settings, out=out, resume=True)
         graph = there.graph.subgraph(torch.arange(399))
@@ -121,7 +121,7 @@ def test_classes_of_graphs_too(tmp_path):
         classify.train(other, seeds=[0, 1], settings=settings, out=tmp_path, resume=True)
     saved = tasks.read(tmp_path / "checkpoint.pt")
     with pytest.raises(
-        ValueError, match=r"trained on colored graphs, and GraphDataset\(.* has another graph"
+        ValueError, match=r"trained on colored graphs, but GraphDataset\(.* has a different graph"
     ):
         sources.of_result(saved, None, classify.load_data)
     assert sources.of_result(saved, None, lambda name, root: data) is data
@@ -177,7 +177,7 @@ def test_parts_of_other_data_of_the_same_name_are_refused(tmp_path, monkeypatch)
 
     monkeypatch.setattr(predict, "Planetoid", read)
     monkeypatch.setenv("AMSTEL_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match="parts holds the parts of another graph than cora is now"):
+    with pytest.raises(ValueError, match="parts holds the parts of another graph than the current cora"):
         distributed._is_of(meta, "cora", None, tmp_path / "parts")
     distributed._is_of({**meta, "graph": sources.digest(data)}, "cora", None, tmp_path / "parts")
     data = None  # the parts are all that this machine has

@@ -215,7 +215,7 @@ def test_a_learnable_weight_is_refused():
             w.detach()
         ),
     ):
-        with pytest.raises(ValueError, match=r"eight` of a Graph is a constant.*give it to the call"):
+        with pytest.raises(ValueError, match=r"eight` of a Graph is constant.*pass it to the call"):
             make_graph()
     with torch.no_grad():
         assert torch.equal(amstel.Graph.from_edge_index(index, 37, w).weight, w)

@@ -341,14 +341,14 @@ def test_what_a_module_does_beyond_its_weights_is_refused():
         assert from_ndrplz(theirs.state_dict()).num_layers == 2
     cell = ConvLSTMCell(3, 4, 5, 5, 3)
     cell.conv_h.append(nn.ReLU())
-    with pytest.raises(ValueError, match="`conv_h` must be a convolution alone"):
+    with pytest.raises(ValueError, match="`conv_h` must be a single convolution"):
         from_openstl(cell)
 
     class Halved(nn.LSTM):
         def forward(self, x):
             return super().forward(x / 2)
 
-    with pytest.raises(ValueError, match="`lstm` must be without a forward of its own"):
+    with pytest.raises(ValueError, match="`lstm` must be without its own forward"):
         from_torch_lstm(Halved(3, 4))
 
 

@@ -199,7 +199,7 @@ def test_without_deepinv(monkeypatch):
 @pytest.mark.parametrize("error, message, call", [
     (TypeError, "`physics` must be a deepinv.physics.LinearPhysics, got 3", lambda: from_deepinv(3)),
     (TypeError, "`physics` must be", lambda: from_deepinv(nn.Identity(), 0.1)),
-    (ValueError, "`sigma` must be given where physics.noise_model is neither Gaussian nor normalized Poisson noise", lambda: from_deepinv(Sums())),
+    (ValueError, "`sigma` must be given if physics.noise_model is neither Gaussian nor normalized Poisson noise", lambda: from_deepinv(Sums())),
     (ValueError, "`sigma` must be a finite number > 0", lambda: from_deepinv(Sums(), 0)),
     (TypeError, "`model` must be an amstel.inverse.ForwardModel", lambda: to_deepinv(Sums())),
 ])  # fmt: skip

@@ -405,7 +405,9 @@ def test_chebconv_names_what_was_given(normalization, weight, lambda_max, messag
     for largest in (lambda_max, None if lambda_max is None else torch.tensor(lambda_max)):
         with pytest.raises(ValueError, match=message):
             conv(*given, lambda_max=largest)
-    with pytest.raises(ValueError, match=r"`edge_index` must be an integer tensor .* takes no sparse matrix"):
+    with pytest.raises(
+        ValueError, match=r"`edge_index` must be an integer tensor .* does not take a sparse matrix"
+    ):
         conv(given[0], torch.eye(4).to_sparse())
     theirs = pytest.importorskip("torch_geometric.nn").ChebConv(3, 2, K=3, normalization=normalization)
     theirs.load_state_dict(conv.state_dict())

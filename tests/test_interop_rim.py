@@ -116,7 +116,7 @@ def test_frozen_weights_and_the_mode_of_a_module_are_carried_over(convert, cell,
 
     name, conv_ = next((n, m) for n, m in theirs.named_modules() if isinstance(m, nn.Conv2d))
     conv_.__class__ = Twice
-    with pytest.raises(ValueError, match=f"`{name}` must be a torch.nn.Conv2d without a forward of its own"):
+    with pytest.raises(ValueError, match=f"`{name}` must be a torch.nn.Conv2d without its own forward"):
         convert(theirs)
 
 

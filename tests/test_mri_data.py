@@ -465,7 +465,7 @@ def test_evaluate(monkeypatch):
 def test_other_files_beside_k_space_are_named(tmp_path):
     for name in ("b.cfl", "b.hdr", "a.h5", "._a.h5", "c.dat"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"passed over, as .*, 1 file: c\.dat$"):
+    with pytest.warns(UserWarning, match=r"1 file ignored \(.*\): c\.dat$"):
         assert [file.name for file in recipe.find(tmp_path)] == ["a.h5", "b.cfl"]
 
 

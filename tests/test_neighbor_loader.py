@@ -322,9 +322,9 @@ BAD = [
         ValueError,
         "got 1e-300 at position 1",
     ),
-    ({"x": np.zeros((60, 2), np.longdouble)}, ValueError, "`x` must be an array .* that torch has"),
-    ({"x": np.zeros((60, 2), ">f4")}, ValueError, "`x` must be an array .* that torch has"),
-    ({"y": np.full(60, "a")}, ValueError, "`y` must be an array .* that torch has"),
+    ({"x": np.zeros((60, 2), np.longdouble)}, ValueError, "`x` must be an array .* that torch supports"),
+    ({"x": np.zeros((60, 2), ">f4")}, ValueError, "`x` must be an array .* that torch supports"),
+    ({"y": np.full(60, "a")}, ValueError, "`y` must be an array .* that torch supports"),
     ({"seeds": [3, True]}, TypeError, "`seeds`"),
 ]
 

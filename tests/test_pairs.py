@@ -291,7 +291,7 @@ def test_pairs_of_a_target_that_is_hardly_in_the_picture():
             boxes, y = P.box_pairs(box, 208, np.random.default_rng(seed))
             assert (P.overlaps(boxes[~y], box) < 0.5).all()
     assert seen == {1, 2, 40}
-    with pytest.raises(ValueError, match="of targets that fit into their crops"):
+    with pytest.raises(ValueError, match="with targets that fit into their crops"):
         Leaves.ground_truth = Leaves.ground_truth[[0, 3]]
         P.SequencePairs([Leaves()])
     with pytest.raises(

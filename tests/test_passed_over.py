@@ -45,25 +45,23 @@ def _said(make):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         make()
-    return [str(one.message) for one in said if "passed over" in str(one.message)]
+    return [str(one.message) for one in said if " ignored (" in str(one.message)]
 
 
 def test_a_folder_of_clips_names_what_is_none(capsys, clips, tmp_path):
     (message,) = _said(ClipFolder(clips).check)
     first = sorted(p for p in clips.iterdir() if p.is_dir())[0].name
     names = f"lost.png, {first}/frames/notes.doc, {first}/clip.xyz"
-    assert message == (
-        f"{clips}: passed over, as they are neither clips of a class nor frames of one, 3 files: {names}"
-    )
+    assert message == (f"{clips}: 3 files ignored (neither a clip of a class nor a frame of one): {names}")
     small = ["--frame-size", 32, "--hidden", 4, "--steps", 3, "--motion", "difference", "--epochs", 1]
     status, _, err = command.run(capsys, "video", "train", clips, "--out", tmp_path / "out", *small)
-    assert status == 0 and err.count("passed over") == 1 and "clip.xyz" in err
+    assert status == 0 and err.count(" ignored (") == 1 and "clip.xyz" in err
     status, _, err = command.run(capsys, "video", "evaluate", tmp_path / "out" / "checkpoint.pt", clips)
-    assert status == 0 and err.count("passed over") == 1
+    assert status == 0 and err.count(" ignored (") == 1
     frames = clips / first / "frames"
     given = [tmp_path / "out" / "checkpoint.pt", frames, "-o", tmp_path / "a.gif"]
     status, _, err = command.run(capsys, "video", "predict", *given)
-    assert status == 0 and f"{frames}: passed over, as they are no frames, 1 file: notes.doc" in err
+    assert status == 0 and f"{frames}: 1 file ignored (not a frame): notes.doc" in err
 
 
 def test_a_folder_of_images_names_what_is_none(tmp_path):
@@ -79,7 +77,7 @@ def test_a_folder_of_images_names_what_is_none(tmp_path):
     assert _said(lambda: StillPairs([tmp_path / "in"])) == [deeper, expected]
     np.save(tmp_path / "magnitudes.npy", np.ones((2, 32, 32), np.float32))
     made = _said(lambda: CoilImages(tmp_path / "magnitudes.npy", 32, photographs=tmp_path / "in"))
-    assert made == [expected.replace("1 file: raw.dng", "2 files: raw.dng, deeper/notes.doc")]
+    assert made == [expected.replace("1 file", "2 files") + ", deeper/notes.doc"]
 
 
 def test_a_folder_without_an_image_says_what_is_there(tmp_path):
@@ -143,15 +141,15 @@ def test_folders_of_sequences_name_what_is_none(capsys, tmp_path):
     (root / "holiday.mp4").write_text("x")
     out = ["--out", tmp_path / "out"]
     status, _, err = command.run(capsys, "track", "evaluate", "--root", root, *out)
-    message = "passed over, as they are neither frames nor annotations, 1 file: One/img/0004.psd"
-    assert status == 0 and err.count(f"{root}: {message}") == err.count("passed over") == 1
+    message = "1 file ignored (neither a frame nor an annotation): One/img/0004.psd"
+    assert status == 0 and err.count(f"{root}: {message}") == err.count(" ignored (") == 1
     status, _, err = command.run(capsys, "track", root, "-o", f"{tmp_path / 'videos'}/")
-    assert status == 0 and err.count("passed over") == 2
-    assert f"{root}: passed over, as they are in no folder of a sequence, 1 file: holiday.mp4" in err
-    assert f"{root / 'One' / 'img'}: passed over, as they are no frames, 1 file: 0004.psd" in err
+    assert status == 0 and err.count(" ignored (") == 2
+    assert f"{root}: 1 file ignored (not in the folder of a sequence): holiday.mp4" in err
+    assert f"{root / 'One' / 'img'}: 1 file ignored (not a frame): 0004.psd" in err
     options = ["--data", "otb", "--epochs", 1, "--boxes", 4, "--mining", 1]
     status, _, err = command.run(capsys, "track", "train", root, "--out", tmp_path / "net", *options)
-    assert status == 0 and err.count("passed over") == 1 and message in err
+    assert status == 0 and err.count(" ignored (") == 1 and message in err
 
 
 def test_folders_of_frames_beside_videos_are_videos(tmp_path):
@@ -164,14 +162,14 @@ def test_folders_of_frames_beside_videos_are_videos(tmp_path):
     (tmp_path / "in" / "clip9" / "notes.doc").write_text("x")
     found: list = []
     assert _said(lambda: found.extend(predict.find([tmp_path / "in"]))) == [
-        f"{tmp_path / 'in'}: passed over, as they hold no frames, 2 folders: none0, none1",
-        f"{tmp_path / 'in' / 'clip9'}: passed over, as they are no frames, 1 file: notes.doc",
+        f"{tmp_path / 'in'}: 2 folders ignored (without frames): none0, none1",
+        f"{tmp_path / 'in' / 'clip9'}: 1 file ignored (not a frame): notes.doc",
     ]
     assert [path.name for path in found] == ["clip9", "clip10"]
     video.write(tmp_path / "in" / "none0" / "a.gif", clip, fps=10)
     video.write(tmp_path / "in" / "clip9.gif", clip, fps=10)
     (message, _) = _said(lambda: found.extend(predict.find([tmp_path / "in"])))
-    assert message.endswith("2 folders: none0, none1")
+    assert message.endswith("2 folders ignored (without frames): none0, none1")
     assert [path.name for path in found[2:]] == ["clip9", "clip9.gif", "clip10"]
     with pytest.raises(ValueError, match="must hold videos, frames or folders of frames"):
         predict.find([tmp_path])

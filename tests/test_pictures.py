@@ -127,7 +127,7 @@ def test_alpha_palettes_and_bits(tmp_path):
     Image.fromarray(GRAY8).convert("1").save(tmp_path / "b.tif")
     assert set(np.unique(files.read(tmp_path / "b.tif").pixels)) == {0, 1}
     Image.fromarray(RGB8).convert("CMYK").save(tmp_path / "c.tif", icc_profile=PROFILE)
-    with pytest.warns(UserWarning, match="its CMYK is made RGB without its profile"):
+    with pytest.warns(UserWarning, match="its CMYK is converted to RGB without its profile"):
         cmyk = files.read(tmp_path / "c.tif")
     assert cmyk.pixels.shape == (6, 9, 3) and "icc_profile" not in cmyk.about
 
@@ -392,7 +392,7 @@ def test_how_a_png_means_its_colors_is_kept(tmp_path, bits, channels):
     files.write(tmp_path / "b.png", found)
     assert [chunk for chunk in _chunks(tmp_path / "b.png") if chunk in said] == said
     with pytest.warns(
-        UserWarning, match="b.tif: colors will look different, as only PNG keeps the cICP of the input"
+        UserWarning, match="b.tif: colors will look different, because only PNG keeps the cICP of the input"
     ):
         files.write(tmp_path / "b.tif", found)
 
@@ -417,7 +417,9 @@ def test_the_profile_of_a_jpeg_2000_is_kept(tmp_path, data):
 
 
 def test_a_bmp_says_that_it_keeps_no_profile(tmp_path):
-    with pytest.warns(UserWarning, match=r"b\.bmp: colors may look different, as BMP keeps no color profile"):
+    with pytest.warns(
+        UserWarning, match=r"b\.bmp: colors may look different, because BMP keeps no color profile"
+    ):
         files.write(tmp_path / "b.bmp", Picture(RGB8 / np.float32(255), None, 8, {"icc_profile": PROFILE}))
 
 

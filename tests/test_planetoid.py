@@ -146,7 +146,7 @@ def test_malicious_pickles_are_refused(folder, part):
         ("graph", ALLY, "holds a ndarray"),
         ("ally", np.array([["a", "b"]] * 4, dtype=object), "holds a ndarray"),
         ("ally", ALLY[:3], "does not fit allx"),
-        ("ty", TY[:2], "as long as each other"),
+        ("ty", TY[:2], "must have the same length"),
         ("graph", defaultdict(list, {0: [9]}), r"outside 0\.\.8"),
         ("graph", defaultdict(list, {0: ["one"]}), "must map node numbers"),
         ("graph", defaultdict(list, {0: 1}), "must map node numbers"),

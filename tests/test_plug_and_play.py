@@ -157,7 +157,11 @@ def test_parts_of_a_complex_image():
         (ValueError, "`weight` must be a finite number > 0", {"weight": 0}),
         (ValueError, "`iterations` must", {"iterations": 0}),
         (ValueError, "`initial` must be images", {"initial": torch.zeros(1, 1, 2, 2)}),
-        (ValueError, "`denoiser` must be a function to images", {"denoiser": lambda x, level: x[:, :, 1:]}),
+        (
+            ValueError,
+            "`denoiser` must be a function that returns images",
+            {"denoiser": lambda x, level: x[:, :, 1:]},
+        ),
         (TypeError, "`y` must be", {"y": np.zeros((1, 1, 4, 5))}),
     ],
 )

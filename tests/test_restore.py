@@ -327,7 +327,7 @@ K = np.zeros((2, 8, 9), np.complex64)
         (
             image(8, 8),
             {"model": COLOR},
-            "`model` must be a network of 1 channel, got one of 3, which is for color images: take",
+            "`model` must be a network of 1 channel, got one of 3, which is for color images: use",
         ),
         (image(8, 8), {"mask": np.ones((8, 8))}, "`mask` must be None for the task denoise"),
         (image(8, 8), {"task": "inpaint"}, "`mask` must be given for the task inpaint"),

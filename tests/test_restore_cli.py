@@ -117,8 +117,10 @@ def test_gifs_in_a_folder_are_restored_and_other_files_are_named(capsys, root, t
         capsys, source, "--sigma", 15, "--weights", root / "color_out" / "checkpoint.pt", "-o", out
     )
     assert status == 0 and said.splitlines()[-1] == f"wrote {out / 'b.png'}"
-    found = [line for line in err.splitlines() if "passed over" in line]
-    assert len(found) == 1 and found[0].endswith("2 files: a.tga, notes.txt")
+    found = [line for line in err.splitlines() if " ignored (" in line]
+    assert len(found) == 1 and found[0].endswith(
+        "2 files ignored (without the extension of an image): a.tga, notes.txt"
+    )
     # A GIF holds gray as a palette, so as color.
     expected = files.read(source / "b.gif").pixels
     np.testing.assert_array_equal(np.rint(255 * expected), np.repeat(levels[..., None], 3, 2))
@@ -399,12 +401,15 @@ def test_a_mask_names_no_samples_that_were_not_measured(capsys, tmp_path, whole_
     options = [source, "--task", "mri", "-o", tmp_path / "out.png", "--json", record]
     status, _, err = _run(capsys, *options, "--mask", tmp_path / "mask.npy")
     missing = (given & ~there).double().mean().item()
-    assert status == 0 and f"kspace.{source.suffix[1:]} does not hold: {missing:.1%} of k-space" in err
+    assert (
+        status == 0
+        and f"kspace.{source.suffix[1:]} does not have, which are left out: {missing:.1%} of k-space" in err
+    )
     mask = (given & there).numpy()
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), amstel.restore(kspace, "mri", mask=mask))
     assert json.loads(record.read_text())["images"][0]["sampled"] == pytest.approx(mask.mean())
     status, _, err = _run(capsys, *options, "--mask", tmp_path / "none.npy", "--force")
-    assert status == 2 and "none.npy must name samples that" in err
+    assert status == 2 and "none.npy must select samples that" in err
 
 
 def test_a_scan_of_slices(capsys, tmp_path):
@@ -496,8 +501,8 @@ def test_evaluation_of_own_pairs(capsys, root, weights, tmp_path):
     status, _, err = _run(capsys, *pair)
     assert status == 2 and "must hold an image for each of" in err
     for more, message in (
-        (["--quantized"], "--clean takes the noise as it is"),
-        (["--table", "talk"], "no --clean"),
+        (["--quantized"], "--clean uses the images as they are"),
+        (["--table", "talk"], "does not take --clean"),
     ):
         status, _, err = _run(capsys, *pair, *more)
         assert status == 2 and message in err
@@ -534,7 +539,7 @@ def test_tables_of_the_talk(capsys, tmp_path):
     status, out, _ = _run(capsys, "evaluate", "--table", "talk", "--data", tmp_path / "cbsd68")
     assert status == 0 and "gray denoising: cbsd68, 2 images" in out and "color denoising" in out
     status, _, err = _run(capsys, "evaluate", "--table", "talk", "--data", tmp_path, "--sigma", 15)
-    assert status == 2 and "--table talk has its own tasks and noise; it takes no --sigma" in err
+    assert status == 2 and "--table talk has its own tasks and noise; it does not take --sigma" in err
 
 
 def test_published_figures_stand_beside_what_they_were_published_for():
@@ -583,7 +588,7 @@ def test_convergence_over_the_steps(capsys, tmp_path):
         )
     )
     assert max(map(len, out.splitlines())) <= 90 and out.endswith(f"wrote {figure}\n")
-    assert "A step of plug-and-play takes away about a share P/N of the error" in out
+    assert "A step of plug-and-play removes about P/N of the error" in out
     rows = json.loads(record.read_text())["rows"]
     assert len(rows) == 14 and files.read(figure).pixels.shape[1] > 1300
     for task in ("denoise", "super-resolve x3", "projection P/N = 0.5"):
@@ -619,7 +624,7 @@ def test_classical_methods_beside_ours(capsys, tmp_path, monkeypatch):
         files.write(tmp_path / "in" / f"{number}.png", Picture(waves(*shape, 1, number)))
     given, record = ["evaluate", "--table", "classical", "--data", tmp_path / "in"], tmp_path / "a.json"
     status, out, _ = _run(capsys, *given, "--json", record)
-    assert status == 0 and "projection: plug-and-play in 20 steps, from P / N = 0.25 on" in out
+    assert status == 0 and "projection: plug-and-play with 20 steps from P / N = 0.25 on" in out
     assert re.search(
         r"^inpaint +blocks of 12 pixels +\d+\.\d\d ± \d+\.\d\d  \(biharmonic \d+\.\d\d\)$", out, re.M
     )
@@ -667,7 +672,11 @@ def test_training_is_resumed(capsys, root, tmp_path, task):
     # It claimed 50 batches, and wrote so into the checkpoint.
     before = checkpoint.read_bytes()
     status, said, err = _run(capsys, *arguments, "--resume", "--iterations", 50)
-    assert status == 2 and said == "" and "--iterations must be at least 60, which the run has done" in err
+    assert (
+        status == 2
+        and said == ""
+        and "--iterations must be at least 60, which the run has already done" in err
+    )
     assert checkpoint.read_bytes() == before
     arguments[1] = tmp_path / "others"
     arguments[1].mkdir()
@@ -680,7 +689,7 @@ def test_training_is_resumed(capsys, root, tmp_path, task):
     )
     arguments[1] = root / "gray"
     status, said, err = _run(capsys, *arguments, "--resume")
-    assert status == 0 and "nothing to do: the run was complete" in said and "wrote" not in said
+    assert status == 0 and "nothing to do: the run was already complete" in said and "wrote" not in said
 
 
 def test_a_training_that_diverges_keeps_the_last_checkpoint(capsys, root, tmp_path):
@@ -707,7 +716,7 @@ def test_evaluation_says_what_to_do_with_gray_weights_and_color(capsys, root, we
     status, out, err = _run(capsys, "evaluate", "--root", tmp_path, *weights, "--sigma", 25)
     said = "--weights must be a network of 3 channels, got one of 1, which is for gray images: make the images gray, "
     assert status == 1 and "1 image, 3 seeds" in out and "`model`" not in err
-    assert err.count(said + 'or take one of color images, such as "color"') == 2
+    assert err.count(said + 'or use one for color images, such as "color"') == 2
 
 
 def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, monkeypatch):
@@ -732,7 +741,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, mon
         (["nowhere.png"], "nowhere.png is neither a file that exists nor one of predict, evaluate, train"),
         (["empty"], "empty must hold at least one image"),
         (["broken.png", *weights], "broken.png is not an image that can be read"),
-        (["double", *weights], "double holds more than one image of the name a"),
+        (["double", *weights], "double holds more than one image with the name a"),
         ([image, "--sigma", "0"], "--sigma should be a number > 0, got 0"),
         ([image, "--sigma", "-3"], "--sigma"),
         ([image, "--sigma", "nan"], "--sigma should be a number > 0, got nan"),

@@ -234,7 +234,7 @@ def test_arrays_that_were_read_wrong():
     for other in (mask[..., None], np.repeat(mask[..., None], 3, 2), mask.astype(int), mask.astype(float)):
         found = amstel.restore(y, "inpaint", mask=other, model=RIMS[3])
         np.testing.assert_allclose(found, x, rtol=0, atol=1e-5)
-    with pytest.raises(TypeError, match="without a mask of its own"):
+    with pytest.raises(TypeError, match="that is not masked"):
         amstel.restore(np.ma.masked_array(y, ~np.repeat(mask[..., None], 3, 2)), model=RIMS[3])
     with pytest.raises(ValueError, match="`mask` must be 1 somewhere"):
         amstel.restore(y, "inpaint", mask=0 * mask, model=RIMS[3])

@@ -209,9 +209,7 @@ def test_ablations_are_trained_by_settings_and_loaded_again(tmp_path, network):
         assert loaded.options[option] is False and whole.options[option] is True
         for key, value in result.model.state_dict().items():
             assert torch.equal(value, loaded.state_dict()[key])
-        with pytest.raises(
-            ValueError, match="`initial` must be the weights of a network that is as this one"
-        ):
+        with pytest.raises(ValueError, match="`initial` must be the weights of a network like this one"):
             recipe.train(photographs(), settings, initial=whole.state_dict())
 
 

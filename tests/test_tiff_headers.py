@@ -40,7 +40,7 @@ def test_a_stack_of_imagej_with_a_single_page_has_all_its_images(tmp_path, dtype
     imagej(path, 3, dtype)
     frames = video.read(path).numpy()
     np.testing.assert_array_equal(frames, np.repeat(STACK[..., None], 3, -1))
-    with pytest.raises(ValueError, match=r"a\.tif has 3 pages; one at a time"):
+    with pytest.raises(ValueError, match=r"a\.tif has 3 pages; only single images"):
         pictures.read(path)
 
 

@@ -89,7 +89,7 @@ def test_several_targets_and_a_part_of_the_frames(capsys, root, tmp_path):
     ]
     assert of[1]["bbox"] == [60, 60, 30, 30] and of[1]["area"] == 900 and of[1]["lost"] is False
     status, out, err = _run(capsys, root / "One" / "img", *boxes, "-o", tmp_path / "boxes.txt")
-    assert status == 2 and "give .csv or .json" in err and err.count("\n") == 1
+    assert status == 2 and "use .csv or .json" in err and err.count("\n") == 1
 
 
 def test_a_camera_is_followed_until_it_is_stopped(capsys, root, tmp_path, monkeypatch):
@@ -199,7 +199,7 @@ def test_evaluation_is_resumed_and_written(capsys, root, tmp_path):
     record.write_text("{")
     command.is_refused(capsys, ["track", *arguments], "tracker.json must hold the settings of a tracker")
     record.unlink()
-    command.is_refused(capsys, ["track", *arguments], "holds boxes of One, of a tracker that is not known")
+    command.is_refused(capsys, ["track", *arguments], "holds boxes of One, from an unknown tracker")
     record.write_text(settings)
     for text in ("", "x\n"):
         (tmp_path / "run" / "One.seconds").write_text(text)
@@ -377,10 +377,10 @@ def test_frames_that_lack_or_come_twice(capsys, root, tmp_path):
     (frames / "0003.bmp").unlink()
     (frames / "0003.png").unlink()
     command.is_refused(capsys, ["track", folder], "got 5 (")
-    command.is_refused(capsys, ["track", folder], "0003.png is not there)")
+    command.is_refused(capsys, ["track", folder], "0003.png is missing)")
     truth.write_text("\n".join(truth.read_text().splitlines()[:4]))
     status, _, err = _run(capsys, folder, "-o", tmp_path / "boxes.txt")
-    assert status == 0 and "0003.png is not there: the boxes of" in err and err.count("\n") == 1
+    assert status == 0 and "0003.png is missing: the boxes of" in err and err.count("\n") == 1
 
 
 def test_a_folder_of_the_parts_of_got10k_is_refused_in_words_of_the_command_line(capsys, tmp_path):
@@ -403,7 +403,7 @@ def test_where_pixels_count_from(capsys, root, tmp_path):
     truth.write_text("\n".join([lines[0], "0,5,36,30", "0,6,36,30", *lines[3:]]))
     arguments = ["eval", "--root", tmp_path, "--sequences", "one"]
     status, _, err = _run(capsys, *arguments, "--out", tmp_path / "a")
-    assert status == 0 and "as if its pixels counted from 0" in err and err.count("\n") == 1
+    assert status == 0 and "as if its pixels were counted from 0" in err and err.count("\n") == 1
     status, _, err = _run(capsys, *arguments, "--out", tmp_path / "b", "--truth-origin", 0)
     assert status == 0 and err == ""
     first = _boxes(tmp_path / "b" / "One.txt")[0]
@@ -518,7 +518,7 @@ def test_boxes_of_other_data_are_not_scored_as_ones_own(capsys, root, tmp_path):
     assert _run(capsys, *evaluation)[0] == 0
     # The same boxes counted from 0 begin one pixel off.
     status, _, err = _run(capsys, *evaluation, "--truth-origin", "0")
-    assert status == 2 and "the boxes are of other data" in err and "--out" in err
+    assert status == 2 and "the boxes belong to other data" in err and "--out" in err
     assert _run(capsys, *evaluation)[0] == 0
 
 
@@ -598,7 +598,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, tmp_path, monkeypatch)
         (["train", "empty", *out], "ROOT: empty must hold at least one image"),
         (["train", "broken", *out], "0001.png must be an image"),
         (["train", images, *out, "--resume"], "does not exist"),
-        (["train", images, *out, "--resume", "--batch", "4"], "change none but --epochs"),
+        (["train", images, *out, "--resume", "--batch", "4"], "only change --epochs"),
         (["train", images, *out, "--margin", "-1"], "--margin should be a number >= 0, got -1"),
         (["train", images, *out, "--weights", "nowhere.pt"], "nowhere.pt do not exist"),
         (["train", images, *out, "--weights", "other.pt"], "other.pt does not hold weights"),

@@ -98,7 +98,7 @@ def test_no_sound_unless_asked_for_and_a_word_where_there_is_none(capsys, tmp_pa
 def test_an_output_that_cannot_sound_is_refused(capsys, tmp_path, ending):
     clip = _write(tmp_path / "clip.mp4", "aac")
     arguments = ["track", clip, *BOX, "--audio", "-o", tmp_path / f"tracked.{ending}"]
-    command.is_refused(capsys, arguments, "--audio is for an output that has sound, .mp4, got")
+    command.is_refused(capsys, arguments, "--audio needs an output with sound, .mp4, got")
     assert [file.name for file in tmp_path.iterdir()] == ["clip.mp4"]
 
 

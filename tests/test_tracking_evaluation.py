@@ -502,7 +502,7 @@ def test_dataset_errors(tmp_path, sequences):
         result = evaluate_dataset(Drift(), sequences, out)
     assert list(result.sequences) == ["Cup"] and list(result.failed) == ["Ball"]
     assert "Ball failed: " in result.table() and "got 4" in json.loads(result.to_json())["failed"]["Ball"]
-    with pytest.raises(ValueError, match=r"`sequences` must be sequences of different names .* got 'Cup'"):
+    with pytest.raises(ValueError, match=r"`sequences` must be sequences with distinct names .* got 'Cup'"):
         evaluate_dataset(Drift(), [sequences["Cup"]] * 2, out)
     with pytest.raises(ValueError, match=r"`sequences` must be .* names of files, got '\.\./Cup'"):
         cup = sequences["Cup"]

@@ -343,7 +343,7 @@ def test_a_checkpoint_that_knows_no_data_says_so(capsys, commands, tmp_path):
     state = _load(tmp_path)
     del state["training"]["data"]
     torch.save(state, tmp_path / "checkpoint.pt")
-    said = "it is of a version that did not note its data, so they could not be compared"
+    said = "it was written by a version that did not record its data, so they could not be compared"
     for expected, iterations in ((1, 20), (0, 30)):
         status, _, err = command.run(capsys, *more, "--iterations", iterations, "--out", tmp_path)
         assert status == 0 and err.count(said) == expected, err
@@ -544,7 +544,7 @@ def test_a_run_that_is_complete_says_so(capsys, commands, tmp_path, family):
     status, said, err = command.run(capsys, *again, "--out", out)
     assert status == 0 and err == ""
     how_far = {"restore": "2 batches", "video": "1 epoch", "track": "1 epoch"}
-    message = f"nothing to do: the run was complete already, at {how_far.get(family, '2 seeds')}"
+    message = f"nothing to do: the run was already complete, at {how_far.get(family, '2 seeds')}"
     assert message in said.splitlines() and "checkpoint.pt" not in said
     assert {name: (out / name).read_bytes() for name in before} == before
 
@@ -686,7 +686,7 @@ def test_weights_that_are_not_finite_never_replace_a_checkpoint(tmp_path, how):
     task.prepare = lambda step: None
     plan = replace(PLAN, steps=12, out=tmp_path, save_every=2 if how == "saved" else 0)
     state = _load(tmp_path)
-    with pytest.raises(ValueError, match=r"training diverged.*checkpoint\.pt is of before"):
+    with pytest.raises(ValueError, match=r"training diverged.*checkpoint\.pt is from before"):
         training.fit(
             _stops(task, 5) if how == "interrupted" else task,
             plan,

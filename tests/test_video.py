@@ -270,7 +270,7 @@ def test_a_folder_holds_one_image_a_frame(tmp_path, other):
         Image.new("RGB", (8, 8), (k, k, k)).save(tmp_path / f"frame_{k}.png")
     assert video.read(tmp_path)[:, 0, 0, 0].tolist() == [1, 2, 10]  # a number may lack
     Image.new("RGB", (8, 8)).save(tmp_path / other)
-    with pytest.raises(ValueError, match=r"one image a frame, got \S+ and \S+ for one frame"):
+    with pytest.raises(ValueError, match=r"one image per frame, got \S+ and \S+ for one frame"):
         video.read(tmp_path)
 
 

@@ -106,11 +106,11 @@ def test_an_extraction_goes_on_where_it_was(capsys, tiny, root, tmp_path, monkey
     assert sorted(out.rglob("*.npy")) == files
     assert [f for f in files if f.stat().st_mtime_ns != times[f]] == files[:1]
     # Of other settings or weights nothing is mixed in.
-    command.is_refused(capsys, ["video", *words, "--stride", 2], "features of other settings")
+    command.is_refused(capsys, ["video", *words, "--stride", 2], "features with other settings")
     other = tmp_path / "other.pt"
     torch.save(Tiny().state_dict(), other)
     words[3] = other
-    command.is_refused(capsys, ["video", *words], "features of other weights")
+    command.is_refused(capsys, ["video", *words], "features with other weights")
     before = {file: file.read_bytes() for file in out.rglob("*.*")}
     with monkeypatch.context() as patched:  # a full disk costs nothing of what was there
         patched.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
@@ -126,7 +126,7 @@ def test_an_extraction_goes_on_where_it_was(capsys, tiny, root, tmp_path, monkey
         capsys, "train", out, "--out", tmp_path / "run", "--motion", "difference", *options
     )
     assert status == 0 and "3 clips were left out" in said and err.count("\n") == 3, (said, err)
-    assert f"{files[2]} does not exist; amstel video extract, run again, makes it" in err
+    assert f"{files[2]} does not exist; amstel video extract, run again, creates it" in err
     for wrong, message in (("{", "is not what"), ('{"format": 1}', "is not what")):
         (out / "features.json").write_text(wrong)
         command.is_refused(capsys, ["video", "train", out, "--out", tmp_path / "b"], message)
@@ -181,7 +181,7 @@ def test_a_network_trained_on_features_reads_videos(capsys, tiny, root, tmp_path
     for more, message in (
         (["--weights", tiny], "leave out --backbone and --weights"),
         (["--shift", 3], "--shift must be left out"),
-        (["--frame-size", 128], "--frame-size must be 64, of which the features"),
+        (["--frame-size", 128], "--frame-size must be 64, as for the features"),
         (["--stream", "flow"], "extract those of flow too"),
         (["--model", "videolstm"], "extract those of flow too"),
         (["--split", 3], "a split of"),
@@ -207,7 +207,7 @@ def test_a_network_trained_on_features_reads_videos(capsys, tiny, root, tmp_path
     facts["settings"]["stride"] = 2
     (out / "features.json").write_text(json.dumps(facts))
     words = ["video", "evaluate", run / "checkpoint.pt", out, "--split", 2]
-    command.is_refused(capsys, words, "evaluate: the stride of CHECKPOINT must be 2, of which")
+    command.is_refused(capsys, words, "evaluate: the stride of CHECKPOINT must be 2, as for")
 
 
 def test_vectors_of_fc7(capsys, tiny, root, tmp_path):

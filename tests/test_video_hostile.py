@@ -320,7 +320,7 @@ def test_one_class_is_none(capsys, tmp_path, frames):
     (tmp_path / "clips" / "alone").mkdir(parents=True)
     video.write(tmp_path / "clips" / "alone" / "x.png", frames)
     there = ["video", "train", tmp_path / "clips", "--out", tmp_path / "run"]
-    command.is_refused(capsys, there, "must hold two or more classes, got alone alone")
+    command.is_refused(capsys, there, "must hold two or more classes, got only alone")
 
 
 def test_classes_in_any_script(capsys, root, tmp_path):

@@ -247,7 +247,7 @@ def test_where_by_the_rules_of_ucf101_24(capsys, trained, tmp_path):
     command.is_refused(capsys, [*arguments, "--split", 1], "trainlist01.txt beside it")
     command.is_refused(capsys, [*arguments, "--detections", tmp_path / "x.txt"], "must end in .json")
     command.is_refused(capsys, [*arguments, "--intervals", trained / "times"], "cannot be given")
-    command.is_refused(capsys, [*arguments, "--table", tmp_path / "t.md"], "--table is of the accuracy")
+    command.is_refused(capsys, [*arguments, "--table", tmp_path / "t.md"], "--table is for the accuracy")
     command.is_refused(capsys, [*arguments[:4], "--detections", found], "--detections")
 
 

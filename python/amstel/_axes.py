@@ -1,4 +1,4 @@
-"""What `amstel.plot` draws with: matplotlib's axes, and pictures, boxes and curves as arrays."""
+"""Helpers of `amstel.plot`: matplotlib's axes, and pictures, boxes and curves as arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many graphs as one: the block-diagonal Graph of a batch, and its graphs again.
+"""Many graphs as one: the block-diagonal Graph of a batch, and how to split it again.
 
 A batch is a Graph that knows where its graphs begin, in rows and in columns; that is all there is to it. Rows, slots
 and edges of a graph lie together, in the order of the graphs, so that joining and splitting are copies of slices.
@@ -35,7 +35,7 @@ def join(cls: type[Graph], graphs: Any) -> Graph:
         if not isinstance(graph, cls):
             _check.fail_type(f"graphs[{number}]", "an amstel.Graph", graph)
         if graph._is_sampled:
-            _check.fail_type(f"graphs[{number}]", "a whole amstel.Graph, whose degrees are its own", graph)
+            _check.fail_type(f"graphs[{number}]", "a whole amstel.Graph, not a sampled one", graph)
         if graph.device != graphs[0].device:
             _check.fail(f"graphs[{number}]", f"on {graphs[0].device} like the first", graph)
     return plainly(lambda: _join(cls, graphs))

@@ -1,4 +1,4 @@
-"""Whether a module may be computed from its weights, without a call of it: only where the call would do just that.
+"""Whether a module may be computed from its weights without calling it: only if the call would do nothing else.
 
 Users hook into modules, replace and wrap them, and derive classes from theirs. An operation over what several modules hold
 sees nothing of it.

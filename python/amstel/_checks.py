@@ -1,4 +1,4 @@
-"""When the values of arguments are looked at, which on CUDA would mean to wait for the device: `set_checks`.
+"""When the values of arguments are checked, which on CUDA would mean waiting for the device: `set_checks`.
 
 Shapes, dtypes and numbers are always checked. Values of tensors that are: boxes, the lengths of
 `conv_lstm`, NaN in the edge weights of `spmm`, the counts of `Poisson`, the labels of `MarginContrastiveLoss`. Whatever they
@@ -45,11 +45,11 @@ def set_checks(mode: str) -> None:
     In every mode, invalid values never cause an invalid read: an invalid box is pooled to 0, a length below 1 keeps
     the initial state, a length above T counts as T, and a NaN weight gives NaN. "async" checks also work in a CUDA
     graph, at every replay, if an operator has made a check on this device before the capture. `roi_align` and
-    `ps_roi_pool` check as with "sync", and with "off" still wait for the device. Compiled programs check boxes as with "sync", unless they were compiled with
-    "off", and check neither lengths, counts nor labels.
+    `ps_roi_pool` check as with "sync" also in mode "async", and with "off" still wait for the device. Compiled programs
+    check boxes as with "sync", unless they were compiled with "off", and never check lengths, counts or labels.
 
     Raises:
-        ValueError or TypeError: mode is none of these.
+        ValueError or TypeError: `mode` is none of these.
 
     Example:
         >>> amstel.set_checks("sync")
@@ -192,7 +192,7 @@ class Notes:
         self.host.fill_(-1)
         if kind is not None:
             raise ValueError(
-                f"{_KINDS[kind]}, got others in an earlier call on {self.found.device}; "
+                f"{_KINDS[kind]}, got invalid values in an earlier call on {self.found.device}; "
                 "amstel.set_checks('sync') finds the call"
             )
 

@@ -1,4 +1,4 @@
-"""A Graph from and to SciPy and NetworkX, without a number that changes on the way."""
+"""A Graph from and to SciPy and NetworkX, without changing any number."""
 
 from __future__ import annotations
 

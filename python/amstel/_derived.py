@@ -1,4 +1,4 @@
-"""What a Graph derives from its CSR arrays: checks of what comes from outside, the transpose, degrees, factors.
+"""What a Graph derives from its CSR arrays (the transpose, degrees, factors), and checks of its inputs.
 
 Derived tensors are kept with the Graph and must be plain ones: made under inference mode, inside torch.func or by a
 tracer they would poison whatever runs later. `plainly` makes them outside of all that.
@@ -161,7 +161,7 @@ def own_weight(name: str, weight: Any, edges: int, device: torch.device) -> Tens
     learns = weight.requires_grad and torch.is_grad_enabled()
     if learns or torch._C._functorch.is_functorch_wrapped_tensor(weight):
         raise ValueError(
-            f"`{name}` of a Graph is a constant, got one that requires a gradient: give it to the call "
+            f"`{name}` of a Graph is constant, got one that requires a gradient: pass it to the call "
             "(spmm(graph, x, edge_weight) or layer(x, graph, edge_weight)), or detach it"
         )
     return weight.detach().clone(memory_format=torch.contiguous_format)

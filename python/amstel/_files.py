@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all: next to their place and then renamed, so an error never costs the old file.
+"""Files that are written completely or not at all: a temporary file is renamed at the end, so no error costs the old file.
 
 A process that is killed leaves what it was writing. While anything is written in a folder a shared lock (flock) is held on the
 folder, which ends with the process. So whoever gets the lock for itself alone may remove what was left there: nobody is writing.

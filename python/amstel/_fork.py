@@ -1,4 +1,4 @@
-"""A process forked from one that has computed with several threads continues with one thread.
+"""A process forked from one that has used several threads continues with one thread.
 
 In a child, GNU's OpenMP, which comes with torch, does not notice that the threads of its pool are gone, and waits for them
 forever. A DataLoader sets its workers to one thread for this; here every `os.fork` does, as `multiprocessing` has it.

@@ -1,4 +1,4 @@
-"""Loads the compiled operators. Importing it makes `torch.ops.amstel` complete or raises; `operators` is the same
+"""Loads the compiled operators. Importing it registers `torch.ops.amstel` or raises; `operators` is the same
 with memory that is short reported as everywhere in torch."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The CSR matrix beneath a Graph and what the operators derive from it: transpose, values, degrees, factors.
+"""The CSR matrix of a Graph and what the operators derive from it: transpose, values, degrees, factors.
 
 What the operators use is made once, kept, and not to be changed; users get copies. Dynamo neither reads nor fills what
 is kept, so that its guards are the same for a fresh Graph and a used one.
@@ -64,7 +64,7 @@ class Matrix:
 
     @property
     def edge(self) -> Tensor | None:
-        """Positions of the slots' edges in the list that was given [E], a copy, or None if the same."""
+        """For each slot, the position of its edge in the list that was given [E], a copy, or None if unchanged."""
         return None if self._edge is None else copy_of(self._edge)
 
     @property
@@ -74,7 +74,7 @@ class Matrix:
 
     @property
     def has_weight(self) -> bool:
-        """Whether the edges have weights of their own."""
+        """Whether the edges have weights."""
         return self._weight is not None
 
     @property
@@ -110,7 +110,7 @@ class Matrix:
     # Derived data, for users
 
     def to_edge_index(self) -> tuple[Tensor, Tensor | None]:
-        """`edge_index` [2, E] int64 and the weights [E] or None, in the original order of the edges: the opposite of
+        """`edge_index` [2, E] int64 and the weights [E] or None, in the original order of the edges: the inverse of
         `from_edge_index`.
 
         Example:
@@ -147,7 +147,7 @@ class Matrix:
         return copy_of(self._values(_check.floating("dtype", dtype), _check.flag("transposed", transposed)))
 
     def degree(self, dtype: torch.dtype, out: bool = False) -> Tensor:
-        """Sum of the weights (or number of edges, if there are none) into each target, or out of each source; a copy.
+        """The sum of the weights (or the number of edges, without weights) into each target, or out of each source; a copy.
 
         Example:
             >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 0, 1], [1, 2, 2]]))
@@ -157,8 +157,8 @@ class Matrix:
         return copy_of(self._degree(_check.floating("dtype", dtype), _check.flag("out", out)))
 
     def scales(self, norm: str, self_loops: float, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
-        """The factors R of the rows [num_rows] and C of the columns [num_cols] by which `amstel.ops.spmm` multiplies
-        for `norm`, for sums in `dtype`, copies; None stands for 1.
+        """The factors R of the rows [num_rows] and C of the columns [num_cols] that `amstel.ops.spmm` uses for `norm`,
+        for sums in `dtype`; copies. None stands for 1.
 
         Example:
             >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 0, 0]]))

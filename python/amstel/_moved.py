@@ -1,4 +1,4 @@
-"""Modules that have moved: for one release the old name hands on to the new one, with a DeprecationWarning."""
+"""Modules that have moved: for one release, the old name forwards to the new one, with a DeprecationWarning."""
 
 from __future__ import annotations
 

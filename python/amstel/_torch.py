@@ -1,4 +1,4 @@
-"""What differs between the releases of torch that are supported."""
+"""Differences between the supported releases of torch."""
 
 from __future__ import annotations
 

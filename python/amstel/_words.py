@@ -1,4 +1,4 @@
-"""Numbers in words, for what the command line says; without NumPy, which `--help` must not load."""
+"""Numbers in words, for the output of the command line; without NumPy, which `--help` must not load."""
 
 from __future__ import annotations
 

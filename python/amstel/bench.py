@@ -20,7 +20,7 @@ from amstel.ops.spmm import spmm
 
 @dataclass
 class Timing:
-    """Seconds of a call, one sample per turn; each the mean of `batch` calls in a row.
+    """Seconds per call, one sample per turn. Each sample is the mean of `batch` consecutive calls.
 
     Example:
         >>> amstel.bench.Timing(samples=[0.002, 0.001, 0.009], batch=10).median
@@ -43,18 +43,18 @@ def take_turns(
     max_rounds: int = 60,
     before: dict[str, Callable[[], object]] | None = None,
 ) -> dict[str, Timing]:
-    """Time all functions in turns, so that whatever slows the machine down for a while affects all of them.
+    """Time functions in turns, so that anything that slows the machine down for a while affects all of them.
 
-    In every round each short function runs once untimed, so that it finds the allocator and the caches as its own
-    last call left them, and then in a timed batch of at least about a millisecond. A function that is much faster
-    than the slowest takes up to four turns a round. The order rotates. `before[name]` is called, untimed, before
-    each turn: to set the number of threads.
+    In every round, each short function first runs once untimed, so that it finds the allocator and the caches as its
+    own last call left them, and then in a timed batch of at least about a millisecond. A function that is much faster
+    than the slowest takes up to four turns per round. The order rotates. `before[name]` is called, untimed, before
+    each turn, for example to set the number of threads.
 
     Args:
         functions: what to time, by name; at least one.
         seconds: about how long to take.
-        min_rounds, max_rounds: bounds of the number of rounds.
-        before: what to call before each turn, by name; may lack names.
+        min_rounds, max_rounds: limits on the number of rounds.
+        before: what to call before each turn, by name; names may be missing.
 
     Returns:
         a `Timing` for each name.
@@ -111,12 +111,12 @@ def take_turns(
 
 
 def random_graph(nodes: int, degree: float, seed: int = 0) -> Graph:
-    """Random symmetric edges with the skew of real graphs: some nodes have far more than others.
+    """Random symmetric edges, skewed like those of real graphs: some nodes have far more than others.
 
     Args:
         nodes: N.
-        degree: edges into a node, on average.
-        seed: of the random numbers.
+        degree: mean number of edges into a node.
+        seed: seed of the random numbers.
 
     Example:
         >>> graph = amstel.bench.random_graph(1000, 8)
@@ -129,15 +129,15 @@ def random_graph(nodes: int, degree: float, seed: int = 0) -> Graph:
 
 
 def spmm_rows(nodes: int, degree: float, features: list[int], repeats: int) -> list[dict[str, Any]]:
-    """Time A X, forward, and with the gradient of X, against torch.sparse.mm, whose results are compared first.
+    """Time A X against torch.sparse.mm, forward and with the gradient of X, after comparing the results.
 
     Args:
-        nodes, degree: of the `random_graph` A.
+        nodes, degree: of A, a `random_graph`.
         features: widths of X.
         repeats: rounds of `take_turns`.
 
     Returns:
-        a dict per width and pass: "operation", "pass", "features", and milliseconds for each implementation.
+        one dict per width and pass: "operation", "pass", "features", and the milliseconds of each implementation.
 
     Example:
         >>> forward, backward = amstel.bench.spmm_rows(nodes=100, degree=4, features=[8], repeats=1)

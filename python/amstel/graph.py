@@ -260,7 +260,7 @@ class Graph(Matrix):
         try:
             device = torch.device(device)
         except TypeError:
-            _check.fail_type("device", "a torch.device, or what stands for one", device)
+            _check.fail_type("device", "a torch.device, or a string or index for one", device)
         if device == self.device:
             return self
         moved = plainly(lambda: self._map(lambda t: t.to(device, non_blocking=non_blocking)))
@@ -334,15 +334,15 @@ class Graph(Matrix):
 
         Args:
             method: "rcm", reverse Cuthill-McKee (SciPy), which numbers neighbors close to each other: for meshes and
-                graphs like them. "degree", by falling out-degree: the rows that are read most stand side by side.
+                similar graphs. "degree": by decreasing out-degree, so that the rows that are read most are neighbors.
 
-        `spmm` of 128 features on one thread took, in shares of the time before, on PubMed 0.73 by "rcm" and 0.82 by
-        "degree", on GitHub's users 0.93 and 1.01, on Facebook's Cornell 0.99 and 0.89, and on a shuffled grid 0.52
-        and 0.83; where hubs have low numbers already, nothing is gained.
+        Compared with the original order, `spmm` of 128 features on one thread took 0.73 ("rcm") and 0.82 ("degree")
+        of the time on PubMed, 0.93 and 1.01 on GitHub's users, 0.99 and 0.89 on Facebook's Cornell, and 0.52 and
+        0.83 on a shuffled grid. If hubs already have low numbers, nothing is gained.
 
-        Returns the new graph and `order` [N]: node i of the new graph is node order[i] of this one,
-        so that features become `x[order]`, and a result y of the new graph `y[order.argsort()]` in the old numbers.
-        Edges keep the order in which they were given.
+        Returns the new graph and `order` [N]: node i of the new graph is node order[i] of this one. Features become
+        `x[order]`, and a result y on the new graph is `y[order.argsort()]` in the old numbering. Edges keep the order
+        in which they were given.
 
         Example:
             >>> star = amstel.Graph.from_edge_index(torch.tensor([[3, 3, 3], [0, 1, 2]]))

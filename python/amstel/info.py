@@ -39,7 +39,7 @@ def report() -> list[tuple[str, str]]:
     elif torch.version.cuda is None:
         library = "not loaded: this torch is a CPU build"
     else:
-        library = "absent: amstel was built without nvcc (AMSTEL_CUDA=ON makes the build insist on it)"
+        library = "absent: amstel was built without nvcc (AMSTEL_CUDA=ON makes the build require it)"
     wanted = os.environ.get("AMSTEL_CPU_ISA")
     return [
         ("amstel", amstel.__version__),
@@ -56,7 +56,7 @@ def report() -> list[tuple[str, str]]:
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """Run `python -m amstel.info`; returns the exit status: 2 for arguments that it does not know.
+    """Run `python -m amstel.info`; returns the exit status, 2 for unknown arguments.
 
     Example:
         >>> amstel.info.main(["--cmake-prefix"])  # the folder that holds the library

@@ -188,7 +188,7 @@ def confusion(matrix: Any, classes: Sequence[str], *, axes: Axes | None = None) 
     if counts.shape != (len(names), len(names)) or not names:
         _wrong("matrix", f"[K, K] with K = {counted(len(names), 'class')}, at least one", _shape(counts))
     if not np.isfinite(counts).all() or counts.min() < 0:
-        _wrong("matrix", "counts >= 0", "others among them")
+        _wrong("matrix", "counts >= 0", "other values")
     axes = _axes(axes)
     share = counts / counts.sum(1, keepdims=True).clip(np.finfo(float).tiny)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -308,7 +308,7 @@ def restorations(
         the axes [rows, columns].
 
     Raises:
-        ValueError: nothing to draw, sizes that differ, or axes of another number.
+        ValueError: nothing to draw, sizes that differ, or a wrong number of axes.
 
     Example:
         >>> clean = torch.rand(1, 1, 32, 32)

@@ -1,4 +1,4 @@
-"""SampledGraph: a layer of a sampled batch, a matrix that stands for some rows of a larger one and is scaled by its degrees."""
+"""SampledGraph: one layer of a sampled batch. It stands for some rows of a larger graph, and is normalized by its degrees."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ class SampledGraph(Graph):
     """Some rows of a graph with a sample of their edges: a rectangular Graph from n sources to m targets, which are
     the first m of the sources.
 
-    `amstel.nn.GCNConv` and `amstel.ops.spmm` take it in the place of a Graph, with x [n, F] or a pair (x, x[:m]), and
-    return [m, F'] as they would on the whole graph: every norm takes the degrees that the nodes have there, the loops are
-    those of the targets, and each edge counts for as many as it stands for. So the result of a layer that is linear is
-    unbiased, and exact where no edge was left out. Its weights belong to the sample: `edge_weight` must be None.
+    `amstel.nn.GCNConv` and `amstel.ops.spmm` accept it instead of a Graph, with x [n, F] or a pair (x, x[:m]), and
+    return [m, F'] as they would on the whole graph: norms use the degrees of the whole graph, self-loops are those of
+    the targets, and each edge is weighted by the number of edges it stands for. The result of a linear layer is
+    therefore unbiased, and exact if no edge was left out. The weights belong to the sample: `edge_weight` must be None.
 
-    Loaders make it (`amstel.data.NeighborLoader`); it is a Graph in all else. Its weights are those of the whole graph
-    times what each edge stands for, in at least float32; where nothing was left out they are those of the whole graph.
+    Loaders such as `amstel.data.NeighborLoader` create it; otherwise it behaves like a Graph. Its weights are those of
+    the whole graph times the number of edges that each edge stands for, in at least float32; if no edge was left out,
+    they are those of the whole graph.
 
     Attributes:
-        nodes: numbers of the sources in the whole graph, int64 [n], a copy; the targets are the first m.
-        edge_ids: for every edge its position in the list of edges that the whole graph was given, int64 [E], a copy. A
-            ValueError where the graph is in parts, which do not have it.
+        nodes: indices of the sources in the whole graph, int64 [n], a copy; the targets are the first m.
+        edge_ids: for every edge, its position in the edge list of the whole graph, int64 [E], a copy. For a graph in
+            parts, which does not have these, reading it raises a ValueError.
 
     Example:
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2, 3], [1, 0, 1, 1]]))
@@ -91,14 +92,14 @@ class SampledGraph(Graph):
 
     @property
     def nodes(self) -> Tensor:
-        """Numbers of the sources in the whole graph [n], a copy."""
+        """Indices of the sources in the whole graph [n], a copy."""
         return self._nodes.clone()
 
     @property
     def edge_ids(self) -> Tensor:
-        """Positions of the edges in the list that the whole graph was given [E], a copy."""
+        """Positions of the edges in the edge list of the whole graph [E], a copy."""
         if self._slots is None:
-            raise ValueError("`edge_ids` are not known where the graph is in parts")
+            raise ValueError("`edge_ids` are not known for a graph in parts")
         slot = self._slots.long()
         edge = None if self._whole is None else self._whole._edge
         return slot if edge is None else edge[slot.to(edge.device)].long().to(slot.device)

@@ -14,17 +14,18 @@ TOLERANCE = {
 
 
 def assert_close(actual: Tensor, reference: Tensor, dtype: torch.dtype | None = None) -> None:
-    """`actual` equals the float64 `reference` within the tolerance of its dtype, at the scale of the reference.
+    """Assert that `actual` equals the float64 `reference`, within a tolerance for its dtype relative to the reference.
 
-    The scale is that of its finite values. Real and imaginary parts are compared each by itself; integers must be equal.
+    The scale is that of the finite values of the reference. Real and imaginary parts are compared separately; integers
+    must be equal.
 
     Args:
-        actual: of any dtype and device.
-        reference: of the same shape.
-        dtype: whose tolerance (`TOLERANCE`) to use; default: that of `actual`.
+        actual: a tensor of any dtype, on any device.
+        reference: a tensor of the same shape.
+        dtype: the dtype whose tolerance (`TOLERANCE`) to use; default: that of `actual`.
 
     Raises:
-        AssertionError: they differ in shape or by more than the tolerance.
+        AssertionError: the shapes differ, or values differ by more than the tolerance.
 
     Example:
         >>> graph = amstel.Graph.from_edge_index(torch.randint(50, (2, 400)))

@@ -1,4 +1,4 @@
-"""What tells the data of a run from others, so that a resumed run does not go on with others unnoticed.
+"""Identify the data of a run, so that a resumed run does not continue with other data unnoticed.
 
 Every item has a digest: of its contents where they are in memory, else of its name and the size of its file, so that no file
 is read. Data sets that read files implement `_identity`, which says what tells their items apart. Others are known by their
@@ -70,7 +70,7 @@ def _add(state: Any, part: Any) -> None:
 
 
 def check(name: str, before: Any, now: Any, folder: Path | None, may_grow: bool = False) -> None:
-    """ValueError where the data `name` are not those that the run in `folder` had, where it had and knew any."""
+    """ValueError if the data `name` are not those of the run in `folder`, if that recorded any."""
     if before is None:
         return
     known = before["items"] is not None and now is not None and now["items"] is not None

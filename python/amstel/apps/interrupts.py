@@ -1,4 +1,4 @@
-"""Ctrl-C, held back until a piece of work is complete."""
+"""Delay Ctrl-C until a piece of work is complete."""
 
 from __future__ import annotations
 

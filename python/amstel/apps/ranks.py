@@ -1,4 +1,4 @@
-"""Several processes on one task, as `torchrun` starts them: who takes what, and how results are merged.
+"""Several processes on one task, started by `torchrun`: how work is divided and results are merged.
 
 Example:
     >>> ranks = Ranks()                                    # one process: everything is its share
@@ -63,7 +63,7 @@ def on(device: Any) -> torch.device:
         return torch.device(device)
     except (TypeError, RuntimeError) as error:
         kind = ValueError if isinstance(device, str) else TypeError
-        said = f"a torch.device, or what stands for one, got {_check.describe(device)}"
+        said = f"a torch.device, or a string or index for one, got {_check.describe(device)}"
         raise kind(f"`device` must be {said}") from error
 
 

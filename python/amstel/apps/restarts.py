@@ -1,4 +1,4 @@
-"""How a training that `torchrun` runs ends with one error, and goes on where torchrun starts it again (--max-restarts)."""
+"""How a training under `torchrun` ends with a single error, and continues when torchrun restarts it (--max-restarts)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ CHECKPOINTS = ("checkpoint.pt", "running/checkpoint.pt")
 
 
 def wrote(checkpoint: Path) -> None:
-    """Keep in torchrun's store, which outlives its restarts, that the checkpoint is of what it runs."""
+    """Record in torchrun's store, which outlives its restarts, that the checkpoint belongs to its run."""
     if ranks.store is not None:
         ranks.store.set(_key(checkpoint), "")
 
 
 def restarted(out: Path | None) -> bool:
-    """Whether torchrun started the processes anew, and `out` holds a checkpoint that they wrote before: none that was there.
+    """Whether torchrun restarted the processes, and `out` holds a checkpoint that they wrote before, not an older one.
 
-    All processes call it together and hear the same.
+    All processes call it together and get the same answer.
     """
     store, files = ranks.store, [] if out is None else [out / name for name in CHECKPOINTS]
     return any(
@@ -46,12 +46,14 @@ def one_voice(out: Path | None = None) -> Iterator[None]:
     """If several processes fail, the first to arrive reports the error; the others exit silently.
 
     If a rank was lost, the message says how to continue the run in `out`, if there is anything to continue. torchrun may
-    find out first and end the others; that is such an error as well.
+    notice first and stop the others; that counts as such an error, too.
     """
     rank, world = collectives.place()
 
     def end(*_: object) -> None:
-        raise ConnectionError(f"rank {rank} of {world} was ended, as torchrun does if another rank is lost")
+        raise ConnectionError(
+            f"rank {rank} of {world} was stopped, as torchrun does when another rank is lost"
+        )
 
     before = signal.signal(signal.SIGTERM, end) if world > 1 else None
     try:

@@ -48,7 +48,7 @@ def _not_there(file: Path) -> None:
 
 
 def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """ValueError where the weights of a checkpoint are of a training that diverged."""
+    """ValueError if the weights of a checkpoint come from a training that diverged."""
     if not _finite(weights):
         raise ValueError(
             f"the weights in {path} are not finite: the training diverged before they were written"
@@ -56,7 +56,7 @@ def check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def in_epochs_of(state: dict[str, Any], batches: int) -> dict[str, Any]:
-    """A checkpoint to continue with so many batches an epoch: where that changed, with the data, after its last whole epoch."""
+    """A checkpoint to continue with this many batches per epoch; if that changed with the data, after its last full epoch."""
     own = state.get("training", {})
     if own.get("every", batches) == batches:
         return state
@@ -85,7 +85,7 @@ def fit(
         progress: called with the number of items after every step.
 
     Raises:
-        ValueError: the checkpoint is of a run with other data.
+        ValueError: the checkpoint belongs to a run with other data.
         KeyboardInterrupt: Ctrl-C, after the step has finished and a checkpoint has been written.
     """
     ranks = ranks or current(next(task.model.parameters()).device)
@@ -136,7 +136,7 @@ class _Run:
         for name, data in self.data.items():
             identity.check(name, own.get("data", {}).get(name), data, plan.out, name in task.may_grow)
         if state and self.data and "data" not in own and ranks.first:
-            said = "it is of a version that did not note its data, so they could not be compared"
+            said = "it was written by a version that did not record its data, so they could not be compared"
             warnings.warn(f"{plan.out}: {said}", stacklevel=2)
         self.history: list[dict[str, float]] = list(state["history"]) if state else []
         # The first release wrote the number of epochs, or of iterations, alone.

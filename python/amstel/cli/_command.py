@@ -1,4 +1,4 @@
-"""What all commands share: options, and the settings of a training as options.
+"""Common to all commands: options, and the settings of a training as options.
 
 Nothing here imports torch before a command runs, so --help and a wrong option answer immediately.
 """

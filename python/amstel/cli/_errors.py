@@ -1,4 +1,4 @@
-"""How an error becomes one line, in the words of the user."""
+"""Turn an error into one line, in terms of the command line."""
 
 from __future__ import annotations
 

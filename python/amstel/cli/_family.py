@@ -1,4 +1,4 @@
-"""What the families share besides the options of every command: training options, files to write, failures."""
+"""Common to the families, besides the options of every command: training options, files to write, failures."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def new(paths: Sequence[Path | None], force: bool) -> None:
 def outcome(common: Common, resume: bool, how_far: str, *written: Path) -> str:
     """What a training says that it wrote, or of a run that was complete before, how far that is."""
     if resume and not common.worked:
-        return f"nothing to do: the run was complete already, at {how_far}"
+        return f"nothing to do: the run was already complete, at {how_far}"
     return f"wrote {' and '.join(map(str, written))}"
 
 

@@ -32,10 +32,10 @@ def run(
     from amstel.data import THUMOS14
 
     if boxes is not None and intervals is not None:
-        raise ValueError("--boxes cannot be given with --intervals: each is a test of its own")
+        raise ValueError("--boxes cannot be given with --intervals: they are separate tests")
     if lists is not None or (intervals is not None and split is not None):
         raise ValueError(
-            "--lists and, with --intervals, --split cannot be given: the annotation says the split"
+            "--lists and, with --intervals, --split cannot be given: the annotation defines the split"
         )
     wanted = ".json" if intervals is None else ".txt"
     if detections is not None:
@@ -52,7 +52,7 @@ def run(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # each that is missing is told in a line of its own
             clips: Any = THUMOS14(root, intervals)
-        failures = [Outcome(name, error="is annotated and not there") for name in clips.missing]
+        failures = [Outcome(name, error="is annotated but missing") for name in clips.missing]
         names = clips.names
     else:
         clips, names = _with_boxes(root, boxes, split, model.settings.fps, failures)

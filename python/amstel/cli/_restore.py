@@ -1,4 +1,4 @@
-"""What the commands of `amstel restore` share, and what `train` asks for beyond what its settings say themselves."""
+"""Common to the commands of `amstel restore`, and the training options that the settings do not describe themselves."""
 
 from __future__ import annotations
 

@@ -118,9 +118,13 @@ def evaluate(
     }
     given = [name for name, value in wrong.items() if value]
     if table and (given or task != "denoise"):
-        raise ValueError(f"--table {table} has its own tasks and noise; it takes no {(*given, '--task')[0]}")
+        raise ValueError(
+            f"--table {table} has its own tasks and noise; it does not take {(*given, '--task')[0]}"
+        )
     if clean and (quantized or seeds or len(sigma or []) > 1):
-        raise ValueError("--clean takes the noise as it is: neither --quantized, --seeds nor several --sigma")
+        raise ValueError(
+            "--clean uses the images as they are: leave out --quantized, --seeds and several --sigma"
+        )
     if plot and table != "convergence":
         raise ValueError("--plot is for --table convergence")
     if seeds and table in ("convergence", "classical"):

@@ -1,4 +1,4 @@
-"""What the commands of `amstel track` share: the family itself, layouts of data, options of the tracker."""
+"""Common to the commands of `amstel track`: the family, layouts of data, options of the tracker."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Redetect = Annotated[
     bool | None,
     typer.Option(
         "--redetect/--no-redetect",
-        help="search the whole frame when the target is lost [default: preset's]",
+        help="search the whole frame when the target is lost [default: the preset's]",
     ),
 ]
 Preset = Annotated[

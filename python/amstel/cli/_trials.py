@@ -1,4 +1,4 @@
-"""What `amstel graphs` does where the task is not the classification of nodes: prediction of links, classes of graphs."""
+"""`amstel graphs` for the other tasks than node classification: link prediction and graph classification."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def only(task: str, settings: type, given: dict[str, Any]) -> None:
     """An error where an option is of another task."""
     for name in given:
         if name not in settings.__dataclass_fields__:  # type: ignore[attr-defined]
-            raise ValueError(f"--{name.replace('_', '-')} is of another task, got --task {task}")
+            raise ValueError(f"--{name.replace('_', '-')} is for another task, got --task {task}")
 
 
 def _application(task: str) -> Any:

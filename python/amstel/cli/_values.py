@@ -1,4 +1,4 @@
-"""Values on the command line: each function takes the text of one and says in its error what it should be."""
+"""Values on the command line: each function parses the text of one, and its error says what it should be."""
 
 from __future__ import annotations
 

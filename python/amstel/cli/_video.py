@@ -1,4 +1,4 @@
-"""What the commands of `amstel video` share: the family, the options of clips and splits, and how clips are opened."""
+"""Common to the commands of `amstel video`: the family, the options for clips and splits, and how clips are opened."""
 
 from __future__ import annotations
 
@@ -57,25 +57,25 @@ def open_clips(
             raise ValueError("--lists needs --split N")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # each is told in a line of its own
-        warnings.filterwarnings("always", message=r"(?s).*: passed over, as ")
+        warnings.filterwarnings("always", message=r"(?s).* ignored \(")
         if boxes is not None:
             if features.is_folder(root):
                 raise ValueError(f"{root} holds features, which have no boxes: leave out --boxes")
             if lists is not None:
                 raise ValueError(
-                    "--lists cannot be given with --boxes: the lists lie in ROOT or beside the boxes"
+                    "--lists cannot be given with --boxes: the lists are in ROOT or beside the boxes"
                 )
             clips: Any = UCF101(root, boxes)
             clips.fps = fps or None
         elif features.is_folder(root):
             if lists is not None:
-                raise ValueError(f"{root} holds features, whose lists amstel video extract was given")
+                raise ValueError(f"{root} holds features, whose lists were given to amstel video extract")
             clips = features.FeatureFolder(root)
         else:
             clips = SplitClips(root, lists, strict=strict) if listed else ClipFolder(root)
             clips.fps = fps or None
         wrong: list[Any] = [
-            Outcome(name, error="is listed and not there") for name in getattr(clips, "missing", [])
+            Outcome(name, error="is listed but missing") for name in getattr(clips, "missing", [])
         ]
         if split is not None:
             clips.split(split)

@@ -192,7 +192,7 @@ def _train(
         raise ValueError(f"--model of --task {task} must be one of {', '.join(_MODELS[task])}, got {model!r}")
     if task != "node" and (plot or distributed or parts):
         option = "--plot" if plot else "--distributed" if distributed else "--parts"
-        raise ValueError(f"{option} is of --task node, got --task {task}")
+        raise ValueError(f"{option} is for --task node, got --task {task}")
     if task == "node" and {"fanouts", "batch_size"} & set(given) and given.get("sampler", "none") == "none":
         raise ValueError("--fanouts and --batch-size need --sampler neighbor")
     if parts is not None and not distributed:
@@ -310,7 +310,7 @@ def predict(
     if output is not None:
         _files.distinct(output, checkpoint, argument="output")
     if count is not None and getattr(study, "task", "node") != "link":
-        raise ValueError(f"--count is of --task link, got {checkpoint} of another task")
+        raise ValueError(f"--count is for --task link, got {checkpoint} of another task")
     if isinstance(study, Trials):
         return trials.predict(study, output, root, count or 1000, force, common)
     data = sources.of_result(study, root, predict.load_data)

@@ -92,7 +92,7 @@ def predict(
             "--mask",
             metavar="FILE",
             parser=values.file_there,
-            help="inpaint: white where pixels are known, or .npy; mri: .npy of 0 and 1, of what INPUT holds [default: all]",
+            help="inpaint: white where pixels are known, or .npy; mri: .npy of 0 and 1, applied to INPUT [default: all]",
         ),
     ] = None,
     sensitivities: Annotated[
@@ -285,7 +285,7 @@ def train(
             "--validation",
             metavar="DIR",
             parser=values.there,
-            help="data like ROOT, to test on every 50 batches",
+            help="data like ROOT, tested every 50 batches",
         ),
     ] = None,
     average: Average = None,
@@ -304,7 +304,7 @@ def train(
     checkpoint, done = out / train.CHECKPOINT, 0
     if resume:
         if not common.restarted and (given.keys() - {"iterations"} or weights or average is not None):
-            raise ValueError("--resume keeps the settings of the checkpoint: change none but --iterations")
+            raise ValueError("--resume keeps the settings of the checkpoint: only change --iterations")
         saved = train.read(checkpoint)
         settings, done = dataclasses.replace(saved.settings, **given), saved.iteration
     else:

@@ -69,7 +69,7 @@ def predict(
             "--output",
             metavar="PATH",
             parser=_output,
-            help=".mp4, .gif, .txt or .csv with a line per frame, from 1, COCO's .json, or a folder/ [default: VIDEO_sint.mp4]",
+            help=".mp4, .gif, .txt or .csv with one line per frame from 1, .json as in COCO, or a folder/ [default: VIDEO_sint.mp4]",
         ),
     ] = None,
     target: Annotated[
@@ -220,7 +220,7 @@ def train(
     checkpoint = out / train.CHECKPOINT
     if resume:
         if not common.restarted and (given.keys() - {"epochs"} or weights or plan):
-            raise ValueError("--resume keeps the settings of the checkpoint: change none but --epochs")
+            raise ValueError("--resume keeps the settings of the checkpoint: only change --epochs")
         begun = train.read(checkpoint)
         settings = dataclasses.replace(begun.settings, **given)
     else:

@@ -129,7 +129,7 @@ def train(
             "--boxes",
             metavar="PATH",
             parser=values.there,
-            help="let attention learn from boxes of UCF101-24",
+            help="train the attention on boxes of UCF101-24",
         ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="stop at a clip that cannot be read")] = False,
@@ -160,7 +160,7 @@ def train(
         if not common.restarted and (
             given.keys() - {"epochs"} or backbone or weights or plan or hold_out is not None or split or lists
         ):
-            raise ValueError("--resume keeps the settings of the checkpoint: change none but --epochs")
+            raise ValueError("--resume keeps the settings of the checkpoint: only change --epochs")
         saved = network.load(checkpoint)
         settings = dataclasses.replace(saved.settings, **given)
         before = read_record(record)
@@ -187,7 +187,7 @@ def train(
         if resume:
             clips.of_network(saved)
     if len(clips.classes) < 2:
-        raise ValueError(f"{root} must hold two or more classes, got {', '.join(clips.classes)} alone")
+        raise ValueError(f"{root} must hold two or more classes, got only {', '.join(clips.classes)}")
     if resume:
         held = before["held_out"]
         missing = sorted(set(held) - set(clips.names))
@@ -300,7 +300,7 @@ def predict(
             "--csv",
             metavar="FILE",
             parser=values.writes(".csv"),
-            help="write the boxes as a table; frames count from 0",
+            help="write the boxes as a table, with frames from 0",
         ),
     ] = None,
     force: Force = False,

@@ -112,7 +112,7 @@ def evaluate(
     if boxes is not None or intervals is not None:
         for name, value in (("table", table), ("confusion", confusion)):
             if value is not None:
-                raise ValueError(f"--{name} is of the accuracy: leave it out with --boxes and --intervals")
+                raise ValueError(f"--{name} is for the accuracy: leave it out with --boxes and --intervals")
         if len(checkpoint) > 1:
             raise ValueError(f"--boxes and --intervals need one CHECKPOINT, got {len(checkpoint)}")
         return _localization.run(
@@ -198,7 +198,9 @@ def _one(
         clips.fit(model.settings, training=False)
         clips.of_network(model)
     if list(clips.classes) != model.classes:
-        raise ValueError(f"{root} holds the classes {clips.classes}, but {path} knows {model.classes}")
+        raise ValueError(
+            f"{root} holds the classes {clips.classes}, but {path} was trained on {model.classes}"
+        )
     names, part = list(clips.names), clips
     chosen: list[int] | None = None
     record = path.parent / "training.json"

@@ -1,4 +1,4 @@
-"""`amstel video extract`: features of frames, once for all trainings."""
+"""`amstel video extract`: compute the features of frames once, for all trainings."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def forecast(
     complete = False
     if resume:
         if given.keys() - {"iterations"} and not common.restarted:
-            raise ValueError("--resume keeps the settings of the checkpoint: change none but --iterations")
+            raise ValueError("--resume keeps the settings of the checkpoint: only change --iterations")
         _, kept, state = forecast.read(checkpoint)
         settings = dataclasses.replace(kept, **given)
         complete = state["training"]["step"] == settings.iterations
@@ -75,9 +75,9 @@ def forecast(
     _files.write_json(record, result)
     common.write_json(result)
     for name, error in mean.items():
-        common.say(f"{name:17s} mean squared error {error:.4f}, of the last frame {errors[name][-1]:.4f}")
+        common.say(f"{name:17s} mean squared error {error:.4f}, in the last frame {errors[name][-1]:.4f}")
     if complete:  # the CNN beside it has no checkpoint and is trained again
-        common.say(f"the run was complete already, at {counted(settings.iterations, 'batch')}")
+        common.say(f"the run was already complete, at {counted(settings.iterations, 'batch')}")
         common.say(f"wrote {picture} and {record}")
     else:
         common.say(f"wrote {picture}, {checkpoint} and {record}")

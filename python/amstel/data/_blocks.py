@@ -1,4 +1,4 @@
-"""Tables of numbers too large for the memory, read block by block: CSV, .npy, .npz and Parquet."""
+"""Tables of numbers that do not fit in memory, read block by block: CSV, .npy, .npz and Parquet."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ class Clip:
 
     Attributes:
         frames: uint8 [T, H, W, 3], RGB.
-        label: number of its class.
+        label: index of its class.
         name: what to call it.
-        boxes: float32 [T, 4], x1, y1, x2, y2 in pixels, NaN in frames without a box; None where none is known.
-        tubes: the same of every actor, float32 [A, T, 4], of which `boxes` is the first; None where none is known.
+        boxes: float32 [T, 4], x1, y1, x2, y2 in pixels, NaN in frames without a box; None if no boxes are known.
+        tubes: the boxes of every actor, float32 [A, T, 4]; `boxes` is the first of them. None if none are known.
 
     Example:
         >>> clip = amstel.data.Clip(torch.zeros(8, 32, 48, 3, dtype=torch.uint8), label=2, name="jump")

@@ -1,4 +1,4 @@
-"""Where data lie: the folder that the caller names, or one in the environment's AMSTEL_DATA."""
+"""Where data are: the folder that the caller names, or one in the folder that AMSTEL_DATA names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def data_folder(root: str | os.PathLike | None, name: str, owner: str) -> Path:
-    """`root`, or the folder `name` in the environment's AMSTEL_DATA."""
+    """`root`, or the folder `name` in the one that AMSTEL_DATA names."""
     if root is None:
         if "AMSTEL_DATA" not in os.environ:
             raise ValueError(f"{owner}: give `root`, the folder of the clips, or set AMSTEL_DATA")

@@ -1,4 +1,4 @@
-"""What the loaders of samples share: the order of the seeds, rows of features, and batches that are made ahead.
+"""Shared code of the sampling loaders: the order of the seeds, rows of features, and batches prepared ahead.
 
 A batch follows from the loader's arguments, the epoch and its number, and from nothing else. So threads may make it in
 any order, and its consumer sees the same batches for any number of them. Threads are enough: the sampler and PyTorch let
@@ -69,15 +69,15 @@ class NodeBatch(Sample):
     """A batch of `NeighborLoader`: what a model needs to compute its outputs at B seeds.
 
     Attributes:
-        layers: a `SampledGraph` per layer, in the order in which a model applies them: the first has the n nodes as
-            sources, and the last the B seeds as targets.
-        nodes: numbers of the nodes in the whole graph, int64 [n]; the seeds come first.
-        seeds: the seeds, the first B of them.
+        layers: one `SampledGraph` per layer, in the order in which a model applies them: the first has the n nodes as
+            sources, and the last has the B seeds as targets.
+        nodes: indices of the nodes in the whole graph, int64 [n]; the seeds come first.
+        seeds: the seeds, which are the first B nodes.
         x: features of the nodes [n, ...], or None.
         y: labels of the seeds [B, ...], or None.
-        number: of the batch in its epoch.
+        number: index of the batch in its epoch.
 
-    Example: a path, of which the last node is the seed of a model of two layers.
+    Example: a path whose last node is the seed, for a model with two layers.
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]]))
         >>> batch = next(iter(amstel.data.NeighborLoader(graph, fanouts=[-1, -1], seeds=[4], batch_size=1)))
         >>> batch, batch.nodes.tolist()
@@ -122,7 +122,7 @@ class Loader:
         try:
             self.device = None if options["device"] is None else torch.device(options["device"])
         except (TypeError, RuntimeError):
-            _check.fail("device", "a torch.device, what stands for one, or None", options["device"])
+            _check.fail("device", "a torch.device, a string or index for one, or None", options["device"])
         if self.pin_memory and not torch.cuda.is_available():
             raise ValueError("`pin_memory` must be False where PyTorch finds no CUDA device, got True")
         self.epoch = 0
@@ -219,7 +219,9 @@ def _store(name: str, value: Any, nodes: int) -> Any:
         try:
             torch.from_numpy(np.empty(0, value.dtype))
         except (TypeError, ValueError):
-            _check.fail(name, f"an array [{nodes}, ...] of a dtype that torch has", f"dtype {value.dtype}")
+            _check.fail(
+                name, f"an array [{nodes}, ...] of a dtype that torch supports", f"dtype {value.dtype}"
+            )
     shape = getattr(value, "shape", None)
     size = (
         shape[0] if shape is not None and len(shape) else len(value) if hasattr(value, "__len__") else nodes

@@ -1,4 +1,4 @@
-"""A pair of frames of one target, and what those who make pairs share."""
+"""A pair of frames of one target, and shared code of the classes that make pairs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class FramePair:
 
     Attributes:
         frames: uint8 [2, 3, S, S], RGB.
-        boxes: float32 [2, 4], the target in each: x1, y1, x2, y2 in pixels, x2 and y2 just past the last one.
-        others: for each frame, float32 [M, 4]: boxes of things that look like the target.
+        boxes: float32 [2, 4], the target in each frame: x1, y1, x2, y2 in pixels, with x2 and y2 just past the last one.
+        others: for each frame, float32 [M, 4]: boxes of objects that look like the target.
 
     Example:
         >>> pair = amstel.data.StillPairs(["photographs"]).sample(0, np.random.default_rng(0))

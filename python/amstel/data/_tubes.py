@@ -1,4 +1,4 @@
-"""Where in UCF101-24 an action is: its annotations in the five forms in which they are passed around."""
+"""Where the actions in UCF101-24 are: its annotations, in the five formats in which they are distributed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Made-up sequences of bouncing digits, to forecast the frames that come next."""
+"""Synthetic sequences of bouncing digits, for forecasting the next frames."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def generate_bouncing_digits(
     speed: tuple[float, float] = (2.0, 4.0),
     start: int = 0,
 ) -> Tensor:
-    """Sequences in the manner of Moving MNIST: white digits on black go straight, bounce off the walls and cross.
+    """Sequences like Moving MNIST: white digits on black move straight, bounce off the walls and cross each other.
 
     The digits look like those of a pocket calculator, with random slant, width, height and stroke; where they
     overlap, the brighter pixel is shown. They keep their speed and bounce when their box hits a wall, so the next
@@ -42,11 +42,11 @@ def generate_bouncing_digits(
 
     Args:
         count: number of sequences.
-        frames: T, frames of each.
+        frames: T, frames per sequence.
         size: height and width in pixels, at least 16.
-        digits: how many in a sequence.
+        digits: digits per sequence.
         seed: the same seed gives the same sequences.
-        speed: pixels per frame at size=64, least and greatest; in proportion at another size.
+        speed: lowest and highest speed in pixels per frame at size=64; other sizes scale it.
         start: index of the first sequence, so that training can generate one batch at a time.
 
     Returns:
@@ -55,8 +55,8 @@ def generate_bouncing_digits(
     Raises:
         ValueError or TypeError: an argument out of its range.
 
-    Source: in the manner of N. Srivastava, E. Mansimov, R. Salakhutdinov, Unsupervised Learning of Video
-    Representations using LSTMs, ICML 2015 (whose digits are those of MNIST).
+    Source: after N. Srivastava, E. Mansimov, R. Salakhutdinov, Unsupervised Learning of Video Representations using
+    LSTMs, ICML 2015 (whose digits are those of MNIST).
 
     Example:
         >>> amstel.data.generate_bouncing_digits(4, frames=10, size=32).shape

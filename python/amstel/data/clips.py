@@ -55,7 +55,7 @@ class ClipFolder:
         classes: names of the classes.
         labels: class of each clip.
         names: "class/clip" of each clip, all distinct.
-        paths: where each clip is.
+        paths: path of each clip.
 
     Raises:
         FileNotFoundError: `root` does not exist.
@@ -109,10 +109,10 @@ class ClipFolder:
             (name, reason) of each clip that was left out; a warning counts and names them.
 
         Warns:
-            UserWarning: files of other kinds in the folders of classes and of frames, which are passed over.
+            UserWarning: other files in the folders of classes and frames, which are ignored.
 
         Raises:
-            ValueError: with `strict`, for a clip; else where none is left of a class.
+            ValueError: with `strict`, a clip would be left out; otherwise, a class has no clip left.
         """
         self._warn_of_others()
         bad, good = [], []
@@ -146,7 +146,7 @@ class ClipFolder:
         """Say what is passed over: files of other kinds beside clips and frames, clips in no class, links to nothing."""
         folders = [*dict.fromkeys(path.parent for path in self.paths if path.parent != self.root)]
         alone = visible(self.root, IMAGES + VIDEOS) if self.root not in {p.parent for p in self.paths} else []
-        reason = "they are neither clips of a class nor frames of one"
+        reason = "neither a clip of a class nor a frame of one"
         frames = [file for path in self.paths if path.is_dir() for file in _others_in(path)]
         warn_of_strangers(self.root, folders, IMAGES + VIDEOS, reason, [*alone, *frames])
         warn_of_links(self.root)
@@ -214,17 +214,17 @@ def _whole(value: Any) -> int:
 
 
 class Weizmann(ClipFolder):
-    """Weizmann actions: clips of a few people who each do every action.
+    """Weizmann actions: clips of a few people who each perform every action.
 
-    Reads `manifest.json`, a list of {"file", "label", "subject"} with files relative to the folder or to the one
-    above, or, without it, the folder as `ClipFolder` does, where the subject is what a file's name has before the
-    first "_" (daria_bend.avi) or all of it (s0.png).
+    Reads `manifest.json`, a list of {"file", "label", "subject"} with files relative to the folder or to its parent.
+    Without a manifest, it reads the folder as `ClipFolder` does, and the subject is the part of a file's name before the
+    first "_" (daria_bend.avi), or all of it (s0.png).
 
     Args:
-        root: the folder; default: `video/weizmann4` in the environment's AMSTEL_DATA.
+        root: the folder; default: `video/weizmann4` in the folder that AMSTEL_DATA names.
 
     Attributes:
-        subjects: number of the person in each clip, beside `labels`.
+        subjects: the person in each clip, parallel to `labels`.
 
     Raises:
         FileNotFoundError: the folder, or a file of the manifest, does not exist.
@@ -285,7 +285,7 @@ class Weizmann(ClipFolder):
         self.subjects = [self.subjects[k] for k in indices]
 
     def leave_out(self, subject: int) -> tuple[list[int], list[int]]:
-        """Numbers of the clips of all others, and of those of `subject`: one fold of leave one subject out."""
+        """Indices of the clips of all other subjects, and of those of `subject`: one fold of leave-one-subject-out."""
         if subject not in self.subjects:
             fail("subject", f"one of {sorted(set(self.subjects))}", subject)
         test = [i for i, s in enumerate(self.subjects) if s == subject]
@@ -293,14 +293,14 @@ class Weizmann(ClipFolder):
 
 
 class MovingShapes(ClipFolder):
-    """Strips of 32 frames with one shape on black, in a folder a class: the class is the direction of motion.
+    """Strips of 32 frames with one shape on black, one folder per class. The class is the direction of motion.
 
     The position in the first and last frames of these clips reveals the class, so only the frames in `window` are
-    read. A single one of those reveals nothing.
+    read. None of these reveals it by itself.
 
     Args:
-        root: the folder; default: `video/moving_shapes` in the environment's AMSTEL_DATA.
-        window: first frame and the one after the last, or None for all frames.
+        root: the folder; default: `video/moving_shapes` in the folder that AMSTEL_DATA names.
+        window: the first frame and the one after the last, or None for all frames.
 
     Raises:
         ValueError: as `ClipFolder`; on reading, a clip that is shorter than the window.

@@ -1,4 +1,4 @@
-"""Synthetic graphs of colored nodes, whose class depends only on which nodes are linked."""
+"""Synthetic graphs of colored nodes, whose class depends only on how the nodes are linked."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SAME = (0.9, 0.5, 0.1)
 def colored_graphs(
     graphs: int = 600, nodes: int = 20, degree: float = 4.0, colors: int = 2, seed: int = 0
 ) -> GraphDataset:
-    """Random graphs of three classes, all with the same mixtures of colors, sizes and degrees.
+    """Random graphs of three classes, all with the same distribution of colors, sizes and degrees.
 
-    A node has one of `colors` colors, one-hot in its features. A share of 0.9 (class 0), 0.5 (class 1) or 0.1 (class 2)
-    of the links joins nodes of one color. Without the edges nothing tells the classes apart.
+    A node has one of `colors` colors, one-hot in its features. A fraction of 0.9 (class 0), 0.5 (class 1) or 0.1 (class 2)
+    of the links joins nodes of the same color. Without the edges, the classes cannot be told apart.
 
     Args:
-        graphs: how many; the classes take turns.
-        nodes: mean number; each graph has from a half of it to three halves.
-        degree: mean number of neighbors, but for links drawn twice.
+        graphs: number of graphs; the classes take turns.
+        nodes: mean number of nodes; each graph has between half and one and a half times as many.
+        degree: mean number of neighbors, not counting links that are drawn twice.
         colors: >= 2.
         seed: integer >= 0.
 

@@ -30,10 +30,10 @@ Rows = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(repr=False, eq=False)
 class DistributedBatch(NodeBatch):
-    """This rank's share of a batch: the seeds that it owns, with sampled neighbors from anywhere.
+    """This rank's share of a batch: the seeds that it owns, with sampled neighbors from all ranks.
 
-    Attributes: those of `amstel.data.NodeBatch`, whose node numbers are those of the graph that was partitioned, and
-        total: seeds of the batch over all ranks. The loss is the sum over the own seeds, divided by it.
+    Attributes: those of `amstel.data.NodeBatch`, with nodes numbered as in the graph that was partitioned, and
+        total: number of seeds in the batch over all ranks. The loss is the sum over this rank's seeds, divided by it.
 
     Example: one process, which owns all seeds.
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 3]]))
@@ -53,22 +53,22 @@ class DistributedNeighborLoader:
     Args:
         graph: this rank's part, on the CPU.
         fanouts: number of in-neighbors to draw per node at each step away from the seeds; -1 takes all. One per layer.
-        batch_size: seeds of a batch over all ranks. Each rank gets those that it owns, perhaps none.
-        seeds: name of a split, such as "train", or own rows of the part (indices or a mask [n]).
+        batch_size: seeds per batch over all ranks. Each rank gets those that it owns, which may be none.
+        seeds: name of a split, such as "train", or rows of this rank's part (indices or a mask [n]).
         replace: whether to draw with replacement.
         shuffle: whether to shuffle the seeds in every epoch.
         seed: seed of the random numbers, the same on all ranks.
 
-    `for batch in loader` is an epoch of `DistributedBatch`; all ranks must iterate together, since every batch is
-    fetched by all of them. With ``loss.sum() / batch.total`` and `sum_gradients` a step equals that of one process with
-    `amstel.data.NeighborLoader` up to the order of summation (of a graph with sorted rows, with the seeds in order). Set
-    `loader.epoch` to resume.
+    `for batch in loader` is an epoch of `DistributedBatch`. All ranks must iterate together, since all of them help to
+    fetch every batch. With ``loss.sum() / batch.total`` and `sum_gradients`, a step equals that of one process with
+    `amstel.data.NeighborLoader` up to the order of summation (if the graph has sorted rows, and with the seeds in order).
+    Set `loader.epoch` to resume.
 
     Raises:
         ValueError or TypeError: an argument is not as described, or the ranks disagree.
         ConnectionError: another rank is gone.
 
-    Complexity: per batch the nodes and edges of the sample, and per rank 12 bytes a node of the whole graph.
+    Complexity: per batch, the nodes and edges of the sample; per rank, 12 bytes for each node of the whole graph.
 
     Example:
         >>> data = amstel.data.karate_club()

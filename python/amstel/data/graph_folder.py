@@ -1,4 +1,4 @@
-"""GraphFolder: a node-classification problem in a folder of .npy files, which are memory-mapped.
+"""GraphFolder: a node-classification problem in a folder of memory-mapped .npy files.
 
 The files of a graph of N nodes and E edges:
 
@@ -34,8 +34,8 @@ _NEEDED = ("crow", "col", "y", "train", "val", "test")
 class GraphFolder(NodeData):
     """A problem from a folder that `amstel graphs convert`, `convert_graph` or `GraphFolder.write` made.
 
-    The graph is checked and copied to memory, in O(E); features are mapped, so that only the rows that are asked for are
-    read: give them to `amstel.data.NeighborLoader`.
+    The graph is checked and copied to memory, in O(E). Features are memory-mapped, so only the rows that are needed are
+    read: pass them to `amstel.data.NeighborLoader`.
 
     Args:
         root: the folder.
@@ -82,7 +82,7 @@ class GraphFolder(NodeData):
 
     @staticmethod
     def write(data: NodeData, folder: str | os.PathLike, force: bool = False) -> Path:
-        """Write a problem as such a folder, which appears when it is whole; `force` replaces one that is there."""
+        """Write a problem as such a folder, which appears once it is complete; `force` replaces an existing one."""
         if not isinstance(data, NodeData):
             _check.fail_type("data", "an amstel.data.NodeData", data)
         if data.graph.device.type != "cpu":

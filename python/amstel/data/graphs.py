@@ -1,4 +1,4 @@
-"""Data sets of many graphs: a graph with what is known of it, a set of them, and batches for a DataLoader."""
+"""Data sets of many graphs: graphs with features and labels, sets of these, and batches for a DataLoader."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ class GraphData:
         return self.graph.num_nodes
 
     def to(self, device: Any, non_blocking: bool = False) -> GraphData:
-        """The same on another device."""
+        """The same data on another device."""
         return self._map(lambda t: t.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> GraphData:
-        """The same in page-locked memory; a DataLoader calls it."""
+        """The same data in pinned memory; a DataLoader calls it."""
         return self._map(lambda t: t.pin_memory())
 
     def _map(self, f: Callable[[Any], Any]) -> GraphData:
@@ -113,11 +113,11 @@ class GraphDataset(Dataset):
 
     Args:
         graphs: the graphs, on one device.
-        features: for every graph a floating-point tensor [N_i, F], all of one width and dtype; or None.
-        labels: for every graph its class, an integer >= 0 (a list, or an integer tensor or array [G]); or
+        features: one floating-point tensor [N_i, F] per graph, all of the same width and dtype; or None.
+        labels: the class of each graph, integers >= 0 (a list, or an integer tensor or array [G]); or
             floating-point targets [G] or [G, T], finite; or None.
-        edge_features: for every graph a floating-point tensor [E_i, D] in the order of its edges; or None.
-        num_classes: default: the largest class + 1; 0 where labels are targets, or None.
+        edge_features: one floating-point tensor [E_i, D] per graph, in the order of its edges; or None.
+        num_classes: default: the largest class + 1, or 0 if labels are targets or None.
         name: what to call it.
 
     Attributes:
@@ -246,7 +246,7 @@ class GraphDataset(Dataset):
 def collate(items: Sequence[GraphData]) -> GraphData:
     """The `collate_fn` for a DataLoader: combines the `GraphData` of several graphs into one for their batch.
 
-    It is an error if only some of them have features or labels, or if widths or dtypes differ.
+    If only some of them have features or labels, or if widths or dtypes differ, it raises an error.
 
     Example:
         >>> ring = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 0]]))

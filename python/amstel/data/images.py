@@ -27,10 +27,10 @@ class ImageFolder:
         mode: "L" for gray [H, W] (the luma of ITU-R 601 of color images), "RGB" for [H, W, 3]. 16 bits are rounded to 8,
             alpha is left out, and the orientation that a camera noted is applied.
 
-    `folder[i]` is a uint8 array, `folder.paths[i]` its file, `len(folder)` their number.
+    `folder[i]` is a uint8 array, `folder.paths[i]` its file, and `len(folder)` the number of images.
 
     Raises:
-        ValueError: a mode of neither kind, or a folder without images; FileNotFoundError: no such folder;
+        ValueError: an unknown mode, or a folder without images; FileNotFoundError: the folder does not exist;
         OSError: an image cannot be read.
 
     Example:

@@ -1,4 +1,4 @@
-"""LinkData: a graph of whose links some are held out, the input of the link-prediction recipes."""
+"""LinkData: a graph with some of its links held out, the input of link prediction."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class LinkData:
 
     Attributes:
         name: what to call it.
-        graph: `Graph` of N nodes without the links that are held out.
+        graph: `Graph` of N nodes without the held-out links.
         features: torch.sparse_csr or dense [N, F], floating point, or None for X = I.
-        val, val_negative, test, test_negative: int64 [2, M], pairs of different nodes: links that are held out, and
-            pairs that are no links. Those of `val` may be empty.
+        val, val_negative, test, test_negative: int64 [2, M], pairs of different nodes: held-out links, and pairs
+            without a link. Those of `val` may be empty.
 
     Raises:
         ValueError or TypeError: a part is not as described.
 
-    Example: the path 0 - 1 - 2 - 3, whose last link is to be found.
+    Example: the path 0 - 1 - 2 - 3, with its last link held out.
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=4)
         >>> none, link, other = torch.empty(2, 0).long(), torch.tensor([[2], [3]]), torch.tensor([[0], [3]])
         >>> amstel.data.LinkData("path", graph, None, none, none, link, other)
@@ -104,13 +104,13 @@ def split_links(
 
     Args:
         graph: a square graph on the CPU.
-        features: as `LinkData` has them, or sparse_coo.
+        features: as in `LinkData`, or sparse_coo.
         val, test: fractions of the links, rounded down; the paper uses 0.05 and 0.1.
         seed: integer >= 0; determines the split.
         name: what to call it.
 
     Raises:
-        ValueError: val + test is not below 1, `test` is less than one link, or there are not as many pairs without one.
+        ValueError: val + test is not below 1, `test` is less than one link, or there are too few pairs without a link.
 
     Source: T. N. Kipf and M. Welling, Variational Graph Auto-Encoders, 2016, section 2.
 

@@ -1,4 +1,4 @@
-"""NeighborLoader: batches of nodes with a sample of their neighbors, of which a model computes unbiased sums."""
+"""NeighborLoader: batches of nodes with sampled neighbors, over which a model computes unbiased sums."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NeighborLoader(Loader):
         y: labels [N, ...], in any of these forms; or None.
         fanouts: number of in-neighbors to draw per node at each step away from the seeds, nearest first; -1 takes
             all. One per layer of the model.
-        batch_size: seeds of a batch.
+        batch_size: seeds per batch.
         seeds: nodes to make batches of: distinct indices, or a mask [N]; default: all nodes.
         replace: whether to draw with replacement. Without, a node with no more neighbors than are drawn gets all of
             them once.
@@ -38,7 +38,7 @@ class NeighborLoader(Loader):
         pin_memory: whether to pin the batches, for `device`.
         device: where to put the batches; copies to a GPU overlap with the work on the previous batch.
 
-    `for batch in loader` is an epoch of `NodeBatch`, `len(loader)` their number. The sample depends only on seed,
+    `for batch in loader` is an epoch of `NodeBatch`, and `len(loader)` their number. The sample depends only on seed,
     epoch, batch, step and node, so it is the same for any number of workers and threads. Set `loader.epoch` to
     resume.
 

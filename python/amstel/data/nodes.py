@@ -1,4 +1,4 @@
-"""NodeData: a graph with features, labels and a split, the input of the node-classification recipes."""
+"""NodeData: a graph with features, labels and a split, the input of node classification."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class NodeData:
         graph: symmetric `Graph` of N nodes.
         features: torch.sparse_csr, sparse_coo or dense [N, F], floating point, or None for X = I.
         labels: int64 [N], -1 where unknown.
-        train, val, test: int64 vectors of node numbers, of which no two are the same; labels of the first two are
-            known, and `val` may be empty.
+        train, val, test: int64 vectors of distinct node indices; labels of the first two are known, and `val` may be
+            empty.
         num_classes: number of classes.
 
     Raises:
@@ -137,8 +137,8 @@ def as_csr(x: Tensor) -> Tensor:
 def karate_club() -> NodeData:
     """Zachary's karate club, 34 members, with the four groups of Kipf & Welling's appendix A.1.
 
-    The groups are those that modularity-based clustering finds. One member a group trains, all others
-    test; there are no features. Needs NetworkX, which comes with torch.
+    The groups are those found by modularity-based clustering. One member per group is for training and all others for
+    testing; there are no features. Needs NetworkX, which comes with torch.
 
     Source: W. W. Zachary, Journal of Anthropological Research 33(4), 1977; groups: U. Brandes et al., On
     modularity clustering, 2008.
@@ -174,11 +174,11 @@ def block_model(
     mixing: float = 0.3,
     seed: int = 0,
 ) -> NodeData:
-    """A synthetic citation graph: a stochastic block model whose nodes carry bags of words.
+    """A synthetic citation graph: a stochastic block model with bags of words as features.
 
-    Each node cites about `degree` others, a fraction `mixing` of them from any class and the rest from its own, and
-    holds 12 of `words` words, two of them from its class's own tenth. 20 nodes per class train, the next 200
-    validate, the others test.
+    Each node cites about `degree` others, a fraction `mixing` of them from any class and the rest from its own. It has 12
+    of `words` words, two of them from the tenth of the words that belongs to its class. 20 nodes per class are for
+    training, the next 200 for validation, and the others for testing.
 
     Example:
         >>> amstel.data.block_model(nodes=400, seed=1).num_classes

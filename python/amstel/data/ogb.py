@@ -51,7 +51,7 @@ def convert_graph(
     split: str | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Convert a node-classification problem to a `GraphFolder`, block by block: features never lie in memory.
+    """Convert a node-classification problem to a `GraphFolder`, block by block, without loading all features.
 
     Args:
         source: a folder in OGB's layout, such as `ogbn_products`, or an .npz file:
@@ -59,33 +59,33 @@ def convert_graph(
             ========================  =======================================================================
             file                      what
             ========================  =======================================================================
-            raw/edge                  `source,target` a line; or `edge_index` [2, E] in raw/data.npz
-            raw/num-node-list         N; or `num_nodes_list` in raw/data.npz; default: as many as labels
+            raw/edge                  `source,target` per line; or `edge_index` [2, E] in raw/data.npz
+            raw/num-node-list         N; or `num_nodes_list` in raw/data.npz; default: the number of labels
             raw/node-feat             N lines of F numbers; or `node_feat` [N, F] in raw/data.npz; may be absent
             raw/node-label            the class of each node, "nan" where unknown; or `node_label` in
                                       raw/node-label.npz
-            split/<split>/            train, valid and test, each a number of a node a line; or split_dict.pt
+            split/<split>/            train, valid and test, each with one node index per line; or split_dict.pt
             ========================  =======================================================================
 
-            Features of edges, and other files, are not read. The endings are .csv.gz, .csv, .parquet (needs pyarrow) and
-            .npy; of a split .npz too. An .npz file holds edge_index [2, E], x [N, F], y [N], and train, val and test, which
-            are numbers of nodes or masks [N]; a warning names what else it holds.
-        folder: what to write; it appears when it is whole.
-        undirected: give every edge in both directions, and each once, as `ogbn-products` and `ogbn-proteins` mean it;
-            otherwise edges are as the files have them.
-        split: which of the folders in split/; default: the only one.
-        force: replace a `GraphFolder` that is there.
+            Edge features and other files are not read. The extensions are .csv.gz, .csv, .parquet (needs pyarrow) and
+            .npy; for a split also .npz. An .npz file holds edge_index [2, E], x [N, F], y [N], and train, val and test,
+            which are node indices or masks [N]; a warning names anything else in it.
+        folder: the folder to write; it appears once it is complete.
+        undirected: add the reverse of every edge and drop duplicates, which `ogbn-products` and `ogbn-proteins` need;
+            otherwise edges are as in the files.
+        split: which of the folders in split/ to use; default: the only one.
+        force: replace an existing `GraphFolder`.
 
-    Features keep their floating-point dtype; those in text and integers become float32.
+    Features keep their floating-point dtype; text and integers become float32.
 
     Returns:
-        what graph.json holds: "nodes", "edges", "features", "classes", ...
+        the contents of graph.json: "nodes", "edges", "features", "classes", ...
 
     Raises:
-        FileNotFoundError or ValueError: a file is missing or not what it should be; the message names it.
-        FileExistsError: the folder is there.
+        FileNotFoundError or ValueError: a file is missing or invalid; the message names it.
+        FileExistsError: the folder exists.
 
-    Complexity: O(N + E) in memory for the graph alone, 16 bytes an edge and 28 with `undirected`.
+    Complexity: O(N + E) memory, only for the graph: 16 bytes per edge, and 28 with `undirected`.
 
     Source: W. Hu et al., Open Graph Benchmark: Datasets for Machine Learning on Graphs, NeurIPS 2020.
 
@@ -294,7 +294,7 @@ def _part(found: Any, nodes: int, seen: np.ndarray) -> np.ndarray:
         if values is None:
             blocks = [block for block in found.blocks(whole=True)]
             if any(block.shape[1] != 1 for block in blocks):
-                raise ValueError(f"{found} must hold one number of a node a line")
+                raise ValueError(f"{found} must hold one node index per line")
             values = np.concatenate([b[:, 0] for b in blocks]) if blocks else np.empty(0, np.int64)
     else:
         named, values = found
@@ -302,7 +302,7 @@ def _part(found: Any, nodes: int, seen: np.ndarray) -> np.ndarray:
         values = np.flatnonzero(values)
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise ValueError(
-            f"{named} must hold numbers of nodes, or a mask [{nodes}], got {values.dtype} {list(values.shape)}"
+            f"{named} must hold node indices, or a mask [{nodes}], got {values.dtype} {list(values.shape)}"
         )
     wrong = (values < 0) | (values >= nodes)
     if wrong.any():

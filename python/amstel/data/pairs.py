@@ -1,4 +1,4 @@
-"""Pairs of frames that show the same target, and boxes on them: what a matching function is trained on.
+"""Pairs of frames that show the same target, with boxes, for training a matching function.
 
 `SequencePairs` takes two frames of a tracking sequence; `amstel.data.StillPairs` makes both from one still image. Both
 give square crops around the target in which the first target has the size that a tracker gives it. Everything random
@@ -39,7 +39,7 @@ SAME, OTHER = 0.7, 0.5
 
 
 class Pairs(Protocol):
-    """What `amstel.apps.tracking.train.train` takes: as many samples per epoch as `len`, made when they are asked for."""
+    """What `amstel.apps.tracking.train.train` takes: `len` samples per epoch, each made on demand."""
 
     def __len__(self) -> int: ...
 
@@ -80,17 +80,17 @@ def box_pairs(
     positive: int = 16,
     others: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Boxes of a frame to compare with the target of the other: [count, 4], and y [count]: the target, or another.
+    """Boxes of a frame to compare with the target of the other frame: [count, 4], and y [count], whether it is the target.
 
-    The first `positive` have IoU > 0.7 with `box`, the rest IoU < 0.5. Of these half lie on the circles of
-    `polar_boxes` around the target at the three scales of a tracker; the others are on and around `others` and anywhere
-    in the frame at any of these scales, so that what merely looks like the target is seen too. Where the frame has no room
-    for one of the two kinds, all are of the other kind.
+    The first `positive` have IoU > 0.7 with `box`, the rest IoU < 0.5. Half of the latter are on the circles of
+    `polar_boxes` around the target, at the three scales of a tracker; the others are on and around `others`, and anywhere
+    in the frame at any of these scales, so that objects that merely look like the target are included. If the frame has no
+    room for one of the two kinds, all are of the other kind.
 
     Args:
         box: the target [4], corners in pixels.
-        size: side of the frame; the others have their center in it.
-        others: boxes [M, 4] of other things.
+        size: side of the frame; the other boxes have their center in it.
+        others: boxes [M, 4] of other objects.
 
     Raises:
         ValueError: the target is so large that no other box has its center in the frame.
@@ -155,18 +155,18 @@ def _in_picture(box: np.ndarray, picture: np.ndarray) -> bool:
 class SequencePairs:
     """Two frames of a tracking sequence, at most `gap` apart, cropped around the target.
 
-    Both crops are enlarged as the first one asks for. Pairs in which a target would be larger than its crop are left out: those
-    that begin where little of it is in the picture, so that it is far larger in the other frame.
+    Both crops are scaled as the first one requires. Pairs in which a target would be larger than its crop are left out:
+    these begin where little of the target is visible, so it is far larger in the other frame.
 
     Args:
-        sequences: what `amstel.data.tracking` reads, or anything with its `ground_truth` and `[t]`.
-        gap: largest distance of the two frames.
+        sequences: as read by `amstel.data.tracking`, or anything with `ground_truth` and `[t]`.
+        gap: largest distance between the two frames.
         size: side of the crops.
-        target: side of the square that is as large as the first target, in pixels of the crop.
+        target: side of the square with the area of the first target, in pixels of the crop.
 
     Raises:
         TypeError or ValueError: an argument is not as described; no sequence has two frames with ground truth within
-            `gap`, and targets that fit into their crops.
+            `gap` and targets that fit into their crops.
 
     Example:
         >>> pairs = amstel.data.SequencePairs(amstel.data.OTB("OTB100"), gap=10, size=128, target=32)
@@ -202,7 +202,7 @@ class SequencePairs:
                 (number, t) for t, fit, ok in begins if fit and (ok or len(self._partners(number, t)))
             ]
         if not self._frames:
-            expected = f"some with two frames of ground truth at most {gap} apart, of targets that fit into their crops"
+            expected = f"some with two frames of ground truth at most {gap} apart, with targets that fit into their crops"
             fail("sequences", expected, list(sequences))
 
     def __len__(self) -> int:
@@ -220,8 +220,8 @@ class SequencePairs:
         return known[near[(near != at) & (side[near] <= fits[at]) & (side[at] <= fits[at])]]
 
     def sample(self, index: int, rng: np.random.Generator) -> FramePair:
-        """Draw pair number `index`; the same generator state gives the same pair. Where a target lies beyond its frame, of
-        which only the frame itself tells, another pair stands in."""
+        """Draw pair number `index`; the same generator state gives the same pair. If a target turns out to lie outside
+        its frame, which is known only once the frame is read, another pair replaces it."""
         for _ in range(self._TRIES):
             number, t = self._frames[index]
             sequence, zoom, frames, boxes = self.sequences[number], 0.0, [], []

@@ -1,4 +1,4 @@
-"""Planetoid: reads the raw citation and knowledge graphs of Yang et al. and Kipf & Welling."""
+"""Planetoid: reads the raw files of the citation and knowledge graphs of Yang et al. and Kipf & Welling."""
 
 from __future__ import annotations
 
@@ -166,30 +166,30 @@ def is_name(name: str) -> bool:
 class Planetoid(NodeData):
     """Cora, Citeseer, PubMed or NELL, from the files `ind.<name>.*` of Kipf's and Planetoid's repositories.
 
-    The public split of Yang et al.: the first len(y) nodes train (20 per class in the citation graphs), the
-    next 500 validate, those of `test.index` test. The files are Python-2 pickles, read by an unpickler that
-    knows the arrays in them and refuses everything else.
+    The split is the public one of Yang et al.: the first len(y) nodes are for training (20 per class in the citation
+    graphs), the next 500 for validation, and those in `test.index` for testing. The files are Python-2 pickles, read
+    by an unpickler that only accepts the arrays in them.
 
-    As in Kipf's loader, test nodes that are in the graph's numbering but not among the test files
-    (Citeseer has 15) get zero features and no label. In NELL the nodes beyond entities are relations; each
-    gets one feature of its own, which makes 61,278. Without `ally` (NELL is often handed round like
-    that) only training and test labels are known and `val` is empty.
+    As in Kipf's loader, test nodes within the graph's numbering that the test files lack (Citeseer has 15) get zero
+    features and no label. In NELL, the nodes after the entities are relations; each gets one feature of its own, which
+    makes 61,278. Without `ally` (NELL is often distributed without it), only training and test labels are known, and
+    `val` is empty.
 
     Args:
-        root: folder that holds the files; default: the folder `planetoid` in the environment's AMSTEL_DATA.
+        root: folder of the files; default: `planetoid` in the folder that AMSTEL_DATA names.
         name: "cora", "citeseer", "pubmed", "nell" (which reads `ind.nell.0.001.*`) or any other such name.
         normalize: divide each row of features by its sum, as Kipf does.
 
     Attributes:
-        graph: symmetric `Graph`; parallel citations count once, loops of the data stay.
+        graph: symmetric `Graph`; parallel citations count once, and loops in the data are kept.
         features: torch.sparse_csr [N, num_features], float32.
         labels: int64 [N], -1 where unknown.
-        train, val, test: int64 vectors of node numbers.
+        train, val, test: int64 vectors of node indices.
         num_classes, num_features, num_nodes: sizes.
 
     Raises:
         FileNotFoundError: a file is missing; the message names it.
-        ValueError: a file does not hold what it should, or no root is known.
+        ValueError: a file does not hold what it should, or there is no root.
 
     Source: Z. Yang, W. Cohen and R. Salakhutdinov, Revisiting Semi-Supervised Learning with Graph
     Embeddings, ICML 2016; T. N. Kipf and M. Welling, ICLR 2017, section 5.1.
@@ -239,7 +239,7 @@ class Planetoid(NodeData):
                 raise ValueError(f"Planetoid: {path(part)} must be [nodes, classes], got {list(value.shape)}")
         if not len(ty) == tests == len(test):
             raise ValueError(
-                f"Planetoid: ty, tx and test.index of {stem} must be as long as each other, "
+                f"Planetoid: ty, tx and test.index of {stem} must have the same length, "
                 f"got {len(ty)}, {tests} and {len(test)}"
             )
         if len(np.unique(test)) != len(test):

@@ -1,4 +1,4 @@
-"""What tracking data have in common: a video with one box per frame, folders of them, numbers in text files."""
+"""Common to tracking data: a video with one box per frame, folders of these, and numbers in text files."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from amstel.media.formats import frames_of, natural, visible, warn_of_links
 
 
 def read_rows(file: Path, columns: int | None) -> list[list[float]]:
-    """The numbers of a text file, `columns` in every line, `nan` for what is not known.
+    """The numbers of a text file, `columns` in every line, with `nan` for unknown values.
 
-    Commas, semicolons, tabs and blanks separate, and may end a line; lines that are blank may follow the last row. Without
-    `columns` a line is one of VOT's regions, and its row x, y, w, h, all NaN where there is none, or a polygon's corners.
+    Numbers are separated by commas, semicolons, tabs or blanks, which may also end a line; blank lines may follow the last
+    row. Without `columns`, a line is one of VOT's regions, and its row is x, y, w, h (all NaN if there is no region) or the
+    corners of a polygon.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: a line that is not so, with file and line.
+        ValueError: an invalid line, with file and line.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").rstrip().splitlines()
@@ -99,7 +100,7 @@ def _box_of_mask(numbers: list[int]) -> list[float]:
 
 
 def read_numbers(file: Path, columns: int) -> Tensor:
-    """The numbers of a text file whose lines all hold as many: float64 [rows, columns]; as `read_rows`."""
+    """The numbers of a text file with equally many per line: float64 [rows, columns]; see `read_rows`."""
     return torch.tensor(read_rows(file, columns), dtype=torch.float64).reshape(-1, columns)
 
 
@@ -118,8 +119,8 @@ def from_origin(boxes: Tensor, file: Path, origin: int) -> Tensor:
     # One may leave the picture by a pixel; of the OTB's 100 sequences one has a single such number.
     if origin == 1 and (corners == 0).sum() > 1 and not (corners < 0).any():
         warnings.warn(
-            f"{file} has corners at 0 and none below, as if its pixels counted from 0; they are taken to count from 1 "
-            "(origin=0, or --truth-origin 0, reads such a file)",
+            f"{file} has corners at 0 and none below, as if its pixels were counted from 0, but is read as counted from 1 "
+            "(use origin=0, or --truth-origin 0, for such a file)",
             stacklevel=4,
         )
     return boxes - boxes.new_tensor([1, 1, 0, 0]) * int(origin)
@@ -138,14 +139,14 @@ def images_of(folder: Path) -> list[Path]:
 def pad(boxes: Tensor, images: Sequence[Path], file: Path) -> Tensor:
     """A row per image: those after the last row get NaN. Where a number lacks among the images, the boxes may be off."""
     frames, lacking = len(images), _lacking(images)
-    hole = f" ({lacking} is not there)" if lacking else ""
+    hole = f" ({lacking} is missing)" if lacking else ""
     if not 1 <= len(boxes) <= frames:
         raise ValueError(
             f"{file} must hold 1 to {counted(frames, 'box')}, as many as there are frames, got {len(boxes)}{hole}"
         )
     if lacking:
         warnings.warn(
-            f"{lacking} is not there: the boxes of {file} are taken as those of the images that are, one after the other",
+            f"{lacking} is missing: the boxes of {file} are assigned to the images that exist, in order",
             stacklevel=3,
         )
     # One box alone is that of a sequence whose truth is kept back.
@@ -177,24 +178,24 @@ def _lacking(images: Sequence[Path]) -> Path | None:
 class TrackingSequence:
     """A video and the box of its target in every frame.
 
-    `s[t]` reads frame t as a uint8 RGB array [H, W, 3], so that the sequence is what a tracker takes as frames;
-    `s[a:b]` is the sequence of those frames.
+    `s[t]` reads frame t as a uint8 RGB array [H, W, 3], so a tracker can take the sequence as its frames; `s[a:b]` is the
+    sequence of those frames.
 
     Args:
         name: what to call it.
         frames: image files.
-        ground_truth: [T, 4], x, y, w, h in pixels, (x, y) the top-left corner with 0, 0 for the frame's own; a row
-            with NaN, or without a positive width and height, is taken as missing.
-        sparse: some frames have no ground truth because nobody looked at them, as in ALOV or after the end of a file of
-            boxes, or since the target is not there, as in GOT-10k; scores leave such frames out.
+        ground_truth: [T, 4], x, y, w, h in pixels, where (x, y) is the top-left corner and that of the frame is (0, 0);
+            a row with NaN, or without a positive width and height, counts as missing.
+        sparse: whether some frames have no ground truth, because they were not annotated (as in ALOV, or after the end of
+            a file of boxes) or because the target is absent (as in GOT-10k); scores leave such frames out.
 
     Attributes:
         name, frames, sparse: as given.
         ground_truth: float64 [T, 4], NaN rows where it is missing.
-        anchors: where VOT's runs begin, see `VOT`; None where the data do not say it.
+        anchors: where VOT's runs begin, see `VOT`; None if the data do not say.
 
     Raises:
-        ValueError: no frame, or another number of boxes; on reading, an image that cannot be read.
+        ValueError: no frame, or a different number of boxes; on reading, an image that cannot be read.
 
     Example:
         >>> files = amstel.media.formats.frames_of("OTB100/Crossing/img")[:3]
@@ -241,7 +242,7 @@ class TrackingSequence:
 
 
 class Sequences(Sequence[TrackingSequence]):
-    """Sequences by number, in the order of their names, or by name; each is read when it is asked for."""
+    """Sequences by index, in the order of their names, or by name; each is read on access."""
 
     root: Path
     names: list[str]
@@ -274,7 +275,7 @@ class Sequences(Sequence[TrackingSequence]):
 
 
 class Listed(Sequences):
-    """Folders of sequences, those of list.txt where that is there."""
+    """Folders of sequences, those of list.txt if there is one."""
 
     def _find(self, root: Path, marker: str) -> None:
         self.root, listing = root, root / "list.txt"

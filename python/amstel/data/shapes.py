@@ -1,4 +1,4 @@
-"""Made-up clips of moving shapes, in which the motion alone gives the class away."""
+"""Synthetic clips of moving shapes, in which only the motion reveals the class."""
 
 from __future__ import annotations
 
@@ -56,34 +56,33 @@ def generate_moving_shapes(
     """Synthetic clips: a colored shape moves over a textured background, and the class is its direction.
 
     The shape is a disc, square, triangle or cross of random color and size. Its position in the first frame is
-    uniform over the places where all of it is in the picture, and where it would leave the picture it comes in
-    again at the other side, whole. So its position is uniform in every frame, whatever the class, and its look
-    does not depend on the class either: **no single frame says anything about the class**. (Without coming in
-    again that cannot be: a steady motion to the right makes the mean position of the last frame differ from
-    that of the first, and a motion to the left makes it differ the other way.) With `wrap=False` the shape goes
-    straight along a path placed at random: its track is one piece, but the first and last frames hint at the
-    class, the more the longer the path.
+    uniform over all places where it is fully visible. Where it would leave the picture, it enters again, whole, on the
+    other side. So its position is uniform in every frame of every class, and its appearance does not depend on the class
+    either: **no single frame says anything about the class**. (Without wrapping around, this is impossible: a steady
+    motion to the right shifts the mean position from the first frame to the last, and a motion to the left shifts it the
+    other way.) With `wrap=False`, the shape moves straight along a path placed at random: its track is in one piece, but
+    the first and last frames hint at the class, more so for longer paths.
 
-    Clip i depends on `seed` and i only, and its class is i modulo `classes`.
+    Clip i depends only on `seed` and i, and its class is i modulo `classes`.
 
     Args:
         count: number of clips.
-        frames: T, frames of a clip.
+        frames: T, frames per clip.
         size: height and width in pixels, at least 16.
         seed: the same seed gives the same clips.
         classes: 2 (right, left), 4 (right, up, left, down) or 8 (with the diagonals); see `DIRECTIONS`.
-        distractors: number of gray shapes, which do not matter; each rests or moves in a direction of its own.
-        speed: pixels per frame, or the range from which each clip's is drawn.
-        noise: standard deviation of the pixels' noise, new in each frame; the picture's range is 0..1.
-        wrap: come in again at the other side.
+        distractors: number of gray shapes, unrelated to the class; each rests or moves in its own direction.
+        speed: pixels per frame, or the range from which the speed of each clip is drawn.
+        noise: standard deviation of the pixel noise, which is new in each frame; pixels are in 0..1.
+        wrap: whether a shape that leaves the picture enters again on the other side.
 
     Returns:
         list of `Clip`, with true boxes [T, 4].
 
     Raises:
-        TypeError: something that is no number for one (a ValueError, too).
-        ValueError: an argument out of its range; a speed at which the direction is no longer defined (half the
-            way that the shape has) or, with `wrap=False`, at which the path does not fit.
+        TypeError: an argument is not a number (this error is a ValueError, too).
+        ValueError: an argument is out of its range; the speed is so high that the direction is no longer defined (half
+            the distance that the shape can move) or, with `wrap=False`, that the path does not fit.
 
     Example:
         >>> clips = amstel.data.generate_moving_shapes(8, frames=12, classes=2)

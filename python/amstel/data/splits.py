@@ -1,4 +1,4 @@
-"""Data sets of actions with the train and test lists that they are published with."""
+"""Data sets of actions with their published training and test lists."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ class SplitClips(ClipFolder):
 
     - UCF101: `trainlist01.txt` ("Class/v_name.avi 1"), `testlist01.txt` ("Class/v_name.avi") and `classInd.txt`
       ("1 Class"), the lists 01 to 03;
-    - HMDB51: `class_test_split1.txt` ("name.avi 1") with 1 for training, 2 for the test and 0 for neither;
+    - HMDB51: `class_test_split1.txt` ("name.avi 1") with 1 for training, 2 for testing and 0 for neither;
     - Kinetics: `train.csv` and `val.csv` (or `validate.csv`, `test.csv`), with the columns label, youtube_id, time_start
-      and time_end, of the video `youtube_id_000010_000020.mp4`; or with the columns path and label; or without a
-      header "path label" or "path,label". This is split 1.
+      and time_end for the video `youtube_id_000010_000020.mp4`; or with the columns path and label; or without a
+      header, "path label" or "path,label". This is split 1.
 
     A clip is looked up in `root` and its subfolders by its path, by class/name, and by name alone; with the extension
     in the list, as a folder of frames, or with another extension. Clips are identified by their paths, so clips with
     the same name in two classes are different clips.
 
     Args:
-        root: the folder of the videos, or one above.
+        root: the folder of the videos, or one above it.
         lists: the folder with the lists, if they are elsewhere.
         strict: whether a missing clip is an error.
 
@@ -61,7 +61,7 @@ class SplitClips(ClipFolder):
 
     Raises:
         FileNotFoundError: `root` does not exist, no lists are found or none of their clips; with `strict`, for a clip.
-        ValueError: a line of a list is not as above, says another class than another one, or puts a clip into both
+        ValueError: a line of a list is not as above, contradicts the class in another line, or puts a clip into both
             parts of a split. The message names file and line.
 
     Example:
@@ -116,7 +116,7 @@ class SplitClips(ClipFolder):
             first = labels.setdefault(path, row)
             if first.label != row.label:
                 raise ValueError(
-                    f"{row.where} must say the class of {row.file} that {first.where} does, {first.label}, got {row.label}"
+                    f"{row.where} must give {row.file} the same class as {first.where}, {first.label}, got {row.label}"
                 )
             other = parts.setdefault((row.split, path), row)
             if other.part != row.part:
@@ -207,7 +207,7 @@ def _lines(file: Path) -> list[tuple[str, str]]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} must be a text in UTF-8, got {error}") from None
+        raise ValueError(f"{file} must be text in UTF-8, got {error}") from None
     return [
         (line.strip(), f"{file}, line {n}") for n, line in enumerate(text.splitlines(), 1) if line.strip()
     ]

@@ -1,7 +1,7 @@
 """Pairs of frames of the same target, both made from one still image.
 
-The target moves, turns and changes its size against what is behind it, the light changes, the camera blurs, something
-covers a part of it, and what looks like it is put beside it.
+The target moves, turns and changes its size against the background, the light changes, the camera blurs, something
+covers a part of the target, and similar objects are placed beside it.
 """
 
 from __future__ import annotations
@@ -82,24 +82,24 @@ def _paste(frame: np.ndarray, thing: _Thing, linear: np.ndarray, place: np.ndarr
 
 
 class StillPairs:
-    """Pairs made from still images, one image a pair: no video is needed to learn matching.
+    """Pairs made from still images, one image per pair: no video is needed to learn matching.
 
-    The target is a textured piece of an image. It is seen twice in front of its own surroundings or pasted with a soft
-    outline on those of another image, the same or another one in the two frames; each time in another place, and the
-    second time larger or smaller, stretched, turned, sheared and bent. Pieces of the same image that look most like it are
-    pasted beside it, and a piece of another image may cover a part of it. Each frame then gets its own light (gain,
-    gamma, color temperature, a ramp), blur (defocus, motion), noise and JPEG, at the low resolution that targets have in
-    videos (18 to 100 pixels), before it is brought to the size that the network sees.
+    The target is a textured piece of an image. It is shown twice, in front of its own surroundings or pasted with a soft
+    outline onto those of another image, which may differ between the two frames. Each time it is in another place, and
+    the second time it is scaled, stretched, rotated, sheared and bent. The pieces of the same image that look most like
+    it are pasted beside it, and a piece of another image may cover a part of it. Each frame then gets its own light
+    (gain, gamma, color temperature, a ramp), blur (defocus, motion), noise and JPEG compression, at the low resolution
+    of targets in videos (18 to 100 pixels), before it is resized to what the network sees.
 
     Args:
         images: files, folders of them, or uint8 RGB arrays [H, W, 3] of at least 64 pixels per side.
         size: side of the frames.
-        target: side of the square that is as large as the first target, in pixels of the frame.
-        scale: range of the side of that square in the pixels of the image as it is filmed.
+        target: side of the square with the area of the first target, in pixels of the frame.
+        scale: range of the side of that square at the low resolution, in pixels.
 
     Raises:
-        TypeError: `images` that is no list, or holds something else; something that is no number for one.
-        ValueError: no image, one that is too small or cannot be read; a number out of its range.
+        TypeError: `images` is not a list, or holds something else; a number has another type.
+        ValueError: there is no image, or one is too small or cannot be read; a number is out of its range.
         ImportError: opencv is missing.
 
     Example:

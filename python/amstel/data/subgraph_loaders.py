@@ -1,4 +1,4 @@
-"""Loaders whose batches are subgraphs: clusters of a partition, and what random walks come by."""
+"""Loaders whose batches are subgraphs: clusters of a partition, or the nodes visited by random walks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SubgraphBatch(Sample):
         y: labels of the seeds [B, ...], or None.
         weight: weight of each seed in the loss, float32 [B]; the weighted sum over the batch estimates the mean over
             all seeds.
-        number: of the batch in its epoch.
+        number: index of the batch in its epoch.
 
     Example: a path of four nodes in two halves, without the edge between them.
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 3]]))
@@ -76,7 +76,7 @@ class ClusterLoader(_Subgraphs):
         graph, x, y, shuffle, seed, num_workers, prefetch, pin_memory, device: as for `NeighborLoader`.
         parts: number of clusters, or a vector [N] with the cluster of each node.
         batch_size: clusters per batch.
-        seeds: the nodes that count in the loss, different numbers or a mask [N]; default: all.
+        seeds: the nodes that count in the loss, distinct indices or a mask [N]; default: all.
         method: "metis" cuts few edges (needs pymetis: `pip install "amstel[metis]"`); "ranges" takes consecutive
             nodes.
 
@@ -164,7 +164,7 @@ class SaintLoader(_Subgraphs):
         batch_size: walks per batch, each starting at a randomly drawn seed.
         walk_length: steps per walk, against the direction of the edges.
         steps: batches per epoch.
-        seeds: the nodes that count in the loss, different numbers or a mask [N]; default: all.
+        seeds: the nodes that count in the loss, distinct indices or a mask [N]; default: all.
         coverage: how often, on average, each node is visited by the subgraphs drawn beforehand to estimate the visit
             counts of nodes and edges.
 

@@ -1,4 +1,4 @@
-"""Pictures that photographs lack, drawn to train on: flat, ramps, checkerboards, strokes like text, much contrast."""
+"""Drawings as training images, for what photographs lack: flat areas, ramps, checkerboards, text-like strokes, contrast."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from amstel.data.images import patches
 def drawings(images: Sequence[np.ndarray], count: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """`count` squares float32 [count, C, size, size] in [0, 1], of five kinds, in random colors.
 
-    Flat; a ramp; stripes or a checkerboard; strokes, bars and rings on one color, as in text and line art; and patches of
-    `images` with their contrast raised until they saturate. Seven in ten are rounded to 8 bits.
+    The kinds are: flat; a ramp; stripes or a checkerboard; strokes, bars and rings on one color, as in text and line art;
+    and patches of `images` with the contrast raised until they saturate. Seven in ten are rounded to 8 bits.
 
     Args:
-        images: uint8 arrays [H, W] or [H, W, 3], which tell the number of channels, too.
-        count, size: how many squares, and their sides.
-        rng: gives all that is random.
+        images: uint8 arrays [H, W] or [H, W, 3], which also determine the number of channels.
+        count, size: number of squares, and their side.
+        rng: the source of all random numbers.
 
     Example:
         >>> photograph = np.zeros((40, 50), np.uint8)

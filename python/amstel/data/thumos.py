@@ -1,4 +1,4 @@
-"""THUMOS14: long videos, and when in them each of 20 actions happens."""
+"""THUMOS14: long videos, with the times at which each of 20 actions happens."""
 
 from __future__ import annotations
 
@@ -47,25 +47,25 @@ CLASSES = {
 class THUMOS14:
     """Videos of THUMOS14 with the times at which each action begins and ends.
 
-    The annotations are a text file for each action, `Diving_test.txt` or `Diving_val.txt`, with lines
+    There is one annotation file per action, `Diving_test.txt` or `Diving_val.txt`, with lines
     "video_test_0000004 0.2 1.1" (name, begin and end in seconds), and `Ambiguous_test.txt` with the parts that are not
-    judged. They lie in `root`, in folders of it, or in `intervals`. The videos, video_test_0000004.mp4 (or of another
-    kind, or folders of frames), lie in `root` or in folders of it; those that are not there are left out with a warning.
+    scored. They are in `root`, in a subfolder, or in `intervals`. The videos, video_test_0000004.mp4 (or another format,
+    or folders of frames), are in `root` or a subfolder; missing ones are left out with a warning.
 
     Args:
         root: the folder.
         intervals: the folder of the annotations, if it is elsewhere.
-        subset: "test" or "val", the set on which the field trains.
+        subset: "test", or "val", the set that is commonly used for training.
 
     Attributes:
         classes: names of the actions, sorted.
         numbers: the number of each class in the challenge, from `detclasslist.txt` or else as published.
-        names: of the videos.
-        paths: where each is.
-        missing: names of videos that are annotated and not there.
+        names: names of the videos.
+        paths: path of each video.
+        missing: names of annotated videos that are missing.
 
     Raises:
-        FileNotFoundError: a folder does not exist, no annotations of the subset or none of their videos are there.
+        FileNotFoundError: a folder does not exist, or there are no annotations of the subset, or none of their videos.
         ValueError: a line is not as above; the message names file and line.
 
     Source: Y.-G. Jiang et al., THUMOS Challenge: Action Recognition with a Large Number of Classes, 2014.
@@ -121,7 +121,7 @@ class THUMOS14:
 
     @property
     def intervals(self) -> list[list[tuple[str, float, float]]]:
-        """Of each video the actions (class, begin, end) in seconds, by class and then as the files have them."""
+        """The actions (class, begin, end) in each video, in seconds, by class and then in the order of the files."""
         return [
             [(c, a, b) for c in self.classes for video, a, b in self._spans[c] if video == name]
             for name in self.names
@@ -129,7 +129,7 @@ class THUMOS14:
 
     @property
     def ambiguous(self) -> list[list[tuple[float, float]]]:
-        """Of each video the parts (begin, end) in seconds that are not judged."""
+        """The parts (begin, end) of each video, in seconds, that are not scored."""
         parts = self._spans.get(AMBIGUOUS, [])
         return [[(a, b) for video, a, b in parts if video == name] for name in self.names]
 

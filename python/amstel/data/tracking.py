@@ -1,4 +1,4 @@
-"""Readers of tracking data: OTB, GOT-10k, VOT and ALOV, one video with one box per frame after the other."""
+"""Readers of tracking data: OTB, GOT-10k, VOT and ALOV, all of them videos with one box per frame."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ _OTB_IMAGES = {"david": 770, "tiger1": 354}
 class OTBSequence(TrackingSequence):
     """A sequence in OTB's layout: img/0001.jpg, ..., and groundtruth_rect.txt with x, y, w, h, 1-based.
 
-    Coordinates become 0-based. Where OTB's configuration takes a part of a sequence (`OTB_FRAMES`: David from
-    frame 300, Football1 up to 74, ...), so does this, if the folder has that name and is that sequence: its images
-    are numbered through the part, and the file holds a box for each image of the part, or for each of all the images
-    that OTB has. A folder of one's own of that name, or one that was numbered anew, is taken whole. Frames after the
-    last box have none, and are not scored (`sparse`). A box without area is missing ground truth.
+    Coordinates become 0-based. If OTB's configuration uses only a part of a sequence (`OTB_FRAMES`: David from frame
+    300, Football1 up to 74, ...), so does this, if the folder has that name and is that sequence: its images are
+    numbered throughout the part, and the file has a box for each image of the part, or for each of OTB's images. Your
+    own folder of that name, or one that was renumbered, is used as a whole. Frames after the last box have no box and
+    are not scored (`sparse`). A box without area is missing ground truth.
 
     Args:
         folder: the sequence's folder.
-        target: which target, where there are groundtruth_rect.1.txt and groundtruth_rect.2.txt (Jogging,
-            Skating2, Human4); its number goes into the name, Jogging-1.
-        origin: number of the first pixel in the file, 1 or, in a folder of one's own, 0.
+        target: which target, if there are groundtruth_rect.1.txt and groundtruth_rect.2.txt (Jogging, Skating2,
+            Human4); its number is added to the name, Jogging-1.
+        origin: number of the first pixel in the file, 1 or, for your own data, 0.
 
     Warns:
-        UserWarning: the file seems to count from 0; a number lacks among the images; boxes lack for the last frames.
+        UserWarning: the file seems to count from 0; a number is missing among the images; the last frames have no boxes.
 
     Raises:
         FileNotFoundError: the folder, its img folder or the file of boxes does not exist.
@@ -70,7 +70,7 @@ class OTBSequence(TrackingSequence):
         ValueError: no image; a line that is not four numbers, with file and line; no box, or more boxes than
             frames; several targets and none chosen.
 
-    Source: Y. Wu, J. Lim, M.-H. Yang, Object Tracking Benchmark, TPAMI 2015; frame ranges as its toolkit has them.
+    Source: Y. Wu, J. Lim, M.-H. Yang, Object Tracking Benchmark, TPAMI 2015; frame ranges as in its toolkit.
 
     Example:
         >>> sequence = amstel.data.OTBSequence("OTB100/Jogging", target=2)
@@ -148,11 +148,11 @@ class OTB(Sequences):
     """A folder of sequences in OTB's layout, each as `OTBSequence` reads it.
 
     Every subfolder with an img folder and a groundtruth_rect.txt (or .1.txt, .2.txt: two sequences, Jogging-1 and
-    Jogging-2) is one; other folders are passed over, and so are files of boxes that are empty.
+    Jogging-2) is a sequence; other folders, and empty files of boxes, are ignored.
 
     Args:
-        root: the folder; default: `tracking` in the environment's AMSTEL_DATA.
-        origin: as `OTBSequence` has it.
+        root: the folder; default: `tracking` in the folder that AMSTEL_DATA names.
+        origin: as for `OTBSequence`.
 
     Attributes:
         names: names of the sequences.
@@ -214,10 +214,10 @@ class GOT10k(Listed):
     Args:
         root: the folder of the sequences, or the one above its train, val and test.
         split: "train", "val" or "test" in the latter case.
-        origin: number of the first pixel in the files, 1 or, in folders of one's own, 0.
+        origin: number of the first pixel in the files, 1 or, for your own data, 0.
 
     Attributes:
-        names: names of the sequences, those of list.txt where that is there.
+        names: names of the sequences, those of list.txt if there is one.
 
     Raises:
         FileNotFoundError: the folder, or a sequence that list.txt names, does not exist.
@@ -225,8 +225,8 @@ class GOT10k(Listed):
         ValueError: no sequence; a list.txt that names one twice; on reading one, no image, a line that is not as it should be (with file and line),
             more boxes than frames, another number of labels than frames.
 
-    Source: L. Huang, X. Zhao, K. Huang, GOT-10k, TPAMI 2021; that coordinates begin with 1 is the authors' word in
-    their toolkit's issue 6.
+    Source: L. Huang, X. Zhao, K. Huang, GOT-10k, TPAMI 2021; the authors say in issue 6 of their toolkit that coordinates
+    start at 1.
 
     Example:
         >>> sequence = amstel.data.GOT10k("GOT-10k", split="val")[0]
@@ -265,26 +265,25 @@ class GOT10k(Listed):
 class VOT(Listed):
     """VOT (2013 and later): NAME/color/00000001.jpg or NAME/00000001.jpg, ... and groundtruth.txt.
 
-    A line holds x, y, w, h, or the three or more corners of a polygon, x1, y1, x2, y2, ..., taken as 0-based, or, since
-    VOT2020, a mask (m and whole numbers), of which the box around it is taken; a file may have all of these. A single number
+    A line holds x, y, w, h, or three or more corners of a polygon, x1, y1, x2, y2, ..., taken as 0-based, or, since
+    VOT2020, a mask (m and whole numbers), whose bounding box is used; a file may have all of these. A single number
     (the toolkit's code for a frame without a region), NaN and an empty mask are missing ground truth. A polygon
-    becomes an upright box, `polygon="area"`: with the polygon's center (the mean of its corners), the
-    proportions of its bounds and its area; `polygon="bounds"`: its bounds. Area is the default because the
-    bounds of a target at 45° are twice its size, half of it background, which is what a tracker would then
-    learn and follow; the tracker wrappers of the challenge do so too (some with a pixel added to width and
-    height, which is not done here). The toolkit's own conversion to rectangles is the bounds. Both are the same
-    for upright polygons.
+    becomes an upright box. With `polygon="area"`, it has the polygon's center (the mean of its corners), its area, and
+    the proportions of its bounds; with `polygon="bounds"`, it is the bounds. Area is the default, because the bounds of
+    a target at 45° are twice as large as the target, and a tracker would learn the background and follow it. The
+    challenge's tracker wrappers do the same (some add a pixel to width and height, which is not done here). The
+    toolkit's own conversion to rectangles uses the bounds. For upright polygons, both are the same.
 
-    anchor.value, a number per frame, has the frames in which the runs of VOT2020 and later begin: sequences have the
-    attribute `anchors` then, pairs of the frame's number from 0 and whether the run goes back (-1) to the first frame.
+    anchor.value, one number per frame, marks the frames in which the runs of VOT2020 and later begin. Sequences then
+    have the attribute `anchors`: pairs of the frame's index, and whether the run goes back (-1) to the first frame.
 
     Args:
         root: the folder of the sequences.
         polygon: "area" or "bounds".
-        origin: number of the first pixel in the files, 0 or, in folders of one's own, 1.
+        origin: number of the first pixel in the files, 0 or, for your own data, 1.
 
     Attributes:
-        names: names of the sequences, those of list.txt where that is there.
+        names: names of the sequences, those of list.txt if there is one.
 
     Raises:
         FileNotFoundError: the folder, or a sequence that list.txt names, does not exist.
@@ -294,7 +293,7 @@ class VOT(Listed):
 
     Source: M. Kristan et al., The Visual Object Tracking challenge, 2013 to 2019.
 
-    Example: a square that stands on a corner, of 40 pixels from one corner to the opposite one.
+    Example: a square that stands on a corner, 40 pixels from one corner to the opposite one.
         >>> amstel.data.VOT("vot2018")["bag"].ground_truth[0]
         tensor([25.8579, 25.8579, 28.2843, 28.2843], dtype=torch.float64)
         >>> amstel.data.VOT("vot2018", polygon="bounds")["bag"].ground_truth[0]
@@ -333,12 +332,12 @@ class VOT(Listed):
 class ALOV(Sequences):
     """ALOV300++: frames in imagedata++/CATEGORY/NAME, boxes in alov300++_rectangleAnnotation_full/CATEGORY/NAME.ann.
 
-    A line of the .ann file is `frame x1 y1 x2 y2 x3 y3 x4 y4`, frames counted from 1; there is one for every fifth
-    frame or so, and the frames between have no ground truth. The corners are pixels of the box, 1-based, so the box
-    is (min x - 1, min y - 1, max x - min x + 1, max y - min y + 1), which is how the authors of SINT read them.
+    A line of the .ann file is `frame x1 y1 x2 y2 x3 y3 x4 y4`, with frames counted from 1. There is one for about every
+    fifth frame, and the frames between have no ground truth. The corners are pixels of the box, 1-based, so the box
+    is (min x - 1, min y - 1, max x - min x + 1, max y - min y + 1), as the authors of SINT read it.
 
     Args:
-        root: the folder that holds the two.
+        root: the folder that contains these two folders.
 
     Attributes:
         names: names of the sequences.

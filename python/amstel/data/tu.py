@@ -45,7 +45,7 @@ class TUDataset(GraphDataset):
     error that names the file and the line.
 
     Args:
-        root: folder that holds the files, or a folder `<name>` or `<name>/raw` that does.
+        root: folder of the files, or one with a subfolder `<name>` or `<name>/raw` that has them.
         name: "MUTAG", "PROTEINS", ...
         node_attributes: whether node_attributes, where the file is there, are among the features.
         edge_attributes: the same of edge_attributes.

@@ -1,4 +1,4 @@
-"""UCF101-24: the clips of UCF101 that have boxes, of every actor, with their official splits."""
+"""UCF101-24: the clips of UCF101 with boxes of every actor, and their official splits."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ __all__ = ["UCF101"]
 class UCF101(ClipFolder):
     """Clips of UCF101 with the boxes of its 24-class subset, frame by frame.
 
-    The boxes are read from what is published, whichever it is:
+    The boxes are read from any of the published formats:
 
     - the .xgtf files of UCF (the ViPER tool), in a folder per class;
     - the corrected annotations, `pyannot.pkl` or `finalAnnots.mat`, or the same as JSON: {"Class/v_name": {"numf",
       "label", "annotations": [{"sf", "ef", "boxes_xywh"}]}}, boxes for the frames sf to ef - 1 counted from 0;
     - `UCF101v2-GT.pkl`, the same with the splits.
 
-    A pickle is read without running what it may hold. The videos, v_name.avi (or of another kind, or folders of
-    frames), lie in `root` or in folders of it. Those of the annotation whose video is not there are left out. A clip has
-    a tube for every actor (`Clip.tubes`), NaN in frames outside it, and the first one as `Clip.boxes`.
+    A pickle is read without running any code in it. The videos, v_name.avi (or another format, or folders of frames),
+    are in `root` or a subfolder. Annotated clips without a video are left out. A clip has a tube for every actor
+    (`Clip.tubes`), NaN in frames outside it, and the first one as `Clip.boxes`.
 
     Args:
-        root: the folder; default: `video/ucf101_clip` in the environment's AMSTEL_DATA.
+        root: the folder; default: `video/ucf101_clip` in the folder that AMSTEL_DATA names.
         boxes: the annotation, if it is elsewhere: a file, or a folder that holds one.
 
     Attributes:
-        numbers: the available splits, of the annotation or of `trainlist01.txt` and `testlist01.txt` in `root`, in its
-            subfolders, or beside the annotation.
+        numbers: the available splits, from the annotation or from `trainlist01.txt` and `testlist01.txt` in `root`, in a
+            subfolder, or beside the annotation.
 
     Raises:
         FileNotFoundError: the folder does not exist, or it holds no annotation or none of its videos.
@@ -97,7 +97,7 @@ class UCF101(ClipFolder):
         number = integer("number", number)
         if not self.numbers:
             raise ValueError(
-                f"`number`: neither {self._file} nor a trainlist01.txt beside it says the splits"
+                f"`number`: neither {self._file} nor a trainlist01.txt beside it lists the splits"
             )
         if number not in self.numbers:
             fail("number", f"a split of {self._file}, one of {', '.join(map(str, self.numbers))}", number)
@@ -150,7 +150,7 @@ class UCF101(ClipFolder):
             whole[tube.first : tube.end] = torch.from_numpy(tube.boxes[: len(clip) - tube.first])
         if beyond > 0:
             warnings.warn(
-                f"{self._file} has boxes of {clip.name} for {counted(beyond, 'frame')} after its last, left out",
+                f"{self._file} has boxes of {clip.name} for {counted(beyond, 'frame')} after its last, which are left out",
                 stacklevel=3,
             )
         return found

@@ -1,5 +1,5 @@
-"""The collectives of torch.distributed as this package calls them: nothing happens in a process alone, and a rank that
-is gone is a ConnectionError of one line in every other."""
+"""The collectives of torch.distributed as this package uses them. With a single process they do nothing; if a rank is
+lost, every other one raises a one-line ConnectionError."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dropout by node: a mask that follows from (seed, epoch, layer, node, feature) and from nothing else.
+"""Dropout by node: masks that depend only on (seed, epoch, layer, node, feature).
 
 So it is the same however the nodes are spread over processes, however they are ordered and whichever of them are
 computed. Each word of 64 random bits is a hash of a key (seed, epoch, layer) and a counter (node, block of features):
@@ -32,7 +32,7 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def key(seed: int, epoch: int = 0, layer: int = 0) -> int:
-    """The number that a mask of (seed, epoch, layer) is drawn with.
+    """The key with which the masks of (seed, epoch, layer) are drawn.
 
     Example:
         >>> amstel.distributed.key(0, epoch=1) == amstel.distributed.key(0, epoch=2)
@@ -48,12 +48,12 @@ def key(seed: int, epoch: int = 0, layer: int = 0) -> int:
 
 
 class NodeDropout:
-    """Draws masks for the values of some nodes, so many a node.
+    """Draws dropout masks for the values of some nodes, `size` per node.
 
     Args:
         rate: share that is dropped, in [0, 1).
         nodes: int64 [n], the numbers of the nodes in the whole graph.
-        size: values of each node, or a vector [n] of how many each has, for the stored values of a sparse matrix.
+        size: number of values per node, or a vector [n] with that of each node, for the stored values of a sparse matrix.
 
     Example:
         >>> drop = amstel.distributed.NodeDropout(0.5, torch.arange(4), 3)
@@ -79,7 +79,7 @@ class NodeDropout:
             self._slot = self._slot[:0]  # no lane is left out
 
     def draw(self, keys: list[int], scale: Tensor | float = 1.0) -> Tensor:
-        """float32 [keys, values]: for every key a mask, `scale` / (1 - rate) where a value is kept, else 0."""
+        """float32 [keys, values]: one mask per key, `scale` / (1 - rate) where a value is kept, else 0."""
         base = self._base
         words = _mix(base ^ torch.tensor(keys, device=base.device)[:, None])
         if self._lanes == 64:
@@ -95,14 +95,14 @@ class NodeDropout:
 
 
 def node_dropout(x: Tensor, rate: float, nodes: Tensor, key: int) -> Tensor:
-    """x [n, F] or [B, n, F] with values dropped and the others scaled by 1 / (1 - rate), by the rule of this module.
+    """Dropout on x [n, F] or [B, n, F], with a mask that depends on the node; the rest is scaled by 1 / (1 - rate).
 
     Args:
-        x: features of the nodes; every item of a batch has a mask of its own. Of a torch.sparse_csr tensor, the stored
-            values are dropped.
+        x: features of the nodes; every item of a batch has its own mask. For a torch.sparse_csr tensor, stored values
+            are dropped.
         rate: share that is dropped, in [0, 1).
-        nodes: int64 [n], the numbers of the nodes in the whole graph.
-        key: as `amstel.distributed.key` makes it.
+        nodes: int64 [n], the indices of the nodes in the whole graph.
+        key: from `amstel.distributed.key`.
 
     Example:
         >>> x = torch.ones(2, 8)

@@ -1,4 +1,4 @@
-"""Exchange: rows of a tensor that is spread over the ranks, fetched by their numbers, and the transpose of that."""
+"""Exchange: fetch rows, by index, of a tensor that is distributed over the ranks; and the transpose of that."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from amstel.ops.spmm import spmm
 
 
 class Exchange:
-    """Fetches rows that other ranks own: ``y = x_all[wanted]``, of which every rank holds some rows.
+    """Fetch rows that other ranks own: ``y = x_all[wanted]``, where every rank holds some rows of x_all.
 
-    The rows lie one rank after the other: rank r has those from offsets[r] to offsets[r + 1]. Who needs what of whom is
-    settled once, when the exchange is made, by all ranks together.
+    The rows are ordered by rank: rank r has those from offsets[r] to offsets[r + 1]. What each rank needs from the others
+    is determined once, by all ranks together, when the exchange is created.
 
     Args:
-        wanted: int64 vector of the numbers of the rows that this rank needs, ascending.
+        wanted: int64 vector of the indices of the rows that this rank needs, ascending.
         offsets: where the rows of each rank begin, and the end: world + 1 numbers.
-        group: of torch.distributed; default: all processes. Without torch.distributed a process is alone.
-        dtype: what floating-point rows travel as, such as torch.bfloat16; None leaves them as they are.
+        group: of torch.distributed; default: all processes. Without torch.distributed, there is only one process.
+        dtype: dtype in which floating-point rows are sent, such as torch.bfloat16; None sends them unchanged.
 
     exchange(x): x [n, F] or [B, n, F], the own rows -> [m, F] or [B, m, F], those of `wanted`. Differentiable any number
-    of times; the gradient is `exchange.adjoint`, which adds up what all ranks have for a row, always in the same order.
+    of times; the gradient is `exchange.adjoint`, which adds up the contributions of all ranks, always in the same order.
 
     Raises:
         ValueError: `wanted` is not ascending or out of range, or the ranks number other than the offsets.
@@ -60,7 +60,7 @@ class Exchange:
             if wanted.dim() != 1 or wanted.dtype != torch.int64 or not ascending:
                 _check.fail("wanted", "an ascending int64 vector", wanted)
             if wanted.numel() and not 0 <= int(wanted[0]) <= int(wanted[-1]) < int(bounds[-1]):
-                _check.fail("wanted", f"numbers of rows from 0 to {int(bounds[-1]) - 1}", wanted)
+                _check.fail("wanted", f"row indices from 0 to {int(bounds[-1]) - 1}", wanted)
         self.group, self.dtype = group, dtype
         self.own = int(bounds[rank + 1] - bounds[rank])
         receive = torch.searchsorted(wanted, bounds).diff()
@@ -79,7 +79,7 @@ class Exchange:
         self._sum = Graph.from_csr(crow, order, num_cols=len(order))
 
     def compact(self) -> Tensor:
-        """From now on x holds only the own rows that some rank wants; returns their numbers among the own ones."""
+        """Let x hold only those of this rank's rows that some rank needs; returns their indices among all its rows."""
         rows, self.index = self.index.unique(return_inverse=True)
         self.own = len(rows)
         self._settle()
@@ -93,7 +93,7 @@ class Exchange:
         return _Fetch.apply(y, self, True)
 
     def start(self, x: Tensor, adjoint: bool = False) -> Any:
-        """Begin an exchange, to be ended by `finish`: what is computed between overlaps with it. No gradients."""
+        """Begin an exchange; `finish` ends it, and computations in between overlap with it. No gradients."""
         rows = x if adjoint else x.index_select(-2, self.index)
         if self.dtype is not None and rows.is_floating_point():
             rows = rows.to(self.dtype)
@@ -110,7 +110,7 @@ class Exchange:
         return spmm(self._sum, rows.contiguous(), norm="none", self_loops=0.0) if adjoint else rows
 
     def rows(self, crow: Tensor, col: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows of a sparse matrix: CSR of the own rows -> CSR of the rows of `wanted`."""
+        """Rows of a sparse matrix: CSR of this rank's rows -> CSR of the rows in `wanted`."""
         count = crow.diff()[self.index]
         lengths = collectives.all_to_all(count, self._send, self._receive, self.group).wait()
         send = [int(part.sum()) for part in count.split(self._send)]

@@ -61,19 +61,19 @@ def partition(
         parts: number of parts, from 1 to N.
         folder: where to write; it appears only when it is complete.
         x: features [N, F], floating point: a tensor, an array or a memory map, or a torch.sparse_csr tensor.
-        y: classes [N], integers, with those below 0 unknown; or targets [N], floating point.
-        splits: numbers of nodes, each once, by name, such as {"train": ..., "val": ..., "test": ...}.
-        method: "ranges" cuts the nodes in their order, into shares with equal sums of nodes and edges; "metis" cuts few
+        y: classes [N], integers, where values below 0 are unknown; or targets [N], floating point.
+        splits: node indices, each once, by name, such as {"train": ..., "val": ..., "test": ...}.
+        method: "ranges" cuts the nodes in their order, into parts with equal sums of nodes and edges; "metis" cuts few
             edges (needs pymetis); or a vector [N] of integers, the part of each node.
         name, num_classes: stored with the parts; num_classes defaults to the largest label + 1.
         force: whether to replace an existing partition.
 
     Returns:
-        what meta.json holds: among it "offsets", and "halo", the number of rows that each part receives in an exchange.
+        the contents of meta.json, such as "offsets" and "halo", the number of rows that each part receives in an exchange.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
-        FileExistsError: the folder is there.
+        FileExistsError: the folder exists.
 
     Example:
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
@@ -195,7 +195,7 @@ def read(folder: str | Path, number: int) -> Part:
         raise ValueError(f"{file} is damaged") from error
     if not of_this:
         raise ValueError(
-            f"{place} is a part of another graph or partition than {meta['name'] or 'the one'} of {META}"
+            f"{place} belongs to another graph or partition than {meta['name'] or 'the one'} of {META}"
         )
     arrays = {}
     for key, shape in shapes.items():
@@ -232,7 +232,7 @@ def _content(graph: Graph, x: Any, y: Any, splits: Mapping[str, Any] | None) -> 
     found["y"] = None if y is None else _labels(y, nodes)
     found |= _features(x, nodes)
     if not isinstance(splits, Mapping) and splits is not None:
-        _check.fail_type("splits", "a dictionary of numbers of nodes, or None", splits)
+        _check.fail_type("splits", "a dictionary of node indices, or None", splits)
     for name in splits or {}:
         if not isinstance(name, str) or not name.isidentifier():  # it becomes a part of a file's name
             _check.fail("splits", "a dictionary whose keys are names, such as 'train'", name)

@@ -1,4 +1,4 @@
-"""DistributedGraph: one rank's part of a graph, on which the layers of `amstel.nn` compute what they would on the whole."""
+"""DistributedGraph: one rank's part of a graph, on which layers of `amstel.nn` give the same results as on the whole."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class DistributedGraph:
     depends on the number of ranks.
 
     Attributes:
-        num_nodes: n, the nodes that this rank owns; total_nodes: those of the whole graph.
-        nodes: their numbers in the graph that was partitioned, int64 [n].
+        num_nodes: n, the number of nodes that this rank owns; total_nodes: that of the whole graph.
+        nodes: their indices in the graph that was partitioned, int64 [n].
         x: their features [n, F], memory-mapped, or torch.sparse_csr, or None.
         y: their labels [n], or None.
         splits: {name: rows of this rank}; totals: {name: size over all ranks}.
-        meta: what meta.json holds.
-        rank, world, group, device: where this is.
+        meta: the contents of meta.json.
+        rank, world, group, device: of this part.
 
     Example:
         >>> data = amstel.data.karate_club()
@@ -102,15 +102,15 @@ class DistributedGraph:
         """Load the part of this rank. All ranks must call it together, and an error on one is raised on all.
 
         Args:
-            folder: that `amstel.distributed.partition` wrote, with as many parts as there are ranks.
-            group: of torch.distributed; default: all processes, or this one alone where none is set up.
+            folder: folder written by `amstel.distributed.partition`, with as many parts as there are ranks.
+            group: of torch.distributed; default: all processes, or only this one if no group is initialized.
             device: where to compute; a CUDA device needs a group with NCCL.
-            exchange_dtype: what rows travel as, such as torch.bfloat16; by default as they are, which is exact.
+            exchange_dtype: dtype in which rows are sent, such as torch.bfloat16; default: unchanged, which is exact.
 
         Raises:
             FileNotFoundError: the folder or a part is missing.
-            ValueError: a part is damaged or of another graph, the ranks read different partitions or have different
-                releases of torch, or they are not as many as the parts.
+            ValueError: a part is damaged or belongs to another graph, the ranks read different partitions or have
+                different releases of torch, or the number of ranks is not that of the parts.
         """
         rank, world = collectives.place(group)
         with collectives.together(group):
@@ -159,7 +159,7 @@ class DistributedGraph:
         bias: Tensor | None = None,
         activation: str | None = None,
     ) -> Tensor:
-        """The own rows of `amstel.ops.spmm` on the whole graph; x [n, F] or [B, n, F], the own rows.
+        """This rank's rows of `amstel.ops.spmm` on the whole graph; x [n, F] or [B, n, F] holds this rank's rows.
 
         Differentiable in x and bias, any number of times. Weights are those that were partitioned: `edge_weight` must
         be None.
@@ -186,8 +186,8 @@ class DistributedGraph:
         return y.relu() if activation == "relu" else y
 
     def dropout(self, x: Tensor, rate: float, training: bool = True) -> Tensor:
-        """Dropout by node: the same values are dropped for any number of ranks; torch's generator on rank 0 decides
-        which."""
+        """Dropout by node: the same values are dropped for any number of ranks. Torch's generator on rank 0 chooses
+        them."""
         if not training or rate == 0:
             return x
         drawn = torch.randint(2**62, (1,)) if self.rank == 0 else torch.zeros(1, dtype=torch.int64)
@@ -195,7 +195,7 @@ class DistributedGraph:
         return node_dropout(x, rate, self.nodes, seed)
 
     def edges(self) -> tuple[Tensor, Tensor]:
-        """The edges to own nodes: index [2, E] of own row and new number of the source, and weights or ones [E]."""
+        """The edges into this rank's nodes: index [2, E] of row and source (new numbering), and weights or ones [E]."""
         index, values = [], []
         begin = self.meta["offsets"][self.rank]
         for graph, first, number in (
@@ -311,11 +311,11 @@ def same(what: str, value: Any, group: Any = None) -> None:
 
 
 def sum_gradients(model: nn.Module | Iterable[Tensor], group: Any = None) -> None:
-    """Sum the gradients over all ranks, in one message per dtype, if each rank has the gradient of its share of a
-    sum.
+    """Sum the gradients over all ranks, with one message per dtype. Each rank must have the gradient of its share of the
+    total loss.
 
     Args:
-        model: a module, or parameters, with the same gradients present on all ranks.
+        model: a module or its parameters; the same ones must have gradients on all ranks.
         group: of torch.distributed; default: all processes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What all sources of `amstel.interop.conv_lstm` share: reading a state_dict, checking it, and layers as a ConvLSTM."""
+"""Shared code of `amstel.interop.conv_lstm`: reading and checking a state_dict, and making a ConvLSTM of layers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_convolutions(weights: Any, names: Iterable[str]) -> None:
     for name in names if modules is not None else ():
         if not is_plain_conv(conv := modules.get(name)):  # type: ignore[union-attr]
             expected = "a torch.nn.Conv2d of stride 1, padded with zeros by k // 2, and nothing more"
-            _check.fail(name, f"{expected} (of a state_dict that is taken for granted)", conv)
+            _check.fail(name, f"{expected} (for a state_dict this is assumed)", conv)
 
 
 def _state(weights: Any) -> Mapping[str, Tensor]:

@@ -1,5 +1,5 @@
-"""What the adjacencies of PyTorch Geometric are for `spmm`: a Graph, edge weights and λ under PyG's rule of self-loops;
-and what else its layers ask of a call."""
+"""Convert PyTorch Geometric's adjacencies for `spmm`, to a Graph, edge weights and λ by PyG's rule for self-loops; and
+check the calls of its layers."""
 
 from __future__ import annotations
 
@@ -131,7 +131,9 @@ def first_nan(kind: str, values: Tensor) -> int | None:
 def strided(index: Any, weight: Any) -> tuple[Tensor, Any]:
     """Both, of a layer for which PyG's own code takes no sparse matrix either."""
     if not isinstance(index, Tensor) or index.layout != torch.strided:
-        expected = "an integer tensor [2, E] or an amstel.Graph, as PyG's layer takes no sparse matrix"
+        expected = (
+            "an integer tensor [2, E] or an amstel.Graph, because PyG's layer does not take a sparse matrix"
+        )
         _check.fail("edge_index", expected, index)
     return index, weight
 

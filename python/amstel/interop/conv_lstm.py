@@ -8,8 +8,8 @@
 | Keras ConvLSTM2D | kernel [k, k, C_in, 4C], recurrent_kernel [k, k, C, 4C], bias [4C] | i, f, c, o |
 | OpenSTL | cell_list.0.conv_x.0.weight [4C, C_in, k, k], cell_list.0.conv_h.0.weight [4C, C, k, k] | i, f, g, o |
 
-Weights are copied and keep their dtype and device. Of a module, its training mode and which of its weights are frozen
-(requires_grad=False) are kept too; all weights of a state_dict are to be trained. Anything that a ConvLSTM cannot compute
+Weights are copied and keep their dtype and device. From a module, the training mode and frozen weights
+(requires_grad=False) are kept too; weights from a state_dict are all trainable. Anything that a ConvLSTM cannot compute
 exactly raises an error.
 """
 
@@ -47,17 +47,18 @@ from amstel.nn.conv_lstm import ConvLSTM
 
 @tracked
 def from_torch_lstm(lstm: nn.LSTM) -> ConvLSTM:
-    r"""torch.nn.LSTM as a ConvLSTM with 1x1 kernels: the same LSTM at every pixel.
+    r"""Convert a torch.nn.LSTM to a ConvLSTM with 1x1 kernels: the same LSTM at every pixel.
 
-    Layers, directions, bias, batch_first, dropout, training mode and frozen weights are carried over, bias_ih + bias_hh is
-    the bias, which is frozen where both are. Features [T, N, F] are maps [T, N, F, 1, 1] here, and states [L, N, C] are [L, N, C, 1, 1]; instead of
-    packed sequences there are `lengths`, which need no sorting. Dropout acts on whole maps, thus as there at 1x1.
+    Layers, directions, bias, batch_first, dropout, training mode and frozen weights are kept. The bias is bias_ih +
+    bias_hh, and is frozen if both are. Features [T, N, F] become maps [T, N, F, 1, 1], and states [L, N, C] become
+    [L, N, C, 1, 1]. Instead of packed sequences there are `lengths`, which need no sorting. Dropout acts on whole maps,
+    which makes no difference for 1x1 maps.
 
     Args:
         lstm: without projections (proj_size=0).
 
     Raises:
-        TypeError or ValueError: lstm is something else, has projections, or a forward of its own.
+        TypeError or ValueError: lstm is something else, or has projections or its own forward.
 
     Example:
         >>> from amstel.interop.conv_lstm import from_torch_lstm
@@ -69,7 +70,7 @@ def from_torch_lstm(lstm: nn.LSTM) -> ConvLSTM:
     if not isinstance(lstm, nn.LSTM):
         _wrong_type("lstm", "a torch.nn.LSTM", lstm)
     if not computes_as(lstm, nn.LSTM):
-        _check.fail("lstm", "without a forward of its own", lstm)
+        _check.fail("lstm", "without its own forward", lstm)
     if lstm.proj_size:
         _check.fail("lstm", "without projections, proj_size=0", f"proj_size={lstm.proj_size}")
     layers: list[Layer] = []
@@ -86,11 +87,11 @@ def from_torch_lstm(lstm: nn.LSTM) -> ConvLSTM:
 
 @tracked
 def to_torch_lstm(lstm: ConvLSTM) -> nn.LSTM:
-    r"""A ConvLSTM with 1x1 kernels and without peepholes as a torch.nn.LSTM; its bias_hh is 0.
+    r"""Convert a ConvLSTM with 1x1 kernels and without peepholes to a torch.nn.LSTM, whose bias_hh is 0.
 
     Args:
-        lstm: kernel_size=1, peephole=False; layers, directions, bias, batch_first, dropout, training mode and frozen
-            weights are carried over.
+        lstm: with kernel_size=1 and peephole=False; layers, directions, bias, batch_first, dropout, training mode and
+            frozen weights are kept.
 
     Raises:
         TypeError or ValueError: lstm is not such a ConvLSTM.
@@ -141,19 +142,19 @@ def _names(num_layers: int, bidirectional: bool) -> list[str]:
 def from_ndrplz(
     weights: nn.Module | Mapping[str, Tensor], *, batch_first: bool | None = None, prefix: str = ""
 ) -> ConvLSTM:
-    r"""The ConvLSTM of github.com/ndrplz/ConvLSTM_pytorch and its many descendants.
+    r"""Convert the ConvLSTM of github.com/ndrplz/ConvLSTM_pytorch and its many descendants.
 
-    One convolution of [x, h], input channels first: `cell_list.{l}.conv.weight` [4C, C_in + C, k_h, k_w] and
-    `cell_list.{l}.conv.bias` [4C], gates in the order i, f, o, g, odd kernels padded by k // 2.
+    It has one convolution of [x, h], with the input channels first: `cell_list.{l}.conv.weight` [4C, C_in + C, k_h, k_w]
+    and `cell_list.{l}.conv.bias` [4C], with gates in the order i, f, o, g and odd kernels padded by k // 2.
 
-    Their output is a list of one tensor [N, T, C, H, W], whatever batch_first is; here it follows batch_first
-    as in torch.nn.LSTM. Their last_state_list [[h, c]] is that of the top layer, here (h_n[-1], c_n[-1]).
+    Their output is a list with one tensor [N, T, C, H, W], for any batch_first; here it follows batch_first, as in
+    torch.nn.LSTM. Their last_state_list [[h, c]] is that of the top layer, here (h_n[-1], c_n[-1]).
 
     Args:
-        weights: the module or its state_dict; a single cell (`conv.weight`, `conv.bias`) is one layer. A module's `conv`
-            must be the torch.nn.Conv2d that it was: one with another forward or padding is refused.
-        batch_first: x is [N, T, C_in, H, W]; None: as in the module, False for a state_dict.
-        prefix: with which the keys begin, "lstm." say; "cell_list.0." is one layer alone.
+        weights: the module or its state_dict; a single cell (`conv.weight`, `conv.bias`) is one layer. The `conv` of a
+            module must be its original torch.nn.Conv2d: another forward or padding raises an error.
+        batch_first: whether x is [N, T, C_in, H, W]; None: as in the module, False for a state_dict.
+        prefix: the prefix of the keys, such as "lstm."; "cell_list.0." gives a single layer.
 
     Raises:
         TypeError or ValueError: a key is missing or unknown, or a shape is not as described.
@@ -191,7 +192,7 @@ def to_ndrplz(lstm: ConvLSTM) -> dict[str, Tensor]:
     r"""The state_dict of github.com/ndrplz/ConvLSTM_pytorch's ConvLSTM with the same weights; see `from_ndrplz`.
 
     Args:
-        lstm: of one direction, odd kernels, without peepholes or dilation, padding "same".
+        lstm: with one direction, odd kernels, and padding "same"; without peepholes or dilation.
 
     Raises:
         TypeError or ValueError: lstm is not such a ConvLSTM.
@@ -230,25 +231,25 @@ def from_keras(
     dilation_rate: int | Sequence[int] = 1,
     batch_first: bool = True,
 ) -> ConvLSTM:
-    r"""Keras' ConvLSTM2D, one layer or several on top of each other.
+    r"""Convert Keras's ConvLSTM2D, one layer or several stacked ones.
 
-    kernel [k_h, k_w, C_in, 4C], recurrent_kernel [k_h, k_w, C, 4C] and, with use_bias, bias [4C]; gates in the order
-    i, f, c, o, with c what is g here. unit_forget_bias is in the bias already. The convolution of the input is padded
-    as asked, that of h always "same"; an even kernel pads one more below and to the right, as here. Maps are
-    [N, T, H, W, C_in] there, or [N, T, C_in, H, W] with data_format="channels_first", and always the latter here:
+    It has kernel [k_h, k_w, C_in, 4C], recurrent_kernel [k_h, k_w, C, 4C] and, with use_bias, bias [4C], with gates in
+    the order i, f, c, o, where c is our g. unit_forget_bias is already part of the bias. The input convolution is padded
+    as requested, and that of h is always "same"; even kernels pad one more at the bottom and right, as here. Maps are
+    [N, T, H, W, C_in] there, or [N, T, C_in, H, W] with data_format="channels_first"; here they are always the latter:
     `ours(x.permute(0, 1, 4, 2, 3))`. Keras returns the last output unless return_sequences=True, here output[:, -1].
-    Its dropout, recurrent_dropout and go_backwards are not carried over.
+    dropout, recurrent_dropout and go_backwards are not converted.
 
     Args:
-        weights: arrays or tensors as `layer.get_weights()` has them, of several layers one after the other.
-        padding, activation, recurrent_activation, strides, dilation_rate: as in `layer.get_config()`, with Keras'
-            defaults. A ConvLSTM has tanh and sigmoid, and neither strides nor Keras' dilation (of the input alone).
-            **Keras 2, thus tf.keras before TensorFlow 2.16, had recurrent_activation="hard_sigmoid" by default**: pass
-            what the layer says, as the weights do not tell.
+        weights: arrays or tensors as in `layer.get_weights()`; for several layers, one after the other.
+        padding, activation, recurrent_activation, strides, dilation_rate: as in `layer.get_config()`, with Keras's
+            defaults. A ConvLSTM has tanh and sigmoid, and neither strides nor Keras's dilation (of the input only).
+            **Keras 2, and so tf.keras before TensorFlow 2.16, used recurrent_activation="hard_sigmoid" by default**:
+            pass what the layer says, because the weights do not show it.
         batch_first: x and output are [N, T, ...], as in Keras.
 
     Raises:
-        TypeError or ValueError: the layer is none that a ConvLSTM can be, or a shape is not as described.
+        TypeError or ValueError: a ConvLSTM cannot compute the layer, or a shape is not as described.
 
     Example:
         >>> from amstel.interop.conv_lstm import from_keras
@@ -286,11 +287,11 @@ def from_keras(
 
 
 def to_keras(lstm: ConvLSTM) -> list[np.ndarray]:
-    r"""Kernel, recurrent_kernel and bias of every layer for `set_weights` of Keras' ConvLSTM2D; see `from_keras`. Those of
-    bfloat16 are float32.
+    r"""Kernel, recurrent_kernel and bias of every layer, for `set_weights` of Keras's ConvLSTM2D; see `from_keras`.
+    bfloat16 weights become float32.
 
     Args:
-        lstm: of one direction, without peepholes or dilation. The layer wants its padding too.
+        lstm: with one direction, without peepholes or dilation. Give the Keras layer the same padding.
 
     Raises:
         TypeError or ValueError: lstm is not such a ConvLSTM.
@@ -315,23 +316,23 @@ def to_keras(lstm: ConvLSTM) -> list[np.ndarray]:
 def from_openstl(
     weights: nn.Module | Mapping[str, Tensor], *, batch_first: bool = True, prefix: str = ""
 ) -> ConvLSTM:
-    r"""The ConvLSTM of github.com/chengtan9907/OpenSTL (ConvLSTM_Model, ConvLSTMCell), layer_norm=0.
+    r"""Convert the ConvLSTM of github.com/chengtan9907/OpenSTL (ConvLSTM_Model, ConvLSTMCell) with layer_norm=0.
 
-    `cell_list.{l}.conv_x.0.weight` [4C, C_in, k, k] and `cell_list.{l}.conv_h.0.weight` [4C, C, k, k], odd kernels
-    padded by k // 2, gates in the order i, f, g, o, no bias; the forget bias in its code is never added. The
-    model reads frames [N, T, H, W, C] that are cut into patches already, here [N, T, C, H, W].
+    It has `cell_list.{l}.conv_x.0.weight` [4C, C_in, k, k] and `cell_list.{l}.conv_h.0.weight` [4C, C, k, k], with odd
+    kernels padded by k // 2, gates in the order i, f, g, o and no bias (the forget bias in its code is never added). The
+    model reads frames [N, T, H, W, C] that are already cut into patches; here they are [N, T, C, H, W].
 
-    Left out: `conv_o` and `conv_last` of the cells, which OpenSTL never uses, and the model's own `conv_last`, its
+    Not converted: `conv_o` and `conv_last` of the cells, which OpenSTL never uses, and the model's own `conv_last`, its
     readout: `torch.nn.functional.conv2d(output[:, t], weights["conv_last.weight"])` is the next frame.
 
-    What the weights do not tell: before the fix of OpenSTL's issue 68, at the end of 2023, h was o ⊙ g in place of
-    o ⊙ tanh(c'). Weights trained with that give other values in a ConvLSTM, as they do in today's OpenSTL.
+    Before the fix of OpenSTL's issue 68, at the end of 2023, h was o ⊙ g instead of o ⊙ tanh(c'), which the weights do not
+    show. Weights trained that way give other values in a ConvLSTM, as they do in today's OpenSTL.
 
     Args:
-        weights: the module or its state_dict; a single cell (`conv_x.0.weight`, ...) is one layer. A module's `conv_x` and
-            `conv_h` must be what they were: others, and longer ones, are refused.
-        batch_first: x and output are [N, T, ...], as in OpenSTL.
-        prefix: with which the keys begin, "model." say; "cell_list.0." is one layer alone.
+        weights: the module or its state_dict; a single cell (`conv_x.0.weight`, ...) is one layer. The `conv_x` and
+            `conv_h` of a module must be the original ones: others, or longer ones, raise an error.
+        batch_first: whether x and output are [N, T, ...], as in OpenSTL.
+        prefix: the prefix of the keys, such as "model."; "cell_list.0." gives a single layer.
 
     Raises:
         TypeError or ValueError: a model with layer_norm=1, a key is missing or unknown, or a shape is not as
@@ -365,18 +366,18 @@ def from_openstl(
     if isinstance(weights, nn.Module):
         for part in parts:
             if len(sequence := cast(nn.Sequential, weights.get_submodule(part))) > 1:
-                _check.fail(part, "a convolution alone", sequence)
+                _check.fail(part, "a single convolution", sequence)
     return as_given(weights, _build(layers, batch_first=batch_first))
 
 
 def to_openstl(lstm: ConvLSTM) -> dict[str, Tensor]:
     r"""The cells of OpenSTL's ConvLSTM_Model (layer_norm=0) with the same weights; see `from_openstl`.
 
-    For `model.load_state_dict(state, strict=False)`: its cells also have a `conv_o` and a `conv_last`, which it never uses,
-    and the model a `conv_last` of its own, which draws the frames.
+    Load them with `model.load_state_dict(state, strict=False)`: its cells also have a `conv_o` and a `conv_last`, which it
+    never uses, and the model has its own `conv_last`, which computes the frames.
 
     Args:
-        lstm: of one direction, odd kernels, without bias, peepholes or dilation, padding "same".
+        lstm: with one direction, odd kernels, and padding "same"; without bias, peepholes or dilation.
 
     Raises:
         TypeError or ValueError: lstm is not such a ConvLSTM.

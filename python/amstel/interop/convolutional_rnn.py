@@ -1,15 +1,15 @@
 """The layers of github.com/kamo-naoyuki/pytorch_convolutional_rnn, under their own names, on amstel's operators.
 
-For code that was written for it: change the import and nothing else,
+For existing code, change only the import:
 
 .. code-block:: text
 
     import convolutional_rnn    becomes    from amstel.interop import convolutional_rnn
 
 There are Conv{1,2,3}d{LSTM,PeepholeLSTM,GRU,RNN} and their cells. Arguments, results and names of parameters are the same,
-so its checkpoints load as they are. `Conv2dLSTM` of stride 1 and groups 1 runs fused; the others go step by step through
-PyTorch's convolutions, that of the input for all steps at once. A PeepholeLSTM has convolutions of the cell state too,
-without bias: a_i += W_pi * c, a_f += W_pf * c, and a_o += W_po * c' with the new one.
+so its checkpoints load unchanged. `Conv2dLSTM` with stride 1 and groups 1 runs fused. The others run step by step with
+PyTorch's convolutions, except that the input is convolved for all steps at once. A PeepholeLSTM also convolves the cell
+state, without bias: a_i += W_pi * c, a_f += W_pf * c, and a_o += W_po * c' with the new cell state.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Use deepinv's linear physics as forward models for `amstel.nn.RIM`, and forward models as deepinv physics.
 
-What deepinv means by `physics(x)` is a noisy measurement; A x alone is `physics.A(x)`, here `model(x)`. Its MRI keeps
-real and imaginary part as two channels, thus real images [N, 2, H, W]: a RIM of two channels takes them as they are.
+In deepinv, `physics(x)` is a noisy measurement, and A x without noise is `physics.A(x)`, here `model(x)`. Its MRI stores
+real and imaginary part as two channels, as real images [N, 2, H, W], which a RIM with two channels takes unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from amstel.inverse.model import Prepared
 
 
 class FromDeepinv(ForwardModel):
-    """A x and A^T y by a deepinv physics; see `from_deepinv`, which gives it.
+    """A x and A^T y of a deepinv physics; created by `from_deepinv`.
 
     Example:
         >>> import deepinv
@@ -125,19 +125,19 @@ def _sigma_of(noise: Any) -> float | Tensor:
 def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardModel:
     r"""A deepinv.physics.LinearPhysics as a forward model: `model(y, from_deepinv(physics))` with a RIM.
 
-    The values are deepinv's own. Where both have a model (`BlurFFT` and `Deblurring`, `Inpainting`,
-    `DownsamplingMatlab` and `SuperResolution`, `MultiCoilMRI` and centered `MRI`), that of `amstel.inverse` does less
-    in every step: it computes A^T y once, or the network's input in one pass.
+    The values are deepinv's own. If both libraries have a model (`BlurFFT` and `Deblurring`, `Inpainting`,
+    `DownsamplingMatlab` and `SuperResolution`, `MultiCoilMRI` and centered `MRI`), the one in `amstel.inverse` does less
+    work per step: it computes A^T y once, or the network's input in one pass.
 
     Args:
-        physics: with A and A_adjoint for one tensor each; parameters are those that it holds (`physics.update`).
-        sigma: standard deviation of the noise; None: that of physics.noise_model, also when it is updated, which then is a
-            GaussianNoise, or a normalized PoissonNoise of one gain, which makes it an `amstel.inverse.Poisson`. Of complex
-            measurements it is that of each part, where deepinv's is that of both together.
+        physics: with A and A_adjoint that take one tensor each; its parameters are the current ones (`physics.update`).
+        sigma: standard deviation of the noise; None: that of physics.noise_model, including later updates. This must be a
+            GaussianNoise, or a normalized PoissonNoise with one gain, which gives an `amstel.inverse.Poisson`. For complex
+            measurements, sigma is that of each part, while deepinv's is that of both together.
 
     Returns:
-        The forward model; what `to_deepinv` was given, if physics is from there with its noise, and sigma is None: that one
-        does not follow later updates of physics.
+        The forward model. If physics comes from `to_deepinv` with its own noise, and sigma is None, this is the original
+        model, which does not follow later updates of physics.
 
     Raises:
         TypeError or ValueError: physics is not linear, or sigma is not known or not > 0.
@@ -162,7 +162,7 @@ def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardMo
         if kind != "GaussianNoise":
             _check.fail(
                 "sigma",
-                "given where physics.noise_model is neither Gaussian nor normalized Poisson noise",
+                "given if physics.noise_model is neither Gaussian nor normalized Poisson noise",
                 sigma,
             )
         FromDeepinv(physics, _sigma_of(noise))  # checks it
@@ -173,9 +173,9 @@ def from_deepinv(physics: Any, sigma: float | Tensor | None = None) -> ForwardMo
 def to_deepinv(model: ForwardModel) -> Any:
     r"""A forward model as a deepinv.physics.LinearPhysics with its noise, for deepinv's solvers and networks.
 
-    The noise is deepinv's GaussianNoise or PoissonNoise; a plain NoiseModel where sigma is a map or counts have a background,
-    which those do not know. Images and measurements keep their shapes; those of `amstel.inverse.MRI` are complex. The model is a submodule,
-    which moves with the physics.
+    The noise is deepinv's GaussianNoise or PoissonNoise, or a plain NoiseModel if sigma is a map or counts have a
+    background, which those two do not support. Images and measurements keep their shapes; those of `amstel.inverse.MRI`
+    are complex. The model is a submodule, which moves with the physics.
 
     Raises:
         TypeError: model is not a ForwardModel.

@@ -2,8 +2,8 @@
 
     from amstel.interop.dgl import GraphConv  # was: from dgl.nn import GraphConv
 
-Nothing here imports DGL: of its graphs the documented methods `edges`, `num_src_nodes` and `num_dst_nodes` are used, of
-homogeneous graphs, graphs of one edge type and blocks of a sampler alike. An `amstel.Graph` may stand in for a graph.
+Nothing here imports DGL. Only the documented methods `edges`, `num_src_nodes` and `num_dst_nodes` of its graphs are used,
+for homogeneous graphs, graphs of one edge type and blocks from a sampler. You can pass an `amstel.Graph` instead.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ NORMS = ("both", "right", "left", "none")
 
 
 def from_dgl(graph: Any) -> Graph:
-    """A DGL graph of one edge type as an `amstel.Graph`, its edges in the order of their IDs, without weights.
+    """Convert a DGL graph with one edge type to an `amstel.Graph`, with edges in the order of their IDs, without weights.
 
-    A DGL graph can change and a `Graph` cannot: convert it once where many layers and epochs use it. The sources and the
-    targets of a block, or of an edge type between two kinds of nodes, are different nodes: a rectangular `Graph`. O(E).
+    A DGL graph can change, and a `Graph` cannot. Convert it once if many layers and epochs use it. For a block, or an edge
+    type between two kinds of nodes, sources and targets are different nodes, which gives a rectangular `Graph`. O(E).
 
     Raises:
-        TypeError: no graph. ValueError: a graph of several edge types (take `graph[etype]`).
+        TypeError: it is not a graph. ValueError: it has several edge types (use `graph[etype]`).
 
     Example:
         >>> class Path:  # what is used of a DGL graph
@@ -55,23 +55,23 @@ def from_dgl(graph: Any) -> Graph:
 
 
 class GraphConv(nn.Module):
-    r"""dgl.nn.GraphConv: ``Y = act(R A C X W + b)``, without tensors of a row per edge.
+    r"""dgl.nn.GraphConv: ``Y = act(R A C X W + b)``, without tensors that have one row per edge.
 
     "both": R and C are in- and out-degree to the power -1/2; "right": R = 1 / in-degree, C = 1; "left": R = 1,
-    C = 1 / out-degree; "none": 1. Degrees count edges, whatever their weights, and are at least 1; parallel edges count
-    each. No loops are added.
+    C = 1 / out-degree; "none": 1. Degrees are numbers of edges, including parallel ones and regardless of weights, and at
+    least 1. No loops are added.
 
     Args:
         in_feats, out_feats: widths.
         norm: see above.
-        weight: whether there is a W; without, it may be given in the call.
+        weight: whether there is a W; if not, it may be passed to the call.
         bias: whether there is a b.
         activation: a function, or None.
-        allow_zero_in_degree: whether a node without incoming edges, whose row is b alone, is no error.
+        allow_zero_in_degree: whether to allow nodes without incoming edges, whose result is b; otherwise they are an error.
         device, dtype: of the parameters.
 
     forward(graph, feat, weight=None, edge_weight=None): graph: a DGL graph, converted in every call, or an
-    `amstel.Graph`, whose own weights do not count. feat [N, ..., in_feats], or a pair of which the first, for the
+    `amstel.Graph`, whose own weights are ignored. feat [N, ..., in_feats], or a pair, whose first element, for the
     sources, is used. edge_weight [E] or [E, 1], in the order of the edge IDs. Result [targets, ..., out_feats].
     Differentiable in feat, edge_weight and the parameters. Constructor and state_dict are DGL's.
 

@@ -1,4 +1,4 @@
-"""`SINTTracker` as a tracker of the GOT-10k toolkit, for its experiments on any of its data sets; got10k is not imported.
+"""`SINTTracker` as a tracker for the GOT-10k toolkit and its experiments on any data set; got10k is not imported.
 
 .. code-block:: text
 
@@ -18,14 +18,14 @@ from amstel.tracking.tracker import SINTTracker
 
 
 class Tracker:
-    """What `got10k.trackers.Tracker` has. The toolkit reads boxes as its data sets have them, from 1, and asks for such.
+    """The interface of `got10k.trackers.Tracker`. Boxes count from 1, as in the toolkit's data sets.
 
     Args:
         tracker: default: `SINTTracker()`.
-        name: of the folder of results.
+        name: name of the folder of results.
 
     Raises:
-        ValueError or TypeError: as `SINTTracker`, for a frame or a first box that is none.
+        ValueError or TypeError: as `SINTTracker`, for an invalid frame or first box.
 
     Example:
         >>> files = amstel.data.OTB("OTB100")["Crossing"].frames[:3]
@@ -50,7 +50,7 @@ class Tracker:
     def forward_test(
         self, img_files: Any, box: Any, visualize: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The boxes [T, 4] in frames or their files, the first one as it is given, and the seconds that each took [T]."""
+        """The boxes [T, 4] in frames or their files, starting with the given one, and the seconds that each took [T]."""
         boxes: list[np.ndarray] = []
         times: list[float] = []
         for file in img_files:

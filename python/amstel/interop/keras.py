@@ -1,14 +1,14 @@
 """Keras's ConvLSTM layers under their own names, on amstel's operator, for Keras 3 on PyTorch.
 
-For code that was written for it: change the import and nothing else,
+For existing code, change only the import:
 
 .. code-block:: text
 
     from keras.layers import ConvLSTM2D    becomes    from amstel.interop.keras import ConvLSTM2D
 
-The layers are subclasses of Keras' own: arguments, weights (order and shapes), initial values, regularizers, saving and
-loading are theirs, and `get_weights` and `set_weights` go from one to the other. Only the loop over time is another. Keras
-must run on PyTorch: importing this module before Keras chooses it where KERAS_BACKEND is not set.
+The layers are subclasses of Keras's own. Arguments, weights (order and shapes), initial values, regularizers, saving and
+loading are the same, and `get_weights` and `set_weights` are compatible. Only the loop over time is replaced. Keras must
+run on PyTorch: importing this module before Keras selects it unless KERAS_BACKEND is set.
 """
 
 from __future__ import annotations
@@ -85,13 +85,13 @@ class _Fused:
 
 @keras.saving.register_keras_serializable("amstel")
 class ConvLSTM2D(_Fused, keras.layers.ConvLSTM2D):
-    r"""keras.layers.ConvLSTM2D in one operation over time.
+    r"""keras.layers.ConvLSTM2D as a single operation over time.
 
-    That is so with activation="tanh", recurrent_activation="sigmoid", strides and dilation_rate of 1, the defaults. Other
-    activations, strides and dilations go step by step, the convolution of the input still for all steps at once; with a
-    mask, a cell with methods or hooks of its own, and while training with dropout, Keras' own loop runs.
+    This needs activation="tanh", recurrent_activation="sigmoid", and strides and dilation_rate of 1, the defaults. With
+    other activations, strides or dilations, it runs step by step, with the input still convolved for all steps at once.
+    With a mask, with a cell that has its own methods or hooks, and in training with dropout, Keras's own loop runs.
 
-    Args, shapes and weights: as keras.layers.ConvLSTM2D.
+    Args, shapes and weights: as in keras.layers.ConvLSTM2D.
 
     Source: keras.io/api/layers/recurrent_layers/conv_lstm2d; X. Shi et al., Convolutional LSTM Network, NeurIPS 2015.
 
@@ -105,9 +105,9 @@ class ConvLSTM2D(_Fused, keras.layers.ConvLSTM2D):
 
 @keras.saving.register_keras_serializable("amstel")
 class ConvLSTM1D(_Fused, keras.layers.ConvLSTM1D):
-    r"""keras.layers.ConvLSTM1D in one operation over time, where `ConvLSTM2D` is.
+    r"""keras.layers.ConvLSTM1D as a single operation over time, under the same conditions as `ConvLSTM2D`.
 
-    Args, shapes and weights: as keras.layers.ConvLSTM1D.
+    Args, shapes and weights: as in keras.layers.ConvLSTM1D.
 
     Example:
         >>> from amstel.interop.keras import ConvLSTM1D

@@ -1,14 +1,14 @@
 """The ConvLSTM of github.com/ndrplz/ConvLSTM_pytorch, under its own names, on amstel's operator.
 
-For code that was written for it: change the import and nothing else,
+For existing code, change only the import:
 
 .. code-block:: text
 
     from convlstm import ConvLSTM    becomes    from amstel.interop.ndrplz import ConvLSTM
 
-Arguments, results, parameters and their initial values are the same, so its checkpoints load as they are. A layer whose
-cell or convolution you replace, derive from, or hook into runs step by step, as there. For new code, take
-`amstel.nn.ConvLSTM`; `amstel.interop.conv_lstm` converts weights from one to the other.
+Arguments, results, parameters and their initial values are the same, so its checkpoints load unchanged. If you replace or
+subclass a cell or convolution, or add hooks to it, its layer runs step by step, as in the original. For new code, use
+`amstel.nn.ConvLSTM`; `amstel.interop.conv_lstm` converts weights between the two.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ConvLSTMCell(nn.Module):
         self.hidden_dim = _check.integer("hidden_dim", hidden_dim, 1)
         self.kernel_size = _check.pair("kernel_size", kernel_size)
         if not all(k % 2 for k in self.kernel_size):
-            _check.fail("kernel_size", "odd, for its padding is kernel_size // 2", kernel_size)
+            _check.fail("kernel_size", "odd, because its padding is kernel_size // 2", kernel_size)
         self.padding = self.kernel_size[0] // 2, self.kernel_size[1] // 2
         self.bias = _check.flag("bias", bias)
         self.conv = nn.Conv2d(
@@ -71,7 +71,7 @@ class ConvLSTMCell(nn.Module):
         return conv_lstm_cell(_swap(self.conv(torch.cat([input_tensor, h], 1)), 1), c)
 
     def init_hidden(self, batch_size: int, image_size: tuple[int, int]) -> State:
-        """Zeros for a batch of this many pictures of (height, width)."""
+        """Zeros for a batch of this many images of size (height, width)."""
         like = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
         shape = (batch_size, self.hidden_dim, *image_size)
         return like.new_zeros(shape), like.new_zeros(shape)
@@ -82,13 +82,13 @@ class ConvLSTM(nn.Module):
 
     Args:
         input_dim: channels of x.
-        hidden_dim: channels of every layer, or a list with those of each.
-        kernel_size: (height, width), both odd, or a list with those of each layer.
-        num_layers: how many.
+        hidden_dim: channels of all layers, or a list with one number per layer.
+        kernel_size: (height, width), both odd, or a list with one per layer.
+        num_layers: number of layers.
         batch_first: x is [N, T, ...] instead of [T, N, ...]; results are [N, T, ...] either way.
         bias: whether the convolutions have a bias.
-        return_all_layers: results of all layers instead of those of the last.
-        input_size: (height, width), which versions before asked for; not used.
+        return_all_layers: return the results of all layers instead of those of the last.
+        input_size: (height, width), which earlier versions required; not used.
 
     Shapes: input_tensor [T, N, C, H, W] or [N, T, C, H, W]; hidden_state None (zeros) or a list of (h, c) for each layer.
     Returns a list of outputs [N, T, C_l, H, W] and a list of [h, c], both of the last layer or of all.

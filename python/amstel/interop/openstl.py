@@ -1,13 +1,13 @@
 """The ConvLSTM of github.com/chengtan9907/OpenSTL, under its own names, on amstel's operator.
 
-For code that was written for it: change the import and nothing else,
+For existing code, change only the import:
 
 .. code-block:: text
 
     from openstl.models import ConvLSTM_Model    becomes    from amstel.interop.openstl import ConvLSTM_Model
     from openstl.modules import ConvLSTMCell     becomes    from amstel.interop.openstl import ConvLSTMCell
 
-Arguments, results and names of parameters are the same, so its checkpoints load as they are. For new code, take
+Arguments, results and names of parameters are the same, so its checkpoints load unchanged. For new code, use
 `amstel.nn.ConvLSTM` or `amstel.nn.ConvLSTMForecaster`; `amstel.interop.conv_lstm.from_openstl` converts weights.
 """
 
@@ -33,15 +33,15 @@ class ConvLSTMCell(nn.Module):
 
     Args:
         in_channel, num_hidden: channels of x and of the state.
-        height, width: of x, on which the scales of layer_norm depend.
+        height, width: of x; the scales of layer_norm depend on them.
         filter_size: side of the kernels, odd.
-        stride: 1; there, too, no other one keeps the size of the state.
-        layer_norm: whether both convolutions are normalized over channels and places, with a scale of each.
+        stride: 1; in the original, too, no other stride keeps the size of the state.
+        layer_norm: whether to normalize both convolutions over channels and positions, with a scale for each of these.
 
     Shapes: x_t [N, in_channel, H, W]; h_t, c_t and the result (h, c) [N, num_hidden, H, W].
 
     Parameters: conv_x.0.weight [4C, C_in, k, k] and conv_h.0.weight [4C, C, k, k], gates in the order i, f, g, o, without
-    bias; conv_o and conv_last are in its checkpoints, and neither there nor here do they take part.
+    bias; conv_o and conv_last are in its checkpoints, but are used neither there nor here.
 
     Source: github.com/chengtan9907/OpenSTL; X. Shi et al., Convolutional LSTM Network, NeurIPS 2015.
 
@@ -68,9 +68,9 @@ class ConvLSTMCell(nn.Module):
         self.num_hidden = hidden = _check.integer("num_hidden", num_hidden, 1)
         size = _check.integer("filter_size", filter_size, 1)
         if size % 2 == 0:
-            _check.fail("filter_size", "odd, for its padding is filter_size // 2", filter_size)
+            _check.fail("filter_size", "odd, because its padding is filter_size // 2", filter_size)
         if _check.integer("stride", stride, 1) != 1:
-            _check.fail("stride", "1, for the state keeps its size", stride)
+            _check.fail("stride", "1, because the state keeps its size", stride)
         place = _check.integer("height", height, 1), _check.integer("width", width, 1)
         self.padding = size // 2
 
@@ -87,21 +87,21 @@ class ConvLSTMCell(nn.Module):
 
 
 class ConvLSTM_Model(nn.Module):
-    r"""Layers of ConvLSTM that draw the next frame after every frame, and go on from their own.
+    r"""ConvLSTM layers that predict the next frame after every frame, and continue from their own predictions.
 
-    Frames that are all known, the first pre_seq_length without reverse_scheduled_sampling, go through each layer in one
-    operation, or step by step where you replace, derive from, or hook into what is in its cell; the others one after the
-    other.
+    Frames that are known in advance (without reverse_scheduled_sampling, the first pre_seq_length) go through each layer
+    in one operation, or step by step if you replace or subclass parts of a cell, or add hooks to them. The other frames go
+    one by one.
 
     Args:
-        num_layers: how many.
-        num_hidden: channels of each, a list.
+        num_layers: number of layers.
+        num_hidden: list with the channels of each layer.
         configs: with the attributes in_shape (T, C, H, W), patch_size, filter_size, stride, layer_norm, pre_seq_length,
             aft_seq_length and reverse_scheduled_sampling.
 
-    Shapes: frames_tensor [N, T, H / p, W / p, p p C], cut into patches of p = patch_size; mask_true alike, of the frames that
-    are not all known, 1 where the true one is read and 0 where the drawn one is. Returns the frames from the second on,
-    [N, pre + aft - 1, H / p, W / p, p p C], and their mean squared error, or None with return_loss=False.
+    Shapes: frames_tensor [N, T, H / p, W / p, p p C], cut into patches of p = patch_size; mask_true likewise, for the frames
+    not known in advance, 1 where the true frame is read and 0 where the predicted one is. Returns the frames from the
+    second on, [N, pre + aft - 1, H / p, W / p, p p C], and their mean squared error, or None with return_loss=False.
 
     Parameters: cell_list.{l} as in `ConvLSTMCell`, conv_last.weight [p p C, C_top, 1, 1].
 

@@ -5,8 +5,8 @@ models keep working. Unless something needs the individual messages, a call is o
 one row per edge is written; otherwise PyG's own code runs. You can pass an `amstel.Graph` instead of an edge_index,
 which is then converted only once.
 
-PyG's `conv.utils` reads what it tells about a layer from docstrings and signatures: title and link of the paper, the
-words on -1, SparseTensor. They appear here in its form.
+PyG's `conv.utils` takes what it says about a layer from docstrings and signatures: title and link of the paper, the
+phrase about -1, SparseTensor. So they appear here in PyG's form.
 """
 
 from __future__ import annotations
@@ -194,14 +194,14 @@ class GCNConv(_Fused, pyg.GCNConv):
     r"""torch_geometric.nn.GCNConv, fused: ``X' = D^-1/2 (A + I) D^-1/2 X Θ^T + b`` without tensors of E rows.
 
     Constructor, state_dict, values and gradients (to x, edge_weight and the parameters) are PyG's, except that D^-1/2 of
-    a negative degree is 0, not NaN. PyG's self-loop rule holds: a loop in the data keeps its weight (of several the last
-    one), a missing one gets 1, or 2 if `improved`; without edge weights all loops count 1.
+    a negative degree is 0, not NaN. PyG's self-loop rule holds: a loop in the data keeps its weight (the last of several),
+    a missing one gets 1, or 2 if `improved`; without edge weights, all loops have weight 1.
 
     Args:
         in_channels: width F of the input, or :obj:`-1` to derive the size from the first one.
         out_channels: width F' of the result.
-        improved, cached, add_self_loops, normalize, bias: as PyG.
-        **kwargs: of `torch_geometric.nn.MessagePassing`; another `aggr` than "add" runs PyG's own code.
+        improved, cached, add_self_loops, normalize, bias: as in PyG.
+        **kwargs: of `torch_geometric.nn.MessagePassing`; an `aggr` other than "add" runs PyG's own code.
 
     forward(x, edge_index, edge_weight=None): x [N, F] or [B, N, F]; edge_index whatever PyG takes, or an
     `amstel.Graph`, which is prepared once, for all layers; an edge_index is converted in every call unless `cached`.

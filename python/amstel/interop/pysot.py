@@ -1,8 +1,8 @@
 """`SINTTracker` behind the interface of pysot's trackers, for its `tools/test.py` and toolkit; pysot is not needed.
 
-pysot's `tools/test.py` gives a tracker the first box half a pixel to the right and below of the true one, x + w / 2 -
-(w - 1) / 2, and compares what comes back with the true ones: its own trackers take the middle of a box to be x + (w - 1) / 2
-when they begin and x + w / 2 later. There, write `Tracker(init_offset=0.5)`; without it all boxes are half a pixel off.
+pysot's `tools/test.py` passes a tracker the first box half a pixel right of and below the true one, x + w / 2 -
+(w - 1) / 2, but compares the results with the true boxes: its own trackers use x + (w - 1) / 2 as the center of the first
+box, and x + w / 2 later. There, use `Tracker(init_offset=0.5)`; without it, all boxes are half a pixel off.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Tracker:
 
     Args:
         tracker: default: `SINTTracker()`.
-        origin: number of the first pixel in the data set's boxes: 1, as OTB, LaSOT and UAV have it, or 0.
+        origin: number of the first pixel in the data set's boxes: 1, as in OTB, LaSOT and UAV, or 0.
         init_offset: by how much x and y of the box given to `init` are too large: 0.5 for `tools/test.py`.
 
     Raises:
@@ -47,7 +47,7 @@ class Tracker:
         self.tracker.init(_rgb(image), shifted("bbox", bbox, -self.offset - self.shift))
 
     def track(self, image: np.ndarray) -> dict[str, Any]:
-        """The box in the next frame, "bbox", and how like the first one it is, "best_score"."""
+        """The box in the next frame, "bbox", and its similarity to the first one, "best_score"."""
         box = self.tracker.update(_rgb(image)) + self.shift
         return {"bbox": box.tolist(), "best_score": self.tracker.similarity}
 

@@ -1,7 +1,7 @@
 """`SINTTracker` behind the interface of pytracking's trackers; pytracking is not needed.
 
-Put `from amstel.interop.pytracking import Tracker`, a `parameters` function beside it, where pytracking looks for trackers:
-`tracker/sint/__init__.py` with `def get_tracker_class(): return Tracker`.
+Put `from amstel.interop.pytracking import Tracker`, with a `parameters` function beside it, where pytracking looks for
+trackers: `tracker/sint/__init__.py` with `def get_tracker_class(): return Tracker`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Tracker:
     """Images are RGB.
 
     Args:
-        params: pytracking's, of which nothing is used.
+        params: pytracking's parameters, which are not used.
         tracker: default: `SINTTracker()`.
-        origin: number of the first pixel in the data set's boxes: 1, as OTB, LaSOT and GOT-10k have it, or 0.
+        origin: number of the first pixel in the data set's boxes: 1, as in OTB, LaSOT and GOT-10k, or 0.
 
     Raises:
         ValueError or TypeError: an argument is not as described, or as `SINTTracker`.
@@ -47,6 +47,6 @@ class Tracker:
         self.tracker.init(image, shifted("init_bbox", info["init_bbox"], -self.shift))
 
     def track(self, image: np.ndarray, info: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The box in the next frame, "target_bbox", and how like the first one it is, "object_presence_score"."""
+        """The box in the next frame, "target_bbox", and its similarity to the first one, "object_presence_score"."""
         box = self.tracker.update(image) + self.shift
         return {"target_bbox": box.tolist(), "object_presence_score": self.tracker.similarity}

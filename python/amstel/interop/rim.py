@@ -7,12 +7,12 @@
 | irim | ih.weight, ih.bias, hh.weight, hh.bias | z, r, n | after | z n + (1 - z) h |
 | direct | one convolution of [x, h] a gate, biases with it | by name | before | z n + (1 - z) h |
 
-Where z is that of the new state, the weights and biases of its gate change sign, as σ(-a) = 1 - σ(a).
+Where z belongs to the new state, the weights and biases of its gate change sign, because σ(-a) = 1 - σ(a).
 
-Each function takes a module or its state_dict, of a single GRU, which becomes a `ConvGRUCell`, or of a whole network
-with two of them, which becomes a `RIM`. What the tensors do not tell are the dilations and T. Of a module, its training
-mode and which of its weights are frozen (requires_grad=False) are kept; all those of a state_dict are to be trained. A
-convolution with a forward of its own is refused.
+Each function takes a module or its state_dict: of a single GRU, which becomes a `ConvGRUCell`, or of a whole network
+with two GRUs, which becomes a `RIM`. The tensors do not contain the dilations and T. From a module, the training mode and
+frozen weights (requires_grad=False) are kept; weights from a state_dict are all trainable. A convolution with its own
+forward raises an error.
 
 Facts from the public sources, as of 2025: github.com/NKI-AI/direct (direct/nn/recurrent/recurrent.py, rim/rim.py),
 github.com/wdika/atommic (collections/reconstruction/nn/rim_base), github.com/pputzky/invertible_rim (irim/rim).
@@ -39,22 +39,22 @@ Weights = nn.Module | Mapping[str, Tensor]
 def from_direct(
     weights: Weights, *, prefix: str = "", dilation: int = 2, steps: int = 8
 ) -> ConvGRUCell | RIM:
-    r"""direct's GRUs, and its Conv2dGRU with two layers, the network of its RIM.
+    r"""Convert direct's GRUs, and its Conv2dGRU with two layers, the network of its RIM.
 
-    A cell: `reset_gate.weight`, `update_gate.weight`, `out_gate.weight` [C, C_in + C, k, k] and their biases [C]; of
-    layer l of a Conv2dGRU these are `reset_gates.{l}.0`, `update_gates.{l}.0`, `out_gates.{l}.0`, and there are
-    `conv_blocks.{0, 1, 2}`. A RIM of direct keeps its networks as `cell_list.{t}`: with parameter sharing the prefix is
-    "cell_list.0."; without it T networks take turns, each of which is converted by itself.
+    A cell has `reset_gate.weight`, `update_gate.weight`, `out_gate.weight` [C, C_in + C, k, k] and their biases [C]. In
+    layer l of a Conv2dGRU, these are `reset_gates.{l}.0`, `update_gates.{l}.0`, `out_gates.{l}.0`, and there are also
+    `conv_blocks.{0, 1, 2}`. A RIM of direct stores its networks as `cell_list.{t}`. With parameter sharing, the prefix is
+    "cell_list.0."; without it, there are T networks, each of which is converted separately.
 
     Args:
         weights: the module or its state_dict.
-        prefix: with which the keys begin.
-        dilation: of the second convolution, which is always 2 in direct.
+        prefix: the prefix of the keys.
+        dilation: of the second convolution; always 2 in direct.
         steps: T of the RIM.
 
-    Replication padding is known by its place in the keys (`conv_blocks.0.1`); without it padding is zeros. The reset
-    is before the product, and the states go through a ReLU on their way to the next convolution. Instance norm and
-    dense connections, which a RIM does not have, are refused.
+    Replication padding is recognized by the keys (`conv_blocks.0.1`); without it, padding is zeros. The reset is before
+    the product, and the states go through a ReLU on their way to the next convolution. Instance norm and dense
+    connections, which a RIM does not have, raise an error.
 
     Raises:
         TypeError or ValueError: a key is missing or unknown, or a shape is not as described.
@@ -88,16 +88,16 @@ def from_direct(
 def from_atommic(
     weights: Weights, *, prefix: str = "", dilation: int = 2, steps: int = 8
 ) -> ConvGRUCell | RIM:
-    r"""atommic's ConvGRUCell, and its RIMBlock with GRUs, the network of its CIRIM, RIM and others.
+    r"""Convert atommic's ConvGRUCell, and its RIMBlock with GRUs, the network of its CIRIM, RIM and others.
 
-    A cell: `ih.weight` [3C, C_in, k, k], `ih.bias` [3C] (absent: zeros), `hh.weight` [3C, C, k, k]. A block:
-    `layers.{0, 1}.convs.conv_layer`, `layers.{0, 1}.rnn` and `final_layer.0.conv_layer`, convolutions with replication
-    padding. Blocks of a CIRIM are its cascades, prefix="reconstruction_module.{k}.". The weight of its soft data
-    consistency, `dc_weight`, which is outside of the recurrence, is left out.
+    A cell has `ih.weight` [3C, C_in, k, k], `ih.bias` [3C] (zeros if absent) and `hh.weight` [3C, C, k, k]. A block has
+    `layers.{0, 1}.convs.conv_layer`, `layers.{0, 1}.rnn` and `final_layer.0.conv_layer`, with replication padding. The
+    blocks of a CIRIM are its cascades, with prefix="reconstruction_module.{k}.". The weight of its soft data consistency,
+    `dc_weight`, is outside the recurrence and is not converted.
 
     Args:
         weights: the module or its state_dict.
-        prefix: with which the keys begin.
+        prefix: the prefix of the keys.
         dilation: of the second convolution: the second of atommic's `conv_dilations`.
         steps: T of the RIM.
 
@@ -118,19 +118,19 @@ def from_atommic(
 def from_irim(
     weights: Weights, *, prefix: str = "", dilation: int = 2, steps: int = 8, carry_state: bool = True
 ) -> ConvGRUCell | RIM:
-    r"""irim's ConvGRUCell, and its ConvRNN, the network of its RIM.
+    r"""Convert irim's ConvGRUCell, and its ConvRNN, the network of its RIM.
 
-    A cell: `ih.weight` [3C, C_in, k, k], `hh.weight` [3C, C, k, k], and biases [3C] of both. A network:
-    `layers.{0, 1, 2}.input_fun.conv_layer`, with replication padding, and `layers.{0, 1}.rnn_cell`; of a RIM
+    A cell has `ih.weight` [3C, C_in, k, k], `hh.weight` [3C, C, k, k], and biases [3C] of both. A network has
+    `layers.{0, 1, 2}.input_fun.conv_layer`, with replication padding, and `layers.{0, 1}.rnn_cell`; for a RIM, use
     prefix="rnn.".
 
     Args:
         weights: the module or its state_dict.
-        prefix: with which the keys begin.
-        dilation: of the second convolution, 2 in irim unless it was told otherwise.
+        prefix: the prefix of the keys.
+        dilation: of the second convolution; 2 in irim unless configured otherwise.
         steps: T of the RIM.
-        carry_state: the ConvRNN of that code returns its states, but calls its cells without them, so that every step
-            begins with states of 0. False does the same, for the values of weights trained with it.
+        carry_state: irim's ConvRNN returns its states, but calls its cells without them, so every step starts from zero
+            states. False does the same, to reproduce the results of weights trained that way.
 
     Raises:
         TypeError or ValueError: a key is missing or unknown, or a shape is not as described.
@@ -189,7 +189,7 @@ def _state(weights: Any, prefix: str) -> Mapping[str, Tensor]:
     ):
         own = isinstance(module, nn.Conv2d) and not computes_as(module, nn.Conv2d, "_conv_forward")
         if own and name.startswith(prefix):
-            _check.fail(name, "a torch.nn.Conv2d without a forward of its own", module)
+            _check.fail(name, "a torch.nn.Conv2d without its own forward", module)
     return {key: normal(t) for key, t in _part(state, prefix).items()}
 
 

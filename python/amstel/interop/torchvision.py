@@ -2,12 +2,14 @@
 
     from amstel.interop.torchvision import RoIAlign, roi_align  # was: from torchvision.ops import RoIAlign, roi_align
 
-Values, positions of the maxima and gradients are torchvision's to the bit wherever those are defined, with two exceptions.
-The gradient of `ps_roi_pool` is that of its values also where a box reaches the last row or column of the map, which
-torchvision leaves out of the values and counts in for the gradient. That of `roi_align` is equal within rounding.
+Values, positions of the maxima and gradients equal torchvision's bit for bit wherever those are defined, with two
+exceptions. The gradient of `ps_roi_pool` is that of its values even if a box reaches the last row or column of the map,
+which torchvision leaves out of the values but includes in the gradient. The gradient of `roi_align` is equal within
+rounding.
 
-What differs further: channels_last stays channels_last. bfloat16, boxes of a different dtype and second derivatives work. A NaN or infinite
-coordinate, a batch index out of range, or a list of boxes whose length is not the batch size raises an error.
+Other differences: channels_last stays channels_last. bfloat16, boxes of a different dtype and second derivatives work. A
+NaN or infinite coordinate, a batch index out of range, or a list of boxes whose length is not the batch size raises an
+error.
 """
 
 from __future__ import annotations
@@ -39,9 +41,9 @@ __all__ = [
 def convert(model: nn.Module) -> nn.Module:
     """Replace every ROI module of torchvision in a model, in place; returns the model, or what replaces it.
 
-    `RoIPool`, `RoIAlign`, `PSRoIPool` and `MultiScaleRoIAlign`, so all of a Faster, Mask or Keypoint R-CNN; functions that
-    a model calls by their name (the loss of Mask R-CNN calls `roi_align`) stay torchvision's, and so do classes derived
-    from these, and modules, with a `forward` or other methods of their own. Hooks go along.
+    It replaces `RoIPool`, `RoIAlign`, `PSRoIPool` and `MultiScaleRoIAlign`, which are all of those in a Faster, Mask or
+    Keypoint R-CNN. Functions that a model calls by name (the loss of Mask R-CNN calls `roi_align`) stay torchvision's, and
+    so do subclasses and modules with their own `forward` or other methods. Hooks are kept.
 
     Example:
         >>> import torchvision
@@ -68,10 +70,10 @@ def _converted(model: nn.Module, made: dict[nn.Module, nn.Module]) -> nn.Module:
 
 
 def replace_(model: nn.Module) -> int:
-    """`convert` for a model that keeps its own identity; returns how many modules were replaced.
+    """Like `convert`, for a model that is not itself replaced; returns the number of replaced modules.
 
     Raises:
-        ValueError: the model is itself a module to replace, or has none.
+        ValueError: the model is itself a module to replace, or contains none.
 
     Example:
         >>> import torchvision

@@ -1,4 +1,4 @@
-"""`SINTTracker` as a tracker of the vot-toolkit, in its Python protocol and as a TraX process; the toolkit is not imported.
+"""`SINTTracker` as a tracker for the vot-toolkit, in its Python protocol or as a TraX process; the toolkit is not imported.
 
 In the `trackers.ini` of a workspace, with the toolkit's Python protocol or, for any release, with TraX (`pip install vot-trax`):
 
@@ -22,14 +22,14 @@ Status = tuple[tuple[float, ...], dict[str, Any]]
 
 
 class Tracker:
-    """One object a run, as rectangles. VOT counts pixels from 0, as amstel does.
+    """One object per run, as rectangles. VOT counts pixels from 0, as amstel does.
 
     Args:
         tracker: default: `SINTTracker()`.
-        preset: of that; what `arg_preset` in `trackers.ini` says.
+        preset: preset of that tracker; `arg_preset` in `trackers.ini` sets it.
 
     Raises:
-        ValueError or TypeError: as `SINTTracker`; a region that is none.
+        ValueError or TypeError: as `SINTTracker`; an invalid region.
 
     Example:
         >>> tracker = amstel.interop.vot.Tracker()
@@ -46,14 +46,14 @@ class Tracker:
         self.tracker = tracker or SINTTracker(preset=preset)
 
     def init(self, frame: Any, new: Any, properties: Any = None) -> Status:
-        """The frame, a file or its channels by name, and the object: a region and its properties, or a region alone."""
+        """The frame (a file, or its channels by name) and the object: a region and its properties, or only a region."""
         with_properties = isinstance(new, (tuple, list)) and len(new) == 2 and isinstance(new[1], dict)
         box = _box(new[0] if with_properties else new)
         self.tracker.init(_color(frame), box)
         return tuple(float(value) for value in box), {}
 
     def update(self, frame: Any, new: Any = None, properties: Any = None) -> Status:
-        """The rectangle in the next frame, and {"score": how like the first one it is}."""
+        """The rectangle in the next frame, and {"score": its similarity to the first one}."""
         box = self.tracker.update(_color(frame))
         return tuple(box.tolist()), {"score": float(self.tracker.similarity)}
 

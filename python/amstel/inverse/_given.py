@@ -24,7 +24,7 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
     kspace = task == "mri"
     if isinstance(image, np.ma.MaskedArray):
         raise TypeError(
-            "`image` must be a NumPy array without a mask of its own; task='inpaint' takes `mask=~image.mask`"
+            "`image` must be a NumPy array that is not masked; task='inpaint' takes `mask=~image.mask`"
         )
     if isinstance(image, np.ndarray):
         wanted = "an array [coils, H, W]" if kspace else "an array [H, W] or [H, W, 3]"
@@ -68,7 +68,7 @@ def images(image: Any, task: str, mask: Tensor | None) -> tuple[Tensor, Callable
         raise ValueError("`image` must be finite, got NaN or infinity")
     if not kspace and (most > 16 or (most > 1 and _whole(y[:, :, :8]) and _whole(y))):
         raise ValueError(
-            f"`image` must be in [0, 1] but for noise (8-bit pixels divided by 255), got values up to {most:g}"
+            f"`image` must be in [0, 1] apart from noise (8-bit pixels divided by 255), got values up to {most:g}"
         )
 
     def back(x: Tensor) -> Any:
@@ -110,7 +110,7 @@ def tensor_of(name: str, given: Any, expected: str) -> Tensor:
     if isinstance(given, Tensor):
         return _check.dense(name, given, expected).resolve_conj()
     if isinstance(given, np.ma.MaskedArray):
-        _check.fail_type(name, f"{expected}, without a mask of its own", given)
+        _check.fail_type(name, f"{expected}, that is not masked", given)
     _check.unmasked(name, given)
     try:
         array = np.array(given)

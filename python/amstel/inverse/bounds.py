@@ -1,4 +1,4 @@
-"""What a network must not invent: values beyond those around them."""
+"""Limits for a network's output: values must stay within the range of those around them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch.nn.functional import max_pool2d
 def within(
     x: Tensor, y: Tensor, reach: int | tuple[int, int], more: float | Tensor = 0.0, scale: int = 1
 ) -> Tensor:
-    """x between the least and the greatest value of y within `reach` pixels, and `more` times their difference beyond.
+    """x clamped to the range of y within `reach` pixels, widened by `more` times that range on both sides.
 
-    So a part of y without any structure has none in x.
+    So x has no structure where y has none.
 
     Args:
         x: [N, C, scale H, scale W].

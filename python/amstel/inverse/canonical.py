@@ -1,4 +1,4 @@
-"""MRI data in one gauge and one scale, whatever scanner and calibration they come from, and the way back."""
+"""MRI data in one gauge and one scale, whatever scanner and calibration they come from, and the inverse."""
 
 from __future__ import annotations
 
@@ -52,9 +52,8 @@ def outer(kspace: Tensor, mask: Tensor) -> Tensor:
 def whitened(kspace: Tensor, mask: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
     """k-space [coils, H, W] and maps of virtual coils, whose noise is about independent and equally strong.
 
-    By C^-1/2, C the covariance of the coils in the outermost samples, of the mean power of a coil, so that coils count by how
-    little noise they have. The size of k-space stays about
-    what it was.
+    They are multiplied by C^-1/2, with C the covariance of the coils in the outermost samples, scaled to the mean power
+    of a coil. Coils with less noise then count more, and the magnitude of k-space stays about the same.
 
     Source: K. Pruessmann et al., Advances in Sensitivity Encoding with Arbitrary k-Space Trajectories, MRM 46, 2001.
     """
@@ -73,25 +72,26 @@ def whitened(kspace: Tensor, mask: Tensor, maps: Tensor) -> tuple[Tensor, Tensor
 def canonical(
     kspace: Tensor, mask: Tensor, maps: Tensor | None
 ) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
-    r"""What physics cannot tell apart made alike: k-space y = M F S x is that of S' = S / a and x' = a x for any a(r).
+    r"""Remove what k-space does not determine: y = M F S x is the same for S' = S / a and x' = a x, for any a(r).
 
     .. code-block:: text
 
         a = |S| exp(-iφ)    |S|² = sum_c |S_c|²     φ the phase of the combined image at low resolution
 
-    after the coils were `whitened`, so that sum |S'|² = 1 where there is any sensitivity, and x' is nearly real and positive, as a network is trained on
-    (`amstel.data.mri.estimate_sensitivities` gives such maps). Phase and size of the maps, by a number or from point to
-    point, therefore do not matter, nor does the order of the coils or a rotation among them. Then k-space is divided by
-    1.2 times the 99 % quantile of the zero-filled magnitude, about its largest value without outliers.
+    This a is used after the coils are `whitened`. Then sum |S'|² = 1 wherever there is any sensitivity, and x' is nearly
+    real and positive, like the images that a network is trained on (`amstel.data.mri.estimate_sensitivities` gives such
+    maps). So the phase and magnitude of the maps do not matter, whether constant or varying, nor does the order of the
+    coils or a rotation among them. Finally, k-space is divided by 1.2 times the 99% quantile of the zero-filled
+    magnitude, which is about its largest value without outliers.
 
     Args:
-        kspace: complex [N, coils, H, W], centered, of `unit` size, 0 where it is not sampled.
+        kspace: complex [N, coils, H, W], centered, scaled by `unit`, 0 where it is not sampled.
         mask: as for `sampled`.
-        maps: complex [coils, H, W] or [N, coils, H, W] of any finite size, or None for one coil of sensitivity 1.
+        maps: complex [coils, H, W] or [N, coils, H, W], finite, at any scale, or None for one coil of sensitivity 1.
 
     Returns:
-        k-space, maps [N, coils, H, W], and a function that makes of x' / scale [N, H, W] the image x; where all maps
-        are 0, 0.
+        k-space, maps [N, coils, H, W], and a function that turns x' / scale [N, H, W] into the image x, which is 0
+        where all maps are 0.
     """
     n, _, height, width = kspace.shape
     maps = torch.ones_like(kspace) if maps is None else maps.expand(n, -1, -1, -1)

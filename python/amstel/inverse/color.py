@@ -1,4 +1,4 @@
-"""RGB and YCbCr of ITU-R BT.601, as super-resolution has it: a network enlarges Y alone."""
+"""RGB and YCbCr of ITU-R BT.601, for super-resolution, where the network enlarges only Y."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deblurring a photograph with a known kernel: the shipped denoiser as a plug-and-play prior."""
+"""Deblurring a photograph with a known kernel, with the bundled denoiser as a plug-and-play prior."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def deblur(
 ) -> Tensor:
     """The images behind y [N, C, H, W], each by itself; `run` is the denoiser in tiles, as in `amstel.restore`.
 
-    What lies beyond the border, which the kernel brought in, is estimated with the image and cut off at the end.
+    What lies beyond the border and was blurred into the image is estimated together with it, and cut off at the end.
     """
     top, left = (n // 2 for n in kernel.shape[-2:])
     found = []

@@ -17,21 +17,21 @@ BOUNDARIES = ("circular", "zeros", "replicate", "reflect", "valid")
 
 
 class Deblurring(ForwardModel):
-    r"""A x = kernel * x: convolution, of all channels with one kernel or of each with its own.
+    r"""A x = kernel * x: convolution of all channels with one kernel, or of each channel with its own.
 
     .. code-block:: text
 
         (A x)[i, j] = sum over u, v of  kernel[u, v]  x[i - u + kh // 2, j - v + kw // 2]
 
-    a true convolution, thus with the kernel mirrored if compared with conv2d, by FFT: O(H W log(H W)) whatever the
-    size of the kernel. Its transfer function is kept for the last image size.
+    This is a true convolution, so the kernel is mirrored compared with conv2d. It is computed by FFT, in
+    O(H W log(H W)) for kernels of any size. The transfer function is kept for the last image size.
 
     Args:
         kernel: [kh, kw], [C, kh, kw] or [N, C, kh, kw] (N and C may be 1), odd sides, float64 or float32.
         sigma: see `ForwardModel`.
-        boundary: what x is beyond its border. "circular": itself again, the kernel may be larger than the image;
-            "zeros"; "replicate": its last pixel; "reflect": mirrored at the middle of its last pixel; "valid": it is
-            not needed, as y is smaller by kh - 1 and kw - 1: a photograph, which the camera cut out of a larger scene.
+        boundary: how x continues beyond its border. "circular": periodically (the kernel may be larger than the image);
+            "zeros"; "replicate": with the last pixel; "reflect": mirrored at the center of the last pixel; "valid": not
+            needed, because y is smaller by kh - 1 and kw - 1, like a photograph that is cut out of a larger scene.
 
     Shapes: x and y [N, C, H, W], float64 or float32; "valid": y [N, C, H - kh + 1, W - kw + 1].
 

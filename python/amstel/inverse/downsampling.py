@@ -1,4 +1,4 @@
-"""Smaller images by any antialiasing kernel, and the exact adjoint: what `SuperResolution` computes but for bicubic."""
+"""Downsampling with any antialiasing kernel, and the exact adjoint: `SuperResolution` with kernels other than bicubic."""
 
 from __future__ import annotations
 

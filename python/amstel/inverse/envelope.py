@@ -1,4 +1,4 @@
-"""The Moreau envelope of a forward model's likelihood: its gradient is a step that a few conjugate gradients solved."""
+"""The Moreau envelope of a forward model's likelihood, whose gradient is computed by a few conjugate-gradient steps."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ class Envelope(ForwardModel):
         f(x) = |A x - y|^2 / (2 sigma^2)      p(x) = argmin_z  f(z) / weight + |z - x|^2 / 2
         gradient(x, y) = x - p(x)
 
-    It has the minima of f / weight, but x - gradient(x, y) is already the image next to x that fits the measurements: where A
-    is badly conditioned, as in parallel MRI, a network needs far fewer of these steps than of the plain ones. The linear
-    system (A^H A / sigma^2 + weight) d = -(gradient of f) is solved by conjugate gradients from d = 0.
+    The envelope has the same minima as f / weight, but a single step x - gradient(x, y) already leads to an image near x
+    that fits the measurements. If A is badly conditioned, as in parallel MRI, a network needs far fewer of these steps
+    than of plain gradient steps. The linear system (A^H A / sigma^2 + weight) d = -(gradient of f) is solved by conjugate
+    gradients from d = 0.
 
     Args:
-        model: a `ForwardModel`; its A, adjoint and sigma are taken.
-        weight: > 0: the smaller, the closer to the measurements is p(x).
-        iterations: of conjugate gradients, each with one A^H A; with 1 the gradient is the plain one along a step of the
-            best length.
+        model: a `ForwardModel`, whose A, adjoint and sigma are used.
+        weight: > 0; the smaller, the closer p(x) is to the measurements.
+        iterations: number of conjugate-gradient steps, each with one A^H A; with 1, the result is the plain gradient,
+            scaled to the best step length.
 
-    Differentiable as the model is; nothing waits for a CUDA device.
+    As differentiable as the model; nothing waits for a CUDA device.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -53,7 +54,7 @@ class Envelope(ForwardModel):
 
     @property
     def sigma(self) -> Sigma:
-        """That of the model, also when it is another one later."""
+        """Sigma of the model, also if it is changed later."""
         return self.model.sigma
 
     @sigma.setter
@@ -70,7 +71,7 @@ class Envelope(ForwardModel):
         return self.model.normal(x)
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """x - p(x), of the shape and dtype of x."""
+        """x - p(x), with the shape and dtype of x."""
         return self.prepare(y).gradient(x)
 
     def prepare(self, y: Tensor) -> Prepared:

@@ -1,4 +1,4 @@
-"""Sensitivities of receive coils by ESPIRiT: what the calibration region says of how neighbors in k-space hang together."""
+"""Sensitivities of receive coils by ESPIRiT, from how neighbors in the calibration region of k-space are related."""
 
 from __future__ import annotations
 

@@ -30,9 +30,9 @@ def inpaint(
     noise: Tensor,
     progress: Callable[[int], None] | None,
 ) -> Tensor:
-    """Rounds of denoising, as if of ever less noise, after each of which the known pixels are put back.
+    """Rounds of denoising with decreasing noise levels, after each of which the known pixels are restored.
 
-    The network with the likelihood of the known pixels alone leaves holes much as it finds them, as it was trained
+    A network that is given only the likelihood of the known pixels barely changes the holes, because it was trained
     without any. Source: S. Venkatakrishnan et al., Plug-and-Play Priors for Model Based Reconstruction, GlobalSIP 2013.
 
     Args:
@@ -77,11 +77,11 @@ def near(mask: Tensor) -> Tensor:
 
 
 def smooth(x: Tensor, mask: Tensor) -> Tensor:
-    """x with the holes, where the mask is 0, filled such that the sum of its squared Laplacian is the smallest.
+    """x with the holes, where the mask is 0, filled so that the sum of its squared Laplacian is minimal.
 
-    By conjugate gradients from what is there, which are exact up to the size of holes that so many steps cross, and stop at
-    something smoother than before in any case; within the range of each channel's known pixels. The image is mirrored
-    at its border. The filling is biharmonic, as that of scikit-image's `inpaint_biharmonic`.
+    Computed by conjugate gradients from the given values, which is exact for holes small enough for the number of steps,
+    and otherwise still makes the filling smoother; values stay within the range of each channel's known pixels. The image
+    is mirrored at its border. The filling is biharmonic, like that of scikit-image's `inpaint_biharmonic`.
     """
     holes = 1 - mask
     if not holes.any():
@@ -119,7 +119,7 @@ def _squares(x: Tensor) -> Tensor:
 
 
 def fill(known: Tensor, mask: Tensor) -> Tensor:
-    """Unknown pixels from the known ones around them: means over squares of 2, 4, 8, ... pixels, interpolated.
+    """Fill unknown pixels from the known ones around them: means over squares of 2, 4, 8, ... pixels, interpolated.
 
     Args:
         known: [N, C, H, W], 0 where unknown.

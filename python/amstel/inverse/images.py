@@ -56,11 +56,11 @@ class Denoising(ForwardModel):
 
 
 class Inpainting(ForwardModel):
-    """A x = mask x: only some pixels, or only some of their channels, are seen.
+    """A x = mask x: only some pixels, or some channels of a pixel, are measured.
 
     Args:
         mask: [H, W], [1, H, W], [C, H, W] or [N, C, H, W] (N and C may be 1), bool, or numbers that are 0 or 1;
-            1: seen. What the measurements hold elsewhere does not matter.
+            1 means measured. Values of the measurements elsewhere are ignored.
         sigma: see `ForwardModel`.
 
     Shapes: x and y [N, C, H, W], float64, float32, bfloat16 or float16.
@@ -117,18 +117,19 @@ class Inpainting(ForwardModel):
 
 
 class SuperResolution(ForwardModel):
-    """A x = `amstel.ops.bicubic_down(x, scale)`: the smaller image that MATLAB's imresize makes.
+    """A x = `amstel.ops.bicubic_down(x, scale)`: the same downsampling as MATLAB's imresize.
 
-    Keys' cubic with a = -0.5, stretched by the scale against aliasing, the image mirrored at its border. The adjoint
-    is exact, border included. With another `kernel`, y[i, j] is the mean of x around the middle of its s x s pixels, weighted
-    by it.
+    It uses Keys' cubic with a = -0.5, stretched by the scale against aliasing, and mirrors the image at its border. The
+    adjoint is exact, including the border. With another `kernel`, y[i, j] is the mean of x around the center of its
+    s x s pixels, weighted by that kernel.
 
     Args:
         scale: s, an integer >= 1; H and W are multiples of it.
         sigma: see `ForwardModel`.
-        kernel: "bicubic", "bilinear", "box", "lanczos2" or "lanczos3", stretched by the scale as imresize does; or weights
-            [kh, kw] of the pixels of x, float64 or float32, whose sides are odd where s is and even where s is, so that their
-            middle is that of s pixels: (k - s) / 2 of them lie beyond on each side, and x has at least so many pixels.
+        kernel: "bicubic", "bilinear", "box", "lanczos2" or "lanczos3", stretched by the scale as in imresize; or weights
+            [kh, kw] for the pixels of x, float64 or float32. Their sides are odd if s is odd and even if s is even, so
+            that they are centered on the s pixels: (k - s) / 2 weights lie beyond on each side, and x must have at least
+            that many pixels.
 
     Shapes: x [N, C, H, W], y [N, C, H / s, W / s], float64, float32, bfloat16 or float16.
 
@@ -199,12 +200,12 @@ class RandomProjection(ForwardModel):
     Args:
         matrix: [P, C H W], any floating-point dtype.
         sigma: see `ForwardModel`.
-        image_shape: C, H, W. None: square with one channel, or with three where that is the only possibility.
+        image_shape: C, H, W. None: square with one channel, or with three if that is the only possibility.
 
     Shapes: x [N, C, H, W], y [N, P], float64, float32, bfloat16 or float16.
 
-    Complexity: 2 P C H W a gradient and image. `prepare` uses matrix^T matrix, C² H² W², where that is less
-    (and the matrix needs no gradient); it is computed once a model.
+    Complexity: 2 P C H W per gradient and image. `prepare` uses matrix^T matrix, C² H² W², where that is less
+    (and the matrix needs no gradient); it is computed once per model.
 
     Example:
         >>> physics = amstel.inverse.RandomProjection(torch.randn(400, 1024) / 20, sigma=0.05)

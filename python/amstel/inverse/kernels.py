@@ -1,4 +1,4 @@
-"""Kernels of the usual blurs, for `Deblurring` and `amstel.restore(image, "deblur", kernel=...)`."""
+"""Kernels of common blurs, for `Deblurring` and `amstel.restore(image, "deblur", kernel=...)`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _FINE = 15
 
 
 def gaussian_kernel(sigma: float, size: int | None = None) -> Tensor:
-    """exp(-(i² + j²) / (2 sigma²)), its sum 1: float32 [size, size].
+    """A Gaussian, exp(-(i² + j²) / (2 sigma²)), normalized to sum 1: float32 [size, size].
 
     Args:
         sigma: in pixels, > 0.
-        size: odd; default: 3 sigma on both sides.
+        size: odd; default: 3 sigma on either side.
 
     Example:
         >>> gaussian_kernel(1.6).shape
@@ -32,10 +32,12 @@ def gaussian_kernel(sigma: float, size: int | None = None) -> Tensor:
 
 
 def motion_kernel(length: float, angle: float = 0.0) -> Tensor:
-    """A camera that moved along a line: 1 - the distance to it where that is less than 1, the sum 1: float32, square, odd.
+    """The blur of a camera that moves along a line: float32, square, with odd sides and sum 1.
+
+    Before normalization, the weight of a pixel is 1 minus its distance to the line, or 0 from a distance of 1 on.
 
     Args:
-        length: of the line in pixels, both ends counted, >= 1, which is no blur.
+        length: of the line in pixels, including both ends; >= 1, where 1 is no blur.
         angle: in degrees, counterclockwise from the direction of the rows.
 
     Example:
@@ -55,10 +57,10 @@ def motion_kernel(length: float, angle: float = 0.0) -> Tensor:
 
 
 def disk_kernel(radius: float) -> Tensor:
-    """A disc, as a lens out of focus makes of a point, its sum 1: float32, square, odd sides.
+    """A disk, the image of a point through a lens out of focus: float32, square, with odd sides and sum 1.
 
     Args:
-        radius: in pixels, > 0; a pixel counts by the part of it that lies inside.
+        radius: in pixels, > 0; the weight of a pixel is the part of it that lies inside the disk.
 
     Example:
         >>> disk_kernel(2.5).shape

@@ -1,4 +1,4 @@
-"""Images from few random projections: approximate message passing with a denoiser."""
+"""Reconstruct images from few random projections, by approximate message passing with a denoiser."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ def message_passing(
     damping: float = 0.6,
     seed: int = 0,
 ) -> Tensor:
-    r"""The image x behind P random projections y = A x + noise, where P is much less than the pixels of the image.
+    r"""Estimate the image x from P random projections y = A x + noise, where P is much smaller than the number of pixels.
 
     .. code-block:: text
 
         level = |r| / sqrt(P)      d = denoiser(x + A^T r, level)      div = trace of the denoiser's derivative
         x <- damping x + (1 - damping) d      r <- y - A x + (1 - damping) r div / P
 
-    For random A the term with div makes of the error of x + A^T r white noise of that level, which is what a denoiser is made
-    for; `plug_and_play` has aliasing there that it takes for structure. Where it does not come nearer to the measurements
-    than it began, an image stays as it was.
+    For random A, the term with div turns the error of x + A^T r into white noise of that level, which is what a denoiser
+    is made for. In `plug_and_play`, this error is aliasing, which the denoiser mistakes for structure. An image that does
+    not get closer to the measurements than `initial` is returned as it was.
 
     Args:
         y: [N, P].
-        physics: `RandomProjection` or `StructuredProjection`; any of random rows and columns of about norm 1, as theirs of
-            the examples are.
+        physics: `RandomProjection` or `StructuredProjection`; any model with random rows and columns of norm about 1, as
+            in the examples of these two.
         denoiser: (images, levels [N]) -> images, for Gaussian noise of that standard deviation.
-        initial: [N, C, H, W], such as by `total_variation`: the first level should be one that the denoiser knows.
-        steps: each with two calls of the denoiser.
-        damping: >= 0, below 1: the more, the slower and the steadier; 0 for a denoiser that is exactly right for what is
-            looked for, more for a network.
-        seed: of the random change by which `div` is found.
+        initial: [N, C, H, W], for example from `total_variation`: the first level should be within the denoiser's range.
+        steps: number of steps, each with two calls of the denoiser.
+        damping: >= 0 and < 1; larger is slower and more stable. Use 0 for a denoiser that is exactly right for the images
+            at hand, and more for a network.
+        seed: of the random perturbation that estimates `div`.
 
     Returns:
         The images, without a gradient.
@@ -70,7 +70,7 @@ def message_passing(
         _check.fail("damping", "a number >= 0 and < 1", damping)
     generator = torch.Generator().manual_seed(_check.integer("seed", seed, 0))
     start = physics.adjoint(_check.tensor("y", y, "measurements, a tensor [N, P]"))
-    if _check.tensor("initial", initial, "images as of the physics").shape != start.shape:
+    if _check.tensor("initial", initial, "images like those of the physics").shape != start.shape:
         _check.fail("initial", f"images {list(start.shape)}", initial)
     x, shape = initial.to(start), start.shape
     rest = y - physics(x)
@@ -80,7 +80,7 @@ def message_passing(
         noisy = x + physics.adjoint(rest)
         found = denoiser(noisy, level)
         if found.shape != x.shape:
-            _check.fail("denoiser", f"a function to images {list(x.shape)}", found)
+            _check.fail("denoiser", f"a function that returns images {list(x.shape)}", found)
         # By the seed alone, whatever torch.vmap does to random numbers.
         signs = plainly(lambda: torch.randint(0, 2, shape, generator=generator)).to(x) * 2 - 1
         change = 0.1 * level.reshape(-1, *(1,) * (x.dim() - 1)) * signs

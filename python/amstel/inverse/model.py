@@ -1,4 +1,4 @@
-"""What all forward models share: the gradient of the log-likelihood, the network's input, the test of the adjoint."""
+"""Common to all forward models: the gradient of the log-likelihood, the network's input, the test of the adjoint."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class ForwardModel(nn.Module, ABC):
         forward(x)     = A x                      normal(x)      = A^H A x
         adjoint(y)     = A^H y                    gradient(x, y) = A^H (A x - y) / sigma^2
 
-    the gradient being that of -log p(y | x) = |A x - y|^2 / (2 sigma^2), with respect to real and imaginary part
-    where images are complex. `prepare(y)` gives the same gradient for many x, and `adjointness_test()` measures how
+    The gradient is that of -log p(y | x) = |A x - y|^2 / (2 sigma^2), with respect to the real and imaginary parts if
+    images are complex. `prepare(y)` computes the same gradient faster for many x, and `adjointness_test()` measures how
     far `adjoint` is from the true adjoint.
 
     Args:
-        sigma: a finite number > 0, or a tensor [N] of such, one per image; where measurements are pixels (`Denoising`,
-            `Inpainting`) also a map [N, 1, H, W] (N may be 1) of what it is at every one.
+        sigma: a finite number > 0, or a tensor [N] with one per image; if measurements are pixels (`Denoising`,
+            `Inpainting`), also a map [N, 1, H, W] (N may be 1) with one per pixel.
 
-    Masks, kernels and the like are buffers: `.to(device)` moves them. They are taken in the dtype of the images,
+    Masks, kernels and the like are buffers, so `.to(device)` moves them. They are used in the dtype of the images,
     must not be changed in place, and are not part of the state_dict. Images and measurements are float64 or float32,
-    bfloat16 and float16 where torch computes A in them; MRI: complex128, complex64. Under autocast the models here
-    compute in the dtype of the images.
+    or bfloat16 or float16 if torch can compute A in these; for MRI, complex128 or complex64. Under autocast, the models
+    here compute in the dtype of the images.
 
     Everything is differentiable, any number of times, in x, y, kernel, matrix and sensitivities (not in sigma and
-    masks), and works under `torch.compile(fullgraph=True)`. Values of masks and of sigma are looked at once, when they are
-    given: nothing else waits for a CUDA device. A compiled program that makes a model looks on the CPU alone, and raises a
-    RuntimeError.
+    masks), and works under `torch.compile(fullgraph=True)`. Values of masks and sigma are checked once, when they are
+    given; nothing else waits for a CUDA device. A compiled program that constructs a model checks them on the CPU only,
+    and raises a RuntimeError.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -132,25 +132,25 @@ class ForwardModel(nn.Module, ABC):
         return self.adjoint(self(x))
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """A^H (A x - y) / sigma^2, of the shape and dtype of x."""
+        """A^H (A x - y) / sigma^2, with the shape and dtype of x."""
         prediction = self(x)
         back = self.adjoint(prediction - check_like("y", y, prediction))
         return (back * self._precision(x)).to(back.dtype)
 
     def prepare(self, y: Tensor) -> Prepared:
-        """The gradient at these measurements, for many x: what depends on y alone is computed once."""
+        """The gradient for fixed measurements and many x: what depends only on y is computed once."""
         return Prepared(self, y)
 
     def adjointness_test(self, x: Tensor | None = None, seed: int = 0) -> float:
         """How far `adjoint` is from the adjoint of `forward`: |<A x, y> - <x, A^H y>| / (|A x| |y|).
 
-        For random x and y, normally distributed. About the rounding error of the dtype if it is right, about one
-        over the root of their size if it is not.
+        x and y are random and normally distributed. If `adjoint` is right, the result is about the rounding error of
+        the dtype; if not, about 1 / sqrt(size).
 
         Args:
-            x: an image whose shape, dtype and device are taken. None: float64 of a size that the model takes; for
-                a subclass that says nothing else (`_image_shape`) this is [1, 1, 16, 16], or complex [1, 16, 16].
-            seed: of the random numbers, which are the same on every device.
+            x: an image whose shape, dtype and device are used. None: float64, of a size that the model accepts; for
+                subclasses that do not define `_image_shape` this is [1, 1, 16, 16], or complex [1, 16, 16].
+            seed: seed of the random numbers, which are the same on every device.
         """
         if x is None:
             device = next((t.device for t in (*self.buffers(), *self.parameters())), None)
@@ -245,12 +245,12 @@ class Prepared:
     def network_input(self, eta: Tensor, link: str = "identity") -> Tensor:
         """[eta, the gradient with respect to eta at x = Psi(eta)], [N, 2C, H, W] in channels_last.
 
-        In the dtype of eta, or of autocast where that is on (the gradient is computed in that of eta first).
+        The dtype is that of eta, or that of autocast if it is on (the gradient is first computed in the dtype of eta).
 
         Args:
-            eta: [N, C, H, W]; where images are complex [N, 2, H, W], real and imaginary part. In channels_last
-                that is the memory of a complex [N, H, W], and nothing is copied.
-            link: Psi, "identity" or "logistic" (the sigmoid; of both parts where images are complex).
+            eta: [N, C, H, W]; for complex images [N, 2, H, W], real and imaginary part. In channels_last, this has the
+                memory layout of a complex [N, H, W], and nothing is copied.
+            link: Psi, "identity" or "logistic" (the sigmoid; of both parts for complex images).
         """
         _check.choice("link", link, ("identity", "logistic"))
         if not self.model.complex_images:

@@ -17,18 +17,18 @@ class MRI(ForwardModel):
     r"""A x = mask F (S_c x) for every coil c, with F the orthonormal 2-D Fourier transform.
 
     Args:
-        mask: what is sampled: columns [W] (or [1, W, 1] and the like, as fastMRI has them), points [H, W], or points of each image [N, 1, H, W] (N may be 1); bool, or
-            numbers that are 0 or 1.
+        mask: what is sampled: columns [W] (or [1, W, 1] and the like, as in fastMRI), points [H, W], or points of each
+            image [N, 1, H, W] (N may be 1); bool, or numbers that are 0 or 1.
         sensitivities: S, complex [coils, H, W] or [N, coils, H, W] (N may be 1); None: one coil, S = 1.
         sigma: of the real and of the imaginary part; see `ForwardModel`.
-        centered: both origins in the middle, at H // 2, W // 2, as most files have it:
-            F x = fftshift(fft2(ifftshift(x))). The mask is centered then too.
+        centered: whether both origins are in the middle, at H // 2, W // 2, as in most files:
+            F x = fftshift(fft2(ifftshift(x))). The mask is then centered too.
 
-    Shapes: x complex [N, H, W], y complex [N, coils, H, W], complex128 or complex64. What y holds where nothing is
-    sampled does not matter. A network sees real and imaginary part, [N, 2, H, W].
+    Shapes: x complex [N, H, W], y complex [N, coils, H, W], complex128 or complex64. Values of y where nothing is
+    sampled are ignored. A network sees real and imaginary part, [N, 2, H, W].
 
-    Complexity: 2 coils 2-D transforms a gradient, of one dimension only where `prepare` finds the rows of the mask
-    alike, and no pass for the centering: with the origin of the mask at 0 the shifts cancel, for odd sizes too.
+    Complexity: 2 coils 2-D transforms per gradient, or 1-D transforms if `prepare` finds that all rows of the mask are
+    equal. Centering costs nothing: with the origin of the mask at 0 the shifts cancel, for odd sizes too.
 
     Source: K. Pruessmann et al., SENSE: Sensitivity Encoding for Fast MRI, Magnetic Resonance in Medicine 42, 1999;
     RIM: K. Lønning et al., Recurrent Inference Machines for Reconstructing Heterogeneous MRI Data, Medical Image

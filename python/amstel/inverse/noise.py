@@ -1,4 +1,4 @@
-"""How noisy is an image? Gaussian noise of one standard deviation, estimated from the image alone."""
+"""Estimate the noise of an image from the image alone, as Gaussian noise with one standard deviation."""
 
 from __future__ import annotations
 
@@ -30,30 +30,31 @@ def estimate_sigma(image: Tensor) -> Tensor:
 
     .. code-block:: text
 
-        quiet squares: r = k * image, k = [1 -2 1]^T [1 -2 1] / 6, which leaves white noise its variance and takes away
-            all that is linear in a row or a column; the 10 % quantile of the mean of r² over squares of 8x8, divided
-            by what that quantile is for noise alone
-        quiet pixels: the 25 % quantile of |r|, divided by that of a normal distribution, 0.3186
-        principal components: the smallest eigenvalues of the covariance of all 7x7 patches, divided by what they are
-            for noise alone in so many patches, less what the image itself has there, by how they differ
+        quiet squares: r = k * image, k = [1 -2 1]^T [1 -2 1] / 6, which keeps the variance of white noise and removes
+            everything that is linear along a row or a column; the 10% quantile of the mean of r² over 8x8 squares,
+            divided by the value of that quantile for pure noise
+        quiet pixels: the 25% quantile of |r|, divided by that of a normal distribution, 0.3186
+        principal components: the smallest eigenvalues of the covariance of all 7x7 patches, divided by their values for
+            pure noise in as many patches, minus the image's own share, which follows from how they differ
 
-    The first fails where there is texture everywhere, or text, the second where few pixels are alike, the third where a
-    texture has no direction of its own; together they
-    say about 0 of drawings, text and checkerboards, less than 2 / 255 of most photographs without noise (grass all over
-    looks like noise: 9 / 255), and are right to some 5 % for sigma of 5 / 255 and more. Values at 0 and 1 may be clipped,
-    and clipped noise is smaller: the squares with the fewest of them are taken, and still sigma = 50 / 255 clipped
-    comes out at about 46. An image of at most 8 different values has none. Squares without any change speak for no noise, also where they are overexposed. Noise that neighboring pixels share (JPEG, enlarged images) is underestimated.
+    The first fails if there is texture or text everywhere, the second if few pixels are alike, and the third if a
+    texture has no preferred direction. Together they give about 0 for drawings, text and checkerboards, and less than
+    2 / 255 for most photographs without noise (a photograph full of grass looks like noise: 9 / 255). For sigma of
+    5 / 255 and more, they are accurate to about 5%. Values at 0 and 1 may be clipped, and clipped noise is smaller. The
+    squares with the fewest such values are used, but clipped noise of sigma = 50 / 255 is still estimated as about 46.
+    An image with at most 8 different values counts as free of noise. Squares without any change indicate that there is
+    no noise, even if they are overexposed. Noise that neighboring pixels share (JPEG, enlarged images) is underestimated.
 
     Args:
-        image: [N, C, H, W], floating point, in [0, 1] but for the noise.
+        image: [N, C, H, W], floating point, in [0, 1] apart from the noise.
 
     Returns:
-        [N] in the units of the image; of several channels the root of the mean of their variances. 0 for sides < 3.
+        [N] in the units of the image; for several channels, the root of their mean variance. 0 for sides < 3.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
 
-    Complexity: H W for each image, but at most 2^20 pixels of each are looked at.
+    Complexity: H W for each image, of which at most 2^20 pixels are used.
 
     Source: J. Immerkær, Fast Noise Variance Estimation, CVIU 64, 1996; S. Pyatykh, J. Hesser, L. Zheng, Image Noise
     Level Estimation by Principal Component Analysis, IEEE TIP 22, 2013.
@@ -150,27 +151,27 @@ def blend(
     lowest: float = 0.0,
     clipped: bool = False,
 ) -> Tensor:
-    r"""A denoised image made safe: x = y - share w c (y - found), between the values of the 9x9 pixels around in y.
+    r"""Limit what a denoiser removed: x = y - share w c (y - found), clamped to the values of y in 9x9 pixels around.
 
     .. code-block:: text
 
         c = min(1, 1.25 sigma / rms of y - found over 9x9 pixels)
-        c = min(c, 1.1 s² (1 - mean of kept) / mean square of y - found), 0 at the least, over 32x32 pixels
-        s² = sigma², where it is `clipped` times 1 - the share of pixels at 0 and 1 if all are in between
+        c = min(c, 1.1 s² (1 - mean of kept) / mean square of y - found), at least 0, over 32x32 pixels
+        s² = sigma², times 1 - the share of pixels at 0 and 1 if `clipped` and all pixels are in [0, 1]
         w = sigma² / (sigma² + (lowest² - sigma²) / 9) below the lowest noise that the network knows, 1 above
 
-    The first c is the discrepancy principle, pixel by pixel: what is taken off an image should be as large as its noise,
-    and where it is larger, structure goes with it. The second makes Stein's unbiased estimate of the error smallest:
-    it tells without the truth whether an image is better with what was taken off or without; 1.1 as it is itself known
-    to some 5 %. w weighs the image and a
-    network that leaves a third of `lowest` by their variances.
+    The first c is the discrepancy principle, pixel by pixel: what is removed from an image should be as large as its
+    noise; where it is larger, structure is lost too. The second c minimizes Stein's unbiased estimate of the error, which
+    tells without the true image whether removing something improves the image. The factor 1.1 is there because this
+    estimate is only accurate to about 5%. w weighs the image against a network that leaves a third of `lowest`, by their
+    variances.
 
     Args:
         y, found: [N, C, H, W], noisy and denoised.
-        kept: like y, the derivative of each pixel of `found` in the same pixel of y, or something of that mean.
-        sigma, share: [N] or maps [N, 1, H, W], the noise and how much of its removal is wanted.
-        lowest: noise that the network was trained with, at the least.
-        clipped: sigma is that of the noise before it was clipped; an estimated one is that of what is left.
+        kept: like y, the derivative of each pixel of `found` in the same pixel of y, or something with that mean.
+        sigma, share: [N] or maps [N, 1, H, W], the noise and how much of it to remove.
+        lowest: the lowest noise that the network was trained with.
+        clipped: whether sigma is that of the noise before clipping; an estimated sigma is that of what is left.
 
     Source: V. A. Morozov, On the solution of functional equations by the method of regularization, 1966; C. Stein,
     Estimation of the mean of a multivariate normal distribution, Annals of Statistics 9, 1981.

@@ -1,4 +1,4 @@
-"""Magnetic resonance imaging along any trajectory, spirals and spokes, by the transforms of torchkbnufft."""
+"""Magnetic resonance imaging along any trajectory, such as spirals and spokes, with the transforms of torchkbnufft."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ class NonCartesianMRI(ForwardModel):
 
         (F x)_k = sum over r of x(r) exp(-i w_k r) / sqrt(H W)      r from the middle of the image, H // 2, W // 2
 
-    With the points of the grid, w = 2 pi (n - N // 2) / N, this is the centered orthonormal transform of `MRI`. It is
-    interpolated from a grid of twice the size (Kaiser-Bessel, 6 points), right to about 0.001; the adjoint is exact to rounding.
+    For the points of the grid, w = 2 pi (n - N // 2) / N, this is the centered orthonormal transform of `MRI`. It is
+    interpolated from a grid of twice the size (Kaiser-Bessel, 6 points) and accurate to about 0.001; the adjoint is exact
+    up to rounding.
 
     Args:
         trajectory: w, real [2, K], radians per pixel from -pi to pi, along rows (dimension H) and along columns.
@@ -40,11 +41,11 @@ class NonCartesianMRI(ForwardModel):
 
     Shapes: x complex [N, H, W], y complex [N, coils, K], complex128 or complex64.
 
-    Complexity: 2 coils transforms of 2H x 2W and 72 coils K multiplications a gradient.
+    Complexity: 2 coils transforms of 2H x 2W and 72 coils K multiplications per gradient.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
-        ImportError: torchkbnufft is missing, of the extra [nufft].
+        ImportError: torchkbnufft (extra [nufft]) is missing.
 
     Source: M. Muckley et al., TorchKbNufft: A High-Level, Hardware-Agnostic Non-Uniform Fast Fourier Transform, ISMRM Workshop
     on Data Sampling and Image Reconstruction, 2020; J. Fessler, B. Sutton, IEEE TSP 51, 2003.

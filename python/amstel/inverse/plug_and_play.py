@@ -1,4 +1,4 @@
-"""A denoiser as the prior of any inverse problem: plug-and-play by half-quadratic splitting."""
+"""A denoiser as the prior for any inverse problem: plug-and-play by half-quadratic splitting."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def plug_and_play(
         x_k = argmin_x  |A x - y|² / (2 sigma²) + weight |x - z_{k-1}|² / (2 level_k²)
         d_k = denoiser(x_k, level_k)      z_k = d_k + momentum (d_k - z_{k-1})
 
-    for falling levels, and one more x at the end. Each x is the image next to z that fits the measurements as well as
-    their noise, sigma of the physics, allows; what is not measured is filled in by the denoiser, first coarsely and then
-    finely. x is found by conjugate gradients from z (`amstel.inverse.Envelope`). The denoiser sees the image in a
-    different one of its eight orientations each time, so that its artifacts do not add up.
+    This is repeated for decreasing levels, with one more x at the end. Each x is the image near z that fits the
+    measurements as well as their noise (sigma of the physics) allows. The denoiser fills in what is not measured, first
+    coarsely and then finely. x is computed by conjugate gradients from z (`amstel.inverse.Envelope`). The denoiser sees
+    the image in a different one of its eight orientations each time, so that its artifacts do not add up.
 
     Args:
         y: the measurements.
         physics: the forward model, with the sigma of the noise in y.
         denoiser: (images, level) -> images, for Gaussian noise of that standard deviation; images [N, C, H, W], or
-            complex [N, H, W] where those of the physics are.
-        levels: > 0: from about what the first estimate is off by to about what is left at the end.
-        weight: > 0: of the prior; 0.2 to 0.5 is usual.
-        iterations: of conjugate gradients for each x.
-        momentum: >= 0, below 1: how much farther than the denoiser each z goes, in the direction that it went since the last
-            one. 0.7 comes as far in 20 levels as 0 in 30 or more where measurements are few.
-        initial: z_0; default: what the measurements alone say, by 10 conjugate gradients from 0.
+            complex [N, H, W] if those of the physics are complex.
+        levels: numbers > 0, from about the error of the first estimate down to about the error at the end.
+        weight: of the prior, > 0; 0.2 to 0.5 is usual.
+        iterations: number of conjugate-gradient steps for each x.
+        momentum: >= 0 and < 1: how much farther than the denoiser each z goes, in the direction of the last change. With
+            few measurements, 0.7 gets as far in 20 levels as 0 in 30 or more.
+        initial: z_0; default: an estimate from the measurements alone, by 10 conjugate-gradient steps from 0.
 
     Returns:
         The images, as `physics.adjoint` gives them, without a gradient.
@@ -82,7 +82,7 @@ def plug_and_play(
     if initial is None:
         # Next to nothing but the measurements; 10 iterations leave out what they hardly tell.
         z = _nearest(physics, y, torch.zeros_like(start), 1e-3 * _precision(physics, start), 10)
-    elif _check.tensor("initial", initial, "images as of the physics").shape != start.shape:
+    elif _check.tensor("initial", initial, "images like those of the physics").shape != start.shape:
         _check.fail("initial", f"images {list(start.shape)}", initial)
     else:
         z = initial.to(start.dtype)
@@ -90,7 +90,7 @@ def plug_and_play(
         x = _nearest(physics, y, z, weight / level**2, iterations)
         found = _turned(denoiser(_turned(x, k), level), k, back=True)
         if found.shape != x.shape:
-            _check.fail("denoiser", f"a function to images {list(x.shape)}", found)
+            _check.fail("denoiser", f"a function that returns images {list(x.shape)}", found)
         # The first z comes from the measurements alone: no direction to go on in.
         z = found + momentum * (found - z) if k and momentum else found
     return _nearest(physics, y, z, weight / levels[-1] ** 2, iterations)
@@ -99,8 +99,8 @@ def plug_and_play(
 def complex_denoiser(denoiser: Denoiser) -> Denoiser:
     """A denoiser of complex images [N, H, W] from one of gray images [N, 1, H, W] in [0, 1].
 
-    Real and imaginary part are denoised apart, -1/2 to 3/2 of each as 0 to 1, so that a phase that is not quite right
-    stays within the gray scale.
+    Real and imaginary part are denoised separately. The range -1/2 to 3/2 of each is mapped to 0 to 1, so that values
+    stay within the gray scale even if the phase is not quite right.
     """
 
     def denoise(x: Tensor, level: float) -> Tensor:

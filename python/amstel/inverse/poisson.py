@@ -1,4 +1,4 @@
-"""Counts instead of Gaussian noise: the Poisson likelihood of any forward model."""
+"""Counts instead of Gaussian noise: the Poisson likelihood for any forward model."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Poisson(ForwardModel):
         -log p(y | x) = sum  (m - y log m) / gain + what does not depend on x       m = A x + background
         gradient(x, y) = A^H (1 - y / m) / gain
 
-    m is clamped to at least `floor`, so that the gradient is finite where an estimate is not positive. The values of
-    y do not have to be integers, but not negative, where something is measured.
+    m is clamped to at least `floor`, so that the gradient is finite where an estimate is not positive. Where something is
+    measured, values of y must be >= 0, but do not have to be integers.
 
     Args:
-        model: a `ForwardModel` of real images with non-negative A x; its A and adjoint are taken, its sigma is not.
-        gain: > 0: of one count, in units of y: 1 / 255 where 255 counts are white.
-        background: >= 0: what is counted without any image.
+        model: a `ForwardModel` of real images with non-negative A x; its A and adjoint are used, and its sigma is not.
+        gain: value of one count in units of y, > 0: 1 / 255 if 255 counts are white.
+        background: what is counted without any image, >= 0.
         floor: > 0; default: a thousandth of the gain.
 
-    Shapes: as those of the model. A network that asks for sigma gets sqrt(gain), the noise where A x is 1; the gain may be
-    set later.
+    Shapes: as for the model. A network that asks for sigma gets sqrt(gain), the noise where A x is 1. The gain can be
+    changed later.
 
     Raises:
-        ValueError or TypeError: an argument is not as described; of negative counts `amstel.set_checks` says when.
+        ValueError or TypeError: an argument is not as described; `amstel.set_checks` says when negative counts raise.
 
     Source: L. Shepp, Y. Vardi, Maximum Likelihood Reconstruction for Emission Tomography, IEEE TMI 1, 1982.
 
@@ -79,7 +79,7 @@ class Poisson(ForwardModel):
 
     @property
     def floor(self) -> float:
-        """What was given, or a thousandth of the gain."""
+        """The given floor, or a thousandth of the gain."""
         return 1e-3 * self.gain if self._floor is None else self._floor
 
     @floor.setter
@@ -99,14 +99,14 @@ class Poisson(ForwardModel):
         return self.model.normal(x)
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """A^H (1 - y / m) / gain, of the shape and dtype of x."""
+        """A^H (1 - y / m) / gain, with the shape and dtype of x."""
         return self.prepare(y).gradient(x)
 
     def prepare(self, y: Tensor) -> Prepared:
         return _PreparedPoisson(self, y)
 
     def likelihood(self, x: Tensor, y: Tensor) -> Tensor:
-        """-log p(y | x) [N], at least float32, but for what does not depend on x.
+        """-log p(y | x) [N], without the terms that do not depend on x; at least float32.
 
         Example: where two were counted, a mean of two is likelier than one of one.
             >>> physics = amstel.inverse.Poisson(amstel.inverse.Denoising())

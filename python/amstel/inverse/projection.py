@@ -1,4 +1,4 @@
-"""Random projections without a stored matrix: signs, a Walsh-Hadamard transform, a random choice of its rows."""
+"""Random projections without a stored matrix: random signs, a Walsh-Hadamard transform, and a random choice of rows."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from amstel.inverse.model import ForwardModel, Normal, Prepared, Sigma
 
 
 class StructuredProjection(ForwardModel):
-    r"""A x = sqrt(m / P) S H D x: a random projection that all follows from a seed.
+    r"""A x = sqrt(m / P) S H D x: a random projection that is determined by a seed.
 
     .. code-block:: text
 
-        D   random signs of the pixels, x flattened and followed by zeros up to m = 2^k of them
+        D   random signs of the pixels of x, which is flattened and padded with zeros to length m = 2^k
         H   the orthonormal Walsh-Hadamard transform of m numbers
         S   P of its rows, drawn without replacement, in random order
 
-    The rows are as good as independent ones (as of `RandomProjection`) for the recovery of natural and of sparse images, and
-    A A^H = m / P where no zeros follow, so where C H W = m.
+    For the recovery of natural and sparse images, the rows are as good as independent ones (as in `RandomProjection`).
+    A A^H = m / P if there are no zeros, that is, if C H W = m.
 
     Args:
         image_shape: (C, H, W).
         count: P, from 1 to m.
         sigma: see `ForwardModel`.
-        seed: of signs and rows, which are the same on every device.
+        seed: seed of the signs and rows, which are the same on every device.
 
     Shapes: x [N, C, H, W], y [N, P], float64, float32, bfloat16 or float16.
 
-    Complexity: m log2(m) additions; 9 m bytes, where a matrix has 4 P C H W.
+    Complexity: m log2(m) additions; 9 m bytes, where a matrix would take 4 P C H W.
 
     Raises:
         ValueError or TypeError: an argument is not as described.

@@ -17,26 +17,26 @@ _AT_ONCE = 1 << 22
 
 
 class Radon(ForwardModel):
-    r"""A x = the sums of x along parallel rays, for every angle (J. Radon's transform; A^T y is the back-projection).
+    r"""A x = the sums of x along parallel rays, for every angle (the Radon transform; A^T y is the back-projection).
 
     .. code-block:: text
 
         (A x)(theta, s) = integral of x over the line  u cos(theta) + v sin(theta) = s
 
-    u to the right and v up from the middle of the image, in pixels; its middle is pixel (H // 2, W // 2), and that of the
-    detectors number `detectors` // 2. By Joseph's method: a ray takes one value of each row, or of each column where it is
-    flatter than 45 degrees, between two pixels linearly; beyond the border is 0. The angles are those of
-    scikit-image's `radon`, whose sinograms are [detectors, angles].
+    u points right and v up from the center of the image, in pixels. The center is pixel (H // 2, W // 2), and that of the
+    detectors is number `detectors` // 2. By Joseph's method, a ray takes one value from each row (or from each column if
+    it is flatter than 45 degrees), interpolated linearly between two pixels; beyond the border, values are 0. The angles
+    are those of scikit-image's `radon`, whose sinograms are [detectors, angles].
 
     Args:
-        angles: degrees, a sequence or a tensor [A] of finite numbers.
+        angles: in degrees, a sequence or a tensor [A] of finite numbers.
         image_shape: (H, W).
-        sigma: see `ForwardModel`; that of a sum.
-        detectors: D, one pixel apart; default: as many as see the whole image at any angle.
+        sigma: of a sum; see `ForwardModel`.
+        detectors: D, one pixel apart; default: enough to see the whole image at any angle.
 
     Shapes: x [N, C, H, W], y [N, C, A, D], float64 or float32.
 
-    Complexity: A max(H, W) D interpolations, of which 4 million are held at once; nothing is stored.
+    Complexity: A max(H, W) D interpolations, of which 4 million are in memory at a time; nothing is stored.
 
     Raises:
         ValueError or TypeError: an argument is not as described.

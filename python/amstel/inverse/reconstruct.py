@@ -1,4 +1,4 @@
-"""MRI from k-space of any scanner: by a denoiser as prior, or by a network that was trained for it."""
+"""MRI from the k-space of any scanner, with a denoiser as the prior or with a network that was trained for it."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _warn_of_origin(y: Tensor) -> None:
     if min(power.shape) >= 8 and bool(there > 10 * here):
         warnings.warn(
             "`image` seems to have its zero frequency at [0, 0]; it should be at [H // 2, W // 2]: "
-            "use torch.fft.fftshift(image, dim=(-2, -1)), and the mask alike",
+            "use torch.fft.fftshift(image, dim=(-2, -1)), and shift the mask, too",
             stacklevel=5,  # of `restore` and its decorator
         )
 

@@ -1,4 +1,4 @@
-"""`amstel.restore`: one call from a degraded image to a restored one, with the weights that ship."""
+"""`amstel.restore`: one call from a degraded image to a restored one, with the bundled weights."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ STRIP = 1 << 23
 LARGEST_SCALE = 16
 #: What to do where a network of gray images is given a color one, or the other way around; both exist for these tasks.
 _BOTH = ("denoise", "inpaint", "deblur")
-_OF_GRAY = ', which is for gray images: make the images gray, or take one of color images, such as "color"'
-_OF_COLOR = ', which is for color images: take one of gray images, such as "gray"'
+_OF_GRAY = ', which is for gray images: make the images gray, or use one for color images, such as "color"'
+_OF_COLOR = ', which is for color images: use one for gray images, such as "gray"'
 
 
 @torch.no_grad()
@@ -110,18 +110,18 @@ def restore(
         scale: for "sr", default 2. The network was trained for 2, 3 and 4; any other integer up to 16 also runs.
         mask: "inpaint": 1 where a pixel is known, and 0 where it is not (its value is ignored). [H, W], or the shape
             of a tensor `image` with its channels or 1; for an array [H, W, 3] also [H, W, 1] or [H, W, 3]. "mri": 1
-            where k-space is sampled, a column [W] (also as [1, W, 1], as fastMRI has it), [H, W] or [N, 1, H, W].
+            where k-space is sampled: columns [W] (or [1, W, 1], as in fastMRI), [H, W] or [N, 1, H, W].
         kernel: "deblur": kernel of the blur, a true convolution: [kh, kw], or [C, kh, kw] with one per channel; odd
             sides, sum 1.
         sensitivities: coil sensitivities, complex [coils, H, W] or [N, coils, H, W]; default: estimated from the
-            center of k-space (`amstel.data.mri.estimate_sensitivities`); "espirit": by its method of that name, which
-            takes longer and is better where there is little noise.
+            center of k-space (`amstel.data.mri.estimate_sensitivities`); "espirit": with its method of that name, which
+            takes longer and is better if there is little noise.
         model: the network to use: a `RIM` with as many channels as the image (1 for "sr"; for "mri" 1, a denoiser, or
-            2, a denoiser for complex images or a network trained for MRI; one of gray images is less accurate there, and
-            with one coil may be worse than zeros for what was not sampled), or the name of bundled weights, as for
+            2, a denoiser for complex images or a network trained for MRI; a denoiser for gray images is less accurate
+            there and, with one coil, may be worse than zero filling), or the name of bundled weights, as for
             `RIM.pretrained`.
-        steps: inference steps, at most as many as in training; default: as in training, and 1 for a denoiser in
-            "mri", and for a U-Net, except for "3task", in "inpaint" and "deblur".
+        steps: inference steps, at most as many as in training; default: as in training, but 1 for a denoiser in "mri",
+            and for a U-Net other than "3task" in "inpaint" and "deblur".
         device: where to compute; default: the device of the tensor, or the CPU for an array.
         tile: an image larger than `tile` pixels per side is processed in overlapping tiles of that size, which bounds
             the memory: 0.3 GB for 512 on a CPU with the bundled weights, plus the image and the result (denoising
@@ -133,8 +133,7 @@ def restore(
     Returns:
         An image of the input's type (array or tensor), dtype and device; not clipped. [scale * H, scale * W] for
         "sr"; for "mri" the complex image [H, W] or [N, H, W]. It is computed in float32 and has no gradient. With
-        `return_sigma`, a pair
-        of the image and sigma: a number for an array, [N] for a tensor, or the map.
+        `return_sigma`, a pair of the image and sigma: a number for an array, [N] for a tensor, or the map.
 
     Warns:
         UserWarning: sigma is above the range that the weights were trained with, or you passed one below it.
@@ -182,7 +181,7 @@ def restore(
             _check.fail("model", f"a RIM, or one of {', '.join(PRETRAINED)}", model)
         model = pretrained(model, y.device)
     elif not hasattr(model, "channels"):
-        _check.fail_type("model", "a RIM or the name of weights that ship", model)
+        _check.fail_type("model", "a RIM or the name of bundled weights", model)
     channels = {"sr": (1,), "mri": (1, 2)}.get(task, (y.shape[1],))
     if model.channels not in channels:
         wanted = " or ".join([*map(str, channels[:-1]), counted(channels[-1], "channel")])

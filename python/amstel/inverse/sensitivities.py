@@ -15,7 +15,7 @@ from amstel.reference.mri import ifft2
 
 
 def normalize(s: Tensor) -> Tensor:
-    """`s` [..., coils, H, W] such that the squared magnitudes of all coils sum to 1 at every pixel."""
+    """`s` [..., coils, H, W], scaled so that the squared magnitudes of all coils sum to 1 at every pixel."""
     tiny = torch.finfo(torch.float32).tiny
     s = s / s.detach().abs().amax(-3, keepdim=True).clamp_min(tiny)  # squares of large numbers overflow
     return s / s.abs().square().sum(-3, keepdim=True).sqrt().clamp_min(tiny)
@@ -47,14 +47,15 @@ def estimate_sensitivities(
     kernel: int = 6,
     threshold: float = 0.02,
 ) -> Tensor:
-    """Sensitivities from the fully sampled center of k-space, by one of two methods.
+    """Estimate sensitivities from the fully sampled center of k-space, by one of two methods.
 
-    "center": S_c = m_c / sqrt(sum |m|^2). m_c are the images of the coils at low resolution: the center of k-space times a Hann window in both directions, for
-    without one the edges of the object ring into the maps. The maps contain the object's phase at low resolution, which
-    leaves a nearly real image to reconstruct, and sum |S|^2 = 1 at every pixel, also where there is nothing but noise.
+    "center": S_c = m_c / sqrt(sum |m|^2). m_c are the images of the coils at low resolution: the center of k-space times
+    a Hann window in both directions, without which the edges of the object would ring in the maps. The maps contain the
+    phase of the object at low resolution, so the image to reconstruct is nearly real. sum |S|^2 = 1 at every pixel, even
+    where there is only noise.
 
-    "espirit": the eigenvectors of what the windows of the center have in common, which explain the coils up to the edges of
-    the object, with the phase of the former; sum |S|^2 = 1 too.
+    "espirit": eigenvectors of what the windows of the center have in common. They explain the coils up to the edges of
+    the object, have the phase of the maps above, and sum |S|^2 = 1 too.
 
     Source: McKenzie, Yeh, Ohliger, Price and Sodickson, "Self-calibrating parallel imaging with automatic coil
     sensitivity extraction", MRM 47, 2002; Uecker et al., "ESPIRiT - an eigenvalue approach to autocalibrating parallel
@@ -66,16 +67,16 @@ def estimate_sensitivities(
             least one coil is finite and nonzero.
         calibration: largest height and width of the center that is used.
         method: "center" or "espirit".
-        kernel: of "espirit": side of the windows, at most about half the center's.
-        threshold: of "espirit": singular values of the windows from this share of the largest on are taken for signal.
+        kernel: for "espirit": side of the windows, at most about half that of the center.
+        threshold: for "espirit": singular values of at least this share of the largest count as signal.
 
     Returns:
-        The shape and dtype of `kspace`.
+        The sensitivities, with the shape and dtype of `kspace`.
 
     Raises:
-        TypeError: `kspace` or `mask` is no tensor.
-        ValueError: k-space that is not complex, a mask of another size or with other values, one that does not sample the
-            central 4 x 4 samples, NaN or infinity in the center.
+        TypeError: `kspace` or `mask` is not a tensor.
+        ValueError: `kspace` is not complex, or not finite in the center; `mask` has a wrong size or other values, or
+            does not sample the central 4 x 4 samples.
 
     Example:
         >>> kspace = torch.randn(8, 64, 48, dtype=torch.complex64)

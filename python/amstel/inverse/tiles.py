@@ -83,7 +83,7 @@ def _side(size: int, tile: int, overlap: int) -> list[tuple[slice, slice]]:
 
 
 def in_strips(shape: torch.Size, pixels: int) -> Iterator[tuple[slice, slice]]:
-    """Rows of images in strips of about so many pixels, with what is around them, and those to keep; of small images, all."""
+    """Strips of rows with about this many pixels, with their surroundings, and the rows to keep; small images are one strip."""
     height, rows = shape[2], math.ceil(max(TILE, pixels / shape[3] / shape[0]) / 8) * 8
     count = max(1, round(height / rows))
     step = math.ceil(height / count / 8) * 8

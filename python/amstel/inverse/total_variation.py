@@ -1,4 +1,4 @@
-"""Reconstruction by total variation, without a network: the classical method that others are measured against."""
+"""Reconstruction by total variation, without a network: the classical baseline."""
 
 from __future__ import annotations
 
@@ -36,21 +36,22 @@ def _differences_adjoint(q: Tensor) -> Tensor:
 def total_variation(y: Tensor, physics: ForwardModel, weight: float, iterations: int = 100) -> Tensor:
     """argmin over x of ||A x - y||^2 / 2 + weight * TV(x), TV the sum of sqrt(|d x / di|^2 + |d x / dj|^2).
 
-    FISTA with steps of 1 / ||A||^2; the proximal map of TV by 5 steps of projected gradient on its dual, each time from
-    where the last one ended. The sigma of the physics plays no part: what it says is in the weight.
+    Computed by FISTA with steps of 1 / ||A||^2. The proximal map of TV takes 5 steps of projected gradient on its dual,
+    starting from where the last one ended. The sigma of the physics is not used; `weight` takes its place.
     Source: Beck and Teboulle, "Fast gradient-based algorithms for constrained total variation image denoising and
     deblurring problems", IEEE TIP 18, 2009.
 
     Args:
-        y: the measurements: of `MRI` k-space, complex [N, coils, H, W]; NaN and infinity are let through where they
-            are measured.
-        physics: the forward model, of any scale.
-        weight: >= 0. For an image with a largest magnitude of about 1 and ||A|| of 1: 0.001 to 0.1, as noise grows.
-        iterations: of FISTA, each with one A^H A.
+        y: the measurements; for `MRI`, k-space, complex [N, coils, H, W]. Measured values that are NaN or infinite are
+            not rejected.
+        physics: the forward model, at any scale.
+        weight: >= 0. For an image with a largest magnitude of about 1 and ||A|| = 1, use 0.001 to 0.1, growing with the
+            noise.
+        iterations: number of FISTA steps, each with one A^H A.
 
     Returns:
-        The images, as `physics.adjoint` gives them: complex [N, H, W] of `MRI`, real [N, C, H, W] of others, whose
-        channels have a total variation each.
+        The images, as `physics.adjoint` gives them: complex [N, H, W] for `MRI`, and real [N, C, H, W] for other models,
+        where each channel has its own total variation.
 
     Raises:
         ValueError or TypeError: an argument is not as described.

@@ -1,4 +1,4 @@
-"""Checks of arguments that the modules of this folder share."""
+"""Argument checks shared by the modules in this folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures whose values Pillow mistakes or cuts to 8 bits, or that it cannot open: their samples as they are."""
+"""Pictures that Pillow misreads, cuts to 8 bits or cannot open: their samples, unchanged."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _tiff(path: Path, tifffile: Any) -> Iterator[Page]:
         whole = pictures.whole_pages(file)
         for page in whole:
             if page.dtype is not None and page.dtype.kind == "i":
-                raise ValueError(f"{8 * page.dtype.itemsize} bits with a sign, whose white is not known")
+                raise ValueError(f"{8 * page.dtype.itemsize} bits with a sign, whose white level is unknown")
             if page.photometric not in (0, 1, 2) or page.dtype is None or page.dtype.kind not in "uf":
                 raise ValueError(f"a page of {page.dtype} and photometric {page.photometric}")
             for number in range(stacks.count(whole) // len(whole)):

@@ -1,4 +1,4 @@
-"""The frames of an animated PNG, put together as its specification says.
+"""The frames of an animated PNG, composed as its specification says.
 
 Pillow mixes the alpha of a frame that is blended over a canvas like a color, so that a frame over nothing comes out too
 dark. Here each frame is handed to Pillow as a picture of its own, and laid on the canvas after that.

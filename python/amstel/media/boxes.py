@@ -1,7 +1,7 @@
 """Convert boxes to and from xyxy: (x1, y1, x2, y2) in pixels, where x2 and y2 lie just past the last pixel.
 
-Everything takes [..., 4] in any floating dtype, NaN for a box that is not there, and gives NaN for it. What has 16 bits is
-computed in 32, for the area of 300 x 300 pixels is beyond float16.
+All functions take [..., 4] in any floating dtype. NaN stands for a missing box, and gives NaN. 16-bit types are computed
+in float32, because the area of 300 x 300 pixels is too large for float16.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from amstel.media import _arguments
 
 
 def xywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """From (x, y, width, height), the corner with the least coordinates first: OTB, GOT-10k, COCO.
+    """From (x, y, width, height), with x and y of the top left corner: OTB, GOT-10k, COCO.
 
     Example:
         >>> amstel.media.boxes.xywh_to_xyxy(torch.tensor([1.0, 2, 3, 4])).tolist()
@@ -94,9 +94,10 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def iou_xywh(a: Tensor, b: Tensor) -> Tensor:
-    """`iou` of boxes (x, y, width, height), with their areas taken as they are written: w h, not (x + w - x) h.
+    """`iou` of boxes (x, y, width, height), with areas computed as w h, not as (x + w - x) h.
 
-    So an overlap of exactly 0.5 is that, as in the tracking toolkits, whose curves count what lies above a threshold.
+    So an overlap of exactly 0.5 stays exactly 0.5, as in the tracking toolkits, whose curves count what is above a
+    threshold.
 
     Example:
         >>> amstel.tracking.overlap(torch.tensor([0.0, 0.0, 4.0, 4.0]), torch.tensor([0.0, 0.0, 4.0, 2.0]))
@@ -129,7 +130,7 @@ def _ratio(
 def tube_iou(a: Tensor, b: Tensor) -> Tensor:
     """Overlap of two tubes, boxes [T, 4] with NaN in the frames outside the tube: a scalar.
 
-    The sum of the frames' intersections over unions, divided by the number of frames in which either is present.
+    It is the sum of the IoU over all frames, divided by the number of frames in which either tube is present.
 
     Example:
         >>> a = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 2]])

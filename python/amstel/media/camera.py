@@ -17,14 +17,14 @@ from amstel._optional import need
 class Camera:
     """The frames of a camera, uint8 RGB [H, W, 3], until it is stopped: by Ctrl-C, by q or Esc in its window, or by `stop`.
 
-    Frames that come while nobody asks for one are left out.
+    Frames that arrive while none is requested are skipped.
 
     Args:
         index: 0 is the first camera.
 
     Attributes:
-        rate: frames a second, as the camera says, or None.
-        time: of the frame given last, in seconds after the first.
+        rate: frames per second, as reported by the camera, or None.
+        time: time of the last frame, in seconds after the first.
 
     Raises:
         ValueError: it cannot be opened.
@@ -46,7 +46,9 @@ class Camera:
         self._device = self._cv2.VideoCapture(index)
         log.setLogLevel(level)
         if not self._device.isOpened():
-            raise ValueError(f"camera {index} cannot be opened: it is not there, or another program uses it")
+            raise ValueError(
+                f"camera {index} cannot be opened: it does not exist, or another program uses it"
+            )
         rate = self._device.get(self._cv2.CAP_PROP_FPS)
         self.rate = rate if 0 < rate < 1000 else None
         somewhere = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
@@ -72,16 +74,16 @@ class Camera:
             self._device.release()
 
     def stop(self) -> None:
-        """No frame after this one."""
+        """Stop after the current frame."""
         self._stopped = True
 
     @property
     def window(self) -> bool:
-        """Whether `show` shows anything: there is a display, and OpenCV was built with windows."""
+        """Whether `show` shows anything, which needs a display and an OpenCV built with windows."""
         return self._window
 
     def show(self, frame: np.ndarray) -> None:
-        """A frame in the window; q or Esc there stop the camera."""
+        """Show a frame in the window; q or Esc in it stops the camera."""
         try:
             self._cv2.imshow(f"camera {self.index}", frame[..., ::-1])
             if self._cv2.waitKey(1) & 255 in (27, ord("q")):

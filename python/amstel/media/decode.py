@@ -1,4 +1,4 @@
-"""Videos through PyAV: frame after frame, turned as a player shows them, with their times."""
+"""Videos through PyAV: frame by frame, in the orientation in which a player shows them, with their times."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Video:
         if shape and shape != 1:
             warnings.warn(
                 f"{self.path} has pixels that are {float(shape):.3g} times as wide as high; a player stretches them, "
-                "here they and all boxes are as they are stored",
+                "here they and all boxes stay as stored",
                 stacklevel=2,
             )
         packets = hidden = damaged = 0
@@ -140,7 +140,7 @@ class Video:
 
     def _cut(self, packets: int, hidden: int, damaged: int, time: float | None) -> str:
         """What is missing or damaged, if something is."""
-        found = [f"{damaged} of its packets or frames are not as they were"] if damaged else []
+        found = [f"{damaged} of its packets or frames are damaged"] if damaged else []
         if self.count is not None:
             # An edit list hides frames that are there, and a packed stream of DivX has one frame less than packets.
             if packets < self.count or self.reached + hidden < self.count - 1:
@@ -204,6 +204,6 @@ class _Turn:
         else:
             if not self._warned:
                 self._warned = True
-                warnings.warn(f"{self.path} is to be shown at an angle, which is not done", stacklevel=3)
+                warnings.warn(f"{self.path} is to be shown at an angle, which is not supported", stacklevel=3)
             return array
         return np.ascontiguousarray(array[:: -1 if down else 1, :: -1 if across else 1])

@@ -48,20 +48,20 @@ def annotate(
     caption: str | Sequence[str] | None = None,
     scale: int | None = None,
 ) -> Tensor:
-    """Annotated frames: attention as heat, the predicted box, the true box, and a line of text below.
+    """Annotated frames: attention as a heat map, the predicted box, the true box, and a line of text below.
 
-    The heat of a frame covers the range of its attention; a uniform map shows none. The predicted box is drawn in
-    light blue, those of further actors in other colors, the true ones dashed in white.
+    The heat map of a frame covers the range of its attention; a uniform map shows nothing. The predicted box is drawn in
+    light blue, those of further actors in other colors, and the true ones dashed in white.
 
     Args:
         frames: uint8 [T, H, W, 3].
         attention: maps [T, h, w] of any scale and size.
-        boxes: found boxes [T, 4] in pixels of `frames`, or those of several actors [A, T, 4]; a row with NaN is left
-            out.
-        truth: true boxes, alike.
+        boxes: predicted boxes [T, 4] in pixels of `frames`, or those of several actors [A, T, 4]; a row with NaN is not
+            drawn.
+        truth: true boxes, in the same form.
         caption: one line of text for all frames, or one per frame.
-        scale: whole number by which to enlarge; default: the least that makes the shorter side 256 pixels, but not
-            the longer one more than 1280.
+        scale: whole number by which to enlarge; default: the smallest that makes the shorter side at least 256 pixels,
+            but the longer one at most 1280.
 
     Returns:
         uint8 [T, H', W', 3], larger by `scale` and by the lines of text.

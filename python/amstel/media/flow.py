@@ -28,7 +28,7 @@ def flow(frames: Tensor, method: str = "dis") -> Tensor:
             OpenCV, on the gray images.
 
     Raises:
-        ValueError: other frames, smaller ones, or another method.
+        ValueError: frames of another kind or smaller, or an unknown method.
         ImportError: the extra [video] is missing.
 
     Example:
@@ -60,15 +60,15 @@ def flow(frames: Tensor, method: str = "dis") -> Tensor:
 def flow_image(flow: Tensor, bound: float = 20.0) -> Tensor:
     """Optical flow as pictures: uint8 [T, H, W, 3].
 
-    x and y are cut at ±`bound` pixels and scaled to 0..255, round(255 (v + bound) / (2 bound)), as the images of
-    TV-L1 flow are, so that rest is 128; the third channel is the length of the vector, 0..bound to 0..255.
+    x and y are clipped to ±`bound` pixels and scaled to 0..255, round(255 (v + bound) / (2 bound)), like the images of
+    TV-L1 flow, so 128 means no motion. The third channel is the length of the vector, 0..bound scaled to 0..255.
 
     Args:
         flow: floating [T, 2, H, W] in pixels.
         bound: the motion that maps to the end of the range.
 
     Raises:
-        ValueError: another shape, NaN, or `bound` not positive.
+        ValueError: a wrong shape, NaN, or `bound` is not positive.
 
     Example:
         >>> amstel.video.flow_image(torch.zeros(1, 2, 1, 1)).tolist()
@@ -93,8 +93,8 @@ def read_flow_images(folder: str | os.PathLike, bound: float = 20.0) -> Tensor:
 
     Raises:
         FileNotFoundError: the folder is missing.
-        ValueError: no pairs in it, an x without its y or the reverse, a number that is there twice or missing between
-            others, an unreadable image, several sizes.
+        ValueError: the folder has no pairs, or one image of a pair is missing; a number occurs twice or is missing between
+            others; an image cannot be read; sizes differ.
 
     Example:
         >>> amstel.video.read_flow_images("tvl1_gpu")[0, :, 0, 0]  # 255 in flow_x_0001.jpg and 0 in flow_y_0001.jpg
@@ -110,7 +110,7 @@ def read_flow_images(folder: str | os.PathLike, bound: float = 20.0) -> Tensor:
             other = axes[match[1].lower()].setdefault(int(match[2]), path)
             if other is not path:
                 raise ValueError(
-                    f"{folder} must hold one image a number, got {other.name} and {path.name} for {int(match[2])}"
+                    f"{folder} must hold one image per number, got {other.name} and {path.name} for {int(match[2])}"
                 )
     if not axes["x"] and not axes["y"]:
         raise ValueError(f"{folder} must hold images flow_x_0001.jpg, flow_y_0001.jpg, ..., got none")

@@ -1,4 +1,4 @@
-"""A font that has the letters of a caption, whatever language a file is named in."""
+"""Find a font that has the letters of a caption, in any language."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _font(letters: frozenset[str], size: int) -> tuple[Any, frozenset[str]]:
 
 
 def fitting(captions: Sequence[str], size: int) -> tuple[Any, list[str]]:
-    """A font of `size` pixels for the captions, and the captions with U+xxxx for letters that no font here has."""
+    """A font of `size` pixels for the captions, and the captions, with U+xxxx for letters that no installed font has."""
     letters = frozenset(
         letter for text in captions for letter in text if not letter.isspace() and letter.isprintable()
     )

@@ -84,7 +84,7 @@ VIDEOS = (
 
 
 def natural(path: str | os.PathLike) -> Any:
-    """Sort key that puts frame_2 before frame_10, and is never the same for two names.
+    """Sort key that puts frame_2 before frame_10, and differs for different names.
 
     Example:
         >>> sorted(["frame_10.png", "frame_2.png"], key=amstel.video.natural)
@@ -95,10 +95,10 @@ def natural(path: str | os.PathLike) -> Any:
 
 
 def visible(folder: str | os.PathLike, endings: Collection[str] | None = None) -> list[Path]:
-    """What a folder holds in natural order, without what begins with a dot (._x.jpg, .DS_Store, files half written).
+    """The contents of a folder in natural order, without names that begin with a dot (._x.jpg, .DS_Store, partial files).
 
     Args:
-        endings: only files that end so, in small letters.
+        endings: only files with these extensions, in lower case.
 
     Example:
         >>> [path.name for path in amstel.media.formats.visible("OTB100/Jogging")]
@@ -117,7 +117,7 @@ def stills(folder: str | os.PathLike) -> list[Path]:
         >>> [path.name for path in amstel.media.formats.stills("photographs")]
         ['one.png']
     """
-    folder, reason = Path(folder), "their names do not end as those of images do"
+    folder, reason = Path(folder), "without the extension of an image"
     named = visible(folder, STILLS)
     moving = [path for path in named if is_animation(path)]
     warn_of_others(folder, [path for path in visible(folder) if path not in moving], ANIMATED)
@@ -145,7 +145,7 @@ def is_animation(path: Path) -> bool:
 
 
 def others(folder: Path, taken: Collection[Path]) -> str:
-    """The other files of a folder in words: "3 files: a.heic, b.psd, ..."; nothing if there are none.
+    """The other files of a folder, as text: "3 files: a.heic, b.psd, ..."; empty if there are none.
 
     Example:
         >>> amstel.media.formats.others(Path("OTB100/Jogging"), [])
@@ -160,30 +160,35 @@ def _listed(names: Sequence[str], what: str = "file") -> str:
     return f"{counted(len(names), what)}: {shown}" if names else ""
 
 
+def _warn(folder: Path, listed: str, reason: str) -> None:
+    count, names = listed.split(": ", 1)
+    warnings.warn(f"{folder}: {count} ignored ({reason}): {names}", stacklevel=2)
+
+
 def warn_of_others(folder: Path, taken: Collection[Path], reason: str) -> None:
-    """Say which files of a folder are passed over, and why; once, however often the folder is looked into.
+    """Warn which files of a folder are ignored, and why; once, however often the folder is read.
 
     Example:
         >>> with warnings.catch_warnings(record=True) as said:
-        ...     amstel.media.formats.warn_of_others(Path("OTB100/Jogging"), [], "no images")
+        ...     amstel.media.formats.warn_of_others(Path("OTB100/Jogging"), [], "not an image")
         >>> print(said[0].message)
-        OTB100/Jogging: passed over, as no images, 2 files: groundtruth_rect.1.txt, groundtruth_rect.2.txt
+        OTB100/Jogging: 2 files ignored (not an image): groundtruth_rect.1.txt, groundtruth_rect.2.txt
     """
     if left := others(folder, taken):
-        warnings.warn(f"{folder}: passed over, as {reason}, {left}", stacklevel=1)
+        _warn(folder, left, reason)
 
 
 def warn_of_folders(folder: Path, taken: Collection[Path], reason: str) -> None:
-    """The same of the folders in it.
+    """The same for the subfolders.
 
     Example:
         >>> with warnings.catch_warnings(record=True) as said:
-        ...     amstel.media.formats.warn_of_folders(Path("OTB100/Jogging"), [], "no videos")
+        ...     amstel.media.formats.warn_of_folders(Path("OTB100/Jogging"), [], "not a video")
         >>> print(said[0].message)
-        OTB100/Jogging: passed over, as no videos, 1 folder: img
+        OTB100/Jogging: 1 folder ignored (not a video): img
     """
     if left := [p.name for p in visible(folder) if p.is_dir() and p not in taken]:
-        warnings.warn(f"{folder}: passed over, as {reason}, {_listed(left, 'folder')}", stacklevel=1)
+        _warn(folder, _listed(left, "folder"), reason)
 
 
 def links_to_nothing(folder: str | os.PathLike) -> list[Path]:
@@ -211,14 +216,14 @@ def warn_of_links(folder: Path) -> None:
 def warn_of_strangers(
     root: Path, folders: Iterable[Path], known: Collection[str], reason: str, more: Iterable[Path] = ()
 ) -> None:
-    """The same of several folders in one, whose files should have one of the known endings; `more`: passed over too.
+    """The same for several folders in one, whose files should have a known extension; `more`: further ignored files.
 
     Example:
         >>> with warnings.catch_warnings(record=True) as said:
         ...     folders = [Path("OTB100/Jogging"), Path("OTB100/Jogging/img")]
-        ...     amstel.media.formats.warn_of_strangers(Path("OTB100"), folders, (".jpg",), "no frames")
+        ...     amstel.media.formats.warn_of_strangers(Path("OTB100"), folders, (".jpg",), "not a frame")
         >>> print(said[0].message)
-        OTB100: passed over, as no frames, 2 files: Jogging/groundtruth_rect.1.txt, Jogging/groundtruth_rect.2.txt
+        OTB100: 2 files ignored (not a frame): Jogging/groundtruth_rect.1.txt, Jogging/groundtruth_rect.2.txt
     """
     files = list(more)
     for folder in folders:
@@ -226,14 +231,14 @@ def warn_of_strangers(
             files += [p for p in visible(folder) if not p.is_dir() and p.suffix.lower() not in known]
     names = [str(p.relative_to(root)) if p.is_relative_to(root) else str(p) for p in files]
     if names:
-        warnings.warn(f"{root}: passed over, as {reason}, {_listed(names)}", stacklevel=1)
+        _warn(root, _listed(names), reason)
 
 
 def frames_of(folder: str | os.PathLike) -> list[Path]:
     """The images of a folder in natural order.
 
     Raises:
-        ValueError: two of them are for one frame: frame_1.png, frame_01.png and frame_1.jpg.
+        ValueError: two of them are for the same frame, such as frame_1.png, frame_01.png and frame_1.jpg.
 
     Example:
         >>> [path.name for path in amstel.media.formats.frames_of("OTB100/Jogging/img")]
@@ -245,6 +250,6 @@ def frames_of(folder: str | os.PathLike) -> list[Path]:
         number = tuple(natural(path.stem)[0])
         if (other := known.setdefault(number, path)) is not path:
             raise ValueError(
-                f"{folder} must hold one image a frame, got {other.name} and {path.name} for one frame"
+                f"{folder} must hold one image per frame, got {other.name} and {path.name} for one frame"
             )
     return files

@@ -1,4 +1,4 @@
-"""GIFs that keep every frame: Pillow's own writer joins equal ones, after which their number is lost."""
+"""Write GIFs that keep every frame: Pillow's own writer merges equal frames, which changes their number."""
 
 from __future__ import annotations
 

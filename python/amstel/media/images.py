@@ -1,4 +1,4 @@
-"""Read and write pictures as uint8 RGB arrays, as a viewer shows them: upright, in sRGB, for any depth, palette or transparency."""
+"""Read and write pictures as uint8 RGB arrays, as a viewer shows them: upright, in sRGB, whatever their mode in the file."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def _upright(image: Any) -> Any:
 def rgb(image: Any, source: Any = None) -> np.ndarray:
     """The pixels of a Pillow image of any mode: uint8 [H, W, 3].
 
-    16 bits are scaled, round(v / 257). Floating point is taken to be in [0, 1], as image libraries have it; what lies
-    outside is refused, for its white is not known, and so are integers of 32 bits that do not fit into 16. Colors of an ICC
-    profile become sRGB; a damaged profile is passed over. Transparent pixels lie on black. Orientation is not looked at. `source` is the image that was turned to this one, which says of what
-    format its file is.
+    16 bits are scaled, round(v / 257). Floating point should be in [0, 1], as in image libraries; values outside raise an
+    error, because their white is unknown, and so do 32-bit integers that do not fit into 16 bits. Colors with an ICC
+    profile become sRGB; a damaged profile is ignored. Transparent pixels are blended with black. The orientation is
+    ignored. `source` is the image before it was rotated, which knows the format of the file.
 
     Raises:
-        TypeError: not an image of Pillow.
+        TypeError: not a Pillow image.
         ValueError: floating point or 32 bits of unknown range.
 
     Example:
@@ -90,7 +90,7 @@ def rgb(image: Any, source: Any = None) -> np.ndarray:
             values = _whole(source, values)
         # PNG and PGM of 16 bits come as 32 in some releases of Pillow.
         if mode == "I" and (source.format == "TIFF" or values.min() < 0 or values.max() > 65535):
-            raise ValueError(f"32 bits in [{values.min()}, {values.max()}], whose white is not known")
+            raise ValueError(f"32 bits in [{values.min()}, {values.max()}], whose white level is unknown")
         seen = (values != image.info.get("transparency")) if source.format == "PNG" else True
         gray = profiles.in_srgb(_gray(((values + 128) // 257).astype(np.uint8)), profile)
         return gray * np.asarray(seen, np.uint8)[..., None]
@@ -108,13 +108,13 @@ def _whole(image: Any, values: np.ndarray) -> np.ndarray:
     bits, signed = image.tag_v2.get(258, (16,))[0], image.tag_v2.get(339, (1,))[0] == 2
     if signed:
         raise ValueError(
-            f"{bits} bits with a sign in [{values.min()}, {values.max()}], whose white is not known"
+            f"{bits} bits with a sign in [{values.min()}, {values.max()}], whose white level is unknown"
         )
     return (values * 65535 + (2**bits - 1) // 2) // (2**bits - 1) if bits < 16 else values
 
 
 def on_black(rgba: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 4] with its alpha laid on black: [H, W, 3].
+    """uint8 [H, W, 4] blended with black by its alpha: [H, W, 3].
 
     Example:
         >>> amstel.media.images.on_black(np.array([[[200, 100, 0, 128]]], np.uint8))
@@ -129,10 +129,10 @@ def _gray(values: np.ndarray) -> np.ndarray:
 
 
 def read(path: str | os.PathLike) -> np.ndarray:
-    """The picture of a file: uint8 [H, W, 3], sRGB, upright as its Exif data say; of an animation the first frame.
+    """Read a picture: uint8 [H, W, 3], sRGB, upright according to its Exif data; for an animation, the first frame.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the file does not exist.
         ValueError: it cannot be read, or has values of unknown range (`rgb`). The message names the file.
         ImportError: the extra [video] is missing.
 
@@ -176,7 +176,7 @@ def _levels(data: np.ndarray, profile: bytes | None) -> np.ndarray:
             )
         top = 1.0
     elif data.dtype.itemsize > 2:
-        raise ValueError(f"{8 * data.dtype.itemsize} bits, whose white is not known")
+        raise ValueError(f"{8 * data.dtype.itemsize} bits, whose white level is unknown")
     else:
         top = float(np.iinfo(data.dtype).max)
     data = np.rint(data.astype(np.float64) * (255 / top)).astype(np.uint8)
@@ -235,22 +235,22 @@ def _of_squares(path: Path) -> bool:
 
 
 class Animation:
-    """The frames of a GIF, WebP, APNG or TIFF of several pages, or of any image as the one frame that it is.
+    """The frames of a GIF, WebP, APNG or multi-page TIFF; any other image is a single frame.
 
     Args:
         path: the file.
 
     Attributes:
-        count: number of frames; small copies of a page in a TIFF, and a still beside an animated PNG, are none.
+        count: number of frames, without thumbnails in a TIFF and the default image of an animated PNG.
         mark: text that `amstel.media.writing` leaves in a PNG that is a strip of frames, else None.
 
-    Iterating gives (frame, seconds that it is shown or None), read one by one.
+    Iterating gives (frame, seconds that it is shown, or None), read one by one.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: as `read`.
 
     Warns:
-        UserWarning: the file is damaged or was cut after its first frame; those up to there are given.
+        UserWarning: the file is damaged or truncated after its first frame; the frames before that are returned.
 
     Example:
         >>> path = amstel.video.write("black.gif", torch.zeros(2, 8, 8, 3, dtype=torch.uint8), fps=4)
@@ -329,7 +329,7 @@ class Animation:
         return None if found is None else found / 1000
 
     def seconds(self) -> list[float | None]:
-        """How long each frame is shown, without its pixels where the format has them apart."""
+        """How long each frame is shown, without decoding pixels if the format allows it."""
         if self._deep:
             return [None] * self.count
         with _opened(self.path) as image:
@@ -362,10 +362,10 @@ def _tiff_pages(image: Any) -> tuple[list[int], bool]:
 
 
 def write(path: str | os.PathLike, picture: Any) -> Path:
-    """Write a uint8 picture [H, W, 3] or [H, W] in the format of its ending; the old file stays where that fails.
+    """Write a uint8 picture [H, W, 3] or [H, W] in the format of the extension; after an error, the old file is kept.
 
     Raises:
-        ValueError: another picture, or an ending that Pillow does not write.
+        ValueError: another kind of picture, or an extension that Pillow does not write.
         FileNotFoundError: the folder to write in does not exist.
 
     Example:
@@ -383,14 +383,14 @@ def write(path: str | os.PathLike, picture: Any) -> Path:
 
 
 def image_array(argument: str, image: Any) -> np.ndarray:
-    """An image as a uint8 array [H, W, 3], RGB; it may share the memory of the one given.
+    """An image as a uint8 array [H, W, 3], RGB, which may share memory with the given image.
 
     Args:
         image: a PIL image, a file, or a uint8 array or tensor [H, W, 3], or [H, W] or [H, W, 1] if it is gray.
 
     Raises:
         TypeError: something else.
-        ValueError: another shape or dtype, no pixel, or a file that is no image.
+        ValueError: a wrong shape or dtype, no pixels, or a file that is not an image.
         FileNotFoundError: there is no such file.
 
     Example:

@@ -1,4 +1,4 @@
-"""What a JPEG 2000 says of its samples and colors, and Pillow does not.
+"""What a JPEG 2000 file says about its samples and colors, which Pillow does not report.
 
 Source: ISO/IEC 15444-1 (ITU-T T.800), annexes A.5.1 (marker of the sizes) and I (boxes of the file).
 """

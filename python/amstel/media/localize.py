@@ -29,34 +29,34 @@ def localize(
 ) -> Tensor:
     """Localize an action: one box per frame, from attention maps alone, smoothed over time.
 
-    Each map is enlarged to the frame (bilinear), smoothed by a Gaussian and cut at
-    min + threshold (max - min); the parts that hang together (8-connected) are the candidates. A frame takes the
-    candidate whose box has the best intersection over union with the box of the frame before; the first frame,
-    and a frame where nothing overlaps, takes the one with the most attention and begins a new track. The four
-    coordinates are then smoothed over time by locally weighted linear regression: a straight line through the
-    `span` nearest frames of the track with tricube weights (1 - |d / D|³)³, D one frame beyond the farthest.
+    Each map is enlarged to the frame (bilinear), smoothed by a Gaussian and thresholded at
+    min + threshold (max - min); the connected components (8-connected) are the candidates. A frame takes the candidate
+    whose box has the best IoU with the box of the previous frame. The first frame, and a frame where nothing overlaps,
+    takes the candidate with the most attention and starts a new track. The four coordinates are then smoothed over time
+    by locally weighted linear regression: a straight line through the `span` nearest frames of the track, with tricube
+    weights (1 - |d / D|³)³, where D is one frame beyond the farthest.
 
-    A map that is the same everywhere, up to 1e-5 of its largest value, gives the whole frame, and the frame after
-    it looks for the last box before it. Within a track, the smoothing takes interpolated boxes for such frames.
+    A map that is uniform, up to 1e-5 of its largest value, gives the whole frame, and the frame after it is compared with
+    the last box before it. Within a track, the smoothing uses interpolated boxes for such frames.
 
     Args:
-        attention: maps [T, h, w], floating, not negative; of any scale.
+        attention: maps [T, h, w], floating point, not negative, at any scale.
         frame_size: (height, width) of the frames in pixels.
-        sigma: standard deviation of the Gaussian in pixels of the frame; default half a cell of the map, in
-            either direction. 0 leaves it out.
-        threshold: share of the map's range, in [0, 1].
-        span: frames in the regression; 1 leaves it out.
-        split: smooth each track by itself, so that a jump, or a frame gone astray, does not draw the boxes around
-            it along. False smooths over all frames, as the paper does.
-        initial: box (x1, y1, x2, y2) that the first frame should overlap, where it is known.
+        sigma: standard deviation of the Gaussian in pixels of the frame; default: half a cell of the map in each
+            direction. 0 turns it off.
+        threshold: fraction of the map's range, in [0, 1].
+        span: frames in the regression; 1 turns it off.
+        split: smooth each track separately, so that a jump or a wrong frame does not affect the boxes around it. False
+            smooths over all frames, as in the paper.
+        initial: box (x1, y1, x2, y2) that the first frame should overlap, if known.
 
     Returns:
         float32 [T, 4]: x1, y1, x2, y2 in pixels, inside the frame, at least one pixel wide and high.
 
     Raises:
-        TypeError: `attention` is no tensor.
-        ValueError: wrong rank, no frame, NaN, infinite or negative attention; `frame_size` not two positive
-            integers; any other argument out of its range.
+        TypeError: `attention` is not a tensor.
+        ValueError: a wrong rank, no frame, NaN, infinite or negative attention; `frame_size` is not two positive
+            integers; another argument is out of its range.
         ImportError: the extra [video] is missing.
 
     Source: Z. Li, K. Gavrilyuk, E. Gavves, M. Jain, C. Snoek, VideoLSTM Convolves, Attends and Flows for Action
@@ -96,22 +96,22 @@ def localize_actors(
 ) -> tuple[Tensor, Tensor]:
     """Localize several actors: a tube for each, from attention maps alone, smoothed over time.
 
-    The candidates of a frame are those of `localize`. A tube goes on in the candidate that overlaps its last box,
-    pairs by falling intersection over union; a candidate that overlaps none begins a new tube. A tube that finds
-    nothing in more than `gap` frames ends, and in shorter gaps its boxes are interpolated linearly.
+    The candidates of a frame are those of `localize`. A tube continues with the candidate that overlaps its last box;
+    pairs are matched by decreasing IoU, and a candidate that overlaps no tube starts a new one. A tube that finds
+    nothing for more than `gap` frames ends; in shorter gaps, its boxes are interpolated linearly.
 
     Args:
         attention, frame_size, sigma, threshold: as in `localize`.
-        span: frames in the regression that smooths each tube; 1 leaves it out.
-        most: how many tubes to give at most, those with the greatest score.
-        gap: frames in which a tube may find nothing.
-        shortest: tubes of fewer frames are left out; default: a tenth of all frames, at least 1.
-        weakest: tubes with less than this share of the greatest score are left out; in [0, 1].
+        span: frames in the regression that smooths each tube; 1 turns it off.
+        most: return at most this many tubes, those with the highest scores.
+        gap: number of frames for which a tube may find nothing.
+        shortest: tubes with fewer frames are dropped; default: a tenth of all frames, at least 1.
+        weakest: tubes with less than this fraction of the highest score are dropped; in [0, 1].
 
     Returns:
-        tubes float32 [A, T, 4], by falling score: x1, y1, x2, y2 in pixels, inside the frame, NaN in frames outside the
-        tube; and their scores [A] in (0, 1]: the share of the attention of all candidates of all frames that they took.
-        A is 0 where every map is the same everywhere, or no tube is long enough.
+        tubes float32 [A, T, 4], by decreasing score: x1, y1, x2, y2 in pixels, inside the frame, NaN in frames outside
+        the tube; and their scores [A] in (0, 1]: the tube's share of the attention of all candidates in all frames.
+        A is 0 if every map is uniform or no tube is long enough.
 
     Raises:
         As `localize`.
@@ -141,15 +141,14 @@ Candidates = tuple[Tensor, Tensor] | None
 def candidates(
     attention: Tensor, size: tuple[int, int], sigma: float | None = None, threshold: float = 0.5
 ) -> Iterator[Candidates]:
-    """Of each frame the parts of its map that hang together above the threshold; see `localize`.
+    """The connected components of each frame's map above the threshold; see `localize`.
 
     Args:
         attention, sigma, threshold: as in `localize`.
         size: (height, width) of the frames in pixels.
 
     Returns:
-        for each frame boxes float64 [n, 4] and the attention inside each, float64 [n]; None where the map is the same
-        everywhere.
+        for each frame, boxes float64 [n, 4] and the attention inside each, float64 [n]; None if the map is uniform.
 
     Example:
         >>> maps = torch.zeros(1, 7, 7)
@@ -200,13 +199,13 @@ def follow(
     split: bool = True,
     previous: Tensor | None = None,
 ) -> Tensor:
-    """One box per frame, float32 [T, 4]: `localize` of what `candidates` gave.
+    """One box per frame, float32 [T, 4]: `localize` on the result of `candidates`.
 
     Args:
-        found: of each frame, what `candidates` gave.
+        found: for each frame, the result of `candidates`.
         size: (height, width) of the frames in pixels.
         span, split: as in `localize`.
-        previous: `initial` of `localize`, float64 [4].
+        previous: the `initial` of `localize`, float64 [4].
 
     Example:
         >>> box = torch.tensor([[10.0, 10, 20, 20]], dtype=torch.float64)
@@ -241,10 +240,10 @@ def link(
     shortest: int | None = None,
     weakest: float = 0.1,
 ) -> tuple[Tensor, Tensor]:
-    """Tubes and their scores: `localize_actors` of what `candidates` gave.
+    """Tubes and their scores: `localize_actors` on the result of `candidates`.
 
     Args:
-        found: of each frame, what `candidates` gave.
+        found: for each frame, the result of `candidates`.
         size: (height, width) of the frames in pixels.
         span, most, gap, shortest, weakest: as in `localize_actors`.
 

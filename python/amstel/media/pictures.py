@@ -42,9 +42,9 @@ class Picture:
         pixels: float32 [H, W] or [H, W, 3] (RGB), in [0, 1].
         alpha: float32 [H, W] in [0, 1], or None.
         bits: 8 or 16.
-        about: what the file says of itself, and what is written again: "icc_profile" (bytes), "dpi" (two numbers),
-            "exif" and "xmp" (bytes, the orientation taken out, as the pixels are upright) and "png" (the chunks for color,
-            such as gAMA, and for text).
+        about: metadata of the file that is written again: "icc_profile" (bytes), "dpi" (two numbers), "exif" and "xmp"
+            (bytes, without the orientation, because the pixels are upright) and "png" (the chunks for color, such as
+            gAMA, and for text).
     """
 
     pixels: np.ndarray
@@ -58,14 +58,14 @@ def _module(name: str) -> Any:
 
 
 def open_image(path: Path | io.BytesIO) -> Any:
-    """Pillow's image, with its pixels not read yet; OSError if it is not an image, ValueError if it is too large."""
+    """Pillow's image, before its pixels are read; OSError if it is not an image, ValueError if it is too large."""
     image = _module("PIL.Image")
     try:
         return png_chunks.scale_transparency(stacks.not_mapped(image.open(path)))
     except image.DecompressionBombError:
         most = 2 * image.MAX_IMAGE_PIXELS
         raise ValueError(
-            f"{path} has more than {most:,} pixels, PIL.Image.MAX_IMAGE_PIXELS twice: raise that to read it"
+            f"{path} has more than {most:,} pixels, twice PIL.Image.MAX_IMAGE_PIXELS: raise that to read it"
         ) from None
     except (OSError, ValueError, SyntaxError) as error:
         if isinstance(error, FileNotFoundError):
@@ -74,17 +74,17 @@ def open_image(path: Path | io.BytesIO) -> Any:
 
 
 def read(path: str | os.PathLike) -> Picture:
-    """The image of a file.
+    """Read the image of a file.
 
-    Gray stays gray. What is neither gray nor RGB (palettes, CMYK, Lab, ...) becomes RGB, and one bit per pixel eight. The
-    orientation that a camera noted is applied, in every format. 16 bits stay 16; those of TIFF go through tifffile and
-    other color of 16 bits through OpenCV, as Pillow would halve them; 12 bits are scaled to 16. Floating point (TIFF) is
-    taken as [0, 1] and becomes 16 bits. Colors that were multiplied by alpha are divided by it.
+    Gray stays gray. Everything that is neither gray nor RGB (palettes, CMYK, Lab, ...) becomes RGB, and one bit per pixel
+    becomes eight. The orientation stored by a camera is applied, in every format. 16 bits stay 16: TIFF is read by
+    tifffile, and other 16-bit color by OpenCV, because Pillow would reduce it to 8 bits. 12 bits are scaled to 16. Floating
+    point (TIFF) should be in [0, 1] and becomes 16 bits. Colors that were multiplied by alpha are divided by it.
 
     Raises:
         OSError: the file does not exist or cannot be read.
-        ValueError: an animation or several pages, of which one alone would be taken; floating point beyond [0, 1],
-            integers with a sign or of 32 bits, whose white is not known; too many pixels for Pillow or for the memory.
+        ValueError: an animation or several pages, of which only one could be used; floating point outside [0, 1],
+            signed or 32-bit integers, whose white level is unknown; too many pixels for Pillow or for the memory.
     """
     path = Path(path)
     tiff = _is_tiff(path)
@@ -123,7 +123,7 @@ def by_pillow(path: Path, tiff: bool) -> tuple[np.ndarray, int, dict[str, Any]]:
         frames = 1 if image.format == "MPO" or tiff else getattr(image, "n_frames", 1)
         if frames > 1:
             raise ValueError(
-                f"{path} is an animation of {counted(frames, 'frame')}; one at a time can be read"
+                f"{path} is an animation of {counted(frames, 'frame')}; only single images can be read"
             )
         # First, as reading the EXIF of some formats reads the pixels, which empties this.
         raw = str(image.tile[0][3]) if image.tile else ""
@@ -142,7 +142,7 @@ def by_pillow(path: Path, tiff: bool) -> tuple[np.ndarray, int, dict[str, Any]]:
         if not image.mode.startswith(("1", "L", "P", "RGB", "I")) or image.mode == "LAB":
             # Of CMYK, Lab, ..., which the pixels no longer are.
             if about.pop("icc_profile", None):
-                said = f"{path}: colors are near ones: its {image.mode} is made RGB without its profile"
+                said = f"{path}: colors are approximate: its {image.mode} is converted to RGB without its profile"
                 warnings.warn(said, stacklevel=2)
         return _values(image, raw, path), orientation, about
 
@@ -205,7 +205,7 @@ def _picture(path: Path, data: np.ndarray, about: dict[str, Any]) -> Picture:
         if data.dtype == np.int32:  # Pillow's mode for 16 bits in some formats
             if data.size and (data.min() < 0 or data.max() > 65535):
                 raise ValueError(
-                    f"{path} must have 8 or 16 bits, got {data.min()} to {data.max()}, whose white is not known"
+                    f"{path} must have 8 or 16 bits, got {data.min()} to {data.max()}, whose white level is unknown"
                 )
             data = data.astype(np.uint16)
         bits = 16 if data.dtype == np.uint16 else 8

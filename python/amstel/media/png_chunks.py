@@ -1,4 +1,4 @@
-"""What a PNG says of its colors and of itself, as chunks that are written again as they are."""
+"""The chunks of a PNG for color and metadata, which are written again unchanged."""
 
 from __future__ import annotations
 

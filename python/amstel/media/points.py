@@ -76,7 +76,7 @@ def _check_ending(path: Any, *endings: str) -> None:
 
 
 def chosen_points(marked: Any, count: int) -> np.ndarray:
-    """Which of the points are marked [count], by their numbers or by a mask.
+    """Which points are marked [count], given their indices or a mask.
 
     Example:
         >>> amstel.media.points.chosen_points([0, 2], 4).tolist()
@@ -119,17 +119,17 @@ def svg(
     seconds: float = 8.0,
     rescale: bool = False,
 ) -> Path:
-    """Write points as an SVG picture, animated where there is more than one frame.
+    """Write points as an SVG picture, animated if there is more than one frame.
 
     Args:
         path: file to write.
         frames: positions [T, N, 2].
         labels: class of each point [N], its color.
-        edges: [2, E], drawn as lines, the two ways of an edge as one.
+        edges: [2, E], drawn as lines; the two directions of an edge are drawn once.
         captions: one line of text per frame, or one for all.
-        marked: points drawn larger, with a black border: their numbers, or a boolean mask [N].
-        seconds: how long the animation takes before it starts again.
-        rescale: let every frame fill the picture.
+        marked: points drawn larger, with a black border: their indices, or a boolean mask [N].
+        seconds: length of the animation, which then repeats.
+        rescale: whether to let every frame fill the picture.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -204,7 +204,7 @@ def raster(
     """The same picture as a PNG (one frame) or GIF; needs the extra [cli].
 
     Raises:
-        ValueError: as `svg`, or another ending.
+        ValueError: as `svg`, or another extension.
         ImportError: matplotlib or pillow is missing.
 
     Example:

@@ -1,4 +1,4 @@
-"""Colors as a viewer shows them: those of a picture's ICC profile, as sRGB."""
+"""Colors as a viewer shows them: the conversion of a picture's ICC profile to sRGB."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SAME = 2
 
 
 def of(image: Any) -> bytes | None:
-    """The ICC profile of the page or frame that an image of Pillow is at.
+    """The ICC profile of the current page or frame of a Pillow image.
 
     Example:
         >>> from PIL import Image
@@ -27,8 +27,8 @@ def of(image: Any) -> bytes | None:
 
 
 def in_srgb(pixels: np.ndarray, profile: bytes | None) -> np.ndarray:
-    """uint8 [H, W, 3], or [H, W, 4] with alpha, of a profile for RGB or, if the channels are the same, for gray; as they are
-    where it is neither, or damaged.
+    """sRGB colors of uint8 [H, W, 3], or [H, W, 4] with alpha, from a profile for RGB or, if the channels are equal, for
+    gray; unchanged if the profile is neither, or damaged.
 
     Example:
         >>> red = np.array([[[255, 0, 0]]], np.uint8)
@@ -47,7 +47,7 @@ def in_srgb(pixels: np.ndarray, profile: bytes | None) -> np.ndarray:
 
 
 def of_cmyk(image: Any) -> np.ndarray | None:
-    """A CMYK image of Pillow by its profile: uint8 [H, W, 3]; None where it is of another mode or has none that can be used.
+    """A CMYK image of Pillow, converted by its profile: uint8 [H, W, 3]; None for other modes, or without a usable profile.
 
     Example:
         >>> from PIL import Image

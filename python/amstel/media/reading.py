@@ -21,25 +21,25 @@ from amstel.media.images import STRIP_HEIGHT, Animation, image_array, is_strip
 
 
 class Frames:
-    """The frames of a video one after the other, of which only one is in memory at a time.
+    """The frames of a video, one by one, with only one in memory at a time.
 
     Args:
-        source: a video file; a GIF, WebP, APNG or TIFF of several pages; a folder of images in natural order
-            (frame_2 before frame_10); an image, which is one frame; or an iterable of what `image_array` takes.
-        strip: an image is a strip of square frames side by side; None: only where `write` has marked it as one.
+        source: a video file; a GIF, WebP, APNG or multi-page TIFF; a folder of images in natural order (frame_2 before
+            frame_10); an image, which is one frame; or an iterable of what `image_array` takes.
+        strip: whether an image is a strip of square frames side by side; None: only if `write` has marked it as one.
 
     Attributes:
-        count: how many there are, as far as is known before they are read, or None.
-        rate: frames per second, their mean, where the file says it.
-        time: of the frame given last, in seconds from the beginning, where the file says it, else None.
+        count: number of frames, if known before they are read, else None.
+        rate: mean number of frames per second, if the file says it, else None.
+        time: time of the last frame in seconds from the beginning, if the file says it, else None.
 
-    Every frame comes once, however long it is shown, upright as a player shows it. A video that is damaged or cut
-    gives what there is, with a warning that names the frame that was reached.
+    Every frame comes once, however long it is shown, and upright, as in a player. A video that is damaged or truncated
+    gives the frames that can be read, with a warning that names the last one.
 
     Raises:
-        TypeError: `source` is nothing of this.
-        FileNotFoundError: nothing is there.
-        ValueError: a folder without images, or with two for one frame; while reading, what cannot be read.
+        TypeError: `source` is none of these.
+        FileNotFoundError: the file or folder does not exist.
+        ValueError: a folder has no images, or two for the same frame; while reading, a frame cannot be read.
 
     Example:
         >>> frames = amstel.video.Frames("clip.mp4")
@@ -128,7 +128,7 @@ def _split(path: Path, picture: np.ndarray) -> list[np.ndarray]:
     height, width = picture.shape[:2]
     if width % height:
         raise ValueError(
-            f"{path} must be a strip of square frames side by side, so as wide as a multiple of its height, "
+            f"{path} must be a strip of square frames side by side, with a width that is a multiple of its height, "
             f"got {width}x{height} (strip=False reads it as one frame)"
         )
     return np.split(picture, width // height, axis=1)
@@ -143,24 +143,24 @@ def _looks_like_a_strip(frames: Frames) -> bool:
 
 
 def read(path: str | os.PathLike, *, strip: bool | None = None, fps: float | None = None) -> Tensor:
-    """All frames of a video: uint8 [T, H, W, 3], RGB, upright as a player shows them.
+    """Read all frames of a video: uint8 [T, H, W, 3], RGB, upright, as in a player.
 
     Args:
-        path: a video file (whatever FFmpeg reads, through PyAV); a GIF, WebP, APNG or TIFF of several pages; a folder
-            of equally large images in natural order (frame_2 before frame_10); or one image.
-        strip: whether an image is a strip of square frames side by side. None: where `write` has marked it as one, or
-            where it has at most 128 rows and at least twice as many columns; other images are one frame.
-        fps: frames per second at which to look at it, by the times of its frames; so a frame that is shown for long
-            comes several times, and frames between are left out. None: every frame once.
+        path: a video file (anything FFmpeg reads, through PyAV); a GIF, WebP, APNG or multi-page TIFF; a folder of images
+            of one size in natural order (frame_2 before frame_10); or one image.
+        strip: whether an image is a strip of square frames side by side. None: if `write` has marked it as one, or if it
+            has at most 128 rows and at least twice as many columns; other images are one frame.
+        fps: frames per second to sample, based on the times of the frames: a frame that is shown for long is repeated, and
+            frames in between are skipped. None: every frame once.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: it cannot be read, holds no frame, or has frames of several sizes; a strip whose width is no
-            multiple of its height; `fps` for what has no times. The message names the file.
+        FileNotFoundError: the file or folder does not exist.
+        ValueError: it cannot be read, has no frame, or has frames of several sizes; the width of a strip is not a multiple
+            of its height; `fps` is given, but frames have no times. The message names the file.
         ImportError: the extra [video] is missing.
 
     Warns:
-        UserWarning: the file is damaged or was cut; the frames up to there are returned.
+        UserWarning: the file is damaged or truncated; the frames before that are returned.
 
     Example:
         >>> amstel.video.read("clip.mp4").shape
@@ -176,7 +176,7 @@ def read(path: str | os.PathLike, *, strip: bool | None = None, fps: float | Non
 
 
 def read_with_times(path: str | os.PathLike) -> tuple[Tensor, list[float] | None]:
-    """All frames as `read` gives them, and when each is shown, in seconds from the first; None where it is not said.
+    """All frames, as from `read`, and the time of each in seconds from the first, or None if the file has no times.
 
     Example:
         >>> frames, times = amstel.media.reading.read_with_times("clip.mp4")
@@ -192,8 +192,8 @@ def read_with_times(path: str | os.PathLike) -> tuple[Tensor, list[float] | None
 
 
 def read_small(path: str | os.PathLike, side: int) -> tuple[Tensor, list[float] | None, tuple[int, int]]:
-    """As `read_with_times`, but each frame resized to a square of `side` pixels as it comes, so that a video of any length
-    takes little memory; and (height, width) of the frames as they are.
+    """Like `read_with_times`, but each frame is resized to a square of `side` pixels as it is read, so that long videos
+    take little memory; also returns the original (height, width) of the frames.
 
     Example:
         >>> frames, times, size = amstel.media.reading.read_small("clip.mp4", 32)
@@ -216,7 +216,7 @@ def read_small(path: str | os.PathLike, side: int) -> tuple[Tensor, list[float] 
 
 
 def again(path: str | os.PathLike) -> Iterator[np.ndarray]:
-    """The frames of `read_with_times` one by one, without what was said about the file when it was read before.
+    """The frames of `read_with_times` one by one, without repeating the warnings of an earlier reading.
 
     Example:
         >>> sum(frame.shape == (72, 96, 3) for frame in amstel.media.reading.again("clip.mp4"))
@@ -309,12 +309,12 @@ def segments(num_frames: int, length: int, count: int = 25) -> Tensor:
     """Frame numbers of `count` equally spaced segments of `length` consecutive frames: int64 [count, length].
 
     The first segment begins with the video and the last ends with it. A video of fewer than `length` frames
-    repeats its last frame, and all its segments are the same.
+    repeats its last frame, and all its segments are equal.
 
     Raises:
-        ValueError: an argument is no positive integer.
+        ValueError: an argument is not a positive integer.
 
-    Source: Z. Li et al., VideoLSTM, arXiv 1607.01794, section 4: 25 segments a test video, scores averaged.
+    Source: Z. Li et al., VideoLSTM, arXiv 1607.01794, section 4: 25 segments per test video, with averaged scores.
 
     Example:
         >>> amstel.video.segments(10, 4, count=3)

@@ -15,14 +15,14 @@ PROTOCOLS = ("voc", "ucf101-24", "thumos14")
 
 
 def recall(iou: Tensor, thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5)) -> Tensor:
-    """Share of the true boxes, or tubes, that are found: mean over all of iou >= threshold, a value per threshold.
+    """Share of the true boxes, or tubes, that are found: the mean of iou >= threshold, one value per threshold.
 
     Args:
         iou: overlap of each true box with the one found for it, of any shape.
         thresholds: numbers in [0, 1].
 
     Raises:
-        ValueError: no value, or NaN: leave out frames without a true box first.
+        ValueError: there are no values, or NaN: first remove frames without a true box.
 
     Example:
         >>> amstel.video.recall(torch.tensor([0.05, 0.3, 0.45, 0.9]), (0.1, 0.5))
@@ -68,16 +68,16 @@ def interval_iou(a: Tensor, b: Tensor) -> Tensor:
 def average_precision(
     scores: Tensor, correct: Tensor, num_truths: int, *, interpolated: bool = True
 ) -> float:
-    """Area under the curve of precision over recall, all points, as PASCAL VOC has it since 2010.
+    """Area under the precision-recall curve over all points, as in PASCAL VOC since 2010.
 
-    Precision is first made to fall: at each recall the best precision at that recall or above. With
-    `interpolated=False` it is the sum of the precisions at each detection that is right, over `num_truths`, as
-    THUMOS14 has it.
+    Precision is first made non-increasing: at each recall, the best precision at that recall or above. With
+    `interpolated=False`, it is the sum of the precisions at each correct detection, divided by `num_truths`, as in
+    THUMOS14.
 
     Args:
         scores: confidence of each detection [D]; equal ones keep their order.
-        correct: whether it is right [D], bool; each truth can make one detection right.
-        num_truths: how many there are to find.
+        correct: whether each detection is correct [D], bool; each truth makes at most one detection correct.
+        num_truths: number of truths to find.
         interpolated: see above.
 
     Example:
@@ -110,30 +110,31 @@ def mean_average_precision(
 ) -> Tensor:
     """Mean over classes of the average precision of detections, boxes, tubes or intervals: one value per threshold.
 
-    A class without truth does not count. Which detections are right, by `protocol`:
+    Classes without a truth do not count. `protocol` says which detections are correct:
 
-    - "voc": by falling score, a detection is right if the truth of its class that it overlaps best overlaps it by at
-      least the threshold and was not found before;
-    - "ucf101-24", video mAP: by falling score, a detection takes that of the truths of its class not found before that
-      it overlaps best, if by more than the threshold;
-    - "thumos14": each truth, in order, takes the detection of its class not yet taken that it overlaps best, if by more
-      than the threshold; the others count as wrong unless they are `ignored`. Precision is not interpolated.
+    - "voc": by decreasing score, a detection is correct if the truth of its class that it overlaps best overlaps it by at
+      least the threshold and has not been found before;
+    - "ucf101-24", video mAP: by decreasing score, a detection is matched to the truth of its class that it overlaps best
+      among those not found before, if by more than the threshold;
+    - "thumos14": each truth, in order, is matched to the detection of its class that it overlaps best among those not yet
+      matched, if by more than the threshold; all others are wrong unless they are `ignored`. Precision is not
+      interpolated.
 
     Args:
         scores: confidence of each detection [D].
-        classes: its class [D], int64.
+        classes: class of each detection [D], int64.
         iou: overlap of each detection with each truth [D, G], 0 between different videos.
         truth_classes: class of each truth [G], int64, G >= 1.
         thresholds: numbers in [0, 1].
         protocol: see above.
-        ignored: detections [D], bool, that do not count where they are wrong: in THUMOS14 those that overlap an
-            ambiguous part of their video.
+        ignored: detections [D], bool, that do not count if they are wrong: in THUMOS14, those that overlap an ambiguous
+            part of their video.
 
     Returns:
         float32 [len(thresholds)].
 
     Raises:
-        ValueError: shapes that do not fit, NaN, no truth, or another protocol.
+        ValueError: shapes that do not fit, NaN, no truth, or an unknown protocol.
 
     Source: M. Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010 (devkit of 2010 on); the
     evaluation that comes with the corrected annotations of UCF101-24 (S. Saha and G. Singh, 2016); TH14evalDet of the
@@ -162,7 +163,7 @@ def average_precisions(
     protocol: str = "voc",
     ignored: Tensor | None = None,
 ) -> dict[int, list[float]]:
-    """The average precision of each class that has a truth, a value per threshold; as `mean_average_precision`.
+    """The average precision of each class that has a truth, one value per threshold; see `mean_average_precision`.
 
     Example:
         >>> scores, classes = torch.tensor([0.9, 0.8]), torch.tensor([0, 1])

@@ -1,4 +1,4 @@
-"""Pages of a TIFF that tifffile reads only with the package imagecodecs: of LZW, Zstandard, or differences of floating point.
+"""TIFF pages that tifffile reads only with the package imagecodecs: LZW, Zstandard, or floating point as differences.
 
 Strips and tiles are decoded by libtiff, to which Pillow hands each as the gray pixels of a file of its own.
 """

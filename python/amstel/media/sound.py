@@ -1,4 +1,4 @@
-"""The sound of a video, put into another one that shows its frames."""
+"""Copy the sound of a video into another one that shows its frames."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def add_sound(
 ) -> None:
     """Add the first audio stream of a video to an MP4 that shows its frames from `begin` on.
 
-    Packets that MP4 takes are copied; PCM, which few players know there, and all else become AAC. The file is written
-    anew beside its place and renamed: after an error it is as it was.
+    Packets that MP4 supports are copied; everything else, and PCM, which few players support in MP4, becomes AAC. A new file
+    is written beside it and renamed, so after an error the old one is unchanged.
 
     Args:
         path: the MP4 to change.
         source: the video with the sound.
-        begin, end: what is heard, in seconds from the first frame of `source`, as `Frames.time` counts.
+        begin, end: the part to use, in seconds from the first frame of `source`, as in `Frames.time`.
 
     Raises:
         av.error.FFmpegError: the sound cannot be read or written.
-        ValueError: there is none between these times.
+        ValueError: there is no sound between these times.
         OSError: the file cannot be written.
     """
     av = need("av", extra="video", purpose="amstel.media.sound")

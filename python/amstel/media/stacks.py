@@ -1,4 +1,4 @@
-"""What the header of a TIFF announces and what its file can hold: sizes, pages, and ImageJ's stacks of a single page."""
+"""What a TIFF's header announces, checked against what the file can hold: sizes, pages, ImageJ's single-page stacks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_OF_OTHERS = 100_000
 
 
 def announced(description: Any) -> int:
-    """The number of images that ImageJ says in a TIFF's description to be there; 0 where it says nothing.
+    """The number of images that ImageJ announces in a TIFF's description; 0 if it announces none.
 
     Example:
         >>> amstel.media.stacks.announced("ImageJ=1.53t\\nimages=12\\nslices=12")

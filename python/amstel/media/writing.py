@@ -22,21 +22,21 @@ _TICKS = 90000  # a second, the clock of MPEG
 
 
 def write(path: str | os.PathLike, frames: Tensor, fps: float = 12, *, inputs: Iterable[Any] = ()) -> Path:
-    """Write a video as a GIF, an MP4 or a strip, by the ending of `path`.
+    """Write a video as a GIF, an MP4 or a strip, depending on the extension of `path`.
 
-    `.gif` has one palette of 256 colors for all frames, and times in whole hundredths of a second, 2 at least;
-    `.mp4` is H.264 where FFmpeg has it and else MPEG-4, odd sides made even by repeating the last row or column;
-    `.png` is a strip of square frames side by side, without loss, and marked as that. The inverse of `read` up to the
-    coding, frame by frame. The file is written beside its place and renamed: after an error the old one is there.
+    `.gif` has one palette of 256 colors for all frames, and times in whole hundredths of a second, at least 2;
+    `.mp4` is H.264 if FFmpeg has it and MPEG-4 otherwise, with odd sides made even by repeating the last row or column;
+    `.png` is a lossless strip of square frames side by side, marked as a strip. `read` gives the same frames again, apart
+    from coding losses. The file is written beside its place and renamed, so after an error the old one is still there.
 
     Args:
         path: file to write.
         frames: uint8 [T, H, W, 3].
         fps: frames per second.
-        inputs: files and folders that `path` must not be, nor lie in.
+        inputs: files and folders that `path` must not be or lie in.
 
     Raises:
-        ValueError: another ending, other frames, `fps` not positive, `path` is an input.
+        ValueError: an unknown extension, frames of another kind, `fps` is not positive, or `path` is an input.
         FileNotFoundError: the folder to write in does not exist.
 
     Example:
@@ -69,20 +69,20 @@ def _write_strip(path: Path, frames: Tensor, array: np.ndarray, inputs: Iterable
 
 
 class VideoWriter:
-    """Writes an MP4 picture by picture, or a GIF, as `amstel.video.write` does with all of them at hand.
+    """Write an MP4 or a GIF picture by picture, like `amstel.video.write`, which takes all of them at once.
 
-    Use it in a `with`, which finishes the file: until then, and after an error, what was at `path` is as it was. The
-    first 512 MB of frames of a GIF are kept in memory, for its palette.
+    Use it in a `with` block, which finishes the file. Until then, and after an error, an existing file at `path` is
+    unchanged. The first 512 MB of frames of a GIF are kept in memory, for its palette.
 
     Args:
         path: file to write, ending in .mp4 or .gif.
         rate: frames per second.
-        inputs: files and folders that are being read: `path` must be none of them, nor lie in one.
+        inputs: files and folders that are being read; `path` must not be one of them, or lie in one.
 
     Raises:
-        ValueError: another ending, `rate` not positive; `path` is an input; no picture was written; it is used outside
-            a `with`.
-        OSError: `path` cannot be written, found on entering.
+        ValueError: an unknown extension; `rate` is not positive; `path` is an input; no picture was written; it is used
+            outside a `with` block.
+        OSError: `path` cannot be written, which is checked on entering.
         ImportError: the extra [video] is missing.
 
     Example:
@@ -120,10 +120,10 @@ class VideoWriter:
         """Add a picture, uint8 [H, W, 3]; for MP4 odd sides are made even by repeating the last row or column.
 
         Args:
-            time: when it is shown, in seconds from the first, such as `Frames.time`; None: one after the other.
+            time: when it is shown, in seconds from the first, such as `Frames.time`; None: 1 / rate after the last one.
 
         Raises:
-            ValueError: another picture than a uint8 one of the size of the first, or a time before the last one's.
+            ValueError: the picture is not uint8 or has another size than the first, or its time is not after the last.
         """
         if self._add is None:
             raise ValueError("a VideoWriter writes only inside its `with VideoWriter(...) as writer:`")

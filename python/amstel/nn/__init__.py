@@ -80,7 +80,7 @@ __all__ = [
 
 def _refuse_script(self: object) -> None:
     raise TypeError(
-        f"torch.jit.script does not take amstel.nn.{type(self).__name__}, whose operators are called from Python: "
+        f"torch.jit.script does not support amstel.nn.{type(self).__name__}, whose operators are called from Python: "
         "use torch.export, torch.compile or torch.jit.trace"
     )
 

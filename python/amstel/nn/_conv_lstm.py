@@ -1,4 +1,4 @@
-"""One direction of one layer of a ConvLSTM: its weights, and its way through a sequence, fused or plain.
+"""One direction of one layer of a ConvLSTM: its weights, and how it runs over a sequence, fused or plain.
 
 The fused operator, `amstel.ops.conv_lstm`, knows convolutions padded with zeros, peepholes of one weight per channel and
 the gates as they are. What else a layer may have (other padding, strides, peepholes of one weight a place, layer norm,

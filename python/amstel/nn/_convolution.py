@@ -1,4 +1,4 @@
-"""What the graph convolutions share: input checks, initialization, and widths that are set by the first input."""
+"""Common to graph convolutions: input checks, initialization, and widths that the first input sets."""
 
 from __future__ import annotations
 

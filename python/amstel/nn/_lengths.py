@@ -1,4 +1,4 @@
-"""Sequences of different lengths side by side: which steps count."""
+"""Batches of sequences with different lengths: which steps count."""
 
 from __future__ import annotations
 

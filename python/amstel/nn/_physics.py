@@ -1,4 +1,4 @@
-"""What `amstel.nn.RIM` reads of a physics, its own or another library's: the level of the noise, the likelihood's gradient."""
+"""What `amstel.nn.RIM` needs from a physics, ours or another library's: the noise level and the gradient of the likelihood."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""device=, dtype= and reset_parameters() of the models that are put together from other modules."""
+"""device=, dtype= and reset_parameters() of models that consist of other modules."""
 
 from __future__ import annotations
 

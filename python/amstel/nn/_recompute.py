@@ -1,4 +1,4 @@
-"""Part of a forward pass that is computed again for its gradient."""
+"""A part of a forward pass that is recomputed for its gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What layers over sequences of maps or volumes check alike: the input, and the states of all layers."""
+"""Common checks of layers over sequences of maps or volumes: the input, and the states of all layers."""
 
 from __future__ import annotations
 

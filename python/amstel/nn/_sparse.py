@@ -38,7 +38,7 @@ def _read(x: Tensor, what: Callable[[], Any]) -> Any:
     if not transformed():
         return what()
     if torch._C._functorch.is_functorch_wrapped_tensor(x):
-        _check.fail("x", "dense where torch.func derives from it or batches it", x)
+        _check.fail("x", "dense where torch.func differentiates or batches it", x)
     return plainly(what)
 
 

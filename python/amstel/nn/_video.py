@@ -1,4 +1,4 @@
-"""What the models of videos share: checks, the order of dimensions, lengths, the head of every step."""
+"""Common to the video models: checks, the order of dimensions, lengths, and the head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graph autoencoders GAE and VGAE: embeddings of nodes whose inner products say which of them are linked."""
+"""Graph autoencoders GAE and VGAE: node embeddings whose inner products predict which nodes are linked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class GAE(nn.Module):
     ``sigmoid(z_i · z_j)`` as the probability of a link between nodes i and j.
 
     Args:
-        in_channels, hidden_channels, out_channels: widths of X, of the layer between, and of Z. Without features
+        in_channels, hidden_channels, out_channels: widths of X, of the hidden layer, and of Z. Without features
             in_channels is N; -1 takes it from the first input.
         dropout: rate, on the input of both layers while training; on sparse features it acts on the non-zeros.
         bias: whether the layers have biases; the paper's code does not use any.
@@ -42,7 +42,7 @@ class GAE(nn.Module):
     `GCNConv`. Parameters: those of `hidden` and `mean`, two `GCNConv`.
 
     Source: T. N. Kipf and M. Welling, Variational Graph Auto-Encoders, NeurIPS workshop on Bayesian deep learning 2016,
-    section 1. `amstel graphs train --task link` trains it by the paper's protocol.
+    section 1. `amstel graphs train --task link` trains it with the paper's protocol.
 
     Example:
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
@@ -76,12 +76,12 @@ class GAE(nn.Module):
         return self.hidden.in_channels
 
     def reset_parameters(self) -> None:
-        """Every layer as it does itself."""
+        """Reset the parameters of every layer."""
         for layer in self.children():
             layer.reset_parameters()  # type: ignore[operator]
 
     def forward(self, x: Features, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        """Embeddings Z [N, D] or [B, N, D] of x [N, F] or [B, N, F]; graph and edge_weight [E] as `GCNConv`."""
+        """Embeddings Z [N, D] or [B, N, D] for x [N, F] or [B, N, F]; graph and edge_weight [E] as `GCNConv`."""
         graph = self._prepared(x, graph)
         return self.mean(self._hidden(x, graph, edge_weight), graph, edge_weight)
 
@@ -101,14 +101,14 @@ class GAE(nn.Module):
     ) -> Tensor:
         """The training loss of the embeddings that `forward` returns.
 
-        Without `negatives` it is the paper's: the cross-entropy of all N² pairs, in which the links of the graph and the
-        pairs (i, i) count (N² - M) / M times, M the number of different links, times N² / (2 (N² - M)). This covers
-        all N² pairs in O(N) memory. With `negatives`, pairs [2, K] int64 without a link, it is the mean of -log(p)
+        Without `negatives` it is the paper's loss: the cross-entropy of all N² pairs, times N² / (2 (N² - M)), where M is
+        the number of distinct links and the links of the graph and the pairs (i, i) are weighted by (N² - M) / M. This
+        covers all N² pairs in O(N) memory. With `negatives`, pairs [2, K] int64 without a link, it is the mean of -log(p)
         over the links of the graph plus the mean of -log(1 - p) over these pairs, like PyG's `recon_loss`. Direction,
         weights and multiplicity of links are ignored; a batch of graphs counts as one graph.
 
         Raises:
-            ValueError: the graph has no link between two nodes, `negatives` no pair, or x is a batch [B, N, F].
+            ValueError: the graph has no link between two nodes, `negatives` has no pair, or x is a batch [B, N, F].
         """
         graph = self._prepared(x, graph)
         return self._reconstruction(self(x, graph, edge_weight), graph, negatives)
@@ -124,7 +124,7 @@ class GAE(nn.Module):
 
     def _reconstruction(self, z: Tensor, graph: Graph, negatives: Tensor | None) -> Tensor:
         if z.dim() != 2:
-            _check.fail("x", "[N, F] for a loss, no batch of features", z)
+            _check.fail("x", "[N, F] for a loss, not a batch of features", z)
         if not isinstance(graph, Graph):
             _check.fail_type("graph", "an amstel.Graph or an edge_index [2, E]", graph)
         links, nodes = _links_of(graph), graph.num_nodes
@@ -136,7 +136,7 @@ class GAE(nn.Module):
                 source, target = _pairs("negatives", negatives, z)
                 if not negatives.shape[1]:
                     _check.fail(
-                        "negatives", "at least one pair, as the loss has the mean over them", negatives
+                        "negatives", "at least one pair, because the loss is the mean over them", negatives
                     )
                 unlinked = softplus((z[source] * z[target]).sum(-1)).mean()
                 return softplus(-(z[links[0]] * z[links[1]]).sum(-1)).mean() + unlinked

@@ -45,19 +45,19 @@ def _normalized(x: Tensor, like: Tensor) -> Tensor:
 
 
 class VGG16Features(nn.Module, metaclass=Placed):
-    """The thirteen convolutions of VGG-16 up to pool5: a 224x224 frame becomes 512 channels of 7x7; or on to fc7.
+    """The thirteen convolutions of VGG-16 up to pool5, or the network up to fc7. At pool5, a 224x224 frame becomes 7x7x512.
 
-    The parameters are named as in torchvision, so that its files load as they are; what they hold of the
-    classifier is left out:
+    The parameters are named as in torchvision, so its files load unchanged; classifier weights that are not used
+    are ignored:
 
         model = amstel.nn.VGG16Features()
         model.load_state_dict(torch.load("vgg16-397923af.pth"))
 
     Args:
-        normalize: take frames in [0, 1] and normalize them with the ImageNet mean and standard deviation inside;
-            False for frames that are normalized already.
-        layer: "pool5", or "fc7": the two hidden layers of the classifier on top, after their ReLU, which make a
-            vector of a frame. Frames of another size than 224x224 are averaged to 7x7 in front, as torchvision does.
+        normalize: take frames in [0, 1] and normalize them with the mean and standard deviation of ImageNet;
+            False for frames that are already normalized.
+        layer: "pool5", or "fc7", which adds the two hidden layers of the classifier, after their ReLU, and gives one
+            vector per frame. Before these, frames of another size than 224x224 are averaged to 7x7, as in torchvision.
 
     Shapes: x [..., 3, H, W] with any leading dimensions, such as [T, N]; result [..., 512, H // 32, W // 32], or with
     layer="fc7" [..., 4096].
@@ -115,12 +115,12 @@ class VGG16Features(nn.Module, metaclass=Placed):
 class SmallBackbone(nn.Module, metaclass=Placed):
     """A few convolutions of stride 2, each with group normalization and ReLU, to be trained from scratch.
 
-    With three of them, the default, a 64x64 frame becomes maps of 8x8. The normalization is over one frame at a
-    time, so that neither other clips nor later frames play a part.
+    With three of them, the default, a 64x64 frame becomes maps of 8x8. Each frame is normalized by itself, so the
+    result does not depend on other clips or later frames.
 
-    A 3x3 kernel of stride 2 sees a pixel more before its own two than after them, or the reverse. The last one does the
-    reverse: the middle of what a place of the map sees is then half a pixel from the middle of its square of the
-    frame, and boxes from attention lie on their objects.
+    A 3x3 kernel with stride 2 is not centered: it sees one pixel more either before or after its own two. The last
+    convolution has it after, the others before. The receptive field of a map position is then centered on its square
+    of the frame to within half a pixel, so boxes from attention lie on their objects.
 
     Args:
         in_channels: 3 for RGB, 2 for flow.
@@ -143,7 +143,7 @@ class SmallBackbone(nn.Module, metaclass=Placed):
         channels = [_check.integer("channels", c, 1, several) for c in channels]
         _widths(in_channels=in_channels)
         if groups < 0 or (groups and any(c % groups for c in channels)):
-            _check.fail("groups", f"0 or a divisor of every one of `channels` = {tuple(channels)}", groups)
+            _check.fail("groups", f"0 or a divisor of all `channels` = {tuple(channels)}", groups)
         self.in_channels, self.out_channels, self.stride = in_channels, channels[-1], 2 ** len(channels)
         layers: list[nn.Module] = []
         for n, (before, after) in enumerate(zip((in_channels, *channels), channels, strict=False)):
@@ -157,7 +157,7 @@ class SmallBackbone(nn.Module, metaclass=Placed):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps [..., channels[-1], H / s, W / s] of x [..., in_channels, H, W]."""
+        """Maps [..., channels[-1], H / s, W / s] for x [..., in_channels, H, W]."""
         flat = _frames(x, self.in_channels, self.stride)
         check_like_model("x", x, self)
         return self.layers(flat).unflatten(0, x.shape[:-3])

@@ -17,12 +17,12 @@ from amstel.ops.spmm import spmm
 class ChebConv(Convolution):
     r"""Chebyshev filter ``Y = sum_{k=0..K} T_k(L̃) X W_k + b`` on the normalized Laplacian.
 
-    L̃ = 2 L / λ_max - I with L = I - D^-1/2 A D^-1/2. K is the highest order, so that there are K + 1
-    weights, as in the paper and its code. With the default λ_max = 2, the bound for every graph,
-    L̃ = -D^-1/2 A D^-1/2; the published code computes λ_max, and that is 2 for any graph with a bipartite
-    component, such as Cora, Citeseer and NELL.
+    L̃ = 2 L / λ_max - I with L = I - D^-1/2 A D^-1/2. K is the highest order, so there are K + 1 weights, as in the
+    paper and its code. The default, λ_max = 2, is an upper bound for every graph and gives L̃ = -D^-1/2 A D^-1/2.
+    The published code computes λ_max, which is 2 for any graph with a bipartite component, such as Cora, Citeseer
+    and NELL.
 
-    The sum is evaluated by Clenshaw's recurrence on the transformed features: K products of `out_channels`
+    The sum is evaluated by Clenshaw's recurrence on the transformed features, with K products of `out_channels`
     columns.
 
     Args:
@@ -33,7 +33,7 @@ class ChebConv(Convolution):
 
     forward(x, graph, edge_weight=None, lambda_max=None, batch=None): lambda_max, a number or a tensor [], replaces
     that of the layer. For a graph that consists of G separate graphs it is [G], and batch [N] int64 says which one
-    each node belongs to. It may require a gradient. No value may be <= 0 or NaN.
+    each node belongs to. It may require a gradient. Values must be > 0.
 
     Shapes: as `GCNConv`. Parameters: weight [K + 1, F, F'], bias [F'].
 
@@ -79,7 +79,7 @@ class ChebConv(Convolution):
         lambda_max: float | Tensor | None = None,
         batch: Tensor | None = None,
     ) -> Tensor:
-        """y [N, F'] or [B, N, F'] of x [N, F] or [B, N, F]; edge_weight [E], lambda_max [] or [G], batch [N]."""
+        """y [N, F'] or [B, N, F'] for x [N, F] or [B, N, F]; edge_weight [E], lambda_max [] or [G], batch [N]."""
         if type(x) is tuple:
             _check.fail("x", "a tensor: a Laplacian is of one kind of nodes", x)
         graph = prepare(x, graph, self.in_channels)
@@ -138,7 +138,7 @@ def _largest(value: Any, batch: Tensor | None, nodes: int) -> Any:
     if batch.shape != (nodes,) or batch.dtype != torch.int64 or batch.device != value.device:
         _check.fail("batch", f"int64 [{nodes}] on {value.device}", batch)
     graphs = len(value)
-    must = f"in [0, {graphs}), as `lambda_max` has graphs"
+    must = f"in [0, {graphs}), one per value of `lambda_max`"
     _checks.require(
         batch,
         lambda batch: (batch >= 0) & (batch < graphs),

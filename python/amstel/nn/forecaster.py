@@ -1,4 +1,4 @@
-"""The encoder-forecaster of ConvLSTMs: frames in, the frames that come next out."""
+"""The ConvLSTM encoder-forecaster: it reads frames and predicts the next ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ConvLSTMForecaster(nn.Module):
         options: further options of `ConvLSTM` that keep the size of the maps: padding_mode, peephole, layer_norm,
             memory, ...
 
-    Shapes: frames [T, N, C, H, W] (intensities in [0, 1], say); steps, the number K of frames to forecast. Returns logits
+    Shapes: frames [T, N, C, H, W], such as intensities in [0, 1]; steps: the number K of frames to forecast. Returns logits
     [K, N, C, H, W]; their sigmoid is the forecast, and `torch.nn.functional.binary_cross_entropy_with_logits` the
     paper's loss. For frames outside [0, 1], use the logits directly, with another loss.
 

@@ -85,7 +85,7 @@ class GCNConv(Convolution):
         self._start()
 
     def forward(self, x: Features, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        """y [N, F'] or [B, N, F'] of x [N, F], [B, N, F], sparse, None or a pair; edge_weight [E] instead of the graph's."""
+        """y [N, F'] or [B, N, F'] for x [N, F], [B, N, F], sparse, None or a pair; edge_weight [E] replaces the graph's own."""
         graph = prepare(x, graph, self.in_channels, sampled=True)
         fits(x, self.weight)
         how: dict[str, Any] = {"edge_weight": edge_weight, "norm": self.norm, "self_loops": self.self_loops}
@@ -213,7 +213,7 @@ class GCN(nn.Module):
         graph: Graph | Tensor | Sequence[SampledGraph],
         edge_weight: Tensor | None = None,
     ) -> Tensor:
-        """Logits [N, out_channels] or [B, N, out_channels] of x [N, F], [B, N, F], sparse or None; edge_weight [E] or None."""
+        """Logits [N, out_channels] or [B, N, out_channels] for x [N, F], [B, N, F], sparse or None; edge_weight [E] or None."""
         graphs = self._graphs(x, graph)
         if self.training and self.drop_edge.p:
             if isinstance(graphs[0], SampledGraph):

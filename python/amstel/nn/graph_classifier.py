@@ -1,4 +1,4 @@
-"""GraphClassifier: graph convolutions, pooled graph by graph, and a linear classifier of whole graphs."""
+"""GraphClassifier: graph convolutions, pooling per graph, and a linear classifier of whole graphs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class GraphClassifier(nn.Module):
         num_layers: L, >= 1.
         dropout: rate, before the classifier while training.
         pool: "mean", "sum" or "max".
-        propagate: False ignores the edges (Â = I), to see how far the features alone go.
+        propagate: False ignores the edges (Â = I), to see what the features achieve by themselves.
         device, dtype: of the parameters.
 
     forward(x, graph, edge_weight=None): x [N, F], dense; graph: a `Graph.batch` of G graphs, or one `Graph`; result:
@@ -86,7 +86,7 @@ class GraphClassifier(nn.Module):
             layer.reset_parameters()
 
     def forward(self, x: Tensor, graph: Graph, edge_weight: Tensor | None = None) -> Tensor:
-        """Logits [G, num_classes] of x [N, F] and a `Graph.batch` of G graphs; edge_weight [E] or None."""
+        """Logits [G, num_classes] for x [N, F] and a `Graph.batch` of G graphs; edge_weight [E] or None."""
         expected = f"a dense tensor [N, {self.in_channels}]"
         if _check.tensor("x", x, expected).dim() != 2 or x.layout != torch.strided:
             _check.fail("x", expected, x)

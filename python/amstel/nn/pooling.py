@@ -1,4 +1,4 @@
-"""Pooling of whole graphs: the features of its nodes as one vector per graph."""
+"""Pooling of whole graphs: the features of all nodes of a graph become one vector."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def global_sum_pool(x: Tensor, batch: Graph | Tensor | None = None, size: int | 
 
     Args:
         x: [N, F] floating point.
-        batch: the `Graph.batch` of the nodes; or the number of each node's graph, an int32 or int64 vector [N] in any
-            order; or None: all nodes are one graph's.
-        size: number of graphs G; default: those of the batch, or the largest number + 1.
+        batch: the `Graph.batch` of the nodes; or the graph of each node, an int32 or int64 vector [N] in any order; or
+            None if all nodes belong to one graph.
+        size: number of graphs G; default: that of the batch, or the largest index + 1.
 
     Returns:
         y: [G, F], dtype of x; zeros for a graph without nodes.
 
-    Differentiable in x, deterministic; errors and complexity as `amstel.ops.segment_reduce`, which computes it.
+    Differentiable in x, deterministic; errors and complexity as for `amstel.ops.segment_reduce`, which computes it.
 
     Example:
         >>> pair = amstel.Graph.from_edge_index(torch.tensor([[0, 1], [1, 0]]))
@@ -35,7 +35,7 @@ def global_sum_pool(x: Tensor, batch: Graph | Tensor | None = None, size: int | 
 
 
 def global_mean_pool(x: Tensor, batch: Graph | Tensor | None = None, size: int | None = None) -> Tensor:
-    r"""The mean of the features of each graph's nodes; arguments, result and errors as `global_sum_pool`.
+    r"""The mean of the features of each graph's nodes; arguments, result and errors as for `global_sum_pool`.
 
     Example:
         >>> global_mean_pool(torch.tensor([[1.0], [2.0], [6.0]]), torch.tensor([0, 0, 1])).tolist()
@@ -45,7 +45,7 @@ def global_mean_pool(x: Tensor, batch: Graph | Tensor | None = None, size: int |
 
 
 def global_max_pool(x: Tensor, batch: Graph | Tensor | None = None, size: int | None = None) -> Tensor:
-    r"""The largest of each feature over each graph's nodes; arguments, result and errors as `global_sum_pool`.
+    r"""The maximum of each feature over each graph's nodes; arguments, result and errors as for `global_sum_pool`.
 
     Nodes that share a maximum share its gradient. A graph without nodes gives zeros, as in PyG.
 

@@ -1,4 +1,4 @@
-"""The spatiotemporal LSTM cell of PredRNN: a memory that goes through time, and one that goes up through the layers."""
+"""The spatiotemporal LSTM cell of PredRNN, with one memory that runs through time and one that runs up the layers."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class PredRNNCell(nn.Module):
         i', f', g' = σ, σ, tanh of W'_x x + W_m m + b'        m' = f' ⊙ m + i' ⊙ g'     (through the layers)
         o = σ(W_xo x + W_ho h + W_co c' + W_mo m' + b_o)      h' = o ⊙ tanh(W_1x1 [c', m'])
 
-    A layer gives its m' to the one above, and the top one to the lowest of the next step. Both memories are computed by
-    the fused cell of `amstel.ops.conv_lstm_cell`.
+    A layer passes its m' to the layer above, and the top layer passes it to the bottom layer of the next step. Both
+    memories are computed by the fused cell of `amstel.ops.conv_lstm_cell`.
 
     Args:
         in_channels, hidden_channels: C_in and C.
-        kernel_size: side of all kernels but the last, or (height, width); even ones pad one more below and to the right.
+        kernel_size: side of all kernels but the last, or (height, width); even kernels pad one more at the bottom and right.
         bias: whether there are biases; they start at 0, at forget_bias for f and f'.
         forget_bias: see above.
         device, dtype: of the parameters.
@@ -80,7 +80,7 @@ class PredRNNCell(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Uniform in ±1/sqrt(fan in) of each convolution; biases 0, those of f and f' at forget_bias."""
+        """Weights of each convolution uniform in ±1/sqrt(fan in), biases 0, those of f and f' forget_bias."""
         for weight in (self.weight_x, self.weight_h, self.weight_m, self.weight_o, self.weight_last):
             bound = 1 / math.sqrt(weight[0].numel())
             nn.init.uniform_(weight, -bound, bound)

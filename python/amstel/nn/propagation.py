@@ -56,7 +56,7 @@ class SGConv(Convolution):
         self._start()
 
     def forward(self, x: Tensor | None, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        """y [N, F'] or [B, N, F'] of x [N, F], [B, N, F], sparse or None; edge_weight [E] instead of the graph's."""
+        """y [N, F'] or [B, N, F'] for x [N, F], [B, N, F], sparse or None; edge_weight [E] replaces the graph's own."""
         if type(x) is tuple:
             _check.fail("x", "a tensor: it is propagated between nodes of one kind", x)
         graph = prepare(x, graph, self.in_channels)
@@ -74,7 +74,7 @@ class SGConv(Convolution):
 
 
 class APPNP(nn.Module):
-    r"""Personalized propagation: Z_0 = X, then K times ``Z = (1 - α) Â Z + α X``; no parameters of its own.
+    r"""Personalized propagation: Z_0 = X, then K times ``Z = (1 - α) Â Z + α X``; it has no parameters.
 
     Args:
         K: number of propagations, >= 0.
@@ -103,7 +103,7 @@ class APPNP(nn.Module):
         self.self_loops = loop_weight(self_loops)
 
     def forward(self, x: Tensor, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        """Z, of the shape of x [N, F] or [B, N, F]; edge_weight [E] instead of the graph's."""
+        """Z, with the shape of x, [N, F] or [B, N, F]; edge_weight [E] replaces the graph's own."""
         graph = _dense(x, graph, -1)
         z = x
         for _ in range(self.K):
@@ -175,7 +175,7 @@ class GCN2Conv(nn.Module):
     def forward(
         self, x: Tensor, x_0: Tensor, graph: Graph | Tensor, edge_weight: Tensor | None = None
     ) -> Tensor:
-        """y, of the shape of x and of x_0, [N, F] or [B, N, F]; edge_weight [E] instead of the graph's."""
+        """y, of the shape of x and of x_0, [N, F] or [B, N, F]; edge_weight [E] replaces the graph's own."""
         graph = _dense(x, graph, self.channels)
         fits(x, self.weight)
         _check.tensor("x_0", x_0, "a tensor like x")

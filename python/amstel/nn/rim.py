@@ -57,7 +57,7 @@ class RIM(nn.Module, metaclass=Placed):
     * "unet", `amstel.nn.unet.RecurrentUNet`, which has a much larger receptive field for the same time: a U-Net with
       four scales and no biases, with a GRU at an eighth of the size. It passes its last features on to the next step.
       It reads η_t, σ² g_t and a map of σ, with σ = `physics.sigma`, a number, a tensor [N] or a map [N, 1, H, W]; 1
-      where the physics has none.
+      if the physics has none.
 
     Args:
         channels: C of the images; 2 for complex images, as real and imaginary part.
@@ -72,9 +72,9 @@ class RIM(nn.Module, metaclass=Placed):
         stride: of the first convolution; the last one turns one pixel into stride². The network is about stride²
             times as fast, and its receptive field stride times as large.
         memory: what is kept for the gradient; the results are bit-identical. "store": everything; "recompute": η and
-            the two states of a step, about a sixth, for a second forward pass of half a step at a time (at its peak a
-            training step of 10 steps takes 1.3 times two states a step); "chunked": those of every sqrt(T)-th
-            step, for a third one; a number k: of every k-th step.
+            the two states of each step, about a sixth, and repeats the forward pass by half steps (at its peak,
+            training with 10 steps takes 1.3 times the memory of these states); "chunked": those of every
+            sqrt(T)-th step, and repeats the forward pass twice; a number k: those of every k-th step.
         use_estimate: whether the network sees η_t, or g_t alone.
         recurrent: whether there are states. False: each GRU is replaced by two convolutions with ReLU and as many
             weights; in "unet" it is left out.

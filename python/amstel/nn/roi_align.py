@@ -19,13 +19,13 @@ torch.fx.wrap("ps_roi_pool")
 
 
 class RoIAlign(FixedPooling):
-    """`amstel.ops.roi_align` with fixed arguments, in place of `torchvision.ops.RoIAlign`.
+    """`amstel.ops.roi_align` with fixed arguments; replaces `torchvision.ops.RoIAlign`.
 
     Args:
         output_size: rows and columns of the pooled maps, or one number for both.
-        spatial_scale: cells of the map a pixel of the boxes.
-        sampling_ratio: samples of a bin in each direction; -1: as many as it is cells high and wide.
-        aligned: boxes less half a cell.
+        spatial_scale: cells of the map per pixel of the boxes.
+        sampling_ratio: samples per bin in each direction; -1: one per cell that the bin is high or wide, rounded up.
+        aligned: whether to shift boxes by half a cell.
 
     Shapes: input [N, C, H, W], boxes [K, 5] or a list of N tensors [L, 4]; result [K, C, Ph, Pw].
 
@@ -47,7 +47,7 @@ class RoIAlign(FixedPooling):
         self.sampling_ratio, self.aligned = sampling_ratio, _check.flag("aligned", aligned)
 
     def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
-        """[K, C, Ph, Pw] of input [N, C, H, W] and boxes [K, 5] or a list of N tensors [L, 4]."""
+        """[K, C, Ph, Pw] for input [N, C, H, W] and boxes [K, 5] or a list of N tensors [L, 4]."""
         return roi_align(
             input, boxes, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
         )
@@ -57,11 +57,11 @@ class RoIAlign(FixedPooling):
 
 
 class PSRoIPool(FixedPooling):
-    """`amstel.ops.ps_roi_pool` with fixed output size and scale, in place of `torchvision.ops.PSRoIPool`.
+    """`amstel.ops.ps_roi_pool` with fixed output size and scale; replaces `torchvision.ops.PSRoIPool`.
 
     Args:
         output_size: rows and columns of the pooled maps, or one number for both.
-        spatial_scale: cells of the map a pixel of the boxes.
+        spatial_scale: cells of the map per pixel of the boxes.
 
     Shapes: input [N, C Ph Pw, H, W], boxes [K, 5] or a list of N tensors [L, 4]; result [K, C, Ph, Pw].
 
@@ -72,27 +72,27 @@ class PSRoIPool(FixedPooling):
     """
 
     def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
-        """[K, C, Ph, Pw] of input [N, C Ph Pw, H, W] and boxes [K, 5] or a list of N tensors [L, 4]."""
+        """[K, C, Ph, Pw] for input [N, C Ph Pw, H, W] and boxes [K, 5] or a list of N tensors [L, 4]."""
         return ps_roi_pool(input, boxes, self.output_size, self.spatial_scale)
 
 
 class MultiScaleRoIAlign(nn.Module):
-    """`RoIAlign` of each box on the map of a feature pyramid that suits its size; in place of torchvision's.
+    """`RoIAlign` of each box on the level of a feature pyramid that suits its size; replaces torchvision's module.
 
-    A box of area w h is taken from level floor(canonical_level + log2(sqrt(w h) / canonical_scale) + 1e-6), within the
-    levels there are; the scales are powers of two, found from the heights of maps and images.
+    A box of area w h is pooled from level floor(canonical_level + log2(sqrt(w h) / canonical_scale) + 1e-6), clamped to
+    the existing levels. The scales are powers of two, inferred from the heights of maps and images.
 
     Args:
         featmap_names: keys of the maps to use, finest first.
         output_size: rows and columns of the pooled maps, or one number for both.
-        sampling_ratio: as `RoIAlign` has it.
-        canonical_scale, canonical_level: a box of such a side comes from such a level (2: a quarter of the image).
+        sampling_ratio: as for `RoIAlign`.
+        canonical_scale, canonical_level: a box with this side is pooled from this level (2: a quarter of the image).
 
     Shapes: a dict of maps [N, C, H_l, W_l], a list of N boxes [L, 4], a list of N image sizes (H, W); result
     [sum of L, C, Ph, Pw].
 
     Raises:
-        ValueError: no map of these names, one without rows, or lists of different lengths.
+        ValueError: no map has one of these names, a map has no rows, or lists differ in length.
 
     Source: T.-Y. Lin et al., Feature Pyramid Networks for Object Detection, CVPR 2017, equation 1; torchvision's code.
 
@@ -125,7 +125,7 @@ class MultiScaleRoIAlign(nn.Module):
     def forward(
         self, x: Mapping[str, Tensor], boxes: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """[sum of L, C, Ph, Pw] of maps by name [N, C, H_l, W_l], N boxes [L, 4] and N image sizes (H, W)."""
+        """[sum of L, C, Ph, Pw] for maps by name [N, C, H_l, W_l], N boxes [L, 4] and N image sizes (H, W)."""
         _check.mapping("x", x, f"a dict of maps by name, {self.featmap_names}")
         for name, given in (("boxes", boxes), ("image_shapes", image_shapes)):
             if not isinstance(given, (list, tuple)):

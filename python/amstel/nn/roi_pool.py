@@ -27,13 +27,13 @@ class FixedPooling(nn.Module):
 
 
 class RoIPool(FixedPooling):
-    """`amstel.ops.roi_pool` with fixed output size and scale, in place of `torchvision.ops.RoIPool`.
+    """`amstel.ops.roi_pool` with fixed output size and scale; replaces `torchvision.ops.RoIPool`.
 
     Works under `torch.fx.symbolic_trace`, `torch.compile` and `torch.export`.
 
     Args:
         output_size: rows and columns of the pooled maps, or one number for both.
-        spatial_scale: cells of the map a pixel of the boxes.
+        spatial_scale: cells of the map per pixel of the boxes.
 
     Shapes: input [N, C, H, W], boxes [K, 5] or a list of N tensors [L, 4]; result [K, C, Ph, Pw].
 
@@ -44,5 +44,5 @@ class RoIPool(FixedPooling):
     """
 
     def forward(self, input: Tensor, boxes: Tensor | Sequence[Tensor]) -> Tensor:
-        """[K, C, Ph, Pw] of input [N, C, H, W] and boxes [K, 5] or a list of N tensors [L, 4]."""
+        """[K, C, Ph, Pw] for input [N, C, H, W] and boxes [K, 5] or a list of N tensors [L, 4]."""
         return roi_pool(input, boxes, self.output_size, self.spatial_scale)

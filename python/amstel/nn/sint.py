@@ -1,4 +1,4 @@
-"""SINT: one network for the target of the first frame and for the candidates of later ones, and its training loss."""
+"""SINT: one network that describes the target of the first frame and the candidates in later ones, and its loss."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ class MarginContrastiveLoss(nn.Module):
         L = mean of 1/2 y d² + 1/2 (1 - y) max(0, margin - d²),   d² = |a - b|²
 
     There is no root in it, so the gradient is finite where a = b. Descriptors are not normalized. Those of `SINT`
-    have norm 1 in each of their L layers, so d² = 2 L - 2 <a, b> lies in [0, 4 L]. With `margin=1.0`, different
+    have norm 1 in each of their L layers, so d² = 2 L - 2 <a, b> is in [0, 4 L]. With `margin=1.0`, different
     targets no longer contribute once their mean cosine is below 1 - 1 / (2 L); with `margin=L` the limit is 1/2 for
     any number of layers.
 
@@ -291,8 +291,8 @@ class MarginContrastiveLoss(nn.Module):
     target, 0 for another. Result: a number, or [...], at least float32. Differentiable in a and b.
 
     Raises:
-        ValueError: a and b differ in D; y has a wrong shape or others than 0 and 1, see `amstel.set_checks`; margin or
-        reduction is not allowed.
+        ValueError: a and b differ in D; y has a wrong shape or values other than 0 and 1 (see `amstel.set_checks`);
+        margin or reduction is not allowed.
 
     Source: R. Tao, E. Gavves and A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016
     (arXiv 1605.05863), equation 1.

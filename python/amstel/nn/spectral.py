@@ -65,25 +65,25 @@ def _solve(graph: Graph, edge_weight: Tensor | None = None) -> tuple[Tensor, Ten
 def fourier_basis(
     graph: Graph, modes: int | None = None, edge_weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The `modes` (default: all) smoothest eigenvectors of L = I - D^-1/2 A D^-1/2.
+    """The smoothest eigenvectors of L = I - D^-1/2 A D^-1/2 (`modes` of them, by default all).
 
     Args:
         graph: symmetric.
         modes: M, from 1 to N.
         edge_weight: [E], used instead of the graph's own weights, equal in both directions. The basis is then computed
-            in every call, and is float64 if edge_weight is. Differentiable in it, also through the degrees, where no two
-            eigenvalues are equal.
+            in every call, and is float64 if edge_weight is. Differentiable in edge_weight, also through the degrees, if
+            no two eigenvalues are equal.
 
     Returns:
         eigenvalues [M], ascending and in [0, 2], and eigenvectors U [N, M], float32, computed in float64 once per Graph.
         Signs, and the basis of repeated eigenvalues, follow a fixed rule rather than the solver: in each eigenspace, the
-        node with the largest part (the first of equals) determines a vector that is positive there, and so on
-        orthogonally to it. On the CPU the result is bit-identical for any number of threads. O(N^3) time and O(N^2)
+        node with the largest component (the first of equals) determines a vector that is positive there; the rule is
+        then repeated in its orthogonal complement. On the CPU the result is bit-identical for any number of threads. O(N^3) time and O(N^2)
         memory: for graphs of a few thousand nodes.
 
     Raises:
         ValueError: the graph is not symmetric or has fewer nodes than `modes`, or edge_weight requires a gradient (or
-            has a tangent) and some eigenvalues are equal, as for nodes that are alike.
+            has a tangent) and some eigenvalues are equal, as happens with indistinguishable nodes.
 
     Example:
         >>> path = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
@@ -188,10 +188,10 @@ class SpectralConv(Convolution):
         modes: number M of eigenvectors.
         bias: whether there is a b, which starts at 0.
 
-    Shapes: x [N, F] or [B, N, F], dense; graph: a symmetric `Graph`, best always the same one, or an
+    Shapes: x [N, F] or [B, N, F], dense; graph: a symmetric `Graph`, preferably always the same one, or an
     edge_index (whose eigenvectors are then computed in every call). Parameters: weight [M, F, F'], bias [F'].
 
-    forward(x, graph, edge_weight=None): edge_weight [E] as `fourier_basis` takes it, which is also what it costs.
+    forward(x, graph, edge_weight=None): edge_weight [E] as for `fourier_basis`, which is then computed in every call.
 
     Source: J. Bruna, W. Zaremba, A. Szlam and Y. LeCun, Spectral Networks and Locally Connected
     Networks on Graphs, ICLR 2014, equation 3.2; Kipf and Welling, ICLR 2017, equation 3.
@@ -222,7 +222,7 @@ class SpectralConv(Convolution):
         return self.modes, self.in_channels, self.out_channels
 
     def forward(self, x: Tensor, graph: Graph | Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        """y [N, F'] or [B, N, F'] of x [N, F] or [B, N, F]; edge_weight [E] instead of the graph's."""
+        """y [N, F'] or [B, N, F'] for x [N, F] or [B, N, F]; edge_weight [E] replaces the graph's own."""
         graph = prepare(x, graph, self.in_channels)
         if x is None or type(x) is tuple or is_sparse(x):
             _check.fail("x", "a dense tensor", x)

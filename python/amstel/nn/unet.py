@@ -1,4 +1,4 @@
-"""A small U-Net without biases that remembers: the network of `amstel.nn.RIM(network="unet")`."""
+"""A small recurrent U-Net without biases: the network of `amstel.nn.RIM(network="unet")`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 class Conv3x3(nn.Conv2d):
-    """A convolution between features, padded by 1, by Winograd's algorithm where that is less work."""
+    """A convolution between features, padded by 1, with Winograd's algorithm where that is less work."""
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.bias is not None
@@ -69,17 +69,17 @@ class RecurrentUNet(nn.Module, metaclass=Placed):
         e_0 = W * [given, f]      e_{k+1} = down_k(e_k), k = 0, 1, 2      h' = GRU(body(e_3), h)
         d_3 = body(e_3) + h'      d_k = up_k(d_{k+1} + e_{k+1}), k = 2, 1, 0      f' = d_0 + e_0      out = V * f'
 
-    with residual blocks of two convolutions 3x3 at every scale, convolutions 2x2 of stride 2 between the scales, and
-    no bias anywhere: an image of zeros gives zeros. The state is f, the features of the last step at the full size, and
-    h, the state of the GRU at an eighth of it.
+    It has residual blocks of two 3x3 convolutions at every scale, 2x2 convolutions with stride 2 between the scales,
+    and no bias anywhere, so an image of zeros gives zeros. The state consists of f, the features of the last step at
+    full size, and h, the state of the GRU at an eighth of the size.
 
     Args:
         inputs, outputs: channels.
-        width: channels at the full size; twice as many at every halving.
-        blocks: residual blocks a scale and direction.
-        recurrent: whether there is a state; without it both are None.
+        width: channels at full size; they double with every halving of the size.
+        blocks: residual blocks per scale and direction.
+        recurrent: whether there is a state; without one, f and h are None.
 
-    Shapes: given [N, inputs, H, W] of any size, padded inside to multiples of 8 with its own border; out
+    Shapes: given [N, inputs, H, W] of any size (inside, the border is repeated to reach multiples of 8); out
     [N, outputs, H, W]; f [N, width, 8 ceil(H / 8), 8 ceil(W / 8)], h [N, 8 width, ceil(H / 8), ceil(W / 8)].
 
     Complexity: about 9 width (inputs + width) + (150 blocks + 40) width² multiplications per pixel.

@@ -1,4 +1,4 @@
-"""What VideoLSTM is compared with: single frames, LSTM, ALSTM and ConvLSTM, with class scores after every step."""
+"""Baselines for VideoLSTM: single frames, LSTM, ALSTM and ConvLSTM, with class scores after every step."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class FrameClassifier(_Sequence):
         hidden_channels, feature_size, attention_channels: not used; accepted so that all models have the same constructor.
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
-        batch_first: features and results begin [N, T].
+        batch_first: features and results are [N, T, ...].
 
     Shapes: features [T, N, C], or [T, N, C, H, W], which are averaged over the map; lengths None or [N] integers from
-    1 to T: what lies past the end of a clip is neither read nor differentiated, logits are 0 there.
+    1 to T: frames past the end of a clip are ignored and get no gradient, and logits are 0 there.
     Returns logits [T, N, K] and None.
 
     Raises:
@@ -61,7 +61,7 @@ class FrameClassifier(_Sequence):
         )
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Returns:
-        """Logits [T, N, K] and None of features [T, N, C] or [T, N, C, H, W], lengths [N] or None."""
+        """Logits [T, N, K] and None for features [T, N, C] or [T, N, C, H, W], lengths [N] or None."""
         x = self._maps("features", features, self.in_channels, None, vectors=True)
         kept = _kept(lengths, x.shape[0], x.shape[1], x.device)
         x = _mask(x, kept)
@@ -79,10 +79,10 @@ class LSTMClassifier(_Sequence):
         feature_size, attention_channels: not used; accepted so that all models have the same constructor.
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
-        batch_first: features and results begin [N, T].
+        batch_first: features and results are [N, T, ...].
 
     Shapes: features [T, N, C], or [T, N, C, H, W], which are averaged over the map; lengths None or [N] integers from
-    1 to T: what lies past the end of a clip is neither read nor differentiated, logits are 0 there.
+    1 to T: frames past the end of a clip are ignored and get no gradient, and logits are 0 there.
     Returns logits [T, N, K] and None.
 
     Raises:
@@ -115,7 +115,7 @@ class LSTMClassifier(_Sequence):
         self.lstm = nn.LSTM(in_channels, hidden_channels)
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Returns:
-        """Logits [T, N, K] and None of features [T, N, C] or [T, N, C, H, W], lengths [N] or None."""
+        """Logits [T, N, K] and None for features [T, N, C] or [T, N, C, H, W], lengths [N] or None."""
         x = self._maps("features", features, self.in_channels, None, vectors=True)
         kept = _kept(lengths, x.shape[0], x.shape[1], x.device)
         x = _mask(x, kept)
@@ -143,13 +143,13 @@ class ALSTM(_Sequence):
         attention_channels: width of the attention's hidden layer (default: hidden_channels).
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
-        batch_first: features and results begin [N, T].
+        batch_first: features and results are [N, T, ...].
         initial_state: how h_0 and c_0 are computed. "first": tanh(W x_1 + b) from the first frame, averaged over the
             map, which keeps the model causal; "mean": from the mean over all frames, as in the paper, so every step
             depends on the whole clip; "zeros".
 
-    Shapes: features [T, N, C, H, W]; lengths None or [N] integers from 1 to T: what lies past the end of a clip is
-    neither read nor differentiated, logits and attention are 0 there.
+    Shapes: features [T, N, C, H, W]; lengths None or [N] integers from 1 to T: frames past the end of a clip
+    are ignored and get no gradient, and logits and attention are 0 there.
     Returns logits [T, N, K] and attention [T, N, H, W], each map of which sums to 1.
 
     Raises:
@@ -191,7 +191,7 @@ class ALSTM(_Sequence):
         self.initial = None if initial_state == "zeros" else nn.Linear(in_channels, 2 * hidden_channels)
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Returns:
-        """Logits [T, N, K] and attention [T, N, H, W] of features [T, N, C, H, W], lengths [N] or None."""
+        """Logits [T, N, K] and attention [T, N, H, W] for features [T, N, C, H, W], lengths [N] or None."""
         x = self._maps("features", features, self.in_channels, None)
         kept = _kept(lengths, x.shape[0], x.shape[1], x.device)
         x = _mask(x, kept)
@@ -231,10 +231,10 @@ class ConvLSTMClassifier(_Sequence):
         attention_channels: not used; accepted so that all models have the same constructor.
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
-        batch_first: features and results begin [N, T].
+        batch_first: features and results are [N, T, ...].
 
-    Shapes: features [T, N, C, H, W]; lengths None or [N] integers from 1 to T: what lies past the end of a clip is
-    neither read nor differentiated, logits are 0 there. Returns logits [T, N, K] and None.
+    Shapes: features [T, N, C, H, W]; lengths None or [N] integers from 1 to T: frames past the end of a clip
+    are ignored and get no gradient, and logits are 0 there. Returns logits [T, N, K] and None.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -276,7 +276,7 @@ class ConvLSTMClassifier(_Sequence):
         self.lstm = ConvLSTM(in_channels, hidden_channels, kernel_size)
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Returns:
-        """Logits [T, N, K] and None of features [T, N, C, H, W], lengths [N] or None."""
+        """Logits [T, N, K] and None for features [T, N, C, H, W], lengths [N] or None."""
         x = self._maps("features", features, self.in_channels, self.feature_size)
         kept = _kept(lengths, x.shape[0], x.shape[1], x.device)
         outputs, _ = self.lstm(x, lengths=lengths)

@@ -85,13 +85,13 @@ class ConvALSTM(_Sequence):
         attention_channels: width of the attention's hidden layer (default: hidden_channels).
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
-        batch_first: features and results begin [N, T].
+        batch_first: features and results are [N, T, ...].
         initial_state: how H_0 and C_0 are computed. "first": tanh(W * X_1 + b) from the first frame, which keeps the
             model causal; "mean": from the mean over all frames, as in the paper, so every step depends on the whole
             clip; "zeros".
 
-    Shapes: features [T, N, C, H, W]; lengths None or [N] integers from 1 to T: what lies past the end of a clip is
-    neither read nor differentiated, logits and attention are 0 there.
+    Shapes: features [T, N, C, H, W]; lengths None or [N] integers from 1 to T: frames past the end of a clip
+    are ignored and get no gradient, and logits and attention are 0 there.
     Returns logits [T, N, K] and attention [T, N, H, W], each map of which sums to 1.
 
     Uniform attention divides the features by H W. W_xi is therefore initialized with a spread larger by sqrt(H W), so
@@ -164,7 +164,7 @@ class ConvALSTM(_Sequence):
         return _softmax(self.attend(torch.tanh(from_x + self.attend_h(h))))
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Returns:
-        """Logits [T, N, K] and attention [T, N, H, W] of features [T, N, C, H, W], lengths [N] or None."""
+        """Logits [T, N, K] and attention [T, N, H, W] for features [T, N, C, H, W], lengths [N] or None."""
         x = self._maps("features", features, self.in_channels, self.feature_size)
         kept = _kept(lengths, x.shape[0], x.shape[1], x.device)
         x = _mask(x, kept)
@@ -219,11 +219,11 @@ class VideoLSTM(ConvALSTM):
         attention_channels: width of the attention's hidden layer (default: hidden_channels).
         head_channels: width of the hidden layer of the head.
         dropout: rate before the last layer of the head.
-        batch_first: features and results begin [N, T].
+        batch_first: features and results are [N, T, ...].
         initial_state: as for `ConvALSTM`; the bottom state is computed from the flow features.
 
-    Shapes: rgb_features [T, N, C, H, W], flow_features [T, N, C', H, W]; lengths None or [N] integers from 1 to T: what
-    lies past the end of a clip is neither read nor differentiated, logits and attention are 0 there.
+    Shapes: rgb_features [T, N, C, H, W], flow_features [T, N, C', H, W]; lengths None or [N] integers from 1 to T:
+    frames past the end of a clip are ignored and get no gradient, and logits and attention are 0 there.
     Returns logits [T, N, K] and attention [T, N, H, W], each map of which sums to 1.
 
     Raises:
@@ -278,7 +278,7 @@ class VideoLSTM(ConvALSTM):
     def forward(  # type: ignore[override]
         self, rgb_features: Tensor, flow_features: Tensor, lengths: Tensor | None = None
     ) -> Returns:
-        """Logits [T, N, K] and attention [T, N, H, W] of features [T, N, C, H, W] of both streams, lengths [N] or None."""
+        """Logits [T, N, K] and attention [T, N, H, W] for features [T, N, C, H, W] of both streams, lengths [N] or None."""
         x = self._maps("rgb_features", rgb_features, self.in_channels, self.feature_size)
         m = self._maps("flow_features", flow_features, self.flow_channels, self.feature_size)
         if m.shape[:2] != x.shape[:2]:

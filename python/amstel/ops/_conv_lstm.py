@@ -1,4 +1,4 @@
-"""The sequence of `amstel.ops.conv_lstm`, prepared for its steps; `_conv_lstm_grad` is its backward pass.
+"""The forward pass of `amstel.ops.conv_lstm`: what is prepared before the steps. `_conv_lstm_grad` is the backward pass.
 
 Registered as the operator amstel::conv_lstm, so that a compiler sees one operation whatever T is. The steps run one
 after another in C++ (csrc/common/conv_lstm_steps.cpp); here is what comes before: the gates of all inputs, the weights

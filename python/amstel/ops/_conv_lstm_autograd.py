@@ -1,4 +1,4 @@
-"""`amstel.ops.conv_lstm` and its cell for autograd: what the forward pass keeps, and the gradients from it.
+"""Autograd for `amstel.ops.conv_lstm` and its cell: what the forward pass keeps, and the gradients.
 
 Where a gradient is itself differentiated it is that of the reference.
 """

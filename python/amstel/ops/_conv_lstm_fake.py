@@ -1,4 +1,4 @@
-"""The shapes of what the ConvLSTM's operators return, for torch.compile and torch.export."""
+"""The shapes that the ConvLSTM operators return, for torch.compile and torch.export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The noise of a measurement as the operators take it."""
+"""The noise of a measurement, in the form that the operators take."""
 
 from __future__ import annotations
 

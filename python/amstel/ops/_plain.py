@@ -1,4 +1,4 @@
-"""The raw operators in plain PyTorch: their derivatives, what exporters without our library see, the table of both.
+"""The raw operators in plain PyTorch, for derivatives and for exports without our library, and the table of these.
 
 Every function has the signature of its operator in csrc/library.cpp and the same values within rounding.
 """
@@ -361,10 +361,10 @@ PLAIN: dict[str, Any] = {
 
 
 def decompositions() -> dict[Any, Any]:
-    """The operators of amstel in plain PyTorch, a table for ``ExportedProgram.run_decompositions``.
+    """The operators of amstel in plain PyTorch, as a table for ``ExportedProgram.run_decompositions``.
 
-    The resulting graph does not need this library. It is slower, much slower for RoI pooling and long sequences. `roi_align`
-    has this form for a sampling_ratio that is given; that of -1, the default, depends on the sizes of the boxes.
+    The resulting program does not need this library. It is slower, and much slower for RoI pooling and long sequences.
+    `roi_align` has this form only with a sampling_ratio > 0; with the default, -1, it depends on the sizes of the boxes.
 
     Returns:
         {operator: function of the same signature}.

@@ -1,4 +1,4 @@
-"""What this processor and this build of PyTorch multiply well on the CPU."""
+"""Which products this processor and this build of PyTorch compute fast on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the raw operators, `torch.ops.amstel`, are called, and what each of PyTorch's transforms makes of them.
+"""How the raw operators, `torch.ops.amstel`, are called, and how PyTorch's transforms handle them.
 
 A public function calls them through `operators`, beneath autograd: it has its own gradient, which is faster than one in
 the dispatcher. Where somebody else may look (torch.func, forward-mode AD, an exported program that is trained) the call
@@ -95,7 +95,7 @@ def refuse_lost_graphs(*tensors: Any) -> None:
         if isinstance(t, Tensor) and _is_legacy(t):
             raise RuntimeError(
                 "gradients in batches (is_grads_batched=True, vectorize=True) of this operator have no derivative, "
-                "pass create_graph=False or use torch.vmap with torch.func.vjp, which have"
+                "pass create_graph=False or use torch.vmap with torch.func.vjp, whose gradients have one"
             )
 
 
@@ -206,7 +206,7 @@ def _derive(op: Any, plain: Callable, loops: bool) -> Callable:
 def _refuse(name: str) -> Callable:
     def plain(*args: Any) -> Any:
         raise RuntimeError(
-            f"torch.ops.amstel.{name} has no derivative: call the functions of amstel.ops, which have"
+            f"torch.ops.amstel.{name} has no derivative: call the functions of amstel.ops, which have one"
         )
 
     return plain

@@ -1,4 +1,4 @@
-"""`amstel.ops.spmm` on a SampledGraph: with the degrees of the whole graph, and loops of the targets."""
+"""`amstel.ops.spmm` on a SampledGraph, with the degrees of the whole graph and self-loops of the targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beneath `amstel.ops.spmm`: the product as the operators compute it, and its gradients of every order."""
+"""The implementation of `amstel.ops.spmm`: the product by the operators, and its gradients of every order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gates of a convolutional GRU in one pass, and the whole cell with 1x1 kernels: functions, gradients, fake kernels."""
+"""The fused gates of a convolutional GRU, and the whole cell for 1x1 kernels: functions, gradients, fake kernels."""
 
 from __future__ import annotations
 
@@ -34,23 +34,24 @@ def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = 
     Args:
         gates_x, gates_h: [N, 3C, H, W], results of the convolutions of x and of h, including biases, in the order
             r, z, n; float64, float32, bfloat16 or float16, contiguous or channels_last (other layouts are copied).
-        h: [N, C, H, W] in their dtype.
-        memory: for the gradient, "store" keeps r, z, n and h_n, 4C numbers per pixel, instead of gates_x and gates_h;
-            "recompute" keeps those two and recomputes the rest, which writes less if the caller holds them anyway.
+        h: [N, C, H, W], of the same dtype.
+        memory: what is kept for the gradient. "store" keeps r, z, n and h_n, 4C numbers per pixel, instead of gates_x
+            and gates_h; "recompute" keeps those two and recomputes the rest, which writes less if the caller holds
+            them anyway.
 
     Returns:
-        h' [N, C, H, W] in the dtype of h, laid out as gates_x.
+        h' [N, C, H, W] in the dtype of h and the memory layout of gates_x.
 
-    Differentiable in all arguments; higher derivatives go through plain PyTorch. Short types are computed in
-    float32; sigmoid and tanh are right to 2 units in the last place. Bit-identical for any number of threads.
+    Differentiable in all arguments; higher derivatives go through plain PyTorch. 16-bit types are computed in
+    float32; sigmoid and tanh are accurate to 2 units in the last place. Bit-identical for any number of threads.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
 
-    Complexity: everything is read once and written once, 7 C + C numbers per pixel.
+    Complexity: inputs are read once and the result is written once, 7 C + C numbers per pixel.
 
     Source: K. Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014, equations 5-8, with
-    the reset after the product with the weights, as torch.nn.GRUCell and cuDNN have it.
+    the reset after the product with the weights, as in torch.nn.GRUCell and cuDNN.
 
     Example:
         >>> h = amstel.ops.conv_gru_cell(torch.zeros(1, 6, 4, 4), torch.zeros(1, 6, 4, 4), torch.ones(1, 2, 4, 4))
@@ -172,8 +173,8 @@ def conv_gru_pointwise(
     r"""A convolutional GRU with 1x1 kernels: the products of x and h with the weights, then `conv_gru_cell`.
 
     Args:
-        x: [P, C_in], the pixels of a channels_last image; h: [P, C], None: zeros, which are not multiplied.
-        weight_ih, weight_hh: [3C, C_in] and [3C, C]; bias_ih, bias_hh: [3C]. Under autocast all are cast.
+        x: [P, C_in], the pixels of a channels_last image; h: [P, C], or None for zeros, which skips their product.
+        weight_ih, weight_hh: [3C, C_in] and [3C, C]; bias_ih, bias_hh: [3C]. Under autocast, all are cast.
         memory: "store" keeps r, z, n and h_n for the gradient, 4C numbers per pixel; "recompute" only x and h.
 
     Returns:

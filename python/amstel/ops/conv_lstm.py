@@ -77,16 +77,15 @@ def conv_lstm(
 
     Returns:
         output: [T, N, C, H, W] (or [N, C, H, W]), channels_last frames; and (h_n, c_n), each [N, C, H, W],
-        c_n in the dtype of c_0 if there is one. Short types are summed in float32, where c lives too;
-        sigmoid and tanh are right to 2 units in the last place.
+        c_n in the dtype of c_0 if there is one. 16-bit types are summed in float32, where c is kept too;
+        sigmoid and tanh are accurate to 2 units in the last place.
 
     Differentiable in x, both weights, bias, peephole and state, in forward mode and in torch.func too; these and higher
     derivatives go through plain PyTorch.
     Results are bit-identical from run to run. They are also the same for any number of threads, as far as this holds for
-    the operation of PyTorch that is used: with Winograd's algorithm, the batched matrix product that sums the gradients
-    of the weights, and otherwise the convolutions. It is not promised for the matrix products that on the CPU take the
-    place of convolutions where weights of more than 16 MB meet few pixels, and of gradients where inputs have fewer than
-    8 channels.
+    the PyTorch operation that is used: with Winograd's algorithm, the batched matrix product that sums the gradients of
+    the weights, and otherwise the convolutions. It is not guaranteed on the CPU where matrix products replace
+    convolutions (weights of more than 16 MB and few pixels) or gradients (inputs with fewer than 8 channels).
     float32 convolutions on CUDA follow torch.backends.cudnn.allow_tf32, which torch sets by default. With it, results
     are accurate to about 1e-3, the 10 bits of TF32; without it, to float32. torch.compile and torch.export see one
     operation, whatever T is; ONNX sees one step after the other.
@@ -97,8 +96,8 @@ def conv_lstm(
     Complexity: 8 T N H W C (C_in k² + C k'²) operations, a quarter of them by Winograd's algorithm.
     Beside the outputs, the forward pass holds the gates of as many steps as fit 16 MB (at least one).
 
-    Source: X. Shi et al., Convolutional LSTM Network, NeurIPS 2015, equation 3 (with peepholes of one weight
-    a channel); A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016.
+    Source: X. Shi et al., Convolutional LSTM Network, NeurIPS 2015, equation 3 (with one peephole weight per
+    channel); A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016.
 
     Example:
         >>> x, w_ih, w_hh = torch.randn(5, 2, 3, 8, 8), torch.randn(32, 3, 3, 3), torch.randn(32, 8, 3, 3)
@@ -156,15 +155,15 @@ def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> 
         peephole: [3, C], the weights p of i, f, o.
 
     Returns:
-        h in the dtype of gates and c' in that of c, both [N, C, H, W] and laid out as gates.
+        h in the dtype of gates and c' in that of c, both [N, C, H, W] and in the memory layout of gates.
 
-    Differentiable in all arguments; higher derivatives go through plain PyTorch. Short types are computed in
-    float32, sigmoid and tanh right to 2 units in the last place. Bit-identical for any number of threads.
+    Differentiable in all arguments; higher derivatives go through plain PyTorch. 16-bit types are computed in
+    float32; sigmoid and tanh are accurate to 2 units in the last place. Bit-identical for any number of threads.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
 
-    Complexity: gates and c are read once, h and c' written once (with a gradient: the activated gates too).
+    Complexity: gates and c are read once, and h and c' are written once (and the activated gates, for a gradient).
 
     Source: X. Shi et al., Convolutional LSTM Network, NeurIPS 2015, equation 3.
 

@@ -25,8 +25,8 @@ def mri_gradient(
 
     Args:
         x: images, complex64 or complex128 [N, H, W].
-        y: k-space [N, coils, H, W] (coils = 1 without sensitivities) in the dtype of x; what it holds where the mask
-            is 0 does not matter.
+        y: k-space [N, coils, H, W] (coils = 1 without sensitivities) in the dtype of x; values where the mask is 0 are
+            ignored.
         mask: 1 where k-space was measured and 0 elsewhere: [W] for whole columns, [H, W], or [N, 1, H, W]; boolean or
             real.
         sensitivities: S, [coils, H, W] or [N, coils, H, W], or None.
@@ -37,13 +37,13 @@ def mri_gradient(
         [N, H, W] in the dtype of x. F is orthonormal.
 
     Differentiable any number of times in x, y and the sensitivities; in the mask and sigma through plain PyTorch.
-    Bit-identical from run to run, and for any number of threads as far as PyTorch's transform of y is.
+    Bit-identical from run to run, and for any number of threads if PyTorch's transform of y is.
 
     Raises:
-        ValueError or TypeError: an argument is not as described; the values of a tensor sigma are not looked at.
+        ValueError or TypeError: an argument is not as described; the values of a sigma tensor are not checked.
 
-    Complexity: Aᴴ y and `mri_normal`. Where y stays the same over many calls, compute Aᴴ y once and call that, as
-    `amstel.inverse.MRI(...).prepare(y)` does.
+    Complexity: that of Aᴴ y and `mri_normal`. If y stays the same over many calls, compute Aᴴ y once and call
+    `mri_normal`, as `amstel.inverse.MRI(...).prepare(y)` does.
 
     Source: K. Pruessmann et al., SENSE, Magnetic Resonance in Medicine 1999; K. Lønning et al., Recurrent Inference
     Machines for Reconstructing Heterogeneous MRI Data, Medical Image Analysis 2019, equation 8.
@@ -81,13 +81,14 @@ def mri_normal(
     *,
     centered: bool = False,
 ) -> Tensor:
-    r"""scale (AᴴA x - Aᴴy) of (multi-coil) MRI: a step's gradient where Aᴴy is known, A x = mask ⊙ F(S_c ⊙ x).
+    r"""scale (AᴴA x - Aᴴy) of (multi-coil) MRI, with A x = mask ⊙ F(S_c ⊙ x): the gradient when Aᴴy is known.
 
-    With a mask of columns the transforms along the columns cancel, and centering is a shift of the mask, so a gradient
-    takes transforms along rows alone. On the CPU these are ours: a strip of rows stays in the cache from S_c ⊙ x to the
-    sum over the coils, and memory does not grow with their number. On CUDA a mask of columns takes one kernel as well,
-    which holds rows in shared memory: up to 1024 columns (512 in complex128) without a prime factor above 13, but for
-    one up to 23 (19). For other masks and widths there, PyTorch transforms and the rest is fused around it.
+    With a mask of columns, the transforms along the columns cancel, and centering is a shift of the mask, so only the
+    rows are transformed. On the CPU, this is done by our own transforms: a strip of rows stays in the cache from S_c ⊙ x
+    to the sum over the coils, and memory does not grow with the number of coils. On CUDA, a mask of columns takes a
+    single kernel, which keeps rows in shared memory, if there are at most 1024 columns (512 in complex128) and the width
+    has no prime factor above 13, except for one of up to 23 (19). For other masks and widths on CUDA, PyTorch computes
+    the transforms, and the rest is fused around them.
 
     Args:
         x: images, complex64 or complex128 [N, H, W].
@@ -106,7 +107,7 @@ def mri_normal(
     Raises:
         ValueError or TypeError: an argument is not as described.
 
-    Complexity: 2 coils H W transforms along rows (and as many along columns where the mask is not of columns); x
+    Complexity: 2 coils H W transforms along rows (and as many along columns unless the mask is one of columns); x
     and the sensitivities are read once.
 
     Source: K. Pruessmann et al., SENSE, Magnetic Resonance in Medicine 1999, for A.

@@ -27,7 +27,7 @@ def rim_input(eta: Tensor, gradient: Tensor, *, link: str = "identity") -> Tenso
         link: Psi, "identity" or "logistic" (the sigmoid, for images in (0, 1)).
 
     Returns:
-        [N, 2C, H, W], channels_last, in the dtype of eta, or of autocast where that is on.
+        [N, 2C, H, W], channels_last, in the dtype of eta, or that of autocast if it is on.
 
     Differentiable any number of times in eta and gradient. Bit-identical for any number of threads.
 
@@ -59,18 +59,18 @@ def rim_denoise_input(
         eta: the estimate [N, C, H, W], as for `rim_input`.
         y: the measurement, like eta.
         sigma: standard deviation of the noise, > 0, a number or a tensor [N].
-        mask: 1 where a pixel was measured and 0 elsewhere, broadcast to eta; boolean or of its dtype. What y holds where
-            it is 0 does not matter.
+        mask: 1 where a pixel was measured and 0 elsewhere, broadcast to eta; boolean or of its dtype. Where it is 0, y is
+            ignored.
         link: Psi, "identity" or "logistic".
 
     Returns:
-        [N, 2C, H, W], channels_last, in the dtype of eta, or of autocast where that is on.
+        [N, 2C, H, W], channels_last, in the dtype of eta, or that of autocast if it is on.
 
-    Differentiable any number of times in eta, y, a tensor sigma and a mask of floating point. Bit-identical for any
+    Differentiable any number of times in eta, y, a sigma tensor and a floating-point mask. Bit-identical for any
     number of threads.
 
     Raises:
-        ValueError or TypeError: an argument is not as described; the values of a tensor sigma are not looked at.
+        ValueError or TypeError: an argument is not as described; the values of a sigma tensor are not checked.
 
     Complexity: 2 numbers (3 with a mask) read and 2 written per pixel and channel.
 
@@ -112,16 +112,16 @@ def rim_super_resolve_input(
         link: Psi, "identity" or "logistic".
 
     Returns:
-        [N, 2C, H, W], channels_last, in the dtype of eta, or of autocast where that is on.
+        [N, 2C, H, W], channels_last, in the dtype of eta, or that of autocast if it is on.
 
-    Differentiable any number of times in eta, y and a tensor sigma. Bit-identical for any number of threads with the
-    identity link and a scale of at most 64; the logistic one is PyTorch's sigmoid and larger scales are its products of
-    matrices, which are not.
+    Differentiable any number of times in eta, y and a sigma tensor. Bit-identical for any number of threads with the
+    identity link and a scale of at most 64. The logistic link uses PyTorch's sigmoid, and larger scales its matrix
+    products, which are not.
 
     Raises:
-        ValueError or TypeError: an argument is not as described; the values of a tensor sigma are not looked at.
+        ValueError or TypeError: an argument is not as described; the values of a sigma tensor are not checked.
 
-    Complexity: 16 multiplications per pixel and channel; the residual is the only intermediate, 1 / scale² of eta.
+    Complexity: 16 multiplications per pixel and channel. The residual, 1 / scale² of eta, is the only intermediate.
 
     Source: P. Putzky and M. Welling, arXiv:1706.04008, equation 8 for Gaussian noise.
 
@@ -162,17 +162,17 @@ def bicubic_down(x: Tensor, scale: int) -> Tensor:
         y_i = sum_k w(|k - c_i| / scale) x_k / sum_k w(...),  c_i = (i + 1/2) scale - 1/2,  along rows and columns
         w(d) = 3/2 d³ - 5/2 d² + 1 for d <= 1,  -1/2 d³ + 5/2 d² - 4 d + 2 for 1 < d < 2,  0 beyond
 
-    Beyond the border the image is its own mirror, the outermost pixel repeated.
+    Beyond its border the image is mirrored, with the outermost pixel repeated.
 
     Args:
-        x: [N, C, H, W], any floating-point dtype (computed in float32 at the least), H and W multiples of the scale.
+        x: [N, C, H, W], any floating-point dtype (computed at least in float32), H and W multiples of the scale.
         scale: an integer >= 1.
 
     Returns:
         [N, C, H / scale, W / scale], contiguous.
 
-    Differentiable any number of times. Bit-identical for any number of threads for a scale of at most 64; larger ones
-    are PyTorch's products of matrices.
+    Differentiable any number of times. Bit-identical for any number of threads for a scale of at most 64; larger scales
+    use PyTorch's matrix products.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
@@ -200,14 +200,14 @@ def bicubic_down_adjoint(y: Tensor, scale: int) -> Tensor:
     bicubic interpolation.
 
     Args:
-        y: [N, C, h, w], any floating-point dtype (computed in float32 at the least).
+        y: [N, C, h, w], any floating-point dtype (computed at least in float32).
         scale: an integer >= 1.
 
     Returns:
         [N, C, h * scale, w * scale], contiguous.
 
-    Differentiable any number of times. Bit-identical for any number of threads for a scale of at most 64; larger ones
-    are PyTorch's products of matrices.
+    Differentiable any number of times. Bit-identical for any number of threads for a scale of at most 64; larger scales
+    use PyTorch's matrix products.
 
     Raises:
         ValueError or TypeError: an argument is not as described.

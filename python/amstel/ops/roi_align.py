@@ -47,21 +47,21 @@ def roi_align(
             at every step, and less exact); bfloat16 boxes and input in float64.
         output_size: Ph, Pw, or one number for both.
         spatial_scale: s, cells per pixel, above 0.
-        sampling_ratio: samples of a bin in each direction; -1 or 0: as many as the bin is cells high and wide.
+        sampling_ratio: samples per bin in each direction; -1 or 0: one per cell that the bin is high or wide, rounded up.
         aligned: shift boxes by half a cell, so that pixel centers lie at integers (detectron2's `ROIAlignV2`).
 
     Returns:
         [K, C, Ph, Pw] in the dtype of input, channels_last where input is.
 
-    Differentiable in input, any number of times; constant in the boxes, as in torchvision. Bit-identical from run to run
-    and for any number of threads, and so is the gradient, which is added up in the order of the boxes. On CUDA
-    values are right to rounding, and the same bits from run to run.
+    Differentiable in input, any number of times; constant in the boxes, as in torchvision. Values and gradient, which is
+    added up in the order of the boxes, are bit-identical from run to run and for any number of threads. On CUDA, values
+    equal torchvision's up to rounding, and are bit-identical from run to run.
 
     Raises:
         ValueError, TypeError or RuntimeError: an argument is not as described, a coordinate is not finite, a batch
         index is not whole or not one of the images.
 
-    Complexity: four cells per sample, times C; a window of a few channels is allocated beside the result.
+    Complexity: four cells per sample, times C; besides the result, memory for a window of a few channels.
 
     Source: K. He, G. Gkioxari, P. Dollár, R. Girshick, Mask R-CNN, ICCV 2017, section 3; torchvision's code.
 
@@ -86,8 +86,8 @@ def ps_roi_pool(
     output_size: int | Sequence[int],
     spatial_scale: float = 1.0,
 ) -> Tensor:
-    r"""The mean of every bin of every box, each bin in maps of its own; ``torchvision.ops.ps_roi_pool``, bit for bit on
-    the CPU.
+    r"""The mean of every bin of every box, where each bin reads its own channels; ``torchvision.ops.ps_roi_pool``, bit
+    for bit on the CPU.
 
     .. code-block:: text
 
@@ -95,7 +95,7 @@ def ps_roi_pool(
         output[k, c, i, j] = mean input[n, (c Ph + i) Pw + j, y, x]
                              over  y1' + floor(i b) <= y < y1' + ceil((i + 1) b)
 
-    with all ends clipped to 0 .. H - 1, so that the last row and column of the map take no part, as in torchvision. A bin
+    with all ends clipped to 0 .. H - 1, so the last row and column of the map are left out, as in torchvision. A bin
     without cells is 0.
 
     Args:
@@ -107,11 +107,11 @@ def ps_roi_pool(
     Returns:
         [K, C, Ph, Pw] in the dtype of input, channels_last where input is.
 
-    Differentiable in input, any number of times; constant in the boxes. The gradient is that of this function, where
-    torchvision's counts the last row and column in. Deterministic as `roi_align` is; the same on CUDA.
+    Differentiable in input, any number of times; constant in the boxes. The gradient is exactly that of this function,
+    while torchvision's includes the last row and column. As deterministic as `roi_align`; the same on CUDA.
 
     Raises:
-        ValueError, TypeError or RuntimeError: as `roi_align`, or the channels are no multiple of Ph Pw.
+        ValueError, TypeError or RuntimeError: as `roi_align`, or the number of channels is not a multiple of Ph Pw.
 
     Complexity: the cells of all bins, times C.
 

@@ -49,17 +49,17 @@ def roi_pool(
     Returns:
         [K, C, Ph, Pw] in the dtype of input, channels_last where input is.
 
-    Differentiable in input, any number of times; piecewise constant in the boxes, whose derivative is 0. The gradient
-    goes to the first of equal maxima. Bit-identical from run to run and for any number of threads, and so is the
-    gradient, which is added up in the order of the boxes, in float32 for short types.
+    Differentiable in input, any number of times; piecewise constant in the boxes, so their derivative is 0. The gradient
+    goes to the first of equal maxima. It is added up in the order of the boxes, in float32 for 16-bit types. Values and
+    gradient are bit-identical from run to run and for any number of threads.
 
     Raises:
         ValueError, TypeError or RuntimeError: an argument is not as described, a coordinate is not finite, a batch
         index is not whole or not one of the images.
 
-    Complexity: the cells of all bins, times C; without gradient nothing but the result is allocated beyond a
-    window of a few channels. With it, int32 positions as large as the result are kept. On CUDA an invalid box is
-    found without waiting for the device and pooled to 0, see `amstel.set_checks`.
+    Complexity: the cells of all bins, times C. Besides the result, memory for a window of a few channels and, if a
+    gradient is needed, for an int32 position per element of the result. On CUDA, an invalid box is found without waiting
+    for the device, and is pooled to 0; see `amstel.set_checks`.
 
     Source: R. Girshick, Fast R-CNN, ICCV 2015, section 2.1.
 
@@ -98,7 +98,7 @@ def roi_match(
         p_lk = roi_pool(features_l, boxes, output_size, spatial_scale_l)[k], flattened as (C_l, Ph, Pw)
         score[k] = sum over l of <p_lk, query_l> / |p_lk|         (0 where |p_lk| = 0)
 
-    which is the inner product of the query with the concatenation of the normalized maps. The query is not
+    This is the inner product of the query with the concatenation of the normalized maps. The query is not
     normalized.
 
     Args:
@@ -110,16 +110,16 @@ def roi_match(
 
     Returns:
         scores [K] in the dtype of the maps; sums are kept in float64 for float64 and in float32 otherwise. Under
-        autocast maps and query may differ in dtype, and the widest is that of all.
+        autocast, maps and query may differ in dtype, and the widest dtype is used for all.
 
     Differentiable in features and query; the gradient pools again and keeps two numbers per box and map. Higher
-    derivatives go through `roi_pool`. Deterministic as `roi_pool` is.
+    derivatives go through `roi_pool`. As deterministic as `roi_pool`.
 
     Raises:
-        ValueError, TypeError or RuntimeError: as `roi_pool`, or where the lengths do not fit.
+        ValueError, TypeError or RuntimeError: as `roi_pool`, or the lists differ in length.
 
     Complexity: that of `roi_pool` over all maps; memory for a window of a few channels. The gradient on CUDA takes
-    64 MB more, or what 32 channels of all boxes need.
+    another 64 MB, or what 32 channels of all boxes need.
 
     Source: R. Tao, E. Gavves and A. Smeulders, Siamese Instance Search for Tracking, CVPR 2016, sections 3.1-3.2.
 

@@ -1,4 +1,4 @@
-"""Sums, means and maxima over segments of rows: what a graph's nodes come down to when they are pooled.
+"""Sums, means and maxima over segments of rows, as in pooling the nodes of each graph.
 
 Sum and mean are products with the matrix that says which row belongs to which segment, so `spmm` computes them and
 their derivatives. The maximum is torch's, with a gradient that runs along the same matrix.
@@ -34,22 +34,22 @@ def segment_reduce(
     A segment without rows gives zeros.
 
     Args:
-        x: [N, ...], float64, float32, bfloat16 or float16; short types are summed in float32, also under autocast.
-        segments: a `Graph.batch`, whose N nodes belong to its graphs; or an int32 or int64 vector [N] of numbers from
-            0, in any order, on x's device; or None, which makes all rows one segment.
-        num_segments: S; default: the graphs of a batch, or the largest number + 1.
+        x: [N, ...], float64, float32, bfloat16 or float16; 16-bit types are summed in float32, also under autocast.
+        segments: a `Graph.batch` with N nodes, whose graphs are the segments; or the segment of each row, an int32 or
+            int64 vector [N] of numbers from 0, in any order, on x's device; or None, which makes all rows one segment.
+        num_segments: S; default: the number of graphs in the batch, or the largest number + 1.
         reduce: "sum", "mean" or "max".
 
     Returns:
         y: [S, ...], contiguous, dtype of x.
 
-    Differentiable in x, any number of times; where several rows have the maximum they share its gradient equally, as
-    in torch.amax. Bit-identical from run to run and for any number of threads.
+    Differentiable in x, any number of times; if several rows share the maximum, they share its gradient equally, as in
+    torch.amax. Bit-identical from run to run and for any number of threads.
 
     Raises:
         ValueError or TypeError: an argument is not as described.
 
-    Complexity: O(N F); what follows from a batch is kept with it, a vector is sorted (in O(N)) and looked at in every
+    Complexity: O(N F). What is derived from a batch is kept with it; a vector is sorted (in O(N)) and checked in every
     call.
 
     Example:

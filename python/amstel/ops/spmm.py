@@ -1,4 +1,4 @@
-"""Normalized-adjacency sparse-dense product: the public function, its checks, and who computes it."""
+"""Normalized-adjacency sparse-dense product: the public function, its checks, and the choice of implementation."""
 
 import math
 from typing import Any

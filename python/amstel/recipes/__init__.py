@@ -1,4 +1,4 @@
-"""Where the trainings were until 0.1: they are in `amstel.apps` now. This name goes with the next release."""
+"""The old place of the trainings, until 0.1: they are in `amstel.apps` now. The next release removes this name."""
 
 from amstel import _moved
 

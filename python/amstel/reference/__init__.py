@@ -1,7 +1,7 @@
 """The operators in plain PyTorch. The tests compare against them, and they show what is computed.
 
 Arguments, shapes and dtypes are those of the function of the same name in `amstel.ops`, which also gives the formula and
-its source. Almost nothing is checked here, and memory and speed do not matter: autograd does what the operators do by hand.
+its source. Almost nothing is checked here, and memory and speed do not matter: derivatives come from autograd.
 """
 
 from amstel.reference.conv_gru import conv_gru_cell

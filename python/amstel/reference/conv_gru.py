@@ -1,4 +1,4 @@
-"""The gates of a convolutional GRU in plain PyTorch: the oracle of the tests, and the formula to read."""
+"""The gates of a convolutional GRU in plain PyTorch: the reference for the tests, and the formula to read."""
 
 import torch
 from torch import Tensor

@@ -1,6 +1,6 @@
-"""`amstel.ops.conv_lstm` and `conv_lstm_cell` in plain PyTorch, one step after the other.
+"""`amstel.ops.conv_lstm` and `conv_lstm_cell` in plain PyTorch, step by step.
 
-The oracle of the tests, and the formula to read.
+The reference for the tests, and the formula to read.
 """
 
 import torch
@@ -9,8 +9,8 @@ from torch.nn.functional import conv2d, pad
 
 
 def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The same values as `amstel.ops.conv_lstm_cell`; differentiable any number of times. Takes a peephole [3, C, H, W]
-    of one weight a place too.
+    """The same values as `amstel.ops.conv_lstm_cell`; differentiable any number of times. It also takes a peephole
+    [3, C, H, W], with one weight per position.
 
     Example:
         >>> gates = torch.tensor([-9.0, 0.0, 0.0, 9.0]).reshape(1, 4, 1, 1)  # i, f, g, o
@@ -32,7 +32,7 @@ def conv_lstm_cell(gates: Tensor, c: Tensor, peephole: Tensor | None = None) -> 
 
 
 def same_conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
-    """A convolution that keeps height and width; an even kernel pads one more below and to the right."""
+    """A convolution that keeps height and width; even kernels pad one more at the bottom and right."""
     before, after = [], []
     for k in weight.shape[2:]:
         total = dilation * (k - 1)
@@ -58,7 +58,7 @@ def conv_lstm(
     state_dtype: torch.dtype | None = None,
     **_: object,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The same values as `amstel.ops.conv_lstm`, whose choices of memory and algorithm it ignores.
+    """The same values as `amstel.ops.conv_lstm`, but memory and algorithm are ignored.
 
     Example:
         >>> x, w_ih, w_hh = torch.randn(5, 2, 3, 8, 8), torch.randn(32, 3, 3, 3), torch.randn(32, 8, 3, 3)

@@ -1,4 +1,4 @@
-"""Multi-coil MRI in plain PyTorch: the oracle of the tests, and the formulas to read."""
+"""Multi-coil MRI in plain PyTorch: the reference for the tests, and the formulas to read."""
 
 import torch
 from torch import Tensor

@@ -1,6 +1,6 @@
 """The operators of recurrent inference machines in plain PyTorch: likelihood gradients and the network's input.
 
-The oracle of the tests, and the formulas to read.
+The reference for the tests, and the formulas to read.
 """
 
 from functools import lru_cache

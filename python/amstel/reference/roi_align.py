@@ -19,7 +19,7 @@ def roi_align(
     sampling_ratio: int = -1,
     aligned: bool = False,
 ) -> Tensor:
-    """The values of `amstel.ops.roi_align` within rounding, with all samples [K, Ph G, Pw G, C] on the way.
+    """The values of `amstel.ops.roi_align` within rounding; all samples [K, Ph G, Pw G, C] are in memory at once.
 
     Example:
         >>> x, boxes = torch.arange(16.0).reshape(1, 1, 4, 4), torch.tensor([[0, 0.0, 0.0, 3.0, 3.0]])
@@ -103,7 +103,7 @@ def ps_roi_pool(
     output_size: int | Sequence[int],
     spatial_scale: float = 1.0,
 ) -> Tensor:
-    """The values of `amstel.ops.ps_roi_pool` within rounding: every bin a masked sum over its channels' maps.
+    """The values of `amstel.ops.ps_roi_pool` within rounding: every bin is a masked sum over the maps of its channels.
 
     Example:
         >>> x = torch.arange(4.0).reshape(1, 4, 1, 1).expand(1, 4, 4, 4)  # map k holds k

@@ -16,7 +16,7 @@ def roi_pool(
     output_size: int | Sequence[int],
     spatial_scale: float = 1.0,
 ) -> Tensor:
-    """The same values as `amstel.ops.roi_pool`, with a tensor [K, C, H, W] on the way; differentiable any number of times.
+    """The same values as `amstel.ops.roi_pool`, with a tensor [K, C, H, W] in between; differentiable any number of times.
 
     Example:
         >>> x, boxes = torch.arange(16.0).reshape(1, 1, 4, 4), torch.tensor([[0, 0.0, 0.0, 3.0, 3.0]])

@@ -1,4 +1,4 @@
-"""`amstel.ops.spmm` in plain PyTorch: gathers a row per edge and adds it to its target."""
+"""`amstel.ops.spmm` in plain PyTorch: it gathers one row per edge and adds it to the target."""
 
 import torch
 from torch import Tensor
@@ -18,8 +18,8 @@ def spmm(
     bias: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor:
-    """The same values as `amstel.ops.spmm`, with two tensors [E, F] on the way; differentiable any number of times.
-    x is one tensor, and the graph no `SampledGraph`.
+    """The same values as `amstel.ops.spmm`, with two tensors [E, F] in between; differentiable any number of times.
+    x must be one tensor, and the graph must not be a `SampledGraph`.
 
     Example:
         >>> graph = amstel.Graph.from_edge_index(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
@@ -31,7 +31,7 @@ def spmm(
     _check.choice("norm", norm, ("sym", "row", "sym_inout", "none"))
     _check.choice("activation", activation, (None, "relu"))
     if graph._is_sampled:
-        _check.fail_type("graph", "a whole amstel.Graph, whose degrees are its own", graph)
+        _check.fail_type("graph", "a whole amstel.Graph, not a sampled one", graph)
     if not graph.is_square and bool(self_loops):
         _check.fail("self_loops", "0 for a rectangular graph", self_loops)
     (source, target), own = graph.to_edge_index()

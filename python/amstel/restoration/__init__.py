@@ -1,4 +1,4 @@
-"""Where restoring images was until 0.1: `amstel.restore`, and `amstel.apps.restoration`. This name goes with the next release."""
+"""The old place of image restoration, until 0.1: see `amstel.restore` and `amstel.apps.restoration`. The next release removes it."""
 
 from typing import Any
 

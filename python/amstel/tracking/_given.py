@@ -1,4 +1,4 @@
-"""What a tracker is given: frames, first boxes, threads."""
+"""The inputs of a tracker: frames, first boxes, threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Score a tracker by the attributes of sequences (occlusion, fast motion, ...), as data sets name them."""
+"""Score a tracker by the attributes of sequences (occlusion, fast motion, ...) that data sets provide."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def by_attribute(
 ) -> dict[str, DatasetEvaluation]:
     """The scores over the sequences that have each attribute, the attribute with the highest AUC first.
 
-    Each sequence has the same weight, as in the toolkits (`DatasetEvaluation`). A sequence counts for all of its attributes, so the scores of
-    different attributes are not of different sequences. Upper and lower case are the same, in the names of sequences and
-    of attributes. Sequences that were not evaluated are ignored. O(S A) for S sequences and A attributes.
+    Each sequence has the same weight, as in the toolkits (`DatasetEvaluation`). A sequence counts for all of its
+    attributes, so different attributes may share sequences. Names of sequences and attributes are not case-sensitive.
+    Sequences that were not evaluated are ignored. O(S A) for S sequences and A attributes.
 
     Args:
-        evaluation: of `evaluate_dataset`.
-        attributes: the names of the attributes of each sequence, {"Ball": ["OCC", "SV"], ...}, or a JSON file of that; also
-            as the JSON files of pysot's toolkit have them, {"Ball": {"attr": ["Occlusion", ...], ...}, ...}.
+        evaluation: the result of `evaluate_dataset`.
+        attributes: the attributes of each sequence, {"Ball": ["OCC", "SV"], ...}, or a JSON file with these; also in the
+            form of pysot's JSON files, {"Ball": {"attr": ["Occlusion", ...], ...}, ...}.
 
     Warns:
         UserWarning: sequences without attributes, which count for none.
 
     Raises:
-        ValueError: no sequence that was evaluated has an attribute; names are not as described, or fit two entries; the file
-            is no JSON.
+        ValueError: no evaluated sequence has an attribute; names are not as described, or match two entries; the file is
+            not JSON.
         TypeError: `evaluation` or `attributes` is of another type.
         OSError: the file cannot be read.
 
@@ -55,7 +55,8 @@ def by_attribute(
     without = dict.fromkeys(evaluation.runs.get(name, name) for name, given in own.items() if not given)
     if without:
         warnings.warn(
-            f"without attributes, and so in none of their scores: {', '.join(without)}", stacklevel=2
+            f"sequences without attributes, which count for none of the scores: {', '.join(without)}",
+            stacklevel=2,
         )
     spelled: dict[str, str] = {}
     members: dict[str, dict[str, Evaluation]] = {}

@@ -1,4 +1,4 @@
-"""Where SINT looks, and how it corrects what it found: candidate boxes, samples of the first frame, box regression.
+"""Where SINT looks, and how it refines what it found: candidate boxes, samples of the first frame, box regression.
 
 A box is (x, y, w, h) in pixels, x and y the top left corner; tensors of boxes are float64 [K, 4].
 """
@@ -24,11 +24,11 @@ STEP, ANGLES = 3.0, 10
 
 
 def circles(radius: float, step: float, angles: int | None = 10) -> Tensor:
-    """Offsets on circles of radius step, 2 step, ... up to `radius`, after the center: float64 [M, 2].
+    """Offsets: the center, and then circles of radius step, 2 step, ... up to `radius`: float64 [M, 2].
 
     Args:
-        radius, step: in pixels; a radius below one step leaves the center alone.
-        angles: directions of a circle; None: as many as keep neighbors at most one step apart.
+        radius, step: in pixels; a radius below one step gives only the center.
+        angles: points per circle; None: enough to keep neighbors at most one step apart.
 
     Example:
         >>> len(amstel.tracking.candidates.circles(18.75, 3))
@@ -47,10 +47,10 @@ def circles(radius: float, step: float, angles: int | None = 10) -> Tensor:
 
 
 def around(box: Tensor, offsets: Tensor, sizes: Tensor) -> Tensor:
-    """Boxes of every size [S, 2] with their center at every offset [M, 2] from the center of `box` [4].
+    """Boxes of every size [S, 2], centered at every offset [M, 2] from the center of `box` [4].
 
     Returns:
-        [S * M, 4], size after size.
+        [S * M, 4], ordered by size.
     """
     centers = box[:2] + box[2:] / 2 + offsets
     corners = centers - sizes[:, None] / 2
@@ -69,16 +69,16 @@ def candidates(
 ) -> Tensor:
     """SINT's candidates for the next frame: float64 [K, 4].
 
-    Centers are the last one and `angles` on every circle of radius 3, 6, ... up to 30/512 of the frame's width
-    around it; at each the first box at every scale. K is 183 at a width of 320 and 363 at 640.
+    The centers are the last one, and `angles` points on each circle of radius 3, 6, ... up to 30/512 of the frame's width
+    around it; at each center, there is the first box at every scale. K is 183 for a width of 320 and 363 for 640.
 
     Args:
         box: the last box [4].
         first: the box of the first frame [4], whose size the scales multiply.
         frame_width: in pixels.
-        radius: of the largest circle, as a part of the frame's width.
+        radius: of the largest circle, as a fraction of the frame's width.
         step: between circles, in pixels.
-        angles: of a circle; None: as many as keep neighbors at most one step apart.
+        angles: points per circle; None: enough to keep neighbors at most one step apart.
 
     Source: R. Tao, E. Gavves, A. W. M. Smeulders, Siamese Instance Search for Tracking, arXiv 1605.05863,
     section 3.3, with the constants of the authors' public code.
@@ -93,9 +93,9 @@ def candidates(
 
 
 def regression_samples(box: Tensor, least: float = 0.6) -> Tensor:
-    """Boxes around `box` [4], moved, stretched and shrunk on a regular grid, whose IoU with it is above `least`.
+    """Boxes around `box` [4], shifted and scaled on a regular grid, whose IoU with it is above `least`.
 
-    The grid has 9 steps up to ±31 % of the side in x and y, and 5 up to a factor of 1.37 in width and height.
+    The grid has 9 steps up to ±31% of the side in x and y, and 5 up to a factor of 1.37 in width and height.
 
     Returns:
         [M, 4], M = 369 for the default `least`, whatever the box.
@@ -110,7 +110,7 @@ def regression_samples(box: Tensor, least: float = 0.6) -> Tensor:
 
 
 def targets(boxes: Tensor, box: Tensor) -> Tensor:
-    """What leads from boxes [K, 4] to `box` [4]: dx / w, dy / h of the centers, log w, log h of the sides; [K, 4]."""
+    """Regression targets from boxes [K, 4] to `box` [4]: dx / w, dy / h of the centers, log w, log h of the sides; [K, 4]."""
     move = (box[:2] + box[2:] / 2 - boxes[:, :2] - boxes[:, 2:] / 2) / boxes[:, 2:]
     return torch.cat([move, (box[2:] / boxes[:, 2:]).log()], 1)
 
@@ -119,8 +119,8 @@ def targets(boxes: Tensor, box: Tensor) -> Tensor:
 class BoxRegression:
     """Four ridge regressors from the pooled features of a box to `targets`, fitted on the first frame.
 
-    W = argmin |X W - Y|² + alpha |W|², without an intercept; where there are more features than samples it comes
-    from the dual form X' (X X' + alpha I)^-1 Y, which is the same.
+    W = argmin |X W - Y|² + alpha |W|², without an intercept. If there are more features than samples, it is computed by
+    the dual form X' (X X' + alpha I)^-1 Y, which is equivalent.
 
     Attributes:
         weight: [D, 4].

@@ -1,4 +1,4 @@
-"""Score a tracker on a data set, in a run that resumes where it stopped."""
+"""Score a tracker on a data set, in a run that can be resumed."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class DatasetEvaluation(Curves):
 
     Attributes:
         protocol: "otb", "got10k" or "pysot".
-        sequences: `Evaluation` of each, by its name.
-        seconds: how long the tracker took for each, reading the frames included; NaN where it is not known.
+        sequences: the `Evaluation` of each sequence, by name.
+        seconds: how long the tracker took for each sequence, including reading the frames; NaN if unknown.
         success, precision_curve, normalized_precision_curve, auc, precision, normalized_precision, mean_iou: means
             over the sequences, each with the same weight, as the toolkits take them; the runs of a sequence (`runs`) are
             averaged first, each with the weight of its frames, as OTB's toolkit does it.
@@ -139,7 +139,7 @@ class DatasetEvaluation(Curves):
         return [*rows, ("all", self, self.frames_per_second)]
 
     def table(self) -> str:
-        """A line per sequence and one for all, for the terminal."""
+        """One line per sequence and one for all of them, for the terminal."""
         width = max(len(name) for name in ["sequence", *self.sequences])
         lines = [f"{'sequence':<{width}}  frames    AUC  precision  normalized    IoU  frames/s"]
         for name, e, speed in self._rows():
@@ -153,7 +153,7 @@ class DatasetEvaluation(Curves):
         return "\n".join([*lines[:-1], *whole, *unscored, *failed])
 
     def to_json(self) -> str:
-        """The numbers of the table and the curves, as JSON; null where a number is not known.
+        """The numbers of the table and the curves, as JSON; null if a number is unknown.
 
         Example:
             >>> truth = torch.tensor([[10.0, 10, 20, 20]] * 4)
@@ -205,31 +205,33 @@ def evaluate_dataset(
 ) -> DatasetEvaluation:
     """Run a tracker on every sequence from its first true box, save its boxes, and score them.
 
-    The boxes go to OUT/NAME.txt (`write_boxes`) as soon as a sequence is done, the seconds it took to
+    As soon as a sequence is done, its boxes are written to OUT/NAME.txt (`write_boxes`), and the seconds it took to
     OUT/NAME.seconds. A later call reads these files and tracks only the missing sequences; scores are always computed
     from the files. A sequence that fails is named in a warning and in `failed`, and the others continue. One that is
     `sparse` and has a first box alone (the test part of GOT-10k) is tracked, and named in `unscored`.
 
     Args:
-        track: `track(frames, box) -> boxes [T, 4]`, the first box included, such as `SINTTracker().track`; frames
-            is the sequence, whose frames are uint8 RGB arrays read one by one; box is x, y, w, h, 0-based: the first true
-            one, or the `start` of a sequence that has it (`perturbed`). None: score what is in `out`, of whatever tracker.
+        track: `track(frames, box) -> boxes [T, 4]`, including the first box, such as `SINTTracker().track`. `frames` is
+            the sequence, whose frames are uint8 RGB arrays read one by one; `box` is x, y, w, h, 0-based: the first true
+            box, or the `start` of a sequence that has one (`perturbed`). None: score the results in `out`, whichever
+            tracker they come from.
         sequences: such as `amstel.data.OTB(root)`.
         out: folder for the results, created if missing.
-        protocol, skip_missing: as `evaluate` has them; None: frames without ground truth are left out for the sequences
-            that are `sparse` (ALOV, GOT-10k).
-        resume: use the results in `out`; False tracks everything again. Boxes that start
-            elsewhere than the sequence belong to other data and are refused.
-        origin: number of the first pixel in the files of `out`, 0 or 1, as `write_boxes` has it.
+        protocol, skip_missing: as for `evaluate`; None: frames without ground truth are left out of sequences that are
+            `sparse` (ALOV, GOT-10k).
+        resume: use the results in `out`; False tracks everything again. Boxes with another start than the sequence
+            belong to other data, and raise an error.
+        origin: number of the first pixel in the files of `out`, 0 or 1, as for `write_boxes`.
         jobs: number of sequences to track in parallel, each in its own process; `track` must then be picklable (that
             of `SINTTracker` is).
         progress: called with 1 after every sequence.
 
     Raises:
-        ValueError: no sequence, two of one name or one that is no name of a file, or an argument is not as described.
-        Exception: every sequence failed; then the error of the first: FileNotFoundError (no file in `out` and `track` is
-            None), OSError (a file cannot be read or written), ValueError (no box in the first frame; another number of
-            boxes than frames), and what `track`, `evaluate` and the sequences raise.
+        ValueError: there is no sequence, two have the same name, a name cannot be the name of a file, or an argument is
+            not as described.
+        Exception: if every sequence fails, the error of the first: FileNotFoundError (no file in `out` and `track` is
+            None), OSError (a file cannot be read or written), ValueError (no box in the first frame; a different number
+            of boxes than frames), and whatever `track`, `evaluate` and the sequences raise.
 
     Example:
         >>> sequences = amstel.data.OTB("OTB100")
@@ -305,7 +307,7 @@ def _result(future: Future[_Found]) -> _Found:
     try:
         return future.result()
     except BrokenProcessPool:
-        return RuntimeError("a process that tracked was ended from outside, perhaps for want of memory")
+        return RuntimeError("a tracking process was killed, perhaps because memory ran out")
 
 
 def _named(sequences: Iterable[TrackingSequence]) -> Iterator[tuple[str, TrackingSequence | Exception]]:
@@ -323,7 +325,7 @@ def _named(sequences: Iterable[TrackingSequence]) -> Iterator[tuple[str, Trackin
             _check.with_attributes(f"sequences[{number}]", sequence, "name", "ground_truth")
         name = given if isinstance(sequence, Exception) else sequence.name
         if name in names or not name or Path(name).name != name:
-            fail("sequences", "sequences of different names that are names of files", name)
+            fail("sequences", "sequences with distinct names that can be names of files", name)
         names.add(name)
         yield name, sequence
 
@@ -376,8 +378,8 @@ class _Run:
         # A tracker gives the first box as it got it, up to rounding. NaN is not more than that apart.
         if there and track is not None and (boxes[0] - start).abs().max() > 0.5:
             raise ValueError(
-                f"{file} begins with {boxes[0].tolist()} and {name} with {start.tolist()}: the boxes are of other data, "
-                "or of another `origin`; give another `out`"
+                f"{file} begins with {boxes[0].tolist()} and {name} with {start.tolist()}: the boxes belong to other data, "
+                "or to another `origin`; use another `out`"
             )
         sparse = getattr(sequence, "sparse", False) if self.skip_missing is None else self.skip_missing
         truth = sequence.ground_truth

@@ -1,36 +1,36 @@
-"""Score a track as the field's toolkits do.
+"""Score a track as the toolkits of the field do.
 
-The three protocols agree on the success rate, the part of the frames whose overlap with the ground truth (IoU
+The three protocols agree on the success rate, the share of the frames whose overlap with the ground truth (IoU
 = intersection / union, of areas w h; the -1 and +1 in the toolkits' code cancel) is greater than 0, 0.05,
-..., 1, and on precision, the part whose centers (x + (w - 1) / 2, y + (h - 1) / 2) are at most 0, 1, ..., 50
+..., 1, and on precision, the share whose centers (x + (w - 1) / 2, y + (h - 1) / 2) are at most 0, 1, ..., 50
 pixels apart. So a perfect track has success 1 at all thresholds but the last, where it is 0, and AUC 20/21.
-All divide by the number of all frames, the first included, in which the tracker is given the ground truth and
-which counts as that. Where they disagree:
+All divide by the number of all frames. This includes the first, in which the tracker is given the ground truth
+and which counts as such. They disagree in the following:
 
-- "otb" (tracker_benchmark by Wu, Lim and Yang). The ground truth of a frame is missing where x, y, w or h,
-  counted from 1, is NaN or <= 0, so also for a box that leaves the picture at the left or top. Such a frame
-  has no success at any threshold, but **counts as precise at every one**. Where the tracker's box is NaN or
-  has no positive width and height, the one of the frame before stands in, unless the true box has a NaN: then
-  it stays as it is, also for the next frame (in the toolkit's MATLAB code, not in its Python code).
-- "got10k" (ExperimentOTB of the GOT-10k toolkit). Missing where NaN or without a positive width and height:
-  no success; precision goes by the distance all the same, and NaN is never near. A tracker's box of that kind
-  is treated alike.
-- "pysot" (OPEBenchmark of pysot). As "got10k", but a frame counts as precise at every threshold where its
-  true center is NaN or, counted from 1, <= 0 in x or y.
+- "otb" (tracker_benchmark by Wu, Lim and Yang). The ground truth of a frame is missing if x, y, w or h,
+  counted from 1, is NaN or <= 0, which includes boxes that leave the picture at the left or top. Such a frame
+  has no success at any threshold, but **counts as precise at every one**. If the tracker's box is NaN or has
+  no positive width and height, the box of the previous frame is used, unless the true box has a NaN: then the
+  tracker's box is kept, also for the next frame (in the toolkit's MATLAB code, not in its Python code).
+- "got10k" (ExperimentOTB of the GOT-10k toolkit). The ground truth is missing if it is NaN or has no positive
+  width and height. Such a frame has no success; its precision still depends on the distance, and NaN is never
+  near. A tracker's box of that kind is treated in the same way.
+- "pysot" (OPEBenchmark of pysot). As "got10k", but a frame counts as precise at every threshold if its true
+  center is NaN or, counted from 1, <= 0 in x or y.
 
-Boxes here are 0-based, and the comparisons with 0 are shifted accordingly. pysot scores the first box as it
-is written, which by its trackers is the ground truth. Normalized precision (distance in units of the true
-width and height) is pysot's and given for all three, with the rule of "pysot" for frames that count as
-precise; a frame whose true box has no size is never near.
-GOT-10k's own measures, AO and SR, are not those of "got10k": `average_overlap` has them.
+Boxes here are 0-based, and the comparisons with 0 are shifted accordingly. pysot scores the first box as
+written, which for its trackers is the ground truth. Normalized precision (distance in units of the true
+width and height) comes from pysot and is given for all three protocols, with the rule of "pysot" for frames
+that count as precise; a frame whose true box has no size is never near.
+GOT-10k's own measures, AO and SR, are not those of "got10k"; use `average_overlap` for these.
 
-Checked against published numbers, the boxes of Struck and the curves that tracker_benchmark's authors
-computed from them. Their 50 sequences TB-50: "otb" gives all 21 + 51 points of the curves to 4e-16 (AUC
-0.38395, precision 0.54123); "got10k" and "pysot" give the same success, but precision is lower by up to
-1.0e-3 (0.54019), by the eight frames of Biker and Crowds without ground truth by its rule. CVPR13: 50 of its 51
-sequences are exact in the same way; Tiger1 is not (AUC of all 0.4737 for 0.4721), as there its boxes from
-frame 6 on were compared with ground truth from frame 1 on. TB-100: 97 are exact, the others are Tiger1 and
-two that lack their last box in the copy of the ground truth (0.4625 for 0.4617).
+Checked against published numbers: the boxes of Struck, and the curves that tracker_benchmark's authors
+computed from them. On their 50 sequences TB-50, "otb" gives all 21 + 51 points of the curves to 4e-16 (AUC
+0.38395, precision 0.54123). "got10k" and "pysot" give the same success, but precision is up to 1.0e-3 lower
+(0.54019), because of the eight frames of Biker and Crowds that have no ground truth by the rule of "otb". On
+CVPR13, 50 of 51 sequences are exact in the same way. Tiger1 is not (AUC of all 0.4737 instead of 0.4721), because
+its boxes from frame 6 on were compared there with ground truth from frame 1 on. On TB-100, 97 are exact; the
+others are Tiger1 and two whose last box is missing in our copy of the ground truth (0.4625 instead of 0.4617).
 
 Source: Y. Wu, J. Lim, M.-H. Yang, Object Tracking Benchmark, TPAMI 2015; M. Müller et al., TrackingNet, ECCV
 2018 (normalized precision); the toolkits named above.
@@ -97,8 +97,8 @@ class Evaluation(Curves):
 
     Attributes:
         protocol: "otb", "got10k" or "pysot".
-        success: [21], part of the frames with an overlap above 0, 0.05, ..., 1.
-        precision_curve: [51], part with a distance of centers of at most 0, 1, ..., 50 pixels.
+        success: [21], share of the frames with an overlap above 0, 0.05, ..., 1.
+        precision_curve: [51], share with a center distance of at most 0, 1, ..., 50 pixels.
         normalized_precision_curve: [51], the same for 0, 0.01, ..., 0.5 of the target's size.
         iou: [T], overlap; NaN where the ground truth is missing, 0 where the tracker gave no box.
         error: [T], distance of centers in pixels; NaN where the ground truth is missing, infinite where the
@@ -172,8 +172,8 @@ def _hint_at_origin(boxes: Tensor, truth: Tensor) -> None:
     """
     shift = (boxes - truth)[~(boxes - truth).isnan().any(1)]
     for step, reason in (
-        (1.0, "the boxes counted from 1 (origin=1, or --origin 1, reads such a file)"),
-        (-1.0, "the ground truth did, and is read as counted from 0"),
+        (1.0, "the boxes were counted from 1 (use origin=1, or --origin 1, for such a file)"),
+        (-1.0, "the ground truth were counted from 1 and read as counted from 0"),
     ):
         off = (shift - shift.new_tensor([step, step, 0, 0])).abs().amax(1) < 1e-3
         if len(off) and (off[0] or (len(off) > 2 and off[1:].all())):
@@ -203,14 +203,14 @@ def evaluate(
 
     Args:
         boxes: boxes of the tracker, [T, 4], x, y, w, h in pixels, 0-based; a tensor or anything that converts to one.
-        ground_truth: [T, 4], the same; NaN or no area where it is missing.
+        ground_truth: the true boxes, in the same form; NaN or without area where they are missing.
         protocol: "otb", "got10k" or "pysot".
         skip_missing: ignore frames without ground truth, which no toolkit does for OTB. Use it for data with boxes in
             only some frames (ALOV, GOT-10k); otherwise all other frames count as failures, and some as precise.
 
     Raises:
-        ValueError: other shapes, another number of boxes than of true ones, an unknown protocol, or no ground
-            truth in any frame with `skip_missing`.
+        ValueError: a wrong shape, different numbers of boxes and true boxes, an unknown protocol, or no ground truth in
+            any frame with `skip_missing`.
 
     Example:
         >>> truth = torch.tensor([[10.0, 10, 20, 20]] * 4)

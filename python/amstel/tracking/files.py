@@ -1,4 +1,4 @@
-"""Boxes in text files, as the trackers of the field write them."""
+"""Boxes in text files, in the format that trackers commonly use."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from amstel.tracking.evaluation import check_boxes
 
 
 def write_boxes(file: str | os.PathLike, boxes: Any, origin: int = 0) -> Path:
-    """Write boxes [T, 4] as lines `x,y,w,h`, to 10 digits, `nan` where there is none; all of the file or nothing.
+    """Write boxes [T, 4] as lines `x,y,w,h` with 10 digits, `nan` for a missing box. The file is complete or unchanged.
 
     Args:
-        file: to write.
+        file: the file to write.
         boxes: 0-based, as everywhere in amstel.
-        origin: number of the first pixel in the file: 0, or 1, as the toolkits of OTB, GOT-10k and pysot read it.
+        origin: number of the first pixel in the file: 0, or 1 as in the toolkits of OTB, GOT-10k and pysot.
 
     Raises:
-        ValueError: another shape, another `origin`.
-        OSError: the file cannot be written; what was there is as it was.
+        ValueError: a wrong shape, or another `origin`.
+        OSError: the file cannot be written; an existing one is unchanged.
 
     Example:
         >>> path = amstel.tracking.write_boxes("boxes.txt", [[1, 2, 3, 4.5]])
@@ -35,10 +35,10 @@ def write_boxes(file: str | os.PathLike, boxes: Any, origin: int = 0) -> Path:
 
 
 def read_boxes(file: str | os.PathLike, origin: int = 0) -> Tensor:
-    """Boxes of a file with four numbers per line: float64 [T, 4], 0-based; the inverse of `write_boxes`.
+    """Read boxes from a file with four numbers per line: float64 [T, 4], 0-based; the inverse of `write_boxes`.
 
     Args:
-        file: to read; commas, semicolons, tabs or blanks between the numbers.
+        file: the file to read, with commas, semicolons, tabs or blanks between the numbers.
         origin: number of the first pixel in the file, 0 or 1.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Frames one at a time, as a tracker takes them: `amstel.media` has the readers and the writer."""
+"""Frames one at a time, for a tracker; the readers and the writer are in `amstel.media`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several targets in one pass over a video, which share what the network has seen."""
+"""Track several targets in one pass over a video, sharing the work of the network."""
 
 from __future__ import annotations
 

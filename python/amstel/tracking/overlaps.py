@@ -1,4 +1,4 @@
-"""GOT-10k's own measures, average overlap and success rates."""
+"""GOT-10k's own measures: average overlap and success rates."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class AverageOverlap:
     """AO and SR over frames.
 
     Attributes:
-        iou: [F], of all frames of all sequences that count.
+        iou: [F], the overlap in all frames that count, of all sequences.
         ao: their mean.
-        sr50, sr75: part of them above 0.5 and 0.75.
+        sr50, sr75: share of them above 0.5 and 0.75.
 
     Example:
         >>> scores = amstel.tracking.AverageOverlap(torch.tensor([1.0, 0.6, 0.2, 0.8]))
@@ -57,20 +57,21 @@ class AverageOverlap:
 def average_overlap(
     boxes: Iterable[Any], ground_truth: Iterable[Any], sizes: Iterable[tuple[int, int]]
 ) -> AverageOverlap:
-    """AO and SR of a tracker over sequences, as GOT-10k's toolkit takes them: over all frames together.
+    """AO and SR of a tracker over sequences, over all frames together, as in GOT-10k's toolkit.
 
-    Both boxes are bounded by the picture before they are compared, as the toolkit does it: in its coordinates, from 1, a
-    corner goes to 0 at least, and the width only shrinks where the box leaves the picture at the right; so a box that leaves
-    it at the left keeps its width. The first frame, whose box is given, and frames
-    without ground truth do not count; a frame in which the tracker gave no box counts as 0. O(F).
+    Both boxes are clipped to the picture before they are compared, as in the toolkit. In its coordinates, which start at
+    1, corners are clamped to at least 0, and the width shrinks only if the box leaves the picture at the right, so a box
+    that leaves it at the left keeps its width. The first frame, whose box is given, and frames without ground truth do
+    not count; a frame in which the tracker gave no box counts as 0. O(F).
 
     Args:
-        boxes: of each sequence, what the tracker gave, [T, 4], x, y, w, h, 0-based.
-        ground_truth: of each sequence [T, 4], NaN where the target is not to be seen (the toolkit's `cover` 0).
+        boxes: for each sequence, the tracker's boxes [T, 4], x, y, w, h, 0-based.
+        ground_truth: for each sequence, the true boxes [T, 4], NaN where the target is not visible (the toolkit's `cover`
+            is 0).
         sizes: (width, height) of each sequence's frames.
 
     Raises:
-        ValueError: other shapes, lists of different lengths, or no frame that counts.
+        ValueError: a wrong shape, lists of different lengths, or no frame that counts.
 
     Source: L. Huang, X. Zhao, K. Huang, GOT-10k, TPAMI 2019, section 4; its toolkit.
 

@@ -1,4 +1,4 @@
-"""The plots of trackers: success and precision, and both scores by attribute."""
+"""Plots of trackers: success and precision, and both scores by attribute."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def plot(
     """Draw the success and precision plots, with one line per tracker. Legends show the scores, best first.
 
     Args:
-        evaluations: what each tracker is called, and its scores.
-        file: picture to write, PNG, SVG or PDF by its ending.
+        evaluations: name of each tracker, and its scores.
+        file: picture to write, a .png, .svg or .pdf file.
         title: text above.
 
     Raises:
-        ValueError: nothing to draw, or another ending.
+        ValueError: nothing to draw, or another extension.
         FileNotFoundError: the folder to write in does not exist.
         ImportError: matplotlib is missing.
 
@@ -59,12 +59,12 @@ def plot_attributes(
     The rows are in the order of the first tracker, and say how many sequences have the attribute.
 
     Args:
-        evaluations: what each tracker is called, and its scores from `by_attribute`.
-        file: picture to write, PNG, SVG or PDF by its ending.
+        evaluations: name of each tracker, and its scores from `by_attribute`.
+        file: picture to write, a .png, .svg or .pdf file.
         title: text above.
 
     Raises:
-        ValueError: nothing to draw, trackers that were scored on different sequences, or another ending.
+        ValueError: nothing to draw, trackers that were scored on different sequences, or another extension.
         FileNotFoundError: the folder to write in does not exist.
         ImportError: matplotlib is missing.
 

@@ -1,4 +1,4 @@
-"""Robustness to where and when a track begins: OTB's SRE and TRE and VOT's anchors, as sequences that `evaluate_dataset` takes."""
+"""Robustness to where and when a track begins: OTB's SRE and TRE, and VOT's anchors, as sequences for `evaluate_dataset`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LEAST = 20
 
 
 class PerturbedSequence(TrackingSequence):
-    """A sequence, or a part of it, that is tracked from another first box.
+    """A sequence, or a part of one, that is tracked from another first box.
 
     Attributes:
         start: the box to start from [4].
-        whole: name and number of frames of the sequence that it is a part of.
+        whole: name and number of frames of the sequence that this is a part of.
 
     Example:
         >>> runs = amstel.tracking.perturbed(amstel.data.OTB("OTB100")["Crossing"], "sre")
@@ -50,33 +50,33 @@ class PerturbedSequence(TrackingSequence):
 def perturbed(sequence: TrackingSequence, how: str, segments: int = 20) -> list[PerturbedSequence]:
     """The runs of a sequence in OTB's spatial or temporal robustness evaluation or in VOT's, named NAME-sre01 and so on.
 
-    "sre": 12 runs from the first true box to the end of the sequence, started with that box shifted by a tenth of its width
-    or height, rounded up, in 4 directions, with one of its corners moved outward by a tenth of both while the opposite one
-    stays, or scaled to 0.8, 0.9, 1.1 and 1.2 about its center. These boxes are rounded to whole pixels and kept within the
-    picture as OTB's toolkit (`shiftInitBB`) does it, which moves a corner beyond the left or top onto the border without
-    making the box smaller; at least one pixel is left of every box.
+    "sre": 12 runs from the first true box to the end of the sequence. The box is shifted in 4 directions by a tenth of its
+    width or height, rounded up; or one of its corners is moved outward by a tenth of both, while the opposite corner stays;
+    or it is scaled to 0.8, 0.9, 1.1 and 1.2 about its center. These boxes are rounded to whole pixels and kept within the
+    picture as in OTB's toolkit (`shiftInitBB`), which moves a corner beyond the left or top onto the border without making
+    the box smaller. At least one pixel is left of every box.
 
-    "tre": `segments` runs to the end of the sequence, from frames equally far apart among those with a true box whose x, y, w
-    and h, counted from 1, are > 0, as the toolkit (`splitSeqTRE`) counts them: from the first such frame to the last one that
-    has 20 frames from there to the end. Where there are fewer such frames than segments, some are taken twice. The toolkit
-    leaves out further frames, in which the target is occluded or out of view, from lists in its folder `initOmit` for some
-    of its sequences; these are not known here, and the runs of such sequences begin elsewhere.
+    "tre": `segments` runs to the end of the sequence, starting at equally spaced frames. As in the toolkit (`splitSeqTRE`),
+    only frames with a true box whose x, y, w and h, counted from 1, are > 0 count, from the first such frame to the last one
+    that has 20 frames from there to the end. If there are fewer such frames than segments, some are used twice. For some of
+    its sequences, the toolkit also omits frames in which the target is occluded or out of view, from lists in its folder
+    `initOmit`. These lists are not known here, so the runs of such sequences begin at other frames.
 
     `evaluate_dataset` averages the runs of a sequence, weighted by their frames, and then the sequences: SRE and TRE.
 
-    "vot": runs from the sequence's anchors, which `amstel.data.VOT` reads where the data have them, and which else are 50
-    frames apart; each goes to the end of the sequence, or back to its first frame where that is longer. `expected_overlap`
-    scores them.
+    "vot": runs from the sequence's anchors, which `amstel.data.VOT` reads if the data have them; otherwise, they are 50
+    frames apart. Each run goes to the end of the sequence, or back to its first frame if that is longer. `expected_overlap`
+    scores the runs.
 
     Args:
-        sequence: to perturb.
+        sequence: the sequence to perturb.
         how: "sre", "tre" or "vot".
-        segments: of "tre", 20 in the toolkit.
+        segments: number of runs for "tre", 20 in the toolkit.
 
     Raises:
-        ValueError: an argument is not as described, there is no true box to start from, or the sequence is too short: of one
-            frame, or, for "tre", without a true box 20 frames before its end.
-        OSError: the first frame cannot be read, whose size "sre" asks for.
+        ValueError: an argument is not as described, there is no true box to start from, or the sequence is too short: it
+            has one frame or, for "tre", no true box 20 frames before its end.
+        OSError: the first frame, whose size "sre" needs, cannot be read.
 
     Source: Y. Wu, J. Lim, M.-H. Yang, Online Object Tracking: A Benchmark, CVPR 2013, section 4; M. Kristan et al., The
     Eighth Visual Object Tracking VOT2020 Challenge Results, ECCVW 2020, section 2.

@@ -27,29 +27,30 @@ class Settings:
             It waits for the first at every layer, and if another process is busy, it waits many times longer than it
             works.
         scales: of the candidates, relative to the size of the search, which starts as that of the first box.
-        scale_rate: how far the search's size goes from the last one to that of the best candidate, on a logarithmic scale,
-            within a fifth and five times of the first box's; the window and its zoom follow. 0: it stays, as in the paper.
-            (0.15 follows targets that grow or shrink, and drifts from others more often.)
-        adapt: share of what the target has looked like lately in what is searched for; the rest is the first box. A
-            candidate is verified by the first box alone (`redetect`), and nothing is learned of frames in which it fails.
-            0: the paper's.
-        adapt_rate: how far what it looked like lately goes to every new box.
-        near: by how much a candidate at the border of the search must be more similar than one in its middle, growing
-            with the square of the distance. 0: the paper's.
+        scale_rate: how far the size of the search moves from the last one to that of the best candidate, on a logarithmic
+            scale, between a fifth and five times the size of the first box; the window and its zoom follow. 0: constant, as
+            in the paper. (0.15 follows targets that grow or shrink, but drifts away from others more often.)
+        adapt: weight of the target's recent appearance in the query; the rest is the first box. Candidates are verified
+            against the first box alone (`redetect`), and nothing is learned from frames in which this fails. 0: as in the
+            paper.
+        adapt_rate: how far the recent appearance moves toward each new box.
+        near: how much more similar a candidate at the border of the search must be than one at its center, growing with
+            the square of the distance. 0: as in the paper.
         alpha: of the ridge regression of boxes.
         radius: of the search around the last box, as a fraction of the frame's width; 30/512 in the paper.
         longest_side: images with a longer side are shrunk to this before they go through the network.
-        refine: stages of a finer search around the best candidate: each halves the distance to the next place and the step
-            of the scale, so that circles may be sparse far from the last box. 0: one stage. (It finds closer boxes, and wrong ones more often.)
+        refine: stages of a finer search around the best candidate. Each halves the spacing of positions and the step of the
+            scale, so the circles can be sparse far from the last box. 0: one stage. (More stages find more accurate boxes,
+            but also wrong ones more often.)
         redetect: default for `SINTTracker`.
-        search_gap: while the target is lost and a search of the whole frame finds nothing, the next one comes 1, 2, 4, ...
-            frames later, and this many at most. 1: in every frame. (A look that has changed for good stays below the
-            threshold for hundreds of frames, of which each takes five times as long with a search.)
-        size_rate: how far the reported width and height go from the last ones to those that are found now, on a logarithmic
-            scale; 1: all the way, the paper's. Sizes found in single frames scatter by a tenth or more. The search is not
-            touched.
-        normalize: the regression sees features of norm 1, so that `alpha` does not depend on their size (False: as
-            they are, the paper's).
+        search_gap: while the target is lost and a search of the whole frame finds nothing, the next search comes 1, 2, 4, ...
+            frames later, up to this many. 1: in every frame. (If the appearance has changed for good, the similarity stays
+            below the threshold for hundreds of frames, and a frame takes five times as long with a search.)
+        size_rate: how far the reported width and height move from the last ones to those found now, on a logarithmic
+            scale; 1: all the way, as in the paper. Sizes found in single frames vary by a tenth or more. This does not
+            affect the search.
+        normalize: whether the regression gets features of norm 1, so that `alpha` does not depend on their scale; False:
+            unchanged, as in the paper.
 
     Raises:
         ValueError or TypeError: a setting is not as described.

@@ -1,4 +1,4 @@
-"""A made-up sequence whose truth is known: a textured target that turns, grows and passes behind a pillar."""
+"""A synthetic sequence with known boxes: a textured target that rotates, grows and passes behind a pillar."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SyntheticSequence(NamedTuple):
     Attributes:
         frames: uint8 [T, H, W, 3].
         ground_truth: float64 [T, 4], x, y, w, h, in all frames.
-        hidden: bool [T], where no more than a tenth of the target is to be seen.
+        hidden: bool [T], whether at most a tenth of the target is visible.
     """
 
     frames: Tensor
@@ -43,19 +43,19 @@ def _texture(generator: torch.Generator, height: int, width: int, cells: tuple[i
 def generate_sequence(
     frames: int = 60, height: int = 240, width: int = 320, target: int = 44, seed: int = 0
 ) -> SyntheticSequence:
-    """Generate a sequence: the target moves from left to right in waves, and behind a pillar in the middle.
+    """Generate a sequence in which the target moves from left to right in waves, and behind a pillar in the middle.
 
-    On its way it turns by up to 20 degrees, its size changes by up to 15 %, the light by up to 15 %, and every frame
-    has noise.
+    On its way, it rotates by up to 20 degrees, its size changes by up to 15%, the light changes by up to 15%, and every
+    frame has noise.
 
     Args:
         frames: T >= 2.
         height, width: of a frame in pixels, at least four times the target's side.
-        target: its side at the beginning, at least 8 pixels.
-        seed: of the textures and the noise.
+        target: side of the target at the beginning, at least 8 pixels.
+        seed: seed of the textures and the noise.
 
     Raises:
-        ValueError: numbers below those.
+        ValueError: a number is below its minimum.
 
     Example:
         >>> frames, boxes, hidden = amstel.tracking.generate_sequence()

@@ -1,4 +1,4 @@
-"""SINT's tracker: the first frame's target is looked for in every frame, by a matching function learned beforehand."""
+"""SINT's tracker: it finds the target of the first frame in every later one, with a matching function learned beforehand."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ class SINTTracker:
         TypeError: an image of an unsupported type.
         ImportError: `plus` without opencv.
 
-    Complexity of a frame: the network on a window of about (64 + 2 margin + 2 reach)² pixels, reach being
-    45/512 of the frame's width at the window's scale, at most 512 x 512, and 273 to 543 candidates for a width of 320 to 640,
-    pooled and matched; 51 more for each stage of `Settings.refine`.
+    Complexity per frame: the network on a window of about (64 + 2 margin + 2 reach)² pixels, at most 512 x 512, where
+    reach is 45/512 of the frame's width at the window's scale; and 273 to 543 candidates, for a width of 320 to 640, that
+    are pooled and matched, with 51 more for each stage of `Settings.refine`.
 
     Source: R. Tao, E. Gavves, A. W. M. Smeulders, Siamese Instance Search for Tracking, CVPR 2016 (arXiv 1605.05863),
     sections 3.3 (the tracker) and 4 (re-identification), and the authors' code (constants). The window, the finer
-    search, the following of the size, the normalized regression features and the threshold rule are ours.
+    search, the tracking of the size, the normalized regression features and the threshold rule are ours.
 
     Example:
         >>> tracker = amstel.tracking.SINTTracker()

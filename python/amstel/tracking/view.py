@@ -1,4 +1,4 @@
-"""Rectangles of a frame as the network sees them, and the way from boxes in pixels to their feature maps."""
+"""Rectangles of a frame as the network sees them, and the conversion of boxes in pixels to their feature maps."""
 
 from __future__ import annotations
 

@@ -28,14 +28,14 @@ class ExpectedOverlap:
     """Scores of a tracker over runs.
 
     Attributes:
-        curve: [high], the mean overlap that is to be expected of a run of 0, 1, ... frames after the first.
+        curve: [high], the expected mean overlap of a run of 0, 1, ... frames after the first.
         eao: mean of the curve from `low` on.
-        accuracy: mean overlap of the frames up to the failure, the first of each run among them, which counts 0.
-        robustness: part of the frames up to the failure.
-        failures: in how many runs the tracker failed.
-        runs: how many there are.
+        accuracy: mean overlap of the frames before the failure, including the first frame of each run, which counts as 0.
+        robustness: share of the frames before the failure.
+        failures: number of runs in which the tracker failed.
+        runs: number of runs.
 
-    Example: a box that stays while the target leaves it, a pixel a frame.
+    Example: a box that stays while the target moves away, one pixel per frame.
         >>> truth = torch.tensor([[10.0, 10, 20, 20]] * 40)
         >>> moved = truth + torch.tensor([1.0, 0, 0, 0]) * torch.arange(40)[:, None]
         >>> scores = amstel.tracking.expected_overlap([truth], [moved], [(64, 48)], interval=(10, 30))
@@ -67,7 +67,7 @@ def expected_overlap(
     *,
     interval: tuple[int, int] = INTERVAL,
 ) -> ExpectedOverlap:
-    """EAO, accuracy and robustness by VOT's protocol of anchors, in which nothing is begun anew after a failure.
+    """EAO, accuracy and robustness by VOT's anchor-based protocol, in which a tracker is not restarted after a failure.
 
     .. code-block:: text
 
@@ -80,19 +80,20 @@ def expected_overlap(
                    (o[1] + ... + o[n - 1]) / (j - 1) over those of n <= j frames that failed
         EAO = mean of curve[low], ..., curve[high - 1]
 
-    as the toolkit computes them (`multistart`; its j - 1 included). Where truth and box are both missing, o is 1. O(frames +
-    runs high).
+    These are the toolkit's formulas (`multistart`, including its j - 1). If truth and box are both missing, o is 1.
+    O(frames + runs high).
 
     Args:
-        boxes: of each run, what the tracker gave, [T, 4], x, y, w, h, 0-based, in the order in which it saw the frames.
-        ground_truth: of each run [T, 4], in the same order; NaN where there is no target.
+        boxes: for each run, the tracker's boxes [T, 4], x, y, w, h, 0-based, in the order in which it saw the frames.
+        ground_truth: for each run, the true boxes [T, 4], in the same order; NaN where there is no target.
         sizes: (width, height) of each run's frames.
-        sequences: of each run, name and number of frames of the sequence that it is a part of; None: its own.
-        interval: low and high, the lengths of runs that EAO is the mean over; (115, 755) are those of VOT-ST2020. Lengths
-            that no run has count 0, as in the toolkit, with a warning: on data of shorter sequences give other ones.
+        sequences: for each run, name and number of frames of the sequence that it is a part of; None: each run is a
+            sequence.
+        interval: low and high, the run lengths over which EAO is the mean; VOT-ST2020 uses (115, 755). Lengths that no run
+            has count as 0, as in the toolkit, with a warning; use another interval for data with shorter sequences.
 
     Raises:
-        ValueError: other shapes, lists of different lengths, no run, or another interval.
+        ValueError: a wrong shape, lists of different lengths, no run, or an invalid interval.
 
     Source: M. Kristan et al., The Eighth Visual Object Tracking VOT2020 Challenge Results, ECCVW 2020, section 2; the
     vot-toolkit.
@@ -136,7 +137,7 @@ def expected_overlap(
         longest = int(active.nonzero().max()) if active.any() else 0
         warnings.warn(
             f"no run has more than {counted(longest, 'frame')} after its first, and those up to {high - 1} count as 0: "
-            "give another `interval`",
+            "use another `interval`",
             stacklevel=2,
         )
     before = sum(p for p, _, _ in progress.values())
@@ -223,10 +224,10 @@ def _add(phi: Tensor, active: Tensor, overlap: Tensor, failed: bool) -> None:
 
 
 def anchors(truth: Tensor, every: int = 50) -> list[tuple[int, bool]]:
-    """Frames to begin in, and whether the run goes back to the first frame: the longer way of the two.
+    """Frames in which runs begin, and whether a run goes back to the first frame, which it does if that is longer.
 
-    They lie `every` frames apart from the first frame to the last; where there is no target, the next frame with one
-    takes its place.
+    They are `every` frames apart, from the first frame to the last. If a frame has no target, the next frame with one is
+    used instead.
     """
     known = (~truth.isnan().any(1)).nonzero()[:, 0].tolist()
     last = len(truth) - 1

@@ -56,8 +56,8 @@ def save(file: str | Path, state: Mapping[str, Tensor], said: Mapping[str, str])
     """Write a state_dict in the format of this folder, safetensors: contiguous tensors and metadata.
 
     Args:
-        file: to write; it appears when it is whole.
-        state: tensors by name, on any device. Tensors that share memory (tied weights) are written once each.
+        file: the file to write; it appears once it is complete.
+        state: tensors by name, on any device. Tensors that share memory (tied weights) are each written separately.
         said: the metadata, strings by name.
 
     Raises:

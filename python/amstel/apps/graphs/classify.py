@@ -128,7 +128,7 @@ def split(data: GraphDataset, seed: int) -> dict[str, list[int]]:
         found["train"] += members[2 * tenth :]
     if not found["test"]:
         raise ValueError(
-            f"`data` must have a class of three graphs or more, one of them for each part, and {data!r} has none"
+            f"`data` must have a class with three or more graphs, one for each part, and {data!r} has none"
         )
     return {part: sorted(numbers) for part, numbers in found.items()}
 

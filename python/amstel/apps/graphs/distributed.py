@@ -68,4 +68,4 @@ def _is_of(meta: dict[str, Any], name: str, root: Path | None, folder: Path) -> 
             raise
         return
     if digest(data) != meta["graph"]:
-        raise ValueError(f"{folder} holds the parts of another graph than {name} is now")
+        raise ValueError(f"{folder} holds the parts of another graph than the current {name}")

@@ -1,4 +1,4 @@
-"""The propagation matrices of a study, table 3 of the paper, by their rows: of the whole graph, or of a part of it.
+"""The propagation matrices of a study (table 3 of the paper), row by row, of the whole graph or of a part of it.
 
 A large graph is held in memory once: 8 bytes an edge, and as much again while a matrix is made.
 """

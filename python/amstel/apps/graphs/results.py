@@ -32,8 +32,8 @@ class Seed(NamedTuple):
 @dataclass
 class Study:
     """The results of `study`: one entry per seed in `accuracy` (share of test nodes, 0 to 1), `epochs` and `losses` (one
-    number per epoch); `best`, the weights of the seed that is best on the validation nodes, and which it is; and of which data
-    it is: `digest` ("" from the first releases), and their `folder`, if they have one."""
+    number per epoch); `best`, the seed that is best on the validation nodes and its weights; and the data: their `digest`
+    ("" from the first releases), and their `folder`, if they have one."""
 
     dataset: str
     model: str

@@ -1,4 +1,4 @@
-"""Where the data of a name are, and whether they are those that a result is of.
+"""Find the data with a given name, and check that they are the data of a result.
 
 Names are not unique: a graph that somebody converts may be called "cora" too. So a result keeps a digest of its data.
 """
@@ -85,16 +85,16 @@ def place(data: Any) -> str | None:
 
 
 def same_data(saved: Any, wanted: Any) -> None:
-    """ValueError where a run continues on other data; the checkpoints of the first releases know no digest."""
+    """ValueError if a run continues with other data; checkpoints of the first releases have no digest."""
     if saved.digest and saved.digest != wanted.digest:
         raise ValueError(
-            f"the data must be those of the checkpoint, and {wanted.dataset} has another graph, other features, labels "
-            "or splits than those, or the same in another order, layout or type"
+            f"the data must be those of the checkpoint, but {wanted.dataset} has a different graph, features, labels or "
+            "splits, or the same in another order, layout or type"
         )
 
 
 def of_result(result: Any, root: Path | None, load: Callable[[str, Path | None], Any]) -> Any:
-    """The data that the checkpoint of a `Study` or of `Trials` is of.
+    """The data of the checkpoint of a `Study` or of `Trials`.
 
     Args:
         root: where to look, their folder or its parent; default: in the folder that they came from, and then where `load`
@@ -102,7 +102,7 @@ def of_result(result: Any, root: Path | None, load: Callable[[str, Path | None],
         load: finds data by name and root.
 
     Raises:
-        ValueError: the data that are found have the name, but not the contents.
+        ValueError: the data that are found have the same name, but other contents.
     """
     known = None if result.folder is None else Path(result.folder)
     if known is not None and root is not None:
@@ -114,7 +114,7 @@ def of_result(result: Any, root: Path | None, load: Callable[[str, Path | None],
         data = load(result.dataset, root)
     if result.digest and digest(data, labels=getattr(result, "task", "node") != "link") != result.digest:
         raise ValueError(
-            f"the network was trained on {result.dataset}, and {data!r} has another graph, other features, labels or "
-            f"splits than that, or the same in another order, layout or type; `root` must be the folder of the former"
+            f"the network was trained on {result.dataset}, but {data!r} has a different graph, features, labels or "
+            "splits, or the same in another order, layout or type; `root` must be the folder of the training data"
         )
     return data

@@ -140,7 +140,7 @@ def study(
     _check_nodes(data, settings)
     if settings.sampler != "none" and model != "gcn":
         raise ValueError(
-            f'`sampler` must be \'none\' with the model "{model}": it draws neighbors for the model "gcn"'
+            f'`sampler` must be \'none\' with the model "{model}": neighbors are sampled only for the model "gcn"'
         )
     folder = training.begin(out, resume, force)
     result = Study(name, model, settings, seeds, digest=known, folder=place(data))

@@ -1,4 +1,4 @@
-"""What a chunk of seeds needs to go on where it stopped: the state that full-batch and sampled training share."""
+"""The state from which a chunk of seeds resumes, shared by full-batch and sampled training."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Resumable(Task):
         """Continue from what `header` and the engine saved; None if that was another chunk.
 
         Raises:
-            ValueError: the saved run has another model, data set or settings, and would be lost.
+            ValueError: the saved run has another model, data set or settings, and would be overwritten.
         """
         if state.get("of", self._of()) != self._of():
             raise ValueError(

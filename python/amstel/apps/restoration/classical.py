@@ -3,12 +3,12 @@
 The images are the gray centers of the first images in a folder. The settings of both sides are fixed, so nothing is tuned on
 these images; those of total variation are the best on a grid, chosen on images held out of training.
 
-- "inpaint": blocks of 12 and of 24 pixels per side, 50 % and 80 % of the pixels at random, and lines are lost, without noise;
-  PSNR over the lost pixels, compared with scikit-image's `inpaint_biharmonic`.
+- "inpaint": missing blocks of 12 and of 24 pixels per side, 50% and 80% of the pixels at random, and lines, without noise;
+  PSNR over the missing pixels, compared with scikit-image's `inpaint_biharmonic`.
 - "deblur": a Gaussian of 1.6 pixels and a motion of 13 pixels at 30 degrees, with noise of 2.55 and 7.65 / 255; what lies
-  beyond the border is not known. Total variation is that of `amstel.inverse.total_variation`, 100 iterations.
+  beyond the border is unknown. Total variation is `amstel.inverse.total_variation` with 100 iterations.
 - "projection": P random projections of the N pixels of 32x32 patches, with noise of 1 / 255; total variation as above.
-  Below P / N = 0.25 `amstel.inverse.message_passing` goes on from total variation, with the same denoiser.
+  Below P / N = 0.25, `amstel.inverse.message_passing` continues from total variation, with the same denoiser.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def scores(
     """A row for each problem: "task", "problem", "images", "side", "psnr", "method" and "classical", its PSNR.
 
     Args:
-        root: a folder of images of at least 60x60 pixels. The first `images` of them are used, and of each the central
-            128x128 pixels, or as many as the smallest image has, less 12.
+        root: a folder of images of at least 60x60 pixels. The first `images` of them are used, and the central 128x128
+            pixels of each, or as many as the smallest image has, minus 12.
         seed: for random holes, noise and projections.
         device: for the networks.
         progress: called with 1 after every problem, of which there are `count()`.
@@ -183,7 +183,7 @@ def text(rows: Sequence[Row]) -> str:
         )
     if any(row["task"] == "projection" for row in rows):
         lines += [
-            f"projection: plug-and-play in {STEPS} steps, from P / N = {ENOUGH:g} on, else message passing,",
-            f"so better than the {convergence.STEPS} steps of plug-and-play in --table convergence",
+            f"projection: plug-and-play with {STEPS} steps from P / N = {ENOUGH:g} on, message passing below;",
+            f"so better than plug-and-play with {convergence.STEPS} steps in --table convergence",
         ]
     return "\n".join(lines)

@@ -6,9 +6,9 @@ Gray patches of 64x64 pixels (32x32 for random projections) from the centers of 
 - "denoise": sigma 25; the steps of the network.
 - "super-resolve x3": the steps of the network, which begins with bicubic enlargement.
 - "projection P/N = r": r times as many random projections as pixels, noise of 1 / 255; the steps of plug-and-play with the
-  gray denoiser. A step takes away about the share P / N of what the denoiser cannot see, such as an error of the brightness,
-  so fifteen steps show how fast they improve and are far from enough where P / N is small; `classical` runs 100, and message
-  passing below P / N = 0.25.
+  gray denoiser. A step removes about P / N of what the denoiser cannot see, such as an error of the brightness, so fifteen
+  steps show how fast they improve, but are far too few for small P / N; `classical` runs 100, and message passing below
+  P / N = 0.25.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ def text(rows: Sequence[Row]) -> str:
     if any(row["method"] == "plug-and-play" for row in rows):
         lines += [
             "",
-            f"A step of plug-and-play takes away about a share P/N of the error: {STEPS} show how",
-            "fast it improves, and are too few for a small P/N; --table classical runs enough.",
+            f"A step of plug-and-play removes about P/N of the error: {STEPS} steps show how fast it",
+            "improves, but are too few for a small P/N; --table classical runs enough of them.",
         ]
     return "\n".join(lines)
 

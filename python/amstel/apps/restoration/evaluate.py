@@ -6,14 +6,14 @@ All protocols start from the 8-bit images of a folder, and all scores are means 
   names]).standard_normal(shape), [H, W] or [H, W, 3], in float32; the noisy image is neither clipped nor rounded, or, if
   "quantized", clipped to [0, 1] and rounded to 8 bits. Gray images stay gray, others are RGB, with one PSNR over the three
   channels. The mean is over seeds 0, 1, ... too; the same noise, but for its size, serves every sigma.
-- Super-resolution. Gray images are taken as they are; of others the luma Y = 16 + 65.481 R + 128.553 G + 24.966 B
-  (BT.601, R, G and B in [0, 1]), rounded to 8 bits, as MATLAB's rgb2ycbcr gives it. The image is cropped at the right and
-  at the bottom to a multiple of the scale; the small image is its antialiased bicubic reduction (a = -0.5, as MATLAB's
+- Super-resolution. Gray images are used unchanged; others are converted to luma, Y = 16 + 65.481 R + 128.553 G + 24.966 B
+  (BT.601, R, G and B in [0, 1]), rounded to 8 bits, as in MATLAB's rgb2ycbcr. The image is cropped at the right and at the
+  bottom to a multiple of the scale; the small image is its antialiased bicubic reduction (a = -0.5, as in MATLAB's
   imresize), clipped and rounded to 8 bits. `scale` pixels per side are left out of the scores.
 
 PSNR is 10 log10(1 / MSE), of the result as it is, and of the result clipped and rounded to 8 bits. SSIM is scikit-image's
-with Gaussian weights of sigma = 1.5 and without the sample covariance, of the 8-bit result; of color the mean over the
-channels. Its window has 11 x 11 pixels: smaller images are refused.
+with Gaussian weights of sigma = 1.5 and without the sample covariance, of the 8-bit result; for color images, the mean over
+the channels. Its window has 11 x 11 pixels, so smaller images raise an error.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def ssim(x: np.ndarray, truth: np.ndarray) -> float:
 
 
 def scored(what: str | os.PathLike, shape: Sequence[int], least: int = WINDOW) -> None:
-    """ValueError where an image [H, W, ...] is smaller than what is scored."""
+    """ValueError if an image [H, W, ...] is too small to be scored."""
     if min(shape[:2]) < least:
         raise ValueError(
             f"{what} must have at least {least} x {least} pixels to be scored, got {shape[1]} x {shape[0]}"

@@ -45,7 +45,7 @@ def find(path: str | os.PathLike) -> list[Path]:
         ValueError: a folder without an image.
 
     Warns:
-        UserWarning: other files in the folder, which are passed over.
+        UserWarning: other files in the folder, which are ignored.
     """
     path = Path(path)
     if not path.exists():
@@ -96,7 +96,10 @@ def write(path: str | os.PathLike, picture: Picture) -> None:
     if xmp and suffix == ".png":
         chunks = [*chunks, *png_chunks.of_xmp(xmp)]
     elif len(xmp) > _LONGEST_XMP and suffix in (".jpg", ".jpeg"):
-        warnings.warn(f"{path} goes without the XMP of its input, which is too long for JPEG", stacklevel=2)
+        warnings.warn(
+            f"{path} is written without the XMP metadata of its input, which is too long for JPEG",
+            stacklevel=2,
+        )
     elif xmp and suffix in (".tif", ".tiff"):
         exif = module("PIL.Image").Exif()
         exif.load(about.get("exif", b""))
@@ -107,11 +110,14 @@ def write(path: str | os.PathLike, picture: Picture) -> None:
     if suffix != ".png" and "icc_profile" not in about and (lost := png_chunks.unusual(chunks)):
         said = " and ".join(lost)
         warnings.warn(
-            f"{path}: colors will look different, as only PNG keeps the {said} of the input", stacklevel=2
+            f"{path}: colors will look different, because only PNG keeps the {said} of the input",
+            stacklevel=2,
         )
     if suffix == ".bmp":
         if "icc_profile" in about:
-            warnings.warn(f"{path}: colors may look different, as BMP keeps no color profile", stacklevel=2)
+            warnings.warn(
+                f"{path}: colors may look different, because BMP keeps no color profile", stacklevel=2
+            )
         about = {key: value for key, value in about.items() if key == "dpi"}
     with _files.replacing(path) as temporary:
         if picture.bits == 16 and data.ndim == 3:

@@ -102,11 +102,9 @@ def _undersampled(scan: mri.Scan, path: Path, source: Path) -> mri.Scan:
         )
     if scan.mask is not None:
         if not (mask & scan.mask).any():
-            raise ValueError(f"--mask {path} must name samples that {source} holds, got none of them")
+            raise ValueError(f"--mask {path} must select samples that {source} has, got none of them")
         if missing := float((mask & ~scan.mask).double().mean()):
-            said = (
-                f"--mask {path} names samples that {source} does not hold: {missing:.1%} of k-space, left out"
-            )
+            said = f"--mask {path} selects samples that {source} does not have, which are left out: {missing:.1%} of k-space"
             warnings.warn(said, stacklevel=2)
     return scan.sampled_by(mask)
 

@@ -144,7 +144,7 @@ def evaluate_files(
 
     Args:
         paths: fully sampled and centered k-space of one or more slices, as for `amstel.data.mri.read_scan`.
-        masks: masks by kind; default "columns 4x", `seeds` of them: a quarter of the columns, 8 % of them in the
+        masks: masks by kind; default "columns 4x", `seeds` of them: a quarter of the columns, 8% of them in the
             center, the others at random (`cartesian_mask` with numpy.random.default_rng(seed)).
         progress: called with 1 after every mask of a file.
         ranks: processes that each take a share of the files.

@@ -57,11 +57,11 @@ def targets(source: Path, output: Path | None, task: str) -> tuple[list[Path], l
         return sources, [target]
     folder = output or Path(f"{source.resolve().name}_{task}")
     if folder.is_file():
-        raise ValueError(f"{folder} must be a folder, as {source} is one")
+        raise ValueError(f"{folder} must be a folder, because {source} is one")
     found = [folder / f"{image.stem}.png" for image in sources]
     if len(set(found)) < len(found):
         twice = next(t for t in found if found.count(t) > 1)
-        raise ValueError(f"{source} holds more than one image of the name {twice.stem}")
+        raise ValueError(f"{source} holds more than one image with the name {twice.stem}")
     return sources, found
 
 

@@ -52,8 +52,8 @@ class Settings:
         task: "gray" or "color" (denoising), "sr" (super-resolution of a gray image), "3task" (of a batch one of
             denoising, inpainting and super-resolution, of gray images), "mri" (multi-coil).
         network: "unet" or "conv", see `amstel.nn.RIM`; default: "conv" for "sr" and "mri", "unet" for the others. With
-            it comes the recipe: that of "unet" draws the number of steps anew for every batch (one more or less than
-            `steps`, two more at the most), and weighs the error of a patch by what is usual at its noise.
+            it comes the recipe: that of "unet" draws the number of steps for every batch (from one less than `steps` to
+            two more), and weighs the error of a patch by what is usual for its noise.
         features, steps, stride, depth: of the network; their defaults, and those of the next ones, depend on it (`USUAL`).
         sigma: lowest and highest standard deviation of the noise, 0..255, drawn per patch (denoising).
         scales: of super-resolution, drawn per batch.
@@ -61,13 +61,13 @@ class Settings:
         drawn: the share of patches that are drawings (`amstel.data.synthetic`) instead of photographs, with "unet".
         fixed_size: with "unet", keep the patches at `size`; otherwise they grow to twice that in the course of training,
             while their number is halved.
-        without_estimate, without_state: leave out a part of the recurrent inference machine, to see what it is worth: the
-            network reads only the gradient, or remembers nothing from step to step.
+        without_estimate, without_state: leave out a part of the recurrent inference machine, to measure its effect: the
+            network reads only the gradient, or has no state from step to step.
         iterations, batch, size: batches, patches per batch (over all processes), pixels per side of a patch.
         learning_rate: of Adam, reached after `warmup` iterations, then falling to zero along a half cosine.
         clip_gradient: largest norm of the gradient; 0 does not clip.
-        bfloat16: run the network under autocast, a U-Net but for the last twelfth of the iterations; the physics stays
-            float32.
+        bfloat16: run the network under autocast (for a U-Net, except for the last twelfth of the iterations); the physics
+            stays float32.
         seed: for everything random.
     """
 

@@ -1,10 +1,10 @@
-"""The tables that recurrent inference machines are known for, with our figures next to the published ones.
+"""The tables published for recurrent inference machines, with our figures next to the published ones.
 
 Denoising of gray images, with the noisy input as it is and clipped and rounded ("quantized"), of color images, and
-super-resolution, each with the standard error of the mean over the images; and what is lost without the estimate as an input
-and without state: by weights that were trained so (`amstel restore train --without-estimate`, `--without-state`) where they
-are there, else by zeroing these in the network that ships, which was never trained without and thus loses more. A published
-figure stands only beside the row of its method and noise, and only where the images are those that it was published for.
+super-resolution, each with the standard error of the mean over the images; and the loss without the estimate as an input and
+without state: from weights trained that way (`amstel restore train --without-estimate`, `--without-state`) if there are any,
+else by zeroing these in the bundled network, which was never trained without them and so loses more. A published figure is
+shown only next to the row with its method and noise, and only for the images that it was published for.
 """
 
 from __future__ import annotations

@@ -98,8 +98,8 @@ def stage(settings: Settings, step: int) -> Settings:
 
 
 def adapt(state: Mapping[str, Tensor], model: RIM) -> dict[str, Tensor]:
-    """The weights of a smaller network for `model`, which then does as that one did: one of gray images treats more
-    channels all alike, and layers that it lacks between its GRUs hand on what they get."""
+    """The weights of a smaller network for `model`, which then computes the same: a network for gray images treats all
+    channels alike, and extra layers between the GRUs pass on their input."""
     state = dict(state)
     channels = model.channels
     if model.network == "unet":
@@ -136,7 +136,7 @@ def _start(model: RIM, initial: Mapping[str, Tensor]) -> None:
     except (RuntimeError, KeyError) as error:
         options = ", ".join(f"{k}={model.options[k]}" for k in ("network", "channels", "features", "depth"))
         raise ValueError(
-            f"`initial` must be the weights of a network that is as this one ({options}) or of gray images"
+            f"`initial` must be the weights of a network like this one ({options}) or one for gray images"
         ) from error
 
 
@@ -298,7 +298,9 @@ def train(
         if resume:
             model, saved, _, done, _, state = read(folder / CHECKPOINT)  # type: ignore[operator]
             if settings.iterations < done:
-                _check.fail("iterations", f"at least {done}, which the run has done", settings.iterations)
+                _check.fail(
+                    "iterations", f"at least {done}, which the run has already done", settings.iterations
+                )
             settings = replace(saved, iterations=settings.iterations)
         else:
             model = network(settings)

@@ -169,9 +169,7 @@ def same_tracker(record: Path, settings: dict[str, Any], there: Sequence[str]) -
         if known != settings:
             raise ValueError(f"{record.parent} holds the boxes of another tracker, see {record}: {other}")
     elif there:
-        raise ValueError(
-            f"{record.parent} holds boxes of {there[0]}, of a tracker that is not known: {other}"
-        )
+        raise ValueError(f"{record.parent} holds boxes of {there[0]}, from an unknown tracker: {other}")
 
 
 def expected_overlap(

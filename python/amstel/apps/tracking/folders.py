@@ -1,4 +1,4 @@
-"""Folders of sequences and of frames: which videos they hold, and a word on the files that are passed over."""
+"""Folders of sequences and of frames: the videos in them, and a warning about files that are ignored."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
     for path in found:
         if path.is_dir():
             folder = path / "img" if (path / "img").is_dir() else path
-            warn_of_strangers(folder, [folder], (*IMAGES, *ANNOTATIONS), "they are no frames")
+            warn_of_strangers(folder, [folder], (*IMAGES, *ANNOTATIONS), "not a frame")
     return found
 
 
 def warn_of_sequences(root: Path, sequences: Sequence[Any]) -> None:
-    """Say which files beside the frames are passed over: neither frames nor such as hold what is known of them."""
+    """Warn which files beside the frames are ignored: neither frames nor annotations of them."""
     folders = dict.fromkeys(frame.parent for sequence in sequences for frame in sequence.frames)
-    reason = "they are neither frames nor annotations"
+    reason = "neither a frame nor an annotation"
     warn_of_strangers(root, folders, (*IMAGES, *ANNOTATIONS), reason)
 
 

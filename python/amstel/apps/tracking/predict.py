@@ -47,8 +47,8 @@ def tracker(
 
 @dataclass(frozen=True)
 class Range:
-    """Which frames are looked at: from `first`, in which the boxes are given, to `last` (None: the end), counted from
-    1, every `every`-th of them."""
+    """Which frames are used: from `first`, which has the given boxes, to `last` (None: the end), counted from 1, every
+    `every`-th of them."""
 
     first: int = 1
     last: int | None = None
@@ -70,8 +70,8 @@ class Range:
 
 @dataclass
 class Source:
-    """What to track in: frames, the first boxes, the true boxes where there are any, the file to write, and which frames;
-    whether the first boxes were given, and not those of the data; whether the video written keeps the sound."""
+    """What to track: frames, the first boxes, the true boxes if there are any, the file to write, and which frames;
+    whether the first boxes were given rather than taken from the data; whether the written video keeps the sound."""
 
     path: Path
     frames: Any
@@ -121,7 +121,7 @@ def sources(
         target = (output or Path(name)) if alone else (output or Path()) / name
         if len(boxes) > 1 and target.suffix.lower() == ".txt":
             raise ValueError(
-                f"{target} holds the boxes of one target: give .csv or .json for those of {len(boxes)}"
+                f"{target} can hold the boxes of only one target: use .csv or .json for those of {len(boxes)}"
             )
         if audio and target.suffix.lower() != ".mp4":
             raise ValueError(f"--audio is for an output that has sound, .mp4, got {target}")
@@ -152,7 +152,7 @@ def _source(
             if not boxes or number is not None:
                 raise
             if not isinstance(error, FileNotFoundError):
-                print_warning(f"{path}: no scores, as its true boxes cannot be read: {error}")
+                print_warning(f"{path}: no scores, because its true boxes cannot be read: {error}")
             return Source(path, path / "img", boxes, None, target, range)
         truth = sequence.ground_truth
         if range.first > len(truth):

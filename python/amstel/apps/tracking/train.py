@@ -216,7 +216,7 @@ def train(
     if resume:
         model, saved, _, done, state = read(folder / CHECKPOINT)  # type: ignore[operator]
         if settings.epochs < len(done):
-            _check.fail("epochs", f"at least {len(done)}, which the run has done", settings.epochs)
+            _check.fail("epochs", f"at least {len(done)}, which the run has already done", settings.epochs)
         settings = replace(saved, epochs=settings.epochs)
     else:
         model = initial_model(settings, initial, pairs)

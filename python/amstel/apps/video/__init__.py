@@ -1,1 +1,1 @@
-"""Action recognition in videos, and where in them it happens."""
+"""Action recognition in videos, and localization of the actions."""

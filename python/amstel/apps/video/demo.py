@@ -1,4 +1,4 @@
-"""The video part of `amstel demo`: which way a shape moves among others, and where the network looked to find out."""
+"""The video part of `amstel demo`: which way a shape moves among others, and where the network looked."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def extract(
         for name in ("settings", "streams", "weights", "root"):
             if before.get(name) != record[name]:
                 raise FileExistsError(
-                    f"{out} holds features of other {name}, {_short(before.get(name))}, not {_short(record[name])}; "
+                    f"{out} holds features with other {name}, {_short(before.get(name))}, not {_short(record[name])}; "
                     "--force overwrites them"
                 )
         record["splits"] = _with_splits_of(before, record, out)
@@ -250,7 +250,7 @@ class FeatureFolder:
             array = np.load(file, mmap_mode="c")
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"{file} does not exist; amstel video extract, run again, makes it"
+                f"{file} does not exist; amstel video extract, run again, creates it"
             ) from None
         except _files.DAMAGED_ARRAY as error:
             raise ValueError(f"{file} is not a feature file: {error}") from None
@@ -313,10 +313,14 @@ class FeatureFolder:
             if name == "motion" and "flow" not in self.streams:
                 continue
             if value != self.settings[name]:
-                _check.fail(name, f"{self.settings[name]}, of which the features of {self.root} are", value)
+                _check.fail(name, f"{self.settings[name]}, as for the features of {self.root}", value)
         for name in ("shift", "flip", "brightness"):
             if training and getattr(settings, name):
-                _check.fail(name, "left out: features are of the frames as they are", getattr(settings, name))
+                _check.fail(
+                    name,
+                    "left out, because the features come from unaugmented frames",
+                    getattr(settings, name),
+                )
         needed = {*settings.streams, *(["flow"] if settings.uses_motion else [])}
         if lacking := needed - set(self.streams):
             raise ValueError(

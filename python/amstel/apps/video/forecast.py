@@ -58,7 +58,7 @@ def forecaster(settings: ForecastSettings) -> models.ConvLSTMForecaster:
 
 
 def sequences(settings: ForecastSettings, count: int, start: int = 0, test: bool = False) -> Tensor:
-    """Frames [given + steps, count, 1, size, size] in [0, 1]; those of the test are no others' ones."""
+    """Frames [given + steps, count, 1, size, size] in [0, 1]; those of the test are used nowhere else."""
     s = settings
     found = generate_bouncing_digits(
         count, s.given + s.steps, s.size, s.digits, 2 * s.seed + test, start=start
@@ -136,7 +136,7 @@ def train(
     device: str | torch.device = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Forecast:
-    """Train the encoder-forecaster, and for as long the network that sees one frame.
+    """Train the encoder-forecaster and, for as many steps, the network that sees one frame.
 
     Args:
         settings: default: `ForecastSettings()`.
@@ -154,7 +154,9 @@ def train(
         if resume:
             model, kept, state = read(folder / training.CHECKPOINT)  # type: ignore[operator]
             if settings.iterations < (done := state["training"]["step"]):
-                _check.fail("iterations", f"at least {done}, which the run has done", settings.iterations)
+                _check.fail(
+                    "iterations", f"at least {done}, which the run has already done", settings.iterations
+                )
             settings = replace(kept, iterations=settings.iterations)
         else:
             model = forecaster(settings)
@@ -171,7 +173,7 @@ def train(
 
 @torch.no_grad()
 def forecasts(found: Forecast, x: Tensor) -> dict[str, Tensor]:
-    """What each forecasts of sequences [given + steps, N, 1, H, W]: [steps, N, 1, H, W] in [0, 1]."""
+    """The forecasts of each for sequences [given + steps, N, 1, H, W]: [steps, N, 1, H, W] in [0, 1]."""
     s, device = found.settings, next(found.model.parameters()).device
     given = x[: s.given].to(device)
     return {

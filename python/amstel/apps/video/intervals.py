@@ -1,4 +1,4 @@
-"""Whether one model is better than another on the same seeds: the mean gap with its confidence interval."""
+"""Whether one model is better than another on the same seeds: the mean difference with its confidence interval."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ LEAST = 0.01
 
 @dataclass
 class Found:
-    """What a test of localization says: mean average precision and, for tubes, recall at each overlap; the average
-    precision of each class; how many detections and truths of how many videos; the detections as rows."""
+    """The result of a localization test: mean average precision and, for tubes, recall at each overlap; the average
+    precision of each class; the numbers of detections, truths and videos; the detections as rows."""
 
     thresholds: tuple[float, ...]
     map: list[float]
@@ -54,7 +54,7 @@ def _labels(network: Network, classes: Sequence[str]) -> list[int]:
     unknown = [name for name in classes if name not in network.classes]
     if unknown:
         raise ValueError(
-            f"the network must know the classes that are to be found, got {network.classes}, not {unknown[0]}"
+            f"the network must have been trained on the classes to be found, got {network.classes} without {unknown[0]}"
         )
     return [network.classes.index(name) for name in classes]
 
@@ -85,18 +85,18 @@ def tubes(
 
     Every tube of `predict` is a detection of each class of some probability, with the product of both as its score. The
     overlap of two tubes is the mean over the frames of either of the overlap of their boxes, so it counts when as well
-    as where; attention knows no "when": its tubes last as long as it sees something. (The benchmark's own code treats tubes
-    that share only one frame as disjoint, against its definition; here that frame counts. It makes a difference only
-    where both together last ten frames at most, for the threshold of 0.1, or two, for 0.5.) Recall is the share of the true
-    tubes that some tube overlaps by at least the threshold, whatever its class; the mean overlap is that of each true
+    as where; attention does not show when an action happens: its tubes last as long as it sees something. (The benchmark's
+    own code treats tubes that share only one frame as disjoint, against its definition; here that frame counts. This only
+    matters if both together last at most ten frames, for the threshold of 0.1, or two, for 0.5.) Recall is the share of
+    the true tubes that some tube of any class overlaps by at least the threshold; the mean overlap is that of each true
     box with the best box of its frame.
 
     Args:
         network: a network with attention.
         clips: with `tubes`, labeled by `classes`.
-        classes: names of the labels, all of which the network must know.
+        classes: names of the labels; the network must have been trained on all of them.
         segments, progress, ranks, failures: as in `amstel.apps.video.evaluate.evaluate`.
-        actors: the greatest number of tubes of a clip.
+        actors: the maximum number of tubes per clip.
     """
     if network.settings.model not in ATTENTIVE:
         _check.fail(
@@ -219,10 +219,10 @@ def _looked_at(path: Path, network: Network) -> Iterator[tuple[Tensor, float]]:
 
 @torch.no_grad()
 def timeline(network: Network, path: Path, chunk: int = 512) -> tuple[Tensor, Tensor]:
-    """Probabilities of the classes over time [n, K] of a video of any length, and when each is of, in seconds [n].
+    """Probabilities of the classes over time [n, K] in a video of any length, and the time of each, in seconds [n].
 
-    The network reads segments of T frames, each beginning half a segment after the one before, and what it says of a
-    frame is the mean over the segments that hold it. At most `chunk` frames are in memory.
+    The network reads segments of T frames, each beginning half a segment after the previous one. The prediction for a
+    frame is the mean over the segments that contain it. At most `chunk` frames are in memory.
     """
     network.eval()
     steps = network.settings.steps
@@ -276,8 +276,8 @@ def spans(curve: Tensor, least: float = 0.05, overlap: float = 0.5) -> list[tupl
     """Intervals (first, last, score) in which a class is probable, from its probability in each frame [n].
 
     For nine levels between 0 and the greatest probability, the runs of frames at or above the level are candidates. The
-    score of one is its mean probability less that of its surroundings, a quarter of its length on either side. By
-    falling score, a candidate that overlaps one before it by more than `overlap` is left out.
+    score of a candidate is its mean probability minus that of its surroundings, a quarter of its length on either side. By
+    decreasing score, a candidate that overlaps an earlier one by more than `overlap` is dropped.
 
     Source: Z. Shou et al., AutoLoc, ECCV 2018 (the score, "outer-inner contrast").
     """
@@ -325,7 +325,7 @@ def intervals(
     ambiguous part do not count.
 
     Args:
-        network: knows all classes of the videos; it may know others, a background for example, which are not looked for.
+        network: trained on all classes of the videos, and perhaps on others, such as background, which are not looked for.
         videos: what to find.
         progress, ranks, failures: as in `amstel.apps.video.evaluate.evaluate`.
     """
@@ -389,7 +389,7 @@ def intervals(
 
 
 def official(found: Found, videos: THUMOS14) -> str:
-    """The detections in the form of the challenge, "video begin end class score" a line, for its own evaluation."""
+    """The detections in the format of the challenge, one line "video begin end class score" each, for its own evaluation."""
     number = dict(zip(videos.classes, videos.numbers, strict=True))
     return "".join(
         f"{row['video']} {row['begin']:.3f} {row['end']:.3f} {number[row['class']]} {row['score']:.6f}\n"

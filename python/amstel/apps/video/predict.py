@@ -1,4 +1,4 @@
-"""Videos from end to end: their class, and where the network looked to find it."""
+"""Predictions for videos: their class, and where the network looked."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _predict(
         if times is None or len(times) != len(frames):
             _check.fail(
                 "times",
-                f"{len(frames)} of them, for the network looks at {settings.fps:g} frames per second",
+                f"{len(frames)} of them, because the network looks at {settings.fps:g} frames per second",
                 times,
             )
         at = torch.tensor(times, dtype=torch.float64)
@@ -113,8 +113,8 @@ def _inside(folder: Path) -> list[Path]:
     of_frames = [p for p in visible(folder) if p.is_dir() and visible(p, IMAGES) and not _videos(p)]
     if not videos and not of_frames:
         raise ValueError(f"{folder} must hold videos, frames or folders of frames, got none of them")
-    warn_of_others(folder, videos, "they are neither videos nor strips of frames")
-    warn_of_folders(folder, of_frames, "they hold no frames")
+    warn_of_others(folder, videos, "neither a video nor a strip of frames")
+    warn_of_folders(folder, of_frames, "without frames")
     return sorted([*videos, *(video for path in of_frames for video in _inside(path))], key=natural)
 
 
@@ -123,8 +123,8 @@ def _videos(folder: Path) -> list[Path]:
 
 
 def targets(sources: Sequence[Path], output: Path | None, model: str) -> list[Path]:
-    """The picture to write for each: `output` itself for one, else in that folder, named by the video's stem; where two
-    have one, by its ending and then its folder too. ValueError where they are the same even so."""
+    """The picture to write for each: `output` itself for one video, else a file in that folder, named after the video; if
+    two have the same name, the extension and then the folder are added. ValueError if the names are still the same."""
     if len(sources) == 1 and output is not None and not output.is_dir():
         return [output]
     if output is not None:

@@ -220,10 +220,10 @@ def labels_of(clips: Clips) -> list[int]:
 
 
 def balanced(order: Sequence[int], labels: Sequence[int]) -> list[int]:
-    """As many clips as in `order`, of every class equally many or one more, each class by turns and in that order.
+    """As many clips as in `order`, with equally many of every class, or one more; the classes take turns, in that order.
 
-    Of a class with fewer clips they come again from the first; of one with more, the last wait for another epoch. What
-    comes for the k-th time is its number plus k - 1 times the number of clips, so that it can be another crop.
+    The clips of a smaller class are repeated from the first; of a larger class, the last ones wait for another epoch. A
+    clip that comes for the k-th time is its number plus k - 1 times the number of clips, so that it can get another crop.
     """
     own: dict[int, list[int]] = {}
     for index in order:

@@ -29,9 +29,9 @@ from amstel.data.clips import DIRECTIONS
 
 
 def weizmann(root: Path | None = None, say: Say = print) -> dict[str, Any]:
-    """Four actions of six people, leave one subject out, from scratch; 25 segments a test clip.
+    """Four actions of six people, leaving one subject out, from scratch; 25 segments per test clip.
 
-    ConvALSTM on optical flow, which sees neither the wall nor the clothes; on RGB beside it.
+    ConvALSTM on optical flow, which sees neither the wall nor the clothes, and on RGB for comparison.
     """
     data = Weizmann(root_of(root, "weizmann4"))
     clips = [data[i] for i in range(len(data))]

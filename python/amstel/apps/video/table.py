@@ -17,7 +17,7 @@ STREAMS = ("rgb", "flow", "fused")
 
 @dataclass
 class Tested:
-    """A network on a test list: what it is, which split it is of (None: the clips it held out), and what it says."""
+    """A network on a test list: what it is, its split (None: the clips it held out), and its predictions."""
 
     model: str
     split: int | None

@@ -211,7 +211,7 @@ def train(
                 _check.fail("classes", f"those of the checkpoint, {network.classes}", list(classes))
             done = len(state["history"])
             if settings.epochs < done:
-                _check.fail("epochs", f"at least {done}, which the run has done", settings.epochs)
+                _check.fail("epochs", f"at least {done}, which the run has already done", settings.epochs)
             settings = network.settings = replace(network.settings, epochs=settings.epochs)
         else:
             network = Network(settings, classes)

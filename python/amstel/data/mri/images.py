@@ -1,4 +1,4 @@
-"""Multi-coil k-space made from magnitude images, to train a reconstruction on."""
+"""Multi-coil k-space made from magnitude images, for training a reconstruction."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ def smooth_phase(shape: Sequence[int], rng: np.random.Generator, spread: float =
 
 
 class CoilImages:
-    """Undersampled multi-coil k-space made from magnitude images, to train a reconstruction on.
+    """Undersampled multi-coil k-space made from magnitude images, for training a reconstruction.
 
-    1. An image is cropped, resized, flipped, turned and given another contrast; half of the images are cut to an ellipse,
-       as a head lies in its field of view, half of these in a dark and a bright ring, as bone and fat are.
-    2. It gets a smooth phase and the sensitivities of `loop_sensitivities`; k-space gets noise, and a mask, one for a
-       batch, of columns, a Poisson disc or radial lines, with a center of 10 to 18 samples per side.
-    3. Sensitivities S are estimated from that center, as they are of real data; the network is to find what they make of
-       the coil images m_c without noise and fully sampled, x = sum conj(S_c) m_c.
+    1. An image is cropped, resized, flipped, rotated and changed in contrast. Half of the images are cut to an ellipse,
+       like a head in its field of view, and half of these get a dark and a bright ring, like bone and fat.
+    2. It gets a smooth phase and the sensitivities of `loop_sensitivities`. k-space gets noise and a mask (one per
+       batch) of columns, a Poisson disc or radial lines, with a center of 10 to 18 samples per side.
+    3. Sensitivities S are estimated from that center, as for real data. The target is what they make of the noise-free,
+       fully sampled coil images m_c: x = sum conj(S_c) m_c.
     4. x and y are divided by the largest magnitude of the zero-filled reconstruction A^H y.
 
     Args:
         root: the folder of ADMM-Net's images (`read_admmnet`), or images float [count, H, W] in [0, 1].
-        size: side, or (H, W), of what is made; default: that of the images.
-        photographs: a folder of pictures (with pillow) that take the place of half of the images, for more variety.
-        coils: least and greatest number of coils.
-        noise: least and greatest standard deviation of the noise in the real and in the imaginary part of k-space,
+        size: side, or (H, W), of the results; default: that of the images.
+        photographs: a folder of pictures (needs pillow) that replace half of the images, for more variety.
+        coils: smallest and largest number of coils.
+        noise: smallest and largest standard deviation of the noise in the real and in the imaginary part of k-space,
             log-uniform, for an image with a largest magnitude of 1.
 
     Raises:
-        FileNotFoundError: no such file or folder.
-        ValueError: images of another kind, a size below 32, a folder without pictures.
+        FileNotFoundError: the file or folder does not exist.
+        ValueError: `root` holds other images, a size is below 32, or the folder has no pictures.
 
     Example:
         >>> images = amstel.data.mri.CoilImages(torch.rand(3, 64, 64), size=48)
@@ -152,7 +152,7 @@ class CoilImages:
             physics: `amstel.inverse.MRI`, centered, with sigma = 1, so that its gradient is A^H (A x - y).
             y: complex64 [N, coils, H, W], noisy where the mask of the batch samples it and 0 elsewhere.
 
-        All follows from the state of `rng`.
+        Everything is determined by the state of `rng`.
         """
         coils = int(rng.integers(self.coils[0], self.coils[1] + 1))
         x = torch.stack(

@@ -95,13 +95,13 @@ def assembled(path: Path, group: Any) -> tuple[Tensor, Tensor | None, tuple[int,
             raise ValueError(f"{path} must hold one {name}, got {len(values)}")
     coils = np.unique(head["active_channels"])
     if len(coils) > 1:
-        raise ValueError(f"{path} must have as many coils in every line, got {coils.tolist()}")
+        raise ValueError(f"{path} must have the same number of coils in every line, got {coils.tolist()}")
     slices, of_slice = np.unique(index["slice"], return_inverse=True)
     nz = max(nz, 1)
     there = int(head["number_of_samples"].sum())
     if min(nx, ny) < 1 or len(slices) * nx * ny * nz > _MOST * there:
         raise ValueError(
-            f"{path} must have a matrix that its {there} samples a coil can be of, got {nx} x {ny} x {nz}"
+            f"{path} must have a matrix that fits its {there} samples per coil, got {nx} x {ny} x {nz}"
         )
     kspace = np.zeros((len(slices), nz, int(coils[0]), nx, ny), np.complex64)
     count = np.zeros((len(slices), nz, nx, ny), np.int32)

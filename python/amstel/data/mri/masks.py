@@ -41,12 +41,12 @@ def cartesian_mask(
 ) -> Tensor:
     """Whole columns of k-space: bool [width], the central ones and some of the others.
 
-    round(center_fraction * width) central columns are sampled, and of the others so many that one of `acceleration` is
-    sampled in all: drawn without replacement, or evenly spaced from a random offset.
+    round(center_fraction * width) central columns are sampled, and as many others as make one in `acceleration` in
+    total: drawn without replacement, or evenly spaced from a random offset.
     Source: Zbontar et al., "fastMRI: an open dataset and benchmarks for accelerated MRI", 2018, section 4.9.
 
     Raises:
-        ValueError: an acceleration below 1, a fraction outside (0, 1], more in the center than are sampled at all.
+        ValueError: an acceleration below 1, a fraction outside (0, 1], or more columns in the center than in total.
 
     Example:
         >>> mask = amstel.data.mri.cartesian_mask(320, acceleration=4, center_fraction=0.08)
@@ -77,13 +77,14 @@ def poisson_disc_mask(
 ) -> Tensor:
     """Points of k-space that keep a distance from each other, and a full disc in the center: bool [H, W].
 
-    Points are drawn one after the other and accepted where none lies nearer than 0.61 sqrt(acceleration), until one of
-    `acceleration` is; then the disc is added. That distance is about 3/4 of what leaves room for so many.
+    Points are drawn one by one and accepted if no other is closer than 0.61 sqrt(acceleration), until one in
+    `acceleration` is sampled; then the disc is added. The distance is about 3/4 of the largest that would leave enough
+    room.
     Source: Cook, "Stochastic sampling in computer graphics", ACM TOG 5, 1986.
 
     Args:
         shape: (H, W).
-        acceleration: points for each one that is sampled outside of the disc.
+        acceleration: number of points per sampled one, outside the disc.
         calibration: radius of the central disc in samples.
 
     Example:
@@ -115,13 +116,13 @@ def radial_mask(
 ) -> Tensor:
     """Straight lines through the center, on the grid, and a full disc there: bool [H, W].
 
-    The lines stand at golden angles from a random one and end at the border; one more is added until one point of
-    `acceleration` is sampled.
+    The lines follow each other at the golden angle, starting at a random one, and end at the border. Lines are added
+    until one point in `acceleration` is sampled.
     Source: Winkelmann et al., "An optimal radial profile order based on the golden ratio", IEEE TMI 26, 2007.
 
     Args:
         shape: (H, W).
-        acceleration: points for each one that is sampled.
+        acceleration: number of points per sampled one.
         calibration: radius of the central disc in samples.
 
     Example:

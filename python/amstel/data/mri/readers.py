@@ -1,4 +1,4 @@
-"""Readers of k-space, sampling masks and ADMM-Net's images."""
+"""Readers for k-space, sampling masks and ADMM-Net's images."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def read_kspace(path: str | os.PathLike) -> Tensor:
     The file holds complex numbers, [coils, H, W] or [H, W] (one coil).
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a .npy file, real numbers, another rank, no sample at all, NaN or infinity.
+        FileNotFoundError: the file does not exist.
+        ValueError: not a .npy file, real numbers, a wrong rank, no samples, NaN or infinity.
 
     Example:
         >>> kspace = amstel.data.mri.read_kspace("full_kspace.npy")
@@ -67,8 +67,8 @@ def read_mask(path: str | os.PathLike, index: int = 0) -> Tensor:
         index: which mask of a stack.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a .npy file, another rank, values other than 0 and 1, nothing sampled, no such index.
+        FileNotFoundError: the file does not exist.
+        ValueError: not a .npy file, a wrong rank, values other than 0 and 1, nothing sampled, an index out of range.
 
     Example:
         >>> import tempfile, numpy as np
@@ -101,8 +101,8 @@ def read_admmnet(root: str | os.PathLike) -> Tensor:
         root: the file, or its folder.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file of something else.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file holds something else.
 
     Example:
         >>> import tempfile, numpy as np

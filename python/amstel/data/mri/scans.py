@@ -1,4 +1,4 @@
-"""Whole scans from the files that scanners and toolboxes write: fastMRI, ISMRMRD, BART, MATLAB and NumPy."""
+"""Whole scans from the files of scanners and toolboxes: fastMRI, ISMRMRD, BART, MATLAB and NumPy."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ ENDINGS = (".npy", ".npz", ".h5", ".hdf5", ".mat", ".cfl")
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """k-space of some slices, as a file holds it.
+    """The k-space of some slices, as stored in a file.
 
     Attributes:
-        kspace: complex64 [slices, coils, H, W], centered; not finite only where nothing was sampled, if at all.
-        mask: bool [W] or [H, W], what was sampled, by what the file says or else by what is there; None where a file says
-            nothing and everything is there.
-        image_size: (height, width) that the scanner makes of it, the middle of what is reconstructed; None: all of it.
+        kspace: complex64 [slices, coils, H, W], centered; if any values are not finite, nothing was sampled there.
+        mask: bool [W] or [H, W], what was sampled, according to the file or else to the values; None if the file has no
+            mask and no values are missing.
+        image_size: (height, width) of the scanner's image, the central part of the reconstruction; None: all of it.
 
     Example:
         >>> scan = Scan(torch.ones(2, 1, 4, 6, dtype=torch.complex64))
@@ -51,11 +51,11 @@ class Scan:
     image_size: tuple[int, int] | None = None
 
     def cropped(self, images: Tensor) -> Tensor:
-        """The middle of images [..., H, W] that has `image_size`."""
+        """The central part of images [..., H, W], of size `image_size`."""
         return images if self.image_size is None else _middle(images, *self.image_size)
 
     def sampled_by(self, mask: Tensor) -> Scan:
-        """With [W] or [H, W] of 0 and 1 on top of its own mask: what was not measured stays so, whatever the mask says."""
+        """The scan with another mask, [W] or [H, W] of 0 and 1, applied on top of its own; missing samples stay missing."""
         height, width = self.kspace.shape[-2:]
         expected = f"[{width}] or [{height}, {width}] of 0 and 1"
         sampled = check_binary("mask", mask, expected)
@@ -64,9 +64,9 @@ class Scan:
         return replace(self, mask=sampled if self.mask is None else sampled & self.mask)
 
     def without_oversampling(self) -> Scan:
-        """The field of view in the direction of the rows (readout) cut to that of the image, half as much as a rule.
+        """The field of view in the direction of the rows (readout) cut to that of the image, which usually halves it.
 
-        Exact where whole columns are sampled; a scan with another mask, or without a size of its image, is as it was.
+        Exact if whole columns are sampled. A scan with another kind of mask, or without `image_size`, stays unchanged.
         """
         height = self.kspace.shape[-2]
         columns = self.mask is None or self.mask.dim() == 1
@@ -79,23 +79,24 @@ class Scan:
 
 
 def read_scan(path: str | os.PathLike) -> Scan:
-    """k-space of all slices of a file.
+    """Read the k-space of all slices in a file.
 
-    - `.npy`, `.npz`: complex [coils, H, W], [H, W] or [slices, coils, H, W]; or floats or signed integers [..., H, W, 2], its
-      real and imaginary part, in every format; of several arrays the one called kspace (or ksp, kdata, ...), and "mask" where there is one.
-    - `.mat`: the same, of MATLAB up to version 7 (needs scipy) and 7.3 (needs h5py); [H, W, coils] and
-      [H, W, coils, slices] too, told by which of the first and the last but slices is smaller.
-    - `.h5`: fastMRI's, "kspace" [slices, coils, H, W] or [slices, H, W] with "mask"; ISMRMRD's, "dataset" with one
-      acquisition per line (Cartesian: see `amstel.data.mri.ismrmrd`). Needs h5py.
-    - `.cfl` with its `.hdr`: BART's; dimensions 0 to 2 are space, 3 the coils, 13 slices. Of a volume dimension 0 is
-      transformed, and what was its readout are the slices.
+    - `.npy`, `.npz`: complex [coils, H, W], [H, W] or [slices, coils, H, W]; or, as in all formats, floats or signed
+      integers [..., H, W, 2], real and imaginary part. Of several arrays, the one called kspace (or ksp, kdata, ...) is
+      used, and "mask" if there is one.
+    - `.mat`: the same, for MATLAB up to version 7 (needs scipy) and 7.3 (needs h5py); also [H, W, coils] and
+      [H, W, coils, slices]. The coils are the smaller of the first dimension and the last one before the slices.
+    - `.h5`: fastMRI's files, "kspace" [slices, coils, H, W] or [slices, H, W] with "mask"; ISMRMRD's files, "dataset" with
+      one acquisition per line (Cartesian only: see `amstel.data.mri.ismrmrd`). Needs h5py.
+    - `.cfl` with its `.hdr`: BART's files. Dimensions 0 to 2 are space, 3 the coils and 13 the slices. For a volume,
+      dimension 0 (the readout) is transformed, and becomes the slices.
 
-    Samples that are 0 or not finite in every coil and slice were not measured, if the file says nothing else.
+    Samples that are 0 or not finite in every coil and slice count as not measured, unless the file says otherwise.
 
     Raises:
-        FileNotFoundError: no such file (of `.cfl` also: no `.hdr`).
-        ValueError: another ending; nothing that is k-space, or several candidates; other dimensions.
-        ImportError: h5py or scipy is missing, of the extra [mri].
+        FileNotFoundError: the file does not exist (or, for `.cfl`, its `.hdr`).
+        ValueError: an unknown extension; no k-space, or several candidates; other dimensions.
+        ImportError: h5py or scipy (extra [mri]) is missing.
 
     Example:
         >>> scan = amstel.data.mri.read_scan("half_kspace.npy")
@@ -107,10 +108,10 @@ def read_scan(path: str | os.PathLike) -> Scan:
 
 
 def read_maps(path: str | os.PathLike) -> Tensor:
-    """Coil sensitivities complex64 [slices, coils, H, W] of a file as of `read_scan`, such as BART's ecalib writes.
+    """Read coil sensitivities, complex64 [slices, coils, H, W], from any format of `read_scan`, such as BART's ecalib's.
 
-    They are images: nothing is transformed, and the first of three dimensions are the coils, of HDF5 too. Of several arrays the
-    one called sensitivities (or maps, smaps, sens, csm, ...) is taken.
+    They are images, so nothing is transformed. Of three dimensions, the first is the coils, in HDF5 too. Of several arrays,
+    the one called sensitivities (or maps, smaps, sens, csm, ...) is used.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: as `read_scan`; NaN or infinity.
@@ -141,7 +142,7 @@ def _sampled(path: str | os.PathLike, kspace: Tensor) -> Tensor | None:
     if not len(there):
         raise ValueError(f"{path} must hold k-space that is not zero everywhere")
     if bool((there != there[:1]).any()):
-        raise ValueError(f"{path} must have the same samples in every slice, as it holds no mask")
+        raise ValueError(f"{path} must have the same samples in every slice, because it has no mask")
     points = there[0]
     if bool((points == points.any(0)).all()):  # whole columns
         return None if points.all() else points.any(0)

@@ -1,4 +1,4 @@
-"""Sensitivities of receive coils, made from physics to train on; `amstel.inverse` estimates them from k-space."""
+"""Simulated sensitivities of receive coils, for training; `amstel.inverse` estimates them from k-space."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["estimate_sensitivities", "loop_sensitivities"]
 def loop_sensitivities(coils: int, shape: Sequence[int], rng: np.random.Generator) -> Tensor:
     """Sensitivities of circular loops around the object: complex64 [coils, H, W] with sum |S|^2 = 1 at every pixel.
 
-    By reciprocity a receive coil is as sensitive as its field is strong, S = Bx - i By, and the field of a current around
-    the loop is the Biot-Savart integral of dl x r / |r|^3. The loops stand on an ellipse around the image and face its
-    middle; their size, distance, angle, height and phase are random, within what arrays for head and body look like.
+    By reciprocity, the sensitivity of a receive coil follows from its field, S = Bx - i By, and the field of a current in
+    the loop is the Biot-Savart integral of dl x r / |r|^3. The loops are placed on an ellipse around the image and face its
+    center. Their size, distance, angle, height and phase are random, within the range of head and body arrays.
     Source: Roemer, Edelstein, Hayes, Souza and Mueller, "The NMR phased array", MRM 16, 1990.
 
     Args:
-        coils: how many.
+        coils: number of coils.
         shape: (H, W).
-        rng: gives all that is random.
+        rng: the source of all random numbers.
 
     Example:
         >>> s = amstel.data.mri.loop_sensitivities(8, (64, 48), np.random.default_rng(0))
