@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from amstel import video
-from amstel.media import boxes, fonts, formats, gif, images, localize, points, reading, scores
+from amstel.media import boxes, fonts, formats, gif, images, localize, points, reading, scores, strips
 from amstel.media.reading import Frames
 from amstel.media.writing import VideoWriter
 from tests import test_pictures
@@ -943,7 +943,7 @@ def test_folders_and_files_by_their_names(tmp_path):
     strip = video.write(tmp_path / "a.png", frames)
     for kind in (str, Path):
         assert formats.visible(kind(tmp_path)) == formats.frames_of(kind(tmp_path)) == [strip]
-        assert images.is_strip(kind(strip)) and images.strips(kind(tmp_path)) == [strip]
+        assert strips.is_strip(kind(strip)) and strips.strips(kind(tmp_path)) == [strip]
 
 
 def test_what_pictures_of_points_refuse(tmp_path):

@@ -16,10 +16,6 @@ from amstel._check import describe, fail, unmasked, with_attributes
 from amstel._optional import need
 from amstel._words import counted
 from amstel.media import _deep, pictures, png_chunks, profiles, stacks
-from amstel.media.formats import IMAGES, VIDEOS, visible
-
-#: A picture with no more rows, and at least twice as many columns, is a strip to `read`; a photograph is larger.
-STRIP_HEIGHT = 128
 
 #: A stereo or burst JPEG (MPO) has several pictures too, of which the first is the one to see.
 _ANIMATED = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")
@@ -29,14 +25,21 @@ def _pillow(part: str = "Image") -> Any:
     return need(f"PIL.{part}", extra=("video", "restore"), purpose="amstel.media.images")
 
 
-def _opened(path: Path) -> Any:
-    image = _pillow()
+def opened(path: Path) -> Any:
+    """Pillow's image of a file, which is decoded later and is to be closed; errors name the file.
+
+    Example:
+        >>> with amstel.media.images.opened("photographs/one.png") as image:
+        ...     image.format
+        'PNG'
+    """
+    library = _pillow()
     try:
-        opened = png_chunks.scale_transparency(stacks.not_mapped(image.open(path)))
-        if opened.format == "TIFF" and opened.tag_v2.get(254, 0) & 1 and 330 in opened.tag_v2:
-            opened.close()
+        image = png_chunks.scale_transparency(stacks.not_mapped(library.open(path)))
+        if image.format == "TIFF" and image.tag_v2.get(254, 0) & 1 and 330 in image.tag_v2:
+            image.close()
             raise ValueError(pictures.PREVIEW)
-        return opened
+        return image
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist; it should be an image") from None
     except Exception as error:
@@ -143,7 +146,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
     path = Path(path)
     if kind := _deep.kind(path):
         return next(_deep_pages(path, kind))
-    with _opened(path) as image:
+    with opened(path) as image:
         try:
             return rgb(_upright(image), image)
         except Exception as error:
@@ -188,52 +191,6 @@ def _levels(data: np.ndarray, profile: bytes | None) -> np.ndarray:
     return profiles.in_srgb(np.ascontiguousarray(data), profile)
 
 
-def is_strip(path: str | os.PathLike) -> bool:
-    """Whether `amstel.media.writing` marked a PNG as a strip of several frames.
-
-    Example:
-        >>> path = amstel.video.write("strip.png", torch.zeros(4, 8, 8, 3, dtype=torch.uint8))
-        >>> amstel.media.images.is_strip(path), amstel.media.images.is_strip("photographs/one.png")
-        (True, False)
-    """
-    path = Path(path)
-    try:
-        mark = Animation(path).mark if path.suffix.lower() == ".png" else None
-        return mark is not None and mark != "strip of 1 frames"
-    except (OSError, ValueError):  # whoever reads it says what is wrong
-        return False
-
-
-def strips(folder: str | os.PathLike) -> list[Path]:
-    """The pictures in a folder that are strips of frames: marked (`is_strip`), or to `amstel.video.read` by their shape.
-
-    Where there are no videos and the first picture is not marked, the pictures may be the frames of one video; there they
-    are strips only if all are.
-
-    Example:
-        >>> [path.name for path in amstel.media.images.strips("weizmann4/bend")]
-        ['daria_bend.png', 'ido_bend.png']
-    """
-    found = visible(folder, IMAGES)
-    if visible(folder, VIDEOS) or (found and is_strip(found[0])):
-        return [path for path in found if is_strip(path) or _of_squares(path)]
-    return found if all(map(_of_squares, found)) else []
-
-
-def _of_squares(path: Path) -> bool:
-    try:
-        with _opened(path) as image:
-            width, height = image.size
-            return (
-                height <= STRIP_HEIGHT
-                and width >= 2 * height
-                and not width % height
-                and getattr(image, "n_frames", 1) == 1
-            )
-    except (OSError, ValueError):  # whoever reads it says what is wrong
-        return False
-
-
 class Animation:
     """The frames of a GIF, WebP, APNG or multi-page TIFF; any other image is a single frame.
 
@@ -264,7 +221,7 @@ class Animation:
         if self._deep:
             self.count, self._announced = _deep_count(self.path, self._deep)
             return
-        with _opened(self.path) as image:
+        with opened(self.path) as image:
             self._announced = stacks.announced(getattr(image, "tag_v2", {}).get(270))
             self.mark = image.info.get("amstel") if isinstance(image.info.get("amstel"), str) else None
             self._pages = [0]
@@ -306,7 +263,7 @@ class Animation:
             self._cut(f"it announces {counted(self._announced, 'image')}", self.count)
 
     def _by_pillow(self) -> Iterator[tuple[np.ndarray, float | None]]:
-        with _opened(self.path) as image:
+        with opened(self.path) as image:
             for page in self._pages:
                 image.seek(page)
                 yield rgb(_upright(image), image), self._seconds(image)
@@ -332,7 +289,7 @@ class Animation:
         """How long each frame is shown, without decoding pixels if the format allows it."""
         if self._deep:
             return [None] * self.count
-        with _opened(self.path) as image:
+        with opened(self.path) as image:
             found: list[float | None] = []
             for page in self._pages:
                 try:

@@ -17,7 +17,8 @@ from amstel._check import describe
 from amstel.media import _arguments
 from amstel.media.decode import Video
 from amstel.media.formats import ANIMATIONS, IMAGES, frames_of, visible
-from amstel.media.images import STRIP_HEIGHT, Animation, image_array, is_strip
+from amstel.media.images import Animation, image_array
+from amstel.media.strips import STRIP_HEIGHT, is_strip
 
 
 class Frames:

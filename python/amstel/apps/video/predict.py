@@ -19,7 +19,7 @@ from amstel.apps.video.evaluate import _segments
 from amstel.apps.video.network import Network
 from amstel.apps.video.samples import _prepare
 from amstel.media.formats import IMAGES, NOT_DEEPER, VIDEOS, natural, visible, warn_of_folders, warn_of_others
-from amstel.media.images import strips
+from amstel.media.strips import strips
 
 
 @dataclass
