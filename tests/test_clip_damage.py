@@ -198,8 +198,8 @@ def test_clips_and_classes_that_are_links_to_nothing_are_named(capsys, tmp_path)
     (root / "zoom").symlink_to("moved")
     (first / "frames").symlink_to("moved")
     (first / "loop").symlink_to("loop")
-    passed = f"{root}: passed over, as they lead to nothing, 1 link: zoom"
-    inside = f"clips of a class nor frames of one, 2 files: {first.name}/frames, {first.name}/loop"
+    passed = f"{root}: 1 link ignored (broken): zoom"
+    inside = f"2 files ignored (neither a clip of a class nor a frame of one): {first.name}/frames, {first.name}/loop"
     small = ["--frame-size", 32, "--hidden", 4, "--steps", 3, "--motion", "difference", "--epochs", 1]
     status, _, err = command.run(capsys, "video", "train", root, "--out", tmp_path / "out", *small)
     assert status == 0 and err.count(passed) == err.count(inside) == 1

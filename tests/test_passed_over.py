@@ -69,10 +69,8 @@ def test_a_folder_of_images_names_what_is_none(tmp_path):
     _picture(tmp_path / "in" / "deeper" / "1.png")
     (tmp_path / "in" / "raw.dng").write_text("x")
     (tmp_path / "in" / "deeper" / "notes.doc").write_text("x")
-    expected = (
-        f"{tmp_path / 'in'}: passed over, as their names do not end as those of images do, 1 file: raw.dng"
-    )
-    deeper = f"{tmp_path / 'in'}: passed over, as folders inside are not looked into, 1 folder: deeper"
+    expected = f"{tmp_path / 'in'}: 1 file ignored (without the extension of an image): raw.dng"
+    deeper = f"{tmp_path / 'in'}: 1 folder ignored (only files are read): deeper"
     assert _said(lambda: ImageFolder(tmp_path / "in")) == [deeper, expected]
     assert _said(lambda: StillPairs([tmp_path / "in"])) == [deeper, expected]
     np.save(tmp_path / "magnitudes.npy", np.ones((2, 32, 32), np.float32))
@@ -86,7 +84,10 @@ def test_a_folder_without_an_image_says_what_is_there(tmp_path):
     (tmp_path / "raw.dng").write_text("x")
     for read, argument in ((ImageFolder, "root"), (lambda root: StillPairs([root]), "images")):
         message = rf"^`{argument}`: {tmp_path} must hold at least one image \(.*\), got 1 file: raw.dng$"
-        with pytest.warns(UserWarning, match="1 folder: deeper"), pytest.raises(ValueError, match=message):
+        with (
+            pytest.warns(UserWarning, match=r"1 folder ignored \(.*: deeper$"),
+            pytest.raises(ValueError, match=message),
+        ):
             read(tmp_path)
 
 
@@ -95,13 +96,11 @@ def test_folders_in_a_folder_of_k_space_of_frames_and_of_sequences_are_named(tmp
         (tmp_path / place / "deeper").mkdir(parents=True)
     (tmp_path / "scans" / "a.h5").touch()
     _picture(tmp_path / "frames" / "0.png")
-    inside = "passed over, as folders inside are not looked into, 1 folder:"
+    inside = "1 folder ignored (only files are read):"
     assert _said(lambda: mri.find(tmp_path / "scans")) == [f"{tmp_path / 'scans'}: {inside} deeper"]
     assert _said(lambda: predict.find([tmp_path / "frames"])) == [f"{tmp_path / 'frames'}: {inside} img"]
     otb = tmp_path / "otb"
-    assert _said(lambda: folders.expanded([otb])) == [
-        f"{otb}: passed over, as they hold no folder img, 1 folder: docs"
-    ]
+    assert _said(lambda: folders.expanded([otb])) == [f"{otb}: 1 folder ignored (without a folder img): docs"]
 
 
 @pytest.mark.parametrize("ending", ["gif", "png", "webp"])
@@ -120,14 +119,14 @@ def test_an_animation_is_no_picture(capsys, tmp_path, ending):
         lambda: StillPairs([root])._images,
         lambda: CoilImages(tmp_path / "magnitudes.npy", 32, photographs=root)._photographs,
     )
-    expected = f"{root}: passed over, as they are animations, 1 file: 2.{ending}"
+    expected = f"{root}: 1 file ignored (animated): 2.{ending}"
     for read in readers:
         assert _said(read) == [expected]
         assert [path.name for path in read()] == ["0.png", f"1.{ending}", f"3.{ending}"]
     (root / f"3.{ending}").unlink()
     status, _, err = command.run(capsys, "restore", root, "-o", f"{tmp_path / 'out'}/", "--sigma", 25)
-    assert status == 0 and err.count("passed over") == 1 and expected in err
-    with pytest.raises(ValueError, match="at least one image"), pytest.warns(UserWarning, match="animations"):
+    assert status == 0 and err.count(" ignored (") == 1 and expected in err
+    with pytest.raises(ValueError, match="at least one image"), pytest.warns(UserWarning, match="animated"):
         (root / "0.png").unlink(), (root / f"1.{ending}").unlink()
         ImageFolder(root)
 

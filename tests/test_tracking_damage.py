@@ -53,8 +53,8 @@ def test_half_a_sequence_of_otb_and_links_to_nothing_are_named(tmp_path):
     with pytest.warns(UserWarning) as said:
         assert amstel.data.OTB(tmp_path).names == ["Ball"]
     assert [str(one.message) for one in said] == [
-        f"{tmp_path}: passed over, as they lack img or groundtruth_rect.txt with boxes in it, 2 folders: Cup, Dog",
-        f"{tmp_path}: passed over, as they lead to nothing, 1 link: Egg",
+        f"{tmp_path}: 2 folders ignored (without img, or groundtruth_rect.txt with boxes): Cup, Dog",
+        f"{tmp_path}: 1 link ignored (broken): Egg",
     ]
 
 

@@ -399,7 +399,7 @@ def test_strips_that_nobody_marked_are_videos_as_they_are_to_a_training(capsys, 
     video.write(clips / "z.gif", video.read(pictures[0]))
     assert seen() == ([(path, frames) for path in sorted(clips.iterdir())], "")
     images.write(clips / "photograph.png", torch.zeros(32, 70, 3).byte())
-    assert "as they are neither videos nor strips of frames, 1 file: photograph.png" in seen()[1]
+    assert "1 file ignored (neither a video nor a strip of frames): photograph.png" in seen()[1]
     for one in (*pictures, clips / "z.gif"):
         one.unlink()
     images.write(

@@ -280,7 +280,7 @@ class _Run:
     def _check(self) -> None:
         if _finite(dict(self.task.model.named_parameters())):
             return
-        kept = f"; {self.file} is of before" if self.file is not None and self.file.exists() else ""
+        kept = f"; {self.file} is from before" if self.file is not None and self.file.exists() else ""
         first = ", or the inputs be scaled down" if self.step <= 1 else ""
         raise ValueError(
             f"training diverged: the weights are not finite after {counted(self.step, 'step')}; "

@@ -189,8 +189,7 @@ class OTB(Sequences):
         if halves:
             shown = ", ".join(halves[:5]) + (", ..." if len(halves) > 5 else "")
             warnings.warn(
-                f"{self.root}: passed over, as they lack img or groundtruth_rect.txt with boxes in it, "
-                f"{counted(len(halves), 'folder')}: {shown}",
+                f"{self.root}: {counted(len(halves), 'folder')} ignored (without img, or groundtruth_rect.txt with boxes): {shown}",
                 stacklevel=2,
             )
         warn_of_links(self.root)

@@ -34,8 +34,8 @@ IMAGES = (
 )
 #: Endings of pictures that stand for themselves: as a frame of several, or beside videos, a GIF is a video.
 STILLS = (*IMAGES, ".gif")
-ANIMATED = "they are animations"
-NOT_DEEPER = "folders inside are not looked into"
+ANIMATED = "animated"
+NOT_DEEPER = "only files are read"
 #: Endings of what Pillow reads and what may hold several frames.
 ANIMATIONS = (".gif", ".png", ".apng", ".webp", ".avif", ".tif", ".tiff")
 #: Endings of videos.
@@ -202,15 +202,13 @@ def links_to_nothing(folder: str | os.PathLike) -> list[Path]:
 
 
 def warn_of_links(folder: Path) -> None:
-    """The same of the links in it that lead nowhere.
+    """The same for the links in it that lead nowhere.
 
     Example:
         >>> amstel.media.formats.warn_of_links(Path("OTB100/Jogging"))
     """
     if left := [p.name for p in links_to_nothing(folder)]:
-        warnings.warn(
-            f"{folder}: passed over, as they lead to nothing, {_listed(left, 'link')}", stacklevel=1
-        )
+        _warn(folder, _listed(left, "link"), "broken")
 
 
 def warn_of_strangers(

@@ -304,7 +304,7 @@ def _tiff(path: Path) -> tuple[np.ndarray, int, dict[str, Any]] | None:
                 raise ValueError(f"{path} must be a picture, got {error}") from None
             page = pages[0]
             if (count := stacks.count(pages)) > 1:
-                raise ValueError(f"{path} has {counted(count, 'page')}; one at a time can be read")
+                raise ValueError(f"{path} has {counted(count, 'page')}; only single images can be read")
             if page.dtype is not None and (page.dtype.kind == "i" or page.dtype in (np.uint32, np.uint64)):
                 raise ValueError(f"{path} must have 8 or 16 bits without a sign, got {page.dtype}")
             deep = page.dtype is not None and (page.dtype == np.uint16 or page.dtype.kind == "f")

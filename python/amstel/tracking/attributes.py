@@ -55,7 +55,7 @@ def by_attribute(
     without = dict.fromkeys(evaluation.runs.get(name, name) for name, given in own.items() if not given)
     if without:
         warnings.warn(
-            f"sequences without attributes, which count for none of the scores: {', '.join(without)}",
+            f"sequences without attributes, counted in none of their scores: {', '.join(without)}",
             stacklevel=2,
         )
     spelled: dict[str, str] = {}

@@ -124,7 +124,7 @@ def find(path: str | os.PathLike) -> list[Path]:
         got = (others(path, ()) if path.is_dir() else "") or "none"
         raise ValueError(f"{path} must hold at least one file of k-space, {' '.join(ENDINGS)}, got {got}")
     headers = [file.with_suffix(".hdr") for file in found]
-    warn_of_others(path, [*found, *headers], "their names do not end as those of k-space do")
+    warn_of_others(path, [*found, *headers], "without the extension of k-space")
     warn_of_folders(path, [], NOT_DEEPER)
     return found
 

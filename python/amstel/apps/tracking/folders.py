@@ -19,8 +19,8 @@ def expanded(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         below = sorted(p for p in path.iterdir() if (p / "img").is_dir()) if path.is_dir() else []
         if below and not (path / "img").is_dir():
-            warn_of_others(path, [], "they are in no folder of a sequence")
-            warn_of_folders(path, below, "they hold no folder img")
+            warn_of_others(path, [], "not in the folder of a sequence")
+            warn_of_folders(path, below, "without a folder img")
             found += below
         else:
             found.append(path)

@@ -124,7 +124,7 @@ def sources(
                 f"{target} can hold the boxes of only one target: use .csv or .json for those of {len(boxes)}"
             )
         if audio and target.suffix.lower() != ".mp4":
-            raise ValueError(f"--audio is for an output that has sound, .mp4, got {target}")
+            raise ValueError(f"--audio needs an output with sound, .mp4, got {target}")
         try:
             made.append(dataclasses.replace(_source(path, boxes, target, range, number), audio=audio))
         except (ValueError, OSError) as error:

@@ -107,7 +107,7 @@ def find(paths: Sequence[Path]) -> list[Path]:
 def _inside(folder: Path) -> list[Path]:
     videos, frames = _videos(folder), visible(folder, IMAGES)
     if frames and not videos:
-        warn_of_others(folder, frames, "they are no frames")
+        warn_of_others(folder, frames, "not a frame")
         warn_of_folders(folder, [], NOT_DEEPER)
         return [folder]
     of_frames = [p for p in visible(folder) if p.is_dir() and visible(p, IMAGES) and not _videos(p)]

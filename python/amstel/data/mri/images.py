@@ -91,10 +91,10 @@ class CoilImages:
             named = [p for p in inside if p.suffix.lower() in STILLS and not p.is_dir()]
             moving, lost = ([p for p in named if how(p)] for how in (is_animation, _lost))
             self._photographs = [p for p in named if p not in moving and p not in lost]
-            reason = "their names do not end as those of images do"
+            reason = "without the extension of an image"
             warn_of_strangers(root, folders, STILLS, reason)
             warn_of_strangers(root, (), (), ANIMATED, moving)
-            warn_of_strangers(root, (), (), "they are links to nothing", lost)
+            warn_of_strangers(root, (), (), "a broken link", lost)
             if not self._photographs:
                 fail("photographs", f"a folder of pictures ({', '.join(STILLS)})", str(photographs))
 
