@@ -123,7 +123,7 @@ def test_a_damaged_list_of_sequences_is_named(tmp_path, text, error, message):
 def test_links_to_nothing_among_the_sequences_are_named(tmp_path):
     make_got10k(tmp_path, "GOT_1", "1,1,2,2\n" * 2)
     (tmp_path / "GOT_2").symlink_to("moved")
-    with pytest.warns(UserWarning, match="as they lead to nothing, 1 link: GOT_2"):
+    with pytest.warns(UserWarning, match="1 link ignored .broken.: GOT_2"):
         assert amstel.data.GOT10k(tmp_path).names == ["GOT_1"]
 
 
