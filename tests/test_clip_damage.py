@@ -207,7 +207,10 @@ def test_clips_and_classes_that_are_links_to_nothing_are_named(capsys, tmp_path)
     status, _, err = command.run(capsys, "video", "evaluate", network, root)
     assert status == 0 and err.count(passed) == err.count(inside) == 1
     status, _, err = command.run(capsys, "video", "predict", network, first, "-o", f"{tmp_path / 'made'}/")
-    assert status == 0 and err.count("2 files ignored (neither a video nor a strip of frames): frames, loop") == 1
+    assert (
+        status == 0
+        and err.count("2 files ignored (neither a video nor a strip of frames): frames, loop") == 1
+    )
     (first / "b.mp4").symlink_to("moved")
     status, _, err = command.run(capsys, "video", "predict", network, first, "-o", f"{tmp_path / 'more'}/")
     assert status == 1 and "b.mp4" in err
