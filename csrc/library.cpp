@@ -71,7 +71,8 @@ STABLE_TORCH_LIBRARY(amstel, m) {
   m.def("epilogue_grad(Tensor grad, Tensor? output) -> (Tensor grad_in, Tensor grad_bias)");
 
   // ConvLSTM, on rows: gates [R, 4 I] in the order i, f, g, o, states [R, I], peephole [3, I] in
-  // the order i, f, o. A row is a pixel (I = C) or an image (I = C H W). Peephole and sums are
+  // the order i, f, o. A row is a pixel (I = C) or an image (I = C H W); gates and states may also
+  // be the maps [N, 4 C, H, W] and [N, C, H, W] with that memory. Peephole and sums are
   // float64 for float64 and float32 for the rest, states of that type or that of gates. With a =
   // gates + more: i = s(a_i + p_i c), f = s(a_f + p_f c), c_out = f c + i tanh(a_g), o = s(a_o +
   // p_o c_out), h = o tanh(c_out); `activated` receives i, f, tanh(a_g), o. c_out may be c,
@@ -129,8 +130,9 @@ STABLE_TORCH_LIBRARY(amstel, m) {
       "gates, int dilation, str padding, str algorithm, bool[] needs) -> Tensor[]");
 
   // ConvGRU, on rows: gates [R, 3 I] in the order r, z, n, state [R, I]; a row is a pixel (I = C)
-  // or an image (I = C H W). r = s(x_r + h_r), z = s(x_z + h_z), n = tanh(x_n + r h_n), h_out = (1
-  // - z) n + z h; activated [R, 4 I] is r, z, n, h_n, empty without `keep`.
+  // or an image (I = C H W), or all are maps as above. r = s(x_r + h_r), z = s(x_z + h_z), n =
+  // tanh(x_n + r h_n), h_out = (1
+  // - z) n + z h; activated [R, 4 I] is r, z, n, h_n, of no rows without `keep`.
   m.def(
       "conv_gru_gates(Tensor gates_x, Tensor gates_h, Tensor h, bool keep) -> (Tensor h_out, "
       "Tensor "

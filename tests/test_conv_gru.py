@@ -166,7 +166,7 @@ def test_opcheck(case):
 
 @pytest.mark.parametrize("message, arguments", [
     ("`h`", (torch.zeros(6, 15), torch.zeros(6, 15), torch.zeros(6), True)),
-    ("`h`", (torch.zeros(6, 15).long(), torch.zeros(6, 15).long(), torch.zeros(6, 5).long(), True)),
+    ("`gates_x`", (torch.zeros(6, 15).long(), torch.zeros(6, 15).long(), torch.zeros(6, 5).long(), True)),
     ("`gates_x`", (torch.zeros(6, 14), torch.zeros(6, 15), torch.zeros(6, 5), True)),
     ("`gates_x`", (torch.zeros(6, 30)[:, ::2], torch.zeros(6, 15), torch.zeros(6, 5), True)),
     ("`gates_h`", (torch.zeros(6, 15), torch.zeros(6, 15).double(), torch.zeros(6, 5), True)),

@@ -16,8 +16,7 @@ namespace amstel::cpu {
 
 std::tuple<Tensor, Tensor> conv_gru_gates(Tensor gates_x, Tensor gates_h, Tensor h, bool keep) {
   const GateShape s = check_gru_forward("conv_gru_gates", gates_x, gates_h, h);
-  Tensor h_out = empty(h, {s.rows, s.inner}),
-         activated = empty(h, {keep ? s.rows : 0, 4 * s.inner});
+  Tensor h_out = empty_cells(h, s, 1), activated = empty_cells(h, s, 4, keep);
   want_huge_pages(h_out), want_huge_pages(activated);
   const ConvGruArgs args{gates_x.const_data_ptr(),
                          gates_h.const_data_ptr(),
@@ -36,8 +35,8 @@ std::tuple<Tensor, Tensor> conv_gru_gates(Tensor gates_x, Tensor gates_h, Tensor
 
 std::tuple<Tensor, Tensor, Tensor> conv_gru_gates_grad(Tensor grad, Tensor activated, Tensor h) {
   const GateShape s = check_gru_backward("conv_gru_gates_grad", grad, activated, h);
-  Tensor grad_x = empty(h, {s.rows, 3 * s.inner}), grad_g = empty(h, {s.rows, 3 * s.inner});
-  Tensor grad_h = empty(h, {s.rows, s.inner});
+  Tensor grad_x = empty_cells(h, s, 3), grad_g = empty_cells(h, s, 3);
+  Tensor grad_h = empty_cells(h, s, 1);
   want_huge_pages(grad_x), want_huge_pages(grad_g), want_huge_pages(grad_h);
   const ConvGruGradArgs args{.grad = grad.const_data_ptr(),
                              .activated = activated.const_data_ptr(),

@@ -42,8 +42,7 @@ std::tuple<Tensor, Tensor> conv_gru_gates(Tensor gates_x, Tensor gates_h, Tensor
   const char* op = "conv_gru_gates";
   const GateShape s = check_gru_forward(op, gates_x, gates_h, h);
   const CurrentStream stream(h);
-  Tensor h_out = empty(h, {s.rows, s.inner});
-  Tensor activated = empty(h, {keep ? s.rows : 0, 4 * s.inner});
+  Tensor h_out = empty_cells(h, s, 1), activated = empty_cells(h, s, 4, keep);
   if (s.rows * s.inner == 0) return {h_out, activated};
   with_float(s.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
@@ -68,8 +67,8 @@ std::tuple<Tensor, Tensor, Tensor> conv_gru_gates_grad(Tensor grad, Tensor activ
   const char* op = "conv_gru_gates_grad";
   const GateShape s = check_gru_backward(op, grad, activated, h);
   const CurrentStream stream(h);
-  Tensor grad_x = empty(h, {s.rows, 3 * s.inner}), grad_g = empty(h, {s.rows, 3 * s.inner});
-  Tensor grad_h = empty(h, {s.rows, s.inner});
+  Tensor grad_x = empty_cells(h, s, 3), grad_g = empty_cells(h, s, 3);
+  Tensor grad_h = empty_cells(h, s, 1);
   if (s.rows * s.inner == 0) return {grad_x, grad_g, grad_h};
   with_float(s.dtype, [&](auto type) {
     using T = typename decltype(type)::type;

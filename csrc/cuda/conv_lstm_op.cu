@@ -59,6 +59,7 @@ void conv_lstm_gates(Tensor gates, OptionalTensor more, Tensor c, OptionalTensor
   const char* op = "conv_lstm_gates";
   const GateShape s = check_forward(op, gates, more, c, peephole, h, c_out, activated, true);
   if (s.rows * s.inner == 0) return;
+  const int64_t h_stride = h.dim() == 2 ? h.stride(0) : s.inner;
   const CurrentStream stream(gates);
   with_float(s.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
@@ -74,9 +75,9 @@ void conv_lstm_gates(Tensor gates, OptionalTensor more, Tensor c, OptionalTensor
                                  .rows = s.rows,
                                  .inner = s.inner,
                                  .more_stride = more && more->size(0) == 1 ? 0 : 4 * s.inner,
-                                 .h_stride = h.stride(0)};
+                                 .h_stride = h_stride};
       Alignment elements, states;
-      if (s.rows > 1) elements.bytes(h.stride(0) * static_cast<int64_t>(sizeof(T)));
+      if (s.rows > 1) elements.bytes(h_stride * static_cast<int64_t>(sizeof(T)));
       elements.pointer(a.gates).pointer(a.more).pointer(a.h).pointer(a.activated);
       states.pointer(a.c).pointer(a.c_out);
       states.pointer(a.peephole);

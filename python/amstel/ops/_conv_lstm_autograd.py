@@ -97,34 +97,16 @@ class ConvLstm(torch.autograd.Function):
 # ---- The cell ----
 
 
-def _in_rows(t: Tensor, laid: torch.memory_format, width: int) -> Tensor:
-    """Rows of the memory of t. One view: this runs at every step, and a call of torch costs as much as a launch."""
-    if not width or is_compiling():  # a compiler sees through those better
-        return _rows(_flat(t, laid), width)
-    return t.as_strided((t.numel() // width, width), (width, 1))
-
-
-def _rows(t: Tensor, inner: int) -> Tensor:
-    return t.reshape(-1, inner) if inner else t.reshape(0, 0)
-
-
 def cell(
     gates: Tensor, c: Tensor, peephole: Tensor | None, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """h, the new c, and the activated gates if asked; see csrc/library.cpp for rows and inner."""
-    laid, inner, weights = _layout(gates, peephole)
+    """h, the new c, and the activated gates if asked."""
+    laid, _, weights = _layout(gates, peephole)
     gates, c = gates.contiguous(memory_format=laid), c.contiguous(memory_format=laid)
     h, c_out = torch.empty_like(c, dtype=gates.dtype), torch.empty_like(c)
     activated = torch.empty_like(gates) if keep else None
-    shapes = ((gates, 4), (c, 1), (h, 1), (c_out, 1), (activated, 4))
-    g, old, new_h, new_c, act = (t if t is None else _in_rows(t, laid, inner * n) for t, n in shapes)
-    _ops.conv_lstm_gates(g, None, old, weights, new_h, new_c, act)
+    _ops.conv_lstm_gates(gates, None, c, weights, h, c_out, activated)
     return h, c_out, activated
-
-
-def _flat(t: Tensor, laid: torch.memory_format) -> Tensor:
-    """A view of the memory in its order."""
-    return t if laid == torch.contiguous_format else t.movedim(1, -1)
 
 
 def _layout(gates: Tensor, peephole: Tensor | None) -> tuple[torch.memory_format, int, Tensor | None]:
@@ -160,11 +142,10 @@ class Cell(torch.autograd.Function):
             )
         laid, inner, weights = _layout(activated, peephole)
         grad_gates, grad_old = torch.empty_like(activated), torch.empty_like(c_out)
-        given = ((activated, 4), (c, 1), (c_out, 1), (grad_h, 1), (grad_c, 1), (grad_old, 1), (grad_gates, 4))
-        act, old, new, dh, dc, d_old, d_gates = (
-            t if t is None else _in_rows(t.contiguous(memory_format=laid), laid, inner * n) for t, n in given
+        old, dh, dc = (None if t is None else t.contiguous(memory_format=laid) for t in (c, grad_h, grad_c))
+        sums = _ops.conv_lstm_gates_grad(
+            activated, old, c_out, weights, dh, None, dc, grad_old, grad_gates, False
         )
-        sums = _ops.conv_lstm_gates_grad(act, old, new, weights, dh, None, dc, d_old, d_gates, False)
         grad_peephole = None
         if ctx.needs_input_grad[2]:
             total = _ops.epilogue_grad(sums, None)[1]

@@ -155,14 +155,15 @@ def conv_lstm(
 def conv_gru_gates(gates_x: Tensor, gates_h: Tensor, h: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
     wide = _wide(h.dtype)
     # (onnxscript cannot split what has no known length)
-    parts = (h.shape[0], 3, h.shape[1])
+    parts = (h.shape[0], 3, *h.shape[1:])
     x_r, x_z, x_n = gates_x.to(wide).reshape(parts).unbind(1)
     h_r, h_z, h_n = gates_h.to(wide).reshape(parts).unbind(1)
     r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
     n = torch.tanh(x_n + r * h_n)
     new = ((1 - z) * n + z * h.to(wide)).to(h.dtype)
-    activated = torch.cat([r, z, n, h_n], 1).to(h.dtype) if keep else h.new_empty(0, 4 * h.shape[1])
-    return new, activated
+    if not keep:
+        return new, h.new_empty(0, 4 * h.shape[1], *h.shape[2:])
+    return new, torch.cat([r, z, n, h_n], 1).to(h.dtype)
 
 
 # ---- The network's input of a recurrent inference machine ----

@@ -73,36 +73,19 @@ def conv_gru_cell(gates_x: Tensor, gates_h: Tensor, h: Tensor, *, memory: str = 
             _check.fail(argument, f"{name} {list(size)} on {gates_x.device}", t)
     _check.choice("memory", memory, ("store", "recompute"))
     last = not gates_x.is_contiguous()
-    if gates_x.numel() and not (tracked(gates_x, gates_h, h) or is_compiling() or dispatched()):
-        return _now(gates_x, gates_h, h, last)
-    rows = [_rows(t, last) for t in (gates_x, gates_h, h)]
-    if not own_gradient(*rows):
-        new = _ops.conv_gru_gates(*rows, False)[0]
-    elif memory == "store":
-        new = _Store.apply(*rows)[0]
+    written = is_compiling() or dispatched()
+    if written:  # a compiler and torch.vmap know of no memory layout, or see through rows better
+        cells = [_rows(t, last) for t in (gates_x, gates_h, h)]
     else:
-        new = _Recompute.apply(*rows)
-    return _maps(new, h.shape, last)
-
-
-def _now(gates_x: Tensor, gates_h: Tensor, h: Tensor, channels_last: bool) -> Tensor:
-    """Where nobody looks: one view of the memory each, for a call of torch costs as much as a launch on CUDA."""
-    laid = torch.channels_last if channels_last else torch.contiguous_format
-    h = h.contiguous(memory_format=laid)
-    width = h.shape[1] if channels_last else h.numel() // h.shape[0]
-    rows = h.numel() // width
-    wide = ((rows, 3 * width), (3 * width, 1))
-    new = _ops.conv_gru_gates(
-        gates_x.contiguous(memory_format=laid).as_strided(*wide),
-        gates_h.contiguous(memory_format=laid).as_strided(*wide),
-        h.as_strided((rows, width), (width, 1)),
-        False,
-    )[0]
-    _, c, height, across = h.shape
-    strides = (
-        (c * height * across, 1, c * across, c) if channels_last else (width, height * across, across, 1)
-    )
-    return new.as_strided(h.shape, strides)
+        laid = torch.channels_last if last else torch.contiguous_format
+        cells = [t.contiguous(memory_format=laid) for t in (gates_x, gates_h, h)]
+    if not own_gradient(*cells):
+        new = _ops.conv_gru_gates(*cells, False)[0]
+    elif memory == "store":
+        new = _Store.apply(*cells)[0]
+    else:
+        new = _Recompute.apply(*cells)
+    return _maps(new, h.shape, last) if written else new
 
 
 def _rows(t: Tensor, channels_last: bool) -> Tensor:
@@ -120,6 +103,13 @@ def _maps(rows: Tensor, shape: Any, channels_last: bool) -> Tensor:
     return rows.view(shape)
 
 
+def _like(activated: Tensor, grad: Tensor) -> Tensor:
+    """grad in the memory layout of activated."""
+    if activated.is_contiguous():
+        return grad.contiguous()
+    return grad.contiguous(memory_format=torch.channels_last)
+
+
 class _Store(torch.autograd.Function):
     """The new state and, as an output too, r, z, n, h_n: so what the gradient is computed from has a gradient itself."""
 
@@ -135,8 +125,8 @@ class _Store(torch.autograd.Function):
         activated, h = ctx.saved_tensors
         if grad is None and grad_activated is None:
             return None, None, None
-        if grad_activated is None and not torch.is_grad_enabled() and not transformed():
-            return _ops.conv_gru_gates_grad(grad.contiguous(), activated, h)
+        if grad_activated is None and not torch.is_grad_enabled() and not watched(grad):
+            return _ops.conv_gru_gates_grad(_like(activated, grad), activated, h)
         r, z, n, h_n = activated.chunk(4, 1)
         d = torch.zeros_like(h) if grad is None else grad
         d_r, d_z, d_n, d_h_n = (0, 0, 0, 0) if grad_activated is None else grad_activated.chunk(4, 1)
@@ -155,8 +145,9 @@ class _Recompute(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         saved = ctx.saved_tensors
-        if not torch.is_grad_enabled() and not transformed():
-            return _ops.conv_gru_gates_grad(grad.contiguous(), _ops.conv_gru_gates(*saved, True)[1], saved[2])
+        if not torch.is_grad_enabled() and not watched(grad):
+            activated = _ops.conv_gru_gates(*saved, True)[1]
+            return _ops.conv_gru_gates_grad(_like(activated, grad), activated, saved[2])
         return tuple(plain_gradients(lambda *t: _Store.apply(*t)[:1], saved, ctx.needs_input_grad, (grad,)))
 
 
@@ -302,13 +293,19 @@ def _products_grad(
 
 @torch.library.register_fake("amstel::conv_gru_gates")
 def _(gates_x: Tensor, gates_h: Tensor, h: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(h), h.new_empty(h.shape[0] if keep else 0, 4 * h.shape[1])
+    return _cells(gates_x, h, 1), _cells(gates_x, h, 4, keep)
 
 
 @torch.library.register_fake("amstel::conv_gru_gates_grad")
 def _(grad: Tensor, activated: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    gates = h.new_empty(h.shape[0], 3 * h.shape[1])
-    return gates, torch.empty_like(gates), torch.empty_like(h)
+    return _cells(activated, h, 3), _cells(activated, h, 3), _cells(activated, h, 1)
+
+
+def _cells(gates: Tensor, h: Tensor, count: int, keep: bool = True) -> Tensor:
+    """`count` numbers a cell in the memory layout of the gates."""
+    laid = torch.contiguous_format if gates.is_contiguous() else torch.channels_last
+    shape = (h.shape[0] if keep else 0, count * h.shape[1], *h.shape[2:])
+    return torch.empty(shape, dtype=h.dtype, device=h.device, memory_format=laid)
 
 
 @torch.library.register_fake("amstel::conv_gru_pixels")
