@@ -234,6 +234,23 @@ def gathers(results: list[dict], limits: dict[str, dict]) -> list[str]:
     ]
 
 
+def calls(results: list[dict]) -> list[str]:
+    """What a call costs that has nothing to do, beside the leanest peer's."""
+    groups: dict[str, dict[str, float]] = defaultdict(dict)
+    for r in results:
+        if "-call" in r["group"]:
+            found, name = groups[r["group"]], r["implementation"]
+            found[name] = min(found.get(name, math.inf), 1e6 * r["median"])
+    lines = ["| a call with nothing to do, µs | ours | leanest peer | |", "|---|---|---|---|"]
+    for group, found in groups.items():
+        mine = found.pop("amstel")
+        peer = min(found, key=found.__getitem__)
+        stem, step = group.split("-")[:2]
+        what = f"{stem}, {named(group)}" + (", forward and gradients" if step == "call_both" else "")
+        lines.append(f"| {what} | {mine:.1f} | {found[peer]:.1f} | {peer} |")
+    return lines if groups else []
+
+
 def memory(results: list[dict]) -> list[str]:
     """Peak of a call, and what a forward pass holds for the backward pass, beside the leanest peer's."""
     lines = ["| memory, MB | ours | leanest peer | ratio |", "|---|---|---|---|"]
@@ -308,6 +325,8 @@ def document(figures: dict[str, str]) -> str:
         lines += ["", *shares(results, device)]
         if device == "cpu":
             lines += gathers(results, machine["limits"]["cpu"])
+        if found := calls(results):
+            lines += ["", *found]
         lines += ["", *memory(results)]
         lines += [
             line
