@@ -12,7 +12,7 @@ from amstel.data.sequences import read_rows
 from tests.command import is_refused
 
 #: 10, as Python reads it too.
-ODD = ("1_0", "١٠", "１０")  # noqa: RUF001
+ODD = ("1_0", "١٠", "１０")
 
 
 def test_only_plain_numbers_are_parsed():

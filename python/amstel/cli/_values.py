@@ -61,7 +61,7 @@ def number(
 
     def parse(text: str) -> float:
         try:
-            value = parsed(text)
+            value = parsed(str(text))
         except ValueError:
             return fail(f"should be {wanted}, got {text!r}")
         inside = (low < value if above else low <= value) and (value < high if below else value <= high)
