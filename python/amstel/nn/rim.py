@@ -166,11 +166,12 @@ class RIM(nn.Module, metaclass=Placed):
         _check.choice("padding_mode", padding_mode, ("zeros", "replicate", "reflect"))
         self.network = network
         self.channels, self.features, self.steps, self.link = channels, features, steps, link
-        self.detach_gradient, self.stride, self.memory = bool(detach_gradient), stride, memory
+        self.stride, self.memory = stride, memory
         self.gradient_step = float(_check.number("gradient_step", gradient_step, "a number"))
         self.options["gradient_step"] = self.gradient_step
-        flags = (bool(flag) for flag in (use_estimate, recurrent, state_relu))
-        self.use_estimate, self.recurrent, self.state_relu = flags
+        names = "detach_gradient", "use_estimate", "recurrent", "state_relu"
+        flags = (_check.flag(name, self.options[name]) for name in names)
+        self.detach_gradient, self.use_estimate, self.recurrent, self.state_relu = flags
 
         if network == "unet":
             for name, usual in _OF_CONV.items():
