@@ -22,7 +22,7 @@ from amstel._files import there
 from amstel._numerals import parsed
 from amstel._words import counted
 from amstel.media import images
-from amstel.media.formats import frames_of, natural, visible, warn_of_links
+from amstel.media.formats import frames_of, natural, visible, warn_of_folders, warn_of_links
 
 
 def read_rows(file: Path, columns: int | None) -> list[list[float]]:
@@ -281,6 +281,7 @@ class Listed(Sequences):
             names = _listed(root, listing)
         else:
             names = [p.name for p in visible(root) if os.path.lexists(p / marker)]
+            warn_of_folders(root, [root / name for name in names], f"without {marker}")
             warn_of_links(root)
         if not names:
             raise ValueError(f"{root} must hold folders of sequences, each with {marker}, got none")
