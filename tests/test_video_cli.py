@@ -408,6 +408,22 @@ def test_strips_that_nobody_marked_are_videos_as_they_are_to_a_training(capsys, 
     assert seen() == ([(clips, 2)], "")
 
 
+def test_a_strip_that_is_too_high_to_be_taken_for_one(capsys, checkpoint, tmp_path):
+    """It was one frame to a prediction, though a training reads strips of any height."""
+    file, out = tmp_path / "high.png", tmp_path / "found.json"
+    found = ["video", "predict", checkpoint, file, "-o", tmp_path / "a.gif", "--json", out, "--force"]
+    images.write(file, torch.zeros(129, 3 * 129, 3).byte())
+    message = f"{file} must be a video, or a strip of at most 128 rows if `amstel.video.write` has not marked"
+    command.is_refused(capsys, found, message)
+    with pytest.raises(ValueError, match=r"got squares of 129 rows side by side"):
+        video_predict.find([file])
+    images.write(file, torch.zeros(129, 300, 3).byte())  # one frame
+    assert video_predict.find([file]) == [file]
+    video.write(file, torch.zeros(3, 129, 129, 3).byte())
+    assert command.run(capsys, *found)[0] == 0
+    assert len(json.loads(out.read_text())["videos"][0]["boxes"]) == 3
+
+
 def test_resumed_with_more_clips(capsys, root, tmp_path):
     """Epochs are counted, though they now have more steps; no fewer can be asked for than are done."""
     data, out = tmp_path / "data", tmp_path / "run"
