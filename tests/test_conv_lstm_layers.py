@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 
 import amstel
 from amstel.interop import ndrplz
-from amstel.nn import ConvLSTM, ConvLSTMCell
+from amstel.nn import ConvLSTM, ConvLSTM1d, ConvLSTMCell, ConvLSTMForecaster
 
 F64 = torch.float64
 
@@ -214,12 +216,42 @@ def test_options_explain_themselves(options, message):
         ConvLSTM(3, **{"hidden_channels": 4, **options})
 
 
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "circular"])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("kernel, stride, dilation", [(3, 1, 1), (4, 2, 1), ((5, 2), (1, 3), 2)])
+def test_the_smallest_maps(mode, padding, kernel, stride, dilation):
+    """Where the check lets a map through, every convolution can be computed, and no row or column less would do."""
+    options = {"padding_mode": mode, "padding": padding, "stride": stride, "dilation": dilation}
+    lstm = ConvLSTM(1, 2, [kernel, 3], **options)
+    fits = []
+    for size in range(1, 40):
+        for height, width in ((size, 40), (40, size)):
+            x = torch.zeros(2, 1, 1, height, width)
+            try:
+                lstm(x)
+                fits.append((height, width))
+            except ValueError as error:
+                assert "`x` must be at least" in str(error) and f"[2, 1, 1, {height}, {width}]" in str(error)
+                with pytest.raises((RuntimeError, ValueError)), patch("amstel.nn.conv_lstm.check_size"):
+                    lstm(x)
+    assert len(fits) > 20
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: ConvLSTM(3, 4, 5, padding_mode="reflect")(torch.zeros(1, 1, 3, 2, 9)), "`x` must be at least 3 high"),
-        (lambda: ConvLSTM(3, 4, 5, padding_mode="circular")(torch.zeros(1, 1, 3, 9, 1)), "`x` must be at least 2 wide"),
+        (lambda: ConvLSTM(3, 4, 5, padding_mode="reflect")(torch.zeros(1, 1, 3, 2, 9)), "`x` must be at least 3 high and 3 wide"),
+        (lambda: ConvLSTM(3, 4, 5, padding_mode="circular")(torch.zeros(1, 1, 3, 9, 1)), "`x` must be at least 2 high and 2 wide"),
         (lambda: ConvLSTM(3, 4, stride=2, padding="valid")(torch.zeros(1, 1, 3, 2, 9)), "`x` must be at least 3 high"),
+        # Of a later layer, whose map is smaller, and of x as it was given.
+        (lambda: ConvLSTM(3, 4, 5, 2, stride=2, padding_mode="reflect", batch_first=True)(torch.zeros(2, 1, 3, 8, 9)),
+         r"`x` must be at least 9 high and 9 wide for padding_mode='reflect', got float32 \[2, 1, 3, 8, 9\]"),
+        (lambda: ConvLSTM(3, 4, 3, 2, stride=2, padding="valid")(torch.zeros(1, 1, 3, 6, 9)),
+         r"`x` must be at least 7 high and 7 wide for padding='valid', got float32 \[1, 1, 3, 6, 9\]"),
+        (lambda: ConvLSTM1d(3, 4, 5, padding_mode="reflect")(torch.zeros(1, 1, 3, 2)),
+         r"`x` must be at least 3 long for padding_mode='reflect', got float32 \[1, 1, 3, 2\]"),
+        (lambda: ConvLSTMForecaster(3, 4, 5, padding_mode="reflect", patch=4, batch_first=True)(torch.zeros(1, 6, 3, 8, 16), 2),
+         r"`frames` must be at least 12 high and 12 wide for padding_mode='reflect', got float32 \[1, 6, 3, 8, 16\]"),
         (lambda: ConvLSTM(3, 4, peephole="full", feature_size=5)(torch.zeros(1, 1, 3, 5, 6)), "`feature_size`"),
         (lambda: ConvLSTM(3, 4, stride=2)(torch.zeros(0, 1, 3, 5, 6)), "`x` must be a sequence of at least one step"),
         (lambda: ConvLSTM(3, 4, stride=2)(torch.zeros(1, 1, 3, 5, 6, dtype=F64)), "`x` must be float32 .* as the weights"),

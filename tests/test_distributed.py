@@ -400,6 +400,18 @@ def _edit(file, **entries):
         (lambda p: (p / "meta.json").write_text("{}"), "is not the meta.json"),
         (lambda p: _edit(p / "meta.json", classes=10**12), '"classes" must be an integer from 0 to 16777216'),
         (lambda p: _edit(p / "meta.json", features=-1), '"features" must be an integer from 0 to .*, got -1'),
+        (
+            lambda p: _edit(p / "meta.json", nodes=10**30),
+            'json: "nodes" must be [0-9]+, the last of "offsets", got 10{30}',
+        ),
+        (
+            lambda p: _edit(p / "meta.json", offsets=[0, 10**30]),
+            'json: "offsets" must be ascending .*, got .0, 10{30}',
+        ),
+        (
+            lambda p: _edit(p / "meta.json", parts="1"),
+            'json: "offsets" must be ascending integers, one more than "parts", .1.',
+        ),
         (lambda p: (p / "part-0" / "halo_col.npy").unlink(), "part 0 of 1 is damaged"),
         (lambda p: (p / "part-0" / "y.npy").write_bytes(b"\x93NUMPY"), "part 0 of 1 is damaged"),
         (lambda p: np.save(p / "part-0" / "y.npy", np.zeros(3)), "should hold"),

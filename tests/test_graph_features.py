@@ -4,10 +4,12 @@ import dataclasses
 import re
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
 import amstel
+from amstel.apps import training
 from amstel.apps.graphs import classify, distributed, links, predict, train
 from amstel.apps.graphs.settings import GraphSettings, LinkSettings, Settings
 from amstel.data import GraphDataset, GraphFolder, block_model, colored_graphs
@@ -54,6 +56,15 @@ def test_features_that_are_not_finite_are_named(data, form, value, sampler):
         links.train(bad, seeds=[0], settings=LINK)
     with pytest.raises(ValueError, match=said):
         links.predict(links.train(good, seeds=[0], settings=LINK), bad)
+
+
+def test_the_loss_of_sampled_batches_counts_their_nodes(data, monkeypatch):
+    """The last batch of an epoch has fewer; the log weighed it as the others."""
+    fit, logged = training.fit, []
+    monkeypatch.setattr(training, "fit", lambda *a, **k: logged.extend(fit(*a, **k)))
+    settings = dataclasses.replace(NODE, sampler="neighbor", batch_size=len(data.train) - 1)
+    (losses,) = train.study(data, seeds=[0], settings=settings).losses
+    assert logged[0]["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
 
 
 def test_the_command_names_them_too(data, capsys, tmp_path):

@@ -351,7 +351,26 @@ def test_damaged_folders(tmp_path):
         ("col.npy", b"", "col.npy cannot be read"),
         ("graph.json", b"{", "is not the graph.json of a graph"),
         ("graph.json", json.dumps(facts | {"nodes": -1}).encode(), "is not the graph.json"),
-        ("graph.json", json.dumps(facts | {"nodes": 399}).encode(), "is damaged"),
+        (
+            "graph.json",
+            json.dumps(facts | {"nodes": 399}).encode(),
+            'json: "nodes" must be 400, as crow is .401., got 399',
+        ),
+        (
+            "graph.json",
+            json.dumps(facts | {"nodes": 10**30}).encode(),
+            'json: "nodes" must be 400, .*, got 10{30}',
+        ),
+        (
+            "graph.json",
+            json.dumps(facts | {"edges": 3}).encode(),
+            'json: "edges" must be .*, as col is .*, got 3',
+        ),
+        (
+            "graph.json",
+            json.dumps(facts | {"features": 7}).encode(),
+            'json: "features" must be above 299, as x_col has it, got 7',
+        ),
         ("graph.json", json.dumps(facts | {"classes": 2}).encode(), "is damaged: `labels`"),
         # As sizes of a network they ended in an error of the memory that named neither.
         (

@@ -46,7 +46,8 @@ def test_adapter(region, box):
     assert tracker.init("1.jpg", (region, {"name": "duck"}), {}) == (box, {}) and still.image == "1.jpg"
     assert tracker.init({"depth": "d.png", "color": "2.jpg"}, region) == (box, {}) and still.image == "2.jpg"
     assert tracker.update("3.jpg", [], {}) == (box, {"score": 0.5}) and not tracker.multiobject
-    for wrong in ((1, 2, 3), "x", None, [(1.0, 2.0)], [(1, 2), (3,)], np.ones((48, 60))):
+    none = ((1, 2, None, 4), [(1, 2), (3, None), (5, 6)], np.array([1, 2, None, 4]))
+    for wrong in ((1, 2, 3), "x", None, [(1.0, 2.0)], [(1, 2), (3,)], np.ones((48, 60)), *none):
         with pytest.raises(
             ValueError, match=r"`new` must be a rectangle \(4 numbers\).* convert = rectangle"
         ):

@@ -765,6 +765,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, weights, tmp_path, mon
         ([image, "--weights", "other.pt"], "other.pt is not a checkpoint"),
         ([image, "--device", "abacus"], "no device abacus"),
         ([image, "--steps", "0"], "--steps should be an integer >= 1, got 0"),
+        ([image, *weights, "--seed", "0"], "--seed needs --add-noise"),
         ([image, "--json", "/nowhere/x.json"], "cannot write"),
         (["eval"], "--root"),
         (["eval", "--root", "nowhere"], "nowhere does not exist"),

@@ -574,7 +574,7 @@ def bicubic_input(eta=E, residual=S, precision=None, scale=2, dtype=F32):
     ("`scale` must be from 1 to 64, got 0", lambda: ops.bicubic_down(E, None, 0)),
     ("`scale` must be from 1 to 64, got 65", lambda: ops.bicubic_down(torch.zeros(1, 1, 65, 65), None, 65)),
     ("`scale`", lambda: ops.bicubic_down(E, None, -2)),
-    ("multiples of the scale 4", lambda: ops.bicubic_down(E, None, 4)),
+    ("`x` must be of height and width that are multiples of the scale 4", lambda: ops.bicubic_down(E, None, 4)),
     ("`minus` must be like", lambda: ops.bicubic_down(E, E, 2)),
     ("`minus` must be like", lambda: ops.bicubic_down(E, S.double(), 2)),
     ("`minus` must be contiguous", lambda: ops.bicubic_down(E, torch.zeros(2, 3, 2, 6)[..., ::2], 2)),

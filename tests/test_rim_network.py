@@ -482,3 +482,23 @@ def test_depth_adds_convolutions_between_the_grus():
     assert len(deep.deep) == 2
     with pytest.raises(ValueError, match="`depth` must be an integer >= 1"):
         RIM(depth=0)
+
+
+@pytest.mark.parametrize(
+    "options, least",
+    [
+        ({}, 3),
+        ({"stride": 2}, 3),
+        ({"kernel_sizes": (3, 5, 3), "dilation": 2, "stride": 3}, 13),
+        ({"kernel_sizes": (9, 1, 1)}, 5),
+    ],
+)
+def test_images_that_are_too_small_to_be_reflected(options, least):
+    """It ended in torch's own text, deep inside."""
+    model = RIM(features=2, steps=1, padding_mode="reflect", **options)
+    for shape in ((1, 1, least, 20), (1, 1, 20, least)):
+        assert model(torch.zeros(shape), inverse.Denoising(0.5))[0].shape == shape
+    for shape in ((1, 1, least - 1, 20), (1, 1, 20, least - 1)):
+        message = rf"`initial` must be at least {least} high and wide for padding_mode='reflect', got float32"
+        with pytest.raises(ValueError, match=message):
+            model(torch.zeros(1, 1, 20, 20), inverse.Denoising(0.5), initial=torch.zeros(shape))

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d, pad, relu
 
 from amstel import inverse
-from amstel.nn import RIM
+from amstel.nn import RIM, EfficientNetLite, MultiScaleRoIAlign, SmallBackbone, VGG16Features
 from amstel.nn.unet import RecurrentUNet
 
 F32, F64 = torch.float32, torch.float64
@@ -299,6 +299,62 @@ def test_sigma_of_another_batch():
 def test_the_network_by_itself():
     unet = RecurrentUNet(2, 5, width=2, blocks=2)
     assert unet(torch.rand(1, 2, 8, 24))[0].shape == (1, 5, 8, 24)
+
+
+@pytest.mark.parametrize("name", ["inputs", "outputs", "width", "blocks", "recurrent"])
+@pytest.mark.parametrize("value", [-1, 1.5, "2", None])
+def test_what_the_network_refuses_when_it_is_made(name, value):
+    with pytest.raises((TypeError, ValueError), match=rf"^`{name}` must be .*, got"):
+        RecurrentUNet(**({"inputs": 2, "outputs": 1, "width": 2} | {name: value}))
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "values"),
+    [
+        (RIM, "recurrent", ("no", 0, None)),
+        (RIM, "use_estimate", ("no", 1)),
+        (RIM, "detach_gradient", ("no", 1)),
+        (RIM, "state_relu", ("no", 1)),
+        (VGG16Features, "normalize", ("no", 1)),
+        (SmallBackbone, "groups", ("4", None, 1.5, -1, 3)),
+        (EfficientNetLite, "taps", (2, "24", None, (1.5,), ("2",), (4, 2), ())),
+        (
+            lambda **given: MultiScaleRoIAlign(output_size=2, sampling_ratio=1, **given),
+            "featmap_names",
+            (2, None, "0", []),
+        ),
+    ],
+)
+def test_arguments_of_other_networks_that_were_not_looked_at(make, name, values):
+    for value in values:
+        with pytest.raises((TypeError, ValueError), match=rf"^`{name}` must be .*, got"):
+            make(**{name: value})
+
+
+def test_what_the_network_refuses_by_itself():
+    unet, x = RecurrentUNet(2, 1, width=2), torch.rand(3, 2, 10, 13)
+    for given, said in (
+        (x[0], r"`given` must be floating-point \[N, 2, H, W\], got float32 \[2, 10, 13\]"),
+        (x[:, :1], r"`given` must be floating-point \[N, 2, H, W\], got float32 \[3, 1, 10, 13\]"),
+        (x.long(), r"`given` must be floating-point \[N, 2, H, W\], got int64"),
+        (x[..., :0], r"`given` must be at least one pixel high and wide, got float32 \[3, 2, 10, 0\]"),
+        (x.double(), r"`given` must be float32 as the weights are"),
+        (x.numpy(), r"`given` must be floating-point \[N, 2, H, W\], got array"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=said):
+            unet(given)
+    f, h = unet(x)[1]
+    for state, said in (
+        (f, r"`state` must be \(f, h\), got float32"),
+        ((f, h, h), r"`state` must be \(f, h\)"),
+        ((f[1:], h), r"`state\[0\]` must be None or a tensor \[3, 2, 16, 16\], got float32 \[2, 2, 16, 16\]"),
+        ((f, f), r"`state\[1\]` must be None or a tensor \[3, 16, 2, 2\], got"),
+        ((f, 0), r"`state\[1\]` must be None or a tensor \[3, 16, 2, 2\], got 0"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=said):
+            unet(x, state)
+    with pytest.raises(ValueError, match=r"`state\[0\]` must be None with recurrent=False"):
+        RecurrentUNet(2, 1, width=2, recurrent=False)(x, (f, None))
 
 
 def test_numpy_numbers_are_numbers():

@@ -598,6 +598,7 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, tmp_path, monkeypatch)
         (["train", "empty", *out], "ROOT: empty must hold at least one image"),
         (["train", "broken", *out], "0001.png must be an image"),
         (["train", images, *out, "--resume"], "does not exist"),
+        (["train", images, *out, "--margin", "2"], "--margin needs --loss margin"),
         (["train", images, *out, "--resume", "--batch", "4"], "only change --epochs"),
         (["train", images, *out, "--margin", "-1"], "--margin should be a number >= 0, got -1"),
         (["train", images, *out, "--weights", "nowhere.pt"], "nowhere.pt do not exist"),

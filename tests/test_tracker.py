@@ -607,6 +607,7 @@ def test_small_and_even_frames(size, plus):
         ([1, 2, math.inf, 4], "four finite numbers"),
         ("box", "four finite numbers"),
         (None, "four finite numbers"),
+        (np.array([1, 2, None, 4]), "four finite numbers.* None, 4"),
         ([1, 2, 0, 4], "positive width and height"),
         ([1, 2, 3, -4], "positive width and height"),
         ([200, 2, 3, 4], "in the frame of 200x160"),

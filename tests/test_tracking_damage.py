@@ -1,11 +1,13 @@
 """Folders of tracking data with parts that are damaged: said by their names, or left out with a warning, never silently."""
 
 import shutil
+import warnings
 
 import pytest
 
 import amstel.data
 from amstel.data.sequences import _lacking
+from tests.command import run
 from tests.test_tracking_data import make_got10k, make_otb, save_frames
 
 BOXES = "1 1 4 3\n" * 2
@@ -53,9 +55,43 @@ def test_half_a_sequence_of_otb_and_links_to_nothing_are_named(tmp_path):
     with pytest.warns(UserWarning) as said:
         assert amstel.data.OTB(tmp_path).names == ["Ball"]
     assert [str(one.message) for one in said] == [
-        f"{tmp_path}: 2 folders ignored (without img, or groundtruth_rect.txt with boxes): Cup, Dog",
+        f"{tmp_path}: 3 folders ignored (without img, or groundtruth_rect.txt with boxes): anno, Cup, Dog",
         f"{tmp_path}: 1 link ignored (broken): Egg",
     ]
+
+
+def test_folders_that_are_no_sequences_are_named(tmp_path, capsys):
+    """They were not: a sequence without its annotation is one that the scores lack."""
+    for name in ("ball", "cup", "notes"):
+        make_otb(tmp_path, name, [1, 2], BOXES, "groundtruth.txt")
+        (tmp_path / name / "img" / "0001.jpg").rename(tmp_path / name / "0001.jpg")
+    for name in ("cup", "notes"):
+        (tmp_path / name / "groundtruth.txt").unlink()
+    for reader in (amstel.data.VOT, amstel.data.GOT10k):
+        with pytest.warns(UserWarning) as said:
+            assert reader(tmp_path).names == ["ball"]
+        named = [f"{tmp_path}: 2 folders ignored (without groundtruth.txt): cup, notes"]
+        assert [str(one.message) for one in said] == named
+    (tmp_path / "list.txt").write_text("ball\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        amstel.data.VOT(tmp_path)
+    otb = tmp_path / "otb"
+    make_otb(otb, "Ball", [1, 2], BOXES)
+    (otb / "anno").mkdir()
+    (otb / "_results").mkdir()
+    _, _, err = run(capsys, "track", "evaluate", "--root", otb, "--out", tmp_path / "out")
+    named = f"{otb}: 2 folders ignored (without img, or groundtruth_rect.txt with boxes): _results, anno"
+    assert err.count(named) == err.count(" ignored (") == 1
+
+
+def test_categories_of_alov_without_annotations_are_named(tmp_path):
+    place = tmp_path / "alov300++_rectangleAnnotation_full"
+    for name in ("01-Light", "02-Cover"):
+        (place / name).mkdir(parents=True)
+    (place / "01-Light" / "a.ann").write_text("")
+    with pytest.warns(UserWarning, match=r"full: 1 folder ignored \(without files \.ann\): 02-Cover$"):
+        assert amstel.data.ALOV(tmp_path).names == ["a"]
 
 
 def test_two_sequences_of_one_name(tmp_path):

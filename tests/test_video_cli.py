@@ -30,7 +30,8 @@ pytest.importorskip("scipy", reason="boxes need scipy")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-SMALL = ["--frame-size", "32", "--hidden", "4", "--steps", "4", "--motion", "difference", "--shift", "2"]
+PLAIN = ["--frame-size", "32", "--hidden", "4", "--steps", "4", "--shift", "2"]
+SMALL = [*PLAIN, "--motion", "difference"]
 
 
 def _run(capsys, *arguments):
@@ -249,6 +250,28 @@ def test_bad_input_is_one_line_and_status_2(capsys, root, checkpoint, tmp_path):
         (["train", root, "--out", out, "--backbone", "vgg16"], "needs --weights"),
         (["train", root, "--out", out, "--weights", checkpoint], "--weights is for --backbone vgg16"),
         (["train", root, "--out", out, "--resume"], "does not exist"),
+        # Options that would do nothing.
+        (
+            ["train", root, "--out", out, *SMALL, "--model", "lstm"],
+            "--motion needs --model videolstm, or --stream",
+        ),
+        (
+            ["train", root, "--out", out, *PLAIN, "--model", "cnn"],
+            "--hidden needs a recurrent model, got --model cnn",
+        ),
+        (
+            ["train", root, "--out", out, "--model", "convlstm", "--initial-state", "mean"],
+            "--initial-state needs a model with attention, got --model convlstm",
+        ),
+        (
+            ["extract", root, "--out", out, "--weights", checkpoint, "--motion", "difference"],
+            "--motion needs --stream flow or both",
+        ),
+        (
+            ["evaluate", checkpoint, root, "--intervals", root, "--segments", 3],
+            "--segments cannot be given with --intervals",
+        ),
+        (["study", "order", "--root", root], "--root is not for order"),
         (
             ["train", root, "--out", checkpoint.parent, "--resume", "--hidden", "8"],
             "only change --epochs",
@@ -408,6 +431,22 @@ def test_strips_that_nobody_marked_are_videos_as_they_are_to_a_training(capsys, 
     assert seen() == ([(clips, 2)], "")
 
 
+def test_a_strip_that_is_too_high_to_be_taken_for_one(capsys, checkpoint, tmp_path):
+    """It was one frame to a prediction, though a training reads strips of any height."""
+    file, out = tmp_path / "high.png", tmp_path / "found.json"
+    found = ["video", "predict", checkpoint, file, "-o", tmp_path / "a.gif", "--json", out, "--force"]
+    images.write(file, torch.zeros(129, 3 * 129, 3).byte())
+    message = f"{file} must be a video, or a strip of at most 128 rows if `amstel.video.write` has not marked"
+    command.is_refused(capsys, found, message)
+    with pytest.raises(ValueError, match=r"got squares of 129 rows side by side"):
+        video_predict.find([file])
+    images.write(file, torch.zeros(129, 300, 3).byte())  # one frame
+    assert video_predict.find([file]) == [file]
+    video.write(file, torch.zeros(3, 129, 129, 3).byte())
+    assert command.run(capsys, *found)[0] == 0
+    assert len(json.loads(out.read_text())["videos"][0]["boxes"]) == 3
+
+
 def test_resumed_with_more_clips(capsys, root, tmp_path):
     """Epochs are counted, though they now have more steps; no fewer can be asked for than are done."""
     data, out = tmp_path / "data", tmp_path / "run"
@@ -427,7 +466,7 @@ def test_resumed_with_more_clips(capsys, root, tmp_path):
 
 def test_a_table_of_boxes_needs_attention(capsys, root, tmp_path):
     out = tmp_path / "run"
-    assert _run(capsys, "train", root, "--out", out, *SMALL, "--epochs", 1, "--model", "convlstm")[0] == 0
+    assert _run(capsys, "train", root, "--out", out, *PLAIN, "--epochs", 1, "--model", "convlstm")[0] == 0
     clip = next(root.rglob("*.png"))
     given = [
         "video",
@@ -440,3 +479,4 @@ def test_a_table_of_boxes_needs_attention(capsys, root, tmp_path):
         tmp_path / "a.csv",
     ]
     command.is_refused(capsys, given, "--csv needs a model with attention")
+    command.is_refused(capsys, [*given[:-2], "--actors", 2], "--actors needs a model with attention")

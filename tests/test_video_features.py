@@ -61,7 +61,8 @@ def root(tmp_path):
     return tmp_path / "clips"
 
 
-EXTRACT = ["--frame-size", 64, "--motion", "difference"]
+EXTRACT = ["--frame-size", 64]
+BOTH = [*EXTRACT, "--stream", "both", "--motion", "difference"]
 
 
 def _run(capsys, *arguments):
@@ -70,7 +71,7 @@ def _run(capsys, *arguments):
 
 def test_features_are_those_of_the_backbone(capsys, tiny, root, tmp_path):
     out, record = tmp_path / "features", tmp_path / "said.json"
-    words = ["extract", root, "--weights", tiny, "--out", out, "--stream", "both", *EXTRACT]
+    words = ["extract", root, "--weights", tiny, "--out", out, *BOTH]
     status, said, err = _run(capsys, *words, "--json", record)
     assert status == 0 and err == "" and "pool5 of 40 frames of 8 clips, rgb and flow: 328 kB in" in said
     assert json.loads(record.read_text())["bytes"] == 2 * 40 * 512 * 2 * 2 * 2
@@ -105,6 +106,10 @@ def test_an_extraction_goes_on_where_it_was(capsys, tiny, root, tmp_path, monkey
     assert _run(capsys, *words)[0] == 1
     assert sorted(out.rglob("*.npy")) == files
     assert [f for f in files if f.stat().st_mtime_ns != times[f]] == files[:1]
+    facts = json.loads((out / "features.json").read_text())
+    facts["settings"]["motion"] = "difference"  # which earlier releases took for features of frames too
+    (out / "features.json").write_text(json.dumps(facts))
+    assert _run(capsys, *words)[0] == 1
     # Of other settings or weights nothing is mixed in.
     command.is_refused(capsys, ["video", *words, "--stride", 2], "features with other settings")
     other = tmp_path / "other.pt"
@@ -122,9 +127,7 @@ def test_an_extraction_goes_on_where_it_was(capsys, tiny, root, tmp_path, monkey
     files[2].unlink()
     np.save(files[3], np.zeros((5, 7), np.float16))
     options = ["--model", "convlstm", "--hidden", 4, "--steps", 3, "--epochs", 1]
-    status, said, err = _run(
-        capsys, "train", out, "--out", tmp_path / "run", "--motion", "difference", *options
-    )
+    status, said, err = _run(capsys, "train", out, "--out", tmp_path / "run", *options)
     assert status == 0 and "3 clips were left out" in said and err.count("\n") == 3, (said, err)
     assert f"{files[2]} does not exist; amstel video extract, run again, creates it" in err
     for wrong, message in (("{", "is not what"), ('{"format": 1}', "is not what")):
@@ -137,7 +140,7 @@ def test_features_of_another_backbone_are_refused(capsys, tiny, root, tmp_path):
     torch.save({name: value + 0.1 for name, value in torch.load(tiny).items()}, weights)
     for out, file in ((own, tiny), (other, weights)):
         assert _run(capsys, "extract", root, "--weights", file, "--out", out, *EXTRACT)[0] == 0
-    options = ["--model", "convlstm", "--hidden", 4, "--steps", 3, "--motion", "difference", "--epochs", 1]
+    options = ["--model", "convlstm", "--hidden", 4, "--steps", 3, "--epochs", 1]
     assert _run(capsys, "train", own, "--out", run, *options)[0] == 0
     message = f"{other} must hold features of the network's own backbone"
     again = ["video", "train", "--out", run, "--resume", "--epochs", 2]
@@ -216,7 +219,7 @@ def test_vectors_of_fc7(capsys, tiny, root, tmp_path):
     words = ["extract", root, "--weights", tiny, "--out", out, "--layer", "fc7", *EXTRACT]
     assert _run(capsys, *words)[0] == 0
     assert features.FeatureFolder(out)[0].frames.shape == (5, 4096)
-    small = ["--hidden", 4, "--steps", 3, "--epochs", 1]
+    small = ["--steps", 3, "--epochs", 1]
     for model in ("cnn", "lstm"):
         status, said, _ = _run(capsys, "train", out, "--out", tmp_path / model, "--model", model, *small)
         assert status == 0 and f"{model} (rgb)" in said
@@ -299,22 +302,19 @@ def test_the_table_of_trained_networks(capsys, root, tmp_path):
     common = [
         "--frame-size",
         16,
-        "--hidden",
-        4,
         "--steps",
         3,
         "--epochs",
         1,
-        "--motion",
-        "difference",
         "--shift",
         1,
     ]
+    both = ["--hidden", 4, "--stream", "both", "--motion", "difference"]
     for name, words in (
         ("cnn", ["--model", "cnn", "--split", 1, "--lists", lists]),
         ("cnn2", ["--model", "cnn", "--split", 2, "--lists", lists, "--balanced"]),
-        ("lstm", ["--model", "lstm", "--stream", "both", "--split", 1, "--lists", lists]),
-        ("own", ["--model", "convlstm", "--hold-out", 0.5]),
+        ("lstm", ["--model", "lstm", *both, "--split", 1, "--lists", lists]),
+        ("own", ["--model", "convlstm", "--hidden", 4, "--hold-out", 0.5]),
     ):
         assert _run(capsys, "train", root, "--out", tmp_path / name, *common, *words)[0] == 0
         runs.append(tmp_path / name / "checkpoint.pt")

@@ -204,7 +204,7 @@ def trained(tmp_path_factory):
 
 
 def test_where_needs_attention(capsys, trained, tmp_path):
-    options = "--epochs 1 --frame-size 32 --hidden 4 --steps 4 --model cnn".split()
+    options = "--epochs 1 --frame-size 32 --steps 4 --model cnn".split()
     assert command.run(capsys, "video", "train", trained / "clips", "--out", tmp_path, *options)[0] == 0
     arguments = [
         "evaluate",

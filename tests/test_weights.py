@@ -38,6 +38,19 @@ def test_bad_input(tmp_path):
         message = f"`{next(iter(changed))}` must be a dict whose keys are strings, got 3"
         with pytest.raises(TypeError, match=message):
             weights.save(file, **({"state": state, "said": {}} | changed))
+    for argument in ("state", "said"):
+        bad = {"state": state, "said": {}} | {
+            argument: {"a\ud800": torch.eye(2) if argument == "state" else "b"}
+        }
+        message = rf"`{argument}` must be a dict whose keys are strings that UTF-8 can encode, got 'a\\ud800'"
+        with pytest.raises(ValueError, match=message):
+            weights.save(file, **bad)
+    with pytest.raises(
+        ValueError, match=r"`said\['seed'\]` must be a string that UTF-8 can encode, got '\\udcff'"
+    ):
+        weights.save(file, state, {"seed": "\udcff"})
+    with pytest.raises(ValueError, match=r"`state` must be a dict without this key, .*, got '__metadata__'"):
+        weights.save(file, {"__metadata__": torch.eye(2)}, {})
     eye = torch.eye(2)
     for value, message in (
         (eye.to_sparse(), r"`state\['a'\]` must be dense, a tensor, got sparse_coo"),

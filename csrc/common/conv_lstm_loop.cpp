@@ -86,12 +86,12 @@ std::tuple<Tensor, Tensor, Tensor> conv_lstm(Tensor x, Tensor weight_ih, Tensor 
   const bool whole = keep == "output", same = padding == "same";
   AMSTEL_CHECK(whole || keep == "last", op,
                ": `keep` must be \"output\" or \"last\" without Python, got \"", keep, "\"");
-  AMSTEL_CHECK(same || padding == "valid", op, ": `padding` must be \"same\" or \"valid\", got \"",
-               padding, "\"");
-  AMSTEL_CHECK(dilation >= 1, op, ": `dilation` must be at least 1, got ", dilation);
+  AMSTEL_CHECK(same || padding == "valid", op, ": `padding` must be 'same' or 'valid', got '",
+               padding, "'");
+  AMSTEL_CHECK(dilation >= 1, op, ": `dilation` must be an integer >= 1, got ", dilation);
   const ScalarType dtype = x.scalar_type(), sum = sum_dtype(dtype);
   AMSTEL_CHECK(x.dim() == 5 && is_float(dtype) && x.size(0) > 0, op,
-               ": `x` must be a floating-point [T >= 1, N, C_in, H, W], got ", describe(x));
+               ": `x` must be floating-point [T >= 1, N, C_in, H, W], got ", describe(x));
   AMSTEL_CHECK(weight_hh.dim() == 4 && weight_hh.size(0) == 4 * weight_hh.size(1), op,
                ": `weight_hh` must be [4C, C, k, k], got ", describe(weight_hh));
   AMSTEL_CHECK(weight_ih.dim() == 4, op, ": `weight_ih` must be [4C, C_in, k, k], got ",
@@ -192,7 +192,7 @@ std::tuple<Tensor, Tensor> conv_lstm_cell(Tensor gates, Tensor c, OptionalTensor
   const char* op = "conv_lstm_cell";
   const ScalarType dtype = gates.scalar_type(), sum = sum_dtype(dtype);
   AMSTEL_CHECK(gates.dim() == 4 && gates.size(1) % 4 == 0 && is_float(dtype), op,
-               ": `gates` must be a floating-point [N, 4C, H, W], got ", describe(gates));
+               ": `gates` must be floating-point [N, 4C, H, W], got ", describe(gates));
   const int64_t n = gates.size(0), hidden = gates.size(1) / 4;
   const int64_t height = gates.size(2), width = gates.size(3);
   const bool narrow = c.scalar_type() == dtype && !gates.is_cpu();

@@ -32,7 +32,7 @@ inline bool channels_last(const Tensor& t) {
 
 inline void check_images(const char* op, const char* name, const Tensor& t) {
   AMSTEL_CHECK(t.dim() == 4 && is_float(t.scalar_type()), op, ": `", name,
-               "` must be a floating-point [N, C, H, W], got ", describe(t));
+               "` must be a floating-point tensor [N, C, H, W], got ", describe(t));
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
   AMSTEL_CHECK(t.size(0) <= kMost && t.size(2) * t.size(3) <= kMost, op, ": `", name,
                "` must have at most 2^31 - 1 images, and cells in each, got ", describe(t));

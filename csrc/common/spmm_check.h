@@ -17,7 +17,7 @@ inline SpmmShape check_spmm(const char* op, const Tensor& crow, const Tensor& co
                             const OptionalTensor& col_scale, double self_loops) {
   check_csr(op, crow, col, edge);
   AMSTEL_CHECK(x.dim() == 2 || x.dim() == 3, op, ": `", x_name,
-               "` must be [nodes, features] or [batch, nodes, features], got ", describe(x));
+               "` must be [N, F] or [B, N, F], got ", describe(x));
   check_same_device(op, crow, x_name, x);
   SpmmShape s;
   s.batch = x.dim() == 3 ? x.size(0) : 1;

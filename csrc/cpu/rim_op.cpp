@@ -137,8 +137,8 @@ Tensor bicubic_down(Tensor x, OptionalTensor minus, int64_t scale) {
   const char* op = "bicubic_down";
   check_bicubic(op, "x", x, scale);
   AMSTEL_CHECK(x.size(2) % scale == 0 && x.size(3) % scale == 0, op,
-               ": height and width of `x` must be multiples of the scale ", scale, ", got ",
-               describe(x));
+               ": `x` must be of height and width that are multiples of the scale ", scale,
+               ", got ", describe(x));
   const int64_t height = x.size(2) / scale, width = x.size(3) / scale;
   Tensor out = empty(x, {x.size(0), x.size(1), height, width});
   if (minus) {

@@ -44,7 +44,7 @@ void number(const char* op, const char* name, Numbers<I>& numbers, const Tensor&
   for (int64_t i = 0, n = nodes.size(0); i < n; ++i) {
     if (i + kAhead < n) numbers.prefetch(static_cast<I>(node[i + kAhead]));
     AMSTEL_CHECK(numbers.add(static_cast<I>(node[i])) == i, op, ": `", name,
-                 "` must name a node once, got ", node[i], " again at position ", i);
+                 "` must name a node once, got ", node[i], " more than once, at position ", i);
   }
 }
 

@@ -99,6 +99,13 @@ def _masked(value: Any) -> bool:
     return isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value)
 
 
+def holds_none(value: Any) -> bool:
+    """Whether None is in the place of a number, of which NumPy makes NaN."""
+    if isinstance(value, (list, tuple)):
+        return any(map(holds_none, value))
+    return value is None or (isinstance(value, np.ndarray) and value.dtype == object and None in value)
+
+
 def dense(argument: str, value: Any, expected: str) -> Tensor:
     """A tensor with elements in memory, neither sparse nor of a layout of a library."""
     if tensor(argument, value, expected).layout != torch.strided or value.is_nested:

@@ -12,6 +12,8 @@ from typing import Any
 
 import typer
 
+from amstel._numerals import parsed
+
 
 def fail(message: str) -> Any:
     raise typer.BadParameter(message)
@@ -19,7 +21,7 @@ def fail(message: str) -> Any:
 
 def is_number(text: str) -> bool:
     try:
-        float(text)
+        parsed(text)
     except ValueError:
         return False
     return True
@@ -36,7 +38,7 @@ def integer(least: int, most: int | None = None) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         try:
-            value = int(str(text))
+            value = parsed(str(text), int)
         except ValueError:
             return fail(f"should be {wanted}, got {text!r}")
         return (
@@ -59,7 +61,7 @@ def number(
 
     def parse(text: str) -> float:
         try:
-            value = float(text)
+            value = parsed(str(text))
         except ValueError:
             return fail(f"should be {wanted}, got {text!r}")
         inside = (low < value if above else low <= value) and (value < high if below else value <= high)
@@ -97,10 +99,10 @@ positive = integer(1)
 
 def box(text: str) -> list[float]:
     """x,y,w,h; the corner may lie outside of the frame."""
-    parts = text.split(",")
+    parts = [part.strip() for part in text.split(",")]
     if len(parts) != 4 or not all(map(is_number, parts)):
         return fail(f"should be four numbers x,y,w,h, got {text!r}")
-    numbers = [float(part) for part in parts]
+    numbers = [parsed(part) for part in parts]
     if not all(map(math.isfinite, numbers)):
         return fail(f"should be four finite numbers x,y,w,h, got {text!r}")
     if min(numbers[2:]) <= 0:
@@ -110,10 +112,15 @@ def box(text: str) -> list[float]:
 
 def interval(text: str) -> tuple[int, int]:
     """LOW,HIGH, numbers of frames."""
-    ends = text.split(",")
-    if len(ends) != 2 or not all(end.isdecimal() for end in ends) or not 1 <= int(ends[0]) < int(ends[1]):
-        return fail(f"should be two numbers of frames, as in 115,755, got {text!r}")
-    return int(ends[0]), int(ends[1])
+    try:
+        low, high = (parsed(end, int) for end in text.split(","))
+    except ValueError:
+        low = high = 0
+    return (
+        (low, high)
+        if 1 <= low < high
+        else fail(f"should be two numbers of frames, as in 115,755, got {text!r}")
+    )
 
 
 # -------------------------------------------------------------------------------------------------- files

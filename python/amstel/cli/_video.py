@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from amstel.apps.video import settings as names
 from amstel.cli import _values as values
 from amstel.cli._command import family
 
@@ -30,6 +32,17 @@ Lists = Annotated[
         "--lists", metavar="DIR", parser=values.folder_there, help="folder with the lists for --split"
     ),
 ]
+
+
+def in_use(given: Mapping[str, Any], settings: names.Settings) -> None:
+    """An error for an option that does nothing with this model: better said than left out of account."""
+    model = settings.model
+    if "motion" in given and not settings.uses_motion:
+        raise ValueError(f"--motion needs --model videolstm, or --stream flow or both, got --model {model}")
+    if "initial_state" in given and model not in names.ATTENTIVE:
+        raise ValueError(f"--initial-state needs a model with attention, got --model {model}")
+    if "hidden" in given and model == "cnn":
+        raise ValueError("--hidden needs a recurrent model, got --model cnn")
 
 
 def open_clips(

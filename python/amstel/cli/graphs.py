@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from amstel._numerals import parsed
 from amstel._words import counted, over, percent
 from amstel.apps.graphs.settings import (
     GRAPH_MODELS,
@@ -50,7 +51,7 @@ Checkpoints = Annotated[
 def _fanouts(text: str) -> tuple[int, ...]:
     """15,10: two numbers of neighbors, of which -1 means all."""
     try:
-        found = tuple(int(part) for part in text.split(","))
+        found = tuple(parsed(part.strip(), int) for part in text.split(","))
     except ValueError:
         found = ()
     if len(found) != 2 or not all(f == -1 or 1 <= f <= MOST_FANOUT for f in found):

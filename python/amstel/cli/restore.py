@@ -149,6 +149,8 @@ def predict(
         raise ValueError(f"--task {task} needs --mask FILE")
     if kernel is None and task == "deblur":
         raise ValueError("--task deblur needs --kernel: the blur must be known")
+    if common.seed is not None and add_noise is None:
+        raise ValueError("--seed needs --add-noise S, the noise that it draws")
     from amstel import _files
     from amstel.apps import ranks as processes
     from amstel.apps.restoration import files, predict

@@ -226,6 +226,8 @@ def train(
     else:
         new([checkpoint], force)
         settings = names.Settings(**given)
+        if "margin" in given and settings.loss != "margin":
+            raise ValueError("--margin needs --loss margin")
 
     def pairs(folders: list[Path]) -> Any:
         if data == "images":

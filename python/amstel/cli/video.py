@@ -26,7 +26,7 @@ from amstel.cli._family import (
     restartable,
     with_plan,
 )
-from amstel.cli._video import Checkpoint, Lists, Split, app, open_clips, read_record
+from amstel.cli._video import Checkpoint, Lists, Split, app, in_use, open_clips, read_record
 
 STUDIES = ("weizmann", "moving-shapes", "order", "localization")
 
@@ -180,6 +180,7 @@ def train(
             raise ValueError(f"--weights is for --backbone vgg16, got {weights} for the small one")
         paper = extracted or backbone == "vgg16"
         settings = names.Settings(**vgg) if paper else names.Settings.from_scratch(**given)
+        in_use(given, settings)
     _files.distinct(out, root, argument="out")  # the next training would take it for a class
     clips, wrong = open_clips(root, split, lists, strict, fps=settings.fps, boxes=boxes)
     if isinstance(clips, features.FeatureFolder):
@@ -289,11 +290,11 @@ def predict(
         ),
     ] = None,
     actors: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--actors", metavar="N", parser=values.positive, help="show up to N actors [default: 4]"
         ),
-    ] = 4,
+    ] = None,
     table: Annotated[
         Path | None,
         typer.Option(
@@ -313,9 +314,10 @@ def predict(
     from amstel.apps.video import network, predict
 
     kind = network.read(checkpoint)[0].settings.model
-    if table is not None and kind not in names.ATTENTIVE:
+    if (table or actors) and kind not in names.ATTENTIVE:
+        option = "--csv" if table else "--actors"
         raise ValueError(
-            f"--csv needs a model with attention, from which the boxes come; {checkpoint} holds {kind}"
+            f"{option} needs a model with attention, from which the boxes come; {checkpoint} holds {kind}"
         )
     sources = predict.find(video)
     targets = predict.targets(sources, output, kind)
@@ -332,7 +334,7 @@ def predict(
     with processes.group(common.device) as ranks:
         model = network.load(checkpoint).to(ranks.device)
         with common.progress(len(sources) if ranks.first else 0, "videos") as update:
-            outcomes = predict.files(model, sources, targets, ranks, update, actors)
+            outcomes = predict.files(model, sources, targets, ranks, update, actors or 4)
         if not ranks.first:
             return 0
     done = [outcome.value for outcome in outcomes if outcome.value is not None]
@@ -384,5 +386,7 @@ def study(
     """
     from amstel.apps.video import studies
 
+    if root is not None and study == "order":
+        raise ValueError("--root is not for order, whose clips are drawn")
     common.write_json(studies.STUDIES[study](root, say=common.say))
     return 0

@@ -48,11 +48,11 @@ def evaluate(
         ),
     ],
     segments: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--segments", metavar="N", parser=values.positive, help="segments per clip [default: 25]"
         ),
-    ] = 25,
+    ] = None,
     split: Split = None,
     lists: Lists = None,
     table: Annotated[
@@ -115,8 +115,10 @@ def evaluate(
                 raise ValueError(f"--{name} is for the accuracy: leave it out with --boxes and --intervals")
         if len(checkpoint) > 1:
             raise ValueError(f"--boxes and --intervals need one CHECKPOINT, got {len(checkpoint)}")
+        if intervals is not None and segments is not None:
+            raise ValueError("--segments cannot be given with --intervals, which looks at every frame")
         return _localization.run(
-            checkpoint[0], root, boxes, intervals, detections, segments, split, lists, force, common
+            checkpoint[0], root, boxes, intervals, detections, segments or 25, split, lists, force, common
         )
     if detections is not None:
         raise ValueError("--detections needs --boxes or --intervals")
@@ -137,7 +139,7 @@ def evaluate(
     for path in checkpoint:
         model = network.load(path)
         own, where = _of_run(path, split, lists) if many else (split, lists)
-        found, wrong = _one(model, path, root, segments, own, where, many, common)
+        found, wrong = _one(model, path, root, segments or 25, own, where, many, common)
         if found is None:  # a process that neither writes nor prints
             continue
         failures += [w for w in wrong if w not in failures]

@@ -67,6 +67,8 @@ def extract(
 
     _files.distinct(out, root, argument="out")
     stream = given.pop("stream", "rgb")
+    if "motion" in given and stream == "rgb":
+        raise ValueError("--motion needs --stream flow or both")
     model = "cnn" if given.get("layer") == "fc7" else "convlstm"
     settings = names.Settings(**{"model": model, "backbone": "vgg16", "frame_size": 224, **given})
     clips, wrong = open_clips(root, None, lists, strict, fps=settings.fps, listed=lists is not None)

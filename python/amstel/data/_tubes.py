@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from amstel._numerals import parsed
 from amstel._optional import need
 from amstel.data.planetoid import _Unpickler
 from amstel.media.formats import visible
@@ -218,7 +219,7 @@ def _person(element: xml.Element, label: str) -> tuple[_Boxes, list[_Span], list
         called = _plain(attribute.get("name", ""))
         for value in attribute:
             if called == "location" and _tag(value) == "bbox":
-                x, y, width, height = (float(value.attrib[k]) for k in ("x", "y", "width", "height"))
+                x, y, width, height = (parsed(value.attrib[k].strip()) for k in ("x", "y", "width", "height"))
                 boxes += [(a, b, (x, y, x + width, y + height)) for a, b in _spans(value)]
             elif _OLD_NAMES.get(called, called) == _plain(label) and _tag(value) == "bvalue":
                 if value.attrib["value"].lower() in ("true", "1"):
@@ -230,7 +231,7 @@ def _spans(*elements: xml.Element) -> Iterator[_Span]:
     """The framespan "12:40", or several, of the first element that has one."""
     text = next(element.attrib["framespan"] for element in elements if "framespan" in element.attrib)
     for part in text.split():
-        first, last = map(int, part.split(":"))
+        first, last = (parsed(number, int) for number in part.split(":"))
         if not 1 <= first <= last <= _MOST_FRAMES:
             raise ValueError(f"a framespan must be within 1:{_MOST_FRAMES}, got {text!r}")
         yield first, last

@@ -120,6 +120,9 @@ def _features(arrays: Mapping[str, np.ndarray], facts: dict[str, Any]) -> Tensor
         raise ValueError(f"{FACTS} must name {', '.join(parts)}, or none of them; {missing[0]} is missing")
     crow, col, value = (torch.from_numpy(arrays[part]) for part in parts)
     size = facts["nodes"], facts["features"]
+    if type(size[1]) is not int or (col.numel() and int(col.max()) >= size[1]):
+        above = int(col.max()) if col.numel() else 0
+        raise ValueError(f'{FACTS}: "features" must be above {above}, as x_col has it, got {size[1]}')
     Graph.from_csr(crow, col, num_cols=size[1])  # checked, for whoever reads it without looking
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
@@ -153,6 +156,11 @@ def read_facts(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, RecursionError):
         raise ValueError(f"GraphFolder: {file} is not the {FACTS} of a graph") from None
     _files.check_widths(file, facts)
+    for key, name, dim, more in (("nodes", "crow", 0, 1), ("edges", "col", 0, 0), ("features", "x", 1, 0)):
+        shape = facts["arrays"].get(name, ("", []))[1]
+        if len(shape) > dim and facts[key] != shape[dim] - more:
+            of = f"as {name} is {shape}"
+            raise ValueError(f'{file}: "{key}" must be {shape[dim] - more}, {of}, got {facts[key]}')
     return facts
 
 

@@ -19,9 +19,10 @@ from torch import Tensor
 from amstel import _check
 from amstel._check import fail, tensor
 from amstel._files import there
+from amstel._numerals import parsed
 from amstel._words import counted
 from amstel.media import images
-from amstel.media.formats import frames_of, natural, visible, warn_of_links
+from amstel.media.formats import frames_of, natural, visible, warn_of_folders, warn_of_links
 
 
 def read_rows(file: Path, columns: int | None) -> list[list[float]]:
@@ -61,17 +62,14 @@ def read_rows(file: Path, columns: int | None) -> list[list[float]]:
 
 
 def _numbers(words: list[str]) -> list[float]:
-    # Python reads 1_0 as 10; to others that is no number.
-    if any("_" in word for word in words):
-        raise ValueError("no number")
-    row = [float(word) for word in words]
+    row = [parsed(word) for word in words]
     return [] if any(map(math.isinf, row)) else row
 
 
 def _region(words: list[str]) -> list[float]:
     """x, y, w, h, all NaN where there is no target, or the corners of a polygon."""
-    if words[0].startswith("m") and "_" not in "".join(words):
-        return _box_of_mask([int(word) for word in (words[0][1:], *words[1:])])
+    if words[0].startswith("m"):
+        return _box_of_mask([parsed(word, int) for word in (words[0][1:], *words[1:])])
     row = _numbers(words)
     # One number is the toolkit's code for a frame without a region; two that are known are a point.
     if len(row) == 1 or (len(row) == 2 and any(map(math.isnan, row))):
@@ -283,6 +281,7 @@ class Listed(Sequences):
             names = _listed(root, listing)
         else:
             names = [p.name for p in visible(root) if os.path.lexists(p / marker)]
+            warn_of_folders(root, [root / name for name in names], f"without {marker}")
             warn_of_links(root)
         if not names:
             raise ValueError(f"{root} must hold folders of sequences, each with {marker}, got none")

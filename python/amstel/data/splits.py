@@ -12,12 +12,14 @@ from pathlib import Path
 
 from amstel._check import fail, integer
 from amstel._files import there
+from amstel._numerals import parsed
 from amstel._words import are, counted
 from amstel.data._folders import data_folder
 from amstel.data.clips import ClipFolder
 from amstel.media.formats import IMAGES, VIDEOS, visible
 
 _UCF, _HMDB = re.compile(r"(train|test)list0*(\d+)\.txt"), re.compile(r"(.+)_test_split(\d+)\.txt")
+_is_number = re.compile("[0-9]+").fullmatch
 _TRAIN, _TEST = ("train",), ("val", "validate", "validation", "test")  # the first that is there
 _PATHS, _LABELS = ("path", "video_path", "video", "file", "filename", "name"), ("label", "class", "action")
 
@@ -221,13 +223,13 @@ def _read_ucf(place: Path, files: list[Path]) -> tuple[list[str] | None, list[_R
     index = place / "classInd.txt"
     for line, where in _lines(index) if there(index) else ():
         number, _, name = line.partition(" ")
-        if not number.isdigit() or not name or number in numbers:
+        if not _is_number(number) or not name or number in numbers:
             raise ValueError(f'{where} must be a new number and a class, "1 ApplyEyeMakeup", got {line!r}')
         numbers[number] = name.strip()
     rows = []
     for file, found in lists:
         for line, where in _lines(file):
-            name, _, number = line.rpartition(" ") if line.rpartition(" ")[2].isdigit() else (line, "", "")
+            name, _, number = line.rpartition(" ") if _is_number(line.rpartition(" ")[2]) else (line, "", "")
             label, _, clip = name.strip().rpartition("/")
             label = label.rpartition("/")[2]
             if not label or not clip:
@@ -288,7 +290,7 @@ def _read_table(file: Path, part: str) -> list[_Row]:
     name: Callable[[list[str]], str] | None = None
     if label is not None and "youtube_id" in head and {"time_start", "time_end"} <= set(head):
         video, begin, end = (head.index(n) for n in ("youtube_id", "time_start", "time_end"))
-        name = lambda c: f"{c[video]}_{int(float(c[begin])):06d}_{int(float(c[end])):06d}.mp4"  # noqa: E731
+        name = lambda c: f"{c[video]}_{int(parsed(c[begin])):06d}_{int(parsed(c[end])):06d}.mp4"  # noqa: E731
     elif label is not None and path is not None:
         name = lambda c: c[path]  # noqa: E731
     rows = []

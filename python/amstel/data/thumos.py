@@ -9,6 +9,7 @@ from pathlib import Path
 
 from amstel._check import fail
 from amstel._files import there as _there
+from amstel._numerals import parsed
 from amstel._words import are, counted
 from amstel.data._folders import data_folder
 from amstel.data.splits import _lines
@@ -171,7 +172,7 @@ def _spans(file: Path) -> list[tuple[str, float, float]]:
     for line, where in _lines(file):
         parts = line.split()
         try:
-            name, begin, end = parts[0], float(parts[1]), float(parts[2])
+            name, begin, end = parts[0], parsed(parts[1]), parsed(parts[2])
             good = len(parts) == 3 and 0 <= begin <= end < float("inf")
         except (IndexError, ValueError):
             good = False

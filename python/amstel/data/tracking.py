@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from amstel.data.sequences import (
     read_numbers,
     read_rows,
 )
-from amstel.media.formats import natural, visible, warn_of_links
+from amstel.media.formats import natural, visible, warn_of_folders, warn_of_links
 
 # First and last frame of the sequences of which OTB's configuration takes a part. Tiger1's first five frames are
 # there to be left out; BlurCar1, 3 and 4 have no images before the first frame named here.
@@ -162,7 +161,7 @@ class OTB(Sequences):
         ValueError: it holds no sequence, or two of one name; on reading one, as `OTBSequence`.
 
     Warns:
-        UserWarning: folders with one of the two alone, and links to nothing, which are passed over.
+        UserWarning: folders that are no sequences, and links to nothing, which are passed over.
 
     Example:
         >>> sequences = amstel.data.OTB("OTB100")
@@ -174,11 +173,11 @@ class OTB(Sequences):
     def __init__(self, root: str | os.PathLike | None = None, *, origin: int = 1):
         self.root, self.origin = data_folder(root, "tracking", "OTB"), origin
         self._parts: dict[str, tuple[Path, int]] = {}
-        halves = []
+        taken = []
         for folder in visible(self.root):
             images, targets = os.path.lexists(folder / "img"), _targets(folder)
-            if bool(targets) != images:
-                halves.append(folder.name)
+            if targets and images:
+                taken.append(folder)
             for target in targets if images else ():
                 name = f"{folder.name}-{target}" if target else folder.name
                 other, _ = self._parts.setdefault(name, (folder, target))
@@ -186,12 +185,7 @@ class OTB(Sequences):
                     raise ValueError(
                         f"{self.root} must hold one sequence of a name, got {name} in {other.name} and {folder.name}"
                     )
-        if halves:
-            shown = ", ".join(halves[:5]) + (", ..." if len(halves) > 5 else "")
-            warnings.warn(
-                f"{self.root}: {counted(len(halves), 'folder')} ignored (without img, or groundtruth_rect.txt with boxes): {shown}",
-                stacklevel=2,
-            )
+        warn_of_folders(self.root, taken, "without img, or groundtruth_rect.txt with boxes")
         warn_of_links(self.root)
         if not self._parts:
             raise ValueError(
@@ -369,6 +363,7 @@ class ALOV(Sequences):
                 raise ValueError(
                     f"{annotations} must hold one sequence of a name, got {name} in {other} and {file}"
                 )
+        warn_of_folders(annotations, {file.parent for file in files}, "without files .ann")
         if not self._files:
             raise ValueError(f"{annotations} must hold annotations CATEGORY/NAME.ann, got none")
         self.names = sorted(self._files, key=lambda name: natural(Path(name)))

@@ -178,6 +178,13 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is not the {META} of a partition") from error
     _files.check_widths(file, meta)
+    parts, offsets, nodes = (meta.get(key) for key in ("parts", "offsets", "nodes"))
+    whole = type(parts) is int and isinstance(offsets, list) and len(offsets) == parts + 1
+    if not (whole and all(type(n) is int and 0 <= n < 2**63 for n in offsets) and offsets == sorted(offsets)):
+        wanted = f'ascending integers, one more than "parts", {parts!r}'
+        raise ValueError(f'{file}: "offsets" must be {wanted}, got {offsets!r}')
+    if nodes != offsets[-1]:
+        raise ValueError(f'{file}: "nodes" must be {offsets[-1]}, the last of "offsets", got {nodes!r}')
     return meta
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from amstel._check import describe, unmasked
+from amstel._check import describe, holds_none, unmasked
 from amstel.tracking.tracker import SINTTracker
 
 Status = tuple[tuple[float, ...], dict[str, Any]]
@@ -74,7 +74,7 @@ def _box(region: Any) -> np.ndarray:
             )
         return np.concatenate([pixels.min(0), np.ptp(pixels, 0) + 1]).astype(np.float64)
     try:
-        numbers = np.asarray(region, dtype=np.float64)
+        numbers = np.empty(0) if holds_none(region) else np.asarray(region, dtype=np.float64)
     except (TypeError, ValueError):
         numbers = np.empty(0)
     if numbers.shape == (4,):

@@ -20,7 +20,7 @@ def announced(description: Any) -> int:
         >>> amstel.media.stacks.announced("ImageJ=1.53t\\nimages=12\\nslices=12")
         12
     """
-    found = isinstance(description, str) and re.match(r"ImageJ=(?:.*\n)+?images=(\d{1,18})\b", description)
+    found = isinstance(description, str) and re.match(r"ImageJ=(?:.*\n)+?images=([0-9]{1,18})\b", description)
     return int(found[1]) if found else 0
 
 

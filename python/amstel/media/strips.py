@@ -44,11 +44,32 @@ def strips(folder: str | os.PathLike) -> list[Path]:
     return found if all(map(_of_squares, found)) else []
 
 
+def not_tall(path: Path) -> Path:
+    """The path of a video; ValueError for a picture that may be a strip, but is too high to be taken for one.
+
+    Example:
+        >>> amstel.media.strips.not_tall(Path("clip.mp4"))
+        PosixPath('clip.mp4')
+    """
+    height = _squares(path) if path.suffix.lower() in IMAGES and not is_strip(path) else 0
+    if height > STRIP_HEIGHT:
+        raise ValueError(
+            f"{path} must be a video, or a strip of at most {STRIP_HEIGHT} rows if `amstel.video.write` has not marked it as "
+            f"one, got squares of {height} rows side by side: one picture, or several frames"
+        )
+    return path
+
+
 def _of_squares(path: Path) -> bool:
+    return 0 < _squares(path) <= STRIP_HEIGHT
+
+
+def _squares(path: Path) -> int:
+    """The height of a picture that consists of squares side by side; 0 for another."""
     try:
         with images.opened(path) as image:
             width, height = image.size
             single = getattr(image, "n_frames", 1) == 1
-            return single and height <= STRIP_HEIGHT and width >= 2 * height and not width % height
+            return height if single and width >= 2 * height and not width % height else 0
     except (OSError, ValueError):  # whoever reads it says what is wrong
-        return False
+        return 0

@@ -235,22 +235,48 @@ def _plain(
     return output, (h, c.to(gates.dtype if state_dtype is None else state_dtype))
 
 
+def check_size(name: str, x: Tensor, stack: Any, patch: int = 1) -> None:
+    """ValueError where maps x [T, N, C, H, W] (or [..., L]) are too small for a convolution of any layer of a ConvLSTM, whose
+    input are squares of `patch` by `patch` of their pixels."""
+    kernels, strides = (
+        pairs if isinstance(pairs[0], tuple) else (pairs,) * stack.num_layers
+        for pairs in (stack.kernel_size, stack.stride)
+    )
+    least, valid, mode = [1, 1], stack.padding == "valid", stack.padding_mode
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        for k in range(2):
+            total = stack.dilation * (kernel[k] - 1)
+            # The state, which is padded in any case, has the size of the output.
+            padded = least_side(total, mode)
+            given = (max(least[k], padded) - 1) * stride[k] + 1
+            least[k] = given + total if valid else max(given, padded)
+    sides = list(
+        zip(x.shape[3:], least[5 - x.dim() :], ("high", "wide") if x.dim() == 5 else ("long",), strict=True)
+    )
+    if all(side >= patch * needed for side, needed, _ in sides):
+        return
+    if max(least) == patch == 1 and x.dim() == 5:
+        _check.fail(name, "at least one pixel high and wide", x)
+    wanted = " and ".join(f"{patch * needed} {way}" for _, needed, way in sides)
+    reason = f"padding={stack.padding!r}" if valid else f"padding_mode={mode!r}"
+    _check.fail(name, f"at least {wanted} for {reason}", x)
+
+
+def least_side(total: int, padding_mode: str) -> int:
+    """The smallest side to which `total` rows or columns can be added."""
+    beyond = total - total // 2
+    return max(1, {"reflect": beyond + 1, "circular": beyond}.get(padding_mode, 1))
+
+
 def _conv(
     x: Tensor, weight: Tensor, stride: tuple[int, int], dilation: int, padding_mode: str | None
 ) -> Tensor:
     """Padded so that stride 1 keeps the size (an even kernel pads one more below and to the right), or not at all."""
     if padding_mode is None:
-        least = [dilation * (k - 1) + 1 for k in weight.shape[2:]]
-        if x.shape[2] < least[0] or x.shape[3] < least[1]:
-            _check.fail("x", f"at least {least[0]} high and {least[1]} wide for padding='valid'", x)
         return F.conv2d(x, weight, None, stride, 0, dilation)
     pads: list[int] = []
-    for k, size, name in zip(weight.shape[2:], x.shape[2:], ("high", "wide"), strict=True):
+    for k in weight.shape[2:]:
         total = dilation * (k - 1)
-        room = {"reflect": size - 1, "circular": size}.get(padding_mode)
-        if room is not None and total - total // 2 > room:
-            smallest = total - total // 2 + (padding_mode == "reflect")
-            _check.fail("x", f"at least {smallest} {name} for padding_mode={padding_mode!r}", x)
         pads = [total // 2, total - total // 2, *pads]
     if padding_mode == "zeros" and pads[0] == pads[1] and pads[2] == pads[3]:
         return F.conv2d(x, weight, None, stride, (pads[2], pads[0]), dilation)

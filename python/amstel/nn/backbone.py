@@ -76,6 +76,7 @@ class VGG16Features(nn.Module, metaclass=Placed):
     def __init__(self, normalize: bool = True, layer: str = "pool5"):
         super().__init__()
         self.layer = _check.choice("layer", layer, ("pool5", "fc7"))
+        normalize = _check.flag("normalize", normalize)
         layers: list[nn.Module] = []
         channels = 3
         for width in _VGG16:
@@ -142,8 +143,9 @@ class SmallBackbone(nn.Module, metaclass=Placed):
             _check.fail("channels", several, channels)
         channels = [_check.integer("channels", c, 1, several) for c in channels]
         _widths(in_channels=in_channels)
-        if groups < 0 or (groups and any(c % groups for c in channels)):
-            _check.fail("groups", f"0 or a divisor of all `channels` = {tuple(channels)}", groups)
+        expected = f"0 or a divisor of all `channels` = {tuple(channels)}"
+        if (groups := _check.integer("groups", groups, 0, expected)) and any(c % groups for c in channels):
+            _check.fail("groups", expected, groups)
         self.in_channels, self.out_channels, self.stride = in_channels, channels[-1], 2 ** len(channels)
         layers: list[nn.Module] = []
         for n, (before, after) in enumerate(zip((in_channels, *channels), channels, strict=False)):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from amstel import _check
 from amstel._words import counted
-from amstel.nn._conv_lstm import State, _Gates, _Layer, kept_state
+from amstel.nn._conv_lstm import State, _Gates, _Layer, check_size, kept_state
 from amstel.nn._like import check_like
 from amstel.nn._per_layer import count_of, per_layer
 from amstel.ops.conv_lstm import check_state_dtype, checked_state, conv_lstm_cell
@@ -323,10 +323,9 @@ class ConvLSTM(nn.Module):
             _check.fail("x", f"[{first}, {self.in_channels}, H, W]", x)
         if self.feature_size is not None and tuple(x.shape[3:]) != self.feature_size:
             _check.fail("x", f"of the height and width of `feature_size`, {self.feature_size}", x)
+        check_size("x", x, self)
         if self.batch_first:
             x = x.transpose(0, 1)
-        if min(x.shape[3:]) < 1:
-            _check.fail("x", "at least one pixel high and wide", x)
         initial = self._initial(x, state)
         directions = 2 if self.bidirectional else 1
         state_dtype = self.state_dtype

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amstel import _check
-from amstel.nn._conv_lstm import State, _reverse
+from amstel.nn._conv_lstm import State, _reverse, check_size
 from amstel.nn._lengths import kept as kept_steps
 from amstel.nn._like import check_like
 from amstel.nn._sequences import states, steps_first
@@ -64,6 +64,7 @@ class ConvLSTM1d(ConvLSTM):
         _check.dense("x", x, f"a tensor [{first}, {self.in_channels}, L]")
         if x.dim() != 4 or x.shape[2] != self.in_channels:
             _check.fail("x", f"[{first}, {self.in_channels}, L]", x)
+        check_size("x", x, self)
         output, (h, c) = super().forward(x.unsqueeze(3), _each(state, lambda t: t.unsqueeze(-2)), lengths)
         return _each(output, lambda t: t.squeeze(-2)), _each((h, c), lambda t: t.squeeze(-2))
 

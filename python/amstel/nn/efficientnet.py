@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -90,9 +91,12 @@ class EfficientNetLite(nn.Module, metaclass=Placed):
 
     def __init__(self, taps: Sequence[int] = (2, 4, 7)):
         super().__init__()
-        if not taps or list(taps) != sorted(set(taps)) or not 0 <= taps[0] <= taps[-1] < len(_BLOCKS):
-            _check.fail("taps", f"ascending numbers of blocks, 0 to {len(_BLOCKS) - 1}", taps)
-        self.taps = tuple(taps)
+        expected = f"ascending numbers of blocks, 0 to {len(_BLOCKS) - 1}"
+        if isinstance(taps, str) or not isinstance(taps, (Sequence, np.ndarray)):
+            _check.fail_type("taps", expected, taps)
+        self.taps = taps = tuple(_check.integer("taps", tap, 0, expected) for tap in taps)
+        if not taps or list(taps) != sorted(set(taps)) or taps[-1] >= len(_BLOCKS):
+            _check.fail("taps", expected, taps)
         self.stem = _Conv(3, 32, 3, 2, late=True)
         blocks, inputs, late = [], 32, False
         for expansion, kernel, stride, outputs in _BLOCKS[: taps[-1] + 1]:

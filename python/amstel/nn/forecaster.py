@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amstel import _check
+from amstel.nn._conv_lstm import check_size
 from amstel.nn._like import check_like_model
 from amstel.nn.conv_lstm import ConvLSTM
 
@@ -106,6 +107,7 @@ class ConvLSTMForecaster(nn.Module):
             height, width = (self.patch * side for side in size)
             of = f"`feature_size` is {size}, in patches of `patch` = {self.patch}"
             _check.fail("frames", f"{height} pixels high and {width} wide ({of})", frames)
+        check_size("frames", frames, self.encoder, self.patch)
         steps = _check.integer("steps", steps, 1)
         x = frames.transpose(0, 1) if self.batch_first else frames
         x = F.pixel_unshuffle(x, self.patch)

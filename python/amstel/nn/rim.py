@@ -152,9 +152,8 @@ class RIM(nn.Module, metaclass=Placed):
         self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         counts = ("channels", "features", "steps", "stride", "gru_kernel_size", "dilation", "depth")
         self.options |= {name: _check.integer(name, self.options[name], 1) for name in counts}
-        channels, features, steps, stride, gru_kernel_size, dilation, depth = (
-            self.options[n] for n in counts
-        )
+        numbers = (self.options[n] for n in counts)
+        channels, features, steps, stride, gru_kernel_size, dilation, depth = numbers
         _check.choice("link", link, ("identity", "logistic"))
         if not isinstance(memory, str) or memory not in ("store", "recompute", "chunked"):
             _check.integer("memory", memory, 1, "'store', 'recompute', 'chunked' or an integer >= 1")
@@ -164,13 +163,14 @@ class RIM(nn.Module, metaclass=Placed):
         if len(sizes) != 3 or not all(isinstance(k, int) and k > 0 and k % 2 for k in sizes):
             _check.fail("kernel_sizes", "three odd numbers", kernel_sizes)
         _check.choice("padding_mode", padding_mode, ("zeros", "replicate", "reflect"))
-        self.network = network
+        self._least = 1 + max(sizes[0] // 2, stride * max(dilation * (sizes[1] // 2), sizes[2] // 2))
         self.channels, self.features, self.steps, self.link = channels, features, steps, link
-        self.detach_gradient, self.stride, self.memory = bool(detach_gradient), stride, memory
+        self.network, self.stride, self.memory = network, stride, memory
         self.gradient_step = float(_check.number("gradient_step", gradient_step, "a number"))
         self.options["gradient_step"] = self.gradient_step
-        flags = (bool(flag) for flag in (use_estimate, recurrent, state_relu))
-        self.use_estimate, self.recurrent, self.state_relu = flags
+        names = "detach_gradient", "use_estimate", "recurrent", "state_relu"
+        flags = (_check.flag(name, self.options[name]) for name in names)
+        self.detach_gradient, self.use_estimate, self.recurrent, self.state_relu = flags
 
         if network == "unet":
             for name, usual in _OF_CONV.items():
@@ -392,6 +392,8 @@ class RIM(nn.Module, metaclass=Placed):
         if not fits:
             _check.fail(name, f"{expected} in this RIM of {counted(self.channels, 'channel')}", x)
         check_like_model(name, x, self)
+        if self.options["padding_mode"] == "reflect" and min(x.shape[-2:]) < getattr(self, "_least", 1):
+            _check.fail(name, f"at least {self._least} high and wide for padding_mode='reflect'", x)
         return x
 
     def extra_repr(self) -> str:

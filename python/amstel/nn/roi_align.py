@@ -113,7 +113,7 @@ class MultiScaleRoIAlign(nn.Module):
         canonical_level: int = 4,
     ):
         super().__init__()
-        if isinstance(featmap_names, str) or not featmap_names:
+        if isinstance(featmap_names, str) or not isinstance(featmap_names, Sequence) or not featmap_names:
             _check.fail("featmap_names", "a list of at least one name", featmap_names)
         _check.number("canonical_scale", canonical_scale, "a finite number > 0", above=0)
         _check.number("canonical_level", canonical_level)

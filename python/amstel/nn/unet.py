@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
-from amstel import ops
+from amstel import _check, ops
 from amstel._bypass import computes_as, has_hooks
+from amstel.nn._like import check_like_model
 from amstel.nn._placed import Placed
 from amstel.ops._winograd import conv3x3
 
@@ -82,6 +84,9 @@ class RecurrentUNet(nn.Module, metaclass=Placed):
     Shapes: given [N, inputs, H, W] of any size (inside, the border is repeated to reach multiples of 8); out
     [N, outputs, H, W]; f [N, width, 8 ceil(H / 8), 8 ceil(W / 8)], h [N, 8 width, ceil(H / 8), ceil(W / 8)].
 
+    Raises:
+        ValueError or TypeError: an argument is not as described.
+
     Complexity: about 9 width (inputs + width) + (150 blocks + 40) width² multiplications per pixel.
 
     Source: O. Ronneberger et al., U-Net, MICCAI 2015; without biases S. Mohan et al., Robust and Interpretable Blind
@@ -97,13 +102,16 @@ class RecurrentUNet(nn.Module, metaclass=Placed):
 
     def __init__(self, inputs: int, outputs: int, width: int = 16, blocks: int = 1, recurrent: bool = True):
         super().__init__()
+        self.inputs, outputs = _check.integer("inputs", inputs, 1), _check.integer("outputs", outputs, 1)
+        width, blocks = _check.integer("width", width, 1), _check.integer("blocks", blocks, 0)
+        recurrent = _check.flag("recurrent", recurrent)
         widths = [width * 2**k for k in range(HALVINGS + 1)]
 
         def residuals(channels: int) -> list[nn.Module]:
             return [_Residual(channels) for _ in range(blocks)]
 
         self.width, self.recurrent = width, recurrent
-        self.head = _conv(inputs + width * recurrent, width)
+        self.head = _conv(self.inputs + width * recurrent, width)
         self.down = nn.ModuleList(
             nn.Sequential(*residuals(a), nn.Conv2d(a, b, 2, 2, bias=False)) for a, b in pairwise(widths)
         )
@@ -118,10 +126,10 @@ class RecurrentUNet(nn.Module, metaclass=Placed):
     def forward(
         self, given: Tensor, state: tuple[Tensor | None, Tensor | None] = (None, None)
     ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None]]:
-        height, width = given.shape[2:]
+        height, width = self._checked(given).shape[2:]
         beyond = (0, -width % 2**HALVINGS, 0, -height % 2**HALVINGS)
         x = pad(given, beyond, mode="replicate") if any(beyond) else given
-        f, h = state
+        f, h = self._states(state, x)
         if self.recurrent:
             f = x.new_zeros(x.shape[0], self.width, *x.shape[2:]) if f is None else f.to(x.dtype)
             x = torch.cat([x, f], 1)
@@ -139,3 +147,29 @@ class RecurrentUNet(nn.Module, metaclass=Placed):
         f = x + passed.pop()
         out = self.tail(f)[:, :, :height, :width]
         return out, (f, h) if self.recurrent else (None, None)
+
+    def _checked(self, given: Tensor) -> Tensor:
+        expected = f"floating-point [N, {self.inputs}, H, W]"
+        _check.dense("given", given, expected)
+        if given.dim() != 4 or given.shape[1] != self.inputs or not given.is_floating_point():
+            _check.fail("given", expected, given)
+        if 0 in given.shape[2:]:
+            _check.fail("given", "at least one pixel high and wide", given)
+        check_like_model("given", given, self)
+        return given
+
+    def _states(self, state: Any, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """f and h, each a tensor or None; x is the image with its border."""
+        if not isinstance(state, (tuple, list)) or len(state) != 2:
+            _check.fail_type("state", "(f, h)", state)
+        n, _, height, width = x.shape
+        deep = self.width * 2**HALVINGS, height // 2**HALVINGS, width // 2**HALVINGS
+        for k, (part, shape) in enumerate(
+            zip(state, ([n, self.width, height, width], [n, *deep]), strict=True)
+        ):
+            if part is None:
+                continue
+            expected = f"None or a tensor {shape}" if self.recurrent else "None with recurrent=False"
+            if not self.recurrent or list(_check.dense(f"state[{k}]", part, expected).shape) != shape:
+                _check.fail(f"state[{k}]", expected, part)
+        return state[0], state[1]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel._check import describe, unmasked
+from amstel._check import describe, holds_none, unmasked
 from amstel.media.images import image_array
 
 
@@ -52,7 +52,8 @@ def target(box: Any, frame: np.ndarray, argument: str = "box") -> Tensor:
     except (TypeError, ValueError):
         raise ValueError(f"`{argument}` must be {expected}, got {describe(box)}") from None
     if values.shape != (4,) or not values.isfinite().all():
-        got = values.tolist() if hasattr(box, "tolist") else describe(box)
+        exact = hasattr(box, "tolist") and not holds_none(box)
+        got = values.tolist() if exact else describe(box)
         raise ValueError(f"`{argument}` must be {expected}, got {got}")
     height, width = frame.shape[:2]
     size = torch.tensor([width, height])

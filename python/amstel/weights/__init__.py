@@ -62,7 +62,8 @@ def save(file: str | Path, state: Mapping[str, Tensor], said: Mapping[str, str])
 
     Raises:
         TypeError: `state` or `said` is not as described.
-        ValueError: a tensor without values, or of a layout or a dtype that the format does not have.
+        ValueError: a tensor without values, or of a layout or a dtype that the format does not have; a name or text
+            that UTF-8 cannot encode, or the name "__metadata__" of a tensor, which the format uses itself.
         FileNotFoundError: the folder to write in does not exist.
         ImportError: safetensors is missing.
 
@@ -74,12 +75,15 @@ def save(file: str | Path, state: Mapping[str, Tensor], said: Mapping[str, str])
     """
     for key, value in _check.mapping("state", state, "a state_dict, tensors by name").items():
         _check_key("state", key)
+        if key == "__metadata__":
+            _check.fail("state", "a dict without this key, which the format uses itself", key)
         if _check.dense(f"state[{key!r}]", value, "a tensor").is_meta:
             _check.fail(f"state[{key!r}]", "a tensor with values", value)
     for key, text in _check.mapping("said", said, "a dict of strings, by name").items():
         _check_key("said", key)
         if not isinstance(text, str):
             _check.fail_type(f"said[{key!r}]", "a string", text)
+        _check_text(f"said[{key!r}]", "a string", text)
     tensors = {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()
     }
@@ -94,6 +98,14 @@ def save(file: str | Path, state: Mapping[str, Tensor], said: Mapping[str, str])
 def _check_key(argument: str, key: Any) -> None:
     if not isinstance(key, str):
         _check.fail_type(argument, "a dict whose keys are strings", key)
+    _check_text(argument, "a dict whose keys are strings", key)
+
+
+def _check_text(argument: str, expected: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        _check.fail(argument, f"{expected} that UTF-8 can encode", text)
 
 
 def metadata(name: str) -> dict[str, str]:

@@ -70,6 +70,7 @@ class Sampled(Resumable):
         self.loader = _loader(data, s, seed)
         self.steps = len(self.loader)
         self._batches: Iterator[Any] = iter(())
+        self._targets = 0
         self._left, self._running = 0, torch.zeros((), dtype=torch.float64, device=device)
         self.losses: list[Tensor] = []
 
@@ -90,6 +91,7 @@ class Sampled(Resumable):
         batch = next(self._batches).to(self.problem.device)
         self._left -= 1
         total = batch.total if isinstance(batch, DistributedBatch) else len(batch.y)
+        self._targets = total
         loss = nn.functional.cross_entropy(self._logits(batch, step), batch.y, reduction="sum")
         self.optimizer.zero_grad()
         (loss / total).backward()
@@ -98,6 +100,9 @@ class Sampled(Resumable):
             self.problem.total(w.grad)
         self._running += loss.detach()
         return (loss.detach() / total).double()[None]
+
+    def batch_size(self, step: int) -> int:
+        return self._targets
 
     def _logits(self, batch: Any, step: int) -> Tensor:
         problem, (w1, w2) = self.problem, (w[0] for w in self.model.parameters())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from amstel import _files, inverse
+from amstel._numerals import parsed
 from amstel.apps.restoration import files
 from amstel.data.mri.readers import too_large
 
@@ -33,7 +34,7 @@ def read_kernel(text: str) -> np.ndarray:
     if name in KERNELS and not Path(text).is_file():
         function, usage, counts = KERNELS[name]
         try:
-            values = [float(number) for number in numbers]
+            values = [parsed(number) for number in numbers]
         except ValueError:
             values = []
         if len(values) not in counts:

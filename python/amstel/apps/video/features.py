@@ -92,6 +92,8 @@ def extract(
     }
     if (out / RECORD).exists() and not force:
         before = _read_record(out)
+        if "flow" not in streams:  # earlier releases took --motion all the same
+            before["settings"]["motion"] = settings.motion
         for name in ("settings", "streams", "weights", "root"):
             if before.get(name) != record[name]:
                 raise FileExistsError(

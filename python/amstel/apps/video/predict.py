@@ -19,7 +19,7 @@ from amstel.apps.video.evaluate import _segments
 from amstel.apps.video.network import Network
 from amstel.apps.video.samples import _prepare
 from amstel.media.formats import IMAGES, NOT_DEEPER, VIDEOS, natural, visible, warn_of_folders, warn_of_others
-from amstel.media.strips import strips
+from amstel.media.strips import not_tall, strips
 
 
 @dataclass
@@ -99,9 +99,10 @@ def _predict(
 def find(paths: Sequence[Path]) -> list[Path]:
     """The videos, including those, the strips and the folders of frames inside folders; a folder of frames is itself a video.
 
-    ValueError for a folder with none of them; a warning for what else is there.
+    ValueError for a folder with none of them, and for a picture that may be a strip, but is too high to be taken for one; a
+    warning for what else is there.
     """
-    return [video for path in paths for video in (_inside(path) if path.is_dir() else [path])]
+    return [video for path in paths for video in (_inside(path) if path.is_dir() else [not_tall(path)])]
 
 
 def _inside(folder: Path) -> list[Path]:

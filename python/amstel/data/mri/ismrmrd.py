@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from amstel._numerals import parsed
+
 #: Bits of `flags`, from 1: lines that are of no image (noise, navigators, corrections, feedback, dummies, phase stabilization).
 _NOT_OF_IMAGES = (19, 23, 24, 26, 27, 28, 29, 30, 31)
 #: Bit of a line that is there for calibration alone: it counts where no other line was measured.
@@ -47,19 +49,26 @@ def sizes(path: Path, xml: bytes | str) -> tuple[tuple[int, int, int], tuple[int
         raise ValueError(f"{path}: the header of ISMRMRD must be XML, got {error}") from error
     name = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
 
+    def integer(text: str | None, what: str) -> int:
+        try:
+            return parsed((text or "").strip(), int)
+        except ValueError:
+            said = f"{path}: the header of ISMRMRD must give the {what} in integers"
+            raise ValueError(f"{said}, got {text!r}") from None
+
     def matrix(space: str) -> tuple[int, int, int]:
         at = f"{name}encoding/{name}{space}/{name}matrixSize/{name}"
         found = [root.findtext(at + axis) for axis in "xyz"]
         if None in found:
             raise ValueError(f"{path}: the header of ISMRMRD must give the matrix of its {space}")
-        x, y, z = (int(n) for n in found)  # type: ignore[arg-type]
+        x, y, z = (integer(text, f"matrix of its {space}") for text in found)
         return x, y, z
 
     centers = {}
     for step in ("kspace_encoding_step_1", "kspace_encoding_step_2"):
         text = root.findtext(f"{name}encoding/{name}encodingLimits/{name}{step}/{name}center")
         if text is not None:
-            centers[step] = int(text)
+            centers[step] = integer(text, f"center of its {step}")
     trajectory = root.findtext(f"{name}encoding/{name}trajectory")
     if trajectory not in (None, "cartesian"):
         raise ValueError(f"{path}: the trajectory of an ISMRMRD file must be cartesian, got {trajectory}")

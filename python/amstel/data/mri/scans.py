@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from amstel import _check, _files
+from amstel._numerals import parsed
 from amstel._optional import need
 from amstel._words import counted
 from amstel.data.mri import ismrmrd
@@ -247,7 +248,7 @@ def _bart(path: Path, maps: bool) -> Scan:
     lines = [line.strip() for line in header.read_text(encoding="utf-8", errors="replace").splitlines()]
     numbers = next((line for line in lines if line and not line.startswith("#")), "")
     try:
-        dims = [int(n) for n in numbers.split()]
+        dims = [parsed(n, int) for n in numbers.split()]
     except ValueError:
         dims = []
     data = np.fromfile(path, "<c8")
