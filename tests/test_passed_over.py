@@ -161,14 +161,14 @@ def test_folders_of_frames_beside_videos_are_videos(tmp_path):
     (tmp_path / "in" / "clip9" / "notes.doc").write_text("x")
     found: list = []
     assert _said(lambda: found.extend(predict.find([tmp_path / "in"]))) == [
-        f"{tmp_path / 'in'}: 2 folders ignored (without frames): none0, none1",
+        f"{tmp_path / 'in'}: 2 folders ignored (without frames, or with videos): none0, none1",
         f"{tmp_path / 'in' / 'clip9'}: 1 file ignored (not a frame): notes.doc",
     ]
     assert [path.name for path in found] == ["clip9", "clip10"]
     video.write(tmp_path / "in" / "none0" / "a.gif", clip, fps=10)
     video.write(tmp_path / "in" / "clip9.gif", clip, fps=10)
     (message, _) = _said(lambda: found.extend(predict.find([tmp_path / "in"])))
-    assert message.endswith("2 folders ignored (without frames): none0, none1")
+    assert message.endswith("2 folders ignored (without frames, or with videos): none0, none1")
     assert [path.name for path in found[2:]] == ["clip9", "clip9.gif", "clip10"]
     with pytest.raises(ValueError, match="must hold videos, frames or folders of frames"):
         predict.find([tmp_path])
