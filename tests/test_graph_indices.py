@@ -33,7 +33,7 @@ def test_graphs_by_indices_of_any_type(dtype):
 @pytest.mark.parametrize("number", [2**64 - 1, 2**63 + 1])
 def test_numbers_of_graphs_beyond_int64(number):
     """2**64 - 1 was -1, the last graph."""
-    with pytest.raises(TypeError, match="`index` must be .*list of integers"):
+    with pytest.raises(TypeError, match=r"`index` must be .*list of integers"):
         colored_graphs(4)[np.array([number], dtype=np.uint64)]
 
 
