@@ -30,6 +30,13 @@ def test_graphs_by_indices_of_any_type(dtype):
     assert data[index].labels.tolist() == data[[1, 0, 2]].labels.tolist()
 
 
+@pytest.mark.parametrize("number", [2**64 - 1, 2**63 + 1])
+def test_numbers_of_graphs_beyond_int64(number):
+    """2**64 - 1 was -1, the last graph."""
+    with pytest.raises(TypeError, match=r"`index` must be .*list of integers"):
+        colored_graphs(4)[np.array([number], dtype=np.uint64)]
+
+
 def test_graphs_by_a_range():
     data = colored_graphs(9)
     assert (
@@ -43,10 +50,13 @@ def test_graphs_by_a_range():
 def test_segments_that_no_memory_holds_are_named(pool):
     """The allocator's error, bad_array_new_length, named no argument."""
     x, batch = torch.ones(3, 2), torch.tensor([0, 1, 2])
-    with pytest.raises(ValueError, match=r"`batch` must be at most 1099511627776 segments"):
+    with pytest.raises(
+        ValueError, match=rf"`batch` must be below 1099511627776, of as many segments, got {2**61} "
+    ):
         pool(x, batch * 2**60)
-    with pytest.raises(ValueError, match=r"`size` must be at most 1099511627776 segments"):
-        pool(x, batch, size=2**62)
+    for numbers in (batch, batch * 2**60):  # the size was said to be what the batch must be
+        with pytest.raises(ValueError, match=rf"`size` must be at most 1099511627776, got {2**62} "):
+            pool(x, numbers, size=2**62)
 
 
 @pytest.mark.parametrize("propagate", [True, False])

@@ -953,7 +953,10 @@ def test_what_pictures_of_points_refuse(tmp_path):
         ("`frames` must be finite", {"frames": frames.where(frames > frames.min(), math.nan)}),
         ("`labels` must be of integers", {"labels": labels.float()}),
         ("`edges` must be .*points from 0 to 3, got 4", {"edges": torch.tensor([[0], [4]])}),
+        ("`edges` must be .*points from 0 to 3, got -2", {"edges": torch.tensor([[0, -2], [4, 1]])}),
+        ("`edges` must be .*points from 0 to 3, got 200", {"edges": torch.tensor([[0], [200]]).byte()}),
         ("`edges` must be .*points from 0 to 3", {"edges": torch.zeros(3, dtype=torch.int64)}),
+        ("`marked` must be points 0 to 3, got 9", {"marked": [1, 9, -1]}),
         ("`seconds` must be a number > 0, got 0", {"seconds": 0}),
         ("`captions` must be a line of text, or 2 of them", {"captions": ["a", "b", "c"]}),
     ):

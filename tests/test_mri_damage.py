@@ -134,4 +134,4 @@ def test_photographs_are_the_pictures_that_are_there(tmp_path):
         warnings.simplefilter("always")
         images = mri.CoilImages(torch.zeros(1, 64, 64), 32, photographs=tmp_path)
     assert images._photographs == [tmp_path / "a.png", tmp_path / "b" / "c.png"]
-    assert [str(one.message) for one in said] == [f"{tmp_path}: 1 file ignored (a broken link): b/gone.png"]
+    assert [str(one.message) for one in said] == [f"{tmp_path}: 1 link ignored (broken): b/gone.png"]

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
 from amstel import video
 from amstel.apps.restoration import mri
@@ -12,6 +13,7 @@ from amstel.apps.tracking import folders
 from amstel.apps.video import predict
 from amstel.data import ClipFolder, ImageFolder, StillPairs, generate_moving_shapes
 from amstel.data.mri import CoilImages
+from amstel.media.formats import stills
 from tests import command
 
 Image = pytest.importorskip("PIL.Image", reason="images are read from files")
@@ -161,14 +163,30 @@ def test_folders_of_frames_beside_videos_are_videos(tmp_path):
     (tmp_path / "in" / "clip9" / "notes.doc").write_text("x")
     found: list = []
     assert _said(lambda: found.extend(predict.find([tmp_path / "in"]))) == [
-        f"{tmp_path / 'in'}: 2 folders ignored (without frames): none0, none1",
+        f"{tmp_path / 'in'}: 2 folders ignored (without frames, or with videos): none0, none1",
         f"{tmp_path / 'in' / 'clip9'}: 1 file ignored (not a frame): notes.doc",
     ]
     assert [path.name for path in found] == ["clip9", "clip10"]
     video.write(tmp_path / "in" / "none0" / "a.gif", clip, fps=10)
     video.write(tmp_path / "in" / "clip9.gif", clip, fps=10)
     (message, _) = _said(lambda: found.extend(predict.find([tmp_path / "in"])))
-    assert message.endswith("2 folders ignored (without frames): none0, none1")
+    assert message.endswith("2 folders ignored (without frames, or with videos): none0, none1")
     assert [path.name for path in found[2:]] == ["clip9", "clip9.gif", "clip10"]
     with pytest.raises(ValueError, match="must hold videos, frames or folders of frames"):
         predict.find([tmp_path])
+
+
+def test_broken_links_among_pictures_are_left_out(tmp_path):
+    """They were kept among the pictures, or called files, in words of their own for every reader."""
+    _picture(tmp_path / "a.png")
+    for name in ("lost.png", "other"):
+        (tmp_path / name).symlink_to("moved")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    expected = [f"{tmp_path}: 3 links ignored (broken): loop.png, lost.png, other"]
+    found: list = []
+    assert _said(lambda: found.extend(stills(tmp_path))) == expected
+    assert _said(lambda: found.extend(ImageFolder(tmp_path).paths)) == expected
+    assert _said(lambda: found.extend(StillPairs([tmp_path])._images)) == expected
+    images = torch.ones(1, 64, 64)
+    assert _said(lambda: found.extend(CoilImages(images, photographs=tmp_path)._photographs)) == expected
+    assert found == [tmp_path / "a.png"] * 4

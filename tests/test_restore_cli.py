@@ -206,14 +206,19 @@ def test_masks_of_other_kinds(tmp_path):
         assert read_mask(tmp_path / "all.npy").all()
 
 
-def test_a_loop_of_links_in_a_folder_is_one_picture_that_cannot_be_read(capsys, weights, tmp_path):
-    """Nothing of the folder was written."""
+def test_broken_links_in_a_folder_are_left_out_and_refused_where_they_are_named(capsys, weights, tmp_path):
+    """Nothing of the folder was written; a link that was named did not exist, the error said."""
     (tmp_path / "in").mkdir()
     files.write(tmp_path / "in" / "a.png", Picture(waves(20, 26)))
     (tmp_path / "in" / "b.png").symlink_to("b.png")
     (tmp_path / "in" / "c.png").symlink_to("moved.png")
     status, _, err = _run(capsys, tmp_path / "in", *weights, "-o", tmp_path / "out")
-    assert status == 1 and "b.png" in err and "c.png" in err
+    said = f"{tmp_path / 'in'}: 2 links ignored (broken): b.png, c.png"
+    assert status == 0 and err.count(said) == err.count(" ignored (") == 1
+    status, _, err = _run(capsys, tmp_path / "in" / "c.png", *weights, "-o", tmp_path / "c.png")
+    assert status == 2 and f"{tmp_path / 'in' / 'c.png'} is a link to nothing" in err
+    with pytest.raises(FileNotFoundError, match=r"c\.png is a link to nothing"):
+        files.find(tmp_path / "in" / "c.png")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
 
 

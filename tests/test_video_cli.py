@@ -407,8 +407,8 @@ def test_strips_that_nobody_marked_are_videos_as_they_are_to_a_training(capsys, 
     """Three strips were taken without a word for one video of three wide frames."""
     clips, out = tmp_path / "clips", tmp_path / "found.json"
     clips.mkdir()
-    for file in sorted((root / "left").glob("*.png")):
-        images.write(clips / file.name, images.read(file))
+    for number, file in enumerate(sorted((root / "left").glob("*.png"))):
+        images.write(clips / f"{2 * number}.png", images.read(file))
     pictures = sorted(clips.iterdir())
 
     def seen():
@@ -418,7 +418,9 @@ def test_strips_that_nobody_marked_are_videos_as_they_are_to_a_training(capsys, 
         return [(Path(v["input"]), len(v["boxes"])) for v in json.loads(out.read_text())["videos"]], err
 
     frames = len(video.read(pictures[0]))
-    assert seen() == ([(path, frames) for path in pictures], "")
+    said = f"{clips}: {len(pictures)} pictures taken as strips of frames"
+    found, err = seen()
+    assert found == [(path, frames) for path in pictures] and err.count("\n") == err.count(said) == 1
     video.write(clips / "z.gif", video.read(pictures[0]))
     assert seen() == ([(path, frames) for path in sorted(clips.iterdir())], "")
     images.write(clips / "photograph.png", torch.zeros(32, 70, 3).byte())

@@ -100,6 +100,11 @@ def there(path: Name, kind: str = "file") -> bool:
     return True
 
 
+def absent(path: Name) -> str:
+    """What to say of a file or folder that is not there."""
+    return f"{os.fspath(path)} {'is a link to nothing' if os.path.islink(path) else 'does not exist'}"
+
+
 def writable(path: Name) -> Path:
     """Where the file will be, links followed, or the error that writing would end in; nothing is touched.
 

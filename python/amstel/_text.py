@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from amstel._files import there
 from amstel._words import counted
 
 #: What float32 holds without a loss, of which the features become that are no floating-point array.
@@ -42,14 +43,13 @@ def table(
         ValueError: the file holds something else; the message names the line.
     """
     said = f"{reader}: {path}" if reader else str(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{said} is a folder; it should be a file")
     try:
+        if not there(path):
+            raise FileNotFoundError(f"{said} is missing")
         data = path.read_bytes()
-    except FileNotFoundError:
-        what = "a link to nothing; it should be a file" if path.is_symlink() else "missing"
-        raise FileNotFoundError(f"{said} is {what}") from None
     except OSError as error:
+        if error.errno is None:  # ours
+            raise
         raise type(error)(f"{said} cannot be read: {error.strerror or error}") from None
     data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").rstrip(b" \t\n")
     mark = separator.encode()

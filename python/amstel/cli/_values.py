@@ -130,7 +130,9 @@ def there(text: str) -> Path:
     """A file or folder that exists and can be read."""
     path = Path(text)
     if not path.exists():
-        return fail(f"{text} does not exist")
+        from amstel import _files
+
+        return fail(_files.absent(text))
     return path if os.access(path, os.R_OK) else fail(f"{text} cannot be read: permission denied")
 
 

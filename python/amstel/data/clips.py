@@ -16,7 +16,7 @@ from amstel._words import are, counted
 from amstel.data._clip import Clip
 from amstel.data._folders import data_folder
 from amstel.data.shapes import DIRECTIONS, generate_moving_shapes
-from amstel.media.formats import IMAGES, VIDEOS, natural, visible, warn_of_links, warn_of_strangers
+from amstel.media.formats import IMAGES, VIDEOS, links_to_nothing, natural, visible, warn_of_strangers
 from amstel.media.reading import Frames, read
 
 __all__ = [
@@ -148,8 +148,8 @@ class ClipFolder:
         alone = visible(self.root, IMAGES + VIDEOS) if self.root not in {p.parent for p in self.paths} else []
         reason = "neither a clip of a class nor a frame of one"
         frames = [file for path in self.paths if path.is_dir() for file in _others_in(path)]
-        warn_of_strangers(self.root, folders, IMAGES + VIDEOS, reason, [*alone, *frames])
-        warn_of_links(self.root)
+        more = [*links_to_nothing(self.root), *alone, *frames]
+        warn_of_strangers(self.root, folders, IMAGES + VIDEOS, reason, more)
 
     def _keep(self, indices: list[int]) -> None:
         self.labels = [self.labels[k] for k in indices]

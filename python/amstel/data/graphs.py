@@ -371,7 +371,7 @@ def _numbers(index: Any, size: int) -> list[int]:
     if isinstance(index, range):
         index = list(index)
     if isinstance(index, np.ndarray) and index.dtype.kind == "u":
-        index = index.astype(np.int64)  # torch takes uint8 for a mask
+        index = index.tolist()  # torch takes uint8 for a mask, and int64 lacks the larger half of uint64
     try:
         found = torch.as_tensor(index)
     except (TypeError, ValueError, RuntimeError, OverflowError):

@@ -373,11 +373,12 @@ class ALOV(Sequences):
         images = images_of(self.root / "imagedata++" / file.parent.name / file.stem)
         rows = read_numbers(file, 9)
         frame = rows[:, 0]
-        for number, value in enumerate(frame.tolist(), start=1):
-            if value not in range(1, len(images) + 1):
-                raise ValueError(
-                    f"{file}, line {number}: the frame must be a whole number in 1..{len(images)}, got {value:g}"
-                )
+        right = (frame >= 1) & (frame <= len(images)) & (frame == frame.floor())
+        if not right.all():
+            k = int((~right).nonzero()[0])
+            raise ValueError(
+                f"{file}, line {k + 1}: the frame must be a whole number in 1..{len(images)}, got {frame[k]:g}"
+            )
         boxes = torch.full((len(images), 4), math.nan, dtype=torch.float64)
         boxes[frame.long() - 1] = polygon_to_box(rows[:, 1:], "bounds") + rows.new_tensor([-1, -1, 1, 1])
         return TrackingSequence(name, images, boxes, sparse=True)

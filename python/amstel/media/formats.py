@@ -111,20 +111,23 @@ def visible(folder: str | os.PathLike, endings: Collection[str] | None = None) -
 
 
 def stills(folder: str | os.PathLike) -> list[Path]:
-    """The pictures of a folder in natural order; warnings name folders in it, animations and what else is no picture.
+    """The pictures of a folder in natural order; warnings name folders in it, animations, broken links and what else is no
+    picture.
 
     Example:
         >>> [path.name for path in amstel.media.formats.stills("photographs")]
         ['one.png']
     """
     folder, reason = Path(folder), "without the extension of an image"
-    named = visible(folder, STILLS)
-    moving = [path for path in named if is_animation(path)]
+    lost = set(links_to_nothing(folder))
+    named = [path for path in visible(folder, STILLS) if path not in lost]
+    moving = set(filter(is_animation, named))
     warn_of_others(folder, [path for path in visible(folder) if path not in moving], ANIMATED)
     warn_of_folders(folder, [], NOT_DEEPER)
+    warn_of_links(folder)
     found = [path for path in named if path not in moving]
     if found:  # else an error names what is there
-        warn_of_others(folder, named, reason)
+        warn_of_others(folder, [*named, *lost], reason)
     return found
 
 
@@ -151,7 +154,7 @@ def others(folder: Path, taken: Collection[Path]) -> str:
         >>> amstel.media.formats.others(Path("OTB100/Jogging"), [])
         '2 files: groundtruth_rect.1.txt, groundtruth_rect.2.txt'
     """
-    known = set(taken)
+    known = {*taken, *links_to_nothing(folder)}
     return _listed([p.name for p in visible(folder) if not p.is_dir() and p not in known])
 
 
@@ -166,7 +169,8 @@ def _warn(folder: Path, listed: str, reason: str) -> None:
 
 
 def warn_of_others(folder: Path, taken: Collection[Path], reason: str) -> None:
-    """Warn which files of a folder are ignored, and why; once, however often the folder is read.
+    """Warn which files of a folder are ignored, and why; once, however often the folder is read. Broken links are said to
+    be that.
 
     Example:
         >>> with warnings.catch_warnings(record=True) as said:
@@ -176,6 +180,7 @@ def warn_of_others(folder: Path, taken: Collection[Path], reason: str) -> None:
     """
     if left := others(folder, taken):
         _warn(folder, left, reason)
+    warn_of_links(folder, taken)
 
 
 def warn_of_folders(folder: Path, taken: Collection[Path], reason: str) -> None:
@@ -201,20 +206,26 @@ def links_to_nothing(folder: str | os.PathLike) -> list[Path]:
     return [p for p in visible(folder) if not os.path.exists(p)]
 
 
-def warn_of_links(folder: Path) -> None:
+def warn_of_links(folder: Path, taken: Collection[Path] = ()) -> None:
     """The same for the links in it that lead nowhere.
 
     Example:
         >>> amstel.media.formats.warn_of_links(Path("OTB100/Jogging"))
     """
-    if left := [p.name for p in links_to_nothing(folder)]:
-        _warn(folder, _listed(left, "link"), "broken")
+    known = set(taken)
+    if left := [p.name for p in links_to_nothing(folder) if p not in known]:
+        _warn_of_links(folder, left)
+
+
+def _warn_of_links(folder: Path, names: Sequence[str]) -> None:
+    _warn(folder, _listed(names, "link"), "broken")
 
 
 def warn_of_strangers(
     root: Path, folders: Iterable[Path], known: Collection[str], reason: str, more: Iterable[Path] = ()
 ) -> None:
-    """The same for several folders in one, whose files should have a known extension; `more`: further ignored files.
+    """The same for several folders in one, whose files should have a known extension; `more`: further ignored files and
+    broken links.
 
     Example:
         >>> with warnings.catch_warnings(record=True) as said:
@@ -223,13 +234,17 @@ def warn_of_strangers(
         >>> print(said[0].message)
         OTB100: 2 files ignored (not a frame): Jogging/groundtruth_rect.1.txt, Jogging/groundtruth_rect.2.txt
     """
-    files = list(more)
+    files = list(dict.fromkeys(more))
     for folder in folders:
         with contextlib.suppress(OSError):  # what cannot be read is said otherwise
             files += [p for p in visible(folder) if not p.is_dir() and p.suffix.lower() not in known]
-    names = [str(p.relative_to(root)) if p.is_relative_to(root) else str(p) for p in files]
-    if names:
-        _warn(root, _listed(names), reason)
+    names: dict[bool, list[str]] = {True: [], False: []}
+    for p in files:
+        names[os.path.exists(p)].append(str(p.relative_to(root)) if p.is_relative_to(root) else str(p))
+    if names[True]:
+        _warn(root, _listed(names[True]), reason)
+    if names[False]:
+        _warn_of_links(root, names[False])
 
 
 def frames_of(folder: str | os.PathLike) -> list[Path]:

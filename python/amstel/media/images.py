@@ -41,7 +41,7 @@ def opened(path: Path) -> Any:
             raise ValueError(pictures.PREVIEW)
         return image
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} does not exist; it should be an image") from None
+        raise FileNotFoundError(f"{_files.absent(path)}; it should be an image") from None
     except Exception as error:
         raise _unreadable(path, error) from None
 

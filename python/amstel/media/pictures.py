@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from amstel import _files
 from amstel._optional import need
 from amstel._words import counted
 from amstel.media import jpeg2000, png_chunks, resolution, segments, stacks
@@ -69,7 +70,7 @@ def open_image(path: Path | io.BytesIO) -> Any:
         ) from None
     except (OSError, ValueError, SyntaxError) as error:
         if isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(f"{path} does not exist") from None
+            raise FileNotFoundError(_files.absent(path)) from None
         raise OSError(f"{path} is not an image that can be read") from error
 
 
@@ -189,7 +190,7 @@ def _ppm(path: Path, image: Any) -> np.ndarray:
 
 def _is_tiff(path: Path) -> bool:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(_files.absent(path))
     with path.open("rb") as file:
         return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 

@@ -54,9 +54,9 @@ def _check_frames(
         numbers = edges.dtype in INTEGERS if _check.dense("edges", edges, expected).numel() else True
         if edges.dim() != 2 or len(edges) != 2 or not numbers:
             _check.fail("edges", expected, edges)
-        for point in edges.flatten().tolist():
-            if not 0 <= point < len(labels):
-                _check.fail("edges", expected, point)
+        points = edges.long()
+        if bool((wrong := (points < 0) | (points >= len(labels))).any()):
+            _check.fail("edges", expected, int(points[wrong][0]))
     _check.number("seconds", seconds, "a number > 0", above=0)
     lines = [captions] if isinstance(captions, str) else captions
     lines = list(lines) if isinstance(lines, Iterable) else [lines]
@@ -96,9 +96,8 @@ def chosen_points(marked: Any, count: int) -> np.ndarray:
     if given.ndim != 1 or given.dtype.kind not in "iu":
         what = f"{given.dtype} of shape {list(given.shape)}"
         raise ValueError(f"`marked` must be numbers of points or a boolean mask [{count}], got {what}")
-    for node in given.tolist():
-        if not 0 <= node < count:
-            _check.fail("marked", f"points 0 to {count - 1}", node)
+    if (wrong := (given < 0) | (given >= count)).any():
+        _check.fail("marked", f"points 0 to {count - 1}", int(given[wrong][0]))
     found[given] = True
     return found
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amstel import _check
+from amstel import _check, _files
 from amstel._check import describe
 from amstel.media import _arguments
 from amstel.media.decode import Video
@@ -71,7 +71,7 @@ class Frames:
         path = self._source = self._path = Path(source)
         if not path.exists():
             raise FileNotFoundError(
-                f"{path} does not exist; it should be a video, a folder of frames or an image"
+                f"{_files.absent(path)}; it should be a video, a folder of frames or an image"
             )
         if path.is_dir():
             self._source = frames_of(path)

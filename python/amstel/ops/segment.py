@@ -115,13 +115,15 @@ def _members(x: Tensor, segments: Any, num_segments: Any, name: str, size_name: 
         _check.unbatched(**{name: segments})
     if num_segments is None or not _checks.hidden(segments):
         least, most = (int(v) for v in segments.aminmax()) if rows else (0, -1)
+        if num_segments is None and most >= _MOST:
+            _check.fail(name, f"below {_MOST}, of as many segments", most)
         num_segments = most + 1 if num_segments is None else num_segments
         if least < 0 or most >= num_segments:
             wrong = int(((segments < 0) | (segments >= num_segments)).nonzero()[0])
             within = f"from 0 to {num_segments - 1}" if num_segments > 0 else "from 0"
             raise ValueError(f"`{name}` must be {within}, got {int(segments[wrong])} at position {wrong}")
-        if most >= _MOST or num_segments > _MOST:
-            _check.fail(size_name if most < _MOST else name, f"at most {_MOST} segments", num_segments)
+        if num_segments > _MOST:
+            _check.fail(size_name, f"at most {_MOST}", num_segments)
     if num_segments > 2**31 - 2 or rows > 2**31 - 2:
         segments = segments.long()
     return _of_vector(segments, num_segments)

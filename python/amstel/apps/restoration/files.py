@@ -49,7 +49,7 @@ def find(path: str | os.PathLike) -> list[Path]:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(_files.absent(path))
     if path.is_file():
         return [path]
     found = sorted(stills(path))

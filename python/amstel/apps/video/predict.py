@@ -19,7 +19,7 @@ from amstel.apps.video.evaluate import _segments
 from amstel.apps.video.network import Network
 from amstel.apps.video.samples import _prepare
 from amstel.media.formats import IMAGES, NOT_DEEPER, VIDEOS, natural, visible, warn_of_folders, warn_of_others
-from amstel.media.strips import not_tall, strips
+from amstel.media.strips import is_strip, not_tall, strips
 
 
 @dataclass
@@ -106,21 +106,28 @@ def find(paths: Sequence[Path]) -> list[Path]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    videos, frames = _videos(folder), visible(folder, IMAGES)
-    if frames and not videos:
-        warn_of_others(folder, frames, "not a frame")
-        warn_of_folders(folder, [], NOT_DEEPER)
-        return [folder]
-    of_frames = [p for p in visible(folder) if p.is_dir() and visible(p, IMAGES) and not _videos(p)]
+    pictures = visible(folder, IMAGES)
+    videos = visible(folder, VIDEOS) + strips(folder)
+    if pictures and not videos:
+        return [_clip(folder)]
+    of_frames = [path for path in visible(folder) if path.is_dir() and _of_frames(path)]
     if not videos and not of_frames:
         raise ValueError(f"{folder} must hold videos, frames or folders of frames, got none of them")
     warn_of_others(folder, videos, "neither a video nor a strip of frames")
-    warn_of_folders(folder, of_frames, "without frames")
-    return sorted([*videos, *(video for path in of_frames for video in _inside(path))], key=natural)
+    warn_of_folders(folder, of_frames, "without frames, or with videos")
+    return sorted([*videos, *map(_clip, of_frames)], key=natural)
 
 
-def _videos(folder: Path) -> list[Path]:
-    return visible(folder, VIDEOS) + strips(folder)
+def _of_frames(folder: Path) -> bool:
+    """Whether a folder inside the one that was named is a video; whatever shape its pictures have, they are frames."""
+    pictures = visible(folder, IMAGES)
+    return bool(pictures) and not visible(folder, VIDEOS) and not is_strip(pictures[0])
+
+
+def _clip(folder: Path) -> Path:
+    warn_of_others(folder, visible(folder, IMAGES), "not a frame")
+    warn_of_folders(folder, [], NOT_DEEPER)
+    return folder
 
 
 def targets(sources: Sequence[Path], output: Path | None, model: str) -> list[Path]:

@@ -89,12 +89,13 @@ class CoilImages:
             inside = [p for p in sorted(root.rglob("*")) if "/." not in f"/{p.relative_to(root).as_posix()}"]
             folders = [root, *(p for p in inside if p.is_dir())]
             named = [p for p in inside if p.suffix.lower() in STILLS and not p.is_dir()]
-            moving, lost = ([p for p in named if how(p)] for how in (is_animation, _lost))
-            self._photographs = [p for p in named if p not in moving and p not in lost]
+            moving = dict.fromkeys(filter(is_animation, named))
+            lost = [p for p in named if not os.path.exists(p)]
+            passed = {*moving, *lost}
+            self._photographs = [p for p in named if p not in passed]
             reason = "without the extension of an image"
-            warn_of_strangers(root, folders, STILLS, reason)
+            warn_of_strangers(root, folders, STILLS, reason, lost)
             warn_of_strangers(root, (), (), ANIMATED, moving)
-            warn_of_strangers(root, (), (), "a broken link", lost)
             if not self._photographs:
                 fail("photographs", f"a folder of pictures ({', '.join(STILLS)})", str(photographs))
 
@@ -169,10 +170,6 @@ class CoilImages:
         x = (estimated.conj() * made).sum(1) * x
         peak = physics.adjoint(y).abs().amax((1, 2)).clamp_min(1e-6)[:, None, None]
         return x / peak, physics, y / peak[:, None]
-
-
-def _lost(path: Path) -> bool:
-    return not path.exists()
 
 
 def _gray(path: Path) -> Tensor:
