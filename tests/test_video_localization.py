@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -251,6 +252,18 @@ def test_where_by_the_rules_of_ucf101_24(capsys, trained, tmp_path):
     command.is_refused(capsys, [*arguments[:4], "--detections", found], "--detections")
 
 
+def test_videos_that_were_trained_on_are_counted(capsys, trained, tmp_path):
+    shutil.copy(trained / "run" / "checkpoint.pt", tmp_path)
+    arguments = ["video", "evaluate", tmp_path / "checkpoint.pt", trained / "clips"]
+    arguments += ["--boxes", trained / "pyannot.pkl", "--json", tmp_path / "r.json", "--force"]
+    names = sorted(clip.name for clip in amstel.data.UCF101(trained / "clips", trained / "pyannot.pkl"))
+    for held, seen in ((names[:2], 8), (names, None), (["elsewhere"], None)):
+        (tmp_path / "training.json").write_text(json.dumps({"held_out": held}))
+        status, out, _ = command.run(capsys, *arguments)
+        assert status == 0 and (f"{seen} of these 10 videos were trained on" in out) == (seen is not None)
+        assert json.loads((tmp_path / "r.json").read_text()).get("trained_on") == seen
+
+
 def test_when_by_the_rules_of_thumos14(capsys, trained, tmp_path):
     checkpoint, found = trained / "run" / "checkpoint.pt", tmp_path / "found.txt"
     arguments = ["video", "evaluate", checkpoint, trained / "clips", "--intervals", trained / "times"]
@@ -315,20 +328,21 @@ def test_frames_over_time_end_with_the_video(tmp_path, rate):
     assert [time for _, time in localization._shown(path, rate, 3)] == list(times[::3])
 
 
-def test_a_detection_after_an_ambiguous_part_counts(tmp_path, monkeypatch):
-    """Wrong, and it begins where the ambiguous part ends, at 0.6 s, or within it: only the latter is left out."""
+def test_a_detection_beside_an_ambiguous_part_counts(tmp_path, monkeypatch):
+    """Wrong, and beside the ambiguous part from 0.3 to 0.6 s, or into it: only the latter is left out."""
     for name in ("clips", "times"):
         (tmp_path / name).mkdir()
     video.write(tmp_path / "clips" / "v.mp4", torch.zeros(20, 16, 16, 3, dtype=torch.uint8), fps=10)
     (tmp_path / "times" / "left_test.txt").write_text("v 1.5 1.9\n")
     (tmp_path / "times" / "detclasslist.txt").write_text("1 left\n")
-    (tmp_path / "times" / "Ambiguous_test.txt").write_text("v 0.2 0.6\n")
+    (tmp_path / "times" / "Ambiguous_test.txt").write_text("v 0.3 0.6\n")
     videos = amstel.data.THUMOS14(tmp_path / "clips", tmp_path / "times")
     times = torch.arange(20, dtype=torch.float64) / 10
     monkeypatch.setattr(localization, "timeline", lambda *_: (torch.zeros(20, 1), times))
     model = type("Knows", (), {"classes": ["left"]})()
-    for first, precision in ((6, 0.5), (5, 1.0)):
-        found = [(first, 9, 0.9), (15, 18, 0.5)]
+    # The last ends at 0.2 + 0.1 s, which is more than 0.3 by rounding.
+    for first, last, precision in ((6, 9, 0.5), (5, 9, 1.0), (0, 3, 1.0), (0, 2, 0.5)):
+        found = [(first, last, 0.9), (15, 18, 0.5)]
         monkeypatch.setattr(localization, "spans", lambda _, found=found: found)
         assert localization.intervals(model, videos).map[0] == precision
 

@@ -10,7 +10,7 @@ from typing import Any
 from amstel._words import counted
 from amstel.cli._command import Common
 from amstel.cli._family import new, report
-from amstel.cli._video import open_clips
+from amstel.cli._video import open_clips, read_record
 
 
 def run(
@@ -86,11 +86,26 @@ def run(
     }
     if found.recall is not None:
         record |= {"recall": dict(zip(at, found.recall, strict=True)), "mean_iou": found.mean_iou}
+    record |= _trained_on(checkpoint, found.names)
     common.write_json({**record, **failed})
     _say(found, common)
+    if trained := record.get("trained_on"):
+        common.say(
+            f"{trained} of these {counted(found.videos, 'video')} were trained on: the figure to report is that of a root without them"
+        )
     if detections is not None:
         common.say(f"wrote {detections}")
     return 1 if failed else 0
+
+
+def _trained_on(checkpoint: Path, names: list[str]) -> dict[str, int]:
+    """How many of these videos the checkpoint has seen, where its record says which it held out of them."""
+    try:
+        held = set(read_record(checkpoint.parent / "training.json")["held_out"])
+    except (OSError, ValueError):  # no record, or not one
+        return {}
+    there = held & set(names)
+    return {"trained_on": len(names) - len(there)} if there and len(there) < len(names) else {}
 
 
 def _classes(clips: Any) -> list[str]:

@@ -166,7 +166,9 @@ def evaluate(
             elif clean:
                 rows = evaluate.pairs(root, clean, sigma[0] if sigma else None, **options)
             elif own:
-                masks = {file.name: [mri.read_mask(file)] for file in mask or []} or None
+                names = [file.name for file in mask or []]
+                named = {str(f) if names.count(f.name) > 1 else f.name: f for f in mask or []}
+                masks = {name: [mri.read_mask(f)] for name, f in named.items()} or None
                 rows = mri.evaluate_files(paths, masks, seeds=count, **options)
             elif task == "mri":
                 rows = mri.evaluate_folder(root, seeds=count, **options)

@@ -93,7 +93,6 @@ class UCF101(ClipFolder):
 
     def split(self, number: int = 1) -> tuple[list[int], list[int]]:
         """Indices of the training clips and of the test clips of a split; a warning says where there are none."""
-        """Indices of the training clips and of the test clips of a split."""
         number = integer("number", number)
         if not self.numbers:
             raise ValueError(

@@ -61,6 +61,10 @@ def reconstruct(
     images = []
     for number in chosen:
         y = scan.kspace[number : number + 1]
+        if wrong := int((~torch.isfinite(torch.view_as_real(y)).all(-1) & mask).sum()):
+            raise ValueError(
+                f"{source} must hold finite k-space, got NaN or infinity in {counted(wrong, 'sample')} of slice {number}"
+            )
         if not y.any():
             x = torch.zeros(y.shape[-2:], dtype=y.dtype)
         else:

@@ -11,6 +11,7 @@ Gaussian weights of sigma = 1.5 and without the sample covariance, on the whole 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from amstel._check import fail, tensor
+from amstel._words import counted
 from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.restoration.evaluate import psnr, scored, ssim
 from amstel.data.mri import cartesian_mask, estimate_sensitivities, read_mask, read_scan
@@ -143,7 +145,8 @@ def evaluate_files(
     """`evaluate` on files of k-space; scores are means over the files and the masks of a kind.
 
     Args:
-        paths: fully sampled and centered k-space of one or more slices, as for `amstel.data.mri.read_scan`.
+        paths: fully sampled and centered k-space of one or more slices, as for `amstel.data.mri.read_scan`. Slices
+            without samples are left out, with a warning.
         masks: masks by kind; default "columns 4x", `seeds` of them: a quarter of the columns, 8% of them in the
             center, the others at random (`cartesian_mask` with numpy.random.default_rng(seed)).
         progress: called with 1 after every mask of a file.
@@ -167,6 +170,13 @@ def evaluate_files(
                 f"{path} must hold fully sampled k-space, got {scan.mask.float().mean():.1%} of it"
             )
         scored(path, scan.kspace.shape[-2:])
+        slices = [number for number, kspace in enumerate(scan.kspace) if kspace.any()]
+        if not slices:
+            raise ValueError(f"{path} must hold samples other than 0, got none")
+        if len(slices) < len(scan.kspace):
+            empty = [str(n) for n in range(len(scan.kspace)) if n not in slices]
+            said = f"{path}: {counted(len(empty), 'slice')} not scored (without samples): {', '.join(empty)}"
+            warnings.warn(said, stacklevel=2)
         width = scan.kspace.shape[-1]
         columns = lambda seed: cartesian_mask(width, 4, 0.08, np.random.default_rng(seed))  # noqa: E731
         of_file = masks or {"columns 4x": [columns(seed) for seed in range(seeds)]}
@@ -174,8 +184,8 @@ def evaluate_files(
         for kind, some in of_file.items():
             for mask in some:
                 sampled = mask.float().mean().item()
-                for kspace in scan.kspace:
-                    rows = evaluate(kspace, mask, model, **options)
+                for number in slices:
+                    rows = evaluate(scan.kspace[number], mask, model, **options)
                     found.setdefault(kind, []).append([{**row, "sampled": sampled} for row in rows])
                 if progress is not None:
                     progress(1)

@@ -59,16 +59,17 @@ def read_kspace(path: str | os.PathLike) -> Tensor:
     return torch.from_numpy(array.astype(np.complex64).reshape(-1, *array.shape[-2:]))
 
 
-def read_mask(path: str | os.PathLike, index: int = 0) -> Tensor:
+def read_mask(path: str | os.PathLike, index: int | None = None) -> Tensor:
     """A centered sampling mask from a .npy file: bool [H, W], or bool [W] of whole columns.
 
     Args:
         path: the file holds [W], [H, W], or a stack of masks [count, H, W]: booleans, or numbers that are 0 or 1.
-        index: which mask of a stack.
+        index: which mask of a stack; must be given where there are several.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: not a .npy file, a wrong rank, values other than 0 and 1, nothing sampled, an index out of range.
+        ValueError: not a .npy file, a wrong rank, values other than 0 and 1, nothing sampled, an index out of range,
+            several masks and no index.
 
     Example:
         >>> import tempfile, numpy as np
@@ -83,6 +84,11 @@ def read_mask(path: str | os.PathLike, index: int = 0) -> Tensor:
             f"{path} must hold a mask [W], [H, W] or [count, H, W] of zeros and ones, got {_describe(array)}"
         )
     if array.ndim == 3:
+        if index is None and len(array) > 1:
+            raise ValueError(
+                f"{path} must hold one mask [W] or [H, W], got {len(array)} of them, {_describe(array)}"
+            )
+        index = index or 0
         if not 0 <= index < len(array):
             fail("index", f"the number of a mask of {path}, from 0 to {len(array) - 1}", index)
         array = array[index]

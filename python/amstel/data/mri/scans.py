@@ -181,6 +181,8 @@ def _matlab(path: Path, maps: bool) -> Scan:
     except Exception as error:
         raise ValueError(f"{path} is not a readable MATLAB file") from error
     arrays = {name: value for name, value in found.items() if not name.startswith("__")}
+    # A mask may be sparse.
+    arrays = {name: a.toarray() if hasattr(a, "toarray") else a for name, a in arrays.items()}
     return _of_several(path, arrays, maps, partial(_coils_first, path))
 
 
