@@ -116,6 +116,7 @@ def evaluate(
 ) -> int:
     """Track every sequence of a data set, and score the tracks."""
     from amstel import _files, tracking
+    from amstel import data as readers
     from amstel import weights as shipped
     from amstel.apps import ranks as processes
     from amstel.apps.tracking import evaluate, predict
