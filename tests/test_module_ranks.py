@@ -81,3 +81,10 @@ def _in_16_bits(rank, world, folder):
 def test_mixed_precision_of_fsdp2(tmp_path):
     """A model gets x in bfloat16 while its parts are sharded in float32 yet, and the weights of one that has run are gone."""
     processes.run(_in_16_bits, tmp_path)
+
+
+def test_a_model_alone_reads_its_weights_where_they_are():
+    """They were copied at every call, for FSDP2's sake."""
+    model = nn.VideoLSTM(4, 4, 2, feature_size=6)
+    for part in (model.lstm, model.motion):
+        assert all(a is b for a, b in zip(part(), (part.weight_ih, part.weight_hh, part.bias), strict=True))

@@ -215,8 +215,9 @@ def test_broken_links_in_a_folder_are_left_out_and_refused_where_they_are_named(
     status, _, err = _run(capsys, tmp_path / "in", *weights, "-o", tmp_path / "out")
     said = f"{tmp_path / 'in'}: 2 links ignored (broken): b.png, c.png"
     assert status == 0 and err.count(said) == err.count(" ignored (") == 1
-    status, _, err = _run(capsys, tmp_path / "in" / "c.png", *weights, "-o", tmp_path / "c.png")
-    assert status == 2 and f"{tmp_path / 'in' / 'c.png'} is a link to nothing" in err
+    named = tmp_path / "in" / "c.png"
+    for given in ([named], ["predict", named]):
+        command.is_refused(capsys, ["restore", *given, *weights], f"{named} is a link to nothing")
     with pytest.raises(FileNotFoundError, match=r"c\.png is a link to nothing"):
         files.find(tmp_path / "in" / "c.png")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]

@@ -273,10 +273,11 @@ def test_got10k(tmp_path):
     assert same(test.ground_truth, [there, NAN, NAN, NAN])
     assert [image[0, 0, 0] for image in test] == [1, 2, 3, 4]
 
-    with pytest.raises(ValueError, match=r'`split` must be "train" or "val" or "test" for .*, got None'):
+    folders = f"{tmp_path / 'train'} or {tmp_path / 'val'} or {tmp_path / 'test'}"
+    with pytest.raises(ValueError, match=f"holds parts of GOT-10k: give the folder of one, {folders}"):
         amstel.data.GOT10k(tmp_path)
     make_got10k(tmp_path / "one" / "val", "GOT_1", box)
-    with pytest.raises(ValueError, match=r'`split` must be "val" for .*, which holds them, got None'):
+    with pytest.raises(ValueError, match=f"give the folder of one, {tmp_path / 'one' / 'val'}$"):
         amstel.data.GOT10k(tmp_path / "one")
     with pytest.raises(ValueError, match=r"`split` must be .*got 'all'"):
         amstel.data.GOT10k(tmp_path, "all")

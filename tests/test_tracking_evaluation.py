@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import amstel.data
+from amstel.apps.tracking import evaluate as commands
 from amstel.apps.tracking.evaluate import attributes_record, attributes_table
 from amstel.data import TrackingSequence
 from amstel.tracking import (
@@ -777,6 +778,29 @@ def test_several_sequences_at_a_time_score_as_one_after_the_other(tmp_path, sequ
     assert list(two.sequences) == ["Ball", "Cup"] and torch.equal(one.success, two.success)
     with pytest.raises(ValueError, match="`jobs` must be an integer >= 1"):
         evaluate_dataset(_perfect, sequences, tmp_path, jobs=0)
+
+
+class _Perfect:
+    track = staticmethod(_perfect)
+
+
+def test_only_the_failures_that_a_command_collects_are_kept_from_the_warnings(tmp_path, sequences):
+    """Warnings were hidden by their words, whoever gave them."""
+    write_boxes(tmp_path / "Ball.txt", TRUTH)
+    other, failures = "a disk failed and is left out: /dev/sdb", []
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        result = commands.evaluate_dataset(
+            _Perfect,
+            sequences,
+            tmp_path,
+            failures=failures,
+            jobs=2,
+            progress=lambda _: warnings.warn(other, stacklevel=2),
+        )
+    assert [str(one.message) for one in said] == [other] * 2
+    assert [failure.item for failure in failures] == [0] and "must hold 3 boxes" in failures[0].error
+    assert list(result.sequences) == ["Cup"] and not result.failed
 
 
 def _still(boxes, width=704, height=390):

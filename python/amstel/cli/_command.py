@@ -141,7 +141,7 @@ class Group(TyperGroup):
         names = [name for name, command in self.commands.items() if not command.hidden]
         if self.default and args and args[0] not in self.commands and args[0] != "--help":
             # A number may be a camera, which the command knows.
-            if args[0].startswith("-") or args[0].isdecimal() or os.path.exists(args[0]):
+            if args[0].startswith("-") or args[0].isdecimal() or os.path.lexists(args[0]):
                 args = [self.default, *args]
             elif not wants_help(args):
                 ctx.fail(f"{args[0]} is neither a file that exists nor one of {', '.join(names)}")

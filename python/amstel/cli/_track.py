@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,17 +16,6 @@ app = family(
 )
 #: Readers of sequences, by the name of their layout.
 LAYOUTS = {"otb": "OTB", "got10k": "GOT10k", "vot": "VOT", "alov": "ALOV"}
-
-
-def read(data: str, root: Path, **options: Any) -> Any:
-    """The sequences in a folder of this layout; of GOT-10k the folder of one of its parts."""
-    from amstel import data as readers
-
-    parts = [str(root / part) for part in ("train", "val", "test") if (root / part).is_dir()]
-    if data == "got10k" and parts and not (root / "list.txt").is_file():
-        raise ValueError(f"{root} holds parts of GOT-10k: give the folder of one, {' or '.join(parts)}")
-    return getattr(readers, LAYOUTS[data])(root, **options)
-
 
 Plus = Annotated[bool, typer.Option("--plus", help="SINT+: candidates must agree with the optical flow")]
 Redetect = Annotated[

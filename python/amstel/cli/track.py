@@ -25,7 +25,7 @@ from amstel.cli._family import (
     restartable,
     with_plan,
 )
-from amstel.cli._track import LAYOUTS, Plus, Preset, Redetect, app, read
+from amstel.cli._track import LAYOUTS, Plus, Preset, Redetect, app
 
 _BOX = "x,y,w,h in the first frame, 0-based; repeat it for more targets [default: from an OTB sequence]"
 
@@ -232,7 +232,7 @@ def train(
     def pairs(folders: list[Path]) -> Any:
         if data == "images":
             return readers.StillPairs(folders)
-        found = [list(read(data, folder)) for folder in folders]
+        found = [list(getattr(readers, LAYOUTS[data])(folder)) for folder in folders]
         for folder, sequences in zip(folders, found, strict=True):
             warn_of_sequences(folder, sequences)
         return readers.SequencePairs([sequence for sequences in found for sequence in sequences])

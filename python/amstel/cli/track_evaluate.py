@@ -14,7 +14,7 @@ from amstel._words import counted
 from amstel.cli import _values as values
 from amstel.cli._command import Common, command
 from amstel.cli._family import Force, Weights, folder_of, new, report
-from amstel.cli._track import LAYOUTS, Origin, Plus, Preset, Redetect, app, read
+from amstel.cli._track import LAYOUTS, Origin, Plus, Preset, Redetect, app
 
 
 @command(app, "evaluate", "eval", without=("seed",))
@@ -116,6 +116,7 @@ def evaluate(
 ) -> int:
     """Track every sequence of a data set, and score the tracks."""
     from amstel import _files, tracking
+    from amstel import data as readers
     from amstel import weights as shipped
     from amstel.apps import ranks as processes
     from amstel.apps.tracking import evaluate, predict
@@ -128,7 +129,7 @@ def evaluate(
         raise ValueError("--truth-origin is not for --data alov")
     numbered = {} if truth_origin is None else {"origin": truth_origin}
     root = data_folder(root, "tracking", LAYOUTS[data])
-    known = read(data, root, **numbered)
+    known = getattr(readers, LAYOUTS[data])(root, **numbered)
     wanted = known.names if sequences is None else [name.strip() for name in sequences.split(",")]
     chosen, failures = evaluate.readable(known, wanted, robustness)
     evaluate.apart(chosen, out=out, plot=plot, json=None if common.json == values.STDOUT else common.json)

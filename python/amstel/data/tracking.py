@@ -235,8 +235,8 @@ class GOT10k(Listed):
             fail("split", '"train", "val", "test" or None', split)
         parts = [part for part in ("train", "val", "test") if (root / part).is_dir()]
         if split is None and parts and not there(root / "list.txt"):
-            wanted = " or ".join(f'"{part}"' for part in parts)
-            raise ValueError(f"`split` must be {wanted} for {root}, which holds them, got None")
+            wanted = " or ".join(str(root / part) for part in parts)
+            raise ValueError(f"{root} holds parts of GOT-10k: give the folder of one, {wanted}")
         self._find(root if split is None else data_folder(root / split, "", "GOT10k"), "groundtruth.txt")
 
     def _read(self, name: str) -> TrackingSequence:

@@ -78,14 +78,14 @@ class _Gates(nn.Module):
 
 class _Weights(_Gates):
     """Weights that a model puts into its own steps. They are read by a call, so that hooks run, those of
-    torch.nn.utils.prune and spectral_norm among them; and copied, for when the call is over FSDP2 takes their memory back."""
+    torch.nn.utils.prune and spectral_norm among them. When the call is over FSDP takes their memory back, so they are copied
+    where the class (FSDP2) or the weights (FSDP1) have been exchanged."""
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        return (
-            self.weight_ih.clone(),
-            self.weight_hh.clone(),
-            None if self.bias is None else self.bias.clone(),
-        )
+        given = self.weight_ih, self.weight_hh, self.bias
+        own = type(self) is _Weights and all(t is None or isinstance(t, nn.Parameter) for t in given)
+        weight_ih, weight_hh, bias = given if own else [t if t is None else t.clone() for t in given]
+        return weight_ih, weight_hh, bias
 
 
 class _Layer(_Gates):

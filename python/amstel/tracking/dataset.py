@@ -202,6 +202,7 @@ def evaluate_dataset(
     origin: int = 0,
     jobs: int = 1,
     progress: Callable[[int], None] | None = None,
+    _failures: dict[str, str] | None = None,
 ) -> DatasetEvaluation:
     """Run a tracker on every sequence from its first true box, save its boxes, and score them.
 
@@ -272,9 +273,12 @@ def evaluate_dataset(
         if errors:
             raise next(iter(errors.values()))
         raise ValueError("`sequences` must hold at least one sequence, got none")
-    for name, error in errors.items():
-        warnings.warn(f"{name} failed and is left out: {error}", stacklevel=2)
     failed = {name: str(error) or type(error).__name__ for name, error in errors.items()}
+    if _failures is not None:  # the caller's to say
+        _failures |= failed
+        failed = {}
+    for name in failed:
+        warnings.warn(f"{name} failed and is left out: {errors[name]}", stacklevel=2)
     return DatasetEvaluation(protocol, evaluations, seconds, failed, runs, tuple(unscored))
 
 

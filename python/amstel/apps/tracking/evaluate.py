@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,16 +101,20 @@ def evaluate_dataset(
         tracking.evaluate_dataset(tracker.track, [sequences[number]], out, protocol, origin=origin)
 
     if jobs > 1:
-        with warnings.catch_warnings():
-            if failures is not None:
-                warnings.filterwarnings("ignore", "(?s).* failed and is left out: ")
-            result = tracking.evaluate_dataset(
-                tracker.track, sequences, out, protocol, jobs=jobs, origin=origin, progress=progress
-            )
-        if failures is not None:
+        failed: dict[str, str] | None = None if failures is None else {}
+        result = tracking.evaluate_dataset(
+            tracker.track,
+            sequences,
+            out,
+            protocol,
+            jobs=jobs,
+            origin=origin,
+            progress=progress,
+            _failures=failed,
+        )
+        if failures is not None and failed:
             numbers = {sequence.name: number for number, sequence in enumerate(sequences)}
-            failures += [Outcome(numbers[name], error=error) for name, error in result.failed.items()]
-            result.failed.clear()
+            failures += [Outcome(numbers[name], error=error) for name, error in failed.items()]
         return result
     outcomes = each(range(len(sequences)), work, ranks or Ranks(), progress, fatal=failures is None)
     done = [sequences[outcome.item] for outcome in succeeded(outcomes, failures)]
