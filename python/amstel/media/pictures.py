@@ -69,7 +69,7 @@ def open_image(path: Path | io.BytesIO) -> Any:
             f"{path} has more than {most:,} pixels, twice PIL.Image.MAX_IMAGE_PIXELS: raise that to read it"
         ) from None
     except (OSError, ValueError, SyntaxError) as error:
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) and isinstance(path, Path):
             raise FileNotFoundError(_files.absent(path)) from None
         raise OSError(f"{path} is not an image that can be read") from error
 

@@ -82,10 +82,11 @@ class _Weights(_Gates):
     where the class (FSDP2) or the weights (FSDP1) have been exchanged."""
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        given = self.weight_ih, self.weight_hh, self.bias
-        own = type(self) is _Weights and all(t is None or isinstance(t, nn.Parameter) for t in given)
-        weight_ih, weight_hh, bias = given if own else [t if t is None else t.clone() for t in given]
-        return weight_ih, weight_hh, bias
+        weight_ih, weight_hh, bias = self.weight_ih, self.weight_hh, self.bias
+        given = weight_ih, weight_hh, bias
+        if type(self) is _Weights and all(t is None or isinstance(t, nn.Parameter) for t in given):
+            return given
+        return weight_ih.clone(), weight_hh.clone(), None if bias is None else bias.clone()
 
 
 class _Layer(_Gates):
