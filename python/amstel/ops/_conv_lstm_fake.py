@@ -37,7 +37,7 @@ def _(
     rows = c if c.dim() == 2 else c.movedim(1, -1).flatten(0, 2)
     if c.dim() == 4 and activated.is_contiguous():
         rows = c.flatten(1)
-    return _sums(c, 1, *rows.shape, bias, peephole)
+    return _sums(c, 1, rows.shape[0], rows.shape[1], bias, peephole)
 
 
 def _sums(c: Tensor, steps: Any, rows: Any, inner: Any, bias: bool, peephole: Any) -> Tensor:
