@@ -33,7 +33,7 @@ def test_a_part_of_a_tu_data_set_that_leads_nowhere(tmp_path, part, how):
     with pytest.raises(OSError, match=rf"TINY_{part}\.txt") as error:
         TUDataset(tmp_path, "TINY")
     if how == "link":
-        assert str(error.value) == f"TUDataset: {path} is a link to nothing; it should be a file"
+        assert str(error.value) == f"{path} is a link to nothing; it should be a file"
 
 
 @HOW

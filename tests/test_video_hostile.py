@@ -212,7 +212,7 @@ def _hostile(folder, frames):
     (folder / "gone.mp4").symlink_to("nowhere.mp4")
     (folder / "itself.mp4").symlink_to("itself.mp4")
     (folder / ".hidden.mp4").write_bytes(b"")
-    return found | {"link.mp4": 9, "gone.mp4": "does not exist", "itself.mp4": "does not exist"}
+    return found | {"link.mp4": 9, "gone.mp4": "is a link to nothing", "itself.mp4": "is a link to nothing"}
 
 
 def test_predict_on_files_of_all_kinds(capsys, checkpoint, frames, tmp_path):
@@ -303,7 +303,7 @@ def test_clips_that_break_a_training_are_found_before_it(capsys, root, frames, t
     command.is_refused(
         capsys,
         ["video", "train", root, "--strict", "--out", tmp_path / "b", *SMALL],
-        "left/gone.png does not",
+        "left/gone.png is a link to nothing",
     )
 
 
