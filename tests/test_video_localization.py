@@ -254,10 +254,11 @@ def test_where_by_the_rules_of_ucf101_24(capsys, trained, tmp_path):
     command.is_refused(capsys, [*arguments[:4], "--detections", found], "--detections")
 
 
-def test_videos_that_were_trained_on_are_counted(capsys, trained, tmp_path):
+@pytest.mark.parametrize("test", [("--boxes", "pyannot.pkl"), ("--intervals", "times")])
+def test_videos_that_were_trained_on_are_counted(capsys, trained, tmp_path, test):
     shutil.copy(trained / "run" / "checkpoint.pt", tmp_path)
     arguments = ["video", "evaluate", tmp_path / "checkpoint.pt", trained / "clips"]
-    arguments += ["--boxes", trained / "pyannot.pkl", "--json", tmp_path / "r.json", "--force"]
+    arguments += [test[0], trained / test[1], "--json", tmp_path / "r.json", "--force"]
     names = sorted(clip.name for clip in amstel.data.UCF101(trained / "clips", trained / "pyannot.pkl"))
     for held, seen in ((names[:2], 8), (names, None), (["elsewhere"], None)):
         (tmp_path / "training.json").write_text(json.dumps({"held_out": held}))
