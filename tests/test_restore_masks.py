@@ -47,7 +47,9 @@ def test_masks_of_one_name_are_told_apart(capsys, folder, monkeypatch):
 def test_a_stack_is_not_its_first_mask(capsys, folder, what):
     source = [folder / "k.npy", "-o", folder / "o.png"] if what == "predict" else ["--root", folder / "k.npy"]
     options = ["restore", what, *source, "--task", "mri", "--mask", folder / "stack.npy"]
-    command.is_refused(capsys, options, "stack.npy must hold one mask [W] or [H, W], got 3 of them")
+    command.is_refused(
+        capsys, options, f"--mask {folder / 'stack.npy'} must hold one mask [W] or [H, W], got 3"
+    )
     assert torch.equal(mri.read_mask(folder / "stack.npy", 0), torch.from_numpy(MASKS[0]))
     np.save(folder / "one.npy", MASKS[:1])
     assert torch.equal(mri.read_mask(folder / "one.npy"), torch.from_numpy(MASKS[0]))
@@ -74,6 +76,9 @@ def test_samples_that_are_no_numbers_are_named(capsys, folder):
         "nan.npy must hold finite k-space, got NaN or infinity in 1 sample of slice 1",
     )
     assert not (folder / "o.png").exists()
+    # The mask was blamed.
+    options = ["restore", "evaluate", "--root", folder / "nan.npy", "--task", "mri"]
+    command.is_refused(capsys, options, "nan.npy must hold finite k-space, got NaN or infinity in 1 sample")
 
 
 def test_a_sparse_mask_of_matlab(tmp_path):

@@ -464,7 +464,9 @@ def test_tube_iou():
 
 def test_recall():
     iou = torch.tensor([0.05, 0.1, 0.3, 0.45, 0.9], dtype=torch.float64)
-    torch.testing.assert_close(video.recall(iou), torch.tensor([0.8, 0.6, 0.6, 0.4, 0.2]))
+    torch.testing.assert_close(
+        video.recall(iou), torch.tensor([0.8, 0.6, 0.6, 0.4, 0.2], dtype=torch.float64)
+    )
     for bad in (torch.tensor([]), torch.tensor([0.1, NAN])):
         with pytest.raises(ValueError, match="`iou` must be"):
             video.recall(bad)

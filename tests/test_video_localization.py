@@ -244,6 +244,8 @@ def test_where_by_the_rules_of_ucf101_24(capsys, trained, tmp_path):
     )
     assert list(record["map"].values()) == pytest.approx(again.tolist(), abs=1e-3)
     assert 0 <= record["recall"]["0.5"] <= record["recall"]["0.1"] <= 1
+    for share in record["recall"].values():  # as exact as the precision
+        assert 10 * share == pytest.approx(round(10 * share), abs=1e-12)
 
     command.is_refused(capsys, [*arguments, "--split", 1], "trainlist01.txt beside it")
     command.is_refused(capsys, [*arguments, "--detections", tmp_path / "x.txt"], "must end in .json")
@@ -252,10 +254,11 @@ def test_where_by_the_rules_of_ucf101_24(capsys, trained, tmp_path):
     command.is_refused(capsys, [*arguments[:4], "--detections", found], "--detections")
 
 
-def test_videos_that_were_trained_on_are_counted(capsys, trained, tmp_path):
+@pytest.mark.parametrize("test", [("--boxes", "pyannot.pkl"), ("--intervals", "times")])
+def test_videos_that_were_trained_on_are_counted(capsys, trained, tmp_path, test):
     shutil.copy(trained / "run" / "checkpoint.pt", tmp_path)
     arguments = ["video", "evaluate", tmp_path / "checkpoint.pt", trained / "clips"]
-    arguments += ["--boxes", trained / "pyannot.pkl", "--json", tmp_path / "r.json", "--force"]
+    arguments += [test[0], trained / test[1], "--json", tmp_path / "r.json", "--force"]
     names = sorted(clip.name for clip in amstel.data.UCF101(trained / "clips", trained / "pyannot.pkl"))
     for held, seen in ((names[:2], 8), (names, None), (["elsewhere"], None)):
         (tmp_path / "training.json").write_text(json.dumps({"held_out": held}))
@@ -328,18 +331,36 @@ def test_frames_over_time_end_with_the_video(tmp_path, rate):
     assert [time for _, time in localization._shown(path, rate, 3)] == list(times[::3])
 
 
-def test_a_detection_beside_an_ambiguous_part_counts(tmp_path, monkeypatch):
-    """Wrong, and beside the ambiguous part from 0.3 to 0.6 s, or into it: only the latter is left out."""
+def _long_video(folder, monkeypatch, truth, ambiguous):
+    """Two seconds at 10 frames a second with what is true of them, and a model that is to know `left`."""
     for name in ("clips", "times"):
-        (tmp_path / name).mkdir()
-    video.write(tmp_path / "clips" / "v.mp4", torch.zeros(20, 16, 16, 3, dtype=torch.uint8), fps=10)
-    (tmp_path / "times" / "left_test.txt").write_text("v 1.5 1.9\n")
-    (tmp_path / "times" / "detclasslist.txt").write_text("1 left\n")
-    (tmp_path / "times" / "Ambiguous_test.txt").write_text("v 0.3 0.6\n")
-    videos = amstel.data.THUMOS14(tmp_path / "clips", tmp_path / "times")
+        (folder / name).mkdir()
+    video.write(folder / "clips" / "v.mp4", torch.zeros(20, 16, 16, 3, dtype=torch.uint8), fps=10)
+    (folder / "times" / "left_test.txt").write_text(f"v {truth}\n")
+    (folder / "times" / "detclasslist.txt").write_text("1 left\n")
+    (folder / "times" / "Ambiguous_test.txt").write_text(f"v {ambiguous}\n")
     times = torch.arange(20, dtype=torch.float64) / 10
     monkeypatch.setattr(localization, "timeline", lambda *_: (torch.zeros(20, 1), times))
     model = type("Knows", (), {"classes": ["left"]})()
+    return model, amstel.data.THUMOS14(folder / "clips", folder / "times")
+
+
+@pytest.mark.parametrize("threshold", localization.INTERVAL_THRESHOLDS)
+def test_an_overlap_of_just_the_threshold_is_not_more(tmp_path, monkeypatch, threshold):
+    """Rounding made some of these 1e-16 more."""
+    model, videos = _long_video(tmp_path, monkeypatch, "0.3 1.3", "1.9 2.0")
+    frames, at = round(10 * threshold), localization.INTERVAL_THRESHOLDS.index(threshold)
+    for first in range(3, 14 - frames):
+        for more in (0, 1):
+            found = [(first, first + frames - 1 + more, 0.9)]
+            monkeypatch.setattr(localization, "spans", lambda _, found=found: found)
+            inside = first + frames + more <= 13
+            assert localization.intervals(model, videos).map[at] == (more and inside)
+
+
+def test_a_detection_beside_an_ambiguous_part_counts(tmp_path, monkeypatch):
+    """Wrong, and beside the ambiguous part from 0.3 to 0.6 s, or into it: only the latter is left out."""
+    model, videos = _long_video(tmp_path, monkeypatch, "1.5 1.9", "0.3 0.6")
     # The last ends at 0.2 + 0.1 s, which is more than 0.3 by rounding.
     for first, last, precision in ((6, 9, 0.5), (5, 9, 1.0), (0, 3, 1.0), (0, 2, 0.5)):
         found = [(first, last, 0.9), (15, 18, 0.5)]

@@ -135,7 +135,7 @@ def evaluate(
         raise ValueError("--seeds is for masks that are drawn; it is not for --mask")
     new([common.json, plot], force)
     from amstel.apps import ranks as processes
-    from amstel.apps.restoration import classical, convergence, evaluate, files, mri, talk
+    from amstel.apps.restoration import classical, convergence, evaluate, files, kspace, mri, talk
 
     sigmas, scales, count = sigma or [15.0, 25.0, 50.0], scale or [2, 3, 4], seeds or 3
     failures: list[Any] = []
@@ -168,7 +168,7 @@ def evaluate(
             elif own:
                 names = [file.name for file in mask or []]
                 named = {str(f) if names.count(f.name) > 1 else f.name: f for f in mask or []}
-                masks = {name: [mri.read_mask(f)] for name, f in named.items()} or None
+                masks = {name: [kspace.read_mask(f)] for name, f in named.items()} or None
                 rows = mri.evaluate_files(paths, masks, seeds=count, **options)
             elif task == "mri":
                 rows = mri.evaluate_folder(root, seeds=count, **options)

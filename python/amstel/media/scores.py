@@ -15,7 +15,7 @@ PROTOCOLS = ("voc", "ucf101-24", "thumos14")
 
 
 def recall(iou: Tensor, thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5)) -> Tensor:
-    """Share of the true boxes, or tubes, that are found: the mean of iou >= threshold, one value per threshold.
+    """Share of the true boxes, or tubes, that are found: the mean of iou >= threshold, one value per threshold, float64.
 
     Args:
         iou: overlap of each true box with the one found for it, of any shape.
@@ -26,13 +26,13 @@ def recall(iou: Tensor, thresholds: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5))
 
     Example:
         >>> amstel.video.recall(torch.tensor([0.05, 0.3, 0.45, 0.9]), (0.1, 0.5))
-        tensor([0.7500, 0.2500])
+        tensor([0.7500, 0.2500], dtype=torch.float64)
     """
     tensor("iou", iou, "a floating tensor")
     if not iou.numel() or iou.isnan().any():
         fail("iou", "not empty and without NaN", iou)
     thresholds = _thresholds(thresholds)
-    return torch.stack([(iou >= threshold).double().mean() for threshold in thresholds]).float()
+    return torch.stack([(iou >= threshold).double().mean() for threshold in thresholds])
 
 
 def _thresholds(given: Sequence[float]) -> list[float]:

@@ -17,6 +17,7 @@ from amstel.apps.ranks import Ranks
 from amstel.apps.restoration import files
 from amstel.apps.restoration.predict import Options
 from amstel.data import mri
+from amstel.data.mri.scans import check_finite
 
 Record = dict[str, Any]
 
@@ -61,10 +62,7 @@ def reconstruct(
     images = []
     for number in chosen:
         y = scan.kspace[number : number + 1]
-        if wrong := int((~torch.isfinite(torch.view_as_real(y)).all(-1) & mask).sum()):
-            raise ValueError(
-                f"{source} must hold finite k-space, got NaN or infinity in {counted(wrong, 'sample')} of slice {number}"
-            )
+        check_finite(source, number, y, mask)
         if not y.any():
             x = torch.zeros(y.shape[-2:], dtype=y.dtype)
         else:
@@ -97,9 +95,17 @@ def reconstruct(
     }
 
 
+def read_mask(path: Path) -> torch.Tensor:
+    """As `amstel.data.mri.read_mask`, for `--mask`, which takes one mask."""
+    try:
+        return mri.read_mask(path)
+    except ValueError as error:
+        raise ValueError(f"--mask {error}") from None
+
+
 def _undersampled(scan: mri.Scan, path: Path, source: Path) -> mri.Scan:
     """With the samples of the scan that the mask names."""
-    mask, size = mri.read_mask(path), tuple(scan.kspace.shape[-2:])
+    mask, size = read_mask(path), tuple(scan.kspace.shape[-2:])
     if mask.shape not in (size[1:], size):
         raise ValueError(
             f"--mask {path} must be [{size[1]}] or {list(size)} as {source}, got {list(mask.shape)}"

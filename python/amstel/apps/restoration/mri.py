@@ -25,7 +25,7 @@ from amstel._words import counted
 from amstel.apps.ranks import Outcome, Ranks, each, succeeded
 from amstel.apps.restoration.evaluate import psnr, scored, ssim
 from amstel.data.mri import cartesian_mask, estimate_sensitivities, read_mask, read_scan
-from amstel.data.mri.scans import ENDINGS
+from amstel.data.mri.scans import ENDINGS, check_finite
 from amstel.inverse import MRI, total_variation
 from amstel.inverse.reconstruct import reconstruct
 from amstel.inverse.restore import pretrained
@@ -170,6 +170,8 @@ def evaluate_files(
                 f"{path} must hold fully sampled k-space, got {scan.mask.float().mean():.1%} of it"
             )
         scored(path, scan.kspace.shape[-2:])
+        for number, kspace in enumerate(scan.kspace):
+            check_finite(path, number, kspace)
         slices = [number for number, kspace in enumerate(scan.kspace) if kspace.any()]
         if not slices:
             raise ValueError(f"{path} must hold samples other than 0, got none")

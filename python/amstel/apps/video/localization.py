@@ -171,7 +171,7 @@ def tubes(
         len(truths),
         rows,
         recall(best, TUBE_THRESHOLDS).tolist(),
-        torch.cat([one["boxes"] for one in values]).mean().item(),
+        torch.cat([one["boxes"] for one in values]).double().mean().item(),
         [one["name"] for one in values],
     )
 
@@ -362,7 +362,8 @@ def intervals(
     spans_of = torch.tensor([[row["begin"], row["end"]] for row in rows], dtype=torch.float64).view(-1, 2)
     true = torch.tensor([[a, b] for _, _, a, b in known], dtype=torch.float64)
     same = whose[:, None] == torch.tensor([number for number, *_ in known])
-    table = interval_iou(spans_of[:, None], true[None]) * same
+    # An overlap that is a threshold but for rounding is not more than it.
+    table = interval_iou(spans_of[:, None], true[None]).round(decimals=9) * same
     ignored = torch.zeros(len(rows), dtype=torch.bool)
     for number, parts in enumerate(ambiguous):
         for a, b in parts:

@@ -150,6 +150,14 @@ def _sampled(path: str | os.PathLike, kspace: Tensor) -> Tensor | None:
     return points
 
 
+def check_finite(path: str | os.PathLike, number: int, kspace: Tensor, mask: Tensor | None = None) -> None:
+    """ValueError where slice `number`, [..., H, W], has samples, those of the mask, that are no numbers."""
+    wrong = ~torch.view_as_real(kspace).isfinite().all(-1)
+    if count := int((wrong if mask is None else wrong & mask).sum()):
+        what = f"NaN or infinity in {counted(count, 'sample')} of slice {number}"
+        raise ValueError(f"{path} must hold finite k-space, got {what}")
+
+
 # ------------------------------------------------------------------------------------------- formats
 
 
