@@ -274,7 +274,8 @@ def _draw(path: Path, found: Any, classes: list[str]) -> None:
 
     from amstel import _files, plot
 
-    side = min(14.0, 3.5 + 0.35 * len(classes))
+    # Names stand along both axes, and leave the matrix its room.
+    side = min(14.0, 3.5 + 0.35 * len(classes)) + 0.07 * max(0, max(map(len, classes)) - 12)
     figure = Figure((side, side), layout="constrained")
     plot.confusion(found.confusion, classes, axes=figure.subplots())
     with _files.replacing(path) as temporary:
