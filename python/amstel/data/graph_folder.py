@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -78,7 +79,8 @@ class GraphFolder(NodeData):
                 num_classes=facts["classes"],
             )
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{folder} is damaged: {error}") from None
+            said = re.sub("`(train|val|test)`", r"\1.npy", str(error))
+            raise ValueError(f"{folder} is damaged: {said}") from None
 
     @staticmethod
     def write(data: NodeData, folder: str | os.PathLike, force: bool = False) -> Path:

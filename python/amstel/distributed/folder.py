@@ -31,6 +31,7 @@ from amstel import _check, _files, _optional
 from amstel.graph import Graph
 
 META, FORMAT = "meta.json", "amstel partition 1"
+_NEEDED = {"classes", "features", "name", "splits", "graph", "id"}
 
 
 class Part(NamedTuple):
@@ -173,7 +174,7 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} holds no partition: {META} is missing")
     try:
         meta = json.loads(file.read_bytes())
-        if meta["format"] != FORMAT or not {"classes", "features"} <= meta.keys():
+        if meta["format"] != FORMAT or not meta.keys() >= _NEEDED or not isinstance(meta["splits"], dict):
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is not the {META} of a partition") from error
@@ -197,7 +198,7 @@ def read(folder: str | Path, number: int) -> Part:
     try:
         own = json.loads(file.read_bytes())
         of_this = own["graph"] == meta["graph"] and own["id"] == meta["id"] and own["part"] == number
-        shapes = own["shapes"]
+        shapes, dtypes = own["shapes"], own.get("dtypes", {})  # earlier versions wrote no dtypes
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged") from error
     if not of_this:
@@ -213,8 +214,11 @@ def read(folder: str | Path, number: int) -> Part:
             arrays[key] = np.load(file, mmap_mode="c", allow_pickle=False)
         except _files.DAMAGED_ARRAY as error:
             raise ValueError(f"part {number} of {meta['parts']} is damaged: {file} cannot be read") from error
-        if list(arrays[key].shape) != shape:
-            raise ValueError(f"part {number} of {meta['parts']} is damaged: {file} should hold {shape}")
+        if list(arrays[key].shape) != shape or arrays[key].dtype.str != dtypes.get(
+            key, arrays[key].dtype.str
+        ):
+            wanted = f"{np.dtype(dtypes[key]).name} {shape}" if key in dtypes else f"{shape}"
+            raise ValueError(f"part {number} of {meta['parts']} is damaged: {file} should hold {wanted}")
     return Part(meta, number, arrays)
 
 
@@ -377,6 +381,7 @@ def _write(place: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any], par
             file.write(value.reshape(-1).view(np.uint8).data)
     facts = {"graph": meta["graph"], "id": meta["id"], "part": part}
     facts["shapes"] = {key: list(value.shape) for key, value in arrays.items()}
+    facts["dtypes"] = {key: value.dtype.str for key, value in arrays.items()}
     _files.write_json(place / "part.json", facts, indent=None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class DistributedGraph:
         self, part: folders.Part, group: Any = None, device: Any = "cpu", exchange_dtype: Any = None
     ):
         self.meta, self.group, self.device = part.meta, group, torch.device(device)
+        self.origin: Path | None = None  # the folder of the data, for whoever knows it
         self.rank, self.world = collectives.place(group)
         arrays = {name: torch.from_numpy(np.asarray(a)) for name, a in part.arrays.items()}
         self.nodes, halo = arrays["nodes"].to(self.device), arrays["halo"].to(self.device)
@@ -298,6 +299,38 @@ def _fits(part: folders.Part) -> None:
         raise ValueError(
             f"part {part.number} of {meta['parts']} is damaged: its arrays do not fit each other"
         )
+    for name, wrong in _wrong(a, meta, n):
+        if wrong:
+            raise ValueError(
+                f"part {part.number} of {meta['parts']} is damaged: {name}.npy holds wrong values"
+            )
+
+
+def _wrong(a: dict[str, np.ndarray], meta: dict[str, Any], n: int) -> Iterator[tuple[str, bool]]:
+    """For the arrays whose values computations go by: the name, and whether one of them cannot be."""
+    yield "nodes", not _within(a["nodes"], meta["nodes"]) or len(np.unique(a["nodes"])) != n
+    yield "degree", not (np.isfinite(a["degree"]).all() and (a["degree"] >= 0).all())
+    for name in (f"split_{split}" for split in meta["splits"]):
+        rows = a.get(name)
+        yield name, rows is None or not _within(rows, n) or bool((np.diff(rows) <= 0).any())
+    y = a.get("y")
+    if y is not None:
+        labels = y.dtype.kind == "i"
+        yield "y", len(y) != n or bool(labels and y.size and y.max() >= meta["classes"])
+    if "x_crow" in a:
+        values, size = a.get("x_value", np.empty(0, int)), meta["features"]
+        wrong = values.dtype.kind != "f" or len(a["x_crow"]) != n + 1
+        yield "x_value", wrong or type(size) is not int or len(values) != len(a["x_col"])
+        try:
+            Graph.from_csr(torch.from_numpy(a["x_crow"]), torch.from_numpy(a["x_col"]), num_cols=size)
+        except ValueError:
+            yield "x_crow or x_col", True
+
+
+def _within(numbers: np.ndarray, end: int) -> bool:
+    return numbers.dtype.kind == "i" and (
+        not numbers.size or bool(numbers.min() >= 0 and numbers.max() < end)
+    )
 
 
 def same(what: str, value: Any, group: Any = None) -> None:

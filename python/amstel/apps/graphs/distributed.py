@@ -39,6 +39,10 @@ def load(name: str, root: Path | None, folder: Path | None, device: str | torch.
     made: Path | None = None
     with collectives.together():
         if rank == 0 and not (folder and (folder / META).exists()):
+            if folder and folder.is_dir() and any(folder.iterdir()):
+                raise FileExistsError(
+                    f"{folder} must be a new folder, or one that holds parts, got other files"
+                )
             made = folder or Path(tempfile.mkdtemp(prefix="amstel-")) / "parts"
             write(load_data(name, root), world, made)
         elif rank == 0:
@@ -46,7 +50,9 @@ def load(name: str, root: Path | None, folder: Path | None, device: str | torch.
             _is_of(read_meta(folder), name, root, folder)
     try:
         place = collectives.gather(str(made or folder))[0]
-        return DistributedGraph.load(place, device=device)
+        found = DistributedGraph.load(place, device=device)
+        found.origin = graph_folder(name, root)
+        return found
     finally:
         if made is not None and folder is None:  # mapped files stay readable
             shutil.rmtree(made.parent, ignore_errors=True)

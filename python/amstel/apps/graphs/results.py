@@ -138,4 +138,4 @@ def resumed(wanted: Study, saved: Study) -> Study:
     done = saved.seeds[: len(saved.accuracy)]
     if wanted.seeds[: len(done)] != done:
         _check.fail("seeds", f"those of the checkpoint first, {done}", wanted.seeds)
-    return replace(saved, seeds=wanted.seeds, folder=wanted.folder)
+    return replace(saved, seeds=wanted.seeds, folder=wanted.folder or saved.folder)

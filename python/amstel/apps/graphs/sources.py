@@ -80,8 +80,9 @@ def _bytes(part: Tensor | None) -> Any:
 
 
 def place(data: Any) -> str | None:
-    """Where a `GraphFolder` lies, to find it again; None for other data."""
-    return str(data.root.resolve()) if isinstance(data, GraphFolder) else None
+    """Where a `GraphFolder` lies, also one whose parts these are, to find it again; None for other data."""
+    root = data.root if isinstance(data, GraphFolder) else getattr(data, "origin", None)
+    return None if root is None else str(root.resolve())
 
 
 def same_data(saved: Any, wanted: Any) -> None:

@@ -258,4 +258,4 @@ def resumed(wanted: Trials, saved: Trials) -> Trials:
     done = saved.seeds[: len(saved.losses)]
     if wanted.seeds[: len(done)] != done:
         _check.fail("seeds", f"those of the checkpoint first, {done}", wanted.seeds)
-    return replace(saved, seeds=wanted.seeds, folder=wanted.folder)
+    return replace(saved, seeds=wanted.seeds, folder=wanted.folder or saved.folder)
